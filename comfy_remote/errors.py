@@ -1,0 +1,295 @@
+"""The errors Comfy Remote raises, one small family.
+
+```
+ComfyRemoteError
+├── ConfigurationError      something here is set wrongly or missing
+├── AuthenticationError     the target refused the key (401, 403)
+├── TargetError             the target and this machine did not understand each other
+│   ├── TargetUnreachable   no answer: refused, timed out, dropped, 5xx
+│   ├── TargetNotFound      no such endpoint (404)
+│   ├── RateLimited         429 for longer than we were willing to wait
+│   └── SubmissionUnknown   the answer to a submission was lost; it may have been accepted
+├── WorkflowInvalid         the workflow cannot run as it is
+│   ├── InputFileMissing    a file that the workflow loads is not here
+│   └── RequestTooLarge     the request is larger than the target accepts
+├── ExecutionFailed         the target ran the job, and the job failed
+│   ├── OutOfMemory         … because the GPU (or the machine) ran out of memory
+│   └── EngineCrashed       … because the ComfyUI process died
+├── JobTimedOut             no result within the time the caller allowed
+├── JobCancelled            somebody cancelled it
+├── JobExpired              the target dropped the job before it ran, or forgot its result
+├── OutputError             the job ran; what it made could not be brought here whole
+│   ├── OutputTooLarge      the result does not fit what the target may return
+│   ├── OutputLost          the target no longer has it, or the job made none
+│   └── OutputCorrupt       length or SHA-256 differ from what was announced
+├── LocalStorageError       this machine could not write (disk full, no permission)
+└── JobNotFound             the record knows no such job
+```
+
+Every error has a stable ``code`` (what scripts test for), a ``message`` (what happened and
+why), an ``advice`` (what to do next) and JSON-able ``details``. The command line's exit
+status and the bodies of HTTP answers derive from them; nothing else decides either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+from pydantic import JsonValue
+
+__all__ = [
+    "AuthenticationError",
+    "ComfyRemoteError",
+    "ConfigurationError",
+    "EngineCrashed",
+    "ExecutionFailed",
+    "InputFileMissing",
+    "JobCancelled",
+    "JobExpired",
+    "JobNotFound",
+    "JobTimedOut",
+    "LocalStorageError",
+    "OutOfMemory",
+    "OutputCorrupt",
+    "OutputError",
+    "OutputLost",
+    "OutputTooLarge",
+    "RateLimited",
+    "RequestTooLarge",
+    "SubmissionUnknown",
+    "TargetError",
+    "TargetNotFound",
+    "TargetUnreachable",
+    "WorkflowInvalid",
+    "error_from_json",
+]
+
+
+class ComfyRemoteError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: What happened and why, in a sentence or two.
+        advice: What to do next; empty when there is nothing to add.
+        details: JSON-able facts for programs (node ids, sizes, HTTP status).
+    """
+
+    code: ClassVar[str] = "error"
+    exit_status: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        advice: str = "",
+        details: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+        self.details: dict[str, JsonValue] = dict(details or {})
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.advice}".rstrip()
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """``{"code", "message", "advice", "details"}``; the inverse of `error_from_json`."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "advice": self.advice,
+            "details": self.details,
+        }
+
+
+class ConfigurationError(ComfyRemoteError):
+    """A setting, flag or environment variable is wrong or missing."""
+
+    code = "configuration"
+    exit_status = 2
+    http_status = 400
+
+
+class AuthenticationError(ComfyRemoteError):
+    """The target refused the key (HTTP 401 or 403)."""
+
+    code = "authentication"
+    exit_status = 3
+    http_status = 401
+
+
+class TargetError(ComfyRemoteError):
+    """The target answered in a way that cannot be used, or not at all."""
+
+    code = "target"
+    exit_status = 3
+    http_status = 502
+
+
+class TargetUnreachable(TargetError):
+    """No usable answer: connection refused or lost, timeout, HTTP 5xx."""
+
+    code = "target_unreachable"
+
+
+class TargetNotFound(TargetError):
+    """The address answers, but has no such endpoint (HTTP 404)."""
+
+    code = "target_not_found"
+    http_status = 404
+
+
+class RateLimited(TargetError):
+    """HTTP 429 for longer than we were willing to wait."""
+
+    code = "rate_limited"
+    http_status = 429
+
+
+class SubmissionUnknown(TargetError):
+    """The answer to a submission was lost. It is not sent again: it might run twice."""
+
+    code = "submission_unknown"
+
+
+class WorkflowInvalid(ComfyRemoteError):
+    """The workflow cannot run as it is.
+
+    ``details["node_errors"]``, when present, has ComfyUI's own shape:
+    ``{node id: {"class_type", "errors": [{"type", "message", "details", "extra_info"}]}}``.
+    """
+
+    code = "workflow_invalid"
+    exit_status = 4
+    http_status = 400
+
+
+class InputFileMissing(WorkflowInvalid):
+    """A file that the workflow loads was found neither here nor on the target."""
+
+    code = "input_file_missing"
+
+
+class RequestTooLarge(WorkflowInvalid):
+    """The request exceeds what the target accepts (RunPod: 10 MB for ``/run``)."""
+
+    code = "request_too_large"
+    http_status = 413
+
+
+class ExecutionFailed(ComfyRemoteError):
+    """The target ran the job and the job failed.
+
+    ``details`` may hold ``node_id``, ``node_class``, ``exception_type`` and ``traceback``.
+    """
+
+    code = "execution_failed"
+    exit_status = 5
+
+
+class OutOfMemory(ExecutionFailed):
+    """The GPU or the machine ran out of memory."""
+
+    code = "out_of_memory"
+
+
+class EngineCrashed(ExecutionFailed):
+    """The ComfyUI process (or the worker around it) died while the job ran."""
+
+    code = "engine_crashed"
+
+
+class JobTimedOut(ComfyRemoteError):
+    """No result within the time allowed."""
+
+    code = "timed_out"
+    exit_status = 6
+    http_status = 504
+
+
+class JobCancelled(ComfyRemoteError):
+    """The job was cancelled."""
+
+    code = "cancelled"
+    exit_status = 130
+    http_status = 409
+
+
+class JobExpired(ComfyRemoteError):
+    """The target dropped the job before it ran, or no longer has its result."""
+
+    code = "expired"
+    exit_status = 7
+    http_status = 410
+
+
+class OutputError(ComfyRemoteError):
+    """The job ran, but what it made could not be brought here whole."""
+
+    code = "output"
+    exit_status = 7
+    http_status = 502
+
+
+class OutputTooLarge(OutputError):
+    """The result is larger than the target can return."""
+
+    code = "output_too_large"
+    http_status = 413
+
+
+class OutputLost(OutputError):
+    """The job succeeded, but there is nothing to fetch."""
+
+    code = "output_lost"
+    http_status = 410
+
+
+class OutputCorrupt(OutputError):
+    """An output's length or SHA-256 differs from what was announced."""
+
+    code = "output_corrupt"
+
+
+class LocalStorageError(ComfyRemoteError):
+    """This machine could not write a file (disk full, no permission, path too long)."""
+
+    code = "local_storage"
+    exit_status = 7
+    http_status = 507
+
+
+class JobNotFound(ComfyRemoteError):
+    """The record on this machine has no such job."""
+
+    code = "job_not_found"
+    exit_status = 2
+    http_status = 404
+
+
+def _family(root: type[ComfyRemoteError]) -> Iterator[type[ComfyRemoteError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _family(child)
+
+
+def error_from_json(data: Mapping[str, JsonValue]) -> ComfyRemoteError:
+    """Rebuild the error that `ComfyRemoteError.to_json` described.
+
+    An unknown ``code`` gives `ExecutionFailed` with ``details["code"]`` kept, since the only
+    errors that arrive from elsewhere are those of a run.
+    """
+    code = str(data.get("code", ""))
+    details = data.get("details")
+    kind = next((c for c in _family(ComfyRemoteError) if c.code == code), None)
+    facts = dict(details) if isinstance(details, dict) else {}
+    if kind is None:
+        kind = ExecutionFailed
+        facts.setdefault("code", code)
+    return kind(
+        str(data.get("message", "The target reported an error without a message.")),
+        advice=str(data.get("advice", "")),
+        details=facts,
+    )

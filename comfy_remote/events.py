@@ -1,0 +1,193 @@
+"""What happens to a job, as one stream of typed events.
+
+A closed union, made for ``match``::
+
+    async for event in job:
+        match event:
+            case Progress(nodes_done=done, nodes_total=total): ...
+            case Finished(state=JobState.SUCCEEDED): ...
+
+Events stand beside `errors` and `outputs` below every other module, and not in ``jobs/``:
+targets produce them, and jobs stand above targets.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from pydantic import JsonValue
+
+from .errors import ComfyRemoteError
+from .outputs import RemoteOutput
+
+__all__ = [
+    "Event",
+    "Finished",
+    "JobState",
+    "Log",
+    "OutputReady",
+    "Preview",
+    "Progress",
+    "Queued",
+    "Started",
+    "event_to_json",
+]
+
+
+class JobState(str, Enum):
+    """Where a job stands. The last four are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The target has accepted the job and has not begun.
+
+    Attributes:
+        position: Jobs ahead of this one; ``None`` when the target does not say.
+    """
+
+    position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The target has begun to run the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A full snapshot, not a difference: the newest one is all there is to know.
+
+    Attributes:
+        nodes_done: Nodes finished or taken from cache, ``0 <= nodes_done <= nodes_total``.
+        nodes_total: Nodes that will run; 0 when not known.
+        node_id: The node that is running, ``None`` between nodes.
+        node_class: Its ``class_type``.
+        step: Steps of that node done, in ``0..steps``; ``None`` when it counts none.
+        steps: Steps of that node in all.
+        message: A line for people ("loading model"); may be empty.
+        estimated: The target sends no progress, and this is a guess.
+    """
+
+    nodes_done: int = 0
+    nodes_total: int = 0
+    node_id: str | None = None
+    node_class: str | None = None
+    step: float | None = None
+    steps: float | None = None
+    message: str = ""
+    estimated: bool = False
+
+    @property
+    def fraction(self) -> float:
+        """Share of the nodes done, steps of the running one counted in, ``0.0..1.0``."""
+        if self.nodes_total <= 0:
+            return 0.0
+        within = self.step / self.steps if self.step is not None and self.steps else 0.0
+        return min(1.0, (self.nodes_done + min(1.0, within)) / self.nodes_total)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A small picture of work in progress.
+
+    Attributes:
+        node_id: The node that made it, ``None`` when the target does not say.
+        media_type: ``image/jpeg``, ``image/png`` or ``image/webp``.
+        data: The encoded picture.
+    """
+
+    node_id: str | None
+    media_type: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputReady:
+    """One output exists on the target. May come before the job has finished."""
+
+    output: RemoteOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A line worth telling: a lost socket, a retry, a notice of the target."""
+
+    message: str
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of every job.
+
+    Attributes:
+        state: A final state.
+        error: Why, unless the job succeeded.
+        outputs: Everything the job produced, in the order of the prompt's nodes and, within
+            a node, in the order the node listed them. Empty unless it succeeded.
+        details: JSON-able facts from the target: timings in seconds, worker, engine.
+    """
+
+    state: JobState
+    error: ComfyRemoteError | None = None
+    outputs: tuple[RemoteOutput, ...] = ()
+    details: dict[str, JsonValue] = field(default_factory=dict)
+
+
+Event: TypeAlias = Queued | Started | Progress | Preview | OutputReady | Log | Finished
+
+
+def event_to_json(event: Event) -> dict[str, JsonValue]:
+    """The event as one JSON object with an ``event`` key (``--json`` prints these)."""
+    match event:
+        case Queued(position):
+            return {"event": "queued", "position": position}
+        case Started():
+            return {"event": "started"}
+        case Progress():
+            return {
+                "event": "progress",
+                "nodes_done": event.nodes_done,
+                "nodes_total": event.nodes_total,
+                "node_id": event.node_id,
+                "node_class": event.node_class,
+                "step": event.step,
+                "steps": event.steps,
+                "fraction": round(event.fraction, 4),
+                "message": event.message,
+                "estimated": event.estimated,
+            }
+        case Preview():
+            return {
+                "event": "preview",
+                "node_id": event.node_id,
+                "media_type": event.media_type,
+                "data": base64.b64encode(event.data).decode("ascii"),
+            }
+        case OutputReady(output):
+            return {"event": "output", "output": output.to_json()}
+        case Log():
+            return {"event": "log", "level": event.level, "message": event.message}
+        case Finished():
+            return {
+                "event": "finished",
+                "state": event.state.value,
+                "error": event.error.to_json() if event.error else None,
+                "details": event.details,
+            }

@@ -1,0 +1,1 @@
+"""Bytes: files written safely, pictures decoded."""

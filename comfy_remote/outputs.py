@@ -1,0 +1,121 @@
+"""What a job produced, as the target announces it: before a byte has been fetched."""
+
+from __future__ import annotations
+
+import mimetypes
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from pydantic import JsonValue
+
+__all__ = ["OutputKind", "OutputSource", "RemoteOutput", "kind_of", "media_type_of"]
+
+OutputKind = Literal["image", "video", "audio", "3d", "text", "file"]
+
+# Types that Python's table lacks on some platforms (Windows reads its own registry).
+_MEDIA_TYPES = {
+    ".avif": "image/avif",
+    ".flac": "audio/flac",
+    ".glb": "model/gltf-binary",
+    ".gltf": "model/gltf+json",
+    ".jpg": "image/jpeg",
+    ".latent": "application/octet-stream",
+    ".m4a": "audio/mp4",
+    ".mkv": "video/x-matroska",
+    ".mov": "video/quicktime",
+    ".mp3": "audio/mpeg",
+    ".mp4": "video/mp4",
+    ".obj": "model/obj",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".ply": "model/ply",
+    ".png": "image/png",
+    ".stl": "model/stl",
+    ".wav": "audio/wav",
+    ".webm": "video/webm",
+    ".webp": "image/webp",
+}
+
+
+def media_type_of(filename: str) -> str:
+    """Media type by the file's ending, ``application/octet-stream`` when unknown."""
+    suffix = PurePosixPath(filename).suffix.lower()
+    return (
+        _MEDIA_TYPES.get(suffix) or mimetypes.guess_type(filename)[0] or "application/octet-stream"
+    )
+
+
+def kind_of(filename: str) -> OutputKind:
+    """What a person would call this file.
+
+    Decided by the file's ending, not by the key ComfyUI listed it under: ``SaveVideo``
+    lists its MP4 under ``images``, and VideoHelperSuite under ``gifs``.
+    """
+    family = media_type_of(filename).partition("/")[0]
+    match family:
+        case "image" | "video" | "audio" | "text":
+            return family  # type: ignore[return-value]  # narrowed by the case above
+        case "model":
+            return "3d"
+        case _:
+            return "file"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSource:
+    """Where a target reads an output's bytes from. Exactly one field is set.
+
+    Attributes:
+        path: Path and query below the target's own base URL.
+        url: Absolute URL on another host (storage); fetched without the target's key.
+        data: The bytes themselves, base64, as they came in the result.
+    """
+
+    path: str | None = None
+    url: str | None = None
+    data: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteOutput:
+    """One file (or one text) that a job produced.
+
+    Attributes:
+        node_id: The node that produced it; ``None`` where the worker does not say
+            (the public worker-comfyui).
+        kind: image, video, audio, 3d, text or file.
+        filename: As the target named it. Not trusted: see `media.files.safe_relative_path`.
+        subfolder: Below the target's output folder, ``/`` between parts; may be empty.
+        folder: ComfyUI's folder type: ``output`` (saved), ``temp`` (a preview), ``input``.
+        media_type: For example ``image/png``.
+        size: Bytes; ``None`` when not announced.
+        sha256: 64 lower-case hex digits; ``None`` when not announced.
+        text: The text itself, for outputs that are no files (``PreviewAny``); else ``None``.
+        source: Where to read the bytes; ``None`` for a text.
+    """
+
+    node_id: str | None
+    kind: OutputKind
+    filename: str
+    subfolder: str = ""
+    folder: str = "output"
+    media_type: str = "application/octet-stream"
+    size: int | None = None
+    sha256: str | None = None
+    text: str | None = None
+    source: OutputSource | None = None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """A description for people and programs: everything but the bytes."""
+        return {
+            "node_id": self.node_id,
+            "kind": self.kind,
+            "filename": self.filename,
+            "subfolder": self.subfolder,
+            "folder": self.folder,
+            "media_type": self.media_type,
+            "size": self.size,
+            "sha256": self.sha256,
+            "text": self.text,
+        }

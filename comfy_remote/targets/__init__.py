@@ -1,0 +1,1 @@
+"""Places where a prompt can run, behind one small protocol."""

@@ -1,0 +1,159 @@
+"""The Target protocol: everything the rest of the program knows about a place to run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from ..events import Event
+from ..outputs import RemoteOutput
+from ..workflow.prompt import Prompt
+
+__all__ = ["Capabilities", "Health", "InputFile", "RemoteRef", "RunRequest", "Target"]
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file the prompt loads, to be sent along.
+
+    Attributes:
+        name: As the prompt names it, ``/`` between parts ("portrait.png", "masks/a.png").
+        path: Where it is on this machine.
+        size: Bytes.
+        sha256: 64 lower-case hex digits.
+    """
+
+    name: str
+    path: Path
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """One prompt to run, complete.
+
+    Attributes:
+        job_id: A lower-case UUID, made here. Targets that accept a client's id use it, so
+            that a submission whose answer was lost can be found again.
+        prompt: API format.
+        files: What the prompt's Load nodes name.
+        workflow: The UI-format workflow to embed in saved images; ``None`` if there is none.
+    """
+
+    job_id: str
+    prompt: Prompt
+    files: Sequence[InputFile] = ()
+    workflow: Mapping[str, JsonValue] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteRef:
+    """How to find a job again on its target. Plain data: it is kept in the record.
+
+    Attributes:
+        job_id: Ours.
+        remote_id: The target's.
+        details: What else that kind of target needs (never a secret).
+    """
+
+    job_id: str
+    remote_id: str
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a target has installed.
+
+    Attributes:
+        nodes: ComfyUI's ``/object_info``: node schemas by class; ``None`` when the target
+            cannot say.
+        device: Name of the GPU, or ``cpu``; ``None`` when the target cannot say.
+        engine: Name and version of what runs the prompts.
+    """
+
+    nodes: Mapping[str, JsonValue] | None
+    device: str | None
+    engine: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How busy a target is.
+
+    Attributes:
+        ready: Workers able to take a job now.
+        running: Jobs running.
+        queued: Jobs waiting.
+    """
+
+    ready: int
+    running: int
+    queued: int
+
+
+class Target(Protocol):
+    """A place where a prompt can run.
+
+    Used as an asynchronous context manager; the methods may only be called inside. All of
+    them raise `ComfyRemoteError`s and nothing else for what can go wrong on the way.
+    """
+
+    @property
+    def name(self) -> str:
+        """What a person would type after ``--on``."""
+
+    async def __aenter__(self) -> Target: ...
+
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+    async def has_input(self, name: str) -> bool:
+        """Whether the target already has an input file of that name."""
+
+    async def submit(self, request: RunRequest) -> RemoteRef:
+        """Send the files, then the prompt. It is never sent twice.
+
+        Raises:
+            WorkflowInvalid: The target refused the prompt; nothing runs.
+            SubmissionUnknown: The answer was lost; it may run.
+        """
+
+    async def find(self, job_id: str) -> RemoteRef | None:
+        """Find a job whose submission was not answered (or whose client was killed).
+
+        Returns:
+            ``None`` when the target can tell that it never got it.
+
+        Raises:
+            SubmissionUnknown: The target cannot tell.
+        """
+
+    def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncIterator[Event]:
+        """The job's events from now on; the last is always `Finished`.
+
+        A job that failed is an event, not an exception. Exceptions mean that the target
+        could not be asked; the job may still be running.
+        """
+
+    async def cancel(self, ref: RemoteRef) -> None:
+        """Ask the target to stop the job. Returns once the target has the request."""
+
+    def read(self, output: RemoteOutput, offset: int = 0) -> AsyncIterator[bytes]:
+        """The output's bytes from ``offset`` on, in chunks of at most 1 MiB.
+
+        Raises:
+            OutputLost: The target no longer has it.
+            TargetUnreachable: The connection broke; call again with the bytes had so far
+                as ``offset``.
+        """
+
+    async def describe(self) -> Capabilities:
+        """What the target has installed."""
+
+    async def health(self) -> Health:
+        """How busy the target is."""

@@ -1,0 +1,83 @@
+"""``comfy-remote/1``: what our worker answers, and the progress it sends meanwhile."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from ..outputs import OutputKind
+
+__all__ = ["Answer", "AnswerOutput", "PreviewSnapshot", "ProgressSnapshot"]
+
+
+class AnswerOutput(BaseModel):
+    """One output. A file has ``data`` or ``url``; a text has ``text``."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    node_id: str | None = None
+    kind: OutputKind
+    filename: str
+    subfolder: str = ""
+    folder: str = "output"
+    media_type: str = "application/octet-stream"
+    size: int | None = Field(default=None, ge=0)
+    sha256: str | None = None
+    data: str | None = None
+    url: str | None = None
+    text: str | None = None
+
+
+class Answer(BaseModel):
+    """The result of a job that succeeded.
+
+    Attributes:
+        format: Says which dialect this is.
+        outputs: In the order of the prompt's nodes and, within a node, of its list.
+        timings: Seconds by phase: ``upload``, ``queue``, ``run``, ``collect``.
+        engine: What ran the prompt, for example ``ComfyUI 0.33.0``.
+        worker: The worker's id.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: Literal["comfy-remote/1"] = "comfy-remote/1"
+    status: Literal["success"] = "success"
+    outputs: list[AnswerOutput]
+    timings: dict[str, float] = {}
+    engine: str | None = None
+    worker: str | None = None
+
+    def facts(self) -> dict[str, JsonValue]:
+        """What is worth telling beside the outputs."""
+        return self.model_dump(mode="json", include={"timings", "engine", "worker"})
+
+
+class PreviewSnapshot(BaseModel):
+    """A small picture of work in progress, base64."""
+
+    node_id: str | None = None
+    media_type: str
+    data: str
+
+
+class ProgressSnapshot(BaseModel):
+    """What ``/status`` shows as ``output`` while the job is in progress.
+
+    Numbered, since an update can overtake another on its way: a client drops one whose
+    ``sequence`` is not above the last it saw.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: Literal["comfy-remote/1 progress"] = "comfy-remote/1 progress"
+    sequence: int
+    nodes_done: int = 0
+    nodes_total: int = 0
+    node_id: str | None = None
+    node_class: str | None = None
+    step: float | None = None
+    steps: float | None = None
+    message: str = ""
+    preview: PreviewSnapshot | None = None

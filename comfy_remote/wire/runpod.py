@@ -1,0 +1,128 @@
+"""RunPod's serverless endpoint API, as far as a client uses it (docs.runpod.io/serverless)."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from ..errors import ComfyRemoteError, ExecutionFailed, error_from_json
+
+__all__ = [
+    "IDEMPOTENCY_HEADER",
+    "RUN_BODY_LIMIT",
+    "RUNSYNC_BODY_LIMIT",
+    "EndpointHealth",
+    "JobStatus",
+    "RunPodState",
+    "error_from_runpod",
+    "error_to_runpod",
+]
+
+RUN_BODY_LIMIT = 10 * 1024 * 1024
+"""Bytes that ``/run`` accepts."""
+
+RUNSYNC_BODY_LIMIT = 20 * 1024 * 1024
+"""Bytes that ``/runsync`` accepts."""
+
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+"""Our gateway answers a second ``/run`` with the same key by the first one's job, and says
+so by carrying this header (value ``supported``) on ``/health``. RunPod does neither."""
+
+
+class RunPodState(str, Enum):
+    """The states a RunPod job goes through."""
+
+    IN_QUEUE = "IN_QUEUE"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self not in (RunPodState.IN_QUEUE, RunPodState.IN_PROGRESS)
+
+
+class JobStatus(BaseModel):
+    """What ``/run``, ``/runsync``, ``/status`` and ``/cancel`` answer.
+
+    Attributes:
+        delay_time: Milliseconds in the queue.
+        execution_time: Milliseconds on a worker.
+    """
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    id: str
+    status: RunPodState
+    output: JsonValue = None
+    error: JsonValue = None
+    delay_time: int | None = Field(default=None, alias="delayTime")
+    execution_time: int | None = Field(default=None, alias="executionTime")
+    worker_id: str | None = Field(default=None, alias="workerId")
+
+
+class _JobCounts(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    completed: int = 0
+    failed: int = 0
+    in_progress: int = Field(default=0, alias="inProgress")
+    in_queue: int = Field(default=0, alias="inQueue")
+    retried: int = 0
+
+
+class _WorkerCounts(BaseModel):
+    idle: int = 0
+    running: int = 0
+
+
+class EndpointHealth(BaseModel):
+    """What ``/health`` answers."""
+
+    jobs: _JobCounts = Field(default_factory=_JobCounts)
+    workers: _WorkerCounts = Field(default_factory=_WorkerCounts)
+
+
+def error_to_runpod(error: ComfyRemoteError) -> str:
+    """The error as RunPod carries it: a JSON string with RunPod's own three keys and ours."""
+    return json.dumps(
+        {
+            "error_type": error.code,
+            "error_message": str(error),
+            "error_traceback": str(error.details.get("traceback", "")),
+            "comfy_remote": error.to_json(),
+        }
+    )
+
+
+def error_from_runpod(error: JsonValue) -> ComfyRemoteError:
+    """The error behind a failed job's ``error``.
+
+    It may be our own (see `error_to_runpod`), the RunPod SDK's JSON string with
+    ``error_type``, ``error_message`` and ``error_traceback``, or plain words.
+    """
+    data: Any = error
+    if isinstance(data, str):
+        try:
+            data = json.loads(data)
+        except ValueError:
+            data = None
+    if not isinstance(data, dict):
+        words = error if isinstance(error, str) and error.strip() else "no reason was given"
+        return ExecutionFailed(f"The worker failed the job: {words}")
+    if isinstance(ours := data.get("comfy_remote"), dict):
+        return error_from_json(ours)
+    message = data.get("error_message") or data.get("message") or json.dumps(data)
+    return ExecutionFailed(
+        f"The worker failed the job: {message}",
+        details={
+            "exception_type": str(data.get("error_type", "")),
+            "traceback": str(data.get("error_traceback", "")),
+        },
+    )
