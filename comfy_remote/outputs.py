@@ -55,7 +55,7 @@ def kind_of(filename: str) -> OutputKind:
     family = media_type_of(filename).partition("/")[0]
     match family:
         case "image" | "video" | "audio" | "text":
-            return family  # type: ignore[return-value]  # narrowed by the case above
+            return family
         case "model":
             return "3d"
         case _:

@@ -12,8 +12,8 @@ from ..errors import ComfyRemoteError, ExecutionFailed, error_from_json
 
 __all__ = [
     "IDEMPOTENCY_HEADER",
-    "RUN_BODY_LIMIT",
     "RUNSYNC_BODY_LIMIT",
+    "RUN_BODY_LIMIT",
     "EndpointHealth",
     "JobStatus",
     "RunPodState",
