@@ -1,0 +1,168 @@
+"""Files written safely: names that cannot escape, contents that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from ..errors import LocalStorageError
+
+__all__ = [
+    "CHUNK_SIZE",
+    "create_private",
+    "place",
+    "safe_relative_path",
+    "sha256_of",
+    "storage_errors",
+]
+
+CHUNK_SIZE = 1024 * 1024
+"""Bytes read or written at a time."""
+
+_MAX_PART = 120
+# Control characters, and what Windows forbids in a name (":" would open an NTFS stream).
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
+_RESERVED_ON_WINDOWS = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+
+
+def _safe_part(part: str) -> str:
+    # Windows strips trailing dots and spaces, so "a.png." would become another file's name.
+    cleaned = _FORBIDDEN.sub("_", part).rstrip(". ")
+    # Byte order tricks: U+202E makes "gnp.exe" read "exe.png".
+    cleaned = "".join(c for c in cleaned if c.isprintable())
+    if _RESERVED_ON_WINDOWS.match(cleaned):
+        cleaned = f"_{cleaned}"
+    if len(cleaned) > _MAX_PART:
+        suffix = PurePosixPath(cleaned).suffix[:20]
+        cleaned = cleaned[: _MAX_PART - len(suffix)] + suffix
+    return cleaned
+
+
+def safe_relative_path(filename: str, subfolder: str = "") -> PurePosixPath:
+    """A path below any folder, made from names that came from elsewhere.
+
+    ``..``, absolute parts and drive letters are dropped, both kinds of slash separate, what
+    some platform forbids becomes ``_``, and a name that vanishes becomes ``output``. The
+    result is the same on every platform and is never empty.
+
+    >>> str(safe_relative_path("../../x.png", "C:\\\\a"))
+    'C_/a/x.png'
+    """
+    parts = re.split(r"[\\/]+", f"{subfolder}/{filename}")
+    safe = [s for part in parts if (s := _safe_part(part.strip()))]
+    last = re.split(r"[\\/]+", filename)[-1]
+    if not safe or not _safe_part(last.strip()):
+        safe.append("output")
+    return PurePosixPath(*safe)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, 64 lower-case hex digits, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_SIZE):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the `OSError`s of writing below ``path`` into `LocalStorageError`s."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise LocalStorageError(
+                f"The disk that holds {path} is full.",
+                advice="Free some space, then fetch the outputs again with "
+                "`comfy-remote jobs resume`.",
+                details={"path": str(path)},
+            ) from error
+        raise LocalStorageError(
+            f"{path} could not be written: {error.strerror or error}.",
+            advice="Choose another folder with -o, or mend its permissions.",
+            details={"path": str(path)},
+        ) from error
+
+
+def create_private(folder: Path, prefix: str = ".comfy-remote-") -> Path:
+    """Create a new folder below ``folder`` that only its owner may enter (mode 0700).
+
+    Parents are made when missing.
+
+    Raises:
+        LocalStorageError: The folder cannot be made.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+
+
+def place(source: Path, destination: Path, sha256: str) -> Path:
+    """Give a complete file its final name, whole or not at all, replacing nothing.
+
+    The content is linked (or, across file systems, copied beside and renamed), with mode
+    0600. A file of that name with the same content is left as it is; one with another content
+    is kept, and the new one gets the time in its name: ``picture_20261121-101500.png``.
+
+    Args:
+        source: A complete file; it stays.
+        destination: Where it is wanted. Parents are made when missing.
+        sha256: Of the source, to recognise an equal file.
+
+    Returns:
+        Where the content is now.
+
+    Raises:
+        LocalStorageError: It could not be written; nothing is left under a final name.
+    """
+    with storage_errors(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        source.chmod(0o600)
+        for candidate in _candidates(destination):
+            try:
+                _link_or_copy(source, candidate)
+                return candidate
+            except FileExistsError:
+                if candidate.is_file() and sha256_of(candidate) == sha256:
+                    return candidate
+    raise LocalStorageError(
+        f"No free name was found for {destination}.",
+        advice="Choose another folder with -o.",
+    )
+
+
+def _candidates(destination: Path) -> Iterator[Path]:
+    yield destination
+    stamped = f"{destination.stem}_{time.strftime('%Y%m%d-%H%M%S')}"
+    yield destination.with_name(f"{stamped}{destination.suffix}")
+    for count in range(2, 1000):
+        yield destination.with_name(f"{stamped}_{count}{destination.suffix}")
+
+
+def _link_or_copy(source: Path, destination: Path) -> None:
+    """Hard link, which fails if the name is taken: atomic, and no byte is copied."""
+    try:
+        os.link(source, destination)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Another file system, or one without links (exFAT).
+        if destination.exists():
+            raise FileExistsError(destination) from None
+        handle, beside = tempfile.mkstemp(prefix=".comfy-remote-", dir=destination.parent)
+        try:
+            with os.fdopen(handle, "wb") as out, source.open("rb") as content:
+                shutil.copyfileobj(content, out, CHUNK_SIZE)
+            Path(beside).replace(destination)
+        except BaseException:
+            Path(beside).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,146 @@
+"""What ComfyUI's ``/history`` says of a prompt, as a `Finished` event. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlencode
+
+from pydantic import JsonValue
+
+from ..errors import ComfyRemoteError, ExecutionFailed, JobCancelled, OutOfMemory
+from ..events import Finished, JobState
+from ..outputs import OutputSource, RemoteOutput, kind_of, media_type_of
+from ..workflow.prompt import Prompt
+
+__all__ = ["execution_error", "finished_from_history", "outputs_of_node"]
+
+_LONGEST_TRACEBACK = 8000
+
+
+def finished_from_history(entry: dict[str, JsonValue], prompt: Prompt) -> Finished:
+    """The end of a job, from its history entry (present only once the prompt has ended)."""
+    status = entry.get("status")
+    status = status if isinstance(status, dict) else {}
+    messages = status.get("messages")
+    for name, data in _messages(messages):
+        if name == "execution_interrupted":
+            return Finished(
+                JobState.CANCELLED,
+                JobCancelled("The job was interrupted on the target.", details=_where(data)),
+            )
+        if name == "execution_error":
+            return Finished(JobState.FAILED, execution_error(data))
+    if status.get("status_str") == "error":
+        return Finished(
+            JobState.FAILED,
+            ExecutionFailed(
+                "ComfyUI failed the job and gave no reason.",
+                advice="Look at ComfyUI's own log.",
+            ),
+        )
+    return Finished(JobState.SUCCEEDED, outputs=tuple(_outputs(entry, prompt)))
+
+
+def execution_error(data: dict[str, JsonValue]) -> ComfyRemoteError:
+    """The error behind an ``execution_error`` message."""
+    where = _where(data)
+    node = f"{where.get('node_class')} (node {where.get('node_id')})"
+    kind = str(data.get("exception_type", ""))
+    said = str(data.get("exception_message", "")).strip() or kind or "no reason given"
+    trace = data.get("traceback")
+    lines = trace if isinstance(trace, list) else [trace or ""]
+    details = {
+        **where,
+        "exception_type": kind,
+        "traceback": "".join(map(str, lines))[-_LONGEST_TRACEBACK:],
+    }
+    # torch.cuda.OutOfMemoryError until torch 2.5, torch.OutOfMemoryError since; Python's own
+    # is MemoryError; "Allocation on device" is what torch says on AMD and DirectML.
+    memory = kind.endswith(("OutOfMemoryError", "MemoryError")) or "Allocation on device" in said
+    if memory:
+        return OutOfMemory(
+            f"{node} ran out of memory: {said}",
+            advice="Use a smaller size or batch, a smaller (quantised) model, or a target with "
+            "more memory.",
+            details=details,
+        )
+    return ExecutionFailed(
+        f"{node} failed: {said}",
+        advice="Mend that node's inputs; the traceback is in the error's details.",
+        details=details,
+    )
+
+
+def outputs_of_node(node_id: str, ui: JsonValue) -> Iterator[RemoteOutput]:
+    """The outputs in one node's ``ui`` dictionary, in its own order.
+
+    Files are taken from any list of ``{filename, subfolder, type}``, whatever its key
+    (``images``, ``gifs``, ``audio``, ``3d`` …): custom nodes choose their own. The same file
+    under two keys is listed once. Texts are lists of strings under ``text``.
+    """
+    if not isinstance(ui, dict):
+        return
+    seen: set[tuple[str, str, str]] = set()
+    for key, values in ui.items():
+        if not isinstance(values, list):
+            continue
+        for index, value in enumerate(values):
+            if isinstance(value, dict) and isinstance(value.get("filename"), str):
+                output = _file(node_id, value)
+                identity = (output.folder, output.subfolder, output.filename)
+                if identity not in seen:
+                    seen.add(identity)
+                    yield output
+            elif key in ("text", "string") and isinstance(value, str):
+                yield RemoteOutput(
+                    node_id=node_id,
+                    kind="text",
+                    filename=f"{node_id}_{key}_{index}.txt",
+                    media_type="text/plain",
+                    size=len(value.encode()),
+                    text=value,
+                )
+
+
+def _file(node_id: str, value: dict[str, JsonValue]) -> RemoteOutput:
+    filename = str(value["filename"])
+    subfolder = str(value.get("subfolder") or "")
+    folder = str(value.get("type") or "output")
+    query = urlencode({"filename": filename, "subfolder": subfolder, "type": folder})
+    return RemoteOutput(
+        node_id=node_id,
+        kind=kind_of(filename),
+        filename=filename,
+        subfolder=subfolder,
+        folder=folder,
+        media_type=media_type_of(filename),
+        source=OutputSource(path=f"view?{query}"),
+    )
+
+
+def _outputs(entry: dict[str, JsonValue], prompt: Prompt) -> Iterator[RemoteOutput]:
+    outputs = entry.get("outputs")
+    outputs = outputs if isinstance(outputs, dict) else {}
+    meta = entry.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
+    order = {node_id: index for index, node_id in enumerate(prompt)}
+
+    def drawn(node_id: str) -> str:
+        # A node that another expanded into stands where the drawn one stands.
+        node = meta.get(node_id)
+        shown = node.get("display_node") if isinstance(node, dict) else None
+        return shown if isinstance(shown, str) else node_id
+
+    for node_id in sorted(outputs, key=lambda n: order.get(drawn(n), len(order))):
+        yield from outputs_of_node(node_id, outputs[node_id])
+
+
+def _messages(messages: JsonValue) -> Iterator[tuple[str, dict[str, JsonValue]]]:
+    for message in messages if isinstance(messages, list) else []:
+        match message:
+            case [str(name), dict(data)]:
+                yield name, data
+
+
+def _where(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    return {"node_id": data.get("node_id"), "node_class": data.get("node_type")}

@@ -1,0 +1,99 @@
+"""One client's WebSocket to a ComfyUI, reopened when it drops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import aiohttp
+
+from .comfyui_messages import HANDSHAKE, Message, decode_binary, decode_text
+from .http import HttpClient
+
+__all__ = ["ComfyUISocket"]
+
+_OPEN_TIMEOUT = 3.0
+_RECONNECT_DELAYS = (0.5, 1.0, 2.0, 5.0, 10.0)
+_LARGEST_MESSAGE = 64 * 1024 * 1024
+_KEPT_MESSAGES = 1000
+
+
+class ComfyUISocket:
+    """Messages for one ``client_id``, in a queue.
+
+    The socket only makes things quicker: whoever uses it polls as well, so nothing here
+    raises. `connected` says whether messages can be expected at the moment.
+    """
+
+    def __init__(self, http: HttpClient, client_id: str) -> None:
+        self._http = http
+        self._client_id = client_id
+        # Bounded: a reader that stops reading must not fill the memory with previews.
+        self._messages: asyncio.Queue[Message] = asyncio.Queue(_KEPT_MESSAGES)
+        self._opened = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the socket is open now."""
+        return self._opened.is_set()
+
+    async def start(self) -> None:
+        """Open it, and return once it is open or the first try has failed."""
+        self._task = asyncio.create_task(self._run())
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._tried.wait(), _OPEN_TIMEOUT)
+
+    async def stop(self) -> None:
+        """Close it."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def next(self, timeout: float) -> Message | None:
+        """The next message, or ``None`` after ``timeout`` seconds without one."""
+        if not self._messages.empty():
+            return self._messages.get_nowait()
+        try:
+            return await asyncio.wait_for(self._messages.get(), timeout)
+        except asyncio.TimeoutError:
+            return None
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._read()
+                failures = 0
+            except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+                failures += 1
+            finally:
+                self._opened.clear()
+                self._tried.set()
+            await asyncio.sleep(_RECONNECT_DELAYS[min(failures, len(_RECONNECT_DELAYS) - 1)])
+
+    async def _read(self) -> None:
+        url = self._http.url(f"ws?clientId={self._client_id}")
+        async with self._http.session.ws_connect(
+            url,
+            headers=self._http.authorization(),
+            heartbeat=20.0,
+            max_msg_size=_LARGEST_MESSAGE,
+            compress=0,
+        ) as socket:
+            await socket.send_str(HANDSHAKE)
+            self._opened.set()
+            self._tried.set()
+            async for frame in socket:
+                message: Message | None = None
+                if frame.type is aiohttp.WSMsgType.TEXT:
+                    message = decode_text(frame.data)
+                elif frame.type is aiohttp.WSMsgType.BINARY:
+                    message = decode_binary(frame.data)
+                if message is not None:
+                    if self._messages.full():
+                        self._messages.get_nowait()
+                    self._messages.put_nowait(message)

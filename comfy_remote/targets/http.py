@@ -1,0 +1,370 @@
+"""One HTTP client for all targets: errors mapped, safe requests retried, keys kept home."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import aiohttp
+import tenacity
+from pydantic import JsonValue, SecretStr
+from yarl import URL
+
+from ..errors import (
+    AuthenticationError,
+    ComfyRemoteError,
+    RateLimited,
+    RequestTooLarge,
+    SubmissionUnknown,
+    TargetError,
+    TargetNotFound,
+    TargetUnreachable,
+)
+
+__all__ = ["HttpClient", "Response", "is_loopback"]
+
+_ATTEMPTS = 5
+_NETWORK_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
+_ANSWER_LIMIT = 256 * 1024 * 1024
+_LONGEST_RETRY_AFTER = 60.0
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host name or address can only mean this machine."""
+    if not host:
+        return False
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A complete answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> JsonValue:
+        """The body as JSON.
+
+        Raises:
+            TargetError: It is something else, for example a proxy's error page.
+        """
+        try:
+            value: JsonValue = json.loads(self.body)
+        except ValueError:
+            raise TargetError(
+                "The target answered with something that is not JSON: "
+                f"{self.body[:120].decode('utf-8', 'replace')!r}.",
+                advice="Check the address: another program, or a proxy's page, may be there.",
+            ) from None
+        return value
+
+
+_Attempt: TypeAlias = Callable[[], Awaitable[Response]]
+
+
+class HttpClient:
+    """Requests to one base URL.
+
+    The key travels in the ``Authorization`` header of requests to that base URL only:
+    redirects are not followed, and `open_foreign` sends no header of ours.
+
+    Args:
+        base_url: For example ``http://127.0.0.1:8188``; paths are appended.
+        name: What to call the target in errors.
+        headers: Sent with every request (never shown in errors).
+        timeout: Seconds without a byte before a request is given up.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        name: str,
+        headers: Mapping[str, SecretStr] | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._name = name
+        self._headers = dict(headers or {})
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=timeout)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> HttpClient:
+        # A proxy from the environment is honoured, except for this machine's own servers.
+        through_proxy = not is_loopback(URL(self.base_url).host)
+        self._session = aiohttp.ClientSession(
+            timeout=self._timeout,
+            trust_env=through_proxy,
+            connector=aiohttp.TCPConnector(limit=16),
+        )
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The open session; only inside ``async with``."""
+        if self._session is None:
+            raise RuntimeError("the target is used outside of `async with`")
+        return self._session
+
+    def authorization(self) -> dict[str, str]:
+        """The secret headers, in the clear, for one request."""
+        return {name: value.get_secret_value() for name, value in self._headers.items()}
+
+    def url(self, path: str) -> URL:
+        """The absolute URL of ``path``, whose escapes are kept as they are."""
+        return URL(f"{self.base_url}/{path.lstrip('/')}", encoded=True)
+
+    async def get(self, path: str) -> Response:
+        """GET, tried up to five times with exponential back-off.
+
+        Raises:
+            ComfyRemoteError: As `_error_of` maps statuses, or `TargetUnreachable`.
+        """
+        return await self._retrying(lambda: self._once("GET", path))
+
+    async def get_json(self, path: str) -> JsonValue:
+        """`get`, and the body as JSON."""
+        return (await self.get(path)).json()
+
+    async def get_once(self, path: str) -> Response:
+        """GET without retries, for callers that poll anyway."""
+        return await self._once("GET", path)
+
+    async def post_idempotent(self, path: str, body: JsonValue = None) -> Response:
+        """POST that may safely arrive twice (cancel, interrupt); retried like `get`."""
+        return await self._retrying(lambda: self._once("POST", path, json_body=body))
+
+    async def post_form(self, path: str, form: aiohttp.FormData) -> Response:
+        """POST a multipart form, once: its files are streamed and cannot be read again."""
+        return await self._once("POST", path, form=form)
+
+    async def submit(
+        self, path: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        """POST something that must not happen twice.
+
+        Tried again only where it surely did not happen: the connection was never made, or the
+        answer was 429.
+
+        Raises:
+            SubmissionUnknown: The connection broke after the request was on its way, or the
+                answer was 5xx.
+        """
+
+        async def attempt() -> Response:
+            try:
+                return await self._once("POST", path, raw_body=body, headers=headers)
+            except (TargetUnreachable, TargetError) as error:
+                if isinstance(error, RateLimited | TargetNotFound):
+                    raise
+                if error.details.get("never_sent"):
+                    raise
+                if isinstance(error, TargetUnreachable):
+                    raise SubmissionUnknown(
+                        f"{error.message} It is not known whether {self._name} accepted the job.",
+                        details=error.details,
+                    ) from error
+                raise
+
+        return await self._retrying(attempt)
+
+    @asynccontextmanager
+    async def open(self, path: str, offset: int = 0) -> AsyncIterator[aiohttp.ClientResponse]:
+        """GET ``path`` of this target, to be read as a stream from byte ``offset`` on."""
+        async with self._open(self.url(path), self.authorization(), offset) as response:
+            yield response
+
+    @asynccontextmanager
+    async def open_foreign(
+        self, url: str, offset: int = 0
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """GET an absolute URL elsewhere (storage), without our key; https or loopback only."""
+        address = URL(url)
+        if address.scheme != "https" and not is_loopback(address.host):
+            raise TargetError(
+                f"An output's address is not https: {address.with_query(None)}.",
+                advice="Configure the worker's storage with an https address.",
+            )
+        async with self._open(address, {}, offset) as response:
+            yield response
+
+    @asynccontextmanager
+    async def _open(
+        self, url: URL, headers: dict[str, str], offset: int
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        if offset:
+            headers = {**headers, "Range": f"bytes={offset}-"}
+        headers["Accept-Encoding"] = "identity"
+        try:
+            async with self.session.get(url, headers=headers, allow_redirects=False) as response:
+                if response.status not in (200, 206):
+                    body = await _read_limited(response)
+                    raise self._error_of(Response(response.status, response.headers, body))
+                yield response
+        except _NETWORK_ERRORS as error:
+            raise self._unreachable(error) from error
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        *,
+        json_body: JsonValue = None,
+        raw_body: bytes | None = None,
+        form: aiohttp.FormData | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        sent = {**self.authorization(), **(headers or {})}
+        data: bytes | aiohttp.FormData | None = raw_body if raw_body is not None else form
+        if json_body is not None:
+            data = json.dumps(json_body).encode()
+        if data is not None and form is None:
+            sent["Content-Type"] = "application/json"
+        try:
+            async with self.session.request(
+                method, self.url(path), data=data, headers=sent, allow_redirects=False
+            ) as answer:
+                body = await _read_limited(answer)
+                response = Response(answer.status, answer.headers, body)
+        except _NETWORK_ERRORS as error:
+            raise self._unreachable(error) from error
+        if response.status >= 300:
+            raise self._error_of(response)
+        return response
+
+    async def _retrying(self, attempt: _Attempt) -> Response:
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type((TargetUnreachable, RateLimited)),
+            stop=tenacity.stop_after_attempt(_ATTEMPTS),
+            wait=_wait,
+            reraise=True,
+        )
+        return await retrying(attempt)
+
+    def _unreachable(self, error: Exception) -> TargetUnreachable:
+        never_sent = isinstance(
+            error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError
+        )
+        if isinstance(error, asyncio.TimeoutError):
+            why = "it did not answer in time"
+        elif isinstance(error, aiohttp.ClientConnectorCertificateError):
+            why = "its certificate is not trusted"
+        elif isinstance(error, aiohttp.ClientConnectorError):
+            why = error.strerror or str(error.os_error)
+        else:
+            why = str(error) or type(error).__name__
+        return TargetUnreachable(
+            f"{self._name} could not be reached at {_shown(self.base_url)}: {why}.",
+            advice="Check that it runs and that the address is right.",
+            details={"never_sent": never_sent},
+        )
+
+    def _error_of(self, response: Response) -> ComfyRemoteError:
+        status = response.status
+        where = f"{self._name} at {_shown(self.base_url)}"
+        said = _excerpt(response.body)
+        details: dict[str, JsonValue] = {"http_status": status}
+        if status in (401, 403):
+            return AuthenticationError(
+                f"{where} refused the key (HTTP {status}).",
+                advice="Check that the key is right, and that it may use this target.",
+                details=details,
+            )
+        if status == 404:
+            return TargetNotFound(
+                f"{where} knows no such address (HTTP 404{said}).",
+                advice="Check the endpoint's id, or the URL.",
+                details=details,
+            )
+        if status == 413:
+            return RequestTooLarge(
+                f"{where} refused the request as too large (HTTP 413{said}).",
+                advice="Use smaller input files, or a target that takes larger ones.",
+                details=details,
+            )
+        if status == 429:
+            if (after := _retry_after(response.headers)) is not None:
+                details["retry_after"] = after
+            return RateLimited(
+                f"{where} is being asked too often (HTTP 429).",
+                advice="Wait a little, then try again.",
+                details=details,
+            )
+        if status >= 500:
+            return TargetUnreachable(
+                f"{where} is failing (HTTP {status}{said}).",
+                advice="Try again shortly; if it goes on, look at the target's own log.",
+                details=details,
+            )
+        if 300 <= status < 400:
+            return TargetError(
+                f"{where} redirects to {_shown(response.headers.get('Location', 'nowhere'))}.",
+                advice="Use the address it redirects to.",
+                details=details,
+            )
+        return TargetError(
+            f"{where} refused the request (HTTP {status}{said}).",
+            details={**details, "body": response.body[:65536].decode("utf-8", "replace")},
+        )
+
+
+async def _read_limited(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(1024 * 1024):
+        body += chunk
+        if len(body) > _ANSWER_LIMIT:
+            raise TargetError(
+                f"The target's answer is larger than {_ANSWER_LIMIT // 2**20} MiB.",
+                advice="Check the address: this is not an answer we asked for.",
+            )
+    return bytes(body)
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, RateLimited):
+        after = error.details.get("retry_after")
+        if isinstance(after, int | float):
+            return min(float(after), _LONGEST_RETRY_AFTER)
+    return tenacity.wait_exponential_jitter(initial=0.25, max=4.0, jitter=0.2)(state)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    # Only the form in seconds: RunPod and ComfyUI's proxies send no dates.
+    try:
+        return max(0.0, float(headers.get("Retry-After", "")))
+    except ValueError:
+        return None
+
+
+def _excerpt(body: bytes) -> str:
+    words = " ".join(body[:400].decode("utf-8", "replace").split())
+    if not words or words.startswith("<"):  # a proxy's HTML page helps nobody
+        return ""
+    return f": {words[:200]}"
+
+
+def _shown(url: str) -> str:
+    """A URL as it may be shown: without user, password and query."""
+    try:
+        address = URL(url)
+    except ValueError:
+        return "an address that is not a URL"
+    return str(address.with_user(None).with_query(None)) if address.host else url.split("?")[0]
