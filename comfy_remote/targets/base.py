@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -133,7 +133,7 @@ class Target(Protocol):
             SubmissionUnknown: The target cannot tell.
         """
 
-    def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncIterator[Event]:
+    def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """The job's events from now on; the last is always `Finished`.
 
         A job that failed is an event, not an exception. Exceptions mean that the target
@@ -143,7 +143,7 @@ class Target(Protocol):
     async def cancel(self, ref: RemoteRef) -> None:
         """Ask the target to stop the job. Returns once the target has the request."""
 
-    def read(self, output: RemoteOutput, offset: int = 0) -> AsyncIterator[bytes]:
+    def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """The output's bytes from ``offset`` on, in chunks of at most 1 MiB.
 
         Raises:

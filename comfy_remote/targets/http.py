@@ -156,12 +156,19 @@ class HttpClient:
         return await self._once("POST", path, form=form)
 
     async def submit(
-        self, path: str, body: bytes, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        accept: tuple[int, ...] = (),
     ) -> Response:
         """POST something that must not happen twice.
 
         Tried again only where it surely did not happen: the connection was never made, or the
         answer was 429.
+
+        Args:
+            accept: Statuses to return rather than raise, for callers that read the refusal.
 
         Raises:
             SubmissionUnknown: The connection broke after the request was on its way, or the
@@ -170,18 +177,14 @@ class HttpClient:
 
         async def attempt() -> Response:
             try:
-                return await self._once("POST", path, raw_body=body, headers=headers)
-            except (TargetUnreachable, TargetError) as error:
-                if isinstance(error, RateLimited | TargetNotFound):
-                    raise
+                return await self._once("POST", path, raw_body=body, headers=headers, accept=accept)
+            except TargetUnreachable as error:
                 if error.details.get("never_sent"):
                     raise
-                if isinstance(error, TargetUnreachable):
-                    raise SubmissionUnknown(
-                        f"{error.message} It is not known whether {self._name} accepted the job.",
-                        details=error.details,
-                    ) from error
-                raise
+                raise SubmissionUnknown(
+                    f"{error.message} It is not known whether {self._name} accepted the job.",
+                    details=error.details,
+                ) from error
 
         return await self._retrying(attempt)
 
@@ -230,6 +233,7 @@ class HttpClient:
         raw_body: bytes | None = None,
         form: aiohttp.FormData | None = None,
         headers: Mapping[str, str] | None = None,
+        accept: tuple[int, ...] = (),
     ) -> Response:
         sent = {**self.authorization(), **(headers or {})}
         data: bytes | aiohttp.FormData | None = raw_body if raw_body is not None else form
@@ -245,7 +249,7 @@ class HttpClient:
                 response = Response(answer.status, answer.headers, body)
         except _NETWORK_ERRORS as error:
             raise self._unreachable(error) from error
-        if response.status >= 300:
+        if response.status >= 300 and response.status not in accept:
             raise self._error_of(response)
         return response
 
@@ -256,7 +260,10 @@ class HttpClient:
             wait=_wait,
             reraise=True,
         )
-        return await retrying(attempt)
+        async for one in retrying:
+            with one:
+                return await attempt()
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _unreachable(self, error: Exception) -> TargetUnreachable:
         never_sent = isinstance(

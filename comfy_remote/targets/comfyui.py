@@ -1,0 +1,302 @@
+"""A ComfyUI that listens somewhere: this machine, the LAN, a pod's proxy.
+
+Drives it over its own HTTP and WebSocket API. Polling decides; the socket only makes it
+quicker, so a refused or dropped one costs time and nothing else. The worker drives its
+engine through this same class.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from pathlib import PurePosixPath
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from pydantic import JsonValue, SecretStr
+
+from ..errors import (
+    OutputLost,
+    SubmissionUnknown,
+    TargetError,
+    TargetNotFound,
+    TargetUnreachable,
+)
+from ..events import Event, Finished, JobState
+from ..media.files import CHUNK_SIZE
+from ..outputs import RemoteOutput
+from ..workflow.prompt import Prompt
+from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest
+from .comfyui_follow import PromptFollower, cancelled
+from .comfyui_queue import QueueItem, queue_items, refusal, rename_files
+from .comfyui_socket import ComfyUISocket
+from .http import HttpClient, Response
+
+__all__ = ["ComfyUITarget"]
+
+_SUBMISSION_SEARCH = 10.0
+_UPLOADS_AT_A_TIME = 4
+
+
+class ComfyUITarget:
+    """The `Target` of one ComfyUI URL.
+
+    Args:
+        url: Base URL, ``http`` or ``https``.
+        name: What to call it in errors; the URL by default.
+        headers: Sent with every request, for a ComfyUI behind a login.
+        patience: Seconds that a ComfyUI may be out of reach while a job runs before the job
+            is given up as unreachable. It may still be running then.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str | None = None,
+        headers: Mapping[str, SecretStr] | None = None,
+        patience: float = 60.0,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._name = name or self.url
+        self._patience = patience
+        self._http = HttpClient(self.url, name=f"ComfyUI ({self._name})", headers=headers)
+        self._sockets: dict[str, ComfyUISocket] = {}
+        self._cancelled: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """The URL, or the name given."""
+        return self._name
+
+    async def __aenter__(self) -> ComfyUITarget:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for socket in list(self._sockets.values()):
+            await socket.stop()
+        self._sockets.clear()
+        await self._http.__aexit__()
+
+    async def has_input(self, name: str) -> bool:
+        """Whether ComfyUI's ``input`` folder has that file."""
+        path = PurePosixPath(name)
+        subfolder = "" if str(path.parent) == "." else str(path.parent)
+        query = urlencode({"filename": path.name, "subfolder": subfolder, "type": "input"})
+        try:
+            async with self._http.open(f"view?{query}"):
+                return True
+        except TargetError as error:
+            if isinstance(error, TargetUnreachable):
+                raise
+            return False
+
+    async def submit(self, request: RunRequest) -> RemoteRef:
+        """Upload the files, open the socket, post the prompt under our own id."""
+        socket = ComfyUISocket(self._http, request.job_id)
+        self._sockets[request.job_id] = socket
+        prompt, _ = await asyncio.gather(self._with_uploads(request), socket.start())
+        extra: dict[str, JsonValue] = {}
+        if request.workflow is not None:
+            extra["extra_pnginfo"] = {"workflow": dict(request.workflow)}
+        body = {
+            "prompt": prompt,
+            "prompt_id": request.job_id,
+            "client_id": request.job_id,
+            "extra_data": extra,
+        }
+        try:
+            response = await self._http.submit("prompt", json.dumps(body).encode(), accept=(400,))
+        except SubmissionUnknown as error:
+            if ref := await self._search(request.job_id):
+                return ref
+            raise SubmissionUnknown(
+                f"{error.message} It is neither in its queue nor in its history.",
+                advice="Nothing was sent again. If it turns up after all, `comfy-remote jobs "
+                f"resume {request.job_id}` fetches it; else run the workflow anew.",
+                details=error.details,
+            ) from error
+        if response.status == 400:
+            raise refusal(response.body)
+        answer = response.json()
+        remote_id = answer.get("prompt_id") if isinstance(answer, dict) else None
+        if not isinstance(remote_id, str):
+            raise TargetError(
+                f"{self._name} did not answer like a ComfyUI: there is no prompt_id.",
+                advice="Check the address.",
+            )
+        return self._ref(request.job_id, remote_id)
+
+    async def find(self, job_id: str) -> RemoteRef | None:
+        """Look in the queue and the history for a prompt with our id."""
+        ref = self._ref(job_id, job_id)
+        running, pending = self._items(await self._http.get("queue"))
+        if any(item.prompt_id == job_id for item in [*running, *pending]):
+            return ref
+        # After the queue, not before: it may just have left it.
+        history = await self._http.get(_history_path(job_id))
+        return ref if self._entry(job_id, history) is not None else None
+
+    async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
+        """Events from the socket where there is one; the end always from the history."""
+        socket = self._sockets.pop(ref.job_id, None)
+        if socket is None:
+            socket = ComfyUISocket(self._http, ref.details.get("client_id", ref.job_id))
+            await socket.start()
+        follower = PromptFollower(self, socket, ref.remote_id, prompt, patience=self._patience)
+        try:
+            async with aclosing(follower.events()) as events:
+                async for event in events:
+                    if isinstance(event, Finished) and self._never_ran(event, ref):
+                        event = cancelled()
+                    yield event
+        finally:
+            await socket.stop()
+
+    async def cancel(self, ref: RemoteRef) -> None:
+        """Take it out of the queue, or interrupt it if it runs; never another's prompt."""
+        self._cancelled.add(ref.remote_id)
+        await self._http.post_idempotent("queue", {"delete": [ref.remote_id]})
+        running, _ = self._items(await self._http.get("queue"))
+        # Old ComfyUIs ignore the id and interrupt whatever runs, so ask first.
+        if any(item.prompt_id == ref.remote_id for item in running):
+            await self._http.post_idempotent("interrupt", {"prompt_id": ref.remote_id})
+
+    async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        """Stream a file from ``/view``."""
+        if output.text is not None:
+            yield output.text.encode()[offset:]
+            return
+        if output.source is None or output.source.path is None:
+            raise OutputLost(f"ComfyUI did not say where {output.filename} is.")
+        try:
+            async with self._http.open(output.source.path, offset) as response:
+                skip = offset if response.status == 200 else 0
+                async for chunk in response.content.iter_chunked(CHUNK_SIZE):
+                    kept = chunk[skip:]
+                    skip = max(0, skip - len(chunk))
+                    if kept:
+                        yield kept
+        except TargetNotFound as error:
+            raise OutputLost(
+                f"{self._name} no longer has {output.filename}.",
+                advice="It was moved or deleted there after the run; run the workflow again.",
+                details=error.details,
+            ) from error
+
+    async def describe(self) -> Capabilities:
+        """``/object_info`` and ``/system_stats``."""
+        nodes, stats = await asyncio.gather(
+            self._http.get_json("object_info"), self._http.get_json("system_stats")
+        )
+        if not isinstance(nodes, dict) or not isinstance(stats, dict):
+            raise TargetError(
+                f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
+            )
+        return Capabilities(nodes=nodes, device=_device(stats), engine=_engine(stats))
+
+    async def engine(self) -> str | None:
+        """Name and version, for example ``ComfyUI 0.33.0``."""
+        stats = await self._http.get_json("system_stats")
+        return _engine(stats) if isinstance(stats, dict) else None
+
+    async def health(self) -> Health:
+        """The queue's length; a ComfyUI runs one prompt at a time."""
+        running, pending = self._items(await self._http.get("queue"))
+        return Health(ready=0 if running else 1, running=len(running), queued=len(pending))
+
+    async def free_memory(self) -> None:
+        """Ask ComfyUI to unload its models and empty its caches."""
+        await self._http.post_idempotent("free", {"unload_models": True, "free_memory": True})
+
+    async def history_entry(self, prompt_id: str) -> dict[str, JsonValue] | None:
+        """The history of one prompt, asked once; ``None`` until it has ended."""
+        return self._entry(prompt_id, await self._http.get_once(_history_path(prompt_id)))
+
+    async def queue(self) -> tuple[list[QueueItem], list[QueueItem]]:
+        """What runs and what waits, asked once."""
+        return self._items(await self._http.get_once("queue"))
+
+    def _entry(self, prompt_id: str, response: Response) -> dict[str, JsonValue] | None:
+        history = response.json()
+        entry = history.get(prompt_id) if isinstance(history, dict) else None
+        return entry if isinstance(entry, dict) else None
+
+    def _items(self, response: Response) -> tuple[list[QueueItem], list[QueueItem]]:
+        queue = response.json()
+        if not isinstance(queue, dict):
+            raise TargetError(
+                f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
+            )
+        return queue_items(queue.get("queue_running")), queue_items(queue.get("queue_pending"))
+
+    def _never_ran(self, event: Finished, ref: RemoteRef) -> bool:
+        """Whether we took the prompt out of the queue: such a one gets no history."""
+        return event.state is JobState.EXPIRED and ref.remote_id in self._cancelled
+
+    def _ref(self, job_id: str, remote_id: str) -> RemoteRef:
+        return RemoteRef(job_id, remote_id, {"url": self.url, "client_id": job_id})
+
+    async def _search(self, job_id: str) -> RemoteRef | None:
+        """Wait for a prompt whose answer was lost: ComfyUI may still be validating it."""
+        deadline = time.monotonic() + _SUBMISSION_SEARCH
+        while time.monotonic() < deadline:
+            try:
+                if ref := await self.find(job_id):
+                    return ref
+            except TargetUnreachable:
+                pass  # `find` has tried for a while already
+            await asyncio.sleep(0.5)
+        return None
+
+    async def _with_uploads(self, request: RunRequest) -> Prompt:
+        """Send the files, and the prompt with the names ComfyUI gave them."""
+        limit = asyncio.Semaphore(_UPLOADS_AT_A_TIME)
+
+        async def send(file: InputFile) -> tuple[str, str]:
+            async with limit:
+                return file.name, await self._upload(file)
+
+        names = dict(await asyncio.gather(*map(send, request.files)))
+        renamed = {old: new for old, new in names.items() if old != new}
+        return rename_files(request.prompt, renamed) if renamed else request.prompt
+
+    async def _upload(self, file: InputFile) -> str:
+        path = PurePosixPath(file.name)
+        # No `overwrite`: ComfyUI keeps another file of that name and numbers ours, so that a
+        # prompt already waiting there still gets the picture it was queued with.
+        form = aiohttp.FormData({"type": "input"})
+        if str(path.parent) != ".":
+            form.add_field("subfolder", str(path.parent))
+        with file.path.open("rb") as content:
+            form.add_field("image", content, filename=path.name)
+            response = await self._http.post_form("upload/image", form)
+        answer = response.json()
+        if not isinstance(answer, dict) or not isinstance(answer.get("name"), str):
+            raise TargetError(
+                f"{self._name} did not take the file {file.name}.", advice="Check the address."
+            )
+        subfolder = str(answer.get("subfolder") or "").replace("\\", "/")
+        return f"{subfolder}/{answer['name']}" if subfolder else str(answer["name"])
+
+
+def _history_path(prompt_id: str) -> str:
+    return f"history/{quote(prompt_id)}"
+
+
+def _engine(stats: dict[str, JsonValue]) -> str | None:
+    system = stats.get("system")
+    version = system.get("comfyui_version") if isinstance(system, dict) else None
+    return f"ComfyUI {version}" if isinstance(version, str) else None
+
+
+def _device(stats: dict[str, JsonValue]) -> str | None:
+    match stats.get("devices"):
+        case [{"name": str(name)}, *_]:
+            return name
+        case _:
+            return None

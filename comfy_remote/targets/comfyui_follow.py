@@ -1,0 +1,240 @@
+"""Following one prompt on a ComfyUI: messages for speed, polling for the truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Iterator
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from ..errors import EngineCrashed, JobCancelled, JobExpired, TargetError, TargetUnreachable
+from ..events import Event, Finished, JobState, Log, OutputReady, Preview, Progress, Queued, Started
+from ..workflow.prompt import Prompt
+from .comfyui_history import finished_from_history, outputs_of_node
+from .comfyui_messages import Message, PreviewMessage, TextMessage
+from .comfyui_progress import ProgressTracker
+from .comfyui_queue import QueueItem
+from .comfyui_socket import ComfyUISocket
+
+__all__ = ["PromptFollower", "PromptSource"]
+
+_POLL_WITH_SOCKET = 2.0
+_FIRST_POLL = 0.1
+_LONGEST_POLL = 2.0
+_MISSES_BEFORE_GONE = 3
+
+
+class PromptSource(Protocol):
+    """The two questions that decide, each asked once (the follower asks again)."""
+
+    async def history_entry(self, prompt_id: str) -> dict[str, JsonValue] | None:
+        """The entry of an ended prompt, ``None`` before that."""
+
+    async def queue(self) -> tuple[list[QueueItem], list[QueueItem]]:
+        """What runs, and what waits."""
+
+
+class PromptFollower:
+    """The events of one prompt, from now to its end.
+
+    Args:
+        source: Answers the polls.
+        socket: Started; whoever made it stops it.
+        prompt_id: ComfyUI's id of the prompt.
+        prompt: The prompt itself.
+        patience: Seconds without any answer before `TargetUnreachable` is raised.
+    """
+
+    def __init__(
+        self,
+        source: PromptSource,
+        socket: ComfyUISocket,
+        prompt_id: str,
+        prompt: Prompt,
+        *,
+        patience: float,
+    ) -> None:
+        self._source = source
+        self._socket = socket
+        self._prompt_id = prompt_id
+        self._prompt = prompt
+        self._patience = patience
+        self._tracker = ProgressTracker(prompt)
+        self._last = Progress()
+        self._started = False
+        self._position: int | None = -1  # differs from every answer, so the first is told
+        self._ended = False
+        self._misses = 0
+        self._announced: set[tuple[str, str, str]] = set()
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Yield events; the last is `Finished`."""
+        wait = _FIRST_POLL
+        next_poll = time.monotonic() + _FIRST_POLL
+        reached = time.monotonic()
+        was_connected = self._socket.connected
+        if not was_connected:
+            yield Log("The target's WebSocket is not available: polling instead.", "warning")
+        while True:
+            message = await self._socket.next(max(0.0, next_poll - time.monotonic()))
+            if message is not None:
+                for event in self._heard(message):
+                    yield event
+                if not self._ended:
+                    continue
+            if was_connected and not self._socket.connected:
+                yield Log("The target's WebSocket dropped: polling until it is back.", "warning")
+                wait = _FIRST_POLL
+            was_connected = self._socket.connected
+            try:
+                async for event in self._poll():
+                    yield event
+                    if isinstance(event, Finished):
+                        return
+                reached = time.monotonic()
+            except TargetError as error:
+                # Whatever a proxy in between says (404, 502, a page), the prompt may go on.
+                if time.monotonic() - reached > self._patience:
+                    raise _lost(error, self._patience) from error
+                yield Log(f"{error.message} Trying again.", "warning")
+            quick = self._misses > 0 or self._ended
+            wait = _FIRST_POLL if quick else min(wait * 1.3, _LONGEST_POLL)
+            next_poll = time.monotonic() + (
+                _POLL_WITH_SOCKET if self._socket.connected and not quick else wait
+            )
+            self._ended = False
+
+    def _heard(self, message: Message) -> Iterator[Event]:
+        if isinstance(message, PreviewMessage):
+            ours = message.prompt_id in (None, self._prompt_id)
+            if ours and self._started:
+                node = message.node_id or self._tracker.current
+                yield Preview(node, message.media_type, message.data)
+            return
+        if message.text("prompt_id") != self._prompt_id:
+            return
+        if not self._started and message.type.startswith(("execut", "progress")):
+            yield from self._begin()
+        tracker = self._tracker
+        match message.type:
+            case "execution_cached":
+                tracker.cached(message.data.get("nodes"))
+            case "executing":
+                node = message.text("display_node") or message.text("node")
+                tracker.executing(node if node in self._prompt else tracker.current)
+                # ComfyUI says "no node" after it has written the history.
+                self._ended = message.data.get("node") is None
+            case "progress":
+                node = message.text("display_node") or message.text("node")
+                tracker.progress(node, message.data.get("value"), message.data.get("max"))
+            case "progress_state":
+                tracker.state(message.data.get("nodes"))
+            case "executed":
+                yield from self._executed(message)
+        yield from self._progress()
+
+    def _executed(self, message: TextMessage) -> Iterator[Event]:
+        node = message.text("display_node") or message.text("node")
+        if node is None:
+            return
+        self._tracker.executed(node)
+        own = message.text("node") or node
+        for output in outputs_of_node(own, message.data.get("output")):
+            identity = (own, output.subfolder, output.filename)
+            if identity not in self._announced:
+                self._announced.add(identity)
+                yield OutputReady(output)
+
+    def _begin(self) -> Iterator[Event]:
+        self._started = True
+        yield Started()
+
+    def _progress(self) -> Iterator[Event]:
+        snapshot = self._tracker.snapshot()
+        if snapshot != self._last:
+            self._last = snapshot
+            yield snapshot
+
+    async def _poll(self) -> AsyncGenerator[Event, None]:
+        entry = await self._source.history_entry(self._prompt_id)
+        if entry is None and self._ended:
+            # The socket says it is over, and the answer crossed the message: ask again soon.
+            self._misses += 1
+            if self._misses < _MISSES_BEFORE_GONE:
+                return
+        if entry is None:
+            running, pending = await self._source.queue()
+            here = [item for item in running if item.prompt_id == self._prompt_id]
+            waiting = [item for item in pending if item.prompt_id == self._prompt_id]
+            if here:
+                self._misses = 0
+                self._tracker.wanted(here[0].outputs)
+                for event in () if self._started else self._begin():
+                    yield event
+                for event in self._progress():
+                    yield event
+                return
+            if waiting:
+                self._misses = 0
+                ahead = sum(item.number < waiting[0].number for item in pending) + len(running)
+                if ahead != self._position:
+                    self._position = ahead
+                    yield Queued(ahead)
+                return
+            # Between the two answers it may have ended.
+            entry = await self._source.history_entry(self._prompt_id)
+        if entry is None:
+            self._misses += 1
+            if self._misses >= _MISSES_BEFORE_GONE:
+                yield self._gone()
+            return
+        async for event in self._finish(entry):
+            yield event
+
+    async def _finish(self, entry: dict[str, JsonValue]) -> AsyncGenerator[Event, None]:
+        finished = finished_from_history(entry, self._prompt)
+        if finished.state is JobState.SUCCEEDED:
+            for event in () if self._started else self._begin():
+                yield event
+            self._tracker.finished()
+            for event in self._progress():
+                yield event
+            for output in finished.outputs:
+                if (output.node_id or "", output.subfolder, output.filename) not in self._announced:
+                    yield OutputReady(output)
+        yield finished
+
+    def _gone(self) -> Finished:
+        """Neither in the queue nor in the history."""
+        if self._started:
+            return Finished(
+                JobState.FAILED,
+                EngineCrashed(
+                    "ComfyUI no longer knows the job, which was running: it was restarted, or "
+                    "its history was cleared.",
+                    advice="Look at ComfyUI's log for the reason, then run the workflow again.",
+                ),
+            )
+        return Finished(
+            JobState.EXPIRED,
+            JobExpired(
+                "ComfyUI no longer knows the job: it was taken out of the queue, or ComfyUI was "
+                "restarted.",
+                advice="Run the workflow again.",
+            ),
+        )
+
+
+def cancelled() -> Finished:
+    """The end of a prompt that we took out of the queue: it never gets a history entry."""
+    return Finished(JobState.CANCELLED, JobCancelled("The job was cancelled before it ran."))
+
+
+def _lost(error: TargetError, patience: float) -> TargetUnreachable:
+    return TargetUnreachable(
+        f"The target has been out of reach for {patience:.0f} s. {error.message} The job may "
+        "still be running there.",
+        advice="When it is back, fetch the job with `comfy-remote jobs resume`.",
+        details=error.details,
+    )

@@ -1,0 +1,111 @@
+"""ComfyUI's ``/queue``, and its refusals of a prompt. No I/O."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from ..errors import WorkflowInvalid
+from ..workflow.prompt import Prompt
+
+__all__ = ["QueueItem", "queue_items", "refusal", "rename_files"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueItem:
+    """One prompt in the queue.
+
+    Attributes:
+        number: Its place: lower ones run first.
+        outputs: The output nodes it was asked for.
+    """
+
+    number: float
+    prompt_id: str
+    outputs: tuple[str, ...]
+
+
+def queue_items(items: JsonValue) -> list[QueueItem]:
+    """The items of ``queue_running`` or ``queue_pending``.
+
+    Each is ``[number, prompt_id, prompt, extra_data, outputs_to_execute, …]``.
+    """
+    found = []
+    for item in items if isinstance(items, list) else []:
+        match item:
+            case [int() | float() as number, str(prompt_id), _, _, list(outputs), *_]:
+                found.append(QueueItem(number, prompt_id, tuple(map(str, outputs))))
+    return found
+
+
+def rename_files(prompt: Prompt, names: dict[str, str]) -> Prompt:
+    """The prompt with file names replaced wherever an input is exactly that name."""
+    return {
+        node_id: {
+            **node,
+            "inputs": {
+                key: names.get(value, value) if isinstance(value, str) else value
+                for key, value in node["inputs"].items()
+            },
+        }
+        for node_id, node in prompt.items()
+    }
+
+
+def refusal(body: bytes) -> WorkflowInvalid:
+    """The error behind a 400 to ``/prompt``, with its ``node_errors`` as lines."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    answer = answer if isinstance(answer, dict) else {}
+    error = answer.get("error")
+    error = error if isinstance(error, dict) else {"message": str(error or "no reason given")}
+    node_errors = _node_errors(answer.get("node_errors"))
+    lines = [_sentence(error)] if not node_errors else []
+    for node_id, node in node_errors.items():
+        for problem in _problems(node):
+            lines.append(f"node {node_id} ({node['class_type']}): {_sentence(problem)}")
+    missing_node = error.get("type") == "missing_node_type" or "does not exist" in lines[0]
+    return WorkflowInvalid(
+        "ComfyUI refused the workflow: " + "; ".join(lines) + ".",
+        advice=(
+            "Install the node pack that has it on the target, or choose another target."
+            if missing_node
+            else "Mend these inputs, or install on the target the models they name."
+        ),
+        details={"error": _trimmed(error), "node_errors": dict(node_errors)},
+    )
+
+
+def _sentence(error: dict[str, JsonValue]) -> str:
+    message = str(error.get("message") or error.get("type") or "invalid").rstrip(".")
+    details = str(error.get("details") or "").strip()
+    return f"{message}: {details[:300]}" if details and details not in message else message
+
+
+def _node_errors(value: JsonValue) -> dict[str, dict[str, JsonValue]]:
+    nodes: dict[str, dict[str, JsonValue]] = {}
+    if isinstance(value, dict):
+        for node_id, node in value.items():
+            errors = node.get("errors") if isinstance(node, dict) else None
+            if isinstance(node, dict) and isinstance(errors, list):
+                kept: list[JsonValue] = [_trimmed(e) for e in errors if isinstance(e, dict)]
+                nodes[node_id] = {"class_type": node.get("class_type"), "errors": kept}
+    return nodes
+
+
+def _problems(node: dict[str, JsonValue]) -> list[dict[str, JsonValue]]:
+    errors = node["errors"]
+    return [e for e in errors if isinstance(e, dict)] if isinstance(errors, list) else []
+
+
+def _trimmed(error: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Without the schema that ComfyUI repeats in every error: thousands of model names."""
+    extra = error.get("extra_info")
+    kept = (
+        {k: v for k, v in extra.items() if k != "input_config"} if isinstance(extra, dict) else {}
+    )
+    return {**error, "details": str(error.get("details") or "")[:1000], "extra_info": kept}

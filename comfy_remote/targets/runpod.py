@@ -1,0 +1,338 @@
+"""A RunPod Serverless endpoint, or a gateway of ours that speaks its API.
+
+Polling is all there is, and all that is needed: our worker's progress is a snapshot that
+``/status`` carries. Understands our worker's answers and the public worker-comfyui's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import time
+from collections.abc import AsyncGenerator
+from typing import TypeVar, cast
+from urllib.parse import quote
+
+from pydantic import BaseModel, JsonValue, SecretStr, ValidationError
+from yarl import URL
+
+from ..errors import (
+    AuthenticationError,
+    ConfigurationError,
+    OutputLost,
+    RequestTooLarge,
+    SubmissionUnknown,
+    TargetError,
+    TargetNotFound,
+    TargetUnreachable,
+)
+from ..events import Event, Finished, Log
+from ..media.files import CHUNK_SIZE
+from ..outputs import RemoteOutput
+from ..wire.request import COMFY_REMOTE_1
+from ..wire.runpod import (
+    IDEMPOTENCY_HEADER,
+    RUN_BODY_LIMIT,
+    EndpointHealth,
+    JobStatus,
+)
+from ..workflow.prompt import Prompt
+from .base import Capabilities, Health, RemoteRef, RunRequest
+from .http import HttpClient, Response, is_loopback
+from .runpod_status import StatusReader, forgotten
+
+__all__ = ["DEFAULT_BASE_URL", "RunPodTarget"]
+
+DEFAULT_BASE_URL = "https://api.runpod.ai/v2"
+
+# Under 4 requests a second, as quick as that allows: the result waits half of it on average.
+_POLL = 0.26
+_LONGEST_POLL = 2.0
+_QUICK_FOR = 120.0
+_POLL_FRACTION = 0.005
+_BACKOFF = (0.5, 1.0, 2.0, 4.0, 5.0)
+
+
+class RunPodTarget:
+    """The `Target` of one endpoint.
+
+    Args:
+        endpoint: The endpoint's id.
+        key: RunPod's API key, or the gateway's token. May be ``None`` on loopback only.
+        base_url: ``https``, or ``http`` on loopback.
+        name: What to call it; ``runpod:ENDPOINT`` by default.
+        patience: Seconds that the endpoint may be out of reach while a job runs.
+
+    Raises:
+        ConfigurationError: The key is missing, or the URL would send it in the clear.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        key: SecretStr | None,
+        *,
+        base_url: str = DEFAULT_BASE_URL,
+        name: str | None = None,
+        patience: float = 60.0,
+    ) -> None:
+        address = URL(base_url)
+        if address.scheme != "https" and not is_loopback(address.host):
+            raise ConfigurationError(
+                f"The base URL {address.with_user(None).with_query(None)} is not https, and the "
+                "key would travel in the clear.",
+                advice="Use https (`comfy-remote serve --certfile … --keyfile …`), or reach the "
+                "machine through a tunnel: `ssh -L 8000:127.0.0.1:8000 MACHINE`.",
+            )
+        if not endpoint or quote(endpoint, safe="") != endpoint:
+            raise ConfigurationError(
+                f"{endpoint!r} is not an endpoint's id.",
+                advice="RunPod's console shows it: https://console.runpod.io/serverless.",
+            )
+        if key is None and not is_loopback(address.host):
+            raise ConfigurationError(
+                "There is no RunPod API key.",
+                advice="Make one at https://console.runpod.io/user/settings and set the "
+                "environment variable RUNPOD_API_KEY.",
+            )
+        self._endpoint = endpoint
+        self._name = name or f"runpod:{endpoint}"
+        self._patience = patience
+        self._base_url = base_url.rstrip("/")
+        headers = {} if key is None else {"Authorization": _bearer(key)}
+        self._http = HttpClient(
+            f"{self._base_url}/{endpoint}", name=f"Endpoint {endpoint}", headers=headers
+        )
+
+    @property
+    def name(self) -> str:
+        """``runpod:ENDPOINT``, or the name given."""
+        return self._name
+
+    async def __aenter__(self) -> RunPodTarget:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._http.__aexit__()
+
+    async def has_input(self, name: str) -> bool:
+        """Never: a worker starts with an empty input folder."""
+        del name
+        return False
+
+    async def submit(self, request: RunRequest) -> RemoteRef:
+        """``POST /run``, the files inside."""
+        body = await asyncio.to_thread(_body, request)
+        if len(body) > RUN_BODY_LIMIT:
+            sizes = ", ".join(f"{f.name} {f.size / 2**20:.1f} MiB" for f in request.files)
+            raise RequestTooLarge(
+                f"The request is {len(body) / 2**20:.1f} MiB, and RunPod takes "
+                f"{RUN_BODY_LIMIT / 2**20:.0f} MiB. Input files: {sizes or 'none'}.",
+                advice="Make the input files smaller (base64 adds a third), or use a pod or "
+                "another ComfyUI URL, which has no such limit.",
+                details={"size": len(body), "limit": RUN_BODY_LIMIT},
+            )
+        try:
+            response = await self._post_run(request.job_id, body)
+        except TargetNotFound as error:
+            raise self._no_such_endpoint(error) from error
+        status = _parse(JobStatus, response, "run")
+        return self._ref(request.job_id, status.id)
+
+    async def find(self, job_id: str) -> RemoteRef | None:  # noqa: ARG002
+        """RunPod has no way to look for a job by anything but its own id."""
+        raise SubmissionUnknown(
+            f"Whether {self._name} accepted the job is not known, and RunPod cannot be asked.",
+            advice="Look at the endpoint's requests in RunPod's console; if it is not there, run "
+            "the workflow again.",
+        )
+
+    async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
+        """Poll ``/status``: about four times a second at first, less for long jobs."""
+        began = reached = time.monotonic()
+        reader = StatusReader(prompt)
+        failures = 0
+        while True:
+            asked = time.monotonic()
+            try:
+                response = await self._http.get_once(f"status/{quote(ref.remote_id)}")
+                status = _parse(JobStatus, response, "status")
+                reached, failures = time.monotonic(), 0
+            except AuthenticationError:
+                raise
+            except TargetNotFound:
+                yield forgotten(self._name)
+                return
+            except TargetError as error:
+                waited = time.monotonic() - reached
+                if waited > self._patience:
+                    raise TargetUnreachable(
+                        f"The endpoint has been out of reach for {waited:.0f} s. {error.message} "
+                        "The job may still be running there.",
+                        advice="RunPod keeps results for 30 minutes: fetch the job with "
+                        "`comfy-remote jobs resume`.",
+                        details=error.details,
+                    ) from error
+                delay = _delay_after(error, failures)
+                yield Log(f"{error.message} Trying again in {delay:.1f} s.", "warning")
+                failures += 1
+                await asyncio.sleep(delay)
+                continue
+            for event in reader.events(status):
+                yield event
+                if isinstance(event, Finished):
+                    return
+            elapsed = time.monotonic() - began
+            interval = _POLL
+            if elapsed > _QUICK_FOR:
+                interval = min(_LONGEST_POLL, max(_POLL, elapsed * _POLL_FRACTION))
+            await asyncio.sleep(max(0.0, interval - (time.monotonic() - asked)))
+
+    async def cancel(self, ref: RemoteRef) -> None:
+        """``POST /cancel/{id}``; a job that has ended stays as it is."""
+        try:
+            await self._http.post_idempotent(f"cancel/{quote(ref.remote_id)}")
+        except TargetNotFound:
+            return  # it is gone, so it does not run
+
+    async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        """The bytes that came with the result, or a stream from where they were stored."""
+        source = output.source
+        if output.text is not None:
+            yield output.text.encode()[offset:]
+        elif source is None:
+            raise OutputLost(f"The worker sent nothing for {output.filename}.")
+        elif source.data is not None:
+            data = _decoded(output.filename, source.data)
+            for start in range(offset, len(data), CHUNK_SIZE):
+                yield data[start : start + CHUNK_SIZE]
+        else:
+            opened = (
+                self._http.open(source.path, offset)
+                if source.path is not None
+                else self._http.open_foreign(source.url or "", offset)
+            )
+            try:
+                async with opened as response:
+                    skip = offset if response.status == 200 else 0
+                    async for chunk in response.content.iter_chunked(CHUNK_SIZE):
+                        kept = chunk[skip:]
+                        skip = max(0, skip - len(chunk))
+                        if kept:
+                            yield kept
+            except TargetNotFound as error:
+                raise OutputLost(
+                    f"{output.filename} is no longer stored.",
+                    advice="Stored outputs are kept for a while only; run the workflow again.",
+                    details=error.details,
+                ) from error
+
+    async def describe(self) -> Capabilities:
+        """Nothing yet: a worker can only be asked by a job of its own."""
+        return Capabilities(nodes=None, device=None, engine=None)
+
+    async def health(self) -> Health:
+        """``GET /health``."""
+        try:
+            response = await self._http.get("health")
+        except TargetNotFound as error:
+            raise self._no_such_endpoint(error) from error
+        health = _parse(EndpointHealth, response, "health")
+        return Health(
+            ready=health.workers.idle, running=health.jobs.in_progress, queued=health.jobs.in_queue
+        )
+
+    async def _post_run(self, job_id: str, body: bytes) -> Response:
+        headers = {IDEMPOTENCY_HEADER: job_id}
+        try:
+            return await self._http.submit("run", body, headers)
+        except SubmissionUnknown as error:
+            # A gateway of ours knows a repeated key; RunPod would run the job twice.
+            if not await self._knows_keys():
+                raise SubmissionUnknown(
+                    error.message,
+                    advice="Nothing was sent again, since it might run twice. Look at the "
+                    "endpoint's requests in RunPod's console; if it is not there, run the "
+                    "workflow again.",
+                    details=error.details,
+                ) from error
+            return await self._http.submit("run", body, headers)
+
+    async def _knows_keys(self) -> bool:
+        try:
+            response = await self._http.get("health")
+        except TargetError:
+            return False
+        return response.headers.get(IDEMPOTENCY_HEADER) == "supported"
+
+    def _no_such_endpoint(self, error: TargetNotFound) -> TargetNotFound:
+        return TargetNotFound(
+            f"There is no endpoint {self._endpoint!r} at {URL(self._base_url).host}.",
+            advice="Check its id in RunPod's console (https://console.runpod.io/serverless), and "
+            "that the key belongs to the same account.",
+            details=error.details,
+        )
+
+    def _ref(self, job_id: str, remote_id: str) -> RemoteRef:
+        return RemoteRef(
+            job_id, remote_id, {"endpoint": self._endpoint, "base_url": self._base_url}
+        )
+
+
+def _delay_after(error: TargetError, failures: int) -> float:
+    after = error.details.get("retry_after")
+    if isinstance(after, int | float):
+        return min(float(after), 30.0)
+    return _BACKOFF[min(failures, len(_BACKOFF) - 1)]
+
+
+def _body(request: RunRequest) -> bytes:
+    """The JSON body of ``/run``. Blocking: it reads the files."""
+    job: dict[str, JsonValue] = {
+        "workflow": cast("JsonValue", request.prompt),  # a TypedDict is a dict
+        "format": COMFY_REMOTE_1,
+        "previews": True,
+    }
+    if request.files:
+        job["images"] = [
+            {
+                "name": file.name,
+                "image": base64.b64encode(file.path.read_bytes()).decode("ascii"),
+                "sha256": file.sha256,
+            }
+            for file in request.files
+        ]
+    if request.workflow is not None:
+        job["ui_workflow"] = dict(request.workflow)
+    return json.dumps({"input": job}).encode()
+
+
+def _decoded(filename: str, data: str) -> bytes:
+    # worker-comfyui's clients are used to data URIs in both directions.
+    tail = data.partition(",")[2] if data.startswith("data:") else data
+    try:
+        return base64.b64decode(tail, validate=True)
+    except binascii.Error as error:
+        raise OutputLost(
+            f"{filename} arrived broken: it is not base64.", advice="Run the workflow again."
+        ) from error
+
+
+def _bearer(key: SecretStr) -> SecretStr:
+    return SecretStr(f"Bearer {key.get_secret_value()}")
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _parse(model: type[_Model], response: Response, what: str) -> _Model:
+    try:
+        return model.model_validate(response.json())
+    except ValidationError as error:
+        raise TargetError(
+            f"The endpoint's answer to /{what} is not RunPod's: {error.errors()[0]['msg']}.",
+            advice="Check RUNPOD_ENDPOINT_BASE_URL: another program may be there.",
+        ) from error

@@ -1,0 +1,209 @@
+"""What an endpoint says of a job, as events: ``/status`` answers in, events out. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+
+from pydantic import JsonValue, ValidationError
+from yarl import URL
+
+from ..errors import JobCancelled, JobExpired, JobTimedOut, OutputLost
+from ..events import Event, Finished, JobState, OutputReady, Preview, Progress, Queued, Started
+from ..outputs import OutputSource, RemoteOutput, kind_of, media_type_of
+from ..wire.answer import Answer, AnswerOutput, ProgressSnapshot
+from ..wire.request import COMFY_REMOTE_1
+from ..wire.runpod import JobStatus, RunPodState, error_from_runpod
+from ..wire.worker_comfyui import WorkerComfyUIAnswer
+
+__all__ = ["StatusReader", "forgotten"]
+
+
+class StatusReader:
+    """Turns one ``/status`` after another into events, each thing told once."""
+
+    def __init__(self, prompt: Prompt) -> None:
+        self._total = len(prompt)
+        self._state: RunPodState | None = None
+        self._sequence = -1
+        self._last: Progress | None = None
+
+    def events(self, status: JobStatus) -> Iterator[Event]:
+        """What is new in this answer; `Finished` last, once the job has ended."""
+        if status.status is not self._state:
+            if status.status is RunPodState.IN_QUEUE:
+                yield Queued()
+            elif self._state in (None, RunPodState.IN_QUEUE) and not _never_ran(status):
+                yield Started()
+            self._state = status.status
+        if status.status is RunPodState.IN_PROGRESS:
+            yield from self._progress(status.output)
+        elif status.status is RunPodState.COMPLETED:
+            yield from self._completed(status)
+        elif status.status.final:
+            yield _failed(status)
+
+    def _progress(self, output: JsonValue) -> Iterator[Event]:
+        try:
+            snapshot = ProgressSnapshot.model_validate(output)
+        except ValidationError:
+            return  # nothing yet, or another worker's own progress
+        if snapshot.sequence <= self._sequence:
+            return
+        self._sequence = snapshot.sequence
+        progress = Progress(
+            nodes_done=snapshot.nodes_done,
+            nodes_total=snapshot.nodes_total,
+            node_id=snapshot.node_id,
+            node_class=snapshot.node_class,
+            step=snapshot.step,
+            steps=snapshot.steps,
+            message=snapshot.message,
+        )
+        if progress != self._last:
+            self._last = progress
+            yield progress
+        if snapshot.preview is not None:
+            try:
+                data = base64.b64decode(snapshot.preview.data, validate=True)
+            except binascii.Error:
+                return
+            yield Preview(snapshot.preview.node_id, snapshot.preview.media_type, data)
+
+    def _completed(self, status: JobStatus) -> Iterator[Event]:
+        try:
+            outputs, details = _outputs(status.output)
+        except OutputLost as error:
+            yield Finished(JobState.FAILED, error)
+            return
+        total = self._last.nodes_total if self._last else self._total
+        yield Progress(nodes_done=total, nodes_total=total)
+        for output in outputs:
+            yield OutputReady(output)
+        yield Finished(JobState.SUCCEEDED, outputs=outputs, details={**details, **_times(status)})
+
+
+def _outputs(output: JsonValue) -> tuple[tuple[RemoteOutput, ...], dict[str, JsonValue]]:
+    """The outputs in a result, in either dialect.
+
+    Raises:
+        OutputLost: There is none, or it is in no dialect we know.
+    """
+    if output is None:
+        raise OutputLost(
+            "The endpoint says the job is complete, but sent no result.",
+            advice="The result was probably over RunPod's limit, which RunPod only logs on the "
+            "worker: use fewer or smaller outputs, or a worker with storage.",
+        )
+    if isinstance(output, dict) and output.get("format") == COMFY_REMOTE_1:
+        try:
+            answer = Answer.model_validate(output)
+        except ValidationError as error:
+            raise OutputLost(
+                f"The worker's answer is not valid: {error.errors()[0]['msg']}.",
+                advice="Update the worker, or this program.",
+            ) from error
+        return tuple(_ours(item) for item in answer.outputs), answer.facts()
+    try:
+        theirs = WorkerComfyUIAnswer.model_validate(output)
+    except ValidationError:
+        theirs = None
+    known = isinstance(output, dict) and ("images" in output or "status" in output)
+    if theirs is None or not known:
+        raise OutputLost(
+            "The worker's result is in no form this program knows.",
+            advice="Use Comfy Remote's worker or the public worker-comfyui (5.0 or later).",
+        )
+    details: dict[str, JsonValue] = {"errors": list(theirs.errors)} if theirs.errors else {}
+    return tuple(
+        RemoteOutput(
+            node_id=None,
+            kind=kind_of(image.filename),
+            filename=image.filename,
+            media_type=media_type_of(image.filename),
+            source=OutputSource(data=image.data)
+            if image.type == "base64"
+            else OutputSource(url=image.data),
+        )
+        for image in theirs.images
+    ), details
+
+
+def _ours(item: AnswerOutput) -> RemoteOutput:
+    source = None
+    if item.data is not None:
+        source = OutputSource(data=item.data)
+    elif item.url is not None:
+        absolute = URL(item.url).absolute
+        source = OutputSource(url=item.url) if absolute else OutputSource(path=item.url)
+    return RemoteOutput(
+        node_id=item.node_id,
+        kind=item.kind,
+        filename=item.filename,
+        subfolder=item.subfolder,
+        folder=item.folder,
+        media_type=item.media_type,
+        size=item.size,
+        sha256=item.sha256,
+        text=item.text,
+        source=source,
+    )
+
+
+def _failed(status: JobStatus) -> Finished:
+    times = _times(status)
+    match status.status:
+        case RunPodState.CANCELLED:
+            return Finished(
+                JobState.CANCELLED, JobCancelled("The job was cancelled."), details=times
+            )
+        case RunPodState.TIMED_OUT if _never_ran(status):
+            return Finished(
+                JobState.EXPIRED,
+                JobExpired(
+                    "The endpoint dropped the job: it waited in the queue for longer than it may.",
+                    advice="Raise the endpoint's maximum number of workers, or try again later.",
+                ),
+                details=times,
+            )
+        case RunPodState.TIMED_OUT:
+            return Finished(
+                JobState.FAILED,
+                JobTimedOut(
+                    "The job ran for longer than the endpoint allows.",
+                    advice="Raise the execution timeout in the endpoint's settings.",
+                ),
+                details=times,
+            )
+        case _:
+            error = error_from_runpod(status.error)
+            if isinstance(error, JobCancelled):
+                return Finished(JobState.CANCELLED, error, details=times)
+            return Finished(JobState.FAILED, error, details=times)
+
+
+def forgotten(name: str) -> Finished:
+    """The end of a job that the endpoint answers 404 for."""
+    return Finished(
+        JobState.EXPIRED,
+        JobExpired(
+            f"{name} no longer knows the job.",
+            advice="RunPod keeps results for 30 minutes after a job has ended; run it again.",
+        ),
+    )
+
+
+def _never_ran(status: JobStatus) -> bool:
+    """Whether a job ended (cancelled, expired) without a worker having taken it."""
+    ended_early = status.status in (RunPodState.CANCELLED, RunPodState.TIMED_OUT)
+    return ended_early and not status.execution_time
+
+
+def _times(status: JobStatus) -> dict[str, JsonValue]:
+    times: dict[str, JsonValue] = {}
+    if status.delay_time is not None:
+        times["queue_seconds"] = status.delay_time / 1000
+    if status.execution_time is not None:
+        times["run_seconds"] = status.execution_time / 1000
+    return times
