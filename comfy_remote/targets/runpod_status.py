@@ -16,6 +16,7 @@ from ..wire.answer import Answer, AnswerOutput, ProgressSnapshot
 from ..wire.request import COMFY_REMOTE_1
 from ..wire.runpod import JobStatus, RunPodState, error_from_runpod
 from ..wire.worker_comfyui import WorkerComfyUIAnswer
+from ..workflow.prompt import Prompt
 
 __all__ = ["StatusReader", "forgotten"]
 

@@ -1,0 +1,254 @@
+"""Which target a name or an address means.
+
+Names stand in ``comfy-remote.toml``: first the one in the current folder or the nearest
+folder above it, then the user's. Secrets never stand in that file: it names the environment
+variable that holds the key.
+
+```toml
+default = "gpu"
+
+[targets.gpu]
+target = "runpod:abc123xyz"
+
+[targets.box]
+target = "runpod:workshop"
+base_url = "https://box.local:8000/v2"
+key_env = "BOX_TOKEN"
+
+[targets.lan]
+target = "http://192.168.1.20:8188"
+```
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+
+from ..errors import ConfigurationError
+from .base import RemoteRef, Target
+from .comfyui import ComfyUITarget
+from .runpod import DEFAULT_BASE_URL, RunPodTarget
+from .sandbox import SandboxTarget
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["CONFIG_NAME", "Configuration", "TargetSettings", "home", "open_target", "reopen"]
+
+CONFIG_NAME = "comfy-remote.toml"
+_PROXY = re.compile(r"^[a-z0-9]+-\d+\.proxy\.runpod\.net(/.*)?$", re.IGNORECASE)
+_HOST_AND_PORT = re.compile(r"^(\[[0-9a-f:]+\]|[a-z0-9.-]+):\d{1,5}/?$", re.IGNORECASE)
+
+
+class TargetSettings(BaseModel):
+    """One ``[targets.NAME]`` table.
+
+    Attributes:
+        target: ``runpod:ENDPOINT``, ``sandbox`` or a ComfyUI URL.
+        base_url: For ``runpod:``, another server that speaks RunPod's API.
+        key_env: Name of the environment variable with the key; ``RUNPOD_API_KEY`` for
+            ``runpod:``. A ComfyUI URL gets it as a bearer token, if the variable is named.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    target: str
+    base_url: str | None = None
+    key_env: str | None = None
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    default: str | None = None
+    targets: dict[str, TargetSettings] = {}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What the configuration files say, the project's before the user's.
+
+    Attributes:
+        default: Name or address of the target to use when none is given.
+        targets: Settings by name.
+    """
+
+    default: str | None
+    targets: Mapping[str, TargetSettings]
+
+    @classmethod
+    def load(cls, folder: Path | None = None) -> Configuration:
+        """Read the files that exist.
+
+        Args:
+            folder: Where to begin to look; the current folder by default.
+
+        Raises:
+            ConfigurationError: A file cannot be read, or says something unknown.
+        """
+        default: str | None = None
+        targets: dict[str, TargetSettings] = {}
+        for path in reversed(_files(folder or Path.cwd())):
+            file = _read(path)
+            default = file.default or default
+            targets.update(file.targets)
+        return cls(default, targets)
+
+    def choose(self, wanted: str | None) -> str:
+        """The name or address to use: the one wanted, the default, else ``sandbox``."""
+        return wanted or self.default or "sandbox"
+
+
+def home(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where the record is kept: ``COMFY_REMOTE_HOME``, else the user's data folder."""
+    if chosen := environment.get("COMFY_REMOTE_HOME"):
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return platformdirs.user_data_path("comfy-remote", appauthor=False)
+
+
+def open_target(
+    wanted: str,
+    configuration: Configuration | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Target:
+    """The target that a name or an address means. Nothing is sent yet.
+
+    Raises:
+        ConfigurationError: It means nothing, or a key is missing.
+    """
+    configuration = configuration or Configuration.load()
+    settings = configuration.targets.get(wanted)
+    if settings is not None:
+        return _make(wanted, settings, environment)
+    if _looks_like_target(wanted):
+        return _make(wanted, TargetSettings(target=wanted), environment)
+    known = ", ".join(sorted(configuration.targets)) or "none"
+    raise ConfigurationError(
+        f"There is no target {wanted!r}. Configured: {known}.",
+        advice=f"Name it in {CONFIG_NAME}, or use runpod:ENDPOINT, a ComfyUI URL such as "
+        "http://127.0.0.1:8188, or sandbox.",
+    )
+
+
+def reopen(
+    wanted: str,
+    ref: RemoteRef | None,
+    environment: Mapping[str, str] = os.environ,
+) -> Target:
+    """The target of a job in the record: where it was sent, whatever the name means today."""
+    details = ref.details if ref is not None else {}
+    if wanted == "sandbox":
+        if "url" not in details:
+            raise ConfigurationError(
+                "The job was never sent: the sandbox did not take it.",
+                advice="Run the workflow again.",
+            )
+        return SandboxTarget(details["url"])
+    configuration = Configuration.load()
+    settings = configuration.targets.get(wanted) or TargetSettings(target=wanted)
+    if "endpoint" in details:
+        settings = settings.model_copy(
+            update={"target": f"runpod:{details['endpoint']}", "base_url": details["base_url"]}
+        )
+    elif "url" in details:
+        settings = settings.model_copy(update={"target": details["url"]})
+    return _make(wanted, settings, environment)
+
+
+def _looks_like_target(wanted: str) -> bool:
+    return (
+        wanted == "sandbox"
+        or wanted.startswith(("runpod:", "http://", "https://"))
+        or _PROXY.match(wanted) is not None
+        or _HOST_AND_PORT.match(wanted) is not None
+    )
+
+
+def _make(name: str, settings: TargetSettings, environment: Mapping[str, str]) -> Target:
+    address = settings.target
+    if address == "sandbox":
+        return SandboxTarget()
+    if address.startswith("runpod:"):
+        endpoint = address.removeprefix("runpod:") or environment.get("RUNPOD_ENDPOINT_ID", "")
+        base_url = settings.base_url or environment.get("RUNPOD_ENDPOINT_BASE_URL")
+        key = environment.get(settings.key_env or "RUNPOD_API_KEY")
+        if settings.key_env and not key:
+            raise _key_missing(name, settings.key_env)
+        return RunPodTarget(
+            endpoint,
+            SecretStr(key) if key else None,
+            base_url=base_url or DEFAULT_BASE_URL,
+            name=name,
+        )
+    if not _looks_like_target(address):
+        raise ConfigurationError(
+            f"The target {name!r} points to {address!r}, which is no kind of target.",
+            advice="Use runpod:ENDPOINT, a ComfyUI URL such as http://127.0.0.1:8188, or sandbox.",
+        )
+    headers = {}
+    if settings.key_env:
+        token = environment.get(settings.key_env)
+        if not token:
+            raise _key_missing(name, settings.key_env)
+        headers["Authorization"] = SecretStr(f"Bearer {token}")
+    return ComfyUITarget(_url(address), name=name, headers=headers)
+
+
+def _url(address: str) -> str:
+    if "://" in address:
+        return address
+    return f"https://{address}" if _PROXY.match(address) else f"http://{address}"
+
+
+def _key_missing(name: str, variable: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The target {name!r} takes its key from the environment variable {variable}, which is "
+        "not set.",
+        advice=f"Set {variable}.",
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files that count, the nearest first."""
+    import platformdirs
+
+    near = [parent / CONFIG_NAME for parent in [folder, *folder.parents]]
+    project = next((path for path in near if path.is_file()), None)
+    users = [
+        home() / CONFIG_NAME,
+        platformdirs.user_config_path("comfy-remote", appauthor=False) / CONFIG_NAME,
+    ]
+    user = next((path for path in users if path.is_file()), None)
+    return [path for path in (project, user) if path is not None]
+
+
+def _read(path: Path) -> _File:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(
+            f"{path} is not valid TOML: {error}.", advice="Mend that line."
+        ) from error
+    try:
+        return _File.model_validate(data)
+    except ValidationError as error:
+        # Only where and what, never the value: somebody may have put a key there.
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(
+            f"{path}: {problems}.",
+            advice="Known keys: default, and per target: target, base_url, key_env. A key itself "
+            "never stands there: key_env names the environment variable that holds it.",
+        ) from None

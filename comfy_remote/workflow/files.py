@@ -1,0 +1,89 @@
+"""Which files a prompt loads, and where they are on this machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ..errors import InputFileMissing
+from .prompt import Prompt
+
+__all__ = ["FileUse", "file_uses", "find_file", "missing_file"]
+
+# Inputs of ComfyUI's own nodes (and of VideoHelperSuite's) that name a file in `input/`.
+_FILE_INPUTS = {
+    "LoadImage": "image",
+    "LoadImageMask": "image",
+    "LoadImageOutput": "image",
+    "LoadAudio": "audio",
+    "LoadVideo": "file",
+    "LoadLatent": "latent",
+    "Load3D": "model_file",
+    "Load3DAnimation": "model_file",
+    "VHS_LoadVideo": "video",
+    "VHS_LoadAudioUpload": "audio",
+}
+# "name [input]" says which of ComfyUI's folders a name is in; input is the default.
+_ANNOTATION = re.compile(r"^(?P<name>.*) \[(?P<folder>input|output|temp)\]$")
+
+
+@dataclass(frozen=True, slots=True)
+class FileUse:
+    """One input of one node that names a file in the target's ``input`` folder."""
+
+    node_id: str
+    input: str
+    name: str
+
+
+def file_uses(prompt: Prompt) -> Iterator[FileUse]:
+    """Every file the prompt loads from ``input/``, in the order of its nodes.
+
+    Names annotated ``[output]`` or ``[temp]``, and ``blake3:`` hashes, are the target's own
+    files and are left out.
+    """
+    for node_id, node in prompt.items():
+        key = _FILE_INPUTS.get(node["class_type"])
+        value = node["inputs"].get(key) if key else None
+        if key is None or not isinstance(value, str) or value.startswith("blake3:"):
+            continue
+        annotated = _ANNOTATION.match(value)
+        if annotated is None:
+            yield FileUse(node_id, key, value)
+        elif annotated["folder"] == "input":
+            yield FileUse(node_id, key, annotated["name"])
+
+
+def find_file(name: str, given: Sequence[Path], folders: Sequence[Path]) -> Path | None:
+    """Where the file that a prompt calls ``name`` is here.
+
+    Args:
+        name: As in the prompt; may have subfolders, or be an absolute path.
+        given: Files named by the user; one with the same file name wins.
+        folders: Looked through in order.
+    """
+    posix = PurePosixPath(name.replace("\\", "/"))
+    for path in given:
+        if path.name == posix.name and path.is_file():
+            return path
+    if not posix.name:
+        return None
+    for folder in folders:
+        # An absolute name replaces the folder: a path typed into the workflow.
+        candidate = folder / name
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def missing_file(use: FileUse, prompt: Prompt, folders: Sequence[Path]) -> InputFileMissing:
+    """The error for a file that is nowhere."""
+    node = f"{prompt[use.node_id]['class_type']} (node {use.node_id})"
+    looked = ", ".join(map(str, folders))
+    return InputFileMissing(
+        f"{node} loads {use.name!r}, which is not here. Looked in: {looked}.",
+        advice="Put it there, or name it with --input FILE.",
+        details={"node_id": use.node_id, "input": use.input, "name": use.name},
+    )
