@@ -1,9 +1,48 @@
 """Run ComfyUI workflows on a GPU elsewhere.
 
-The public face of the library. Names are loaded when they are first used, so that the
-command line can show its help without importing an HTTP stack.
+The public face of the library::
+
+    import comfy_remote
+
+    for output in comfy_remote.run("workflow.json", "runpod:abc123"):
+        output.save("output")
+
+Names are loaded when they are first used, so that the command line can show its help without
+importing an HTTP stack.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .errors import ComfyRemoteError
+    from .jobs.client import Client, Job, resume
+    from .jobs.output import Output
+    from .jobs.record import Record
+    from .jobs.run import run
+
 __version__ = "0.1.0"
+
+__all__ = ["Client", "ComfyRemoteError", "Job", "Output", "Record", "__version__", "resume", "run"]
+
+_HOMES = {
+    "Client": ".jobs.client",
+    "ComfyRemoteError": ".errors",
+    "Job": ".jobs.client",
+    "Output": ".jobs.output",
+    "Record": ".jobs.record",
+    "resume": ".jobs.client",
+    "run": ".jobs.run",
+}
+
+
+def __getattr__(name: str) -> object:
+    if home := _HOMES.get(name):
+        return getattr(import_module(home, __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

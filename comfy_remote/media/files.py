@@ -17,8 +17,8 @@ from ..errors import LocalStorageError
 
 __all__ = [
     "CHUNK_SIZE",
-    "create_private",
     "place",
+    "private_folder",
     "safe_relative_path",
     "sha256_of",
     "storage_errors",
@@ -93,17 +93,22 @@ def storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def create_private(folder: Path, prefix: str = ".comfy-remote-") -> Path:
-    """Create a new folder below ``folder`` that only its owner may enter (mode 0700).
+@contextlib.contextmanager
+def private_folder(folder: Path) -> Iterator[Path]:
+    """A new folder below ``folder`` that only its owner may enter; removed at the end.
 
-    Parents are made when missing.
+    ``folder`` and its parents are made when missing.
 
     Raises:
-        LocalStorageError: The folder cannot be made.
+        LocalStorageError: It cannot be made.
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+        made = Path(tempfile.mkdtemp(prefix=".comfy-remote-", dir=folder))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def place(source: Path, destination: Path, sha256: str) -> Path:

@@ -1,0 +1,406 @@
+"""Submitting prompts, following jobs, bringing their outputs here.
+
+The one way in: the command line, the page and the nodes all start jobs through `Client`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+from pydantic import JsonValue
+
+from ..errors import (
+    ComfyRemoteError,
+    JobTimedOut,
+    OutputLost,
+    SubmissionUnknown,
+)
+from ..events import Event, Finished, JobState, Progress, Queued, Started, event_to_json
+from ..media.files import place, private_folder, safe_relative_path, sha256_of
+from ..outputs import RemoteOutput
+from ..targets.base import InputFile, RemoteRef, RunRequest, Target
+from ..targets.config import Configuration, home, open_target, reopen
+from ..targets.download import Downloaded, download
+from ..workflow.files import file_uses, find_file, missing_file
+from ..workflow.load import load_prompt, parse_prompt
+from ..workflow.prompt import Prompt
+from .output import Output
+from .record import JobEntry, Record, SavedOutput
+
+__all__ = ["Client", "Job", "resume"]
+
+_DOWNLOADS_AT_A_TIME = 4
+_PROGRESS_RECORDED_EVERY = 1.0
+
+
+class Client:
+    """A connection to one target, and the record of what was sent there.
+
+    Used as an asynchronous context manager::
+
+        async with Client("runpod:abc123") as client:
+            job = await client.submit("workflow.json")
+            async for event in job:
+                ...
+            outputs = await job.outputs()
+
+    Args:
+        target: A name from ``comfy-remote.toml``, ``runpod:ENDPOINT``, a ComfyUI URL,
+            ``sandbox``, or a `Target`. ``None`` takes the configured default, else the
+            sandbox.
+        record: Where jobs are recorded; the user's own record by default.
+
+    Raises:
+        ConfigurationError: The target means nothing, or its key is missing.
+    """
+
+    def __init__(self, target: str | Target | None = None, *, record: Record | None = None) -> None:
+        if target is None or isinstance(target, str):
+            configuration = Configuration.load()
+            target = open_target(configuration.choose(target), configuration)
+        self.target = target
+        self._own_record = record is None
+        self._record = record or Record(home())
+
+    async def __aenter__(self) -> Client:
+        await self.target.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.target.__aexit__(*exc_info)
+        if self._own_record:
+            self._record.close()
+
+    async def submit(
+        self,
+        prompt: Prompt | Mapping[str, JsonValue] | Path | str,
+        *,
+        inputs: Sequence[Path | str] = (),
+        folder: Path | None = None,
+        workflow: Mapping[str, JsonValue] | None = None,
+        source: str | None = None,
+        timeout: float | None = None,
+    ) -> Job:
+        """Record a job, send its files and its prompt.
+
+        Args:
+            prompt: API format: a dictionary, or the path of a JSON file.
+            inputs: Files that the prompt's Load nodes name. Files beside the workflow, in
+                the current folder, or in an ``input`` folder there are found without.
+            folder: Where the outputs are wanted; recorded, so that a resumed job finds it.
+            workflow: UI-format workflow to embed in saved images.
+            source: A word for where the prompt came from, for the record.
+            timeout: Seconds from now within which the job must end; following it raises
+                `JobTimedOut` after that. The job itself goes on.
+
+        Raises:
+            WorkflowInvalid: The prompt is no prompt, or the target refuses it.
+            InputFileMissing: A file is neither here nor there.
+            TargetError: The target cannot be reached or used.
+            SubmissionUnknown: The target may or may not have the job; it is not sent again.
+        """
+        base = Path.cwd()
+        if isinstance(prompt, str | Path):
+            source = source or str(prompt)
+            base = Path(prompt).absolute().parent
+            parsed = load_prompt(Path(prompt))
+        else:
+            parsed = parse_prompt(cast("JsonValue", prompt), source or "The prompt")
+        files = await self._files(parsed, [Path(p) for p in inputs], base)
+        request = RunRequest(str(uuid.uuid4()), parsed, files, workflow)
+        self._record.add(
+            request.job_id,
+            target=self.target.name,
+            source=source or "library",
+            folder=folder.absolute() if folder else None,
+            prompt=parsed,
+        )
+        try:
+            ref = await self.target.submit(request)
+        except SubmissionUnknown as error:
+            # Still open: `resume` may find it.
+            self._record.state(request.job_id, JobState.QUEUED, error)
+            raise
+        except ComfyRemoteError as error:
+            self._record.state(request.job_id, JobState.FAILED, error)
+            raise
+        self._record.submitted(ref)
+        return Job(self.target, self._record, ref, parsed, timeout)
+
+    async def take_up(self, entry: JobEntry, *, timeout: float | None = None) -> Job:
+        """A job from the record, to be followed again. Nothing is submitted.
+
+        Raises:
+            OutputLost: The target never got it.
+            SubmissionUnknown: The target cannot tell whether it got it.
+        """
+        ref = entry.ref or await self.target.find(entry.id)
+        if ref is None:
+            error = OutputLost(
+                f"{self.target.name} never got the job.", advice="Run the workflow again."
+            )
+            self._record.state(entry.id, JobState.FAILED, error)
+            raise error
+        if entry.ref is None:
+            self._record.submitted(ref)
+        return Job(self.target, self._record, ref, entry.prompt, timeout)
+
+    async def _files(self, prompt: Prompt, given: list[Path], base: Path) -> list[InputFile]:
+        folders = list(dict.fromkeys([base, base / "input", Path.cwd(), Path.cwd() / "input"]))
+        found: dict[str, InputFile] = {}
+        for use in file_uses(prompt):
+            if use.name in found:
+                continue
+            path = find_file(use.name, given, folders)
+            if path is not None:
+                digest = await asyncio.to_thread(sha256_of, path)
+                # The target sees no path of this machine, only the name.
+                name = str(safe_relative_path(use.name))
+                found[use.name] = InputFile(name, path, path.stat().st_size, digest)
+            elif not await self.target.has_input(use.name):
+                raise missing_file(use, prompt, folders)
+        return list(found.values())
+
+
+class Job:
+    """One run of a prompt.
+
+    Iterate over it for its events (see `comfy_remote.events`), then call `outputs`; or call
+    `outputs` at once. Made by `Client.submit` and `resume`.
+
+    Attributes:
+        id: A lower-case UUID; ``comfy-remote jobs resume`` takes it.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        record: Record,
+        ref: RemoteRef,
+        prompt: Prompt,
+        timeout: float | None = None,
+    ) -> None:
+        self.id = ref.job_id
+        self.ref = ref
+        self._target = target
+        self._record = record
+        self._prompt = prompt
+        self._timeout = timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._finished: Finished | None = None
+        self._state = JobState.QUEUED
+        self._recorded_progress = 0.0
+
+    @property
+    def state(self) -> JobState:
+        """The last state that was heard of."""
+        return self._state
+
+    @property
+    def finished(self) -> Finished | None:
+        """The last event, once the job has ended."""
+        return self._finished
+
+    async def __aiter__(self) -> AsyncGenerator[Event, None]:
+        """Its events from now on; the last is `Finished`. A failed job raises nothing here.
+
+        Raises:
+            JobTimedOut: The time given to `Client.submit` is over.
+            TargetError: The target can no longer be asked.
+        """
+        if self._finished is not None:
+            yield self._finished
+            return
+        async with aclosing(self._target.follow(self.ref, self._prompt)) as events:
+            while True:
+                event = await self._next(events)
+                self._note(event)
+                yield event
+                if isinstance(event, Finished):
+                    return
+
+    async def wait(self) -> Finished:
+        """Follow the job to its end."""
+        async for event in self:
+            if isinstance(event, Finished):
+                return event
+        raise AssertionError("unreachable: a job's last event is Finished")
+
+    async def outputs(self, on_bytes: Callable[[int], None] | None = None) -> list[Output]:
+        """Wait for the job, and bring all it produced here.
+
+        In the order of the prompt's nodes and, within a node, of its list. Fetched side by
+        side, each checked against the size and SHA-256 that the target announced.
+
+        Args:
+            on_bytes: Called with the number of bytes of each piece that arrives.
+
+        Raises:
+            ComfyRemoteError: The job's own error if it did not succeed; `OutputError` if an
+                output could not be brought here whole; `OutputLost` if there is none.
+        """
+        outputs = (await self._succeeded()).outputs
+        spool = tempfile.TemporaryDirectory(prefix="comfy-remote-")
+        local = []
+        for output, here in zip(
+            outputs, await self._fetch(outputs, Path(spool.name), on_bytes), strict=True
+        ):
+            if isinstance(here, ComfyRemoteError):
+                raise here
+            local.append(_local(output, here, spool))
+        return local
+
+    async def save_outputs(
+        self, folder: Path, on_bytes: Callable[[int], None] | None = None
+    ) -> list[SavedOutput]:
+        """Like `outputs`, written below ``folder`` and recorded.
+
+        The bytes are written there once: beside, then linked to their final names.
+
+        Raises:
+            ComfyRemoteError: As `outputs`, and `LocalStorageError`. What could not be
+                written leaves nothing; what could stays.
+        """
+        outputs = (await self._succeeded()).outputs
+        saved: list[SavedOutput] = []
+        with private_folder(folder) as spool:
+            fetched = await self._fetch(outputs, spool, on_bytes)
+            failure: ComfyRemoteError | None = None
+            for output, here in zip(outputs, fetched, strict=True):
+                if isinstance(here, ComfyRemoteError):
+                    failure = failure or here
+                else:
+                    saved.append(_place(output, here, folder))
+        self._record.saved(self.id, saved)
+        if failure is not None:
+            raise failure
+        return saved
+
+    async def cancel(self) -> None:
+        """Ask the target to stop it. Follow the job to see how it ends."""
+        await self._target.cancel(self.ref)
+
+    async def _next(self, events: AsyncGenerator[Event, None]) -> Event:
+        if self._deadline is None:
+            return await events.__anext__()
+        remaining = self._deadline - time.monotonic()
+        try:
+            return await asyncio.wait_for(events.__anext__(), max(0.0, remaining))
+        except asyncio.TimeoutError:
+            raise JobTimedOut(
+                f"The job did not end within {self._timeout:g} s. It goes on at "
+                f"{self._target.name}.",
+                advice=f"Fetch it with `comfy-remote jobs resume {self.id}`, or stop it with "
+                f"`comfy-remote jobs cancel {self.id}`.",
+                details={"job_id": self.id},
+            ) from None
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case Queued():
+                self._state = JobState.QUEUED
+                self._record.state(self.id, self._state)
+            case Started():
+                self._state = JobState.RUNNING
+                self._record.state(self.id, self._state)
+            case Progress():
+                now = time.monotonic()
+                if now - self._recorded_progress >= _PROGRESS_RECORDED_EVERY:
+                    self._recorded_progress = now
+                    self._record.progress(self.id, event_to_json(event))
+            case Finished():
+                self._finished = event
+                self._state = event.state
+                self._record.state(self.id, event.state, event.error)
+
+    async def _succeeded(self) -> Finished:
+        finished = self._finished or await self.wait()
+        if finished.error is not None:
+            raise finished.error
+        if not finished.outputs:
+            raise OutputLost(
+                "The job succeeded, but it made no output.",
+                advice="Add a node that saves what the workflow makes, for example Save Image.",
+            )
+        return finished
+
+    async def _fetch(
+        self,
+        outputs: Sequence[RemoteOutput],
+        spool: Path,
+        on_bytes: Callable[[int], None] | None,
+    ) -> list[Downloaded | ComfyRemoteError]:
+        """Each output in a file of ours, or why not: one that fails does not lose the others."""
+        limit = asyncio.Semaphore(_DOWNLOADS_AT_A_TIME)
+
+        async def fetch(index: int, output: RemoteOutput) -> Downloaded | ComfyRemoteError:
+            async with limit:
+                try:
+                    return await download(self._target, output, spool / str(index), on_bytes)
+                except ComfyRemoteError as error:
+                    return error
+
+        return await asyncio.gather(*(fetch(i, output) for i, output in enumerate(outputs)))
+
+
+@asynccontextmanager
+async def resume(
+    job_id: str, *, record: Record | None = None, timeout: float | None = None
+) -> AsyncIterator[Job]:
+    """A job from the record, followed again from where it stands. Nothing runs twice.
+
+    Args:
+        job_id: Its id, or at least the first four characters.
+        record: The user's own by default.
+        timeout: As for `Client.submit`.
+
+    Raises:
+        JobNotFound: The record has no such job.
+        OutputLost: The target never got it.
+        TargetError: The target cannot be reached.
+    """
+    own = record is None
+    record = record or Record(home())
+    try:
+        entry = record.get(job_id)
+        async with Client(reopen(entry.target, entry.ref), record=record) as client:
+            yield await client.take_up(entry, timeout=timeout)
+    finally:
+        if own:
+            record.close()
+
+
+def _local(
+    remote: RemoteOutput, here: Downloaded, spool: tempfile.TemporaryDirectory[str]
+) -> Output:
+    return Output(
+        node_id=remote.node_id,
+        kind=remote.kind,
+        filename=remote.filename,
+        subfolder=remote.subfolder,
+        folder=remote.folder,
+        media_type=remote.media_type,
+        size=here.size,
+        sha256=here.sha256,
+        _path=here.path,
+        _spool=spool,
+    )
+
+
+def _place(remote: RemoteOutput, here: Downloaded, folder: Path) -> SavedOutput:
+    relative = safe_relative_path(remote.filename, remote.subfolder)
+    return SavedOutput(
+        path=place(here.path, folder / relative, here.sha256),
+        node_id=remote.node_id,
+        kind=remote.kind,
+        filename=remote.filename,
+        sha256=here.sha256,
+        size=here.size,
+    )

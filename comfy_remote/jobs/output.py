@@ -1,0 +1,110 @@
+"""An output that has arrived: complete, checked, and yours to keep."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigurationError
+from ..media.files import place, safe_relative_path
+from ..outputs import OutputKind
+
+if TYPE_CHECKING:
+    import numpy
+    import torch
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+__all__ = ["Output"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file (or one text) that a job produced.
+
+    The bytes lie in a temporary folder that goes when the last output of the job does;
+    `save` keeps them.
+
+    Attributes:
+        node_id: The node that produced it, ``None`` if the worker does not say.
+        kind: image, video, audio, 3d, text or file.
+        filename: As the target named it.
+        subfolder: Below the target's output folder; may be empty.
+        folder: ``output`` for saved files, ``temp`` for previews.
+        media_type: For example ``image/png``.
+        size: Bytes.
+        sha256: Of the bytes, 64 lower-case hex digits; checked against the target's where
+            it announced one.
+    """
+
+    node_id: str | None
+    kind: OutputKind
+    filename: str
+    subfolder: str
+    folder: str
+    media_type: str
+    size: int
+    sha256: str
+    _path: Path = field(repr=False)
+    _spool: tempfile.TemporaryDirectory[str] | None = field(repr=False, compare=False)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write it below ``folder``, in its subfolder, readable by you alone (mode 0600).
+
+        Written whole or not at all. A file of the same name is never replaced: with equal
+        content it is left, with another the new one gets the time in its name.
+
+        Returns:
+            Where it is now.
+
+        Raises:
+            LocalStorageError: It cannot be written (disk full, no permission).
+        """
+        relative = safe_relative_path(self.filename, self.subfolder)
+        return place(self._path, Path(folder) / relative, self.sha256)
+
+    def bytes(self) -> bytes:
+        """The content, all of it in memory."""
+        return self._path.read_bytes()
+
+    def text(self) -> str:
+        """The content as UTF-8 text; what is not UTF-8 is replaced by U+FFFD."""
+        return self._path.read_text(encoding="utf-8", errors="replace")
+
+    def image(self) -> Image:
+        """The picture, decoded by Pillow.
+
+        Raises:
+            OutputCorrupt: It is no picture.
+        """
+        from ..media.images import open_image
+
+        return open_image(self._path)
+
+    def array(self) -> NDArray[numpy.float32]:
+        """The picture as ``[B, H, W, 3]`` float32 in ``0.0..1.0``, RGB; B frames.
+
+        Raises:
+            OutputCorrupt: It is no picture.
+        """
+        from ..media.images import image_array
+
+        return image_array(self._path)
+
+    def tensor(self) -> torch.Tensor:
+        """The picture as ComfyUI's IMAGE: ``[B, H, W, 3]`` float32 in ``0.0..1.0``, RGB, CPU.
+
+        Raises:
+            ConfigurationError: PyTorch is not installed here (`array` needs only NumPy).
+            OutputCorrupt: It is no picture.
+        """
+        try:
+            import torch
+        except ImportError:
+            raise ConfigurationError(
+                "Output.tensor() needs PyTorch, which is not installed here.",
+                advice="Install torch, or use Output.array(), which gives the same as NumPy.",
+            ) from None
+        return torch.from_numpy(self.array())

@@ -1,0 +1,266 @@
+"""The record of every job, in one SQLite file in the user's data folder.
+
+A job is written before it is submitted, and each change with it, so that a client that was
+killed can be taken up again: nothing runs twice, and no output that still exists is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from pydantic import JsonValue
+
+from ..errors import ComfyRemoteError, JobNotFound, LocalStorageError, error_from_json
+from ..events import JobState
+from ..targets.base import RemoteRef
+from ..workflow.prompt import Prompt
+
+__all__ = ["JobEntry", "Record", "SavedOutput"]
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    id         TEXT PRIMARY KEY,
+    created    REAL NOT NULL,
+    updated    REAL NOT NULL,
+    target     TEXT NOT NULL,
+    source     TEXT NOT NULL,
+    folder     TEXT,
+    prompt     TEXT NOT NULL,
+    state      TEXT NOT NULL,
+    remote_id  TEXT,
+    details    TEXT,
+    progress   TEXT,
+    error      TEXT,
+    outputs    TEXT
+);
+CREATE INDEX IF NOT EXISTS jobs_by_time ON jobs (created);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedOutput:
+    """An output that is here."""
+
+    path: Path
+    node_id: str | None
+    kind: str
+    filename: str
+    sha256: str
+    size: int
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """As printed and recorded."""
+        return {
+            "path": str(self.path),
+            "node_id": self.node_id,
+            "kind": self.kind,
+            "filename": self.filename,
+            "sha256": self.sha256,
+            "size": self.size,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class JobEntry:
+    """One job as recorded.
+
+    Attributes:
+        id: A lower-case UUID.
+        created: Seconds since the epoch.
+        updated: Seconds since the epoch.
+        target: The name or address it was sent to.
+        source: The workflow's file, or a word for where it came from.
+        folder: Where its outputs are wanted; ``None`` when the caller takes them.
+        prompt: API format, as submitted.
+        state: The last state known here.
+        ref: How to find it on the target; ``None`` until the target has answered.
+        progress: The last snapshot, as `event_to_json` gives it; ``None`` before the first.
+        error: Why it did not succeed.
+        outputs: What was saved here.
+    """
+
+    id: str
+    created: float
+    updated: float
+    target: str
+    source: str
+    folder: Path | None
+    prompt: Prompt
+    state: JobState
+    ref: RemoteRef | None
+    progress: dict[str, JsonValue] | None
+    error: ComfyRemoteError | None
+    outputs: tuple[SavedOutput, ...]
+
+
+class Record:
+    """The jobs known on this machine.
+
+    Several processes may use one record at a time. Close it, or use it in ``with``.
+
+    Args:
+        folder: Where ``jobs.sqlite3`` is or will be; made when missing.
+
+    Raises:
+        LocalStorageError: The folder or the file cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "jobs.sqlite3"
+        with self._errors():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.touch(mode=0o600)
+            self._connection = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
+            self._connection.row_factory = sqlite3.Row
+            # WAL lets `jobs list` read while a run writes. NORMAL survives a killed process,
+            # which is what the record is for.
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                self._connection.executescript(_SCHEMA)
+                self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            elif version > _SCHEMA_VERSION:
+                raise LocalStorageError(
+                    f"{self.path} was written by a newer Comfy Remote.",
+                    advice="Update this one, or set COMFY_REMOTE_HOME to another folder.",
+                )
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def add(
+        self, job_id: str, *, target: str, source: str, folder: Path | None, prompt: Prompt
+    ) -> None:
+        """Record a job that is about to be submitted."""
+        now = time.time()
+        self._execute(
+            "INSERT INTO jobs (id, created, updated, target, source, folder, prompt, state) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            job_id,
+            now,
+            now,
+            target,
+            source,
+            str(folder) if folder else None,
+            json.dumps(prompt),
+            JobState.QUEUED.value,
+        )
+
+    def submitted(self, ref: RemoteRef) -> None:
+        """The target has answered."""
+        self._execute(
+            "UPDATE jobs SET updated = ?, remote_id = ?, details = ? WHERE id = ?",
+            time.time(),
+            ref.remote_id,
+            json.dumps(dict(ref.details)),
+            ref.job_id,
+        )
+
+    def state(self, job_id: str, state: JobState, error: ComfyRemoteError | None = None) -> None:
+        """The job has come to another state."""
+        self._execute(
+            "UPDATE jobs SET updated = ?, state = ?, error = ? WHERE id = ?",
+            time.time(),
+            state.value,
+            json.dumps(error.to_json()) if error else None,
+            job_id,
+        )
+
+    def progress(self, job_id: str, progress: dict[str, JsonValue]) -> None:
+        """The newest snapshot."""
+        self._execute(
+            "UPDATE jobs SET updated = ?, progress = ? WHERE id = ?",
+            time.time(),
+            json.dumps(progress),
+            job_id,
+        )
+
+    def saved(self, job_id: str, outputs: list[SavedOutput]) -> None:
+        """These outputs are here."""
+        self._execute(
+            "UPDATE jobs SET updated = ?, outputs = ? WHERE id = ?",
+            time.time(),
+            json.dumps([output.to_json() for output in outputs]),
+            job_id,
+        )
+
+    def get(self, job_id: str) -> JobEntry:
+        """One job, by its id or the beginning of it (at least four characters).
+
+        Raises:
+            JobNotFound: There is none, or several begin so.
+        """
+        rows: list[sqlite3.Row] = []
+        if len(job_id) >= 4:
+            escaped = job_id.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+            rows = self._execute("SELECT * FROM jobs WHERE id LIKE ? ESCAPE '\\'", f"{escaped}%")
+        if len(rows) == 1:
+            return _entry(rows[0])
+        if rows:
+            raise JobNotFound(
+                f"{len(rows)} jobs begin with {job_id!r}.", advice="Give more of the id."
+            )
+        raise JobNotFound(
+            f"The record knows no job {job_id!r}.",
+            advice="`comfy-remote jobs list` shows the jobs it knows.",
+        )
+
+    def newest(self, limit: int = 20) -> list[JobEntry]:
+        """The newest jobs first."""
+        rows = self._execute("SELECT * FROM jobs ORDER BY created DESC LIMIT ?", limit)
+        return [_entry(row) for row in rows]
+
+    def _execute(self, sql: str, *values: str | float | None) -> list[sqlite3.Row]:
+        with self._errors():
+            return self._connection.execute(sql, values).fetchall()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise LocalStorageError(
+                f"The record of jobs, {self.path}, cannot be used: {error}.",
+                advice="Check the folder's permissions and space, or set COMFY_REMOTE_HOME to "
+                "another folder.",
+                details={"path": str(self.path)},
+            ) from error
+
+
+def _entry(row: sqlite3.Row) -> JobEntry:
+    ref = None
+    if row["remote_id"] is not None:
+        ref = RemoteRef(row["id"], row["remote_id"], json.loads(row["details"]))
+    return JobEntry(
+        id=row["id"],
+        created=row["created"],
+        updated=row["updated"],
+        target=row["target"],
+        source=row["source"],
+        folder=Path(row["folder"]) if row["folder"] else None,
+        prompt=cast("Prompt", json.loads(row["prompt"])),
+        state=JobState(row["state"]),
+        ref=ref,
+        progress=json.loads(row["progress"]) if row["progress"] else None,
+        error=error_from_json(json.loads(row["error"])) if row["error"] else None,
+        outputs=tuple(
+            SavedOutput(**{**saved, "path": Path(saved["path"])})
+            for saved in json.loads(row["outputs"] or "[]")
+        ),
+    )
