@@ -1,0 +1,142 @@
+"""File names from elsewhere, and files written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from pathlib import Path, PureWindowsPath
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from comfy_remote.errors import LocalStorageError
+from comfy_remote.media import files
+from comfy_remote.media.files import place, private_folder, safe_relative_path, sha256_of
+
+
+@given(st.text(max_size=300), st.text(max_size=300))
+@example("../../x.png", "")
+@example("x.png", "../..")
+@example("/etc/passwd", "")
+@example("C:\\Windows\\x.dll", "")
+@example("\\\\server\\share\\x", "..\\..")
+@example("NUL", "con")
+@example("a.png.", " . ")
+@example("x.png:stream", "")
+@example("\u202egnp.exe", "")
+@example("", "")
+def test_a_safe_path_stays_below_its_folder_on_every_platform(name: str, subfolder: str) -> None:
+    path = safe_relative_path(name, subfolder)
+    assert not path.is_absolute()
+    assert path.parts
+    for part in path.parts:
+        assert part not in ("", ".", "..")
+        assert not set(part) & set('<>:"|?*\\/\x00\n')
+        assert not part.endswith((".", " "))
+        assert part.isprintable()
+        assert len(part) <= 121
+    on_windows = PureWindowsPath("C:/out") / str(path)
+    assert on_windows.is_relative_to("C:/out")
+    assert not PureWindowsPath(str(path)).is_reserved()
+    assert safe_relative_path(str(path)) == path
+
+
+@pytest.mark.parametrize(
+    ("name", "subfolder", "expected"),
+    [
+        ("x_00001_.png", "", "x_00001_.png"),
+        ("x.png", "a/b", "a/b/x.png"),
+        ("x.png", "a\\b", "a/b/x.png"),
+        ("../../x.png", "", "x.png"),
+        ("Größe 日本.png", "", "Größe 日本.png"),
+        ("..", "", "output"),
+        ("..", "sub", "sub/output"),
+        ("nul.png", "", "_nul.png"),
+    ],
+)
+def test_ordinary_names_are_kept(name: str, subfolder: str, expected: str) -> None:
+    assert str(safe_relative_path(name, subfolder)) == expected
+
+
+def _file(path: Path, content: bytes) -> tuple[Path, str]:
+    path.write_bytes(content)
+    return path, hashlib.sha256(content).hexdigest()
+
+
+def test_place_makes_folders_and_is_private(tmp_path: Path) -> None:
+    source, digest = _file(tmp_path / "part", b"picture")
+    placed = place(source, tmp_path / "out" / "sub" / "x.png", digest)
+    assert placed.read_bytes() == b"picture"
+    assert sha256_of(placed) == digest
+    if os.name == "posix":
+        assert stat.S_IMODE(placed.stat().st_mode) == 0o600
+
+
+def test_place_never_replaces_another_content(tmp_path: Path) -> None:
+    mine = tmp_path / "x.png"
+    mine.write_bytes(b"mine")
+    source, digest = _file(tmp_path / "part", b"new")
+    first = place(source, mine, digest)
+    assert mine.read_bytes() == b"mine"
+    assert first != mine
+    assert first.read_bytes() == b"new"
+    other, other_digest = _file(tmp_path / "part2", b"newer")
+    second = place(other, mine, other_digest)
+    assert len({mine, first, second}) == 3
+
+
+def test_place_recognises_the_same_content(tmp_path: Path) -> None:
+    source, digest = _file(tmp_path / "part", b"same")
+    first = place(source, tmp_path / "x.png", digest)
+    assert place(source, tmp_path / "x.png", digest) == first
+    assert len(list(tmp_path.glob("x*"))) == 1
+
+
+def test_place_copies_where_links_are_not_possible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(files.os, "link", no_links)
+    source, digest = _file(tmp_path / "part", b"exfat")
+    (tmp_path / "out").mkdir()
+    placed = place(source, tmp_path / "out" / "x.png", digest)
+    assert placed.read_bytes() == b"exfat"
+    other, other_digest = _file(tmp_path / "part2", b"other")
+    assert place(other, placed, other_digest) != placed
+    assert placed.read_bytes() == b"exfat"
+    assert not list((tmp_path / "out").glob(".comfy-remote-*"))
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "link", no_links)
+    monkeypatch.setattr(files.shutil, "copyfileobj", full)
+    source, digest = _file(tmp_path / "part", b"big")
+    with pytest.raises(LocalStorageError, match="full"):
+        place(source, tmp_path / "out" / "x.png", digest)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_private_folder_is_gone_afterwards(tmp_path: Path) -> None:
+    with private_folder(tmp_path / "new") as folder:
+        (folder / "x").write_bytes(b"x")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with (
+        pytest.raises(LocalStorageError, match="could not be written"),
+        private_folder(tmp_path / "file"),
+    ):
+        pass
