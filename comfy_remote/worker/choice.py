@@ -1,0 +1,157 @@
+"""Which engine a worker drives: ``auto``, ``sandbox``, a ComfyUI folder, or a URL."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigurationError
+
+__all__ = ["EngineChoice", "choose_engine"]
+
+# The folder's name and not `__package__`: inside ComfyUI the package has another one.
+_PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
+_GUARD = Path(__file__).with_name("guard.py")
+
+# Whoever names one of these has decided where ComfyUI computes.
+_DEVICE_FLAGS = {
+    "--cpu",
+    "--cuda-device",
+    "--default-device",
+    "--directml",
+    "--gpu-only",
+    "--highvram",
+    "--lowvram",
+    "--normalvram",
+    "--novram",
+    "--oneapi-device-selector",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """How to get an engine.
+
+    Attributes:
+        name: For people: "ComfyUI in /opt/ComfyUI", "the sandbox", or the URL.
+        url: Of an engine that runs already, or the one that ``command`` will listen on;
+            ``None`` when the program prints ``{"url": ...}`` itself.
+        command: What to start; empty for an engine that runs already.
+        cwd: The folder to start it in.
+        notes: What was decided on the way, for the log.
+    """
+
+    name: str
+    url: str | None = None
+    command: tuple[str, ...] = ()
+    cwd: Path = Path()
+    notes: tuple[str, ...] = ()
+
+
+def choose_engine(choice: str, environ: Mapping[str, str] = os.environ) -> EngineChoice:
+    """Find the engine that ``choice`` asks for.
+
+    Args:
+        choice: ``auto`` (a ComfyUI from ``COMFYUI_DIR``, ``~/comfy/ComfyUI`` or
+            ``~/ComfyUI``, else the sandbox), ``sandbox``, a folder, or a URL.
+        environ: ``COMFYUI_DIR``, ``COMFYUI_PYTHON``, ``COMFYUI_ARGS`` are read from it.
+
+    Raises:
+        ConfigurationError: The folder is no ComfyUI, or no engine is at hand.
+    """
+    if choice.startswith(("http://", "https://")):
+        return EngineChoice(name=choice, url=choice.rstrip("/"))
+    if choice == "sandbox":
+        return _sandbox()
+    if choice != "auto":
+        return _comfyui(Path(choice).expanduser(), environ)
+    if folder := environ.get("COMFYUI_DIR"):
+        return _comfyui(Path(folder).expanduser(), environ)
+    home = Path.home()
+    for candidate in (home / "comfy" / "ComfyUI", home / "ComfyUI"):
+        if _is_comfyui(candidate):
+            return _comfyui(candidate, environ)
+    return _sandbox("no ComfyUI was found (COMFYUI_DIR names one)")
+
+
+def _sandbox(*notes: str) -> EngineChoice:
+    return EngineChoice(
+        name="the sandbox",
+        command=_guarded(sys.executable, "-m", f"{_PACKAGE_FOLDER.name}.sandbox", "--port", "0"),
+        cwd=_PACKAGE_FOLDER.parent,
+        notes=notes,
+    )
+
+
+def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
+    folder = folder.resolve()
+    if not _is_comfyui(folder):
+        raise ConfigurationError(
+            f"{folder} is not a ComfyUI: it has no main.py beside a folder comfy.",
+            advice="Give the folder that holds ComfyUI's main.py, or --engine sandbox.",
+        )
+    arguments = shlex.split(environ.get("COMFYUI_ARGS", ""))
+    notes = []
+    if _DEVICE_FLAGS.isdisjoint(a.partition("=")[0] for a in arguments) and not _has_gpu():
+        arguments = ["--cpu", *arguments]
+        notes.append("no GPU was found: --cpu was added (COMFYUI_ARGS overrides)")
+    if not any(a.startswith("--preview-method") for a in arguments):
+        arguments = ["--preview-method", "auto", *arguments]
+    port = _free_port()
+    return EngineChoice(
+        name=f"ComfyUI in {folder}",
+        url=f"http://127.0.0.1:{port}",
+        command=_guarded(
+            _python_of(folder, environ),
+            str(folder / "main.py"),
+            *("--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch"),
+            *arguments,
+        ),
+        cwd=folder,
+        notes=tuple(notes),
+    )
+
+
+def _guarded(python: str, *program: str) -> tuple[str, ...]:
+    return (python, str(_GUARD), str(os.getpid()), *program)
+
+
+def _is_comfyui(folder: Path) -> bool:
+    return (folder / "main.py").is_file() and (folder / "comfy").is_dir()
+
+
+def _python_of(folder: Path, environ: Mapping[str, str]) -> str:
+    """``COMFYUI_PYTHON``, else the checkout's own, else ours."""
+    if python := environ.get("COMFYUI_PYTHON"):
+        return python
+    inside = ("Scripts", "python.exe") if sys.platform == "win32" else ("bin", "python")
+    candidates = [folder / venv / inside[0] / inside[1] for venv in (".venv", "venv")]
+    candidates += [  # ComfyUI's portable release for Windows
+        parent / "python_embeded" / "python.exe" for parent in (folder, folder.parent)
+    ]
+    return next((str(c) for c in candidates if c.is_file()), sys.executable)
+
+
+def _has_gpu() -> bool:
+    """Whether torch may find something faster than the CPU.
+
+    Asked of the system and not of torch, whose import takes seconds at every cold start.
+    """
+    if sys.platform == "darwin":
+        return True
+    tools = ("nvidia-smi", "rocm-smi", "rocminfo", "amd-smi", "xpu-smi")
+    devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    return any(map(shutil.which, tools)) or any(Path(d).exists() for d in devices)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

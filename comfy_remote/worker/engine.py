@@ -1,0 +1,204 @@
+"""The engine a worker drives: a ComfyUI (or the sandbox) that it owns, or one at a URL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import aiohttp
+
+from ..errors import EngineCrashed, TargetUnreachable
+from .choice import EngineChoice, choose_engine
+from .process import EngineProcess
+from .secrets import without_secrets
+
+__all__ = ["Engine"]
+
+_ASK_EVERY = 0.05
+_ASK_TIMEOUT = 5.0
+_ATTACH_PATIENCE = 30.0
+_LINES_IN_ERRORS = 30
+_KILLED = -9
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """One engine, which runs one prompt at a time.
+
+    `start` and `stop` need no event loop, so that the process can start before the worker's
+    loop does and be ended after it. A process that has died is started anew by the next
+    `ready`.
+
+    Args:
+        choose: Gives the engine to use; asked again at every start, for a fresh port.
+        environ: The worker's environment; the engine gets it without its secrets.
+    """
+
+    def __init__(
+        self,
+        choose: Callable[[], EngineChoice],
+        *,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._choose = choose
+        self._environ = environ
+        self._choice: EngineChoice | None = None
+        self._process: EngineProcess | None = None
+        self._printed_url: str | None = None
+        self._was_ready = False
+        self._lock = threading.Lock()
+
+    @classmethod
+    def named(cls, choice: str, environ: Mapping[str, str] = os.environ) -> Engine:
+        """The engine for ``auto``, ``sandbox``, a ComfyUI folder or a URL."""
+        return cls(lambda: choose_engine(choice, environ), environ=environ)
+
+    @property
+    def name(self) -> str:
+        """For people: "ComfyUI in /opt/ComfyUI", "the sandbox", or the URL."""
+        return self._choice.name if self._choice else "the engine"
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, if there is one."""
+        return self._process.pid if self._process else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is any use in asking it something."""
+        return self._process is None or self._process.alive
+
+    def start(self) -> None:
+        """Start the process, unless it runs. Returns at once: `ready` waits for it.
+
+        Raises:
+            ConfigurationError: There is no such engine, or its program cannot be started.
+        """
+        with self._lock:
+            if self._choice is not None and (self._process is None or self._process.alive):
+                return
+            if self._process is not None:
+                self._process.stop()  # it has ended; what it started may not have
+            choice = self._choose()
+            _log.info("engine: %s", "; ".join((choice.name, *choice.notes)))
+            self._choice = choice
+            self._was_ready = False
+            self._printed_url = None
+            self._process = None
+            if choice.command:
+                self._process = EngineProcess(
+                    choice.command,
+                    cwd=choice.cwd,
+                    environ=self._engine_environment(),
+                    on_line=None if choice.url else self._read_url,
+                )
+
+    async def ready(self) -> str:
+        """Wait until the engine answers, starting it if it doesn't run.
+
+        Returns:
+            Its base URL.
+
+        Raises:
+            ConfigurationError: See `start`.
+            EngineCrashed: The process ended before it listened.
+            TargetUnreachable: No process of ours, and nobody answers at the URL for 30 s.
+        """
+        if self._process is not None and not self._process.alive and self._was_ready:
+            _log.warning("the engine has ended (%s): starting it anew", self._process.exit_status)
+        if self._process is None or self._process.alive or self._was_ready:
+            self.start()
+        process = self._process
+        begun = time.monotonic()
+        timeout = aiohttp.ClientTimeout(total=_ASK_TIMEOUT)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            while True:
+                url = self._url()
+                if process is not None and not process.alive:
+                    raise self._failed_to_start(process, await process.wait())
+                if url is not None and await _answers(session, url):
+                    self._was_ready = True
+                    return url
+                if process is None and time.monotonic() - begun > _ATTACH_PATIENCE:
+                    raise TargetUnreachable(
+                        f"No ComfyUI answers at {url}.",
+                        advice="Start it, or choose another engine with --engine.",
+                    )
+                await asyncio.sleep(_ASK_EVERY)
+
+    async def died(self) -> EngineCrashed:
+        """Wait until the process has ended, and say how. Never returns without a process."""
+        process = self._process
+        if process is None:
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+        return _crash(
+            f"The engine ({self.name}) ended while the job ran", process, await process.wait()
+        )
+
+    def stop(self) -> None:
+        """End the process and all it has started. An engine that we did not start stays."""
+        with self._lock:
+            if self._process is not None:
+                self._process.stop()
+                self._process = None
+            self._choice = None
+
+    def _url(self) -> str | None:
+        return (self._choice.url if self._choice else None) or self._printed_url
+
+    def _engine_environment(self) -> dict[str, str]:
+        environ = without_secrets(self._environ)
+        # Lines reach the log when they are written, and no Windows code page garbles them.
+        environ.update(PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8")
+        return environ
+
+    def _read_url(self, line: str) -> None:
+        if self._printed_url is not None or not line.startswith("{"):
+            return
+        try:
+            announced = json.loads(line)
+        except ValueError:
+            return
+        if isinstance(announced, dict) and isinstance(announced.get("url"), str):
+            self._printed_url = announced["url"].rstrip("/")
+
+    def _failed_to_start(self, process: EngineProcess, status: int) -> EngineCrashed:
+        # The next job starts it anew: the reason may have gone (a port, a full disk).
+        name = self.name
+        with self._lock:
+            self._process = None
+            self._choice = None
+        return _crash(f"The engine ({name}) ended before it was ready", process, status)
+
+
+async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(f"{url}/system_stats") as response:
+            return response.status == 200
+    except (aiohttp.ClientError, asyncio.TimeoutError):
+        return False
+
+
+def _crash(what: str, process: EngineProcess, status: int) -> EngineCrashed:
+    lines = process.last_lines(_LINES_IN_ERRORS)
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    if status == _KILLED:
+        advice = (
+            "It was killed from outside, most often because the machine ran out of memory: use "
+            "a smaller size or batch, a smaller (quantised) model, or a machine with more."
+        )
+    else:
+        advice = "The last lines of its log are in the error's details."
+    said = f" Its last words: {last}" if last else ""
+    return EngineCrashed(
+        f"{what} (exit status {status}).{said}",
+        advice=advice,
+        details={"exit_status": status, "engine_log": "\n".join(lines)},
+    )

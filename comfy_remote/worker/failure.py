@@ -1,0 +1,46 @@
+"""A job's error, as the answer says it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pydantic import JsonValue
+
+from ..errors import ComfyRemoteError
+from ..wire.runpod import error_to_runpod
+from .secrets import redact
+
+__all__ = ["failure_answer"]
+
+_LOG_LINES = 10
+
+
+def failure_answer(
+    error: ComfyRemoteError, *, ours: bool, environ: Mapping[str, str]
+) -> dict[str, JsonValue]:
+    """``{"error": …}``, from which the SDK makes a failed job.
+
+    Args:
+        ours: Whether the client speaks ``comfy-remote/1``: it gets the whole error. Others
+            get worker-comfyui's plain message, and ``details`` as a list of lines.
+        environ: Whose secrets are taken out.
+    """
+    if ours:
+        return {"error": redact(error_to_runpod(error), environ)}
+    return {
+        "error": redact(str(error), environ),
+        "details": [redact(line, environ) for line in _lines(error)],
+    }
+
+
+def _lines(error: ComfyRemoteError) -> Iterator[str]:
+    node_errors = error.details.get("node_errors")
+    for node_id, node in node_errors.items() if isinstance(node_errors, dict) else ():
+        problems = node.get("errors") if isinstance(node, dict) else None
+        for problem in problems if isinstance(problems, list) else ():
+            if isinstance(problem, dict):
+                said = ": ".join(str(problem[k]) for k in ("message", "details") if problem.get(k))
+                yield f"Node {node_id}: {said}"
+    log = error.details.get("engine_log")
+    if isinstance(log, str):
+        yield from log.splitlines()[-_LOG_LINES:]

@@ -1,0 +1,166 @@
+"""The engine's process: started, listened to, and ended with everything it started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ..errors import ConfigurationError
+from ..targets.detach import detached
+
+__all__ = ["EngineProcess"]
+
+_LINES_KEPT = 200
+_TERMINATE_PATIENCE = 5.0
+_LAST_WORDS_PATIENCE = 0.5
+_LONGEST_LINE = 2000
+
+_log = logging.getLogger(__name__)
+
+
+class EngineProcess:
+    """A running program whose last lines of output are kept.
+
+    Started in the constructor, without an event loop: the engine starts while the rest of
+    the worker is still being imported.
+
+    Args:
+        command: Program and arguments.
+        cwd: Working folder.
+        environ: The whole environment of the process.
+        on_line: Called with each line of its output, from another thread.
+
+    Raises:
+        ConfigurationError: The program cannot be started at all.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        environ: Mapping[str, str],
+        on_line: Callable[[str], None] | None = None,
+    ) -> None:
+        self._on_line = on_line
+        self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
+        self._ended = threading.Event()
+        try:
+            self._process = subprocess.Popen(
+                list(command),
+                cwd=cwd,
+                env=dict(environ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                # Also lets the whole group be ended with one signal.
+                **detached(),
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"The engine could not be started: {command[0]}: {error.strerror or error}.",
+                advice="Check the engine's folder and COMFYUI_PYTHON.",
+            ) from error
+        self._listener = threading.Thread(target=self._listen, name="engine output", daemon=True)
+        self._listener.start()
+        threading.Thread(target=self._wait, name="engine end", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
+    @property
+    def exit_status(self) -> int | None:
+        """``None`` while it runs; negative for the signal that ended it (not on Windows)."""
+        return self._process.poll()
+
+    def last_lines(self, count: int) -> list[str]:
+        """The last lines of its output, oldest first; at most 200 are kept."""
+        return list(self._lines)[-count:]
+
+    async def wait(self) -> int:
+        """Wait until it has ended. May be cancelled, which leaves it running."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def tell() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        def watch() -> None:
+            self._ended.wait()
+            with contextlib.suppress(RuntimeError):  # the loop was closed before the process
+                loop.call_soon_threadsafe(tell)
+
+        # Not the loop's executor: that would wait for this thread before it lets the loop end.
+        threading.Thread(target=watch, name="engine watch", daemon=True).start()
+        await ended
+        status = self._process.poll()
+        return status if status is not None else -1
+
+    def stop(self) -> None:
+        """End it and all it has started: first politely, after 5 s by force."""
+        if sys.platform == "win32":
+            self._stop_tree_on_windows()
+        else:
+            self._signal_group(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_TERMINATE_PATIENCE)
+            # Also when it has ended by itself: what it started may not have.
+            self._signal_group(signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_TERMINATE_PATIENCE)
+
+    def _signal_group(self, number: int) -> None:
+        if sys.platform != "win32":
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, number)
+
+    def _stop_tree_on_windows(self) -> None:
+        # Windows has no process groups to signal, and `terminate` ends one process only.
+        taskkill = Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "taskkill.exe")
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                [str(taskkill), "/T", "/F", "/PID", str(self._process.pid)],
+                check=False,
+                capture_output=True,
+                timeout=_TERMINATE_PATIENCE,
+            )
+        if self.alive:
+            self._process.kill()
+
+    def _listen(self) -> None:
+        output = self._process.stdout
+        if output is None:
+            return
+        with output:
+            for line in output:
+                text = line.rstrip()[:_LONGEST_LINE]
+                self._lines.append(text)
+                _log.info("engine | %s", text)
+                if self._on_line is not None:
+                    self._on_line(text)
+
+    def _wait(self) -> None:
+        self._process.wait()
+        # Its last words are on their way. Not for ever: what it started may keep the pipe open.
+        self._listener.join(_LAST_WORDS_PATIENCE)
+        self._ended.set()

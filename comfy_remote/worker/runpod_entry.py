@@ -1,0 +1,114 @@
+"""The worker as a RunPod serverless handler: ``python -m comfy_remote.worker.runpod_entry``.
+
+The only module that imports the RunPod SDK, and not before the engine has been started: the
+import takes longer than a second, in which a ComfyUI gets a good part of its own way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Sequence
+
+from pydantic import JsonValue
+
+from ..errors import ComfyRemoteError
+from .engine import Engine
+from .guard import wait_for_end_of
+from .handler import JobHandler
+from .settings import WorkerSettings
+
+__all__ = ["main"]
+
+_log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Start the engine, then the SDK, which takes jobs until it is told to end.
+
+    Args:
+        arguments: ``sys.argv[1:]`` by default. What is not ours is left for the SDK
+            (``--test_input``, ``--rp_log_level``).
+    """
+    parser = argparse.ArgumentParser(
+        prog="comfy-remote-worker",
+        description="A RunPod serverless worker that runs ComfyUI workflows.",
+        epilog="Other arguments are the RunPod SDK's, for example --test_input JSON.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--engine",
+        default="auto",
+        metavar="auto|sandbox|DIR|URL",
+        help="what runs the workflows: a ComfyUI folder or URL, the sandbox, or what is at hand",
+    )
+    parser.add_argument(
+        "--parent-pid", type=int, metavar="PID", help="end when this process, our parent, has ended"
+    )
+    ours, rest = parser.parse_known_args(arguments)
+    # The SDK reads the command line itself.
+    sys.argv = [sys.argv[0], *rest]
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if ours.parent_pid is not None:
+        threading.Thread(target=_end_with, args=(ours.parent_pid,), daemon=True).start()
+    engine = Engine.named(ours.engine)
+    try:
+        handler = JobHandler(engine, WorkerSettings.from_environ())
+        engine.start()
+        _serve(handler, local=_is_local(rest))
+    except ComfyRemoteError as error:
+        parser.exit(error.exit_status, f"{parser.prog}: {error}\n")
+    finally:
+        engine.stop()
+
+
+def _is_local(arguments: Sequence[str]) -> bool:
+    """Whether the SDK will run one job from the command line, with no queue to report to."""
+    return "RUNPOD_WEBHOOK_POST_OUTPUT" not in os.environ or any(
+        argument.startswith("--test_input") for argument in arguments
+    )
+
+
+def _serve(handler: JobHandler, *, local: bool) -> None:
+    import runpod
+    from runpod.http_client import AsyncClientSession
+    from runpod.serverless.modules.rp_http import send_result
+
+    async def handle(job: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        job_id = str(job["id"])
+        if local:
+            return await handler(job_id, job["input"], _log_progress)
+        async with AsyncClientSession() as session:
+            # Not the SDK's `progress_update`: that posts from a thread of its own, so an
+            # update can overtake the result and leave the job in progress for ever.
+            async def report(snapshot: dict[str, JsonValue]) -> None:
+                await send_result(session, {"status": "IN_PROGRESS", "output": snapshot}, job)
+
+            return await handler(job_id, job["input"], report)
+
+    runpod.serverless.start({"handler": handle})
+
+
+async def _log_progress(snapshot: dict[str, JsonValue]) -> None:
+    _log.info(
+        "progress: %s of %s nodes, %s",
+        snapshot.get("nodes_done"),
+        snapshot.get("nodes_total"),
+        snapshot.get("node_class", "between nodes"),
+    )
+
+
+def _end_with(parent: int) -> None:
+    wait_for_end_of(parent)
+    # The SDK's ping process would go on for ever. The engine watches us by itself.
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

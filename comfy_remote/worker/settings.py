@@ -1,0 +1,86 @@
+"""What the worker reads from its environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import SecretStr
+from yarl import URL
+
+from ..errors import ConfigurationError
+from ..targets.http import is_loopback
+
+__all__ = ["WorkerSettings", "default_result_limit"]
+
+_RUN_RESULT_LIMIT = 10_000_000
+_RUNSYNC_RESULT_LIMIT = 20_000_000
+
+
+def default_result_limit(job_id: str) -> int:
+    """Bytes of JSON that RunPod accepts as a job's result.
+
+    10 MB after ``/run`` and 20 MB after ``/runsync``, whose jobs' ids begin with ``sync-``
+    (docs.runpod.io, handler functions, "Payload limits"). What is above is rejected, and the
+    SDK only logs that: the client never learns.
+    """
+    return _RUNSYNC_RESULT_LIMIT if job_id.startswith("sync-") else _RUN_RESULT_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How a worker treats its jobs.
+
+    Attributes:
+        result_limit: Bytes that a result may have, serialised; ``None`` for RunPod's own.
+        job_timeout: Seconds a job may take in all; ``None`` for no limit.
+        store_url: Where outputs are put that do not fit the result; ``None`` for nowhere.
+        store_key: Sent to the store, as it is, in ``Authorization``.
+        worker: The worker's id, for the answer.
+    """
+
+    result_limit: int | None = None
+    job_timeout: float | None = None
+    store_url: str | None = None
+    store_key: SecretStr = field(default_factory=lambda: SecretStr(""))
+    worker: str | None = None
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> WorkerSettings:
+        """Read ``COMFY_REMOTE_RESULT_LIMIT`` (bytes), ``COMFY_REMOTE_JOB_TIMEOUT`` (seconds),
+        ``COMFY_REMOTE_STORE_URL``, ``RUNPOD_AI_API_KEY`` and ``RUNPOD_POD_ID``.
+
+        Raises:
+            ConfigurationError: One of them is not what it should be.
+        """
+        limit = _positive(environ, "COMFY_REMOTE_RESULT_LIMIT")
+        store_url = environ.get("COMFY_REMOTE_STORE_URL") or None
+        if store_url is not None:
+            address = URL(store_url)
+            # The key goes there.
+            if address.scheme != "https" and not is_loopback(address.host):
+                raise ConfigurationError(
+                    "COMFY_REMOTE_STORE_URL is not an https address.",
+                    advice="Only a store on this machine may be plain http.",
+                )
+        return cls(
+            result_limit=int(limit) if limit is not None else None,
+            job_timeout=_positive(environ, "COMFY_REMOTE_JOB_TIMEOUT"),
+            store_url=store_url,
+            store_key=SecretStr(environ.get("RUNPOD_AI_API_KEY", "")),
+            worker=environ.get("RUNPOD_POD_ID") or None,
+        )
+
+
+def _positive(environ: Mapping[str, str], name: str) -> float | None:
+    text = environ.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ConfigurationError(f"{name} is not a number above 0: {text!r}.")
+    return value
