@@ -1,0 +1,108 @@
+"""What the benchmarks share: timing pairs of commands, finding a ComfyUI, printing rows."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from comfy_remote.worker.engine import Engine
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCH = ROOT / ".bench"
+
+
+def prompt(color: int, prefix: str = "benchmark") -> dict[str, object]:
+    """EmptyImage → SaveImage; another colour is another picture, so nothing is cached."""
+    return {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 512, "height": 512, "batch_size": 1, "color": color},
+        },
+        "2": {
+            "class_type": "SaveImage",
+            "inputs": {"images": ["1", 0], "filename_prefix": prefix},
+        },
+    }
+
+
+def in_turn(
+    ours: Callable[[int], object], theirs: Callable[[int], object], runs: int
+) -> tuple[list[float], list[float]]:
+    """Seconds of each, run in turn so that a busy moment hits both; one warm-up each."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for index in range(-1, runs):
+        for which, action in enumerate((ours, theirs)):
+            began = time.perf_counter()
+            action(index)
+            if index >= 0:
+                times[which].append(time.perf_counter() - began)
+    return times
+
+
+def report(name: str, ours: Sequence[float], theirs: Sequence[float], against: str) -> None:
+    """One row: medians, and the median of the ratios run by run."""
+    ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+    print(
+        f"{name}: {statistics.median(ours) * 1000:.0f} ms, {against} "
+        f"{statistics.median(theirs) * 1000:.0f} ms, ratio {ratio:.2f} "
+        f"({len(ours)} runs in turn, median)"
+    )
+
+
+def command(*arguments: str, environment: dict[str, str] | None = None) -> None:
+    """Run a command to its end; its output is shown only if it fails."""
+    done = subprocess.run(
+        arguments,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(environment or {})},
+        timeout=120,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stdout}\n{done.stderr}")
+
+
+def script(name: str, folder: Path = Path(sys.executable).parent) -> str:
+    """An installed command."""
+    return str(folder / (f"{name}.exe" if sys.platform == "win32" else name))
+
+
+def comfy_cli() -> str:
+    """The ``comfy`` command, installed into ``.bench/comfy-cli`` if it is not there."""
+    folder = BENCH / "comfy-cli"
+    binaries = folder / ("Scripts" if sys.platform == "win32" else "bin")
+    if not Path(script("comfy", binaries)).exists():
+        print("installing comfy-cli …")
+        venv.create(folder, with_pip=True)
+        command(script("python", binaries), "-m", "pip", "install", "--quiet", "comfy-cli")
+        command(script("comfy", binaries), "--skip-prompt", "tracking", "disable")
+    return script("comfy", binaries)
+
+
+@contextmanager
+def comfyui() -> Iterator[Engine | None]:
+    """A ComfyUI from ``COMFYUI_DIR``, ``None`` where there is none."""
+    folder = os.environ.get("COMFYUI_DIR")
+    if not folder:
+        yield None
+        return
+    engine = Engine.named(folder)
+    engine.start()
+    try:
+        yield engine
+    finally:
+        engine.stop()
+
+
+@asynccontextmanager
+async def engine_url(engine: Engine) -> AsyncIterator[str]:
+    """Its URL, once it answers."""
+    yield await engine.ready()

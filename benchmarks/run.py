@@ -1,0 +1,29 @@
+"""All benchmarks, or those named: ``python benchmarks/run.py [NAME …]``. See README.md."""
+
+from __future__ import annotations
+
+import sys
+
+from large_download import bench_download
+from overhead import bench_overhead
+from startup import bench_command, bench_help
+from through_gateway import bench_gateway
+
+BENCHMARKS = {
+    "help": bench_help,
+    "command": bench_command,
+    "overhead": bench_overhead,
+    "gateway": bench_gateway,
+    "download": bench_download,
+}
+
+
+def main() -> None:
+    for name in sys.argv[1:] or BENCHMARKS:
+        if name not in BENCHMARKS:
+            raise SystemExit(f"no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main()
