@@ -1,0 +1,205 @@
+"""Running prompts, one after the other, in a thread of their own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from PIL.Image import Image
+from pydantic import JsonValue
+
+from ..workflow.prompt import Prompt
+from .cache import CachedResult, ResultCache, signatures
+from .folders import Folders
+from .graph import execution_order, links
+from .nodes.base import Interrupted, Node
+from .nodes.registry import NODES
+from .prompt_queue import PromptQueue, QueuedPrompt
+from .report import Messenger, RunReport
+
+__all__ = ["PromptWorker"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What stays from one prompt to the next.
+
+    Attributes:
+        instances: Nodes by id and class: they live as long as prompts have them.
+    """
+
+    cache: ResultCache = field(default_factory=ResultCache)
+    instances: dict[tuple[str, str], Node] = field(default_factory=dict)
+
+    def instance(self, node_id: str, class_type: str) -> Node:
+        key = (node_id, class_type)
+        if key not in self.instances:
+            self.instances[key] = NODES[class_type]()
+        return self.instances[key]
+
+    def keep_instances_of(self, prompt: Prompt) -> None:
+        present = {(node_id, node["class_type"]) for node_id, node in prompt.items()}
+        self.instances = {key: node for key, node in self.instances.items() if key in present}
+
+
+class PromptWorker(threading.Thread):
+    """Takes prompts from the queue until it is closed.
+
+    Args:
+        own_process: See `nodes.base.NodeContext`.
+    """
+
+    def __init__(
+        self, queue: PromptQueue, messenger: Messenger, folders: Folders, *, own_process: bool
+    ) -> None:
+        super().__init__(name="sandbox-worker", daemon=True)
+        self._queue = queue
+        self._messenger = messenger
+        self._folders = folders
+        self._own_process = own_process
+        self._memory = _Memory()
+
+    def run(self) -> None:
+        """The thread's body."""
+        while (item := self._queue.take()) is not None:
+            if self._queue.take_forget_results():
+                self._memory = _Memory()
+            report = RunReport(item, self._messenger)
+            run = _PromptRun(item, report, self._memory, self._folders, self._context(item, report))
+            run.execute()
+            self._queue.finish(run.history())
+            report.finished()
+
+    def _context(self, item: QueuedPrompt, report: RunReport) -> _Context:
+        pnginfo = item.extra_data.get("extra_pnginfo")
+        return _Context(
+            folders=self._folders,
+            prompt=item.prompt,
+            extra_pnginfo=pnginfo if isinstance(pnginfo, dict) else {},
+            own_process=self._own_process,
+            report=report,
+            interrupt=self._queue.interrupt,
+        )
+
+
+@dataclass(slots=True)
+class _Context:
+    """What the running node sees: see `nodes.base.NodeContext`."""
+
+    folders: Folders
+    prompt: Prompt
+    extra_pnginfo: Mapping[str, JsonValue]
+    own_process: bool
+    report: RunReport
+    interrupt: threading.Event
+    node_id: str = ""
+
+    def progress(self, value: int, maximum: int, preview: Image | None = None) -> None:
+        self.sleep(0)
+        self.report.node_progress(self.node_id, value, maximum, preview)
+
+    def sleep(self, seconds: float) -> None:
+        if self.interrupt.wait(seconds):
+            raise Interrupted
+
+
+class _PromptRun:
+    """One run of one prompt."""
+
+    def __init__(
+        self,
+        item: QueuedPrompt,
+        report: RunReport,
+        memory: _Memory,
+        folders: Folders,
+        context: _Context,
+    ) -> None:
+        self._item = item
+        self._report = report
+        self._memory = memory
+        self._folders = folders
+        self._context = context
+        self._results: dict[str, CachedResult] = {}
+        self._shown: dict[str, CachedResult] = {}
+        self._succeeded = False
+
+    def execute(self) -> None:
+        """Run the prompt; what goes wrong ends in the history, not here."""
+        prompt, cache = self._item.prompt, self._memory.cache
+        self._report.started()
+        order = execution_order(prompt, self._item.outputs)
+        keys = signatures(prompt, order, self._folders)
+        cache.keep_only(keys.values())
+        self._memory.keep_instances_of(prompt)
+        for node_id in order:
+            if found := cache.get(keys[node_id]):
+                self._results[node_id] = found
+        self._report.cached(list(self._results))
+        for node_id in execution_order(prompt, self._item.outputs, stop_at=set(self._results)):
+            try:
+                # Another node with the same signature may have run in the meantime.
+                found = cache.get(keys[node_id])
+                if found is None:
+                    result = self._run_node(node_id)
+                    cache.put(keys[node_id], result)
+                elif node_id in self._item.outputs or node_id not in self._results:
+                    result = found
+                    self._report.node_finished(node_id, found.ui, from_cache=True)
+                else:
+                    continue
+            except Interrupted:
+                logger.info("Prompt %s was interrupted", self._item.prompt_id)
+                self._report.interrupted(node_id)
+                return
+            # Whatever a node raises is the failure of its prompt, and the engine goes on.
+            except Exception as error:  # noqa: BLE001
+                logger.warning("Node %s failed: %s", node_id, error)
+                self._report.failed(node_id, error, self._inputs(node_id))
+                return
+            self._results[node_id] = result
+            if result.ui:
+                self._shown[node_id] = result
+        self._succeeded = True
+        self._report.succeeded()
+
+    def history(self) -> dict[str, object]:
+        """What the history says about this run: ``outputs``, ``status`` and ``meta``."""
+        return {
+            "outputs": {node_id: result.ui for node_id, result in self._shown.items()},
+            "status": {
+                "status_str": "success" if self._succeeded else "error",
+                "completed": self._succeeded,
+                "messages": self._report.messages,
+            },
+            "meta": {node_id: result.meta for node_id, result in self._shown.items()},
+        }
+
+    def _run_node(self, node_id: str) -> CachedResult:
+        self._report.node_started(node_id)
+        self._context.node_id = node_id
+        self._context.sleep(0)  # an interrupt may have come between two nodes
+        node = self._memory.instance(node_id, self._item.prompt[node_id]["class_type"])
+        result = node.run(self._context, **self._inputs(node_id))
+        self._report.node_finished(node_id, result.ui, from_cache=False)
+        meta: dict[str, JsonValue] = {
+            "node_id": node_id,
+            "display_node": node_id,
+            "parent_node": None,
+            "real_node_id": node_id,
+        }
+        return CachedResult(result.values, result.ui, meta)
+
+    def _inputs(self, node_id: str) -> dict[str, object]:
+        node = self._item.prompt[node_id]
+        schema = NODES[node["class_type"]].schema
+        given = node["inputs"]
+        inputs: dict[str, object] = {
+            entry.name: given[entry.name] for entry in schema.inputs if entry.name in given
+        }
+        for name, (source, index) in links(node).items():
+            inputs[name] = self._results[source].values[index]
+        return inputs

@@ -1,0 +1,118 @@
+"""HTTP: files that come in and files that go out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+from pathlib import Path, PurePath
+from typing import IO
+
+from aiohttp import web
+from aiohttp.web_request import FileField
+
+from ..outputs import media_type_of
+from .engine import ENGINE
+from .folders import Folders, PathOutsideFolder
+
+__all__ = ["routes"]
+
+# A browser would run what these may hold, as a page of the engine's own origin.
+_ACTIVE_TYPES = frozenset(
+    {
+        "application/javascript",
+        "application/xhtml+xml",
+        "application/xml",
+        "image/svg+xml",
+        "text/css",
+        "text/html",
+        "text/javascript",
+        "text/xml",
+    }
+)
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/view")
+async def view(request: web.Request) -> web.StreamResponse:
+    """A file of one of the folders; ``Range`` is understood."""
+    folders = request.app[ENGINE].folders
+    filename = request.query.get("filename", "")
+    folder = folders.by_type(request.query.get("type", "output"))
+    if not filename and "filename" not in request.query:
+        return web.Response(status=404)
+    if not filename or filename.startswith("/") or ".." in filename or folder is None:
+        return web.Response(status=400)
+    try:
+        path = folders.inside(folder, request.query.get("subfolder", ""), PurePath(filename).name)
+    except PathOutsideFolder:
+        return web.Response(status=403)
+    if not await asyncio.to_thread(path.is_file):
+        return web.Response(status=404)
+    content_type = media_type_of(path.name)
+    name = path.name.replace("\\", "\\\\").replace('"', '\\"')
+    disposition = f'filename="{name}"'
+    if content_type in _ACTIVE_TYPES:
+        content_type, disposition = "application/octet-stream", f"attachment; {disposition}"
+    return web.FileResponse(
+        path,
+        headers={
+            "Content-Disposition": disposition,
+            "Content-Type": content_type,
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
+
+
+@routes.post("/upload/image")
+async def upload_image(request: web.Request) -> web.Response:
+    """Save a file into one of the folders, and say under which name.
+
+    A file of that name with other content stays, and the new one is called ``name (1).png``;
+    with the same content nothing is written. ``overwrite`` replaces it.
+    """
+    folders = request.app[ENGINE].folders
+    form = await request.post()
+    image = form.get("image")
+    folder_type = str(form.get("type") or "input")
+    subfolder = str(form.get("subfolder") or "")
+    folder = folders.by_type(folder_type)
+    if not isinstance(image, FileField) or not image.filename or folder is None:
+        return web.Response(status=400)
+    try:
+        # The name may have folders in it, too: like ComfyUI, as long as it stays inside.
+        path = folders.inside(folder, subfolder, image.filename)
+        if path == Folders.inside(folder):
+            return web.Response(status=400)
+        overwrite = form.get("overwrite") in ("true", "1")
+        saved = await asyncio.to_thread(_save, image.file, path, overwrite)
+    except (PathOutsideFolder, IsADirectoryError, NotADirectoryError):
+        return web.Response(status=400)
+    name = str(PurePath(image.filename).with_name(saved.name)).replace("\\", "/")
+    return web.json_response({"name": name, "subfolder": subfolder, "type": folder_type})
+
+
+def _save(source: IO[bytes], path: Path, overwrite: bool) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not overwrite:
+        digest = _digest(source)
+        stem, number = path, 0
+        while path.exists():
+            with path.open("rb") as file:
+                if _digest(file) == digest:
+                    return path
+            number += 1
+            path = stem.with_name(f"{stem.stem} ({number}){stem.suffix}")
+    source.seek(0)
+    with path.open("wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+    return path
+
+
+def _digest(file: IO[bytes]) -> str:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

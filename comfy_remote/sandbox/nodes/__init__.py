@@ -1,0 +1,1 @@
+"""The sandbox's nodes, one module a subject."""

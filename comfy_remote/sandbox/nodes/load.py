@@ -1,0 +1,114 @@
+"""Nodes that load an image from the input folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageOps, ImageSequence
+from pydantic import JsonValue
+
+from ...outputs import kind_of
+from ..folders import Folders, PathOutsideFolder
+from .base import ImageBatch, MaskBatch, Node, NodeContext, NodeResult
+from .schema import NodeSchema, Output, choice, choice_of_files
+
+__all__ = ["LoadImage", "LoadImageMask"]
+
+
+def _image_files(folders: Folders) -> Sequence[str]:
+    files = (path for path in (folders.root / "input").iterdir() if path.is_file())
+    return sorted(path.name for path in files if kind_of(path.name) == "image")
+
+
+_IMAGE_INPUT = choice_of_files("image", _image_files, image_upload=True)
+
+
+class _LoadsImage(Node):
+    own_checks = frozenset({"image"})
+
+    @classmethod
+    def check(cls, folders: Folders, inputs: Mapping[str, JsonValue]) -> str | None:
+        name = inputs.get("image")
+        try:
+            found = isinstance(name, str) and folders.input_path(name).exists()
+        except PathOutsideFolder:
+            found = False
+        return None if found else f"Invalid image file: {name}"
+
+    @classmethod
+    def fingerprint(cls, folders: Folders, inputs: Mapping[str, JsonValue]) -> str:
+        with folders.input_path(str(inputs["image"])).open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+class LoadImage(_LoadsImage):
+    """An image file as IMAGE, and its transparency as MASK (1 where it is transparent)."""
+
+    schema = NodeSchema(
+        name="LoadImage",
+        display_name="Load Image",
+        category="image",
+        inputs=(_IMAGE_INPUT,),
+        outputs=(Output("IMAGE"), Output("MASK")),
+    )
+
+    def run(self, context: NodeContext, image: str) -> NodeResult:
+        return NodeResult(_load(context.folders, image))
+
+
+class LoadImageMask(_LoadsImage):
+    """One channel of an image file as MASK."""
+
+    schema = NodeSchema(
+        name="LoadImageMask",
+        display_name="Load Image (as Mask)",
+        category="image",
+        inputs=(_IMAGE_INPUT, choice("channel", ("alpha", "red", "green", "blue"))),
+        outputs=(Output("MASK"),),
+    )
+
+    def run(self, context: NodeContext, image: str, channel: str) -> NodeResult:
+        pixels, transparency = _load(context.folders, image)
+        if channel == "alpha":
+            return NodeResult([transparency])
+        return NodeResult([pixels[..., ("red", "green", "blue").index(channel)]])
+
+
+def _load(folders: Folders, name: str) -> tuple[ImageBatch, MaskBatch]:
+    """All frames of a file that have the first one's size."""
+    images: list[ImageBatch] = []
+    masks: list[MaskBatch] = []
+    with Image.open(folders.input_path(name)) as file:
+        for original in ImageSequence.Iterator(file):
+            frame = ImageOps.exif_transpose(original)
+            if frame.mode == "I":  # 16 bits a channel
+                frame = frame.point(lambda level: level * (1 / 255))
+            pixels = _to_floats(frame.convert("RGB"))
+            if images and pixels.shape != images[0].shape:
+                continue
+            images.append(pixels)
+            masks.append(_transparency(frame))
+        # The second picture of an MPO is another view of the first, not a frame.
+        count = 1 if file.format == "MPO" else len(images)
+    return np.stack(images[:count]), np.stack(masks[:count])
+
+
+def _transparency(frame: Image.Image) -> MaskBatch:
+    if "A" in frame.getbands():
+        alpha = frame.getchannel("A")
+    elif frame.mode == "P" and "transparency" in frame.info:
+        alpha = frame.convert("RGBA").getchannel("A")
+    else:
+        return np.zeros((64, 64), np.float32)  # ComfyUI's mask of an opaque image
+    transparency: MaskBatch = np.float32(1.0) - _to_floats(alpha)
+    return transparency
+
+
+def _to_floats(picture: Image.Image) -> ImageBatch:
+    values: ImageBatch = np.asarray(picture).astype(np.float32) / np.float32(255.0)
+    return values

@@ -1,0 +1,168 @@
+"""Nodes that write images: saved ones, previews, animations."""
+
+from __future__ import annotations
+
+import json
+import random
+import string as letters
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from pydantic import JsonValue
+
+from ...workflow.prompt import Prompt
+from .base import ImageBatch, Node, NodeContext, NodeResult, SavedFile
+from .schema import NodeSchema, Output, boolean, choice, floating, integer, socket, string
+
+__all__ = ["PreviewImage", "SaveAnimatedWEBP", "SaveImage", "to_picture"]
+
+_IMAGES_OUTPUT = Output("IMAGE", "images")
+
+_EXIF_MAKE, _EXIF_MODEL = 0x010F, 0x0110
+
+
+class SaveImage(Node):
+    """Numbered PNG files in the output folder, with the prompt and the workflow inside."""
+
+    schema = NodeSchema(
+        name="SaveImage",
+        display_name="Save Image",
+        category="image",
+        description="Writes PNG files into the output folder.",
+        inputs=(
+            socket("images", "IMAGE"),
+            string("filename_prefix", "ComfyUI"),
+        ),
+        outputs=(_IMAGES_OUTPUT,),
+        output_node=True,
+        embeds_prompt=True,
+    )
+
+    def run(self, context: NodeContext, images: ImageBatch, filename_prefix: str) -> NodeResult:
+        return _save_png(context, images, filename_prefix, "output", compress_level=4)
+
+
+class PreviewImage(Node):
+    """PNG files in the temp folder."""
+
+    schema = NodeSchema(
+        name="PreviewImage",
+        display_name="Preview Image",
+        category="image",
+        description="Writes PNG files into the temp folder.",
+        inputs=(socket("images", "IMAGE"),),
+        outputs=(_IMAGES_OUTPUT,),
+        output_node=True,
+        embeds_prompt=True,
+    )
+
+    def __init__(self) -> None:
+        suffix = "".join(random.choice(letters.ascii_lowercase) for _ in range(5))
+        self._prefix = f"ComfyUI_temp_{suffix}"
+
+    def run(self, context: NodeContext, images: ImageBatch) -> NodeResult:
+        return _save_png(context, images, self._prefix, "temp", compress_level=1)
+
+
+class SaveAnimatedWEBP(Node):
+    """All images of the batch as the frames of one WebP file."""
+
+    _METHODS: Mapping[str, int] = {"default": 4, "fastest": 0, "slowest": 6}
+
+    schema = NodeSchema(
+        name="SaveAnimatedWEBP",
+        display_name="Save Animated WEBP",
+        category="image",
+        inputs=(
+            socket("images", "IMAGE"),
+            string("filename_prefix", "ComfyUI", multiline=False),
+            floating("fps", 6.0, 0.01, 1000.0, 0.01),
+            boolean("lossless", True),
+            integer("quality", 80, 0, 100),
+            choice("method", tuple(_METHODS)),
+        ),
+        outputs=(_IMAGES_OUTPUT,),
+        output_node=True,
+        embeds_prompt=True,
+        style="v3",
+        module="comfy_extras.nodes_images",
+    )
+
+    def run(
+        self,
+        context: NodeContext,
+        images: ImageBatch,
+        filename_prefix: str,
+        fps: float,
+        lossless: bool,
+        quality: int,
+        method: str,
+    ) -> NodeResult:
+        height, width = images.shape[1:3]
+        folder = context.folders.root / "output"
+        place = context.folders.save_location(folder, filename_prefix, width, height)
+        first, *others = (to_picture(image) for image in images)
+        filename = f"{place.name}_{place.counter:05}_.webp"
+        first.save(
+            place.directory / filename,
+            save_all=True,
+            duration=int(1000.0 / fps),
+            append_images=others,
+            exif=_exif(first, context.prompt, context.extra_pnginfo),
+            lossless=lossless,
+            quality=quality,
+            method=self._METHODS[method],
+        )
+        ui: dict[str, JsonValue] = {
+            "images": [SavedFile(filename, place.subfolder, "output").to_json()]
+        }
+        if others:
+            ui["animated"] = [True]
+        return NodeResult([images], ui)
+
+
+def to_picture(image: ImageBatch) -> Image.Image:
+    """One image ``[height, width, channels]`` in 8 bits a channel, truncated like ComfyUI's."""
+    return Image.fromarray(np.clip(255.0 * image, 0, 255).astype(np.uint8))
+
+
+def _save_png(
+    context: NodeContext,
+    images: ImageBatch,
+    prefix: str,
+    folder_type: str,
+    compress_level: int,
+) -> NodeResult:
+    height, width = images.shape[1:3]
+    folder = context.folders.root / folder_type
+    place = context.folders.save_location(folder, prefix, width, height)
+    saved: list[JsonValue] = []
+    for number, image in enumerate(images):
+        name = place.name.replace("%batch_num%", str(number))
+        filename = f"{name}_{place.counter + number:05}_.png"
+        to_picture(image).save(
+            place.directory / filename,
+            pnginfo=_png_text(context.prompt, context.extra_pnginfo),
+            compress_level=compress_level,
+        )
+        saved.append(SavedFile(filename, place.subfolder, folder_type).to_json())
+    return NodeResult([images], {"images": saved})
+
+
+def _png_text(prompt: Prompt, extra: Mapping[str, JsonValue]) -> PngInfo:
+    text = PngInfo()
+    text.add_text("prompt", json.dumps(prompt))
+    for key, value in extra.items():
+        text.add_text(key, json.dumps(value))
+    return text
+
+
+def _exif(picture: Image.Image, prompt: Prompt, extra: Mapping[str, JsonValue]) -> Image.Exif:
+    """The prompt in the camera's model, the rest from the camera's make downwards."""
+    exif = picture.getexif()
+    exif[_EXIF_MODEL] = f"prompt:{json.dumps(prompt)}"
+    for offset, (key, value) in enumerate(extra.items()):
+        exif[_EXIF_MAKE - offset] = f"{key}:{json.dumps(value)}"
+    return exif

@@ -1,0 +1,145 @@
+"""Nodes that ComfyUI does not have: to watch progress, to cancel, and to provoke faults."""
+
+# A node takes what its schema says, whether it needs it or not.
+# ruff: noqa: ARG002
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import PurePosixPath
+
+from pydantic import JsonValue
+
+from .base import ImageBatch, Node, NodeContext, NodeResult, SavedFile
+from .save import to_picture
+from .schema import NodeSchema, Output, boolean, choice, floating, integer, socket, string
+
+__all__ = ["SandboxFail", "SandboxFile", "SandboxSlow"]
+
+_CATEGORY = "sandbox"
+_MODULE = "comfy_remote.sandbox"
+_PREVIEW_SIDE = 512
+_BLOCK = 1 << 20
+
+
+class SandboxSlow(Node):
+    """Pass the image on after some steps, as slow as you like. Takes interrupts at once.
+
+    ``seed`` changes nothing but the cache's mind: another seed runs again.
+    """
+
+    schema = NodeSchema(
+        name="SandboxSlow",
+        display_name="Slow (Sandbox)",
+        category=_CATEGORY,
+        description="Takes its time, step by step, and passes the image through unchanged.",
+        inputs=(
+            socket("image", "IMAGE"),
+            integer("steps", 10, 1, 10000, step=1),
+            floating("seconds_per_step", 0.1, 0.0, 3600.0, 0.01),
+            boolean("preview", True),
+            integer("seed", 0, 0, 0xFFFFFFFFFFFFFFFF, required=False),
+        ),
+        outputs=(Output("IMAGE"),),
+        module=_MODULE,
+    )
+
+    def run(
+        self,
+        context: NodeContext,
+        image: ImageBatch,
+        steps: int,
+        seconds_per_step: float,
+        preview: bool,
+        seed: int = 0,
+    ) -> NodeResult:
+        picture = None
+        if preview:
+            picture = to_picture(image[0])
+            picture.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+        for step in range(1, steps + 1):
+            context.sleep(seconds_per_step)
+            context.progress(step, steps, picture)
+        return NodeResult([image])
+
+
+class _OutOfMemoryError(RuntimeError):
+    """Goes by the name of PyTorch's error, which is what ComfyUI reports."""
+
+
+_OutOfMemoryError.__module__ = "torch"
+_OutOfMemoryError.__qualname__ = "OutOfMemoryError"
+
+
+class SandboxFail(Node):
+    """Fail while running."""
+
+    schema = NodeSchema(
+        name="SandboxFail",
+        display_name="Fail (Sandbox)",
+        category=_CATEGORY,
+        description="Raises an error, runs out of memory, or ends the engine's process.",
+        inputs=(
+            socket("image", "IMAGE"),
+            choice("mode", ("error", "out_of_memory", "crash")),
+            string("message", "This node was asked to fail."),
+        ),
+        outputs=(Output("IMAGE"),),
+        module=_MODULE,
+    )
+
+    def run(self, context: NodeContext, image: ImageBatch, mode: str, message: str) -> NodeResult:
+        if mode == "out_of_memory":
+            raise _OutOfMemoryError(message)
+        if mode == "crash" and context.own_process:
+            os._exit(1)  # no clean-up: that is what a crash is
+        raise RuntimeError(message)
+
+
+class SandboxFile(Node):
+    """Write a file of any size, and list it under its own name or under another.
+
+    The content is the same for the same size: a block of 1 MiB from a fixed seed, repeated.
+    """
+
+    schema = NodeSchema(
+        name="SandboxFile",
+        display_name="File (Sandbox)",
+        category=_CATEGORY,
+        description="Writes a file of a given size into the output folder.",
+        inputs=(
+            string("filename", "file.bin"),
+            string("subfolder", ""),
+            integer("size", 1024, 0, 1 << 40),
+            choice("list_under", ("images", "gifs", "video", "audio", "3d", "files")),
+            # Clients must not trust this name; a hostile one is how to find out.
+            string("listed_filename", ""),
+            string("listed_subfolder", ""),
+        ),
+        outputs=(),
+        output_node=True,
+        module=_MODULE,
+    )
+
+    def run(
+        self,
+        context: NodeContext,
+        filename: str,
+        subfolder: str,
+        size: int,
+        list_under: str,
+        listed_filename: str,
+        listed_subfolder: str,
+    ) -> NodeResult:
+        name = PurePosixPath(filename).name
+        path = context.folders.inside(context.folders.root / "output", subfolder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        block = random.Random(0).randbytes(min(size, _BLOCK))
+        with path.open("wb") as file:
+            for start in range(0, size, _BLOCK):
+                file.write(block[: size - start])
+                context.sleep(0)
+        listed = SavedFile(listed_filename or name, listed_subfolder or subfolder, "output")
+        entries: list[JsonValue] = [listed.to_json()]
+        return NodeResult((), {list_under: entries})

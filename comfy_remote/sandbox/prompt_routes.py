@@ -1,0 +1,263 @@
+"""HTTP: prompts, the queue, the history, and what the engine is."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+
+from aiohttp import web
+from pydantic import JsonValue
+
+from .. import __version__
+from ..workflow.prompt import Prompt
+from .engine import ENGINE
+from .nodes.registry import NODES
+from .prompt_queue import QueuedPrompt
+from .sockets import SERVER_FEATURES
+from .validation import Problem, validate_prompt
+
+__all__ = ["MODELLED_ON", "routes"]
+
+MODELLED_ON = "0.33.0"
+"""The ComfyUI version whose API this is."""
+
+# ComfyUI keeps these away from the queue and the history. The sandbox has no use for them.
+_SENSITIVE = ("auth_token_comfy_org", "api_key_comfy_org")
+
+routes = web.RouteTableDef()
+
+
+@routes.post("/prompt")
+async def post_prompt(request: web.Request) -> web.Response:
+    """Check a prompt and queue it."""
+    engine = request.app[ENGINE]
+    try:
+        body = await request.json()
+    except ValueError as error:
+        return _refused("invalid_prompt", "The request is not valid JSON", str(error))
+    if not isinstance(body, dict) or "prompt" not in body:
+        return _refused("no_prompt", "No prompt provided", "No prompt provided")
+    prompt: Prompt = body["prompt"]
+    if not isinstance(prompt, dict):
+        details = 'Expected {"prompt": {node id: {"class_type", "inputs"}}}.'
+        return _refused("invalid_prompt", "The prompt is not an object", details)
+    number = _number(body, engine.queue.next_number)
+    if number is None:
+        return _refused("invalid_prompt", "number is not a number", str(body["number"]))
+    prompt_id = body.get("prompt_id")
+    if prompt_id is None:
+        prompt_id = str(uuid.uuid4())
+    elif not _is_canonical_uuid(prompt_id):
+        return _refused(
+            "invalid_prompt_id",
+            "prompt_id must be a valid UUID",
+            "prompt_id must be a UUID string in canonical lowercase hyphenated form; "
+            "omit it to let the server generate one",
+        )
+    targets = body.get("partial_execution_targets")
+    validated = validate_prompt(
+        prompt, engine.folders, targets if isinstance(targets, list) else None
+    )
+    if validated.error is not None:
+        return web.json_response(
+            {"error": validated.error, "node_errors": validated.node_errors}, status=400
+        )
+    extra = body.get("extra_data")
+    extra_data: dict[str, JsonValue] = dict(extra) if isinstance(extra, dict) else {}
+    if "client_id" in body:
+        extra_data["client_id"] = body["client_id"]
+    for key in _SENSITIVE:
+        extra_data.pop(key, None)
+    extra_data["create_time"] = int(time.time() * 1000)
+    engine.queue.put(QueuedPrompt(number, prompt_id, prompt, extra_data, validated.outputs))
+    return web.json_response(
+        {"prompt_id": prompt_id, "number": number, "node_errors": validated.node_errors}
+    )
+
+
+@routes.get("/prompt")
+async def get_prompt(request: web.Request) -> web.Response:
+    """How long the queue is."""
+    remaining = request.app[ENGINE].queue.remaining()
+    return web.json_response({"exec_info": {"queue_remaining": remaining}})
+
+
+@routes.get("/queue")
+async def get_queue(request: web.Request) -> web.Response:
+    """What runs and what waits."""
+    running, waiting = request.app[ENGINE].queue.snapshot()
+    return web.json_response(
+        {
+            "queue_running": [item.to_json() for item in running],
+            "queue_pending": [item.to_json() for item in waiting],
+        }
+    )
+
+
+@routes.post("/queue")
+async def post_queue(request: web.Request) -> web.Response:
+    """``{"clear": true}`` or ``{"delete": [prompt ids]}``: drop what waits."""
+    queue, body = request.app[ENGINE].queue, await _object(request)
+    if body.get("clear"):
+        queue.clear()
+    if isinstance(ids := body.get("delete"), list):
+        queue.delete(ids)
+    return web.Response()
+
+
+@routes.get("/history")
+async def get_history(request: web.Request) -> web.Response:
+    """All that has run, or ``max_items`` of it from ``offset`` on."""
+    try:
+        most = request.query.get("max_items")
+        max_items = None if most is None else int(most)
+        offset = int(request.query.get("offset", "-1"))
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=str(error)) from error
+    history = request.app[ENGINE].queue.history(max_items=max_items, offset=offset)
+    return web.json_response(history)
+
+
+@routes.get("/history/{prompt_id}")
+async def get_history_of_prompt(request: web.Request) -> web.Response:
+    """``{prompt id: entry}``, or ``{}`` while it has not run."""
+    queue = request.app[ENGINE].queue
+    return web.json_response(queue.history(request.match_info["prompt_id"]))
+
+
+@routes.post("/history")
+async def post_history(request: web.Request) -> web.Response:
+    """``{"clear": true}`` or ``{"delete": [prompt ids]}``: forget what has run."""
+    queue, body = request.app[ENGINE].queue, await _object(request)
+    if body.get("clear"):
+        queue.clear_history()
+    if isinstance(ids := body.get("delete"), list):
+        queue.delete_history(ids)
+    return web.Response()
+
+
+@routes.post("/interrupt")
+async def post_interrupt(request: web.Request) -> web.Response:
+    """Stop what runs; with ``{"prompt_id"}``, only if it is that prompt."""
+    prompt_id = (await _object(request)).get("prompt_id")
+    request.app[ENGINE].queue.interrupt_running(str(prompt_id) if prompt_id else None)
+    return web.Response()
+
+
+@routes.post("/free")
+async def post_free(request: web.Request) -> web.Response:
+    """``{"free_memory": true}`` forgets the results of earlier prompts."""
+    if (await _object(request)).get("free_memory"):
+        request.app[ENGINE].queue.forget_results()
+    return web.Response()
+
+
+@routes.get("/object_info")
+async def get_object_info(request: web.Request) -> web.Response:
+    """Every node's schema."""
+    folders = request.app[ENGINE].folders
+    return web.json_response({name: node.schema.to_json(folders) for name, node in NODES.items()})
+
+
+@routes.get("/object_info/{node_class}")
+async def get_object_info_of_class(request: web.Request) -> web.Response:
+    """One node's schema, or ``{}``."""
+    name = request.match_info["node_class"]
+    node = NODES.get(name)
+    folders = request.app[ENGINE].folders
+    return web.json_response({} if node is None else {name: node.schema.to_json(folders)})
+
+
+@routes.get("/system_stats")
+async def get_system_stats(_request: web.Request) -> web.Response:
+    """What the engine runs on. ``system.sandbox`` is there in no other engine."""
+    total, free = _memory()
+    memory = {"vram_total": total, "vram_free": free}
+    return web.json_response(
+        {
+            "system": {
+                "os": sys.platform,
+                "ram_total": total,
+                "ram_free": free,
+                "comfyui_version": MODELLED_ON,
+                "sandbox": __version__,
+                "python_version": sys.version,
+                "pytorch_version": "none",
+                "embedded_python": False,
+                "argv": [],
+            },
+            "devices": [
+                {
+                    "name": "cpu",
+                    "type": "cpu",
+                    "index": None,
+                    **memory,
+                    **{f"torch_{key}": value for key, value in memory.items()},
+                }
+            ],
+        }
+    )
+
+
+@routes.get("/features")
+async def get_features(_request: web.Request) -> web.Response:
+    """What clients may rely on."""
+    return web.json_response(dict(SERVER_FEATURES))
+
+
+@routes.get("/ws")
+async def get_socket(request: web.Request) -> web.WebSocketResponse:
+    """The WebSocket."""
+    return await request.app[ENGINE].sockets.handle(request)
+
+
+@routes.post("/sandbox/stop")
+async def post_stop(request: web.Request) -> web.Response:
+    """End the sandbox. ComfyUI has nothing like it."""
+    request.app[ENGINE].stop.set()
+    return web.Response()
+
+
+def _refused(kind: str, message: str, details: str) -> web.Response:
+    error: Problem = {"type": kind, "message": message, "details": details, "extra_info": {}}
+    return web.json_response({"error": error, "node_errors": {}}, status=400)
+
+
+async def _object(request: web.Request) -> Mapping[str, JsonValue]:
+    """The body; ``{}`` when it is empty or no JSON object."""
+    try:
+        body = await request.json()
+    except json.JSONDecodeError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _number(body: Mapping[str, JsonValue], next_number: Callable[[], int]) -> float | None:
+    """The place in the queue; ``None`` when the client asks for one that is no number."""
+    if "number" in body:
+        try:
+            return float(str(body["number"]))
+        except ValueError:
+            return None
+    number = next_number()
+    return -number if body.get("front") else number
+
+
+def _is_canonical_uuid(value: object) -> bool:
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes of memory there are and that are free; zeros where the system does not say."""
+    try:
+        page = os.sysconf("SC_PAGE_SIZE")
+        return page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0, 0

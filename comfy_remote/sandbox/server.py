@@ -1,0 +1,150 @@
+"""Starting and stopping a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import JsonValue
+
+from . import file_routes, prompt_routes
+from .engine import ENGINE, Engine
+from .executor import PromptWorker
+from .folders import Folders
+from .origin import refuse_foreign_origins
+from .prompt_queue import PromptQueue
+from .sockets import MAX_UPLOAD_BYTES, SocketHub
+
+__all__ = ["SandboxServer"]
+
+logger = logging.getLogger(__name__)
+
+_STOP_SECONDS = 5.0
+
+
+class SandboxServer:
+    """A sandbox engine that listens, for as long as the context lasts.
+
+    ::
+
+        async with SandboxServer() as server:
+            ...  # server.url answers like a ComfyUI
+
+    Args:
+        host: Address to listen on.
+        port: 0 for one that is free.
+        directory: Holds ``input``, ``output`` and ``temp``; ``None`` for a temporary
+            directory that is removed at the end.
+        idle_exit: Seconds without a request and without a prompt after which
+            `wait_stopped` returns; ``None`` for never.
+        own_process: Whether a node may end the process, to play a crash.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        directory: Path | None = None,
+        idle_exit: float | None = None,
+        own_process: bool = False,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._directory = directory
+        self._idle_exit = idle_exit
+        self._own_process = own_process
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._requests = 0
+        self._last_activity = time.monotonic()
+        self.url = ""
+        """Base URL while it listens, without a final ``/``."""
+
+    @property
+    def directory(self) -> Path:
+        """Where ``input``, ``output`` and ``temp`` are."""
+        return self._engine.folders.root
+
+    async def __aenter__(self) -> SandboxServer:
+        root = self._directory
+        if root is None:
+            # Left-over locks on Windows must not turn an orderly end into an error.
+            self._temporary = tempfile.TemporaryDirectory(
+                prefix="comfy-remote-sandbox-", ignore_cleanup_errors=True
+            )
+            root = Path(self._temporary.name)
+        folders = Folders(root.resolve())
+        folders.create()
+        sockets = SocketHub(self._status)
+        queue = PromptQueue(sockets.send_status)
+        self._engine = Engine(folders, queue, sockets, asyncio.Event())
+        self._worker = PromptWorker(queue, sockets, folders, own_process=self._own_process)
+        self._worker.start()
+        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self._port)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        logger.info("The sandbox listens at %s", self.url)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._engine.queue.close()
+        await self._engine.sockets.close()
+        await self._runner.cleanup()
+        await asyncio.to_thread(self._worker.join, _STOP_SECONDS)
+        if self._temporary is not None:
+            await asyncio.to_thread(self._temporary.cleanup)
+            self._temporary = None
+        self.url = ""
+
+    async def wait_stopped(self) -> None:
+        """Return when somebody posted ``/sandbox/stop``, or nobody came for long enough."""
+        stop = self._engine.stop
+        while not stop.is_set():
+            left = self._seconds_left()
+            if left is not None and left <= 0:
+                logger.info("Nobody used the sandbox for %s s", self._idle_exit)
+                return
+            try:
+                await asyncio.wait_for(stop.wait(), left)
+            except asyncio.TimeoutError:
+                continue
+
+    def _seconds_left(self) -> float | None:
+        if self._idle_exit is None:
+            return None
+        if self._requests or self._engine.queue.remaining():
+            self._last_activity = time.monotonic()
+        return self._last_activity + self._idle_exit - time.monotonic()
+
+    def _status(self) -> dict[str, JsonValue]:
+        return {"exec_info": {"queue_remaining": self._engine.queue.remaining()}}
+
+    def _app(self) -> web.Application:
+        app = web.Application(
+            client_max_size=MAX_UPLOAD_BYTES,
+            middlewares=[self._note_activity, refuse_foreign_origins],
+        )
+        app[ENGINE] = self._engine
+        for table in (prompt_routes.routes, file_routes.routes):
+            for route in table:
+                if isinstance(route, web.RouteDef):
+                    for prefix in ("", "/api"):
+                        app.router.add_route(route.method, prefix + route.path, route.handler)
+        return app
+
+    @web.middleware
+    async def _note_activity(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self._requests += 1
+        try:
+            return await handler(request)
+        finally:
+            self._requests -= 1
+            self._last_activity = time.monotonic()
