@@ -1,0 +1,14 @@
+"""RunPod's endpoint API on one machine: a job queue over HTTP, with workers behind it.
+
+`server.GatewayServer` is the way in. Below it, from the inside out: `queue` (jobs, no HTTP),
+`files` (outputs too large for an answer), `client_routes` and `worker_routes` (HTTP), `access`
+(who may ask), and the two kinds of worker, `local_worker` and `sdk_worker`.
+"""
+
+from .limits import GatewayLimits
+from .local_worker import Handler, LocalWorker
+from .queue import JobQueue
+from .sdk_worker import SdkWorker
+from .server import GatewayServer
+
+__all__ = ["GatewayLimits", "GatewayServer", "Handler", "JobQueue", "LocalWorker", "SdkWorker"]

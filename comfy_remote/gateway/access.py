@@ -1,0 +1,175 @@
+"""Who may ask: tokens, browsers, and how often."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from aiohttp import web
+from pydantic import SecretStr
+from yarl import URL
+
+from ..errors import AuthenticationError, ComfyRemoteError, RateLimited, TargetNotFound
+from ..targets.http import is_loopback
+from .limits import GatewayLimits
+
+__all__ = ["Access", "RouteHandler", "refusal", "refusals"]
+
+RouteHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_WINDOW = 10.0
+_log = logging.getLogger(__name__)
+
+
+def refusal(error: ComfyRemoteError, status: int | None = None) -> web.Response:
+    """The error as an answer: ``{"error": words, "comfy_remote": {code, …}}``.
+
+    RunPod's own refusals have the ``error`` key too.
+    """
+    response = web.json_response(
+        {"error": str(error), "comfy_remote": error.to_json()}, status=status or error.http_status
+    )
+    if isinstance(error, RateLimited):
+        response.headers["Retry-After"] = str(round(_WINDOW))
+    return response
+
+
+@web.middleware
+async def refusals(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
+    """Turn our errors, and aiohttp's, into JSON answers."""
+    try:
+        return await handler(request)
+    except ComfyRemoteError as error:
+        return refusal(error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return web.json_response({"error": error.reason}, status=error.status)
+
+
+class Access:
+    """Guards the routes of one endpoint.
+
+    Args:
+        endpoint_id: The only one there is; others answer 404.
+        client_token: What clients send as ``Authorization: Bearer …``. ``None`` lets in
+            whoever asks for a loopback address by name; the server listens nowhere else then.
+        worker_token: What workers send as ``Authorization``, without ``Bearer`` (the SDK).
+        limits: For the rate of clients' requests.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint_id: str,
+        client_token: SecretStr | None,
+        worker_token: SecretStr,
+        limits: GatewayLimits,
+    ) -> None:
+        self._endpoint_id = endpoint_id
+        self._client_token = client_token
+        self._worker_token = worker_token
+        self._rate = limits.requests_per_10s
+        self._recent: deque[float] = deque()
+
+    def client(self, handler: RouteHandler) -> RouteHandler:
+        """A route for clients."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            if (refused := self._foreign_page(request)) is not None:
+                return refused
+            if self._client_token is not None and not _sent(request, self._client_token):
+                raise AuthenticationError(
+                    "The token is missing or wrong.",
+                    advice="Send `Authorization: Bearer TOKEN` with the token this gateway "
+                    "was started with.",
+                )
+            self._check_endpoint(request)
+            self._check_rate()
+            return await handler(request)
+
+        return guarded
+
+    def worker(self, handler: RouteHandler) -> RouteHandler:
+        """A route for workers."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            if not _sent(request, self._worker_token):
+                _log.warning(
+                    "A worker's request with a wrong key was refused. If ~/.runpod/config.toml "
+                    "exists, the RunPod SDK sends the key in that file instead of ours."
+                )
+                raise AuthenticationError("The worker's key is wrong.")
+            self._check_endpoint(request)
+            return await handler(request)
+
+        return guarded
+
+    def _check_endpoint(self, request: web.Request) -> None:
+        if request.match_info["endpoint"] != self._endpoint_id:
+            raise TargetNotFound(
+                "This gateway has no such endpoint.", advice="Check the endpoint's id."
+            )
+
+    def _check_rate(self) -> None:
+        if self._rate is None:
+            return
+        now = time.monotonic()
+        while self._recent and now - self._recent[0] > _WINDOW:
+            self._recent.popleft()
+        if len(self._recent) >= self._rate:
+            raise RateLimited(
+                f"More than {self._rate} requests came within {_WINDOW:.0f} s.",
+                advice="Ask less often.",
+            )
+        self._recent.append(now)
+
+    def _foreign_page(self, request: web.Request) -> web.Response | None:
+        """Refuse what a page of another site makes a browser send.
+
+        A page can point its own name at 127.0.0.1, and is then same-origin with us: hence
+        without a token only names that always mean this machine are answered.
+        """
+        origin = request.headers.get("Origin")
+        if origin is not None and not _same_host(origin, request.host):
+            return _forbidden("Requests from another site's page are refused.")
+        if self._client_token is None and not is_loopback(_host_name(request.host)):
+            return _forbidden("Without a token, only requests to localhost are answered.")
+        return None
+
+
+def _forbidden(words: str) -> web.Response:
+    return refusal(AuthenticationError(words), status=403)
+
+
+def _sent(request: web.Request, token: SecretStr) -> bool:
+    value = request.headers.get("Authorization", "")
+    # RunPod takes its key with and without the scheme.
+    scheme, _, rest = value.partition(" ")
+    given = rest.strip() if scheme.lower() == "bearer" else value
+    # As bytes: compare_digest refuses text that is not ASCII.
+    return hmac.compare_digest(
+        given.encode("utf-8", "surrogateescape"), token.get_secret_value().encode()
+    )
+
+
+def _host_name(host: str) -> str:
+    try:
+        return URL(f"http://{host}").host or ""
+    except ValueError:
+        return ""
+
+
+def _same_host(origin: str, host: str) -> bool:
+    try:
+        source = URL(origin)
+        return (
+            source.scheme in ("http", "https")
+            and source.authority == URL(f"{source.scheme}://{host}").authority
+        )
+    except ValueError:
+        return False

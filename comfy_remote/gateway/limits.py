@@ -1,0 +1,70 @@
+"""Every number the gateway keeps to, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..wire.runpod import RUN_BODY_LIMIT, RUNSYNC_BODY_LIMIT
+
+__all__ = ["MINIMUM_TOKEN_LENGTH", "GatewayLimits"]
+
+MINIMUM_TOKEN_LENGTH = 16
+"""Characters that a client's token must have at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayLimits:
+    """Limits of one gateway. Sizes are bytes, times are seconds.
+
+    The defaults are RunPod's (docs.runpod.io/serverless/endpoints/send-requests), except where
+    an attribute says otherwise.
+
+    Attributes:
+        run_bytes: Body of a ``/run`` request, and result of such a job.
+        runsync_bytes: The same for ``/runsync``.
+        run_retention: How long a result is kept after ``/run``.
+        runsync_retention: How long a result is kept after ``/runsync``.
+        runsync_wait: How long ``/runsync`` waits unless ``?wait=`` says otherwise.
+        runsync_longest_wait: The longest ``?wait=`` that is honoured.
+        execution_timeout: How long a job may run unless its policy says otherwise. RunPod's
+            default is 10 minutes, which protects from costs that one's own machine has not.
+        shortest_execution_timeout: The least ``policy.executionTimeout`` that is accepted.
+        time_to_live: How long a job may exist in all, unless its policy says otherwise.
+        shortest_time_to_live: The least ``policy.ttl`` that is accepted.
+        longest_time_to_live: The largest ``policy.ttl`` that is accepted.
+        queued_jobs: Jobs that may wait; above it, 429.
+        finished_jobs: Results kept at a time; the oldest are forgotten first. Ours.
+        requests_per_10s: Client requests within 10 s; above it, 429. ``None``: not limited.
+        stream_bytes: Chunks of one job kept for ``/stream``, counted as JSON. Ours.
+        file_bytes: One file in the store. Ours.
+        store_bytes: All files in the store. Ours.
+        poll_wait: How long a worker's poll is held open; the SDK gives up at 90.
+        stop_settle: A stop signal follows the job at this distance at least: the SDK looks
+            for new jobs every 0.1 s and drops a signal for one it has not begun.
+        worker_silence: A worker that says nothing for so long has lost its jobs.
+        worker_ping_interval: How often a worker is told to say that it lives.
+        webhook_retry_delay: Between the attempts to deliver a webhook.
+    """
+
+    run_bytes: int = RUN_BODY_LIMIT
+    runsync_bytes: int = RUNSYNC_BODY_LIMIT
+    run_retention: float = 30 * 60.0
+    runsync_retention: float = 60.0
+    runsync_wait: float = 90.0
+    runsync_longest_wait: float = 300.0
+    execution_timeout: float = 24 * 3600.0
+    shortest_execution_timeout: float = 5.0
+    time_to_live: float = 24 * 3600.0
+    shortest_time_to_live: float = 10.0
+    longest_time_to_live: float = 7 * 24 * 3600.0
+    queued_jobs: int = 500
+    finished_jobs: int = 200
+    requests_per_10s: int | None = None
+    stream_bytes: int = RUNSYNC_BODY_LIMIT
+    file_bytes: int = 8 * 1024**3
+    store_bytes: int = 64 * 1024**3
+    poll_wait: float = 50.0
+    stop_settle: float = 0.5
+    worker_silence: float = 120.0
+    worker_ping_interval: float = 10.0
+    webhook_retry_delay: float = 10.0

@@ -1,0 +1,101 @@
+"""A worker inside the gateway's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeAlias
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from ..errors import ComfyRemoteError, ExecutionFailed, OutputTooLarge
+from .job import Job
+from .queue import JobQueue
+
+__all__ = ["Handler", "LocalWorker", "Report"]
+
+Report: TypeAlias = Callable[[dict[str, JsonValue]], Awaitable[None]]
+"""Shows a dictionary as the job's ``output`` while it is in progress."""
+
+_POLL = 30.0
+_log = logging.getLogger(__name__)
+
+
+class Handler(Protocol):
+    """Runs jobs; `worker.handler.JobHandler` is one."""
+
+    async def __call__(
+        self, job_id: str, payload: JsonValue, report: Report
+    ) -> dict[str, JsonValue]:
+        """Run one job. Cancelled when the job is.
+
+        Returns:
+            What a RunPod handler returns: the job's output, and under ``error`` a string if it
+            failed.
+        """
+
+
+class LocalWorker:
+    """Takes jobs from a queue, one after the other, and awaits a handler for each."""
+
+    def __init__(self, queue: JobQueue, handler: Handler, *, worker_id: str = "local") -> None:
+        self._queue = queue
+        self._handler = handler
+        self.worker_id = worker_id
+
+    async def run(self) -> None:
+        """Work until cancelled, or until the queue is closed."""
+        while not self._queue.closed:
+            for job in await self._queue.take(self.worker_id, wait=_POLL):
+                await self._run(job)
+
+    async def _run(self, job: Job) -> None:
+        work = asyncio.create_task(self._work(job), name=f"job {job.id}")
+        stop = asyncio.create_task(self._stopped(job.id))
+        try:
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (work, stop):
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+            # Nothing, if the job was cancelled; else the handler gave up by itself.
+            given_up = ExecutionFailed("The worker stopped before the job was done.")
+            self._queue.fail(job.id, self.worker_id, given_up)
+
+    async def _stopped(self, job_id: str) -> None:
+        workers = self._queue.workers
+        while not self._queue.closed:
+            if job_id in await workers.take_stops(self.worker_id, wait=_POLL):
+                return
+
+    async def _work(self, job: Job) -> None:
+        async def report(snapshot: dict[str, JsonValue]) -> None:
+            self._queue.progress(job.id, self.worker_id, snapshot)
+
+        try:
+            result = dict(await self._handler(job.id, job.payload, report))
+        except ComfyRemoteError as error:
+            self._queue.fail(job.id, self.worker_id, error)
+            return
+        except Exception as error:  # noqa: BLE001  a job must not end the worker, as in the SDK
+            _log.exception("The handler failed on job %s.", job.id)
+            failure = ExecutionFailed(
+                f"The worker failed: {type(error).__name__}: {error}",
+                details={"exception_type": type(error).__name__},
+            )
+            self._queue.fail(job.id, self.worker_id, failure)
+            return
+        if (size := len(to_json(result))) > job.result_limit:
+            too_large = OutputTooLarge(
+                f"The job's result has {size} bytes; an answer may have {job.result_limit}.",
+                advice="Have the worker store large outputs instead of returning them inline.",
+                details={"size": size, "limit": job.result_limit},
+            )
+            self._queue.fail(job.id, self.worker_id, too_large)
+            return
+        failed = result.pop("error", None) or None
+        self._queue.finish(job.id, self.worker_id, output=result or None, error=failed)

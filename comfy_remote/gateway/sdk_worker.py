@@ -1,0 +1,141 @@
+"""The real RunPod SDK as a worker: a process in production mode, pointed at this gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+
+from pydantic import SecretStr
+
+from ..errors import EngineCrashed
+from .process_group import ProcessGroup
+from .queue import JobQueue
+
+__all__ = ["DEFAULT_COMMAND", "SdkWorker"]
+
+DEFAULT_COMMAND: tuple[str, ...] = (sys.executable, "-m", "comfy_remote.worker.runpod_entry")
+
+_log = logging.getLogger(__name__)
+
+
+class SdkWorker:
+    """Keeps one worker process running.
+
+    The process gets this one's environment without its ``RUNPOD_*`` variables (they may hold
+    the account's key), those that the SDK reads, and ``COMFY_REMOTE_STORE_URL``, below which it
+    may ``PUT {job id}/{sha256}`` with the key of ``RUNPOD_AI_API_KEY``. Its output goes to the
+    logger of this module, a line a record.
+
+    Args:
+        queue: Told when the process dies.
+        endpoint_url: ``http://127.0.0.1:PORT/v2/ENDPOINT``, as the process reaches it.
+        endpoint_id: The endpoint's id.
+        token: The gateway's token for workers.
+        command: What to start.
+        environment: Added to the process's environment.
+        grace: Seconds between asking it to end and ending it.
+        first_delay: Seconds before the first restart; doubled each time it dies young.
+    """
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        *,
+        endpoint_url: str,
+        endpoint_id: str,
+        token: SecretStr,
+        command: Sequence[str] = DEFAULT_COMMAND,
+        environment: Mapping[str, str] | None = None,
+        grace: float = 8.0,
+        first_delay: float = 0.5,
+        longest_delay: float = 30.0,
+    ) -> None:
+        self._queue = queue
+        self._endpoint_url = endpoint_url
+        self._endpoint_id = endpoint_id
+        self._token = token
+        self._command = list(command)
+        self._environment = dict(environment or {})
+        self._grace = grace
+        self._first_delay = first_delay
+        self._longest_delay = longest_delay
+
+    async def run(self) -> None:
+        """Run the process, and run it again when it dies, until cancelled."""
+        loop = asyncio.get_running_loop()
+        delay = self._first_delay
+        while True:
+            began = loop.time()
+            await self._run_once()
+            if loop.time() - began > 60.0:
+                delay = self._first_delay
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, self._longest_delay)
+
+    async def _run_once(self) -> None:
+        # A new id each time: what a dead worker's leftovers still send is not taken as its
+        # successor's.
+        worker_id = uuid.uuid4().hex[:16]
+        try:
+            group = await ProcessGroup.start(self._command, self._environment_of(worker_id))
+        except OSError as error:
+            _log.error("The worker cannot be started: %s.", error)
+            return
+        _log.info("Worker %s started (process %d).", worker_id, group.process.pid)
+        reading = asyncio.create_task(self._read(group))
+        try:
+            status = await group.wait()
+            _log.warning("Worker %s ended with status %d.", worker_id, status)
+            self._queue.worker_is_gone(
+                worker_id,
+                EngineCrashed(
+                    f"The worker process ended (status {status}) while the job ran.",
+                    advice="The gateway's log says more; a worker that ran out of memory is one "
+                    "reason. The job is not run again unless you retry it.",
+                    details={"status": status},
+                ),
+            )
+        finally:
+            await group.stop(self._grace)
+            await asyncio.wait([reading], timeout=1.0)  # the last lines say why it died
+            reading.cancel()
+            self._queue.workers.remove(worker_id)
+
+    async def _read(self, group: ProcessGroup) -> None:
+        secret = self._token.get_secret_value()
+        stdout = group.process.stdout
+        while stdout is not None:
+            try:
+                line = await stdout.readline()
+            except ValueError:  # a line longer than the buffer has been dropped
+                continue
+            if not line:
+                return
+            text = line.decode("utf-8", "replace").rstrip()
+            _log.info("worker: %s", text.replace(secret, "***"))
+
+    def _environment_of(self, worker_id: str) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.upper().startswith("RUNPOD_")}
+        base, limits = self._endpoint_url, self._queue.limits
+        return {
+            **inherited,
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONUTF8": "1",
+            **self._environment,
+            "COMFY_REMOTE_STORE_URL": f"{base}/files",
+            "RUNPOD_AI_API_KEY": self._token.get_secret_value(),
+            "RUNPOD_ENDPOINT_ID": self._endpoint_id,
+            "RUNPOD_POD_ID": worker_id,
+            "RUNPOD_PING_INTERVAL": str(round(limits.worker_ping_interval * 1000)),
+            "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
+            "RUNPOD_SKIP_GPU_CHECK": "true",
+            # The SDK appends "&…" to these: without a "?" the path would be wrong.
+            "RUNPOD_WEBHOOK_GET_JOB": f"{base}/job-take/$ID?gpu=local",
+            "RUNPOD_WEBHOOK_POST_OUTPUT": f"{base}/job-done/$RUNPOD_POD_ID/$ID?gpu=local",
+            "RUNPOD_WEBHOOK_POST_STREAM": f"{base}/job-stream/$RUNPOD_POD_ID/$ID?gpu=local",
+            "RUNPOD_WEBHOOK_PING": f"{base}/ping/$RUNPOD_POD_ID",
+        }

@@ -1,0 +1,289 @@
+"""The gateway as a server: start it, give it workers, stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import re
+import secrets
+import socket
+import ssl
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+
+from aiohttp import web
+from pydantic import SecretStr
+from pydantic_core import to_json
+
+from ..errors import ConfigurationError
+from ..targets.http import is_loopback
+from . import webhook
+from .access import Access, refusals
+from .client_routes import client_routes
+from .files import FileStore
+from .job import Job
+from .limits import MINIMUM_TOKEN_LENGTH, GatewayLimits
+from .local_worker import Handler, LocalWorker
+from .queue import JobQueue
+from .sdk_worker import DEFAULT_COMMAND, SdkWorker
+from .worker_routes import worker_routes
+
+__all__ = ["GatewayServer"]
+
+_ENDPOINT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SWEEP_INTERVAL = 0.5
+_log = logging.getLogger(__name__)
+
+
+class GatewayServer:
+    """One endpoint over HTTP. Used as an asynchronous context manager::
+
+        async with GatewayServer(endpoint_id="desk", port=8000) as gateway:
+            gateway.add_local_worker(handler)
+
+    Args:
+        endpoint_id: 1 to 64 letters, digits, ``-`` and ``_``.
+        host: Name or address to listen on. Anything but loopback needs a token.
+        port: 0 picks a free one.
+        token: What clients must send as bearer token; at least 16 characters.
+        limits: What it keeps to.
+        ssl_context: To serve https.
+        files_folder: Where large outputs are kept; a temporary folder when ``None``.
+
+    Raises:
+        ConfigurationError: The arguments do not go together, with what to do.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint_id: str = "local",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: SecretStr | None = None,
+        limits: GatewayLimits | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        files_folder: Path | None = None,
+    ) -> None:
+        _check(endpoint_id, host, token)
+        self.endpoint_id = endpoint_id
+        self.limits = limits or GatewayLimits()
+        self.worker_token = SecretStr(secrets.token_urlsafe(32))
+        self.files = FileStore(self.limits, files_folder)
+        self.queue = JobQueue(self.limits, on_final=self._notify, on_forget=self._forget)
+        self._host = host
+        self._port = port
+        self._token = token
+        self._ssl_context = ssl_context
+        self._runner: web.AppRunner | None = None
+        self._url = self._worker_url = ""
+        self._workers: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """``http://HOST:PORT/v2``: what stands for ``https://api.runpod.ai/v2``."""
+        return self._url
+
+    @property
+    def endpoint_url(self) -> str:
+        """`url` and the endpoint's id."""
+        return f"{self._url}/{self.endpoint_id}"
+
+    @property
+    def worker_endpoint_url(self) -> str:
+        """The same, as workers on this machine reach it: plain HTTP on loopback."""
+        return f"{self._worker_url}/{self.endpoint_id}"
+
+    async def __aenter__(self) -> GatewayServer:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            ConfigurationError: The address or port cannot be used, with what to do.
+        """
+        access = Access(
+            endpoint_id=self.endpoint_id,
+            client_token=self._token,
+            worker_token=self.worker_token,
+            limits=self.limits,
+        )
+        app = web.Application(middlewares=[refusals])
+        app.add_routes(client_routes(self.queue, self.files, access))
+        app.add_routes(worker_routes(self.queue, self.files, access))
+        # Cancelled handlers are how a worker that hangs up in a long poll is noticed.
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0
+        )
+        await self._runner.setup()
+        try:
+            port = await self._listen(self._runner, self._host, self._port, self._ssl_context)
+            scheme = "http" if self._ssl_context is None else "https"
+            self._url = f"{scheme}://{_in_url(self._host)}:{port}/v2"
+            self._worker_url = self._url
+            if self._ssl_context is not None or not is_loopback(self._host):
+                inner = await self._listen(self._runner, "127.0.0.1", 0, None)
+                self._worker_url = f"http://127.0.0.1:{inner}/v2"
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        self._start_task(self._sweep())
+
+    async def stop(self) -> None:
+        """Stop the workers, then stop listening. Jobs and files are gone afterwards."""
+        for task in self._workers:
+            task.cancel()
+        # The SDK ends only when its long polls have been answered.
+        await asyncio.sleep(0)
+        self.queue.close()
+        await _gather(self._workers)
+        for task in self._tasks:
+            task.cancel()
+        await _gather(self._tasks)
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        self.files.close()
+
+    def add_local_worker(self, handler: Handler, *, worker_id: str = "local") -> LocalWorker:
+        """Run jobs in this process, one at a time."""
+        worker = LocalWorker(self.queue, handler, worker_id=worker_id)
+        self._start_worker(worker.run())
+        return worker
+
+    def add_sdk_worker(
+        self,
+        command: Sequence[str] = DEFAULT_COMMAND,
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> SdkWorker:
+        """Run jobs in a process of their own that uses the RunPod SDK."""
+        worker = SdkWorker(
+            self.queue,
+            endpoint_url=self.worker_endpoint_url,
+            endpoint_id=self.endpoint_id,
+            token=self.worker_token,
+            command=command,
+            environment=environment,
+        )
+        self._start_worker(worker.run())
+        return worker
+
+    async def wait_until_ready(self, timeout: float) -> bool:
+        """Wait until a worker asks for jobs.
+
+        Returns:
+            Whether one did within ``timeout`` seconds.
+        """
+        return await self.queue.workers.wait_until_ready(timeout)
+
+    async def _listen(
+        self, runner: web.AppRunner, host: str, port: int, context: ssl.SSLContext | None
+    ) -> int:
+        site = web.TCPSite(runner, host, port, ssl_context=context)
+        before = len(runner.addresses)
+        try:
+            await site.start()
+        except socket.gaierror as error:
+            raise ConfigurationError(
+                f"{host} is not an address of this machine: {error.strerror}.",
+                advice="Use 127.0.0.1, or 0.0.0.0 with a token.",
+            ) from error
+        except (OSError, OverflowError) as error:
+            raise _cannot_listen(host, port, error) from error
+        port_taken: int = runner.addresses[before][1]
+        return port_taken
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_INTERVAL)
+            self.queue.sweep()
+
+    def _notify(self, job: Job) -> None:
+        if job.webhook is not None:
+            body = to_json(job.status())
+            self._start_task(self._deliver(job.webhook, body))
+
+    async def _deliver(self, address: str, body: bytes) -> None:
+        await webhook.deliver(address, body, retry_delay=self.limits.webhook_retry_delay)
+
+    def _forget(self, job: Job) -> None:
+        self.files.forget(job.id)
+
+    def _start_task(self, work: Coroutine[object, object, None]) -> None:
+        _start(work, self._tasks)
+
+    def _start_worker(self, work: Coroutine[object, object, None]) -> None:
+        _start(work, self._workers)
+
+
+def _start(work: Coroutine[object, object, None], tasks: set[asyncio.Task[None]]) -> None:
+    def ended(task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("A task of the gateway failed.", exc_info=error)
+
+    task = asyncio.get_running_loop().create_task(work)
+    tasks.add(task)
+    task.add_done_callback(ended)
+
+
+async def _gather(tasks: set[asyncio.Task[None]]) -> None:
+    for task in list(tasks):
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _check(endpoint_id: str, host: str, token: SecretStr | None) -> None:
+    if not _ENDPOINT_ID.fullmatch(endpoint_id):
+        raise ConfigurationError(
+            f"{endpoint_id!r} cannot be the id of an endpoint.",
+            advice="Use 1 to 64 letters, digits, - and _.",
+        )
+    if token is None:
+        if not is_loopback(host):
+            raise ConfigurationError(
+                f"Listening on {host} without a token would let anybody on the network run jobs.",
+                advice="Set a token of at least "
+                f"{MINIMUM_TOKEN_LENGTH} characters, or listen on 127.0.0.1.",
+            )
+    elif len(token.get_secret_value()) < MINIMUM_TOKEN_LENGTH:
+        raise ConfigurationError(
+            f"The token is shorter than {MINIMUM_TOKEN_LENGTH} characters.",
+            advice='Make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"',
+        )
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _cannot_listen(host: str, port: int, error: OSError | OverflowError) -> ConfigurationError:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRINUSE:
+        return ConfigurationError(
+            f"Port {port} on {host} is taken by another program.",
+            advice="Stop that program, or choose another port (0 picks a free one).",
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        return ConfigurationError(
+            f"Port {port} on {host} may not be used by this user.",
+            advice="Choose a port above 1023.",
+        )
+    if number == errno.EADDRNOTAVAIL:
+        return ConfigurationError(
+            f"{host} is not an address of this machine.",
+            advice="Use 127.0.0.1, or 0.0.0.0 with a token.",
+        )
+    return ConfigurationError(
+        f"The gateway cannot listen on {host}:{port}: {error}.",
+        advice="Choose another address or port.",
+    )

@@ -1,0 +1,121 @@
+"""The worker in the gateway's own process."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from comfy_remote.errors import OutOfMemory
+from comfy_remote.gateway import GatewayLimits, GatewayServer
+from comfy_remote.gateway.job import Job, Submission
+from comfy_remote.wire.runpod import RunPodState, error_from_runpod
+
+
+async def run(gateway: GatewayServer, payload: object = 1) -> Job:
+    job = gateway.queue.add(Submission(input=payload))
+    await gateway.queue.wait_until_final(job, 5)
+    return job
+
+
+@pytest.fixture
+async def gateway():
+    async with GatewayServer(limits=GatewayLimits(run_bytes=1000)) as server:
+        yield server
+
+
+async def test_result_and_progress(gateway):
+    seen = []
+
+    async def handler(job_id, payload, report):
+        await report({"sequence": 1})
+        seen.append((gateway.queue.get(job_id).output, gateway.queue.health().workers.running))
+        return {"doubled": payload * 2}
+
+    gateway.add_local_worker(handler)
+    job = await run(gateway, 21)
+    assert (job.state, job.output, job.worker_id) == (
+        RunPodState.COMPLETED,
+        {"doubled": 42},
+        "local",
+    )
+    assert seen == [({"sequence": 1}, 1)]
+    assert gateway.queue.health().workers.idle == 1
+
+
+async def test_the_key_error_makes_it_fail_and_is_not_output(gateway):
+    async def handler(job_id, payload, report):
+        return {"error": "no", "rest": 1}
+
+    gateway.add_local_worker(handler)
+    job = await run(gateway)
+    assert (job.state, job.error, job.output) == (RunPodState.FAILED, "no", {"rest": 1})
+
+
+async def test_exceptions_fail_the_job_and_not_the_worker(gateway):
+    async def handler(job_id, payload, report):
+        match payload:
+            case "ours":
+                raise OutOfMemory("The GPU is full.")
+            case "theirs":
+                raise ValueError("bad")
+            case "gives up":
+                raise asyncio.CancelledError
+            case "large":
+                return {"x": "y" * 2000}
+            case _:
+                return {"fine": True}
+
+    gateway.add_local_worker(handler)
+    expected = {
+        "ours": "out_of_memory",
+        "theirs": "execution_failed",
+        "gives up": "execution_failed",
+        "large": "output_too_large",
+    }
+    for payload, code in expected.items():
+        job = await run(gateway, payload)
+        assert job.state is RunPodState.FAILED
+        assert error_from_runpod(job.error).code == code
+    assert (await run(gateway)).output == {"fine": True}
+
+
+async def test_cancel_cancels_the_handler_and_the_next_job_runs(gateway):
+    started, cleaned = asyncio.Event(), asyncio.Event()
+
+    async def handler(job_id, payload, report):
+        if payload == "quick":
+            return {"after": cleaned.is_set()}
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.05)  # tells its engine
+            cleaned.set()
+            raise
+        return {}
+
+    gateway.add_local_worker(handler)
+    job = gateway.queue.add(Submission(input="slow"))
+    await asyncio.wait_for(started.wait(), 5)
+    gateway.queue.cancel(job)
+    assert job.state is RunPodState.CANCELLED
+    assert (await run(gateway, "quick")).output == {"after": True}
+
+
+async def test_stopping_the_server_cancels_the_handler():
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def handler(job_id, payload, report):
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+        return {}
+
+    async with GatewayServer() as gateway:
+        gateway.add_local_worker(handler)
+        gateway.queue.add(Submission(input=1))
+        await asyncio.wait_for(started.wait(), 5)
+    assert cancelled.is_set()

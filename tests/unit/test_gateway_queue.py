@@ -1,0 +1,364 @@
+"""The job queue's rules, with a clock that the test turns."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from comfy_remote.errors import (
+    EngineCrashed,
+    JobNotFound,
+    JobTimedOut,
+    OutputLost,
+    OutputTooLarge,
+    RateLimited,
+    WorkflowInvalid,
+)
+from comfy_remote.gateway.job import Job, Policy, Submission
+from comfy_remote.gateway.limits import GatewayLimits
+from comfy_remote.gateway.queue import JobQueue
+from comfy_remote.wire.runpod import JobStatus, RunPodState, error_from_runpod
+
+LIMITS = GatewayLimits()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queue(clock: Clock) -> JobQueue:
+    return JobQueue(LIMITS, clock=clock)
+
+
+def submission(value: object = 1, **policy: object) -> Submission:
+    return Submission(input={"value": value}, policy=Policy.model_validate(policy))
+
+
+async def take_one(queue: JobQueue, worker: str = "w") -> Job:
+    (job,) = await queue.take(worker, wait=0)
+    return job
+
+
+async def test_a_job_goes_from_the_line_to_a_worker_to_its_result(queue, clock):
+    job = queue.add(submission("a"))
+    assert job.status() == {"id": job.id, "status": "IN_QUEUE"}
+
+    clock.now += 2
+    assert (await take_one(queue)) is job
+    queue.progress(job.id, "w", {"step": 1})
+    assert job.status()["output"] == {"step": 1}
+    assert queue.health().jobs.in_progress == 1
+
+    clock.now += 3
+    queue.finish(job.id, "w", output={"answer": 42})
+    assert job.status() == {
+        "id": job.id,
+        "status": "COMPLETED",
+        "delayTime": 2000,
+        "executionTime": 3000,
+        "workerId": "w",
+        "output": {"answer": 42},
+    }
+    assert JobStatus.model_validate(job.status()).execution_time == 3000
+    assert job.payload is None, "the input of a job that cannot run again is not kept"
+
+
+async def test_first_come_first_served_and_low_priority_last(queue):
+    low = queue.add(submission(lowPriority=True))
+    first, second = queue.add(submission()), queue.add(submission())
+    assert await queue.take("w", wait=0, count=5) == [first, second, low]
+
+
+async def test_take_waits_for_a_job_and_gives_it_to_one_worker_only(queue):
+    takers = [asyncio.create_task(queue.take(f"w{n}", wait=0.3)) for n in range(3)]
+    await asyncio.sleep(0.02)
+    job = queue.add(submission())
+    taken = await asyncio.gather(*takers)
+    assert sorted(map(len, taken)) == [0, 0, 1]
+    assert job.state is RunPodState.IN_PROGRESS
+
+
+async def test_a_taker_that_is_cancelled_takes_no_job_along(queue):
+    taker = asyncio.create_task(queue.take("gone", wait=5))
+    await asyncio.sleep(0.01)
+    job = queue.add(submission())
+    taker.cancel()  # the wake-up is on its way already
+    with pytest.raises(asyncio.CancelledError):
+        await taker
+    assert await take_one(queue, "alive") is job
+
+
+async def test_jobs_that_could_not_be_delivered_keep_their_place(queue):
+    jobs = [queue.add(submission(n)) for n in range(3)]
+    taken = await queue.take("w", wait=0, count=2)
+    queue.put_back(taken)
+    assert await queue.take("other", wait=0, count=3) == jobs
+
+
+async def test_a_cancelled_job_is_not_put_back(queue):
+    job = queue.add(submission())
+    taken = await queue.take("w", wait=0)
+    queue.cancel(job)
+    queue.put_back(taken)
+    assert job.state is RunPodState.CANCELLED
+    assert await queue.take("w", wait=0) == []
+
+
+async def test_what_comes_after_the_result_is_ignored(queue):
+    job = queue.add(submission())
+    await take_one(queue)
+    queue.finish(job.id, "w", output="first")
+    queue.progress(job.id, "w", "late progress")
+    queue.finish(job.id, "w", error="late failure")
+    assert (job.state, job.output, job.error) == (RunPodState.COMPLETED, "first", None)
+
+
+async def test_another_workers_result_is_ignored(queue):
+    job = queue.add(submission())
+    await take_one(queue, "mine")
+    queue.finish(job.id, "somebody", output="forged")
+    assert job.state is RunPodState.IN_PROGRESS
+
+
+async def test_cancelling_a_queued_job_ends_it_at_once(queue):
+    job = queue.add(submission())
+    queue.cancel(job)
+    assert job.state is RunPodState.CANCELLED
+    assert await queue.take("w", wait=0) == []
+
+
+async def test_cancelling_a_running_job_tells_its_worker_once_and_drops_the_result(queue):
+    job = queue.add(submission())
+    await take_one(queue)
+    waiting = asyncio.create_task(queue.workers.take_stops("w", wait=5))
+    await asyncio.sleep(0.01)
+    queue.cancel(job)
+    assert await waiting == [job.id]
+    assert await queue.workers.take_stops("w", wait=0) == []
+    queue.finish(job.id, "w", output="too late")
+    assert (job.state, job.output) == (RunPodState.CANCELLED, None)
+
+
+async def test_a_stop_signal_waits_until_the_worker_has_begun(queue, clock):
+    job = queue.add(submission())
+    await take_one(queue)
+    queue.cancel(job)
+    assert await queue.workers.take_stops("w", wait=0, settle=0.5) == []
+    clock.now += 0.5
+    assert await queue.workers.take_stops("w", wait=0, settle=0.5) == [job.id]
+
+
+async def test_a_dead_worker_fails_its_job_which_is_not_run_again(queue):
+    job, other = queue.add(submission()), queue.add(submission())
+    await take_one(queue, "dying")
+    await take_one(queue, "alive")
+    queue.worker_is_gone("dying", EngineCrashed("It died."))
+    assert job.state is RunPodState.FAILED
+    assert isinstance(error_from_runpod(job.error), EngineCrashed)
+    assert other.state is RunPodState.IN_PROGRESS
+    assert await queue.take("alive", wait=0) == []
+
+
+async def test_a_worker_that_asks_for_work_without_having_answered_has_lost_the_result(queue):
+    job = queue.add(submission())
+    await take_one(queue)
+    queue.worker_is_idle("w")
+    assert isinstance(error_from_runpod(job.error), OutputLost)
+
+
+async def test_retry_keeps_id_and_input_and_removes_the_old_result(queue, clock):
+    job = queue.add(submission("again"))
+    await take_one(queue)
+    queue.finish(job.id, "w", error="no")
+    clock.now += 5
+    queue.retry(job)
+    assert job.status() == {"id": job.id, "status": "IN_QUEUE"}
+    clock.now += 1
+    again = await take_one(queue)
+    assert again is job
+    assert again.payload == {"value": "again"}
+    assert again.status()["delayTime"] == 1000
+    assert queue.health().jobs.retried == 1
+
+
+async def test_a_retried_job_is_not_stopped_by_the_old_signal(queue, clock):
+    job = queue.add(submission(executionTimeout=5000))
+    await take_one(queue)
+    clock.now += 6
+    queue.sweep()
+    assert job.state is RunPodState.TIMED_OUT
+    queue.retry(job)
+    await take_one(queue)
+    assert await queue.workers.take_stops("w", wait=0) == []
+
+
+async def test_only_failed_jobs_are_retried(queue):
+    job = queue.add(submission())
+    with pytest.raises(WorkflowInvalid, match="IN_QUEUE"):
+        queue.retry(job)
+
+
+async def test_purge_cancels_what_waits_and_nothing_else(queue):
+    running = queue.add(submission())
+    await take_one(queue)
+    waiting = [queue.add(submission()), queue.add(submission(lowPriority=True))]
+    assert queue.purge() == 2
+    assert {job.state for job in waiting} == {RunPodState.CANCELLED}
+    assert running.state is RunPodState.IN_PROGRESS
+
+
+async def test_a_job_that_runs_too_long_times_out_and_is_stopped(queue, clock):
+    job = queue.add(submission(executionTimeout=5000))
+    clock.now += 100  # time in the queue does not count
+    await take_one(queue)
+    clock.now += 4.9
+    queue.sweep()
+    assert job.state is RunPodState.IN_PROGRESS
+    clock.now += 0.2
+    queue.sweep()
+    assert job.state is RunPodState.TIMED_OUT
+    assert isinstance(error_from_runpod(job.error), JobTimedOut)
+    assert await queue.workers.take_stops("w", wait=0) == [job.id]
+
+
+@pytest.mark.parametrize("running", [False, True])
+async def test_a_job_is_dropped_after_its_time_to_live(queue, clock, running):
+    job = queue.add(submission(ttl=10_000))
+    if running:
+        await take_one(queue)
+    clock.now += 10.1
+    queue.sweep()
+    with pytest.raises(JobNotFound):
+        queue.get(job.id)
+    assert await queue.take("w", wait=0) == []
+    assert await queue.workers.take_stops("w", wait=0) == ([job.id] if running else [])
+
+
+@pytest.mark.parametrize(("sync", "kept"), [(False, 1800), (True, 60)])
+async def test_results_are_kept_for_a_while(clock, sync, kept):
+    forgotten: list[Job] = []
+    queue = JobQueue(LIMITS, clock=clock, on_forget=forgotten.append)
+    job = queue.add(submission(), sync=sync)
+    await take_one(queue)
+    queue.finish(job.id, "w", output="here")
+    clock.now += kept - 1
+    queue.sweep()
+    assert queue.get(job.id).output == "here"
+    clock.now += 2
+    queue.sweep()
+    assert forgotten == [job]
+
+
+async def test_the_oldest_results_go_when_there_are_too_many(clock):
+    queue = JobQueue(GatewayLimits(finished_jobs=2), clock=clock)
+    jobs = [queue.add(submission(n)) for n in range(4)]
+    for _ in jobs[:3]:
+        job = await take_one(queue)
+        queue.finish(job.id, "w", output=job.id)
+    with pytest.raises(JobNotFound):
+        queue.get(jobs[0].id)
+    assert [queue.get(job.id) for job in jobs[1:]] == jobs[1:], "waiting jobs are not results"
+
+
+async def test_the_line_is_bounded(clock):
+    queue = JobQueue(GatewayLimits(queued_jobs=1), clock=clock)
+    job = queue.add(submission())
+    with pytest.raises(RateLimited):
+        queue.add(submission())
+    assert await take_one(queue) is job
+    queue.add(submission())
+
+
+async def test_the_same_key_is_the_same_job(queue):
+    job = queue.add(submission(), idempotency_key="k")
+    assert queue.add(submission(), idempotency_key="k") is job
+    assert queue.add(submission(), idempotency_key="other") is not job
+    assert len(await queue.take("w", wait=0, count=9)) == 2
+    assert queue.add(submission(), idempotency_key="k") is job, "also while it runs"
+
+
+async def test_a_silent_worker_is_given_up(queue, clock):
+    job = queue.add(submission())
+    await take_one(queue)
+    clock.now += LIMITS.worker_silence - 1
+    queue.workers.heard_of("w")
+    clock.now += LIMITS.worker_silence - 1
+    queue.sweep()
+    assert job.state is RunPodState.IN_PROGRESS
+    clock.now += 2
+    queue.sweep()
+    assert job.state is RunPodState.FAILED
+    assert queue.health().workers.idle == 0
+
+
+async def test_streamed_chunks_come_once_in_order_and_are_bounded(clock):
+    queue = JobQueue(GatewayLimits(stream_bytes=40), clock=clock)
+    job = queue.add(submission())
+    await take_one(queue)
+    queue.stream(job.id, "w", {"output": 1})
+    queue.stream(job.id, "w", {"output": 2})
+    assert queue.take_stream(job) == [{"output": 1}, {"output": 2}]
+    assert queue.take_stream(job) == []
+    with pytest.raises(OutputTooLarge):
+        queue.stream(job.id, "w", {"output": "x" * 40})
+
+
+async def test_health_counts(queue):
+    done, failed, running, _ = (queue.add(submission(n)) for n in range(4))
+    for _ in range(3):
+        await take_one(queue)
+    queue.finish(done.id, "w", output=1)
+    queue.finish(failed.id, "w", error="no")
+    await queue.take("idle", wait=0, count=0)
+    assert running.state is RunPodState.IN_PROGRESS
+    assert queue.health().model_dump(by_alias=True) == {
+        "jobs": {"completed": 1, "failed": 1, "inProgress": 1, "inQueue": 1, "retried": 0},
+        "workers": {"idle": 1, "running": 1},
+    }
+
+
+async def test_closing_answers_everybody_and_has_jobs_stopped(queue):
+    job = queue.add(submission())
+    await take_one(queue)
+    waiters = [
+        asyncio.create_task(queue.take("other", wait=60)),
+        asyncio.create_task(queue.workers.take_stops("w", wait=60)),
+        asyncio.create_task(queue.wait_until_final(job, 60)),
+    ]
+    await asyncio.sleep(0.01)
+    queue.close()
+    assert await asyncio.wait_for(asyncio.gather(*waiters), 1) == [[], [job.id], None]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"{", "JSON"),
+        (b"[]", "body"),
+        (b"{}", "input"),
+        (b'{"input": {}, "policy": {"executionTimeout": 10}}', "too short"),
+        (b'{"input": {}, "policy": {"ttl": 10}}', "out of range"),
+        (b'{"input": {}, "webhook": "http://example.com/x"}', "https"),
+        (b'{"input": {}, "webhook": "file:///etc/passwd"}', "https"),
+    ],
+)
+def test_a_wrong_submission_says_what_is_wrong(body, words):
+    with pytest.raises(WorkflowInvalid, match=words):
+        Submission.parse(body, LIMITS)
+
+
+def test_a_webhook_may_be_https_or_on_this_machine():
+    for address in ("https://example.com/x", "http://127.0.0.1:9/x", "http://localhost/x"):
+        body = f'{{"input": 1, "webhook": "{address}"}}'.encode()
+        assert Submission.parse(body, LIMITS).webhook == address
