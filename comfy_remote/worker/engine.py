@@ -172,9 +172,7 @@ class Engine:
     def _failed_to_start(self, process: EngineProcess, status: int) -> EngineCrashed:
         # The next job starts it anew: the reason may have gone (a port, a full disk).
         name = self.name
-        with self._lock:
-            self._process = None
-            self._choice = None
+        self.stop()
         return _crash(f"The engine ({name}) ended before it was ready", process, status)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import sys
 import threading
 import time
@@ -37,6 +38,8 @@ def wait_for_end_of(parent: int) -> None:
 
 def _follow_into_death(parent: int) -> None:
     wait_for_end_of(parent)
+    if sys.platform != "win32" and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)  # with all we have started
     # Not `sys.exit`: that would end this thread only.
     os._exit(1)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ _LINES_KEPT = 200
 _TERMINATE_PATIENCE = 5.0
 _LAST_WORDS_PATIENCE = 0.5
 _LONGEST_LINE = 2000
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 _log = logging.getLogger(__name__)
 
@@ -153,7 +156,7 @@ class EngineProcess:
             return
         with output:
             for line in output:
-                text = line.rstrip()[:_LONGEST_LINE]
+                text = _COLOUR.sub("", line).rstrip()[:_LONGEST_LINE]
                 self._lines.append(text)
                 _log.info("engine | %s", text)
                 if self._on_line is not None:

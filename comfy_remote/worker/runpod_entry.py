@@ -74,6 +74,9 @@ def _is_local(arguments: Sequence[str]) -> bool:
 
 
 def _serve(handler: JobHandler, *, local: bool) -> None:
+    if "RUNPOD_DEBUG_LEVEL" not in os.environ:
+        # By default the SDK logs every result whole, with megabytes of base64.
+        os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
     import runpod
     from runpod.http_client import AsyncClientSession
     from runpod.serverless.modules.rp_http import send_result

@@ -50,7 +50,7 @@ class ResultStore:
                 async for attempt in tenacity.AsyncRetrying(
                     retry=tenacity.retry_if_exception_type(_TryAgain),
                     stop=tenacity.stop_after_attempt(_ATTEMPTS),
-                    wait=tenacity.wait_exponential_jitter(initial=0.2, max=2.0),
+                    wait=tenacity.wait_exponential(multiplier=0.2, max=2.0),
                     reraise=True,
                 ):
                     with attempt:

@@ -1,0 +1,309 @@
+"""Jobs from input to answer, on an engine and a target that do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue
+from worker_fakes import PROMPT, FakeEngine, FakeTarget, output, succeeded
+
+from comfy_remote.errors import (
+    EngineCrashed,
+    ExecutionFailed,
+    JobCancelled,
+    OutOfMemory,
+    TargetUnreachable,
+    WorkflowInvalid,
+)
+from comfy_remote.events import Finished, JobState, Preview, Progress, Started
+from comfy_remote.wire.answer import Answer
+from comfy_remote.wire.runpod import error_from_runpod
+from comfy_remote.worker.handler import JobHandler
+from comfy_remote.worker.settings import WorkerSettings
+
+OURS = {"format": "comfy-remote/1", "workflow": PROMPT}
+SECRET = "rpa_planted_secret_1234"
+
+
+async def silent(snapshot: dict[str, JsonValue]) -> None:
+    return None
+
+
+def handler_for(
+    target: FakeTarget, engine: FakeEngine | None = None, **settings: object
+) -> JobHandler:
+    return JobHandler(
+        engine or FakeEngine(),
+        WorkerSettings(**settings),  # type: ignore[arg-type]
+        connect=lambda url: target,
+        environ={"RUNPOD_API_KEY": SECRET},
+    )
+
+
+def failed(result: dict[str, JsonValue]):
+    assert set(result) == {"error"}
+    return error_from_runpod(result["error"])
+
+
+@pytest.fixture(autouse=True)
+def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Jobs' folders are made here; every test checks that none is left."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+async def test_outputs_come_back_byte_for_byte_in_order(temp: Path) -> None:
+    files = {f"{n}.png": bytes([n]) * 3500 for n in range(6)}
+    target = FakeTarget(succeeded(*map(output, files)), files)
+    answer = Answer.model_validate(await handler_for(target, worker="w1")("j", OURS, silent))
+    assert {o.filename: base64.b64decode(o.data or "") for o in answer.outputs} == files
+    assert [o.filename for o in answer.outputs] == list(files)
+    assert [o.sha256 for o in answer.outputs] == [
+        hashlib.sha256(f).hexdigest() for f in files.values()
+    ]
+    assert (answer.engine, answer.worker) == ("ComfyUI 1.2.3", "w1")
+    assert set(answer.timings) == {"upload", "queue", "run", "collect"}
+    assert list(temp.iterdir()) == []
+
+
+async def test_overrides_and_files_reach_the_engine_and_the_input_is_not_changed() -> None:
+    target = FakeTarget(succeeded(output("a.png")), {"a.png": b"x"})
+    payload = {
+        **OURS,
+        "overrides": {"1": {"width": 640}},
+        "images": [{"name": "in/a.png", "image": base64.b64encode(b"picture").decode()}],
+        "ui_workflow": {"nodes": []},
+    }
+    await handler_for(target)("j", payload, silent)
+    [run] = target.submitted
+    assert run.prompt["1"]["inputs"]["width"] == 640
+    assert run.workflow == {"nodes": []}
+    assert target.uploaded == {"in/a.png": b"picture"}
+    assert PROMPT["1"]["inputs"]["width"] == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"overrides": {"7": {"width": 1}}}, "7"),
+        ({"overrides": {"1": {"depth": 1}}}, "depth"),
+        ({"workflow": {"nodes": [], "links": []}}, "UI format"),
+        ({"workflow": {}}, "empty"),
+        ({"workflow": {"1": {"inputs": {}}}}, "class_type"),
+        ({"workflow": "text"}, "workflow"),
+        ({"images": [{"name": "../x", "image": "eA=="}]}, "../x"),
+        ({"images": [{"name": "x", "image": "%%%"}]}, "decoded"),
+    ],
+)
+async def test_bad_input_is_refused_before_anything_runs(
+    change: dict[str, JsonValue], says: str
+) -> None:
+    target = FakeTarget(succeeded(output("a.png")), {"a.png": b"x"})
+    error = failed(await handler_for(target)("j", {**OURS, **change}, silent))
+    assert isinstance(error, WorkflowInvalid)
+    assert says in str(error)
+    assert target.submitted == []
+
+
+@pytest.mark.parametrize("payload", [None, 3, [], "", "no json", {}, {"workflow": None}])
+async def test_an_input_that_is_none_gets_a_plain_message(payload: JsonValue) -> None:
+    result = await handler_for(FakeTarget())("j", payload, silent)
+    assert "not valid" in str(result["error"])
+    assert result["details"] == []
+
+
+async def test_worker_comfyui_clients_may_send_json_text_and_nulls() -> None:
+    target = FakeTarget(succeeded(output("a.png"), output("v.mp4")), {"a.png": b"abc"})
+    payload = json.dumps({"workflow": PROMPT, "images": None})
+    result = await handler_for(target)("j", payload, silent)
+    assert result == {"images": [{"filename": "a.png", "type": "base64", "data": "YWJj"}]}
+
+
+async def test_worker_comfyui_clients_get_node_errors_as_lines() -> None:
+    refused = WorkflowInvalid(
+        "ComfyUI refused the prompt.",
+        details={
+            "node_errors": {
+                "3": {
+                    "class_type": "X",
+                    "errors": [{"type": "t", "message": "Value not in list", "details": "m: 'a'"}],
+                }
+            }
+        },
+    )
+    result = await handler_for(FakeTarget([refused]))("j", {"workflow": PROMPT}, silent)
+    assert result == {
+        "error": "ComfyUI refused the prompt.",
+        "details": ["Node 3: Value not in list: m: 'a'"],
+    }
+
+
+async def test_progress_is_reported_and_has_landed_when_the_job_ends() -> None:
+    got: list[dict[str, JsonValue]] = []
+
+    async def report(snapshot: dict[str, JsonValue]) -> None:
+        await asyncio.sleep(0.02)
+        got.append(snapshot)
+
+    picture = b"\xff\xd8jpeg"
+    script = [
+        Started(),
+        Progress(1, 2, "1", "EmptyImage"),
+        Preview("1", "image/jpeg", picture),
+        0.05,
+        Progress(2, 2, "2", "SaveImage", 3, 4),
+        Finished(JobState.SUCCEEDED, outputs=(output("a.png"),)),
+    ]
+    target = FakeTarget(script, {"a.png": b"x"})
+    await handler_for(target)("j", {**OURS, "previews": True}, report)
+    assert got[0]["sequence"] == 1
+    assert got[-1]["nodes_done"] == 2
+    assert (got[-1]["step"], got[-1]["steps"]) == (3, 4)
+    previews = [s["preview"] for s in got if "preview" in s]
+    assert previews == [
+        {
+            "node_id": "1",
+            "media_type": "image/jpeg",
+            "data": base64.b64encode(picture).decode(),
+        }
+    ]
+
+
+async def test_a_report_that_fails_does_not_fail_the_job() -> None:
+    async def report(snapshot: dict[str, JsonValue]) -> None:
+        raise ConnectionError
+
+    script = [Progress(1, 2), 0.02, *succeeded(output("a.png"))]
+    result = await handler_for(FakeTarget(script, {"a.png": b"x"}))("j", OURS, report)
+    assert result["status"] == "success"
+
+
+async def test_a_stopped_job_is_cancelled_on_the_engine(temp: Path) -> None:
+    target = FakeTarget([Started(), 60.0])
+    task = asyncio.create_task(handler_for(target)("j", OURS, silent))
+    while not target.submitted:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert target.cancelled == [f"remote-{target.submitted[0].job_id}"]
+    assert list(temp.iterdir()) == []
+
+
+async def test_a_job_stopped_while_it_is_submitted_is_cancelled_too() -> None:
+    target = FakeTarget([60.0], submit_delay=0.1)
+    task = asyncio.create_task(handler_for(target)("j", OURS, silent))
+    while not target.submitted:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(target.cancelled) == 1
+
+
+async def test_the_deadline_cancels_and_says_so() -> None:
+    target = FakeTarget([Started(), 60.0])
+    error = failed(await handler_for(target, job_timeout=0.1)("j", OURS, silent))
+    assert error.code == "timed_out"
+    assert "COMFY_REMOTE_JOB_TIMEOUT" in error.advice
+    assert len(target.cancelled) == 1
+
+
+async def test_a_crash_fails_the_job_at_once_and_the_next_job_runs() -> None:
+    engine = FakeEngine()
+    target = FakeTarget([Started(), 60.0])
+    handler = handler_for(target, engine)
+    task = asyncio.create_task(handler("j", OURS, silent))
+    while not target.submitted:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)
+    engine.crash(EngineCrashed("died", details={"engine_log": "Segmentation fault"}))
+    error = failed(await asyncio.wait_for(task, 1.0))
+    assert isinstance(error, EngineCrashed)
+    assert error.details["engine_log"] == "Segmentation fault"
+    assert target.cancelled == []  # there is nobody to ask
+    target.script, target.files = succeeded(output("a.png")), {"a.png": b"x"}
+    assert (await handler("k", OURS, silent))["status"] == "success"
+    assert engine.starts == 1
+
+
+async def test_a_connection_lost_to_a_crash_is_told_as_the_crash() -> None:
+    engine = FakeEngine()
+    target = FakeTarget([Started(), 0.02, TargetUnreachable("refused")])
+    task = asyncio.create_task(handler_for(target, engine)("j", OURS, silent))
+    await asyncio.sleep(0.1)
+    engine.crash(EngineCrashed("died"))
+    assert isinstance(failed(await task), EngineCrashed)
+
+
+async def test_out_of_memory_frees_the_engines() -> None:
+    oom = OutOfMemory("CUDA out of memory", advice="Use a smaller size.")
+    target = FakeTarget([Started(), Finished(JobState.FAILED, oom)])
+    error = failed(await handler_for(target)("j", OURS, silent))
+    assert isinstance(error, OutOfMemory)
+    assert error.advice == "Use a smaller size."
+    assert target.freed == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (Finished(JobState.FAILED, ExecutionFailed("boom")), "execution_failed"),
+        (Finished(JobState.CANCELLED, JobCancelled("interrupted")), "cancelled"),
+        (Finished(JobState.FAILED), "execution_failed"),
+        (Finished(JobState.SUCCEEDED), "output_lost"),
+        (Finished(JobState.SUCCEEDED, outputs=(output("gone.png"),)), "output_lost"),
+    ],
+)
+async def test_each_bad_end_is_an_error_with_its_code(end: Finished, code: str) -> None:
+    assert failed(await handler_for(FakeTarget([Started(), end]))("j", OURS, silent)).code == code
+
+
+async def test_events_that_just_end_are_an_error() -> None:
+    assert failed(await handler_for(FakeTarget([Started()]))("j", OURS, silent)).code == "target"
+
+
+async def test_a_result_above_the_limit_is_refused() -> None:
+    target = FakeTarget(succeeded(output("a.png")), {"a.png": bytes(5000)})
+    error = failed(await handler_for(target, result_limit=4000)("j", OURS, silent))
+    assert error.code == "output_too_large"
+    assert "a.png" in error.message
+
+
+async def test_no_secret_leaves_in_an_error() -> None:
+    leaky = ExecutionFailed(f"401 for {SECRET}", details={"traceback": f"key={SECRET}"})
+    for payload in (OURS, {"workflow": PROMPT}):
+        target = FakeTarget([Started(), Finished(JobState.FAILED, leaky)])
+        result = await handler_for(target)("j", payload, silent)
+        assert SECRET not in json.dumps(result)
+        assert "[RUNPOD_API_KEY]" in json.dumps(result)
+
+
+async def test_a_fault_of_ours_is_answered_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = FakeTarget()
+
+    async def broken(*_: object) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr(target, "submit", broken)
+    error = failed(await handler_for(target)("j", OURS, silent))
+    assert error.code == "execution_failed"
+    assert "KeyError" in error.message
+
+
+async def test_one_job_at_a_time() -> None:
+    target = FakeTarget([Started(), 0.05, *succeeded(output("a.png"))], {"a.png": b"x"})
+    handler = handler_for(target)
+    first = asyncio.create_task(handler("a", OURS, silent))
+    second = asyncio.create_task(handler("b", OURS, silent))
+    await asyncio.sleep(0.02)
+    assert len(target.submitted) == 1
+    assert {(await t)["status"] for t in (first, second)} == {"success"}
+    assert len(target.submitted) == 2

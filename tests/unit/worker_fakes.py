@@ -1,0 +1,126 @@
+"""Stand-ins for the worker's tests: an engine and a target that do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from comfy_remote.errors import ComfyRemoteError, EngineCrashed, OutputLost
+from comfy_remote.events import Event, Finished, JobState, Started
+from comfy_remote.outputs import OutputSource, RemoteOutput, kind_of, media_type_of
+from comfy_remote.targets.base import Capabilities, Health, RemoteRef, RunRequest
+from comfy_remote.workflow.prompt import Prompt
+
+PROMPT = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "color": 0}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a"}},
+}
+
+
+def output(filename: str, node_id: str = "2", folder: str = "output") -> RemoteOutput:
+    return RemoteOutput(
+        node_id=node_id,
+        kind=kind_of(filename),
+        filename=filename,
+        folder=folder,
+        media_type=media_type_of(filename),
+        source=OutputSource(path=f"view?filename={filename}"),
+    )
+
+
+def succeeded(*outputs: RemoteOutput) -> list[Event]:
+    return [Started(), Finished(JobState.SUCCEEDED, outputs=outputs)]
+
+
+class FakeEngine:
+    """Up and well, until `crash` is called."""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.starts = 0
+        self._death: asyncio.Future[EngineCrashed] | None = None
+
+    async def ready(self) -> str:
+        self.starts += not self.alive
+        self.alive = True
+        self._death = None
+        return "http://engine"
+
+    async def died(self) -> EngineCrashed:
+        self._death = asyncio.get_running_loop().create_future()
+        return await self._death
+
+    def crash(self, error: EngineCrashed) -> None:
+        self.alive = False
+        if self._death is not None and not self._death.done():
+            self._death.set_result(error)
+
+
+@dataclass
+class FakeTarget:
+    """Plays a list of events; an exception in it is raised, a number is slept.
+
+    ``files`` holds the outputs' bytes by filename.
+    """
+
+    script: Sequence[Event | ComfyRemoteError | float] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    submit_delay: float = 0.0
+    submitted: list[RunRequest] = field(default_factory=list)
+    uploaded: dict[str, bytes] = field(default_factory=dict)
+    cancelled: list[str] = field(default_factory=list)
+    freed: int = 0
+
+    @property
+    def name(self) -> str:
+        return "fake"
+
+    async def __aenter__(self) -> FakeTarget:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        return None
+
+    async def has_input(self, name: str) -> bool:
+        return False
+
+    async def submit(self, request: RunRequest) -> RemoteRef:
+        self.submitted.append(request)
+        self.uploaded.update({f.name: f.path.read_bytes() for f in request.files})
+        await asyncio.sleep(self.submit_delay)
+        return RemoteRef(request.job_id, f"remote-{request.job_id}")
+
+    async def find(self, job_id: str) -> RemoteRef | None:
+        return None
+
+    async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
+        for step in self.script:
+            if isinstance(step, ComfyRemoteError):
+                raise step
+            if isinstance(step, (int, float)):
+                await asyncio.sleep(step)
+            else:
+                yield step
+
+    async def cancel(self, ref: RemoteRef) -> None:
+        self.cancelled.append(ref.remote_id)
+
+    async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        if output.filename not in self.files:
+            raise OutputLost(f"no {output.filename}")
+        content = self.files[output.filename][offset:]
+        for at in range(0, len(content), 1000):
+            yield content[at : at + 1000]
+
+    async def describe(self) -> Capabilities:
+        return Capabilities(None, None, None)
+
+    async def health(self) -> Health:
+        return Health(1, 0, 0)
+
+    async def engine(self) -> str | None:
+        return "ComfyUI 1.2.3"
+
+    async def free_memory(self) -> None:
+        self.freed += 1
