@@ -7,14 +7,17 @@ can still be resumed; it ends by itself when nothing has happened for a while.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+import aiohttp
+
 from ..errors import TargetUnreachable
-from ..events import Event, Finished
+from ..events import Event, Finished, JobState
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, RemoteRef, RunRequest
@@ -24,7 +27,9 @@ from .detach import detached
 __all__ = ["SandboxTarget"]
 
 _START_TIMEOUT = 30.0
-_IDLE_EXIT = 300
+# As long as RunPod keeps a result.
+_IDLE_EXIT = 1800
+_STOP_PATIENCE = 2.0
 
 
 class SandboxTarget:
@@ -39,6 +44,7 @@ class SandboxTarget:
         self._inner: ComfyUITarget | None = None
         self._process: Process | None = None
         self._unfinished: set[str] = set()
+        self._succeeded: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -52,13 +58,15 @@ class SandboxTarget:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._inner is not None:
-            await self._inner.__aexit__()
-        # A job that goes on (the caller gave up waiting) keeps its sandbox.
-        if self._process is not None and not self._unfinished:
-            if self._process.returncode is None:
-                self._process.terminate()
-            await self._process.wait()
+        failed = any(exc_info)
+        if self._inner is None:
+            return
+        # A job that goes on (the caller gave up waiting) keeps its sandbox, and so do outputs
+        # that may not have been brought here (the disk was full): both can be resumed.
+        needed = self._unfinished or (failed and self._succeeded)
+        if not needed:
+            await self._stop(self._inner.url)
+        await self._inner.__aexit__()
 
     async def has_input(self, name: str) -> bool:
         """See `Target.has_input`."""
@@ -79,10 +87,13 @@ class SandboxTarget:
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """See `Target.follow`."""
+        self._unfinished.add(ref.job_id)
         async with aclosing(self._engine.follow(ref, prompt)) as events:
             async for event in events:
                 if isinstance(event, Finished):
                     self._unfinished.discard(ref.job_id)
+                    if event.state is JobState.SUCCEEDED:
+                        self._succeeded.add(ref.job_id)
                 yield event
 
     async def cancel(self, ref: RemoteRef) -> None:
@@ -109,6 +120,19 @@ class SandboxTarget:
         if self._inner is None:
             raise RuntimeError("the target is used outside of `async with`")
         return self._inner
+
+    async def _stop(self, url: str) -> None:
+        with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):
+            timeout = aiohttp.ClientTimeout(total=_STOP_PATIENCE)
+            async with aiohttp.ClientSession(timeout=timeout) as session:
+                await session.post(f"{url}/sandbox/stop")
+        if self._process is None:
+            return  # an earlier client's: it has been asked, and ends by itself otherwise
+        try:
+            await asyncio.wait_for(self._process.wait(), _STOP_PATIENCE)
+        except asyncio.TimeoutError:
+            self._process.kill()
+            await self._process.wait()
 
     async def _start(self) -> str:
         self._process = await asyncio.create_subprocess_exec(
