@@ -23,7 +23,15 @@ def bench_download() -> None:
 
 
 async def _download(url: str, folder: Path) -> float:
-    prompt = {"1": {"class_type": "SandboxFile", "inputs": {"filename": "large.bin", "size": SIZE}}}
+    inputs = {
+        "filename": "large.bin",
+        "subfolder": "",
+        "size": SIZE,
+        "list_under": "files",
+        "listed_filename": "",
+        "listed_subfolder": "",
+    }
+    prompt = {"1": {"class_type": "SandboxFile", "inputs": inputs}}
     with Record(folder) as record:
         async with Client(url, record=record) as client:
             job = await client.submit(prompt)

@@ -155,6 +155,8 @@ class RunPodTarget:
         began = reached = time.monotonic()
         reader = StatusReader(prompt)
         failures = 0
+        # The submission was a request as well: with it, four a second is the most.
+        await asyncio.sleep(_POLL)
         while True:
             asked = time.monotonic()
             try:
