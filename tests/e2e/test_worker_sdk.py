@@ -1,0 +1,341 @@
+"""The worker as it runs on RunPod: gateway, the real SDK in production mode, an engine.
+
+The engine is the sandbox always, and a real ComfyUI where there is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import JsonValue, SecretStr
+
+from comfy_remote.errors import ComfyRemoteError
+from comfy_remote.gateway import GatewayLimits, GatewayServer
+from comfy_remote.wire.answer import Answer, ProgressSnapshot
+from comfy_remote.wire.runpod import error_from_runpod
+
+pytest.importorskip("runpod")
+
+TOKEN = SecretStr("a-token-for-this-test")
+ENTRY = [sys.executable, "-m", "comfy_remote.worker.runpod_entry", "--engine"]
+START = 110.0
+POSIX = pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
+
+INVERT = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "in.png"}},
+    "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "sub/inv"}},
+    "4": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+}
+
+
+def slow(steps: int = 200, seed: int = 0) -> dict[str, JsonValue]:
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": size(64)},
+        "2": {
+            "class_type": "SandboxSlow",
+            "inputs": {
+                "image": ["1", 0],
+                "steps": steps,
+                "seconds_per_step": 0.1,
+                "preview": True,
+                "seed": seed,
+            },
+        },
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "s"}},
+    }
+
+
+def many_steps() -> dict[str, JsonValue]:
+    """Slow on a real ComfyUI, which looks for an interrupt between two nodes."""
+    prompt: dict[str, JsonValue] = {
+        "0": {"class_type": "EmptyImage", "inputs": {**size(1024), "batch_size": 2}}
+    }
+    for step in range(1, 80):
+        prompt[str(step)] = {
+            "class_type": "ImageScale",
+            "inputs": {
+                "image": [str(step - 1), 0],
+                "upscale_method": "lanczos",
+                "width": 1024 + step,
+                "height": 1024 + step,
+                "crop": "disabled",
+            },
+        }
+    prompt["99"] = {"class_type": "PreviewImage", "inputs": {"images": ["79", 0]}}
+    return prompt
+
+
+def size(side: int, color: int = 0) -> dict[str, JsonValue]:
+    return {"width": side, "height": side, "batch_size": 1, "color": color}
+
+
+def save(side: int = 32, color: int = 255) -> dict[str, JsonValue]:
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": size(side, color)},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "w"}},
+    }
+
+
+def picture() -> bytes:
+    pixels = np.random.default_rng(7).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Endpoint:
+    """The client's side: plain HTTP, as a stranger would speak it."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def run(self, prompt: JsonValue, **fields: JsonValue) -> str:
+        body = {"input": {"format": "comfy-remote/1", "workflow": prompt, **fields}}
+        async with self._session.post("run", json=body) as answer:
+            assert answer.status == 200, await answer.text()
+            return str((await answer.json())["id"])
+
+    async def status(self, job_id: str) -> dict[str, JsonValue]:
+        async with self._session.get(f"status/{job_id}") as answer:
+            return await answer.json()
+
+    async def end(self, job_id: str, snapshots: list | None = None, timeout: float = 60.0):
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            seen = await self.status(job_id)
+            if seen["status"] not in ("IN_QUEUE", "IN_PROGRESS"):
+                return seen
+            if snapshots is not None and seen.get("output"):
+                snapshots.append(ProgressSnapshot.model_validate(seen["output"]))
+            await asyncio.sleep(0.03)
+        raise AssertionError(f"still {seen} after {timeout} s")
+
+    async def answer(self, prompt: JsonValue, **fields: JsonValue) -> Answer:
+        seen = await self.end(await self.run(prompt, **fields))
+        assert seen["status"] == "COMPLETED", seen
+        return Answer.model_validate(seen["output"])
+
+    async def error(self, prompt: JsonValue, **fields: JsonValue) -> ComfyRemoteError:
+        seen = await self.end(await self.run(prompt, **fields))
+        assert seen["status"] == "FAILED", seen
+        return error_from_runpod(seen["error"])
+
+    async def running(self, job_id: str) -> None:
+        """Return once the job has told of progress."""
+        deadline = time.monotonic() + 60.0
+        while time.monotonic() < deadline:
+            seen = await self.status(job_id)
+            assert seen["status"] in ("IN_QUEUE", "IN_PROGRESS"), seen
+            if seen.get("output"):
+                return
+            await asyncio.sleep(0.03)
+        raise AssertionError("no progress")
+
+    async def cancel(self, job_id: str) -> None:
+        async with self._session.post(f"cancel/{job_id}") as answer:
+            assert (await answer.json())["status"] == "CANCELLED"
+
+    async def file(self, path: str) -> bytes:
+        async with self._session.get(path) as answer:
+            assert answer.status == 200
+            return await answer.read()
+
+
+@asynccontextmanager
+async def endpoint(engine: str, **environment: str) -> AsyncIterator[Endpoint]:
+    limits = GatewayLimits(poll_wait=5.0)
+    async with GatewayServer(endpoint_id="ep", token=TOKEN, limits=limits) as gateway:
+        gateway.add_sdk_worker([*ENTRY, engine], environment=environment)
+        assert await gateway.wait_until_ready(START)
+        headers = {"Authorization": f"Bearer {TOKEN.get_secret_value()}"}
+        async with aiohttp.ClientSession(gateway.endpoint_url + "/", headers=headers) as session:
+            yield Endpoint(session)
+
+
+@pytest.fixture(params=["sandbox", pytest.param("comfyui", marks=pytest.mark.comfyui)])
+async def engine(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[tuple[str, Endpoint]]:
+    """An endpoint on each kind of engine."""
+    if request.param == "comfyui":
+        folder = os.environ.get("COMFYUI_DIR")
+        if not folder:
+            pytest.skip("skipped: no ComfyUI")
+        arguments = f"--cpu --disable-all-custom-nodes --base-directory '{tmp_path}'"
+        async with endpoint(folder, COMFYUI_ARGS=arguments) as client:
+            yield request.param, client
+    else:
+        async with endpoint("sandbox") as client:
+            yield request.param, client
+
+
+async def test_workflows_run_and_their_outputs_come_back(engine: tuple[str, Endpoint]) -> None:
+    _, client = engine
+    sent = picture()
+    image = {"name": "in.png", "image": base64.b64encode(sent).decode()}
+
+    answer = await client.answer(INVERT, images=[image])
+    assert [(o.node_id, o.folder, o.subfolder) for o in answer.outputs] == [
+        ("3", "output", "sub"),
+        ("4", "temp", ""),
+    ]
+    inverted, same = ((base64.b64decode(o.data or "")) for o in answer.outputs)
+    before, after = (np.asarray(Image.open(io.BytesIO(b))) for b in (sent, inverted))
+    # ComfyUI computes in float32 and cuts off: one less, here and there.
+    assert np.max(np.abs(after.astype(int) - (255 - before.astype(int)))) <= 1
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(same))), before)
+    for content, output in zip((inverted, same), answer.outputs, strict=True):
+        assert (output.size, output.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert answer.worker
+    assert answer.engine
+    assert set(answer.timings) == {"upload", "queue", "run", "collect"}
+
+    # Once more: wholly cached, and it still has its outputs.
+    again = await client.answer(INVERT, images=[image])
+    assert [o.sha256 for o in again.outputs] == [o.sha256 for o in answer.outputs]
+
+    changed = await client.answer(save(32), overrides={"1": {"width": 80, "color": 0x102030}})
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(changed.outputs[0].data or ""))))
+    assert pixels.shape == (32, 80, 3)
+    assert np.all(pixels == [0x10, 0x20, 0x30])
+
+    seen = await client.end(await client.run(save(16, 77), format="worker-comfyui"))
+    assert set(seen["output"]) == {"images"}
+    [one] = seen["output"]["images"]
+    assert one["type"] == "base64"
+    assert base64.b64decode(one["data"]).startswith(b"\x89PNG")
+
+    bad = save()
+    bad["1"]["class_type"] = "NoSuchNode"
+    error = await client.error(bad)
+    assert error.code == "workflow_invalid"
+    assert "NoSuchNode" in json.dumps(error.to_json())
+
+
+async def test_cancel_reaches_the_engine(engine: tuple[str, Endpoint]) -> None:
+    kind, client = engine
+    job_id = await client.run(slow() if kind == "sandbox" else many_steps())
+    await client.running(job_id)
+    await client.cancel(job_id)
+    begun = time.monotonic()
+    await client.answer(save())
+    # Had the engine gone on, this would have waited for all the rest of it.
+    assert time.monotonic() - begun < 8.0
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Endpoint]:
+    async with endpoint("sandbox") as client:
+        yield client
+
+
+async def test_progress_is_told_in_order_with_previews(sandbox: Endpoint) -> None:
+    snapshots: list[ProgressSnapshot] = []
+    seen = await sandbox.end(await sandbox.run(slow(30), previews=True), snapshots)
+    assert seen["status"] == "COMPLETED"
+    numbers = [s.sequence for s in snapshots]
+    assert numbers == sorted(numbers)
+    assert numbers[-1] <= 3.0 / 0.25 + 4
+    steps = [s.step for s in snapshots if s.node_class == "SandboxSlow" and s.step is not None]
+    assert len(set(steps)) > 4
+    assert steps == sorted(steps)
+    assert {s.steps for s in snapshots if s.step is not None} == {30}
+    pictures = {s.sequence: s.preview for s in snapshots if s.preview}
+    assert 1 <= len(pictures) <= 4
+    for preview in pictures.values():
+        Image.open(io.BytesIO(base64.b64decode(preview.data))).verify()
+
+
+async def test_large_outputs_go_to_the_store() -> None:
+    async with endpoint("sandbox", COMFY_REMOTE_RESULT_LIMIT="4000") as client:
+        image = {"name": "in.png", "image": base64.b64encode(picture()).decode()}
+        answer = await client.answer(INVERT, images=[image])
+        for output in answer.outputs:
+            assert output.data is None
+            assert output.url
+            content = await client.file(output.url)
+            assert hashlib.sha256(content).hexdigest() == output.sha256
+            assert len(content) == output.size
+        seen = await client.end(
+            await client.run(INVERT, images=[image], format="worker-comfyui"), timeout=30
+        )
+        assert seen["status"] == "FAILED"
+        assert "can be returned" in str(seen["error"])
+
+
+def engines_of(worker: int) -> list[int]:
+    """Processes that `guard` runs for that worker."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        guarded = len(words) > 2 and words[1].endswith(b"guard.py")
+        if guarded and words[2] == str(worker).encode() and state != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+def worker_pid(caplog: pytest.LogCaptureFixture) -> int:
+    started = re.findall(r"Worker \w+ started \(process (\d+)\)", caplog.text)
+    return int(started[-1])
+
+
+@POSIX
+async def test_an_engine_that_dies_fails_its_job_and_is_started_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with endpoint("sandbox") as client:
+        job_id = await client.run(slow())
+        await client.running(job_id)
+        [engine] = engines_of(worker_pid(caplog))
+        begun = time.monotonic()
+        os.kill(engine, signal.SIGKILL)
+        seen = await client.end(job_id)
+        assert time.monotonic() - begun < 3.0
+        error = error_from_runpod(seen["error"])
+        assert error.code == "engine_crashed"
+        assert "engine_log" in error.details
+        assert (await client.answer(save())).outputs
+
+
+@POSIX
+async def test_the_engine_ends_with_its_worker(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with endpoint("sandbox") as client:
+        await client.answer(save())
+        worker = worker_pid(caplog)
+        assert len(engines_of(worker)) == 1
+        os.kill(worker, signal.SIGKILL)
+        deadline = time.monotonic() + 5.0
+        while engines_of(worker) and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+        assert engines_of(worker) == []
+        assert (await client.answer(save())).outputs  # by the next worker
+        worker = worker_pid(caplog)
+    # The gateway has ended that one politely.
+    deadline = time.monotonic() + 5.0
+    while engines_of(worker) and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+    assert engines_of(worker) == []
