@@ -8,7 +8,15 @@
 from .limits import GatewayLimits
 from .local_worker import Handler, LocalWorker
 from .queue import JobQueue
-from .sdk_worker import SdkWorker
+from .sdk_worker import SdkWorker, worker_command
 from .server import GatewayServer
 
-__all__ = ["GatewayLimits", "GatewayServer", "Handler", "JobQueue", "LocalWorker", "SdkWorker"]
+__all__ = [
+    "GatewayLimits",
+    "GatewayServer",
+    "Handler",
+    "JobQueue",
+    "LocalWorker",
+    "SdkWorker",
+    "worker_command",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import time
@@ -22,6 +23,7 @@ __all__ = ["Access", "RouteHandler", "refusal", "refusals"]
 RouteHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _WINDOW = 10.0
+_REFUSAL_DELAY = 0.5  # the SDK asks again at once, for ever
 _log = logging.getLogger(__name__)
 
 
@@ -75,6 +77,7 @@ class Access:
         self._worker_token = worker_token
         self._rate = limits.requests_per_10s
         self._recent: deque[float] = deque()
+        self._warned = False
 
     def client(self, handler: RouteHandler) -> RouteHandler:
         """A route for clients."""
@@ -99,10 +102,14 @@ class Access:
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             if not _sent(request, self._worker_token):
-                _log.warning(
-                    "A worker's request with a wrong key was refused. If ~/.runpod/config.toml "
-                    "exists, the RunPod SDK sends the key in that file instead of ours."
-                )
+                if not self._warned:
+                    self._warned = True
+                    _log.warning(
+                        "A worker's request with a wrong key was refused. If "
+                        "~/.runpod/config.toml exists, the RunPod SDK sends the key in that file "
+                        "instead of ours."
+                    )
+                await asyncio.sleep(_REFUSAL_DELAY)
                 raise AuthenticationError("The worker's key is wrong.")
             self._check_endpoint(request)
             return await handler(request)

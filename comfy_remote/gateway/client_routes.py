@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from ..errors import WorkflowInvalid
+from ..errors import OutputLost, WorkflowInvalid
 from ..wire.runpod import IDEMPOTENCY_HEADER
-from .access import Access
+from .access import Access, refusal
 from .body import json_answer, read_limited
 from .files import FileStore
 from .job import Job, Submission
@@ -70,7 +70,10 @@ def client_routes(queue: JobQueue, files: FileStore, access: Access) -> list[web
         return response
 
     async def read_file(request: web.Request) -> web.StreamResponse:
-        path = files.get(request.match_info["job_id"], request.match_info["sha256"])
+        try:
+            path = files.get(request.match_info["job_id"], request.match_info["sha256"])
+        except OutputLost as error:
+            return refusal(error, status=404)
         headers = {"Content-Type": "application/octet-stream", "Cache-Control": "private"}
         return web.FileResponse(path, headers=headers)
 

@@ -15,11 +15,19 @@ from ..errors import EngineCrashed
 from .process_group import ProcessGroup
 from .queue import JobQueue
 
-__all__ = ["DEFAULT_COMMAND", "SdkWorker"]
-
-DEFAULT_COMMAND: tuple[str, ...] = (sys.executable, "-m", "comfy_remote.worker.runpod_entry")
+__all__ = ["SdkWorker", "worker_command"]
 
 _log = logging.getLogger(__name__)
+
+
+def worker_command(*arguments: str) -> list[str]:
+    """The command of our own worker, which ends when this process does.
+
+    Args:
+        arguments: For `worker.runpod_entry`, for example ``--engine sandbox``.
+    """
+    module = "comfy_remote.worker.runpod_entry"
+    return [sys.executable, "-m", module, "--parent-pid", str(os.getpid()), *arguments]
 
 
 class SdkWorker:
@@ -35,7 +43,7 @@ class SdkWorker:
         endpoint_url: ``http://127.0.0.1:PORT/v2/ENDPOINT``, as the process reaches it.
         endpoint_id: The endpoint's id.
         token: The gateway's token for workers.
-        command: What to start.
+        command: What to start; see `worker_command`.
         environment: Added to the process's environment.
         grace: Seconds between asking it to end and ending it.
         first_delay: Seconds before the first restart; doubled each time it dies young.
@@ -48,9 +56,9 @@ class SdkWorker:
         endpoint_url: str,
         endpoint_id: str,
         token: SecretStr,
-        command: Sequence[str] = DEFAULT_COMMAND,
+        command: Sequence[str],
         environment: Mapping[str, str] | None = None,
-        grace: float = 8.0,
+        grace: float = 10.0,
         first_delay: float = 0.5,
         longest_delay: float = 30.0,
     ) -> None:

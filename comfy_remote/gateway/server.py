@@ -27,7 +27,7 @@ from .job import Job
 from .limits import MINIMUM_TOKEN_LENGTH, GatewayLimits
 from .local_worker import Handler, LocalWorker
 from .queue import JobQueue
-from .sdk_worker import DEFAULT_COMMAND, SdkWorker
+from .sdk_worker import SdkWorker, worker_command
 from .worker_routes import worker_routes
 
 __all__ = ["GatewayServer"]
@@ -161,17 +161,22 @@ class GatewayServer:
 
     def add_sdk_worker(
         self,
-        command: Sequence[str] = DEFAULT_COMMAND,
+        command: Sequence[str] | None = None,
         *,
         environment: Mapping[str, str] | None = None,
     ) -> SdkWorker:
-        """Run jobs in a process of their own that uses the RunPod SDK."""
+        """Run jobs in a process of their own that uses the RunPod SDK.
+
+        Args:
+            command: What to start; our own worker, with the engine it finds, when ``None``.
+            environment: Added to the process's environment.
+        """
         worker = SdkWorker(
             self.queue,
             endpoint_url=self.worker_endpoint_url,
             endpoint_id=self.endpoint_id,
             token=self.worker_token,
-            command=command,
+            command=command or worker_command(),
             environment=environment,
         )
         self._start_worker(worker.run())

@@ -342,7 +342,7 @@ async def test_a_file_with_another_hash_is_not_kept(client, worker):
     async with worker.put(path, data=b"something") as answer:
         assert answer.status == 502
         assert (await answer.json())["comfy_remote"]["code"] == "output_corrupt"
-    await get(client, path, 410)
+    await get(client, path, 404)
 
 
 async def test_files_of_unknown_and_finished_jobs_are_refused(client, worker):
@@ -384,7 +384,7 @@ async def test_files_live_as_long_as_their_job(tmp_path):
                     break
                 await asyncio.sleep(0.05)
             assert not stored[0].exists()
-            await get(both, f"files/{job_id}/{sha256}", 410)
+            await get(both, f"files/{job_id}/{sha256}", 404)
     assert list(tmp_path.iterdir()) == []
 
 
