@@ -34,9 +34,10 @@ status and the bodies of HTTP answers derive from them; nothing else decides eit
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import JsonValue
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = [
     "AuthenticationError",

@@ -16,12 +16,13 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING, TypeAlias
 
 from .errors import ComfyRemoteError
 from .outputs import RemoteOutput
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = [
     "Event",

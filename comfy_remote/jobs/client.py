@@ -12,9 +12,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import cast
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING, cast
 
 from ..errors import (
     ComfyRemoteError,
@@ -33,6 +31,9 @@ from ..workflow.load import load_prompt, parse_prompt
 from ..workflow.prompt import Prompt
 from .output import Output
 from .record import JobEntry, Record, SavedOutput
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["Client", "Job", "resume"]
 

@@ -13,14 +13,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING, cast
 
 from ..errors import ComfyRemoteError, JobNotFound, LocalStorageError, error_from_json
 from ..events import JobState
 from ..targets.base import RemoteRef
 from ..workflow.prompt import Prompt
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["JobEntry", "Record", "SavedOutput"]
 

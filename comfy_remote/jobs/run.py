@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING
 
 from ..events import Event
 from ..targets.base import Target
 from ..workflow.prompt import Prompt
 from .client import Client
 from .output import Output
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["run"]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING, Protocol
 
 from ..events import Event
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["Capabilities", "Health", "InputFile", "RemoteRef", "RunRequest", "Target"]
 

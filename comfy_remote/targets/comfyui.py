@@ -13,10 +13,10 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from pydantic import JsonValue, SecretStr
 
 from ..errors import (
     OutputLost,
@@ -34,6 +34,9 @@ from .comfyui_follow import PromptFollower, cancelled
 from .comfyui_queue import QueueItem, queue_items, refusal, rename_files
 from .comfyui_socket import ComfyUISocket
 from .http import HttpClient, Response
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue, SecretStr
 
 __all__ = ["ComfyUITarget"]
 

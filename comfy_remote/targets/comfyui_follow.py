@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Iterator
-from typing import Protocol
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import EngineCrashed, JobCancelled, JobExpired, TargetError, TargetUnreachable
 from ..events import Event, Finished, JobState, Log, OutputReady, Preview, Progress, Queued, Started
@@ -16,6 +14,9 @@ from .comfyui_messages import Message, PreviewMessage, TextMessage
 from .comfyui_progress import ProgressTracker
 from .comfyui_queue import QueueItem
 from .comfyui_socket import ComfyUISocket
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["PromptFollower", "PromptSource"]
 

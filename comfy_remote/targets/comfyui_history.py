@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
-
-from pydantic import JsonValue
 
 from ..errors import ComfyRemoteError, ExecutionFailed, JobCancelled, OutOfMemory
 from ..events import Finished, JobState
 from ..outputs import OutputSource, RemoteOutput, kind_of, media_type_of
 from ..workflow.prompt import Prompt
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["execution_error", "finished_from_history", "outputs_of_node"]
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from pydantic import JsonValue
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["HANDSHAKE", "Message", "PreviewMessage", "TextMessage", "decode_binary", "decode_text"]
 

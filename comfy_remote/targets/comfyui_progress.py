@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING
 
 from ..events import Progress
 from ..workflow.prompt import Prompt, is_link
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["ProgressTracker", "nodes_needed"]
 

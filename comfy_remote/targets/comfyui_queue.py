@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
 from ..workflow.prompt import Prompt
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["QueueItem", "queue_items", "refusal", "rename_files"]
 

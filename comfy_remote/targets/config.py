@@ -24,23 +24,18 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from .base import RemoteRef, Target
 from .comfyui import ComfyUITarget
-from .runpod import DEFAULT_BASE_URL, RunPodTarget
 from .sandbox import SandboxTarget
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 __all__ = ["CONFIG_NAME", "Configuration", "TargetSettings", "home", "open_target", "reopen"]
 
@@ -49,8 +44,9 @@ _PROXY = re.compile(r"^[a-z0-9]+-\d+\.proxy\.runpod\.net(/.*)?$", re.IGNORECASE)
 _HOST_AND_PORT = re.compile(r"^(\[[0-9a-f:]+\]|[a-z0-9.-]+):\d{1,5}/?$", re.IGNORECASE)
 
 
-class TargetSettings(BaseModel):
-    """One ``[targets.NAME]`` table.
+@dataclass(frozen=True, slots=True)
+class TargetSettings:
+    """How to reach one target: a ``[targets.NAME]`` table, or what was typed after ``--on``.
 
     Attributes:
         target: ``runpod:ENDPOINT``, ``sandbox`` or a ComfyUI URL.
@@ -59,18 +55,9 @@ class TargetSettings(BaseModel):
             ``runpod:``. A ComfyUI URL gets it as a bearer token, if the variable is named.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     target: str
     base_url: str | None = None
     key_env: str | None = None
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    default: str | None = None
-    targets: dict[str, TargetSettings] = {}
 
 
 @dataclass(frozen=True)
@@ -98,9 +85,13 @@ class Configuration:
         default: str | None = None
         targets: dict[str, TargetSettings] = {}
         for path in reversed(_files(folder or Path.cwd())):
-            file = _read(path)
+            from .config_file import read_config
+
+            file = read_config(path)
             default = file.default or default
-            targets.update(file.targets)
+            targets.update(
+                (name, TargetSettings(**table.model_dump())) for name, table in file.targets.items()
+            )
         return cls(default, targets)
 
     def choose(self, wanted: str | None) -> str:
@@ -158,11 +149,11 @@ def reopen(
     configuration = Configuration.load()
     settings = configuration.targets.get(wanted) or TargetSettings(target=wanted)
     if "endpoint" in details:
-        settings = settings.model_copy(
-            update={"target": f"runpod:{details['endpoint']}", "base_url": details["base_url"]}
+        settings = replace(
+            settings, target=f"runpod:{details['endpoint']}", base_url=details["base_url"]
         )
     elif "url" in details:
-        settings = settings.model_copy(update={"target": details["url"]})
+        settings = replace(settings, target=details["url"])
     return _make(wanted, settings, environment)
 
 
@@ -183,6 +174,11 @@ def _make(name: str, settings: TargetSettings, environment: Mapping[str, str]) -
         endpoint = address.removeprefix("runpod:") or environment.get("RUNPOD_ENDPOINT_ID", "")
         base_url = settings.base_url or environment.get("RUNPOD_ENDPOINT_BASE_URL")
         key = environment.get(settings.key_env or "RUNPOD_API_KEY")
+        # Here, since only this kind of target needs pydantic, which takes long to import.
+        from pydantic import SecretStr
+
+        from .runpod import DEFAULT_BASE_URL, RunPodTarget
+
         if settings.key_env and not key:
             raise _key_missing(name, settings.key_env)
         return RunPodTarget(
@@ -196,11 +192,13 @@ def _make(name: str, settings: TargetSettings, environment: Mapping[str, str]) -
             f"The target {name!r} points to {address!r}, which is no kind of target.",
             advice="Use runpod:ENDPOINT, a ComfyUI URL such as http://127.0.0.1:8188, or sandbox.",
         )
-    headers = {}
+    headers: dict[str, SecretStr] = {}
     if settings.key_env:
         token = environment.get(settings.key_env)
         if not token:
             raise _key_missing(name, settings.key_env)
+        from pydantic import SecretStr
+
         headers["Authorization"] = SecretStr(f"Bearer {token}")
     return ComfyUITarget(_url(address), name=name, headers=headers)
 
@@ -231,24 +229,3 @@ def _files(folder: Path) -> list[Path]:
     ]
     user = next((path for path in users if path.is_file()), None)
     return [path for path in (project, user) if path is not None]
-
-
-def _read(path: Path) -> _File:
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(
-            f"{path} is not valid TOML: {error}.", advice="Mend that line."
-        ) from error
-    try:
-        return _File.model_validate(data)
-    except ValidationError as error:
-        # Only where and what, never the value: somebody may have put a key there.
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ConfigurationError(
-            f"{path}: {problems}.",
-            advice="Known keys: default, and per target: target, base_url, key_env. A key itself "
-            "never stands there: key_env names the environment variable that holds it.",
-        ) from None

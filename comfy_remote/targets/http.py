@@ -8,11 +8,10 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import aiohttp
 import tenacity
-from pydantic import JsonValue, SecretStr
 from yarl import URL
 
 from ..errors import (
@@ -25,6 +24,9 @@ from ..errors import (
     TargetNotFound,
     TargetUnreachable,
 )
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue, SecretStr
 
 __all__ = ["HttpClient", "Response", "is_loopback"]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
 from .prompt import Node, Prompt, is_link
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["apply_overrides", "apply_settings", "find_node"]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
 from .prompt import Node, Prompt, is_link
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["load_prompt", "parse_prompt"]
 

@@ -1,0 +1,62 @@
+"""``comfy-remote.toml``, validated. Imported only where there is such a file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import ConfigurationError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["ConfigFile", "TargetTable", "read_config"]
+
+
+class TargetTable(BaseModel):
+    """One ``[targets.NAME]`` table; see `config.TargetSettings`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    target: str
+    base_url: str | None = None
+    key_env: str | None = None
+
+
+class ConfigFile(BaseModel):
+    """One file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    default: str | None = None
+    targets: dict[str, TargetTable] = {}
+
+
+def read_config(path: Path) -> ConfigFile:
+    """Read and check one file.
+
+    Raises:
+        ConfigurationError: It cannot be read, or says something unknown.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(
+            f"{path} is not valid TOML: {error}.", advice="Mend that line."
+        ) from error
+    try:
+        return ConfigFile.model_validate(data)
+    except ValidationError as error:
+        # Only where and what, never the value: somebody may have put a key there.
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(
+            f"{path}: {problems}.",
+            advice="Known keys: default, and per target: target, base_url, key_env. A key itself "
+            "never stands there: key_env names the environment variable that holds it.",
+        ) from None
