@@ -16,6 +16,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .errors import ComfyRemoteError
     from .jobs.client import Client, Job, resume
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from .jobs.record import Record
     from .jobs.run import run
 
-__version__ = "0.1.0"
 
 __all__ = ["Client", "ComfyRemoteError", "Job", "Output", "Record", "__version__", "resume", "run"]
 

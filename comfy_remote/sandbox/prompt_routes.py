@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from aiohttp import web
 from pydantic import JsonValue
 
-from .. import __version__
+from ..version import __version__
 from ..workflow.prompt import Prompt
 from .engine import ENGINE
 from .nodes.registry import NODES
