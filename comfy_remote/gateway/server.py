@@ -283,7 +283,8 @@ def _cannot_listen(host: str, port: int, error: OSError | OverflowError) -> Conf
             f"Port {port} on {host} may not be used by this user.",
             advice="Choose a port above 1023.",
         )
-    if number == errno.EADDRNOTAVAIL:
+    # Since Python 3.13 asyncio skips such addresses, and says without a number that none is left.
+    if number == errno.EADDRNOTAVAIL or (number is None and isinstance(error, OSError)):
         return ConfigurationError(
             f"{host} is not an address of this machine.",
             advice="Use 127.0.0.1, or 0.0.0.0 with a token.",
