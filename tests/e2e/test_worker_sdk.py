@@ -36,6 +36,7 @@ pytest.importorskip("runpod")
 TOKEN = SecretStr("a-token-for-this-test")
 ENTRY = [sys.executable, "-m", "comfy_remote.worker.runpod_entry", "--engine"]
 START = 110.0
+ROOT = Path(__file__).parents[2]
 POSIX = pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
 
 INVERT = {
@@ -65,19 +66,11 @@ def slow(steps: int = 200, seed: int = 0) -> dict[str, JsonValue]:
 
 def many_steps() -> dict[str, JsonValue]:
     """Slow on a real ComfyUI, which looks for an interrupt between two nodes."""
-    prompt: dict[str, JsonValue] = {
-        "0": {"class_type": "EmptyImage", "inputs": {**size(1024), "batch_size": 2}}
-    }
+    prompt: dict[str, JsonValue] = {"0": {"class_type": "EmptyImage", "inputs": size(512)}}
     for step in range(1, 80):
         prompt[str(step)] = {
-            "class_type": "ImageScale",
-            "inputs": {
-                "image": [str(step - 1), 0],
-                "upscale_method": "lanczos",
-                "width": 1024 + step,
-                "height": 1024 + step,
-                "crop": "disabled",
-            },
+            "class_type": "ImageBlur",
+            "inputs": {"image": [str(step - 1), 0], "blur_radius": 31, "sigma": 10.0},
         }
     prompt["99"] = {"class_type": "PreviewImage", "inputs": {"images": ["79", 0]}}
     return prompt
@@ -318,6 +311,62 @@ async def test_an_engine_that_dies_fails_its_job_and_is_started_anew(
         assert error.code == "engine_crashed"
         assert "engine_log" in error.details
         assert (await client.answer(save())).outputs
+
+
+async def test_out_of_memory_and_a_crash_say_what_to_do(sandbox: Endpoint) -> None:
+    def fail(mode: str) -> dict[str, JsonValue]:
+        prompt = save()
+        inputs = {"image": ["1", 0], "mode": mode, "message": "on purpose"}
+        prompt["2"] = {"class_type": "SandboxFail", "inputs": inputs}
+        prompt["3"] = {
+            "class_type": "SaveImage",
+            "inputs": {"images": ["2", 0], "filename_prefix": "f"},
+        }
+        return prompt
+
+    for mode, code in (
+        ("error", "execution_failed"),
+        ("out_of_memory", "out_of_memory"),
+        ("crash", "engine_crashed"),
+    ):
+        error = await sandbox.error(fail(mode))
+        assert error.code == code
+        assert error.advice
+        assert (await sandbox.answer(save())).outputs
+
+
+async def run_worker(*arguments: str) -> tuple[int, str]:
+    """``serverless_worker.py`` without RunPod: the SDK's local mode."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("RUNPOD_")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(ROOT / "serverless_worker.py"), *arguments),
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 60.0)
+    return process.returncode or 0, output.decode()
+
+
+async def test_one_job_from_the_command_line() -> None:
+    job = json.dumps({"input": {"workflow": save(color=0x0000FF)}})
+    status, said = await run_worker("--engine", "sandbox", "--test_input", job)
+    assert status == 0, said
+    data = re.search(r"'type': 'base64', 'data': '([^']+)'", said)
+    assert data, said
+    image = Image.open(io.BytesIO(base64.b64decode(data[1])))
+    assert image.getpixel((0, 0)) == (0, 0, 255)
+
+    status, said = await run_worker("--engine=sandbox", "--test_input", '{"input": {}}')
+    assert status == 1
+    assert "not valid" in said
+
+
+async def test_an_engine_that_is_none_ends_the_worker_with_a_word(tmp_path: Path) -> None:
+    status, said = await run_worker("--engine", str(tmp_path))
+    assert status == 2
+    assert "is not a ComfyUI" in said
+    assert "Traceback" not in said
 
 
 @POSIX
