@@ -87,7 +87,9 @@ class Client:
         folder: Path | None = None,
         workflow: Mapping[str, JsonValue] | None = None,
         source: str | None = None,
+        base: Path | None = None,
         timeout: float | None = None,
+        job_id: str | None = None,
     ) -> Job:
         """Record a job, send its files and its prompt.
 
@@ -98,8 +100,11 @@ class Client:
             folder: Where the outputs are wanted; recorded, so that a resumed job finds it.
             workflow: UI-format workflow to embed in saved images.
             source: A word for where the prompt came from, for the record.
+            base: Folder in which to look for files first; the workflow file's own, or the
+                current one, by default.
             timeout: Seconds from now within which the job must end; following it raises
                 `JobTimedOut` after that. The job itself goes on.
+            job_id: A lower-case UUID, for callers who must know it if this raises.
 
         Raises:
             WorkflowInvalid: The prompt is no prompt, or the target refuses it.
@@ -107,15 +112,14 @@ class Client:
             TargetError: The target cannot be reached or used.
             SubmissionUnknown: The target may or may not have the job; it is not sent again.
         """
-        base = Path.cwd()
         if isinstance(prompt, str | Path):
             source = source or str(prompt)
-            base = Path(prompt).absolute().parent
+            base = base or Path(prompt).absolute().parent
             parsed = load_prompt(Path(prompt))
         else:
             parsed = parse_prompt(cast("JsonValue", prompt), source or "The prompt")
-        files = await self._files(parsed, [Path(p) for p in inputs], base)
-        request = RunRequest(str(uuid.uuid4()), parsed, files, workflow)
+        files = await self._files(parsed, [Path(p) for p in inputs], base or Path.cwd())
+        request = RunRequest(job_id or str(uuid.uuid4()), parsed, files, workflow)
         self._record.add(
             request.job_id,
             target=self.target.name,
@@ -263,7 +267,8 @@ class Job:
     ) -> list[SavedOutput]:
         """Like `outputs`, written below ``folder`` and recorded.
 
-        The bytes are written there once: beside, then linked to their final names.
+        The bytes are written there once: beside, then linked to their final names. The record
+        names the outputs of a job only when all of them are here.
 
         Raises:
             ComfyRemoteError: As `outputs`, and `LocalStorageError`. What could not be
@@ -279,9 +284,9 @@ class Job:
                     failure = failure or here
                 else:
                     saved.append(_place(output, here, folder))
-        self._record.saved(self.id, saved)
         if failure is not None:
             raise failure
+        self._record.saved(self.id, saved)
         return saved
 
     async def cancel(self) -> None:
