@@ -14,7 +14,7 @@ from common import comfyui, prompt
 
 from comfy_remote import Client
 from comfy_remote.gateway import GatewayServer
-from comfy_remote.gateway.sdk_worker import DEFAULT_COMMAND
+from comfy_remote.gateway.sdk_worker import worker_command
 from comfy_remote.jobs.record import Record
 from comfy_remote.targets.runpod import RunPodTarget
 from comfy_remote.worker.engine import Engine
@@ -50,7 +50,7 @@ async def _measure(engine_url: str, runs: int, folder: Path) -> None:
             GatewayServer(endpoint_id="bench") as gateway,
             aiohttp.ClientSession() as session,
         ):
-            gateway.add_sdk_worker([*DEFAULT_COMMAND, "--engine", engine_url])
+            gateway.add_sdk_worker(worker_command("--engine", engine_url))
             if not await gateway.wait_until_ready(60):
                 raise SystemExit("the worker did not start")
             target = RunPodTarget("bench", None, base_url=gateway.url)

@@ -78,8 +78,14 @@ def _serve(handler: JobHandler, *, local: bool) -> None:
         # By default the SDK logs every result whole, with megabytes of base64.
         os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
     import runpod
+    from runpod import http_client
     from runpod.http_client import AsyncClientSession
     from runpod.serverless.modules.rp_http import send_result
+
+    if os.environ.get("RUNPOD_AI_API_KEY"):
+        # On a machine where somebody has used RunPod's own command line, the SDK would send
+        # the key from ~/.runpod/config.toml to the queue, instead of the one for this worker.
+        http_client.get_credentials = _no_credentials
 
     async def handle(job: dict[str, JsonValue]) -> dict[str, JsonValue]:
         job_id = str(job["id"])
@@ -94,6 +100,10 @@ def _serve(handler: JobHandler, *, local: bool) -> None:
             return await handler(job_id, job["input"], report)
 
     runpod.serverless.start({"handler": handle})
+
+
+def _no_credentials(*_: object) -> None:
+    """Stands in for the SDK's reader of ``~/.runpod/config.toml``."""
 
 
 async def _log_progress(snapshot: dict[str, JsonValue]) -> None:

@@ -388,3 +388,13 @@ async def test_the_engine_ends_with_its_worker(caplog: pytest.LogCaptureFixture)
     while engines_of(worker) and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
     assert engines_of(worker) == []
+
+
+async def test_the_key_of_runpods_own_command_line_is_not_sent_to_the_queue(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".runpod").mkdir()
+    (tmp_path / ".runpod" / "config.toml").write_text('[default]\napi_key = "the-users-own-key"\n')
+    homes = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    async with endpoint("sandbox", **homes) as client:  # not ready with the other key
+        assert (await client.answer(slow(steps=1))).outputs
