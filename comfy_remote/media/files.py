@@ -34,15 +34,15 @@ _RESERVED_ON_WINDOWS = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IG
 
 
 def _safe_part(part: str) -> str:
-    # Windows strips trailing dots and spaces, so "a.png." would become another file's name.
-    cleaned = _FORBIDDEN.sub("_", part).rstrip(". ")
     # Byte order tricks: U+202E makes "gnp.exe" read "exe.png".
-    cleaned = "".join(c for c in cleaned if c.isprintable())
+    cleaned = "".join(c for c in _FORBIDDEN.sub("_", part) if c.isprintable())
+    # Windows strips trailing dots and spaces, so "a.png." would become another file's name.
+    cleaned = cleaned.rstrip(". ")
     if _RESERVED_ON_WINDOWS.match(cleaned):
         cleaned = f"_{cleaned}"
     if len(cleaned) > _MAX_PART:
         suffix = PurePosixPath(cleaned).suffix[:20]
-        cleaned = cleaned[: _MAX_PART - len(suffix)] + suffix
+        cleaned = cleaned[: _MAX_PART - len(suffix)].rstrip(". ") + suffix.rstrip(". ")
     return cleaned
 
 
