@@ -81,7 +81,7 @@ class Output:
         """
         from ..media.images import open_image
 
-        return open_image(self._path)
+        return open_image(self._path, self.filename)
 
     def array(self) -> NDArray[numpy.float32]:
         """The picture as ``[B, H, W, 3]`` float32 in ``0.0..1.0``, RGB; B frames.
@@ -91,7 +91,7 @@ class Output:
         """
         from ..media.images import image_array
 
-        return image_array(self._path)
+        return image_array(self._path, self.filename)
 
     def tensor(self) -> torch.Tensor:
         """The picture as ComfyUI's IMAGE: ``[B, H, W, 3]`` float32 in ``0.0..1.0``, RGB, CPU.
