@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
+from .load import refuse_constant
 from .prompt import Node, Prompt, is_link
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = ["apply_overrides", "apply_settings", "find_node"]
+
+_INFINITE = (math.inf, -math.inf)  # what Python reads 1e999 as
 
 
 def apply_settings(prompt: Prompt, settings: Iterable[str]) -> Prompt:
@@ -30,13 +34,9 @@ def apply_settings(prompt: Prompt, settings: Iterable[str]) -> Prompt:
     changed = _copy(prompt)
     for setting in settings:
         left, equals, text = setting.partition("=")
-        name, dot, key = left.rpartition(".")
-        if not equals or not dot or not name or not key:
-            raise WorkflowInvalid(
-                f"{setting!r} is not of the form NODE.input=value.",
-                advice="For example: --set 3.seed=42, or --set KSampler.steps=20.",
-            )
-        node_id = find_node(changed, name)
+        if not equals:
+            raise _malformed(setting)
+        node_id, key = _find_input(changed, left, setting)
         node = changed[node_id]
         _check_input(node_id, node, key)
         node["inputs"][key] = _value(node_id, key, node["inputs"][key], text)
@@ -77,6 +77,28 @@ def find_node(prompt: Prompt, name: str) -> str:
                 advice="Use the id of the one you mean.",
             )
     raise _no_node(prompt, name)
+
+
+def _find_input(prompt: Prompt, path: str, setting: str) -> tuple[str, str]:
+    """Node and input of ``NODE.input``; a title may have dots in it, and so may an input."""
+    parts = path.split(".")
+    splits = [(".".join(parts[:i]), ".".join(parts[i:])) for i in range(1, len(parts))]
+    splits = [(name, key) for name, key in splits if name and key]
+    if not splits:
+        raise _malformed(setting)
+    for name, key in splits:
+        for node_id, node in prompt.items():
+            if name in (node_id, _title(node), _class(node)) and key in node["inputs"]:
+                return find_node(prompt, name), key
+    name, key = splits[-1]
+    return find_node(prompt, name), key
+
+
+def _malformed(setting: str) -> WorkflowInvalid:
+    return WorkflowInvalid(
+        f"{setting!r} is not of the form NODE.input=value.",
+        advice="For example: --set 3.seed=42, or --set KSampler.steps=20.",
+    )
 
 
 def _copy(prompt: Prompt) -> Prompt:
@@ -122,8 +144,8 @@ def _value(node_id: str, key: str, old: JsonValue, text: str) -> JsonValue:
     if isinstance(old, str):
         return text
     try:
-        value: JsonValue = json.loads(text)
-    except ValueError:
+        value: JsonValue = json.loads(text, parse_constant=refuse_constant)
+    except (ValueError, RecursionError):
         value = text
     if old is None or is_link(old) or isinstance(old, list | dict):
         return value
@@ -133,7 +155,7 @@ def _value(node_id: str, key: str, old: JsonValue, text: str) -> JsonValue:
         if not isinstance(value, bool):
             raise _does_not_fit(node_id, key, text, "true or false")
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value in _INFINITE:
         raise _does_not_fit(node_id, key, text, "a number")
     return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -66,16 +67,24 @@ def find_file(name: str, given: Sequence[Path], folders: Sequence[Path]) -> Path
     """
     posix = PurePosixPath(name.replace("\\", "/"))
     for path in given:
-        if path.name == posix.name and path.is_file():
+        if path.name == posix.name and _is_file(path):
             return path
     if not posix.name:
         return None
     for folder in folders:
-        # An absolute name replaces the folder: a path typed into the workflow.
-        candidate = folder / name
-        if candidate.is_file():
-            return candidate
+        # An absolute name replaces the folder: a path typed into the workflow. The second is
+        # for a workflow that was saved on Windows.
+        for candidate in (folder / name, folder / posix):
+            if _is_file(candidate):
+                return candidate
     return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long: somebody put the picture itself there
+        return False
 
 
 def missing_file(use: FileUse, prompt: Prompt, folders: Sequence[Path]) -> InputFileMissing:
@@ -83,7 +92,7 @@ def missing_file(use: FileUse, prompt: Prompt, folders: Sequence[Path]) -> Input
     node = f"{prompt[use.node_id]['class_type']} (node {use.node_id})"
     looked = ", ".join(map(str, folders))
     return InputFileMissing(
-        f"{node} loads {use.name!r}, which is not here. Looked in: {looked}.",
+        f"{node} loads {reprlib.repr(use.name)}, which is not here. Looked in: {looked}.",
         advice="Put it there, or name it with --input FILE.",
         details={"node_id": use.node_id, "input": use.input, "name": use.name},
     )

@@ -12,7 +12,7 @@ from .prompt import Node, Prompt, is_link
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["load_prompt", "parse_prompt"]
+__all__ = ["load_prompt", "parse_prompt", "refuse_constant"]
 
 
 def load_prompt(path: Path) -> Prompt:
@@ -35,7 +35,7 @@ def load_prompt(path: Path) -> Prompt:
         raise WorkflowInvalid(f"{path} cannot be read: {error.strerror or error}.") from error
     try:
         # Python's reader takes NaN and Infinity, which JSON and every other reader refuse.
-        document = json.loads(text, parse_constant=_refuse_constant)
+        document = json.loads(text, parse_constant=refuse_constant)
     except ValueError as error:
         raise WorkflowInvalid(
             f"{path} is not valid JSON: {error}.",
@@ -93,6 +93,14 @@ def _node(name: str, node_id: str, value: JsonValue) -> Node:
             f"{_kind(inputs)}, not an object.",
             details={"node_id": node_id},
         )
+    try:
+        json.dumps(inputs, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WorkflowInvalid(
+            f"{name}: the inputs of node {node_id} ({value['class_type']}) cannot be written as "
+            f"JSON: {error}.",
+            details={"node_id": node_id},
+        ) from None
     node: Node = {"class_type": str(value["class_type"]), "inputs": dict(inputs)}
     meta = value.get("_meta")
     if isinstance(meta, dict) and isinstance(meta.get("title"), str):
@@ -112,7 +120,8 @@ def _check_links(name: str, prompt: Prompt) -> None:
                 )
 
 
-def _refuse_constant(constant: str) -> JsonValue:
+def refuse_constant(constant: str) -> JsonValue:
+    """For `json.loads`: no ``NaN`` and no ``Infinity``, which JSON does not have."""
     raise ValueError(f"{constant} is not JSON")
 
 

@@ -36,6 +36,5 @@ def is_link(value: JsonValue) -> bool:
         isinstance(value, list)
         and len(value) == 2
         and isinstance(value[0], str)
-        and isinstance(value[1], (int, float))
-        and not isinstance(value[1], bool)
+        and isinstance(value[1], int | float)
     )
