@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ..errors import InputFileMissing
 from ..events import Event
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
@@ -14,7 +16,15 @@ from ..workflow.prompt import Prompt
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Capabilities", "Health", "InputFile", "RemoteRef", "RunRequest", "Target"]
+__all__ = [
+    "Capabilities",
+    "Health",
+    "InputFile",
+    "RemoteRef",
+    "RunRequest",
+    "Target",
+    "input_errors",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,19 @@ class InputFile:
     path: Path
     size: int
     sha256: str
+
+
+@contextmanager
+def input_errors(path: Path) -> Iterator[None]:
+    """Turn the `OSError`s of reading an input file into `InputFileMissing`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputFileMissing(
+            f"The input file {path} cannot be read: {error.strerror or error}.",
+            advice="Check that it is still there and that you may read it.",
+            details={"path": str(path)},
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
@@ -19,17 +19,16 @@ from urllib.parse import quote, urlencode
 import aiohttp
 
 from ..errors import (
+    ComfyRemoteError,
     OutputLost,
     SubmissionUnknown,
     TargetError,
     TargetNotFound,
-    TargetUnreachable,
 )
 from ..events import Event, Finished, JobState
-from ..media.files import CHUNK_SIZE
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
-from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest
+from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest, input_errors
 from .comfyui_follow import PromptFollower, cancelled
 from .comfyui_queue import QueueItem, queue_items, refusal, rename_files
 from .comfyui_socket import ComfyUISocket
@@ -88,21 +87,25 @@ class ComfyUITarget:
     async def has_input(self, name: str) -> bool:
         """Whether ComfyUI's ``input`` folder has that file."""
         path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            return False  # ComfyUI refuses these with 403, as if the key were wrong
         subfolder = "" if str(path.parent) == "." else str(path.parent)
         query = urlencode({"filename": path.name, "subfolder": subfolder, "type": "input"})
-        try:
-            async with self._http.open(f"view?{query}"):
-                return True
-        except TargetError as error:
-            if isinstance(error, TargetUnreachable):
-                raise
-            return False
+        return await self._http.exists(f"view?{query}")
 
     async def submit(self, request: RunRequest) -> RemoteRef:
         """Upload the files, open the socket, post the prompt under our own id."""
         socket = ComfyUISocket(self._http, request.job_id)
         self._sockets[request.job_id] = socket
-        prompt, _ = await asyncio.gather(self._with_uploads(request), socket.start())
+        try:
+            prompt, _ = await asyncio.gather(self._with_uploads(request), socket.start())
+            return await self._post(request, prompt)
+        except BaseException:
+            del self._sockets[request.job_id]
+            await socket.stop()
+            raise
+
+    async def _post(self, request: RunRequest, prompt: Prompt) -> RemoteRef:
         extra: dict[str, JsonValue] = {}
         if request.workflow is not None:
             extra["extra_pnginfo"] = {"workflow": dict(request.workflow)}
@@ -118,7 +121,7 @@ class ComfyUITarget:
             if ref := await self._search(request.job_id):
                 return ref
             raise SubmissionUnknown(
-                f"{error.message} It is neither in its queue nor in its history.",
+                f"{error.message} It was found neither in its queue nor in its history.",
                 advice="Nothing was sent again. If it turns up after all, `comfy-remote jobs "
                 f"resume {request.job_id}` fetches it; else run the workflow anew.",
                 details=error.details,
@@ -177,13 +180,9 @@ class ComfyUITarget:
         if output.source is None or output.source.path is None:
             raise OutputLost(f"ComfyUI did not say where {output.filename} is.")
         try:
-            async with self._http.open(output.source.path, offset) as response:
-                skip = offset if response.status == 200 else 0
-                async for chunk in response.content.iter_chunked(CHUNK_SIZE):
-                    kept = chunk[skip:]
-                    skip = max(0, skip - len(chunk))
-                    if kept:
-                        yield kept
+            async with aclosing(self._http.stream(output.source.path, offset)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         except TargetNotFound as error:
             raise OutputLost(
                 f"{self._name} no longer has {output.filename}.",
@@ -251,8 +250,8 @@ class ComfyUITarget:
             try:
                 if ref := await self.find(job_id):
                     return ref
-            except TargetUnreachable:
-                pass  # `find` has tried for a while already
+            except ComfyRemoteError:
+                pass  # whatever it says now, the job may be there
             await asyncio.sleep(0.5)
         return None
 
@@ -269,15 +268,7 @@ class ComfyUITarget:
         return rename_files(request.prompt, renamed) if renamed else request.prompt
 
     async def _upload(self, file: InputFile) -> str:
-        path = PurePosixPath(file.name)
-        # No `overwrite`: ComfyUI keeps another file of that name and numbers ours, so that a
-        # prompt already waiting there still gets the picture it was queued with.
-        form = aiohttp.FormData({"type": "input"})
-        if str(path.parent) != ".":
-            form.add_field("subfolder", str(path.parent))
-        with file.path.open("rb") as content:
-            form.add_field("image", content, filename=path.name)
-            response = await self._http.post_form("upload/image", form)
+        response = await self._http.post_form("upload/image", lambda: _upload_form(file))
         answer = response.json()
         if not isinstance(answer, dict) or not isinstance(answer.get("name"), str):
             raise TargetError(
@@ -287,8 +278,24 @@ class ComfyUITarget:
         return f"{subfolder}/{answer['name']}" if subfolder else str(answer["name"])
 
 
+@contextmanager
+def _upload_form(file: InputFile) -> Iterator[aiohttp.FormData]:
+    path = PurePosixPath(file.name)
+    # No `overwrite`: ComfyUI keeps another file of that name and numbers ours, so that a
+    # prompt already waiting there still gets the picture it was queued with. A file with the
+    # same content is left, so that an upload may be repeated.
+    form = aiohttp.FormData({"type": "input"})
+    if str(path.parent) != ".":
+        form.add_field("subfolder", str(path.parent))
+    with input_errors(file.path):
+        content = file.path.open("rb")
+    with content:
+        form.add_field("image", content, filename=path.name)
+        yield form
+
+
 def _history_path(prompt_id: str) -> str:
-    return f"history/{quote(prompt_id)}"
+    return f"history/{quote(prompt_id, safe='')}"
 
 
 def _engine(stats: dict[str, JsonValue]) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import EngineCrashed, JobCancelled, JobExpired, TargetError, TargetUnreachable
 from ..events import Event, Finished, JobState, Log, OutputReady, Preview, Progress, Queued, Started
+from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
 from .comfyui_history import finished_from_history, outputs_of_node
 from .comfyui_messages import Message, PreviewMessage, TextMessage
@@ -67,13 +68,13 @@ class PromptFollower:
         self._position: int | None = -1  # differs from every answer, so the first is told
         self._ended = False
         self._misses = 0
-        self._announced: set[tuple[str, str, str]] = set()
+        self._announced: set[tuple[str | None, str, str, str]] = set()
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Yield events; the last is `Finished`."""
         wait = _FIRST_POLL
         next_poll = time.monotonic() + _FIRST_POLL
-        reached = time.monotonic()
+        failing_since: float | None = None
         was_connected = self._socket.connected
         if not was_connected:
             yield Log("The target's WebSocket is not available: polling instead.", "warning")
@@ -82,7 +83,7 @@ class PromptFollower:
             if message is not None:
                 for event in self._heard(message):
                     yield event
-                if not self._ended:
+                if not self._ended and time.monotonic() < next_poll:
                     continue
             if was_connected and not self._socket.connected:
                 yield Log("The target's WebSocket dropped: polling until it is back.", "warning")
@@ -93,10 +94,13 @@ class PromptFollower:
                     yield event
                     if isinstance(event, Finished):
                         return
-                reached = time.monotonic()
+                failing_since = None
             except TargetError as error:
                 # Whatever a proxy in between says (404, 502, a page), the prompt may go on.
-                if time.monotonic() - reached > self._patience:
+                # Counted from the first failure, not from the last answer: in between, the
+                # caller may have been busy or the machine asleep.
+                failing_since = failing_since or time.monotonic()
+                if time.monotonic() - failing_since > self._patience:
                     raise _lost(error, self._patience) from error
                 yield Log(f"{error.message} Trying again.", "warning")
             quick = self._misses > 0 or self._ended
@@ -142,10 +146,13 @@ class PromptFollower:
         self._tracker.executed(node)
         own = message.text("node") or node
         for output in outputs_of_node(own, message.data.get("output")):
-            identity = (own, output.subfolder, output.filename)
-            if identity not in self._announced:
-                self._announced.add(identity)
-                yield OutputReady(output)
+            yield from self._announce(output)
+
+    def _announce(self, output: RemoteOutput) -> Iterator[Event]:
+        identity = (output.node_id, output.folder, output.subfolder, output.filename)
+        if identity not in self._announced:
+            self._announced.add(identity)
+            yield OutputReady(output)
 
     def _begin(self) -> Iterator[Event]:
         self._started = True
@@ -202,8 +209,8 @@ class PromptFollower:
             for event in self._progress():
                 yield event
             for output in finished.outputs:
-                if (output.node_id or "", output.subfolder, output.filename) not in self._announced:
-                    yield OutputReady(output)
+                for event in self._announce(output):
+                    yield event
         yield finished
 
     def _gone(self) -> Finished:

@@ -46,7 +46,7 @@ def finished_from_history(entry: dict[str, JsonValue], prompt: Prompt) -> Finish
 def execution_error(data: dict[str, JsonValue]) -> ComfyRemoteError:
     """The error behind an ``execution_error`` message."""
     where = _where(data)
-    node = f"{where.get('node_class')} (node {where.get('node_id')})"
+    node = f"{where['node_class'] or 'A node'} (node {where['node_id'] or 'not named'})"
     kind = str(data.get("exception_type", ""))
     said = str(data.get("exception_message", "")).strip() or kind or "no reason given"
     trace = data.get("traceback")
@@ -113,7 +113,7 @@ def _file(node_id: str, value: dict[str, JsonValue]) -> RemoteOutput:
         node_id=node_id,
         kind=kind_of(filename),
         filename=filename,
-        subfolder=subfolder,
+        subfolder=subfolder.replace("\\", "/"),  # a ComfyUI on Windows
         folder=folder,
         media_type=media_type_of(filename),
         source=OutputSource(path=f"view?{query}"),

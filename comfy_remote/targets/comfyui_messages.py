@@ -11,6 +11,8 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from ..wire.json_text import parse_json
+
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
@@ -53,13 +55,16 @@ Message: TypeAlias = TextMessage | PreviewMessage
 def decode_text(text: str) -> TextMessage | None:
     """``None`` for anything that is not a message: custom nodes send their own."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         return None
-    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
-        return None
-    data = value.get("data")
-    return TextMessage(value["type"], data if isinstance(data, dict) else {})
+    match value:
+        case {"type": str(kind), "data": dict(data)}:
+            return TextMessage(kind, data)
+        case {"type": str(kind)}:
+            return TextMessage(kind, {})
+        case _:
+            return None
 
 
 def decode_binary(frame: bytes) -> PreviewMessage | None:
@@ -71,7 +76,7 @@ def decode_binary(frame: bytes) -> PreviewMessage | None:
         return PreviewMessage(_MEDIA_TYPES.get(second, "image/jpeg"), frame[8:])
     if kind == _PREVIEW_WITH_METADATA and len(frame) >= 8 + second:
         try:
-            metadata = json.loads(frame[8 : 8 + second])
+            metadata = parse_json(frame[8 : 8 + second])
         except ValueError:
             return None
         if not isinstance(metadata, dict):

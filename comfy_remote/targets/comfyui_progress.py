@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -76,8 +77,9 @@ class ProgressTracker:
         """``progress``: steps of one node."""
         if node_id is not None and node_id in self._prompt and node_id != self._current:
             self.executing(node_id)
-        if isinstance(value, int | float) and isinstance(maximum, int | float) and maximum > 0:
-            self._step, self._steps = float(value), float(maximum)
+        step, steps = _number(value), _number(maximum)
+        if step is not None and steps is not None and steps > 0:
+            self._step, self._steps = min(max(step, 0.0), steps), steps
 
     def state(self, nodes: JsonValue) -> None:
         """``progress_state``: all nodes at once."""
@@ -89,9 +91,8 @@ class ProgressTracker:
             own = str(node.get("node_id", ""))
             shown = str(node.get("display_node_id") or own)
             if node.get("state") == "running" and shown in self._prompt:
-                maximum = node.get("max")
-                counts_steps = isinstance(maximum, int | float) and maximum > 1
-                if counts_steps:
+                maximum = _number(node.get("max"))
+                if maximum is not None and maximum > 1:
                     self.progress(shown, node.get("value"), maximum)
                 elif self._current is None:
                     self.executing(shown)
@@ -115,3 +116,13 @@ class ProgressTracker:
             step=self._step,
             steps=self._steps,
         )
+
+
+def _number(value: JsonValue) -> float | None:
+    if not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # JSON's integers have no largest one
+        return None
+    return number if math.isfinite(number) else None

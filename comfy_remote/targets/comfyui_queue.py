@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
+from ..wire.json_text import parse_json
 from ..workflow.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -43,7 +43,11 @@ def queue_items(items: JsonValue) -> list[QueueItem]:
 
 
 def rename_files(prompt: Prompt, names: dict[str, str]) -> Prompt:
-    """The prompt with file names replaced wherever an input is exactly that name."""
+    """The prompt with file names replaced wherever an input is exactly that name.
+
+    ``name [input]``, ComfyUI's long form of the same name, is replaced as well.
+    """
+    names = names | {f"{old} [input]": new for old, new in names.items()}
     return {
         node_id: {
             **node,
@@ -59,17 +63,18 @@ def rename_files(prompt: Prompt, names: dict[str, str]) -> Prompt:
 def refusal(body: bytes) -> WorkflowInvalid:
     """The error behind a 400 to ``/prompt``, with its ``node_errors`` as lines."""
     try:
-        answer = json.loads(body)
+        answer = parse_json(body)
     except ValueError:
         answer = None
     answer = answer if isinstance(answer, dict) else {}
     error = answer.get("error")
     error = error if isinstance(error, dict) else {"message": str(error or "no reason given")}
     node_errors = _node_errors(answer.get("node_errors"))
-    lines = [_sentence(error)] if not node_errors else []
-    for node_id, node in node_errors.items():
-        for problem in _problems(node):
-            lines.append(f"node {node_id} ({node['class_type']}): {_sentence(problem)}")
+    lines = [
+        f"node {node_id} ({node['class_type']}): {_sentence(problem)}"
+        for node_id, node in node_errors.items()
+        for problem in _problems(node)
+    ] or [_sentence(error)]
     missing_node = error.get("type") == "missing_node_type" or "does not exist" in lines[0]
     return WorkflowInvalid(
         "ComfyUI refused the workflow: " + "; ".join(lines) + ".",

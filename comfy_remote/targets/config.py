@@ -173,7 +173,7 @@ def _make(name: str, settings: TargetSettings, environment: Mapping[str, str]) -
     if address.startswith("runpod:"):
         endpoint = address.removeprefix("runpod:") or environment.get("RUNPOD_ENDPOINT_ID", "")
         base_url = settings.base_url or environment.get("RUNPOD_ENDPOINT_BASE_URL")
-        key = environment.get(settings.key_env or "RUNPOD_API_KEY")
+        key = environment.get(settings.key_env or "RUNPOD_API_KEY", "").strip()
         # Here, since only this kind of target needs pydantic, which takes long to import.
         from pydantic import SecretStr
 
@@ -194,7 +194,7 @@ def _make(name: str, settings: TargetSettings, environment: Mapping[str, str]) -
         )
     headers: dict[str, SecretStr] = {}
     if settings.key_env:
-        token = environment.get(settings.key_env)
+        token = environment.get(settings.key_env, "").strip()
         if not token:
             raise _key_missing(name, settings.key_env)
         from pydantic import SecretStr

@@ -66,6 +66,8 @@ async def download(
                             digest.update(chunk)
                             size += len(chunk)
                             failures = 0
+                            if output.size is not None and size > output.size:
+                                raise _wrong_size(output, size)
                             if on_bytes is not None:
                                 on_bytes(len(chunk))
                     break
@@ -85,14 +87,19 @@ async def download(
 
 def _check(output: RemoteOutput, size: int, sha256: str) -> None:
     if output.size is not None and output.size != size:
-        raise OutputCorrupt(
-            f"{output.filename} is {size} bytes, and {output.size} were announced.",
-            advice="Fetch it again with `comfy-remote jobs resume`.",
-            details={"filename": output.filename, "size": size, "announced": output.size},
-        )
+        raise _wrong_size(output, size)
     if output.sha256 is not None and output.sha256 != sha256:
         raise OutputCorrupt(
             f"{output.filename} is damaged: its SHA-256 differs from the one announced.",
             advice="Fetch it again with `comfy-remote jobs resume`.",
             details={"filename": output.filename, "sha256": sha256, "announced": output.sha256},
         )
+
+
+def _wrong_size(output: RemoteOutput, size: int) -> OutputCorrupt:
+    compared = f"{size} bytes" if size < (output.size or 0) else f"at least {size} bytes"
+    return OutputCorrupt(
+        f"{output.filename} is {compared}, and {output.size} were announced.",
+        advice="Fetch it again with `comfy-remote jobs resume`.",
+        details={"filename": output.filename, "size": size, "announced": output.size},
+    )

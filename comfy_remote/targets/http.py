@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,6 +18,7 @@ from yarl import URL
 from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
+    ConfigurationError,
     RateLimited,
     RequestTooLarge,
     SubmissionUnknown,
@@ -24,16 +26,19 @@ from ..errors import (
     TargetNotFound,
     TargetUnreachable,
 )
+from ..media.files import CHUNK_SIZE
+from ..wire.json_text import parse_json
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
 
-__all__ = ["HttpClient", "Response", "is_loopback"]
+__all__ = ["HttpClient", "Response", "base_address", "is_loopback"]
 
 _ATTEMPTS = 5
 _NETWORK_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
 _ANSWER_LIMIT = 256 * 1024 * 1024
 _LONGEST_RETRY_AFTER = 60.0
+_SHORTEST_SECRET = 8
 
 
 def is_loopback(host: str | None) -> bool:
@@ -46,6 +51,35 @@ def is_loopback(host: str | None) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def base_address(url: str) -> URL:
+    """The base URL of a target, checked.
+
+    Raises:
+        ConfigurationError: It is no ``http`` or ``https`` URL, or it holds more than a host
+            and a path. A name and password in it would end in the record and in messages.
+    """
+    try:
+        address = URL(url)
+    except ValueError:
+        address = URL()
+    if address.scheme not in ("http", "https") or not address.host:
+        raise ConfigurationError(
+            f"{_shown(url)} is not an http or https address.",
+            advice="Write it like https://HOST or http://HOST:PORT.",
+        )
+    if address.user or address.password:
+        raise ConfigurationError(
+            f"The address {_shown(url)} holds a user name or a password.",
+            advice="Put a bearer token into an environment variable and name that with key_env.",
+        )
+    if address.query_string or address.fragment:
+        raise ConfigurationError(
+            f"The address {_shown(url)} has more than a host and a path.",
+            advice="Leave away what begins with ? or #.",
+        )
+    return address
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +97,13 @@ class Response:
             TargetError: It is something else, for example a proxy's error page.
         """
         try:
-            value: JsonValue = json.loads(self.body)
+            return parse_json(self.body)
         except ValueError:
             raise TargetError(
                 "The target answered with something that is not JSON: "
                 f"{self.body[:120].decode('utf-8', 'replace')!r}.",
                 advice="Check the address: another program, or a proxy's page, may be there.",
             ) from None
-        return value
 
 
 _Attempt: TypeAlias = Callable[[], Awaitable[Response]]
@@ -80,13 +113,18 @@ class HttpClient:
     """Requests to one base URL.
 
     The key travels in the ``Authorization`` header of requests to that base URL only:
-    redirects are not followed, and `open_foreign` sends no header of ours.
+    redirects are not followed, `stream_foreign` sends no header of ours, and a server that
+    repeats the key in its answer does not get it into an error or a result.
 
     Args:
         base_url: For example ``http://127.0.0.1:8188``; paths are appended.
         name: What to call the target in errors.
         headers: Sent with every request (never shown in errors).
         timeout: Seconds without a byte before a request is given up.
+
+    Raises:
+        ConfigurationError: The URL cannot be used (see `base_address`), or a header cannot be
+            sent.
     """
 
     def __init__(
@@ -97,19 +135,28 @@ class HttpClient:
         headers: Mapping[str, SecretStr] | None = None,
         timeout: float = 60.0,
     ) -> None:
+        base_address(base_url)
         self.base_url = base_url.rstrip("/")
         self._name = name
+        self._where = f"{name} at {self.base_url}"
         self._headers = dict(headers or {})
+        secrets = (_secret(value.get_secret_value()) for value in self._headers.values())
+        # A short one may well be an ordinary word of an answer.
+        self._secrets = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=timeout)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> HttpClient:
         # A proxy from the environment is honoured, except for this machine's own servers.
         through_proxy = not is_loopback(URL(self.base_url).host)
+        # Requests say `allow_redirects=False`; a WebSocket's cannot.
+        redirects = aiohttp.TraceConfig()
+        redirects.on_request_redirect.append(_refuse_redirect)
         self._session = aiohttp.ClientSession(
             timeout=self._timeout,
             trust_env=through_proxy,
             connector=aiohttp.TCPConnector(limit=16),
+            trace_configs=[redirects],
         )
         return self
 
@@ -153,9 +200,20 @@ class HttpClient:
         """POST that may safely arrive twice (cancel, interrupt); retried like `get`."""
         return await self._retrying(lambda: self._once("POST", path, json_body=body))
 
-    async def post_form(self, path: str, form: aiohttp.FormData) -> Response:
-        """POST a multipart form, once: its files are streamed and cannot be read again."""
-        return await self._once("POST", path, form=form)
+    async def post_form(
+        self, path: str, form: Callable[[], AbstractContextManager[aiohttp.FormData]]
+    ) -> Response:
+        """POST a multipart form that may safely arrive twice; retried like `get`.
+
+        Args:
+            form: Makes the form for each try: its files are streamed, so each reads them anew.
+        """
+
+        async def attempt() -> Response:
+            with form() as made:
+                return await self._once("POST", path, form=made)
+
+        return await self._retrying(attempt)
 
     async def submit(
         self,
@@ -190,29 +248,48 @@ class HttpClient:
 
         return await self._retrying(attempt)
 
-    @asynccontextmanager
-    async def open(self, path: str, offset: int = 0) -> AsyncIterator[aiohttp.ClientResponse]:
-        """GET ``path`` of this target, to be read as a stream from byte ``offset`` on."""
-        async with self._open(self.url(path), self.authorization(), offset) as response:
-            yield response
+    async def stream(self, path: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        """GET ``path`` of this target, from byte ``offset`` on, in chunks of at most 1 MiB."""
+        async with self._open(
+            self.url(path), self.authorization(), offset, self._where
+        ) as response:
+            async for chunk in _from_offset(response, offset):
+                yield chunk
 
-    @asynccontextmanager
-    async def open_foreign(
-        self, url: str, offset: int = 0
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def stream_foreign(self, url: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """GET an absolute URL elsewhere (storage), without our key; https or loopback only."""
-        address = URL(url)
+        try:
+            # The query is a signature, which opens the output to whoever reads it: not shown.
+            address = base_address(url.partition("?")[0])
+        except ConfigurationError as error:
+            raise TargetError(f"An output's address cannot be used. {error.message}") from None
         if address.scheme != "https" and not is_loopback(address.host):
             raise TargetError(
-                f"An output's address is not https: {address.with_query(None)}.",
+                f"An output's address is not https: {address}.",
                 advice="Configure the worker's storage with an https address.",
             )
-        async with self._open(address, {}, offset) as response:
-            yield response
+        where = f"The storage at {address.host}"
+        async with self._open(URL(url), {}, offset, where) as response:
+            async for chunk in _from_offset(response, offset):
+                yield chunk
+
+    async def exists(self, path: str) -> bool:
+        """Whether GET ``path`` would give something; only the beginning is read.
+
+        Raises:
+            TargetUnreachable: Nobody answered.
+        """
+        try:
+            async with self._open(self.url(path), self.authorization(), 0, self._where):
+                return True
+        except TargetUnreachable:
+            raise
+        except TargetError:
+            return False
 
     @asynccontextmanager
     async def _open(
-        self, url: URL, headers: dict[str, str], offset: int
+        self, url: URL, headers: dict[str, str], offset: int, where: str
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if offset:
             headers = {**headers, "Range": f"bytes={offset}-"}
@@ -220,11 +297,11 @@ class HttpClient:
         try:
             async with self.session.get(url, headers=headers, allow_redirects=False) as response:
                 if response.status not in (200, 206):
-                    body = await _read_limited(response)
-                    raise self._error_of(Response(response.status, response.headers, body))
+                    body = self._masked(await _read_limited(response))
+                    raise _error_of(Response(response.status, response.headers, body), where)
                 yield response
         except _NETWORK_ERRORS as error:
-            raise self._unreachable(error) from error
+            raise _unreachable(error, where) from error
 
     async def _once(
         self,
@@ -247,13 +324,18 @@ class HttpClient:
             async with self.session.request(
                 method, self.url(path), data=data, headers=sent, allow_redirects=False
             ) as answer:
-                body = await _read_limited(answer)
+                body = self._masked(await _read_limited(answer))
                 response = Response(answer.status, answer.headers, body)
         except _NETWORK_ERRORS as error:
-            raise self._unreachable(error) from error
+            raise _unreachable(error, self._where) from error
         if response.status >= 300 and response.status not in accept:
-            raise self._error_of(response)
+            raise _error_of(response, self._where)
         return response
+
+    def _masked(self, body: bytes) -> bytes:
+        for secret in self._secrets:
+            body = body.replace(secret, b"***")
+        return body
 
     async def _retrying(self, attempt: _Attempt) -> Response:
         retrying = tenacity.AsyncRetrying(
@@ -267,76 +349,106 @@ class HttpClient:
                 return await attempt()
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _unreachable(self, error: Exception) -> TargetUnreachable:
-        never_sent = isinstance(
-            error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError
-        )
-        if isinstance(error, asyncio.TimeoutError):
-            why = "it did not answer in time"
-        elif isinstance(error, aiohttp.ClientConnectorCertificateError):
-            why = "its certificate is not trusted"
-        elif isinstance(error, aiohttp.ClientConnectorError):
-            why = error.strerror or str(error.os_error)
-        else:
-            why = str(error) or type(error).__name__
-        return TargetUnreachable(
-            f"{self._name} could not be reached at {_shown(self.base_url)}: {why}.",
-            advice="Check that it runs and that the address is right.",
-            details={"never_sent": never_sent},
-        )
 
-    def _error_of(self, response: Response) -> ComfyRemoteError:
-        status = response.status
-        where = f"{self._name} at {_shown(self.base_url)}"
-        said = _excerpt(response.body)
-        details: dict[str, JsonValue] = {"http_status": status}
-        if status in (401, 403):
-            return AuthenticationError(
-                f"{where} refused the key (HTTP {status}).",
-                advice="Check that the key is right, and that it may use this target.",
-                details=details,
-            )
-        if status == 404:
-            return TargetNotFound(
-                f"{where} knows no such address (HTTP 404{said}).",
-                advice="Check the endpoint's id, or the URL.",
-                details=details,
-            )
-        if status == 413:
-            return RequestTooLarge(
-                f"{where} refused the request as too large (HTTP 413{said}).",
-                advice="Use smaller input files, or a target that takes larger ones.",
-                details=details,
-            )
-        if status == 429:
-            if (after := _retry_after(response.headers)) is not None:
-                details["retry_after"] = after
-            return RateLimited(
-                f"{where} is being asked too often (HTTP 429).",
-                advice="Wait a little, then try again.",
-                details=details,
-            )
-        if status >= 500:
-            return TargetUnreachable(
-                f"{where} is failing (HTTP {status}{said}).",
-                advice="Try again shortly; if it goes on, look at the target's own log.",
-                details=details,
-            )
-        if 300 <= status < 400:
-            return TargetError(
-                f"{where} redirects to {_shown(response.headers.get('Location', 'nowhere'))}.",
-                advice="Use the address it redirects to.",
-                details=details,
-            )
-        return TargetError(
-            f"{where} refused the request (HTTP {status}{said}).",
-            details={**details, "body": response.body[:65536].decode("utf-8", "replace")},
+def _unreachable(error: Exception, where: str) -> TargetUnreachable:
+    never_sent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    if isinstance(error, asyncio.TimeoutError):
+        why = "it did not answer in time"
+    elif isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = "its certificate is not trusted"
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        why = error.strerror or str(error.os_error)
+    elif isinstance(error, aiohttp.ClientResponseError):
+        why = error.message  # not its text, which has the whole URL
+    elif isinstance(error, aiohttp.InvalidURL):
+        why = "that is no address"
+    else:
+        why = str(error) or type(error).__name__
+    return TargetUnreachable(
+        f"{where} could not be reached: {why}.",
+        advice="Check that it runs and that the address is right.",
+        details={"never_sent": never_sent},
+    )
+
+
+def _error_of(response: Response, where: str) -> ComfyRemoteError:
+    status = response.status
+    said = _excerpt(response.body)
+    details: dict[str, JsonValue] = {"http_status": status}
+    if status in (401, 403):
+        return AuthenticationError(
+            f"{where} refused the key (HTTP {status}).",
+            advice="Check that the key is right, and that it may use this target.",
+            details=details,
         )
+    if status == 404:
+        return TargetNotFound(
+            f"{where} knows no such address (HTTP 404{said}).",
+            advice="Check the endpoint's id, or the URL.",
+            details=details,
+        )
+    if status == 413:
+        return RequestTooLarge(
+            f"{where} refused the request as too large (HTTP 413{said}).",
+            advice="Use smaller input files, or a target that takes larger ones.",
+            details=details,
+        )
+    if status == 429:
+        if (after := _retry_after(response.headers)) is not None:
+            details["retry_after"] = after
+        return RateLimited(
+            f"{where} is being asked too often (HTTP 429).",
+            advice="Wait a little, then try again.",
+            details=details,
+        )
+    if status >= 500:
+        return TargetUnreachable(
+            f"{where} is failing (HTTP {status}{said}).",
+            advice="Try again shortly; if it goes on, look at the target's own log.",
+            details=details,
+        )
+    if 300 <= status < 400:
+        return TargetError(
+            f"{where} redirects to {_host(response.headers.get('Location', ''))}, and the key "
+            "does not go there.",
+            advice="If that is right, give that address as the target's.",
+            details=details,
+        )
+    return TargetError(
+        f"{where} refused the request (HTTP {status}{said}).",
+        details={**details, "body": response.body[:65536].decode("utf-8", "replace")},
+    )
+
+
+async def _refuse_redirect(*_: object) -> None:
+    raise aiohttp.ClientError("it redirects elsewhere")
+
+
+def _secret(value: str) -> bytes:
+    """What must not be shown of a header's value: a bearer token without its ``Bearer``."""
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise ConfigurationError(
+            "The key has a line break or another control character in it.",
+            advice="Set its environment variable again, to the key alone.",
+        )
+    return value.rpartition(" ")[2].encode()
+
+
+async def _from_offset(
+    response: aiohttp.ClientResponse, offset: int
+) -> AsyncGenerator[bytes, None]:
+    """The content from ``offset`` on, also where the server ignored the Range header."""
+    skip = offset if response.status == 200 else 0
+    async for chunk in response.content.iter_chunked(CHUNK_SIZE):
+        kept = chunk[skip:]
+        skip = max(0, skip - len(chunk))
+        if kept:
+            yield kept
 
 
 async def _read_limited(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
-    async for chunk in response.content.iter_chunked(1024 * 1024):
+    async for chunk in response.content.iter_chunked(CHUNK_SIZE):
         body += chunk
         if len(body) > _ANSWER_LIMIT:
             raise TargetError(
@@ -358,9 +470,10 @@ def _wait(state: tenacity.RetryCallState) -> float:
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     # Only the form in seconds: RunPod and ComfyUI's proxies send no dates.
     try:
-        return max(0.0, float(headers.get("Retry-After", "")))
+        seconds = float(headers.get("Retry-After", ""))
     except ValueError:
         return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _excerpt(body: bytes) -> str:
@@ -370,10 +483,20 @@ def _excerpt(body: bytes) -> str:
     return f": {words[:200]}"
 
 
+def _host(url: str) -> str:
+    """Scheme and host of a URL: its path may be anything that we sent."""
+    try:
+        return str(URL(url).origin())
+    except ValueError:
+        return "another path"
+
+
 def _shown(url: str) -> str:
     """A URL as it may be shown: without user, password and query."""
     try:
         address = URL(url)
     except ValueError:
         return "an address that is not a URL"
-    return str(address.with_user(None).with_query(None)) if address.host else url.split("?")[0]
+    if not address.absolute:
+        return url.split("?")[0]
+    return str(address.with_user(None).with_query(None).with_fragment(None))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TypeVar, cast
 from urllib.parse import quote
 
@@ -20,6 +20,7 @@ from yarl import URL
 
 from ..errors import (
     AuthenticationError,
+    ComfyRemoteError,
     ConfigurationError,
     OutputLost,
     RequestTooLarge,
@@ -39,8 +40,8 @@ from ..wire.runpod import (
     JobStatus,
 )
 from ..workflow.prompt import Prompt
-from .base import Capabilities, Health, RemoteRef, RunRequest
-from .http import HttpClient, Response, is_loopback
+from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest, input_errors
+from .http import HttpClient, Response, base_address, is_loopback
 from .runpod_status import StatusReader, forgotten
 
 __all__ = ["DEFAULT_BASE_URL", "RunPodTarget"]
@@ -78,11 +79,10 @@ class RunPodTarget:
         name: str | None = None,
         patience: float = 60.0,
     ) -> None:
-        address = URL(base_url)
+        address = base_address(base_url)
         if address.scheme != "https" and not is_loopback(address.host):
             raise ConfigurationError(
-                f"The base URL {address.with_user(None).with_query(None)} is not https, and the "
-                "key would travel in the clear.",
+                f"The base URL {address} is not https, and the key would travel in the clear.",
                 advice="Use https (`comfy-remote serve --certfile … --keyfile …`), or reach the "
                 "machine through a tunnel: `ssh -L 8000:127.0.0.1:8000 MACHINE`.",
             )
@@ -152,7 +152,8 @@ class RunPodTarget:
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """Poll ``/status``: about four times a second at first, less for long jobs."""
-        began = reached = time.monotonic()
+        began = time.monotonic()
+        failing_since: float | None = None
         reader = StatusReader(prompt)
         failures = 0
         # The submission was a request as well: with it, four a second is the most.
@@ -160,16 +161,18 @@ class RunPodTarget:
         while True:
             asked = time.monotonic()
             try:
-                response = await self._http.get_once(f"status/{quote(ref.remote_id)}")
+                response = await self._http.get_once(_path("status", ref))
                 status = _parse(JobStatus, response, "status")
-                reached, failures = time.monotonic(), 0
+                failing_since, failures = None, 0
             except AuthenticationError:
                 raise
             except TargetNotFound:
                 yield forgotten(self._name)
                 return
             except TargetError as error:
-                waited = time.monotonic() - reached
+                # Counted from the first failure: the caller may have been busy before it.
+                failing_since = failing_since or time.monotonic()
+                waited = time.monotonic() - failing_since
                 if waited > self._patience:
                     raise TargetUnreachable(
                         f"The endpoint has been out of reach for {waited:.0f} s. {error.message} "
@@ -196,7 +199,7 @@ class RunPodTarget:
     async def cancel(self, ref: RemoteRef) -> None:
         """``POST /cancel/{id}``; a job that has ended stays as it is."""
         try:
-            await self._http.post_idempotent(f"cancel/{quote(ref.remote_id)}")
+            await self._http.post_idempotent(_path("cancel", ref))
         except TargetNotFound:
             return  # it is gone, so it does not run
 
@@ -212,20 +215,20 @@ class RunPodTarget:
             for start in range(offset, len(data), CHUNK_SIZE):
                 yield data[start : start + CHUNK_SIZE]
         else:
-            opened = (
-                self._http.open(source.path, offset)
-                if source.path is not None
-                else self._http.open_foreign(source.url or "", offset)
+            stored_elsewhere = source.url is not None
+            stream = (
+                self._http.stream_foreign(source.url, offset)
+                if source.url is not None
+                else self._http.stream(source.path or "", offset)
             )
             try:
-                async with opened as response:
-                    skip = offset if response.status == 200 else 0
-                    async for chunk in response.content.iter_chunked(CHUNK_SIZE):
-                        kept = chunk[skip:]
-                        skip = max(0, skip - len(chunk))
-                        if kept:
-                            yield kept
-            except TargetNotFound as error:
+                async with aclosing(stream) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            except (TargetNotFound, AuthenticationError) as error:
+                # Storage answers 403 once the signature in the address has expired.
+                if isinstance(error, AuthenticationError) and not stored_elsewhere:
+                    raise
                 raise OutputLost(
                     f"{output.filename} is no longer stored.",
                     advice="Stored outputs are kept for a while only; run the workflow again.",
@@ -266,7 +269,7 @@ class RunPodTarget:
     async def _knows_keys(self) -> bool:
         try:
             response = await self._http.get("health")
-        except TargetError:
+        except ComfyRemoteError:
             return False
         return response.headers.get(IDEMPOTENCY_HEADER) == "supported"
 
@@ -284,10 +287,14 @@ class RunPodTarget:
         )
 
 
+def _path(action: str, ref: RemoteRef) -> str:
+    return f"{action}/{quote(ref.remote_id, safe='')}"
+
+
 def _delay_after(error: TargetError, failures: int) -> float:
     after = error.details.get("retry_after")
     if isinstance(after, int | float):
-        return min(float(after), 30.0)
+        return min(max(float(after), _BACKOFF[0]), 30.0)
     return _BACKOFF[min(failures, len(_BACKOFF) - 1)]
 
 
@@ -300,11 +307,7 @@ def _body(request: RunRequest) -> bytes:
     }
     if request.files:
         job["images"] = [
-            {
-                "name": file.name,
-                "image": base64.b64encode(file.path.read_bytes()).decode("ascii"),
-                "sha256": file.sha256,
-            }
+            {"name": file.name, "image": _encoded(file), "sha256": file.sha256}
             for file in request.files
         ]
     if request.workflow is not None:
@@ -312,12 +315,17 @@ def _body(request: RunRequest) -> bytes:
     return json.dumps({"input": job}).encode()
 
 
+def _encoded(file: InputFile) -> str:
+    with input_errors(file.path):
+        return base64.b64encode(file.path.read_bytes()).decode("ascii")
+
+
 def _decoded(filename: str, data: str) -> bytes:
     # worker-comfyui's clients are used to data URIs in both directions.
     tail = data.partition(",")[2] if data.startswith("data:") else data
     try:
         return base64.b64decode(tail, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise OutputLost(
             f"{filename} arrived broken: it is not base64.", advice="Run the workflow again."
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterator
 
 from pydantic import JsonValue, ValidationError
@@ -34,6 +33,7 @@ class StatusReader:
         """What is new in this answer; `Finished` last, once the job has ended."""
         if status.status is not self._state:
             if status.status is RunPodState.IN_QUEUE:
+                self._sequence = -1  # RunPod runs a job again whose worker died
                 yield Queued()
             elif self._state in (None, RunPodState.IN_QUEUE) and not _never_ran(status):
                 yield Started()
@@ -68,7 +68,7 @@ class StatusReader:
         if snapshot.preview is not None:
             try:
                 data = base64.b64decode(snapshot.preview.data, validate=True)
-            except binascii.Error:
+            except ValueError:
                 return
             yield Preview(snapshot.preview.node_id, snapshot.preview.media_type, data)
 
@@ -136,8 +136,7 @@ def _ours(item: AnswerOutput) -> RemoteOutput:
     if item.data is not None:
         source = OutputSource(data=item.data)
     elif item.url is not None:
-        absolute = URL(item.url).absolute
-        source = OutputSource(url=item.url) if absolute else OutputSource(path=item.url)
+        source = _stored(item.url)
     return RemoteOutput(
         node_id=item.node_id,
         kind=item.kind,
@@ -150,6 +149,14 @@ def _ours(item: AnswerOutput) -> RemoteOutput:
         text=item.text,
         source=source,
     )
+
+
+def _stored(address: str) -> OutputSource | None:
+    try:
+        url = URL(address)
+    except ValueError:
+        return None
+    return OutputSource(url=address) if url.absolute else OutputSource(path=str(url))
 
 
 def _failed(status: JobStatus) -> Finished:

@@ -73,11 +73,11 @@ class ProgressSnapshot(BaseModel):
 
     format: Literal["comfy-remote/1 progress"] = "comfy-remote/1 progress"
     sequence: int
-    nodes_done: int = 0
-    nodes_total: int = 0
+    nodes_done: int = Field(default=0, ge=0)
+    nodes_total: int = Field(default=0, ge=0)
     node_id: str | None = None
     node_class: str | None = None
-    step: float | None = None
-    steps: float | None = None
+    step: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    steps: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     message: str = ""
     preview: PreviewSnapshot | None = None

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ..errors import ComfyRemoteError, ExecutionFailed, error_from_json
+from .json_text import parse_json
 
 __all__ = [
     "IDEMPOTENCY_HEADER",
@@ -62,8 +63,8 @@ class JobStatus(BaseModel):
     status: RunPodState
     output: JsonValue = None
     error: JsonValue = None
-    delay_time: int | None = Field(default=None, alias="delayTime")
-    execution_time: int | None = Field(default=None, alias="executionTime")
+    delay_time: float | None = Field(default=None, alias="delayTime", allow_inf_nan=False)
+    execution_time: float | None = Field(default=None, alias="executionTime", allow_inf_nan=False)
     worker_id: str | None = Field(default=None, alias="workerId")
 
 
@@ -110,7 +111,7 @@ def error_from_runpod(error: JsonValue) -> ComfyRemoteError:
     data: Any = error
     if isinstance(data, str):
         try:
-            data = json.loads(data)
+            data = parse_json(data)
         except ValueError:
             data = None
     if not isinstance(data, dict):
