@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, cast
 
 from ..errors import (
@@ -21,9 +21,15 @@ from ..errors import (
     SubmissionUnknown,
 )
 from ..events import Event, Finished, JobState, Progress, Queued, Started, event_to_json
-from ..media.files import place, private_folder, safe_relative_path, sha256_of
+from ..media.files import (
+    place,
+    private_folder,
+    safe_relative_path,
+    sha256_of,
+    storage_errors,
+)
 from ..outputs import RemoteOutput
-from ..targets.base import InputFile, RemoteRef, RunRequest, Target
+from ..targets.base import InputFile, RemoteRef, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
 from ..targets.download import Downloaded, download
 from ..workflow.files import file_uses, find_file, missing_file
@@ -71,13 +77,18 @@ class Client:
         self._record = record or Record(home())
 
     async def __aenter__(self) -> Client:
-        await self.target.__aenter__()
+        try:
+            await self.target.__aenter__()
+        except BaseException:
+            self._close_record()
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self.target.__aexit__(*exc_info)
-        if self._own_record:
-            self._record.close()
+        try:
+            await self.target.__aexit__(*exc_info)
+        finally:
+            self._close_record()
 
     async def submit(
         self,
@@ -118,7 +129,7 @@ class Client:
             parsed = load_prompt(Path(prompt))
         else:
             parsed = parse_prompt(cast("JsonValue", prompt), source or "The prompt")
-        files = await self._files(parsed, [Path(p) for p in inputs], base or Path.cwd())
+        parsed, files = await self._files(parsed, [Path(p) for p in inputs], base or Path.cwd())
         request = RunRequest(job_id or str(uuid.uuid4()), parsed, files, workflow)
         self._record.add(
             request.job_id,
@@ -145,7 +156,10 @@ class Client:
         Raises:
             OutputLost: The target never got it.
             SubmissionUnknown: The target cannot tell whether it got it.
+            ComfyRemoteError: The target refused it; the error is the one recorded then.
         """
+        if entry.ref is None and entry.state.final and entry.error is not None:
+            raise entry.error
         ref = entry.ref or await self.target.find(entry.id)
         if ref is None:
             error = OutputLost(
@@ -157,21 +171,32 @@ class Client:
             self._record.submitted(ref)
         return Job(self.target, self._record, ref, entry.prompt, timeout)
 
-    async def _files(self, prompt: Prompt, given: list[Path], base: Path) -> list[InputFile]:
+    def _close_record(self) -> None:
+        if self._own_record:
+            self._record.close()
+
+    async def _files(
+        self, prompt: Prompt, given: list[Path], base: Path
+    ) -> tuple[Prompt, list[InputFile]]:
+        """The files that are here, and the prompt with the names they get on the target."""
         folders = list(dict.fromkeys([base, base / "input", Path.cwd(), Path.cwd() / "input"]))
         found: dict[str, InputFile] = {}
+        names: dict[tuple[str, str], str] = {}
         for use in file_uses(prompt):
-            if use.name in found:
-                continue
             path = find_file(use.name, given, folders)
-            if path is not None:
+            if path is None:
+                if not await self.target.has_input(use.name):
+                    raise missing_file(use, prompt, folders)
+                continue
+            with input_errors(path):
                 digest = await asyncio.to_thread(sha256_of, path)
-                # The target sees no path of this machine, only the name.
-                name = str(safe_relative_path(use.name))
-                found[use.name] = InputFile(name, path, path.stat().st_size, digest)
-            elif not await self.target.has_input(use.name):
-                raise missing_file(use, prompt, folders)
-        return list(found.values())
+                size = path.stat().st_size
+            name = _name_there(use.name)
+            if name in found and found[name].sha256 != digest:
+                name = f"{digest[:12]}/{name}"
+            found[name] = InputFile(name, path, size, digest)
+            names[use.node_id, use.input] = name
+        return _with_inputs(prompt, names), list(found.values())
 
 
 class Job:
@@ -252,7 +277,9 @@ class Job:
                 output could not be brought here whole; `OutputLost` if there is none.
         """
         outputs = (await self._succeeded()).outputs
-        spool = tempfile.TemporaryDirectory(prefix="comfy-remote-")
+        with storage_errors(Path(tempfile.gettempdir())):
+            # Windows does not remove a file that an image still reads from.
+            spool = tempfile.TemporaryDirectory(prefix="comfy-remote-", ignore_cleanup_errors=True)
         local = []
         for output, here in zip(
             outputs, await self._fetch(outputs, Path(spool.name), on_bytes), strict=True
@@ -280,10 +307,12 @@ class Job:
             fetched = await self._fetch(outputs, spool, on_bytes)
             failure: ComfyRemoteError | None = None
             for output, here in zip(outputs, fetched, strict=True):
-                if isinstance(here, ComfyRemoteError):
-                    failure = failure or here
-                else:
+                try:
+                    if isinstance(here, ComfyRemoteError):
+                        raise here
                     saved.append(_place(output, here, folder))
+                except ComfyRemoteError as error:
+                    failure = failure or error
         if failure is not None:
             raise failure
         self._record.saved(self.id, saved)
@@ -381,6 +410,21 @@ async def resume(
     finally:
         if own:
             record.close()
+
+
+def _name_there(name: str) -> str:
+    """What the target shall call a file: of an absolute path, the file's name alone."""
+    absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive
+    return str(safe_relative_path(PureWindowsPath(name).name if absolute else name))
+
+
+def _with_inputs(prompt: Prompt, values: Mapping[tuple[str, str], str]) -> Prompt:
+    changed: Prompt = {
+        node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in prompt.items()
+    }
+    for (node_id, key), value in values.items():
+        changed[node_id]["inputs"][key] = value
+    return changed
 
 
 def _local(

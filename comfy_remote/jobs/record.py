@@ -120,6 +120,14 @@ class Record:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.path.touch(mode=0o600)
             self._connection = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        with self._errors():
             self._connection.row_factory = sqlite3.Row
             # WAL lets `jobs list` read while a run writes. NORMAL survives a killed process,
             # which is what the record is for.
@@ -212,7 +220,7 @@ class Record:
             escaped = job_id.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
             rows = self._execute("SELECT * FROM jobs WHERE id LIKE ? ESCAPE '\\'", f"{escaped}%")
         if len(rows) == 1:
-            return _entry(rows[0])
+            return self._entry(rows[0])
         if rows:
             raise JobNotFound(
                 f"{len(rows)} jobs begin with {job_id!r}.", advice="Give more of the id."
@@ -225,17 +233,22 @@ class Record:
     def newest(self, limit: int = 20) -> list[JobEntry]:
         """The newest jobs first."""
         rows = self._execute("SELECT * FROM jobs ORDER BY created DESC LIMIT ?", limit)
-        return [_entry(row) for row in rows]
+        return [self._entry(row) for row in rows]
 
     def _execute(self, sql: str, *values: str | float | None) -> list[sqlite3.Row]:
         with self._errors():
             return self._connection.execute(sql, values).fetchall()
 
+    def _entry(self, row: sqlite3.Row) -> JobEntry:
+        with self._errors():
+            return _entry(row)
+
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as error:
+            # The last three: a row that somebody or something else has changed.
             raise LocalStorageError(
                 f"The record of jobs, {self.path}, cannot be used: {error}.",
                 advice="Check the folder's permissions and space, or set COMFY_REMOTE_HOME to "
