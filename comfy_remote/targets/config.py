@@ -25,7 +25,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,10 +67,12 @@ class Configuration:
     Attributes:
         default: Name or address of the target to use when none is given.
         targets: Settings by name.
+        origins: The file that each name was read from.
     """
 
     default: str | None
     targets: Mapping[str, TargetSettings]
+    origins: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Configuration:
@@ -84,15 +86,17 @@ class Configuration:
         """
         default: str | None = None
         targets: dict[str, TargetSettings] = {}
+        origins: dict[str, Path] = {}
         for path in reversed(_files(folder or Path.cwd())):
             from .config_file import read_config
 
             file = read_config(path)
             default = file.default or default
+            origins.update(dict.fromkeys(file.targets, path))
             targets.update(
                 (name, TargetSettings(**table.model_dump())) for name, table in file.targets.items()
             )
-        return cls(default, targets)
+        return cls(default, targets, origins)
 
     def choose(self, wanted: str | None) -> str:
         """The name or address to use: the one wanted, the default, else ``sandbox``."""
