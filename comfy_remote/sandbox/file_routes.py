@@ -38,10 +38,12 @@ routes = web.RouteTableDef()
 async def view(request: web.Request) -> web.StreamResponse:
     """A file of one of the folders; ``Range`` is understood."""
     folders = request.app[ENGINE].folders
-    filename = request.query.get("filename", "")
-    folder = folders.by_type(request.query.get("type", "output"))
-    if not filename and "filename" not in request.query:
+    if "filename" not in request.query:
         return web.Response(status=404)
+    filename, folder_type = folders.split_annotation(
+        request.query["filename"], request.query.get("type", "output")
+    )
+    folder = folders.by_type(folder_type)
     if not filename or filename.startswith("/") or ".." in filename or folder is None:
         return web.Response(status=400)
     try:

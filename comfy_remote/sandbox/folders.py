@@ -66,16 +66,20 @@ class Folders:
             raise PathOutsideFolder(f"Invalid file path: {parts!r}")
         return Path(path)
 
+    @staticmethod
+    def split_annotation(name: str, default: str) -> tuple[str, str]:
+        """``name [output]`` as the name and the folder's type; ``default`` without brackets."""
+        match = _ANNOTATION.match(name)
+        return (name, default) if match is None else (match["name"], match["folder"])
+
     def input_path(self, name: str) -> Path:
         """The file that a Load node names: ``name``, or ``name [output]``.
 
         Raises:
             PathOutsideFolder: The name points outside of its folder.
         """
-        match = _ANNOTATION.match(name)
-        if match is None:
-            return self.inside(self.root / "input", name)
-        return self.inside(self.root / match["folder"], match["name"])
+        name, folder_type = self.split_annotation(name, "input")
+        return self.inside(self.root / folder_type, name)
 
     def save_location(self, folder: Path, prefix: str, width: int, height: int) -> SaveLocation:
         """Where files with ``filename_prefix`` go; makes the folder.

@@ -1,0 +1,111 @@
+"""Engines to test against: the sandbox always, a real ComfyUI where there is one.
+
+``COMFYUI_DIR`` (and ``COMFYUI_PYTHON``) say where a ComfyUI is; ``~/comfy/ComfyUI`` and
+``~/ComfyUI`` are looked at, too. Without one, the tests that need it are skipped with the
+reason ``skipped: no ComfyUI``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+COMFYUI_START_SECONDS = 110
+
+
+@pytest.fixture(scope="session")
+def sandbox_url() -> Iterator[str]:
+    """A sandbox in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "comfy_remote.sandbox"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["url"]
+    finally:
+        stop(process)
+
+
+@pytest.fixture(scope="session")
+def comfyui_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real ComfyUI on the CPU, with empty folders of its own."""
+    directory = find_comfyui()
+    if directory is None:
+        pytest.skip("skipped: no ComfyUI")
+    base = tmp_path_factory.mktemp("comfyui")
+    port = free_port()
+    log = (base / "comfyui.log").open("wb")
+    process = subprocess.Popen(
+        [
+            os.environ.get("COMFYUI_PYTHON", sys.executable),
+            "main.py",
+            "--cpu",
+            "--disable-auto-launch",
+            "--disable-all-custom-nodes",
+            f"--port={port}",
+            f"--base-directory={base}",
+        ],
+        cwd=directory,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_up(url, process, base / "comfyui.log")
+        yield url
+    finally:
+        stop(process)
+        log.close()
+
+
+def find_comfyui() -> Path | None:
+    """The folder with ComfyUI's ``main.py``."""
+    named = os.environ.get("COMFYUI_DIR")
+    places = [Path(named)] if named else [Path.home() / "comfy/ComfyUI", Path.home() / "ComfyUI"]
+    found = next((place for place in places if (place / "main.py").is_file()), None)
+    if named and found is None:
+        pytest.fail(f"COMFYUI_DIR={named} has no main.py")
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once ``/system_stats`` answers."""
+    deadline = time.monotonic() + COMFYUI_START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"ComfyUI ended with {process.returncode}:\n{log.read_text()[-3000:]}")
+        try:
+            with urllib.request.urlopen(f"{url}/system_stats", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.25)
+    pytest.fail(f"ComfyUI did not answer in {COMFYUI_START_SECONDS} s:\n{log.read_text()[-3000:]}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process politely, then firmly."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
