@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import SecretStr
 
-from ..errors import EngineCrashed
-from .process_group import ProcessGroup
+from ..errors import ConfigurationError, EngineCrashed
+from ..worker.process import ChildProcess
 from .queue import JobQueue
 
 __all__ = ["SdkWorker", "worker_command"]
@@ -89,14 +89,18 @@ class SdkWorker:
         # successor's.
         worker_id = uuid.uuid4().hex[:16]
         try:
-            group = await ProcessGroup.start(self._command, self._environment_of(worker_id))
-        except OSError as error:
-            _log.error("The worker cannot be started: %s.", error)
+            process = ChildProcess(
+                "worker",
+                self._command,
+                environ=self._environment_of(worker_id),
+                on_line=self._heard,
+            )
+        except ConfigurationError as error:
+            _log.error("%s", error)
             return
-        _log.info("Worker %s started (process %d).", worker_id, group.process.pid)
-        reading = asyncio.create_task(self._read(group))
+        _log.info("Worker %s started (process %d).", worker_id, process.pid)
         try:
-            status = await group.wait()
+            status = await process.wait()
             _log.warning("Worker %s ended with status %d.", worker_id, status)
             self._queue.worker_is_gone(
                 worker_id,
@@ -108,23 +112,12 @@ class SdkWorker:
                 ),
             )
         finally:
-            await group.stop(self._grace)
-            await asyncio.wait([reading], timeout=1.0)  # the last lines say why it died
-            reading.cancel()
+            # In a thread, since it waits; shielded, so that a second Ctrl-C leaves no process.
+            await asyncio.shield(asyncio.to_thread(process.stop, self._grace))
             self._queue.workers.remove(worker_id)
 
-    async def _read(self, group: ProcessGroup) -> None:
-        secret = self._token.get_secret_value()
-        stdout = group.process.stdout
-        while stdout is not None:
-            try:
-                line = await stdout.readline()
-            except ValueError:  # a line longer than the buffer has been dropped
-                continue
-            if not line:
-                return
-            text = line.decode("utf-8", "replace").rstrip()
-            _log.info("worker: %s", text.replace(secret, "***"))
+    def _heard(self, line: str) -> None:
+        _log.info("worker: %s", line.replace(self._token.get_secret_value(), "***"))
 
     def _environment_of(self, worker_id: str) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.upper().startswith("RUNPOD_")}

@@ -14,7 +14,7 @@ import aiohttp
 
 from ..errors import EngineCrashed, TargetUnreachable
 from .choice import EngineChoice, choose_engine
-from .process import EngineProcess
+from .process import ChildProcess
 from .secrets import without_secrets
 
 __all__ = ["Engine"]
@@ -49,7 +49,7 @@ class Engine:
         self._choose = choose
         self._environ = environ
         self._choice: EngineChoice | None = None
-        self._process: EngineProcess | None = None
+        self._process: ChildProcess | None = None
         self._printed_url: str | None = None
         self._was_ready = False
         self._lock = threading.Lock()
@@ -92,11 +92,12 @@ class Engine:
             self._printed_url = None
             self._process = None
             if choice.command:
-                self._process = EngineProcess(
+                self._process = ChildProcess(
+                    "engine",
                     choice.command,
-                    cwd=choice.cwd,
                     environ=self._engine_environment(),
-                    on_line=None if choice.url else self._read_url,
+                    on_line=self._heard,
+                    cwd=choice.cwd,
                 )
 
     async def ready(self) -> str:
@@ -159,8 +160,11 @@ class Engine:
         environ.update(PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8")
         return environ
 
-    def _read_url(self, line: str) -> None:
-        if self._printed_url is not None or not line.startswith("{"):
+    def _heard(self, line: str) -> None:
+        """A line of its output; the sandbox says where it listens in one of them."""
+        _log.info("engine | %s", line)
+        known = self._printed_url is not None or (self._choice and self._choice.url)
+        if known or not line.startswith("{"):
             return
         try:
             announced = json.loads(line)
@@ -169,7 +173,7 @@ class Engine:
         if isinstance(announced, dict) and isinstance(announced.get("url"), str):
             self._printed_url = announced["url"].rstrip("/")
 
-    def _failed_to_start(self, process: EngineProcess, status: int) -> EngineCrashed:
+    def _failed_to_start(self, process: ChildProcess, status: int) -> EngineCrashed:
         # The next job starts it anew: the reason may have gone (a port, a full disk).
         name = self.name
         self.stop()
@@ -184,7 +188,7 @@ async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
-def _crash(what: str, process: EngineProcess, status: int) -> EngineCrashed:
+def _crash(what: str, process: ChildProcess, status: int) -> EngineCrashed:
     lines = process.last_lines(_LINES_IN_ERRORS)
     last = next((line for line in reversed(lines) if line.strip()), "")
     if status == _KILLED:

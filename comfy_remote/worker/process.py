@@ -1,10 +1,9 @@
-"""The engine's process: started, listened to, and ended with everything it started."""
+"""A child process: started, listened to, and ended with everything it started."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import re
 import signal
@@ -18,7 +17,7 @@ from pathlib import Path
 from ..errors import ConfigurationError
 from ..targets.detach import detached
 
-__all__ = ["EngineProcess"]
+__all__ = ["ChildProcess"]
 
 _LINES_KEPT = 200
 _TERMINATE_PATIENCE = 5.0
@@ -27,20 +26,19 @@ _LONGEST_LINE = 2000
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
-_log = logging.getLogger(__name__)
 
-
-class EngineProcess:
+class ChildProcess:
     """A running program whose last lines of output are kept.
 
-    Started in the constructor, without an event loop: the engine starts while the rest of
-    the worker is still being imported.
+    Started in the constructor, without an event loop: an engine starts while the rest of the
+    worker is still being imported.
 
     Args:
+        name: What to call it in errors and threads: "engine", "worker".
         command: Program and arguments.
-        cwd: Working folder.
         environ: The whole environment of the process.
         on_line: Called with each line of its output, from another thread.
+        cwd: Working folder; ours by default.
 
     Raises:
         ConfigurationError: The program cannot be started at all.
@@ -48,11 +46,12 @@ class EngineProcess:
 
     def __init__(
         self,
+        name: str,
         command: Sequence[str],
         *,
-        cwd: Path,
         environ: Mapping[str, str],
-        on_line: Callable[[str], None] | None = None,
+        on_line: Callable[[str], None],
+        cwd: Path | None = None,
     ) -> None:
         self._on_line = on_line
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
@@ -73,12 +72,12 @@ class EngineProcess:
             )
         except OSError as error:
             raise ConfigurationError(
-                f"The engine could not be started: {command[0]}: {error.strerror or error}.",
-                advice="Check the engine's folder and COMFYUI_PYTHON.",
+                f"The {name} could not be started: {command[0]}: {error.strerror or error}.",
+                advice="Check the folder, and COMFYUI_PYTHON if that is set.",
             ) from error
-        self._listener = threading.Thread(target=self._listen, name="engine output", daemon=True)
+        self._listener = threading.Thread(target=self._listen, name=f"{name} output", daemon=True)
         self._listener.start()
-        threading.Thread(target=self._wait, name="engine end", daemon=True).start()
+        threading.Thread(target=self._wait, name=f"{name} end", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -114,19 +113,22 @@ class EngineProcess:
                 loop.call_soon_threadsafe(tell)
 
         # Not the loop's executor: that would wait for this thread before it lets the loop end.
-        threading.Thread(target=watch, name="engine watch", daemon=True).start()
+        threading.Thread(target=watch, name="child watch", daemon=True).start()
         await ended
         status = self._process.poll()
         return status if status is not None else -1
 
-    def stop(self) -> None:
-        """End it and all it has started: first politely, after 5 s by force."""
+    def stop(self, grace: float = _TERMINATE_PATIENCE) -> None:
+        """End it and all it has started: first politely, after ``grace`` seconds by force.
+
+        Blocks for as long as that takes.
+        """
         if sys.platform == "win32":
             self._stop_tree_on_windows()
         else:
             self._signal_group(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_TERMINATE_PATIENCE)
+                self._process.wait(grace)
             # Also when it has ended by itself: what it started may not have.
             self._signal_group(signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -158,9 +160,7 @@ class EngineProcess:
             for line in output:
                 text = _COLOUR.sub("", line).rstrip()[:_LONGEST_LINE]
                 self._lines.append(text)
-                _log.info("engine | %s", text)
-                if self._on_line is not None:
-                    self._on_line(text)
+                self._on_line(text)
 
     def _wait(self) -> None:
         self._process.wait()
