@@ -1,0 +1,62 @@
+"""Errors for people: what happened, at which node, what to do next."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from pydantic import JsonValue
+
+from ..errors import ComfyRemoteError
+from .console import is_interactive, printable, resume_command
+
+__all__ = ["explain", "show_error"]
+
+
+def show_error(error: ComfyRemoteError, *, resumable: str | None = None) -> None:
+    """Print an error to standard error, in colour where there is any.
+
+    Args:
+        error: What went wrong.
+        resumable: Id of the job to take up again, if there is one.
+    """
+    headline, *rest = explain(error, resumable=resumable)
+    if not is_interactive(sys.stderr):
+        print(f"Error: {headline}", *rest, sep="\n", file=sys.stderr)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    console.print(Text.assemble(("Error: ", "bold red"), headline))
+    for line in rest:
+        console.print(Text(line))
+
+
+def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[str]:
+    """The lines that tell it all: message, details, advice, how to resume."""
+    lines = [error.message, *_node_errors(error.details.get("node_errors"))]
+    node, node_class = error.details.get("node_id"), error.details.get("node_class")
+    if node is not None and str(node_class) not in error.message and node_class is not None:
+        lines.append(f"  at node {node} ({node_class})")
+    if log := error.details.get("engine_log"):
+        lines += [f"  | {line}" for line in str(log).splitlines()[-8:]]
+    if error.advice:
+        lines.append(error.advice)
+    if resumable is not None and resumable not in error.advice:
+        lines.append(f"To take it up again: {resume_command(resumable)}")
+    return [printable(line) for line in lines]
+
+
+def _node_errors(nodes: JsonValue) -> Iterator[str]:
+    """ComfyUI's own ``node_errors``, a line each."""
+    for node_id, node in nodes.items() if isinstance(nodes, dict) else ():
+        if not isinstance(node, dict):
+            continue
+        errors = node.get("errors")
+        for problem in errors if isinstance(errors, list) else ():
+            if isinstance(problem, dict):
+                words = ": ".join(
+                    str(problem[key]) for key in ("message", "details") if problem.get(key)
+                )
+                yield f"  node {node_id} ({node.get('class_type', '?')}): {words}"

@@ -1,0 +1,141 @@
+"""Following a job from the command line: to its outputs, to an error, or to a cancel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+import typer
+
+from ..errors import ComfyRemoteError, JobCancelled, JobNotFound
+from ..events import Finished, JobState
+from ..jobs.client import Job
+from ..jobs.record import JobEntry, Record, SavedOutput
+from ..targets.config import home
+from .console import resume_command
+from .interrupt import run_interruptible
+from .reporter import Reporter
+
+__all__ = ["CANCEL_PATIENCE", "follow", "supervise"]
+
+CANCEL_PATIENCE = 10.0
+"""Seconds that a target has to confirm a cancel."""
+
+_ENDED_BADLY = (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED)
+
+
+def supervise(
+    work: Callable[[Record], Coroutine[object, object, None]], reporter: Reporter, job_id: str
+) -> None:
+    """Run what follows a job, and turn how it ends into words and an exit status.
+
+    Raises:
+        typer.Exit: It did not end well; it has been told.
+    """
+    with reporter:
+        try:
+            with Record(home()) as record:
+                _supervise(work, record, reporter, job_id)
+        except ComfyRemoteError as error:  # the record itself cannot be used
+            reporter.failed(error, None, resumable=False)
+            raise typer.Exit(error.exit_status) from error
+
+
+def _supervise(
+    work: Callable[[Record], Coroutine[object, object, None]],
+    record: Record,
+    reporter: Reporter,
+    job_id: str,
+) -> None:
+    try:
+        run_interruptible(work(record))
+        return
+    except ComfyRemoteError as caught:
+        error = caught
+    except asyncio.CancelledError:
+        known = _known(record, job_id)
+        sent = "The job may have been sent." if known else "Nothing was sent."
+        error = JobCancelled(f"Stopped. {sent}")
+    except KeyboardInterrupt:
+        error = JobCancelled(
+            "Left at once. The job may still be running.",
+            advice=f"Cancel it with `comfy-remote jobs cancel {job_id}`.",
+        )
+    entry = _known(record, job_id)
+    resumable = entry is not None and entry.state not in _ENDED_BADLY
+    reporter.failed(error, job_id if entry is not None else None, resumable=resumable)
+    raise typer.Exit(error.exit_status)
+
+
+def _known(record: Record, job_id: str) -> JobEntry | None:
+    try:
+        return record.get(job_id)
+    except JobNotFound:
+        return None
+
+
+async def follow(job: Job, folder: Path, reporter: Reporter) -> list[SavedOutput]:
+    """Tell a job's events, then save its outputs below ``folder``.
+
+    Cancelled (by Ctrl-C), it asks the target to cancel the job, and follows it to its end.
+
+    Raises:
+        JobCancelled: It was interrupted; says what became of the job.
+        ComfyRemoteError: Whatever else went wrong.
+    """
+    try:
+        async for event in job:
+            reporter.event(event)
+        return await _save(job, folder, reporter)
+    except asyncio.CancelledError:
+        raise await _interrupted(job, folder, reporter) from None
+
+
+async def _save(job: Job, folder: Path, reporter: Reporter) -> list[SavedOutput]:
+    if job.finished is not None and job.finished.state is JobState.SUCCEEDED:
+        reporter.fetching(job.finished.outputs)
+    return await job.save_outputs(folder, reporter.received)
+
+
+async def _interrupted(job: Job, folder: Path, reporter: Reporter) -> JobCancelled:
+    """Cancel the job, and say what came of it."""
+    again = f"Fetch it with `{resume_command(job.id)}`"
+    if job.finished is not None and job.finished.state is JobState.SUCCEEDED:
+        return JobCancelled(
+            "Stopped before the outputs were here. The job itself has succeeded.",
+            advice=f"{again}.",
+        )
+    reporter.note("Cancelling the job (Ctrl-C again leaves at once) …")
+    try:
+        finished = await asyncio.wait_for(_cancel(job, reporter), CANCEL_PATIENCE)
+        if finished.state is JobState.SUCCEEDED:
+            await _save(job, folder, reporter)
+            return JobCancelled(
+                f"The job had finished before it could be cancelled. Its outputs are in {folder}."
+            )
+    except (asyncio.TimeoutError, ComfyRemoteError) as error:
+        why = f" {error.message}" if isinstance(error, ComfyRemoteError) else ""
+        return JobCancelled(
+            f"The target did not confirm that it cancelled the job.{why} It may still be running.",
+            advice=f"{again}, or cancel it with `comfy-remote jobs cancel {job.id}`.",
+        )
+    if finished.state is JobState.CANCELLED or finished.error is None:
+        return JobCancelled(
+            "The job was cancelled.",
+            advice=f"`{resume_command(job.id)}` shows how it ended; to run it again, run the "
+            "workflow again.",
+        )
+    return JobCancelled(
+        f"The job had ended before it could be cancelled: {finished.error.message}",
+        advice=finished.error.advice,
+    )
+
+
+async def _cancel(job: Job, reporter: Reporter) -> Finished:
+    await job.cancel()
+    async for event in job:
+        reporter.event(event)
+        if isinstance(event, Finished):
+            return event
+    raise AssertionError("unreachable: a job's last event is Finished")

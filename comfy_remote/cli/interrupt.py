@@ -1,0 +1,52 @@
+"""Ctrl-C, the same on every platform and Python: first politely, then at once."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from types import FrameType
+from typing import TypeVar
+
+__all__ = ["run_interruptible"]
+
+_T = TypeVar("_T")
+
+
+def run_interruptible(work: Coroutine[object, object, _T], *, also: tuple[str, ...] = ()) -> _T:
+    """Like `asyncio.run`, but the first Ctrl-C cancels ``work``, which may then tidy up.
+
+    Not `asyncio.run`'s own handling, which in Python 3.10 cancels every task, also those that
+    tidying up needs; nor `loop.add_signal_handler`, which Windows lacks.
+
+    Args:
+        work: What to run.
+        also: Names of other signals to treat so, where the platform has them.
+
+    Raises:
+        KeyboardInterrupt: At the second Ctrl-C, wherever the work is then.
+    """
+    numbers = [signal.SIGINT, *(getattr(signal, name) for name in also if hasattr(signal, name))]
+
+    async def main() -> _T:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        interrupted = False
+
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            nonlocal interrupted
+            if interrupted or task is None:
+                raise KeyboardInterrupt
+            interrupted = True
+            loop.call_soon_threadsafe(task.cancel)
+
+        for number in numbers:
+            signal.signal(number, on_signal)
+        return await work
+
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        return asyncio.run(main())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,222 @@
+"""Telling how a job goes to a person at a terminal: a display that redraws itself."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import ComfyRemoteError
+from ..events import Event, Finished, Log, Preview, Progress, Queued, Started
+from ..jobs.record import SavedOutput
+from ..outputs import RemoteOutput
+from ..workflow.prompt import Prompt
+from .console import human_seconds, human_size, printable
+from .errors import show_error
+from .pictures import Graphics, Picture, graphics_of, load_picture, remove_preview
+from .reporter import node_label, print_paths, relative
+
+__all__ = ["LiveReporter"]
+
+_REFRESHES_PER_SECOND = 8
+_PREVIEW_SIZE = {"columns": 36, "rows": 12}
+_RESULT_SIZE = {"columns": 56, "rows": 18}
+
+
+class LiveReporter:
+    """A bar, the running node, its steps, a preview; then the outputs and the first picture.
+
+    All on standard error, but for the paths of the outputs.
+
+    Args:
+        pictures: Whether to draw pictures where the terminal can.
+        console: Standard error by default.
+    """
+
+    def __init__(self, *, pictures: bool = True, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
+        self._graphics: Graphics | None = graphics_of(self._console) if pictures else None
+        unicode = self._console.encoding.lower().startswith("utf")
+        self._dot = "·" if unicode else "-"
+        self._done = "✓" if unicode else "Done:"
+        self._spinner = Spinner("dots" if unicode else "line", style="cyan")
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._view,
+            refresh_per_second=_REFRESHES_PER_SECOND,
+            transient=True,
+        )
+        self._prompt: Prompt = {}
+        self._status = "Starting"
+        self._began = time.monotonic()
+        self._progress = Progress()
+        self._preview: Picture | None = None
+        self._fetched = 0
+        self._to_fetch: int | None = None
+        self._fetching = False
+
+    def __enter__(self) -> LiveReporter:
+        self._live.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop()
+
+    def note(self, message: str) -> None:
+        """See `Reporter`."""
+        self._line(Text(printable(message), "dim"))
+
+    def connecting(self, target: str) -> None:
+        """See `Reporter`."""
+        self._status = f"Sending to {printable(target)}"
+
+    def following(self, job_id: str, target: str, prompt: Prompt) -> None:
+        """See `Reporter`."""
+        self._prompt = prompt
+        self._line(Text.assemble(("Job ", "dim"), job_id, (f" on {printable(target)}", "dim")))
+        self._status = "Sent"
+
+    def event(self, event: Event) -> None:
+        """See `Reporter`."""
+        match event:
+            case Queued(position):
+                self._status = f"Queued, {position} ahead" if position else "Queued"
+            case Started():
+                self._status = "Running"
+            case Progress():
+                self._progress = event
+                self._status = "Running (estimated)" if event.estimated else "Running"
+            case Preview():
+                self._show_preview(event.data)
+            case Log():
+                style = {"warning": "yellow", "error": "red"}.get(event.level, "dim")
+                self._line(Text(printable(event.message), style))
+            case Finished():
+                self._preview = None
+
+    def fetching(self, outputs: Sequence[RemoteOutput]) -> None:
+        """See `Reporter`."""
+        sizes = [output.size for output in outputs]
+        self._to_fetch = sum(size or 0 for size in sizes) if None not in sizes else None
+        self._fetching = True
+        self._status = "Fetching"
+
+    def received(self, size: int) -> None:
+        """See `Reporter`."""
+        self._fetched += size
+
+    def saved(self, outputs: Sequence[SavedOutput], seconds: float) -> None:
+        """See `Reporter`."""
+        self._stop()
+        plural = "" if len(outputs) == 1 else "s"
+        done = f"{len(outputs)} output{plural} in {human_seconds(seconds)}"
+        self._console.print(Text.assemble((f"{self._done} ", "bold green"), done))
+        self._show_first(outputs)
+        if not sys.stdout.isatty():
+            print_paths(outputs)
+            return
+        table = Table.grid(padding=(0, 2))
+        table.add_column(overflow="fold")
+        for output in outputs:
+            node = "" if output.node_id is None else node_label(self._prompt, output.node_id)
+            path = Text(printable(str(relative(output.path))), "bold")
+            table.add_row(path, Text(human_size(output.size), "dim"), Text(printable(node), "dim"))
+        Console(highlight=False).print(table)
+
+    def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
+        """See `Reporter`."""
+        self._stop()
+        show_error(error, resumable=job_id if resumable else None)
+
+    def _line(self, text: Text) -> None:
+        self._console.print(text)
+
+    def _stop(self) -> None:
+        if self._live.is_started:
+            self._live.stop()
+            if self._preview is not None or self._graphics == "kitty":
+                self._console.file.write(remove_preview(self._graphics))
+                self._console.file.flush()
+
+    def _view(self) -> RenderableType:
+        lines: list[RenderableType] = [self._head()]
+        if not self._fetching:
+            if self._progress.node_id is not None:
+                lines.append(self._node(self._progress.node_id))
+            if self._progress.message:
+                lines.append(Text(f"  {printable(self._progress.message)}", "dim"))
+            # A display higher than the screen could not be redrawn.
+            if self._preview is not None and self._console.height > self._preview.rows + 6:
+                lines.append(self._preview)
+        return Group(*lines)
+
+    def _head(self) -> Table:
+        """``⠹ Running ━━━━━━━━━━╸━━━━━━━ 3/9 nodes · 14 s``."""
+        progress = self._progress
+        total: float | None = 1.0
+        completed = progress.fraction
+        figures = f"{progress.nodes_done}/{progress.nodes_total} nodes"
+        if self._fetching:
+            total, completed = self._to_fetch, self._fetched
+            of = "" if self._to_fetch is None else f" of {human_size(self._to_fetch)}"
+            figures = f"{human_size(self._fetched)}{of}"
+        elif progress.nodes_total == 0:
+            total, figures = None, ""
+        elapsed = human_seconds(time.monotonic() - self._began)
+        figures = f"{figures} {self._dot} {elapsed}" if figures else elapsed
+        row = Table.grid(padding=(0, 1), expand=False)
+        row.add_row(
+            self._spinner,
+            Text(self._status, "bold", overflow="ellipsis", no_wrap=True),
+            ProgressBar(
+                total=total,
+                completed=completed,
+                pulse=total is None,
+                width=max(8, min(30, self._console.width - 50)),
+            ),
+            Text(figures, no_wrap=True),
+        )
+        return row
+
+    def _node(self, node_id: str) -> Table:
+        """``  KSampler (3) ━━━━━━━━━━━━ step 12/20``."""
+        progress = self._progress
+        row = Table.grid(padding=(0, 1), expand=False)
+        cells: list[RenderableType] = [
+            Text(" "),
+            Text(
+                printable(node_label(self._prompt, node_id)),
+                "cyan",
+                overflow="ellipsis",
+                no_wrap=True,
+            ),
+        ]
+        if progress.step is not None and progress.steps:
+            cells += [
+                ProgressBar(total=progress.steps, completed=progress.step, width=20),
+                Text(f"step {progress.step:g}/{progress.steps:g}", no_wrap=True),
+            ]
+        row.add_row(*cells)
+        return row
+
+    def _show_preview(self, data: bytes) -> None:
+        if self._graphics is not None:
+            picture = load_picture(data, self._graphics, **_PREVIEW_SIZE, preview=True)
+            self._preview = picture or self._preview
+
+    def _show_first(self, outputs: Sequence[SavedOutput]) -> None:
+        paths: list[Path] = [output.path for output in outputs if output.kind == "image"]
+        if self._graphics is not None and paths:
+            columns = min(_RESULT_SIZE["columns"], self._console.width - 4)
+            rows = min(_RESULT_SIZE["rows"], self._console.height - 6)
+            picture = load_picture(paths[0], self._graphics, columns=columns, rows=max(4, rows))
+            if picture is not None:
+                self._console.print(picture)

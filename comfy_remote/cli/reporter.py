@@ -1,0 +1,135 @@
+"""What a command that follows a job tells while it does, and the JSON way of telling it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ..errors import ComfyRemoteError
+from ..events import Event, JobState, Preview, event_to_json
+from ..jobs.record import SavedOutput
+from ..outputs import RemoteOutput
+from ..workflow.prompt import Prompt
+from .console import resume_command
+
+__all__ = ["JsonReporter", "Reporter", "node_label", "print_paths", "relative"]
+
+
+class Reporter(Protocol):
+    """Told of each step; used as a context manager, since a live display has an end."""
+
+    def __enter__(self) -> Reporter: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+    def note(self, message: str) -> None:
+        """A line for people: which target was taken, that cancelling has begun."""
+
+    def connecting(self, target: str) -> None:
+        """The target is being opened (and the job sent)."""
+
+    def following(self, job_id: str, target: str, prompt: Prompt) -> None:
+        """The target has the job."""
+
+    def event(self, event: Event) -> None:
+        """Something happened to it."""
+
+    def fetching(self, outputs: Sequence[RemoteOutput]) -> None:
+        """The job has succeeded; its outputs are on their way."""
+
+    def received(self, size: int) -> None:
+        """So many more bytes of them are here."""
+
+    def saved(self, outputs: Sequence[SavedOutput], seconds: float) -> None:
+        """All of them are here."""
+
+    def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
+        """It did not work out."""
+
+
+def node_label(prompt: Prompt, node_id: str) -> str:
+    """A node as people know it: ``KSampler (3)``; with its title, if it has one of its own."""
+    node = prompt.get(node_id)
+    if node is None:
+        return f"node {node_id}"
+    return f"{node.get('_meta', {}).get('title') or node['class_type']} ({node_id})"
+
+
+class JsonReporter:
+    """One JSON object a line on standard output: the events, then the result or the error.
+
+    Args:
+        previews: Whether to print the preview pictures, base64.
+    """
+
+    def __init__(self, *, previews: bool = True) -> None:
+        self._previews = previews
+        self._job_id: str | None = None
+        self._target: str | None = None
+
+    def __enter__(self) -> JsonReporter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def note(self, message: str) -> None:
+        """See `Reporter`. For people only."""
+
+    def connecting(self, target: str) -> None:
+        """See `Reporter`."""
+        self._target = target
+
+    def following(self, job_id: str, target: str, prompt: Prompt) -> None:  # noqa: ARG002
+        """``{"event": "submitted", "job_id", "target"}``."""
+        self._job_id, self._target = job_id, target
+        self._print({"event": "submitted", "target": target})
+
+    def event(self, event: Event) -> None:
+        """`event_to_json`, with ``job_id``."""
+        if self._previews or not isinstance(event, Preview):
+            self._print(event_to_json(event))
+
+    def fetching(self, outputs: Sequence[RemoteOutput]) -> None:
+        """See `Reporter`."""
+
+    def received(self, size: int) -> None:
+        """See `Reporter`."""
+
+    def saved(self, outputs: Sequence[SavedOutput], seconds: float) -> None:
+        """``{"event": "result", "state", "target", "outputs", "seconds"}``."""
+        self._print(
+            {
+                "event": "result",
+                "state": JobState.SUCCEEDED.value,
+                "target": self._target,
+                "outputs": [output.to_json() for output in outputs],
+                "seconds": round(seconds, 3),
+            }
+        )
+
+    def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
+        """``{"event": "error", "code", "message", "advice", "details", "resume"}``."""
+        self._job_id = job_id
+        resume = resume_command(job_id) if job_id and resumable else None
+        self._print({"event": "error", **error.to_json(), "resume": resume})
+
+    def _print(self, data: Mapping[str, object]) -> None:
+        # ASCII, whatever the console's encoding; a line at a time, for who reads a pipe.
+        print(json.dumps({**data, "job_id": self._job_id}), flush=True)
+
+
+def print_paths(outputs: Sequence[SavedOutput]) -> None:
+    """Where the outputs are, a path a line, on standard output."""
+    for output in outputs:
+        print(relative(output.path), flush=True)
+
+
+def relative(path: Path) -> Path:
+    """Relative to the current folder where that is shorter."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

@@ -1,0 +1,230 @@
+"""``comfy-remote serve``: this machine becomes an endpoint that ``runpod:`` targets understand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import say
+
+if TYPE_CHECKING:
+    import ssl
+
+    from pydantic import SecretStr
+
+    from ..gateway import GatewayServer
+    from ..worker.engine import Engine
+
+__all__ = ["TOKEN_VARIABLE", "serve"]
+
+TOKEN_VARIABLE = "COMFY_REMOTE_TOKEN"  # noqa: S105  # its name, not its value
+_PATIENCE = 30.0
+
+
+class Worker(str, Enum):
+    """What runs the jobs."""
+
+    LOCAL = "local"
+    RUNPOD = "runpod"
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; beyond loopback with a token.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="0 takes a free one.")
+    ] = 8000,
+    endpoint: Annotated[
+        str, typer.Option(metavar="ID", help="The endpoint's id, as in runpod:ID.")
+    ] = "local",
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|sandbox|URL",
+            help="What runs the workflows: a ComfyUI at hand or else the sandbox; the sandbox; a "
+            "running ComfyUI.",
+        ),
+    ] = "auto",
+    comfyui: Annotated[
+        Path | None,
+        typer.Option(
+            "--comfyui",
+            metavar="DIR",
+            help="Start the ComfyUI in this folder instead.",
+        ),
+    ] = None,
+    worker: Annotated[
+        Worker,
+        typer.Option(
+            metavar="local|runpod",
+            help="Run jobs in this process, or in one of RunPod's SDK as on RunPod (needs "
+            "comfy-remote[worker]).",
+        ),
+    ] = Worker.LOCAL,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help=f"Holds the token; else the variable {TOKEN_VARIABLE} does."
+        ),
+    ] = None,
+    certfile: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificate chain (PEM), to serve https.")
+    ] = None,
+    keyfile: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The certificate's private key (PEM).")
+    ] = None,
+) -> None:
+    """Make this machine an endpoint for others.
+
+    It answers to RunPod's API, and runs what comes on a ComfyUI of yours. Clients use it with
+    --on runpod:ID and the variables that it shows. Ctrl-C stops it, and the ComfyUI it started.
+
+    Examples:
+
+      comfy-remote serve --comfyui ~/ComfyUI
+
+      COMFY_REMOTE_TOKEN=... comfy-remote serve --host 0.0.0.0 --endpoint workshop
+    """
+    from ..gateway import GatewayServer
+    from .interrupt import run_interruptible
+
+    _show_log()
+    token = _token(token_file)
+    gateway = GatewayServer(
+        endpoint_id=endpoint,
+        host=host,
+        port=port,
+        token=token,
+        ssl_context=_ssl_context(certfile, keyfile),
+    )
+    choice = str(comfyui.expanduser()) if comfyui is not None else engine
+
+    async def whole() -> None:
+        async with gateway:
+            say(f"Endpoint {gateway.endpoint_id} at {gateway.endpoint_url}")
+            async with _worker(gateway, worker, choice):
+                _say_how_to_use(gateway, with_token=token is not None)
+                await asyncio.Event().wait()
+
+    try:
+        run_interruptible(whole(), also=("SIGTERM", "SIGBREAK"))
+    except asyncio.CancelledError:
+        raise typer.Exit(130) from None
+
+
+@asynccontextmanager
+async def _worker(gateway: GatewayServer, worker: Worker, choice: str) -> AsyncIterator[None]:
+    """A worker that takes jobs, with its engine."""
+    if worker is Worker.RUNPOD:
+        _start_sdk_worker(gateway, choice)
+        say("Starting the worker …")
+        while not await gateway.wait_until_ready(_PATIENCE):
+            say("The worker has not asked for jobs yet.")
+        yield
+        return
+    from ..worker.engine import Engine
+
+    engine = Engine.named(choice)
+    try:
+        await asyncio.to_thread(engine.start)
+        say(f"Starting {engine.name} …")
+        await engine.ready()
+        _start_local_worker(gateway, engine)
+        yield
+    finally:
+        say("Stopping …")
+        await asyncio.to_thread(engine.stop)
+
+
+def _start_local_worker(gateway: GatewayServer, engine: Engine) -> None:
+    from ..worker.handler import JobHandler
+    from ..worker.settings import WorkerSettings
+
+    settings = replace(
+        WorkerSettings.from_environ(),
+        # What does not fit an answer goes to the gateway's own store.
+        store_url=f"{gateway.worker_endpoint_url}/files",
+        store_key=gateway.worker_token,
+        worker="local",
+    )
+    gateway.add_local_worker(JobHandler(engine, settings))
+
+
+def _start_sdk_worker(gateway: GatewayServer, choice: str) -> None:
+    from importlib.util import find_spec
+
+    from ..errors import ConfigurationError
+    from ..gateway.sdk_worker import worker_command
+
+    if find_spec("runpod") is None:
+        raise ConfigurationError(
+            "--worker runpod needs the RunPod SDK, which is not installed.",
+            advice="Install it with: pip install 'comfy-remote[worker]'",
+        )
+    gateway.add_sdk_worker(worker_command("--engine", choice))
+
+
+def _say_how_to_use(gateway: GatewayServer, *, with_token: bool) -> None:
+    """Never the token itself: terminals are recorded, and looked at over shoulders."""
+    key = f" RUNPOD_API_KEY=${TOKEN_VARIABLE}" if with_token else ""
+    say(
+        "Ready. From a client:\n"
+        f"  RUNPOD_ENDPOINT_BASE_URL={gateway.url}{key} \\\n"
+        f"    comfy-remote run WORKFLOW.json --on runpod:{gateway.endpoint_id}\n"
+        "Ctrl-C stops it."
+    )
+
+
+def _show_log() -> None:
+    """What the gateway and its worker do, a line each, on standard error."""
+    import logging
+
+    if not logging.getLogger().handlers:
+        form = "%(asctime)s %(message)s"
+        logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S")
+
+
+def _token(file: Path | None) -> SecretStr | None:
+    from pydantic import SecretStr
+
+    from ..errors import ConfigurationError
+
+    if file is None:
+        value = os.environ.get(TOKEN_VARIABLE, "")
+    else:
+        try:
+            value = file.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"The token cannot be read from {file}: {error}.") from error
+        if not value.strip():
+            raise ConfigurationError(f"{file} is empty: it should hold the token.")
+    return SecretStr(value.strip()) if value.strip() else None
+
+
+def _ssl_context(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext | None:
+    import ssl
+
+    from ..errors import ConfigurationError
+
+    if certfile is None:
+        if keyfile is not None:
+            raise ConfigurationError("--keyfile needs --certfile.")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigurationError(
+            f"The certificate {certfile} cannot be used: {error}.",
+            advice="Give a PEM file with the chain, and --keyfile if it does not hold the key.",
+        ) from error
+    return context
