@@ -69,7 +69,7 @@ class PromptWorker(threading.Thread):
             if self._queue.take_forget_results():
                 self._memory = _Memory()
             report = RunReport(item, self._messenger)
-            run = _PromptRun(item, report, self._memory, self._folders, self._context(item, report))
+            run = _PromptRun(item, report, self._memory, self._context(item, report))
             run.execute()
             self._queue.finish(run.history())
             report.finished()
@@ -115,13 +115,11 @@ class _PromptRun:
         item: QueuedPrompt,
         report: RunReport,
         memory: _Memory,
-        folders: Folders,
         context: _Context,
     ) -> None:
         self._item = item
         self._report = report
         self._memory = memory
-        self._folders = folders
         self._context = context
         self._results: dict[str, CachedResult] = {}
         self._shown: dict[str, CachedResult] = {}
@@ -132,7 +130,7 @@ class _PromptRun:
         prompt, cache = self._item.prompt, self._memory.cache
         self._report.started()
         order = execution_order(prompt, self._item.outputs)
-        keys = signatures(prompt, order, self._folders)
+        keys = signatures(prompt, order, self._context.folders)
         cache.keep_only(keys.values())
         self._memory.keep_instances_of(prompt)
         for node_id in order:

@@ -35,6 +35,8 @@ class SandboxServer:
         async with SandboxServer() as server:
             ...  # server.url answers like a ComfyUI
 
+    Raises `OSError` on entry where the address cannot be listened on.
+
     Args:
         host: Address to listen on.
         port: 0 for one that is free.
@@ -87,8 +89,11 @@ class SandboxServer:
         self._worker.start()
         self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port)
-        await site.start()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError:
+            await self.__aexit__()
+            raise
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         logger.info("The sandbox listens at %s", self.url)

@@ -396,7 +396,7 @@ async def test_sandbox_file_stays_in_the_output_folder(
     ("name", "fields"),
     [
         ("../x.png", {}),
-        ("/x.png", {}),
+        ("a/../../x.png", {}),
         ("x.png", {"subfolder": "../../y"}),
         ("x.png", {"type": "elsewhere"}),
     ],
@@ -442,7 +442,10 @@ def test_stop_ends_the_process_and_its_folder() -> None:
 
 def test_a_crash_ends_the_process(tmp_path: Path) -> None:
     process, engine = start("--directory", str(tmp_path))
-    engine.submit(fails("crash"))
+    prompt = slow(1, 0.5)  # so that the submission is answered first
+    prompt["4"] = node("SandboxFail", image=["2", 0], mode="crash", message="")
+    prompt["3"]["inputs"]["images"] = ["4", 0]
+    engine.submit(prompt)
     assert process.wait(10) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"input", "output", "temp"}
 
@@ -461,3 +464,11 @@ async def test_the_temporary_folder_is_removed_and_the_thread_ends() -> None:
         assert directory.is_dir()
     assert not directory.exists()
     assert "sandbox-worker" not in [thread.name for thread in threading.enumerate()]
+
+
+async def test_a_port_in_use_is_an_os_error_and_leaves_nothing(server: SandboxServer) -> None:
+    port = int(server.url.rpartition(":")[2])
+    with pytest.raises(OSError, match="address"):
+        await SandboxServer(port=port).__aenter__()
+    workers = [t for t in threading.enumerate() if t.name == "sandbox-worker"]
+    assert len(workers) == 1

@@ -1,4 +1,9 @@
-"""Nodes that load an image from the input folder."""
+"""Nodes that load an image from the input folder.
+
+Read with Pillow, like ComfyUI up to 0.3.64. Later releases read with FFmpeg, which gives the
+same pixels for PNG files in colour with 8 bits a channel, and others by a level or two for
+grey or 16-bit PNG, JPEG, BMP and WebP.
+"""
 
 from __future__ import annotations
 
