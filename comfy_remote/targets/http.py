@@ -416,6 +416,7 @@ def _error_of(response: Response, where: str) -> ComfyRemoteError:
         )
     return TargetError(
         f"{where} refused the request (HTTP {status}{said}).",
+        advice="Check the address; if it is right, the target's log may say why.",
         details={**details, "body": response.body[:65536].decode("utf-8", "replace")},
     )
 
@@ -464,7 +465,8 @@ def _wait(state: tenacity.RetryCallState) -> float:
         after = error.details.get("retry_after")
         if isinstance(after, int | float):
             return min(float(after), _LONGEST_RETRY_AFTER)
-    return tenacity.wait_exponential_jitter(initial=0.25, max=4.0, jitter=0.2)(state)
+    wait = tenacity.wait_exponential(multiplier=0.25, max=4.0) + tenacity.wait_random(0, 0.2)
+    return wait(state)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

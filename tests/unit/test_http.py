@@ -1,0 +1,345 @@
+"""The HTTP client of all targets: what is tried again, what errors say, where the key goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+from scripted_server import Answer, ScriptedServer, drop
+
+from comfy_remote.errors import (
+    AuthenticationError,
+    ComfyRemoteError,
+    ConfigurationError,
+    RateLimited,
+    RequestTooLarge,
+    SubmissionUnknown,
+    TargetError,
+    TargetNotFound,
+    TargetUnreachable,
+)
+from comfy_remote.targets import http
+from comfy_remote.targets.http import HttpClient, base_address, is_loopback
+
+KEY = "planted-key-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Retries after a millisecond; gives the waits that there would have been."""
+    waits: list[float] = []
+    wait = http._wait
+
+    def noted(state: object) -> float:
+        waits.append(wait(state))  # type: ignore[arg-type]
+        return 0.001
+
+    monkeypatch.setattr(http, "_wait", noted)
+    return waits
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as made:
+        yield made
+
+
+@pytest.fixture
+async def client(server: ScriptedServer) -> AsyncIterator[HttpClient]:
+    headers = {"Authorization": SecretStr(f"Bearer {KEY}")}
+    async with HttpClient(server.url, name="The box", headers=headers) as made:
+        yield made
+
+
+async def test_an_answer(server: ScriptedServer, client: HttpClient) -> None:
+    server.on("GET /queue", Answer({"a": 1}))
+    assert await client.get_json("queue") == {"a": 1}
+    assert server.asked[0].headers["Authorization"] == f"Bearer {KEY}"
+
+
+async def test_refused_is_tried_five_times(short_waits: list[float]) -> None:
+    async with ScriptedServer() as gone:
+        url = gone.url
+    async with HttpClient(url, name="The box") as client:
+        with pytest.raises(TargetUnreachable, match="could not be reached") as caught:
+            await client.get("queue")
+        assert caught.value.details == {"never_sent": True}
+        assert len(short_waits) == 5  # one before each try but the first, and one in vain
+        assert short_waits == sorted(short_waits)  # backing off
+        with pytest.raises(TargetUnreachable):  # and so is a submission: it never left
+            await client.submit("prompt", b"{}")
+        assert len(short_waits) == 10
+
+
+@pytest.mark.parametrize("failure", [Answer(b"busy", 503), Answer(None, 429), drop])
+async def test_a_failure_that_passes_is_not_seen(
+    server: ScriptedServer, client: HttpClient, failure: Answer
+) -> None:
+    server.on("GET /queue", failure, failure, Answer([]))
+    assert await client.get_json("queue") == []
+    assert server.count("GET /queue") == 3
+
+
+async def test_retry_after_is_honoured_within_reason(
+    server: ScriptedServer, client: HttpClient, short_waits: list[float]
+) -> None:
+    def busy(after: str) -> Answer:
+        return Answer(None, 429, {"Retry-After": after})
+
+    server.on("GET /queue", busy("7"), busy("9999"), busy("inf"), busy("tomorrow"), Answer([]))
+    await client.get("queue")
+    assert short_waits[:2] == [7.0, 60.0]
+    assert all(wait < 10 for wait in short_waits[2:])
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "message", "times"),
+    [
+        (Answer(None, 401), AuthenticationError, "refused the key", 1),
+        (Answer(None, 403), AuthenticationError, "refused the key", 1),
+        (Answer(b"nothing here", 404), TargetNotFound, "knows no such address.*nothing here", 1),
+        (Answer(b"", 413), RequestTooLarge, "too large", 1),
+        (Answer(b"odd", 418), TargetError, "HTTP 418: odd", 1),
+        (Answer(None, 429), RateLimited, "asked too often", 5),
+        (Answer(b"<html><h1>Bad Gateway", 502), TargetUnreachable, r"failing \(HTTP 502\)", 5),
+        # aiohttp itself asks once more where a connection is dropped, but never for a POST.
+        (drop, TargetUnreachable, "could not be reached", 10),
+    ],
+)
+async def test_each_status_is_its_own_error(
+    server: ScriptedServer,
+    client: HttpClient,
+    answer: Answer,
+    kind: type[ComfyRemoteError],
+    message: str,
+    times: int,
+) -> None:
+    server.on("GET /x", answer)
+    with pytest.raises(kind, match=message) as caught:
+        await client.get("x")
+    assert type(caught.value) is kind
+    assert server.url in caught.value.message
+    assert server.count("GET /x") == times
+
+
+@pytest.mark.parametrize("answer", [Answer(b"busy", 503), drop, Answer(b"", 500)])
+async def test_a_submission_whose_answer_is_lost_is_sent_once(
+    server: ScriptedServer, client: HttpClient, answer: Answer
+) -> None:
+    server.on("POST /prompt", answer)
+    with pytest.raises(SubmissionUnknown, match="not known whether The box accepted"):
+        await client.submit("prompt", b"{}")
+    assert server.count("POST /prompt") == 1
+
+
+async def test_a_submission_refused_with_429_is_sent_again(
+    server: ScriptedServer, client: HttpClient
+) -> None:
+    server.on("POST /prompt", Answer(None, 429), Answer({"ok": True}))
+    assert (await client.submit("prompt", b"{}")).json() == {"ok": True}
+
+
+async def test_an_answer_that_never_comes_is_given_up(server: ScriptedServer) -> None:
+    async def wait(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(5)
+        return web.Response()
+
+    server.on("GET /x", wait)
+    async with HttpClient(server.url, name="The box", timeout=0.05) as client:
+        with pytest.raises(TargetUnreachable, match="did not answer in time"):
+            await client.get_once("x")
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>Welcome</html>", b"", b"[" * 100_000, b"\xff\xfe", b"{'a': 1}"]
+)
+async def test_a_page_in_place_of_json_is_an_error(
+    server: ScriptedServer, client: HttpClient, body: bytes
+) -> None:
+    server.on("GET /x", Answer(body))
+    with pytest.raises(TargetError, match="not JSON"):
+        await client.get_json("x")
+
+
+async def test_an_answer_without_end_is_given_up(
+    server: ScriptedServer, client: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "_ANSWER_LIMIT", 2**20)
+    server.on("GET /x", Answer(b"x" * 2**21))
+    with pytest.raises(TargetError, match="larger than 1 MiB"):
+        await client.get("x")
+
+
+# --- the key stays at home ----------------------------------------------------------------
+
+
+async def test_a_redirect_is_refused_and_the_key_goes_nowhere(
+    server: ScriptedServer, client: HttpClient
+) -> None:
+    async with ScriptedServer() as thief:
+        thief.on("GET /x", Answer({}))
+        server.on("GET /x", Answer(None, 302, {"Location": f"{thief.url}/x?token={KEY}"}))
+        server.on("POST /x", Answer(None, 307, {"Location": f"{thief.url}/{KEY}"}))
+        for request in (client.get("x"), client.submit("x", b"{}"), client.post_idempotent("x")):
+            with pytest.raises(TargetError, match="redirects to") as caught:
+                await request
+            assert KEY not in str(caught.value)
+        with pytest.raises(TargetError, match="redirects to"):
+            async for _ in client.stream("x"):
+                pass
+        assert thief.asked == []
+
+
+async def test_a_websockets_redirect_is_refused_too(server: ScriptedServer) -> None:
+    async with ScriptedServer() as thief:
+        server.on("GET /ws", Answer(None, 302, {"Location": f"{thief.url}/ws"}))
+        headers = {"X-Login": SecretStr(KEY)}
+        async with HttpClient(server.url, name="The box", headers=headers) as client:
+            with pytest.raises(http._NETWORK_ERRORS):
+                await client.session.ws_connect(client.url("ws"), headers=client.authorization())
+        assert server.count("GET /ws") == 1
+        assert thief.asked == []
+
+
+async def test_storage_elsewhere_gets_no_key(client: HttpClient) -> None:
+    async with ScriptedServer() as storage:
+        storage.on("GET /x.png", Answer(b"png"))
+        chunks = [chunk async for chunk in client.stream_foreign(f"{storage.url}/x.png?sig=1")]
+        assert chunks == [b"png"]
+        assert KEY not in str(storage.asked[0].headers)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://storage.example/x.png?sig=signature",
+        "file:///etc/passwd?sig=signature",
+        "//storage.example/x?sig=signature",
+        "http://[/?sig=signature",
+        "https://name:signature@storage.example/x.png",
+        "",
+    ],
+)
+async def test_storage_must_be_https_and_its_signature_is_not_shown(
+    client: HttpClient, url: str
+) -> None:
+    with pytest.raises(TargetError, match="An output's address") as caught:
+        async for _ in client.stream_foreign(url):
+            pass
+    assert "signature" not in str(caught.value)
+
+
+async def test_an_error_of_storage_shows_neither_signature_nor_our_server(
+    server: ScriptedServer, client: HttpClient
+) -> None:
+    async with ScriptedServer() as storage:
+        storage.on("GET /gone", Answer(None, 500))
+        storage.on("GET /drop", drop)
+        for path in ("gone", "drop"):
+            with pytest.raises(TargetUnreachable, match="The storage at 127") as caught:
+                async for _ in client.stream_foreign(f"{storage.url}/{path}?sig=signature"):
+                    pass
+            assert "signature" not in str(caught.value)
+            assert server.url not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 413, 500])
+async def test_a_server_that_repeats_the_key_does_not_get_it_into_an_error(
+    server: ScriptedServer, client: HttpClient, status: int
+) -> None:
+    server.on("GET /x", Answer(f"You sent Bearer {KEY}".encode(), status))
+    with pytest.raises(ComfyRemoteError) as caught:
+        await client.get_json("x")
+    assert KEY not in json.dumps(caught.value.to_json())
+    assert KEY not in repr(caught.value)
+    assert KEY not in repr(client.__dict__["_headers"])
+
+
+@pytest.mark.parametrize("key", ["a\nb", "a\r\nX-Other: 1", "a\x00"])
+def test_a_key_with_a_line_break_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="line break") as caught:
+        HttpClient("http://127.0.0.1", name="x", headers={"Authorization": SecretStr(key)})
+    assert key not in str(caught.value)
+
+
+# --- streams ------------------------------------------------------------------------------
+
+
+async def test_a_stream_begins_where_it_is_told_with_and_without_ranges(
+    server: ScriptedServer, client: HttpClient
+) -> None:
+    content = bytes(range(256)) * 20_000
+
+    async def ranged(request: web.Request) -> web.StreamResponse:
+        start = request.http_range.start or 0
+        return web.Response(body=content[start:], status=206 if start else 200)
+
+    server.on("GET /ranged", ranged)
+    server.on("GET /plain", Answer(content))
+    for path in ("ranged", "plain"):
+        for offset in (0, 1, 2**20, len(content) - 1):
+            got = b"".join([chunk async for chunk in client.stream(path, offset)])
+            assert got == content[offset:]
+    assert server.asked[1].headers["Range"] == "bytes=1-"
+
+
+async def test_a_cut_stream_is_unreachable_not_short(
+    server: ScriptedServer, client: HttpClient
+) -> None:
+    async def cut(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "100"})
+        await response.prepare(request)
+        await response.write(b"x" * 10)
+        assert request.transport
+        request.transport.close()
+        return response
+
+    server.on("GET /x", cut)
+    got = b""
+    with pytest.raises(TargetUnreachable):
+        async for chunk in client.stream("x"):
+            got += chunk
+    assert got == b"x" * 10
+
+
+# --- addresses ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["http://a", "https://a.b:1/c/d", "http://[::1]:8188", "HTTP://A/"])
+def test_addresses_that_are_fine(url: str) -> None:
+    assert base_address(url).host
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "a", "ftp://a", "http://", "http:///x", "http://a:99999", "http://[", "http://u:pw123@a",
+     "http://pw123@a", "http://a?token=pw123", "http://a/#pw123", "//a", "http://a:b"],
+)  # fmt: skip
+def test_addresses_that_are_not_and_show_no_password(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        base_address(url)
+    assert "pw123" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("0.0.0.0", False),
+        ("10.0.0.1", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_loopback_is_this_machine_only(host: str | None, expected: bool) -> None:
+    assert is_loopback(host) is expected
