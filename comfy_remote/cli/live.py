@@ -48,12 +48,6 @@ class LiveReporter:
         self._dot = "·" if unicode else "-"
         self._done = "✓" if unicode else "Done:"
         self._spinner = Spinner("dots" if unicode else "line", style="cyan")
-        self._live = Live(
-            console=self._console,
-            get_renderable=self._view,
-            refresh_per_second=_REFRESHES_PER_SECOND,
-            transient=True,
-        )
         self._prompt: Prompt = {}
         self._status = "Starting"
         self._began = time.monotonic()
@@ -62,6 +56,12 @@ class LiveReporter:
         self._fetched = 0
         self._to_fetch: int | None = None
         self._fetching = False
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._view,
+            refresh_per_second=_REFRESHES_PER_SECOND,
+            transient=True,
+        )
 
     def __enter__(self) -> LiveReporter:
         self._live.start()
