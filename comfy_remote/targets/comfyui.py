@@ -117,25 +117,19 @@ class ComfyUITarget:
         }
         try:
             response = await self._http.submit("prompt", json.dumps(body).encode(), accept=(400,))
+            if response.status == 400:
+                raise refusal(response.body)
+            return self._ref(request.job_id, self._accepted(response))
         except SubmissionUnknown as error:
             if ref := await self._search(request.job_id):
                 return ref
             raise SubmissionUnknown(
                 f"{error.message} It was found neither in its queue nor in its history.",
                 advice="Nothing was sent again. If it turns up after all, `comfy-remote jobs "
-                f"resume {request.job_id}` fetches it; else run the workflow anew.",
+                f"resume {request.job_id}` fetches it; else check the address, and run the "
+                "workflow anew.",
                 details=error.details,
             ) from error
-        if response.status == 400:
-            raise refusal(response.body)
-        answer = response.json()
-        remote_id = answer.get("prompt_id") if isinstance(answer, dict) else None
-        if not isinstance(remote_id, str):
-            raise TargetError(
-                f"{self._name} did not answer like a ComfyUI: there is no prompt_id.",
-                advice="Check the address.",
-            )
-        return self._ref(request.job_id, remote_id)
 
     async def find(self, job_id: str) -> RemoteRef | None:
         """Look in the queue and the history for a prompt with our id."""
@@ -223,6 +217,24 @@ class ComfyUITarget:
         """What runs and what waits, asked once."""
         return self._items(await self._http.get_once("queue"))
 
+    def _accepted(self, response: Response) -> str:
+        """The id in the answer to a prompt.
+
+        Raises:
+            SubmissionUnknown: There is none. By its status it was accepted: somebody in
+                between has replaced the answer, or this is no ComfyUI at all.
+        """
+        try:
+            answer = response.json()
+        except TargetError:
+            answer = None
+        if not isinstance(answer, dict) or not isinstance(answer.get("prompt_id"), str):
+            raise SubmissionUnknown(
+                f"{self._name} did not answer like a ComfyUI: there is no prompt_id. It is not "
+                "known whether it accepted the job."
+            )
+        return str(answer["prompt_id"])
+
     def _entry(self, prompt_id: str, response: Response) -> dict[str, JsonValue] | None:
         history = response.json()
         entry = history.get(prompt_id) if isinstance(history, dict) else None
@@ -300,8 +312,14 @@ def _history_path(prompt_id: str) -> str:
 
 def _engine(stats: dict[str, JsonValue]) -> str | None:
     system = stats.get("system")
-    version = system.get("comfyui_version") if isinstance(system, dict) else None
-    return f"ComfyUI {version}" if isinstance(version, str) else None
+    match system:
+        # It answers with the version it is modelled on, for programs that look at that.
+        case {"sandbox": str(version)}:
+            return f"sandbox {version}"
+        case {"comfyui_version": str(version)}:
+            return f"ComfyUI {version}"
+        case _:
+            return None
 
 
 def _device(stats: dict[str, JsonValue]) -> str | None:
