@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import OutputCorrupt, RateLimited, TargetUnreachable
 from ..media.files import storage_errors
+from ..media.verify import check_whole
 from ..outputs import RemoteOutput
 from .base import Target
 
@@ -38,18 +39,42 @@ async def download(
     """Write an output to ``path``, which must not exist, in a folder of ours.
 
     A broken connection is resumed where it broke, up to five times in a row without a byte.
-    Memory stays at a chunk, whatever the size of the file.
+    What arrives damaged is fetched anew, once. Memory stays at a chunk, whatever the size of
+    the file.
 
     Args:
-        on_bytes: Called with the number of bytes each chunk brought.
+        on_bytes: Called with the number of bytes each chunk brought, and with a negative one
+            when they are thrown away.
 
     Raises:
         OutputLost: The target no longer has it.
-        OutputCorrupt: Size or SHA-256 differ from what the target announced. The file is
-            removed.
+        OutputCorrupt: Size or SHA-256 differ from what the target announced, or, where it
+            announced none, the file's own format says that it is cut off. It is removed.
         TargetUnreachable: The connection kept breaking. The file is removed.
         LocalStorageError: It cannot be written (disk full). The file is removed.
     """
+    tell = on_bytes or _nobody
+    arrived = 0
+
+    def count(size: int) -> None:
+        nonlocal arrived
+        arrived += size
+        tell(size)
+
+    try:
+        return await _fetch(target, output, path, count)
+    except OutputCorrupt:
+        tell(-arrived)
+        return await _fetch(target, output, path, tell)
+
+
+def _nobody(_size: int) -> None:
+    pass
+
+
+async def _fetch(
+    target: Target, output: RemoteOutput, path: Path, on_bytes: Callable[[int], None]
+) -> Downloaded:
     digest = hashlib.sha256()
     size = 0
     failures = 0
@@ -68,8 +93,7 @@ async def download(
                             failures = 0
                             if output.size is not None and size > output.size:
                                 raise _wrong_size(output, size)
-                            if on_bytes is not None:
-                                on_bytes(len(chunk))
+                            on_bytes(len(chunk))
                     break
                 except (TargetUnreachable, RateLimited):
                     failures += 1
@@ -79,6 +103,9 @@ async def download(
             with storage_errors(path):
                 file.flush()
         _check(output, size, digest.hexdigest())
+        if output.sha256 is None:
+            with storage_errors(path):
+                await asyncio.to_thread(check_whole, path, output.filename)
     except BaseException:
         path.unlink(missing_ok=True)
         raise

@@ -136,11 +136,10 @@ class RunPodTarget:
                 details={"size": len(body), "limit": RUN_BODY_LIMIT},
             )
         try:
-            response = await self._post_run(request.job_id, body)
+            remote_id = await self._post_run(request.job_id, body)
         except TargetNotFound as error:
             raise self._no_such_endpoint(error) from error
-        status = _parse(JobStatus, response, "run")
-        return self._ref(request.job_id, status.id)
+        return self._ref(request.job_id, remote_id)
 
     async def find(self, job_id: str) -> RemoteRef | None:  # noqa: ARG002
         """RunPod has no way to look for a job by anything but its own id."""
@@ -209,7 +208,10 @@ class RunPodTarget:
         if output.text is not None:
             yield output.text.encode()[offset:]
         elif source is None:
-            raise OutputLost(f"The worker sent nothing for {output.filename}.")
+            raise OutputLost(
+                f"The worker sent nothing for {output.filename}.",
+                advice="Update the worker, then run the workflow again.",
+            )
         elif source.data is not None:
             data = _decoded(output.filename, source.data)
             for start in range(offset, len(data), CHUNK_SIZE):
@@ -250,21 +252,32 @@ class RunPodTarget:
             ready=health.workers.idle, running=health.jobs.in_progress, queued=health.jobs.in_queue
         )
 
-    async def _post_run(self, job_id: str, body: bytes) -> Response:
-        headers = {IDEMPOTENCY_HEADER: job_id}
+    async def _post_run(self, job_id: str, body: bytes, tries: int = 3) -> str:
+        """Its id on the endpoint."""
         try:
-            return await self._http.submit("run", body, headers)
+            return await self._post_run_once(job_id, body)
         except SubmissionUnknown as error:
             # A gateway of ours knows a repeated key; RunPod would run the job twice.
-            if not await self._knows_keys():
-                raise SubmissionUnknown(
-                    error.message,
-                    advice="Nothing was sent again, since it might run twice. Look at the "
-                    "endpoint's requests in RunPod's console; if it is not there, run the "
-                    "workflow again.",
-                    details=error.details,
-                ) from error
-            return await self._http.submit("run", body, headers)
+            if tries > 1 and await self._knows_keys():
+                return await self._post_run(job_id, body, tries - 1)
+            raise SubmissionUnknown(
+                error.message,
+                advice="Nothing was sent again, since it might run twice. Look at the "
+                "endpoint's requests in RunPod's console; if it is not there, run the "
+                "workflow again.",
+                details=error.details,
+            ) from error
+
+    async def _post_run_once(self, job_id: str, body: bytes) -> str:
+        response = await self._http.submit("run", body, {IDEMPOTENCY_HEADER: job_id})
+        try:
+            return _parse(JobStatus, response, "run").id
+        except TargetError as error:
+            # Accepted, by its status: somebody in between has replaced the answer.
+            raise SubmissionUnknown(
+                f"{error.message} It is not known whether the job was accepted.",
+                details=error.details,
+            ) from error
 
     async def _knows_keys(self) -> bool:
         try:

@@ -1,0 +1,103 @@
+"""Whole files pass; no beginning of one does."""
+
+from __future__ import annotations
+
+import io
+import struct
+import wave
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from comfy_remote.errors import OutputCorrupt
+from comfy_remote.media.verify import check_whole
+
+
+def encoded(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((40, 30), 60).convert("RGB").save(buffer, kind)
+    return buffer.getvalue()
+
+
+def sound() -> bytes:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(2000))
+    return buffer.getvalue()
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def large_box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4sQ", 1, kind, 16 + len(content)) + content
+
+
+def glb() -> bytes:
+    content = b'{"asset":{"version":"2.0"}}     '
+    return struct.pack("<4sIIII", b"glTF", 2, 20 + len(content), len(content), 0x4E4F534A) + content
+
+
+WHOLE = {
+    "a.png": encoded("PNG"),
+    "a.jpg": encoded("JPEG"),
+    "a.webp": encoded("WEBP"),
+    "a.wav": sound(),
+    "a.mp4": box(b"ftyp", b"isom") + box(b"moov", bytes(90)) + large_box(b"mdat", bytes(300)),
+    "b.mp4": box(b"ftyp", b"isom") + large_box(b"mdat", bytes(300)) + box(b"moov", bytes(90)),
+    "a.glb": glb(),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_files_pass_and_no_beginning_does(tmp_path: Path, name: str):
+    path, data = tmp_path / "file", WHOLE[name]
+    path.write_bytes(data)
+    check_whole(path, name)
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        with pytest.raises(OutputCorrupt, match=name) as caught:
+            check_whole(path, name)
+        assert caught.value.advice
+
+
+def test_a_png_with_a_wrong_bit(tmp_path: Path):
+    data = bytearray(WHOLE["a.png"])
+    data[len(data) // 2] ^= 1
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    with pytest.raises(OutputCorrupt, match="damaged"):
+        check_whole(path, "a.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.gif", encoded("GIF")),
+        ("a.png", WHOLE["a.jpg"]),  # a name that does not fit
+        ("a.txt", b""),
+        ("a.bin", b"<html>"),
+        ("a.png", WHOLE["a.png"] + b"more"),
+        ("a.jpg", WHOLE["a.jpg"] + bytes(100)),
+        ("live.wav", WHOLE["a.wav"][:4] + b"\xff\xff\xff\xff" + WHOLE["a.wav"][8:]),
+        ("a.mp4", box(b"ftyp", b"isom") + box(b"moov", b"") + struct.pack(">I4s", 0, b"mdat")),
+    ],
+)
+def test_what_is_let_through(tmp_path: Path, name: str, data: bytes):
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    check_whole(path, name)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.PNG", "x/a.webm", "a.mp4", "a.gif"])
+@pytest.mark.parametrize("data", [b"", b"<!DOCTYPE html><html></html>"])
+def test_something_else_is_refused(tmp_path: Path, name: str, data: bytes):
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    with pytest.raises(OutputCorrupt, match="is empty" if not data else "is no"):
+        check_whole(path, name)
