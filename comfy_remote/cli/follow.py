@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
-import typer
+import click
 
 from ..errors import ComfyRemoteError, JobCancelled, JobNotFound
 from ..events import Finished, JobState
@@ -31,7 +31,7 @@ def supervise(
     """Run what follows a job, and turn how it ends into words and an exit status.
 
     Raises:
-        typer.Exit: It did not end well; it has been told.
+        click.exceptions.Exit: It did not end well; it has been told.
     """
     with reporter:
         try:
@@ -39,7 +39,7 @@ def supervise(
                 _supervise(work, record, reporter, job_id)
         except ComfyRemoteError as error:  # the record itself cannot be used
             reporter.failed(error, None, resumable=False)
-            raise typer.Exit(error.exit_status) from error
+            raise click.exceptions.Exit(error.exit_status) from error
 
 
 def _supervise(
@@ -65,7 +65,7 @@ def _supervise(
     entry = _known(record, job_id)
     resumable = entry is not None and entry.state not in _ENDED_BADLY
     reporter.failed(error, job_id if entry is not None else None, resumable=resumable)
-    raise typer.Exit(error.exit_status)
+    raise click.exceptions.Exit(error.exit_status)
 
 
 def _known(record: Record, job_id: str) -> JobEntry | None:

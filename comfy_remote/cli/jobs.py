@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
+
+from .options import json_option, preview_option, timeout_option
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from ..jobs.record import JobEntry, Record, SavedOutput
 
-__all__ = ["app"]
+__all__ = ["jobs"]
 
-app = typer.Typer(
-    help="List, resume and cancel the jobs sent from this machine.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+_job_argument = click.argument("job", metavar="ID")
+
+
+@click.group(no_args_is_help=True)
+def jobs() -> None:
+    """List, resume and cancel the jobs sent from this machine.
+
+    ID is a job's id, or at least its first 4 characters.
+    """
+
+
+@jobs.command("list")
+@click.option(
+    "--limit",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="How many, the newest first.",
 )
-
-_JobId = Annotated[
-    str, typer.Argument(metavar="ID", help="The job's id, or at least its first 4 characters.")
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-
-
-@app.command("list")
-def list_jobs(
-    limit: Annotated[
-        int, typer.Option(metavar="N", min=1, help="How many, the newest first.")
-    ] = 20,
-    json_lines: _Json = False,
-) -> None:
+@json_option
+def list_jobs(limit: int, json_lines: bool) -> None:
     """List the jobs sent from this machine."""
     import json
 
@@ -52,8 +57,10 @@ def list_jobs(
         _print_table(entries)
 
 
-@app.command()
-def show(job: _JobId, json_lines: _Json = False) -> None:
+@jobs.command()
+@_job_argument
+@json_option
+def show(job: str, json_lines: bool) -> None:
     """Show all that is recorded of a job."""
     import json
 
@@ -68,21 +75,20 @@ def show(job: _JobId, json_lines: _Json = False) -> None:
     _print_details(entry)
 
 
-@app.command()
+@jobs.command()
+@_job_argument
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where the outputs go; by default where the run wanted them.",
+)
+@timeout_option
+@json_option
+@preview_option
 def resume(
-    job: _JobId,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Where the outputs go; as in the run."),
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", min=0.001, help="Stop waiting after this long."),
-    ] = None,
-    json_lines: _Json = False,
-    preview: Annotated[
-        bool, typer.Option("--preview/--no-preview", help="Show pictures in the terminal.")
-    ] = True,
+    job: str, output: Path | None, timeout: float | None, json_lines: bool, preview: bool
 ) -> None:
     """Follow a job again and fetch its outputs.
 
@@ -90,16 +96,16 @@ def resume(
     """
     import time
 
-    from ..jobs import client
+    from ..jobs.client import resume as take_up
     from ..jobs.record import Record
     from ..targets.config import home
     from .follow import follow, supervise
-    from .run import make_reporter
+    from .options import make_reporter
 
     began = time.monotonic()
     with Record(home()) as record:
         found = record.get(job)
-    folder = output or found.folder or Path("output")
+    folder = (output or found.folder or Path("output")).expanduser().absolute()
     reporter = make_reporter(json_lines=json_lines, preview=preview)
 
     async def whole(record: Record) -> None:
@@ -112,7 +118,7 @@ def resume(
         if found.state.final and found.error is not None:
             raise found.error
         reporter.connecting(found.target)
-        async with client.resume(found.id, record=record, timeout=timeout) as taken_up:
+        async with take_up(found.id, record=record, timeout=timeout) as taken_up:
             reporter.following(found.id, found.target, found.prompt)
             outputs = await follow(taken_up, folder, reporter)
             reporter.saved(outputs, time.monotonic() - began)
@@ -120,14 +126,15 @@ def resume(
     supervise(whole, reporter, found.id)
 
 
-@app.command()
-def cancel(job: _JobId) -> None:
+@jobs.command()
+@_job_argument
+def cancel(job: str) -> None:
     """Cancel a job on its target."""
     import asyncio
 
     from ..errors import ComfyRemoteError, TargetUnreachable
     from ..events import Finished, JobState
-    from ..jobs import client
+    from ..jobs.client import resume as take_up
     from ..jobs.record import Record
     from ..targets.config import home
     from .console import say
@@ -135,7 +142,7 @@ def cancel(job: _JobId) -> None:
     from .interrupt import run_interruptible
 
     async def whole(record: Record, entry: JobEntry) -> Finished:
-        async with client.resume(entry.id, record=record) as taken_up:
+        async with take_up(entry.id, record=record) as taken_up:
             await taken_up.cancel()
             return await asyncio.wait_for(taken_up.wait(), CANCEL_PATIENCE)
 
@@ -153,7 +160,7 @@ def cancel(job: _JobId) -> None:
                 advice=f"`comfy-remote jobs resume {entry.id}` follows it to its end.",
             ) from None
         except asyncio.CancelledError:
-            raise typer.Exit(130) from None
+            raise click.exceptions.Exit(130) from None
     match finished.state:
         case JobState.CANCELLED:
             say(f"Job {entry.id} is cancelled.")
@@ -174,7 +181,7 @@ def _all_here(entry: JobEntry, folder: Path) -> tuple[SavedOutput, ...] | None:
     def intact(output: SavedOutput) -> bool:
         try:
             return (
-                output.path.is_relative_to(folder.absolute())
+                output.path.is_relative_to(folder)
                 and output.path.stat().st_size == output.size
                 and sha256_of(output.path) == output.sha256
             )
@@ -227,11 +234,11 @@ def _print_table(entries: list[JobEntry]) -> None:
     # Piped, it is for grep: one job a line, however long.
     console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in ("Job", "Sent", "State"):
-        table.add_column(name, no_wrap=True)
+    for name, width in (("Job", 8), ("Sent", 11), ("State", 9)):
+        table.add_column(name, min_width=width, no_wrap=True)
     table.add_column("Target", overflow="ellipsis", no_wrap=True)
     table.add_column("Workflow", overflow="ellipsis", no_wrap=True)
-    table.add_column("Outputs", justify="right", no_wrap=True)
+    table.add_column("Outputs", justify="right", min_width=7, no_wrap=True)
     for entry in entries:
         table.add_row(
             entry.id[:8],

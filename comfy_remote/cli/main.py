@@ -4,57 +4,48 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
 
-import typer
+import click
 
-from .. import __version__
-from . import jobs, run, serve, targets
+from ..version import __version__
+from .jobs import jobs
+from .run import run
+from .serve import serve
+from .targets import targets
 
-__all__ = ["app", "main"]
+__all__ = ["cli", "main"]
 
-app = typer.Typer(
-    name="comfy-remote",
-    help="Run ComfyUI workflows on a GPU elsewhere: RunPod, a pod, a machine on the LAN.",
-    epilog="Try it without a GPU: comfy-remote run examples/collage.json. "
-    "Results go to standard output, everything else to standard error. "
-    "Exit status: 0 done, 2 usage, 3 connection, 4 workflow, 5 execution, 6 time, 7 outputs, "
-    "130 cancelled.",
-    no_args_is_help=True,
-    add_completion=False,
-    # Plain help: rich's panels would cost a third of the time that `--help` takes.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+
+class _InOrder(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """As they are added below: what is needed most comes first."""
+        del ctx
+        return list(self.commands)
+
+
+@click.group(
+    cls=_InOrder,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Results go to standard output, everything else to standard error. Exit status: "
+    "0 done, 2 usage, 3 connection, 4 workflow, 5 execution, 6 time, 7 outputs, 130 cancelled.",
 )
-app.command("run")(run.run)
-app.add_typer(jobs.app, name="jobs")
-app.command("serve")(serve.serve)
-app.command("targets")(targets.targets)
+@click.version_option(__version__, prog_name="comfy-remote", message="%(prog)s %(version)s")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is going on (also: DEBUG=1).")
+def cli(verbose: bool) -> None:
+    """Run ComfyUI workflows on a GPU elsewhere: RunPod, a pod, a machine on the LAN.
 
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"comfy-remote {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[  # noqa: ARG001  its callback has done it all
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Log what is going on (also: DEBUG=1).")
-    ] = False,
-) -> None:
-    # What every command shares; the text of the help is the app's own.
+    To try it without a GPU: comfy-remote run examples/collage.json
+    """
     if verbose or os.environ.get("DEBUG", "") not in ("", "0"):
         import logging
 
         logging.basicConfig(
             level=logging.DEBUG, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
+
+
+for _command in (run, jobs, serve, targets):
+    cli.add_command(_command)
 
 
 def main() -> None:
@@ -64,8 +55,12 @@ def main() -> None:
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
     try:
-        app(prog_name="comfy-remote")
-    except KeyboardInterrupt:
+        # Not click's own `standalone_mode`, which ends Ctrl-C with status 1.
+        sys.exit(cli.main(prog_name="comfy-remote", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as error:
         from ..errors import ComfyRemoteError

@@ -7,11 +7,10 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from .console import say
 
@@ -29,69 +28,88 @@ TOKEN_VARIABLE = "COMFY_REMOTE_TOKEN"  # noqa: S105  # its name, not its value
 _PATIENCE = 30.0
 
 
-class Worker(str, Enum):
-    """What runs the jobs."""
-
-    LOCAL = "local"
-    RUNPOD = "runpod"
-
-
+@click.command()
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where to listen; beyond this machine only with a token.",
+)
+@click.option(
+    "--port",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="0 takes a free one.",
+)
+@click.option(
+    "--endpoint",
+    metavar="ID",
+    default="local",
+    show_default=True,
+    help="The endpoint's id, as in runpod:ID.",
+)
+@click.option(
+    "--engine",
+    metavar="auto|sandbox|URL",
+    default="auto",
+    show_default=True,
+    help="What runs the workflows: a ComfyUI found here or else the sandbox; the sandbox; a "
+    "ComfyUI that runs already.",
+)
+@click.option(
+    "--comfyui",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Start the ComfyUI in this folder instead.",
+)
+@click.option(
+    "--worker",
+    type=click.Choice(["local", "runpod"]),
+    default="local",
+    show_default=True,
+    help="Run jobs in this process, or in one of the RunPod SDK, as on RunPod (needs "
+    "comfy-remote[worker]).",
+)
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help=f"Holds the token; without it, the variable {TOKEN_VARIABLE} does.",
+)
+@click.option(
+    "--certfile",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Certificate chain (PEM), to serve https.",
+)
+@click.option(
+    "--keyfile",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The certificate's private key (PEM).",
+)
 def serve(
-    host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where to listen; beyond loopback with a token.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(metavar="PORT", min=0, max=65535, help="0 takes a free one.")
-    ] = 8000,
-    endpoint: Annotated[
-        str, typer.Option(metavar="ID", help="The endpoint's id, as in runpod:ID.")
-    ] = "local",
-    engine: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|sandbox|URL",
-            help="What runs the workflows: a ComfyUI at hand or else the sandbox; the sandbox; a "
-            "running ComfyUI.",
-        ),
-    ] = "auto",
-    comfyui: Annotated[
-        Path | None,
-        typer.Option(
-            "--comfyui",
-            metavar="DIR",
-            help="Start the ComfyUI in this folder instead.",
-        ),
-    ] = None,
-    worker: Annotated[
-        Worker,
-        typer.Option(
-            metavar="local|runpod",
-            help="Run jobs in this process, or in one of RunPod's SDK as on RunPod (needs "
-            "comfy-remote[worker]).",
-        ),
-    ] = Worker.LOCAL,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help=f"Holds the token; else the variable {TOKEN_VARIABLE} does."
-        ),
-    ] = None,
-    certfile: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificate chain (PEM), to serve https.")
-    ] = None,
-    keyfile: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The certificate's private key (PEM).")
-    ] = None,
+    host: str,
+    port: int,
+    endpoint: str,
+    engine: str,
+    comfyui: Path | None,
+    worker: str,
+    token_file: Path | None,
+    certfile: Path | None,
+    keyfile: Path | None,
 ) -> None:
     """Make this machine an endpoint for others.
 
     It answers to RunPod's API, and runs what comes on a ComfyUI of yours. Clients use it with
     --on runpod:ID and the variables that it shows. Ctrl-C stops it, and the ComfyUI it started.
 
+    \b
     Examples:
-
       comfy-remote serve --comfyui ~/ComfyUI
-
       COMFY_REMOTE_TOKEN=... comfy-remote serve --host 0.0.0.0 --endpoint workshop
     """
     from ..gateway import GatewayServer
@@ -118,13 +136,13 @@ def serve(
     try:
         run_interruptible(whole(), also=("SIGTERM", "SIGBREAK"))
     except asyncio.CancelledError:
-        raise typer.Exit(130) from None
+        raise click.exceptions.Exit(130) from None
 
 
 @asynccontextmanager
-async def _worker(gateway: GatewayServer, worker: Worker, choice: str) -> AsyncIterator[None]:
+async def _worker(gateway: GatewayServer, worker: str, choice: str) -> AsyncIterator[None]:
     """A worker that takes jobs, with its engine."""
-    if worker is Worker.RUNPOD:
+    if worker == "runpod":
         _start_sdk_worker(gateway, choice)
         say("Starting the worker …")
         while not await gateway.wait_until_ready(_PATIENCE):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
 
-import typer
+import click
+
+from .options import json_option
 
 __all__ = ["targets"]
 
 
-def targets(
-    json_lines: Annotated[
-        bool, typer.Option("--json", help="Print JSON, one object a line.")
-    ] = False,
-) -> None:
+@click.command()
+@json_option
+def targets(json_lines: bool) -> None:
     """List the configured targets.
 
     Those that comfy-remote.toml names, the file they were read from, and whether their keys are

@@ -1,0 +1,370 @@
+"""The command in processes of its own, against real engines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+
+
+class Cli:
+    """Runs ``comfy-remote`` with a record of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("RUNPOD_")},
+            "COMFY_REMOTE_HOME": str(folder / "home"),
+            "PYTHONUNBUFFERED": "1",
+        }
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "comfy_remote", *map(str, arguments)],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        self._started.append(process)
+        return process
+
+    def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def close(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    runner = Cli(tmp_path)
+    yield runner
+    runner.close()
+
+
+def lines_of(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def read_until(process: subprocess.Popen[str], wanted: Callable[[dict], bool]) -> list[dict]:
+    """JSON lines as they come, up to the first that is wanted."""
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(json.loads(line))
+        if wanted(seen[-1]):
+            return seen
+    raise AssertionError(f"it ended after {seen}: {process.stderr.read()}")
+
+
+def a_step(line: dict) -> bool:
+    return line["event"] == "progress" and (line["step"] or 0) >= 2
+
+
+def history(url: str) -> dict:
+    with urllib.request.urlopen(f"{url}/history", timeout=5) as answer:
+        return json.load(answer)
+
+
+def slow(folder: Path, seconds: float = 0.1, steps: int = 30) -> Path:
+    prompt = {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0x336699},
+        },
+        "2": {
+            "class_type": "SandboxSlow",
+            "inputs": {
+                "image": ["1", 0],
+                "steps": steps,
+                "seconds_per_step": seconds,
+                "preview": True,
+                "seed": time.time_ns(),
+            },
+        },
+        "3": {
+            "class_type": "SaveImage",
+            "inputs": {"images": ["2", 0], "filename_prefix": "sub/slow"},
+        },
+    }
+    path = folder / "slow.json"
+    path.write_text(json.dumps(prompt))
+    return path
+
+
+def test_an_example_on_the_default_target(cli: Cli):
+    done = cli("run", EXAMPLES / "collage.json")
+    assert done.returncode == 0, done.stderr
+    assert "No target is configured: using the sandbox." in done.stderr
+    paths = [Path(line) for line in done.stdout.splitlines()]
+    assert paths == [
+        Path("output/collage_00001_.png"),
+        Path("output/moods/lighthouse_00001_.webp"),
+    ]
+    for path in paths:
+        assert (cli.folder / path).stat().st_size > 1000
+        if os.name == "posix":
+            assert (cli.folder / path).stat().st_mode & 0o777 == 0o600
+    assert not list((cli.folder / "output").glob(".comfy-remote-*"))
+
+
+def test_json_lines(cli: Cli, sandbox_url: str):
+    done = cli(
+        *("run", EXAMPLES / "collage.json", "--on", sandbox_url, "-o", "here", "--json"),
+        *("--set", "Save collage.filename_prefix=other/collage"),
+    )
+    assert done.returncode == 0, done.stderr
+    lines = lines_of(done.stdout)
+    assert lines[0] == {
+        "event": "submitted",
+        "target": sandbox_url,
+        "job_id": lines[0]["job_id"],
+    }
+    assert {line["job_id"] for line in lines} == {lines[0]["job_id"]}
+    assert lines[-2]["event"] == "finished"
+    result = lines[-1]
+    assert (result["event"], result["state"]) == ("result", "succeeded")
+    assert [
+        Path(o["path"]).relative_to(cli.folder / "here").parts[0] for o in result["outputs"]
+    ] == [
+        "other",
+        "moods",
+    ]
+    for output in result["outputs"]:
+        content = Path(output["path"]).read_bytes()
+        assert len(content) == output["size"]
+        assert hashlib.sha256(content).hexdigest() == output["sha256"]
+    shown = cli("jobs", "show", lines[0]["job_id"][:8], "--json")
+    assert lines_of(shown.stdout)[0]["outputs"] == result["outputs"]
+
+
+def test_previews_are_told_unless_unwanted(cli: Cli, sandbox_url: str):
+    workflow = slow(cli.folder, seconds=0.02, steps=5)
+    seen = cli("run", workflow, "--on", sandbox_url, "--json").stdout
+    assert '"event": "preview"' in seen
+    workflow = slow(cli.folder, seconds=0.02, steps=5)
+    seen = cli("run", workflow, "--on", sandbox_url, "--json", "--no-preview").stdout
+    assert '"event": "result"' in seen
+    assert '"event": "preview"' not in seen
+
+
+def test_a_killed_client_resumes_and_the_target_ran_it_once(cli: Cli, sandbox_url: str):
+    before = set(history(sandbox_url))
+    process = cli.start(
+        "run", slow(cli.folder), "--on", sandbox_url, "-o", "kept", "--json", "--no-preview"
+    )
+    job_id = read_until(process, a_step)[0]["job_id"]
+    process.kill()
+    process.wait()
+    assert not (cli.folder / "kept").exists() or not any((cli.folder / "kept").rglob("*.png"))
+
+    done = cli("jobs", "resume", job_id[:8], "--json", "--no-preview")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (output,) = lines_of(done.stdout)[-1]["outputs"]
+    assert Path(output["path"]).parent == cli.folder / "kept" / "sub"
+    assert set(history(sandbox_url)) - before == {job_id}
+
+    again = cli("jobs", "resume", job_id[:8])
+    assert again.returncode == 0
+    assert "here already" in again.stderr
+    assert again.stdout.splitlines() == [str(Path(output["path"]).relative_to(cli.folder))]
+
+    Path(output["path"]).write_bytes(b"somebody changed it")
+    third = cli("jobs", "resume", job_id[:8])
+    assert third.returncode == 0
+    fetched = cli.folder / third.stdout.strip()
+    assert hashlib.sha256(fetched.read_bytes()).hexdigest() == output["sha256"]
+    assert set(history(sandbox_url)) - before == {job_id}
+
+
+def test_a_killed_client_on_the_default_sandbox_resumes(cli: Cli):
+    process = cli.start("run", slow(cli.folder), "--json", "--no-preview")
+    job_id = read_until(process, a_step)[0]["job_id"]
+    process.kill()
+    process.wait()
+    done = cli("jobs", "resume", job_id)
+    assert done.returncode == 0, done.stderr
+    assert (cli.folder / done.stdout.strip()).is_file()
+
+
+@POSIX
+def test_ctrl_c_cancels_the_job(cli: Cli, sandbox_url: str):
+    process = cli.start("run", slow(cli.folder, 0.1, 300), "--on", sandbox_url, "--json")
+    job_id = read_until(process, a_step)[0]["job_id"]
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    error = lines_of(out)[-1]
+    assert (error["event"], error["code"]) == ("error", "cancelled")
+    assert error["message"] == "The job was cancelled."
+    assert f"comfy-remote jobs resume {job_id}" in error["advice"]
+    assert history(sandbox_url)[job_id]["status"]["status_str"] == "error"
+    assert "Traceback" not in err
+    assert lines_of(cli("jobs", "show", job_id, "--json").stdout)[0]["state"] == "cancelled"
+    resumed = cli("jobs", "resume", job_id)
+    assert resumed.returncode == 130
+    assert "interrupted" in resumed.stderr
+
+
+@POSIX
+def test_a_second_ctrl_c_leaves_at_once(cli: Cli, deaf_target: str):
+    process = cli.start("run", slow(cli.folder), "--on", deaf_target, "--json")
+    read_until(process, lambda line: line["event"] in ("queued", "started"))
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.0)
+    assert process.poll() is None
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert time.monotonic() - began < 3.0
+    assert process.returncode == 130
+    error = lines_of(out)[-1]
+    assert "may still be running" in error["message"]
+    assert error["resume"].startswith("comfy-remote jobs resume ")
+    assert "Traceback" not in err
+
+
+@pytest.fixture
+def deaf_target() -> Iterator[str]:
+    """A ComfyUI that takes a prompt, runs it for ever, and never answers a cancel."""
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    taken: list[dict] = []
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self, body: object) -> None:
+            data = json.dumps(body).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_GET(self) -> None:
+            if self.path.startswith("/ws"):
+                self.send_error(404)
+            elif self.path.startswith("/queue"):
+                running = [[1, body["prompt_id"], {}, {}, []] for body in taken]
+                self.answer({"queue_running": running, "queue_pending": []})
+            else:
+                self.answer({})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path == "/prompt":
+                taken.append(body)
+                self.answer({"prompt_id": body["prompt_id"], "number": 1, "node_errors": {}})
+            else:
+                over.wait(30)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    over.set()
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_timeout_leaves_the_job_running(cli: Cli, sandbox_url: str):
+    done = cli("run", slow(cli.folder), "--on", sandbox_url, "--timeout", "0.5", "--json")
+    assert done.returncode == 6
+    error = lines_of(done.stdout)[-1]
+    assert error["code"] == "timed_out"
+    assert error["resume"] == f"comfy-remote jobs resume {error['job_id']}"
+    cancelled = cli("jobs", "cancel", error["job_id"])
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert "is cancelled" in cancelled.stderr
+    (entry,) = lines_of(cli("jobs", "list", "--json").stdout)
+    assert entry["state"] == "cancelled"
+    again = cli("jobs", "cancel", error["job_id"])
+    assert (again.returncode, "had ended already" in again.stderr) == (0, True)
+
+
+def test_a_timeout_on_the_default_sandbox_leaves_it_running(cli: Cli):
+    done = cli("run", slow(cli.folder, 0.05), "--timeout", "0.5")
+    assert done.returncode == 6
+    (entry,) = lines_of(cli("jobs", "list", "--json").stdout)
+    resumed = cli("jobs", "resume", entry["job_id"])
+    assert resumed.returncode == 0, resumed.stderr
+    assert (cli.folder / resumed.stdout.strip()).is_file()
+
+
+def test_a_failed_job(cli: Cli, sandbox_url: str):
+    prompt = json.loads(slow(cli.folder).read_text())
+    prompt["2"] = {
+        "class_type": "SandboxFail",
+        "inputs": {"image": ["1", 0], "mode": "error", "message": "Not \x1b[31mtoday."},
+    }
+    path = cli.folder / "fails.json"
+    path.write_text(json.dumps(prompt))
+    done = cli("run", path, "--on", sandbox_url)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "today." in done.stderr
+    assert "SandboxFail" in done.stderr
+    assert "\x1b" not in done.stderr
+    (entry,) = lines_of(cli("jobs", "list", "--json").stdout)
+    resumed = cli("jobs", "resume", entry["job_id"])
+    assert resumed.returncode == 5
+    assert "today." in resumed.stderr
+
+
+def test_what_the_target_refuses(cli: Cli, sandbox_url: str):
+    prompt = json.loads(slow(cli.folder).read_text())
+    prompt["2"]["inputs"]["steps"] = -5
+    path = cli.folder / "bad.json"
+    path.write_text(json.dumps(prompt))
+    done = cli("run", path, "--on", sandbox_url)
+    assert done.returncode == 4
+    assert "node 2 (SandboxSlow)" in done.stderr
+
+
+def test_nobody_there(cli: Cli):
+    done = cli("run", slow(cli.folder), "--on", "http://127.0.0.1:9", "--json")
+    assert done.returncode == 3
+    error = lines_of(done.stdout)[-1]
+    assert error["code"] == "target_unreachable"
+    assert error["resume"] is None
+
+
+def test_a_console_that_cannot_show_everything(cli: Cli, sandbox_url: str):
+    path = cli.folder / "猫.json"
+    path.write_bytes(slow(cli.folder, 0.01, 2).read_bytes())
+    for arguments in (("run", path, "--on", sandbox_url), ("jobs", "list"), ("run", "--help")):
+        done = cli(*arguments, PYTHONIOENCODING="cp1252")
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.comfyui
+def test_on_a_real_comfyui(cli: Cli, comfyui_url: str):
+    done = cli("run", EXAMPLES / "collage.json", "--on", comfyui_url)
+    assert done.returncode == 0, done.stderr
+    sizes = [(cli.folder / line).stat().st_size for line in done.stdout.splitlines()]
+    assert len(sizes) == 2
+    assert min(sizes) > 1000
+    assert (cli.folder / done.stdout.splitlines()[0]).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
