@@ -296,7 +296,8 @@ def _upload_form(file: InputFile) -> Iterator[aiohttp.FormData]:
     # No `overwrite`: ComfyUI keeps another file of that name and numbers ours, so that a
     # prompt already waiting there still gets the picture it was queued with. A file with the
     # same content is left, so that an upload may be repeated.
-    form = aiohttp.FormData({"type": "input"})
+    # Unquoted, that is in UTF-8, as browsers send names: ComfyUI does not undo `%20`.
+    form = aiohttp.FormData({"type": "input"}, quote_fields=False)
     if str(path.parent) != ".":
         form.add_field("subfolder", str(path.parent))
     with input_errors(file.path):

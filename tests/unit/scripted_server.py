@@ -82,8 +82,8 @@ class ScriptedServer:
         return sum(f"{asked.method} {asked.path}" == what for asked in self.asked)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        websocket = request.headers.get("Upgrade", "").lower() == "websocket"
-        body = b"" if websocket else await request.read()
+        streamed = request.content_type.startswith("multipart/") or "Upgrade" in request.headers
+        body = b"" if streamed else await request.read()
         self.asked.append(
             Asked(request.method, request.path, dict(request.headers), body, time.monotonic())
         )

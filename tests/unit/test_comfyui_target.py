@@ -1,0 +1,507 @@
+"""A ComfyUI URL as a target: submitted once, followed to its end, cancelled without harm."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from fake_comfyui import PROMPT, FakeComfyUI
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scripted_server import Answer, drop
+
+from comfy_remote.errors import (
+    AuthenticationError,
+    ComfyRemoteError,
+    EngineCrashed,
+    InputFileMissing,
+    JobCancelled,
+    JobExpired,
+    OutOfMemory,
+    OutputLost,
+    SubmissionUnknown,
+    TargetError,
+    TargetUnreachable,
+    WorkflowInvalid,
+)
+from comfy_remote.events import (
+    Event,
+    Finished,
+    JobState,
+    Log,
+    OutputReady,
+    Preview,
+    Progress,
+    Queued,
+    Started,
+)
+from comfy_remote.media.files import sha256_of
+from comfy_remote.outputs import OutputSource, RemoteOutput
+from comfy_remote.targets import comfyui, comfyui_follow, comfyui_socket, http
+from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
+from comfy_remote.targets.comfyui import ComfyUITarget
+
+JOB = "11111111-2222-4333-8444-555555555555"
+REF = RemoteRef(JOB, JOB, {"client_id": JOB})
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_wait", lambda state: 0.001)
+    monkeypatch.setattr(comfyui, "_SUBMISSION_SEARCH", 0.1)
+    monkeypatch.setattr(comfyui_follow, "_FIRST_POLL", 0.01)
+    monkeypatch.setattr(comfyui_follow, "_LONGEST_POLL", 0.02)
+    monkeypatch.setattr(comfyui_follow, "_POLL_WITH_SOCKET", 0.05)
+    monkeypatch.setattr(comfyui_socket, "_RECONNECT_DELAYS", (0.02,))
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeComfyUI]:
+    async with FakeComfyUI() as made:
+        yield made
+
+
+@pytest.fixture
+async def target(server: FakeComfyUI) -> AsyncIterator[ComfyUITarget]:
+    async with ComfyUITarget(server.url, patience=0.2) as made:
+        yield made
+
+
+async def _events(
+    target: ComfyUITarget, steps: dict[type[Event], Callable[[], object]] | None = None
+) -> list[Event]:
+    """All events of the job; after the first of a type, its step is done."""
+    steps = dict(steps or {})
+    events: list[Event] = []
+    async for event in target.follow(REF, PROMPT):
+        events.append(event)
+        if step := steps.pop(type(event), None):
+            done = step()
+            if asyncio.iscoroutine(done):
+                await done
+    return events
+
+
+def _kinds(events: list[Event]) -> list[str]:
+    return [type(event).__name__ for event in events]
+
+
+# --- submitting ---------------------------------------------------------------------------
+
+
+async def test_a_prompt_is_posted_under_our_own_id(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    ref = await target.submit(RunRequest(JOB, PROMPT, workflow={"nodes": []}))
+    assert ref == RemoteRef(JOB, JOB, {"url": server.url, "client_id": JOB})
+    posted = next(asked for asked in server.asked if asked.path == "/prompt").json()
+    assert posted == {
+        "prompt": PROMPT,
+        "prompt_id": JOB,
+        "client_id": JOB,
+        "extra_data": {"extra_pnginfo": {"workflow": {"nodes": []}}},
+    }
+
+
+async def test_files_are_sent_first_and_their_new_names_stand_in_the_prompt(
+    server: FakeComfyUI, target: ComfyUITarget, tmp_path: Path
+) -> None:
+    async def numbered(request: web.Request) -> web.StreamResponse:
+        form = await request.post()
+        assert form["type"] == "input"
+        uploaded = form["image"]
+        assert isinstance(uploaded, web.FileField)
+        assert uploaded.file.read() == b"png"
+        return web.json_response(
+            {"name": f"1 {uploaded.filename}", "subfolder": form.get("subfolder", "")}
+        )
+
+    server.on("POST /upload/image", drop, Answer(None, 503), numbered)
+    path = tmp_path / "x.png"
+    path.write_bytes(b"png")
+    file = InputFile("masks/ä b.png", path, 3, sha256_of(path))
+    load = {"class_type": "LoadImage", "inputs": {"image": "masks/ä b.png"}}
+    await target.submit(RunRequest(JOB, {"1": load}, [file]))  # type: ignore[dict-item]
+    posted = server.asked[-1].json()
+    assert posted["prompt"]["1"]["inputs"]["image"] == "masks/1 ä b.png"
+    assert server.count("POST /prompt") == 1
+
+
+async def test_a_file_that_went_away_is_named_and_nothing_is_posted(
+    server: FakeComfyUI, target: ComfyUITarget, tmp_path: Path
+) -> None:
+    file = InputFile("x.png", tmp_path / "x.png", 3, "0" * 64)
+    with pytest.raises(InputFileMissing, match=r"x\.png cannot be read"):
+        await target.submit(RunRequest(JOB, PROMPT, [file]))
+    assert server.count("POST /prompt") == 0
+    await asyncio.sleep(0.05)
+    assert server.sockets == []
+
+
+async def test_a_refusal_names_the_nodes(server: FakeComfyUI, target: ComfyUITarget) -> None:
+    errors = [{"type": "t", "message": "Required input is missing", "details": "images"}]
+    body = {"error": {}, "node_errors": {"2": {"class_type": "SaveImage", "errors": errors}}}
+    server.on("POST /prompt", Answer(body, 400))
+    with pytest.raises(WorkflowInvalid, match=r"node 2 \(SaveImage\): Required input is missing"):
+        await target.submit(RunRequest(JOB, PROMPT))
+    assert server.count("POST /prompt") == 1
+
+
+@pytest.mark.parametrize("arrived", ["queue", "history"])
+async def test_a_submission_whose_answer_was_lost_is_looked_for_and_found(
+    server: FakeComfyUI, target: ComfyUITarget, arrived: str
+) -> None:
+    async def taken_then_dropped(request: web.Request) -> web.StreamResponse:
+        if arrived == "queue":
+            server.wait_in_queue(JOB)
+        else:
+            server.finish(JOB)
+        return await drop(request)
+
+    server.on("POST /prompt", taken_then_dropped)
+    assert (await target.submit(RunRequest(JOB, PROMPT))).remote_id == JOB
+    assert server.count("POST /prompt") == 1
+
+
+@pytest.mark.parametrize("queue", [None, Answer(None, 401), Answer(b"<html>"), Answer(None, 502)])
+async def test_a_submission_that_is_not_found_is_unknown_and_not_sent_again(
+    server: FakeComfyUI, target: ComfyUITarget, queue: Answer | None
+) -> None:
+    server.on("POST /prompt", drop)
+    if queue is not None:
+        server.on("GET /queue", queue)
+    with pytest.raises(SubmissionUnknown, match="found neither") as caught:
+        await target.submit(RunRequest(JOB, PROMPT))
+    assert f"comfy-remote jobs resume {JOB}" in caught.value.advice
+    assert server.count("POST /prompt") == 1
+
+
+async def test_find_asks_queue_and_history(server: FakeComfyUI, target: ComfyUITarget) -> None:
+    assert await target.find(JOB) is None
+    server.finish(JOB)
+    assert await target.find(JOB) is not None
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer({}), Answer([]), Answer(b"<html>"), Answer({"prompt_id": 3})]
+)
+async def test_what_is_no_comfyui_is_told_so(
+    server: FakeComfyUI, target: ComfyUITarget, answer: Answer
+) -> None:
+    server.on("POST /prompt", answer)
+    with pytest.raises(TargetError, match=r"like a ComfyUI|not JSON"):
+        await target.submit(RunRequest(JOB, PROMPT))
+
+
+# --- following ----------------------------------------------------------------------------
+
+
+async def test_a_whole_run_by_socket(server: FakeComfyUI, target: ComfyUITarget) -> None:
+    ref = await target.submit(RunRequest(JOB, PROMPT))
+    metadata = json.dumps({"node_id": "1", "prompt_id": JOB, "image_type": "image/png"}).encode()
+
+    async def play() -> None:
+        server.start(JOB)
+        await server.say("execution_start", prompt_id=JOB)
+        await server.say("execution_cached", nodes=[], prompt_id=JOB)
+        await server.say("executing", node="1", display_node="1", prompt_id=JOB)
+        await server.say("progress", node="1", value=1, max=2, prompt_id=JOB)
+        await server.say("progress", node="1", value=9, max=9, prompt_id="another's")
+        await server.say_bytes(struct.pack(">II", 1, 1) + b"old")
+        await server.say_bytes(struct.pack(">II", 4, len(metadata)) + metadata + b"new")
+        await server.say("executing", node="2", display_node="2", prompt_id=JOB)
+        output = {"images": [{"filename": "x.png", "subfolder": "", "type": "output"}]}
+        await server.say("executed", node="2", display_node="2", output=output, prompt_id=JOB)
+        server.finish(JOB)
+        await server.say("executing", node=None, prompt_id=JOB)
+
+    events = []
+    async for event in target.follow(ref, PROMPT):
+        events.append(event)
+        if isinstance(event, Queued):
+            await play()
+    assert events[:2] == [Queued(0), Started()]
+    assert [e for e in events if isinstance(e, Preview)] == [
+        Preview("1", "image/jpeg", b"old"),
+        Preview("1", "image/png", b"new"),
+    ]
+    assert Progress(0, 2, "1", "EmptyImage", 1.0, 2.0) in events
+    assert Progress(1, 2, "2", "SaveImage") in events
+    assert [e.output.filename for e in events if isinstance(e, OutputReady)] == ["x.png"]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].state is JobState.SUCCEEDED
+    assert not [e for e in events if isinstance(e, Log)]
+
+
+async def test_without_a_socket_polling_is_enough(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    server.on("GET /ws", Answer(None, 403))
+    server.wait_in_queue(JOB)
+    events = await _events(
+        target,
+        {Queued: lambda: server.start(JOB), Started: lambda: server.finish(JOB)},
+    )
+    kinds = _kinds(events)
+    assert kinds[0] == "Log"
+    assert kinds[1:3] == ["Queued", "Started"]
+    assert kinds[-2:] == ["OutputReady", "Finished"]
+
+
+async def test_a_socket_that_drops_is_opened_again(
+    server: FakeComfyUI, target: ComfyUITarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comfyui_socket, "_RECONNECT_DELAYS", (0.2,))
+
+    async def drop_then_go_on() -> None:
+        await server.cut_sockets()
+        while not server.sockets:
+            await asyncio.sleep(0.01)
+        await server.say("progress", node="1", value=3, max=4, prompt_id=JOB)
+        await asyncio.sleep(0.05)
+        server.finish(JOB)
+
+    server.start(JOB)
+    events: list[Event] = []
+    async for event in target.follow(REF, PROMPT):
+        events.append(event)
+        if isinstance(event, Started):
+            playing = asyncio.create_task(drop_then_go_on())
+    await playing
+    assert [e.level for e in events if isinstance(e, Log)] == ["warning"]
+    assert Progress(0, 2, "1", "EmptyImage", 3.0, 4.0) in events
+    assert isinstance(events[-1], Finished)
+    assert events[-1].state is JobState.SUCCEEDED
+
+
+async def test_the_place_in_the_queue_is_told_when_it_changes(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    server.running = [[1, "other", {}, {}, []]]
+    server.wait_in_queue("after", 9)
+    server.wait_in_queue("before", 3)
+    server.wait_in_queue(JOB, 5)
+    places = []
+    async for event in target.follow(REF, PROMPT):
+        if isinstance(event, Queued):
+            places.append(event.position)
+            if len(places) == 1:
+                server.running = []
+            elif len(places) == 2:
+                server.pending = [item for item in server.pending if item[1] != "before"]
+            else:
+                server.finish(JOB)
+    assert places == [2, 1, 0]
+
+
+async def test_a_prompt_wholly_from_cache_still_has_its_outputs(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    server.finish(JOB)
+    events = await _events(target)
+    assert _kinds(events) == ["Started", "Progress", "OutputReady", "Finished"]
+    assert events[1] == Progress(2, 2)
+
+
+async def test_an_output_is_announced_once(server: FakeComfyUI, target: ComfyUITarget) -> None:
+    ui = {
+        "images": [{"filename": "x.png", "type": "output"}, {"filename": "x.png", "type": "temp"}]
+    }
+
+    async def run() -> None:
+        await server.say("executed", node="2", output=ui, prompt_id=JOB)
+        await server.say("executed", node="2", output=ui, prompt_id=JOB)
+        server.finish(JOB, {"2": ui})
+
+    server.start(JOB)
+    events = await _events(target, {Started: run})
+    assert [e.output.folder for e in events if isinstance(e, OutputReady)] == ["output", "temp"]
+
+
+async def test_a_failed_prompt_is_an_event_not_an_exception(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    data = {"node_id": "1", "node_type": "EmptyImage", "exception_type": "torch.OutOfMemoryError"}
+    server.finish(JOB, {}, [["execution_error", data]])
+    events = await _events(target)
+    assert isinstance(events[-1], Finished)
+    assert events[-1].state is JobState.FAILED
+    assert isinstance(events[-1].error, OutOfMemory)
+    assert events[-1].outputs == ()
+
+
+async def test_a_running_prompt_that_vanishes_is_a_crash(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    server.start(JOB)
+    events = await _events(target, {Started: lambda: server.running.clear()})
+    assert isinstance(events[-1], Finished)
+    assert events[-1].state is JobState.FAILED
+    assert isinstance(events[-1].error, EngineCrashed)
+
+
+async def test_a_waiting_prompt_that_vanishes_has_expired(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    server.wait_in_queue(JOB)
+    events = await _events(target, {Queued: lambda: server.pending.clear()})
+    assert isinstance(events[-1], Finished)
+    assert events[-1].state is JobState.EXPIRED
+    assert isinstance(events[-1].error, JobExpired)
+
+
+async def test_a_target_that_comes_back_in_time_is_followed_on(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    server.finish(JOB)
+    page = Answer(b"<html>Bad gateway</html>", 502)
+    server.on(f"GET /history/{JOB}", page, page, Answer(server.history))
+    events = await _events(target)
+    assert [e.level for e in events if isinstance(e, Log)] == ["warning", "warning"]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("answer", [Answer(None, 502), Answer(b"<html>"), Answer(None, 404), drop])
+async def test_a_target_that_stays_away_is_lost(
+    server: FakeComfyUI, target: ComfyUITarget, answer: Answer
+) -> None:
+    server.on(f"GET /history/{JOB}", answer)
+    with pytest.raises(TargetUnreachable, match="out of reach") as caught:
+        await _events(target)
+    assert "resume" in caught.value.advice
+
+
+async def test_a_key_that_is_refused_in_between_is_no_matter_of_patience(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    server.on(f"GET /history/{JOB}", Answer(None, 401))
+    with pytest.raises(AuthenticationError):
+        await _events(target)
+
+
+# --- cancelling ---------------------------------------------------------------------------
+
+
+async def test_cancel_takes_a_waiting_prompt_out_and_interrupts_nobody(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    server.running = [[1, "another's", {}, {}, []]]
+    server.wait_in_queue(JOB)
+    events = await _events(target, {Queued: lambda: target.cancel(REF)})
+    assert server.count("POST /interrupt") == 0
+    assert server.running
+    assert isinstance(events[-1], Finished)
+    assert events[-1].state is JobState.CANCELLED
+    assert isinstance(events[-1].error, JobCancelled)
+
+
+async def test_cancel_interrupts_its_own_running_prompt_by_id(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    server.start(JOB)
+    await target.cancel(REF)
+    interrupts = [asked.json() for asked in server.asked if asked.path == "/interrupt"]
+    assert interrupts == [{"prompt_id": JOB}]
+    server.finish(JOB, {}, [["execution_interrupted", {"node_id": "1"}]])
+    events = await _events(target)
+    assert isinstance(events[-1], Finished)
+    assert events[-1].state is JobState.CANCELLED
+
+
+async def test_cancel_after_the_end_does_nothing(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    server.finish(JOB)
+    await target.cancel(REF)
+    assert server.count("POST /interrupt") == 0
+
+
+# --- everything else ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [("x.png", True), ("sub/x.png", True), ("y.png", False), ("../x", False), ("/etc/x", False)],
+)
+async def test_whether_a_file_is_there(
+    server: FakeComfyUI, target: ComfyUITarget, name: str, there: bool
+) -> None:
+    async def view(request: web.Request) -> web.StreamResponse:
+        if request.query["subfolder"] not in ("", "sub"):
+            return web.Response(status=403)
+        return web.Response(status=200 if request.query["filename"] == "x.png" else 404)
+
+    server.on("GET /view", view)
+    assert await target.has_input(name) is there
+
+
+async def test_a_file_that_was_deleted_there_is_lost(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    output = RemoteOutput("2", "image", "x.png", source=OutputSource(path="view?filename=x.png"))
+    with pytest.raises(OutputLost, match=r"no longer has x\.png"):
+        async for _ in target.read(output):
+            pass
+
+
+async def test_a_text_is_read_without_asking(server: FakeComfyUI, target: ComfyUITarget) -> None:
+    output = RemoteOutput("2", "text", "2_text_0.txt", text="Größe")
+    assert b"".join([c async for c in target.read(output, 2)]) == "Größe".encode()[2:]
+    assert server.asked == []
+
+
+async def test_health_and_description(server: FakeComfyUI, target: ComfyUITarget) -> None:
+    server.wait_in_queue("a")
+    assert await target.health() == Health(ready=1, running=0, queued=1)
+    server.start("a")
+    assert await target.health() == Health(ready=0, running=1, queued=0)
+    stats = {"system": {"comfyui_version": "0.33.0"}, "devices": [{"name": "cpu"}]}
+    server.on("GET /object_info", Answer({"EmptyImage": {}}))
+    server.on("GET /system_stats", Answer(stats), Answer({"system": 3, "devices": {}}))
+    found = await target.describe()
+    assert (found.nodes, found.device, found.engine) == (
+        {"EmptyImage": {}},
+        "cpu",
+        "ComfyUI 0.33.0",
+    )
+    assert await target.engine() is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just(JOB),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(
+            st.sampled_from(
+                ["queue_running", "queue_pending", JOB, "status", "outputs", "messages", "2"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=15,
+)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(history=JSON, queue=JSON)
+async def test_a_lying_server_ends_in_an_end_or_an_error_of_ours(
+    server: FakeComfyUI, target: ComfyUITarget, history: object, queue: object
+) -> None:
+    server.on("GET /ws", Answer(None, 404))
+    server.on(f"GET /history/{JOB}", Answer(json.dumps(history).encode()))
+    server.on("GET /queue", Answer(json.dumps(queue).encode()))
+    target._patience = 0.03
+    try:
+        events = await asyncio.wait_for(_events(target), 0.15)
+    except (ComfyRemoteError, asyncio.TimeoutError):
+        return  # the last: it says that the prompt is still in its queue
+    assert isinstance(events[-1], Finished)
