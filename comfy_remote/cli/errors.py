@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING
 
 from ..errors import ComfyRemoteError
 from .console import is_interactive, printable, resume_command
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["explain", "show_error"]
 

@@ -1,8 +1,8 @@
 """Small pictures in the terminal.
 
 Three ways: kitty's graphics protocol (sw.kovidgoyal.net/kitty/graphics-protocol), iTerm2's
-inline images (iterm2.com/documentation-images.html), and, in any terminal with 24-bit colour,
-half-block characters of two pixels each.
+inline images (iterm2.com/documentation-images.html), and, in any terminal with at least 256
+colours, half-block characters of two pixels each.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def graphics_of(console: Console, environment: Mapping[str, str] = os.environ) -
         if program in ("iTerm.app", "WezTerm") or environment.get("LC_TERMINAL") == "iTerm2":
             return "iterm2"
     unicode = console.encoding.lower().startswith("utf") and not console.legacy_windows
-    return "blocks" if console.color_system == "truecolor" and unicode else None
+    return "blocks" if console.color_system in ("truecolor", "256") and unicode else None
 
 
 def load_picture(
