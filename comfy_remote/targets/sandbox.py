@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncGenerator
@@ -23,6 +24,7 @@ from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, RemoteRef, RunRequest
 from .comfyui import ComfyUITarget
 from .detach import detached
+from .secrets import without_secrets
 
 __all__ = ["SandboxTarget"]
 
@@ -146,6 +148,8 @@ class SandboxTarget:
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=DEVNULL,
+            # It may outlive us, and has no use for a key.
+            env=without_secrets(os.environ),
             **detached(),
         )
         assert self._process.stdout is not None  # noqa: S101  # PIPE was asked for

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 import aiohttp
 
 from ..errors import EngineCrashed, TargetUnreachable
+from ..targets.secrets import without_secrets
 from .choice import EngineChoice, choose_engine
 from .process import ChildProcess
-from .secrets import without_secrets
 
 __all__ = ["Engine"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pydantic import JsonValue
 
 from ..errors import ComfyRemoteError
+from ..targets.secrets import redact
 from ..wire.runpod import error_to_runpod
-from .secrets import redact
 
 __all__ = ["failure_answer"]
 

@@ -1,4 +1,4 @@
-"""Keeping the worker's secrets to the worker."""
+"""Keeping secrets to the process that needs them: away from engines, out of words."""
 
 from __future__ import annotations
 
