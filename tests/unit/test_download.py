@@ -1,0 +1,151 @@
+"""One output from a real server to a file: resumed, counted, hashed, or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from scripted_server import Answer, ScriptedServer
+
+from comfy_remote.errors import (
+    LocalStorageError,
+    OutputCorrupt,
+    OutputLost,
+    TargetUnreachable,
+)
+from comfy_remote.outputs import OutputSource, RemoteOutput
+from comfy_remote.targets import download as module
+from comfy_remote.targets.comfyui import ComfyUITarget
+from comfy_remote.targets.download import download
+
+CONTENT = bytes(range(256)) * 1000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FIRST_WAIT", 0.001)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as made:
+        yield made
+
+
+@pytest.fixture
+async def target(server: ScriptedServer) -> AsyncIterator[ComfyUITarget]:
+    async with ComfyUITarget(server.url) as made:
+        yield made
+
+
+def _output(size: int | None = len(CONTENT), sha256: str | None = SHA256) -> RemoteOutput:
+    source = OutputSource(path="x")
+    return RemoteOutput("1", "file", "x.bin", size=size, sha256=sha256, source=source)
+
+
+class Cutting:
+    """Sends ``piece`` bytes more than were asked for last time, then cuts the connection."""
+
+    def __init__(self, piece: int, *, ranges: bool) -> None:
+        self.piece = piece
+        self.ranges = ranges
+        self.offsets: list[int] = []
+        self.sent = 0
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        offset = request.http_range.start or 0
+        self.offsets.append(offset)
+        start = offset if self.ranges else 0
+        self.sent = min(len(CONTENT), self.sent + self.piece)
+        left = len(CONTENT) - start
+        status = 206 if start else 200
+        response = web.StreamResponse(status=status, headers={"Content-Length": str(left)})
+        await response.prepare(request)
+        await response.write(CONTENT[start : self.sent])
+        if self.sent < len(CONTENT):
+            assert request.transport
+            request.transport.close()
+        return response
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+async def test_a_cut_download_goes_on_where_it_broke(
+    server: ScriptedServer, target: ComfyUITarget, tmp_path: Path, ranges: bool
+) -> None:
+    cutting = Cutting(30_000, ranges=ranges)  # cut eight times, more than the tries in a row
+    server.on("GET /x", cutting)
+    pieces: list[int] = []
+    here = await download(target, _output(), tmp_path / "0", pieces.append)
+    assert here.path.read_bytes() == CONTENT
+    assert (here.size, here.sha256) == (len(CONTENT), SHA256)
+    assert sum(pieces) == len(CONTENT)
+    assert cutting.offsets == sorted(set(cutting.offsets))
+    assert len(cutting.offsets) == 9
+
+
+async def test_a_connection_that_brings_nothing_is_given_up(
+    server: ScriptedServer, target: ComfyUITarget, tmp_path: Path
+) -> None:
+    cutting = Cutting(0, ranges=True)
+    server.on("GET /x", cutting)
+    with pytest.raises(TargetUnreachable):
+        await download(target, _output(), tmp_path / "0")
+    assert len(cutting.offsets) == 5
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "sha256", "message"),
+    [
+        (len(CONTENT) + 1, None, "announced"),
+        (len(CONTENT) - 1, None, "announced"),
+        (0, None, "announced"),
+        (None, "0" * 64, "SHA-256"),
+    ],
+)
+async def test_what_differs_from_the_announcement_does_not_stay(
+    server: ScriptedServer,
+    target: ComfyUITarget,
+    tmp_path: Path,
+    size: int | None,
+    sha256: str | None,
+    message: str,
+) -> None:
+    server.on("GET /x", Answer(CONTENT))
+    with pytest.raises(OutputCorrupt, match=message):
+        await download(target, _output(size, sha256), tmp_path / "0")
+    assert list(tmp_path.iterdir()) == []
+    assert server.count("GET /x") == 2  # fetched anew once
+
+
+async def test_more_than_was_announced_is_not_read_to_its_end(
+    server: ScriptedServer, target: ComfyUITarget, tmp_path: Path
+) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"x" * 2**16)
+        except ConnectionError:
+            return response
+
+    server.on("GET /x", endless)
+    with pytest.raises(OutputCorrupt, match="at least"):
+        await download(target, _output(1000), tmp_path / "0")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_output_that_is_gone_is_lost(target: ComfyUITarget, tmp_path: Path) -> None:
+    with pytest.raises(OutputLost):
+        await download(target, _output(), tmp_path / "0")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_place_that_cannot_be_written(target: ComfyUITarget, tmp_path: Path) -> None:
+    with pytest.raises(LocalStorageError):
+        await download(target, _output(), tmp_path / "nowhere" / "0")

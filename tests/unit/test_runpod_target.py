@@ -1,0 +1,506 @@
+"""A RunPod endpoint as a target: sent once, polled with measure, read in both dialects."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+from scripted_server import Answer, ScriptedServer, drop
+
+from comfy_remote.errors import (
+    AuthenticationError,
+    ComfyRemoteError,
+    ConfigurationError,
+    EngineCrashed,
+    ExecutionFailed,
+    InputFileMissing,
+    JobCancelled,
+    JobExpired,
+    JobTimedOut,
+    OutOfMemory,
+    OutputLost,
+    RequestTooLarge,
+    SubmissionUnknown,
+    TargetError,
+    TargetNotFound,
+    TargetUnreachable,
+)
+from comfy_remote.events import (
+    Event,
+    Finished,
+    JobState,
+    Log,
+    OutputReady,
+    Preview,
+    Progress,
+    Queued,
+    Started,
+)
+from comfy_remote.outputs import OutputSource, RemoteOutput
+from comfy_remote.targets import http, runpod
+from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
+from comfy_remote.targets.runpod import RunPodTarget
+from comfy_remote.targets.runpod_status import StatusReader
+from comfy_remote.wire.runpod import IDEMPOTENCY_HEADER, JobStatus, error_to_runpod
+from comfy_remote.workflow.prompt import Prompt
+
+KEY = "planted-key-0123456789"
+JOB = "11111111-2222-4333-8444-555555555555"
+PROMPT: Prompt = {"1": {"class_type": "EmptyImage", "inputs": {}}}
+REF = RemoteRef(JOB, "abc-e1")
+PNG = base64.b64encode(b"png").decode()
+RUN, STATUS = "POST /v2/ep/run", "GET /v2/ep/status/abc-e1"
+ACCEPTED = Answer({"id": "abc-e1", "status": "IN_QUEUE"})
+REAL_POLL = runpod._POLL
+OUTPUTS = {"format": "comfy-remote/1", "status": "success", "outputs": []}
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_wait", lambda state: 0.001)
+    monkeypatch.setattr(runpod, "_BACKOFF", (0.005,))
+    monkeypatch.setattr(runpod, "_POLL", 0.005)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as made:
+        yield made
+
+
+@pytest.fixture
+async def target(server: ScriptedServer) -> AsyncIterator[RunPodTarget]:
+    url = f"{server.url}/v2"
+    async with RunPodTarget("ep", SecretStr(KEY), base_url=url, patience=0.1) as made:
+        yield made
+
+
+def _status(state: str, **more: Any) -> dict[str, Any]:
+    return {"id": "abc-e1", "status": state, **more}
+
+
+def _read(*statuses: dict[str, Any]) -> list[Event]:
+    reader = StatusReader(PROMPT)
+    return [e for s in statuses for e in reader.events(JobStatus.model_validate(s))]
+
+
+def _end(*statuses: dict[str, Any]) -> Finished:
+    last = _read(*statuses)[-1]
+    assert isinstance(last, Finished)
+    return last
+
+
+async def _bytes(target: RunPodTarget, output: RemoteOutput) -> bytes:
+    return b"".join([chunk async for chunk in target.read(output)])
+
+
+# --- making it ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "key", "base_url", "message"),
+    [
+        ("ep", "k", "http://box.example/v2", "not https"),
+        ("ep", "k", "http://192.168.1.20:8000/v2", "not https"),
+        ("ep", "k", "ftp://127.0.0.1", "not an http"),
+        ("ep", None, "https://api.example/v2", "no RunPod API key"),
+        ("", "k", "https://api.example/v2", "not an endpoint's id"),
+        ("a/b", "k", "https://api.example/v2", "not an endpoint's id"),
+        ("ep?x", "k", "https://api.example/v2", "not an endpoint's id"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(
+    endpoint: str, key: str | None, base_url: str, message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        RunPodTarget(endpoint, SecretStr(key) if key else None, base_url=base_url)
+
+
+def test_on_loopback_neither_https_nor_a_key_is_needed() -> None:
+    assert RunPodTarget("ep", None, base_url="http://127.0.0.1:8000/v2").name == "runpod:ep"
+
+
+# --- submitting ---------------------------------------------------------------------------
+
+
+async def test_the_prompt_and_its_files_travel_in_one_request(
+    server: ScriptedServer, target: RunPodTarget, tmp_path: Path
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"png")
+    server.on(RUN, ACCEPTED)
+    request = RunRequest(JOB, PROMPT, [InputFile("a/x.png", path, 3, "0" * 64)], {"nodes": []})
+    ref = await target.submit(request)
+    assert ref.remote_id == "abc-e1"
+    assert ref.details == {"endpoint": "ep", "base_url": f"{server.url}/v2"}
+    (asked,) = server.asked
+    assert asked.headers["Authorization"] == f"Bearer {KEY}"
+    assert asked.json()["input"] == {
+        "workflow": PROMPT,
+        "format": "comfy-remote/1",
+        "previews": True,
+        "images": [{"name": "a/x.png", "image": PNG, "sha256": "0" * 64}],
+        "ui_workflow": {"nodes": []},
+    }
+
+
+async def test_a_request_over_the_limit_is_not_sent(
+    server: ScriptedServer, target: RunPodTarget, tmp_path: Path
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"x" * 8 * 2**20)
+    with pytest.raises(RequestTooLarge, match=r"10\.7 MiB.*big\.png 8\.0 MiB"):
+        await target.submit(RunRequest(JOB, PROMPT, [InputFile("big.png", path, 2**23, "")]))
+    assert server.asked == []
+
+
+async def test_a_file_that_went_away_is_named(target: RunPodTarget, tmp_path: Path) -> None:
+    with pytest.raises(InputFileMissing, match="cannot be read"):
+        await target.submit(RunRequest(JOB, PROMPT, [InputFile("x", tmp_path / "x", 1, "")]))
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "message"),
+    [
+        (Answer(None, 401), AuthenticationError, "refused the key"),
+        (Answer(None, 404), TargetNotFound, "no endpoint 'ep' at 127.0.0.1"),
+        (Answer(None, 413), RequestTooLarge, "too large"),
+        (Answer(f"no {KEY}".encode(), 400), TargetError, "refused the request"),
+    ],
+)
+async def test_refusals(
+    server: ScriptedServer,
+    target: RunPodTarget,
+    answer: Answer,
+    kind: type[ComfyRemoteError],
+    message: str,
+) -> None:
+    server.on(RUN, answer)
+    with pytest.raises(kind, match=message) as caught:
+        await target.submit(RunRequest(JOB, PROMPT))
+    assert KEY not in json.dumps(caught.value.to_json())
+    assert server.count(RUN) == 1
+
+
+LOST = [drop, Answer(None, 502), Answer(b"<html>"), Answer({"ok": 1})]
+
+
+@pytest.mark.parametrize("lost", LOST)
+async def test_runpod_gets_a_lost_submission_once(
+    server: ScriptedServer, target: RunPodTarget, lost: Answer
+) -> None:
+    server.on(RUN, lost)
+    server.on("GET /v2/ep/health", Answer({}))
+    with pytest.raises(SubmissionUnknown) as caught:
+        await target.submit(RunRequest(JOB, PROMPT))
+    assert "Nothing was sent again" in caught.value.advice
+    assert server.count(RUN) == 1
+
+
+@pytest.mark.parametrize("lost", LOST)
+async def test_a_gateway_that_knows_keys_gets_the_same_one_again(
+    server: ScriptedServer, target: RunPodTarget, lost: Answer
+) -> None:
+    server.on(RUN, lost, ACCEPTED)
+    server.on("GET /v2/ep/health", Answer({}, headers={IDEMPOTENCY_HEADER: "supported"}))
+    assert (await target.submit(RunRequest(JOB, PROMPT))).remote_id == "abc-e1"
+    keys = [asked.headers[IDEMPOTENCY_HEADER] for asked in server.asked if "/run" in asked.path]
+    assert keys == [JOB, JOB]
+
+
+@pytest.mark.parametrize("health", [Answer(None, 401), Answer(None, 500), drop])
+async def test_a_lost_submission_stays_unknown_when_nobody_can_be_asked(
+    server: ScriptedServer, target: RunPodTarget, health: Answer
+) -> None:
+    server.on(RUN, drop)
+    server.on("GET /v2/ep/health", health)
+    with pytest.raises(SubmissionUnknown):
+        await target.submit(RunRequest(JOB, PROMPT))
+    assert server.count(RUN) == 1
+
+
+async def test_runpod_cannot_look_for_a_job(target: RunPodTarget) -> None:
+    with pytest.raises(SubmissionUnknown):
+        await target.find(JOB)
+    assert await target.has_input("x.png") is False
+
+
+# --- following ----------------------------------------------------------------------------
+
+
+async def test_a_whole_run(server: ScriptedServer, target: RunPodTarget) -> None:
+    progress = {"format": "comfy-remote/1 progress", "sequence": 1, "nodes_total": 2}
+    output = {"node_id": "1", "kind": "image", "filename": "x.png", "size": 3, "data": PNG}
+    server.on(
+        STATUS,
+        Answer(_status("IN_QUEUE")),
+        Answer(_status("IN_QUEUE")),
+        Answer(_status("IN_PROGRESS")),
+        Answer(None, 502),
+        Answer(_status("IN_PROGRESS", output=progress)),
+        Answer(
+            _status(
+                "COMPLETED",
+                output={**OUTPUTS, "outputs": [output], "timings": {"run": 1.5}, "worker": "w"},
+                delayTime=1500,
+                executionTime=2500,
+            )
+        ),
+    )
+    events = [event async for event in target.follow(REF, PROMPT)]
+    kinds = ["Queued", "Started", "Log", "Progress", "Progress", "OutputReady", "Finished"]
+    assert [type(e).__name__ for e in events] == kinds
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.state is JobState.SUCCEEDED
+    assert finished.details["queue_seconds"] == 1.5
+    assert finished.details["run_seconds"] == 2.5
+    assert finished.details["worker"] == "w"
+    assert b"".join([c async for c in target.read(finished.outputs[0], 1)]) == b"ng"
+
+
+async def test_no_more_than_four_requests_a_second(
+    server: ScriptedServer, target: RunPodTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runpod, "_POLL", REAL_POLL)
+    server.on(RUN, ACCEPTED)
+    server.on(STATUS, *[Answer(_status("IN_PROGRESS"))] * 6, Answer(_status("COMPLETED")))
+    began = time.monotonic()
+    ref = await target.submit(RunRequest(JOB, PROMPT))
+    async for _ in target.follow(ref, PROMPT):
+        pass
+    assert time.monotonic() - began < 3  # and not much slower than that
+    times = [asked.time for asked in server.asked]
+    assert len(times) == 8
+    for first, fifth in zip(times, times[4:], strict=False):
+        assert fifth - first > 1.0
+
+
+async def test_too_many_requests_are_waited_out(
+    server: ScriptedServer, target: RunPodTarget
+) -> None:
+    busy = Answer(None, 429, {"Retry-After": "0"})
+    server.on(STATUS, busy, Answer(None, 429), Answer(_status("CANCELLED")))
+    events = [event async for event in target.follow(REF, PROMPT)]
+    assert [type(e) for e in events] == [Log, Log, Finished]
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(None, 502), drop, Answer(b"<html>"), Answer([]), Answer({"id": 3})]
+)
+async def test_an_endpoint_that_stays_away_is_lost(
+    server: ScriptedServer, target: RunPodTarget, answer: Answer
+) -> None:
+    server.on(STATUS, answer)
+    with pytest.raises(TargetUnreachable, match="out of reach") as caught:
+        _ = [event async for event in target.follow(REF, PROMPT)]
+    assert "resume" in caught.value.advice
+
+
+async def test_a_job_that_the_endpoint_forgot_has_expired(target: RunPodTarget) -> None:
+    (event,) = [event async for event in target.follow(REF, PROMPT)]
+    assert isinstance(event, Finished)
+    assert isinstance(event.error, JobExpired)
+
+
+async def test_a_wrong_key_ends_the_following(server: ScriptedServer, target: RunPodTarget) -> None:
+    server.on(STATUS, Answer(None, 401))
+    with pytest.raises(AuthenticationError):
+        _ = [event async for event in target.follow(REF, PROMPT)]
+
+
+async def test_cancel_and_health(server: ScriptedServer, target: RunPodTarget) -> None:
+    await target.cancel(REF)  # 404: it is gone, so it does not run
+    server.on("POST /v2/ep/cancel/abc-e1", drop, Answer(None, 503), Answer(_status("CANCELLED")))
+    await target.cancel(REF)
+    assert server.count("POST /v2/ep/cancel/abc-e1") == 4
+    counts = {"jobs": {"inQueue": 2, "inProgress": 1}, "workers": {"idle": 3, "running": 1}}
+    server.on("GET /v2/ep/health", Answer(counts))
+    assert await target.health() == Health(ready=3, running=1, queued=2)
+
+
+# --- statuses, no network -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "kind"),
+    [
+        (_status("CANCELLED"), JobState.CANCELLED, JobCancelled),
+        (_status("TIMED_OUT"), JobState.EXPIRED, JobExpired),
+        (_status("TIMED_OUT", executionTime=600_000), JobState.FAILED, JobTimedOut),
+        (_status("FAILED"), JobState.FAILED, ExecutionFailed),
+        (_status("FAILED", error="words"), JobState.FAILED, ExecutionFailed),
+        (
+            _status("FAILED", error=json.dumps({"error_type": "X", "error_message": "m"})),
+            JobState.FAILED,
+            ExecutionFailed,
+        ),
+        (_status("FAILED", error=error_to_runpod(OutOfMemory("m"))), JobState.FAILED, OutOfMemory),
+        (
+            _status("FAILED", error=error_to_runpod(EngineCrashed("m"))),
+            JobState.FAILED,
+            EngineCrashed,
+        ),
+        (
+            _status("FAILED", error=error_to_runpod(JobCancelled("m"))),
+            JobState.CANCELLED,
+            JobCancelled,
+        ),
+        (_status("COMPLETED"), JobState.FAILED, OutputLost),
+        (_status("COMPLETED", output={"message": "old"}), JobState.FAILED, OutputLost),
+        (_status("COMPLETED", output="text"), JobState.FAILED, OutputLost),
+        (_status("COMPLETED", output={**OUTPUTS, "outputs": 3}), JobState.FAILED, OutputLost),
+        (_status("COMPLETED", output=OUTPUTS), JobState.SUCCEEDED, type(None)),
+        (_status("COMPLETED", output={"images": []}), JobState.SUCCEEDED, type(None)),
+        (
+            _status("COMPLETED", output={"status": "success_no_images", "images": []}),
+            JobState.SUCCEEDED,
+            type(None),
+        ),
+    ],
+)
+def test_each_end(status: dict[str, Any], state: JobState, kind: type) -> None:
+    finished = _end(status)
+    assert finished.state is state
+    assert type(finished.error) is kind
+
+
+def test_a_job_that_never_ran_never_started() -> None:
+    for state in ("CANCELLED", "TIMED_OUT"):
+        events = _read(_status("IN_QUEUE"), _status(state))
+        assert Started() not in events
+
+
+def test_progress_that_overtook_another_is_dropped() -> None:
+    def at(sequence: int, done: int) -> dict[str, Any]:
+        snapshot = {"sequence": sequence, "nodes_done": done, "nodes_total": 9}
+        return _status("IN_PROGRESS", output=snapshot)
+
+    events = _read(at(1, 1), at(4, 4), at(3, 3), at(4, 4), at(5, 5))
+    assert [e.nodes_done for e in events if isinstance(e, Progress)] == [1, 4, 5]
+
+
+def test_a_job_that_runs_again_on_another_worker_counts_anew() -> None:
+    first = _status("IN_PROGRESS", output={"sequence": 9, "nodes_done": 3, "nodes_total": 4})
+    again = _status("IN_PROGRESS", output={"sequence": 0, "nodes_done": 1, "nodes_total": 4})
+    events = _read(first, _status("IN_QUEUE"), again)
+    assert [type(e) for e in events] == [Started, Progress, Queued, Started, Progress]
+
+
+@pytest.mark.parametrize(
+    ("data", "previews"), [(PNG, [Preview("3", "image/png", b"png")]), ("é", []), ("a", [])]
+)
+def test_previews(data: str, previews: list[Preview]) -> None:
+    preview = {"node_id": "3", "media_type": "image/png", "data": data}
+    events = _read(_status("IN_PROGRESS", output={"sequence": 1, "preview": preview}))
+    assert [e for e in events if isinstance(e, Preview)] == previews
+
+
+async def test_worker_comfyuis_images_inline_and_in_a_bucket(target: RunPodTarget) -> None:
+    async with ScriptedServer() as bucket:
+        bucket.on("GET /c.png", Answer(b"bucket"))
+        images = [
+            {"filename": "a.png", "type": "base64", "data": PNG},
+            {"filename": "b.webp", "type": "base64", "data": f"data:image/webp;base64,{PNG}"},
+            {"filename": "c.png", "type": "s3_url", "data": f"{bucket.url}/c.png?X-Sig=1"},
+        ]
+        output = {"images": images, "errors": ["one failed"]}
+        finished = _end(_status("COMPLETED", output=output))
+        assert finished.details["errors"] == ["one failed"]
+        assert [(o.kind, o.media_type) for o in finished.outputs][1] == ("image", "image/webp")
+        read = [await _bytes(target, output) for output in finished.outputs]
+        assert read == [b"png", b"png", b"bucket"]
+        assert KEY not in str(bucket.asked[0].headers)
+
+
+async def test_our_outputs_inline_as_text_and_stored(
+    server: ScriptedServer, target: RunPodTarget
+) -> None:
+    server.on("GET /v2/ep/files/1", Answer(b"stored"))
+    common = {"kind": "file", "filename": "x"}
+    outputs = [
+        {**common, "data": PNG},
+        {**common, "text": "Größe"},
+        {**common, "url": "files/1"},
+        {**common, "url": f"{server.url}/v2/ep/files/1"},
+    ]
+    finished = _end(_status("COMPLETED", output={**OUTPUTS, "outputs": outputs}))
+    read = [await _bytes(target, output) for output in finished.outputs]
+    assert read == [b"png", "Größe".encode(), b"stored", b"stored"]
+    with_key = ["Authorization" in asked.headers for asked in server.asked]
+    assert with_key == [True, False]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_stored_output_whose_address_has_expired_is_lost(
+    server: ScriptedServer, target: RunPodTarget, status: int
+) -> None:
+    server.on("GET /x", Answer(None, status))
+    output = RemoteOutput("1", "file", "x", source=OutputSource(url=f"{server.url}/x?sig=1"))
+    with pytest.raises(OutputLost, match="no longer stored"):
+        _ = [c async for c in target.read(output)]
+
+
+@pytest.mark.parametrize("source", [None, OutputSource(data="é"), OutputSource(data="a")])
+async def test_an_output_that_is_not_there_is_lost(
+    target: RunPodTarget, source: OutputSource | None
+) -> None:
+    with pytest.raises(OutputLost):
+        _ = [c async for c in target.read(RemoteOutput("1", "file", "x", source=source))]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
+    | st.sampled_from(["comfy-remote/1", "success", "http://[", PNG, "é"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    *("format", "status", "outputs", "images", "filename", "kind", "data", "url"),
+                    *("type", "sequence", "nodes_done", "nodes_total", "step", "steps"),
+                    *("preview", "media_type", "error_message", "comfy_remote", "timings"),
+                ]
+            ),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(
+    state=st.sampled_from(["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "TIMED_OUT"]),
+    output=JSON,
+    error=JSON,
+    times=JSON,
+)
+def test_any_status_is_events_or_refused(
+    state: str, output: object, error: object, times: object
+) -> None:
+    raw = _status(state, output=output, error=error, delayTime=times, executionTime=times)
+    try:
+        status = JobStatus.model_validate(raw)
+    except ValidationError:
+        return
+    for event in StatusReader(PROMPT).events(status):
+        if isinstance(event, Progress):
+            assert 0.0 <= event.fraction <= 1.0
+        if isinstance(event, OutputReady):
+            json.dumps(event.output.to_json())
+
+
+@given(st.lists(st.fixed_dictionaries({"url": st.text(max_size=20)}), max_size=2))
+def test_any_address_of_an_output_is_taken_or_none(items: list[dict[str, str]]) -> None:
+    outputs = [{"kind": "file", "filename": "x", **item} for item in items]
+    finished = _end(_status("COMPLETED", output={**OUTPUTS, "outputs": outputs}))
+    assert len(finished.outputs) == len(items)
