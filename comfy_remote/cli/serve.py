@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,46 +127,45 @@ def serve(
     choice = str(comfyui.expanduser()) if comfyui is not None else engine
 
     async def whole() -> None:
-        async with gateway:
-            say(f"Endpoint {gateway.endpoint_id} at {gateway.endpoint_url}")
-            async with _worker(gateway, worker, choice):
-                _say_how_to_use(gateway, with_token=token is not None)
+        # The gateway ends before the engine does: a job that runs is cancelled, not crashed.
+        with _engine(choice if worker == "local" else None) as local_engine:
+            async with gateway:
+                say(f"Endpoint {gateway.endpoint_id} at {gateway.endpoint_url}")
+                if local_engine is not None:
+                    await _start_local_worker(gateway, local_engine)
+                else:
+                    await _start_sdk_worker(gateway, choice)
+                _say_how_to_use(gateway, host, with_token=token is not None)
                 await asyncio.Event().wait()
 
-    try:
+    # To be stopped is how a server ends.
+    with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
         run_interruptible(whole(), also=("SIGTERM", "SIGBREAK"))
-    except asyncio.CancelledError:
-        raise click.exceptions.Exit(130) from None
 
 
-@asynccontextmanager
-async def _worker(gateway: GatewayServer, worker: str, choice: str) -> AsyncIterator[None]:
-    """A worker that takes jobs, with its engine."""
-    if worker == "runpod":
-        _start_sdk_worker(gateway, choice)
-        say("Starting the worker …")
-        while not await gateway.wait_until_ready(_PATIENCE):
-            say("The worker has not asked for jobs yet.")
-        yield
+@contextlib.contextmanager
+def _engine(choice: str | None) -> Iterator[Engine | None]:
+    """The engine of a worker in this process; a worker of the SDK has its own."""
+    if choice is None:
+        yield None
         return
     from ..worker.engine import Engine
 
     engine = Engine.named(choice)
     try:
-        await asyncio.to_thread(engine.start)
-        say(f"Starting {engine.name} …")
-        await engine.ready()
-        _start_local_worker(gateway, engine)
-        yield
+        engine.start()
+        yield engine
     finally:
         say("Stopping …")
-        await asyncio.to_thread(engine.stop)
+        engine.stop()
 
 
-def _start_local_worker(gateway: GatewayServer, engine: Engine) -> None:
+async def _start_local_worker(gateway: GatewayServer, engine: Engine) -> None:
     from ..worker.handler import JobHandler
     from ..worker.settings import WorkerSettings
 
+    say(f"Starting {engine.name} …")
+    await engine.ready()
     settings = replace(
         WorkerSettings.from_environ(),
         # What does not fit an answer goes to the gateway's own store.
@@ -177,7 +176,7 @@ def _start_local_worker(gateway: GatewayServer, engine: Engine) -> None:
     gateway.add_local_worker(JobHandler(engine, settings))
 
 
-def _start_sdk_worker(gateway: GatewayServer, choice: str) -> None:
+async def _start_sdk_worker(gateway: GatewayServer, choice: str) -> None:
     from importlib.util import find_spec
 
     from ..errors import ConfigurationError
@@ -188,18 +187,29 @@ def _start_sdk_worker(gateway: GatewayServer, choice: str) -> None:
             "--worker runpod needs the RunPod SDK, which is not installed.",
             advice="Install it with: pip install 'comfy-remote[worker]'",
         )
+    say("Starting the worker …")
     gateway.add_sdk_worker(worker_command("--engine", choice))
+    while not await gateway.wait_until_ready(_PATIENCE):
+        say("The worker has not asked for jobs yet.")
 
 
-def _say_how_to_use(gateway: GatewayServer, *, with_token: bool) -> None:
+def _say_how_to_use(gateway: GatewayServer, host: str, *, with_token: bool) -> None:
     """Never the token itself: terminals are recorded, and looked at over shoulders."""
+    from ..targets.http import is_loopback
+
+    url = gateway.url.replace("//0.0.0.0:", "//THIS-MACHINE:").replace("//[::]:", "//THIS-MACHINE:")
     key = f" RUNPOD_API_KEY=${TOKEN_VARIABLE}" if with_token else ""
     say(
         "Ready. From a client:\n"
-        f"  RUNPOD_ENDPOINT_BASE_URL={gateway.url}{key} \\\n"
-        f"    comfy-remote run WORKFLOW.json --on runpod:{gateway.endpoint_id}\n"
-        "Ctrl-C stops it."
+        f"  RUNPOD_ENDPOINT_BASE_URL={url}{key} \\\n"
+        f"    comfy-remote run WORKFLOW.json --on runpod:{gateway.endpoint_id}"
     )
+    if url.startswith("http:") and not is_loopback(host):
+        say(
+            "Clients send their key over https alone: give --certfile and --keyfile, or let them "
+            "come through a tunnel (ssh -L)."
+        )
+    say("Ctrl-C stops it.")
 
 
 def _show_log() -> None:

@@ -1,0 +1,176 @@
+"""``comfy-remote serve`` as a process, and the command as its client."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TOKEN = secrets.token_urlsafe(24)
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+
+
+class Serve:
+    """A running ``comfy-remote serve``; `text` is all it has written."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        self.text = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "comfy_remote", "serve", "--port", "0", *arguments],
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.text += line
+
+    def url(self) -> str:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if "Ready." in self.text and (found := re.search(r"BASE_URL=(\S+)", self.text)):
+                return found[1]
+            assert self.process.poll() is None, self.text
+            time.sleep(0.05)
+        raise AssertionError(self.text)
+
+    def stop(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        status = self.process.wait(20)
+        self._reader.join(5)
+        return status
+
+
+@pytest.fixture
+def servers() -> Iterator[list[Serve]]:
+    started: list[Serve] = []
+    yield started
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+
+
+def children_of(pid: int) -> set[int]:
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
+    )
+    parents = dict(map(int, line.split()) for line in listed.stdout.splitlines())
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def alive(pids: set[int]) -> set[int]:
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,stat="], capture_output=True, text=True, check=True
+    )
+    states = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines())
+    return {pid for pid in pids if not states.get(str(pid), "Z").startswith("Z")}
+
+
+def client(folder: Path, url: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "COMFY_REMOTE_HOME": str(folder / "home"),
+        "RUNPOD_ENDPOINT_BASE_URL": url,
+        "RUNPOD_API_KEY": TOKEN,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "comfy_remote", *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("worker", ["local", "runpod"])
+def test_serves_a_client_and_ends_with_its_engine(servers: list[Serve], tmp_path: Path, worker):
+    if worker == "runpod" and find_spec("runpod") is None:
+        pytest.skip("the RunPod SDK is not installed")
+    server = Serve(
+        *("--endpoint", "desk", "--engine", "sandbox", "--worker", worker),
+        COMFY_REMOTE_TOKEN=TOKEN,
+    )
+    servers.append(server)
+    url = server.url()
+    done = client(tmp_path, url, "run", EXAMPLES / "collage.json", "--on", "runpod:desk")
+    assert done.returncode == 0, done.stderr + server.text
+    assert (tmp_path / done.stdout.splitlines()[0]).read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{url}/desk/health", timeout=5)
+    assert refused.value.code == 401
+
+    started = children_of(server.process.pid)
+    assert started
+    number = signal.SIGINT if worker == "local" else signal.SIGTERM
+    assert server.stop(number) == 0
+    deadline = time.monotonic() + 5
+    while alive(started) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(started)
+    assert "Traceback" not in server.text
+    assert TOKEN not in server.text + done.stdout + done.stderr
+    assert "runpod:desk" in server.text
+
+
+def test_a_token_from_a_file(servers: list[Serve], tmp_path: Path):
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    environment = {"COMFY_REMOTE_TOKEN": ""}
+    server = Serve("--engine", "sandbox", "--token-file", str(file), **environment)
+    servers.append(server)
+    request = urllib.request.Request(
+        f"{server.url()}/local/health", headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--host", "0.0.0.0"), "token"),
+        (("--comfyui", "/nowhere/at/all"), "is not a ComfyUI"),
+        (("--token-file", "/nowhere/at/all"), "cannot be read"),
+        (("--endpoint", "no spaces"), "cannot be the id"),
+        (("--keyfile", "key.pem"), "--certfile"),
+        (("--certfile", "/nowhere/at/all"), "cannot be used"),
+    ],
+)
+def test_what_it_refuses(tmp_path: Path, arguments: tuple[str, ...], words: str):
+    environment = {k: v for k, v in os.environ.items() if k != "COMFY_REMOTE_TOKEN"}
+    done = subprocess.run(
+        [sys.executable, "-m", "comfy_remote", "serve", "--port", "0", *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
