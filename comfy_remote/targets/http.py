@@ -140,9 +140,8 @@ class HttpClient:
         self._name = name
         self._where = f"{name} at {self.base_url}"
         self._headers = dict(headers or {})
-        secrets = (_secret(value.get_secret_value()) for value in self._headers.values())
-        # A short one may well be an ordinary word of an answer.
-        self._secrets = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+        for value in self._headers.values():
+            _check_header(value)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=timeout)
         self._session: aiohttp.ClientSession | None = None
 
@@ -333,8 +332,12 @@ class HttpClient:
         return response
 
     def _masked(self, body: bytes) -> bytes:
-        for secret in self._secrets:
-            body = body.replace(secret, b"***")
+        for value in self._headers.values():
+            # A bearer token without its "Bearer".
+            secret = value.get_secret_value().rpartition(" ")[2].encode()
+            # A short one may well be an ordinary word of an answer.
+            if len(secret) >= _SHORTEST_SECRET:
+                body = body.replace(secret, b"***")
         return body
 
     async def _retrying(self, attempt: _Attempt) -> Response:
@@ -425,14 +428,12 @@ async def _refuse_redirect(*_: object) -> None:
     raise aiohttp.ClientError("it redirects elsewhere")
 
 
-def _secret(value: str) -> bytes:
-    """What must not be shown of a header's value: a bearer token without its ``Bearer``."""
-    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+def _check_header(value: SecretStr) -> None:
+    if any(ord(c) < 32 or ord(c) == 127 for c in value.get_secret_value()):
         raise ConfigurationError(
             "The key has a line break or another control character in it.",
             advice="Set its environment variable again, to the key alone.",
         )
-    return value.rpartition(" ")[2].encode()
 
 
 async def _from_offset(

@@ -1,0 +1,252 @@
+"""Names and addresses of targets, and the files that hold them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from comfy_remote.errors import ConfigurationError
+from comfy_remote.targets.base import RemoteRef, Target
+from comfy_remote.targets.comfyui import ComfyUITarget
+from comfy_remote.targets.config import Configuration, TargetSettings, home, open_target, reopen
+from comfy_remote.targets.detach import detached
+from comfy_remote.targets.runpod import RunPodTarget
+from comfy_remote.targets.sandbox import SandboxTarget
+
+KEY = "planted-key-0123456789"
+NONE = Configuration(None, {})
+ENVIRONMENT = {"RUNPOD_API_KEY": KEY}
+
+
+@pytest.fixture(autouse=True)
+def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("RUNPOD_API_KEY", "RUNPOD_ENDPOINT_ID", "RUNPOD_ENDPOINT_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def _write(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "comfy-remote.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _key_of(target: Target) -> str | None:
+    assert isinstance(target, ComfyUITarget | RunPodTarget)
+    return target._http.authorization().get("Authorization")
+
+
+# --- addresses ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("http://127.0.0.1:8188", "http://127.0.0.1:8188"),
+        ("http://127.0.0.1:8188/", "http://127.0.0.1:8188"),
+        ("https://comfy.example/prefix/", "https://comfy.example/prefix"),
+        ("localhost:8188", "http://localhost:8188"),
+        ("192.168.1.20:8188/", "http://192.168.1.20:8188"),
+        ("[::1]:8188", "http://[::1]:8188"),
+        ("ID0-8188.proxy.runpod.net", "https://ID0-8188.proxy.runpod.net"),
+        ("id0-8188.proxy.runpod.net/", "https://id0-8188.proxy.runpod.net"),
+        ("https://id0-8188.proxy.runpod.net", "https://id0-8188.proxy.runpod.net"),
+    ],
+)
+def test_a_comfyui_by_its_address(address: str, url: str) -> None:
+    target = open_target(address, NONE, ENVIRONMENT)
+    assert isinstance(target, ComfyUITarget)
+    assert target.url == url
+    assert target.name == address
+    assert _key_of(target) is None  # RunPod's key is for RunPod
+
+
+def test_an_endpoint_by_its_id() -> None:
+    target = open_target("runpod:abc", NONE, ENVIRONMENT)
+    assert isinstance(target, RunPodTarget)
+    assert target._base_url == "https://api.runpod.ai/v2"
+    assert _key_of(target) == f"Bearer {KEY}"
+    assert KEY not in repr(vars(target))
+    assert KEY not in repr(vars(target._http))
+
+
+def test_the_endpoint_and_its_server_may_stand_in_the_environment() -> None:
+    environment = {
+        "RUNPOD_API_KEY": f" {KEY}\n",
+        "RUNPOD_ENDPOINT_ID": "abc",
+        "RUNPOD_ENDPOINT_BASE_URL": "http://127.0.0.1:8000/v2",
+    }
+    target = open_target("runpod:", NONE, environment)
+    assert isinstance(target, RunPodTarget)
+    assert (target._endpoint, target._base_url) == ("abc", "http://127.0.0.1:8000/v2")
+    assert _key_of(target) == f"Bearer {KEY}"
+
+
+def test_the_sandbox() -> None:
+    assert isinstance(open_target("sandbox", NONE), SandboxTarget)
+    assert NONE.choose(None) == "sandbox"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "environment", "message"),
+    [
+        ("gpu", {}, "no target 'gpu'. Configured: none"),
+        ("", {}, "no target ''"),
+        ("C:\\ComfyUI", {}, "no target"),
+        ("ftp://host:21", {}, "no target"),
+        ("http://", {}, "not an http or https address"),
+        ("http://host:99999", {}, "not an http or https address"),
+        ("host:99999", {}, "not an http or https address"),
+        ("http://name:password@host:8188", {}, "user name or a password"),
+        ("http://host:8188?token=password", {}, "more than a host"),
+        ("runpod:abc", {}, "no RunPod API key"),
+        ("runpod:abc", {"RUNPOD_API_KEY": "  "}, "no RunPod API key"),
+        ("runpod:", ENVIRONMENT, "not an endpoint's id"),
+        ("runpod:a/../b", ENVIRONMENT, "not an endpoint's id"),
+        (
+            "runpod:abc",
+            {**ENVIRONMENT, "RUNPOD_ENDPOINT_BASE_URL": "http://box.example/v2"},
+            "not https",
+        ),
+    ],
+)
+def test_what_means_no_target(wanted: str, environment: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        open_target(wanted, NONE, environment)
+    assert KEY not in str(caught.value)
+    assert "password@" not in str(caught.value)
+    assert "=password" not in str(caught.value)
+
+
+# --- files --------------------------------------------------------------------------------
+
+EXAMPLE = """
+default = "gpu"
+[targets.gpu]
+target = "runpod:abc"
+[targets.box]
+target = "runpod:workshop"
+base_url = "https://box.example:8000/v2"
+key_env = "BOX_TOKEN"
+[targets.lan]
+target = "http://192.168.1.20:8188"
+key_env = "LAN_TOKEN"
+[targets.odd]
+target = "something"
+"""
+
+
+def test_names_from_a_file(tmp_path: Path) -> None:
+    _write(tmp_path, EXAMPLE)
+    configuration = Configuration.load(tmp_path)
+    assert configuration.choose(None) == "gpu"
+    assert configuration.choose("lan") == "lan"
+    environment = {**ENVIRONMENT, "BOX_TOKEN": "box-token", "LAN_TOKEN": "lan-token"}
+    gpu = open_target("gpu", configuration, environment)
+    box = open_target("box", configuration, environment)
+    lan = open_target("lan", configuration, environment)
+    assert [target.name for target in (gpu, box, lan)] == ["gpu", "box", "lan"]
+    assert isinstance(box, RunPodTarget)
+    assert box._base_url == "https://box.example:8000/v2"
+    keys = [_key_of(target) for target in (gpu, box, lan)]
+    assert keys == [f"Bearer {KEY}", "Bearer box-token", "Bearer lan-token"]
+    for name in ("box", "lan"):
+        with pytest.raises(ConfigurationError, match=f"{name.upper()}_TOKEN, which is not set"):
+            open_target(name, configuration, ENVIRONMENT)
+    with pytest.raises(ConfigurationError, match="'odd' points to 'something'"):
+        open_target("odd", configuration, ENVIRONMENT)
+    with pytest.raises(ConfigurationError, match="Configured: box, gpu, lan, odd"):
+        open_target("gpus", configuration, ENVIRONMENT)
+
+
+def test_a_project_is_found_from_a_folder_below_and_goes_before_the_user(
+    tmp_path: Path, user_folder: Path
+) -> None:
+    _write(
+        user_folder, 'default = "mine"\n[targets.a]\ntarget = "u:1"\n[targets.b]\ntarget = "u:2"'
+    )
+    project = tmp_path / "project"
+    _write(project, '[targets.a]\ntarget = "p:1"')
+    below = project / "workflows" / "old"
+    below.mkdir(parents=True)
+    configuration = Configuration.load(below)
+    assert {name: s.target for name, s in configuration.targets.items()} == {"a": "p:1", "b": "u:2"}
+    assert configuration.default == "mine"
+    _write(project, 'default = "ours"')
+    assert Configuration.load(below).default == "ours"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("default = [", "not valid TOML"),
+        (f'key = "{KEY}"', "key: Extra inputs are not permitted"),
+        (f'[targets.a]\ntarget = "x"\napi_key = "{KEY}"', "targets.a.api_key: Extra inputs"),
+        (f'targets = "{KEY}"', "targets: "),
+        ("[targets.a]", "targets.a.target: Field required"),
+        ("[targets.a]\ntarget = 3", "targets.a.target: "),
+    ],
+)
+def test_a_file_that_says_something_else_is_refused_without_showing_it(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = _write(tmp_path, text)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        Configuration.load(tmp_path)
+    assert str(path) in caught.value.message
+    assert KEY not in str(caught.value)
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "comfy-remote.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        Configuration.load(tmp_path)
+
+
+# --- the rest -----------------------------------------------------------------------------
+
+
+def test_where_the_record_is_kept(tmp_path: Path) -> None:
+    assert home({"COMFY_REMOTE_HOME": str(tmp_path)}) == tmp_path
+    assert home({}).name == "comfy-remote"
+    assert "~" not in str(home({"COMFY_REMOTE_HOME": "~/x"}))
+
+
+def test_a_job_is_looked_for_where_it_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path, '[targets.gpu]\ntarget = "http://new.example:8188"')
+    monkeypatch.chdir(tmp_path)
+    details = {"endpoint": "old", "base_url": "http://127.0.0.1:8000/v2"}
+    target = reopen("gpu", RemoteRef("j", "r", details), ENVIRONMENT)
+    assert isinstance(target, RunPodTarget)
+    assert (target._endpoint, target._base_url) == ("old", "http://127.0.0.1:8000/v2")
+    comfyui = reopen("gpu", RemoteRef("j", "r", {"url": "http://old.example:8188"}))
+    assert isinstance(comfyui, ComfyUITarget)
+    assert comfyui.url == "http://old.example:8188"
+    never_sent = reopen("gpu", None)
+    assert isinstance(never_sent, ComfyUITarget)
+    assert never_sent.url == "http://new.example:8188"
+    assert isinstance(reopen("sandbox", RemoteRef("j", "r", {"url": "http://x"})), SandboxTarget)
+    with pytest.raises(ConfigurationError, match="never sent"):
+        reopen("sandbox", None)
+
+
+def test_settings_know_no_other_keys() -> None:
+    assert {f.name for f in dataclasses.fields(TargetSettings)} == {
+        "target",
+        "base_url",
+        "key_env",
+    }
+
+
+def test_a_detached_process_on_each_platform() -> None:
+    assert detached("linux") == {"start_new_session": True}
+    assert detached("darwin") == {"start_new_session": True}
+    assert detached("win32") == {"creationflags": 0x08000200}
