@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,6 +110,8 @@ def serve(
       comfy-remote serve --comfyui ~/ComfyUI
       COMFY_REMOTE_TOKEN=... comfy-remote serve --host 0.0.0.0 --endpoint workshop
     """
+    import asyncio
+
     from ..gateway import GatewayServer
     from .interrupt import run_interruptible
 
@@ -161,6 +161,8 @@ def _engine(choice: str | None) -> Iterator[Engine | None]:
 
 
 async def _start_local_worker(gateway: GatewayServer, engine: Engine) -> None:
+    from dataclasses import replace
+
     from ..worker.handler import JobHandler
     from ..worker.settings import WorkerSettings
 

@@ -1,0 +1,202 @@
+"""The command in this process: arguments, errors, exit statuses, what is configured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from comfy_remote import __version__
+from comfy_remote.cli.main import main
+from comfy_remote.errors import InputFileMissing, OutputLost
+from comfy_remote.events import JobState
+from comfy_remote.jobs.record import Record, SavedOutput
+from comfy_remote.targets.base import RemoteRef
+
+PROMPT = {"1": {"class_type": "EmptyImage", "inputs": {"color": 1}}}
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in ("DEBUG", "RUNPOD_API_KEY", "RUNPOD_ENDPOINT_BASE_URL", "RUNPOD_ENDPOINT_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["comfy-remote", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return command
+
+
+def write(name: str, content: object) -> Path:
+    path = Path(name)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_help_and_version(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    assert [line.split()[0] for line in out.split("Commands:")[1].splitlines()[1:5]] == [
+        "run",
+        "jobs",
+        "serve",
+        "targets",
+    ]
+    assert run("--version") == (0, f"comfy-remote {__version__}\n", "")
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys; sys.argv = ['comfy-remote', '--help']\n"
+        "from comfy_remote.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(','.join(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.splitlines()[-1].split(","))
+    assert "click" in loaded
+    assert not loaded & {"aiohttp", "pydantic", "numpy", "PIL", "rich", "asyncio", "sqlite3"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("run",), 2, "Missing argument"),
+        (("rnu",), 2, "No such command"),
+        (("run", "x.json", "--timeout", "0"), 2, "--timeout"),
+        (("run", "missing.json"), 4, "There is no file missing.json"),
+        (("run", "empty.json"), 4, "is empty"),
+        (("run", "text.json"), 4, "not valid JSON"),
+        (("run", "ui.json"), 4, "UI format"),
+        (("run", "good.json", "--set", "1.colour=2"), 4, "Did you mean 'color'?"),
+        (("run", "good.json", "--set", "nonsense"), 4, "NODE.input=value"),
+        (("run", "good.json", "--input", "nowhere.png"), 4, "nowhere.png"),
+        (("run", "good.json", "--on", "nonsense"), 2, "There is no target 'nonsense'"),
+        (("run", "good.json", "--on", "runpod:abc"), 2, "RUNPOD_API_KEY"),
+        (("jobs", "show", "ffff"), 2, "knows no job"),
+        (("jobs", "resume", "ffff"), 2, "knows no job"),
+        (("jobs", "cancel", "ffff"), 2, "knows no job"),
+    ],
+)
+def test_errors(run, arguments: tuple[str, ...], status: int, words: str):
+    write("empty.json", {})
+    write("text.json", "not json")
+    write("ui.json", {"nodes": [], "links": []})
+    write("good.json", PROMPT)
+    ended, out, err = run(*arguments)
+    assert (ended, out) == (status, "")
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_errors_as_json(run):
+    write("good.json", PROMPT)
+    status, out, err = run("run", "good.json", "--input", "nowhere.png", "--json")
+    assert (status, err) == (InputFileMissing.exit_status, "")
+    error = json.loads(out)
+    assert (error["event"], error["code"]) == ("error", InputFileMissing.code)
+    assert (error["job_id"], error["resume"]) == (None, None)
+
+
+def test_an_unexpected_error_is_not_swallowed(monkeypatch: pytest.MonkeyPatch):
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("comfy_remote.workflow.load.load_prompt", broken)
+    monkeypatch.setattr(sys, "argv", ["comfy-remote", "run", "x.json"])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+def test_a_record_that_cannot_be_used(run, monkeypatch: pytest.MonkeyPatch):
+    write("good.json", PROMPT)
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(write("file", "in the way") / "home"))
+    status, _, err = run("run", "good.json")
+    assert status == 7
+    assert "COMFY_REMOTE_HOME" in err
+
+
+def add_job(record: Record, job_id: str, state: JobState, path: Path | None = None) -> None:
+    record.add(job_id, target="http://h:1", source="a/b.json", folder=Path.cwd(), prompt=PROMPT)
+    record.submitted(RemoteRef(job_id, "remote", {"url": "http://h:1"}))
+    error = OutputLost("Nothing is left.", advice="Run it again.")
+    record.state(job_id, state, error if state is JobState.FAILED else None)
+    if path is not None:
+        path.write_bytes(b"content")
+        digest = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
+        record.saved(job_id, [SavedOutput(path.absolute(), "1", "file", path.name, digest, 7)])
+
+
+def test_jobs(run, tmp_path: Path):
+    status, out, err = run("jobs", "list")
+    assert (status, out) == (0, "")
+    assert "No jobs yet" in err
+    with Record(tmp_path / "home") as record:
+        add_job(record, "aaaa1111-0000", JobState.FAILED)
+        add_job(record, "aaaa2222-0000", JobState.SUCCEEDED, Path("x.bin"))
+    _, out, _ = run("jobs", "list")
+    rows = [line.split() for line in out.splitlines() if "aaaa" in line]
+    assert [(row[0], row[3], row[4], row[5]) for row in rows] == [
+        ("aaaa2222", "succeeded", "http://h:1", "b.json"),
+        ("aaaa1111", "failed", "http://h:1", "b.json"),
+    ]
+    _, out, _ = run("jobs", "list", "--json", "--limit", 1)
+    (entry,) = map(json.loads, out.splitlines())
+    assert (entry["job_id"], entry["outputs"][0]["size"]) == ("aaaa2222-0000", 7)
+    _, out, _ = run("jobs", "show", "aaaa1")
+    assert "Nothing is left." in out
+    assert run("jobs", "show", "aaaa")[0] == 2
+
+    # Neither asks the target, which does not exist.
+    status, out, err = run("jobs", "resume", "aaaa2")
+    assert (status, out) == (0, "x.bin\n")
+    assert "here already" in err
+    status, out, err = run("jobs", "resume", "aaaa1")
+    assert (status, out) == (OutputLost.exit_status, "")
+    assert "Nothing is left.\nRun it again." in err
+    assert "had ended already: failed" in run("jobs", "cancel", "aaaa1")[2]
+
+
+def test_targets(run, monkeypatch: pytest.MonkeyPatch):
+    _, out, err = run("targets")
+    assert out == ""
+    assert "No targets are configured" in err
+    file = write(
+        "comfy-remote.toml",
+        'default = "gpu"\n[targets.gpu]\ntarget = "runpod:abc"\n[targets.box]\n'
+        'target = "runpod:w"\nbase_url = "https://box/v2"\nkey_env = "BOX_TOKEN"\n'
+        '[targets.lan]\ntarget = "http://192.168.1.20:8188"\n',
+    )
+    monkeypatch.setenv("BOX_TOKEN", "a-secret-that-is-not-shown")
+    _, out, err = run("targets", "--json")
+    rows = {row["name"]: row for row in map(json.loads, out.splitlines())}
+    assert rows["gpu"] == {
+        "name": "gpu",
+        "target": "runpod:abc",
+        "default": True,
+        "key_env": "RUNPOD_API_KEY",
+        "key_set": False,
+        "file": str(file.absolute()),
+    }
+    assert (rows["box"]["key_env"], rows["box"]["key_set"]) == ("BOX_TOKEN", True)
+    assert (rows["lan"]["key_env"], rows["lan"]["key_set"]) == (None, None)
+    _, out, err = run("targets")
+    assert "gpu (default)" in out
+    assert "BOX_TOKEN is set" in out
+    assert "a-secret" not in out + err
