@@ -247,8 +247,15 @@ class Record:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as error:
-            # The last three: a row that somebody or something else has changed.
+        except (
+            sqlite3.Error,
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as error:
+            # The last four: a row that somebody or something else has changed.
             raise LocalStorageError(
                 f"The record of jobs, {self.path}, cannot be used: {error}.",
                 advice="Check the folder's permissions and space, or set COMFY_REMOTE_HOME to "

@@ -1,0 +1,472 @@
+"""Client and Job: recorded first, followed to the end, brought here whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_target import FakeTarget, output
+from PIL import Image
+from pydantic import SecretStr
+from scripted_server import Answer, ScriptedServer
+
+from comfy_remote import Client, resume, run
+from comfy_remote.errors import (
+    ComfyRemoteError,
+    ConfigurationError,
+    ExecutionFailed,
+    InputFileMissing,
+    JobNotFound,
+    JobTimedOut,
+    OutputCorrupt,
+    OutputLost,
+    SubmissionUnknown,
+    TargetError,
+    TargetUnreachable,
+    WorkflowInvalid,
+)
+from comfy_remote.events import Finished, JobState, Log, OutputReady, Progress, Queued, Started
+from comfy_remote.jobs import client as module
+from comfy_remote.jobs.record import JobEntry, Record
+from comfy_remote.outputs import RemoteOutput
+from comfy_remote.targets.base import RemoteRef, RunRequest, Target
+from comfy_remote.targets.runpod import RunPodTarget
+
+PROMPT = {"1": {"class_type": "EmptyImage", "inputs": {}}}
+
+
+@pytest.fixture(autouse=True)
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Record]:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    with Record(tmp_path / "home") as made:
+        yield made
+
+
+def _newest(record: Record) -> JobEntry:
+    return record.newest(1)[0]
+
+
+def _png(seed: int = 0) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (3, 5, 3), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
+
+
+def _reopening(monkeypatch: pytest.MonkeyPatch, target: FakeTarget) -> None:
+    monkeypatch.setattr(module, "reopen", lambda wanted, ref: target)
+
+
+# --- submitting ---------------------------------------------------------------------------
+
+
+async def test_a_job_is_recorded_before_it_is_sent(record: Record, tmp_path: Path) -> None:
+    target = FakeTarget.making(x_png=_png())
+    seen: list[JobEntry] = []
+    target.on_submit = lambda request: seen.append(record.get(request.job_id))
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT, folder=Path("out"), source="a test")
+    (before,) = seen
+    assert before.id == job.id
+    assert (before.state, before.ref) == (JobState.QUEUED, None)
+    assert (before.target, before.source, before.prompt) == ("fake", "a test", PROMPT)
+    assert before.folder == tmp_path / "out"
+    assert record.get(job.id).ref == job.ref
+    assert target.log == ["open", "submit", "close"]
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (WorkflowInvalid("No."), JobState.FAILED),
+        (TargetUnreachable("Gone."), JobState.FAILED),
+        (SubmissionUnknown("Perhaps."), JobState.QUEUED),
+    ],
+)
+async def test_a_submission_that_fails_is_recorded_as_what_it_is(
+    record: Record, error: Exception, state: JobState
+) -> None:
+    target = FakeTarget()
+    target.refuses = error
+    async with Client(target, record=record) as client:
+        with pytest.raises(type(error)):
+            await client.submit(PROMPT)
+    job = _newest(record)
+    assert job.state is state
+    assert type(job.error) is type(error)
+
+
+async def test_what_is_no_prompt_is_neither_recorded_nor_sent(
+    record: Record, tmp_path: Path
+) -> None:
+    target = FakeTarget()
+    async with Client(target, record=record) as client:
+        for wrong in ({}, {"1": 3}, "nowhere.json", tmp_path):
+            with pytest.raises(WorkflowInvalid):
+                await client.submit(wrong)
+    assert record.newest() == []
+    assert target.requests == []
+
+
+def _loads(*names: str) -> dict[str, object]:
+    return {
+        str(i): {"class_type": "LoadImage", "inputs": {"image": n}} for i, n in enumerate(names)
+    }
+
+
+async def _request(record: Record, target: FakeTarget, *args: object, **more: object) -> RunRequest:
+    async with Client(target, record=record) as client:
+        await client.submit(*args, **more)  # type: ignore[arg-type]
+    return target.requests[-1]
+
+
+async def test_files_are_found_beside_the_workflow(record: Record, tmp_path: Path) -> None:
+    folder = tmp_path / "flows"
+    (folder / "input" / "sub").mkdir(parents=True)
+    (folder / "a.png").write_bytes(b"a")
+    (folder / "input" / "sub" / "b.png").write_bytes(b"bb")
+    (folder / "w.json").write_text(json.dumps(_loads("a.png", "sub\\b.png [input]", "a.png")))
+    request = await _request(record, FakeTarget(), folder / "w.json")
+    assert [(f.name, f.size) for f in request.files] == [("a.png", 1), ("sub/b.png", 2)]
+    assert request.files[0].sha256 == hashlib.sha256(b"a").hexdigest()
+    names = [node["inputs"]["image"] for node in request.prompt.values()]
+    assert names == ["a.png", "sub/b.png", "a.png"]
+    assert _newest(record).source == str(folder / "w.json")
+
+
+async def test_a_path_of_this_machine_is_not_told(record: Record, tmp_path: Path) -> None:
+    for folder, content in (("one", b"1"), ("two", b"2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.png").write_bytes(content)
+    one, two = str(tmp_path / "one" / "x.png"), str(tmp_path / "two" / "x.png")
+    request = await _request(record, FakeTarget(), _loads(one, two))
+    first, second = request.files
+    assert first.name == "x.png"
+    assert second.name == f"{second.sha256[:12]}/x.png"
+    assert (first.path.read_bytes(), second.path.read_bytes()) == (b"1", b"2")
+    assert [n["inputs"]["image"] for n in request.prompt.values()] == [first.name, second.name]
+    assert str(tmp_path) not in json.dumps(request.prompt)
+
+
+async def test_a_file_may_be_there_or_given_or_nowhere(record: Record, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    given = tmp_path / "elsewhere" / "x.png"
+    given.write_bytes(b"x")
+    target = FakeTarget()
+    with pytest.raises(InputFileMissing, match=r"LoadImage \(node 0\) loads 'x\.png'"):
+        await _request(record, target, _loads("x.png"))
+    assert record.newest() == []
+    request = await _request(record, target, _loads("x.png"), inputs=[given])
+    assert request.files[0].path == given
+    target.inputs = {"x.png"}
+    request = await _request(record, target, _loads("x.png"))
+    assert request.files == []
+    assert request.prompt["0"]["inputs"]["image"] == "x.png"
+
+
+# --- following ----------------------------------------------------------------------------
+
+
+async def test_each_state_is_recorded_as_it_comes(record: Record) -> None:
+    finished = Finished(JobState.FAILED, ExecutionFailed("Broken."))
+    told = [Queued(3), Log("x"), Started(), Progress(1, 2), Progress(2, 2), finished]
+    target = FakeTarget(told)
+    states = []
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT)
+        events = []
+        async for event in job:
+            events.append(event)
+            states.append(record.get(job.id).state.value)
+        assert [event async for event in job] == [finished]  # told again, not asked again
+        with pytest.raises(ExecutionFailed, match="Broken"):
+            await job.outputs()
+    assert events == told
+    assert states == ["queued", "queued", "running", "running", "running", "failed"]
+    assert job.state is JobState.FAILED
+    entry = record.get(job.id)
+    assert entry.progress
+    assert entry.progress["nodes_done"] == 1  # once a second is enough
+    assert isinstance(entry.error, ExecutionFailed)
+    assert target.log.count("follow") == 1
+
+
+async def test_after_the_timeout_the_job_goes_on(record: Record) -> None:
+    target = FakeTarget([Started()])
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT, timeout=0.05)
+        with pytest.raises(JobTimedOut, match=r"within 0\.05 s") as caught:
+            await job.outputs()
+        assert f"jobs resume {job.id}" in caught.value.advice
+    assert "cancel" not in target.log
+    assert record.get(job.id).state is JobState.RUNNING
+
+
+async def test_cancel_is_passed_on(record: Record) -> None:
+    target = FakeTarget()
+    async with Client(target, record=record) as client:
+        await (await client.submit(PROMPT)).cancel()
+    assert target.log[-2:] == ["cancel", "close"]
+
+
+# --- outputs ------------------------------------------------------------------------------
+
+
+async def test_outputs_come_in_order_side_by_side_and_outlive_the_client(
+    record: Record, tmp_path: Path
+) -> None:
+    names = {f"{name}_png": _png(i) for i, name in enumerate("hgfedcba")}
+    target = FakeTarget.making(**names)
+    pieces: list[int] = []
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT)
+        outputs = await job.outputs(pieces.append)
+    assert [o.filename for o in outputs] == [f"{name}.png" for name in "hgfedcba"]
+    assert 1 < target.most_reading <= 4
+    assert sum(pieces) == sum(o.size for o in outputs)
+    for o, content in zip(outputs, names.values(), strict=True):
+        assert o.bytes() == content
+        assert o.sha256 == hashlib.sha256(content).hexdigest()
+    first = outputs[0]
+    assert (first.node_id, first.kind, first.media_type) == ("2", "image", "image/png")
+    assert first.image().size == (5, 3)
+    assert first.array().shape == (1, 3, 5, 3)
+    saved = first.save(tmp_path / "out")
+    assert saved == tmp_path / "out" / "h.png"
+    assert first.save(tmp_path / "out") == saved
+    spool = first._path.parent
+    del outputs, first, o
+    assert not spool.exists()
+    assert saved.read_bytes() == names["h_png"]
+
+
+async def test_no_output_is_an_error_not_a_success(record: Record) -> None:
+    async with Client(FakeTarget.making(), record=record) as client:
+        job = await client.submit(PROMPT)
+        with pytest.raises(OutputLost, match="made no output") as caught:
+            await job.outputs()
+    assert "Save Image" in caught.value.advice
+
+
+async def test_one_output_that_fails_does_not_lose_the_others(
+    record: Record, tmp_path: Path
+) -> None:
+    target = FakeTarget.making(a_txt=b"a", b_txt=b"b", c_txt=b"c")
+    target.files["b.txt"] = OutputLost("b is gone.")
+    out = tmp_path / "out"
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT)
+        with pytest.raises(OutputLost, match="b is gone"):
+            await job.save_outputs(out)
+        with pytest.raises(OutputLost, match="b is gone"):
+            await job.outputs()
+    assert sorted(path.name for path in out.iterdir()) == ["a.txt", "c.txt"]
+    assert record.get(job.id).outputs == ()  # all of them or none: `resume` brings the rest
+
+
+async def test_one_that_cannot_be_written_does_not_lose_the_others(
+    record: Record, tmp_path: Path
+) -> None:
+    named = (output("a.txt"), output("x.txt", subfolder="a.txt"), output("c.txt"))
+    target = FakeTarget([Finished(JobState.SUCCEEDED, outputs=named)], {
+        "a.txt": b"a", "x.txt": b"x", "c.txt": b"c",
+    })  # fmt: skip
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT)
+        with pytest.raises(Exception, match="could not be written"):
+            await job.save_outputs(tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.txt", "c.txt"]
+    assert record.get(job.id).outputs == ()
+
+
+async def test_outputs_are_saved_below_their_folder_whatever_their_name(
+    record: Record, tmp_path: Path
+) -> None:
+    named = (output("../../x.txt"), output("y.txt", subfolder="../a"), output("y.txt"))
+    files = {"../../x.txt": b"x", "y.txt": b"y"}
+    target = FakeTarget([Finished(JobState.SUCCEEDED, outputs=named)], files)
+    out = tmp_path / "deep" / "out"
+    async with Client(target, record=record) as client:
+        saved = await (await client.submit(PROMPT)).save_outputs(out)
+    assert [s.path for s in record.get(_newest(record).id).outputs] == [s.path for s in saved]
+    assert [s.path for s in saved] == [out / "x.txt", out / "a" / "y.txt", out / "y.txt"]
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["out"]
+
+
+async def test_a_text_is_an_output_too(record: Record) -> None:
+    class Speaking(FakeTarget):
+        async def read(self, output: RemoteOutput, offset: int = 0):  # type: ignore[no-untyped-def]
+            yield (output.text or "").encode()[offset:]
+
+    said = RemoteOutput("2", "text", "2_text_0.txt", text="Größe")
+    async with Client(Speaking([Finished(JobState.SUCCEEDED, outputs=(said,))])) as client:
+        (heard,) = await (await client.submit(PROMPT)).outputs()
+    assert (heard.kind, heard.text()) == ("text", "Größe")
+    for decode in (heard.image, heard.array):
+        with pytest.raises(OutputCorrupt, match=r"2_text_0\.txt cannot be decoded"):
+            decode()
+
+
+async def test_a_tensor_needs_torch_and_says_so(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    async with Client(FakeTarget.making(x_png=_png()), record=record) as client:
+        (picture,) = await (await client.submit(PROMPT)).outputs()
+    with pytest.raises(ConfigurationError, match=r"needs PyTorch"):
+        picture.tensor()
+
+
+# --- resuming -----------------------------------------------------------------------------
+
+
+async def _submitted(record: Record, refuses: BaseException | None = None) -> str:
+    target = FakeTarget()
+    target.refuses = refuses
+    async with Client(target, record=record) as client:
+        with contextlib.suppress(ComfyRemoteError, asyncio.CancelledError):
+            await client.submit(PROMPT)
+    return _newest(record).id
+
+
+async def test_a_job_with_an_address_is_followed_without_asking(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await _submitted(record)
+    target = FakeTarget.making(x_png=_png())
+    _reopening(monkeypatch, target)
+    async with resume(job_id[:8], record=record) as job:
+        assert job.id == job_id
+        assert [o.filename for o in await job.outputs()] == ["x.png"]
+    assert target.log == ["open", "follow", "close"]
+    assert record.get(job_id).state is JobState.SUCCEEDED
+
+
+async def test_a_job_whose_answer_was_lost_is_looked_for(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await _submitted(record, SubmissionUnknown("Perhaps."))
+    target = FakeTarget.making(x_png=_png())
+    target.known = RemoteRef(job_id, "there", {})
+    _reopening(monkeypatch, target)
+    async with resume(job_id) as job:
+        assert (await job.wait()).state is JobState.SUCCEEDED
+    assert target.log == ["open", "find", "follow", "close"]
+    assert record.get(job_id).ref == target.known
+
+
+@pytest.mark.parametrize(
+    ("known", "kind", "state"),
+    [
+        (None, OutputLost, "failed"),
+        (SubmissionUnknown("Cannot tell."), SubmissionUnknown, "queued"),
+    ],
+)
+async def test_a_job_that_is_not_found_is_not_sent_again(
+    record: Record,
+    monkeypatch: pytest.MonkeyPatch,
+    known: SubmissionUnknown | None,
+    kind: type[Exception],
+    state: str,
+) -> None:
+    job_id = await _submitted(record, asyncio.CancelledError())  # killed while it was sent
+    target = FakeTarget()
+    target.known = known
+    _reopening(monkeypatch, target)
+    with pytest.raises(kind):
+        async with resume(job_id, record=record):
+            pass
+    assert "submit" not in target.log
+    assert record.get(job_id).state.value == state
+
+
+async def test_a_job_that_was_refused_is_still_refused(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await _submitted(record, WorkflowInvalid("No such node."))
+    _reopening(monkeypatch, FakeTarget())
+    with pytest.raises(WorkflowInvalid, match="No such node"):
+        async with resume(job_id, record=record):
+            pass
+    assert isinstance(record.get(job_id).error, WorkflowInvalid)
+
+
+async def test_a_job_that_nobody_knows(record: Record) -> None:
+    with pytest.raises(JobNotFound):
+        async with resume("nowhere"):
+            pass
+
+
+# --- the rest -----------------------------------------------------------------------------
+
+
+def test_run_is_the_whole_of_it_for_scripts() -> None:
+    events: list[object] = []
+    target: Target = FakeTarget.making(x_png=_png())
+    (picture,) = run(PROMPT, target, on_event=events.append)
+    assert picture.bytes() == _png()
+    assert [type(event) for event in events] == [Started, Finished]
+    with pytest.raises(OutputLost):
+        run(PROMPT, FakeTarget.making())
+
+
+async def test_run_works_inside_a_running_loop_as_in_a_notebook() -> None:
+    (picture,) = run(PROMPT, FakeTarget.making(x_png=_png()))
+    assert picture.bytes() == _png()
+
+
+async def test_a_target_that_cannot_be_opened_leaves_no_open_record() -> None:
+    class Closed(FakeTarget):
+        async def __aenter__(self) -> FakeTarget:
+            raise TargetUnreachable("Closed.")
+
+    client = Client(Closed())
+    with pytest.raises(TargetUnreachable):
+        async with client:
+            pass
+    with pytest.raises(Exception, match="closed"):
+        client._record.newest()
+
+
+async def test_output_events_are_passed_on(record: Record) -> None:
+    made = output("x.png")
+    target = FakeTarget([OutputReady(made), Finished(JobState.SUCCEEDED, outputs=(made,))])
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT)
+        assert OutputReady(made) in [event async for event in job]
+        assert job.finished
+        assert job.finished.outputs == (made,)
+
+
+async def test_the_key_is_in_no_file_and_no_error(
+    record: Record, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "planted-key-0123456789"
+    caplog.set_level("DEBUG")
+    failed = {"id": "r", "status": "FAILED", "error": f"it said: Bearer {key}"}
+    async with ScriptedServer() as server:
+        server.on("POST /v2/ep/run", Answer({"id": "r", "status": "IN_QUEUE"}), Answer(key, 400))
+        server.on("GET /v2/ep/status/r", Answer(failed))
+        target = RunPodTarget("ep", SecretStr(key), base_url=f"{server.url}/v2")
+        async with Client(target, record=record) as client:
+            finished = await (await client.submit(PROMPT)).wait()
+            with pytest.raises(TargetError) as caught:
+                await client.submit(PROMPT)
+    assert server.asked[0].headers["Authorization"] == f"Bearer {key}"
+    assert isinstance(finished.error, ExecutionFailed)
+    assert "it said: Bearer ***" in finished.error.message
+    record.close()
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"it said" in written
+    shown = f"{caught.value!r} {caught.value.to_json()} {finished} {target!r} {caplog.text}"
+    assert key not in shown
+    assert key.encode() not in written
