@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -312,6 +313,34 @@ def test_a_timeout_on_the_default_sandbox_leaves_it_running(cli: Cli):
     resumed = cli("jobs", "resume", entry["job_id"])
     assert resumed.returncode == 0, resumed.stderr
     assert (cli.folder / resumed.stdout.strip()).is_file()
+
+
+def test_outputs_that_cannot_be_written_wait_in_the_default_sandbox(cli: Cli):
+    (cli.folder / "taken").write_text("a file where the folder should be")
+    done = cli("run", EXAMPLES / "collage.json", "-o", "taken")
+    assert done.returncode == 7
+    assert "comfy-remote jobs resume" in done.stderr
+    (entry,) = lines_of(cli("jobs", "list", "--json").stdout)
+    assert (entry["state"], entry["outputs"]) == ("succeeded", [])
+    resumed = cli("jobs", "resume", entry["job_id"], "-o", "free")
+    assert resumed.returncode == 0, resumed.stderr
+    assert (cli.folder / "free" / "collage_00001_.png").is_file()
+
+
+@POSIX
+def test_ctrl_c_before_the_target_has_answered(cli: Cli):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        process = cli.start("run", slow(cli.folder), "--on", url)
+        accepted, _ = mute.accept()
+        with accepted:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "")
+    assert "The job may have been sent." in err
+    assert "comfy-remote jobs resume" in err
+    assert "Traceback" not in err
 
 
 def test_a_failed_job(cli: Cli, sandbox_url: str):
