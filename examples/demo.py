@@ -40,8 +40,7 @@ async def main() -> int:
             print("The worker did not start; run again with DEBUG=1.", file=sys.stderr)
             return 1
         print("Worker    RunPod SDK, production mode")
-        status = await run_command(gateway, token)
-    return status
+        return await run_command(gateway, token)
 
 
 async def run_command(gateway: GatewayServer, token: SecretStr) -> int:
