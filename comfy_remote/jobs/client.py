@@ -113,8 +113,8 @@ class Client:
             source: A word for where the prompt came from, for the record.
             base: Folder in which to look for files first; the workflow file's own, or the
                 current one, by default.
-            timeout: Seconds from now within which the job must end; following it raises
-                `JobTimedOut` after that. The job itself goes on.
+            timeout: Seconds from now within which the job must end; submitting or following
+                it raises `JobTimedOut` after that. The job itself goes on.
             job_id: A lower-case UUID, for callers who must know it if this raises.
 
         Raises:
@@ -122,7 +122,9 @@ class Client:
             InputFileMissing: A file is neither here nor there.
             TargetError: The target cannot be reached or used.
             SubmissionUnknown: The target may or may not have the job; it is not sent again.
+            JobTimedOut: The target did not answer in time; it may have the job.
         """
+        begun = time.monotonic()
         if isinstance(prompt, str | Path):
             source = source or str(prompt)
             base = base or Path(prompt).absolute().parent
@@ -139,7 +141,11 @@ class Client:
             prompt=parsed,
         )
         try:
-            ref = await self.target.submit(request)
+            ref = await asyncio.wait_for(self.target.submit(request), timeout)
+        except asyncio.TimeoutError:
+            late = _unanswered(request.job_id, self.target.name, timeout or 0.0)
+            self._record.state(request.job_id, JobState.QUEUED, late)
+            raise late from None
         except SubmissionUnknown as error:
             # Still open: `resume` may find it.
             self._record.state(request.job_id, JobState.QUEUED, error)
@@ -148,7 +154,7 @@ class Client:
             self._record.state(request.job_id, JobState.FAILED, error)
             raise
         self._record.submitted(ref)
-        return Job(self.target, self._record, ref, parsed, timeout)
+        return Job(self.target, self._record, ref, parsed, timeout, begun)
 
     async def take_up(self, entry: JobEntry, *, timeout: float | None = None) -> Job:
         """A job from the record, to be followed again. Nothing is submitted.
@@ -216,6 +222,7 @@ class Job:
         ref: RemoteRef,
         prompt: Prompt,
         timeout: float | None = None,
+        begun: float | None = None,
     ) -> None:
         self.id = ref.job_id
         self.ref = ref
@@ -223,7 +230,8 @@ class Job:
         self._record = record
         self._prompt = prompt
         self._timeout = timeout
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        begun = time.monotonic() if begun is None else begun
+        self._deadline = None if timeout is None else begun + timeout
         self._finished: Finished | None = None
         self._state = JobState.QUEUED
         self._recorded_progress = 0.0
@@ -410,6 +418,14 @@ async def resume(
     finally:
         if own:
             record.close()
+
+
+def _unanswered(job_id: str, target: str, timeout: float) -> JobTimedOut:
+    return JobTimedOut(
+        f"{target} did not answer the submission within {timeout:g} s. It may have the job.",
+        advice=f"Look for it with `comfy-remote jobs resume {job_id}`.",
+        details={"job_id": job_id},
+    )
 
 
 def _name_there(name: str) -> str:

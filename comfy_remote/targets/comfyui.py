@@ -258,11 +258,12 @@ class ComfyUITarget:
     async def _search(self, job_id: str) -> RemoteRef | None:
         """Wait for a prompt whose answer was lost: ComfyUI may still be validating it."""
         deadline = time.monotonic() + _SUBMISSION_SEARCH
-        while time.monotonic() < deadline:
+        while (left := deadline - time.monotonic()) > 0:
             try:
-                if ref := await self.find(job_id):
+                # It may accept connections and say nothing.
+                if ref := await asyncio.wait_for(self.find(job_id), left):
                     return ref
-            except ComfyRemoteError:
+            except (ComfyRemoteError, asyncio.TimeoutError):
                 pass  # whatever it says now, the job may be there
             await asyncio.sleep(0.5)
         return None
