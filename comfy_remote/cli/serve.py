@@ -197,7 +197,7 @@ async def _start_sdk_worker(gateway: GatewayServer, choice: str) -> None:
 
 def _say_how_to_use(gateway: GatewayServer, host: str, *, with_token: bool) -> None:
     """Never the token itself: terminals are recorded, and looked at over shoulders."""
-    from ..targets.http import is_loopback
+    from ..targets.http_address import is_loopback
 
     url = gateway.url.replace("//0.0.0.0:", "//THIS-MACHINE:").replace("//[::]:", "//THIS-MACHINE:")
     key = f" RUNPOD_API_KEY=${TOKEN_VARIABLE}" if with_token else ""

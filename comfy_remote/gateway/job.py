@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from yarl import URL
 
 from ..errors import WorkflowInvalid
-from ..targets.http import is_loopback
+from ..targets.http_address import is_loopback
 from ..wire.runpod import RunPodState
 from .limits import GatewayLimits
 

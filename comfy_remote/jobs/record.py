@@ -182,13 +182,18 @@ class Record:
         )
 
     def state(self, job_id: str, state: JobState, error: ComfyRemoteError | None = None) -> None:
-        """The job has come to another state."""
+        """The job has come to another state.
+
+        A success stays one, also when the target has forgotten the job since.
+        """
         self._execute(
-            "UPDATE jobs SET updated = ?, state = ?, error = ? WHERE id = ?",
+            "UPDATE jobs SET updated = ?, state = ?, error = ? "
+            "WHERE id = ? AND NOT (state = 'succeeded' AND ? = 'expired')",
             time.time(),
             state.value,
             json.dumps(error.to_json()) if error else None,
             job_id,
+            state.value,
         )
 
     def progress(self, job_id: str, progress: dict[str, JsonValue]) -> None:

@@ -75,11 +75,14 @@ def _format_of(head: bytes) -> _Check | None:
         (0, b"RIFF", _riff),
         (0, b"glTF", _glb),
         (4, b"ftyp", _boxes),
+        (4, b"moov", _boxes),  # QuickTime before there was a type box
+        (4, b"mdat", _boxes),
         # These do not say how long they are, or only now and then.
         (0, b"GIF8", _any),
         (0, b"\x1a\x45\xdf\xa3", _any),
         (0, b"fLaC", _any),
         (0, b"OggS", _any),
+        (0, b"RF64", _any),  # WAV above 4 GB
     )
     return next((check for at, magic, check in signatures if head.startswith(magic, at)), None)
 
@@ -139,4 +142,5 @@ def _boxes(file: BinaryIO, size: int) -> bool:
             return False
         at += length
     # A picture's boxes have `meta` in `moov`'s place.
-    return at == size and b"mdat" in kinds and not kinds.isdisjoint({b"moov", b"meta"})
+    # A few bytes behind the last box are harmless; a box that ends behind the file is not.
+    return at <= size and b"mdat" in kinds and not kinds.isdisjoint({b"moov", b"meta"})

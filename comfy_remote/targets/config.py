@@ -141,7 +141,10 @@ def reopen(
     ref: RemoteRef | None,
     environment: Mapping[str, str] = os.environ,
 ) -> Target:
-    """The target of a job in the record: where it was sent, whatever the name means today."""
+    """The target of a job in the record: where it was sent, whatever the name means today.
+
+    The key that a name has today goes only to the address that the name has today.
+    """
     details = ref.details if ref is not None else {}
     if wanted == "sandbox":
         if "url" not in details:
@@ -150,15 +153,29 @@ def reopen(
                 advice="Run the workflow again.",
             )
         return SandboxTarget(details["url"])
-    configuration = Configuration.load()
-    settings = configuration.targets.get(wanted) or TargetSettings(target=wanted)
+    today = Configuration.load().targets.get(wanted) or TargetSettings(target=wanted)
     if "endpoint" in details:
-        settings = replace(
-            settings, target=f"runpod:{details['endpoint']}", base_url=details["base_url"]
-        )
+        sent = TargetSettings(f"runpod:{details['endpoint']}", details["base_url"])
     elif "url" in details:
-        settings = replace(settings, target=details["url"])
-    return _make(wanted, settings, environment)
+        sent = TargetSettings(details["url"])
+    else:
+        sent = today
+    if today.key_env and _server(today, environment) == _server(sent, environment):
+        sent = replace(sent, key_env=today.key_env)
+    return _make(wanted, sent, environment)
+
+
+def _server(settings: TargetSettings, environment: Mapping[str, str]) -> str:
+    """Where requests go: what a key must not leave."""
+    if settings.target.startswith("runpod:"):
+        return (settings.base_url or _runpod_base_url(environment)).rstrip("/")
+    return _url(settings.target).rstrip("/")
+
+
+def _runpod_base_url(environment: Mapping[str, str]) -> str:
+    from .runpod import DEFAULT_BASE_URL
+
+    return environment.get("RUNPOD_ENDPOINT_BASE_URL") or DEFAULT_BASE_URL
 
 
 def _looks_like_target(wanted: str) -> bool:
@@ -176,19 +193,18 @@ def _make(name: str, settings: TargetSettings, environment: Mapping[str, str]) -
         return SandboxTarget()
     if address.startswith("runpod:"):
         endpoint = address.removeprefix("runpod:") or environment.get("RUNPOD_ENDPOINT_ID", "")
-        base_url = settings.base_url or environment.get("RUNPOD_ENDPOINT_BASE_URL")
         key = environment.get(settings.key_env or "RUNPOD_API_KEY", "").strip()
         # Here, since only this kind of target needs pydantic, which takes long to import.
         from pydantic import SecretStr
 
-        from .runpod import DEFAULT_BASE_URL, RunPodTarget
+        from .runpod import RunPodTarget
 
         if settings.key_env and not key:
             raise _key_missing(name, settings.key_env)
         return RunPodTarget(
             endpoint,
             SecretStr(key) if key else None,
-            base_url=base_url or DEFAULT_BASE_URL,
+            base_url=settings.base_url or _runpod_base_url(environment),
             name=name,
         )
     if not _looks_like_target(address):

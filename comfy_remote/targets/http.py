@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -28,58 +27,19 @@ from ..errors import (
 )
 from ..media.files import CHUNK_SIZE
 from ..wire.json_text import parse_json
+from .foreign import PublicResolver, checked, proxy_for
+from .http_address import base_address, is_loopback
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
 
-__all__ = ["HttpClient", "Response", "base_address", "is_loopback"]
+__all__ = ["HttpClient", "Response"]
 
 _ATTEMPTS = 5
 _NETWORK_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
 _ANSWER_LIMIT = 256 * 1024 * 1024
 _LONGEST_RETRY_AFTER = 60.0
 _SHORTEST_SECRET = 8
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether a host name or address can only mean this machine."""
-    if not host:
-        return False
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def base_address(url: str) -> URL:
-    """The base URL of a target, checked.
-
-    Raises:
-        ConfigurationError: It is no ``http`` or ``https`` URL, or it holds more than a host
-            and a path. A name and password in it would end in the record and in messages.
-    """
-    try:
-        address = URL(url)
-    except ValueError:
-        address = URL()
-    if address.scheme not in ("http", "https") or not address.host:
-        raise ConfigurationError(
-            f"{_shown(url)} is not an http or https address.",
-            advice="Write it like https://HOST or http://HOST:PORT.",
-        )
-    if address.user or address.password:
-        raise ConfigurationError(
-            f"The address {_shown(url)} holds a user name or a password.",
-            advice="Put a bearer token into an environment variable and name that with key_env.",
-        )
-    if address.query_string or address.fragment:
-        raise ConfigurationError(
-            f"The address {_shown(url)} has more than a host and a path.",
-            advice="Leave away what begins with ? or #.",
-        )
-    return address
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +106,12 @@ class HttpClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> HttpClient:
-        # A proxy from the environment is honoured, except for this machine's own servers.
-        through_proxy = not is_loopback(URL(self.base_url).host)
         # Requests say `allow_redirects=False`; a WebSocket's cannot.
         redirects = aiohttp.TraceConfig()
         redirects.on_request_redirect.append(_refuse_redirect)
         self._session = aiohttp.ClientSession(
             timeout=self._timeout,
-            trust_env=through_proxy,
+            proxy=proxy_for(URL(self.base_url)),
             connector=aiohttp.TCPConnector(limit=16),
             trace_configs=[redirects],
         )
@@ -250,27 +208,26 @@ class HttpClient:
     async def stream(self, path: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """GET ``path`` of this target, from byte ``offset`` on, in chunks of at most 1 MiB."""
         async with self._open(
-            self.url(path), self.authorization(), offset, self._where
+            self.session, self.url(path), self.authorization(), offset, self._where
         ) as response:
             async for chunk in _from_offset(response, offset):
                 yield chunk
 
     async def stream_foreign(self, url: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """GET an absolute URL elsewhere (storage), without our key; https or loopback only."""
-        try:
-            # The query is a signature, which opens the output to whoever reads it: not shown.
-            address = base_address(url.partition("?")[0])
-        except ConfigurationError as error:
-            raise TargetError(f"An output's address cannot be used. {error.message}") from None
-        if address.scheme != "https" and not is_loopback(address.host):
-            raise TargetError(
-                f"An output's address is not https: {address}.",
-                advice="Configure the worker's storage with an https address.",
-            )
-        where = f"The storage at {address.host}"
-        async with self._open(URL(url), {}, offset, where) as response:
-            async for chunk in _from_offset(response, offset):
-                yield chunk
+        address = checked(url)
+        proxy = proxy_for(address)
+        # A proxy resolves by itself; without one, the address is looked at before it is used.
+        public = proxy is None and not is_loopback(address.host)
+        async with aiohttp.ClientSession(
+            timeout=self._timeout,
+            proxy=proxy,
+            connector=aiohttp.TCPConnector(resolver=PublicResolver() if public else None),
+        ) as session:
+            where = f"The storage at {address.host}"
+            async with self._open(session, address, {}, offset, where) as response:
+                async for chunk in _from_offset(response, offset):
+                    yield chunk
 
     async def exists(self, path: str) -> bool:
         """Whether GET ``path`` would give something; only the beginning is read.
@@ -279,7 +236,9 @@ class HttpClient:
             TargetUnreachable: Nobody answered.
         """
         try:
-            async with self._open(self.url(path), self.authorization(), 0, self._where):
+            async with self._open(
+                self.session, self.url(path), self.authorization(), 0, self._where
+            ):
                 return True
         except TargetUnreachable:
             raise
@@ -288,13 +247,18 @@ class HttpClient:
 
     @asynccontextmanager
     async def _open(
-        self, url: URL, headers: dict[str, str], offset: int, where: str
+        self,
+        session: aiohttp.ClientSession,
+        url: URL,
+        headers: dict[str, str],
+        offset: int,
+        where: str,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if offset:
             headers = {**headers, "Range": f"bytes={offset}-"}
         headers["Accept-Encoding"] = "identity"
         try:
-            async with self.session.get(url, headers=headers, allow_redirects=False) as response:
+            async with session.get(url, headers=headers, allow_redirects=False) as response:
                 if response.status not in (200, 206):
                     body = self._masked(await _read_limited(response))
                     raise _error_of(Response(response.status, response.headers, body), where)
@@ -492,14 +456,3 @@ def _host(url: str) -> str:
         return str(URL(url).origin())
     except ValueError:
         return "another path"
-
-
-def _shown(url: str) -> str:
-    """A URL as it may be shown: without user, password and query."""
-    try:
-        address = URL(url)
-    except ValueError:
-        return "an address that is not a URL"
-    if not address.absolute:
-        return url.split("?")[0]
-    return str(address.with_user(None).with_query(None).with_fragment(None))

@@ -41,7 +41,8 @@ from ..wire.runpod import (
 )
 from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest, input_errors
-from .http import HttpClient, Response, base_address, is_loopback
+from .http import HttpClient, Response
+from .http_address import base_address, is_loopback
 from .runpod_status import StatusReader, forgotten
 
 __all__ = ["DEFAULT_BASE_URL", "RunPodTarget"]

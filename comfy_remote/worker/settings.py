@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from ..errors import ConfigurationError
-from ..targets.http import is_loopback
+from ..targets.http_address import is_loopback
 
 __all__ = ["WorkerSettings", "default_result_limit"]
 

@@ -10,7 +10,14 @@ import pytest
 from comfy_remote.errors import ConfigurationError
 from comfy_remote.targets.base import RemoteRef, Target
 from comfy_remote.targets.comfyui import ComfyUITarget
-from comfy_remote.targets.config import Configuration, TargetSettings, home, open_target, reopen
+from comfy_remote.targets.config import (
+    CONFIG_NAME,
+    Configuration,
+    TargetSettings,
+    home,
+    open_target,
+    reopen,
+)
 from comfy_remote.targets.detach import detached
 from comfy_remote.targets.runpod import RunPodTarget
 from comfy_remote.targets.sandbox import SandboxTarget
@@ -250,3 +257,22 @@ def test_a_detached_process_on_each_platform() -> None:
     assert detached("linux") == {"start_new_session": True}
     assert detached("darwin") == {"start_new_session": True}
     assert detached("win32") == {"creationflags": 0x08000200}
+
+
+def test_the_key_of_a_name_stays_with_the_address_it_has_today(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / CONFIG_NAME).write_text(
+        '[targets.box]\ntarget = "http://new.example.com:8188"\nkey_env = "BOX_TOKEN"\n'
+    )
+    environment = {"BOX_TOKEN": "the-new-token", "COMFY_REMOTE_HOME": str(tmp_path)}
+    old = RemoteRef("j", "r", {"url": "http://old.example.com:8188"})
+    new = RemoteRef("j", "r", {"url": "http://new.example.com:8188"})
+    elsewhere = reopen("box", old, environment)
+    same = reopen("box", new, environment)
+    assert isinstance(elsewhere, ComfyUITarget)
+    assert isinstance(same, ComfyUITarget)
+    assert elsewhere.url == "http://old.example.com:8188"
+    assert elsewhere._http.authorization() == {}
+    assert same._http.authorization() == {"Authorization": "Bearer the-new-token"}

@@ -23,7 +23,8 @@ from comfy_remote.errors import (
     TargetUnreachable,
 )
 from comfy_remote.targets import http
-from comfy_remote.targets.http import HttpClient, base_address, is_loopback
+from comfy_remote.targets.http import HttpClient
+from comfy_remote.targets.http_address import base_address, is_loopback
 
 KEY = "planted-key-0123456789"
 

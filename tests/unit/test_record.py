@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_remote.errors import JobNotFound, LocalStorageError, OutOfMemory
+from comfy_remote.errors import JobExpired, JobNotFound, LocalStorageError, OutOfMemory
 from comfy_remote.events import JobState
 from comfy_remote.jobs.record import JobEntry, Record, SavedOutput
 from comfy_remote.targets.base import RemoteRef
@@ -170,3 +170,11 @@ def test_an_id_is_recorded_once(record: Record) -> None:
     _add(record, "job-1")
     with pytest.raises(LocalStorageError):
         _add(record, "job-1")
+
+
+def test_a_success_is_not_lost_when_the_target_has_forgotten_the_job(tmp_path: Path) -> None:
+    with Record(tmp_path) as record:
+        record.add("12345678", target="sandbox", source="x.json", folder=None, prompt={})
+        record.state("12345678", JobState.SUCCEEDED)
+        record.state("12345678", JobState.EXPIRED, JobExpired("forgotten"))
+        assert record.get("12345678").state is JobState.SUCCEEDED

@@ -59,7 +59,7 @@ def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def test_outputs_come_back_byte_for_byte_in_order(temp: Path) -> None:
-    files = {f"{n}.png": bytes([n]) * 3500 for n in range(6)}
+    files = {f"{n}.bmp": bytes([n]) * 3500 for n in range(6)}
     target = FakeTarget(succeeded(*map(output, files)), files)
     answer = Answer.model_validate(await handler_for(target, worker="w1")("j", OURS, silent))
     assert {o.filename: base64.b64decode(o.data or "") for o in answer.outputs} == files
@@ -73,18 +73,18 @@ async def test_outputs_come_back_byte_for_byte_in_order(temp: Path) -> None:
 
 
 async def test_overrides_and_files_reach_the_engine_and_the_input_is_not_changed() -> None:
-    target = FakeTarget(succeeded(output("a.png")), {"a.png": b"x"})
+    target = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"})
     payload = {
         **OURS,
         "overrides": {"1": {"width": 640}},
-        "images": [{"name": "in/a.png", "image": base64.b64encode(b"picture").decode()}],
+        "images": [{"name": "in/a.bmp", "image": base64.b64encode(b"picture").decode()}],
         "ui_workflow": {"nodes": []},
     }
     await handler_for(target)("j", payload, silent)
     [run] = target.submitted
     assert run.prompt["1"]["inputs"]["width"] == 640
     assert run.workflow == {"nodes": []}
-    assert target.uploaded == {"in/a.png": b"picture"}
+    assert target.uploaded == {"in/a.bmp": b"picture"}
     assert PROMPT["1"]["inputs"]["width"] == 8
 
 
@@ -104,7 +104,7 @@ async def test_overrides_and_files_reach_the_engine_and_the_input_is_not_changed
 async def test_bad_input_is_refused_before_anything_runs(
     change: dict[str, JsonValue], says: str
 ) -> None:
-    target = FakeTarget(succeeded(output("a.png")), {"a.png": b"x"})
+    target = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"})
     error = failed(await handler_for(target)("j", {**OURS, **change}, silent))
     assert isinstance(error, WorkflowInvalid)
     assert says in str(error)
@@ -119,10 +119,10 @@ async def test_an_input_that_is_none_gets_a_plain_message(payload: JsonValue) ->
 
 
 async def test_worker_comfyui_clients_may_send_json_text_and_nulls() -> None:
-    target = FakeTarget(succeeded(output("a.png"), output("v.mp4")), {"a.png": b"abc"})
+    target = FakeTarget(succeeded(output("a.bmp"), output("v.mp4")), {"a.bmp": b"abc"})
     payload = json.dumps({"workflow": PROMPT, "images": None})
     result = await handler_for(target)("j", payload, silent)
-    assert result == {"images": [{"filename": "a.png", "type": "base64", "data": "YWJj"}]}
+    assert result == {"images": [{"filename": "a.bmp", "type": "base64", "data": "YWJj"}]}
 
 
 async def test_worker_comfyui_clients_get_node_errors_as_lines() -> None:
@@ -158,9 +158,9 @@ async def test_progress_is_reported_and_has_landed_when_the_job_ends() -> None:
         Preview("1", "image/jpeg", picture),
         0.05,
         Progress(2, 2, "2", "SaveImage", 3, 4),
-        Finished(JobState.SUCCEEDED, outputs=(output("a.png"),)),
+        Finished(JobState.SUCCEEDED, outputs=(output("a.bmp"),)),
     ]
-    target = FakeTarget(script, {"a.png": b"x"})
+    target = FakeTarget(script, {"a.bmp": b"x"})
     await handler_for(target)("j", {**OURS, "previews": True}, report)
     assert got[0]["sequence"] == 1
     assert got[-1]["nodes_done"] == 2
@@ -179,8 +179,8 @@ async def test_a_report_that_fails_does_not_fail_the_job() -> None:
     async def report(snapshot: dict[str, JsonValue]) -> None:
         raise ConnectionError
 
-    script = [Progress(1, 2), 0.02, *succeeded(output("a.png"))]
-    result = await handler_for(FakeTarget(script, {"a.png": b"x"}))("j", OURS, report)
+    script = [Progress(1, 2), 0.02, *succeeded(output("a.bmp"))]
+    result = await handler_for(FakeTarget(script, {"a.bmp": b"x"}))("j", OURS, report)
     assert result["status"] == "success"
 
 
@@ -229,7 +229,7 @@ async def test_a_crash_fails_the_job_at_once_and_the_next_job_runs() -> None:
     assert isinstance(error, EngineCrashed)
     assert error.details["engine_log"] == "Segmentation fault"
     assert target.cancelled == []  # there is nobody to ask
-    target.script, target.files = succeeded(output("a.png")), {"a.png": b"x"}
+    target.script, target.files = succeeded(output("a.bmp")), {"a.bmp": b"x"}
     assert (await handler("k", OURS, silent))["status"] == "success"
     assert engine.starts == 1
 
@@ -271,10 +271,10 @@ async def test_events_that_just_end_are_an_error() -> None:
 
 
 async def test_a_result_above_the_limit_is_refused() -> None:
-    target = FakeTarget(succeeded(output("a.png")), {"a.png": bytes(5000)})
+    target = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": bytes(5000)})
     error = failed(await handler_for(target, result_limit=4000)("j", OURS, silent))
     assert error.code == "output_too_large"
-    assert "a.png" in error.message
+    assert "a.bmp" in error.message
 
 
 async def test_no_secret_leaves_in_an_error() -> None:
@@ -299,7 +299,7 @@ async def test_a_fault_of_ours_is_answered_too(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_one_job_at_a_time() -> None:
-    target = FakeTarget([Started(), 0.05, *succeeded(output("a.png"))], {"a.png": b"x"})
+    target = FakeTarget([Started(), 0.05, *succeeded(output("a.bmp"))], {"a.bmp": b"x"})
     handler = handler_for(target)
     first = asyncio.create_task(handler("a", OURS, silent))
     second = asyncio.create_task(handler("b", OURS, silent))

@@ -1,0 +1,101 @@
+"""Addresses that came from elsewhere: where we may follow them, and through which proxy."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import urllib.request
+from typing import TYPE_CHECKING
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from yarl import URL
+
+from ..errors import ConfigurationError, TargetError
+from .http_address import base_address, is_loopback
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+__all__ = ["PublicResolver", "checked", "proxy_for"]
+
+
+def proxy_for(url: URL) -> str | None:
+    """The proxy that the environment (on Windows and macOS, the system) wants for a URL.
+
+    Never one for this machine's own servers. Not aiohttp's ``trust_env``: that would also
+    send the passwords of ``~/.netrc``.
+    """
+    host = url.host
+    if host is None or is_loopback(host) or urllib.request.proxy_bypass(host):
+        return None
+    return urllib.request.getproxies().get(url.scheme)
+
+
+def checked(url: str) -> URL:
+    """An output's address, if it is one that may be fetched.
+
+    Raises:
+        TargetError: It is not https (or loopback), or leads into a private network.
+    """
+    try:
+        # The query is a signature, which opens the output to whoever reads it: not shown.
+        address = base_address(url.partition("?")[0])
+    except ConfigurationError as error:
+        raise TargetError(f"An output's address cannot be used. {error.message}") from None
+    if is_loopback(address.host):
+        return URL(url)
+    if address.scheme != "https":
+        raise TargetError(
+            f"An output's address is not https: {address}.",
+            advice="Configure the worker's storage with an https address.",
+        )
+    literal = _literal(address.host or "")
+    if literal is not None and not literal.is_global:
+        raise _private(address.host or "")
+    return URL(url)
+
+
+class PublicResolver(AbstractResolver):
+    """Resolves names to public addresses only.
+
+    A worker's answer names the host of an output; without this, a hostile one could make us
+    fetch from the user's own network.
+    """
+
+    def __init__(self) -> None:
+        self._inner = ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Public addresses of ``host``.
+
+        Raises:
+            OSError: There is none.
+        """
+        found = await self._inner.resolve(host, port, family)
+        public = [one for one in found if (ip := _literal(one["host"])) and ip.is_global]
+        if not public:
+            raise OSError(f"{host} leads to a private address, and outputs are not fetched there")
+        return public
+
+    async def close(self) -> None:
+        """Nothing to release."""
+        await self._inner.close()
+
+
+def _literal(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        ip = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    # ::ffff:10.0.0.1 is 10.0.0.1 by another name.
+    return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
+
+
+def _private(host: str) -> TargetError:
+    return TargetError(
+        f"An output's address leads into a private network: {host}.",
+        advice="Configure the worker's storage with a public address.",
+    )
