@@ -20,7 +20,8 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .errors import ComfyRemoteError
-    from .jobs.client import Client, Job, resume
+    from .jobs.client import Client, resume
+    from .jobs.job import Job
     from .jobs.output import Output
     from .jobs.record import Record
     from .jobs.run import run
@@ -31,7 +32,7 @@ __all__ = ["Client", "ComfyRemoteError", "Job", "Output", "Record", "__version__
 _HOMES = {
     "Client": ".jobs.client",
     "ComfyRemoteError": ".errors",
-    "Job": ".jobs.client",
+    "Job": ".jobs.job",
     "Output": ".jobs.output",
     "Record": ".jobs.record",
     "resume": ".jobs.client",

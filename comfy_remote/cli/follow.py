@@ -10,7 +10,7 @@ import click
 
 from ..errors import ComfyRemoteError, JobCancelled, JobNotFound
 from ..events import Finished, JobState
-from ..jobs.client import Job
+from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record, SavedOutput
 from ..targets.config import home
 from .console import resume_command

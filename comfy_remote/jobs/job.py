@@ -1,0 +1,242 @@
+"""One run of a prompt: followed, waited for, its outputs brought here."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+from ..errors import ComfyRemoteError, JobTimedOut, OutputLost
+from ..events import Event, Finished, JobState, Progress, Queued, Started, event_to_json
+from ..media.files import place, private_folder, safe_relative_path, storage_errors
+from ..outputs import RemoteOutput
+from ..targets.base import RemoteRef, Target
+from ..targets.download import Downloaded, download
+from ..workflow.prompt import Prompt
+from .output import Output
+from .record import Record, SavedOutput
+
+__all__ = ["Job"]
+
+_DOWNLOADS_AT_A_TIME = 4
+_PROGRESS_RECORDED_EVERY = 1.0
+
+
+class Job:
+    """One run of a prompt.
+
+    Iterate over it for its events (see `comfy_remote.events`), then call `outputs`; or call
+    `outputs` at once. Made by `Client.submit` and `resume`.
+
+    Attributes:
+        id: A lower-case UUID; ``comfy-remote jobs resume`` takes it.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        record: Record,
+        ref: RemoteRef,
+        prompt: Prompt,
+        timeout: float | None = None,
+        begun: float | None = None,
+    ) -> None:
+        self.id = ref.job_id
+        self.ref = ref
+        self._target = target
+        self._record = record
+        self._prompt = prompt
+        self._timeout = timeout
+        begun = time.monotonic() if begun is None else begun
+        self._deadline = None if timeout is None else begun + timeout
+        self._finished: Finished | None = None
+        self._state = JobState.QUEUED
+        self._recorded_progress = 0.0
+
+    @property
+    def state(self) -> JobState:
+        """The last state that was heard of."""
+        return self._state
+
+    @property
+    def finished(self) -> Finished | None:
+        """The last event, once the job has ended."""
+        return self._finished
+
+    async def __aiter__(self) -> AsyncGenerator[Event, None]:
+        """Its events from now on; the last is `Finished`. A failed job raises nothing here.
+
+        Raises:
+            JobTimedOut: The time given to `Client.submit` is over.
+            TargetError: The target can no longer be asked.
+        """
+        if self._finished is not None:
+            yield self._finished
+            return
+        async with aclosing(self._target.follow(self.ref, self._prompt)) as events:
+            while True:
+                event = await self._next(events)
+                self._note(event)
+                yield event
+                if isinstance(event, Finished):
+                    return
+
+    async def wait(self) -> Finished:
+        """Follow the job to its end."""
+        async for event in self:
+            if isinstance(event, Finished):
+                return event
+        raise AssertionError("unreachable: a job's last event is Finished")
+
+    async def outputs(self, on_bytes: Callable[[int], None] | None = None) -> list[Output]:
+        """Wait for the job, and bring all it produced here.
+
+        In the order of the prompt's nodes and, within a node, of its list. Fetched side by
+        side, each checked against the size and SHA-256 that the target announced.
+
+        Args:
+            on_bytes: Called with the number of bytes of each piece that arrives.
+
+        Raises:
+            ComfyRemoteError: The job's own error if it did not succeed; `OutputError` if an
+                output could not be brought here whole; `OutputLost` if there is none.
+        """
+        outputs = (await self._succeeded()).outputs
+        with storage_errors(Path(tempfile.gettempdir())):
+            # Windows does not remove a file that an image still reads from.
+            spool = tempfile.TemporaryDirectory(prefix="comfy-remote-", ignore_cleanup_errors=True)
+        local = []
+        for output, here in zip(
+            outputs, await self._fetch(outputs, Path(spool.name), on_bytes), strict=True
+        ):
+            if isinstance(here, ComfyRemoteError):
+                raise here
+            local.append(_local(output, here, spool))
+        return local
+
+    async def save_outputs(
+        self, folder: Path, on_bytes: Callable[[int], None] | None = None
+    ) -> list[SavedOutput]:
+        """Like `outputs`, written below ``folder`` and recorded.
+
+        The bytes are written there once: beside, then linked to their final names. The record
+        names the outputs of a job only when all of them are here.
+
+        Raises:
+            ComfyRemoteError: As `outputs`, and `LocalStorageError`. What could not be
+                written leaves nothing; what could stays.
+        """
+        outputs = (await self._succeeded()).outputs
+        saved: list[SavedOutput] = []
+        with private_folder(folder) as spool:
+            fetched = await self._fetch(outputs, spool, on_bytes)
+            failure: ComfyRemoteError | None = None
+            for output, here in zip(outputs, fetched, strict=True):
+                try:
+                    if isinstance(here, ComfyRemoteError):
+                        raise here
+                    saved.append(_place(output, here, folder))
+                except ComfyRemoteError as error:
+                    failure = failure or error
+        if failure is not None:
+            raise failure
+        self._record.saved(self.id, saved)
+        return saved
+
+    async def cancel(self) -> None:
+        """Ask the target to stop it. Follow the job to see how it ends."""
+        await self._target.cancel(self.ref)
+
+    async def _next(self, events: AsyncGenerator[Event, None]) -> Event:
+        if self._deadline is None:
+            return await events.__anext__()
+        remaining = self._deadline - time.monotonic()
+        try:
+            return await asyncio.wait_for(events.__anext__(), max(0.0, remaining))
+        except asyncio.TimeoutError:
+            raise JobTimedOut(
+                f"The job did not end within {self._timeout:g} s. It goes on at "
+                f"{self._target.name}.",
+                advice=f"Fetch it with `comfy-remote jobs resume {self.id}`, or stop it with "
+                f"`comfy-remote jobs cancel {self.id}`.",
+                details={"job_id": self.id},
+            ) from None
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case Queued():
+                self._state = JobState.QUEUED
+                self._record.state(self.id, self._state)
+            case Started():
+                self._state = JobState.RUNNING
+                self._record.state(self.id, self._state)
+            case Progress():
+                now = time.monotonic()
+                if now - self._recorded_progress >= _PROGRESS_RECORDED_EVERY:
+                    self._recorded_progress = now
+                    self._record.progress(self.id, event_to_json(event))
+            case Finished():
+                self._finished = event
+                self._state = event.state
+                self._record.state(self.id, event.state, event.error)
+
+    async def _succeeded(self) -> Finished:
+        finished = self._finished or await self.wait()
+        if finished.error is not None:
+            raise finished.error
+        if not finished.outputs:
+            raise OutputLost(
+                "The job succeeded, but it made no output.",
+                advice="Add a node that saves what the workflow makes, for example Save Image.",
+            )
+        return finished
+
+    async def _fetch(
+        self,
+        outputs: Sequence[RemoteOutput],
+        spool: Path,
+        on_bytes: Callable[[int], None] | None,
+    ) -> list[Downloaded | ComfyRemoteError]:
+        """Each output in a file of ours, or why not: one that fails does not lose the others."""
+        limit = asyncio.Semaphore(_DOWNLOADS_AT_A_TIME)
+
+        async def fetch(index: int, output: RemoteOutput) -> Downloaded | ComfyRemoteError:
+            async with limit:
+                try:
+                    return await download(self._target, output, spool / str(index), on_bytes)
+                except ComfyRemoteError as error:
+                    return error
+
+        return await asyncio.gather(*(fetch(i, output) for i, output in enumerate(outputs)))
+
+
+def _local(
+    remote: RemoteOutput, here: Downloaded, spool: tempfile.TemporaryDirectory[str]
+) -> Output:
+    return Output(
+        node_id=remote.node_id,
+        kind=remote.kind,
+        filename=remote.filename,
+        subfolder=remote.subfolder,
+        folder=remote.folder,
+        media_type=remote.media_type,
+        size=here.size,
+        sha256=here.sha256,
+        _path=here.path,
+        _spool=spool,
+    )
+
+
+def _place(remote: RemoteOutput, here: Downloaded, folder: Path) -> SavedOutput:
+    relative = safe_relative_path(remote.filename, remote.subfolder)
+    return SavedOutput(
+        path=place(here.path, folder / relative, here.sha256),
+        node_id=remote.node_id,
+        kind=remote.kind,
+        filename=remote.filename,
+        sha256=here.sha256,
+        size=here.size,
+    )
