@@ -55,7 +55,9 @@ class ChildProcess:
     ) -> None:
         self._on_line = on_line
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
-        self._ended = threading.Event()
+        self._ended = False
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting_lock = threading.Lock()
         try:
             self._process = subprocess.Popen(
                 list(command),
@@ -100,21 +102,18 @@ class ChildProcess:
 
     async def wait(self) -> int:
         """Wait until it has ended. May be cancelled, which leaves it running."""
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-
-        def tell() -> None:
-            if not ended.done():
+        # Not a thread for each who waits: every job of an engine does, and the engine lives on.
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with self._waiting_lock:
+            if self._ended:
                 ended.set_result(None)
-
-        def watch() -> None:
-            self._ended.wait()
-            with contextlib.suppress(RuntimeError):  # the loop was closed before the process
-                loop.call_soon_threadsafe(tell)
-
-        # Not the loop's executor: that would wait for this thread before it lets the loop end.
-        threading.Thread(target=watch, name="child watch", daemon=True).start()
-        await ended
+            else:
+                self._waiting.add(ended)
+        try:
+            await ended
+        finally:
+            with self._waiting_lock:
+                self._waiting.discard(ended)
         status = self._process.poll()
         return status if status is not None else -1
 
@@ -166,4 +165,14 @@ class ChildProcess:
         self._process.wait()
         # Its last words are on their way. Not for ever: what it started may keep the pipe open.
         self._listener.join(_LAST_WORDS_PATIENCE)
-        self._ended.set()
+        with self._waiting_lock:
+            self._ended = True
+            waiting = list(self._waiting)
+        for one in waiting:
+            with contextlib.suppress(RuntimeError):  # its loop was closed before the process
+                one.get_loop().call_soon_threadsafe(_tell, one)
+
+
+def _tell(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

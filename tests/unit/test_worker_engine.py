@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -140,6 +141,15 @@ async def test_waiting_for_the_death_can_be_given_up(engine: Engine) -> None:
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(engine.died(), 0.1)
     assert engine.alive
+
+
+async def test_jobs_that_watch_for_the_death_leave_no_thread_behind(engine: Engine) -> None:
+    await engine.ready()
+    before = threading.active_count()
+    for _job in range(20):
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(engine.died(), 0.001)
+    assert threading.active_count() <= before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to tell it by")
