@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import json
 import os
+import subprocess
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -23,14 +23,13 @@ from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, RemoteRef, RunRequest
 from .comfyui import ComfyUITarget
-from .detach import detached
+from .launch import PACKAGE_PARENT, detached, own_module
 from .secrets import without_secrets
 
 __all__ = ["SandboxTarget"]
 
 _START_TIMEOUT = 30.0
-# As long as RunPod keeps a result.
-_IDLE_EXIT = 1800
+_IDLE_EXIT = "1800"  # seconds: as long as RunPod keeps a result
 _STOP_PATIENCE = 2.0
 
 
@@ -44,7 +43,7 @@ class SandboxTarget:
     def __init__(self, url: str | None = None) -> None:
         self._url = url
         self._inner: ComfyUITarget | None = None
-        self._process: Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._unfinished: set[str] = set()
         self._succeeded: set[str] = set()
 
@@ -66,9 +65,11 @@ class SandboxTarget:
         # A job that goes on (the caller gave up waiting) keeps its sandbox, and so do outputs
         # that may not have been brought here (the disk was full): both can be resumed.
         needed = self._unfinished or (failed and self._succeeded)
-        if not needed:
-            await self._stop(self._inner.url)
-        await self._inner.__aexit__()
+        try:
+            if not needed:
+                await self._stop(self._inner.url)
+        finally:
+            await self._inner.__aexit__()
 
     async def has_input(self, name: str) -> bool:
         """See `Target.has_input`."""
@@ -131,35 +132,54 @@ class SandboxTarget:
         if self._process is None:
             return  # an earlier client's: it has been asked, and ends by itself otherwise
         try:
-            await asyncio.wait_for(self._process.wait(), _STOP_PATIENCE)
-        except asyncio.TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+            await asyncio.to_thread(self._process.wait, _STOP_PATIENCE)
+        except subprocess.TimeoutExpired:
+            _kill(self._process)
 
     async def _start(self) -> str:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            f"{__package__.rpartition('.')[0]}.sandbox",
-            "--port",
-            "0",
-            "--idle-exit",
-            str(_IDLE_EXIT),
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=DEVNULL,
+        self._process = process = _launch()
+        try:
+            line = await asyncio.wait_for(asyncio.to_thread(_first_line, process), _START_TIMEOUT)
+            return str(json.loads(line)["url"])
+        except (asyncio.TimeoutError, ValueError, KeyError, TypeError) as error:
+            _kill(process)
+            raise _not_started() from error
+        except BaseException:
+            _kill(process)
+            raise
+
+
+def _launch() -> subprocess.Popen[bytes]:
+    command = [sys.executable, *own_module("sandbox"), "--port", "0", "--idle-exit", _IDLE_EXIT]
+    try:
+        # Not asyncio's, which ends with its loop: this one may go on after it.
+        return subprocess.Popen(
+            command,
+            cwd=PACKAGE_PARENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             # It may outlive us, and has no use for a key.
             env=without_secrets(os.environ),
             **detached(),
         )
-        assert self._process.stdout is not None  # noqa: S101  # PIPE was asked for
-        try:
-            line = await asyncio.wait_for(self._process.stdout.readline(), _START_TIMEOUT)
-            return str(json.loads(line)["url"])
-        except (asyncio.TimeoutError, ValueError, KeyError, TypeError) as error:
-            if self._process.returncode is None:
-                self._process.kill()
-            raise TargetUnreachable(
-                "The sandbox did not start.",
-                advice="Run `python -m comfy_remote.sandbox` to see why.",
-            ) from error
+    except OSError as error:
+        raise _not_started() from error
+
+
+def _first_line(process: subprocess.Popen[bytes]) -> bytes:
+    assert process.stdout is not None  # noqa: S101  # PIPE was asked for
+    with process.stdout as output:
+        return output.readline()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+def _not_started() -> TargetUnreachable:
+    return TargetUnreachable(
+        "The sandbox did not start.",
+        advice="Run `python -m comfy_remote.sandbox` to see why.",
+    )

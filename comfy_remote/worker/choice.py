@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from ..targets.launch import PACKAGE_PARENT, own_module
 
 __all__ = ["EngineChoice", "choose_engine"]
 
-# The folder's name and not `__package__`: inside ComfyUI the package has another one.
-_PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 _GUARD = Path(__file__).with_name("guard.py")
 
 # Whoever names one of these has decided where ComfyUI computes.
@@ -83,8 +82,8 @@ def choose_engine(choice: str, environ: Mapping[str, str] = os.environ) -> Engin
 def _sandbox(*notes: str) -> EngineChoice:
     return EngineChoice(
         name="the sandbox",
-        command=_guarded(sys.executable, "-m", f"{_PACKAGE_FOLDER.name}.sandbox", "--port", "0"),
-        cwd=_PACKAGE_FOLDER.parent,
+        command=_guarded(sys.executable, *own_module("sandbox"), "--port", "0"),
+        cwd=PACKAGE_PARENT,
         notes=notes,
     )
 

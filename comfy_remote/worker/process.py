@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from ..targets.detach import detached
+from ..targets.launch import detached
 
 __all__ = ["ChildProcess"]
 

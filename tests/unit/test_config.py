@@ -18,7 +18,7 @@ from comfy_remote.targets.config import (
     open_target,
     reopen,
 )
-from comfy_remote.targets.detach import detached
+from comfy_remote.targets.launch import detached
 from comfy_remote.targets.runpod import RunPodTarget
 from comfy_remote.targets.sandbox import SandboxTarget
 
