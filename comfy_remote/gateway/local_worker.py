@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
@@ -60,8 +59,7 @@ class LocalWorker:
         finally:
             for task in (work, stop):
                 task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await work
+            await asyncio.gather(work, stop, return_exceptions=True)
             # Nothing, if the job was cancelled; else the handler gave up by itself.
             given_up = ExecutionFailed("The worker stopped before the job was done.")
             self._queue.fail(job.id, self.worker_id, given_up)

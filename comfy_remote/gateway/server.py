@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import re
@@ -144,10 +143,10 @@ class GatewayServer:
         # The SDK ends only when its long polls have been answered.
         await asyncio.sleep(0)
         self.queue.close()
-        await _gather(self._workers)
+        await asyncio.gather(*self._workers, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
-        await _gather(self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -239,12 +238,6 @@ def _start(work: Coroutine[object, object, None], tasks: set[asyncio.Task[None]]
     task = asyncio.get_running_loop().create_task(work)
     tasks.add(task)
     task.add_done_callback(ended)
-
-
-async def _gather(tasks: set[asyncio.Task[None]]) -> None:
-    for task in list(tasks):
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 def _check(endpoint_id: str, host: str, token: SecretStr | None) -> None:

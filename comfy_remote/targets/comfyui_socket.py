@@ -49,8 +49,8 @@ class ComfyUISocket:
         """Close it."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            # Not `suppress(CancelledError)`, which would also swallow our caller's own end.
+            await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
     async def next(self, timeout: float) -> Message | None:
