@@ -14,6 +14,7 @@ from ..events import Event, Finished, JobState, Progress, Queued, Started, event
 from ..media.files import place, private_folder, safe_relative_path, storage_errors
 from ..outputs import RemoteOutput
 from ..targets.base import RemoteRef, Target
+from ..targets.concurrent_map import concurrent_map
 from ..targets.download import Downloaded, download
 from ..workflow.prompt import Prompt
 from .output import Output
@@ -21,7 +22,6 @@ from .record import Record, SavedOutput
 
 __all__ = ["Job"]
 
-_DOWNLOADS_AT_A_TIME = 4
 _PROGRESS_RECORDED_EVERY = 1.0
 
 
@@ -201,16 +201,15 @@ class Job:
         on_bytes: Callable[[int], None] | None,
     ) -> list[Downloaded | ComfyRemoteError]:
         """Each output in a file of ours, or why not: one that fails does not lose the others."""
-        limit = asyncio.Semaphore(_DOWNLOADS_AT_A_TIME)
 
-        async def fetch(index: int, output: RemoteOutput) -> Downloaded | ComfyRemoteError:
-            async with limit:
-                try:
-                    return await download(self._target, output, spool / str(index), on_bytes)
-                except ComfyRemoteError as error:
-                    return error
+        async def fetch(numbered: tuple[int, RemoteOutput]) -> Downloaded | ComfyRemoteError:
+            number, output = numbered
+            try:
+                return await download(self._target, output, spool / str(number), on_bytes)
+            except ComfyRemoteError as error:
+                return error
 
-        return await asyncio.gather(*(fetch(i, output) for i, output in enumerate(outputs)))
+        return await concurrent_map(fetch, enumerate(outputs))
 
 
 def _local(

@@ -32,6 +32,7 @@ from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest, input_
 from .comfyui_follow import PromptFollower, cancelled
 from .comfyui_queue import QueueItem, queue_items, refusal, rename_files
 from .comfyui_socket import ComfyUISocket
+from .concurrent_map import concurrent_map
 from .http import HttpClient, Response
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["ComfyUITarget"]
 
 _SUBMISSION_SEARCH = 10.0
-_UPLOADS_AT_A_TIME = 4
 
 
 class ComfyUITarget:
@@ -270,14 +270,9 @@ class ComfyUITarget:
 
     async def _with_uploads(self, request: RunRequest) -> Prompt:
         """Send the files, and the prompt with the names ComfyUI gave them."""
-        limit = asyncio.Semaphore(_UPLOADS_AT_A_TIME)
-
-        async def send(file: InputFile) -> tuple[str, str]:
-            async with limit:
-                return file.name, await self._upload(file)
-
-        names = dict(await asyncio.gather(*map(send, request.files)))
-        renamed = {old: new for old, new in names.items() if old != new}
+        uploaded = await concurrent_map(self._upload, request.files)
+        names = zip((file.name for file in request.files), uploaded, strict=True)
+        renamed = {old: new for old, new in names if old != new}
         return rename_files(request.prompt, renamed) if renamed else request.prompt
 
     async def _upload(self, file: InputFile) -> str:

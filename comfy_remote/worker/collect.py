@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..outputs import RemoteOutput
 from ..targets.base import Target
+from ..targets.concurrent_map import concurrent_map
 from ..targets.download import Downloaded, download
 
 __all__ = ["CollectedOutput", "collect_outputs"]
-
-_AT_A_TIME = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +33,12 @@ async def collect_outputs(
     Raises:
         ComfyRemoteError: As `download` does; the files then in ``folder`` are of no use.
     """
-    limit = asyncio.Semaphore(_AT_A_TIME)
 
-    async def collect(number: int, output: RemoteOutput) -> CollectedOutput:
+    async def collect(numbered: tuple[int, RemoteOutput]) -> CollectedOutput:
+        number, output = numbered
         if output.text is not None:
             return CollectedOutput(output, None)
-        async with limit:
-            return CollectedOutput(
-                output, await download(target, output, folder / f"output-{number}")
-            )
+        file = await download(target, output, folder / f"output-{number}")
+        return CollectedOutput(output, file)
 
-    tasks = [asyncio.ensure_future(collect(n, output)) for n, output in enumerate(outputs)]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        # When one fails, the others must not write on into a folder that goes away.
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    return await concurrent_map(collect, enumerate(outputs))
