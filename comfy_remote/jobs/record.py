@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JobEntry", "Record", "SavedOutput"]
 
+_LOCK_PATIENCE = 30.0
 _SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -119,7 +120,9 @@ class Record:
         with self._errors():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.path.touch(mode=0o600)
-            self._connection = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
+            self._connection = sqlite3.connect(
+                self.path, timeout=_LOCK_PATIENCE, isolation_level=None
+            )
         try:
             self._prepare()
         except BaseException:
@@ -129,9 +132,8 @@ class Record:
     def _prepare(self) -> None:
         with self._errors():
             self._connection.row_factory = sqlite3.Row
-            # WAL lets `jobs list` read while a run writes. NORMAL survives a killed process,
-            # which is what the record is for.
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._write_ahead()
+            # Survives a killed process, which is what the record is for.
             self._connection.execute("PRAGMA synchronous = NORMAL")
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
@@ -142,6 +144,19 @@ class Record:
                     f"{self.path} was written by a newer Comfy Remote.",
                     advice="Update this one, or set COMFY_REMOTE_HOME to another folder.",
                 )
+
+    def _write_ahead(self) -> None:
+        """The journal that lets `jobs list` read while a run writes."""
+        deadline = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                # SQLite's own waiting leaves this one out: two who make the file at once collide.
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def __enter__(self) -> Record:
         return self
