@@ -259,7 +259,7 @@ class HttpClient:
         headers["Accept-Encoding"] = "identity"
         try:
             async with session.get(url, headers=headers, allow_redirects=False) as response:
-                if response.status not in (200, 206):
+                if response.status not in (200, 206) and not _all_there(response, offset):
                     body = self._masked(await _read_limited(response))
                     raise _error_of(Response(response.status, response.headers, body), where)
                 yield response
@@ -404,12 +404,20 @@ async def _from_offset(
     response: aiohttp.ClientResponse, offset: int
 ) -> AsyncGenerator[bytes, None]:
     """The content from ``offset`` on, also where the server ignored the Range header."""
+    if _all_there(response, offset):
+        return
     skip = offset if response.status == 200 else 0
     async for chunk in response.content.iter_chunked(CHUNK_SIZE):
         kept = chunk[skip:]
         skip = max(0, skip - len(chunk))
         if kept:
             yield kept
+
+
+def _all_there(response: aiohttp.ClientResponse, offset: int) -> bool:
+    """Whether ``offset`` is the end: the connection broke after the last byte."""
+    end = f"bytes */{offset}"
+    return offset > 0 and response.status == 416 and response.headers.get("Content-Range") == end
 
 
 async def _read_limited(response: aiohttp.ClientResponse) -> bytes:

@@ -288,6 +288,16 @@ async def test_a_stream_begins_where_it_is_told_with_and_without_ranges(
     assert server.asked[1].headers["Range"] == "bytes=1-"
 
 
+async def test_a_stream_that_broke_after_its_last_byte_is_complete(
+    server: ScriptedServer, client: HttpClient
+) -> None:
+    server.on("GET /x", Answer(b"Range!", 416, {"Content-Range": "bytes */1000"}))
+    assert [chunk async for chunk in client.stream("x", 1000)] == []
+    with pytest.raises(TargetError, match="416"):  # the file has become another one
+        async for _ in client.stream("x", 1001):
+            pass
+
+
 async def test_a_cut_stream_is_unreachable_not_short(
     server: ScriptedServer, client: HttpClient
 ) -> None:
