@@ -32,18 +32,23 @@ def proxy_for(url: URL) -> str | None:
     return urllib.request.getproxies().get(url.scheme)
 
 
-def checked(url: str) -> URL:
+def checked(url: str, *, target_is_here: bool) -> URL:
     """An output's address, if it is one that may be fetched.
 
+    Args:
+        url: As the target gave it.
+        target_is_here: Whether the target itself is on loopback. Only then may it name this
+            machine's own servers, also by plain http; another's answer could make us call them.
+
     Raises:
-        TargetError: It is not https (or loopback), or leads into a private network.
+        TargetError: It is not https, or leads into a private network.
     """
     try:
         # The query is a signature, which opens the output to whoever reads it: not shown.
         address = base_address(url.partition("?")[0])
     except ConfigurationError as error:
         raise TargetError(f"An output's address cannot be used. {error.message}") from None
-    if is_loopback(address.host):
+    if is_loopback(address.host) and target_is_here:
         return URL(url)
     if address.scheme != "https":
         raise TargetError(
@@ -51,7 +56,7 @@ def checked(url: str) -> URL:
             advice="Configure the worker's storage with an https address.",
         )
     literal = _literal(address.host or "")
-    if literal is not None and not literal.is_global:
+    if is_loopback(address.host) or (literal is not None and not literal.is_global):
         raise _private(address.host or "")
     return URL(url)
 

@@ -214,8 +214,8 @@ class HttpClient:
                 yield chunk
 
     async def stream_foreign(self, url: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
-        """GET an absolute URL elsewhere (storage), without our key; https or loopback only."""
-        address = checked(url)
+        """GET an absolute URL elsewhere (storage), without our key; see `checked`."""
+        address = checked(url, target_is_here=is_loopback(URL(self.base_url).host))
         proxy = proxy_for(address)
         # A proxy resolves by itself; without one, the address is looked at before it is used.
         public = proxy is None and not is_loopback(address.host)

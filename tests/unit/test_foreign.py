@@ -20,7 +20,15 @@ from comfy_remote.targets.foreign import PublicResolver, checked, proxy_for
     ],
 )
 def test_public_https_and_this_machine_are_fetched(url: str) -> None:
-    assert checked(url) == URL(url)
+    assert checked(url, target_is_here=True) == URL(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8188/view", "https://[::1]:9000/a.png", "https://localhost/a.png"]
+)
+def test_a_target_elsewhere_cannot_make_us_call_this_machines_servers(url: str) -> None:
+    with pytest.raises(TargetError, match=r"private network|not https"):
+        checked(url, target_is_here=False)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +48,7 @@ def test_public_https_and_this_machine_are_fetched(url: str) -> None:
 )
 def test_everything_else_is_refused_and_the_signature_is_not_shown(url: str) -> None:
     with pytest.raises(TargetError) as caught:
-        checked(f"{url}?signature=planted")
+        checked(f"{url}?signature=planted", target_is_here=True)
     assert "planted" not in str(caught.value)
     assert "password" not in str(caught.value).replace("a user name or a password", "")
 
