@@ -9,6 +9,7 @@ from yarl import URL
 
 from ..errors import WorkflowInvalid
 from ..targets.http_address import is_loopback
+from ..wire.problems import problems_in
 from ..wire.runpod import RunPodState
 from .limits import GatewayLimits
 
@@ -50,11 +51,8 @@ class Submission(BaseModel):
         try:
             submission = cls.model_validate_json(body)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors()
-            )
             raise WorkflowInvalid(
-                f"The request is not valid: {problems}.",
+                f"The request is not valid: {problems_in(error, 'body')}.",
                 advice='Send JSON with the key "input".',
             ) from None
         submission._check(limits)

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import ConfigurationError
+from ..wire.problems import problems_in
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -53,10 +54,8 @@ def read_config(path: Path) -> ConfigFile:
     try:
         return ConfigFile.model_validate(data)
     except ValidationError as error:
-        # Only where and what, never the value: somebody may have put a key there.
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ConfigurationError(
-            f"{path}: {problems}.",
+            f"{path}: {problems_in(error, 'the file')}.",
             advice="Known keys: default, and per target: target, base_url, key_env. A key itself "
             "never stands there: key_env names the environment variable that holds it.",
         ) from None

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
 from ..errors import WorkflowInvalid
+from .problems import problems_in
 
 __all__ = ["COMFY_REMOTE_1", "WORKER_COMFYUI", "AnswerFormat", "InputImage", "JobRequest"]
 
@@ -64,10 +65,7 @@ class JobRequest(BaseModel):
         try:
             return cls.model_validate(payload)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'input'}: {e['msg']}" for e in error.errors()
-            )
             raise WorkflowInvalid(
-                f"The job's input is not valid: {problems}.",
+                f"The job's input is not valid: {problems_in(error, 'input')}.",
                 advice='Send {"workflow": {API-format prompt}, "images": [{"name", "image"}]}.',
             ) from None

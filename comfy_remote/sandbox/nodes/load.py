@@ -7,13 +7,13 @@ grey or 16-bit PNG, JPEG, BMP and WebP.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
 from pydantic import JsonValue
 
+from ...media.files import sha256_of
 from ...outputs import kind_of
 from ..folders import Folders, PathOutsideFolder
 from .base import ImageBatch, MaskBatch, Node, NodeContext, NodeResult
@@ -44,11 +44,7 @@ class _LoadsImage(Node):
 
     @classmethod
     def fingerprint(cls, folders: Folders, inputs: Mapping[str, JsonValue]) -> str:
-        with folders.input_path(str(inputs["image"])).open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+        return sha256_of(folders.input_path(str(inputs["image"])))
 
 
 class LoadImage(_LoadsImage):
