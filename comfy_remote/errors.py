@@ -64,6 +64,7 @@ __all__ = [
     "TargetUnreachable",
     "WorkflowInvalid",
     "error_from_json",
+    "node_problems",
 ]
 
 
@@ -268,6 +269,21 @@ class JobNotFound(ComfyRemoteError):
     code = "job_not_found"
     exit_status = 2
     http_status = 404
+
+
+def node_problems(error: ComfyRemoteError) -> Iterator[tuple[str, str, str]]:
+    """What ComfyUI found wrong with each node: its id, its class, and the words.
+
+    From ``details["node_errors"]`` (see `WorkflowInvalid`), which may have come from elsewhere:
+    what is not of that shape is passed over.
+    """
+    nodes = error.details.get("node_errors")
+    for node_id, node in nodes.items() if isinstance(nodes, dict) else ():
+        problems = node.get("errors") if isinstance(node, dict) else None
+        for problem in problems if isinstance(problems, list) else ():
+            if isinstance(node, dict) and isinstance(problem, dict):
+                words = [str(problem[key]) for key in ("message", "details") if problem.get(key)]
+                yield node_id, str(node.get("class_type", "?")), ": ".join(words)
 
 
 def _family(root: type[ComfyRemoteError]) -> Iterator[type[ComfyRemoteError]]:

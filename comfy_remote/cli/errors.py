@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from ..errors import ComfyRemoteError
+from ..errors import ComfyRemoteError, node_problems
 from .console import is_interactive, printable, resume_command
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["explain", "show_error"]
 
@@ -37,7 +32,10 @@ def show_error(error: ComfyRemoteError, *, resumable: str | None = None) -> None
 
 def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[str]:
     """The lines that tell it all: message, details, advice, how to resume."""
-    lines = [error.message, *_node_errors(error.details.get("node_errors"))]
+    lines = [error.message]
+    lines += [
+        f"  node {n} ({node_class}): {words}" for n, node_class, words in node_problems(error)
+    ]
     node, node_class = error.details.get("node_id"), error.details.get("node_class")
     if node is not None and str(node_class) not in error.message and node_class is not None:
         lines.append(f"  at node {node} ({node_class})")
@@ -48,17 +46,3 @@ def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[st
     if resumable is not None and resumable not in error.advice:
         lines.append(f"To take it up again: {resume_command(resumable)}")
     return [printable(line) for line in lines]
-
-
-def _node_errors(nodes: JsonValue) -> Iterator[str]:
-    """ComfyUI's own ``node_errors``, a line each."""
-    for node_id, node in nodes.items() if isinstance(nodes, dict) else ():
-        if not isinstance(node, dict):
-            continue
-        errors = node.get("errors")
-        for problem in errors if isinstance(errors, list) else ():
-            if isinstance(problem, dict):
-                words = ": ".join(
-                    str(problem[key]) for key in ("message", "details") if problem.get(key)
-                )
-                yield f"  node {node_id} ({node.get('class_type', '?')}): {words}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
-from ..errors import ComfyRemoteError
+from ..errors import ComfyRemoteError, node_problems
 from ..targets.secrets import redact
 from ..wire.runpod import error_to_runpod
 
@@ -34,13 +34,8 @@ def failure_answer(
 
 
 def _lines(error: ComfyRemoteError) -> Iterator[str]:
-    node_errors = error.details.get("node_errors")
-    for node_id, node in node_errors.items() if isinstance(node_errors, dict) else ():
-        problems = node.get("errors") if isinstance(node, dict) else None
-        for problem in problems if isinstance(problems, list) else ():
-            if isinstance(problem, dict):
-                said = ": ".join(str(problem[k]) for k in ("message", "details") if problem.get(k))
-                yield f"Node {node_id}: {said}"
+    for node_id, _, words in node_problems(error):
+        yield f"Node {node_id}: {words}"
     log = error.details.get("engine_log")
     if isinstance(log, str):
         yield from log.splitlines()[-_LOG_LINES:]
