@@ -148,7 +148,8 @@ class JobHandler:
             prefix="comfy-remote-job-", ignore_cleanup_errors=True
         ) as name:
             folder = Path(name)
-            files = decode_inputs(request.images, folder)
+            # Megabytes of base64 would hold up the gateway, or the SDK, that shares our loop.
+            files = await asyncio.to_thread(decode_inputs, request.images, folder)
             url = await self._engine.ready()
             run = _Run(self._engine, self._connect(url), self._settings, job_id, folder)
             return await self._unless_engine_dies(run.answer(request, prompt, files, report))

@@ -7,6 +7,7 @@ having been in memory.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -97,7 +98,7 @@ async def build_answer(
             raise _too_large(size, limit, [collected[n] for n in largest_first if n not in urls])
         file = files[number]
         urls[number] = await store.put(job_id, file.path, file.sha256)
-    return render(_base64)
+    return await asyncio.to_thread(render, _base64)
 
 
 def _comfy_remote(
