@@ -66,6 +66,11 @@ def test_same_schema(
     name: str, sandbox: EngineClient, comfyui: EngineClient, same_release: bool
 ) -> None:
     ours, theirs = (e.json(f"/object_info/{name}")[name] for e in (sandbox, comfyui))
+    for schema in (ours, theirs):
+        if name in ("LoadImage", "LoadImageMask"):
+            # The files in `input/`: other tests have left theirs there, too.
+            files = schema["input"]["required"]["image"][0]
+            files[:] = [file for file in files if file.startswith("parity_")]
     assert ours["input_order"] == theirs["input_order"]
     assert ours["output_node"] == theirs["output_node"]
     if same_release:
