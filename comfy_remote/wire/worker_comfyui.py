@@ -10,7 +10,7 @@ __all__ = ["WorkerComfyUIAnswer", "WorkerComfyUIImage"]
 
 
 class WorkerComfyUIImage(BaseModel):
-    """One image: its bytes in base64, or the address of an object in a bucket."""
+    """One file: its bytes in base64, or the address of an object in a bucket."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -20,7 +20,7 @@ class WorkerComfyUIImage(BaseModel):
 
 
 class WorkerComfyUIAnswer(BaseModel):
-    """A result. Only saved images: it has no place for previews, videos or text.
+    """A result. Only saved images and videos: it has no place for previews, audio or text.
 
     Attributes:
         images: In the order of the prompt's nodes.

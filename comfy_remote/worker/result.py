@@ -59,7 +59,8 @@ def wanted_outputs(
         raise kind(_NO_OUTPUT, advice=_ADD_A_NODE)
     if dialect == COMFY_REMOTE_1:
         return tuple(outputs)
-    return tuple(o for o in outputs if o.kind == "image" and o.folder == "output")
+    # ComfyUI's SaveVideo lists its file under `images`, and that worker returns what stands there.
+    return tuple(o for o in outputs if o.kind in ("image", "video") and o.folder == "output")
 
 
 async def build_answer(

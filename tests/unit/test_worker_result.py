@@ -138,16 +138,16 @@ async def test_a_text_that_does_not_fit_is_too_large(tmp_path: Path) -> None:
         await answer([text], 1000, FakeStore())
 
 
-async def test_worker_comfyui_has_saved_images_only(tmp_path: Path) -> None:
-    outputs = [output("a.png"), output("p.png", folder="temp"), output("v.mp4"), output("b.webp")]
+async def test_worker_comfyui_has_saved_images_and_videos_only(tmp_path: Path) -> None:
+    outputs = [output("a.png"), output("p.png", folder="temp"), output("v.mp4"), output("s.flac")]
     wanted = wanted_outputs(outputs, WORKER_COMFYUI)
-    assert [o.filename for o in wanted] == ["a.png", "b.webp"]
+    assert [o.filename for o in wanted] == ["a.png", "v.mp4"]
     result = await answer([file(tmp_path, "a.png", b"abc")], dialect=WORKER_COMFYUI)
     assert result == {"images": [{"filename": "a.png", "type": "base64", "data": "YWJj"}]}
 
 
 async def test_worker_comfyui_without_an_image_says_so() -> None:
-    assert wanted_outputs([output("v.mp4")], WORKER_COMFYUI) == ()
+    assert wanted_outputs([output("s.flac")], WORKER_COMFYUI) == ()
     assert await answer([], dialect=WORKER_COMFYUI) == {
         "images": [],
         "status": "success_no_images",
