@@ -119,7 +119,7 @@ async def test_an_input_that_is_none_gets_a_plain_message(payload: JsonValue) ->
 
 
 async def test_worker_comfyui_clients_may_send_json_text_and_nulls() -> None:
-    target = FakeTarget(succeeded(output("a.bmp"), output("v.mp4")), {"a.bmp": b"abc"})
+    target = FakeTarget(succeeded(output("a.bmp"), output("a.flac")), {"a.bmp": b"abc"})
     payload = json.dumps({"workflow": PROMPT, "images": None})
     result = await handler_for(target)("j", payload, silent)
     assert result == {"images": [{"filename": "a.bmp", "type": "base64", "data": "YWJj"}]}
