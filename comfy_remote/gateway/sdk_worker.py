@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import SecretStr
 
 from ..errors import ConfigurationError, EngineCrashed
+from ..targets.launch import own_module
 from ..worker.process import ChildProcess
 from .queue import JobQueue
 
@@ -26,8 +27,8 @@ def worker_command(*arguments: str) -> list[str]:
     Args:
         arguments: For `worker.runpod_entry`, for example ``--engine sandbox``.
     """
-    module = "comfy_remote.worker.runpod_entry"
-    return [sys.executable, "-m", module, "--parent-pid", str(os.getpid()), *arguments]
+    module = own_module("worker.runpod_entry")
+    return [sys.executable, *module, "--parent-pid", str(os.getpid()), *arguments]
 
 
 class SdkWorker:

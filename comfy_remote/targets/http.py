@@ -234,13 +234,14 @@ class HttpClient:
 
         Raises:
             TargetUnreachable: Nobody answered.
+            RateLimited: It may be there; we were not told.
         """
         try:
             async with self._open(
                 self.session, self.url(path), self.authorization(), 0, self._where
             ):
                 return True
-        except TargetUnreachable:
+        except (TargetUnreachable, RateLimited):
             raise
         except TargetError:
             return False

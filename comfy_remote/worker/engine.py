@@ -22,6 +22,8 @@ __all__ = ["Engine"]
 _ASK_EVERY = 0.05
 _ASK_TIMEOUT = 5.0
 _ATTACH_PATIENCE = 30.0
+# The first start of a ComfyUI with many custom nodes takes minutes.
+_START_PATIENCE = 900.0
 _LINES_IN_ERRORS = 30
 _KILLED = -9
 
@@ -109,7 +111,8 @@ class Engine:
         Raises:
             ConfigurationError: See `start`.
             EngineCrashed: The process ended before it listened.
-            TargetUnreachable: No process of ours, and nobody answers at the URL for 30 s.
+            TargetUnreachable: No process of ours, and nobody answers at the URL for 30 s; or
+                our process does not answer for 15 minutes.
         """
         if self._process is not None and not self._process.alive and self._was_ready:
             _log.warning("the engine has ended (%s): starting it anew", self._process.exit_status)
@@ -130,6 +133,12 @@ class Engine:
                     raise TargetUnreachable(
                         f"No ComfyUI answers at {url}.",
                         advice="Start it, or choose another engine with --engine.",
+                    )
+                if time.monotonic() - begun > _START_PATIENCE:
+                    raise TargetUnreachable(
+                        f"The engine ({self.name}) runs, but has not answered for "
+                        f"{_START_PATIENCE / 60:.0f} minutes.",
+                        advice="Look at its log: a custom node may be waiting for something.",
                     )
                 await asyncio.sleep(_ASK_EVERY)
 

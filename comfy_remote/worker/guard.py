@@ -26,10 +26,14 @@ def wait_for_end_of(parent: int) -> None:
         import ctypes
 
         synchronize, infinite = 0x00100000, 0xFFFFFFFF
-        kernel = ctypes.windll.kernel32
+        no_such_process = 87
+        kernel = ctypes.WinDLL("kernel32", use_last_error=True)
         handle = kernel.OpenProcess(synchronize, False, parent)
         if handle:
             kernel.WaitForSingleObject(handle, infinite)
+        elif ctypes.get_last_error() != no_such_process:
+            # It lives, and may not be watched: better no guard than an engine that ends at once.
+            threading.Event().wait()
     else:
         # A process that has lost its parent is given another one.
         while os.getppid() == parent:
