@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import JsonValue, ValidationError
 from yarl import URL
 
 from ..errors import JobCancelled, JobExpired, JobTimedOut, OutputLost
-from ..events import Event, Finished, JobState, OutputReady, Preview, Progress, Queued, Started
+from ..events import (
+    Event,
+    Finished,
+    JobState,
+    Log,
+    OutputReady,
+    Preview,
+    Progress,
+    Queued,
+    Started,
+)
 from ..outputs import OutputSource, RemoteOutput, kind_of, media_type_of
 from ..wire.answer import Answer, AnswerOutput, ProgressSnapshot
 from ..wire.request import COMFY_REMOTE_1
@@ -74,7 +84,7 @@ class StatusReader:
 
     def _completed(self, status: JobStatus) -> Iterator[Event]:
         try:
-            outputs, details = _outputs(status.output)
+            outputs, warnings, details = _outputs(status.output)
         except OutputLost as error:
             yield Finished(JobState.FAILED, error)
             return
@@ -82,11 +92,15 @@ class StatusReader:
         yield Progress(nodes_done=total, nodes_total=total)
         for output in outputs:
             yield OutputReady(output)
+        for warning in warnings:
+            yield Log(f"The worker says: {warning}", "warning")
         yield Finished(JobState.SUCCEEDED, outputs=outputs, details={**details, **_times(status)})
 
 
-def _outputs(output: JsonValue) -> tuple[tuple[RemoteOutput, ...], dict[str, JsonValue]]:
-    """The outputs in a result, in either dialect.
+def _outputs(
+    output: JsonValue,
+) -> tuple[tuple[RemoteOutput, ...], Sequence[str], dict[str, JsonValue]]:
+    """The outputs in a result in either dialect, the worker's warnings, and other details.
 
     Raises:
         OutputLost: There is none, or it is in no dialect we know.
@@ -105,7 +119,7 @@ def _outputs(output: JsonValue) -> tuple[tuple[RemoteOutput, ...], dict[str, Jso
                 f"The worker's answer is not valid: {error.errors()[0]['msg']}.",
                 advice="Update the worker, or this program.",
             ) from error
-        return tuple(_ours(item) for item in answer.outputs), answer.facts()
+        return tuple(_ours(item) for item in answer.outputs), (), answer.facts()
     try:
         theirs = WorkerComfyUIAnswer.model_validate(output)
     except ValidationError:
@@ -116,8 +130,9 @@ def _outputs(output: JsonValue) -> tuple[tuple[RemoteOutput, ...], dict[str, Jso
             "The worker's result is in no form this program knows.",
             advice="Use Comfy Remote's worker or the public worker-comfyui (5.0 or later).",
         )
-    details: dict[str, JsonValue] = {"errors": list(theirs.errors)} if theirs.errors else {}
-    return tuple(
+    # With some images here, and others lost or a later node failed: still COMPLETED.
+    warnings = theirs.errors or []
+    outputs = tuple(
         RemoteOutput(
             node_id=None,
             kind=kind_of(image.filename),
@@ -128,7 +143,8 @@ def _outputs(output: JsonValue) -> tuple[tuple[RemoteOutput, ...], dict[str, Jso
             else OutputSource(url=image.data),
         )
         for image in theirs.images
-    ), details
+    )
+    return outputs, warnings, {"errors": list(warnings)} if warnings else {}
 
 
 def _ours(item: AnswerOutput) -> RemoteOutput:
@@ -185,7 +201,7 @@ def _failed(status: JobStatus) -> Finished:
                 details=times,
             )
         case _:
-            error = error_from_runpod(status.error)
+            error = error_from_runpod(status.error, status.output)
             if isinstance(error, JobCancelled):
                 return Finished(JobState.CANCELLED, error, details=times)
             return Finished(JobState.FAILED, error, details=times)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from ..errors import ComfyRemoteError, ExecutionFailed, error_from_json
+from ..errors import ComfyRemoteError, ExecutionFailed, OutOfMemory, error_from_json
 from .json_text import parse_json
 
 __all__ = [
@@ -102,11 +102,15 @@ def error_to_runpod(error: ComfyRemoteError) -> str:
     )
 
 
-def error_from_runpod(error: JsonValue) -> ComfyRemoteError:
+def error_from_runpod(error: JsonValue, output: JsonValue = None) -> ComfyRemoteError:
     """The error behind a failed job's ``error``.
 
     It may be our own (see `error_to_runpod`), the RunPod SDK's JSON string with
     ``error_type``, ``error_message`` and ``error_traceback``, or plain words.
+
+    Args:
+        output: The failed job's ``output``. worker-comfyui's ``error`` is often only "Job
+            processing failed", and ``details`` in there has the lines that say why.
     """
     data: Any = error
     if isinstance(data, str):
@@ -116,14 +120,26 @@ def error_from_runpod(error: JsonValue) -> ComfyRemoteError:
             data = None
     if not isinstance(data, dict):
         words = error if isinstance(error, str) and error.strip() else "no reason was given"
-        return ExecutionFailed(f"The worker failed the job: {words}")
+        return _failure("\n  ".join([words, *_details(output)]))
     if isinstance(ours := data.get("comfy_remote"), dict):
         return error_from_json(ours)
     message = data.get("error_message") or data.get("message") or json.dumps(data)
-    return ExecutionFailed(
-        f"The worker failed the job: {message}",
-        details={
-            "exception_type": str(data.get("error_type", "")),
-            "traceback": str(data.get("error_traceback", "")),
-        },
+    return _failure(
+        str(message),
+        exception_type=str(data.get("error_type", "")),
+        traceback=str(data.get("error_traceback", "")),
     )
+
+
+def _failure(words: str, **details: JsonValue) -> ExecutionFailed:
+    message = f"The worker failed the job: {words}"
+    # What torch says on CUDA and elsewhere; another worker passes on no exception's class.
+    if "out of memory" in words.lower() or "Allocation on device" in words:
+        advice = "Use a smaller size or batch, a smaller (quantised) model, or a larger GPU."
+        return OutOfMemory(message, advice=advice, details=details)
+    return ExecutionFailed(message, details=details)
+
+
+def _details(output: JsonValue) -> list[str]:
+    lines = output.get("details") if isinstance(output, dict) else None
+    return [str(line) for line in lines] if isinstance(lines, list) else []

@@ -413,7 +413,9 @@ async def test_worker_comfyuis_images_inline_and_in_a_bucket(target: RunPodTarge
             {"filename": "c.png", "type": "s3_url", "data": f"{bucket.url}/c.png?X-Sig=1"},
         ]
         output = {"images": images, "errors": ["one failed"]}
-        finished = _end(_status("COMPLETED", output=output))
+        *_, warning, finished = _read(_status("COMPLETED", output=output))
+        assert warning == Log("The worker says: one failed", "warning")
+        assert isinstance(finished, Finished)
         assert finished.details["errors"] == ["one failed"]
         assert [(o.kind, o.media_type) for o in finished.outputs][1] == ("image", "image/webp")
         read = [await _bytes(target, output) for output in finished.outputs]

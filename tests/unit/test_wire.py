@@ -114,9 +114,27 @@ def test_errors_of_other_workers(error: object, message: str) -> None:
         raise found
 
 
-@given(JSON | JSON.map(json.dumps))
-def test_any_error_is_an_error(error: object) -> None:
-    assert isinstance(error_from_runpod(error), ComfyRemoteError)  # type: ignore[arg-type]
+def test_why_worker_comfyui_failed_stands_in_the_output() -> None:
+    # handler.py of worker-comfyui 5.x: {"error": …, "details": errors}; the SDK makes the rest
+    # of the dictionary the job's output.
+    line = "Workflow execution error: Node Type: KSampler, Node ID: 3, Message: bad sampler"
+    error = error_from_runpod("Job processing failed", {"details": [line]})
+    assert type(error) is ExecutionFailed
+    assert error.message == f"The worker failed the job: Job processing failed\n  {line}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["CUDA out of memory. Tried to allocate 2.00 GiB", "Message: Allocation on device 0 failed"],
+)
+def test_another_workers_lack_of_memory_is_told_as_such(words: str) -> None:
+    assert isinstance(error_from_runpod("Job processing failed", {"details": [words]}), OutOfMemory)
+    assert "smaller" in error_from_runpod(json.dumps({"error_message": words})).advice
+
+
+@given(JSON | JSON.map(json.dumps), JSON)
+def test_any_error_is_an_error(error: object, output: object) -> None:
+    assert isinstance(error_from_runpod(error, output), ComfyRemoteError)  # type: ignore[arg-type]
 
 
 def test_the_states_that_are_final() -> None:
