@@ -34,6 +34,7 @@ from .comfyui_queue import QueueItem, queue_items, refusal, rename_files
 from .comfyui_socket import ComfyUISocket
 from .concurrent_map import concurrent_map
 from .http import HttpClient, Response
+from .http_address import base_address, check_key_is_safe
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
@@ -49,9 +50,13 @@ class ComfyUITarget:
     Args:
         url: Base URL, ``http`` or ``https``.
         name: What to call it in errors; the URL by default.
-        headers: Sent with every request, for a ComfyUI behind a login.
+        headers: Sent with every request, for a ComfyUI behind a login; with any, the URL is
+            ``https``, or on this machine.
         patience: Seconds that a ComfyUI may be out of reach while a job runs before the job
             is given up as unreachable. It may still be running then.
+
+    Raises:
+        ConfigurationError: The URL is none, or the headers would travel in the clear.
     """
 
     def __init__(
@@ -65,6 +70,8 @@ class ComfyUITarget:
         self.url = url.rstrip("/")
         self._name = name or self.url
         self._patience = patience
+        if headers:
+            check_key_is_safe(base_address(self.url))
         self._http = HttpClient(self.url, name=f"ComfyUI ({self._name})", headers=headers)
         self._sockets: dict[str, ComfyUISocket] = {}
         self._cancelled: set[str] = set()

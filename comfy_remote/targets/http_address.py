@@ -8,7 +8,7 @@ from yarl import URL
 
 from ..errors import ConfigurationError
 
-__all__ = ["base_address", "is_loopback", "shown"]
+__all__ = ["base_address", "check_key_is_safe", "is_loopback", "shown"]
 
 
 def is_loopback(host: str | None) -> bool:
@@ -50,6 +50,20 @@ def base_address(url: str) -> URL:
             advice="Leave away what begins with ? or #.",
         )
     return address
+
+
+def check_key_is_safe(address: URL) -> None:
+    """Refuse an address to which a key would travel readable by everybody on the way.
+
+    Raises:
+        ConfigurationError: It is neither ``https`` nor on this machine.
+    """
+    if address.scheme != "https" and not is_loopback(address.host):
+        raise ConfigurationError(
+            f"The address {address} is not https, and the key would travel in the clear.",
+            advice="Use https (`comfy-remote serve --certfile … --keyfile …`), or reach the "
+            "machine through a tunnel: `ssh -L 8000:127.0.0.1:8000 MACHINE`.",
+        )
 
 
 def shown(url: str) -> str:

@@ -42,7 +42,7 @@ from ..wire.runpod import (
 from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest, input_errors
 from .http import HttpClient, Response
-from .http_address import base_address, is_loopback
+from .http_address import base_address, check_key_is_safe, is_loopback
 from .runpod_status import StatusReader, forgotten
 
 __all__ = ["DEFAULT_BASE_URL", "RunPodTarget"]
@@ -81,12 +81,7 @@ class RunPodTarget:
         patience: float = 60.0,
     ) -> None:
         address = base_address(base_url)
-        if address.scheme != "https" and not is_loopback(address.host):
-            raise ConfigurationError(
-                f"The base URL {address} is not https, and the key would travel in the clear.",
-                advice="Use https (`comfy-remote serve --certfile … --keyfile …`), or reach the "
-                "machine through a tunnel: `ssh -L 8000:127.0.0.1:8000 MACHINE`.",
-            )
+        check_key_is_safe(address)
         if not endpoint or quote(endpoint, safe="") != endpoint:
             raise ConfigurationError(
                 f"{endpoint!r} is not an endpoint's id.",

@@ -142,7 +142,7 @@ target = "runpod:workshop"
 base_url = "https://box.example:8000/v2"
 key_env = "BOX_TOKEN"
 [targets.lan]
-target = "http://192.168.1.20:8188"
+target = "https://192.168.1.20:8188"
 key_env = "LAN_TOKEN"
 [targets.odd]
 target = "something"
@@ -264,15 +264,25 @@ def test_the_key_of_a_name_stays_with_the_address_it_has_today(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / CONFIG_NAME).write_text(
-        '[targets.box]\ntarget = "http://new.example.com:8188"\nkey_env = "BOX_TOKEN"\n'
+        '[targets.box]\ntarget = "https://new.example.com:8188"\nkey_env = "BOX_TOKEN"\n'
     )
     environment = {"BOX_TOKEN": "the-new-token", "COMFY_REMOTE_HOME": str(tmp_path)}
-    old = RemoteRef("j", "r", {"url": "http://old.example.com:8188"})
-    new = RemoteRef("j", "r", {"url": "http://new.example.com:8188"})
+    old = RemoteRef("j", "r", {"url": "https://old.example.com:8188"})
+    new = RemoteRef("j", "r", {"url": "https://new.example.com:8188"})
     elsewhere = reopen("box", old, environment)
     same = reopen("box", new, environment)
     assert isinstance(elsewhere, ComfyUITarget)
     assert isinstance(same, ComfyUITarget)
-    assert elsewhere.url == "http://old.example.com:8188"
+    assert elsewhere.url == "https://old.example.com:8188"
     assert elsewhere._http.authorization() == {}
     assert same._http.authorization() == {"Authorization": "Bearer the-new-token"}
+
+
+def test_a_key_does_not_travel_in_the_clear(tmp_path: Path) -> None:
+    _write(tmp_path, '[targets.lan]\ntarget = "192.168.1.20:8188"\nkey_env = "LAN_TOKEN"')
+    with pytest.raises(ConfigurationError, match="not https") as caught:
+        open_target("lan", Configuration.load(tmp_path), {"LAN_TOKEN": "lan-token"})
+    assert "lan-token" not in str(caught.value)
+    _write(tmp_path, '[targets.here]\ntarget = "127.0.0.1:8188"\nkey_env = "LAN_TOKEN"')
+    here = open_target("here", Configuration.load(tmp_path), {"LAN_TOKEN": "lan-token"})
+    assert _key_of(here) == "Bearer lan-token"
