@@ -63,7 +63,7 @@ def test_a_node_may_be_called_prompt() -> None:
         ("{", "not valid JSON"),
         ('{"1": NaN}', "NaN is not JSON"),
         ("[" * 100_000, "nested too deeply"),
-        (b"\x89PNG\r\n\x1a\n\xff", "not a text file"),
+        (b"\x89PNG\r\n\x1a\n\xff", "PNG picture.*ends too early"),
         ("[]", "a list, not an object"),
         ("null", "null, not an object"),
         ("7", "a number, not an object"),
