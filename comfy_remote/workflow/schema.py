@@ -108,6 +108,16 @@ class Schemas:
             self._schemas[class_type] = self._read(class_type)
         return self._schemas[class_type]
 
+    @cached_property
+    def has_dynamic_inputs(self) -> bool:
+        """Whether any node has inputs that come and go (ComfyUI from the end of 2025)."""
+        return any(
+            spec.type.startswith("COMFY_")
+            for name in self._classes
+            if (schema := self.get(name)) is not None
+            for spec in schema.inputs
+        )
+
     def unknown(self, class_type: str) -> str:
         """A sentence for messages: that the class is not here, and what to do about it."""
         if self.is_snapshot:
@@ -134,8 +144,8 @@ class Schemas:
         first: dict[str, InputSchema] = {}
         for group in ("required", "optional"):
             names = order.get(group)
-            for name in names if isinstance(names, list) else []:
-                found = inputs.get(str(name))
+            for listed in names if isinstance(names, list) else []:
+                found = inputs.get(str(listed))
                 if found is not None and found.optional == (group == "optional"):
                     first[found.name] = found
         outputs = raw.get("output")

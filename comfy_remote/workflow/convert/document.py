@@ -30,6 +30,7 @@ __all__ = [
     "SavedNode",
     "Slot",
     "read_document",
+    "renumber",
 ]
 
 LinkId: TypeAlias = "int | str"
@@ -108,11 +109,11 @@ class SavedGraph:
 
 @dataclass(slots=True)
 class Document:
-    """A whole file. ``groups`` are the group nodes' definitions by name."""
+    """A whole file. ``last_id`` is the highest node id that it has used."""
 
     root: SavedGraph
     subgraphs: dict[str, SavedGraph]
-    groups: dict[str, JsonValue]
+    last_id: int
 
 
 def read_document(workflow: Mapping[str, JsonValue]) -> Document:
@@ -138,9 +139,7 @@ def read_document(workflow: Mapping[str, JsonValue]) -> Document:
         subgraph.outputs = [_port(port) for port in _mappings(raw.get("outputs"))]
         _name_ports(raw, subgraph)
         subgraphs[subgraph.id] = subgraph
-    _renumber(root, subgraphs, last_id)
-    groups = _mapping(_mapping(workflow.get("extra")).get("groupNodes"))
-    return Document(root, subgraphs, groups)
+    return Document(root, subgraphs, last_id)
 
 
 def _graph(raw: Mapping[str, JsonValue], where: str) -> SavedGraph:
@@ -236,12 +235,13 @@ def _name_ports(raw: Mapping[str, JsonValue], subgraph: SavedGraph) -> None:
                 link.target = usual
 
 
-def _renumber(root: SavedGraph, subgraphs: dict[str, SavedGraph], last_id: int) -> None:
-    """Make node ids unique over all graphs, in the way ComfyUI's editor does on loading.
+def renumber(document: Document) -> None:
+    """Make node ids unique over all graphs, in the way newer editors do on loading.
 
     A node of a subgraph whose id was seen before gets the next free one; links and promoted
     widgets follow.
     """
+    root, subgraphs, last_id = document.root, document.subgraphs, document.last_id
     used = {node.id for node in root.nodes}
     moved: dict[str, dict[str, str]] = {}
     for subgraph in subgraphs.values():

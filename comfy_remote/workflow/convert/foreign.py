@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
     from .document import SavedNode
 
-__all__ = ["named_values"]
+__all__ = ["LORA_LISTS", "lora_list", "named_values", "nameless_values"]
+
+LORA_LISTS = {"Power Lora Loader (rgthree)"}
+"""Classes whose widgets no schema lists: as many LoRAs as somebody added."""
+
 
 _CONTROL = ("fixed", "increment", "decrement", "randomize")
 _CONTROL_NAMES = ("control_after_generate", "control_filter_list")
@@ -36,6 +40,27 @@ def named_values(saved: SavedNode) -> dict[str, JsonValue] | None:
         if found is not None:
             return {slot.name: found[slot.name] for slot in sent if slot.name in found}
     return None
+
+
+def nameless_values(saved: SavedNode) -> dict[str, JsonValue]:
+    """The values of a node under the names that the editor gives them: UNKNOWN, UNKNOWN_1 …"""
+    values = saved.values if isinstance(saved.values, list) else []
+    return {f"UNKNOWN_{i}" if i else "UNKNOWN": value for i, value in enumerate(values)}
+
+
+def lora_list(saved: SavedNode) -> dict[str, JsonValue]:
+    """The LoRAs of rgthree's loader, as its widgets send them: ``lora_1``, ``lora_2`` …
+
+    Two strengths are sent where the node shows the model's and the text encoder's separately.
+    """
+    values = saved.values if isinstance(saved.values, list) else []
+    loras = [dict(value) for value in values if isinstance(value, dict) and "lora" in value]
+    for lora in loras:
+        if saved.properties.get("Show Strengths") != "Separate Model & Clip":
+            lora.pop("strengthTwo", None)
+        elif lora.get("strengthTwo") is None:
+            lora["strengthTwo"] = 1
+    return {f"lora_{number}": lora for number, lora in enumerate(loras, 1)}
 
 
 def _zip(

@@ -36,6 +36,10 @@ def load_graph(document: Document, schemas: Schemas) -> Graph:
             virtual = schema is None and node.type in VIRTUAL
             loaded = Node(node, schema, virtual=virtual)
             loaded.restore()
+            for index, slot in loaded.moved_inputs():
+                link = graph.links.get(slot.link) if slot.link is not None else None
+                if link is not None:
+                    link.target_slot = index
             graph.nodes[node.id] = loaded
         _keep_known_links(graph)
         for loaded in graph.nodes.values():

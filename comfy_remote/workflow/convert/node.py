@@ -10,7 +10,7 @@ Source of facts: ComfyUI's frontend 1.49.6 (node registration, `configure`, dyna
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,7 @@ class Node:
         self._kinds: dict[str, str] = {}
         self._groups: dict[str, _Group] = {}
         self._options: dict[str, dict[str, JsonValue]] = {}
+        self._moved_from: int | None = None
 
     @property
     def active(self) -> bool:
@@ -92,9 +93,20 @@ class Node:
         self._add_extra_widgets(schema)
         self._restore_outputs(schema)
         self._restore_inputs()
+        self._moved_from = None
         self._grow_for_links()
         self._restore_values(schema)
         self._drop_stale_inputs()
+
+    def moved_inputs(self) -> Iterator[tuple[int, Slot]]:
+        """The inputs whose places changed while the file was restored, with their places.
+
+        The editor tells their links so at once; those of all other inputs say what the file
+        says until everything is loaded.
+        """
+        if self._moved_from is not None:
+            for index in range(self._moved_from, len(self.inputs)):
+                yield index, self.inputs[index]
 
     def set_value(self, widget: Widget, value: JsonValue | Unset) -> None:
         """Give a widget its value, with what follows from it."""
@@ -206,6 +218,7 @@ class Node:
         slots = self.inputs[slot_count:]
         del self.inputs[slot_count:]
         self.inputs[own + 1 : own + 1] = slots
+        self._moved(own + 1)
         for old_slot in removed:
             index = next((i for i, s in enumerate(self.inputs) if s.name == old_slot.name), None)
             if index is not None:
@@ -259,6 +272,10 @@ class Node:
         last = [i for i, s in enumerate(self.inputs) if s.name.startswith(before)]
         place = last[-1] + 1 if last else len(self.inputs)
         self.inputs[place:place] = added
+        self._moved(place)
+
+    def _moved(self, index: int) -> None:
+        self._moved_from = index if self._moved_from is None else min(index, self._moved_from)
 
     def _linked(self, index: int) -> None:
         """A slot has a link: the list it belongs to grows by one."""

@@ -53,9 +53,9 @@ def _apply(graph: Graph, primitive: Node, replace: Callable[[str], str]) -> None
         if target is None or isinstance(target[0], Host):
             continue
         node, slot = target
-        widget = node.widget(slot.widget) if slot.widget is not None else None
-        if widget is not None:
-            node.set_value(widget, value if isinstance(value, Unset) else settle(widget, value))
+        own = node.widget(slot.widget) if slot.widget is not None else None
+        if own is not None:
+            node.set_value(own, value if isinstance(value, Unset) else settle(own, value))
 
 
 def _widget(node: Node, slot: Slot) -> tuple[Node, Widget] | None:

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .document import Port, Slot
+from .document import LinkId, Port, Slot
 from .graph import Host
 from .node import Node
 from .virtual import PRIMITIVE
@@ -64,15 +64,15 @@ def migrate_promotions(host: Host) -> None:
 
 def _entries(host: Host) -> list[_Entry]:
     raw = host.properties.get("proxyWidgets")
-    if not isinstance(raw, list) or not all(_is_entry(item) for item in raw):
-        return []
+    tuples = [_texts(item) for item in raw] if isinstance(raw, list) else []
     saved = host.saved.values
     values = saved if isinstance(saved, list) else []
     entries: list[_Entry] = []
-    for index, item in enumerate(raw):
-        assert isinstance(item, list)  # `_is_entry`
-        node_id, name = str(item[0]), str(item[1])
-        inner = str(item[2]) if len(item) == 3 else None
+    for index, item in enumerate(tuples):
+        if len(item) not in (2, 3):
+            return []  # the editor takes the whole list or none of it
+        node_id, name = item[:2]
+        inner = item[2] if len(item) == 3 else None
         value = values[index] if index < len(values) else None
         if not _resolves(host, node_id, name):
             while match := _PREFIX.match(name):
@@ -82,10 +82,8 @@ def _entries(host: Host) -> list[_Entry]:
     return entries
 
 
-def _is_entry(item: JsonValue) -> bool:
-    return (
-        isinstance(item, list) and len(item) in (2, 3) and all(isinstance(p, str) for p in item)
-    )
+def _texts(item: JsonValue) -> list[str]:
+    return [part for part in item if isinstance(part, str)] if isinstance(item, list) else []
 
 
 def _resolves(host: Host, node_id: str, name: str) -> bool:
@@ -134,13 +132,13 @@ def _promote_primitive(host: Host, primitive: Node, entries: list[_Entry]) -> No
     if not primitive.outputs or len({entry.widget for entry in entries}) != 1:
         return
     output = primitive.outputs[0]
-    targets = [graph.target(link_id) for link_id in output.links]
+    targets = [_numbered_target(host, link_id) for link_id in output.links]
     found = [target for target in targets if target is not None]
     if not found or len(found) != len(targets):
         return
     if any(slot.type not in (output.type, "*") and output.type != "*" for _, slot in found):
         return
-    widgets = [_target_widget(node, slot) for node, slot in found]
+    widgets = [widget for node, slot in found if (widget := _target_widget(node, slot))]
     if any(_limits(widget) != _limits(widgets[0]) for widget in widgets):
         return
     title = primitive.title if primitive.title != PRIMITIVE else entries[0].widget
@@ -152,6 +150,19 @@ def _promote_primitive(host: Host, primitive: Node, entries: list[_Entry]) -> No
         host.promoted[port.name] = value
 
 
+def _numbered_target(host: Host, link_id: LinkId) -> tuple[Node, Slot] | None:
+    """Where a link ends by the number of the input that the file gives.
+
+    The editor goes by these numbers here, even where the node has since got another order of
+    inputs (and then promotes another input than it was).
+    """
+    link = host.definition.links.get(link_id)
+    node = host.definition.nodes.get(link.target) if link else None
+    if link is None or node is None or not 0 <= link.target_slot < len(node.inputs):
+        return None
+    return node, node.inputs[link.target_slot]
+
+
 def _target_widget(node: Node, slot: Slot) -> Widget | None:
     if isinstance(node, Host):
         inner = node.inner_widget(slot.name)
@@ -159,8 +170,6 @@ def _target_widget(node: Node, slot: Slot) -> Widget | None:
     return node.widget(slot.widget)
 
 
-def _limits(widget: Widget | None) -> tuple[JsonValue, ...] | None:
-    if widget is None or widget.schema is None:
-        return None
-    options = widget.schema.options
+def _limits(widget: Widget) -> tuple[JsonValue, ...]:
+    options = widget.schema.options if widget.schema else {}
     return (widget.kind, options.get("min"), options.get("max"), options.get("step"))

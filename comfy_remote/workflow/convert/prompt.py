@@ -14,8 +14,8 @@ from ...errors import WorkflowInvalid
 from ..prompt import Node as PromptNode
 from ..prompt import Prompt
 from ..schema import Schemas
-from .document import read_document
-from .foreign import named_values
+from .document import read_document, renumber
+from .foreign import LORA_LISTS, lora_list, named_values, nameless_values
 from .graph import Graph, Host
 from .loading import load_graph
 from .node import Node, invalid
@@ -54,12 +54,11 @@ _SAVERS = {
     "LoraSave",
     "SaveLatent",
 }
-_CAPTURED = {
-    ("LOAD_3D", "a view of a 3D scene that only the editor can render"),
-    ("LOAD_3D_ANIMATION", "a view of a 3D scene that only the editor can render"),
-    ("WEBCAM", "a picture that only the editor can take from a camera"),
+_LIVE = {
+    "LOAD_3D": "a view of a 3D scene that only the editor can render",
+    "LOAD_3D_ANIMATION": "a view of a 3D scene that only the editor can render",
+    "WEBCAM": "a picture that only the editor can take from a camera",
 }
-_LIVE = dict(_CAPTURED)
 
 
 def convert_workflow(
@@ -68,6 +67,7 @@ def convert_workflow(
     *,
     rng: random.Random | None = None,
     now: datetime | None = None,
+    keep_unknown: bool | None = None,
 ) -> Prompt:
     """Convert a workflow in UI format (schema 0.4 or 1.0) to a prompt.
 
@@ -76,36 +76,51 @@ def convert_workflow(
     one of the choices of ``{a|b}``, and ``%date:…%`` and ``%Node.widget%`` in names of files.
 
     A node whose class the schemas do not have is converted if its file names all its values,
-    as newer files do.
+    as newer files do. If it does not, ``keep_unknown`` decides.
 
     Args:
         workflow: The document, as ComfyUI saves it.
         schemas: The node classes of the ComfyUI it is for, or `Schemas.bundled`.
         rng: Makes the choices; a fresh one by default.
         now: The local time for ``%date:…%``; the present by default.
+        keep_unknown: What to do with a node of an unknown class whose values have no names:
+            refuse it, or leave it as the editor does, with its links, and its values called
+            ``UNKNOWN``, for a ComfyUI without the class to refuse. By default it is refused
+            with the bundled snapshot, which cannot know what a target has, and kept with the
+            schemas of a ComfyUI.
 
     Raises:
         WorkflowInvalid: It is not a workflow, or something in it cannot be converted
             faithfully; names the node, and says why and what to do.
     """
     try:
-        root = load_graph(read_document(workflow), schemas)
-        return _Conversion(root, schemas, rng or random.Random(), now or _local_time()).prompt()
+        document = read_document(workflow)
+        if schemas.has_dynamic_inputs:  # then its editor is of the generation that renumbers
+            renumber(document)
+        root = load_graph(document, schemas)
+        keep = not schemas.is_snapshot if keep_unknown is None else keep_unknown
+        texts = (rng or random.Random(), now or datetime.now().astimezone())
+        return _Conversion(root, schemas, *texts, keep_unknown=keep).prompt()
     except RecursionError:
         raise WorkflowInvalid(
             "The workflow is nested, or linked in a chain, too deeply to be converted."
         ) from None
 
 
-def _local_time() -> datetime:
-    return datetime.now().astimezone()
-
-
 class _Conversion:
     """One conversion: the graphs, and what the texts in them need."""
 
-    def __init__(self, root: Graph, schemas: Schemas, rng: random.Random, now: datetime) -> None:
+    def __init__(
+        self,
+        root: Graph,
+        schemas: Schemas,
+        rng: random.Random,
+        now: datetime,
+        *,
+        keep_unknown: bool,
+    ) -> None:
         self._root = root
+        self._keep_unknown = keep_unknown
         self._schemas = schemas
         self._rng = rng
         self._now = now
@@ -156,7 +171,11 @@ class _Conversion:
             yield scope, node
 
     def _convert(self, scope: Scope, node: Node) -> PromptNode:
-        if node.schema is None:
+        if node.type in REFUSED:
+            raise invalid(node, REFUSED[node.type])
+        if node.type in LORA_LISTS:
+            inputs = lora_list(node.saved)
+        elif node.schema is None:
             inputs = self._foreign_inputs(node)
         else:
             inputs = {}
@@ -177,9 +196,16 @@ class _Conversion:
         return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
 
     def _foreign_inputs(self, node: Node) -> dict[str, JsonValue]:
-        if node.type in REFUSED:
-            raise invalid(node, REFUSED[node.type])
+        if node.type.startswith(("workflow>", "workflow/")):
+            raise invalid(
+                node,
+                "it is a group node, which ComfyUI has given up in favour of subgraphs",
+                "Open the workflow in a current ComfyUI, which turns group nodes into subgraphs, "
+                "and save it.",
+            )
         values = named_values(node.saved)
+        if values is None and self._keep_unknown:
+            values = nameless_values(node.saved)
         if values is None:
             raise invalid(
                 node,

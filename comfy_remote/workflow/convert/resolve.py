@@ -167,9 +167,7 @@ def _setter(scope: Scope, getter: Node) -> tuple[Scope, Node]:
     raise invalid(getter, f"there is no Set node named {name!r}", "Connect it again in ComfyUI.")
 
 
-def _enter(
-    scope: Scope, node: Node, side: str, index: int, visited: _Visited | None
-) -> _Visited:
+def _enter(scope: Scope, node: Node, side: str, index: int, visited: _Visited | None) -> _Visited:
     visited = set() if visited is None else visited
     step = (side, scope.node_id(node), index)
     if step in visited:

@@ -204,13 +204,12 @@ def settle(widget: Widget, value: JsonValue) -> JsonValue:
         return int(settled) if settled == int(settled) else settled
     if widget.kind != "FLOAT":
         return value
-    step = _number(number("step"))
-    precision = max(0, -math.floor(math.log10(step))) if step else 1 if step is None else 0
+    fine = _number(number("step"))
+    precision = 1 if fine is None else max(0, -math.floor(math.log10(fine))) if fine > 0 else 0
     grid = _number(number("round")) or (10.0**-precision if precision else 0)
     if not grid:
         return value
-    digits = precision if step is not None or precision else 0
-    rounded = round(_round(value / grid) * grid, digits)
+    rounded = round(_round(value / grid) * grid, precision)
     low, high = _number(number("min")), _number(number("max"))
     return max(0 if low is None else low, min(2048 if high is None else high, rounded))
 
