@@ -11,14 +11,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeGuard, cast
 
 from ..errors import WorkflowInvalid
 from .metadata import SIGNATURE_BYTES, Malformed, Metadata, kind_of, read_metadata
 from .prompt import Node, Prompt, is_link
-from .template import fill_in
+from .template import fill_in, variables_in
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -27,7 +27,6 @@ __all__ = [
     "LoadedWorkflow",
     "in_ui_format",
     "is_ui_format",
-    "load_prompt",
     "load_workflow",
     "parse_prompt",
     "parse_workflow",
@@ -50,12 +49,14 @@ class LoadedWorkflow:
         found: What it is, for people: "workflow in UI format", "PNG picture".
         prompt: API format: what ran, or shall run. It goes before `workflow`.
         workflow: UI format: what the editor shows; embedded in the outputs of a run.
+        variables: The names that were filled in.
     """
 
     source: str
     found: str
     prompt: Prompt | None
     workflow: dict[str, JsonValue] | None
+    variables: frozenset[str] = frozenset()
 
     def describe(self) -> str:
         """A sentence for people: what was found, and what is in it."""
@@ -100,18 +101,6 @@ def load_workflow(
         raise WorkflowInvalid(f"{path} cannot be read: {reason}.") from error
 
 
-def load_prompt(path: Path | str) -> Prompt:
-    """Read a prompt from a file, for those who have nothing to convert a workflow with.
-
-    Raises:
-        WorkflowInvalid: As for `load_workflow`; and when there is a workflow in UI format only.
-    """
-    loaded = load_workflow(path)
-    if loaded.prompt is None:
-        raise in_ui_format(loaded.source)
-    return loaded.prompt
-
-
 def read_workflow(
     file: BinaryIO, name: str, *, variables: Mapping[str, str] | None = None
 ) -> LoadedWorkflow:
@@ -144,9 +133,10 @@ def read_workflow(
             f"{name} is not a text file, nor of a kind that ComfyUI saves workflows in.",
             advice=_EXPORT,
         ) from None
-    if variables is not None:
-        text = fill_in(text, variables, name)
-    return parse_workflow(_json(text, name), name)
+    if variables is None:
+        return parse_workflow(_json(text, name), name)
+    loaded = parse_workflow(_json(fill_in(text, variables, name), name), name)
+    return replace(loaded, variables=frozenset(variables_in(text)))
 
 
 def parse_workflow(document: JsonValue, name: str = "The workflow") -> LoadedWorkflow:
