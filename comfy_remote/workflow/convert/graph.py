@@ -37,10 +37,14 @@ class Graph:
         """The node and the input that a link ends at."""
         link = self.links.get(link_id)
         node = self.nodes.get(link.target) if link else None
-        if node is None:
+        if link is None or node is None:
             return None
-        slot = next((slot for slot in node.inputs if slot.link == link_id), None)
-        return (node, slot) if slot else None
+        if 0 <= link.target_slot < len(node.inputs):  # where it usually is
+            slot = node.inputs[link.target_slot]
+            if slot.link == link_id:
+                return node, slot
+        found = next((slot for slot in node.inputs if slot.link == link_id), None)
+        return (node, found) if found else None
 
     def port(self, name: str) -> Port | None:
         return next((port for port in self.ports if port.name == name), None)

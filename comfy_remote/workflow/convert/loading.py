@@ -57,15 +57,12 @@ def _keep_known_links(graph: Graph) -> None:
 
     ComfyUI's editor repairs files in this way when it opens them.
     """
+    ends = graph.nodes.keys() | {INPUT_NODE, OUTPUT_NODE}
     for node in graph.nodes.values():
         for slot in node.inputs:
-            if slot.link is not None and slot.link not in graph.links:
-                slot.link = None
-    ends = graph.nodes.keys() | {INPUT_NODE, OUTPUT_NODE}
-    for link_id, link in graph.links.items():
-        if link.origin not in ends and link.target in graph.nodes:
-            for slot in graph.nodes[link.target].inputs:
-                if slot.link == link_id:
+            if slot.link is not None:
+                link = graph.links.get(slot.link)
+                if link is None or link.origin not in ends:
                     slot.link = None
 
 

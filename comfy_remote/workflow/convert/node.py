@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Node", "invalid", "label"]
 
-_MAX_INPUTS = 10_000  # of one node; far above any real one
+_MAX_INPUTS = 1_000  # of one node; far above any real one
 
 
 @dataclass(slots=True)
@@ -83,6 +83,8 @@ class Node:
     def restore(self) -> None:
         """Bring a node of a known class into the state that its file describes."""
         schema, saved = self.schema, self.saved
+        if len(saved.inputs) > _MAX_INPUTS:
+            raise invalid(self, f"it has more than {_MAX_INPUTS} inputs")
         if schema is None:
             self.inputs = saved.inputs
             return

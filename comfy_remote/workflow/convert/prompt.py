@@ -20,7 +20,7 @@ from .graph import Graph, Host
 from .loading import load_graph
 from .node import Node, invalid
 from .primitives import apply_primitives
-from .resolve import Given, Origin, Scope, resolve_input
+from .resolve import Given, Origin, Resolver, Scope
 from .text import replace_in_text, resolve_choices
 from .virtual import REFUSED
 from .widgets import UNSET, Unset, Widget
@@ -120,6 +120,7 @@ class _Conversion:
         keep_unknown: bool,
     ) -> None:
         self._root = root
+        self._resolver = Resolver()
         self._keep_unknown = keep_unknown
         self._schemas = schemas
         self._rng = rng
@@ -184,7 +185,7 @@ class _Conversion:
                 if not isinstance(value, Unset):
                     inputs[widget.name] = value
         for index, slot in enumerate(node.inputs):
-            source = resolve_input(scope, node, index)
+            source = self._resolver.input(scope, node, index)
             if isinstance(source, Origin):
                 inputs[slot.name] = [source.node_id, source.slot]
             elif isinstance(source, Given):
