@@ -13,6 +13,7 @@ from .prompt import Prompt
 from .schema import Schemas
 from .seeds import find_seeds, has_seeds
 from .size import SizeInput, find_sizes
+from .sources import linked_node
 from .text import Side, find_texts
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ def prepare(
         if text is None or (variable in loaded.variables and not changes.prompt_nodes):
             continue
         places = find_texts(prompt, side, changes.prompt_nodes if side == "positive" else ())
-        prompt = put(prompt, places, text, schemas)
         notes.append(f"The {side} text is set in {_named(prompt, places)}.")
+        prompt = put(prompt, places, text, schemas)
     sizes: tuple[tuple[SizeInput, str, int | None], ...] = (
         ("width", "WIDTH", changes.width),
         ("height", "HEIGHT", changes.height),
@@ -131,17 +132,21 @@ def prepare(
         if number is None or variable in loaded.variables:
             continue
         places = find_sizes(prompt, name)
-        prompt = put(prompt, places, number, schemas)
         notes.append(f"{name} {number} is set in {_named(prompt, places)}.")
+        prompt = put(prompt, places, number, schemas)
     if changes.seed is not None and not ("SEED" in loaded.variables and not has_seeds(prompt)):
         places = find_seeds(prompt)
-        prompt = put(prompt, places, changes.seed, schemas)
         notes.append(f"Seed {changes.seed} is set in {_named(prompt, places)}.")
+        prompt = put(prompt, places, changes.seed, schemas)
     prompt = apply_settings(prompt, changes.settings, schemas)
     return PreparedWorkflow(prompt, loaded.workflow, tuple(notes))
 
 
 def _named(prompt: Prompt, places: Sequence[Place]) -> str:
-    nodes = list(dict.fromkeys(node_id for node_id, _ in places))
-    named = [f"{prompt[node_id]['class_type']} ({node_id})" for node_id in nodes]
-    return ", ".join(named)
+    """``CLIPTextEncode (6), CLIPTextEncode (9) instead of its link to node 14``."""
+    named = []
+    for node_id, key in places:
+        link = linked_node(prompt, prompt[node_id]["inputs"].get(key))
+        instead = f" instead of its link to node {link[0]}" if link else ""
+        named.append(f"{prompt[node_id]['class_type']} ({node_id}){instead}")
+    return ", ".join(dict.fromkeys(named))

@@ -92,7 +92,11 @@ def _place(
             continue
         onward = None if named else only_way_back(prompt, node)
         way = next((key for key, value in node["inputs"].items() if value is onward), None)
-        if onward is None or way is None or any(_is(v, kinds) for v in node["inputs"].values()):
+        if (
+            onward is None
+            or way is None
+            or any(_is(v, (int, float, str)) for v in node["inputs"].values())
+        ):
             return None  # it has values of its own: it computes
         place = (link[0], way)
     return None  # a cycle

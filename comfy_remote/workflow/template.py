@@ -45,6 +45,7 @@ def fill_in(text: str, variables: Mapping[str, str], name: str = "The workflow")
     if "${" not in text:
         return text
     in_string = False
+    safe: dict[tuple[str, bool], str] = {}
 
     def replacement(match: re.Match[str]) -> str:
         nonlocal in_string
@@ -54,8 +55,10 @@ def fill_in(text: str, variables: Mapping[str, str], name: str = "The workflow")
             return match[0]
         if match[0].startswith("$$"):
             return match[0][1:]
-        value = _value(variable, variables, name)
-        return json.dumps(value)[1:-1] if in_string else _bare(value)
+        if (variable, in_string) not in safe:
+            value = _value(variable, variables, name)
+            safe[variable, in_string] = json.dumps(value)[1:-1] if in_string else _bare(value)
+        return safe[variable, in_string]
 
     return _PART.sub(replacement, text)
 

@@ -120,11 +120,14 @@ def _own_texts(prompt: Prompt, node_id: str, side: Side, output: int) -> list[Pl
 
 def _services(prompt: Prompt, side: Side) -> Iterator[tuple[str, list[Place]]]:
     """Nodes that send a text to a service and get a picture: they have no sampler."""
-    names = {"positive": ("prompt", "positive_prompt"), "negative": ("negative_prompt",)}[side]
+    names = {
+        "positive": ("prompt", "positive_prompt", "text_prompt"),
+        "negative": ("negative_prompt",),
+    }[side]
     for node_id, node in prompt.items():
-        for key in names:
-            if isinstance(node["inputs"].get(key), str) or linked_node(
-                prompt, node["inputs"].get(key)
+        for key, value in node["inputs"].items():
+            if key.rpartition(".")[2] in names and (
+                isinstance(value, str) or linked_node(prompt, value)
             ):
                 yield node_id, [(node_id, key)]
 

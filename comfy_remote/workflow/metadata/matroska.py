@@ -20,9 +20,11 @@ def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
     segment = False
     while (header := _header(file)) is not None:
         kind, size = header
-        if kind == _SEGMENT or size is None:
-            # Of unknown size (a live recording): go in, its parts are told apart by their ids.
+        if kind == _SEGMENT or (kind == _CLUSTER and size is None):
+            # Of unknown size in a live recording: go in, its parts are told apart by their ids.
             segment = True
+        elif size is None:
+            raise EOFError
         elif kind == _TAGS:
             yield from _tags(exactly(file, size))
         else:

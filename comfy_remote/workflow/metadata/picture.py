@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import warnings
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -67,9 +68,12 @@ def _fields(data: bytes) -> Iterator[tuple[str, str]]:
 
     exif = Image.Exif()
     try:
-        exif.load(data)
-        values = [*exif.values(), *exif.get_ifd(_EXIF_FOLDER).values()]
-        comment = exif.get_ifd(_EXIF_FOLDER).get(_USER_COMMENT)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is damaged, which matters only for texts
+            exif.load(data)
+            details = exif.get_ifd(_EXIF_FOLDER)
+            values = [*exif.values(), *details.values()]
+        comment = details.get(_USER_COMMENT)
     except (SyntaxError, ValueError, KeyError, TypeError, OSError, struct.error) as error:
         # Pillow raises any of these for a damaged directory.
         raise Malformed("its EXIF data is damaged") from error
