@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from official_templates import OLD_WHEEL, differences, load, templates
 
 from comfy_remote.errors import WorkflowInvalid
 from comfy_remote.workflow.convert import convert_workflow
 from comfy_remote.workflow.schema import Schemas
-from official_templates import OLD_WHEEL, differences, load, templates
 
 # Their prompt holds a view of a 3D scene, which no file determines.
 CAPTURED = {

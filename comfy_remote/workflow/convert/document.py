@@ -6,7 +6,6 @@ everywhere else. Nothing here knows what a node means.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -177,9 +176,8 @@ def _node(raw: JsonValue, where: str) -> SavedNode:
         mode=_integer(raw.get("mode"), 0),
         inputs=[_slot(slot) for slot in _mappings(raw.get("inputs"))],
         outputs=[_output(output) for output in _mappings(raw.get("outputs"))],
-        # The converter changes values in place (a dynamic combo's, a primitive's).
-        values=copy.deepcopy(values) if isinstance(values, list | dict) else None,
-        named_values=copy.deepcopy(named) if isinstance(named, dict) else None,
+        values=values if isinstance(values, list | dict) else None,
+        named_values=named if isinstance(named, dict) else None,
         properties=_mapping(raw.get("properties")),
     )
 

@@ -5,6 +5,7 @@ Source of facts: ComfyUI's frontend 1.49.6 (`graphToPrompt`).
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -274,8 +275,10 @@ def _text(value: JsonValue | Unset) -> str:
 
 
 def _wrapped(value: JsonValue) -> JsonValue:
-    """A list as a value; by itself it would be a link."""
-    return {"__value__": value} if isinstance(value, list) else value
+    """A value of the prompt's own. A list is wrapped, since by itself it would be a link."""
+    if isinstance(value, list):
+        return {"__value__": copy.deepcopy(value)}
+    return copy.deepcopy(value) if isinstance(value, dict) else value
 
 
 def _is_link(value: JsonValue) -> bool:
