@@ -229,6 +229,11 @@ def test_the_loras_of_rgthrees_loader_are_numbered() -> None:
     }
 
 
+def test_a_number_that_json_cannot_hold_is_refused() -> None:
+    with pytest.raises(WorkflowInvalid, match="too large"):
+        inputs_of(node_class({"a": ["FLOAT", {}]}), [float("inf")])
+
+
 def test_the_document_is_not_changed() -> None:
     document = workflow(saved(1, "KSampler", list(SAMPLER)))
     before = repr(document)

@@ -6,6 +6,7 @@ Source of facts: ComfyUI's frontend 1.49.6 (`graphToPrompt`).
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -195,6 +196,8 @@ class _Conversion:
                 else:
                     inputs[slot.name] = _wrapped(source.value)
         self._refuse_captures(node, inputs)
+        if not all(map(_is_finite, inputs.values())):
+            raise invalid(node, "a number in it is too large for JSON")
         return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
 
     def _foreign_inputs(self, node: Node) -> dict[str, JsonValue]:
@@ -279,6 +282,14 @@ def _wrapped(value: JsonValue) -> JsonValue:
     if isinstance(value, list):
         return {"__value__": copy.deepcopy(value)}
     return copy.deepcopy(value) if isinstance(value, dict) else value
+
+
+def _is_finite(value: JsonValue) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, dict) or all(map(_is_finite, value.values()))
 
 
 def _is_link(value: JsonValue) -> bool:

@@ -196,6 +196,8 @@ def settle(widget: Widget, value: JsonValue) -> JsonValue:
     schema = widget.schema
     if schema is None or isinstance(value, bool) or not isinstance(value, int | float):
         return value
+    if not math.isfinite(value):
+        return value
     number = schema.options.get
     if widget.kind == "INT":
         step = _number(number("step")) or 1
