@@ -178,6 +178,12 @@ def test_subgraphs_in_subgraphs_have_longer_ids() -> None:
     assert prompt["3"]["inputs"] == {"images": ["2:21:11", 0]}
 
 
+def test_a_definition_may_bring_along_those_it_uses() -> None:
+    outer = {**subgraph("Outer", [saved(21, "Inverted")], [])}
+    outer["definitions"] = {"subgraphs": [INVERTED]}
+    assert convert(saved(2, "Outer"), links=[], subgraphs=[outer]).keys() == {"2:21:11"}
+
+
 def sampling(promoted: bool) -> dict[str, Any]:
     sampler = saved(11, "KSampler", SAMPLER, widgets={"steps": 1 if promoted else None})
     if not promoted:

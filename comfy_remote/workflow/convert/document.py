@@ -126,11 +126,10 @@ def read_document(workflow: Mapping[str, JsonValue]) -> Document:
             "This is not a workflow in UI format: it has no list of nodes.",
             advice="Save it again in ComfyUI, with Workflow > Save or Export.",
         )
-    definitions = _mapping(workflow.get("definitions"))
     subgraphs: dict[str, SavedGraph] = {}
     last_id = _integer(workflow.get("last_node_id"), 0)
     root = _graph(workflow, "the workflow")
-    for raw in _mappings(definitions.get("subgraphs")):
+    for raw in _definitions(workflow):
         name = str(raw.get("name") or raw.get("id") or "")
         subgraph = _graph(raw, f"subgraph {name!r}")
         subgraph.id, subgraph.name = str(raw.get("id")), name
@@ -139,6 +138,13 @@ def read_document(workflow: Mapping[str, JsonValue]) -> Document:
         _name_ports(raw, subgraph)
         subgraphs[subgraph.id] = subgraph
     return Document(root, subgraphs, last_id)
+
+
+def _definitions(raw: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]:
+    """The definitions of subgraphs; one may bring along those that it uses itself."""
+    for definition in _mappings(_mapping(raw.get("definitions")).get("subgraphs")):
+        yield definition
+        yield from _definitions(definition)
 
 
 def _graph(raw: Mapping[str, JsonValue], where: str) -> SavedGraph:
