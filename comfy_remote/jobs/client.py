@@ -27,7 +27,7 @@ from ..media.files import (
 from ..targets.base import InputFile, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
 from ..workflow.files import file_uses, find_file, missing_file
-from ..workflow.load import load_workflow, parse_prompt
+from ..workflow.load import load_workflow, parse_workflow
 from ..workflow.prepare import Changes, prepare
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
@@ -107,8 +107,8 @@ class Client:
         """Record a job, send its files and its prompt.
 
         Args:
-            prompt: API format: a dictionary; or the path of a file that `load_workflow`
-                reads: JSON in API or UI format, a picture that ComfyUI saved, and so on.
+            prompt: A dictionary in API or UI format; or the path of a file that
+                `load_workflow` reads: JSON, a picture that ComfyUI saved, and so on.
             inputs: Files that the prompt's Load nodes name. Files beside the workflow, in
                 the current folder, or in an ``input`` folder there are found without.
             folder: Where the outputs are wanted; recorded, so that a resumed job finds it.
@@ -134,11 +134,11 @@ class Client:
             source = source or str(prompt)
             base = base or Path(prompt).absolute().parent
             loaded = load_workflow(prompt)
-            schemas = await self.schemas() if loaded.prompt is None else None
-            prepared = prepare(loaded, Changes(), schemas)
-            parsed, workflow = prepared.prompt, workflow or prepared.workflow
         else:
-            parsed = parse_prompt(cast("JsonValue", prompt), source or "The prompt")
+            loaded = parse_workflow(cast("JsonValue", prompt), source or "The prompt")
+        schemas = await self.schemas() if loaded.prompt is None else None
+        prepared = prepare(loaded, Changes(), schemas)
+        parsed, workflow = prepared.prompt, workflow or prepared.workflow
         parsed, files = await self._files(parsed, [Path(p) for p in inputs], base or Path.cwd())
         request = RunRequest(job_id or str(uuid.uuid4()), parsed, files, workflow)
         self._record.add(
