@@ -51,7 +51,7 @@ def _seed(_context: click.Context, _option: click.Parameter, value: str | None) 
     help="The node that has it, if it is not found from the samplers. May be repeated.",
 )
 @click.option("--negative", metavar="TEXT", help="The negative text.")
-@click.option("--seed", metavar="N|random", callback=_seed, help="For every seed there is.")
+@click.option("--seed", metavar="N|random", callback=_seed, help="Set every seed there is.")
 @click.option("--width", type=click.IntRange(min=1), help="Pixels, of what samplers start from.")
 @click.option("--height", type=click.IntRange(min=1), help="Pixels, likewise.")
 @click.option("--batch", type=click.IntRange(min=1), help="How many at once, likewise.")
@@ -124,6 +124,8 @@ def run(
     from .follow import follow, supervise
     from .options import make_reporter
 
+    if prompt_nodes and text is None:
+        raise click.UsageError("--prompt-node says where the text goes: give --prompt TEXT, too.")
     began = time.monotonic()
     job_id = str(uuid.uuid4())
     # What is recorded holds in whatever folder the job is resumed.

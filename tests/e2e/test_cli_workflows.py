@@ -132,6 +132,7 @@ def test_a_picture_on_standard_input(tmp_path: Path, sandbox_url: str):
         (("-", "--width", 8, "--prompt", "x"), {"COLOUR": "99999999"}, 4, "bigger than max"),
         (("-", "--seed", "x"), {}, 2, "is no seed"),
         (("-", "--width", "0"), {}, 2, "--width"),
+        (("-", "--prompt-node", "6"), {}, 2, "give --prompt TEXT, too"),
         ((SAVED / "0.33.0.png", "--width", 99999999), {}, 4, "takes 1 to"),
         ((SAVED / "0.33.0.flac",), {}, 4, "EmptyAudio"),
         ((SAVED / "0.33.0.png", "--set", "EmptyImage.widht=8"), {}, 4, "Did you mean 'width'"),
