@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from conversion import bench_conversion
 from large_download import bench_download
 from overhead import bench_overhead
 from startup import bench_command, bench_help
@@ -15,6 +16,7 @@ BENCHMARKS = {
     "overhead": bench_overhead,
     "gateway": bench_gateway,
     "download": bench_download,
+    "conversion": bench_conversion,
 }
 
 

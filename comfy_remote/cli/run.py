@@ -15,8 +15,20 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
+def _seed(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    from ..errors import WorkflowInvalid
+    from ..workflow.seeds import parse_seed
+
+    try:
+        return parse_seed(value)
+    except WorkflowInvalid as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command()
-@click.argument("workflow", metavar="WORKFLOW.json", type=click.Path(path_type=Path))
+@click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path, allow_dash=True))
 @click.option(
     "--on",
     metavar="TARGET",
@@ -30,6 +42,19 @@ __all__ = ["run"]
     metavar="NODE.input=value",
     help="Change an input; NODE is an id, a title or a class. May be repeated.",
 )
+@click.option("--prompt", "text", metavar="TEXT", help="The positive text.")
+@click.option(
+    "--prompt-node",
+    "prompt_nodes",
+    multiple=True,
+    metavar="NODE",
+    help="The node that has it, if it is not found from the samplers. May be repeated.",
+)
+@click.option("--negative", metavar="TEXT", help="The negative text.")
+@click.option("--seed", metavar="N|random", callback=_seed, help="Set every seed there is.")
+@click.option("--width", type=click.IntRange(min=1), help="Pixels, of what samplers start from.")
+@click.option("--height", type=click.IntRange(min=1), help="Pixels, likewise.")
+@click.option("--batch", type=click.IntRange(min=1), help="How many at once, likewise.")
 @click.option(
     "--input",
     "inputs",
@@ -57,6 +82,13 @@ def run(
     workflow: Path,
     on: str | None,
     settings: tuple[str, ...],
+    text: str | None,
+    prompt_nodes: tuple[str, ...],
+    negative: str | None,
+    seed: int | None,
+    width: int | None,
+    height: int | None,
+    batch: int | None,
     inputs: tuple[Path, ...],
     output: Path,
     timeout: float | None,
@@ -65,16 +97,20 @@ def run(
 ) -> None:
     """Run a workflow on a target, and fetch what it makes.
 
-    WORKFLOW.json is in API format (in ComfyUI: Workflow > Export (API)). Files that its Load
-    nodes name are sent along. Outputs keep their subfolders; a file that exists is never
-    replaced. Ctrl-C cancels the job on the target.
+    WORKFLOW is a JSON file in API or UI format, a picture, video, sound or model that ComfyUI
+    saved with its workflow, or - for standard input. ${NAME} in a JSON file is filled in from
+    the environment, ${PROMPT} and ${SEED} from the options. Files that Load nodes name are sent
+    along. Outputs keep their subfolders; a file that exists is never replaced. Ctrl-C cancels
+    the job on the target.
 
     \b
     Examples:
       comfy-remote run workflow.json --on runpod:abc123xyz
       comfy-remote run workflow.json --on http://192.168.1.20:8188
-      comfy-remote run workflow.json --set KSampler.seed=42 --set 6.text="a cat"
+      comfy-remote run workflow.json --prompt "a cat" --seed random --width 1024
+      comfy-remote run ComfyUI_00042_.png --set KSampler.steps=40
     """
+    import os
     import time
     import uuid
 
@@ -82,20 +118,23 @@ def run(
     from ..events import Log
     from ..jobs.client import Client
     from ..targets.config import Configuration, open_target
-    from ..workflow.edit import apply_settings
     from ..workflow.files import file_uses
-    from ..workflow.load import load_prompt
+    from ..workflow.load import load_workflow
+    from ..workflow.prepare import Changes, prepare
     from .follow import follow, supervise
     from .options import make_reporter
 
+    if prompt_nodes and text is None:
+        raise click.UsageError("--prompt-node says where the text goes: give --prompt TEXT, too.")
     began = time.monotonic()
     job_id = str(uuid.uuid4())
     # What is recorded holds in whatever folder the job is resumed.
     folder = output.expanduser().absolute()
     reporter = make_reporter(json_lines=json_lines, preview=preview)
+    changes = Changes(text, prompt_nodes, negative, seed, width, height, batch, settings)
 
     async def whole(record: Record) -> None:
-        prompt = apply_settings(load_prompt(workflow), settings)
+        loaded = load_workflow(workflow, variables=changes.variables(os.environ))
         for path in inputs:
             if not path.is_file():
                 raise InputFileMissing(f"--input {path}: there is no such file.")
@@ -107,19 +146,25 @@ def run(
             reporter.note(f"Using the configured target: {target.name}.")
         reporter.connecting(target.name)
         async with Client(target, record=record) as client:
+            unsure = changes or loaded.prompt is None
+            prepared = prepare(loaded, changes, await client.schemas() if unsure else None)
+            prompt = prepared.prompt
+            for sentence in prepared.notes:
+                reporter.note(sentence)
             job = await client.submit(
                 prompt,
                 inputs=inputs,
                 folder=folder,
-                source=str(workflow),
+                workflow=prepared.workflow,
+                source=loaded.source,
                 base=workflow.absolute().parent,
                 timeout=timeout,
                 job_id=job_id,
             )
             reporter.following(job.id, target.name, prompt)
-            loaded = {PurePosixPath(use.name.replace("\\", "/")).name for use in file_uses(prompt)}
+            used = {PurePosixPath(use.name.replace("\\", "/")).name for use in file_uses(prompt)}
             for path in inputs:
-                if path.name not in loaded:
+                if path.name not in used:
                     unused = f"--input {path} was not sent: no Load node names {path.name!r}."
                     reporter.event(Log(unused, "warning"))
             outputs = await follow(job, folder, reporter)

@@ -27,8 +27,10 @@ from ..media.files import (
 from ..targets.base import InputFile, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
 from ..workflow.files import file_uses, find_file, missing_file
-from ..workflow.load import load_prompt, parse_prompt
+from ..workflow.load import load_workflow, parse_workflow
+from ..workflow.prepare import Changes, prepare
 from ..workflow.prompt import Prompt
+from ..workflow.schema import Schemas
 from .job import Job
 from .record import JobEntry, Record
 
@@ -81,6 +83,15 @@ class Client:
         finally:
             self._close_record()
 
+    async def schemas(self) -> Schemas:
+        """The node schemas of the target, or the bundled ones where it cannot say.
+
+        Raises:
+            TargetError: The target cannot be reached or used.
+        """
+        nodes = (await self.target.describe()).nodes
+        return Schemas.bundled() if nodes is None else Schemas(nodes, self.target.name)
+
     async def submit(
         self,
         prompt: Prompt | Mapping[str, JsonValue] | Path | str,
@@ -96,11 +107,13 @@ class Client:
         """Record a job, send its files and its prompt.
 
         Args:
-            prompt: API format: a dictionary, or the path of a JSON file.
+            prompt: A dictionary in API or UI format; or the path of a file that
+                `load_workflow` reads: JSON, a picture that ComfyUI saved, and so on.
             inputs: Files that the prompt's Load nodes name. Files beside the workflow, in
                 the current folder, or in an ``input`` folder there are found without.
             folder: Where the outputs are wanted; recorded, so that a resumed job finds it.
-            workflow: UI-format workflow to embed in saved images.
+            workflow: UI-format workflow to embed in saved images; that of the file, if it has
+                one, by default.
             source: A word for where the prompt came from, for the record.
             base: Folder in which to look for files first; the workflow file's own, or the
                 current one, by default.
@@ -109,7 +122,8 @@ class Client:
             job_id: A lower-case UUID, for callers who must know it if this raises.
 
         Raises:
-            WorkflowInvalid: The prompt is no prompt, or the target refuses it.
+            WorkflowInvalid: The prompt is no prompt, cannot be converted, or the target
+                refuses it.
             InputFileMissing: A file is neither here nor there.
             TargetError: The target cannot be reached or used.
             SubmissionUnknown: The target may or may not have the job; it is not sent again.
@@ -119,9 +133,12 @@ class Client:
         if isinstance(prompt, str | Path):
             source = source or str(prompt)
             base = base or Path(prompt).absolute().parent
-            parsed = load_prompt(Path(prompt))
+            loaded = load_workflow(prompt)
         else:
-            parsed = parse_prompt(cast("JsonValue", prompt), source or "The prompt")
+            loaded = parse_workflow(cast("JsonValue", prompt), source or "The prompt")
+        schemas = await self.schemas() if loaded.prompt is None else None
+        prepared = prepare(loaded, Changes(), schemas)
+        parsed, workflow = prepared.prompt, workflow or prepared.workflow
         parsed, files = await self._files(parsed, [Path(p) for p in inputs], base or Path.cwd())
         request = RunRequest(job_id or str(uuid.uuid4()), parsed, files, workflow)
         self._record.add(

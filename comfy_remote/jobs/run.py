@@ -37,7 +37,7 @@ def run(
     May be called where an event loop runs already (a notebook): it then works in a thread.
 
     Args:
-        prompt: API format: a dictionary, or the path of a JSON file.
+        prompt: As for `Client.submit`.
         target: As for `Client`.
         inputs: As for `Client.submit`.
         timeout: Seconds within which the job must end.

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import WorkflowInvalid
-from .load import refuse_constant
-from .prompt import Node, Prompt, is_link
+from .prompt import Node, Prompt
+from .schema import Schemas
+from .values import check_value, did_you_mean, input_schema_of, value_from_text
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["apply_overrides", "apply_settings", "find_node"]
+__all__ = ["Place", "apply_overrides", "apply_settings", "find_node", "put"]
 
-_INFINITE = (math.inf, -math.inf)  # what Python reads 1e999 as
+Place: TypeAlias = tuple[str, str]
+"""One input: a node's id, and the input's name."""
 
 
-def apply_settings(prompt: Prompt, settings: Iterable[str]) -> Prompt:
+def apply_settings(
+    prompt: Prompt, settings: Iterable[str], schemas: Schemas | None = None
+) -> Prompt:
     """The prompt with ``NODE.input=value`` settings applied.
 
-    NODE is a node's id, its title, or its class where only one node has it. The value takes
-    the type of the one it replaces; where there was none (or a link), it is read as JSON, and
-    as text if it is not JSON.
+    NODE is a node's id, its title, or its class where only one node has it. How the value is
+    read: `value_from_text`. With schemas, an input that the node may have, but has not yet,
+    can be set, too.
 
     Raises:
         WorkflowInvalid: The setting is malformed, its node or input does not exist, or the
@@ -36,10 +37,26 @@ def apply_settings(prompt: Prompt, settings: Iterable[str]) -> Prompt:
         left, equals, text = setting.partition("=")
         if not equals:
             raise _malformed(setting)
-        node_id, key = _find_input(changed, left, setting)
+        node_id, key = _find_input(changed, left, setting, schemas)
         node = changed[node_id]
-        _check_input(node_id, node, key)
-        node["inputs"][key] = _value(node_id, key, node["inputs"][key], text)
+        if input_schema_of(node, key, schemas) is None:
+            _check_input(node_id, node, key)
+        node["inputs"][key] = value_from_text(changed, node_id, key, text, schemas)
+    return changed
+
+
+def put(
+    prompt: Prompt, places: Iterable[Place], value: JsonValue, schemas: Schemas | None = None
+) -> Prompt:
+    """The prompt with one value in several inputs.
+
+    Raises:
+        WorkflowInvalid: The value is out of an input's range, or not one of its choices.
+    """
+    changed = _copy(prompt)
+    for node_id, key in places:
+        check_value(changed, node_id, key, value, schemas)
+        changed[node_id]["inputs"][key] = value
     return changed
 
 
@@ -79,7 +96,7 @@ def find_node(prompt: Prompt, name: str) -> str:
     raise _no_node(prompt, name)
 
 
-def _find_input(prompt: Prompt, path: str, setting: str) -> tuple[str, str]:
+def _find_input(prompt: Prompt, path: str, setting: str, schemas: Schemas | None) -> Place:
     """Node and input of ``NODE.input``; a title may have dots in it, and so may an input."""
     parts = path.split(".")
     splits = [(".".join(parts[:i]), ".".join(parts[i:])) for i in range(1, len(parts))]
@@ -88,7 +105,9 @@ def _find_input(prompt: Prompt, path: str, setting: str) -> tuple[str, str]:
         raise _malformed(setting)
     for name, key in splits:
         for node_id, node in prompt.items():
-            if name in (node_id, _title(node), _class(node)) and key in node["inputs"]:
+            if name in (node_id, _title(node), _class(node)) and (
+                key in node["inputs"] or input_schema_of(node, key, schemas) is not None
+            ):
                 return find_node(prompt, name), key
     name, key = splits[-1]
     return find_node(prompt, name), key
@@ -120,7 +139,7 @@ def _no_node(prompt: Prompt, name: str) -> WorkflowInvalid:
         *filter(None, map(_title, prompt.values())),
     }
     return WorkflowInvalid(
-        f"The workflow has no node {name!r}.{_did_you_mean(name, names)}",
+        f"The workflow has no node {name!r}.{did_you_mean(name, names)}",
         advice="Use a node's id, its title, or its class where only one has it.",
     )
 
@@ -130,38 +149,6 @@ def _check_input(node_id: str, node: Node, key: str) -> None:
         return
     raise WorkflowInvalid(
         f"Node {node_id} ({node['class_type']}) has no input {key!r}."
-        f"{_did_you_mean(key, node['inputs'])}",
+        f"{did_you_mean(key, node['inputs'])}",
         advice=f"It has: {', '.join(node['inputs']) or 'none'}.",
-    )
-
-
-def _did_you_mean(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
-def _value(node_id: str, key: str, old: JsonValue, text: str) -> JsonValue:
-    if isinstance(old, str):
-        return text
-    try:
-        value: JsonValue = json.loads(text, parse_constant=refuse_constant)
-    except (ValueError, RecursionError):
-        value = text
-    if old is None or is_link(old) or isinstance(old, list | dict):
-        return value
-    if isinstance(old, bool):
-        if isinstance(value, str) and value.lower() in ("true", "false"):
-            value = value.lower() == "true"
-        if not isinstance(value, bool):
-            raise _does_not_fit(node_id, key, text, "true or false")
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or value in _INFINITE:
-        raise _does_not_fit(node_id, key, text, "a number")
-    return value
-
-
-def _does_not_fit(node_id: str, key: str, text: str, wanted: str) -> WorkflowInvalid:
-    return WorkflowInvalid(
-        f"{text!r} does not fit input {key} of node {node_id}, which takes {wanted}.",
-        details={"node_id": node_id, "input": key},
     )

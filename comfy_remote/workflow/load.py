@@ -1,49 +1,160 @@
-"""Reading a workflow file: what it is, and a clear word when it is something else."""
+"""Reading a workflow from whatever holds one, and a clear word when it is something else.
+
+JSON in API format or UI format; or a picture, video, sound or model that ComfyUI saved, which
+holds the prompt that made it and the workflow that it came from.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, TypeGuard, cast
 
 from ..errors import WorkflowInvalid
+from .metadata import SIGNATURE_BYTES, Malformed, Metadata, kind_of, read_metadata
 from .prompt import Node, Prompt, is_link
+from .template import fill_in, variables_in
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["load_prompt", "parse_prompt", "refuse_constant"]
+__all__ = [
+    "LoadedWorkflow",
+    "in_ui_format",
+    "is_ui_format",
+    "load_workflow",
+    "parse_prompt",
+    "parse_workflow",
+    "read_workflow",
+    "refuse_constant",
+]
+
+_MAX_JSON_BYTES = 64 * 1024 * 1024
+_SPOOL_BYTES = 8 * 1024 * 1024
+_API, _UI = "workflow in API format", "workflow in UI format"
+_EXPORT = "Export the workflow from ComfyUI: Workflow > Export (API)."
 
 
-def load_prompt(path: Path) -> Prompt:
-    """Read an API-format prompt from a JSON file.
+@dataclass(frozen=True, slots=True)
+class LoadedWorkflow:
+    """What was found. At least one of `prompt` and `workflow` is there.
+
+    Attributes:
+        source: The file's path, or "standard input".
+        found: What it is, for people: "workflow in UI format", "PNG picture".
+        prompt: API format: what ran, or shall run. It goes before `workflow`.
+        workflow: UI format: what the editor shows; embedded in the outputs of a run.
+        variables: The names that were filled in.
+    """
+
+    source: str
+    found: str
+    prompt: Prompt | None
+    workflow: dict[str, JsonValue] | None
+    variables: frozenset[str] = frozenset()
+
+    def describe(self) -> str:
+        """A sentence for people: what was found, and what is in it."""
+        if self.found in (_API, _UI):
+            return f"{self.source} is a {self.found}."
+        if self.prompt is None:
+            held = "with its workflow, but not the prompt that ran"
+        elif self.workflow is None:
+            held = "with the prompt that made it"
+        else:
+            held = "with the prompt that made it, and its workflow"
+        article = "an" if self.found.startswith(("AV", "MP", "Ogg")) else "a"
+        return f"{self.source} is {article} {self.found} {held}."
+
+
+def load_workflow(
+    path: Path | str, *, variables: Mapping[str, str] | None = None
+) -> LoadedWorkflow:
+    """Read what is in a file; ``-`` is standard input.
+
+    Args:
+        path: A JSON file in API or UI format, or a PNG, WebP, JPEG, MP4, MOV, WebM, MKV, FLAC,
+            MP3, Ogg, Opus or GLB file that ComfyUI saved with its metadata.
+        variables: What to fill in for ``${NAME}`` in a JSON file; ``None`` leaves the file as
+            it is. Texts inside of pictures and the like are never changed: they have run.
 
     Raises:
-        WorkflowInvalid: There is no such file, it is not JSON, it is a workflow in UI format,
-            or its structure is wrong. Names the node and what is wrong with it.
+        WorkflowInvalid: There is no such file, it is none of these, it is cut off, it has no
+            workflow in it, or its structure is wrong. Says which.
     """
+    if str(path) == "-":
+        return _spooled(sys.stdin.buffer, "standard input", variables)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with Path(path).open("rb") as file:
+            if not file.seekable():
+                return _spooled(file, str(path), variables)
+            return read_workflow(file, str(path), variables=variables)
     except FileNotFoundError:
         raise WorkflowInvalid(f"There is no file {path}.", advice="Check the path.") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise WorkflowInvalid(f"{path} cannot be read: {reason}.") from error
+
+
+def read_workflow(
+    file: BinaryIO, name: str, *, variables: Mapping[str, str] | None = None
+) -> LoadedWorkflow:
+    """`load_workflow` for an open file: seekable, at its start.
+
+    Raises:
+        WorkflowInvalid: As for `load_workflow`; ``name`` begins the message.
+    """
+    start = file.read(SIGNATURE_BYTES)
+    file.seek(0)
+    if (known := kind_of(start)) is not None:
+        try:
+            metadata = read_metadata(file, *known)
+        except Malformed as error:
+            raise WorkflowInvalid(
+                f"{name} ({known[0]}) cannot be read: {error}.",
+                advice="Fetch or save the file again.",
+                details={"kind": known[0]},
+            ) from error
+        return _from_metadata(metadata, name)
+    data = file.read(_MAX_JSON_BYTES + 1)
+    if len(data) > _MAX_JSON_BYTES:
+        raise WorkflowInvalid(f"{name} is too large to be a workflow.", advice=_EXPORT)
+    if not data.strip():
+        raise WorkflowInvalid(f"{name} is empty: it is not valid JSON.", advice=_EXPORT)
+    try:
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise WorkflowInvalid(
-            f"{path} is not a text file.",
-            advice="Export the workflow from ComfyUI: Workflow > Export (API).",
+            f"{name} is not a text file, nor of a kind that ComfyUI saves workflows in.",
+            advice=_EXPORT,
         ) from None
-    except OSError as error:
-        raise WorkflowInvalid(f"{path} cannot be read: {error.strerror or error}.") from error
-    try:
-        # Python's reader takes NaN and Infinity, which JSON and every other reader refuse.
-        document = json.loads(text, parse_constant=refuse_constant)
-    except ValueError as error:
-        raise WorkflowInvalid(
-            f"{path} is not valid JSON: {error}.",
-            advice="Export the workflow again from ComfyUI: Workflow > Export (API).",
-        ) from None
-    except RecursionError:
-        raise WorkflowInvalid(f"{path} is nested too deeply to be a workflow.") from None
-    return parse_prompt(document, str(path))
+    if variables is None:
+        return parse_workflow(_json(text, name), name)
+    loaded = parse_workflow(_json(fill_in(text, variables, name), name), name)
+    return replace(loaded, variables=frozenset(variables_in(text)))
+
+
+def parse_workflow(document: JsonValue, name: str = "The workflow") -> LoadedWorkflow:
+    """Tell API format and UI format apart.
+
+    Of what is posted to ComfyUI, ``{"prompt": {…}, "extra_data": {…}}``, prompt and workflow
+    are taken.
+
+    Raises:
+        WorkflowInvalid: It is neither; ``name`` begins the message.
+    """
+    if is_ui_format(document):
+        return LoadedWorkflow(name, _UI, None, document)
+    prompt = parse_prompt(document, name)
+    posted = document
+    for key in ("extra_data", "extra_pnginfo", "workflow"):
+        posted = posted.get(key) if isinstance(posted, dict) else None
+    return LoadedWorkflow(name, _API, prompt, posted if is_ui_format(posted) else None)
 
 
 def parse_prompt(document: JsonValue, name: str = "The workflow") -> Prompt:
@@ -57,26 +168,113 @@ def parse_prompt(document: JsonValue, name: str = "The workflow") -> Prompt:
     if not isinstance(document, dict):
         raise WorkflowInvalid(
             f"{name} is JSON, but not a workflow: it is {_kind(document)}, not an object.",
-            advice="Export the workflow from ComfyUI: Workflow > Export (API).",
+            advice=_EXPORT,
         )
-    if isinstance(document.get("nodes"), list):
-        raise WorkflowInvalid(
-            f"{name} is a workflow in UI format (what Save writes), which cannot run as it is.",
-            advice="Export it from ComfyUI with Workflow > Export (API), in older versions "
-            "Save (API Format).",
-            details={"format": "ui"},
-        )
+    if is_ui_format(document):
+        raise in_ui_format(name)
     inner = document.get("prompt")
     if isinstance(inner, dict) and "class_type" not in document and "inputs" not in inner:
         document = inner
     if not document:
-        raise WorkflowInvalid(
-            f"{name} is empty: it has no nodes.",
-            advice="Export the workflow from ComfyUI: Workflow > Export (API).",
-        )
+        raise WorkflowInvalid(f"{name} is empty: it has no nodes.", advice=_EXPORT)
     prompt = {node_id: _node(name, node_id, node) for node_id, node in document.items()}
     _check_links(name, prompt)
     return prompt
+
+
+def is_ui_format(document: JsonValue) -> TypeGuard[dict[str, JsonValue]]:
+    """Whether a document is what ComfyUI's editor saves (schema 0.4 or 1.0)."""
+    return isinstance(document, dict) and isinstance(document.get("nodes"), list)
+
+
+def in_ui_format(name: str) -> WorkflowInvalid:
+    """The error for a workflow in UI format where only a prompt can be used."""
+    return WorkflowInvalid(
+        f"{name} is a workflow in UI format (what Save writes), which cannot run as it is.",
+        advice="Export it from ComfyUI with Workflow > Export (API), in older versions "
+        "Save (API Format).",
+        details={"format": "ui"},
+    )
+
+
+def _spooled(file: BinaryIO, name: str, variables: Mapping[str, str] | None) -> LoadedWorkflow:
+    """Read from a pipe, by way of a temporary file if it is large."""
+    with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+        shutil.copyfileobj(file, spool)
+        spool.seek(0)
+        return read_workflow(cast("BinaryIO", spool), name, variables=variables)
+
+
+def _from_metadata(metadata: Metadata, name: str) -> LoadedWorkflow:
+    prompt_text, workflow_text = metadata.texts.get("prompt"), metadata.texts.get("workflow")
+    # NaN is what ComfyUI writes for a node that always runs anew.
+    workflow = _embedded(workflow_text, nan_to_null=True)
+    document = _embedded(prompt_text)
+    if is_ui_format(document) and workflow is None:  # some savers mix them up
+        workflow, document = document, None
+    found = workflow if is_ui_format(workflow) else None
+    if isinstance(document, dict) and document:
+        try:
+            prompt = parse_prompt(document, f"The prompt in {name}")
+        except WorkflowInvalid:
+            if found is None or any(
+                isinstance(n, dict) and "class_type" in n for n in document.values()
+            ):
+                raise
+            prompt = None  # a saver's own idea of a prompt
+        return LoadedWorkflow(name, metadata.kind, prompt, found)
+    if found is None:
+        raise _no_workflow(metadata, name)
+    return LoadedWorkflow(name, metadata.kind, None, found)
+
+
+def _embedded(text: str | None, *, nan_to_null: bool = False) -> JsonValue:
+    """The document in a text of a file; ``None`` if it is no JSON (a prompt in words)."""
+    if text is None:
+        return None
+    try:
+        if nan_to_null:
+            return cast("JsonValue", json.loads(text, parse_constant=lambda _: None))
+        return cast("JsonValue", json.loads(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_workflow(metadata: Metadata, name: str) -> WorkflowInvalid:
+    if "parameters" in metadata.texts:
+        return WorkflowInvalid(
+            f"{name} ({metadata.kind}) was made by AUTOMATIC1111's web UI or one like it: it holds "
+            "parameters, not a ComfyUI workflow.",
+            advice="Build the workflow in ComfyUI (its editor can open such a picture) and "
+            "save it.",
+            details={"kind": metadata.kind},
+        )
+    if metadata.texts.keys() & {"prompt", "workflow"}:
+        return WorkflowInvalid(
+            f"{name} ({metadata.kind}) holds a prompt or workflow, but not one of ComfyUI's: it "
+            "is not JSON, or not of that shape.",
+            advice="Take a file that ComfyUI saved, or a workflow in JSON.",
+            details={"kind": metadata.kind},
+        )
+    return WorkflowInvalid(
+        f"{name} ({metadata.kind}) has no workflow in it.",
+        advice="Programs that edit or send pictures often remove it. Take the file as ComfyUI "
+        "saved it (without --disable-metadata), or the workflow in JSON.",
+        details={"kind": metadata.kind},
+    )
+
+
+def _json(text: str, name: str) -> JsonValue:
+    try:
+        # Python's reader takes NaN and Infinity, which JSON and every other reader refuse.
+        return cast("JsonValue", json.loads(text, parse_constant=refuse_constant))
+    except ValueError as error:
+        raise WorkflowInvalid(
+            f"{name} is not valid JSON: {error}.",
+            advice="Export the workflow again from ComfyUI: Workflow > Export (API).",
+        ) from None
+    except RecursionError:
+        raise WorkflowInvalid(f"{name} is nested too deeply to be a workflow.") from None
 
 
 def _node(name: str, node_id: str, value: JsonValue) -> Node:

@@ -115,10 +115,10 @@ def test_errors_as_json(run):
 
 
 def test_an_unexpected_error_is_not_swallowed(monkeypatch: pytest.MonkeyPatch):
-    def broken(*arguments: object) -> None:
+    def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("comfy_remote.workflow.load.load_prompt", broken)
+    monkeypatch.setattr("comfy_remote.workflow.load.load_workflow", broken)
     monkeypatch.setattr(sys, "argv", ["comfy-remote", "run", "x.json"])
     with pytest.raises(ZeroDivisionError):
         main()

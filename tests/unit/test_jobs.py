@@ -129,6 +129,29 @@ async def _request(record: Record, target: FakeTarget, *args: object, **more: ob
     return target.requests[-1]
 
 
+async def test_a_saved_picture_is_submitted_with_its_workflow(record: Record) -> None:
+    target = FakeTarget.making(x_png=_png())
+    sent: list[RunRequest] = []
+    target.on_submit = sent.append
+    saved = Path(__file__).parents[1] / "data/saved/0.33.0.png"
+    async with Client(target, record=record) as client:
+        await client.submit(saved)
+    assert sent[0].prompt["9"]["class_type"] == "SaveImage"
+    assert sent[0].workflow is not None and sent[0].workflow["version"] == 0.4
+
+
+async def test_a_workflow_in_ui_format_is_converted(record: Record) -> None:
+    target = FakeTarget.making(x_png=_png())
+    sent: list[RunRequest] = []
+    target.on_submit = sent.append
+    node = {"id": 1, "type": "EmptyImage", "mode": 0, "inputs": [], "outputs": []}
+    ui = {"nodes": [{**node, "widgets_values": [8, 9, 1, 0]}], "links": [], "version": 0.4}
+    async with Client(target, record=record) as client:
+        await client.submit(ui)
+    assert sent[0].prompt["1"]["inputs"] == {"width": 8, "height": 9, "batch_size": 1, "color": 0}
+    assert sent[0].workflow == ui
+
+
 async def test_files_are_found_beside_the_workflow(record: Record, tmp_path: Path) -> None:
     folder = tmp_path / "flows"
     (folder / "input" / "sub").mkdir(parents=True)

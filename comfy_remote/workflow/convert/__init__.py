@@ -1,0 +1,15 @@
+"""UI-format workflows to prompts, equal to what ComfyUI's own editor makes of them.
+
+```
+document    the file as saved
+node        a node as the editor has it after loading: slots, widgets, values
+graph       nodes and links, subgraphs and their instances
+loading     a document to its graphs       promotion   widgets promoted by older files
+primitives  values written by primitives   resolve     where an input comes from
+prompt      the graphs to a prompt
+```
+"""
+
+from .prompt import convert_workflow
+
+__all__ = ["convert_workflow"]

@@ -1,0 +1,314 @@
+"""A UI-format document as it was saved: nodes, slots, links and subgraph definitions.
+
+Links are ``[id, origin, slot, target, slot, type]`` in the root graph of schema 0.4, objects
+everywhere else. Nothing here knows what a node means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from ...errors import WorkflowInvalid
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = [
+    "BYPASSED",
+    "INPUT_NODE",
+    "MUTED",
+    "OUTPUT_NODE",
+    "Document",
+    "Link",
+    "LinkId",
+    "Output",
+    "Port",
+    "SavedGraph",
+    "SavedNode",
+    "Slot",
+    "read_document",
+    "renumber",
+]
+
+LinkId: TypeAlias = "int | str"
+
+MUTED = 2
+BYPASSED = 4
+INPUT_NODE = "-10"
+"""The id by which a subgraph's links name its own inputs; `OUTPUT_NODE` its outputs."""
+OUTPUT_NODE = "-20"
+
+
+@dataclass(slots=True)
+class Link:
+    """A connection within one graph."""
+
+    origin: str
+    origin_slot: int
+    target: str
+    target_slot: int
+
+
+@dataclass(slots=True)
+class Slot:
+    """An input of a node; ``widget`` names the widget it belongs to."""
+
+    name: str
+    type: str
+    link: LinkId | None = None
+    widget: str | None = None
+
+
+@dataclass(slots=True)
+class Output:
+    """An output of a node."""
+
+    name: str
+    type: str
+    links: list[LinkId] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class SavedNode:
+    """A node as saved. ``values`` is a list by position, or an object by name."""
+
+    id: str
+    type: str
+    title: str | None
+    mode: int
+    inputs: list[Slot]
+    outputs: list[Output]
+    values: list[JsonValue] | dict[str, JsonValue] | None
+    named_values: dict[str, JsonValue] | None
+    properties: dict[str, JsonValue]
+
+
+@dataclass(slots=True)
+class Port:
+    """An input or output of a subgraph definition, with its links inside."""
+
+    name: str
+    type: str
+    links: list[LinkId]
+
+
+@dataclass(slots=True)
+class SavedGraph:
+    """The root graph, or the definition of a subgraph (then with an id, name and ports)."""
+
+    nodes: list[SavedNode]
+    links: dict[LinkId, Link]
+    id: str = ""
+    name: str = ""
+    inputs: list[Port] = field(default_factory=list)
+    outputs: list[Port] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Document:
+    """A whole file. ``last_id`` is the highest node id that it has used."""
+
+    root: SavedGraph
+    subgraphs: dict[str, SavedGraph]
+    last_id: int
+
+
+def read_document(workflow: Mapping[str, JsonValue]) -> Document:
+    """Read a UI-format document.
+
+    Raises:
+        WorkflowInvalid: It is not one; says which part.
+    """
+    if not isinstance(workflow, Mapping) or not isinstance(workflow.get("nodes"), list):
+        raise WorkflowInvalid(
+            "This is not a workflow in UI format: it has no list of nodes.",
+            advice="Save it again in ComfyUI, with Workflow > Save or Export.",
+        )
+    subgraphs: dict[str, SavedGraph] = {}
+    last_id = _integer(workflow.get("last_node_id"), 0)
+    root = _graph(workflow, "the workflow")
+    for raw in _definitions(workflow):
+        name = str(raw.get("name") or raw.get("id") or "")
+        subgraph = _graph(raw, f"subgraph {name!r}")
+        subgraph.id, subgraph.name = str(raw.get("id")), name
+        subgraph.inputs = [_port(port) for port in _mappings(raw.get("inputs"))]
+        subgraph.outputs = [_port(port) for port in _mappings(raw.get("outputs"))]
+        _name_ports(raw, subgraph)
+        subgraphs[subgraph.id] = subgraph
+    return Document(root, subgraphs, last_id)
+
+
+def _definitions(raw: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]:
+    """The definitions of subgraphs; one may bring along those that it uses itself."""
+    for definition in _mappings(_mapping(raw.get("definitions")).get("subgraphs")):
+        yield definition
+        yield from _definitions(definition)
+
+
+def _graph(raw: Mapping[str, JsonValue], where: str) -> SavedGraph:
+    nodes = [_node(node, where) for node in _list(raw.get("nodes"))]
+    seen: set[str] = set()
+    for node in nodes:
+        if node.id in seen:
+            raise WorkflowInvalid(
+                f"Two nodes of {where} have the id {node.id}.",
+                advice="Open the workflow in ComfyUI and save it again.",
+                details={"node_id": node.id},
+            )
+        seen.add(node.id)
+    links: dict[LinkId, Link] = {}
+    for link in _list(raw.get("links")):
+        read = _link(link)
+        if read is not None:
+            links[read[0]] = read[1]
+    return SavedGraph(nodes, links)
+
+
+def _node(raw: JsonValue, where: str) -> SavedNode:
+    if not isinstance(raw, dict):
+        raise WorkflowInvalid(f"A node of {where} is not an object.")
+    identity, kind = raw.get("id"), raw.get("type")
+    if isinstance(identity, bool) or not isinstance(identity, int | str) or kind is None:
+        raise WorkflowInvalid(f"A node of {where} has no id or no type: {str(raw)[:80]}")
+    title = raw.get("title")
+    values = raw.get("widgets_values")
+    named = raw.get("widgets_values_named")
+    return SavedNode(
+        id=str(identity),
+        type=str(kind),
+        title=title if isinstance(title, str) and title else None,
+        mode=_integer(raw.get("mode"), 0),
+        inputs=[_slot(slot) for slot in _mappings(raw.get("inputs"))],
+        outputs=[_output(output) for output in _mappings(raw.get("outputs"))],
+        values=values if isinstance(values, list | dict) else None,
+        named_values=named if isinstance(named, dict) else None,
+        properties=_mapping(raw.get("properties")),
+    )
+
+
+def _slot(raw: dict[str, JsonValue]) -> Slot:
+    widget = _mapping(raw.get("widget")).get("name")
+    return Slot(
+        name=str(raw.get("name", "")),
+        type=_type(raw.get("type")),
+        link=_link_id(raw.get("link")),
+        widget=widget if isinstance(widget, str) else None,
+    )
+
+
+def _output(raw: dict[str, JsonValue]) -> Output:
+    ids = [_link_id(link) for link in _list(raw.get("links"))]
+    return Output(
+        str(raw.get("name", "")), _type(raw.get("type")), [i for i in ids if i is not None]
+    )
+
+
+def _port(raw: dict[str, JsonValue]) -> Port:
+    ids = [_link_id(link) for link in _list(raw.get("linkIds"))]
+    return Port(str(raw.get("name", "")), _type(raw.get("type")), [i for i in ids if i is not None])
+
+
+def _link(raw: JsonValue) -> tuple[LinkId, Link] | None:
+    if isinstance(raw, list) and len(raw) >= 5:
+        identity, origin, origin_slot, target, target_slot = raw[:5]
+    elif isinstance(raw, dict):
+        identity, origin, target = raw.get("id"), raw.get("origin_id"), raw.get("target_id")
+        origin_slot, target_slot = raw.get("origin_slot"), raw.get("target_slot")
+    else:
+        return None
+    link_id = _link_id(identity)
+    if link_id is None or origin is None or target is None:
+        return None
+    return link_id, Link(
+        str(origin), _integer(origin_slot, -1), str(target), _integer(target_slot, -1)
+    )
+
+
+def _name_ports(raw: Mapping[str, JsonValue], subgraph: SavedGraph) -> None:
+    """Give a subgraph's own ports their usual ids, whatever the file calls them."""
+    for key, usual in (("inputNode", INPUT_NODE), ("outputNode", OUTPUT_NODE)):
+        named = _mapping(raw.get(key)).get("id")
+        if named is None or str(named) == usual:
+            continue
+        for link in subgraph.links.values():
+            if link.origin == str(named):
+                link.origin = usual
+            if link.target == str(named):
+                link.target = usual
+
+
+def renumber(document: Document) -> None:
+    """Make node ids unique over all graphs, in the way newer editors do on loading.
+
+    A node of a subgraph whose id was seen before gets the next free one; links and promoted
+    widgets follow.
+    """
+    root, subgraphs, last_id = document.root, document.subgraphs, document.last_id
+    used = {node.id for node in root.nodes}
+    moved: dict[str, dict[str, str]] = {}
+    for subgraph in subgraphs.values():
+        names: dict[str, str] = {}
+        for node in subgraph.nodes:
+            if node.id in used:
+                last_id += 1
+                while str(last_id) in used:
+                    last_id += 1
+                names[node.id] = str(last_id)
+                node.id = str(last_id)
+            elif node.id.isascii() and node.id.isdigit():
+                last_id = max(last_id, int(node.id))
+            used.add(node.id)
+        if names:
+            moved[subgraph.id] = names
+    if not moved:
+        return
+    for graph in (root, *subgraphs.values()):
+        names = moved.get(graph.id, {}) if graph is not root else {}
+        for link in graph.links.values():
+            link.origin = names.get(link.origin, link.origin)
+            link.target = names.get(link.target, link.target)
+        for node in graph.nodes:
+            if node.type in moved:
+                _renumber_promoted(node, moved[node.type])
+
+
+def _renumber_promoted(node: SavedNode, names: dict[str, str]) -> None:
+    entries = node.properties.get("proxyWidgets")
+    if isinstance(entries, list):
+        renamed: list[JsonValue] = [
+            [names.get(str(entry[0]), entry[0]), *entry[1:]]
+            if isinstance(entry, list) and entry
+            else entry
+            for entry in entries
+        ]
+        node.properties = {**node.properties, "proxyWidgets": renamed}
+
+
+def _type(value: JsonValue) -> str:
+    if isinstance(value, list):
+        return "COMBO"
+    return "*" if value in (None, "", 0) else str(value)
+
+
+def _link_id(value: JsonValue) -> LinkId | None:
+    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
+def _integer(value: JsonValue, default: int) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+def _list(value: JsonValue) -> list[JsonValue]:
+    return value if isinstance(value, list) else []
+
+
+def _mapping(value: JsonValue) -> dict[str, JsonValue]:
+    return value if isinstance(value, dict) else {}
+
+
+def _mappings(value: JsonValue) -> Iterator[dict[str, JsonValue]]:
+    return (item for item in _list(value) if isinstance(item, dict))

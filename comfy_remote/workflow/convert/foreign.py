@@ -1,0 +1,80 @@
+"""Nodes whose class the schemas do not have: what their file says about them itself.
+
+Newer files list every widget among a node's inputs, or its values by name. Then nothing is
+missing. Where something is, there is no guessing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from .document import SavedNode
+
+__all__ = ["LORA_LISTS", "lora_list", "named_values", "nameless_values"]
+
+LORA_LISTS = {"Power Lora Loader (rgthree)"}
+"""Classes whose widgets no schema lists: as many LoRAs as somebody added."""
+
+
+_CONTROL = ("fixed", "increment", "decrement", "randomize")
+_CONTROL_NAMES = ("control_after_generate", "control_filter_list")
+_EDITOR_ONLY = {"upload": "IMAGEUPLOAD AUDIOUPLOAD", "audioUI": "AUDIO_UI"}
+
+
+def named_values(saved: SavedNode) -> dict[str, JsonValue] | None:
+    """The values of a node's widgets by name; ``None`` if the file does not tell."""
+    if saved.named_values is not None:
+        return {k: v for k, v in saved.named_values.items() if k not in _CONTROL_NAMES}
+    if isinstance(saved.values, dict):
+        return dict(saved.values)
+    values = list(saved.values or [])
+    widgets = [slot for slot in saved.inputs if slot.widget is not None]
+    sent = [slot for slot in widgets if slot.type not in _EDITOR_ONLY.get(slot.name, "").split()]
+    # The preview of a sound has no place among the values; the upload button has one.
+    kept = [slot for slot in widgets if slot.type != "AUDIO_UI"]
+    for listed in (widgets, kept):
+        found = _zip([slot.name for slot in listed], [slot.type for slot in listed], values)
+        if found is not None:
+            return {slot.name: found[slot.name] for slot in sent if slot.name in found}
+    return None
+
+
+def nameless_values(saved: SavedNode) -> dict[str, JsonValue]:
+    """The values of a node under the names that the editor gives them: UNKNOWN, UNKNOWN_1 …"""
+    values = saved.values if isinstance(saved.values, list) else []
+    return {f"UNKNOWN_{i}" if i else "UNKNOWN": value for i, value in enumerate(values)}
+
+
+def lora_list(saved: SavedNode) -> dict[str, JsonValue]:
+    """The LoRAs of rgthree's loader, as its widgets send them: ``lora_1``, ``lora_2`` …
+
+    Two strengths are sent where the node shows the model's and the text encoder's separately.
+    """
+    values = saved.values if isinstance(saved.values, list) else []
+    loras = [dict(value) for value in values if isinstance(value, dict) and "lora" in value]
+    for lora in loras:
+        if saved.properties.get("Show Strengths") != "Separate Model & Clip":
+            lora.pop("strengthTwo", None)
+        elif lora.get("strengthTwo") is None:
+            lora["strengthTwo"] = 1
+    return {f"lora_{number}": lora for number, lora in enumerate(loras, 1)}
+
+
+def _zip(
+    names: list[str], kinds: list[str], values: list[JsonValue]
+) -> dict[str, JsonValue] | None:
+    """Names with values in order; after a whole number there may be what happens to it next."""
+    found: dict[str, JsonValue] = {}
+    position = 0
+    for done, (name, kind) in enumerate(zip(names, kinds, strict=True), 1):
+        if position >= len(values):
+            return None
+        found[name] = values[position]
+        position += 1
+        spare = len(values) - position - (len(names) - done)
+        if kind == "INT" and spare > 0 and values[position] in _CONTROL:
+            position += 1
+    return found if position == len(values) else None

@@ -1,0 +1,86 @@
+"""From a document to its graphs: definitions of subgraphs first, then the root.
+
+Source of facts: ComfyUI's frontend 1.49.6 (`LGraph.configure`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...errors import WorkflowInvalid
+from ..schema import Schemas
+from .document import INPUT_NODE, OUTPUT_NODE, Document, SavedGraph
+from .graph import Graph, Host
+from .node import Node
+from .promotion import migrate_promotions
+from .virtual import VIRTUAL
+
+__all__ = ["load_graph"]
+
+
+def load_graph(document: Document, schemas: Schemas) -> Graph:
+    """Load a document: definitions from the innermost outwards, then the root graph.
+
+    Raises:
+        WorkflowInvalid: Subgraphs contain each other, or a node cannot be loaded.
+    """
+    definitions: dict[str, Graph] = {}
+
+    def build(saved: SavedGraph) -> Graph:
+        graph = Graph(saved)
+        for node in saved.nodes:
+            if node.type in definitions:
+                graph.nodes[node.id] = Host(node, definitions[node.type])
+                continue
+            schema = schemas.get(node.type)
+            virtual = schema is None and node.type in VIRTUAL
+            loaded = Node(node, schema, virtual=virtual)
+            loaded.restore()
+            for index, slot in loaded.moved_inputs():
+                link = graph.links.get(slot.link) if slot.link is not None else None
+                if link is not None:
+                    link.target_slot = index
+            graph.nodes[node.id] = loaded
+        _keep_known_links(graph)
+        for loaded in graph.nodes.values():
+            if isinstance(loaded, Host):
+                migrate_promotions(loaded)
+        return graph
+
+    for saved in _innermost_first(document.subgraphs):
+        definitions[saved.id] = build(saved)
+    return build(document.root)
+
+
+def _keep_known_links(graph: Graph) -> None:
+    """Forget links that a file's nodes name but its list of links does not have.
+
+    ComfyUI's editor repairs files in this way when it opens them.
+    """
+    ends = graph.nodes.keys() | {INPUT_NODE, OUTPUT_NODE}
+    for node in graph.nodes.values():
+        for slot in node.inputs:
+            if slot.link is not None:
+                link = graph.links.get(slot.link)
+                if link is None or link.origin not in ends:
+                    slot.link = None
+
+
+def _innermost_first(subgraphs: dict[str, SavedGraph]) -> Iterator[SavedGraph]:
+    done: set[str] = set()
+    waiting = dict(subgraphs)
+    while waiting:
+        ready = [
+            key
+            for key, saved in waiting.items()
+            if all(node.type in done or node.type not in subgraphs for node in saved.nodes)
+        ]
+        if not ready:
+            names = ", ".join(repr(saved.name) for saved in waiting.values())
+            raise WorkflowInvalid(
+                f"The subgraphs {names} contain each other, which never ends.",
+                advice="Open the workflow in ComfyUI and take one out of the other.",
+            )
+        for key in ready:
+            done.add(key)
+            yield waiting.pop(key)

@@ -1,0 +1,406 @@
+"""A node as the editor has it after loading a file: its slots, its widgets and their values.
+
+`Node.restore` follows the editor's order of events, since each changes what the next one sees:
+slots of the class, slots of the file, links (which grow lists of inputs), then values (each of
+which may bring in the inputs of a dynamic combo's option).
+
+Source of facts: ComfyUI's frontend 1.49.6 (node registration, `configure`, dynamic widgets).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...errors import WorkflowInvalid
+from ..schema import InputSchema, NodeSchema, input_schema
+from .document import BYPASSED, MUTED, Output, SavedNode, Slot
+from .widgets import (
+    AUTOGROW,
+    DYNAMIC_COMBO,
+    MATCH_TYPE,
+    UNSET,
+    Unset,
+    Widget,
+    is_widget,
+    widgets_of,
+)
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["Node", "invalid", "label"]
+
+_MAX_INPUTS = 1_000  # of one node; far above any real one
+
+
+@dataclass(slots=True)
+class _Group:
+    """A list of inputs that grows as they are linked."""
+
+    inputs: list[InputSchema]
+    least: int
+    most: int
+    prefix: str
+    names: list[str] | None
+
+
+class Node:
+    """A node of a graph.
+
+    Attributes:
+        virtual: Whether it exists in the editor only, and never in a prompt.
+        values: What its widgets hold, by name.
+    """
+
+    def __init__(self, saved: SavedNode, schema: NodeSchema | None, *, virtual: bool) -> None:
+        self.id = saved.id
+        self.type = saved.type
+        self.mode = saved.mode
+        self.properties = saved.properties
+        self.title = saved.title or (schema.title if schema else saved.type)
+        self.schema = schema
+        self.saved = saved
+        self.virtual = virtual
+        self.inputs: list[Slot] = []
+        self.outputs: list[Output] = saved.outputs
+        self.widgets: list[Widget] = []
+        self.values: dict[str, JsonValue | Unset] = {}
+        self._kinds: dict[str, str] = {}
+        self._groups: dict[str, _Group] = {}
+        self._options: dict[str, dict[str, JsonValue]] = {}
+        self._moved_from: int | None = None
+
+    @property
+    def active(self) -> bool:
+        return self.mode not in (MUTED, BYPASSED)
+
+    def widget(self, name: str | None) -> Widget | None:
+        return next((w for w in self.widgets if w.name == name), None)
+
+    def restore(self) -> None:
+        """Bring a node of a known class into the state that its file describes."""
+        schema, saved = self.schema, self.saved
+        if len(saved.inputs) > _MAX_INPUTS:
+            raise invalid(self, f"it has more than {_MAX_INPUTS} inputs")
+        if schema is None:
+            self.inputs = saved.inputs
+            return
+        for spec in schema.inputs:
+            self._add_socket(spec)
+        for spec in schema.inputs:
+            self._add_widget(spec)
+        self._add_extra_widgets(schema)
+        self._restore_outputs(schema)
+        self._restore_inputs()
+        self._moved_from = None
+        self._grow_for_links()
+        self._restore_values(schema)
+        self._drop_stale_inputs()
+
+    def moved_inputs(self) -> Iterator[tuple[int, Slot]]:
+        """The inputs whose places changed while the file was restored, with their places.
+
+        The editor tells their links so at once; those of all other inputs say what the file
+        says until everything is loaded.
+        """
+        if self._moved_from is not None:
+            for index in range(self._moved_from, len(self.inputs)):
+                yield index, self.inputs[index]
+
+    def set_value(self, widget: Widget, value: JsonValue | Unset) -> None:
+        """Give a widget its value, with what follows from it."""
+        if widget.kind in ("STRING", "MARKDOWN") and value is None and _is_multiline(widget):
+            value = ""
+        self.values[widget.name] = value
+        if widget.kind == DYNAMIC_COMBO:
+            self._switch(widget, value)
+        elif widget.kind == "option" and value and self.widgets[-1] is widget:
+            self._add_option()
+
+    # What the class gives.
+
+    def _add_socket(self, spec: InputSchema) -> None:
+        if is_widget(spec):
+            return
+        if spec.type == AUTOGROW:
+            self._add_group(spec)
+        elif spec.type == MATCH_TYPE:
+            template = _mapping(spec.options.get("template"))
+            allowed = template.get("allowed_types")
+            kind = allowed if isinstance(allowed, str) else "*"
+            self._add_input(InputSchema(spec.name, kind, spec.options, spec.optional))
+        else:
+            self._append_slot(Slot(spec.name, spec.type))
+
+    def _add_widget(self, spec: InputSchema) -> None:
+        if not is_widget(spec):
+            return
+        for widget in widgets_of(spec):
+            self._register(widget)
+        if spec.widget_type == DYNAMIC_COMBO:
+            self._add_dynamic_combo(spec)
+        if not spec.options.get("socketless"):
+            self._append_slot(Slot(spec.name, spec.type, widget=spec.name))
+
+    def _add_input(self, spec: InputSchema) -> None:
+        self._add_socket(spec)
+        self._add_widget(spec)
+
+    def _append_slot(self, slot: Slot) -> None:
+        if len(self.inputs) > _MAX_INPUTS:
+            raise invalid(self, f"it has more than {_MAX_INPUTS} inputs")
+        self.inputs.append(slot)
+
+    def _register(self, widget: Widget) -> None:
+        """Add a widget; one of a known name and kind shares the value that is there."""
+        if self._kinds.get(widget.name) != widget.kind:
+            self.values[widget.name] = widget.default
+            self._kinds[widget.name] = widget.kind
+        self.widgets.append(widget)
+
+    def _add_extra_widgets(self, schema: NodeSchema) -> None:
+        """Widgets that the editor's own extensions add to some classes."""
+        if schema.name == "CustomCombo":
+            self._register(Widget("index", "index"))
+            self._add_option()
+        elif any(_is_upload(spec) for spec in schema.declared if not spec.optional):
+            self._register(Widget("upload", "button", sent=False))
+
+    def _add_option(self) -> None:
+        self._register(Widget(f"option{len(self.widgets) - 1}", "option", ""))
+
+    def _restore_outputs(self, schema: NodeSchema) -> None:
+        saved = self.saved.outputs
+        for index, kind in enumerate(schema.outputs):
+            kind = "*" if kind == MATCH_TYPE else kind
+            if index < len(saved):
+                saved[index].type = kind
+            else:
+                saved.append(Output(kind, kind))
+
+    # Dynamic combos: the chosen option decides which further inputs there are.
+
+    def _add_dynamic_combo(self, spec: InputSchema) -> None:
+        options: dict[str, JsonValue] = {}
+        given = spec.options.get("options")
+        for option in given if isinstance(given, list) else []:
+            entry = _mapping(option)
+            options[str(entry.get("key"))] = entry.get("inputs")
+        self._options[spec.name] = options
+        widget = Widget(spec.name, DYNAMIC_COMBO, next(iter(options), UNSET), schema=spec)
+        self._register(widget)
+        self._switch(widget, self.values[widget.name])
+
+    def _switch(self, widget: Widget, value: JsonValue | Unset) -> None:
+        """Replace the inputs and widgets of one option by those of another."""
+        prefix = f"{widget.name}."
+        removed = [slot for slot in self.inputs if slot.name.startswith(prefix)]
+        self.inputs = [slot for slot in self.inputs if not slot.name.startswith(prefix)]
+        for old in [w for w in self.widgets if w.name.startswith(prefix)]:
+            self.values.pop(old.name, None)
+            self._kinds.pop(old.name, None)
+        self.widgets[:] = [w for w in self.widgets if not w.name.startswith(prefix)]
+        chosen = self._options[widget.name].get(value) if isinstance(value, str) else None
+        if not chosen:
+            return
+        widget_count, slot_count = len(self.widgets), len(self.inputs)
+        place = self.widgets.index(widget) + 1
+        for group, optional in (("required", False), ("optional", True)):
+            for key, spec in _mapping(_mapping(chosen).get(group)).items():
+                self._add_input(input_schema(f"{prefix}{key}", spec, optional=optional))
+        added = self.widgets[widget_count:]
+        del self.widgets[widget_count:]
+        self.widgets[place:place] = added
+        own = next((i for i, s in enumerate(self.inputs) if s.name == widget.name), None)
+        if own is None:
+            return
+        slots = self.inputs[slot_count:]
+        del self.inputs[slot_count:]
+        self.inputs[own + 1 : own + 1] = slots
+        self._moved(own + 1)
+        for old_slot in removed:
+            index = next((i for i, s in enumerate(self.inputs) if s.name == old_slot.name), None)
+            if index is not None:
+                self.inputs[index].link = old_slot.link
+                if old_slot.link is not None:
+                    self._linked(index)
+
+    # Lists of inputs that grow: one more than are linked.
+
+    def _add_group(self, spec: InputSchema) -> None:
+        template = _mapping(spec.options.get("template"))
+        inputs = [
+            input_schema(name, inner, optional=group == "optional")
+            for group in ("required", "optional")
+            for name, inner in _mapping(_mapping(template.get("input")).get(group)).items()
+        ]
+        given = template.get("names")
+        names = [str(name) for name in given] if isinstance(given, list) else None
+        least, most = template.get("min"), template.get("max")
+        prefix = template.get("prefix")
+        self._groups[spec.name] = _Group(
+            inputs,
+            least if isinstance(least, int) else 1,
+            len(names) if names is not None else most if isinstance(most, int) else 100,
+            prefix if isinstance(prefix, str) else "",
+            names,
+        )
+        for ordinal in range(min(max(1, self._groups[spec.name].least + 1), _MAX_INPUTS)):
+            self._grow(spec.name, ordinal)
+
+    def _grow(self, name: str, ordinal: int) -> None:
+        group = self._groups[name]
+        if ordinal >= group.most or not group.inputs:
+            return
+        added: list[Slot] = []
+        for inner in group.inputs:
+            full = _member(name, group, ordinal, inner.name)
+            self._add_input(
+                InputSchema(full, inner.type, inner.options, inner.optional, inner.choices)
+            )
+            slot = self.inputs.pop()
+            if len(group.inputs) != 1 and self.widget(slot.name) is None:
+                self.widgets.append(Widget(slot.name, "shim", saved=False, sent=False))
+                slot.widget = slot.name
+            added.append(slot)
+        for slot in added:
+            for same in [s for s in self.inputs if s.name == slot.name]:
+                slot.link = slot.link if slot.link is not None else same.link
+            self.inputs = [s for s in self.inputs if s.name != slot.name]
+        before = _member(name, group, ordinal - 1, group.inputs[-1].name)
+        last = [i for i, s in enumerate(self.inputs) if s.name.startswith(before)]
+        place = last[-1] + 1 if last else len(self.inputs)
+        self.inputs[place:place] = added
+        self._moved(place)
+
+    def _moved(self, index: int) -> None:
+        self._moved_from = index if self._moved_from is None else min(index, self._moved_from)
+
+    def _linked(self, index: int) -> None:
+        """A slot has a link: the list it belongs to grows by one."""
+        slot = self.inputs[index]
+        name = slot.name.rpartition(".")[0]
+        group = self._groups.get(name)
+        if group is None:
+            return
+        if slot.widget is not None and self.widget(slot.widget) is None:
+            self.widgets.append(Widget(slot.widget, "shim", saved=False, sent=False))
+        ordinal = _ordinal(slot.name[len(name) + 1 :], group)
+        if ordinal is not None:
+            self._grow(name, ordinal + 1)
+
+    # What the file gives.
+
+    def _restore_inputs(self) -> None:
+        saved = {slot.name: slot for slot in self.saved.inputs}
+        own = {slot.name for slot in self.inputs}
+        for slot in self.inputs:
+            if slot.name in saved:
+                slot.link = saved[slot.name].link
+        self.inputs.extend(slot for slot in self.saved.inputs if slot.name not in own)
+
+    def _grow_for_links(self) -> None:
+        if not self._groups:
+            return
+        index = 0
+        while index < len(self.inputs):  # the list grows on the way
+            if self.inputs[index].link is not None:
+                self._linked(index)
+            index += 1
+
+    def _restore_values(self, schema: NodeSchema) -> None:
+        values = self.saved.values
+        if isinstance(values, dict):
+            self._restore_named(values)
+        elif values:
+            values = _without_forced(schema, self.widgets, values)
+            position = index = 0
+            while index < len(self.widgets) and position < len(values):  # may grow on the way
+                widget = self.widgets[index]
+                index += 1
+                if widget.saved:
+                    self.set_value(widget, values[position])
+                    position += 1
+        for widget in self.widgets:
+            if widget.kind == "COMBO" and widget.schema and widget.schema.choices:
+                value = self.values.get(widget.name)
+                if value is None or value is UNSET:
+                    self.values[widget.name] = widget.schema.choices[0]
+
+    def _restore_named(self, values: dict[str, JsonValue]) -> None:
+        index = 0
+        while index < len(self.widgets):
+            widget = self.widgets[index]
+            index += 1
+            if widget.saved and widget.name in values:
+                self.set_value(widget, values[widget.name])
+
+    def _drop_stale_inputs(self) -> None:
+        """Inputs made from widgets that the class no longer has."""
+        names = {widget.name for widget in self.widgets}
+        self.inputs = [s for s in self.inputs if s.widget is None or s.widget in names]
+
+
+def label(node: Node | SavedNode) -> str:
+    """How messages name a node: its id, its class and its title."""
+    title = f", titled {node.title!r}" if node.title and node.title != node.type else ""
+    return f"node {node.id} ({node.type}{title})"
+
+
+def invalid(node: Node | SavedNode, why: str, advice: str = "") -> WorkflowInvalid:
+    """The error for a node that cannot be converted faithfully."""
+    return WorkflowInvalid(
+        f"The workflow cannot be converted at {label(node)}: {why}.",
+        advice=advice or "Or export it from ComfyUI with Workflow > Export (API).",
+        details={"node_id": node.id, "class_type": node.type},
+    )
+
+
+def _member(name: str, group: _Group, ordinal: int, key: str) -> str:
+    if group.names is not None:
+        return f"{name}.{group.names[ordinal]}" if 0 <= ordinal < len(group.names) else f"{name}."
+    return f"{name}.{group.prefix if len(group.inputs) == 1 else key}{ordinal}"
+
+
+def _ordinal(member: str, group: _Group) -> int | None:
+    if group.names is not None:
+        return group.names.index(member) if member in group.names else None
+    digits = re.search(r"[0-9]{1,6}$", member)
+    return int(digits.group()) if digits else None
+
+
+def _without_forced(
+    schema: NodeSchema, widgets: Sequence[Widget], values: list[JsonValue]
+) -> list[JsonValue]:
+    """The values without those of inputs that once had a widget and no longer do."""
+    names = {widget.name for widget in widgets}
+    forced: list[bool] = []
+    for spec in schema.declared:
+        if spec.name in names or spec.socket_only:
+            forced.append(spec.socket_only)
+            if spec.options.get("control_after_generate"):
+                forced.append(False)
+    if len(forced) != len(values):
+        return values
+    return [value for value, drop in zip(values, forced, strict=True) if not drop]
+
+
+def _is_upload(spec: InputSchema) -> bool:
+    options = spec.options
+    media = ("image_upload", "video_upload", "animated_image_upload")
+    if any(options.get(option) is True for option in media):
+        return spec.type == "COMBO"
+    return spec.name == "audio" and options.get("audio_upload") is True
+
+
+def _is_multiline(widget: Widget) -> bool:
+    return widget.schema is not None and (
+        widget.kind == "MARKDOWN" or widget.schema.options.get("multiline") is True
+    )
+
+
+def _mapping(value: JsonValue) -> dict[str, JsonValue]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,300 @@
+"""The graphs of a workflow to a prompt.
+
+Source of facts: ComfyUI's frontend 1.49.6 (`graphToPrompt`).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ...errors import WorkflowInvalid
+from ..prompt import Node as PromptNode
+from ..prompt import Prompt
+from ..schema import Schemas
+from .document import read_document, renumber
+from .foreign import LORA_LISTS, lora_list, named_values, nameless_values
+from .graph import Graph, Host
+from .loading import load_graph
+from .node import Node, invalid
+from .primitives import apply_primitives
+from .resolve import Given, Origin, Resolver, Scope
+from .text import replace_in_text, resolve_choices
+from .virtual import REFUSED
+from .widgets import UNSET, Unset, Widget
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["convert_workflow"]
+
+_MAX_NODES = 100_000
+_ALIAS = "Node name for S&R"
+_SAVERS = {
+    "SaveImage",
+    "SaveImageAdvanced",
+    "SaveSVGNode",
+    "SaveVideo",
+    "SaveAnimatedWEBP",
+    "SaveWEBM",
+    "SaveAudio",
+    "SaveAudioMP3",
+    "SaveAudioOpus",
+    "SaveAudioAdvanced",
+    "SaveGLB",
+    "Save3DAdvanced",
+    "SaveGaussianSplat",
+    "SavePointCloud",
+    "SaveAnimatedPNG",
+    "CLIPSave",
+    "VAESave",
+    "ModelSave",
+    "LoraSave",
+    "SaveLatent",
+}
+_LIVE = {
+    "LOAD_3D": "a view of a 3D scene that only the editor can render",
+    "LOAD_3D_ANIMATION": "a view of a 3D scene that only the editor can render",
+    "WEBCAM": "a picture that only the editor can take from a camera",
+}
+
+
+def convert_workflow(
+    workflow: Mapping[str, JsonValue],
+    schemas: Schemas,
+    *,
+    rng: random.Random | None = None,
+    now: datetime | None = None,
+    keep_unknown: bool | None = None,
+) -> Prompt:
+    """Convert a workflow in UI format (schema 0.4 or 1.0) to a prompt.
+
+    Muted nodes and nodes that exist in the editor only are left out, bypassed ones are passed
+    through, subgraphs are expanded (ids like ``12:5``), and texts are completed as on queueing:
+    one of the choices of ``{a|b}``, and ``%date:…%`` and ``%Node.widget%`` in names of files.
+
+    A node whose class the schemas do not have is converted if its file names all its values,
+    as newer files do. If it does not, ``keep_unknown`` decides.
+
+    Args:
+        workflow: The document, as ComfyUI saves it.
+        schemas: The node classes of the ComfyUI it is for, or `Schemas.bundled`.
+        rng: Makes the choices; a fresh one by default.
+        now: The local time for ``%date:…%``; the present by default.
+        keep_unknown: What to do with a node of an unknown class whose values have no names:
+            refuse it, or leave it as the editor does, with its links, and its values called
+            ``UNKNOWN``, for a ComfyUI without the class to refuse. By default it is refused
+            with the bundled snapshot, which cannot know what a target has, and kept with the
+            schemas of a ComfyUI.
+
+    Raises:
+        WorkflowInvalid: It is not a workflow, or something in it cannot be converted
+            faithfully; names the node, and says why and what to do.
+    """
+    try:
+        document = read_document(workflow)
+        if schemas.has_dynamic_inputs:  # then its editor is of the generation that renumbers
+            renumber(document)
+        root = load_graph(document, schemas)
+        keep = not schemas.is_snapshot if keep_unknown is None else keep_unknown
+        texts = (rng or random.Random(), now or datetime.now().astimezone())
+        return _Conversion(root, schemas, *texts, keep_unknown=keep).prompt()
+    except RecursionError:
+        raise WorkflowInvalid(
+            "The workflow is nested, or linked in a chain, too deeply to be converted."
+        ) from None
+
+
+class _Conversion:
+    """One conversion: the graphs, and what the texts in them need."""
+
+    def __init__(
+        self,
+        root: Graph,
+        schemas: Schemas,
+        rng: random.Random,
+        now: datetime,
+        *,
+        keep_unknown: bool,
+    ) -> None:
+        self._root = root
+        self._resolver = Resolver()
+        self._keep_unknown = keep_unknown
+        self._schemas = schemas
+        self._rng = rng
+        self._now = now
+        self._aliases: dict[str, Node] | None = None
+
+    def prompt(self) -> Prompt:
+        for graph in self._graphs():
+            apply_primitives(graph, self._replace)
+        prompt: Prompt = {}
+        for scope, node in self._executable():
+            prompt[scope.node_id(node)] = self._convert(scope, node)
+            if len(prompt) > _MAX_NODES:
+                raise WorkflowInvalid(f"The workflow expands to more than {_MAX_NODES} nodes.")
+        for converted in prompt.values():
+            inputs = converted["inputs"]
+            for name in [key for key, value in inputs.items() if _dangles(value, prompt)]:
+                del inputs[name]
+        return prompt
+
+    def _graphs(self) -> Iterator[Graph]:
+        """The root graph and every definition in use, each once."""
+        waiting, seen = [self._root], {id(self._root)}
+        while waiting:
+            graph = waiting.pop()
+            yield graph
+            for node in graph.nodes.values():
+                if isinstance(node, Host) and id(node.definition) not in seen:
+                    seen.add(id(node.definition))
+                    waiting.append(node.definition)
+
+    def _executable(self) -> Iterator[tuple[Scope, Node]]:
+        root = Scope(self._root)
+        for node in self._root.in_order():
+            if node.active:
+                yield from self._expand(root, node, [0])
+
+    def _expand(self, scope: Scope, node: Node, count: list[int]) -> Iterator[tuple[Scope, Node]]:
+        # Inside a subgraph the editor expands an instance whatever its mode: muting one mutes
+        # what is in it.
+        count[0] += 1
+        if count[0] > _MAX_NODES:
+            raise WorkflowInvalid(f"The workflow expands to more than {_MAX_NODES} nodes.")
+        if isinstance(node, Host):
+            inside = scope.inside(node)
+            for inner in node.definition.nodes.values():
+                yield from self._expand(inside, inner, count)
+        elif node.active and not node.virtual:
+            yield scope, node
+
+    def _convert(self, scope: Scope, node: Node) -> PromptNode:
+        if node.type in REFUSED:
+            raise invalid(node, REFUSED[node.type])
+        if node.type in LORA_LISTS:
+            inputs = lora_list(node.saved)
+        elif node.schema is None:
+            inputs = self._foreign_inputs(node)
+        else:
+            inputs = {}
+            for widget in node.widgets:
+                value = self._sent(node, widget)
+                if not isinstance(value, Unset):
+                    inputs[widget.name] = value
+        for index, slot in enumerate(node.inputs):
+            source = self._resolver.input(scope, node, index)
+            if isinstance(source, Origin):
+                inputs[slot.name] = [source.node_id, source.slot]
+            elif isinstance(source, Given):
+                if isinstance(source.value, Unset):
+                    inputs.pop(slot.name, None)
+                else:
+                    inputs[slot.name] = _wrapped(source.value)
+        self._refuse_captures(node, inputs)
+        if not all(map(_is_finite, inputs.values())):
+            raise invalid(node, "a number in it is too large for JSON")
+        return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
+
+    def _foreign_inputs(self, node: Node) -> dict[str, JsonValue]:
+        if node.type.startswith(("workflow>", "workflow/")):
+            raise invalid(
+                node,
+                "it is a group node, which ComfyUI has given up in favour of subgraphs",
+                "Open the workflow in a current ComfyUI, which turns group nodes into subgraphs, "
+                "and save it.",
+            )
+        values = named_values(node.saved)
+        if values is None and self._keep_unknown:
+            values = nameless_values(node.saved)
+        if values is None:
+            raise invalid(
+                node,
+                "its class is unknown here, and the file does not say which value belongs to "
+                "which input",
+                self._schemas.unknown(node.type),
+            )
+        return {name: _wrapped(value) for name, value in values.items()}
+
+    def _sent(self, node: Node, widget: Widget) -> JsonValue | Unset:
+        if not widget.sent:
+            return UNSET
+        value = node.values.get(widget.name, UNSET)
+        if widget.kind == "index":
+            options = [node.values.get(w.name) for w in node.widgets[2:]]
+            chosen = node.values.get("choice")
+            return options.index(chosen) if chosen in options else -1
+        if widget.kind == "AUDIO_RECORD":
+            return ""  # what was recorded is in the editor only, until it is queued
+        if isinstance(value, str):
+            if widget.dynamic:
+                return resolve_choices(value, self._rng)
+            if widget.name == "filename_prefix" and node.type in _SAVERS:
+                return self._replace(value)
+        return value if isinstance(value, Unset) else _wrapped(value)
+
+    def _refuse_captures(self, node: Node, inputs: dict[str, JsonValue]) -> None:
+        for widget in node.widgets:
+            if widget.kind in _LIVE and not _is_link(inputs.get(widget.name)):
+                raise invalid(node, f"its input {widget.name!r} is {_LIVE[widget.kind]}")
+
+    def _replace(self, text: str) -> str:
+        return replace_in_text(text, self._lookup, self._now) if "%" in text else text
+
+    def _lookup(self, name: str, widget_name: str) -> str | None:
+        """The value of a node's widget; the node is named by its alias, else by its title."""
+        if self._aliases is None:
+            nodes = [node for graph in self._graphs() for node in graph.nodes.values()]
+            titles = {node.title: node for node in reversed(nodes)}
+            aliases = {alias: n for n in reversed(nodes) if (alias := _alias(n)) is not None}
+            self._aliases = {**titles, **aliases}
+        node = self._aliases.get(name)
+        widget = node.widget(widget_name) if node is not None else None
+        if node is None or widget is None:
+            return None
+        return _text(node.values.get(widget.name))
+
+
+def _alias(node: Node) -> str | None:
+    alias = node.properties.get(_ALIAS)
+    if isinstance(alias, str):
+        return alias
+    return node.type if node.schema is not None and node.type not in _SAVERS else None
+
+
+def _text(value: JsonValue | Unset) -> str:
+    """As JavaScript writes it."""
+    if value is None or isinstance(value, Unset):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
+        return str(int(value))
+    return str(value)
+
+
+def _wrapped(value: JsonValue) -> JsonValue:
+    """A value of the prompt's own. A list is wrapped, since by itself it would be a link."""
+    if isinstance(value, list):
+        return {"__value__": copy.deepcopy(value)}
+    return copy.deepcopy(value) if isinstance(value, dict) else value
+
+
+def _is_finite(value: JsonValue) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, dict) or all(map(_is_finite, value.values()))
+
+
+def _is_link(value: JsonValue) -> bool:
+    return isinstance(value, list)
+
+
+def _dangles(value: JsonValue, prompt: Prompt) -> bool:
+    return isinstance(value, list) and value[0] not in prompt

@@ -1,0 +1,41 @@
+"""Nodes that exist in the editor only, and those whose work is done by the editor.
+
+Source of facts: ComfyUI's frontend (Reroute, PrimitiveNode, Note), and how KJNodes, Easy Use
+and rgthree's nodes describe themselves in their documentation.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["GETTERS", "PRIMITIVE", "REFUSED", "SETTERS", "VIRTUAL"]
+
+PRIMITIVE: Final = "PrimitiveNode"
+SETTERS: Final = {"SetNode", "easy setNode"}
+GETTERS: Final = {"GetNode", "easy getNode"}
+
+_PASSING = {"Reroute", "Reroute (rgthree)"}
+_NOTES = {"Note", "MarkdownNote", "Label (rgthree)", "Bookmark (rgthree)"}
+_SWITCHBOARDS = {
+    # They change the modes of other nodes when clicked; the file has the outcome.
+    "Fast Muter (rgthree)",
+    "Fast Bypasser (rgthree)",
+    "Fast Groups Muter (rgthree)",
+    "Fast Groups Bypasser (rgthree)",
+    "Fast Actions Button (rgthree)",
+    "Mute / Bypass Repeater (rgthree)",
+    "Mute / Bypass Relay (rgthree)",
+    "Node Collector (rgthree)",
+}
+VIRTUAL: Final = frozenset({PRIMITIVE} | SETTERS | GETTERS | _PASSING | _NOTES | _SWITCHBOARDS)
+
+_EVERYWHERE = "it links inputs that the file shows as unlinked, when the workflow is queued"
+REFUSED: Final = {
+    "Random Unmuter (rgthree)": "it picks the nodes that run when the workflow is queued",
+    "Anything Everywhere": _EVERYWHERE,
+    "Anything Everywhere?": _EVERYWHERE,
+    "Anything Everywhere3": _EVERYWHERE,
+    "Prompts Everywhere": _EVERYWHERE,
+    "Seed Everywhere": _EVERYWHERE,
+}
+"""Classes whose effect only the editor can compute, and why."""

@@ -1,0 +1,89 @@
+"""MP4 and QuickTime: ``moov/udta/meta`` or ``moov/meta``, with ``keys`` and ``ilst``.
+
+Layout: ISO/IEC 14496-12 (boxes) and Apple's QuickTime File Format (metadata).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from .reading import Malformed, exactly, text_of
+
+__all__ = ["read"]
+
+_MAX_KEYS = 10_000
+
+
+def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    """Names and texts."""
+    file.seek(0, os.SEEK_END)
+    size = file.tell()
+    found = False
+    for kind, start, end in _boxes(file, 0, size):
+        if kind == b"moov":
+            found = True
+            yield from _in_movie(file, start, end)
+    if not found:
+        raise EOFError
+
+
+def _in_movie(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, str]]:
+    for kind, first, last in _boxes(file, start, end):
+        if kind == b"meta":
+            yield from _in_meta(file, first, last)
+        elif kind == b"udta":
+            for inner, begin, stop in _boxes(file, first, last):
+                if inner == b"meta":
+                    yield from _in_meta(file, begin, stop)
+
+
+def _in_meta(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, str]]:
+    file.seek(start)
+    if exactly(file, 8)[4:] != b"hdlr":  # ISO's has a version and flags, QuickTime's has not
+        start += 4
+    keys: list[str] = []
+    for kind, first, last in _boxes(file, start, end):
+        if kind == b"keys":
+            keys = list(_keys(file, first, last))
+        elif kind == b"ilst":
+            for item, begin, stop in _boxes(file, first, last):
+                index = int.from_bytes(item, "big")
+                name = keys[index - 1] if 0 < index <= len(keys) else item.decode("latin-1")
+                for inner, data, data_end in _boxes(file, begin, stop):
+                    if inner == b"data":
+                        file.seek(data + 8)  # type and locale
+                        yield name, text_of(exactly(file, max(0, data_end - data - 8)))
+
+
+def _keys(file: BinaryIO, start: int, end: int) -> Iterator[str]:
+    file.seek(start + 4)
+    (count,) = struct.unpack(">I", exactly(file, 4))
+    if count > _MAX_KEYS:
+        raise Malformed(f"its metadata claims to have {count} names")
+    for _kind, first, last in _boxes(file, start + 8, end):
+        file.seek(first)
+        yield text_of(exactly(file, last - first)).removeprefix("com.apple.quicktime.")
+
+
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Type, first byte and end of the boxes between two places."""
+    while start + 8 <= end:
+        file.seek(start)
+        size, kind = struct.unpack(">I4s", exactly(file, 8))
+        head = 8
+        if size == 1:
+            (size,) = struct.unpack(">Q", exactly(file, 8))
+            head = 16
+        elif size == 0:
+            size = end - start
+        if size == 0 or (size < head and kind == b"\0\0\0\0"):
+            return  # QuickTime ends a list of user data with four zero bytes
+        if size < head or start + size > end:
+            if kind != b"mdat":
+                raise EOFError
+            return
+        yield kind, start + head, start + size
+        start += size

@@ -1,0 +1,62 @@
+"""PNG: chunks ``tEXt``, ``zTXt``, ``iTXt``, and ComfyUI's own ``comf`` of animated pictures.
+
+The chunks are walked here: Pillow does not give private chunks, and must decode the picture
+to reach those behind it. Layout: PNG specification, 5.3 and 11.3.4.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from .reading import MAX_TEXT_BYTES, Malformed, exactly, skip, text_of
+
+__all__ = ["read"]
+
+_HEADER = struct.Struct(">I4s")
+_CRC_BYTES = 4
+
+
+def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    """Names and texts, in the order of the file."""
+    skip(file, 8)
+    seen: set[str] = set()
+    while True:
+        size, kind = _HEADER.unpack(exactly(file, _HEADER.size))
+        if kind == b"IEND":
+            return
+        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"comf"):
+            skip(file, size + _CRC_BYTES)
+            continue
+        name, _, rest = exactly(file, size).partition(b"\0")
+        skip(file, _CRC_BYTES)
+        key = name.decode("latin-1").casefold()
+        if key in seen:  # the first counts; unpacking the others would be for nothing
+            continue
+        seen.add(key)
+        if key in ("prompt", "workflow", "parameters"):
+            yield key, text_of(_plain(kind, rest))
+
+
+def _plain(kind: bytes, rest: bytes) -> bytes:
+    if kind == b"zTXt":
+        return _inflate(rest[1:])
+    if kind == b"iTXt":
+        packed = rest[0] == 1
+        _language, _, rest = rest[2:].partition(b"\0")
+        _translated, _, text = rest.partition(b"\0")
+        return _inflate(text) if packed else text
+    return rest
+
+
+def _inflate(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(data, MAX_TEXT_BYTES)
+    except zlib.error as error:
+        raise Malformed("a compressed text in it is damaged") from error
+    if unpacker.unconsumed_tail:
+        raise Malformed(f"a compressed text in it has more than {MAX_TEXT_BYTES} bytes")
+    return text

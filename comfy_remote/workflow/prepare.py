@@ -1,0 +1,152 @@
+"""From what was loaded to what is sent: convert, change, and say what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .convert import convert_workflow
+from .edit import Place, apply_settings, put
+from .load import LoadedWorkflow, in_ui_format
+from .prompt import Prompt
+from .schema import Schemas
+from .seeds import find_seeds, has_seeds
+from .size import SizeInput, find_sizes
+from .sources import linked_node
+from .text import Side, find_texts
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["Changes", "PreparedWorkflow", "prepare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to change in a workflow; nothing by default.
+
+    Attributes:
+        prompt: The positive text.
+        prompt_nodes: Ids, titles or classes of the nodes that have it, where it is not found
+            by following the samplers' links.
+        negative: The negative text.
+        seed: For every seed there is.
+        width: In pixels, of the empty latents or images that samplers start from.
+        height: In pixels, likewise.
+        batch: How many pictures at once, likewise.
+        settings: ``NODE.input=value``; applied last.
+    """
+
+    prompt: str | None = None
+    prompt_nodes: Sequence[str] = ()
+    negative: str | None = None
+    seed: int | None = None
+    width: int | None = None
+    height: int | None = None
+    batch: int | None = None
+    settings: Sequence[str] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.settings) or any(
+            value is not None
+            for value in (
+                *(self.prompt, self.negative, self.seed),
+                *(self.width, self.height, self.batch),
+            )
+        )
+
+    def variables(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """What templates are filled in with: the environment, and what is given here."""
+        given = {
+            "PROMPT": self.prompt,
+            "NEGATIVE": self.negative,
+            "SEED": self.seed,
+            "WIDTH": self.width,
+            "HEIGHT": self.height,
+            "BATCH": self.batch,
+        }
+        return {
+            **environment,
+            **{name: str(value) for name, value in given.items() if value is not None},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedWorkflow:
+    """What to submit.
+
+    Attributes:
+        prompt: API format, changed.
+        workflow: UI format, as it was loaded, to embed in the outputs; ``None`` if there is none.
+        notes: What was found and done, a sentence each, for people.
+    """
+
+    prompt: Prompt
+    workflow: dict[str, JsonValue] | None
+    notes: tuple[str, ...]
+
+
+def prepare(
+    loaded: LoadedWorkflow, changes: Changes, schemas: Schemas | None = None
+) -> PreparedWorkflow:
+    """Make the prompt that is to run.
+
+    A prompt goes before a workflow; only where there is no prompt is the workflow converted.
+    A text or number that the file's own ``${NAME}`` has taken up is not looked for again
+    (but for the seed, which is set wherever there is one).
+
+    Args:
+        loaded: What was found in the file.
+        changes: What to change in it.
+        schemas: The target's, if known. Needed for UI format; for the rest, values are checked
+            against them.
+
+    Raises:
+        WorkflowInvalid: The workflow cannot be converted, or a change does not fit it.
+    """
+    notes = [loaded.describe()]
+    if loaded.prompt is not None:
+        prompt = loaded.prompt
+    elif schemas is None or loaded.workflow is None:
+        raise in_ui_format(loaded.source)
+    else:
+        prompt = convert_workflow(loaded.workflow, schemas)
+        notes.append(f"Converted to API format with the node schemas of {schemas.source}.")
+    texts: tuple[tuple[Side, str, str | None], ...] = (
+        ("positive", "PROMPT", changes.prompt),
+        ("negative", "NEGATIVE", changes.negative),
+    )
+    for side, variable, text in texts:
+        if text is None or (variable in loaded.variables and not changes.prompt_nodes):
+            continue
+        places = find_texts(prompt, side, changes.prompt_nodes if side == "positive" else ())
+        notes.append(f"The {side} text is set in {_named(prompt, places)}.")
+        prompt = put(prompt, places, text, schemas)
+    sizes: tuple[tuple[SizeInput, str, int | None], ...] = (
+        ("width", "WIDTH", changes.width),
+        ("height", "HEIGHT", changes.height),
+        ("batch_size", "BATCH", changes.batch),
+    )
+    for name, variable, number in sizes:
+        if number is None or variable in loaded.variables:
+            continue
+        places = find_sizes(prompt, name)
+        notes.append(f"{name} {number} is set in {_named(prompt, places)}.")
+        prompt = put(prompt, places, number, schemas)
+    if changes.seed is not None and not ("SEED" in loaded.variables and not has_seeds(prompt)):
+        places = find_seeds(prompt)
+        notes.append(f"Seed {changes.seed} is set in {_named(prompt, places)}.")
+        prompt = put(prompt, places, changes.seed, schemas)
+    prompt = apply_settings(prompt, changes.settings, schemas)
+    return PreparedWorkflow(prompt, loaded.workflow, tuple(notes))
+
+
+def _named(prompt: Prompt, places: Sequence[Place]) -> str:
+    """``CLIPTextEncode (6), CLIPTextEncode (9) instead of its link to node 14``."""
+    named = []
+    for node_id, key in places:
+        link = linked_node(prompt, prompt[node_id]["inputs"].get(key))
+        instead = f" instead of its link to node {link[0]}" if link else ""
+        named.append(f"{prompt[node_id]['class_type']} ({node_id}){instead}")
+    return ", ".join(dict.fromkeys(named))

@@ -1,0 +1,188 @@
+"""Node schemas: what `/object_info` says about each node class, in the shape we need.
+
+Source of facts: ComfyUI's ``server.py`` (``/object_info``) for the document, ComfyUI's frontend
+for the order of inputs.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from ..errors import WorkflowInvalid
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["InputSchema", "NodeSchema", "Schemas", "input_schema"]
+
+_SNAPSHOT = "object_info.json.gz"
+
+
+@dataclass(frozen=True)
+class InputSchema:
+    """One input of a node class.
+
+    ``type`` is ``COMBO`` for a list of choices, in either notation; several types are joined
+    by commas (``INT,FLOAT``). ``options`` is what the node says besides (default, min, max …).
+    """
+
+    name: str
+    type: str
+    options: Mapping[str, JsonValue]
+    optional: bool = False
+    choices: Sequence[JsonValue] = ()
+
+    @cached_property
+    def socket_only(self) -> bool:
+        """Whether the node asks for a link where the type would allow a widget."""
+        if self.options.get("forceInput"):
+            return True
+        return self.optional and bool(self.options.get("defaultInput"))
+
+    @cached_property
+    def widget_type(self) -> str:
+        """The type whose widget it is; differs from ``type`` where several types are taken."""
+        named = self.options.get("widgetType")
+        return named if isinstance(named, str) else self.type
+
+
+@dataclass(frozen=True)
+class NodeSchema:
+    """One node class: its inputs in the editor's order, and the types of its outputs."""
+
+    name: str
+    title: str
+    inputs: tuple[InputSchema, ...]
+    declared: tuple[InputSchema, ...]
+    """The same inputs in the order of declaration: required, then optional."""
+    outputs: tuple[str, ...]
+    output_node: bool = False
+
+
+class Schemas:
+    """The node classes of one ComfyUI.
+
+    Args:
+        object_info: The document of ``GET /object_info``.
+        source: Where it comes from, for error messages (``http://127.0.0.1:8188``).
+
+    Raises:
+        WorkflowInvalid: The document does not have the shape of ``/object_info``.
+    """
+
+    def __init__(
+        self, object_info: Mapping[str, JsonValue], source: str, *, snapshot: bool = False
+    ) -> None:
+        if not isinstance(object_info, Mapping) or not all(
+            isinstance(node, Mapping) for node in object_info.values()
+        ):
+            raise WorkflowInvalid(
+                f"The node schemas from {source} are not what GET /object_info gives.",
+                advice="Take them from a running ComfyUI: its address followed by /object_info.",
+            )
+        self._classes = object_info
+        self._schemas: dict[str, NodeSchema | None] = {}
+        self.source = source
+        self.is_snapshot = snapshot
+
+    @classmethod
+    def bundled(cls) -> Schemas:
+        """The snapshot that comes with the package: ComfyUI's own nodes, no custom ones."""
+        return _bundled()
+
+    def __contains__(self, class_type: str) -> bool:
+        return class_type in self._classes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def get(self, class_type: str) -> NodeSchema | None:
+        """The schema of a class; ``None`` when this ComfyUI does not have it."""
+        if class_type not in self._schemas:
+            self._schemas[class_type] = self._read(class_type)
+        return self._schemas[class_type]
+
+    @cached_property
+    def has_dynamic_inputs(self) -> bool:
+        """Whether any node has inputs that come and go (ComfyUI from the end of 2025)."""
+        return any(
+            spec.type.startswith("COMFY_")
+            for name in self._classes
+            if (schema := self.get(name)) is not None
+            for spec in schema.inputs
+        )
+
+    def unknown(self, class_type: str) -> str:
+        """A sentence for messages: that the class is not here, and what to do about it."""
+        if self.is_snapshot:
+            return (
+                f"{class_type} is not among the nodes of the snapshot that comes with Comfy "
+                "Remote, which has ComfyUI's own nodes only. Name a ComfyUI that has it: "
+                "--on TARGET, or --schemas with a file saved from its /object_info."
+            )
+        return (
+            f"{class_type} is not among the nodes of {self.source}. Install its node pack there, "
+            "or take the schemas from a ComfyUI that has it."
+        )
+
+    def _read(self, class_type: str) -> NodeSchema | None:
+        raw = self._classes.get(class_type)
+        if not isinstance(raw, Mapping):
+            return None
+        groups = _mapping(raw.get("input"))
+        inputs: dict[str, InputSchema] = {}
+        for group in ("required", "optional"):
+            for name, spec in _mapping(groups.get(group)).items():
+                inputs[name] = input_schema(name, spec, optional=group == "optional")
+        order = _mapping(raw.get("input_order"))
+        first: dict[str, InputSchema] = {}
+        for group in ("required", "optional"):
+            names = order.get(group)
+            for listed in names if isinstance(names, list) else []:
+                found = inputs.get(str(listed))
+                if found is not None and found.optional == (group == "optional"):
+                    first[found.name] = found
+        outputs = raw.get("output")
+        title = raw.get("display_name")
+        return NodeSchema(
+            name=class_type,
+            title=title if isinstance(title, str) and title else class_type,
+            inputs=tuple({**first, **inputs}.values()),
+            declared=tuple(inputs.values()),
+            outputs=tuple(
+                kind if isinstance(kind, str) else "COMBO"
+                for kind in (outputs if isinstance(outputs, list) else [])
+            ),
+            output_node=raw.get("output_node") is True,
+        )
+
+
+def input_schema(name: str, spec: JsonValue, *, optional: bool = False) -> InputSchema:
+    """Read ``[type, options]``, where type may be a list of choices."""
+    parts = spec if isinstance(spec, list) and spec else ["*"]
+    options = _mapping(parts[1]) if len(parts) > 1 else {}
+    kind = parts[0]
+    if isinstance(kind, list):
+        return InputSchema(name, "COMBO", options, optional, kind)
+    if kind == "COMBO":
+        choices = options.get("options")
+        return InputSchema(
+            name, "COMBO", options, optional, choices if isinstance(choices, list) else []
+        )
+    return InputSchema(name, kind if isinstance(kind, str) else "UNKNOWN", options, optional)
+
+
+def _mapping(value: JsonValue) -> dict[str, JsonValue]:
+    return value if isinstance(value, dict) else {}
+
+
+@lru_cache(maxsize=1)
+def _bundled() -> Schemas:
+    packed = files(__package__).joinpath("data").joinpath(_SNAPSHOT).read_bytes()
+    return Schemas(json.loads(gzip.decompress(packed)), "the bundled snapshot", snapshot=True)

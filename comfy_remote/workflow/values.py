@@ -1,0 +1,206 @@
+"""Values for inputs: a text becomes what the node takes, and is checked against its schema."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import WorkflowInvalid
+from .load import refuse_constant
+from .prompt import Node, Prompt, is_link
+from .schema import InputSchema, Schemas, input_schema
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["check_value", "did_you_mean", "input_schema_of", "value_from_text"]
+
+_NUMBERS = frozenset({"INT", "FLOAT"})
+
+
+def value_from_text(
+    prompt: Prompt, node_id: str, key: str, text: str, schemas: Schemas | None
+) -> JsonValue:
+    """What to put into an input for a text that a person typed.
+
+    Where the schema knows the input, the value gets its type and is checked (`check_value`).
+    Where it does not, the value takes the type of the one it replaces; where that is a link
+    or nothing, it is read as JSON, and as text if it is not JSON. A link is typed as JSON, too:
+    ``["6", 0]``.
+
+    Raises:
+        WorkflowInvalid: The text does not fit.
+    """
+    node = prompt[node_id]
+    old = node["inputs"].get(key)
+    schema = input_schema_of(node, key, schemas)
+    if not isinstance(old, str) and (schema is None or schema.type != "STRING" or is_link(old)):
+        link = _json(text)
+        if is_link(link) and isinstance(link, list):
+            if link[0] not in prompt:
+                raise _does_not_fit(node_id, key, text, f"a link: there is no node {link[0]!r}")
+            return link
+    types = frozenset(schema.type.split(",")) if schema is not None else frozenset[str]()
+    value: JsonValue = text
+    if types and types <= _NUMBERS:
+        value = _number(node_id, key, text)
+    elif types == {"BOOLEAN"}:
+        value = _boolean(node_id, key, text)
+    elif schema is not None and (choices := _choices(schema)):
+        listed = _json(text) if schema.options.get("multiselect") else None
+        same = (choice for choice in choices if not isinstance(choice, str) and str(choice) == text)
+        value = listed if isinstance(listed, list) else next(same, text)
+    elif types not in ({"STRING"}, {"COMBO"}):
+        return _like(node_id, key, old, text)
+    check_value(prompt, node_id, key, value, schemas)
+    return value
+
+
+def check_value(
+    prompt: Prompt, node_id: str, key: str, value: JsonValue, schemas: Schemas | None
+) -> None:
+    """Check type, range and choice of a value, as far as the schema knows them.
+
+    The bundled snapshot knows nothing of a target's files, so its choices don't count.
+
+    Raises:
+        WorkflowInvalid: It does not fit; with the range, or the nearest choice.
+    """
+    schema = input_schema_of(prompt[node_id], key, schemas)
+    if schema is None or schemas is None or is_link(value):
+        return
+    choices = _choices(schema)
+    if choices and not schemas.is_snapshot and not _takes_files(schema):
+        for one in value if isinstance(value, list) else [value]:
+            if one not in choices:
+                raise WorkflowInvalid(
+                    f"{_quoted(one)} is not among the choices of input {key} of node {node_id} "
+                    f"({prompt[node_id]['class_type']}) on {schemas.source}."
+                    f"{did_you_mean(str(one), map(str, choices))}",
+                    advice=f"It has {_listed(choices)}.",
+                    details={"node_id": node_id, "input": key},
+                )
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    if schema.type == "INT" and value != int(value):
+        raise _does_not_fit(node_id, key, str(value), "a whole number")
+    low, high = schema.options.get("min"), schema.options.get("max")
+    if (isinstance(low, int | float) and value < low) or (
+        isinstance(high, int | float) and value > high
+    ):
+        raise WorkflowInvalid(
+            f"{value} is out of range for input {key} of node {node_id} "
+            f"({prompt[node_id]['class_type']}), which takes {_range(low, high)}.",
+            details={"node_id": node_id, "input": key},
+        )
+
+
+def input_schema_of(node: Node, key: str, schemas: Schemas | None) -> InputSchema | None:
+    """The schema of one input; of ``format.quality``, as the choice made in ``format`` has it."""
+    schema = schemas.get(node["class_type"]) if schemas is not None else None
+    if schema is None:
+        return None
+    known = {found.name: found for found in schema.inputs}
+    if key in known or "." not in key:
+        return known.get(key)
+    outer, parts = key.split(".")[0], key.split(".")[1:]
+    found = known.get(outer)
+    for part in parts:
+        inner = _inputs_of_choice(found, node["inputs"].get(outer)) if found else {}
+        found = input_schema(part, inner[part]) if part in inner else None
+        outer = f"{outer}.{part}"
+    return found
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """`` Did you mean 'seed'?``, or nothing when no name is near."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _inputs_of_choice(schema: InputSchema, choice: JsonValue) -> dict[str, JsonValue]:
+    """The inputs that a dynamic combo has while a choice is made."""
+    options = schema.options.get("options")
+    for option in options if isinstance(options, list) else []:
+        if isinstance(option, dict) and option.get("key") == choice:
+            inputs = option.get("inputs")
+            groups = inputs.values() if isinstance(inputs, dict) else ()
+            return {k: v for group in groups if isinstance(group, dict) for k, v in group.items()}
+    return {}
+
+
+def _choices(schema: InputSchema) -> Sequence[JsonValue]:
+    if schema.type == "COMBO":
+        return schema.choices
+    if "DYNAMICCOMBO" in schema.type:
+        options = schema.options.get("options")
+        listed = options if isinstance(options, list) else []
+        return [option["key"] for option in listed if isinstance(option, dict) and "key" in option]
+    return ()
+
+
+def _takes_files(schema: InputSchema) -> bool:
+    """Whether the choices are the files of an input folder, to which ours will be added."""
+    return any(key.endswith("_upload") and value for key, value in schema.options.items())
+
+
+def _like(node_id: str, key: str, old: JsonValue, text: str) -> JsonValue:
+    """The text as a value of the same type as the one it replaces."""
+    if isinstance(old, str):
+        return text
+    value = _json(text)
+    if value is _NOT_JSON:
+        value = text
+    if old is None or isinstance(old, list | dict):
+        return value
+    return _boolean(node_id, key, text) if isinstance(old, bool) else _number(node_id, key, text)
+
+
+def _number(node_id: str, key: str, text: str) -> JsonValue:
+    value = _json(text)
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
+        raise _does_not_fit(node_id, key, text, "a number")
+    return value
+
+
+def _boolean(node_id: str, key: str, text: str) -> bool:
+    if text.strip().lower() not in ("true", "false"):
+        raise _does_not_fit(node_id, key, text, "true or false")
+    return text.strip().lower() == "true"
+
+
+_NOT_JSON = "\0not JSON"
+
+
+def _json(text: str) -> JsonValue:
+    try:
+        value: JsonValue = json.loads(text, parse_constant=refuse_constant)
+    except (ValueError, RecursionError):
+        return _NOT_JSON
+    return value
+
+
+def _does_not_fit(node_id: str, key: str, text: str, wanted: str) -> WorkflowInvalid:
+    return WorkflowInvalid(
+        f"{_quoted(text)} does not fit input {key} of node {node_id}, which takes {wanted}.",
+        details={"node_id": node_id, "input": key},
+    )
+
+
+def _quoted(value: JsonValue, longest: int = 200) -> str:
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def _listed(choices: Sequence[JsonValue], most: int = 12) -> str:
+    shown = ", ".join(map(str, choices[:most]))
+    return shown if len(choices) <= most else f"{shown}, and {len(choices) - most} more"
+
+
+def _range(low: JsonValue, high: JsonValue) -> str:
+    if low is None:
+        return f"{high} at most"
+    return f"{low} at least" if high is None else f"{low} to {high}"

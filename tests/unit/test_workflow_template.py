@@ -1,0 +1,89 @@
+"""``${NAME}`` in a workflow file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comfy_remote.errors import WorkflowInvalid
+from comfy_remote.workflow.load import load_workflow
+from comfy_remote.workflow.template import fill_in, variables_in
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "expected"),
+    [
+        ('{"a": "${X}"}', 'a "quoted" \\ cat\n', {"a": 'a "quoted" \\ cat\n'}),
+        ('{"a": "${X}"}', "42", {"a": "42"}),
+        ('{"a": ${X}}', "42", {"a": 42}),
+        ('{"a": ${X}}', "-1.5e3", {"a": -1500.0}),
+        ('{"a": ${X}}', "true", {"a": True}),
+        ('{"a": ${X}}', "a cat", {"a": "a cat"}),
+        ('{"a": ${X}}', "{}", {"a": "{}"}),
+        ('{"a": ${X}}', "NaN", {"a": "NaN"}),
+        ('{"a": ${X}}', "1e999", {"a": "1e999"}),
+        ('{"a": "by ${X}, ${X}"}', "me", {"a": "by me, me"}),
+        ('{"a\\\\": "${X}"}', "1", {"a\\": "1"}),
+        ('{"a": "\\"${X}\\""}', '"', {"a": '"""'}),
+        ('{"a": "$${X} ${X}"}', "1", {"a": "${X} 1"}),
+        ('{"a": "${X=1} $X ${1} ${}"}', "1", {"a": "${X=1} $X ${1} ${}"}),
+        ('{"${X}": 1}', "k", {"k": 1}),
+    ],
+)
+def test_a_variable_is_filled_in_as_json(text: str, value: str, expected: object):
+    assert json.loads(fill_in(text, {"X": value})) == expected
+
+
+@given(st.text(), st.text())
+def test_any_text_is_safe(before: str, value: str):
+    before = before.replace("$", "")
+    text = json.dumps({"a": before + "${X}"})
+    assert json.loads(fill_in(text, {"X": value})) == {"a": before + value}
+    assert json.loads(fill_in('{"a": ${X}, "b": 1}', {"X": value}))["b"] == 1
+
+
+@given(st.text(alphabet='"\\${}X[]', max_size=30))
+def test_any_document_is_filled_in_or_left(text: str):
+    filled = fill_in(text, {"X": "1"})
+    if "${X}" not in text:
+        assert filled == text
+
+
+def test_a_value_is_not_looked_into():
+    assert fill_in('"${A}"', {"A": "${B}"}) == '"${B}"'
+
+
+def test_a_variable_without_a_value_is_named():
+    with pytest.raises(WorkflowInvalid, match=r"\$\{SUBJEKT\}.*Did you mean \$\{SUBJECT\}"):
+        fill_in('"${SUBJEKT}"', {"SUBJECT": "a cat"}, "x.json")
+    with pytest.raises(WorkflowInvalid, match="--prompt TEXT"):
+        fill_in('"${PROMPT}"', {})
+
+
+@pytest.mark.parametrize(
+    "name", ["RUNPOD_API_KEY", "hf_token", "MySecret", "DB_PASSWORD", "GOOGLE_CREDENTIALS"]
+)
+def test_secrets_are_not_filled_in(name: str):
+    with pytest.raises(WorkflowInvalid, match=name) as caught:
+        fill_in('"${' + name + '}"', {name: "planted-value"})
+    assert "planted-value" not in json.dumps(caught.value.to_json())
+
+
+def test_a_secret_is_not_suggested():
+    with pytest.raises(WorkflowInvalid) as caught:
+        fill_in('"${API_KEI}"', {"API_KEY": "x"})
+    assert "API_KEY" not in str(caught.value)
+
+
+def test_a_file_is_filled_in_before_it_is_read(tmp_path):
+    path = tmp_path / "template.json"
+    path.write_text('{"1": {"class_type": "A", "inputs": {"text": "${PROMPT}", "seed": ${SEED}}}}')
+    loaded = load_workflow(path, variables={"PROMPT": "a\tcat", "SEED": "7"})
+    assert loaded.prompt == {"1": {"class_type": "A", "inputs": {"text": "a\tcat", "seed": 7}}}
+    assert loaded.variables == {"PROMPT", "SEED"}
+    assert variables_in(path.read_text()) == {"PROMPT", "SEED"}
+    with pytest.raises(WorkflowInvalid, match="not valid JSON"):
+        load_workflow(path)
