@@ -205,6 +205,12 @@ def _crash(what: str, process: ChildProcess, status: int) -> EngineCrashed:
             "It was killed from outside, most often because the machine ran out of memory: use "
             "a smaller size or batch, a smaller (quantised) model, or a machine with more."
         )
+    elif last.startswith(("ModuleNotFoundError", "ImportError")):
+        advice = (
+            "Name the Python that has what this ComfyUI needs: COMFYUI_PYTHON, for example "
+            "COMFYUI_PYTHON=~/ComfyUI/venv/bin/python. The log's last lines are in the error's "
+            "details."
+        )
     else:
         advice = "The last lines of its log are in the error's details."
     said = f" Its last words: {last}" if last else ""

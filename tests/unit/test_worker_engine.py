@@ -175,6 +175,16 @@ async def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:
         engine.stop()
 
 
+async def test_a_comfyui_in_the_wrong_python_is_explained(tmp_path: Path) -> None:
+    engine = Engine(lambda: choice(tmp_path, "import no_module_of_that_name"))
+    try:
+        with pytest.raises(EngineCrashed) as caught:
+            await asyncio.wait_for(engine.ready(), 10.0)
+    finally:
+        engine.stop()
+    assert "COMFYUI_PYTHON" in caught.value.advice
+
+
 async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     missing = EngineChoice(name="x", command=(str(tmp_path / "python"),), cwd=tmp_path)
     with pytest.raises(ConfigurationError, match="could not be started"):
