@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..errors import WorkflowInvalid
 from .convert import convert_workflow
 from .edit import Place, apply_settings, put
 from .load import LoadedWorkflow, in_ui_format
@@ -112,6 +113,12 @@ def prepare(
         raise in_ui_format(loaded.source)
     else:
         prompt = convert_workflow(loaded.workflow, schemas)
+        if not prompt:
+            raise WorkflowInvalid(
+                f"{loaded.source} is empty: it has no node that runs.",
+                advice="Open it in ComfyUI, see which nodes are muted or missing, and save or "
+                "export it again.",
+            )
         notes.append(f"Converted to API format with the node schemas of {schemas.source}.")
     texts: tuple[tuple[Side, str, str | None], ...] = (
         ("positive", "PROMPT", changes.prompt),

@@ -158,7 +158,7 @@ async def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
         ("{not json", "not valid JSON"),
         ('{"1": NaN}', "not valid JSON"),
         ("", "not valid JSON"),
-        ('{"nodes": [], "links": [], "version": 0.4}', "UI format"),
+        ('{"nodes": [], "links": [], "version": 0.4}', "empty"),
         ("{}", "empty"),
         ("[]", "a list"),
         ('"prompt"', "a text"),
@@ -176,7 +176,7 @@ async def test_a_file_that_is_no_prompt(comfyui: Lane, tmp_path: Path, text: str
             await client.submit(path)
     assert str(path) in caught.value.message
     assert "Export" in caught.value.advice or "export" in caught.value.advice
-    assert comfyui.proxy.seen == []
+    assert comfyui.proxy.count(r"^/prompt") == 0
 
 
 async def test_a_file_that_is_not_there(comfyui: Lane, tmp_path: Path):
@@ -1208,7 +1208,13 @@ async def test_the_client_is_killed_before_it_sends(lane: Lane, out: Path):
 BROKEN: dict[str, tuple[int, str, Callable[[str], Any], dict[str, Fault]]] = {
     # what: (exit status, words of the error, workflow, faults by path)
     "not JSON": (4, "not valid JSON", lambda mark: "{", {}),
-    "UI format": (4, "UI format", lambda mark: {"nodes": [], "links": []}, {}),
+    "UI format, empty": (4, "empty", lambda mark: {"nodes": [], "links": []}, {}),
+    "UI format, unknown node": (
+        4,
+        "NoSuchNode",
+        lambda mark: {"nodes": [{"id": 1, "type": "NoSuchNode"}], "links": []},
+        {},
+    ),
     "empty": (4, "empty", lambda mark: {}, {}),
     "a list": (4, "a list", lambda mark: [], {}),
     "unknown node": (
