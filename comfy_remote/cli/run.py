@@ -147,7 +147,9 @@ def run(
         reporter.connecting(target.name)
         async with Client(target, record=record) as client:
             unsure = changes or loaded.prompt is None
-            prepared = prepare(loaded, changes, await client.schemas() if unsure else None)
+            prepared = prepare(
+                loaded, changes, await client.schemas(loaded.prompt) if unsure else None
+            )
             prompt = prepared.prompt
             for sentence in prepared.notes:
                 reporter.note(sentence)

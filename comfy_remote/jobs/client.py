@@ -83,13 +83,17 @@ class Client:
         finally:
             self._close_record()
 
-    async def schemas(self) -> Schemas:
+    async def schemas(self, prompt: Prompt | None = None) -> Schemas:
         """The node schemas of the target, or the bundled ones where it cannot say.
+
+        Args:
+            prompt: Asks for the schemas of its nodes only, which is much quicker.
 
         Raises:
             TargetError: The target cannot be reached or used.
         """
-        nodes = (await self.target.describe()).nodes
+        classes = None if prompt is None else {node["class_type"] for node in prompt.values()}
+        nodes = (await self.target.describe(classes)).nodes
         return Schemas.bundled() if nodes is None else Schemas(nodes, self.target.name)
 
     async def submit(

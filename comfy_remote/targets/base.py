@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,8 +176,14 @@ class Target(Protocol):
                 as ``offset``.
         """
 
-    async def describe(self) -> Capabilities:
-        """What the target has installed."""
+    async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
+        """What the target has installed.
+
+        Args:
+            classes: The node classes that are of interest; ``None`` for all. All of them is
+                more than a megabyte on an ordinary ComfyUI. One that the target lacks is left
+                out.
+        """
 
     async def health(self) -> Health:
         """How busy the target is."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ComfyUITarget"]
 
+# Above that, one answer with all of them is quicker.
+_CLASSES_ONE_BY_ONE = 24
 _SUBMISSION_SEARCH = 10.0
 
 
@@ -191,12 +193,18 @@ class ComfyUITarget:
                 details=error.details,
             ) from error
 
-    async def describe(self) -> Capabilities:
+    async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
         """``/object_info`` and ``/system_stats``."""
-        nodes, stats = await asyncio.gather(
-            self._http.get_json("object_info"), self._http.get_json("system_stats")
-        )
-        if not isinstance(nodes, dict) or not isinstance(stats, dict):
+        if classes is None or len(classes) > _CLASSES_ONE_BY_ONE:
+            paths = ["object_info"]
+        else:
+            paths = [f"object_info/{quote(name, safe='')}" for name in sorted(classes)]
+        *found, stats = await concurrent_map(self._http.get_json, [*paths, "system_stats"])
+        nodes: dict[str, JsonValue] = {}
+        for part in found:
+            if isinstance(part, dict):
+                nodes.update(part)
+        if not isinstance(stats, dict) or not all(isinstance(part, dict) for part in found):
             raise TargetError(
                 f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
             )

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from typing import TypeVar, cast
 from urllib.parse import quote
@@ -233,8 +233,9 @@ class RunPodTarget:
                     details=error.details,
                 ) from error
 
-    async def describe(self) -> Capabilities:
+    async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
         """Nothing yet: a worker can only be asked by a job of its own."""
+        del classes
         return Capabilities(nodes=None, device=None, engine=None)
 
     async def health(self) -> Health:

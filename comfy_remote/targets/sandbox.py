@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 
 import aiohttp
@@ -110,9 +110,9 @@ class SandboxTarget:
             async for chunk in chunks:
                 yield chunk
 
-    async def describe(self) -> Capabilities:
+    async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
         """See `Target.describe`."""
-        return await self._engine.describe()
+        return await self._engine.describe(classes)
 
     async def health(self) -> Health:
         """See `Target.health`."""

@@ -100,7 +100,7 @@ class FakeTarget:
         finally:
             self.reading -= 1
 
-    async def describe(self) -> Capabilities:
+    async def describe(self, classes: object = None) -> Capabilities:
         return Capabilities(None, None, None)
 
     async def health(self) -> Health:

@@ -83,7 +83,7 @@ def test_help_imports_nothing_heavy():
         (("run", "missing.json"), 4, "There is no file missing.json"),
         (("run", "empty.json"), 4, "is empty"),
         (("run", "text.json"), 4, "not valid JSON"),
-        (("run", "ui.json"), 4, "UI format"),
+        (("run", "ui.json"), 4, "empty"),
         (("run", "good.json", "--set", "1.colour=2"), 4, "Did you mean 'color'?"),
         (("run", "good.json", "--set", "nonsense"), 4, "NODE.input=value"),
         (("run", "good.json", "--input", "nowhere.png"), 4, "nowhere.png"),

@@ -113,7 +113,7 @@ class FakeTarget:
         for at in range(0, len(content), 1000):
             yield content[at : at + 1000]
 
-    async def describe(self) -> Capabilities:
+    async def describe(self, classes: object = None) -> Capabilities:
         return Capabilities(None, None, None)
 
     async def health(self) -> Health:
