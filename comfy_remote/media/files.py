@@ -37,7 +37,7 @@ def _safe_part(part: str) -> str:
     # Byte order tricks: U+202E makes "gnp.exe" read "exe.png".
     cleaned = "".join(c for c in _FORBIDDEN.sub("_", part) if c.isprintable())
     # Windows strips trailing dots and spaces, so "a.png." would become another file's name.
-    cleaned = cleaned.rstrip(". ")
+    cleaned = cleaned.lstrip().rstrip(". ")
     if _RESERVED_ON_WINDOWS.match(cleaned):
         cleaned = f"_{cleaned}"
     if len(cleaned) > _MAX_PART:
@@ -57,9 +57,9 @@ def safe_relative_path(filename: str, subfolder: str = "") -> PurePosixPath:
     'C_/a/x.png'
     """
     parts = re.split(r"[\\/]+", f"{subfolder}/{filename}")
-    safe = [s for part in parts if (s := _safe_part(part.strip()))]
+    safe = [s for part in parts if (s := _safe_part(part))]
     last = re.split(r"[\\/]+", filename)[-1]
-    if not safe or not _safe_part(last.strip()):
+    if not safe or not _safe_part(last):
         safe.append("output")
     return PurePosixPath(*safe)
 

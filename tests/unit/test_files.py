@@ -29,6 +29,7 @@ from comfy_remote.media.files import place, private_folder, safe_relative_path, 
 @example("\u202egnp.exe", "")
 @example("0", "0.\U00018cd6")
 @example("", "")
+@example("", "\ud7fc 0")
 def test_a_safe_path_stays_below_its_folder_on_every_platform(name: str, subfolder: str) -> None:
     path = safe_relative_path(name, subfolder)
     assert not path.is_absolute()
