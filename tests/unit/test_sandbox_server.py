@@ -379,8 +379,9 @@ async def test_sandbox_file_lists_what_it_is_told(
 async def test_sandbox_file_stays_in_the_output_folder(
     http: aiohttp.ClientSession, server: SandboxServer
 ) -> None:
+    name = f"outside-{uuid.uuid4()}"
     inputs = {
-        "filename": "x",
+        "filename": name,
         "subfolder": "../..",
         "size": 1,
         "list_under": "files",
@@ -389,7 +390,7 @@ async def test_sandbox_file_stays_in_the_output_folder(
     }
     entry = await finished(http, await submit(http, {"1": node("SandboxFile", **inputs)}))
     assert entry["status"]["messages"][-1][1]["exception_type"].endswith("PathOutsideFolder")
-    assert not (server.directory.parent / "x").exists()
+    assert not (server.directory.parent / name).exists()
 
 
 @pytest.mark.parametrize(
