@@ -1503,7 +1503,8 @@ def _plan(lane: Lane, where: str, fault: Fault) -> None:
 
 def _processes_with(words: str) -> list[int]:
     """Ids of our children that were started with these words (POSIX)."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True)
+    # Without "ww", COLUMNS cuts the lines off, even in a pipe.
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True)
     rows = [line.split(None, 2) for line in listed.stdout.splitlines()[1:]]
     return [int(pid) for pid, parent, args in rows if int(parent) == os.getpid() and words in args]
 
