@@ -1,0 +1,94 @@
+"""Open connections to the targets in use, and what is known of each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from ..jobs.client import Client
+from ..jobs.record import Record
+from ..targets.base import Capabilities
+from ..workflow.schema import Schemas
+
+__all__ = ["TargetPool"]
+
+_CAPABILITIES_AGE = 300.0
+
+
+@dataclass
+class _Entry:
+    client: Client
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    capabilities: Capabilities | None = None
+    schemas: Schemas | None = None
+    asked: float = 0.0
+
+
+class TargetPool:
+    """One open `Client` a target, shared by all who use it, on one event loop.
+
+    Args:
+        record: Where jobs are recorded.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self._entries: dict[str, _Entry] = {}
+        self._opening = asyncio.Lock()
+
+    async def client(self, target: str) -> Client:
+        """The client of a target: a configured name, or an address.
+
+        Raises:
+            ConfigurationError: It means nothing, or its key is missing.
+            TargetError: It cannot be reached.
+        """
+        return (await self._entry(target)).client
+
+    async def capabilities(self, target: str, *, renew: bool = False) -> Capabilities:
+        """What the target has installed, at most five minutes old.
+
+        Args:
+            renew: Ask the target again now.
+
+        Raises:
+            ComfyRemoteError: It cannot be asked.
+        """
+        return await self._known(await self._entry(target), renew)
+
+    async def schemas(self, target: str) -> Schemas | None:
+        """The target's node schemas, at most five minutes old; ``None`` when it cannot say.
+
+        Raises:
+            ComfyRemoteError: It cannot be asked.
+        """
+        entry = await self._entry(target)
+        await self._known(entry, renew=False)
+        return entry.schemas
+
+    async def close(self) -> None:
+        """Close all connections."""
+        entries, self._entries = list(self._entries.values()), {}
+        for entry in entries:
+            await entry.client.__aexit__(None, None, None)
+
+    async def _entry(self, target: str) -> _Entry:
+        async with self._opening:
+            if target not in self._entries:
+                client = Client(target, record=self.record)
+                self._entries[target] = _Entry(await client.__aenter__())
+            return self._entries[target]
+
+    async def _known(self, entry: _Entry, renew: bool) -> Capabilities:
+        # The lock: who comes while the target is being asked waits for the same answer.
+        async with entry.lock:
+            fresh = time.monotonic() - entry.asked < _CAPABILITIES_AGE
+            if entry.capabilities is None or renew or not fresh:
+                found = await entry.client.target.describe()
+                entry.capabilities = found
+                entry.schemas = (
+                    None if found.nodes is None else Schemas(found.nodes, entry.client.target.name)
+                )
+                entry.asked = time.monotonic()
+            return entry.capabilities
