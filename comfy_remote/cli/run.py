@@ -117,6 +117,7 @@ def run(
     from ..errors import InputFileMissing
     from ..events import Log
     from ..jobs.client import Client
+    from ..media.files import private_folder
     from ..targets.config import Configuration, open_target
     from ..workflow.files import file_uses
     from ..workflow.load import load_workflow
@@ -138,6 +139,8 @@ def run(
         for path in inputs:
             if not path.is_file():
                 raise InputFileMissing(f"--input {path}: there is no such file.")
+        with private_folder(folder):
+            pass  # It can be written to: better known before a GPU has worked for it.
         configuration = Configuration.load()
         target = open_target(configuration.choose(on), configuration)
         if on is None and configuration.default is None:

@@ -135,7 +135,7 @@ def serve(
                     await _start_local_worker(gateway, local_engine)
                 else:
                     await _start_sdk_worker(gateway, choice)
-                _say_how_to_use(gateway, host, with_token=token is not None)
+                _say_how_to_use(gateway, host, _key_words(token, token_file))
                 await asyncio.Event().wait()
 
     # To be stopped is how a server ends.
@@ -195,12 +195,19 @@ async def _start_sdk_worker(gateway: GatewayServer, choice: str) -> None:
         say("The worker has not asked for jobs yet.")
 
 
-def _say_how_to_use(gateway: GatewayServer, host: str, *, with_token: bool) -> None:
-    """Never the token itself: terminals are recorded, and looked at over shoulders."""
+def _key_words(token: SecretStr | None, token_file: Path | None) -> str:
+    """How a client gives the token. Never the token itself: terminals are recorded."""
+    if token is None:
+        return ""
+    if token_file is not None:
+        return f" RUNPOD_API_KEY=TOKEN-OF-{token_file.name}"
+    return f" RUNPOD_API_KEY=${TOKEN_VARIABLE}"
+
+
+def _say_how_to_use(gateway: GatewayServer, host: str, key: str) -> None:
     from ..targets.http_address import is_loopback
 
     url = gateway.url.replace("//0.0.0.0:", "//THIS-MACHINE:").replace("//[::]:", "//THIS-MACHINE:")
-    key = f" RUNPOD_API_KEY=${TOKEN_VARIABLE}" if with_token else ""
     say(
         "Ready. From a client:\n"
         f"  RUNPOD_ENDPOINT_BASE_URL={url}{key} \\\n"

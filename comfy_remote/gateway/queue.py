@@ -21,10 +21,10 @@ from ..errors import (
     RateLimited,
     WorkflowInvalid,
 )
+from ..targets.signal import Signal
 from ..wire.runpod import EndpointHealth, RunPodState, error_to_runpod
 from .job import Job, Submission
 from .limits import GatewayLimits
-from .signal import Signal
 from .workers import WorkerRegistry
 
 __all__ = ["JobQueue"]

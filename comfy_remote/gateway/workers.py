@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from .signal import Signal
+from ..targets.signal import Signal
 
 __all__ = ["WorkerRegistry"]
 

@@ -79,6 +79,8 @@ class Job:
         async with aclosing(self._target.follow(self.ref, self._prompt)) as events:
             while True:
                 event = await self._next(events)
+                if self._state is JobState.RUNNING and isinstance(event, Queued | Started):
+                    continue  # followed again (to see a cancel through), the job begins anew
                 self._note(event)
                 yield event
                 if isinstance(event, Finished):

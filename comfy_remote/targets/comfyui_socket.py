@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 
 import aiohttp
 
 from .comfyui_messages import HANDSHAKE, Message, decode_binary, decode_text
 from .http import HttpClient
+from .signal import Signal
 
 __all__ = ["ComfyUISocket"]
 
@@ -29,7 +31,8 @@ class ComfyUISocket:
         self._http = http
         self._client_id = client_id
         # Bounded: a reader that stops reading must not fill the memory with previews.
-        self._messages: asyncio.Queue[Message] = asyncio.Queue(_KEPT_MESSAGES)
+        self._messages: deque[Message] = deque(maxlen=_KEPT_MESSAGES)
+        self._arrived = Signal()
         self._opened = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
@@ -55,12 +58,10 @@ class ComfyUISocket:
 
     async def next(self, timeout: float) -> Message | None:
         """The next message, or ``None`` after ``timeout`` seconds without one."""
-        if not self._messages.empty():
-            return self._messages.get_nowait()
-        try:
-            return await asyncio.wait_for(self._messages.get(), timeout)
-        except asyncio.TimeoutError:
-            return None
+        if not self._messages:
+            # Not `wait_for(queue.get())`, in which a cancel could be lost before Python 3.12.
+            await self._arrived.wait(timeout)
+        return self._messages.popleft() if self._messages else None
 
     async def _run(self) -> None:
         failures = 0
@@ -94,6 +95,5 @@ class ComfyUISocket:
                 elif frame.type is aiohttp.WSMsgType.BINARY:
                     message = decode_binary(frame.data)
                 if message is not None:
-                    if self._messages.full():
-                        self._messages.get_nowait()
-                    self._messages.put_nowait(message)
+                    self._messages.append(message)
+                    self._arrived.notify()

@@ -320,10 +320,15 @@ class HttpClient:
 
 def _unreachable(error: Exception, where: str) -> TargetUnreachable:
     never_sent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    advice = "Check that it runs and that the address is right."
     if isinstance(error, asyncio.TimeoutError):
         why = "it did not answer in time"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
         why = "its certificate is not trusted"
+        advice = (
+            "If it is your own certificate, set SSL_CERT_FILE to the file (PEM) that has it; "
+            "otherwise check the address."
+        )
     elif isinstance(error, aiohttp.ClientConnectorError):
         why = error.strerror or str(error.os_error)
     elif isinstance(error, aiohttp.ClientResponseError):
@@ -334,7 +339,7 @@ def _unreachable(error: Exception, where: str) -> TargetUnreachable:
         why = str(error) or type(error).__name__
     return TargetUnreachable(
         f"{where} could not be reached: {why}.",
-        advice="Check that it runs and that the address is right.",
+        advice=advice,
         details={"never_sent": never_sent},
     )
 

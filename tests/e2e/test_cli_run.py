@@ -316,15 +316,25 @@ def test_a_timeout_on_the_default_sandbox_leaves_it_running(cli: Cli):
 
 
 def test_outputs_that_cannot_be_written_wait_in_the_default_sandbox(cli: Cli):
-    (cli.folder / "taken").write_text("a file where the folder should be")
-    done = cli("run", EXAMPLES / "collage.json", "-o", "taken")
+    (cli.folder / "here").mkdir()
+    (cli.folder / "here" / "deep").write_text("a file where the subfolder should be")
+    prefix = "SaveImage.filename_prefix=deep/collage"
+    done = cli("run", EXAMPLES / "collage.json", "-o", "here", "--set", prefix)
     assert done.returncode == 7
     assert "comfy-remote jobs resume" in done.stderr
     (entry,) = lines_of(cli("jobs", "list", "--json").stdout)
     assert (entry["state"], entry["outputs"]) == ("succeeded", [])
     resumed = cli("jobs", "resume", entry["job_id"], "-o", "free")
     assert resumed.returncode == 0, resumed.stderr
-    assert (cli.folder / "free" / "collage_00001_.png").is_file()
+    assert (cli.folder / "free" / "deep" / "collage_00001_.png").is_file()
+
+
+def test_a_folder_that_cannot_be_written_to_is_noticed_before_the_run(cli: Cli):
+    (cli.folder / "taken").write_text("a file where the folder should be")
+    done = cli("run", EXAMPLES / "collage.json", "-o", "taken")
+    assert done.returncode == 7
+    assert "Choose another folder with -o" in done.stderr
+    assert cli("jobs", "list", "--json").stdout == ""
 
 
 @POSIX

@@ -493,3 +493,15 @@ async def test_the_key_is_in_no_file_and_no_error(
     shown = f"{caught.value!r} {caught.value.to_json()} {finished} {target!r} {caplog.text}"
     assert key not in shown
     assert key.encode() not in written
+
+
+async def test_a_job_that_is_followed_again_does_not_start_again(record: Record):
+    end = Finished(JobState.CANCELLED)
+    target = FakeTarget([Queued(), Started(), Progress(), end])
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT)
+        async for event in job:
+            if isinstance(event, Progress):
+                break
+        again = [event async for event in job]
+    assert again == [Progress(), end]
