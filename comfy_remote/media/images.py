@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-__all__ = ["image_array", "open_image"]
+__all__ = ["image_array", "open_image", "pixels_of", "upright_frames"]
 
 
 @contextmanager
@@ -64,17 +64,33 @@ def image_array(path: Path, name: str | None = None) -> NDArray[numpy.float32]:
         OutputCorrupt: It is no picture that Pillow can decode.
     """
     import numpy as np
+
+    with open_image(path, name) as image, _decoding(name or path.name):
+        return np.stack([pixels_of(frame.convert("RGB")) for frame in upright_frames(image)])
+
+
+def upright_frames(image: Image) -> Iterator[Image]:
+    """The frames that LoadImage takes of a picture, EXIF rotation applied.
+
+    Those that have the first one's size (an icon has several), and of a camera's MPO the first:
+    the others are other views. Greys of 16 bits are scaled to 8.
+    """
     from PIL import ImageOps, ImageSequence
 
-    frames: list[NDArray[np.float32]] = []
-    with open_image(path, name) as image, _decoding(name or path.name):
-        for frame in ImageSequence.Iterator(image):
-            upright = ImageOps.exif_transpose(frame)
-            if upright.mode.startswith("I"):  # 16-bit greys; LoadImage scales them so
-                upright = upright.convert("I").point(lambda value: value * (1 / 255))
-            pixels = np.asarray(upright.convert("RGB"), dtype=np.float32) / np.float32(255.0)
-            if not frames or pixels.shape == frames[0].shape:  # an icon has several sizes
-                frames.append(pixels)
-            if image.format == "MPO":  # a camera's JPEG with other pictures behind the first
-                break
-        return np.stack(frames)
+    size: tuple[int, int] | None = None
+    for frame in ImageSequence.Iterator(image):
+        upright = ImageOps.exif_transpose(frame)
+        if upright.mode.startswith("I"):
+            upright = upright.convert("I").point(lambda value: value * (1 / 255))
+        if size is None or upright.size == size:
+            size = upright.size
+            yield upright
+        if image.format == "MPO":
+            break
+
+
+def pixels_of(picture: Image) -> NDArray[numpy.float32]:
+    """``[H, W]`` or ``[H, W, C]`` float32 in ``0.0..1.0``."""
+    import numpy as np
+
+    return np.asarray(picture).astype(np.float32) / np.float32(255.0)

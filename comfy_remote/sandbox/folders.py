@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Folders", "PathOutsideFolder", "SaveLocation"]
+from ..workflow.files import ANNOTATION
 
-_ANNOTATION = re.compile(r"^(?P<name>.*?) ?\[(?P<folder>input|output|temp)\]$", re.DOTALL)
+__all__ = ["Folders", "PathOutsideFolder", "SaveLocation"]
 
 
 class PathOutsideFolder(ValueError):
@@ -69,7 +69,7 @@ class Folders:
     @staticmethod
     def split_annotation(name: str, default: str) -> tuple[str, str]:
         """``name [output]`` as the name and the folder's type; ``default`` without brackets."""
-        match = _ANNOTATION.match(name)
+        match = ANNOTATION.match(name)
         return (name, default) if match is None else (match["name"], match["folder"])
 
     def input_path(self, name: str) -> Path:

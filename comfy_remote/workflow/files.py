@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import InputFileMissing
 from .prompt import Prompt
 
-__all__ = ["FileUse", "file_uses", "find_file", "missing_file"]
+__all__ = ["ANNOTATION", "FileUse", "file_uses", "find_file", "missing_file"]
 
 # Inputs of ComfyUI's own nodes (and of VideoHelperSuite's) that name a file in `input/`.
 _FILE_INPUTS = {
@@ -26,8 +26,8 @@ _FILE_INPUTS = {
     "VHS_LoadVideo": "video",
     "VHS_LoadAudioUpload": "audio",
 }
-# "name [input]" says which of ComfyUI's folders a name is in; input is the default.
-_ANNOTATION = re.compile(r"^(?P<name>.*) \[(?P<folder>input|output|temp)\]$")
+ANNOTATION = re.compile(r"^(?P<name>.*?) ?\[(?P<folder>input|output|temp)\]$", re.DOTALL)
+"""``name [input]`` says which of ComfyUI's folders a name is in; input is the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def file_uses(prompt: Prompt) -> Iterator[FileUse]:
         value = node["inputs"].get(key) if key else None
         if key is None or not isinstance(value, str) or value.startswith("blake3:"):
             continue
-        annotated = _ANNOTATION.match(value)
+        annotated = ANNOTATION.match(value)
         if annotated is None:
             yield FileUse(node_id, key, value)
         elif annotated["folder"] == "input":

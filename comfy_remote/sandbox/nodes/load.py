@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageOps, ImageSequence
+from PIL import Image
 from pydantic import JsonValue
 
 from ...media.files import sha256_of
+from ...media.images import pixels_of, upright_frames
 from ...outputs import kind_of
 from ..folders import Folders, PathOutsideFolder
 from .base import ImageBatch, MaskBatch, Node, NodeContext, NodeResult
@@ -85,18 +86,10 @@ def _load(folders: Folders, name: str) -> tuple[ImageBatch, MaskBatch]:
     images: list[ImageBatch] = []
     masks: list[MaskBatch] = []
     with Image.open(folders.input_path(name)) as file:
-        for original in ImageSequence.Iterator(file):
-            frame = ImageOps.exif_transpose(original)
-            if frame.mode == "I":  # 16 bits a channel
-                frame = frame.point(lambda level: level * (1 / 255))
-            pixels = _to_floats(frame.convert("RGB"))
-            if images and pixels.shape != images[0].shape:
-                continue
-            images.append(pixels)
+        for frame in upright_frames(file):
+            images.append(pixels_of(frame.convert("RGB")))
             masks.append(_transparency(frame))
-        # The second picture of an MPO is another view of the first, not a frame.
-        count = 1 if file.format == "MPO" else len(images)
-    return np.stack(images[:count]), np.stack(masks[:count])
+    return np.stack(images), np.stack(masks)
 
 
 def _transparency(frame: Image.Image) -> MaskBatch:
@@ -106,10 +99,5 @@ def _transparency(frame: Image.Image) -> MaskBatch:
         alpha = frame.convert("RGBA").getchannel("A")
     else:
         return np.zeros((64, 64), np.float32)  # ComfyUI's mask of an opaque image
-    transparency: MaskBatch = np.float32(1.0) - _to_floats(alpha)
+    transparency: MaskBatch = np.float32(1.0) - pixels_of(alpha)
     return transparency
-
-
-def _to_floats(picture: Image.Image) -> ImageBatch:
-    values: ImageBatch = np.asarray(picture).astype(np.float32) / np.float32(255.0)
-    return values
