@@ -160,8 +160,8 @@ class Job:
             return await asyncio.wait_for(events.__anext__(), max(0.0, remaining))
         except asyncio.TimeoutError:
             raise JobTimedOut(
-                f"The job did not end within {self._timeout:g} s. It goes on at "
-                f"{self._target.name}.",
+                f"The job did not end within {self._timeout:g} s. It was not cancelled: it may "
+                f"still be running at {self._target.name}.",
                 advice=f"Fetch it with `comfy-remote jobs resume {self.id}`, or stop it with "
                 f"`comfy-remote jobs cancel {self.id}`.",
                 details={"job_id": self.id},

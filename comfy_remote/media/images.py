@@ -21,7 +21,7 @@ __all__ = ["image_array", "open_image", "pixels_of", "upright_frames"]
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         yield
@@ -30,7 +30,9 @@ def _decoding(name: str) -> Iterator[None]:
         *(struct.error, zlib.error, MemoryError, Image.DecompressionBombError),
     ) as error:
         # Pillow's decoders raise all of these for broken files.
-        raise OutputCorrupt(f"{name} cannot be decoded as a picture: {error}.") from error
+        unknown = isinstance(error, UnidentifiedImageError)  # its text has the whole path
+        why = "it is in no format that Pillow knows" if unknown else error
+        raise OutputCorrupt(f"{name} cannot be decoded as a picture: {why}.") from error
 
 
 def open_image(path: Path, name: str | None = None) -> Image:

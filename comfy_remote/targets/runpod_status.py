@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pydantic import JsonValue, ValidationError
 from yarl import URL
 
-from ..errors import JobCancelled, JobExpired, JobTimedOut, OutputLost
+from ..errors import ComfyRemoteError, JobCancelled, JobExpired, JobTimedOut, OutputLost
 from ..events import (
     Event,
     Finished,
@@ -83,6 +83,9 @@ class StatusReader:
             yield Preview(snapshot.preview.node_id, snapshot.preview.media_type, data)
 
     def _completed(self, status: JobStatus) -> Iterator[Event]:
+        if (error := _error_in(status.output)) is not None:
+            yield Finished(JobState.FAILED, error, details=_times(status))
+            return
         try:
             outputs, warnings, details = _outputs(status.output)
         except OutputLost as error:
@@ -95,6 +98,14 @@ class StatusReader:
         for warning in warnings:
             yield Log(f"The worker says: {warning}", "warning")
         yield Finished(JobState.SUCCEEDED, outputs=outputs, details={**details, **_times(status)})
+
+
+def _error_in(output: JsonValue) -> ComfyRemoteError | None:
+    """The error of a worker that returns one as its result: the SDK calls that completed."""
+    if not isinstance(output, dict) or "format" in output or output.get("images"):
+        return None
+    said = output.get("error")
+    return error_from_runpod(said, output) if said else None
 
 
 def _outputs(

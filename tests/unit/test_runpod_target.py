@@ -357,6 +357,8 @@ async def test_cancel_and_health(server: ScriptedServer, target: RunPodTarget) -
         (_status("COMPLETED"), JobState.FAILED, OutputLost),
         (_status("COMPLETED", output={"message": "old"}), JobState.FAILED, OutputLost),
         (_status("COMPLETED", output="text"), JobState.FAILED, OutputLost),
+        (_status("COMPLETED", output={"error": "out of memory"}), JobState.FAILED, OutOfMemory),
+        (_status("COMPLETED", output={"error": "no"}), JobState.FAILED, ExecutionFailed),
         (_status("COMPLETED", output={**OUTPUTS, "outputs": 3}), JobState.FAILED, OutputLost),
         (_status("COMPLETED", output=OUTPUTS), JobState.SUCCEEDED, type(None)),
         (_status("COMPLETED", output={"images": []}), JobState.SUCCEEDED, type(None)),
