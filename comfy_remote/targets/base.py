@@ -67,12 +67,14 @@ class RunRequest:
         prompt: API format.
         files: What the prompt's Load nodes name.
         workflow: The UI-format workflow to embed in saved images; ``None`` if there is none.
+        front: Whether it shall run before what waits there already, on targets that can.
     """
 
     job_id: str
     prompt: Prompt
     files: Sequence[InputFile] = ()
     workflow: Mapping[str, JsonValue] | None = None
+    front: bool = False
 
 
 @dataclass(frozen=True, slots=True)
