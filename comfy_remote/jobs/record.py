@@ -27,30 +27,36 @@ if TYPE_CHECKING:
 __all__ = ["JobEntry", "PastRun", "Record", "SavedOutput"]
 
 _LOCK_PATIENCE = 30.0
-_SCHEMA_VERSION = 2
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id         TEXT PRIMARY KEY,
-    created    REAL NOT NULL,
-    updated    REAL NOT NULL,
-    target     TEXT NOT NULL,
-    source     TEXT NOT NULL,
-    folder     TEXT,
-    prompt     TEXT NOT NULL,
-    state      TEXT NOT NULL,
-    remote_id  TEXT,
-    details    TEXT,
-    progress   TEXT,
-    error      TEXT,
-    outputs    TEXT,
-    page       TEXT
-);
-CREATE INDEX IF NOT EXISTS jobs_by_time ON jobs (created);
-"""
-# What changes a record of each earlier version into one of the next.
-_MIGRATIONS = {
-    1: "ALTER TABLE jobs ADD COLUMN page TEXT",
-}
+_MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """
+        CREATE TABLE jobs (
+            id         TEXT PRIMARY KEY,
+            created    REAL NOT NULL,
+            updated    REAL NOT NULL,
+            target     TEXT NOT NULL,
+            source     TEXT NOT NULL,
+            folder     TEXT,
+            prompt     TEXT NOT NULL,
+            state      TEXT NOT NULL,
+            remote_id  TEXT,
+            details    TEXT,
+            progress   TEXT,
+            error      TEXT,
+            outputs    TEXT
+        )
+        """,
+        "CREATE INDEX jobs_by_time ON jobs (created)",
+    ),
+    ("ALTER TABLE jobs ADD COLUMN page TEXT",),
+    (
+        "ALTER TABLE jobs ADD COLUMN started REAL",
+        "ALTER TABLE jobs ADD COLUMN run_seconds REAL",
+        "ALTER TABLE jobs ADD COLUMN shape TEXT",
+        "ALTER TABLE jobs ADD COLUMN work REAL",
+    ),
+)
+"""The statements that lead from each version of the file to the next. Only ever added to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,8 @@ class JobEntry:
         error: Why it did not succeed.
         outputs: What was saved here.
         page: For a job of a page that has not ended there: see `Record.add`.
+        started: Seconds since the epoch when it was first heard to run; ``None`` before.
+        run_seconds: How long it ran; ``None`` when that was not seen.
     """
 
     id: str
@@ -109,6 +117,21 @@ class JobEntry:
     error: ComfyRemoteError | None
     outputs: tuple[SavedOutput, ...]
     page: dict[str, JsonValue] | None = None
+    started: float | None = None
+    run_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """How long a job that succeeded has run.
+
+    Attributes:
+        seconds: Without the time in the queue.
+        work: Of its prompt: see `workflow.workload`.
+    """
+
+    seconds: float
+    work: float
 
 
 class Record:
@@ -143,27 +166,26 @@ class Record:
             self._write_ahead()
             # Survives a killed process, which is what the record is for.
             self._connection.execute("PRAGMA synchronous = NORMAL")
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._connection.executescript(_SCHEMA)
-                self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-            elif version < _SCHEMA_VERSION:
+            if self._version() < len(_MIGRATIONS):
                 self._migrate()
-            elif version > _SCHEMA_VERSION:
+            elif self._version() > len(_MIGRATIONS):
                 raise LocalStorageError(
                     f"{self.path} was written by a newer Comfy Remote.",
                     advice="Update this one, or set COMFY_REMOTE_HOME to another folder.",
                 )
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
 
     def _migrate(self) -> None:
         """Bring the file to today's version: all the way, or not at all."""
         # Two programs that start at once must not both change it: the second waits here.
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            for step in range(version, _SCHEMA_VERSION):
-                self._connection.execute(_MIGRATIONS[step])
-            self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            for statements in _MIGRATIONS[self._version() :]:
+                for statement in statements:
+                    self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
         except BaseException:
             self._connection.execute("ROLLBACK")
             raise
@@ -208,9 +230,10 @@ class Record:
             page: For a job of a page: what its server needs to show it again after a restart.
         """
         now = time.time()
+        workload = workload_of(prompt)
         self._execute(
-            "INSERT INTO jobs (id, created, updated, target, source, folder, prompt, state, page) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (id, created, updated, target, source, folder, prompt, state, page, "
+            "shape, work) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             job_id,
             now,
             now,
@@ -220,6 +243,8 @@ class Record:
             json.dumps(prompt),
             JobState.QUEUED.value,
             None if page is None else json.dumps(dict(page)),
+            workload.shape,
+            workload.work,
         )
 
     def submitted(self, ref: RemoteRef) -> None:
