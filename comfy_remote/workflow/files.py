@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import InputFileMissing
 from .prompt import Prompt
 
-__all__ = ["ANNOTATION", "FileUse", "file_uses", "find_file", "missing_file"]
+__all__ = ["ANNOTATION", "FileUse", "file_uses", "find_file", "input_folders", "missing_file"]
 
 # Inputs of ComfyUI's own nodes (and of VideoHelperSuite's) that name a file in `input/`.
 _FILE_INPUTS = {
@@ -78,6 +78,15 @@ def find_file(name: str, given: Sequence[Path], folders: Sequence[Path]) -> Path
             if _is_file(candidate):
                 return candidate
     return None
+
+
+def input_folders(base: Path) -> list[Path]:
+    """Where the files that a workflow loads are looked for, in order.
+
+    Args:
+        base: The folder that the workflow is in.
+    """
+    return list(dict.fromkeys([base, base / "input", Path.cwd(), Path.cwd() / "input"]))
 
 
 def _is_file(path: Path) -> bool:

@@ -63,6 +63,9 @@ class NodeSchema:
     """The same inputs in the order of declaration: required, then optional."""
     outputs: tuple[str, ...]
     output_node: bool = False
+    python_module: str | None = None
+    """Where ComfyUI loaded it from: "nodes", "comfy_extras.…", "custom_nodes.PACK"; the
+    bundled snapshot does not say."""
 
 
 class Schemas:
@@ -150,6 +153,7 @@ class Schemas:
                     first[found.name] = found
         outputs = raw.get("output")
         title = raw.get("display_name")
+        module = raw.get("python_module")
         return NodeSchema(
             name=class_type,
             title=title if isinstance(title, str) and title else class_type,
@@ -160,6 +164,7 @@ class Schemas:
                 for kind in (outputs if isinstance(outputs, list) else [])
             ),
             output_node=raw.get("output_node") is True,
+            python_module=module if isinstance(module, str) else None,
         )
 
 
