@@ -11,6 +11,7 @@ from ...errors import WorkflowInvalid
 from ..schema import Schemas
 from .document import INPUT_NODE, OUTPUT_NODE, Document, SavedGraph
 from .graph import Graph, Host
+from .group_node import GroupNodes
 from .node import Node
 from .promotion import migrate_promotions
 from .virtual import VIRTUAL
@@ -25,12 +26,17 @@ def load_graph(document: Document, schemas: Schemas) -> Graph:
         WorkflowInvalid: Subgraphs contain each other, or a node cannot be loaded.
     """
     definitions: dict[str, Graph] = {}
+    groups = GroupNodes(document.group_nodes, schemas)
 
     def build(saved: SavedGraph) -> Graph:
         graph = Graph(saved)
         for node in saved.nodes:
             if node.type in definitions:
                 graph.nodes[node.id] = Host(node, definitions[node.type])
+                continue
+            group = groups.instance(node, saved)
+            if group is not None:
+                graph.nodes[node.id] = group
                 continue
             schema = schemas.get(node.type)
             virtual = schema is None and node.type in VIRTUAL
