@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, cast
 
@@ -30,6 +31,7 @@ from ..workflow.files import file_uses, find_file, input_folders, missing_file
 from ..workflow.load import load_workflow, parse_workflow
 from ..workflow.prepare import Changes, prepare
 from ..workflow.prompt import Prompt
+from ..workflow.repo_list import find_repo_list
 from ..workflow.schema import Schemas
 from .job import Job
 from .record import JobEntry, Record
@@ -162,7 +164,8 @@ class Client:
         """Record a request that is complete, and submit it.
 
         Args:
-            request: The prompt in API format, and the files it loads.
+            request: The prompt in API format, and the files it loads. Its ``repo_list`` is
+                taken from the workflow, unless it is given.
             source: As for `submit`.
             folder: As for `submit`.
             page: See `Record.add`.
@@ -172,6 +175,9 @@ class Client:
         Raises:
             ComfyRemoteError: As `submit`.
         """
+        if not request.repo_list:
+            repo_list = find_repo_list(request.prompt, request.workflow)
+            request = replace(request, repo_list=repo_list)
         self._record.add(
             request.job_id,
             target=self.target.name,
@@ -215,7 +221,7 @@ class Client:
             raise error
         if entry.ref is None:
             self._record.submitted(ref)
-        return Job(self.target, self._record, ref, entry.prompt, timeout)
+        return Job(self.target, self._record, ref, entry.prompt, timeout, entry=entry)
 
     def _close_record(self) -> None:
         if self._own_record:

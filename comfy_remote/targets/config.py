@@ -14,6 +14,7 @@ target = "runpod:abc123xyz"
 target = "runpod:workshop"
 base_url = "https://box.local:8000/v2"
 key_env = "BOX_TOKEN"
+price_per_hour = 0.69
 
 [targets.lan]
 target = "http://192.168.1.20:8188"
@@ -53,11 +54,20 @@ class TargetSettings:
         base_url: For ``runpod:``, another server that speaks RunPod's API.
         key_env: Name of the environment variable with the key; ``RUNPOD_API_KEY`` for
             ``runpod:``. A ComfyUI URL gets it as a bearer token, if the variable is named.
+        price_per_hour: US dollars for an hour of its GPU, to tell about what a run costs.
     """
 
     target: str
     base_url: str | None = None
     key_env: str | None = None
+    price_per_hour: float | None = None
+
+    @property
+    def key_variable(self) -> str | None:
+        """The environment variable that its key is read from; ``None`` where it takes none."""
+        if self.key_env is None and self.target.startswith("runpod:"):
+            return "RUNPOD_API_KEY"
+        return self.key_env
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,11 @@ class Configuration:
                 (name, TargetSettings(**table.model_dump())) for name, table in file.targets.items()
             )
         return cls(default, targets, origins)
+
+    def price_per_hour(self, name: str) -> float | None:
+        """US dollars for an hour of a target's GPU; ``None`` where it is not configured."""
+        settings = self.targets.get(name)
+        return None if settings is None else settings.price_per_hour
 
     def choose(self, wanted: str | None) -> str:
         """The name or address to use: the one wanted, the default, else ``sandbox``."""
