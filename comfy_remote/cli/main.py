@@ -11,6 +11,7 @@ from ..version import __version__
 from .jobs import jobs
 from .run import run
 from .serve import serve
+from .show import show
 from .targets import targets
 
 __all__ = ["cli", "main"]
@@ -44,7 +45,7 @@ def cli(verbose: bool) -> None:
         )
 
 
-for _command in (run, jobs, serve, targets):
+for _command in (run, show, jobs, serve, targets):
     cli.add_command(_command)
 
 
