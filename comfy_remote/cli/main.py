@@ -8,6 +8,7 @@ import sys
 import click
 
 from ..version import __version__
+from .convert import convert
 from .jobs import jobs
 from .run import run
 from .serve import serve
