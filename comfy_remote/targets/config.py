@@ -33,12 +33,21 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigurationError
 from .base import RemoteRef, Target
 from .comfyui import ComfyUITarget
+from .http_address import base_address, is_loopback
 from .sandbox import SandboxTarget
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-__all__ = ["CONFIG_NAME", "Configuration", "TargetSettings", "home", "open_target", "reopen"]
+__all__ = [
+    "CONFIG_NAME",
+    "Configuration",
+    "TargetSettings",
+    "home",
+    "needs_key",
+    "open_target",
+    "reopen",
+]
 
 CONFIG_NAME = "comfy-remote.toml"
 _PROXY = re.compile(r"^[a-z0-9]+-\d+\.proxy\.runpod\.net(/.*)?$", re.IGNORECASE)
@@ -148,6 +157,19 @@ def open_target(
         f"There is no target {wanted!r}. Configured: {known}.",
         advice=f"Name it in {CONFIG_NAME}, or use runpod:ENDPOINT, a ComfyUI URL such as "
         "http://127.0.0.1:8188, or sandbox.",
+    )
+
+
+def needs_key(settings: TargetSettings, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a target is of no use without its key: all but a gateway on this machine is.
+
+    Raises:
+        ConfigurationError: Its address is none.
+    """
+    if not settings.target.startswith("runpod:"):
+        return settings.key_env is not None
+    return settings.key_env is not None or not is_loopback(
+        base_address(_server(settings, environment)).host
     )
 
 
