@@ -45,6 +45,7 @@ _KIND_OF_TYPE: tuple[tuple[str, OutputKind], ...] = (
     ("MASK", "image"),
     ("STRING", "text"),
 )
+_WIDGETS = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"})
 # What goes around the prompt and the files, when they are sent in one JSON document.
 _ENVELOPE = 80
 _AROUND_FILE = 120
@@ -96,7 +97,8 @@ class MadeOutput:
         class_type: Its class.
         title: What the editor calls it.
         kind: Of what it makes, as far as its class tells; "file" where it does not.
-        kept: "saved" in ComfyUI's output folder, or a "preview" that is soon gone.
+        kept: "saved" in ComfyUI's output folder, or a "preview": shown, or passed on, and soon
+            gone.
         prefix: How the names of its files begin, where it says so.
     """
 
@@ -218,13 +220,15 @@ def summarize(
 def _made(node_id: str, node: Node, schema: NodeSchema | None) -> MadeOutput:
     class_type = node["class_type"]
     prefix = node["inputs"].get("filename_prefix")
-    preview = "Preview" in class_type or node["inputs"].get("save_output") is False
+    saves = "filename_prefix" in node["inputs"] or "save" in class_type.lower()
+    # VideoHelperSuite's switch between output/ and temp/.
+    saves = saves and "Preview" not in class_type and node["inputs"].get("save_output") is not False
     return MadeOutput(
         node_id=node_id,
         class_type=class_type,
         title=node.get("_meta", {}).get("title") or class_type,
         kind=_kind(class_type, schema),
-        kept="preview" if preview else "saved",
+        kept="saved" if saves else "preview",
         prefix=prefix if isinstance(prefix, str) else None,
     )
 
@@ -232,12 +236,10 @@ def _made(node_id: str, node: Node, schema: NodeSchema | None) -> MadeOutput:
 def _kind(class_type: str, schema: NodeSchema | None) -> OutputKind:
     if class_type in _KIND_OF_CLASS:
         return _KIND_OF_CLASS[class_type]
-    widgets = {"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"}
-    types = (
-        {one for spec in schema.inputs if spec.type not in widgets for one in spec.type.split(",")}
-        if schema
-        else set()
-    )
+    types: set[str] = set()
+    if schema is not None:
+        taken = (spec.type for spec in schema.inputs if spec.type not in _WIDGETS)
+        types = {one for kinds in (*taken, *schema.outputs) for one in kinds.split(",")}
     for start, kind in _KIND_OF_TYPE:
         if any(one.startswith(start) for one in types):
             return kind

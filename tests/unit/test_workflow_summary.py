@@ -130,12 +130,27 @@ def test_the_order_of_the_nodes_that_run() -> None:
         ("SaveLatent", "file", "saved"),
         ("PackSave", "file", "saved"),
         ("VHS_VideoCombine", "video", "saved"),
+        ("TripoTextToModelNode", "3d", "saved"),
     ],
 )
 def test_kinds_of_outputs(class_type: str, kind: str, kept: str) -> None:
     prompt = {"1": node(class_type, "Mine", filename_prefix="x")}
     (made,) = look(prompt).outputs
     assert (made.kind, made.kept, made.title, made.prefix) == (kind, kept, "Mine", "x")
+
+
+@pytest.mark.parametrize(
+    ("class_type", "inputs", "kept"),
+    [
+        ("ImageCompare", {}, "preview"),
+        ("PackSaver", {}, "saved"),
+        ("VHS_VideoCombine", {"filename_prefix": "x", "save_output": False}, "preview"),
+        ("VHS_VideoCombine", {"filename_prefix": "x", "save_output": True}, "saved"),
+    ],
+)
+def test_what_is_kept(class_type: str, inputs: dict[str, Any], kept: str) -> None:
+    (made,) = look({"1": node(class_type, **inputs)}).outputs
+    assert made.kept == kept
 
 
 def test_files_and_the_size_of_the_request(tmp_path: Path) -> None:
