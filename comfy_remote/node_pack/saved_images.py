@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..errors import ConfigurationError, OutputCorrupt, RequestTooLarge
 from ..media.files import place, private_folder, safe_relative_path, sha256_of, storage_errors
 from ..media.images import open_image
+from ..media.verify import check_whole
 
 __all__ = ["FOLDER", "MAX_IMAGES", "MAX_IMAGE_BYTES", "ImageToSave", "SaveRequest", "save_images"]
 
@@ -95,6 +96,7 @@ def _check(image: ImageToSave, number: int, default: str, path: Path) -> _Checke
     try:
         with open_image(path, f"Image {number}") as picture:
             suffixes = _SUFFIXES.get(picture.format or "")
+        check_whole(path, f"Image {number}")  # Pillow passes a file that lacks its last bytes
     except OutputCorrupt as error:
         raise ConfigurationError(
             error.message, advice="Send a PNG, JPEG, WebP, GIF or AVIF picture."
