@@ -6,7 +6,7 @@ import asyncio
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from aiohttp import web
@@ -52,6 +52,7 @@ class SandboxServer:
             `find_frontend`, which raises `ConfigurationError` here when there is none).
         web_directories: Folders with scripts that the page shall load, by the name of the
             extension they belong to. Of use only with ``frontend``.
+        extend: Called with the application before it starts: to add to it.
     """
 
     def __init__(
@@ -64,12 +65,14 @@ class SandboxServer:
         own_process: bool = False,
         frontend: Path | str | None = None,
         web_directories: Mapping[str, Path] | None = None,
+        extend: Callable[[web.Application], object] | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._directory = directory
         self._idle_exit = idle_exit
         self._own_process = own_process
+        self._extend = extend
         self._page = (
             None if frontend is None else Page(find_frontend(frontend), dict(web_directories or {}))
         )
@@ -158,6 +161,9 @@ class SandboxServer:
                 if isinstance(route, web.RouteDef):
                     for prefix in ("", "/api"):
                         app.router.add_route(route.method, prefix + route.path, route.handler)
+        if self._extend is not None:
+            self._extend(app)
+        # Last: its files are at any path that nothing else is at.
         if self._page is not None:
             add_page(app, self._page)
         return app
