@@ -186,7 +186,6 @@ def read_node(raw: JsonValue, where: str) -> SavedNode:
     if isinstance(identity, bool) or not isinstance(identity, int | str) or kind is None:
         raise WorkflowInvalid(f"A node of {where} has no id or no type: {str(raw)[:80]}")
     title = raw.get("title")
-    values = raw.get("widgets_values")
     named = raw.get("widgets_values_named")
     return SavedNode(
         id=str(identity),
@@ -195,10 +194,17 @@ def read_node(raw: JsonValue, where: str) -> SavedNode:
         mode=_integer(raw.get("mode"), 0),
         inputs=[_slot(slot) for slot in _mappings(raw.get("inputs"))],
         outputs=[_output(output) for output in _mappings(raw.get("outputs"))],
-        values=values if isinstance(values, list | dict) else None,
+        values=_values(raw.get("widgets_values")),
         named_values=named if isinstance(named, dict) else None,
         properties=_mapping(raw.get("properties")),
     )
+
+
+def _values(raw: JsonValue) -> list[JsonValue] | dict[str, JsonValue] | None:
+    """The values by position, or by name. Some programs write positions as names."""
+    if isinstance(raw, dict) and raw and list(raw) == [str(i) for i in range(len(raw))]:
+        return list(raw.values())
+    return raw if isinstance(raw, list | dict) else None
 
 
 def _slot(raw: dict[str, JsonValue]) -> Slot:

@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["convert_workflow"]
 
 _MAX_NODES = 100_000
+_EXACT = 2**53
+"""Up to here, JavaScript's numbers hold every whole number."""
 _ALIAS = "Node name for S&R"
 _WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 _SAVERS = {
@@ -284,7 +287,18 @@ def _wrapped(value: JsonValue) -> JsonValue:
     """A value of the prompt's own. A list is wrapped, since by itself it would be a link."""
     if isinstance(value, list):
         return {"__value__": copy.deepcopy(value)}
+    if isinstance(value, int) and not -_EXACT <= value <= _EXACT:
+        return _as_javascript_reads(value)
     return copy.deepcopy(value) if isinstance(value, dict) else value
+
+
+def _as_javascript_reads(value: int) -> JsonValue:
+    """A whole number with the digits that are left of it in the editor: 2⁶³ ends in 6000."""
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.inf  # and is refused
+    return int(Decimal(repr(number))) if abs(number) < 1e21 else number
 
 
 def _is_finite(value: JsonValue) -> bool:
