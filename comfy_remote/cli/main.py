@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -38,6 +39,9 @@ def cli(verbose: bool) -> None:
 
     To try it without a GPU: comfy-remote run examples/collage.json
     """
+    from ..targets.environment import load_env_files, nearest_folder
+
+    load_env_files(nearest_folder(Path.cwd()))
     if verbose or os.environ.get("DEBUG", "") not in ("", "0"):
         import logging
 

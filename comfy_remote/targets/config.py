@@ -117,6 +117,11 @@ class Configuration:
             )
         return cls(default, targets, origins)
 
+    def address_of(self, name: str) -> str:
+        """What a name means; an address means itself."""
+        settings = self.targets.get(name)
+        return name if settings is None else settings.target
+
     def price_per_hour(self, name: str) -> float | None:
         """US dollars for an hour of a target's GPU; ``None`` where it is not configured."""
         settings = self.targets.get(name)
