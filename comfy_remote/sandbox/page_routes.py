@@ -31,10 +31,12 @@ class Page:
         frontend: The folder with ``index.html``.
         web_directories: Folders with the scripts of extensions, by the extension's name, as
             ComfyUI keeps its node packs' ``WEB_DIRECTORY``.
+        templates: Folders with example workflows, also by the extension's name.
     """
 
     frontend: Path
     web_directories: Mapping[str, Path]
+    templates: Mapping[str, Path]
 
 
 PAGE = web.AppKey("page", Page)
@@ -47,6 +49,8 @@ def add_page(app: web.Application, page: Page) -> None:
     app[PAGE] = page
     for name, directory in page.web_directories.items():
         app.router.add_static(f"/extensions/{name}", directory)
+    for name, directory in page.templates.items():
+        app.router.add_static(f"/api/workflow_templates/{name}", directory)
     app.router.add_get("/", get_page)
     app.router.add_static("/", page.frontend)
 
@@ -88,11 +92,25 @@ async def get_nothing(_request: web.Request) -> web.Response:
     return web.json_response([])
 
 
-@routes.get("/i18n")
+@routes.get("/templates/index.json")
+async def get_own_templates(_request: web.Request) -> web.Response:
+    """ComfyUI's own templates."""
+    return web.json_response([])
+
+
 @routes.get("/workflow_templates")
+async def get_templates(request: web.Request) -> web.Response:
+    """The names of the workflows that extensions bring along, by the extension's name."""
+    templates = request.app[PAGE].templates
+    names = {name: sorted(file.stem for file in d.glob("*.json")) for name, d in templates.items()}
+    return web.json_response(names)
+
+
+@routes.get("/i18n")
 @routes.get("/global_subgraphs")
 @routes.get("/node_replacements")
 @routes.get("/internal/folder_paths")
+@routes.get("/templates/index_logo.json")
 async def get_no_entries(_request: web.Request) -> web.Response:
     """What other packs bring along, by name."""
     return web.json_response({})

@@ -52,6 +52,8 @@ class SandboxServer:
             `find_frontend`, which raises `ConfigurationError` here when there is none).
         web_directories: Folders with scripts that the page shall load, by the name of the
             extension they belong to. Of use only with ``frontend``.
+        templates: Folders with example workflows for the page's template browser, also by
+            the extension's name.
         extend: Called with the application before it starts: to add to it.
     """
 
@@ -65,6 +67,7 @@ class SandboxServer:
         own_process: bool = False,
         frontend: Path | str | None = None,
         web_directories: Mapping[str, Path] | None = None,
+        templates: Mapping[str, Path] | None = None,
         extend: Callable[[web.Application], object] | None = None,
     ) -> None:
         self._host = host
@@ -74,7 +77,9 @@ class SandboxServer:
         self._own_process = own_process
         self._extend = extend
         self._page = (
-            None if frontend is None else Page(find_frontend(frontend), dict(web_directories or {}))
+            None
+            if frontend is None
+            else Page(find_frontend(frontend), dict(web_directories or {}), dict(templates or {}))
         )
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._requests = 0

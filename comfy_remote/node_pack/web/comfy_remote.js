@@ -10,7 +10,7 @@
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { addStyles } from './dom.js'
-import { showError, showNote } from './notices.js'
+import { showError, showNote, showWarning } from './notices.js'
 import { makePanel } from './panel.js'
 import { getAdditions, postCancel } from './remote_api.js'
 import { RemoteState } from './remote_state.js'
@@ -85,7 +85,7 @@ async function updateLists() {
   try {
     found = target === null ? null : await getAdditions(target)
   } catch (error) {
-    showError('The models of the target are not in the lists', error)
+    showWarning(`The lists show this ComfyUI's models only`, error)
   }
   // Switched again while the target was being asked.
   if (state.target !== target) return

@@ -27,7 +27,6 @@ export function jobList(state, cancel) {
           'div',
           { class: 'comfy-remote-job' },
           element('span', { title: job.prompt_id }, jobName(job)),
-          element('span', { class: 'comfy-remote-quiet', title: job.message ?? '' }, jobWords(job)),
           element(
             'button',
             {
@@ -40,7 +39,8 @@ export function jobList(state, cancel) {
             icon('times')
           )
         ),
-        bar(job)
+        bar(job),
+        element('span', { class: 'comfy-remote-quiet' }, jobWords(job))
       )
     )
   )
@@ -60,9 +60,10 @@ function jobName(job) {
  * @returns {string}
  */
 function jobWords(job) {
-  if (job.state !== 'running' || job.fraction === null) return job.state
+  const said = job.message ? `: ${job.message}` : ''
+  if (job.state !== 'running' || job.fraction === null) return job.state + said
   const percent = `${Math.round(job.fraction * 100)} %`
-  return job.estimated ? `about ${percent} (estimated)` : percent
+  return (job.estimated ? `about ${percent} (estimated)` : percent) + said
 }
 
 /**

@@ -4,17 +4,24 @@
 import { app } from '../../scripts/app.js'
 import { asRemoteError } from './remote_api.js'
 
-const ERROR_SECONDS = 12
-const NOTE_SECONDS = 5
+const SECONDS = { error: 12, warn: 8, info: 5 }
 
 /**
  * @param {string} summary
  * @param {unknown} error
  */
 export function showError(summary, error) {
-  const { message, advice } = asRemoteError(error)
-  const detail = advice ? `${message} ${advice}` : message
-  app.extensionManager.toast.add({ severity: 'error', summary, detail, life: ERROR_SECONDS * 1000 })
+  show('error', summary, wordsOf(error))
+}
+
+/**
+ * For what is in the way of nothing.
+ *
+ * @param {string} summary
+ * @param {unknown} error
+ */
+export function showWarning(summary, error) {
+  show('warn', summary, wordsOf(error))
 }
 
 /**
@@ -22,5 +29,20 @@ export function showError(summary, error) {
  * @param {string} detail
  */
 export function showNote(summary, detail) {
-  app.extensionManager.toast.add({ severity: 'info', summary, detail, life: NOTE_SECONDS * 1000 })
+  show('info', summary, detail)
+}
+
+/** @param {unknown} error */
+function wordsOf(error) {
+  const { message, advice } = asRemoteError(error)
+  return advice ? `${message} ${advice}` : message
+}
+
+/**
+ * @param {keyof typeof SECONDS} severity
+ * @param {string} summary
+ * @param {string} detail
+ */
+function show(severity, summary, detail) {
+  app.extensionManager.toast.add({ severity, summary, detail, life: SECONDS[severity] * 1000 })
 }
