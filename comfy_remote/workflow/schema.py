@@ -111,6 +111,11 @@ class Schemas:
             self._schemas[class_type] = self._read(class_type)
         return self._schemas[class_type]
 
+    def document(self, class_type: str) -> Mapping[str, JsonValue] | None:
+        """What ``/object_info`` says about a class, word for word."""
+        found = self._classes.get(class_type)
+        return found if isinstance(found, Mapping) else None
+
     @cached_property
     def has_dynamic_inputs(self) -> bool:
         """Whether any node has inputs that come and go (ComfyUI from the end of 2025)."""
@@ -135,8 +140,8 @@ class Schemas:
         )
 
     def _read(self, class_type: str) -> NodeSchema | None:
-        raw = self._classes.get(class_type)
-        if not isinstance(raw, Mapping):
+        raw = self.document(class_type)
+        if raw is None:
             return None
         groups = _mapping(raw.get("input"))
         inputs: dict[str, InputSchema] = {}
