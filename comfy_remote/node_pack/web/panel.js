@@ -10,7 +10,7 @@ import { targetFacts } from './target_facts.js'
 /** @import { RemoteState } from './remote_state.js' */
 
 const STATUS_SECONDS = 3
-const DETAILS_SECONDS = 15
+const DETAILS_SECONDS = 6
 const OTHER = '\0other'
 
 /**

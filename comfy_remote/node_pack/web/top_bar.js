@@ -46,7 +46,7 @@ export function addToTopBar(state, actions) {
       ? `Queue sends to ${state.target}. Click to run here again (Alt+R).`
       : 'Queue runs here. Click to send to a remote GPU (Alt+R).'
     count.hidden = state.jobs.length === 0
-    count.textContent = String(state.jobs.length)
+    count.textContent = count.hidden ? '' : String(state.jobs.length)
     count.title = `${state.jobs.length} remote jobs under way`
   }
   state.addEventListener('changed', show)
