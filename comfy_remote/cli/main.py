@@ -50,7 +50,7 @@ def cli(verbose: bool) -> None:
         )
 
 
-for _command in (run, show, jobs, serve, targets):
+for _command in (run, convert, show, jobs, serve, targets):
     cli.add_command(_command)
 
 
