@@ -35,6 +35,11 @@ def test_a_sampler_costs_steps_times_megapixels_times_pictures() -> None:
     assert workload_of(text_to_image()).work == 24.0
 
 
+def test_a_node_by_itself_does_not_run() -> None:
+    alone = {**text_to_image(), "1": node("PrimitiveStringMultiline", value="ckpt https://…")}
+    assert workload_of(alone) == workload_of(text_to_image())
+
+
 def test_every_other_node_costs_the_same() -> None:
     nodes = {work.node_id: (work.work, work.steps) for work in workload_of(text_to_image()).nodes}
     assert {nodes[node_id] for node_id in "4589"} == {(1.0, None)}
