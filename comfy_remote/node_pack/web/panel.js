@@ -132,7 +132,7 @@ export function makePanel(state, actions) {
   })
   form.addEventListener('submit', (event) => {
     event.preventDefault()
-    const typed = address.value.trim()
+    const typed = address.value.trim().replace(/\/+$/, '')
     if (!typed) return
     ownAddress = false
     actions.choose(typed)
