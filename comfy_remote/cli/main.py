@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from ..version import __version__
+from .check import check
 from .convert import convert
 from .jobs import jobs
 from .run import run
@@ -50,7 +51,7 @@ def cli(verbose: bool) -> None:
         )
 
 
-for _command in (run, convert, show, jobs, serve, targets):
+for _command in (run, check, convert, show, jobs, serve, targets):
     cli.add_command(_command)
 
 
