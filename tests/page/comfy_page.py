@@ -31,7 +31,7 @@ class ComfyPage:
     complaints: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.window.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.window.on("pageerror", lambda error: self.complaints.append(error.stack or str(error)))
 
     def open(self) -> None:
         """Go there, and wait until the page is in working order."""
@@ -50,8 +50,11 @@ class ComfyPage:
             "() => window.app?.vueAppReady && window.app.graph && window.app.api.clientId",
             timeout=START_MS,
         )
-        # Older pages put a dialog over everything when their first workflow lacks nodes.
         self.wait_until_listed()
+        self.dismiss_dialog()
+
+    def dismiss_dialog(self) -> None:
+        """Older pages put one over everything when a workflow lacks nodes."""
         dialog = self.window.locator(".p-dialog-mask")
         self.window.wait_for_timeout(1000)
         if dialog.count():
@@ -100,12 +103,16 @@ class ComfyPage:
         for node in document["nodes"]:
             node["widgets_values"] = (values or {}).get(node["id"], node["widgets_values"])
         self.window.evaluate("(document) => window.app.loadGraphData(document)", document)
+        self.dismiss_dialog()
 
     def run(self, batch: int = 1) -> None:
         """Set the batch count, and press Run."""
         count = self.window.locator(".batch-count input").first
-        count.fill(str(batch))
-        count.press("Enter")
+        # As a person does: older pages take no value that was not typed.
+        count.click()
+        count.press("Control+A")
+        count.press_sequentially(str(batch))
+        count.press("Tab")
         self.window.locator("[data-testid=queue-button]").first.click()
 
     def node(self, node_id: int, expression: str) -> object:
