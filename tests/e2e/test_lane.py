@@ -24,6 +24,7 @@ from PIL import Image
 from comfy_remote.gateway import GatewayServer
 from comfy_remote.sandbox.server import SandboxServer
 from comfy_remote.worker.handler import JobHandler
+from comfy_remote.worker.settings import WorkerSettings
 
 Prompt = dict[str, Any]
 _COLORS = itertools.count(int(time.time()) % 0xFFFF)
@@ -563,3 +564,98 @@ async def test_a_restart_in_mid_job_loses_nothing(tmp_path: Path, target: Sandbo
         async with page(server.url) as later:
             await asyncio.sleep(1.0)
             assert await later.running() == []
+
+
+async def test_what_was_refused_is_not_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with endpoint(workers=0) as url:
+        monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", url)
+        with sandbox_with_pack(tmp_path) as server:
+            async with page(server.url) as shown:
+                huge = picture("x" * 11_000_000)
+                answer = await shown.queue(huge, "runpod:lane")
+                assert answer.status == 400
+                assert "RunPod takes 10 MiB" in answer.body["error"]["message"]
+        with sandbox_with_pack(tmp_path) as server:
+            async with page(server.url) as later:
+                await asyncio.sleep(1.0)
+                assert await later.running() == []
+                assert await later.get("/history") == {}
+
+
+async def test_a_job_that_ended_while_the_server_was_down_is_fetched(
+    tmp_path: Path, target: SandboxServer
+) -> None:
+    with sandbox_with_pack(tmp_path) as server:
+        async with page(server.url) as shown:
+            ids = [
+                (await shown.queue(slow(seconds), target.url)).body["prompt_id"]
+                for seconds in (0.5, 0.1)
+            ]
+    async with page(target.url) as there:
+        for prompt_id in ids:
+            await there.ended(prompt_id)
+    with sandbox_with_pack(tmp_path) as server:
+        async with page(server.url) as later:
+            for prompt_id in ids:
+                entry = await later.ended(prompt_id)
+                assert entry["status"]["status_str"] == "success"
+                (saved,) = entry["outputs"]["3"]["images"]
+                assert (server.directory / "output" / saved["filename"]).is_file()
+
+
+async def test_an_endpoint_without_workers_is_spoken_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_remote.node_pack.lane_job._LONG_WAIT", 0.2)
+    with sandbox_with_pack(tmp_path) as server:
+        async with endpoint(workers=0) as url, page(server.url) as shown:
+            monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", url)
+            prompt_id = (await shown.queue(picture(), "runpod:lane")).body["prompt_id"]
+            assert prompt_id in await shown.running()
+            told = await _until_told(shown, prompt_id, "no worker")
+            assert told["state"] == "queued"
+            await shown.post("/interrupt", {"prompt_id": prompt_id})
+            entry = await shown.ended(prompt_id)
+            assert entry["status"]["messages"][-1][0] == "execution_interrupted"
+
+
+async def _until_told(shown: Page, prompt_id: str, words: str) -> Any:
+    for _ in range(200):
+        for name, data in shown.of(prompt_id, own=True):
+            if name == JOB_EVENT and words in data["message"]:
+                return data
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{words!r} was not told")
+
+
+async def test_a_result_that_is_too_large_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = {
+        "1": _node(
+            "SandboxFile",
+            filename="large.bin",
+            subfolder="",
+            size=50_000,
+            list_under="files",
+            listed_filename="",
+            listed_subfolder="",
+        )
+    }
+    with sandbox_with_pack(tmp_path) as server:
+        async with (
+            SandboxServer() as engine,
+            GatewayServer(endpoint_id="lane") as gateway,
+            page(server.url) as shown,
+        ):
+            settings = WorkerSettings(result_limit=20_000)
+            gateway.add_local_worker(JobHandler(_Engine(engine.url), settings))
+            monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", gateway.url)
+            prompt_id = (await shown.queue(prompt, "runpod:lane")).body["prompt_id"]
+            error = await shown.heard("execution_error", prompt_id)
+            assert error["exception_type"] == "output_too_large"
+            assert "large.bin" in error["exception_message"]
+            assert "Save fewer or smaller files" in error["exception_message"]
+            assert (await shown.ended(prompt_id))["status"]["status_str"] == "error"
