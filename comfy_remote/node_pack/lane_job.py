@@ -193,7 +193,7 @@ class LaneJob:
                 raise
             raise JobCancelled("The job was cancelled before it was sent.") from None
         self._submitted = submitted
-        self._saver = saver = OutputSaver(self._host, submitted.client.target)
+        self._saver = saver = OutputSaver(self._host, submitted.client.target, self.entry.prompt_id)
         if self._cancelled:
             self._send_cancel(submitted.job)
         await self._follow(submitted.job, saver)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,20 @@ async def target() -> AsyncIterator[SandboxServer]:
         yield running
 
 
-def _comfyui(base: Path, *arguments: str, **options: Any) -> Any:
+def _comfyui(
+    base: Path, *arguments: str, known_arguments: Sequence[str] = (), **options: Any
+) -> Any:
+    """Args:
+    known_arguments: For versions that have them; others are skipped.
+    """
     found = find_comfyui()
     if found is None:
         pytest.skip("skipped: no ComfyUI")
+    declared = (found / "comfy" / "cli_args.py").read_text(encoding="utf-8")
+    for argument in known_arguments:
+        if f'"{argument}"' not in declared:
+            pytest.skip(f"skipped: this ComfyUI has no {argument}")
+    arguments = (*arguments, *known_arguments)
     python = os.environ.get("COMFYUI_PYTHON", sys.executable)
     return comfyui_with_pack(found, python, base, *arguments, **options)
 
@@ -84,3 +94,19 @@ async def test_with_several_users_and_on_the_network(tmp_path: Path, target: San
                 assert response.status == 403
     async with page(target.url) as there:
         assert list(await there.get("/history")) == [remote]
+
+
+async def test_outputs_are_assets_where_comfyui_keeps_them(
+    tmp_path: Path, target: SandboxServer
+) -> None:
+    with _comfyui(tmp_path, known_arguments=["--enable-assets"]) as server:
+        async with page(server.url) as shown:
+            entries = []
+            for where in (None, target.url):
+                prompt_id = (await shown.queue(picture(), where)).body["prompt_id"]
+                (entry,) = (await shown.ended(prompt_id))["outputs"]["3"]["images"]
+                entries.append(entry)
+            assert set(entries[0]) == set(entries[1])
+            if "id" in entries[0]:  # not every version does so
+                asset = await shown.get(f"/assets/{entries[1]['id']}")
+                assert asset["name"] == entries[1]["filename"]

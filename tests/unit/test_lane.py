@@ -66,6 +66,10 @@ class FakeHost:
     def asset(self, reference: str) -> Path | None:
         return self.assets.get(reference)
 
+    def register(self, shown: dict[str, Any], prompt_id: str) -> dict[str, Any]:
+        assert prompt_id == ID
+        return shown
+
     def local_prompt(self) -> LocalPrompt | None:
         return self.local
 
@@ -295,7 +299,7 @@ async def test_outputs_take_the_next_free_numbers(host: FakeHost) -> None:
     for name in ("pic_00003_.png", "PIC_00009_.png", "pic_x_00020_.png", "pic_12.txt"):
         (folder / name).write_bytes(b"old")
     target = FakeTarget({f"pic_0000{n}_.png": _picture() for n in (1, 2)})
-    saver = OutputSaver(host, target)  # type: ignore[arg-type]
+    saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
     shown = await saver.bring(
         "2", [_output(f"pic_0000{n}_.png", subfolder="sub", key="images") for n in (1, 2)]
     )
@@ -308,12 +312,12 @@ async def test_outputs_take_the_next_free_numbers(host: FakeHost) -> None:
 async def test_beside_a_local_prompt_names_are_ones_it_cannot_choose(host: FakeHost) -> None:
     host.local = LocalPrompt("other", None)
     target = FakeTarget({"pic_00001_.png": _picture(), "plain.png": _picture()})
-    saver = OutputSaver(host, target)  # type: ignore[arg-type]
+    saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
     shown = await saver.bring("2", [_output("pic_00001_.png"), _output("plain.png")])
     names = [entry["filename"] for entry in shown["images"]]  # type: ignore[union-attr,index,call-overload]
     assert names == ["pic_00001_remote_.png", "plain_00001_remote_.png"]
     host.local = None
-    saver = OutputSaver(host, target)  # type: ignore[arg-type]
+    saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
     shown = await saver.bring("2", [_output("pic_00001_.png")])
     assert shown["images"][0]["filename"] == "pic_00002_.png"  # type: ignore[index,call-overload]
 
@@ -327,7 +331,7 @@ async def test_every_kind_is_shown_under_its_own_key(host: FakeHost) -> None:
         "m.glb": b"m",
     }
     target = FakeTarget(files)
-    saver = OutputSaver(host, target)  # type: ignore[arg-type]
+    saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
 
     async def bring(*outputs: RemoteOutput) -> Any:
         return await saver.bring("2", outputs)
@@ -366,7 +370,7 @@ async def test_every_kind_is_shown_under_its_own_key(host: FakeHost) -> None:
 async def test_a_hostile_name_stays_in_the_folder(host: FakeHost) -> None:
     names = ["../../up.png", "/abs.png", "..", "C:\\x.png"]
     target = FakeTarget(dict.fromkeys(names, _picture()))
-    saver = OutputSaver(host, target)  # type: ignore[arg-type]
+    saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
     for name in names:
         await saver.bring("2", [_output(name, subfolder="../..", folder="anything")])
     for saved in saver.saved:
@@ -376,7 +380,7 @@ async def test_a_hostile_name_stays_in_the_folder(host: FakeHost) -> None:
 
 
 async def test_an_output_that_is_gone_is_an_error_and_leaves_nothing(host: FakeHost) -> None:
-    saver = OutputSaver(host, FakeTarget())  # type: ignore[arg-type]
+    saver = OutputSaver(host, FakeTarget(), ID)  # type: ignore[arg-type]
     with pytest.raises(OutputLost):
         await saver.bring("2", [_output("gone.png")])
     await saver.stop()
