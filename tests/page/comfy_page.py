@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Error, Locator, Page, expect
 
 START_MS = 60_000
 
@@ -21,7 +21,7 @@ class ComfyPage:
         url: The server's.
         artefacts: Where pictures are kept.
         name: What they are called.
-        complaints: What the page wrote into the browser's console as errors, ours or not.
+        complaints: Errors in our scripts that nothing caught.
     """
 
     window: Page
@@ -31,7 +31,12 @@ class ComfyPage:
     complaints: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.window.on("pageerror", lambda error: self.complaints.append(error.stack or str(error)))
+        self.window.on("pageerror", self._note)
+
+    def _note(self, error: Error) -> None:
+        # Older pages have errors of their own.
+        if "/extensions/" in (error.stack or ""):
+            self.complaints.append(error.stack or error.message)
 
     def open(self) -> None:
         """Go there, and wait until the page is in working order."""
@@ -94,6 +99,12 @@ class ComfyPage:
         """By the arrow beside the switch."""
         self.window.locator(".comfy-remote-more").click()
         expect(self.panel).to_be_visible()
+
+    def open_history(self) -> Locator:
+        """The page's own list of jobs; the pictures in it."""
+        new, old = "[data-testid=queue-overlay-toggle]", ".queue-tab-button"
+        self.window.locator(f"{new}, {old}").first.click()
+        return self.window.locator("img[src*='/view?'][src*='filename=']")
 
     # -- The graph --------------------------------------------------------------------------
 

@@ -160,6 +160,14 @@ def test_a_batch_runs_remotely_and_shows_up_like_any_other(
     assert list(states.values()) == ["success"] * 3
     assert len(list((server.directory / "output").glob("night_*.png"))) == 3
     expect(jobs).to_have_count(0)
+    pictures = page.open_history()
+    expect(pictures.last).to_be_visible()
+    page.picture("history")
+    sources = "".join(str(pictures.nth(i).get_attribute("src")) for i in range(pictures.count()))
+    # Older pages draw those that fit.
+    listed = set(re.findall(r"night_\d+_\.png", sources))
+    assert listed
+    assert listed <= {f"night_0000{i}_.png" for i in (1, 2, 3)}
     assert not page.complaints
 
 
