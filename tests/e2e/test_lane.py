@@ -238,9 +238,9 @@ async def test_a_batch_runs_side_by_side_and_local_prompts_run_meanwhile(
 
 
 async def test_front_goes_before_what_waits_there(
-    sandbox: PackServer, target: SandboxServer
+    server: PackServer, target: SandboxServer
 ) -> None:
-    async with page(sandbox.url) as shown:
+    async with page(server.url) as shown:
         first = (await shown.queue(slow(1.0), target.url)).body
         second = (await shown.queue(slow(0.1), target.url)).body
         front = (await shown.queue(slow(0.1), target.url, front=True)).body
@@ -264,7 +264,8 @@ async def test_only_what_was_asked_for_runs(server: PackServer, target: SandboxS
             assert set(sent) == {"1", "4"}
 
 
-async def _cancel(shown: Page, how: str, prompt_id: str) -> Any:
+async def cancel(shown: Page, how: str, prompt_id: str) -> Any:
+    """Stop a job in one of the ways that pages have."""
     match how:
         case "interrupt":
             return await shown.post("/interrupt", {"prompt_id": prompt_id})
@@ -284,7 +285,7 @@ async def test_a_cancel_reaches_the_target_and_no_local_prompt(
         local = (await shown.queue(slow(1.5))).body["prompt_id"]
         remote = (await shown.queue(slow(30, steps=300), target.url)).body["prompt_id"]
         await shown.heard("progress", remote)
-        answer = await _cancel(shown, how, remote)
+        answer = await cancel(shown, how, remote)
         assert answer.status == 200
         if how.startswith("job"):
             assert answer.body == {"cancelled": True}
@@ -299,7 +300,7 @@ async def test_a_cancel_reaches_the_target_and_no_local_prompt(
         assert jobs[remote] == "cancelled"
         assert (await shown.ended(local))["status"]["status_str"] == "success"
         # Once more: it is nobody's any longer, and nothing happens.
-        assert (await _cancel(shown, how, remote)).status == 200
+        assert (await cancel(shown, how, remote)).status == 200
 
 
 async def test_a_batch_of_cancels_takes_local_and_remote_ones(
@@ -338,9 +339,9 @@ async def test_an_interrupt_without_an_id_is_for_the_browser_that_sent_it(
 
 
 async def test_clearing_the_queue_stops_what_has_not_begun(
-    sandbox: PackServer, target: SandboxServer
+    server: PackServer, target: SandboxServer
 ) -> None:
-    async with page(sandbox.url) as shown:
+    async with page(server.url) as shown:
         runs = (await shown.queue(slow(1.5), target.url)).body["prompt_id"]
         await shown.heard("progress", runs)
         waits = (await shown.queue(slow(30), target.url)).body["prompt_id"]
@@ -529,12 +530,12 @@ async def test_the_switch_decides_and_the_prompt_may_say_otherwise(
 
 
 async def test_a_page_that_comes_back_learns_how_its_job_stands(
-    sandbox: PackServer, target: SandboxServer
+    server: PackServer, target: SandboxServer
 ) -> None:
-    async with page(sandbox.url) as before:
+    async with page(server.url) as before:
         prompt_id = (await before.queue(slow(3, steps=30), target.url)).body["prompt_id"]
         await before.heard("progress", prompt_id)
-    async with page(sandbox.url, before.client_id) as after:
+    async with page(server.url, before.client_id) as after:
         assert await after.heard("execution_start", prompt_id)
         assert (await after.heard("executing", prompt_id))["node"] == "9"
         state = await after.heard("progress_state", prompt_id)

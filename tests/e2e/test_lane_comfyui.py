@@ -13,7 +13,7 @@ import pytest
 from conftest import find_comfyui, free_port
 from lane_page import page
 from pack import PackServer, comfyui_with_pack
-from test_lane import picture, slow
+from test_lane import cancel, picture, slow
 
 from comfy_remote.sandbox.server import SandboxServer
 
@@ -110,3 +110,42 @@ async def test_outputs_are_assets_where_comfyui_keeps_them(
             if "id" in entries[0]:  # not every version does so
                 asset = await shown.get(f"/assets/{entries[1]['id']}")
                 assert asset["name"] == entries[1]["filename"]
+
+
+def _busy() -> dict[str, Any]:
+    """Keeps a ComfyUI busy for some seconds, in several nodes, and then saves."""
+    prompt = picture("busy")
+    prompt["1"]["inputs"].update(width=400, height=400)
+    image = ["1", 0]
+    for number in range(10, 16):
+        inputs = {"image": image, "blur_radius": 31, "sigma": 5.0}
+        prompt[str(number)] = {"class_type": "ImageBlur", "inputs": inputs}
+        image = [str(number), 0]
+    prompt["2"]["inputs"]["image"] = image
+    return prompt
+
+
+async def test_a_cancelled_remote_job_never_stops_a_local_prompt(
+    tmp_path: Path, target: SandboxServer
+) -> None:
+    ways = ("interrupt", "delete", "job", "jobs", "no id")
+    with _comfyui(tmp_path) as server:
+        async with page(server.url) as mine, page(server.url, user_agent="another") as theirs:
+            for way in ways:
+                local = (await theirs.queue(_busy())).body["prompt_id"]
+                remote = (await mine.queue(slow(30, steps=300), target.url)).body["prompt_id"]
+                await mine.heard("progress", remote)
+                await theirs.heard("executing", local, node="10")
+                if way == "no id":
+                    assert (await mine.post("/interrupt")).status == 200
+                else:
+                    assert (await cancel(mine, way, remote)).status == 200
+                entry = await mine.ended(remote)
+                assert entry["status"]["messages"][-1][0] == "execution_interrupted", way
+                assert local in await theirs.running(), "it must still run, to show anything"
+                assert (await theirs.ended(local))["status"]["status_str"] == "success", way
+            # As ever: who has no remote job interrupts what runs here.
+            local = (await theirs.queue(_busy())).body["prompt_id"]
+            await theirs.heard("executing", local, node="10")
+            await theirs.post("/interrupt")
+            assert (await theirs.ended(local))["status"]["status_str"] == "error"
