@@ -287,3 +287,15 @@ def test_two_windows_are_two_clients(page: ComfyPage, open_page: OpenPage) -> No
     other.panel.locator("[data-prompt-id]").get_by_role("button").click()
     [entry] = page.wait_for_history(1)
     assert entry["status"]["status_str"] == "error"
+
+
+def test_an_estimate_is_called_one(page: ComfyPage) -> None:
+    page.open_panel()
+    job = {"prompt_id": "0", "target": "gpu", "state": "running", "message": ""}
+    for fraction, estimated, words in ((0.4, True, "about 40 % (estimated)"), (0.5, False, "50 %")):
+        page.window.evaluate(
+            "(detail) => window.app.api.dispatchEvent("
+            "new CustomEvent('comfy_remote.job', { detail }))",
+            {**job, "fraction": fraction, "estimated": estimated},
+        )
+        expect(page.panel.locator("[data-prompt-id] > .comfy-remote-quiet")).to_have_text(words)
