@@ -42,7 +42,8 @@ def base_address(url: str) -> URL:
     if address.user or address.password:
         raise ConfigurationError(
             f"The address {shown(url)} holds a user name or a password.",
-            advice="Put a bearer token into an environment variable and name that with key_env.",
+            advice="Put the password into an environment variable, and name the user and that "
+            "variable in comfy-remote.toml (user, password_env; or key_env for a bearer token).",
         )
     if address.query_string or address.fragment:
         raise ConfigurationError(
