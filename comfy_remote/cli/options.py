@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "change_options",
+    "download_option",
     "inputs_option",
     "json_option",
     "make_reporter",
@@ -30,6 +31,11 @@ timeout_option = click.option(
 )
 preview_option = click.option(
     "--preview/--no-preview", default=True, help="Show pictures in the terminal."
+)
+download_option = click.option(
+    "--download/--no-download",
+    default=True,
+    help="Fetch the outputs, or print their addresses only.",
 )
 json_option = click.option(
     "--json", "json_lines", is_flag=True, help="Print JSON, one object a line."
