@@ -43,6 +43,13 @@ __all__ = ["run"]
 @download_option
 @timeout_option
 @click.option(
+    "--log",
+    "log_folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Leave a log of the run there: phases, times of nodes, versions, the prompt.",
+)
+@click.option(
     "--json", "json_lines", is_flag=True, help="Print events and the result as JSON lines."
 )
 @preview_option
@@ -54,6 +61,7 @@ def run(
     output: Path,
     download: bool,
     timeout: float | None,
+    log_folder: Path | None,
     json_lines: bool,
     preview: bool,
 ) -> None:
@@ -84,5 +92,6 @@ def run(
         output.expanduser().absolute(),
         timeout,
         download,
+        log_folder=log_folder,
     )
     run_workflow(plan, make_reporter(json_lines=json_lines, preview=preview))

@@ -84,7 +84,8 @@ def run_remote(
 
     ${NAME} in a JSON file is filled in: ${PROMPT}, ${SEED}, ${IMAGE_ID} and ${OUTPUT_FOLDER} from
     the options, others from the environment. Files that Load nodes name are sent along. Ctrl-C
-    leaves the job running, and says how to fetch it. DEBUG=1 logs what goes on.
+    leaves the job running, and says how to fetch it. Each run leaves a log in
+    ./logs/generations/. DEBUG=1 says more.
 
     \b
     Examples:
@@ -111,6 +112,7 @@ def run_remote(
         timeout,
         download,
         "leave",
+        Path("logs", "generations"),
     )
     if image_id is None:
         plan = replace(plan, changes=replace(plan.changes, image_id=plan.job_id[:8]))

@@ -24,6 +24,7 @@ from ..workflow.text_to_image import blank_text_to_image, text_to_image
 from .console import resume_command
 from .follow import OnInterrupt, follow, supervise, wait_and_list
 from .reporter import Reporter
+from .run_log import LoggedReporter, RunLog
 
 if TYPE_CHECKING:
     from ..jobs.job import Job
@@ -47,6 +48,7 @@ class RunPlan:
         timeout: Seconds for the whole run; ``None`` for as long as it takes.
         download: Whether to fetch the outputs; else they are listed.
         on_interrupt: What becomes of the job at Ctrl-C.
+        log_folder: Where to leave a log of the run; ``None`` for no log.
         job_id: Ours: a lower-case UUID.
     """
 
@@ -58,6 +60,7 @@ class RunPlan:
     timeout: float | None = None
     download: bool = True
     on_interrupt: OnInterrupt = "cancel"
+    log_folder: Path | None = None
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -68,6 +71,11 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
         click.exceptions.Exit: It did not end well; it has been told.
     """
     began = time.monotonic()
+    log = None
+    if plan.log_folder is not None:
+        log = RunLog(plan.log_folder, plan.changes.image_id or plan.job_id[:8])
+        log.facts["workflow"] = None if plan.workflow is None else str(plan.workflow)
+        reporter = LoggedReporter(reporter, log)
 
     async def whole(record: Record) -> None:
         # First what can be known to be wrong here, before anything is asked elsewhere.
@@ -81,6 +89,9 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             reporter.note(f"Using the configured target: {target.name}.")
         reporter.connecting(target.name)
         async with Client(target, record=record) as client:
+            if log is not None:
+                describing = client.target.describe(())
+                log.target(target.name, await _in_time(describing, plan, began, target.name))
             preparing = _prepared(plan, loaded, client)
             prepared = await _in_time(preparing, plan, began, target.name)
             for sentence in prepared.notes:

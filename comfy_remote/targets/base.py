@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Seque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..errors import InputFileMissing
 from ..events import Event
@@ -20,6 +20,7 @@ __all__ = [
     "Capabilities",
     "Health",
     "InputFile",
+    "Recalls",
     "RemoteRef",
     "RunRequest",
     "Target",
@@ -124,6 +125,14 @@ class Health:
     ready: int
     running: int
     queued: int
+
+
+@runtime_checkable
+class Recalls(Protocol):
+    """A target that can tell what a job was, by its own id: also one that others sent there."""
+
+    async def recall(self, remote_id: str) -> tuple[RemoteRef, Prompt] | None:
+        """How to follow a job, and its prompt; ``None`` if the target does not know it."""
 
 
 class Target(Protocol):

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigurationError
 from .base import RemoteRef, Target
 from .comfyui import ComfyUITarget
-from .http_address import base_address, is_loopback
+from .http_address import POD_PROXY, base_address, is_loopback
 from .login import login_headers, secret_missing
 from .sandbox import SandboxTarget
 from .secrets import secret
@@ -242,7 +242,7 @@ def _same_server(
     today: TargetSettings, sent: TargetSettings, environment: Mapping[str, str]
 ) -> bool:
     if today.target == "pod:auto":
-        return (base_address(sent.target).host or "").endswith(".proxy.runpod.net")
+        return (base_address(sent.target).host or "").endswith(POD_PROXY)
     return _server(today, environment) == _server(sent, environment)
 
 

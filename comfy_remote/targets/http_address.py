@@ -8,7 +8,10 @@ from yarl import URL
 
 from ..errors import ConfigurationError
 
-__all__ = ["base_address", "check_key_is_safe", "is_loopback", "shown"]
+__all__ = ["POD_PROXY", "base_address", "check_key_is_safe", "is_loopback", "shown"]
+
+POD_PROXY = ".proxy.runpod.net"
+"""How the hosts end under which RunPod's proxy has the ports of pods."""
 
 
 def is_loopback(host: str | None) -> bool:

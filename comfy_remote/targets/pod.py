@@ -80,6 +80,10 @@ class PodTarget:
         """See `Target.find`."""
         return await self.comfyui.find(job_id)
 
+    async def recall(self, remote_id: str) -> tuple[RemoteRef, Prompt] | None:
+        """See `Recalls.recall`."""
+        return await self.comfyui.recall(remote_id)
+
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """See `Target.follow`."""
         async with aclosing(self.comfyui.follow(ref, prompt)) as events:

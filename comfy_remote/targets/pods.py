@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import AuthenticationError, ConfigurationError, TargetError, TargetUnreachable
+from .http_address import POD_PROXY, base_address, check_key_is_safe
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -105,7 +106,7 @@ def is_pod_id(text: str) -> bool:
 
 def pod_proxy_url(pod_id: str, port: int = COMFYUI_PORT) -> str:
     """Where RunPod's proxy has a port of a pod."""
-    return f"https://{pod_id}-{port}.proxy.runpod.net"
+    return f"https://{pod_id}-{port}{POD_PROXY}"
 
 
 def chosen_pod_address(
@@ -186,7 +187,6 @@ async def _from_rest(key: SecretStr, environment: Mapping[str, str]) -> list[Pod
     from ..wire.problems import problems_in
     from ..wire.runpod_pods import RestPodList
     from .http import HttpClient
-    from .http_address import base_address, check_key_is_safe
 
     # The name that RunPod's own SDK knows.
     url = environment.get("RUNPOD_API_BASE_URL") or DEFAULT_API_URL

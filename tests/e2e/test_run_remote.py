@@ -123,11 +123,14 @@ def test_a_full_run(remote: Command, engine: str):
     for path in saved:
         with Image.open(remote.folder / path) as image:
             assert image.size == (64, 48)
-    again = remote(
-        *("--workflow", path, "--pod-url", engine, "--image-id", "take-3"),
-        *("--output-folder", "films", "--local-output", "here"),
-    )
-    assert again.returncode == 0, again.stderr
+    logs = sorted((remote.folder / "logs" / "generations").iterdir())
+    assert [log.name.split("_", 1)[1] for log in logs] == ["take-3.json", "take-3.log"]
+    log = json.loads(logs[0].read_text())
+    assert log["state"] == "succeeded"
+    assert set(log["phases"]) == {"prepare", "submit", "queue", "run", "download"}
+    assert log["prompt"]["2"]["inputs"]["filename_prefix"] == "films/shots/take-3"
+    assert len(log["outputs"]) == 2
+    assert "Finished: succeeded" in logs[1].read_text()
 
 
 def test_the_template_is_filled_in_as_json(remote: Command, sandbox_url: str):
@@ -253,6 +256,25 @@ def test_ctrl_c_leaves_the_job(remote: Command, sandbox_url: str):
     assert command is not None
     resumed = remote.comfy_remote(*command[1].split())
     assert resumed.returncode == 0, resumed.stderr
+
+
+def test_a_prompt_of_another_machine_is_fetched(remote: Command, engine: str):
+    done = remote("--workflow", write(remote.folder, picture()), "--pod-url", engine)
+    assert done.returncode == 0, done.stderr
+    job = re.search(r"Job ([0-9a-f-]{36})", done.stderr)
+    assert job is not None
+    remote.environment["COMFY_REMOTE_HOME"] = str(remote.folder / "another")
+    unknown = remote.comfy_remote("jobs", "resume", job[1])
+    assert unknown.returncode == 2
+    assert f"jobs resume {job[1]} --on URL" in unknown.stderr
+    resumed = remote.comfy_remote("jobs", "resume", job[1], "--on", engine, "-o", "there")
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(resumed.stdout.splitlines()) == 2
+    again = remote.comfy_remote("jobs", "resume", job[1])
+    assert again.returncode == 0, again.stderr
+    nothing = remote.comfy_remote("jobs", "resume", "no-such-prompt", "--on", engine)
+    assert nothing.returncode == 2
+    assert "neither in its queue nor in its history" in nothing.stderr
 
 
 class PlayedApi:
