@@ -7,6 +7,7 @@ import click
 from ..version import __version__
 from .check import check
 from .convert import convert
+from .doctor import doctor
 from .entry import EXIT_STATUSES, enter, start
 from .jobs import jobs
 from .run import run
@@ -39,7 +40,7 @@ def cli(verbose: bool) -> None:
     start(verbose=verbose)
 
 
-for _command in (run, check, convert, show, jobs, serve, targets):
+for _command in (run, check, convert, show, jobs, doctor, serve, targets):
     cli.add_command(_command)
 
 

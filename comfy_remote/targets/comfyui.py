@@ -253,6 +253,14 @@ class ComfyUITarget:
         running, pending = self._items(await self._http.get("queue"))
         return Health(ready=0 if running else 1, running=len(running), queued=len(pending))
 
+    async def socket_opens(self) -> bool:
+        """Whether a WebSocket gets through: a proxy may refuse it, and then polling has to do."""
+        socket = ComfyUISocket(self._http, _new_id())
+        await socket.start()
+        opened = socket.connected
+        await socket.stop()
+        return opened
+
     async def free_memory(self) -> None:
         """Ask ComfyUI to unload its models and empty its caches."""
         await self._http.post_idempotent("free", {"unload_models": True, "free_memory": True})

@@ -32,6 +32,7 @@ __all__ = [
     "chosen_pod_address",
     "find_pod",
     "is_pod_id",
+    "pod_of",
     "pod_proxy_url",
 ]
 
@@ -43,6 +44,9 @@ WAYS_TO_NAME_A_POD = (
     "running pod found; or give another target with --on."
 )
 _POD_ID = re.compile(r"[a-z0-9]{10,32}", re.IGNORECASE)
+_POD_ADDRESS = re.compile(
+    r"pod:([a-z0-9]+)$|(?:https?://)?([a-z0-9]+)-\d+\.proxy\.runpod\.net(?:/|$)", re.IGNORECASE
+)
 _RUNPODCTL_PATIENCE = 30.0
 
 
@@ -107,6 +111,12 @@ def is_pod_id(text: str) -> bool:
 def pod_proxy_url(pod_id: str, port: int = COMFYUI_PORT) -> str:
     """Where RunPod's proxy has a port of a pod."""
     return f"https://{pod_id}-{port}{POD_PROXY}"
+
+
+def pod_of(address: str) -> str | None:
+    """The id of the pod that an address leads to; ``None`` if it is no pod's."""
+    match = _POD_ADDRESS.match(address)
+    return match[1] or match[2] if match is not None and match[1] != "auto" else None
 
 
 def chosen_pod_address(
