@@ -6,6 +6,7 @@ import click
 
 from ..version import __version__
 from .check import check
+from .completion import completion
 from .convert import convert
 from .doctor import doctor
 from .entry import EXIT_STATUSES, enter, start
@@ -40,7 +41,7 @@ def cli(verbose: bool) -> None:
     start(verbose=verbose)
 
 
-for _command in (run, check, convert, show, jobs, doctor, serve, targets):
+for _command in (run, check, convert, show, jobs, doctor, serve, targets, completion):
     cli.add_command(_command)
 
 

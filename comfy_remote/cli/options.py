@@ -19,6 +19,7 @@ __all__ = [
     "inputs_option",
     "json_option",
     "make_reporter",
+    "open_option",
     "preview_option",
     "timeout_option",
 ]
@@ -36,6 +37,9 @@ download_option = click.option(
     "--download/--no-download",
     default=True,
     help="Fetch the outputs, or print their addresses only.",
+)
+open_option = click.option(
+    "--open", "open_it", is_flag=True, help="Open the first output with the desktop's program."
 )
 json_option = click.option(
     "--json", "json_lines", is_flag=True, help="Print JSON, one object a line."

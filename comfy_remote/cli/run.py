@@ -11,6 +11,7 @@ from .options import (
     change_options,
     download_option,
     inputs_option,
+    open_option,
     preview_option,
     timeout_option,
 )
@@ -53,6 +54,7 @@ __all__ = ["run"]
     "--json", "json_lines", is_flag=True, help="Print events and the result as JSON lines."
 )
 @preview_option
+@open_option
 def run(
     workflow: Path,
     on: str | None,
@@ -64,6 +66,7 @@ def run(
     log_folder: Path | None,
     json_lines: bool,
     preview: bool,
+    open_it: bool,
 ) -> None:
     """Run a workflow on a target, and fetch what it makes.
 
@@ -93,5 +96,6 @@ def run(
         timeout,
         download,
         log_folder=log_folder,
+        open_first=open_it,
     )
     run_workflow(plan, make_reporter(json_lines=json_lines, preview=preview))

@@ -13,6 +13,7 @@ from .options import (
     download_option,
     inputs_option,
     json_option,
+    open_option,
     preview_option,
 )
 
@@ -67,6 +68,7 @@ __all__ = ["main", "run_remote"]
 @inputs_option
 @json_option
 @preview_option
+@open_option
 def run_remote(
     workflow: Path | None,
     image_id: str | None,
@@ -79,6 +81,7 @@ def run_remote(
     inputs: tuple[Path, ...],
     json_lines: bool,
     preview: bool,
+    open_it: bool,
 ) -> None:
     """Run a workflow on a ComfyUI elsewhere, and fetch what it makes.
 
@@ -113,6 +116,7 @@ def run_remote(
         download,
         "leave",
         Path("logs", "generations"),
+        open_it,
     )
     if image_id is None:
         plan = replace(plan, changes=replace(plan.changes, image_id=plan.job_id[:8]))

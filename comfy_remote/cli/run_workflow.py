@@ -23,6 +23,7 @@ from ..workflow.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.text_to_image import blank_text_to_image, text_to_image
 from .console import resume_command
 from .follow import OnInterrupt, follow, supervise, wait_and_list
+from .open_file import open_first
 from .reporter import Reporter
 from .run_log import LoggedReporter, RunLog
 
@@ -49,6 +50,7 @@ class RunPlan:
         download: Whether to fetch the outputs; else they are listed.
         on_interrupt: What becomes of the job at Ctrl-C.
         log_folder: Where to leave a log of the run; ``None`` for no log.
+        open_first: Whether to open the first output with the desktop's program.
         job_id: Ours: a lower-case UUID.
     """
 
@@ -61,6 +63,7 @@ class RunPlan:
     download: bool = True
     on_interrupt: OnInterrupt = "cancel"
     log_folder: Path | None = None
+    open_first: bool = False
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -110,6 +113,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             if plan.download:
                 saved = await follow(job, plan.folder, reporter, plan.on_interrupt)
                 reporter.saved(saved, time.monotonic() - began)
+                if plan.open_first and (why_not := open_first(saved)):
+                    reporter.note(why_not)
             else:
                 listed = await wait_and_list(job, reporter, plan.on_interrupt)
                 reporter.listed(listed, time.monotonic() - began)
