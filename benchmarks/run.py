@@ -9,12 +9,14 @@ from lane import bench_lane
 from large_download import bench_download
 from overhead import bench_overhead
 from startup import bench_command, bench_help
+from terminal import bench_terminal
 from through_gateway import bench_gateway
 
 BENCHMARKS = {
     "help": bench_help,
     "command": bench_command,
     "overhead": bench_overhead,
+    "terminal": bench_terminal,
     "gateway": bench_gateway,
     "lane": bench_lane,
     "download": bench_download,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
-from .convert import convert_workflow
 from .edit import Place, apply_settings, put
 from .load import LoadedWorkflow, in_ui_format
 from .prompt import Prompt
@@ -122,6 +121,8 @@ def prepare(
     elif schemas is None or loaded.workflow is None:
         raise in_ui_format(loaded.source)
     else:
+        from .convert import convert_workflow  # here: a prompt needs none of it
+
         prompt = convert_workflow(loaded.workflow, schemas)
         if not prompt:
             raise WorkflowInvalid(
