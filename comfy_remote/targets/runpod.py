@@ -10,7 +10,8 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncGenerator, Collection
+import uuid
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from typing import TypeVar, cast
 from urllib.parse import quote
@@ -29,7 +30,7 @@ from ..errors import (
     TargetNotFound,
     TargetUnreachable,
 )
-from ..events import Event, Finished, Log
+from ..events import Event, Finished, Log, Progress
 from ..media.files import CHUNK_SIZE
 from ..outputs import RemoteOutput
 from ..wire.request import COMFY_REMOTE_1
@@ -38,6 +39,7 @@ from ..wire.runpod import (
     RUN_BODY_LIMIT,
     EndpointHealth,
     JobStatus,
+    RunPodState,
 )
 from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest, input_errors
@@ -147,9 +149,70 @@ class RunPodTarget:
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """Poll ``/status``: about four times a second at first, less for long jobs."""
+        reader = StatusReader(prompt)
+        async with aclosing(self._statuses(ref)) as statuses:
+            async for status in statuses:
+                if status is None:
+                    yield forgotten(self._name)
+                    return
+                for event in reader.events(status) if isinstance(status, JobStatus) else [status]:
+                    yield event
+                    if isinstance(event, Finished):
+                        return
+
+    async def act(
+        self,
+        payload: Mapping[str, JsonValue],
+        on_message: Callable[[str], None] | None = None,
+    ) -> JsonValue:
+        """Have a worker of ours do something that is no workflow, and wait for its answer.
+
+        Cancelled, it cancels the job.
+
+        Args:
+            payload: The job's input, with its ``action``.
+            on_message: Told what the worker says of its progress.
+
+        Returns:
+            The worker's answer.
+
+        Raises:
+            ComfyRemoteError: The worker's own error, or the endpoint could not be asked.
+        """
+        job_id = str(uuid.uuid4())
+        body = json.dumps({"input": {**payload, "format": COMFY_REMOTE_1}}).encode()
+        try:
+            ref = self._ref(job_id, await self._post_run(job_id, body))
+        except TargetNotFound as error:
+            raise self._no_such_endpoint(error) from error
+        reader = StatusReader({})
+        try:
+            async with aclosing(self._statuses(ref)) as statuses:
+                async for status in statuses:
+                    if isinstance(status, JobStatus):
+                        if status.status is RunPodState.COMPLETED and not _failed_inside(status):
+                            return status.output
+                        events: Iterable[Event] = reader.events(status)
+                    else:
+                        events = [status or forgotten(self._name)]
+                    for event in events:
+                        if isinstance(event, Finished) and event.error is not None:
+                            raise event.error
+                        said = event.message if isinstance(event, Progress | Log) else ""
+                        if said and on_message is not None:
+                            on_message(said)
+        except asyncio.CancelledError:
+            await self.cancel(ref)
+            raise
+        raise TargetError("The endpoint's statuses ended without an answer.")
+
+    async def _statuses(self, ref: RemoteRef) -> AsyncGenerator[JobStatus | Log | None, None]:
+        """One ``/status`` after another; a `Log` for what went wrong on the way.
+
+        ``None``, the last of all, when the endpoint does not know the job.
+        """
         began = time.monotonic()
         failing_since: float | None = None
-        reader = StatusReader(prompt)
         failures = 0
         # The submission was a request as well: with it, four a second is the most.
         await asyncio.sleep(_POLL)
@@ -162,7 +225,7 @@ class RunPodTarget:
             except AuthenticationError:
                 raise
             except TargetNotFound:
-                yield forgotten(self._name)
+                yield None
                 return
             except TargetError as error:
                 # Counted from the first failure: the caller may have been busy before it.
@@ -181,10 +244,7 @@ class RunPodTarget:
                 failures += 1
                 await asyncio.sleep(delay)
                 continue
-            for event in reader.events(status):
-                yield event
-                if isinstance(event, Finished):
-                    return
+            yield status
             elapsed = time.monotonic() - began
             interval = _POLL
             if elapsed > _QUICK_FOR:
