@@ -94,6 +94,8 @@ class RemoteOutput:
         sha256: 64 lower-case hex digits; ``None`` when not announced.
         text: The text itself, for outputs that are no files (``PreviewAny``); else ``None``.
         source: Where to read the bytes; ``None`` for a text.
+        key: Under which ComfyUI's history listed it: ``images``, ``gifs``, ``audio``, ``3d``,
+            ``text``, …; ``None`` where the worker does not say.
     """
 
     node_id: str | None
@@ -106,6 +108,7 @@ class RemoteOutput:
     sha256: str | None = None
     text: str | None = None
     source: OutputSource | None = None
+    key: str | None = None
 
     def to_json(self) -> dict[str, JsonValue]:
         """A description for people and programs: everything but the bytes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -224,31 +223,31 @@ _STYLES = {
 
 
 def _print_table(entries: list[JobEntry]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column
     from rich.text import Text
 
-    from .console import printable
+    from .table import print_table
 
-    # Piped, it is for grep: one job a line, however long.
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name, width in (("Job", 8), ("Sent", 11), ("State", 9)):
-        table.add_column(name, min_width=width, no_wrap=True)
-    table.add_column("Target", overflow="ellipsis", no_wrap=True)
-    table.add_column("Workflow", overflow="ellipsis", no_wrap=True)
-    table.add_column("Outputs", justify="right", min_width=7, no_wrap=True)
-    for entry in entries:
-        table.add_row(
+    columns = [
+        Column("Job", min_width=8, no_wrap=True),
+        Column("Sent", min_width=11, no_wrap=True),
+        Column("State", min_width=9, no_wrap=True),
+        Column("Target", overflow="ellipsis", no_wrap=True),
+        Column("Workflow", overflow="ellipsis", no_wrap=True),
+        Column("Outputs", justify="right", min_width=7, no_wrap=True),
+    ]
+    rows = [
+        (
             entry.id[:8],
             _when(entry.created)[5:16],
             Text(entry.state.value, _STYLES.get(entry.state.value, "")),
-            Text(printable(entry.target)),
-            Text(printable(Path(entry.source).name)),
+            entry.target,
+            Path(entry.source).name,
             str(len(entry.outputs) or ""),
         )
-    console.print(table)
+        for entry in entries
+    ]
+    print_table(columns, rows)
 
 
 def _print_details(entry: JobEntry) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
 
 from ..version import __version__
+from .convert import convert
 from .jobs import jobs
 from .run import run
 from .serve import serve
+from .show import show
 from .targets import targets
 
 __all__ = ["cli", "main"]
@@ -36,6 +39,9 @@ def cli(verbose: bool) -> None:
 
     To try it without a GPU: comfy-remote run examples/collage.json
     """
+    from ..targets.environment import load_env_files, nearest_folder
+
+    load_env_files(nearest_folder(Path.cwd()))
     if verbose or os.environ.get("DEBUG", "") not in ("", "0"):
         import logging
 
@@ -44,7 +50,7 @@ def cli(verbose: bool) -> None:
         )
 
 
-for _command in (run, jobs, serve, targets):
+for _command in (run, show, jobs, serve, targets):
     cli.add_command(_command)
 
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from .reporter import Reporter
 
-__all__ = ["json_option", "make_reporter", "preview_option", "timeout_option"]
+__all__ = [
+    "change_options",
+    "inputs_option",
+    "json_option",
+    "make_reporter",
+    "preview_option",
+    "timeout_option",
+]
 
 timeout_option = click.option(
     "--timeout",
@@ -24,6 +34,79 @@ preview_option = click.option(
 json_option = click.option(
     "--json", "json_lines", is_flag=True, help="Print JSON, one object a line."
 )
+inputs_option = click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A file that a Load node names, if it is not beside the workflow or in an input folder "
+    "there. May be repeated.",
+)
+
+
+def _seed(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    from ..errors import WorkflowInvalid
+    from ..workflow.seeds import parse_seed
+
+    try:
+        return parse_seed(value)
+    except WorkflowInvalid as error:
+        raise click.BadParameter(str(error)) from None
+
+
+_CHANGE_OPTIONS = (
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NODE.input=value",
+        help="Change an input; NODE is an id, a title or a class. May be repeated.",
+    ),
+    click.option("--prompt", "prompt", metavar="TEXT", help="The positive text."),
+    click.option(
+        "--prompt-node",
+        "prompt_nodes",
+        multiple=True,
+        metavar="NODE",
+        help="The node that has it, if it is not found from the samplers. May be repeated.",
+    ),
+    click.option("--negative", metavar="TEXT", help="The negative text."),
+    click.option("--seed", metavar="N|random", callback=_seed, help="Set every seed there is."),
+    click.option(
+        "--width", type=click.IntRange(min=1), help="Pixels, of what samplers start from."
+    ),
+    click.option("--height", type=click.IntRange(min=1), help="Pixels, likewise."),
+    click.option("--batch", type=click.IntRange(min=1), help="How many at once, likewise."),
+)
+_CHANGES = (
+    *("settings", "prompt", "prompt_nodes", "negative"),
+    *("seed", "width", "height", "batch"),
+)
+
+
+def change_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that change a workflow; the command gets them as one ``changes``.
+
+    For a function below ``click.command``; ``changes`` is a `workflow.prepare.Changes`.
+    """
+
+    @functools.wraps(command)
+    def with_changes(**given: Any) -> None:  # click gives whatever the options are
+        from ..workflow.prepare import Changes
+
+        changes = Changes(**{name: given.pop(name) for name in _CHANGES})
+        if changes.prompt_nodes and changes.prompt is None:
+            raise click.UsageError(
+                "--prompt-node says where the text goes: give --prompt TEXT, too."
+            )
+        command(changes=changes, **given)
+
+    for option in reversed(_CHANGE_OPTIONS):
+        option(with_changes)
+    return with_changes
 
 
 def make_reporter(*, json_lines: bool, preview: bool) -> Reporter:

@@ -117,6 +117,7 @@ def run(
     from ..errors import InputFileMissing
     from ..events import Log
     from ..jobs.client import Client
+    from ..jobs.cost import estimate_run
     from ..media.files import private_folder
     from ..targets.config import Configuration, open_target
     from ..workflow.files import file_uses
@@ -156,6 +157,11 @@ def run(
             prompt = prepared.prompt
             for sentence in prepared.notes:
                 reporter.note(sentence)
+            price = configuration.price_per_hour(target.name)
+            estimate = estimate_run(record, target.name, prompt, price)
+            paid = price is not None or configuration.address_of(target.name).startswith("runpod:")
+            if paid and estimate.seconds is not None:
+                reporter.note(estimate.sentence())
             job = await client.submit(
                 prompt,
                 inputs=inputs,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import click
 
@@ -23,7 +22,7 @@ def targets(json_lines: bool) -> None:
     import json
 
     from ..targets.config import CONFIG_NAME, Configuration
-    from .console import printable, say
+    from .console import say
 
     configuration = Configuration.load()
     chosen = configuration.choose(None)
@@ -52,24 +51,27 @@ def targets(json_lines: bool) -> None:
             "in the user's configuration folder."
         )
     else:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+        from rich.table import Column
 
-        console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-        for title in ("Name", "Target", "Key", "Read from"):
-            table.add_column(title, overflow="fold")
-        for row in rows:
-            key = f"{row['key_env']} {'is set' if row['key_set'] else 'is not set'}"
-            table.add_row(
-                Text(printable(f"{row['name']}{' (default)' if row['default'] else ''}")),
-                Text(printable(str(row["target"]))),
-                Text(printable(key) if row["key_env"] else "none"),
-                Text(printable(str(row["file"]))),
-            )
-        console.print(table)
+        from .table import print_table
+
+        columns = [
+            Column(title, overflow="fold") for title in ("Name", "Target", "Key", "Read from")
+        ]
+        print_table(
+            columns,
+            [
+                (
+                    f"{row['name']}{' (default)' if row['default'] else ''}",
+                    str(row["target"]),
+                    f"{row['key_env']} {'is set' if row['key_set'] else 'is not set'}"
+                    if row["key_env"]
+                    else "none",
+                    str(row["file"]),
+                )
+                for row in rows
+            ],
+        )
     say(
         f"Without --on, {'the sandbox' if chosen == 'sandbox' else chosen} is used. Any of these "
         "works, too: runpod:ENDPOINT, http://HOST:8188, sandbox."

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, cast
 
@@ -26,10 +27,11 @@ from ..media.files import (
 )
 from ..targets.base import InputFile, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
-from ..workflow.files import file_uses, find_file, missing_file
+from ..workflow.files import file_uses, find_file, input_folders, missing_file
 from ..workflow.load import load_workflow, parse_workflow
 from ..workflow.prepare import Changes, prepare
 from ..workflow.prompt import Prompt
+from ..workflow.repo_list import find_repo_list
 from ..workflow.schema import Schemas
 from .job import Job
 from .record import JobEntry, Record
@@ -145,12 +147,44 @@ class Client:
         parsed, workflow = prepared.prompt, workflow or prepared.workflow
         parsed, files = await self._files(parsed, [Path(p) for p in inputs], base or Path.cwd())
         request = RunRequest(job_id or str(uuid.uuid4()), parsed, files, workflow)
+        return await self.send(
+            request, source=source or "library", folder=folder, timeout=timeout, begun=begun
+        )
+
+    async def send(
+        self,
+        request: RunRequest,
+        *,
+        source: str,
+        folder: Path | None = None,
+        page: Mapping[str, JsonValue] | None = None,
+        timeout: float | None = None,
+        begun: float | None = None,
+    ) -> Job:
+        """Record a request that is complete, and submit it.
+
+        Args:
+            request: The prompt in API format, and the files it loads. Its ``repo_list`` is
+                taken from the workflow, unless it is given.
+            source: As for `submit`.
+            folder: As for `submit`.
+            page: See `Record.add`.
+            timeout: As for `submit`.
+            begun: When that time began to run, by `time.monotonic`; now by default.
+
+        Raises:
+            ComfyRemoteError: As `submit`.
+        """
+        if not request.repo_list:
+            repo_list = find_repo_list(request.prompt, request.workflow)
+            request = replace(request, repo_list=repo_list)
         self._record.add(
             request.job_id,
             target=self.target.name,
-            source=source or "library",
+            source=source,
             folder=folder.absolute() if folder else None,
-            prompt=parsed,
+            prompt=request.prompt,
+            page=page,
         )
         try:
             ref = await asyncio.wait_for(self.target.submit(request), timeout)
@@ -166,7 +200,7 @@ class Client:
             self._record.state(request.job_id, JobState.FAILED, error)
             raise
         self._record.submitted(ref)
-        return Job(self.target, self._record, ref, parsed, timeout, begun)
+        return Job(self.target, self._record, ref, request.prompt, timeout, begun)
 
     async def take_up(self, entry: JobEntry, *, timeout: float | None = None) -> Job:
         """A job from the record, to be followed again. Nothing is submitted.
@@ -187,7 +221,7 @@ class Client:
             raise error
         if entry.ref is None:
             self._record.submitted(ref)
-        return Job(self.target, self._record, ref, entry.prompt, timeout)
+        return Job(self.target, self._record, ref, entry.prompt, timeout, entry=entry)
 
     def _close_record(self) -> None:
         if self._own_record:
@@ -197,7 +231,7 @@ class Client:
         self, prompt: Prompt, given: list[Path], base: Path
     ) -> tuple[Prompt, list[InputFile]]:
         """The files that are here, and the prompt with the names they get on the target."""
-        folders = list(dict.fromkeys([base, base / "input", Path.cwd(), Path.cwd() / "input"]))
+        folders = input_folders(base)
         found: dict[str, InputFile] = {}
         names: dict[tuple[str, str], str] = {}
         for use in file_uses(prompt):

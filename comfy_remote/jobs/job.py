@@ -17,8 +17,9 @@ from ..targets.base import RemoteRef, Target
 from ..targets.concurrent_map import concurrent_map
 from ..targets.download import Downloaded, download
 from ..workflow.prompt import Prompt
+from .estimate import estimate_progress, with_estimates
 from .output import Output
-from .record import Record, SavedOutput
+from .record import JobEntry, Record, SavedOutput
 
 __all__ = ["Job"]
 
@@ -43,6 +44,8 @@ class Job:
         prompt: Prompt,
         timeout: float | None = None,
         begun: float | None = None,
+        *,
+        entry: JobEntry | None = None,
     ) -> None:
         self.id = ref.job_id
         self.ref = ref
@@ -55,6 +58,11 @@ class Job:
         self._finished: Finished | None = None
         self._state = JobState.QUEUED
         self._recorded_progress = 0.0
+        self._taken_up = entry is not None
+        self._ran_before = 0.0
+        if entry is not None and entry.started is not None:
+            self._ran_before = max(0.0, time.time() - entry.started)
+        self._started: float | None = None
 
     @property
     def state(self) -> JobState:
@@ -76,7 +84,9 @@ class Job:
         if self._finished is not None:
             yield self._finished
             return
-        async with aclosing(self._target.follow(self.ref, self._prompt)) as events:
+        estimate = estimate_progress(self._record, self._target.name, self._prompt)
+        followed = self._target.follow(self.ref, self._prompt)
+        async with aclosing(with_estimates(followed, estimate, elapsed=self._ran_before)) as events:
             while True:
                 event = await self._next(events)
                 if self._state is JobState.RUNNING and isinstance(event, Queued | Started):
@@ -173,6 +183,7 @@ class Job:
                 self._state = JobState.QUEUED
                 self._record.state(self.id, self._state)
             case Started():
+                self._started = time.monotonic()
                 self._state = JobState.RUNNING
                 self._record.state(self.id, self._state)
             case Progress():
@@ -183,7 +194,17 @@ class Job:
             case Finished():
                 self._finished = event
                 self._state = event.state
-                self._record.state(self.id, event.state, event.error)
+                seconds = self._run_seconds(event)
+                self._record.state(self.id, event.state, event.error, run_seconds=seconds)
+
+    def _run_seconds(self, finished: Finished) -> float | None:
+        """How long it ran: as the target says, else as seen, if it was seen from the start."""
+        said = finished.details.get("run_seconds")
+        if isinstance(said, int | float) and said > 0:
+            return float(said)
+        if self._taken_up or self._started is None:
+            return None
+        return time.monotonic() - self._started
 
     async def _succeeded(self) -> Finished:
         finished = self._finished or await self.wait()

@@ -10,7 +10,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -19,32 +19,44 @@ from ..errors import ComfyRemoteError, JobNotFound, LocalStorageError, error_fro
 from ..events import JobState
 from ..targets.base import RemoteRef
 from ..workflow.prompt import Prompt
+from ..workflow.workload import workload_of
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["JobEntry", "Record", "SavedOutput"]
+__all__ = ["JobEntry", "PastRun", "Record", "SavedOutput"]
 
 _LOCK_PATIENCE = 30.0
-_SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id         TEXT PRIMARY KEY,
-    created    REAL NOT NULL,
-    updated    REAL NOT NULL,
-    target     TEXT NOT NULL,
-    source     TEXT NOT NULL,
-    folder     TEXT,
-    prompt     TEXT NOT NULL,
-    state      TEXT NOT NULL,
-    remote_id  TEXT,
-    details    TEXT,
-    progress   TEXT,
-    error      TEXT,
-    outputs    TEXT
-);
-CREATE INDEX IF NOT EXISTS jobs_by_time ON jobs (created);
-"""
+_MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """
+        CREATE TABLE jobs (
+            id         TEXT PRIMARY KEY,
+            created    REAL NOT NULL,
+            updated    REAL NOT NULL,
+            target     TEXT NOT NULL,
+            source     TEXT NOT NULL,
+            folder     TEXT,
+            prompt     TEXT NOT NULL,
+            state      TEXT NOT NULL,
+            remote_id  TEXT,
+            details    TEXT,
+            progress   TEXT,
+            error      TEXT,
+            outputs    TEXT
+        )
+        """,
+        "CREATE INDEX jobs_by_time ON jobs (created)",
+    ),
+    ("ALTER TABLE jobs ADD COLUMN page TEXT",),
+    (
+        "ALTER TABLE jobs ADD COLUMN started REAL",
+        "ALTER TABLE jobs ADD COLUMN run_seconds REAL",
+        "ALTER TABLE jobs ADD COLUMN shape TEXT",
+        "ALTER TABLE jobs ADD COLUMN work REAL",
+    ),
+)
+"""The statements that lead from each version of the file to the next. Only ever added to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,9 @@ class JobEntry:
         progress: The last snapshot, as `event_to_json` gives it; ``None`` before the first.
         error: Why it did not succeed.
         outputs: What was saved here.
+        page: For a job of a page that has not ended there: see `Record.add`.
+        started: Seconds since the epoch when it was first heard to run; ``None`` before.
+        run_seconds: How long it ran; ``None`` when that was not seen.
     """
 
     id: str
@@ -101,6 +116,22 @@ class JobEntry:
     progress: dict[str, JsonValue] | None
     error: ComfyRemoteError | None
     outputs: tuple[SavedOutput, ...]
+    page: dict[str, JsonValue] | None = None
+    started: float | None = None
+    run_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """How long a job that succeeded has run.
+
+    Attributes:
+        seconds: Without the time in the queue.
+        work: Of its prompt: see `workflow.workload`.
+    """
+
+    seconds: float
+    work: float
 
 
 class Record:
@@ -135,15 +166,30 @@ class Record:
             self._write_ahead()
             # Survives a killed process, which is what the record is for.
             self._connection.execute("PRAGMA synchronous = NORMAL")
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._connection.executescript(_SCHEMA)
-                self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-            elif version > _SCHEMA_VERSION:
+            if self._version() < len(_MIGRATIONS):
+                self._migrate()
+            elif self._version() > len(_MIGRATIONS):
                 raise LocalStorageError(
                     f"{self.path} was written by a newer Comfy Remote.",
                     advice="Update this one, or set COMFY_REMOTE_HOME to another folder.",
                 )
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def _migrate(self) -> None:
+        """Bring the file to today's version: all the way, or not at all."""
+        # Two programs that start at once must not both change it: the second waits here.
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statements in _MIGRATIONS[self._version() :]:
+                for statement in statements:
+                    self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
 
     def _write_ahead(self) -> None:
         """The journal that lets `jobs list` read while a run writes."""
@@ -169,13 +215,25 @@ class Record:
         self._connection.close()
 
     def add(
-        self, job_id: str, *, target: str, source: str, folder: Path | None, prompt: Prompt
+        self,
+        job_id: str,
+        *,
+        target: str,
+        source: str,
+        folder: Path | None,
+        prompt: Prompt,
+        page: Mapping[str, JsonValue] | None = None,
     ) -> None:
-        """Record a job that is about to be submitted."""
+        """Record a job that is about to be submitted.
+
+        Args:
+            page: For a job of a page: what its server needs to show it again after a restart.
+        """
         now = time.time()
+        workload = workload_of(prompt)
         self._execute(
-            "INSERT INTO jobs (id, created, updated, target, source, folder, prompt, state) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (id, created, updated, target, source, folder, prompt, state, page, "
+            "shape, work) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             job_id,
             now,
             now,
@@ -184,6 +242,9 @@ class Record:
             str(folder) if folder else None,
             json.dumps(prompt),
             JobState.QUEUED.value,
+            None if page is None else json.dumps(dict(page)),
+            workload.shape,
+            workload.work,
         )
 
     def submitted(self, ref: RemoteRef) -> None:
@@ -196,17 +257,31 @@ class Record:
             ref.job_id,
         )
 
-    def state(self, job_id: str, state: JobState, error: ComfyRemoteError | None = None) -> None:
+    def state(
+        self,
+        job_id: str,
+        state: JobState,
+        error: ComfyRemoteError | None = None,
+        *,
+        run_seconds: float | None = None,
+    ) -> None:
         """The job has come to another state.
 
         A success stays one, also when the target has forgotten the job since.
+
+        Args:
+            run_seconds: How long it has run, where that is known at its end.
         """
+        now = time.time()
         self._execute(
-            "UPDATE jobs SET updated = ?, state = ?, error = ? "
+            "UPDATE jobs SET updated = ?, state = ?, error = ?, started = COALESCE(started, ?), "
+            "run_seconds = COALESCE(?, run_seconds) "
             "WHERE id = ? AND NOT (state = 'succeeded' AND ? = 'expired')",
-            time.time(),
+            now,
             state.value,
             json.dumps(error.to_json()) if error else None,
+            now if state is JobState.RUNNING else None,
+            run_seconds,
             job_id,
             state.value,
         )
@@ -228,6 +303,15 @@ class Record:
             json.dumps([output.to_json() for output in outputs]),
             job_id,
         )
+
+    def page_served(self, job_id: str) -> None:
+        """The page's server has shown how the job ended, and need not take it up again."""
+        self._execute("UPDATE jobs SET page = NULL WHERE id = ?", job_id)
+
+    def unserved(self) -> list[JobEntry]:
+        """The jobs of pages whose server ended before they did, oldest first."""
+        rows = self._execute("SELECT * FROM jobs WHERE page IS NOT NULL ORDER BY created")
+        return [self._entry(row) for row in rows]
 
     def get(self, job_id: str) -> JobEntry:
         """One job, by its id or the beginning of it (at least four characters).
@@ -254,6 +338,25 @@ class Record:
         """The newest jobs first."""
         rows = self._execute("SELECT * FROM jobs ORDER BY created DESC LIMIT ?", limit)
         return [self._entry(row) for row in rows]
+
+    def past_runs(self, target: str, shape: str | None = None, limit: int = 9) -> list[PastRun]:
+        """What ran on a target, the newest first: only what succeeded, and how long is known.
+
+        Args:
+            target: Its name, as jobs are recorded with it.
+            shape: Only prompts of this `workflow.workload.Workload.shape`.
+            limit: At most so many.
+        """
+        rows = self._execute(
+            "SELECT run_seconds, work FROM jobs WHERE target = ? AND state = 'succeeded' "
+            "AND run_seconds IS NOT NULL AND work > 0 AND (? IS NULL OR shape = ?) "
+            "ORDER BY created DESC LIMIT ?",
+            target,
+            shape,
+            shape,
+            limit,
+        )
+        return [PastRun(row["run_seconds"], row["work"]) for row in rows]
 
     def _execute(self, sql: str, *values: str | float | None) -> list[sqlite3.Row]:
         with self._errors():
@@ -304,4 +407,7 @@ def _entry(row: sqlite3.Row) -> JobEntry:
             SavedOutput(**{**saved, "path": Path(saved["path"])})
             for saved in json.loads(row["outputs"] or "[]")
         ),
+        started=row["started"],
+        run_seconds=row["run_seconds"],
+        page=json.loads(row["page"]) if row["page"] else None,
     )

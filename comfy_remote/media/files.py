@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from ..errors import LocalStorageError
@@ -18,6 +18,7 @@ from ..errors import LocalStorageError
 __all__ = [
     "CHUNK_SIZE",
     "place",
+    "place_new",
     "private_folder",
     "safe_relative_path",
     "sha256_of",
@@ -146,6 +147,31 @@ def place(source: Path, destination: Path, sha256: str) -> Path:
     raise LocalStorageError(
         f"No free name was found for {destination}.",
         advice="Choose another folder with -o.",
+    )
+
+
+def place_new(source: Path, candidates: Iterable[Path]) -> Path:
+    """Like `place`, under the first of the names that is free, whatever the others hold.
+
+    Args:
+        source: A complete file; it stays.
+        candidates: All in one folder, which is made when missing.
+
+    Raises:
+        LocalStorageError: It could not be written, or none of the names is free.
+    """
+    with storage_errors(source):
+        source.chmod(0o600)
+    for candidate in candidates:
+        with storage_errors(candidate):
+            candidate.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                _link_or_copy(source, candidate)
+            except FileExistsError:
+                continue
+            return candidate
+    raise LocalStorageError(
+        f"No free name was found for {source.name}.", advice="Clear out the output folder."
     )
 
 

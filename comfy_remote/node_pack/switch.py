@@ -19,6 +19,11 @@ class Switch:
     def __init__(self) -> None:
         self._targets: OrderedDict[str, str] = OrderedDict()
 
+    @property
+    def in_use(self) -> bool:
+        """Whether any client has it on."""
+        return bool(self._targets)
+
     def target_of(self, client_id: str | None) -> str | None:
         """The name or address of the client's target; ``None`` while it works locally."""
         return None if client_id is None else self._targets.get(client_id)

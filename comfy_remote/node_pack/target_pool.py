@@ -36,6 +36,7 @@ class TargetPool:
         self.record = record
         self._entries: dict[str, _Entry] = {}
         self._opening = asyncio.Lock()
+        self._kept: list[Client] = []
 
     async def client(self, target: str) -> Client:
         """The client of a target: a configured name, or an address.
@@ -67,11 +68,21 @@ class TargetPool:
         await self._known(entry, renew=False)
         return entry.schemas
 
+    async def keep(self, client: Client) -> None:
+        """Open a client made elsewhere (for a job of before), and close it with the others.
+
+        Raises:
+            TargetError: It cannot be reached.
+        """
+        await client.__aenter__()
+        self._kept.append(client)
+
     async def close(self) -> None:
         """Close all connections."""
-        entries, self._entries = list(self._entries.values()), {}
-        for entry in entries:
-            await entry.client.__aexit__(None, None, None)
+        clients = [*(entry.client for entry in self._entries.values()), *self._kept]
+        self._entries, self._kept = {}, []
+        for client in clients:
+            await client.__aexit__(None, None, None)
 
     async def _entry(self, target: str) -> _Entry:
         async with self._opening:

@@ -14,6 +14,7 @@ from aiohttp.web_request import FileField
 from ..outputs import media_type_of
 from .engine import ENGINE
 from .folders import Folders, PathOutsideFolder
+from .shown_picture import alpha_picture, colour_picture, preview_picture
 
 __all__ = ["routes"]
 
@@ -52,6 +53,9 @@ async def view(request: web.Request) -> web.StreamResponse:
         return web.Response(status=403)
     if not await asyncio.to_thread(path.is_file):
         return web.Response(status=404)
+    channel, preview = request.query.get("channel", "rgba"), request.query.get("preview")
+    if preview is not None or channel in ("rgb", "a"):
+        return await _view_picture(path, channel, preview)
     content_type = media_type_of(path.name)
     name = path.name.replace("\\", "\\\\").replace('"', '\\"')
     disposition = f'filename="{name}"'
@@ -65,6 +69,21 @@ async def view(request: web.Request) -> web.StreamResponse:
             "X-Content-Type-Options": "nosniff",
         },
     )
+
+
+async def _view_picture(path: Path, channel: str, preview: str | None) -> web.Response:
+    media_type = "image/png"
+    try:
+        if preview is not None:
+            body, media_type = await asyncio.to_thread(
+                preview_picture, path, preview, opaque=channel == "rgb"
+            )
+        else:
+            draw = colour_picture if channel == "rgb" else alpha_picture
+            body = await asyncio.to_thread(draw, path)
+    except OSError as error:
+        return web.Response(status=400, text=f"{path.name} cannot be shown: {error}")
+    return web.Response(body=body, content_type=media_type)
 
 
 @routes.post("/upload/image")

@@ -52,6 +52,7 @@ class PromptQueue:
         self._arrival = itertools.count()
         self._numbers = itertools.count()
         self._running: QueuedPrompt | None = None
+        self._shown: dict[str, QueuedPrompt] = {}
         self._history: dict[str, dict[str, object]] = {}
         self._interrupt = threading.Event()
         self._forget_results = False
@@ -95,11 +96,32 @@ class PromptQueue:
         with self._lock:
             if self._running is None:
                 raise RuntimeError("No prompt is running")
-            if len(self._history) >= _LONGEST_HISTORY:
-                del self._history[next(iter(self._history))]
-            self._history[self._running.prompt_id] = {"prompt": self._running.to_json(), **result}
+            self._remember(self._running, result)
             self._running = None
         self._changed()
+
+    @property
+    def running(self) -> QueuedPrompt | None:
+        """What the sandbox itself runs."""
+        with self._lock:
+            return self._running
+
+    def show(self, item: QueuedPrompt) -> None:
+        """Count a prompt that runs somewhere else among those that run."""
+        with self._lock:
+            self._shown[item.prompt_id] = item
+        self._changed()
+
+    def finish_shown(self, prompt_id: str, result: dict[str, object]) -> None:
+        """Move a prompt that ran somewhere else into the history."""
+        with self._lock:
+            self._remember(self._shown.pop(prompt_id), result)
+        self._changed()
+
+    def _remember(self, item: QueuedPrompt, result: dict[str, object]) -> None:
+        if len(self._history) >= _LONGEST_HISTORY:
+            del self._history[next(iter(self._history))]
+        self._history[item.prompt_id] = {"prompt": item.to_json(), **result}
 
     def interrupt_running(self, prompt_id: str | None = None) -> bool:
         """Stop what runs, if it is the prompt named (or whatever it is, without a name)."""
@@ -127,12 +149,12 @@ class PromptQueue:
     def remaining(self) -> int:
         """How many wait or run."""
         with self._lock:
-            return len(self._waiting) + (self._running is not None)
+            return len(self._waiting) + len(self._shown) + (self._running is not None)
 
     def snapshot(self) -> tuple[list[QueuedPrompt], list[QueuedPrompt]]:
         """What runs, and what waits in the order it will run."""
         with self._lock:
-            running = [self._running] if self._running else []
+            running = [*([self._running] if self._running else []), *self._shown.values()]
             return running, [item for _, _, item in sorted(self._waiting, key=lambda e: e[:2])]
 
     def history(

@@ -13,12 +13,13 @@ from aiohttp import web
 from pydantic import JsonValue
 
 from ..version import __version__
+from ..workflow.check.validation import NodeError
 from ..workflow.prompt import Prompt
 from .engine import ENGINE
 from .nodes.registry import NODES
 from .prompt_queue import QueuedPrompt
 from .sockets import SERVER_FEATURES
-from .validation import Problem, validate_prompt
+from .validation import validate_prompt
 
 __all__ = ["MODELLED_ON", "routes"]
 
@@ -63,9 +64,7 @@ async def post_prompt(request: web.Request) -> web.Response:
         prompt, engine.folders, targets if isinstance(targets, list) else None
     )
     if validated.error is not None:
-        return web.json_response(
-            {"error": validated.error, "node_errors": validated.node_errors}, status=400
-        )
+        return web.json_response(validated.to_json(), status=400)
     extra = body.get("extra_data")
     extra_data: dict[str, JsonValue] = dict(extra) if isinstance(extra, dict) else {}
     if "client_id" in body:
@@ -73,7 +72,9 @@ async def post_prompt(request: web.Request) -> web.Response:
     for key in _SENSITIVE:
         extra_data.pop(key, None)
     extra_data["create_time"] = int(time.time() * 1000)
-    engine.queue.put(QueuedPrompt(number, prompt_id, prompt, extra_data, validated.outputs))
+    engine.queue.put(
+        QueuedPrompt(number, prompt_id, validated.prompt, extra_data, validated.outputs)
+    )
     return web.json_response(
         {"prompt_id": prompt_id, "number": number, "node_errors": validated.node_errors}
     )
@@ -223,7 +224,7 @@ async def post_stop(request: web.Request) -> web.Response:
 
 
 def _refused(kind: str, message: str, details: str) -> web.Response:
-    error: Problem = {"type": kind, "message": message, "details": details, "extra_info": {}}
+    error: NodeError = {"type": kind, "message": message, "details": details, "extra_info": {}}
     return web.json_response({"error": error, "node_errors": {}}, status=400)
 
 

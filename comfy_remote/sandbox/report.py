@@ -11,8 +11,8 @@ from typing import Protocol
 from PIL.Image import Image
 from pydantic import JsonValue
 
+from ..workflow.check.validation import full_type_name
 from .prompt_queue import QueuedPrompt
-from .validation import full_type_name
 
 __all__ = ["Messenger", "RunReport"]
 

@@ -6,17 +6,20 @@ import asyncio
 import logging
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import JsonValue
 
-from . import file_routes, prompt_routes
+from . import file_routes, job_routes, page_routes, prompt_routes, user_routes
 from .engine import ENGINE, Engine
 from .executor import PromptWorker
 from .folders import Folders
+from .frontend import find_frontend
 from .origin import refuse_foreign_origins
+from .page_routes import Page, add_page
 from .prompt_queue import PromptQueue
 from .sockets import MAX_UPLOAD_BYTES, SocketHub
 
@@ -45,6 +48,13 @@ class SandboxServer:
         idle_exit: Seconds without a request and without a prompt after which
             `wait_stopped` returns; ``None`` for never.
         own_process: Whether a node may end the process, to play a crash.
+        frontend: Serve ComfyUI's page, too: ``"installed"``, or a folder (see
+            `find_frontend`, which raises `ConfigurationError` here when there is none).
+        web_directories: Folders with scripts that the page shall load, by the name of the
+            extension they belong to. Of use only with ``frontend``.
+        templates: Folders with example workflows for the page's template browser, also by
+            the extension's name.
+        extend: Called with the application before it starts: to add to it.
     """
 
     def __init__(
@@ -55,12 +65,22 @@ class SandboxServer:
         directory: Path | None = None,
         idle_exit: float | None = None,
         own_process: bool = False,
+        frontend: Path | str | None = None,
+        web_directories: Mapping[str, Path] | None = None,
+        templates: Mapping[str, Path] | None = None,
+        extend: Callable[[web.Application], object] | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._directory = directory
         self._idle_exit = idle_exit
         self._own_process = own_process
+        self._extend = extend
+        self._page = (
+            None
+            if frontend is None
+            else Page(find_frontend(frontend), dict(web_directories or {}), dict(templates or {}))
+        )
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._requests = 0
         self._last_activity = time.monotonic()
@@ -138,11 +158,19 @@ class SandboxServer:
             middlewares=[self._note_activity, refuse_foreign_origins],
         )
         app[ENGINE] = self._engine
-        for table in (prompt_routes.routes, file_routes.routes):
+        tables = [prompt_routes.routes, file_routes.routes, job_routes.routes]
+        if self._page is not None:
+            tables += [page_routes.routes, user_routes.routes]
+        for table in tables:
             for route in table:
                 if isinstance(route, web.RouteDef):
                     for prefix in ("", "/api"):
                         app.router.add_route(route.method, prefix + route.path, route.handler)
+        if self._extend is not None:
+            self._extend(app)
+        # Last: its files are at any path that nothing else is at.
+        if self._page is not None:
+            add_page(app, self._page)
         return app
 
     @web.middleware

@@ -30,6 +30,7 @@ SERVER_FEATURES: Mapping[str, JsonValue] = {
 _PREVIEW_IMAGE = 1
 _PREVIEW_IMAGE_WITH_METADATA = 4
 _JPEG = 1
+_PNG = 2
 
 _Outgoing = tuple[str | bytes, str | None]
 
@@ -71,13 +72,28 @@ class SocketHub:
         """Send a JPEG: with metadata to a client that said it can read them, else without."""
         buffer = BytesIO()
         image.convert("RGB").save(buffer, "JPEG", quality=95)
-        picture = buffer.getvalue()
+        self.send_encoded_preview(buffer.getvalue(), "image/jpeg", metadata, client_id)
+
+    def send_encoded_preview(
+        self,
+        picture: bytes,
+        media_type: str,
+        metadata: Mapping[str, JsonValue],
+        client_id: str | None,
+    ) -> None:
+        """Like `send_preview`, for a picture that is encoded already."""
         if self._features.get(client_id or "", {}).get("supports_preview_metadata"):
-            text = json.dumps({**metadata, "image_type": "image/jpeg"}).encode()
+            text = json.dumps({**metadata, "image_type": media_type}).encode()
             header = struct.pack(">II", _PREVIEW_IMAGE_WITH_METADATA, len(text)) + text
         else:
-            header = struct.pack(">II", _PREVIEW_IMAGE, _JPEG)
+            header = struct.pack(
+                ">II", _PREVIEW_IMAGE, _PNG if media_type == "image/png" else _JPEG
+            )
         self._put(header + picture, client_id)
+
+    def connection(self, client_id: str) -> object | None:
+        """A client's socket, to tell one from the next."""
+        return self._sockets.get(client_id)
 
     def set_executing(self, client_id: str | None, node_id: str | None) -> None:
         """Remember what runs, to tell a client that connects anew."""

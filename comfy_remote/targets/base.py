@@ -67,12 +67,17 @@ class RunRequest:
         prompt: API format.
         files: What the prompt's Load nodes name.
         workflow: The UI-format workflow to embed in saved images; ``None`` if there is none.
+        front: Whether it shall run before what waits there already, on targets that can.
+        repo_list: The models that the worker shall have, a ``kind URL`` a line, for targets
+            that can fetch them; ``""`` to leave them as they are.
     """
 
     job_id: str
     prompt: Prompt
     files: Sequence[InputFile] = ()
     workflow: Mapping[str, JsonValue] | None = None
+    front: bool = False
+    repo_list: str = ""
 
 
 @dataclass(frozen=True, slots=True)

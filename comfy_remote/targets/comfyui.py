@@ -77,6 +77,7 @@ class ComfyUITarget:
         self._http = HttpClient(self.url, name=f"ComfyUI ({self._name})", headers=headers)
         self._sockets: dict[str, ComfyUISocket] = {}
         self._cancelled: set[str] = set()
+        self._uploaded: dict[tuple[str, str], str] = {}
 
     @property
     def name(self) -> str:
@@ -123,6 +124,7 @@ class ComfyUITarget:
             "prompt_id": request.job_id,
             "client_id": request.job_id,
             "extra_data": extra,
+            **({"front": True} if request.front else {}),
         }
         try:
             response = await self._http.submit("prompt", json.dumps(body).encode(), accept=(400,))
@@ -291,6 +293,14 @@ class ComfyUITarget:
         return rename_files(request.prompt, renamed) if renamed else request.prompt
 
     async def _upload(self, file: InputFile) -> str:
+        # A batch loads the same picture every time: sent once, as long as it is still there.
+        content = (file.name, file.sha256)
+        known = self._uploaded.get(content)
+        if known is None or not await self.has_input(known):
+            known = self._uploaded[content] = await self._send_file(file)
+        return known
+
+    async def _send_file(self, file: InputFile) -> str:
         response = await self._http.post_form("upload/image", lambda: _upload_form(file))
         answer = response.json()
         if not isinstance(answer, dict) or not isinstance(answer.get("name"), str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -78,7 +79,8 @@ def outputs_of_node(node_id: str, ui: JsonValue) -> Iterator[RemoteOutput]:
 
     Files are taken from any list of ``{filename, subfolder, type}``, whatever its key
     (``images``, ``gifs``, ``audio``, ``3d`` …): custom nodes choose their own. The same file
-    under two keys is listed once. Texts are lists of strings under ``text``.
+    under two keys is listed once. Texts are lists of strings under ``text``, and a model that
+    is shown in 3D is a path under ``result``.
     """
     if not isinstance(ui, dict):
         return
@@ -87,8 +89,9 @@ def outputs_of_node(node_id: str, ui: JsonValue) -> Iterator[RemoteOutput]:
         if not isinstance(values, list):
             continue
         for index, value in enumerate(values):
-            if isinstance(value, dict) and isinstance(value.get("filename"), str):
-                output = _file(node_id, value)
+            file = _named_file(key, value)
+            if file is not None:
+                output = _file(node_id, key, file)
                 identity = (output.folder, output.subfolder, output.filename)
                 if identity not in seen:
                     seen.add(identity)
@@ -101,10 +104,23 @@ def outputs_of_node(node_id: str, ui: JsonValue) -> Iterator[RemoteOutput]:
                     media_type="text/plain",
                     size=len(value.encode()),
                     text=value,
+                    key=key,
                 )
 
 
-def _file(node_id: str, value: dict[str, JsonValue]) -> RemoteOutput:
+def _named_file(key: str, value: JsonValue) -> dict[str, JsonValue] | None:
+    """``{filename, subfolder?, type?}``, if the value names a file."""
+    if isinstance(value, dict):
+        return value if isinstance(value.get("filename"), str) else None
+    if key == "result" and isinstance(value, str) and kind_of(value) == "3d":
+        # Preview3D's way: the path below the output folder.
+        path = PurePosixPath(value.replace("\\", "/"))
+        subfolder = "" if str(path.parent) == "." else str(path.parent)
+        return {"filename": path.name, "subfolder": subfolder}
+    return None
+
+
+def _file(node_id: str, key: str, value: dict[str, JsonValue]) -> RemoteOutput:
     filename = str(value["filename"])
     subfolder = str(value.get("subfolder") or "")
     folder = str(value.get("type") or "output")
@@ -117,6 +133,7 @@ def _file(node_id: str, value: dict[str, JsonValue]) -> RemoteOutput:
         folder=folder,
         media_type=media_type_of(filename),
         source=OutputSource(path=f"view?{query}"),
+        key=key,
     )
 
 

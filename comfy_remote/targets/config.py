@@ -14,6 +14,7 @@ target = "runpod:abc123xyz"
 target = "runpod:workshop"
 base_url = "https://box.local:8000/v2"
 key_env = "BOX_TOKEN"
+price_per_hour = 0.69
 
 [targets.lan]
 target = "http://192.168.1.20:8188"
@@ -32,12 +33,21 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigurationError
 from .base import RemoteRef, Target
 from .comfyui import ComfyUITarget
+from .http_address import base_address, is_loopback
 from .sandbox import SandboxTarget
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-__all__ = ["CONFIG_NAME", "Configuration", "TargetSettings", "home", "open_target", "reopen"]
+__all__ = [
+    "CONFIG_NAME",
+    "Configuration",
+    "TargetSettings",
+    "home",
+    "needs_key",
+    "open_target",
+    "reopen",
+]
 
 CONFIG_NAME = "comfy-remote.toml"
 _PROXY = re.compile(r"^[a-z0-9]+-\d+\.proxy\.runpod\.net(/.*)?$", re.IGNORECASE)
@@ -53,11 +63,20 @@ class TargetSettings:
         base_url: For ``runpod:``, another server that speaks RunPod's API.
         key_env: Name of the environment variable with the key; ``RUNPOD_API_KEY`` for
             ``runpod:``. A ComfyUI URL gets it as a bearer token, if the variable is named.
+        price_per_hour: US dollars for an hour of its GPU, to tell about what a run costs.
     """
 
     target: str
     base_url: str | None = None
     key_env: str | None = None
+    price_per_hour: float | None = None
+
+    @property
+    def key_variable(self) -> str | None:
+        """The environment variable that its key is read from; ``None`` where it takes none."""
+        if self.key_env is None and self.target.startswith("runpod:"):
+            return "RUNPOD_API_KEY"
+        return self.key_env
 
 
 @dataclass(frozen=True)
@@ -98,6 +117,16 @@ class Configuration:
             )
         return cls(default, targets, origins)
 
+    def address_of(self, name: str) -> str:
+        """What a name means; an address means itself."""
+        settings = self.targets.get(name)
+        return name if settings is None else settings.target
+
+    def price_per_hour(self, name: str) -> float | None:
+        """US dollars for an hour of a target's GPU; ``None`` where it is not configured."""
+        settings = self.targets.get(name)
+        return None if settings is None else settings.price_per_hour
+
     def choose(self, wanted: str | None) -> str:
         """The name or address to use: the one wanted, the default, else ``sandbox``."""
         return wanted or self.default or "sandbox"
@@ -133,6 +162,19 @@ def open_target(
         f"There is no target {wanted!r}. Configured: {known}.",
         advice=f"Name it in {CONFIG_NAME}, or use runpod:ENDPOINT, a ComfyUI URL such as "
         "http://127.0.0.1:8188, or sandbox.",
+    )
+
+
+def needs_key(settings: TargetSettings, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a target is of no use without its key: all but a gateway on this machine is.
+
+    Raises:
+        ConfigurationError: Its address is none.
+    """
+    if not settings.target.startswith("runpod:"):
+        return settings.key_env is not None
+    return settings.key_env is not None or not is_loopback(
+        base_address(_server(settings, environment)).host
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ConfigurationError
 from ..wire.problems import problems_in
@@ -26,6 +27,7 @@ class TargetTable(BaseModel):
     target: str
     base_url: str | None = None
     key_env: str | None = None
+    price_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class ConfigFile(BaseModel):
@@ -56,6 +58,7 @@ def read_config(path: Path) -> ConfigFile:
     except ValidationError as error:
         raise ConfigurationError(
             f"{path}: {problems_in(error, 'the file')}.",
-            advice="Known keys: default, and per target: target, base_url, key_env. A key itself "
-            "never stands there: key_env names the environment variable that holds it.",
+            advice="Known keys: default, and per target: target, base_url, key_env, "
+            "price_per_hour. A key itself never stands there: key_env names the environment "
+            "variable that holds it.",
         ) from None

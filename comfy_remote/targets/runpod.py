@@ -382,6 +382,8 @@ def _body(request: RunRequest) -> bytes:
         ]
     if request.workflow is not None:
         job["ui_workflow"] = dict(request.workflow)
+    if request.repo_list:
+        job["repo_list"] = request.repo_list
     return json.dumps({"input": job}).encode()
 
 

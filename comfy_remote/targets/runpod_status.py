@@ -175,6 +175,7 @@ def _ours(item: AnswerOutput) -> RemoteOutput:
         sha256=item.sha256,
         text=item.text,
         source=source,
+        key=item.key,
     )
 
 

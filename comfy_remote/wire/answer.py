@@ -12,7 +12,10 @@ __all__ = ["Answer", "AnswerOutput", "PreviewSnapshot", "ProgressSnapshot"]
 
 
 class AnswerOutput(BaseModel):
-    """One output. A file has ``data`` or ``url``; a text has ``text``."""
+    """One output. A file has ``data`` or ``url``; a text has ``text``.
+
+    ``key`` is the one under which ComfyUI's history listed it; older workers leave it out.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -27,6 +30,7 @@ class AnswerOutput(BaseModel):
     data: str | None = None
     url: str | None = None
     text: str | None = None
+    key: str | None = None
 
 
 class Answer(BaseModel):

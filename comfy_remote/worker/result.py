@@ -120,6 +120,7 @@ def _comfy_remote(
             size=file.size if file else None,
             sha256=file.sha256 if file else None,
             text=output.text,
+            key=output.key,
             url=urls.get(number),
             data=content(file) if file and number not in urls else None,
         )

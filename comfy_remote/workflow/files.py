@@ -11,7 +11,15 @@ from pathlib import Path, PurePosixPath
 from ..errors import InputFileMissing
 from .prompt import Prompt
 
-__all__ = ["ANNOTATION", "FileUse", "file_uses", "find_file", "missing_file"]
+__all__ = [
+    "ANNOTATION",
+    "FileUse",
+    "every_file_use",
+    "file_uses",
+    "find_file",
+    "input_folders",
+    "missing_file",
+]
 
 # Inputs of ComfyUI's own nodes (and of VideoHelperSuite's) that name a file in `input/`.
 _FILE_INPUTS = {
@@ -32,11 +40,17 @@ ANNOTATION = re.compile(r"^(?P<name>.*?) ?\[(?P<folder>input|output|temp)\]$", r
 
 @dataclass(frozen=True, slots=True)
 class FileUse:
-    """One input of one node that names a file in the target's ``input`` folder."""
+    """One input of one node that names a file.
+
+    Attributes:
+        name: Below that folder; of an asset, ``blake3:`` and its hash.
+        folder: ``input``, ``output``, ``temp`` or ``asset``.
+    """
 
     node_id: str
     input: str
     name: str
+    folder: str = "input"
 
 
 def file_uses(prompt: Prompt) -> Iterator[FileUse]:
@@ -45,16 +59,23 @@ def file_uses(prompt: Prompt) -> Iterator[FileUse]:
     Names annotated ``[output]`` or ``[temp]``, and ``blake3:`` hashes, are the target's own
     files and are left out.
     """
+    return (use for use in every_file_use(prompt) if use.folder == "input")
+
+
+def every_file_use(prompt: Prompt) -> Iterator[FileUse]:
+    """Every file the prompt loads, from whatever folder, in the order of its nodes."""
     for node_id, node in prompt.items():
         key = _FILE_INPUTS.get(node["class_type"])
         value = node["inputs"].get(key) if key else None
-        if key is None or not isinstance(value, str) or value.startswith("blake3:"):
+        if key is None or not isinstance(value, str):
             continue
         annotated = ANNOTATION.match(value)
-        if annotated is None:
+        if value.startswith("blake3:"):
+            yield FileUse(node_id, key, value, "asset")
+        elif annotated is None:
             yield FileUse(node_id, key, value)
-        elif annotated["folder"] == "input":
-            yield FileUse(node_id, key, annotated["name"])
+        else:
+            yield FileUse(node_id, key, annotated["name"], annotated["folder"])
 
 
 def find_file(name: str, given: Sequence[Path], folders: Sequence[Path]) -> Path | None:
@@ -78,6 +99,15 @@ def find_file(name: str, given: Sequence[Path], folders: Sequence[Path]) -> Path
             if _is_file(candidate):
                 return candidate
     return None
+
+
+def input_folders(base: Path) -> list[Path]:
+    """Where the files that a workflow loads are looked for, in order.
+
+    Args:
+        base: The folder that the workflow is in.
+    """
+    return list(dict.fromkeys([base, base / "input", Path.cwd(), Path.cwd() / "input"]))
 
 
 def _is_file(path: Path) -> bool:

@@ -157,10 +157,13 @@ def parse_workflow(document: JsonValue, name: str = "The workflow") -> LoadedWor
     return LoadedWorkflow(name, _API, prompt, posted if is_ui_format(posted) else None)
 
 
-def parse_prompt(document: JsonValue, name: str = "The workflow") -> Prompt:
+def parse_prompt(
+    document: JsonValue, name: str = "The workflow", *, check_links: bool = True
+) -> Prompt:
     """Check that a document is an API-format prompt, and give it its type.
 
     A document ``{"prompt": {…}}`` (what is posted to ComfyUI) is taken as its prompt.
+    A link to a node that is not there is refused, unless ``check_links`` is off.
 
     Raises:
         WorkflowInvalid: It is not; ``name`` begins the message.
@@ -178,7 +181,8 @@ def parse_prompt(document: JsonValue, name: str = "The workflow") -> Prompt:
     if not document:
         raise WorkflowInvalid(f"{name} is empty: it has no nodes.", advice=_EXPORT)
     prompt = {node_id: _node(name, node_id, node) for node_id, node in document.items()}
-    _check_links(name, prompt)
+    if check_links:
+        _check_links(name, prompt)
     return prompt
 
 

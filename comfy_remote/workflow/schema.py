@@ -63,6 +63,9 @@ class NodeSchema:
     """The same inputs in the order of declaration: required, then optional."""
     outputs: tuple[str, ...]
     output_node: bool = False
+    python_module: str | None = None
+    """Where ComfyUI loaded it from: "nodes", "comfy_extras.…", "custom_nodes.PACK"; the
+    bundled snapshot does not say."""
 
 
 class Schemas:
@@ -108,6 +111,11 @@ class Schemas:
             self._schemas[class_type] = self._read(class_type)
         return self._schemas[class_type]
 
+    def document(self, class_type: str) -> Mapping[str, JsonValue] | None:
+        """What ``/object_info`` says about a class, word for word."""
+        found = self._classes.get(class_type)
+        return found if isinstance(found, Mapping) else None
+
     @cached_property
     def has_dynamic_inputs(self) -> bool:
         """Whether any node has inputs that come and go (ComfyUI from the end of 2025)."""
@@ -132,8 +140,8 @@ class Schemas:
         )
 
     def _read(self, class_type: str) -> NodeSchema | None:
-        raw = self._classes.get(class_type)
-        if not isinstance(raw, Mapping):
+        raw = self.document(class_type)
+        if raw is None:
             return None
         groups = _mapping(raw.get("input"))
         inputs: dict[str, InputSchema] = {}
@@ -150,6 +158,7 @@ class Schemas:
                     first[found.name] = found
         outputs = raw.get("output")
         title = raw.get("display_name")
+        module = raw.get("python_module")
         return NodeSchema(
             name=class_type,
             title=title if isinstance(title, str) and title else class_type,
@@ -160,6 +169,7 @@ class Schemas:
                 for kind in (outputs if isinstance(outputs, list) else [])
             ),
             output_node=raw.get("output_node") is True,
+            python_module=module if isinstance(module, str) else None,
         )
 
 

@@ -39,6 +39,20 @@ def test_prompts_equal_the_editors(version: str, count: int) -> None:
     assert wrong == {}
 
 
+def test_the_snapshot_gives_what_its_comfyui_gives() -> None:
+    """Values are saved by position: the snapshot must have everything in a ComfyUI's order."""
+    workflows = templates("0.33.0")
+    if not workflows:
+        pytest.skip("comfyui-workflow-templates-json is not installed")
+    object_info = load("object_info-0.33.0")
+    wrong = {}
+    for name, theirs in load("expected-0.33.0").items():
+        ours = convert_workflow(workflows[name], Schemas.bundled(), keep_unknown=True)
+        if found := differences(theirs, ours, object_info):
+            wrong[name] = found[:3]
+    assert wrong == {}
+
+
 def test_every_official_template_converts_without_a_server() -> None:
     workflows = templates("0.33.0")
     if not workflows:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from comfy_remote import __version__
-from comfy_remote.cli.main import main
+from comfy_remote.cli.main import cli, main
 from comfy_remote.errors import InputFileMissing, OutputLost
 from comfy_remote.events import JobState
 from comfy_remote.jobs.record import Record, SavedOutput
@@ -49,12 +49,11 @@ def write(name: str, content: object) -> Path:
 def test_help_and_version(run):
     status, out, _ = run("--help")
     assert status == 0
-    assert [line.split()[0] for line in out.split("Commands:")[1].splitlines()[1:5]] == [
-        "run",
-        "jobs",
-        "serve",
-        "targets",
-    ]
+    listed = out.split("Commands:")[1].split("\n\n")[0].split("\n  ")[1:]
+    names = [line.split()[0] for line in listed if not line.startswith(" ")]
+    assert names == list(cli.commands)
+    assert names[0] == "run"
+    assert {"show", "jobs", "serve", "targets"} <= {*names}
     assert run("--version") == (0, f"comfy-remote {__version__}\n", "")
 
 

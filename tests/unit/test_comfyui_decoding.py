@@ -261,7 +261,7 @@ def test_files_under_any_key_and_texts_under_text() -> None:
         "gifs": [_file("v.mp4") | {"format": "video/h264-mp4", "frame_rate": 8.0}],
         "audio": [_file("a.flac", "audio")],
         "3d": [_file("m.glb", "3d")],
-        "result": ["m.glb", None],
+        "result": ["3d/m.glb", None],
         "images": [_file("v.mp4")],
         "text": ["Hello", 3],
         "animated": [True],
@@ -273,8 +273,15 @@ def test_files_under_any_key_and_texts_under_text() -> None:
         ("3d", "m.glb"),
         ("text", "5_text_0.txt"),
     ]
+    assert [o.key for o in outputs] == ["gifs", "audio", "3d", "text"]
     assert outputs[3].text == "Hello"
     assert outputs[3].size == 5
+
+
+def test_a_model_that_is_only_shown_is_an_output() -> None:
+    (output,) = outputs_of_node("5", {"result": ["sub\\m.glb", {"position": 1}, "temp/bg.png"]})
+    assert (output.kind, output.subfolder, output.filename) == ("3d", "sub", "m.glb")
+    assert output.key == "result"
 
 
 def test_an_output_of_a_windows_machine_is_asked_for_as_it_was_named() -> None:

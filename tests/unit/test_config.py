@@ -250,6 +250,7 @@ def test_settings_know_no_other_keys() -> None:
         "target",
         "base_url",
         "key_env",
+        "price_per_hour",
     }
 
 

@@ -178,3 +178,45 @@ def test_a_success_is_not_lost_when_the_target_has_forgotten_the_job(tmp_path: P
         record.state("12345678", JobState.SUCCEEDED)
         record.state("12345678", JobState.EXPIRED, JobExpired("forgotten"))
         assert record.get("12345678").state is JobState.SUCCEEDED
+
+
+def test_a_record_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    (tmp_path / "jobs.sqlite3").touch()
+    old = sqlite3.connect(tmp_path / "jobs.sqlite3")
+    old.executescript(
+        """
+        CREATE TABLE jobs (
+            id TEXT PRIMARY KEY, created REAL NOT NULL, updated REAL NOT NULL,
+            target TEXT NOT NULL, source TEXT NOT NULL, folder TEXT, prompt TEXT NOT NULL,
+            state TEXT NOT NULL, remote_id TEXT, details TEXT, progress TEXT, error TEXT,
+            outputs TEXT
+        );
+        INSERT INTO jobs (id, created, updated, target, source, prompt, state)
+            VALUES ('old-job-1', 1.0, 2.0, 'gpu', 'x.json', '{}', 'succeeded');
+        PRAGMA user_version = 1;
+        """
+    )
+    old.close()
+    with ThreadPoolExecutor(4) as threads:  # several programs may do so at once
+        records = [threads.submit(Record, tmp_path) for _ in range(4)]
+        for opened in records:
+            opened.result()
+    with Record(tmp_path) as record:
+        assert record.get("old-job-1").state is JobState.SUCCEEDED
+        assert record.get("old-job-1").page is None
+        record.add("new-job-1", target="a", source="b", folder=None, prompt={}, page={"x": 1})
+        assert record.get("new-job-1").page == {"x": 1}
+
+
+def test_jobs_of_pages_are_known_until_they_were_shown(record: Record) -> None:
+    _add(record, "job-0")
+    for number in (1, 2):
+        page = {"number": number}
+        record.add(f"job-{number}", target="a", source="b", folder=None, prompt={}, page=page)
+    record.state("job-1", JobState.SUCCEEDED)
+    assert [(e.id, e.page) for e in record.unserved()] == [
+        ("job-1", {"number": 1}),
+        ("job-2", {"number": 2}),
+    ]
+    record.page_served("job-1")
+    assert [entry.id for entry in record.unserved()] == ["job-2"]

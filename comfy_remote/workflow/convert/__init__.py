@@ -6,10 +6,12 @@ node        a node as the editor has it after loading: slots, widgets, values
 graph       nodes and links, subgraphs and their instances
 loading     a document to its graphs       promotion   widgets promoted by older files
 primitives  values written by primitives   resolve     where an input comes from
-prompt      the graphs to a prompt
+group_type  what a group node looks like    group_node   its instances, as subgraphs
+prompt      the graphs to a prompt              foreign    nodes of classes that are unknown here
 ```
 """
 
+from .foreign import node_packs
 from .prompt import convert_workflow
 
-__all__ = ["convert_workflow"]
+__all__ = ["convert_workflow", "node_packs"]

@@ -29,6 +29,7 @@ __all__ = [
     "SavedNode",
     "Slot",
     "read_document",
+    "read_node",
     "renumber",
 ]
 
@@ -108,11 +109,17 @@ class SavedGraph:
 
 @dataclass(slots=True)
 class Document:
-    """A whole file. ``last_id`` is the highest node id that it has used."""
+    """A whole file.
+
+    Attributes:
+        last_id: The highest node id that it has used.
+        group_nodes: The definitions of its group nodes by name, as they were saved.
+    """
 
     root: SavedGraph
     subgraphs: dict[str, SavedGraph]
     last_id: int
+    group_nodes: dict[str, JsonValue] = field(default_factory=dict)
 
 
 def read_document(workflow: Mapping[str, JsonValue]) -> Document:
@@ -137,7 +144,8 @@ def read_document(workflow: Mapping[str, JsonValue]) -> Document:
         subgraph.outputs = [_port(port) for port in _mappings(raw.get("outputs"))]
         _name_ports(raw, subgraph)
         subgraphs[subgraph.id] = subgraph
-    return Document(root, subgraphs, last_id)
+    group_nodes = _mapping(_mapping(workflow.get("extra")).get("groupNodes"))
+    return Document(root, subgraphs, last_id, group_nodes)
 
 
 def _definitions(raw: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]:
@@ -148,7 +156,7 @@ def _definitions(raw: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]
 
 
 def _graph(raw: Mapping[str, JsonValue], where: str) -> SavedGraph:
-    nodes = [_node(node, where) for node in _list(raw.get("nodes"))]
+    nodes = [read_node(node, where) for node in _list(raw.get("nodes"))]
     seen: set[str] = set()
     for node in nodes:
         if node.id in seen:
@@ -166,14 +174,18 @@ def _graph(raw: Mapping[str, JsonValue], where: str) -> SavedGraph:
     return SavedGraph(nodes, links)
 
 
-def _node(raw: JsonValue, where: str) -> SavedNode:
+def read_node(raw: JsonValue, where: str) -> SavedNode:
+    """Read one node; ``where`` says for messages whose it is.
+
+    Raises:
+        WorkflowInvalid: It has no id or no type.
+    """
     if not isinstance(raw, dict):
         raise WorkflowInvalid(f"A node of {where} is not an object.")
     identity, kind = raw.get("id"), raw.get("type")
     if isinstance(identity, bool) or not isinstance(identity, int | str) or kind is None:
         raise WorkflowInvalid(f"A node of {where} has no id or no type: {str(raw)[:80]}")
     title = raw.get("title")
-    values = raw.get("widgets_values")
     named = raw.get("widgets_values_named")
     return SavedNode(
         id=str(identity),
@@ -182,10 +194,17 @@ def _node(raw: JsonValue, where: str) -> SavedNode:
         mode=_integer(raw.get("mode"), 0),
         inputs=[_slot(slot) for slot in _mappings(raw.get("inputs"))],
         outputs=[_output(output) for output in _mappings(raw.get("outputs"))],
-        values=values if isinstance(values, list | dict) else None,
+        values=_values(raw.get("widgets_values")),
         named_values=named if isinstance(named, dict) else None,
         properties=_mapping(raw.get("properties")),
     )
+
+
+def _values(raw: JsonValue) -> list[JsonValue] | dict[str, JsonValue] | None:
+    """The values by position, or by name. Some programs write positions as names."""
+    if isinstance(raw, dict) and raw and list(raw) == [str(i) for i in range(len(raw))]:
+        return list(raw.values())
+    return raw if isinstance(raw, list | dict) else None
 
 
 def _slot(raw: dict[str, JsonValue]) -> Slot:

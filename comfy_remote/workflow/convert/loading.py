@@ -5,17 +5,21 @@ Source of facts: ComfyUI's frontend 1.49.6 (`LGraph.configure`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ...errors import WorkflowInvalid
 from ..schema import Schemas
-from .document import INPUT_NODE, OUTPUT_NODE, Document, SavedGraph
+from .document import Document, SavedGraph
 from .graph import Graph, Host
-from .node import Node
+from .group_node import GroupNodes
+from .node import Node, invalid
 from .promotion import migrate_promotions
 from .virtual import VIRTUAL
 
 __all__ = ["load_graph"]
+
+_SUBGRAPH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 def load_graph(document: Document, schemas: Schemas) -> Graph:
@@ -25,6 +29,7 @@ def load_graph(document: Document, schemas: Schemas) -> Graph:
         WorkflowInvalid: Subgraphs contain each other, or a node cannot be loaded.
     """
     definitions: dict[str, Graph] = {}
+    groups = GroupNodes(document.group_nodes, schemas)
 
     def build(saved: SavedGraph) -> Graph:
         graph = Graph(saved)
@@ -32,7 +37,17 @@ def load_graph(document: Document, schemas: Schemas) -> Graph:
             if node.type in definitions:
                 graph.nodes[node.id] = Host(node, definitions[node.type])
                 continue
+            group = groups.instance(node, saved)
+            if group is not None:
+                graph.nodes[node.id] = group
+                continue
             schema = schemas.get(node.type)
+            if schema is None and _SUBGRAPH_ID.fullmatch(node.type):
+                raise invalid(
+                    node,
+                    "it is a subgraph, and the file does not say what is in it",
+                    "Save the workflow again in the ComfyUI that it was made in.",
+                )
             virtual = schema is None and node.type in VIRTUAL
             loaded = Node(node, schema, virtual=virtual)
             loaded.restore()
@@ -41,7 +56,6 @@ def load_graph(document: Document, schemas: Schemas) -> Graph:
                 if link is not None:
                     link.target_slot = index
             graph.nodes[node.id] = loaded
-        _keep_known_links(graph)
         for loaded in graph.nodes.values():
             if isinstance(loaded, Host):
                 migrate_promotions(loaded)
@@ -50,20 +64,6 @@ def load_graph(document: Document, schemas: Schemas) -> Graph:
     for saved in _innermost_first(document.subgraphs):
         definitions[saved.id] = build(saved)
     return build(document.root)
-
-
-def _keep_known_links(graph: Graph) -> None:
-    """Forget links that a file's nodes name but its list of links does not have.
-
-    ComfyUI's editor repairs files in this way when it opens them.
-    """
-    ends = graph.nodes.keys() | {INPUT_NODE, OUTPUT_NODE}
-    for node in graph.nodes.values():
-        for slot in node.inputs:
-            if slot.link is not None:
-                link = graph.links.get(slot.link)
-                if link is None or link.origin not in ends:
-                    slot.link = None
 
 
 def _innermost_first(subgraphs: dict[str, SavedGraph]) -> Iterator[SavedGraph]:

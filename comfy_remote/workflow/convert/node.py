@@ -166,7 +166,7 @@ class Node:
         if schema.name == "CustomCombo":
             self._register(Widget("index", "index"))
             self._add_option()
-        elif any(_is_upload(spec) for spec in schema.declared if not spec.optional):
+        elif any(_is_upload(spec) for spec in schema.inputs if not spec.optional):
             self._register(Widget("upload", "button", sent=False))
 
     def _add_option(self) -> None:
@@ -378,7 +378,7 @@ def _without_forced(
     """The values without those of inputs that once had a widget and no longer do."""
     names = {widget.name for widget in widgets}
     forced: list[bool] = []
-    for spec in schema.declared:
+    for spec in schema.inputs:
         if spec.name in names or spec.socket_only:
             forced.append(spec.socket_only)
             if spec.options.get("control_after_generate"):

@@ -8,8 +8,10 @@ from __future__ import annotations
 import copy
 import math
 import random
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
@@ -17,7 +19,7 @@ from ..prompt import Node as PromptNode
 from ..prompt import Prompt
 from ..schema import Schemas
 from .document import read_document, renumber
-from .foreign import LORA_LISTS, lora_list, named_values, nameless_values
+from .foreign import LORA_LISTS, lora_list, named_values, nameless_values, pack_of
 from .graph import Graph, Host
 from .loading import load_graph
 from .node import Node, invalid
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["convert_workflow"]
 
 _MAX_NODES = 100_000
+_EXACT = 2**53
+"""Up to here, JavaScript's numbers hold every whole number."""
 _ALIAS = "Node name for S&R"
+_WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 _SAVERS = {
     "SaveImage",
     "SaveImageAdvanced",
@@ -141,7 +146,7 @@ class _Conversion:
             inputs = converted["inputs"]
             for name in [key for key, value in inputs.items() if _dangles(value, prompt)]:
                 del inputs[name]
-        return prompt
+        return {node_id: prompt[node_id] for node_id in _in_file_order(prompt)}
 
     def _graphs(self) -> Iterator[Graph]:
         """The root graph and every definition in use, each once."""
@@ -201,21 +206,15 @@ class _Conversion:
         return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
 
     def _foreign_inputs(self, node: Node) -> dict[str, JsonValue]:
-        if node.type.startswith(("workflow>", "workflow/")):
-            raise invalid(
-                node,
-                "it is a group node, which ComfyUI has given up in favour of subgraphs",
-                "Open the workflow in a current ComfyUI, which turns group nodes into subgraphs, "
-                "and save it.",
-            )
         values = named_values(node.saved)
         if values is None and self._keep_unknown:
             values = nameless_values(node.saved)
         if values is None:
+            pack = pack_of(node.saved)
             raise invalid(
                 node,
-                "its class is unknown here, and the file does not say which value belongs to "
-                "which input",
+                f"its class{f', of {pack},' if pack else ''} is unknown here, and the file does "
+                "not say which value belongs to which input",
                 self._schemas.unknown(node.type),
             )
         return {name: _wrapped(value) for name, value in values.items()}
@@ -277,11 +276,29 @@ def _text(value: JsonValue | Unset) -> str:
     return str(value)
 
 
+def _in_file_order(prompt: Prompt) -> list[str]:
+    """Ids as the editor's files have them: JavaScript puts keys that are whole numbers first."""
+    numbers = [key for key in prompt if _WHOLE_NUMBER.fullmatch(key)]
+    known = set(numbers)
+    return [*sorted(numbers, key=int), *(key for key in prompt if key not in known)]
+
+
 def _wrapped(value: JsonValue) -> JsonValue:
     """A value of the prompt's own. A list is wrapped, since by itself it would be a link."""
     if isinstance(value, list):
         return {"__value__": copy.deepcopy(value)}
+    if isinstance(value, int) and not -_EXACT <= value <= _EXACT:
+        return _as_javascript_reads(value)
     return copy.deepcopy(value) if isinstance(value, dict) else value
+
+
+def _as_javascript_reads(value: int) -> JsonValue:
+    """A whole number with the digits that are left of it in the editor: 2⁶³ ends in 6000."""
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.inf  # and is refused
+    return int(Decimal(repr(number))) if abs(number) < 1e21 else number
 
 
 def _is_finite(value: JsonValue) -> bool:

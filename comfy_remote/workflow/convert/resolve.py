@@ -35,6 +35,8 @@ class Given:
     value: JsonValue | Unset
 
 
+_CONNECT = "Connect it again in ComfyUI."
+
 _Source: TypeAlias = "Origin | Given | None"
 _Step: TypeAlias = "tuple[str, int, str]"
 
@@ -77,14 +79,20 @@ class Resolver:
         if not 0 <= index < len(node.inputs):
             return None
         slot = node.inputs[index]
-        link = scope.graph.links.get(slot.link) if slot.link is not None else None
-        if link is None:
+        if slot.link is None:
             return None
+        link = scope.graph.links.get(slot.link)
+        if link is None:
+            raise invalid(node, f"the link of its input {slot.name!r} is not in the file", _CONNECT)
         if link.origin == INPUT_NODE and scope.host is not None and scope.parent is not None:
             return self._from_outside(scope, node, link, visited)
         origin = scope.graph.nodes.get(link.origin)
         if origin is None:
-            return None
+            raise invalid(
+                node,
+                f"its input {slot.name!r} is linked to node {link.origin}, which is not there",
+                _CONNECT,
+            )
         return self._output(scope, origin, link.origin_slot, wanted or slot.type, visited)
 
     def _from_outside(self, scope: Scope, node: Node, link: Link, visited: set[_Step]) -> _Source:
@@ -160,9 +168,7 @@ class Resolver:
             if name in self._setters[key]:
                 return around, self._setters[key][name]
             around = around.parent
-        raise invalid(
-            getter, f"there is no Set node named {name!r}", "Connect it again in ComfyUI."
-        )
+        raise invalid(getter, f"there is no Set node named {name!r}", _CONNECT)
 
 
 def _set_name(node: Node) -> str | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["GETTERS", "PRIMITIVE", "REFUSED", "SETTERS", "VIRTUAL"]
+__all__ = ["GETTERS", "PRIMITIVE", "REFUSED", "REROUTE", "SETTERS", "VIRTUAL"]
 
 PRIMITIVE: Final = "PrimitiveNode"
+REROUTE: Final = "Reroute"
 SETTERS: Final = {"SetNode", "easy setNode"}
 GETTERS: Final = {"GetNode", "easy getNode"}
 
-_PASSING = {"Reroute", "Reroute (rgthree)"}
+_PASSING = {REROUTE, "Reroute (rgthree)"}
 _NOTES = {"Note", "MarkdownNote", "Label (rgthree)", "Bookmark (rgthree)"}
 _SWITCHBOARDS = {
     # They change the modes of other nodes when clicked; the file has the outcome.

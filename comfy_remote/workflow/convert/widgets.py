@@ -26,6 +26,7 @@ __all__ = [
     "UNSET",
     "Unset",
     "Widget",
+    "has_widget",
     "is_widget",
     "settle",
     "widgets_of",
@@ -107,7 +108,12 @@ _TYPES = frozenset(_OTHER | _SIMPLE.keys())
 
 def is_widget(schema: InputSchema) -> bool:
     """Whether an input is edited in place; else it is a socket, for links only."""
-    return schema.widget_type in _TYPES and not schema.socket_only
+    return has_widget(schema) and not schema.socket_only
+
+
+def has_widget(schema: InputSchema) -> bool:
+    """Whether there are widgets for an input's type, even if it asks for a socket."""
+    return schema.widget_type in _TYPES
 
 
 def widgets_of(schema: InputSchema) -> Iterator[Widget]:

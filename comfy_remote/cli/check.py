@@ -1,0 +1,218 @@
+"""``comfy-remote check``: whether a workflow would run, without running it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .console import printable, say
+from .options import change_options, inputs_option
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ..errors import WorkflowInvalid
+    from ..targets.base import Target
+    from ..targets.config import Configuration
+    from ..workflow.check import Limits, Report
+    from ..workflow.load import LoadedWorkflow
+    from ..workflow.prepare import Changes, PreparedWorkflow
+    from ..workflow.prompt import Prompt
+    from ..workflow.schema import Schemas
+
+__all__ = ["check"]
+
+
+@click.command()
+@click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--on",
+    metavar="TARGET",
+    help="Check against what this target has. Default: the configured one; if there is none, or "
+    "it cannot be reached, what comes with Comfy Remote: ComfyUI's own nodes, and no models.",
+)
+@change_options
+@inputs_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_context
+def check(
+    context: click.Context,
+    workflow: Path,
+    on: str | None,
+    changes: Changes,
+    inputs: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Check whether a workflow would run on a target, and advise what it could cost less.
+
+    WORKFLOW is whatever `run` takes. Each problem is a line `file:node:input: message`. Nothing
+    is sent but questions. Exit status: 4 if anything would keep it from running, else 0; warnings
+    and advice don't count.
+
+    \b
+    Examples:
+      comfy-remote check workflow.json --on http://192.168.1.20:8188
+      comfy-remote check workflow.json --set KSampler.steps=40
+      comfy-remote check ComfyUI_00042_.png --json | jq .node_errors
+    """
+    from ..errors import WorkflowInvalid
+
+    source = "standard input" if str(workflow) == "-" else str(workflow)
+    try:
+        report = _report(workflow, on, changes, inputs)
+    except WorkflowInvalid as error:
+        report = _unusable(error)
+    if as_json:
+        print(json.dumps({"source": source, **report.to_json()}))
+    else:
+        _print(report, source)
+    if report.errors:
+        context.exit(WorkflowInvalid.exit_status)
+
+
+def _report(path: Path, on: str | None, changes: Changes, inputs: tuple[Path, ...]) -> Report:
+    from ..workflow.check import FileSearch, check_prompt
+    from ..workflow.files import input_folders
+    from ..workflow.load import load_workflow
+
+    loaded = load_workflow(path, variables=changes.variables(os.environ))
+    folders = input_folders(path.absolute().parent)
+    prepared, schemas, there, limits = _on_target(loaded, on, changes, inputs, folders)
+    for sentence in prepared.notes:
+        say(sentence)
+    say(f"Checked against the nodes of {schemas.source}.")
+    return check_prompt(
+        prepared.prompt,
+        schemas,
+        workflow=prepared.workflow,
+        files=FileSearch(inputs, folders, there),
+        limits=limits,
+    )
+
+
+def _on_target(
+    loaded: LoadedWorkflow,
+    on: str | None,
+    changes: Changes,
+    inputs: tuple[Path, ...],
+    folders: list[Path],
+) -> tuple[PreparedWorkflow, Schemas, frozenset[str], Limits]:
+    """The prompt, and what only the target knows: its schemas, its files, its limits.
+
+    Raises:
+        TargetError: The target was named with ``--on``, and cannot be asked.
+    """
+    from ..errors import AuthenticationError, TargetError
+    from ..targets.config import Configuration, open_target
+    from ..workflow.check import Limits
+    from ..workflow.schema import Schemas
+    from .interrupt import run_interruptible
+
+    configuration = Configuration.load()
+    chosen = on or configuration.default
+    if chosen is None:
+        say("No target is named or configured.")
+        return (
+            _prepared(loaded, changes, Schemas.bundled()),
+            Schemas.bundled(),
+            frozenset(),
+            Limits(),
+        )
+    target = open_target(chosen, configuration)
+    limits = _limits(target, chosen, configuration)
+
+    async def ask() -> tuple[PreparedWorkflow, Schemas, frozenset[str]]:
+        classes = None
+        if loaded.prompt is not None:
+            classes = {node["class_type"] for node in loaded.prompt.values()}
+        async with target:
+            nodes = (await target.describe(classes)).nodes
+            if nodes is None:
+                say(f"{target.name} cannot be asked about its nodes.")
+            schemas = Schemas.bundled() if nodes is None else Schemas(nodes, target.name)
+            prepared = _prepared(loaded, changes, schemas)
+            names = _not_here(prepared.prompt, inputs, folders)
+            there = frozenset([name for name in names if await target.has_input(name)])
+            return prepared, schemas, there
+
+    try:
+        return (*run_interruptible(ask()), limits)
+    except (TargetError, AuthenticationError) as error:
+        if on is not None:
+            raise
+        say(f"The configured target {target.name} cannot be asked: {error.message}")
+        return _prepared(loaded, changes, Schemas.bundled()), Schemas.bundled(), frozenset(), limits
+
+
+def _prepared(loaded: LoadedWorkflow, changes: Changes, schemas: Schemas) -> PreparedWorkflow:
+    from dataclasses import replace
+
+    from ..workflow.convert import convert_workflow
+    from ..workflow.prepare import prepare
+
+    if loaded.prompt is None and loaded.workflow is not None:
+        # Unlike `run`, with nodes that nobody here knows: to tell which is what a check is for.
+        prompt = convert_workflow(loaded.workflow, schemas, keep_unknown=True)
+        prepared = prepare(replace(loaded, prompt=prompt), changes, schemas)
+        return replace(prepared, notes=(loaded.describe(), *prepared.notes[1:]))
+    return prepare(loaded, changes, schemas)
+
+
+def _not_here(prompt: Prompt, inputs: Collection[Path], folders: list[Path]) -> list[str]:
+    from ..workflow.files import file_uses, find_file
+
+    names = dict.fromkeys(use.name for use in file_uses(prompt))
+    return [name for name in names if find_file(name, list(inputs), folders) is None]
+
+
+def _limits(target: Target, chosen: str, configuration: Configuration) -> Limits:
+    """RunPod's own; another server with its API may have a store for large outputs."""
+    from ..targets.runpod import RunPodTarget
+    from ..wire.runpod import RUN_BODY_LIMIT
+    from ..worker.settings import default_result_limit
+    from ..workflow.check import Limits
+
+    if not isinstance(target, RunPodTarget):
+        return Limits()
+    settings = configuration.targets.get(chosen)
+    elsewhere = os.environ.get("RUNPOD_ENDPOINT_BASE_URL") or (settings and settings.base_url)
+    return Limits(RUN_BODY_LIMIT, None if elsewhere else default_result_limit(""))
+
+
+def _unusable(error: WorkflowInvalid) -> Report:
+    """The report on something that is no prompt, or cannot be made into one."""
+    from ..workflow.check import Problem, Report
+
+    node_id, name = error.details.get("node_id"), error.details.get("input")
+    problem = Problem(
+        "workflow_invalid",
+        error.message,
+        node_id if isinstance(node_id, str) else None,
+        input=name if isinstance(name, str) else None,
+        advice=error.advice,
+        details=error.details,
+    )
+    return Report((problem,), (), schemas="")
+
+
+def _print(report: Report, source: str) -> None:
+    for problem in report.problems:
+        place = ":".join(part for part in (source, problem.node_id, problem.input) if part)
+        kind = "warning: " if problem.severity == "warning" else ""
+        # Messages that begin with the file have said it already.
+        message = problem.message.removeprefix(f"{source}: ")
+        print(printable(f"{place}: {kind}{message} {problem.advice}".rstrip()))
+    for advice in report.advice:
+        place = ":".join((source, *advice.nodes[:1]))
+        print(printable(f"{place}: advice: {advice.message} Saves: {advice.saves}"))
+    errors, warnings = len(report.errors), len(report.problems) - len(report.errors)
+    counts = [
+        f"{count} {word}{'s' * (count != 1)}"
+        for count, word in ((errors, "error"), (warnings, "warning"))
+        if count
+    ]
+    say(" and ".join(counts) + "." if counts else "Nothing keeps it from running.")

@@ -1,0 +1,243 @@
+"""``comfy-remote convert``: workflows in UI format to API format, without running them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .console import say
+
+if TYPE_CHECKING:
+    from ..errors import WorkflowInvalid
+    from ..workflow.load import LoadedWorkflow
+    from ..workflow.prompt import Prompt
+    from ..workflow.schema import Schemas
+
+__all__ = ["convert"]
+
+_STDIN = Path("-")
+
+
+@click.command()
+@click.argument(
+    "workflows",
+    metavar="WORKFLOW...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path, allow_dash=True),
+)
+@click.option(
+    "--schemas",
+    "schemas_file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Node schemas, as saved from a ComfyUI's /object_info.",
+)
+@click.option(
+    "--on",
+    metavar="TARGET",
+    help="Take the node schemas of this target. Without it or --schemas, the snapshot that comes "
+    "with Comfy Remote is used, which has ComfyUI's own nodes.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE|DIR",
+    help="Where the result goes: a file, or a folder (one that exists, or a name that ends in /), "
+    "which several workflows need. Default: standard output.",
+)
+def convert(
+    workflows: tuple[Path, ...], schemas_file: Path | None, on: str | None, output: str | None
+) -> None:
+    """Convert workflows from UI format to API format.
+
+    WORKFLOW is whatever `run` takes: a JSON file, a picture, video, sound or model that ComfyUI
+    saved, or - for standard input. The result is what ComfyUI's own Workflow > Export (API)
+    gives. What is in API format already is passed on. ${NAME} in a JSON file is filled in from
+    the environment.
+
+    A file that -o names is replaced, but never one that is being converted. Of several
+    workflows, each that fails is reported, the others are converted, and the exit status is 4.
+
+    \b
+    Examples:
+      comfy-remote convert workflow.json > api.json
+      comfy-remote convert workflow.json --on http://192.168.1.20:8188 -o api.json
+      comfy-remote convert *.json ComfyUI_00042_.png -o converted/
+    """
+    from ..errors import WorkflowInvalid
+    from ..workflow.load import load_workflow
+
+    if schemas_file is not None and on is not None:
+        raise click.UsageError("--schemas and --on both say where the schemas come from.")
+    places = _places(workflows, output)
+    failures: list[WorkflowInvalid] = []
+    loaded: dict[Path, LoadedWorkflow] = {}
+    for path in dict.fromkeys(workflows):
+        try:
+            loaded[path] = load_workflow(path, variables=os.environ)
+        except WorkflowInvalid as error:
+            failures.append(error)
+    schemas = None
+    if any(one.prompt is None for one in loaded.values()):
+        schemas = _schemas(schemas_file, on)
+    for path, one in loaded.items():
+        try:
+            prompt = _converted(one, schemas)
+        except WorkflowInvalid as error:
+            failures.append(_naming(one.source, error))
+            continue
+        if place := places.get(path):
+            _write(prompt, place)
+            say(f"Wrote {place}.")
+        else:
+            print(_pretty(prompt, sys.stdout.encoding or "utf-8"), end="")
+    _report(failures)
+
+
+def _places(workflows: Sequence[Path], output: str | None) -> dict[Path, Path]:
+    """Where each result goes; nothing for standard output.
+
+    Raises:
+        click.UsageError: Two would go to one place, or one over a workflow that is converted.
+    """
+    several = len(set(workflows)) > 1
+    if output is None or output == "-":
+        if several:
+            raise click.UsageError("Several workflows need a folder for the results: -o DIR.")
+        return {}
+    folder = Path(output)
+    if not folder.is_dir() and not output.endswith(("/", os.sep)):
+        if several:
+            raise click.UsageError(
+                f"Several workflows need a folder, and {output} is none: create it, or write "
+                f"-o {output}/."
+            )
+        places = {workflows[0]: folder}
+    else:
+        places = {path: folder / f"{_name(path)}.json" for path in dict.fromkeys(workflows)}
+    taken: dict[str, Path] = {}
+    for path, place in places.items():
+        other = taken.setdefault(place.name.casefold(), path)
+        if other != path:
+            raise click.UsageError(
+                f"{other} and {path} would both become {place}. Convert them into two folders."
+            )
+        for source in workflows:
+            if source != _STDIN and _is_same(source, place):
+                raise click.UsageError(
+                    f"{place} is a workflow to be converted, which its conversion would replace. "
+                    "Choose another name or folder with -o."
+                )
+    return places
+
+
+def _name(path: Path) -> str:
+    return "workflow" if path == _STDIN else path.stem
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them isn't there
+        return False
+
+
+def _schemas(file: Path | None, on: str | None) -> Schemas:
+    import asyncio
+    import json
+
+    from ..errors import ConfigurationError
+    from ..targets.config import open_target
+    from ..workflow.schema import Schemas
+
+    if file is not None:
+        try:
+            return Schemas(json.loads(file.read_text(encoding="utf-8-sig")), str(file))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigurationError(
+                f"The node schemas in {file} cannot be read: {error}.",
+                advice="Save them from a running ComfyUI: its address followed by /object_info.",
+            ) from None
+    if on is None:
+        return Schemas.bundled()
+
+    async def of_target() -> Schemas:
+        async with open_target(on) as target:
+            nodes = (await target.describe()).nodes
+        if nodes is None:
+            say(f"{target.name} cannot be asked for its node schemas.")
+        return Schemas.bundled() if nodes is None else Schemas(nodes, target.name)
+
+    return asyncio.run(of_target())
+
+
+def _converted(loaded: LoadedWorkflow, schemas: Schemas | None) -> Prompt:
+    """The prompt of a workflow, with a word on standard error about what was done."""
+    from ..workflow.convert import node_packs
+    from ..workflow.prepare import Changes, prepare
+
+    prepared = prepare(loaded, Changes(), schemas)
+    for sentence in prepared.notes:
+        say(sentence)
+    if loaded.prompt is not None or schemas is None:
+        say("The prompt in it is passed on as it is.")
+        return prepared.prompt
+    packs = node_packs(loaded.workflow or {})
+    unknown: dict[str, list[str]] = {}
+    for node_id, node in prepared.prompt.items():
+        if node["class_type"] not in schemas:
+            unknown.setdefault(node["class_type"], []).append(node_id)
+    for class_type, ids in unknown.items():
+        pack = f", of {packs[class_type]}," if class_type in packs else ""
+        say(
+            f"Warning: {class_type} (node {', '.join(ids)}){pack} is not among these schemas. "
+            "Its inputs are those that the file itself names."
+        )
+    return prepared.prompt
+
+
+def _pretty(prompt: Prompt, encoding: str) -> str:
+    """JSON for people; escaped where the encoding cannot write a character."""
+    import json
+
+    text = json.dumps(prompt, indent=2, ensure_ascii=False)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(prompt, indent=2)
+    return text + "\n"
+
+
+def _write(prompt: Prompt, place: Path) -> None:
+    """Write a whole file or none: beside, then renamed."""
+    from ..media.files import private_folder, storage_errors
+
+    with storage_errors(place), private_folder(place.parent) as folder:
+        draft = folder / place.name
+        draft.touch(mode=0o600)
+        draft.write_bytes(_pretty(prompt, "utf-8").encode())
+        draft.replace(place)
+
+
+def _naming(source: str, error: WorkflowInvalid) -> WorkflowInvalid:
+    """The same error, with the file in it."""
+    if error.message.startswith(source):
+        return error
+    return type(error)(f"{source}: {error.message}", advice=error.advice, details=error.details)
+
+
+def _report(failures: Sequence[WorkflowInvalid]) -> None:
+    """Report what failed; the last one ends the command."""
+    from .errors import show_error
+
+    if not failures:
+        return
+    for error in failures[:-1]:
+        show_error(error)
+    raise failures[-1]

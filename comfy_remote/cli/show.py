@@ -1,0 +1,243 @@
+"""``comfy-remote show``: what a workflow is, without running it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import json_option
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+    from rich.table import Column
+
+    from ..workflow.load import LoadedWorkflow
+    from ..workflow.models import Model
+    from ..workflow.packs import NodePack
+    from ..workflow.prompt import Prompt
+    from ..workflow.schema import Schemas
+    from ..workflow.settable import SettableInput
+    from ..workflow.summary import LoadedFile, LocalFile, MadeOutput, Summary
+
+__all__ = ["show"]
+
+_OPTIONS = {
+    "positive": "--prompt",
+    "negative": "--negative",
+    "seed": "--seed",
+    "width": "--width",
+    "height": "--height",
+    "batch_size": "--batch",
+}
+_LONGEST_VALUE = 60
+
+
+@click.command()
+@click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--on",
+    metavar="TARGET",
+    help="Ask this target about its nodes. Without it there is no network, and ComfyUI's own "
+    "nodes are known.",
+)
+@json_option
+def show(workflow: Path, on: str | None, json_lines: bool) -> None:
+    """Show what a workflow is: what can be set, what it needs, what it makes.
+
+    WORKFLOW is whatever `run` takes. The inputs are named as --set takes them; those that have
+    an option of their own (--prompt, --seed, --width) say so. Models and files are those of the
+    nodes that run. The fingerprint is the same for two workflows that mean the same.
+
+    \b
+    Examples:
+      comfy-remote show workflow.json
+      comfy-remote show ComfyUI_00042_.png --on http://192.168.1.20:8188
+      comfy-remote show workflow.json --json | jq -r '.models[].url'
+    """
+    import os
+
+    from ..workflow.load import load_workflow
+    from ..workflow.summary import summarize
+    from .console import say
+
+    loaded = load_workflow(workflow, variables=os.environ)
+    schemas = _schemas(on, loaded.prompt)
+    prompt = _prompt(loaded, schemas)
+    base = workflow.absolute().parent
+    summary = summarize(
+        prompt, schemas=schemas, workflow=loaded.workflow, files=_local_files(prompt, base)
+    )
+    if json_lines:
+        head: dict[str, JsonValue] = {
+            "source": loaded.source,
+            "found": loaded.found,
+            "schemas": schemas.source,
+        }
+        print(json.dumps({**head, **summary.to_json()}))
+        return
+    say(loaded.describe())
+    _print(summary)
+
+
+def _schemas(on: str | None, prompt: Prompt | None) -> Schemas:
+    """Those of the target: of all its nodes, if the workflow is yet to be converted."""
+    from ..targets.config import Configuration, open_target
+    from ..workflow.schema import Schemas
+    from .console import say
+    from .interrupt import run_interruptible
+
+    if on is None:
+        return Schemas.bundled()
+    configuration = Configuration.load()
+    target = open_target(configuration.choose(on), configuration)
+    classes = None if prompt is None else {node["class_type"] for node in prompt.values()}
+
+    async def of_target() -> Mapping[str, JsonValue] | None:
+        async with target:
+            return (await target.describe(classes)).nodes
+
+    nodes = run_interruptible(of_target())
+    if nodes is None:
+        say(f"{target.name} cannot be asked about its nodes; ComfyUI's own are known.")
+        return Schemas.bundled()
+    return Schemas(nodes, target.name)
+
+
+def _prompt(loaded: LoadedWorkflow, schemas: Schemas) -> Prompt:
+    from ..workflow.convert import convert_workflow
+    from .console import say
+
+    if loaded.prompt is not None or loaded.workflow is None:
+        return loaded.prompt or {}
+    prompt = convert_workflow(loaded.workflow, schemas, keep_unknown=True)
+    unknown = sorted({n["class_type"] for n in prompt.values() if n["class_type"] not in schemas})
+    if unknown:
+        say(
+            f"Not among the nodes of {schemas.source}: {', '.join(unknown)}. Their inputs are "
+            "those that the file itself names."
+            + (" --on TARGET asks a ComfyUI that has them." if schemas.is_snapshot else "")
+        )
+    return prompt
+
+
+def _local_files(prompt: Prompt, base: Path) -> dict[str, LocalFile]:
+    """The files that the prompt loads and that are here, as `run` would find them."""
+    from ..media.files import sha256_of
+    from ..targets.base import input_errors
+    from ..workflow.files import file_uses, find_file, input_folders
+    from ..workflow.summary import LocalFile
+
+    found: dict[str, LocalFile] = {}
+    for name in {use.name for use in file_uses(prompt)}:
+        path = find_file(name, [], input_folders(base))
+        if path is not None:
+            with input_errors(path):
+                found[name] = LocalFile(path, path.stat().st_size, sha256_of(path))
+    return found
+
+
+def _print(summary: Summary) -> None:
+    from rich.table import Column
+
+    from .console import human_size, printable
+    from .table import print_table
+
+    idle = f", of which {len(summary.idle)} feed no output" if summary.idle else ""
+    facts = [
+        ("Nodes", f"{summary.nodes}{idle}"),
+        *(("From", _pack(pack)) for pack in summary.packs),
+        ("To send", human_size(summary.payload)),
+        ("Fingerprint", summary.fingerprint or "none"),
+        *(("Problem", problem) for problem in summary.problems),
+    ]
+    for name, value in facts:
+        print(f"{name:<13}{printable(value)}")
+    print()
+    if summary.inputs:
+        columns = [
+            _folding("Input"),
+            Column("Option", no_wrap=True),
+            _folding("Node"),
+            Column("Type", overflow="ellipsis", max_width=16, no_wrap=True),
+            _folding("Value"),
+            _folding("Range"),
+        ]
+        print_table(columns, map(_input_row, summary.inputs))
+    if summary.models:
+        columns = [_folding(heading) for heading in ("Model", "Folder", "Used by", "From")]
+        print_table(columns, map(_model_row, summary.models))
+    if summary.files:
+        print_table(["File", "Used by", "Size"], map(_file_row, summary.files))
+    if summary.outputs:
+        print_table(["Output", "Kind", "Kept", "Name begins"], map(_output_row, summary.outputs))
+
+
+def _folding(heading: str) -> Column:
+    from rich.table import Column
+
+    return Column(heading, overflow="fold")
+
+
+def _pack(pack: NodePack) -> str:
+    from ..workflow.packs import CORE
+
+    if pack.name == CORE:
+        return "ComfyUI itself"
+    name = pack.name or "an unknown node pack"
+    return f"{name}{f' {pack.version}' if pack.version else ''}: {', '.join(pack.classes)}"
+
+
+def _input_row(one: SettableInput) -> tuple[str, ...]:
+    named = one.title if one.title == one.class_type else f"{one.title} ({one.class_type})"
+    option = _OPTIONS[one.role] if one.role else ""
+    return one.setting, option, named, one.type, _value(one), _range(one)
+
+
+def _value(one: SettableInput) -> str:
+    from ..workflow.prompt import is_link
+
+    if isinstance(one.value, list) and is_link(one.value):
+        return f"(from node {one.value[0]})"
+    return _short(one.value if isinstance(one.value, str) else json.dumps(one.value))
+
+
+def _range(one: SettableInput) -> str:
+    if one.choices is not None:
+        return f"{one.choices} choices" if one.choices > 1 else "1 choice"
+    low, high = one.minimum, one.maximum
+    if low == -sys.maxsize and high == sys.maxsize:  # how ComfyUI writes that any will do
+        return ""
+    if low is None or high is None:
+        return "" if low is high else f"{low} at least" if high is None else f"{high} at most"
+    return f"{low} to {high}"
+
+
+def _model_row(model: Model) -> tuple[str, ...]:
+    nodes = dict.fromkeys(node_id for node_id, _ in model.places)
+    return (
+        model.name,
+        model.folder or "?",
+        ", ".join(nodes),
+        model.source.url if model.source else "",
+    )
+
+
+def _file_row(loaded: LoadedFile) -> tuple[str, ...]:
+    from .console import human_size
+
+    size = human_size(loaded.file.size) if loaded.file else "missing"
+    return _short(loaded.name), loaded.node_id, size
+
+
+def _output_row(one: MadeOutput) -> tuple[str, ...]:
+    return f"{one.node_id} {one.title}", one.kind, one.kept, _short(one.prefix or "")
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_VALUE else f"{line[: _LONGEST_VALUE - 1]}…"

@@ -1,0 +1,219 @@
+"""A real ComfyUI as a host: all that differs between its versions.
+
+Known: a queue item has 5 fields, and 6 since 0.3.67 (``sensitive`` last; `task_done` then takes
+``process_item``, and the history keeps 5). ``interrupt_if_running`` exists since 0.25, assets
+since 0.3.76. Nothing here is patched: the queue's own lock, dictionary and methods are used as
+ComfyUI's worker thread uses them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from ..errors import ConfigurationError
+from .host import FolderKind, JobResult, LocalPrompt, QueueEntry
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["ComfyUIHost"]
+
+_log = logging.getLogger(__name__)
+
+# ComfyUI's numbers (protocol.py) for binary messages, and of formats in the first of them.
+_PREVIEW_IMAGE = 1
+_PREVIEW_IMAGE_WITH_METADATA = 4
+_JPEG, _PNG = 1, 2
+
+_SERVER_NEEDS = (
+    *("app", "number", "prompt_queue", "queue_updated", "routes", "send_bytes", "send_sync"),
+    *("sockets", "sockets_metadata", "trigger_on_prompt"),
+)
+_QUEUE_NEEDS = ("currently_running", "delete_queue_item", "mutex", "task_counter", "task_done")
+
+
+class ComfyUIHost:
+    """The `Host` of the ComfyUI that this pack is installed in.
+
+    Args:
+        server: ``PromptServer.instance``; found by itself.
+
+    Raises:
+        ConfigurationError: It is a ComfyUI that this program does not know its way around in.
+    """
+
+    # ComfyUI's modules have no types: everything of theirs is Any, and stays in this module.
+    def __init__(self, server: Any = None) -> None:
+        if server is None:
+            from server import PromptServer
+
+            server = PromptServer.instance
+        _check(server, _SERVER_NEEDS)
+        _check(server.prompt_queue, _QUEUE_NEEDS)
+        self._server = server
+        self._queue = server.prompt_queue
+        self._six_fields = "process_item" in inspect.signature(self._queue.task_done).parameters
+        self._ours: set[int] = set()
+        self._sending: set[asyncio.Task[None]] = set()
+
+    @property
+    def identity(self) -> str:
+        """Output folder and port: two servers that run at once differ in one of them."""
+        from comfy.cli_args import args
+
+        return f"comfyui {self.folder('output')} {args.port}"
+
+    @property
+    def app(self) -> web.Application:
+        """See `Host.app`."""
+        app: web.Application = self._server.app
+        return app
+
+    def add_routes(self, routes: web.RouteTableDef) -> None:
+        """Into ComfyUI's own table, from which it serves each also below ``/api``."""
+        for route in routes:
+            if isinstance(route, web.RouteDef):
+                self._server.routes.route(route.method, route.path, **route.kwargs)(route.handler)
+
+    def folder(self, kind: FolderKind) -> Path:
+        """See `Host.folder`."""
+        import folder_paths
+
+        return Path(folder_paths.get_directory_by_type(kind))
+
+    def asset(self, reference: str) -> Path | None:
+        """See `Host.asset`."""
+        try:
+            from app.assets.services.asset_management import resolve_hash_to_path
+        except ImportError:
+            return None  # before assets
+        try:
+            found = resolve_hash_to_path(reference)
+        except Exception as error:  # noqa: BLE001 - its database may be missing, locked, off …
+            _log.warning("ComfyUI could not look for %s: %s", reference, error)
+            return None
+        return Path(found.abs_path) if found is not None else None
+
+    def before_prompt(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """See `Host.before_prompt`."""
+        changed = self._server.trigger_on_prompt(body)
+        return changed if isinstance(changed, dict) else body
+
+    def next_number(self, *, front: bool) -> float:
+        """See `Host.next_number`."""
+        number: float = self._server.number
+        self._server.number += 1
+        return -number if front else number
+
+    def begin(self, entry: QueueEntry) -> int:
+        """See `Host.begin`."""
+        item: tuple[object, ...] = (
+            entry.number,
+            entry.prompt_id,
+            entry.prompt,
+            entry.extra_data,
+            entry.outputs,
+        )
+        with self._queue.mutex:
+            key: int = self._queue.task_counter
+            self._queue.task_counter += 1
+            self._queue.currently_running[key] = (*item, {}) if self._six_fields else item
+            self._ours.add(key)
+        self._server.queue_updated()
+        return key
+
+    def end(self, key: int, result: JobResult) -> None:
+        """See `Host.end`."""
+        history = {
+            "outputs": dict(result.outputs),
+            "meta": {
+                node_id: {
+                    "node_id": node_id,
+                    "display_node": node_id,
+                    "parent_node": None,
+                    "real_node_id": node_id,
+                }
+                for node_id in result.outputs
+            },
+        }
+        status = self._queue.ExecutionStatus(
+            status_str="success" if result.succeeded else "error",
+            completed=result.succeeded,
+            messages=list(result.messages),
+        )
+        with self._queue.mutex:
+            self._ours.discard(key)
+            if self._six_fields:
+                self._queue.task_done(key, history, status, process_item=lambda item: item[:5])
+            else:
+                self._queue.task_done(key, history, status)
+
+    def local_prompt(self) -> LocalPrompt | None:
+        """See `Host.local_prompt`."""
+        with self._queue.mutex:
+            for key, item in self._queue.currently_running.items():
+                if key not in self._ours:
+                    client_id = item[3].get("client_id")
+                    return LocalPrompt(item[1], client_id if isinstance(client_id, str) else None)
+        return None
+
+    def cancel_local(self, prompt_id: str) -> bool:
+        """See `Host.cancel_local`."""
+        if self._queue.delete_queue_item(lambda item: item[1] == prompt_id):
+            return True
+        with self._queue.mutex:
+            # Under the lock, the prompt that runs cannot end, and another begin, in between.
+            local = self.local_prompt()
+            if local is None or local.prompt_id != prompt_id:
+                return False
+            from nodes import interrupt_processing
+
+            interrupt_processing()
+            return True
+
+    def send(self, event: str, data: Mapping[str, JsonValue], client_id: str | None) -> None:
+        """See `Host.send`."""
+        self._server.send_sync(event, dict(data), client_id)
+
+    def send_preview(
+        self,
+        picture: bytes,
+        media_type: str,
+        metadata: Mapping[str, JsonValue],
+        client_id: str | None,
+    ) -> None:
+        """As bytes: ComfyUI's own sender takes a decoded picture, and would encode it again."""
+        known = self._server.sockets_metadata.get(client_id, {}) if client_id else {}
+        if known.get("feature_flags", {}).get("supports_preview_metadata"):
+            text = json.dumps({**metadata, "image_type": media_type}).encode()
+            event, header = _PREVIEW_IMAGE_WITH_METADATA, struct.pack(">I", len(text)) + text
+        else:
+            kind = _PNG if media_type == "image/png" else _JPEG
+            event, header = _PREVIEW_IMAGE, struct.pack(">I", kind)
+        task = asyncio.ensure_future(self._server.send_bytes(event, header + picture, client_id))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    def connection(self, client_id: str) -> object | None:
+        """See `Host.connection`."""
+        socket: object | None = self._server.sockets.get(client_id)
+        return socket
+
+
+def _check(part: object, names: tuple[str, ...]) -> None:
+    missing = [name for name in names if not hasattr(part, name)]
+    if missing:
+        raise ConfigurationError(
+            "Remote is not available: this ComfyUI is built differently from the ones known "
+            f"({type(part).__name__} has no {', '.join(missing)}).",
+            advice="Update Comfy Remote. Everything else of ComfyUI works as ever.",
+        )

@@ -1,0 +1,130 @@
+"""The server whose page the jobs are shown in: all that the rest of the pack knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from aiohttp import web
+
+from ..workflow.prompt import Prompt
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["FolderKind", "Host", "JobResult", "LocalPrompt", "QueueEntry", "StatusMessage"]
+
+FolderKind: TypeAlias = Literal["input", "output", "temp"]
+
+StatusMessage: TypeAlias = tuple[str, dict[str, "JsonValue"]]
+"""A message that the history keeps: ``("execution_start", {"prompt_id", "timestamp"})``."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueEntry:
+    """A job as the server's queue shows it.
+
+    Attributes:
+        number: Its place in the order of all prompts; lower ones were to run first.
+        prompt_id: A lower-case UUID; also the job's id in the record.
+        prompt: All of it, as the page sent it.
+        extra_data: As the page sent it (``extra_pnginfo``, ``client_id``, …), without secrets,
+            and with ``create_time`` in ms since the epoch.
+        outputs: The output nodes that were asked for.
+    """
+
+    number: float
+    prompt_id: str
+    prompt: Prompt
+    extra_data: dict[str, JsonValue]
+    outputs: list[str] = field(default_factory=list)
+
+    @property
+    def client_id(self) -> str | None:
+        """The page that sent it; ``None`` for a script that listens to nothing."""
+        client_id = self.extra_data.get("client_id")
+        return client_id if isinstance(client_id, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What the history tells of a job that has ended.
+
+    Attributes:
+        outputs: By node id, what the node showed: ``{"images": [{"filename", …}], …}``.
+        messages: From ``execution_start`` to the end.
+    """
+
+    succeeded: bool
+    outputs: Mapping[str, Mapping[str, JsonValue]]
+    messages: Sequence[StatusMessage]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPrompt:
+    """The prompt that this very machine is running."""
+
+    prompt_id: str
+    client_id: str | None
+
+
+class Host(Protocol):
+    """A ComfyUI, or the sandbox. Everything but `asset` is called on its event loop."""
+
+    @property
+    def identity(self) -> str:
+        """Tells this server from the others of the same user, and is the same after a restart."""
+
+    @property
+    def app(self) -> web.Application:
+        """Not started yet when the pack is installed."""
+
+    def add_routes(self, routes: web.RouteTableDef) -> None:
+        """Serve them, also below ``/api``. Before the app starts."""
+
+    def folder(self, kind: FolderKind) -> Path:
+        """One of ComfyUI's three folders."""
+
+    def asset(self, reference: str) -> Path | None:
+        """The file behind ``blake3:…``, if the server has it. Blocking."""
+
+    def before_prompt(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """Let other packs change what a page posted to ``/prompt``, as for a local prompt."""
+
+    def next_number(self, *, front: bool) -> float:
+        """The number of a prompt that comes now."""
+
+    def begin(self, entry: QueueEntry) -> int:
+        """Show a job among those that run; the key for `end`."""
+
+    def end(self, key: int, result: JobResult) -> None:
+        """Move a job into the history."""
+
+    def local_prompt(self) -> LocalPrompt | None:
+        """What the server itself is running."""
+
+    def cancel_local(self, prompt_id: str) -> bool:
+        """Stop a prompt of the server's own, or take it out of its queue; whether there was."""
+
+    def send(self, event: str, data: Mapping[str, JsonValue], client_id: str | None) -> None:
+        """Send a message to a page's WebSocket; to all of them for ``None``."""
+
+    def send_preview(
+        self,
+        picture: bytes,
+        media_type: str,
+        metadata: Mapping[str, JsonValue],
+        client_id: str | None,
+    ) -> None:
+        """Send a picture of work in progress, in the form that the page understands.
+
+        Args:
+            picture: Encoded.
+            media_type: ``image/jpeg``, ``image/png`` or ``image/webp``.
+            metadata: ``node_id``, ``prompt_id`` and so on; old pages get none.
+        """
+
+    def connection(self, client_id: str) -> object | None:
+        """The page's WebSocket, to tell one from the next."""

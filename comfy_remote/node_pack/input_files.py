@@ -1,0 +1,108 @@
+"""The files that a page's prompt loads: found in ComfyUI's own folders, and only there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from ..errors import InputFileMissing
+from ..media.files import safe_relative_path, sha256_of
+from ..targets.base import InputFile, Target, input_errors
+from ..workflow.files import FileUse, every_file_use
+from ..workflow.prompt import Prompt
+from .host import FolderKind, Host
+
+__all__ = ["InputFiles"]
+
+_MOST_DIGESTS = 1000
+
+
+class InputFiles:
+    """Finds what prompts load, and remembers what it has hashed.
+
+    Only files below ``input/``, ``output/`` and ``temp/`` travel: a page that names another
+    file of this machine must not get it sent to a target.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._digests: dict[tuple[str, int, int], str] = {}
+
+    async def collect(self, prompt: Prompt, target: Target) -> tuple[Prompt, list[InputFile]]:
+        """The files that are here, and the prompt with the names they get on the target.
+
+        Raises:
+            InputFileMissing: One is neither here nor on the target.
+        """
+        found: dict[str, InputFile] = {}
+        names: dict[tuple[str, str], str] = {}
+        for use in every_file_use(prompt):
+            path = await asyncio.to_thread(self._find, use)
+            if path is None:
+                if use.folder != "input" or not await target.has_input(use.name):
+                    raise _missing(use, prompt)
+                continue
+            size, digest = await asyncio.to_thread(self._described, path)
+            name = str(safe_relative_path(_plain_name(use, path)))
+            if name in found and found[name].sha256 != digest:
+                name = f"{digest[:12]}/{name}"
+            found[name] = InputFile(name, path, size, digest)
+            names[use.node_id, use.input] = name
+        return _renamed(prompt, names), list(found.values())
+
+    def _find(self, use: FileUse) -> Path | None:
+        if use.folder == "asset":
+            return self._host.asset(use.name)
+        kinds: dict[str, FolderKind] = {"output": "output", "temp": "temp"}
+        folder = os.path.realpath(self._host.folder(kinds.get(use.folder, "input")))
+        try:
+            path = os.path.realpath(Path(folder, use.name))
+            inside = os.path.commonpath((folder, path)) == folder
+        except ValueError:  # a NUL in the name, or another drive on Windows
+            return None
+        return Path(path) if inside and _is_file(Path(path)) else None
+
+    def _described(self, path: Path) -> tuple[int, str]:
+        """Size and SHA-256. A batch loads the same files every time, so they are kept."""
+        with input_errors(path):
+            status = path.stat()
+            key = (str(path), status.st_size, status.st_mtime_ns)
+            digest = self._digests.get(key)
+            if digest is None:
+                digest = sha256_of(path)
+                if len(self._digests) >= _MOST_DIGESTS:
+                    self._digests.clear()
+                self._digests[key] = digest
+        return status.st_size, digest
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long
+        return False
+
+
+def _plain_name(use: FileUse, path: Path) -> str:
+    # An asset is named by its hash, which has no ending.
+    return path.name if use.folder == "asset" else use.name
+
+
+def _missing(use: FileUse, prompt: Prompt) -> InputFileMissing:
+    node = f"{prompt[use.node_id]['class_type']} (node {use.node_id})"
+    place = "among ComfyUI's assets" if use.folder == "asset" else f"in ComfyUI's {use.folder}/"
+    return InputFileMissing(
+        f"{node} loads {use.name!r}, which is neither {place} nor on the target.",
+        advice="Choose a file that is there, or upload it again.",
+        details={"node_id": use.node_id, "input": use.input, "name": use.name},
+    )
+
+
+def _renamed(prompt: Prompt, names: dict[tuple[str, str], str]) -> Prompt:
+    changed: Prompt = {
+        node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in prompt.items()
+    }
+    for (node_id, key), name in names.items():
+        changed[node_id]["inputs"][key] = name
+    return changed

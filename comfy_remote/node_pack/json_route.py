@@ -1,0 +1,78 @@
+"""What all of the pack's routes have in common: JSON in, JSON out, errors in one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from ..errors import AuthenticationError, ComfyRemoteError, ConfigurationError, RequestTooLarge
+from ..wire.origin import is_foreign
+from ..wire.problems import problems_in
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["body_of", "json_route"]
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Route: TypeAlias = "Callable[[web.Request], Awaitable[JsonValue]]"
+_Handler: TypeAlias = Callable[[web.Request], Awaitable[web.Response]]
+
+
+def json_route(route: _Route) -> _Handler:
+    """A handler for aiohttp from a function that returns what is to be sent as JSON.
+
+    A `ComfyRemoteError` is answered with its own HTTP status and
+    ``{"error": {"code", "message", "advice", "details"}}``; a page of another site gets 403.
+    """
+
+    @wraps(route)
+    async def handler(request: web.Request) -> web.Response:
+        if is_foreign(request.headers):
+            foreign = AuthenticationError(
+                "The request comes from a page of another site.",
+                advice="Use ComfyUI's own page, under the address that it was opened with.",
+            )
+            return _error(foreign, status=403)
+        try:
+            return web.json_response(await route(request))
+        except ComfyRemoteError as error:
+            return _error(error)
+
+    return handler
+
+
+async def body_of(request: web.Request, model: type[_Model]) -> _Model:
+    """The request's body, checked.
+
+    Raises:
+        ConfigurationError: It is not ``application/json``, or not what the model says.
+        RequestTooLarge: It is larger than the server takes (ComfyUI's ``--max-upload-size``).
+    """
+    # A form of another site's page can be sent without asking first; JSON cannot.
+    if request.content_type != "application/json":
+        raise ConfigurationError(
+            f"The request's body is {request.content_type}, not JSON.",
+            advice="Send it with the header Content-Type: application/json.",
+        )
+    try:
+        return model.model_validate_json(await request.read())
+    except web.HTTPRequestEntityTooLarge as error:
+        raise RequestTooLarge(
+            "The request is larger than this server takes.",
+            advice="Send fewer or smaller files at a time, or start ComfyUI with a larger "
+            "--max-upload-size.",
+        ) from error
+    except ValidationError as error:
+        raise ConfigurationError(
+            f"The request is not valid: {problems_in(error, 'the body')}.",
+            advice="docs/routes.md says what each route takes.",
+        ) from None
+
+
+def _error(error: ComfyRemoteError, status: int | None = None) -> web.Response:
+    return web.json_response({"error": error.to_json()}, status=status or error.http_status)

@@ -1,0 +1,96 @@
+"""The targets that a page can choose from, without asking any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from ..targets.config import Configuration, TargetSettings, needs_key
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["KnownTarget", "TargetKind", "describe_target", "known_targets"]
+
+TargetKind: TypeAlias = Literal["runpod", "comfyui", "sandbox"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTarget:
+    """One target.
+
+    Attributes:
+        name: What the switch is set to.
+        address: What the name means.
+        default: Whether a page that has not chosen yet should offer it first.
+        key_variable: The environment variable that its key is read from, if it takes one.
+        key_set: Whether that variable has a value.
+        key_needed: Whether it is of no use without.
+    """
+
+    name: str
+    address: str
+    default: bool
+    key_variable: str | None
+    key_set: bool
+    key_needed: bool
+
+    @property
+    def kind(self) -> TargetKind:
+        """What speaks at that address."""
+        if self.address == "sandbox":
+            return "sandbox"
+        return "runpod" if self.address.startswith("runpod:") else "comfyui"
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """As in ``GET /remote/status``; never a key."""
+        return {
+            "name": self.name,
+            "address": self.address,
+            "kind": self.kind,
+            "default": self.default,
+            "key": {
+                "variable": self.key_variable,
+                "set": self.key_set,
+                "needed": self.key_needed,
+            },
+        }
+
+
+def known_targets(
+    configuration: Configuration, environment: Mapping[str, str]
+) -> Iterator[KnownTarget]:
+    """Those of ``comfy-remote.toml``, the endpoint of ``RUNPOD_ENDPOINT_ID``, and the sandbox."""
+    names = list(configuration.targets)
+    endpoint = environment.get("RUNPOD_ENDPOINT_ID", "").strip()
+    if endpoint and f"runpod:{endpoint}" not in names:
+        names.append(f"runpod:{endpoint}")
+    if configuration.default and configuration.default not in names:
+        names.append(configuration.default)
+    if "sandbox" not in names:
+        names.append("sandbox")
+    # Who has set an endpoint wants that one, and not the sandbox that the command falls back on.
+    default = configuration.default or (f"runpod:{endpoint}" if endpoint else "sandbox")
+    for name in names:
+        yield describe_target(name, configuration, environment, default=default)
+
+
+def describe_target(
+    name: str,
+    configuration: Configuration,
+    environment: Mapping[str, str],
+    *,
+    default: str | None = None,
+) -> KnownTarget:
+    """One target: a configured name, or an address."""
+    settings = configuration.targets.get(name) or TargetSettings(name)
+    variable = settings.key_variable
+    return KnownTarget(
+        name=name,
+        address=settings.target,
+        default=name == default,
+        key_variable=variable,
+        key_set=variable is not None and bool(environment.get(variable, "").strip()),
+        key_needed=needs_key(settings, environment),
+    )

@@ -1,0 +1,256 @@
+"""The remote lane: prompts of pages whose Remote switch is on, run on their targets.
+
+Beside the server's own queue, not in it: jobs of the lane run side by side, as many as the
+target takes, while the server's own prompts run one after the other as ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from ..errors import ComfyRemoteError, JobNotFound, WorkflowInvalid
+from ..events import JobState
+from ..jobs.client import Client
+from ..jobs.job import Job
+from ..jobs.record import JobEntry
+from ..targets.base import RunRequest
+from ..targets.config import reopen
+from ..workflow.prompt import Prompt
+from .host import Host, QueueEntry
+from .input_files import InputFiles
+from .lane_job import LaneJob, LaneJobView, Submitted
+from .submission import Submission, refusal_body
+from .target_pool import TargetPool
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["LaneAnswer", "RemoteLane"]
+
+_log = logging.getLogger(__name__)
+
+# How long a page waits to hear that the target refuses its prompt. A target that takes longer
+# is believed to accept it: what it says later ends in the job's own error.
+_ACKNOWLEDGE_WITHIN = 2.0
+_CANCEL_PATIENCE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class LaneAnswer:
+    """What to answer to ``POST /prompt``, as ComfyUI does."""
+
+    status: int
+    body: dict[str, JsonValue]
+
+
+class RemoteLane:
+    """All remote jobs of one server.
+
+    Args:
+        host: The server.
+        pool: Connections to the targets, and the record.
+    """
+
+    def __init__(self, host: Host, pool: TargetPool) -> None:
+        self._host = host
+        self._pool = pool
+        self._inputs = InputFiles(host)
+        self._jobs: dict[str, LaneJob] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._submissions: set[asyncio.Future[Submitted]] = set()
+        # A batch runs in the order in which the page queued it.
+        self._order: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def jobs(self) -> list[LaneJobView]:
+        """Those that have not ended, oldest first."""
+        return [job.view for job in self._jobs.values()]
+
+    def has(self, prompt_id: object) -> bool:
+        """Whether that is a remote job that has not ended."""
+        return prompt_id in self._jobs
+
+    async def submit(
+        self, body: Mapping[str, JsonValue], target: str, peer: object = None
+    ) -> LaneAnswer:
+        """Run what a page posted to ``/prompt``.
+
+        Args:
+            body: With a ``prompt``.
+            target: A configured name, or an address.
+            peer: The browser it comes from, for `interrupt`.
+        """
+        submission: asyncio.Future[Submitted] | None = None
+        try:
+            prompt = Submission.parse(body, target)
+            self._check_new(prompt.prompt_id)
+            entry = QueueEntry(
+                self._number(prompt),
+                prompt.prompt_id,
+                prompt.whole,
+                prompt.extra_data,
+                prompt.outputs,
+            )
+            submission = asyncio.ensure_future(self._submit(prompt, entry, target))
+            await asyncio.wait({submission}, timeout=_ACKNOWLEDGE_WITHIN)
+            if submission.done():
+                submission.result()
+        except ComfyRemoteError as error:
+            _log.info("The prompt was refused: %s", error)
+            return LaneAnswer(400, refusal_body(error))
+        self._begin(LaneJob(self._host, entry, target, self._pool.record, peer), submission)
+        return LaneAnswer(
+            200, {"prompt_id": entry.prompt_id, "number": entry.number, "node_errors": {}}
+        )
+
+    async def cancel(self, prompt_id: object) -> bool:
+        """Stop a job, wherever it is; ``False`` if it is none of ours, or has ended."""
+        job = self._jobs.get(prompt_id) if isinstance(prompt_id, str) else None
+        if job is None:
+            return False
+        job.cancel()
+        return True
+
+    def cancel_waiting(self) -> None:
+        """Stop all that have not begun."""
+        for job in list(self._jobs.values()):
+            if job.state is JobState.QUEUED:
+                job.cancel()
+
+    def interrupt(self, peer: object) -> bool:
+        """Stop the job of a browser that has run longest; ``False`` if it has none.
+
+        Its oldest waiting one, where none runs.
+        """
+        theirs = [job for job in self._jobs.values() if job.peer == peer]
+        running = [job for job in theirs if job.state is JobState.RUNNING]
+        for job in (running or theirs)[:1]:
+            job.cancel()
+            return True
+        return False
+
+    def show_running(self, client_id: str) -> None:
+        """Tell a page that has just connected how its jobs stand."""
+        for job in list(self._jobs.values()):
+            if job.entry.client_id == client_id:
+                job.repeat()
+
+    def take_up(self) -> None:
+        """Show again what was running when the server last ended, and follow it."""
+        for recorded in self._pool.record.unserved():
+            entry = _entry(recorded)
+            served_here = (recorded.page or {}).get("host") == self._host.identity
+            if entry is None or not served_here or recorded.id in self._jobs:
+                continue
+            _log.info("Remote job %s is taken up again", recorded.id)
+            job = LaneJob(self._host, entry, recorded.target, self._pool.record)
+            self._begin(job, asyncio.ensure_future(self._found_again(recorded)))
+
+    async def close(self) -> None:
+        """Stop following. The jobs go on, and are taken up when the server starts again."""
+        if self._submissions:
+            await asyncio.wait(self._submissions, timeout=_ACKNOWLEDGE_WITHIN)
+        for task in self._tasks:
+            task.cancel()
+        for submission in self._submissions:
+            submission.cancel()
+        await asyncio.gather(*self._tasks, *self._submissions, return_exceptions=True)
+
+    def _begin(self, job: LaneJob, submission: asyncio.Future[Submitted]) -> None:
+        self._jobs[job.entry.prompt_id] = job
+        self._submissions.add(submission)
+        submission.add_done_callback(self._submissions.discard)
+        task = asyncio.ensure_future(job.run(submission))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._jobs.pop(job.entry.prompt_id, None))
+
+    async def _submit(self, prompt: Submission, entry: QueueEntry, target: str) -> Submitted:
+        async with self._order[target]:
+            client = await self._pool.client(target)
+            changed, files = await self._inputs.collect(prompt.prompt, client.target)
+            request = RunRequest(
+                prompt.prompt_id, changed, files, prompt.workflow, front=prompt.front
+            )
+            sending = asyncio.ensure_future(
+                client.send(
+                    request,
+                    source="ComfyUI",
+                    folder=self._host.folder("output"),
+                    page=_page(entry, self._host.identity),
+                )
+            )
+            try:
+                return Submitted(client, await asyncio.shield(sending))
+            except asyncio.CancelledError:
+                await _call_back(sending)
+                raise
+
+    async def _found_again(self, recorded: JobEntry) -> Submitted:
+        client = Client(reopen(recorded.target, recorded.ref), record=self._pool.record)
+        await self._pool.keep(client)
+        return Submitted(client, await client.take_up(recorded))
+
+    def _check_new(self, prompt_id: str) -> None:
+        """Raises:
+        WorkflowInvalid: The record has such a job already.
+        """
+        try:
+            self._pool.record.get(prompt_id)
+        except JobNotFound:
+            return
+        raise WorkflowInvalid(
+            f"There is a job {prompt_id} already.",
+            advice="Leave prompt_id out: every job has an id of its own.",
+        )
+
+    def _number(self, prompt: Submission) -> float:
+        if prompt.number is not None:
+            return prompt.number
+        return self._host.next_number(front=prompt.front)
+
+
+async def _call_back(sending: asyncio.Future[Job]) -> None:
+    """Undo a submission under way: once the target has the job, it is cancelled there."""
+    await asyncio.wait({sending}, timeout=_CANCEL_PATIENCE)
+    if not sending.done():
+        sending.cancel()
+    elif not sending.cancelled() and sending.exception() is None:
+        with contextlib.suppress(ComfyRemoteError):
+            await sending.result().cancel()
+
+
+def _page(entry: QueueEntry, host: str) -> dict[str, JsonValue]:
+    """What the record keeps of a job's place in the page."""
+    return {
+        "host": host,
+        "number": entry.number,
+        "prompt": cast("JsonValue", entry.prompt),  # a TypedDict is a dict
+        "extra_data": entry.extra_data,
+        "outputs": [*entry.outputs],
+    }
+
+
+def _entry(recorded: JobEntry) -> QueueEntry | None:
+    """The inverse of `_page`; ``None`` for what somebody else wrote there."""
+    match recorded.page:
+        case {
+            "number": int() | float() as number,
+            "prompt": dict(prompt),
+            "extra_data": dict(extra_data),
+            "outputs": list(outputs),
+        }:
+            return QueueEntry(
+                number,
+                recorded.id,
+                cast("Prompt", prompt),
+                dict(extra_data),
+                [str(output) for output in outputs],
+            )
+        case _:
+            return None

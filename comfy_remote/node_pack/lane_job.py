@@ -1,0 +1,329 @@
+"""One remote job, from the page's click to its place in the history."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from ..errors import ComfyRemoteError, ExecutionFailed, JobCancelled, LocalStorageError
+from ..events import (
+    Event,
+    Finished,
+    JobState,
+    Log,
+    OutputReady,
+    Preview,
+    Progress,
+    Queued,
+    Started,
+)
+from ..jobs.client import Client
+from ..jobs.job import Job
+from ..jobs.record import Record
+from ..outputs import RemoteOutput
+from .host import Host, JobResult, QueueEntry
+from .output_nodes import node_of
+from .page_messages import PageMessages
+from .saved_outputs import OutputSaver
+
+__all__ = ["LaneJob", "LaneJobView", "Submitted"]
+
+_log = logging.getLogger(__name__)
+
+_CANCEL_TRIES = 3
+_CANCEL_PAUSE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LaneJobView:
+    """How a job stands, for lists.
+
+    Attributes:
+        created: Seconds since the epoch.
+        fraction: ``0.0..1.0``.
+        estimated: The target sends no progress, and the fraction is a guess.
+    """
+
+    prompt_id: str
+    target: str
+    client_id: str | None
+    state: JobState
+    created: float
+    fraction: float
+    estimated: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A job that its target has, and the connection it goes through."""
+
+    client: Client
+    job: Job
+
+
+class LaneJob:
+    """Follows one job to its end, and shows it in the host.
+
+    Args:
+        host: Whose queue and page show it.
+        entry: As they show it.
+        target: Its name or address.
+        record: Where the job is recorded.
+        peer: The browser it came from (see `Peers`).
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        entry: QueueEntry,
+        target: str,
+        record: Record,
+        peer: object = None,
+    ) -> None:
+        self.entry = entry
+        self.target = target
+        self.peer = peer
+        self.state = JobState.QUEUED
+        self._host = host
+        self._record = record
+        created = entry.extra_data.get("create_time")
+        self._created = created / 1000 if isinstance(created, int) else time.time()
+        self._messages = PageMessages(host, entry, target)
+        self._submitted: Submitted | None = None
+        self._saver: OutputSaver | None = None
+        self._submission: asyncio.Future[Submitted] | None = None
+        self._cancelled = False
+        self._cancelling: set[asyncio.Task[None]] = set()
+
+    @property
+    def view(self) -> LaneJobView:
+        """How it stands."""
+        progress = self._messages.progress
+        return LaneJobView(
+            self.entry.prompt_id,
+            self.target,
+            self.entry.client_id,
+            self.state,
+            self._created,
+            progress.fraction,
+            progress.estimated,
+            self._messages.note or progress.message,
+        )
+
+    async def run(self, submission: asyncio.Future[Submitted]) -> None:
+        """Show the job from now on, until it is in the history.
+
+        Args:
+            submission: Gives the job once its target has it.
+        """
+        self._submission = submission
+        key = self._host.begin(self.entry)
+        self._messages.job(self.state)
+        try:
+            try:
+                await self._play(submission)
+            except ComfyRemoteError as error:
+                self._failed(error)
+            except Exception as error:  # noqa: BLE001 - else it would run for ever in the page
+                _log.exception("Remote job %s: unforeseen", self.entry.prompt_id)
+                self._failed(
+                    ExecutionFailed(
+                        f"Comfy Remote failed: {type(error).__name__}: {error}",
+                        advice="This is a fault of Comfy Remote; the log has the traceback.",
+                    )
+                )
+        finally:
+            await self._stop()
+        # Not when the server stops meanwhile: the job goes on, and the next start takes it up.
+        shown = {} if self._saver is None else self._saver.shown
+        succeeded = self.state is JobState.SUCCEEDED
+        self._host.end(key, JobResult(succeeded, shown, self._messages.history))
+        self._messages.ended()
+        self._messages.job(self.state)
+        self._recorded()
+
+    def cancel(self) -> None:
+        """Stop it, wherever it is."""
+        if self._cancelled:
+            return
+        self._cancelled = True
+        if self._submitted is not None:
+            self._send_cancel(self._submitted.job)
+        elif self._submission is not None and not self._submission.done():
+            # What has not left yet shall not leave; if it has, it is cancelled there.
+            self._submission.cancel()
+
+    def repeat(self) -> None:
+        """Tell the page, which has just connected, how things stand."""
+        self._messages.repeat()
+        self._messages.job(self.state)
+
+    def _send_cancel(self, job: Job) -> None:
+        task = asyncio.ensure_future(self._cancel_there(job))
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
+
+    async def _cancel_there(self, job: Job) -> None:
+        for tries_left in reversed(range(_CANCEL_TRIES)):
+            try:
+                await job.cancel()
+                return
+            except ComfyRemoteError as error:
+                self._note(f"{self.target} could not be asked to stop the job. {error.message}")
+            if tries_left:
+                await asyncio.sleep(_CANCEL_PAUSE)
+
+    async def _play(self, submission: asyncio.Future[Submitted]) -> None:
+        """From the submission to the last output.
+
+        Raises:
+            ComfyRemoteError: It did not succeed.
+        """
+        try:
+            submitted = await asyncio.shield(submission)
+        except asyncio.CancelledError:
+            if not self._cancelled:
+                raise
+            raise JobCancelled("The job was cancelled before it was sent.") from None
+        self._submitted = submitted
+        self._saver = saver = OutputSaver(self._host, submitted.client.target)
+        if self._cancelled:
+            self._send_cancel(submitted.job)
+        await self._follow(submitted.job, saver)
+        self._messages.succeeded()
+        self.state = JobState.SUCCEEDED
+
+    async def _follow(self, job: Job, saver: OutputSaver) -> None:
+        """The job's events, to the page; its outputs, as they appear.
+
+        Raises:
+            ComfyRemoteError: It did not succeed, or an output could not be brought here.
+        """
+        outputs = _Deliveries(self._deliver_with(saver))
+        try:
+            async for event in job:
+                if isinstance(event, Finished):
+                    await self._finish(event, outputs)
+                    return
+                if isinstance(event, OutputReady):
+                    outputs.add(self._placed(event.output))
+                else:
+                    outputs.flush()
+                    self._heard(event)
+        finally:
+            await outputs.stop()
+
+    def _heard(self, event: Event) -> None:
+        match event:
+            case Queued():
+                self._messages.job(self.state)
+            case Started():
+                self.state = JobState.RUNNING
+                self._messages.started()
+                self._messages.job(self.state)
+            case Progress():
+                self.state = JobState.RUNNING
+                self._messages.moved(event)
+            case Preview():
+                self._messages.preview(event)
+            case Log():
+                self._note(event.message)
+
+    async def _finish(self, event: Finished, outputs: _Deliveries) -> None:
+        if event.error is not None:
+            with contextlib.suppress(ComfyRemoteError):  # the job's own error says more
+                await outputs.done()
+            raise event.error
+        for output in event.outputs:
+            outputs.add(self._placed(output))
+        await outputs.done()
+
+    def _deliver_with(
+        self, saver: OutputSaver
+    ) -> Callable[[str, Sequence[RemoteOutput]], Awaitable[None]]:
+        async def deliver(node_id: str, made: Sequence[RemoteOutput]) -> None:
+            shown = await saver.bring(node_id, made)
+            self._messages.executed(node_id, shown)
+
+        return deliver
+
+    def _placed(self, output: RemoteOutput) -> tuple[str, RemoteOutput]:
+        return node_of(output, self.entry.prompt), output
+
+    def _failed(self, error: ComfyRemoteError) -> None:
+        if self._cancelled or isinstance(error, JobCancelled):
+            self.state = JobState.CANCELLED
+            self._messages.interrupted()
+        else:
+            self.state = JobState.FAILED
+            self._note(str(error))
+            self._messages.failed(error)
+
+    async def _stop(self) -> None:
+        for task in list(self._cancelling):
+            task.cancel()
+        await asyncio.gather(*self._cancelling, return_exceptions=True)
+        if self._saver is not None:
+            await self._saver.stop()
+
+    def _recorded(self) -> None:
+        prompt_id = self.entry.prompt_id
+        try:
+            if self._saver is not None and self.state is JobState.SUCCEEDED:
+                self._record.saved(prompt_id, self._saver.saved)
+            if self._submitted is None and self.state is JobState.CANCELLED:
+                self._record.state(prompt_id, self.state)
+            self._record.page_served(prompt_id)
+        except LocalStorageError as error:
+            _log.warning("%s", error)
+
+    def _note(self, message: str) -> None:
+        _log.info("Remote job %s on %s: %s", self.entry.prompt_id, self.target, message)
+        self._messages.note = message
+
+
+class _Deliveries:
+    """Brings outputs here node by node, beside whatever else goes on.
+
+    A target tells of a node's outputs one after the other; the page is told of all at once.
+    """
+
+    def __init__(self, deliver: Callable[[str, Sequence[RemoteOutput]], Awaitable[None]]) -> None:
+        self._deliver = deliver
+        self._gathered: dict[str, list[RemoteOutput]] = {}
+        self._under_way: list[asyncio.Future[None]] = []
+        self._known: set[tuple[str | None, str, str, str]] = set()
+
+    def add(self, placed: tuple[str, RemoteOutput]) -> None:
+        """One output exists. The same one may be told of twice."""
+        node_id, output = placed
+        identity = (output.node_id, output.folder, output.subfolder, output.filename)
+        if identity not in self._known:
+            self._known.add(identity)
+            self._gathered.setdefault(node_id, []).append(output)
+
+    def flush(self) -> None:
+        """Something else was told: these nodes have no more."""
+        gathered, self._gathered = self._gathered, {}
+        for node_id, outputs in gathered.items():
+            self._under_way.append(asyncio.ensure_future(self._deliver(node_id, outputs)))
+
+    async def done(self) -> None:
+        """Wait until all are here.
+
+        Raises:
+            ComfyRemoteError: The first that could not be brought.
+        """
+        self.flush()
+        await asyncio.gather(*self._under_way)
+
+    async def stop(self) -> None:
+        """Give up what is still under way."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)

@@ -1,0 +1,181 @@
+"""What pages and scripts say to ComfyUI's own routes that is meant for the remote lane."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import uuid
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from .host import Host
+from .lane import RemoteLane
+from .submission import CHOICE_KEY, wanted_target
+from .switch import Switch
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["LaneRouter", "Peers"]
+
+_JOB_CANCEL = re.compile(r"^/jobs/(?P<id>[^/]+)/cancel$")
+_CONNECT_PATIENCE = 10.0
+_CONNECT_POLL = 0.05
+_MOST_PEERS = 1000
+
+_Route = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+
+
+class Peers:
+    """Which browser each page is in: nothing in an interrupt says which page it comes from.
+
+    A browser is its address and its ``User-Agent``.
+    """
+
+    def __init__(self) -> None:
+        self._peers: OrderedDict[str, object] = OrderedDict()
+
+    @staticmethod
+    def of(request: web.Request) -> object:
+        """The browser that a request comes from."""
+        return request.remote, request.headers.get("User-Agent")
+
+    def note(self, client_id: str, request: web.Request) -> None:
+        """A page of that id is in this browser."""
+        self._peers.pop(client_id, None)
+        self._peers[client_id] = self.of(request)
+        while len(self._peers) > _MOST_PEERS:
+            self._peers.popitem(last=False)
+
+    def get(self, client_id: str | None) -> object:
+        """The browser of a page; ``None`` when it is not known."""
+        return None if client_id is None else self._peers.get(client_id)
+
+
+class LaneRouter:
+    """Sends to the lane what is the lane's, and lets everything else pass untouched."""
+
+    def __init__(self, host: Host, switch: Switch, lane: RemoteLane) -> None:
+        self._host = host
+        self._switch = switch
+        self._lane = lane
+        self._peers = Peers()
+        self._greetings: set[asyncio.Task[None]] = set()
+        self._routes: dict[tuple[str, str], _Route] = {
+            ("POST", "/prompt"): self._prompt,
+            ("POST", "/queue"): self._queue,
+            ("POST", "/interrupt"): self._interrupt,
+            ("POST", "/jobs/cancel"): self._cancel_jobs,
+            ("GET", "/ws"): self._socket,
+        }
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """For the application's `middlewares`, as the innermost: others have judged already."""
+        path = request.path.removeprefix("/api")
+        if route := self._routes.get((request.method, path)):
+            return await route(request, handler)
+        job = _JOB_CANCEL.match(path) if request.method == "POST" else None
+        if job is not None and await self._lane.cancel(job["id"]):
+            return web.json_response({"cancelled": True})
+        return await handler(request)
+
+    async def _prompt(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        raw = await request.read()
+        # Most prompts are local, and some have megabytes: not parsed twice for nothing.
+        if not self._switch.in_use and CHOICE_KEY.encode() not in raw:
+            return await handler(request)
+        body = _object(raw)
+        target = self._target(body)
+        if target is None or "prompt" not in body:
+            return await handler(request)
+        answer = await self._lane.submit(
+            self._host.before_prompt(body), target, self._peers.of(request)
+        )
+        return web.json_response(answer.body, status=answer.status)
+
+    def _target(self, body: dict[str, JsonValue]) -> str | None:
+        chosen, target = wanted_target(body)
+        if chosen:
+            return target
+        client_id = body.get("client_id")
+        return self._switch.target_of(client_id if isinstance(client_id, str) else None)
+
+    async def _queue(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        body = _object(await request.read())
+        if body.get("clear"):
+            self._lane.cancel_waiting()
+        ids = body.get("delete")
+        for prompt_id in ids if isinstance(ids, list) else ():
+            await self._lane.cancel(prompt_id)
+        # ComfyUI looks for these ids among what waits here, and finds none of ours.
+        return await handler(request)
+
+    async def _interrupt(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        prompt_id = _object(await request.read()).get("prompt_id")
+        if prompt_id:
+            if await self._lane.cancel(prompt_id):
+                return web.Response()
+            return await handler(request)
+        # "Stop what runs", and nothing says who asks. A prompt that runs on this machine is
+        # stopped as ever, unless another browser started it and this one has a remote job.
+        peer = self._peers.of(request)
+        local = self._host.local_prompt()
+        theirs = local is None or self._peers.get(local.client_id) != peer
+        if theirs and self._lane.interrupt(peer):
+            return web.Response()
+        return await handler(request)
+
+    async def _cancel_jobs(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        ids = _object(await request.read()).get("job_ids")
+        if not isinstance(ids, list) or not any(self._lane.has(one) for one in ids):
+            return await handler(request)
+        if not all(_is_uuid(one) for one in ids):
+            return await handler(request)  # refused there, before anything is cancelled
+        # Not passed on: ComfyUI would see ours run, and interrupt whatever it runs itself.
+        cancelled = [
+            await self._lane.cancel(one) or self._host.cancel_local(str(one)) for one in ids
+        ]
+        return web.json_response({"cancelled": any(cancelled)})
+
+    async def _socket(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        client_id = request.query.get("clientId")
+        if client_id:
+            self._peers.note(client_id, request)
+            before = self._host.connection(client_id)
+            greeting = asyncio.ensure_future(self._greet(client_id, before))
+            self._greetings.add(greeting)
+            greeting.add_done_callback(self._greetings.discard)
+        return await handler(request)
+
+    async def _greet(self, client_id: str, before: object | None) -> None:
+        """Once the page listens, tell it of its running jobs."""
+        waited = 0.0
+        while waited < _CONNECT_PATIENCE:
+            await asyncio.sleep(_CONNECT_POLL)
+            waited += _CONNECT_POLL
+            connection = self._host.connection(client_id)
+            if connection is not None and connection is not before:
+                self._lane.show_running(client_id)
+                return
+
+
+def _object(raw: bytes) -> dict[str, JsonValue]:
+    """The body, if it is a JSON object; else nothing, and ComfyUI says what it thinks of it."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _is_uuid(value: object) -> bool:
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False

@@ -1,0 +1,201 @@
+"""A workflow on a target, for a node: followed, told of, and called off when it has to be."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ...errors import ComfyRemoteError, JobTimedOut
+from ...events import Finished, Log, Preview, Progress, Queued, Started
+from ...jobs.client import Client
+from ...jobs.cost import RunEstimate, estimate_run
+from ...jobs.estimate import estimate_progress, with_estimates
+from ...jobs.job import Job
+from ...jobs.output import Output
+from ...jobs.record import Record
+from ...targets.base import RunRequest
+from ...targets.config import Configuration
+from ...workflow.prompt import Prompt
+
+__all__ = ["RemoteRun", "Watcher", "pictures_of"]
+
+_INTERRUPT_POLL = 0.25
+_SUBMIT_GRACE = 20.0
+_CANCEL_GRACE = 10.0
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes, and may end it."""
+
+    def say(self, text: str) -> None:
+        """Show a line, instead of the one before."""
+
+    def log(self, message: str, level: str) -> None:
+        """Keep a line; the level is one of `logging`'s names in lower case."""
+
+    async def progress(self, done: float, total: float) -> None:
+        """Move the bar; ``total`` is above 0."""
+
+    async def preview(self, preview: Preview) -> None:
+        """Show a picture of work in progress."""
+
+    def check(self) -> None:
+        """Called several times a second. Raises what shall end the run."""
+
+
+@dataclass
+class RemoteRun:
+    """One run.
+
+    Args:
+        target: A name or an address, for `Client`.
+        watcher: Who is told.
+        timeout: Seconds from now within which it must end; ``None`` for as long as it takes.
+    """
+
+    target: str
+    watcher: Watcher
+    timeout: float | None = None
+    _line: str = field(default="", init=False)
+    _began: float = field(default_factory=time.monotonic, init=False)
+    _job: Job | None = field(default=None, init=False)
+
+    async def outputs(self, client: Client, record: Record, request: RunRequest) -> list[Output]:
+        """Run it and bring here what it made. If this ends early, the job is cancelled.
+
+        Args:
+            client: Open, of `target`.
+            record: The client's.
+            request: Complete.
+
+        Raises:
+            ComfyRemoteError: Whatever went wrong.
+            BaseException: What the watcher raises.
+        """
+        price = Configuration.load().price_per_hour(self.target)
+        estimate = estimate_run(record, client.target.name, request.prompt, price)
+        self.watcher.log(f"{self.target}: {estimate.sentence()}", "info")
+        self._line = f"Sending to {self.target}"
+        if estimate.seconds is not None:
+            self._line += f". {estimate.sentence()}"
+        running = asyncio.ensure_future(self._follow(client, record, request))
+        told = ""
+        try:
+            while not running.done():
+                line = f"{self._line} ({self._elapsed():.0f} s)"
+                if line != told:
+                    self.watcher.say(told := line)
+                await asyncio.wait({running}, timeout=_INTERRUPT_POLL)
+                self.watcher.check()
+            outputs = running.result()
+        except JobTimedOut as error:
+            await self._call_off(running)
+            raise self._too_late(error) from error
+        except BaseException:
+            await self._call_off(running)
+            raise
+        self.watcher.say(self._summary(estimate))
+        return outputs
+
+    async def _follow(self, client: Client, record: Record, request: RunRequest) -> list[Output]:
+        job = self._job = await client.send(
+            request, source="RunPod Remote Execute", timeout=self.timeout, begun=self._began
+        )
+        guess = estimate_progress(record, client.target.name, request.prompt)
+        async for event in with_estimates(job.__aiter__(), guess):
+            match event:
+                case Queued(position):
+                    ahead = f", {position} ahead" if position else ""
+                    self._line = f"Queued on {self.target}{ahead}"
+                case Started():
+                    self._line = f"Running on {self.target}"
+                case Progress():
+                    self._line = f"Running on {self.target}: {_described(event)}"
+                    if event.nodes_total > 0:
+                        await self.watcher.progress(
+                            event.fraction * event.nodes_total, event.nodes_total
+                        )
+                case Preview():
+                    await self.watcher.preview(event)
+                case Log():
+                    self.watcher.log(event.message, event.level)
+                case Finished():
+                    self._line = f"Fetching from {self.target}"
+        return await job.outputs()
+
+    async def _call_off(self, running: asyncio.Future[list[Output]]) -> None:
+        """Stop following, and see that the job stops, too: a GPU that nobody waits for costs."""
+        if self._job is None and not running.done():
+            # The job may be there already: only its answer tells how to cancel it.
+            await asyncio.wait({running}, timeout=_SUBMIT_GRACE)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        job = self._job
+        if job is None or job.state.final:
+            return
+        self.watcher.say(f"Cancelling on {self.target}")
+        try:
+            await asyncio.wait_for(job.cancel(), _CANCEL_GRACE)
+            await asyncio.wait_for(job.wait(), _CANCEL_GRACE)  # so that the record knows its end
+        except (ComfyRemoteError, asyncio.TimeoutError) as error:
+            self.watcher.log(
+                f"The job could not be cancelled and may go on: {error} Try again with "
+                f"`comfy-remote jobs cancel {job.id}`.",
+                "warning",
+            )
+        else:
+            self.watcher.say(f"Cancelled on {self.target}")
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def _too_late(self, error: JobTimedOut) -> JobTimedOut:
+        if self.timeout is None or self._elapsed() < self.timeout:
+            return error  # the endpoint's own limit
+        return JobTimedOut(
+            f"The workflow did not end on {self.target} within {self.timeout:g} s. It was "
+            "cancelled there.",
+            advice="Give it more time: `timeout` is in seconds, and 0 is as long as it takes. "
+            "Waiting for a worker and its start count, too.",
+            details=error.details,
+        )
+
+    def _summary(self, estimate: RunEstimate) -> str:
+        text = f"Done on {self.target} in {self._elapsed():.0f} s"
+        finished = self._job.finished if self._job is not None else None
+        seconds = finished.details.get("run_seconds") if finished is not None else None
+        if isinstance(seconds, int | float):
+            text += f", {seconds:.1f} s of it on the GPU"
+            if estimate.price_per_hour is not None:
+                text += f": about ${seconds * estimate.price_per_hour / 3600:.2g}"
+        return text
+
+
+def pictures_of(outputs: list[Output], prompt: Prompt) -> list[Output]:
+    """The pictures among the outputs: the saved ones or, where there are none, the previews.
+
+    In the order of the prompt; those whose node is not known come last, as they came.
+    """
+    order = {node_id: number for number, node_id in enumerate(prompt)}
+    pictures = [output for output in outputs if output.kind == "image"]
+    saved = [output for output in pictures if output.folder != "temp"]
+    return sorted(saved or pictures, key=lambda output: order.get(output.node_id or "", len(order)))
+
+
+def _described(progress: Progress) -> str:
+    """``3 of 7 nodes, KSampler 12/20``; an estimate says so in its message."""
+    parts = []
+    if progress.nodes_total > 0:
+        parts.append(f"{progress.nodes_done} of {progress.nodes_total} nodes")
+    if progress.node_class:
+        steps = (
+            f" {progress.step:g}/{progress.steps:g}"
+            if progress.step is not None and progress.steps
+            else ""
+        )
+        parts.append(f"{progress.node_class}{steps}")
+    if progress.message:
+        parts.append(progress.message)
+    return ", ".join(parts)

@@ -1,0 +1,177 @@
+"""Which workflow the node runs: pasted, in a file, or the graph that it stands in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import ConfigurationError, WorkflowInvalid
+from ...workflow.load import LoadedWorkflow, parse_workflow, refuse_constant
+from ...workflow.order import needed_nodes
+from ...workflow.prompt import Node, Prompt
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = [
+    "EXECUTE",
+    "below",
+    "graph_before",
+    "pasted_workflow",
+    "refuse_itself",
+    "saved_workflow",
+    "saved_workflows",
+    "target_of",
+]
+
+EXECUTE = "RunPodRemoteExecute"
+"""The class of the node itself."""
+
+_EXPORT = (
+    "Export it from ComfyUI with Workflow > Export (API), in older versions Save (API Format), "
+    "and paste all of it."
+)
+
+
+def pasted_workflow(text: str) -> LoadedWorkflow:
+    """Read what somebody has pasted: API format or UI format.
+
+    Raises:
+        WorkflowInvalid: It is no JSON, or no workflow.
+    """
+    try:
+        document: JsonValue = json.loads(text, parse_constant=refuse_constant)
+    except ValueError as error:
+        raise WorkflowInvalid(
+            f"workflow_json is not valid JSON: {error}.", advice=_EXPORT
+        ) from None
+    except RecursionError:
+        raise WorkflowInvalid("workflow_json is nested too deeply to be a workflow.") from None
+    return parse_workflow(document, "workflow_json")
+
+
+def saved_workflows(folders: Iterable[Path]) -> list[str]:
+    """The JSON files below some folders, by their names there, ``/`` between parts, sorted."""
+    names = {
+        path.relative_to(folder).as_posix()
+        for folder in folders
+        for path in folder.rglob("*.json")
+        if path.is_file() and not any(part.startswith(".") for part in path.parts)
+    }
+    return sorted(names, key=str.casefold)
+
+
+def saved_workflow(name: str, folders: Sequence[Path]) -> Path:
+    """The file of that name: a workflow, or a picture and the like that ComfyUI saved.
+
+    Raises:
+        WorkflowInvalid: None of the folders has it.
+    """
+    found = next((path for folder in folders if (path := below(folder, name)) is not None), None)
+    if found is None:
+        raise WorkflowInvalid(
+            f"There is no workflow file {name!r}. Looked in: {', '.join(map(str, folders))}.",
+            advice="Save the workflow in ComfyUI (Workflow > Save), or put the file into "
+            "ComfyUI's input folder.",
+        )
+    return found
+
+
+def below(folder: Path, name: str) -> Path | None:
+    """The file of that name in a folder or below it; ``None`` if it is not there, or outside."""
+    try:
+        path = (folder / name).resolve()
+        inside = path.is_relative_to(folder.resolve()) and path.is_file()
+    except (OSError, ValueError):  # too long, or a null byte in it
+        return None
+    return path if inside else None
+
+
+def graph_before(
+    nodes: Mapping[str, Mapping[str, JsonValue]], source: Sequence[JsonValue]
+) -> Prompt:
+    """The part of the open graph that makes a picture, and a node that saves it.
+
+    Args:
+        nodes: The open graph, API format.
+        source: The link to the picture: node id, output.
+
+    Raises:
+        WorkflowInvalid: The links go round in a circle.
+    """
+    # ComfyUI keeps notes of its own in the nodes of a running prompt ("is_changed").
+    prompt: Prompt = {
+        node_id: {"class_type": str(node["class_type"]), "inputs": _mapping(node["inputs"])}
+        for node_id, node in nodes.items()
+    }
+    start = str(source[0])
+    wanted = set(needed_nodes(prompt, [start]))
+    part = {node_id: node for node_id, node in prompt.items() if node_id in wanted}
+    save: Node = {
+        "class_type": "SaveImage",
+        "inputs": {"images": [start, source[1]], "filename_prefix": "ComfyRemote"},
+    }
+    return {**part, _free_id(part): save}
+
+
+def target_of(wanted: str, configured: Iterable[str], environment: Mapping[str, str]) -> str:
+    """The target that the node runs on.
+
+    Addresses are not taken: a workflow that comes from somebody else must not make this machine
+    send pictures to a server of theirs. One that its owner has named in comfy-remote.toml is.
+
+    Args:
+        wanted: The node's input: a configured name, ``runpod:ENDPOINT``, ``sandbox``, or
+            nothing for the endpoint in ``RUNPOD_ENDPOINT_ID``.
+        configured: The names in comfy-remote.toml.
+        environment: Variables.
+
+    Raises:
+        ConfigurationError: It is none of these, or the variable is not set.
+    """
+    wanted = wanted.strip()
+    if wanted in ("", "runpod:"):
+        endpoint = environment.get("RUNPOD_ENDPOINT_ID", "").strip()
+        if not endpoint:
+            raise ConfigurationError(
+                "There is no RunPod endpoint: RUNPOD_ENDPOINT_ID is not set.",
+                advice="Set RUNPOD_API_KEY and RUNPOD_ENDPOINT_ID in ComfyUI's environment or in "
+                "a .env file and start ComfyUI again. The endpoint's id stands in "
+                "https://console.runpod.io/serverless.",
+            )
+        return f"runpod:{endpoint}"
+    if wanted in configured or wanted == "sandbox" or wanted.startswith("runpod:"):
+        return wanted
+    raise ConfigurationError(
+        f"{wanted!r} is no target that this node runs on.",
+        advice="Use runpod:ENDPOINT, sandbox, or a name from comfy-remote.toml. An address has "
+        "to be given a name there first, so that nobody else's workflow can choose where your "
+        "pictures are sent.",
+    )
+
+
+def refuse_itself(prompt: Prompt) -> None:
+    """See that the workflow does not contain the node that runs it.
+
+    Raises:
+        WorkflowInvalid: It does.
+    """
+    for node_id, node in prompt.items():
+        if node["class_type"] == EXECUTE:
+            raise WorkflowInvalid(
+                f"The workflow itself contains RunPod Remote Execute (node {node_id}), which "
+                "would run without end.",
+                advice="Give it the workflow that shall run on the GPU, without this node.",
+                details={"node_id": node_id},
+            )
+
+
+def _mapping(value: JsonValue) -> dict[str, JsonValue]:
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def _free_id(prompt: Prompt) -> str:
+    number = 1 + max((int(i) for i in prompt if i.isdecimal()), default=0)
+    return str(number)

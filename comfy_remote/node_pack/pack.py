@@ -1,0 +1,79 @@
+"""Puts the pack together, and into a server: the one place that knows all its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from ..errors import ComfyRemoteError
+from ..jobs.record import Record
+from ..targets.config import home
+from .host import Host
+from .lane import RemoteLane
+from .middleware import LaneRouter
+from .routes import routes
+from .switch import Switch
+from .target_pool import TargetPool
+
+__all__ = ["Pack", "install"]
+
+_log = logging.getLogger(__name__)
+
+# A server that finds its port taken ends right after its start: what another one of the same
+# name follows is not touched before that is clear.
+_SETTLED_AFTER = 0.5
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The parts of an installed pack."""
+
+    host: Host
+    switch: Switch
+    pool: TargetPool
+    lane: RemoteLane
+
+
+def install(host: Host, record: Record | None = None) -> Pack:
+    """Put the switch, the lane and our routes into a server that has not started.
+
+    Args:
+        host: The server.
+        record: Where jobs are recorded; the user's own by default. Closed with the server.
+
+    Raises:
+        LocalStorageError: The record cannot be opened.
+    """
+    record = record or Record(home())
+    switch, pool = Switch(), TargetPool(record)
+    lane = RemoteLane(host, pool)
+    pack = Pack(host, switch, pool, lane)
+    host.app.middlewares.append(LaneRouter(host, switch, lane).middleware)
+    host.add_routes(routes(switch, pool, lane, host))
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def start(_app: web.Application) -> None:
+        tasks.add(asyncio.ensure_future(_take_up(lane)))
+
+    async def stop(_app: web.Application) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await lane.close()
+        await pool.close()
+        record.close()
+
+    host.app.on_startup.append(start)
+    host.app.on_cleanup.append(stop)
+    return pack
+
+
+async def _take_up(lane: RemoteLane) -> None:
+    await asyncio.sleep(_SETTLED_AFTER)
+    try:
+        lane.take_up()
+    except ComfyRemoteError as error:
+        _log.warning("Remote jobs of before are not taken up: %s", error)

@@ -1,0 +1,237 @@
+"""What a page is told of a remote job: the messages ComfyUI sends of a local one.
+
+Source of facts: ``PromptExecutor`` and ``execute`` in ``execution.py``, and
+``WebUIProgressHandler`` in ``comfy_execution/progress.py``, of ComfyUI 0.3.64 and 0.33.0.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import ComfyRemoteError
+from ..events import JobState, Preview, Progress
+from .host import Host, QueueEntry, StatusMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import JsonValue
+
+__all__ = ["JOB_EVENT", "PageMessages"]
+
+JOB_EVENT = "comfy_remote.job"
+"""Our own message, beside ComfyUI's: what those have no place for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _NodeProgress:
+    state: str
+    value: float = 0.0
+    maximum: float = 1.0
+
+
+class PageMessages:
+    """Tells one page about one job, and keeps what the history keeps.
+
+    Args:
+        target: Its name, for our own message.
+    """
+
+    def __init__(self, host: Host, entry: QueueEntry, target: str) -> None:
+        self.history: list[StatusMessage] = []
+        self.progress = Progress()
+        """The newest snapshot."""
+        self.note = ""
+        """The last thing worth telling a person."""
+        self._host = host
+        self._entry = entry
+        self._target = target
+        self._nodes: dict[str, _NodeProgress] = {}
+        self._executed: list[str] = []
+        self._current: str | None = None
+
+    def job(self, state: JobState) -> None:
+        """Our own message: where the job is, and how far."""
+        if self._entry.client_id is not None:
+            self._send(
+                JOB_EVENT,
+                {
+                    "prompt_id": self._entry.prompt_id,
+                    "target": self._target,
+                    "state": state.value,
+                    "fraction": round(self.progress.fraction, 4),
+                    "estimated": self.progress.estimated,
+                    "message": self.note or self.progress.message,
+                },
+            )
+
+    def started(self) -> None:
+        """The target has begun."""
+        if self.history:
+            return
+        self._keep("execution_start", {"prompt_id": self._entry.prompt_id})
+        # Which nodes the target has in its cache is not known; they count as quick ones.
+        self._keep("execution_cached", {"nodes": [], "prompt_id": self._entry.prompt_id})
+
+    def moved(self, progress: Progress) -> None:
+        """There is a new snapshot."""
+        self.started()
+        self.progress = progress
+        node_id = progress.node_id
+        if node_id != self._current:
+            if self._current is not None:
+                self._node_finished(self._current)
+            self._current = node_id
+            if node_id is not None:
+                self._report(node_id, _NodeProgress("running"))
+                if self._entry.client_id is not None:
+                    self._send("executing", self._display(node_id))
+        if node_id is not None and progress.step is not None and progress.steps:
+            self._stepped(node_id, progress.step, progress.steps)
+        self.job(JobState.RUNNING)
+
+    def preview(self, preview: Preview) -> None:
+        """There is a picture of work in progress."""
+        node_id = preview.node_id or self._current
+        if node_id is None:
+            return
+        self._host.send_preview(
+            preview.data,
+            preview.media_type,
+            {
+                "node_id": node_id,
+                "prompt_id": self._entry.prompt_id,
+                "display_node_id": node_id,
+                "parent_node_id": None,
+                "real_node_id": node_id,
+            },
+            self._entry.client_id,
+        )
+
+    def executed(self, node_id: str, shown: Mapping[str, JsonValue]) -> None:
+        """What a node made is here."""
+        self.started()
+        if self._entry.client_id is not None:
+            self._send("executed", {**self._display(node_id), "output": dict(shown)})
+        if node_id != self._current:
+            self._node_finished(node_id)
+
+    def succeeded(self) -> None:
+        """All of it has run, and all outputs are here."""
+        self.started()
+        if self._current is not None:
+            self._node_finished(self._current)
+            self._current = None
+        self._keep("execution_success", {"prompt_id": self._entry.prompt_id})
+
+    def interrupted(self) -> None:
+        """Somebody stopped it."""
+        self.started()
+        node_id = self._current or ""
+        data = {**self._where(node_id, None), "executed": self._executed_nodes()}
+        self._keep("execution_interrupted", data, broadcast=True)
+
+    def failed(self, error: ComfyRemoteError) -> None:
+        """It did not succeed.
+
+        A node is named only where the error has one: the page paints that one red.
+        """
+        self.started()
+        node_id = str(error.details.get("node_id") or "")
+        node_class = error.details.get("node_class")
+        trace = str(error.details.get("traceback") or "")
+        data: dict[str, JsonValue] = {
+            **self._where(node_id, str(node_class) if node_class else None),
+            "executed": self._executed_nodes(),
+            "exception_message": str(error),
+            "exception_type": str(error.details.get("exception_type") or error.code),
+            "traceback": list(trace.splitlines(keepends=True)),
+            "current_inputs": {},
+            "current_outputs": [],
+        }
+        self._keep("execution_error", data)
+
+    def ended(self) -> None:
+        """The history has it. The last message, whatever happened."""
+        if self._entry.client_id is not None:
+            self._send("executing", {"node": None, "prompt_id": self._entry.prompt_id})
+
+    def repeat(self) -> None:
+        """Tell a page that has just connected how things stand."""
+        if not self.history or self._entry.client_id is None:
+            return
+        for event, data in self.history:
+            self._send(event, data)
+        if self._nodes:
+            self._send_state()
+        if self._current is not None:
+            self._send("executing", self._display(self._current))
+
+    def _stepped(self, node_id: str, step: float, steps: float) -> None:
+        known = self._nodes.get(node_id)
+        progress = _NodeProgress("running", step, steps)
+        if progress == known:
+            return
+        self._report(node_id, progress)
+        self._send(
+            "progress",
+            {
+                "value": step,
+                "max": steps,
+                "prompt_id": self._entry.prompt_id,
+                "node": node_id,
+            },
+        )
+
+    def _node_finished(self, node_id: str) -> None:
+        known = self._nodes.get(node_id, _NodeProgress("running"))
+        if known.state != "finished":
+            self._executed.append(node_id)
+            self._report(node_id, _NodeProgress("finished", known.maximum, known.maximum))
+
+    def _report(self, node_id: str, progress: _NodeProgress) -> None:
+        self._nodes[node_id] = progress
+        self._send_state()
+
+    def _send_state(self) -> None:
+        prompt_id = self._entry.prompt_id
+        nodes: dict[str, JsonValue] = {
+            node_id: {
+                "value": progress.value,
+                "max": progress.maximum,
+                "state": progress.state,
+                "node_id": node_id,
+                "prompt_id": prompt_id,
+                "display_node_id": node_id,
+                "parent_node_id": None,
+                "real_node_id": node_id,
+            }
+            for node_id, progress in self._nodes.items()
+        }
+        self._send("progress_state", {"prompt_id": prompt_id, "nodes": nodes})
+
+    def _executed_nodes(self) -> list[JsonValue]:
+        return [*self._executed]
+
+    def _where(self, node_id: str, node_class: str | None) -> dict[str, JsonValue]:
+        node = self._entry.prompt.get(node_id)
+        return {
+            "prompt_id": self._entry.prompt_id,
+            "node_id": node_id,
+            "node_type": node["class_type"] if node else node_class or "",
+        }
+
+    def _display(self, node_id: str) -> dict[str, JsonValue]:
+        return {"node": node_id, "display_node": node_id, "prompt_id": self._entry.prompt_id}
+
+    def _keep(self, event: str, data: dict[str, JsonValue], *, broadcast: bool = False) -> None:
+        stamped = {**data, "timestamp": int(time.time() * 1000)}
+        self.history.append((event, stamped))
+        if self._entry.client_id is not None or broadcast:
+            self._send(event, stamped)
+
+    def _send(self, event: str, data: dict[str, JsonValue]) -> None:
+        # Without a client, ComfyUI tells everybody what it tells at all: progress, interruption.
+        self._host.send(event, data, self._entry.client_id)

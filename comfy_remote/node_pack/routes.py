@@ -1,0 +1,277 @@
+"""The pack's own routes, all below ``/remote/``: see docs/routes.md.
+
+The page speaks only to these. None of them ever answers with a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from typing import Annotated, Protocol
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from ..errors import ComfyRemoteError, ConfigurationError, JobNotFound, TargetError
+from ..jobs.cost import estimate_run
+from ..targets.config import Configuration, open_target
+from ..version import __version__
+from ..wire.json_text import parse_json
+from ..workflow.load import parse_workflow
+from ..workflow.schema import Schemas
+from .host import Host
+from .json_route import body_of, json_route
+from .known_targets import KnownTarget, describe_target, known_targets
+from .saved_images import SaveRequest, save_images
+from .switch import Switch
+from .target_models import choices_there, nodes_there
+from .target_pool import TargetPool
+
+__all__ = ["Lane", "LaneJob", "routes"]
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 30.0
+"""Seconds that a target has to say how it is."""
+
+
+class LaneJob(Protocol):
+    """A job of a page that has not ended."""
+
+    @property
+    def prompt_id(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def client_id(self) -> str | None: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def created(self) -> float: ...
+    @property
+    def fraction(self) -> float: ...
+    @property
+    def estimated(self) -> bool: ...
+    @property
+    def message(self) -> str: ...
+
+
+class Lane(Protocol):
+    """What the routes need of the remote lane."""
+
+    def jobs(self) -> Sequence[LaneJob]:
+        """Those that have not ended, in the order they came."""
+
+    async def cancel(self, prompt_id: str) -> bool:
+        """Ask the target to stop a job; whether there is such a job."""
+
+
+class _SwitchRequest(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    client_id: Annotated[str, Field(min_length=1, max_length=200)]
+    target: Annotated[str, Field(min_length=1, max_length=500)] | None
+
+
+class _EstimateRequest(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    target: Annotated[str, Field(min_length=1, max_length=500)]
+    prompt: dict[str, JsonValue]
+
+
+def routes(switch: Switch, pool: TargetPool, lane: Lane, host: Host) -> web.RouteTableDef:
+    """The table, for the server whose page it is.
+
+    Args:
+        switch: Who has Remote on.
+        pool: Open connections.
+        lane: The jobs of pages.
+        host: The server, for its output folder.
+    """
+    table = web.RouteTableDef()
+    background: set[asyncio.Task[None]] = set()
+
+    @table.get("/remote/status")
+    @json_route
+    async def status(request: web.Request) -> JsonValue:
+        targets = await asyncio.to_thread(_known)
+        return {
+            "version": __version__,
+            "target": switch.target_of(request.query.get("client_id")),
+            "targets": [target.to_json() for target in targets],
+            "jobs": [_job_json(job) for job in lane.jobs()],
+        }
+
+    @table.post("/remote/switch")
+    @json_route
+    async def set_switch(request: web.Request) -> JsonValue:
+        wanted = await body_of(request, _SwitchRequest)
+        if wanted.target is not None:
+            await asyncio.to_thread(open_target, wanted.target)  # raises if it cannot be used
+        switch.set(wanted.client_id, wanted.target)
+        if wanted.target is not None:
+            # What the page asks next takes seconds on a ComfyUI with many nodes.
+            task = asyncio.create_task(_prefetch(pool, wanted.target))
+            background.add(task)
+            task.add_done_callback(background.discard)
+        return {"target": wanted.target}
+
+    @table.get("/remote/targets/{name:.+}")
+    @json_route
+    async def target_state(request: web.Request) -> JsonValue:
+        name = request.match_info["name"]
+        target = await asyncio.to_thread(
+            lambda: describe_target(name, Configuration.load(), os.environ)
+        )
+        return await _state_of(pool, target)
+
+    @table.get("/remote/object_info")
+    @json_route
+    async def object_info(request: web.Request) -> JsonValue:
+        name = _required(request, "target")
+        there = (await pool.capabilities(name)).nodes
+        if there is None:
+            raise TargetError(
+                f"{name} cannot say which nodes and models it has.",
+                advice="Choose what you know to be there; the target checks it when the job runs.",
+            )
+        here = Schemas(await _own_object_info(request), "this ComfyUI")
+        schemas = await pool.schemas(name) or Schemas(there, name)
+        # Large: seconds of JSON and lists must not hold up the server's other pages.
+        choices = await asyncio.to_thread(choices_there, here, schemas)
+        return {"target": name, "nodes": nodes_there(here, there), "choices": choices}
+
+    @table.get("/remote/jobs")
+    @json_route
+    async def jobs(_request: web.Request) -> JsonValue:
+        return {"jobs": [_job_json(job) for job in lane.jobs()]}
+
+    @table.post("/remote/jobs/{prompt_id}/cancel")
+    @json_route
+    async def cancel(request: web.Request) -> JsonValue:
+        _must_be_json(request)
+        prompt_id = request.match_info["prompt_id"]
+        if not await lane.cancel(prompt_id):
+            raise JobNotFound(
+                f"No remote job {prompt_id!r} is waiting or running.",
+                advice="GET /remote/jobs lists them; it may have ended.",
+            )
+        return {"cancelled": prompt_id}
+
+    @table.post("/remote/estimate")
+    @json_route
+    async def estimate(request: web.Request) -> JsonValue:
+        wanted = await body_of(request, _EstimateRequest)
+        prompt = parse_workflow(wanted.prompt, "The prompt").prompt
+        if prompt is None:
+            raise ConfigurationError(
+                "The prompt is in UI format.", advice="Send what the page posts to /prompt."
+            )
+        configuration = await asyncio.to_thread(Configuration.load)
+        price = configuration.price_per_hour(wanted.target)
+        return estimate_run(pool.record, wanted.target, prompt, price).to_json()
+
+    @table.post("/remote/save")
+    @json_route
+    async def save(request: web.Request) -> JsonValue:
+        wanted = await body_of(request, SaveRequest)
+        saved = await asyncio.to_thread(save_images, wanted.images, host.folder("output"))
+        return {"saved": [*saved]}
+
+    return table
+
+
+def _known() -> list[KnownTarget]:
+    return list(known_targets(Configuration.load(), os.environ))
+
+
+async def _prefetch(pool: TargetPool, target: str) -> None:
+    try:
+        await pool.capabilities(target)
+    except ComfyRemoteError as error:
+        # Told when the page asks for itself.
+        logger.info("%s did not say what it has: %s", target, error.message)
+
+
+async def _state_of(pool: TargetPool, target: KnownTarget) -> JsonValue:
+    """How a target is; what went wrong in asking is part of the answer."""
+    state: dict[str, JsonValue] = {
+        "name": target.name,
+        "address": target.address,
+        "kind": target.kind,
+        "health": None,
+        "device": None,
+        "engine": None,
+        "error": None,
+        "advice": None,
+    }
+    try:
+        await asyncio.wait_for(_ask(pool, target, state), _PATIENCE)
+    except asyncio.TimeoutError:
+        late = TargetError(f"{target.name} has not answered within {_PATIENCE:.0f} s.")
+        state["error"] = late.to_json()
+    except ComfyRemoteError as error:
+        state["error"], state["advice"] = error.to_json(), error.advice or None
+    return state
+
+
+async def _ask(pool: TargetPool, target: KnownTarget, state: dict[str, JsonValue]) -> None:
+    client = await pool.client(target.name)
+    health = await client.target.health()
+    state["health"] = {
+        "ready": health.ready,
+        "running": health.running,
+        "queued": health.queued,
+    }
+    if target.kind == "runpod" and health.ready == 0 and health.running == 0:
+        state["advice"] = (
+            "No worker is ready. RunPod starts one when a job comes, which can take minutes. "
+            "After 7 days without a job it sets an endpoint's workers to 0: then raise "
+            "Max workers in RunPod's console."
+        )
+    capabilities = await pool.capabilities(target.name)
+    state["device"], state["engine"] = capabilities.device, capabilities.engine
+
+
+async def _own_object_info(request: web.Request) -> dict[str, JsonValue]:
+    """What this server's ``/object_info`` answers; asked without a connection to itself."""
+    own = request.clone(method="GET", rel_url="/object_info")
+    answer = await (await request.app.router.resolve(own)).handler(own)
+    body = answer.body if isinstance(answer, web.Response) else None
+    nodes = parse_json(body.decode()) if isinstance(body, bytes) else None
+    if not isinstance(nodes, dict):
+        raise ConfigurationError("This server does not say which nodes it has.")
+    return nodes
+
+
+def _required(request: web.Request, name: str) -> str:
+    if value := request.query.get(name):
+        return value
+    raise ConfigurationError(
+        f"The query parameter {name} is missing.", advice=f"Add ?{name}=… to the address."
+    )
+
+
+def _must_be_json(request: web.Request) -> None:
+    """For requests without a body that matters: other sites' pages cannot send this header."""
+    if request.content_type != "application/json":
+        raise ConfigurationError(
+            "The request is not JSON.",
+            advice="Send it with the header Content-Type: application/json and {} as its body.",
+        )
+
+
+def _job_json(job: LaneJob) -> JsonValue:
+    return {
+        "prompt_id": job.prompt_id,
+        "target": job.target,
+        "client_id": job.client_id,
+        "state": job.state,
+        "created": job.created,
+        "fraction": round(job.fraction, 4),
+        "estimated": job.estimated,
+        "message": job.message,
+    }

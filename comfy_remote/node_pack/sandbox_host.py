@@ -1,0 +1,143 @@
+"""The sandbox as a host: page and lane without a ComfyUI."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from ..sandbox.engine import ENGINE, Engine
+from ..sandbox.prompt_queue import QueuedPrompt
+from .host import FolderKind, JobResult, LocalPrompt, QueueEntry
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["SandboxHost"]
+
+
+class SandboxHost:
+    """The `Host` of a sandbox. Made by `SandboxServer`'s ``extend``::
+
+        SandboxServer(extend=lambda app: install(SandboxHost(app)))
+
+    Args:
+        app: Holds the sandbox's parts, and has not started.
+        identity: See `Host`; the sandbox's folder by default.
+    """
+
+    def __init__(self, app: web.Application, identity: str | None = None) -> None:
+        self._app = app
+        self._identity = identity
+        self._keys = itertools.count()
+        self._shown: dict[int, str] = {}
+
+    @property
+    def _engine(self) -> Engine:
+        return self._app[ENGINE]
+
+    @property
+    def identity(self) -> str:
+        """See `Host.identity`."""
+        return self._identity or f"sandbox {self._engine.folders.root}"
+
+    @property
+    def app(self) -> web.Application:
+        """See `Host.app`."""
+        return self._app
+
+    def add_routes(self, routes: web.RouteTableDef) -> None:
+        """See `Host.add_routes`."""
+        for route in routes:
+            if isinstance(route, web.RouteDef):
+                for prefix in ("", "/api"):
+                    self._app.router.add_route(route.method, prefix + route.path, route.handler)
+
+    def folder(self, kind: FolderKind) -> Path:
+        """See `Host.folder`."""
+        return self._engine.folders.root / kind
+
+    def asset(self, reference: str) -> Path | None:
+        """The sandbox keeps no assets."""
+        del reference
+        return None
+
+    def before_prompt(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """There are no other packs."""
+        return body
+
+    def next_number(self, *, front: bool) -> float:
+        """See `Host.next_number`."""
+        number = self._engine.queue.next_number()
+        return -number if front else number
+
+    def begin(self, entry: QueueEntry) -> int:
+        """See `Host.begin`."""
+        key = next(self._keys)
+        self._shown[key] = entry.prompt_id
+        self._engine.queue.show(
+            QueuedPrompt(
+                entry.number, entry.prompt_id, entry.prompt, entry.extra_data, entry.outputs
+            )
+        )
+        return key
+
+    def end(self, key: int, result: JobResult) -> None:
+        """See `Host.end`."""
+        self._engine.queue.finish_shown(
+            self._shown.pop(key),
+            {
+                "outputs": dict(result.outputs),
+                "status": {
+                    "status_str": "success" if result.succeeded else "error",
+                    "completed": result.succeeded,
+                    "messages": list(result.messages),
+                },
+                "meta": {
+                    node_id: {
+                        "node_id": node_id,
+                        "display_node": node_id,
+                        "parent_node": None,
+                        "real_node_id": node_id,
+                    }
+                    for node_id in result.outputs
+                },
+            },
+        )
+
+    def local_prompt(self) -> LocalPrompt | None:
+        """See `Host.local_prompt`."""
+        item = self._engine.queue.running
+        if item is None:
+            return None
+        client_id = item.extra_data.get("client_id")
+        return LocalPrompt(item.prompt_id, client_id if isinstance(client_id, str) else None)
+
+    def cancel_local(self, prompt_id: str) -> bool:
+        """See `Host.cancel_local`."""
+        queue = self._engine.queue
+        waits = any(item.prompt_id == prompt_id for item in queue.snapshot()[1])
+        queue.delete([prompt_id])
+        # It may have begun between the two; then it is interrupted.
+        return queue.interrupt_running(prompt_id) or waits
+
+    def send(self, event: str, data: Mapping[str, JsonValue], client_id: str | None) -> None:
+        """See `Host.send`."""
+        self._engine.sockets.send(event, data, client_id)
+
+    def send_preview(
+        self,
+        picture: bytes,
+        media_type: str,
+        metadata: Mapping[str, JsonValue],
+        client_id: str | None,
+    ) -> None:
+        """See `Host.send_preview`."""
+        self._engine.sockets.send_encoded_preview(picture, media_type, metadata, client_id)
+
+    def connection(self, client_id: str) -> object | None:
+        """See `Host.connection`."""
+        return self._engine.sockets.connection(client_id)

@@ -1,0 +1,174 @@
+"""A remote job's outputs, saved in ComfyUI's folders under the names ComfyUI would give them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..jobs.record import SavedOutput
+from ..media.files import place_new, private_folder, safe_relative_path
+from ..outputs import RemoteOutput
+from ..targets.base import Target
+from ..targets.concurrent_map import concurrent_map
+from ..targets.download import Downloaded, download
+from .host import FolderKind, Host
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["OutputSaver"]
+
+# What ComfyUI's saving nodes call a file: "{prefix}_{counter:05}_.png".
+_NUMBERED = re.compile(r"^(?P<prefix>.+)_(?P<counter>\d+)_?$")
+_KEYS = {"image": "images", "video": "images", "audio": "audio", "3d": "3d", "text": "text"}
+# Pictures that may move: the page plays them where `animated` says so.
+_MAY_MOVE = frozenset({"image/webp", "image/png", "image/gif", "image/apng"})
+_MOST_NAMES = 100_000
+
+_Identity = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """A file in one of the host's folders."""
+
+    filename: str
+    subfolder: str
+    folder: FolderKind
+    moves: bool
+
+
+class OutputSaver:
+    """Brings the outputs of one job here, each file once.
+
+    Attributes:
+        shown: By node id, what the page is told that the node shows, in ComfyUI's own form.
+        saved: The files, for the record.
+    """
+
+    def __init__(self, host: Host, target: Target) -> None:
+        self.shown: dict[str, dict[str, JsonValue]] = {}
+        self.saved: list[SavedOutput] = []
+        self._host = host
+        self._target = target
+        self._here: dict[_Identity, asyncio.Task[_Here]] = {}
+
+    async def bring(self, node_id: str, outputs: Sequence[RemoteOutput]) -> dict[str, JsonValue]:
+        """Save all that one node made; what the page is told that it shows.
+
+        Raises:
+            OutputError: One could not be brought here whole.
+            LocalStorageError: It could not be written.
+        """
+        entries = await concurrent_map(self._entry, outputs)
+        shown: dict[str, list[JsonValue]] = {}
+        moves = False
+        for output, (entry, animated) in zip(outputs, entries, strict=True):
+            key = output.key or _KEYS.get(output.kind, "files")
+            shown.setdefault(key, []).append(entry)
+            moves = moves or (animated and key == "images")
+        node: dict[str, JsonValue] = dict(shown)
+        if moves:
+            node["animated"] = [True]
+        self.shown[node_id] = node
+        return node
+
+    async def _entry(self, output: RemoteOutput) -> tuple[JsonValue, bool]:
+        if output.text is not None:
+            return output.text, False
+        here = await self._file(output)
+        if output.key == "result":
+            return f"{here.subfolder}/{here.filename}".lstrip("/"), False
+        entry: dict[str, JsonValue] = {
+            "filename": here.filename,
+            "subfolder": here.subfolder,
+            "type": here.folder,
+        }
+        if output.key == "gifs":
+            entry["format"] = output.media_type
+        return entry, here.moves
+
+    async def _file(self, output: RemoteOutput) -> _Here:
+        """The file, fetched unless it is here or on its way already."""
+        identity = (output.folder, output.subfolder, output.filename)
+        if identity not in self._here:
+            self._here[identity] = asyncio.ensure_future(self._fetch(output))
+        return await asyncio.shield(self._here[identity])
+
+    async def _fetch(self, output: RemoteOutput) -> _Here:
+        kind: FolderKind = "output" if output.folder == "output" else "temp"
+        with private_folder(self._host.folder("temp")) as spool:
+            fetched = await download(self._target, output, spool / uuid.uuid4().hex)
+            # A prompt that runs here numbers its files from when it began to save, and would
+            # write over one that took the next number meanwhile.
+            mark = "remote_" if self._host.local_prompt() is not None else ""
+            folder = self._host.folder(kind)
+            path = await asyncio.to_thread(_place, fetched, output, folder, mark)
+            moves = await asyncio.to_thread(_moves, output, path)
+        self.saved.append(
+            SavedOutput(
+                path=path,
+                node_id=output.node_id,
+                kind=output.kind,
+                filename=output.filename,
+                sha256=fetched.sha256,
+                size=fetched.size,
+            )
+        )
+        relative = path.relative_to(folder)
+        subfolder = "" if relative.parent == Path() else relative.parent.as_posix()
+        return _Here(relative.name, subfolder, kind, moves)
+
+    async def stop(self) -> None:
+        """Give up what is still on its way."""
+        for task in self._here.values():
+            task.cancel()
+        await asyncio.gather(*self._here.values(), return_exceptions=True)
+
+
+def _place(fetched: Downloaded, output: RemoteOutput, folder: Path, mark: str) -> Path:
+    wanted = folder / safe_relative_path(output.filename, output.subfolder)
+    return place_new(fetched.path, _free_names(wanted, mark))
+
+
+def _free_names(wanted: Path, mark: str) -> Iterator[Path]:
+    """The names to try, in order: the next numbers in ComfyUI's way of counting."""
+    numbered = _NUMBERED.match(wanted.stem)
+    if numbered is None:
+        if not mark:
+            yield wanted
+        prefix = wanted.stem
+    else:
+        prefix = numbered["prefix"]
+    first = _highest_number(wanted.parent, prefix) + 1
+    for counter in range(first, first + _MOST_NAMES):
+        yield wanted.with_name(f"{prefix}_{counter:05}_{mark}{wanted.suffix}")
+
+
+def _highest_number(folder: Path, prefix: str) -> int:
+    pattern = re.compile(rf"{re.escape(prefix.casefold())}_(\d+)(?:[_.].*)?$", re.DOTALL)
+    try:
+        taken = [pattern.match(path.name.casefold()) for path in folder.iterdir()]
+    except FileNotFoundError:
+        return 0
+    return max((int(match[1]) for match in taken if match), default=0)
+
+
+def _moves(output: RemoteOutput, path: Path) -> bool:
+    """Whether a page has to play it."""
+    if output.kind == "video":
+        return True
+    if output.media_type not in _MAY_MOVE:
+        return False
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            return bool(getattr(picture, "is_animated", False))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        return False  # no picture that we know: the page shows it as it can

@@ -1,0 +1,202 @@
+// @ts-check
+/**
+ * Comfy Remote in ComfyUI's page: a switch in the top bar, a panel, a command, settings.
+ *
+ * ComfyUI imports every module of this folder; this one registers the extension, the others
+ * do nothing by themselves. Nothing of the page is patched: the server sends a prompt
+ * elsewhere when this tab has told it so.
+ */
+
+import { api } from '../../scripts/api.js'
+import { app } from '../../scripts/app.js'
+import { addStyles } from './dom.js'
+import { showError, showNote, showWarning } from './notices.js'
+import { makePanel } from './panel.js'
+import { getAdditions, postCancel } from './remote_api.js'
+import { RemoteState } from './remote_state.js'
+import { addTo, refreshNodes } from './target_additions.js'
+import { addToTopBar } from './top_bar.js'
+
+/** @import { Additions } from './remote_api.js' */
+/** @import { Definitions } from './target_additions.js' */
+
+const PANEL = 'comfy-remote'
+const TARGET_SETTING = 'ComfyRemote.Target'
+/** The page starts without the target's models rather than late. */
+const LOAD_SECONDS = 4
+
+const state = new RemoteState()
+
+/** @type {Additions | null} What the page shows beside its own. */
+let additions = null
+
+/** @returns {string | null} Where the switch switches to. */
+function chosen() {
+  const setting = app.extensionManager.setting.get(TARGET_SETTING)
+  const preset = typeof setting === 'string' && setting.trim() ? setting.trim() : null
+  return state.target ?? preset ?? state.targets.find((target) => target.default)?.name ?? null
+}
+
+function openPanel() {
+  app.extensionManager.command.execute(`Workspace.ToggleSidebarTab.${PANEL}`)
+}
+
+async function toggle() {
+  if (state.target !== null) return switchTo(null)
+  if (state.targets.length === 0) await state.refresh().catch(() => null)
+  const target = chosen()
+  if (target !== null) return switchTo(target)
+  showNote('Remote', 'Choose a target first.')
+  openPanel()
+}
+
+/** @param {string} target */
+async function choose(target) {
+  app.extensionManager.setting.set(TARGET_SETTING, target)
+  if (state.target !== null) await switchTo(target)
+  else await state.refresh().catch((error) => showError('Remote', error))
+}
+
+/** @param {string | null} target */
+async function switchTo(target) {
+  try {
+    await state.switchTo(target)
+  } catch (error) {
+    showError(target === null ? 'Remote stays on' : `Remote is not on: ${target}`, error)
+    return
+  }
+  await updateLists()
+}
+
+/** @param {string} promptId */
+async function cancel(promptId) {
+  try {
+    await postCancel(promptId)
+    await state.refresh()
+  } catch (error) {
+    showError('The job was not cancelled', error)
+  }
+}
+
+/** Ask what the target has, and refresh the page's lists where that makes a difference. */
+async function updateLists() {
+  const { target } = state
+  let found = null
+  try {
+    found = target === null ? null : await getAdditions(target)
+  } catch (error) {
+    showWarning(`The lists show this ComfyUI's models only`, error)
+  }
+  // Switched again while the target was being asked.
+  if (state.target !== target) return
+  const before = additions
+  additions = found
+  if (isSome(before) || isSome(found)) {
+    leaving = before
+    await app.refreshComboInNodes()
+  }
+}
+
+/** @type {Additions | null} What the lists show and shall not any longer. */
+let leaving = null
+
+/** @param {Additions | null} some */
+function isSome(some) {
+  return some !== null && Object.keys({ ...some.nodes, ...some.choices }).length > 0
+}
+
+/**
+ * @param {Definitions} definitions
+ * @returns {Promise<void>}
+ */
+async function addOnLoad(definitions) {
+  if (state.target === null) return
+  const asked = getAdditions(state.target)
+  const late = new Promise((resolve) => setTimeout(resolve, LOAD_SECONDS * 1000, null))
+  const found = await Promise.race([asked, late]).catch(() => null)
+  if (found) {
+    additions = found
+    addTo(definitions, found)
+  }
+}
+
+async function agree() {
+  try {
+    await state.agree()
+  } catch (error) {
+    showError('ComfyUI does not know that Remote is on', error)
+  }
+}
+
+app.registerExtension({
+  name: 'comfy-remote',
+  commands: [
+    {
+      id: 'ComfyRemote.Toggle',
+      label: 'Remote: switch on or off',
+      icon: 'pi pi-cloud',
+      function: toggle
+    }
+  ],
+  // On a Mac, Alt+R types ®.
+  keybindings: ['r', '®'].map((key) => ({
+    combo: { key, alt: true },
+    commandId: 'ComfyRemote.Toggle'
+  })),
+  menuCommands: [
+    {
+      path: ['Extensions', 'Remote'],
+      commands: ['ComfyRemote.Toggle', `Workspace.ToggleSidebarTab.${PANEL}`]
+    }
+  ],
+  settings: [
+    {
+      id: /** @type {any} */ (TARGET_SETTING),
+      category: ['Remote', 'Target', 'Target'],
+      name: 'Where Remote sends to when it is switched on',
+      tooltip:
+        'A name from comfy-remote.toml or an address: runpod:ENDPOINT, http://host:8188. ' +
+        'Empty: the default of comfy-remote.toml. Never a key.',
+      type: 'text',
+      defaultValue: ''
+    },
+    {
+      id: /** @type {any} */ ('ComfyRemote.Panel'),
+      category: ['Remote', 'Status', 'Panel'],
+      name: 'Now',
+      type: () => makePanel(state, { toggle, choose, cancel, chosen }),
+      defaultValue: null
+    }
+  ],
+  aboutPageBadges: [
+    { label: 'Comfy Remote', url: 'https://pypi.org/project/comfy-remote/', icon: 'pi pi-cloud' }
+  ],
+  addCustomNodeDefs: addOnLoad,
+  refreshComboInNodes: async (/** @type {Definitions} */ definitions) => {
+    const gone = Object.keys(leaving?.nodes ?? {}).filter((name) => !additions?.nodes[name])
+    leaving = null
+    await refreshNodes(definitions, additions, gone)
+  },
+  setup() {
+    addStyles()
+    addToTopBar(state, { toggle, openPanel })
+    app.extensionManager.registerSidebarTab({
+      id: PANEL,
+      title: 'Remote',
+      icon: 'pi pi-cloud',
+      tooltip: 'Remote: target, jobs, health',
+      type: 'custom',
+      render: (container) => {
+        container.replaceChildren(makePanel(state, { toggle, choose, cancel, chosen }))
+      }
+    })
+    // The declared types know the page's own events only.
+    const events = /** @type {EventTarget} */ (api)
+    events.addEventListener('comfy_remote.job', (event) => {
+      state.update(/** @type {CustomEvent} */ (event).detail)
+    })
+    api.addEventListener('reconnected', agree)
+    void agree()
+    if (state.target !== null && additions === null) void updateLists()
+  }
+})

@@ -1,0 +1,178 @@
+// @ts-check
+/** The Remote panel: in the sidebar, and on the page of settings. */
+
+import { element, icon } from './dom.js'
+import { jobList } from './job_list.js'
+import { asRemoteError, getDetails } from './remote_api.js'
+import { targetFacts } from './target_facts.js'
+
+/** @import { Details, RemoteError } from './remote_api.js' */
+/** @import { RemoteState } from './remote_state.js' */
+
+const STATUS_SECONDS = 3
+const DETAILS_SECONDS = 15
+const OTHER = '\0other'
+
+/**
+ * @typedef {object} Actions
+ * @property {() => void} toggle
+ * @property {(target: string) => void} choose
+ * @property {(promptId: string) => void} cancel
+ * @property {() => string | null} chosen  The target that the switch would switch to.
+ */
+
+/**
+ * Draw the panel, and keep it up to date for as long as it is in the document.
+ *
+ * @param {RemoteState} state
+ * @param {Actions} actions
+ * @returns {HTMLElement}
+ */
+export function makePanel(state, actions) {
+  const toggle = element('button', {
+    type: 'button',
+    role: 'switch',
+    class: 'comfy-remote-button',
+    onclick: actions.toggle
+  })
+  const choice = element('select', { 'aria-label': 'Target' })
+  const address = element('input', {
+    type: 'text',
+    'aria-label': 'Address of a target',
+    placeholder: 'runpod:ENDPOINT or http://host:8188',
+    spellcheck: 'false'
+  })
+  const form = element(
+    'form',
+    { class: 'comfy-remote-address', hidden: true },
+    address,
+    element('button', { type: 'submit', class: 'comfy-remote-button' }, 'Use')
+  )
+  const facts = element('div', { 'aria-live': 'polite' })
+  const jobs = element('div', {})
+  const problem = element('p', { class: 'comfy-remote-problem', role: 'alert', hidden: true })
+  const root = element(
+    'section',
+    { class: 'comfy-remote-panel', 'aria-label': 'Comfy Remote' },
+    element('header', {}, element('h2', {}, icon('cloud'), ' Remote'), toggle),
+    problem,
+    element('label', { class: 'comfy-remote-caption' }, 'Target', choice),
+    form,
+    facts,
+    element('h3', {}, 'Jobs'),
+    jobs,
+    element(
+      'p',
+      { class: 'comfy-remote-foot' },
+      'Keys stay in the environment of ComfyUI on this machine. This page never sees one.'
+    )
+  )
+
+  /** @type {Details | RemoteError | null} */
+  let details = null
+  let shownTarget = ''
+  let ownAddress = false
+
+  const show = () => {
+    const on = state.target !== null
+    toggle.textContent = on ? 'ON' : 'OFF'
+    toggle.setAttribute('aria-checked', String(on))
+    toggle.setAttribute('aria-label', 'Send to the target')
+    toggle.classList.toggle('comfy-remote-on', on)
+    toggle.disabled = state.switching
+    showChoice(choice, state, actions.chosen())
+    if (ownAddress) choice.value = OTHER
+    form.hidden = !ownAddress
+    const target = state.find(actions.chosen())
+    facts.replaceChildren(targetFacts(target, details))
+    jobs.replaceChildren(jobList(state, actions.cancel))
+  }
+
+  const askTarget = async () => {
+    const target = actions.chosen()
+    if (!target) return
+    try {
+      const found = await getDetails(target)
+      if (actions.chosen() === target) details = found
+    } catch (error) {
+      details = asRemoteError(error)
+    }
+    show()
+  }
+
+  const askStatus = async () => {
+    try {
+      await state.refresh()
+      problem.hidden = true
+    } catch (error) {
+      const { message, advice } = asRemoteError(error)
+      problem.hidden = false
+      problem.textContent = `${message} ${advice}`
+    }
+  }
+
+  const changed = () => {
+    const target = actions.chosen() ?? ''
+    if (target !== shownTarget) {
+      shownTarget = target
+      details = null
+      void askTarget()
+    }
+    show()
+  }
+
+  choice.addEventListener('change', () => {
+    ownAddress = choice.value === OTHER
+    if (ownAddress) {
+      show()
+      address.focus()
+    } else {
+      actions.choose(choice.value)
+    }
+  })
+  form.addEventListener('submit', (event) => {
+    event.preventDefault()
+    const typed = address.value.trim()
+    if (!typed) return
+    ownAddress = false
+    actions.choose(typed)
+  })
+  // The graph must not take what is typed here for its own shortcuts.
+  root.addEventListener('keydown', (event) => {
+    if (event.target instanceof HTMLInputElement) event.stopPropagation()
+  })
+
+  state.addEventListener('changed', changed)
+  changed()
+  void askStatus()
+  let tick = 0
+  const timer = setInterval(() => {
+    if (!root.isConnected) {
+      clearInterval(timer)
+      state.removeEventListener('changed', changed)
+      return
+    }
+    if (document.hidden) return
+    tick += STATUS_SECONDS
+    void askStatus()
+    if (tick % DETAILS_SECONDS === 0) void askTarget()
+  }, STATUS_SECONDS * 1000)
+  return root
+}
+
+/**
+ * @param {HTMLSelectElement} choice
+ * @param {RemoteState} state
+ * @param {string | null} chosen
+ */
+function showChoice(choice, state, chosen) {
+  // A list that is open would close under the pointer.
+  if (document.activeElement === choice && choice.options.length > 1) return
+  const names = state.targets.map((target) => target.name)
+  if (chosen && !state.find(chosen)) names.push(chosen)
+  const options = names.map((name) => element('option', { value: name }, name))
+  if (!chosen) options.unshift(element('option', { value: '', disabled: true }, 'Choose one …'))
+  options.push(element('option', { value: OTHER }, 'Another address …'))
+  choice.replaceChildren(...options)
+  choice.value = state.find(chosen)?.name ?? chosen ?? ''
+}

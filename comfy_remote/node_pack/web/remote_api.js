@@ -1,0 +1,146 @@
+// @ts-check
+/** What the page asks of our routes in ComfyUI's server, and what they answer. */
+
+import { api } from '../../scripts/api.js'
+
+/**
+ * @typedef {object} Key  Whether the target's key is known to the server. Never the key.
+ * @property {string | null} variable  The environment variable it is read from.
+ * @property {boolean} set
+ * @property {boolean} needed
+ */
+
+/**
+ * @typedef {object} Target
+ * @property {string} name
+ * @property {string} address
+ * @property {string} kind  `runpod`, `comfyui`, `sandbox`, …
+ * @property {boolean} default
+ * @property {Key} key
+ */
+
+/**
+ * @typedef {object} Job
+ * @property {string} prompt_id
+ * @property {string} target
+ * @property {string} state  `queued`, `running`, `succeeded`, `failed`, `cancelled`, `expired`
+ * @property {number | null} fraction  0 to 1; null while unknown.
+ * @property {boolean} estimated  The fraction is a guess, not the engine's own word.
+ * @property {string} [client_id]
+ * @property {string} [message]
+ */
+
+/**
+ * @typedef {object} Status
+ * @property {string} version
+ * @property {string | null} target  Where this client's prompts go; null: nowhere else.
+ * @property {Target[]} targets
+ * @property {Job[]} jobs
+ */
+
+/**
+ * @typedef {object} Details  What a target says of itself.
+ * @property {string} name
+ * @property {string} address
+ * @property {{ready: number | null, running: number | null, queued: number | null} | null} health
+ * @property {string | null} device
+ * @property {string | null} engine
+ * @property {{code: string, message: string, advice: string} | null} error
+ * @property {string | null} advice
+ */
+
+/**
+ * @typedef {object} Additions  What a target has and this ComfyUI has not.
+ * @property {string} target
+ * @property {Record<string, import('@comfyorg/comfyui-frontend-types').ComfyNodeDef>} nodes
+ * @property {Record<string, Record<string, unknown[]>>} choices  Values by class and input.
+ */
+
+/** A refusal, with what to do about it. */
+export class RemoteError extends Error {
+  /**
+   * @param {string} message
+   * @param {string} advice
+   */
+  constructor(message, advice = '') {
+    super(message)
+    this.name = 'RemoteError'
+    this.advice = advice
+  }
+}
+
+/**
+ * @param {unknown} error
+ * @returns {RemoteError}
+ */
+export function asRemoteError(error) {
+  if (error instanceof RemoteError) return error
+  const message = error instanceof Error ? error.message : String(error)
+  return new RemoteError(message, 'Is ComfyUI still running?')
+}
+
+/**
+ * @param {string | undefined} clientId
+ * @returns {Promise<Status>}
+ */
+export function getStatus(clientId) {
+  const query = clientId ? `?client_id=${encodeURIComponent(clientId)}` : ''
+  return ask(`/remote/status${query}`)
+}
+
+/**
+ * @param {string} clientId
+ * @param {string | null} target  A name or an address; null switches Remote off.
+ * @returns {Promise<{target: string | null}>}
+ */
+export function postSwitch(clientId, target) {
+  return ask('/remote/switch', { client_id: clientId, target })
+}
+
+/**
+ * @param {string} target
+ * @returns {Promise<Details>}
+ */
+export function getDetails(target) {
+  return ask(`/remote/targets/${encodeURIComponent(target)}`)
+}
+
+/**
+ * @param {string} target
+ * @returns {Promise<Additions>}
+ */
+export function getAdditions(target) {
+  return ask(`/remote/object_info?target=${encodeURIComponent(target)}`)
+}
+
+/**
+ * @param {string} promptId
+ * @returns {Promise<unknown>}
+ */
+export function postCancel(promptId) {
+  return ask(`/remote/jobs/${encodeURIComponent(promptId)}/cancel`, {})
+}
+
+/**
+ * @param {string} route
+ * @param {object} [body]  Posted as JSON where given.
+ * @returns {Promise<any>}
+ */
+async function ask(route, body) {
+  const response = await api.fetchApi(
+    route,
+    body && {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify(body)
+    }
+  )
+  const answer = await response.json().catch(() => null)
+  if (response.ok && answer !== null) return answer
+  const error = answer?.error
+  if (typeof error?.message === 'string') throw new RemoteError(error.message, error.advice)
+  throw new RemoteError(
+    `ComfyUI answered ${response.status} to ${route.split('?')[0]}.`,
+    "ComfyUI's log says more."
+  )
+}

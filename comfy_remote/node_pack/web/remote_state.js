@@ -1,0 +1,116 @@
+// @ts-check
+/** Whether Remote is on in this tab, where to, and the jobs that are under way. */
+
+import { api } from '../../scripts/api.js'
+import { getStatus, postSwitch } from './remote_api.js'
+
+/** @import { Job, Target } from './remote_api.js' */
+
+const STORED = 'comfy_remote.target'
+const ENDED = ['succeeded', 'failed', 'cancelled', 'expired']
+
+/**
+ * One for each tab. Dispatches `changed` whenever something of it did.
+ *
+ * The server keys the choice by ComfyUI's client id, which outlives a reload of the tab. The
+ * tab keeps it, too, and says it again to a server that was restarted.
+ */
+export class RemoteState extends EventTarget {
+  constructor() {
+    super()
+    /** @type {string | null} Where this tab's prompts go; null: they run here. */
+    this.target = sessionStorage.getItem(STORED)
+    /** @type {Target[]} */
+    this.targets = []
+    /** @type {Job[]} Those that have not ended, the newest first. */
+    this.jobs = []
+    /** While the server has not confirmed a choice. */
+    this.switching = false
+    this.version = ''
+    /** @type {Promise<string>} */
+    this.clientKnown = new Promise((resolve) => {
+      const look = () => {
+        if (!api.clientId) return
+        api.removeEventListener('status', look)
+        resolve(api.clientId)
+      }
+      // The server tells each new socket its id, in its first status message.
+      api.addEventListener('status', look)
+      look()
+    })
+  }
+
+  /** Ask the server how things stand. */
+  async refresh() {
+    const status = await getStatus(api.clientId)
+    this.targets = status.targets
+    this.jobs = [...status.jobs].reverse()
+    this.version = status.version
+    this.#changed()
+    return status
+  }
+
+  /** After the page or the server has started: let the server know this tab's choice. */
+  async agree() {
+    const clientId = await this.clientKnown
+    const status = await this.refresh()
+    if (this.target !== null && status.target !== this.target) {
+      await postSwitch(clientId, this.target)
+    } else if (this.target === null && status.target !== null) {
+      // Chosen by a script for this client.
+      this.#keep(status.target)
+    }
+  }
+
+  /**
+   * Send this tab's prompts to a target from now on, or keep them here.
+   *
+   * @param {string | null} target
+   * @throws {import('./remote_api.js').RemoteError} The server refused; nothing has changed.
+   */
+  async switchTo(target) {
+    this.switching = true
+    this.#changed()
+    try {
+      const answer = await postSwitch(await this.clientKnown, target)
+      this.#keep(answer.target)
+    } finally {
+      this.switching = false
+      this.#changed()
+    }
+  }
+
+  /**
+   * Take in what the server said about a job.
+   *
+   * @param {Job} job
+   */
+  update(job) {
+    const others = this.jobs.filter((known) => known.prompt_id !== job.prompt_id)
+    const known = this.jobs.find((known) => known.prompt_id === job.prompt_id)
+    if (ENDED.includes(job.state)) this.jobs = others
+    else if (known) this.jobs = this.jobs.map((each) => (each === known ? { ...each, ...job } : each))
+    else this.jobs = [{ client_id: api.clientId, ...job }, ...others]
+    this.#changed()
+  }
+
+  /**
+   * @param {string | null} name
+   * @returns {Target | undefined}
+   */
+  find(name) {
+    return this.targets.find((target) => target.name === name || target.address === name)
+  }
+
+  /** @param {string | null} target */
+  #keep(target) {
+    this.target = target
+    if (target === null) sessionStorage.removeItem(STORED)
+    else sessionStorage.setItem(STORED, target)
+    this.#changed()
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event('changed'))
+  }
+}

@@ -1,0 +1,114 @@
+// @ts-check
+/** Models and nodes that only the target has, in the page's lists while Remote is on. */
+
+import { app } from '../../scripts/app.js'
+
+/** @import { ComfyNodeDef } from '@comfyorg/comfyui-frontend-types' */
+/** @import { Additions } from './remote_api.js' */
+
+/** @typedef {Record<string, ComfyNodeDef>} Definitions */
+/** @typedef {typeof app.graph} Graph */
+
+/** How a name says that this ComfyUI has not got it. */
+export const REMOTE_MARK = '(remote)'
+
+/**
+ * Add the target's models to the lists of choices, and its nodes to the nodes.
+ *
+ * @param {Definitions} definitions  As `/object_info` has them; changed in place.
+ * @param {Additions} additions
+ * @returns {string[]} The classes that are new or changed.
+ */
+export function addTo(definitions, additions) {
+  const changed = []
+  for (const [name, node] of Object.entries(additions.nodes)) {
+    if (name in definitions) continue
+    definitions[name] = {
+      ...node,
+      name,
+      display_name: `${node.display_name || name} ${REMOTE_MARK}`,
+      description: `${node.description || ''}\nOnly on ${additions.target}.`.trim()
+    }
+    changed.push(name)
+  }
+  for (const [name, inputs] of Object.entries(additions.choices)) {
+    const definition = definitions[name]
+    if (!definition) continue
+    for (const [input, values] of Object.entries(inputs)) {
+      const choices = choicesOf(definition, input)
+      choices?.push(...values.filter((value) => !choices.includes(value)))
+    }
+    changed.push(name)
+  }
+  return changed
+}
+
+/**
+ * Bring the page's nodes up to date once its own definitions are: for ComfyUI's hook
+ * `refreshComboInNodes`, which comes after the page has set all lists to the local choices.
+ *
+ * @param {Definitions} definitions
+ * @param {Additions | null} additions  null: Remote is off.
+ * @param {Iterable<string>} previous  Classes that were only on the last target.
+ */
+export async function refreshNodes(definitions, additions, previous) {
+  for (const name of previous) hide(name, true)
+  if (!additions) return
+  const changed = new Set(addTo(definitions, additions))
+  for (const name of changed) {
+    await app.registerNodeDef(name, definitions[name])
+    hide(name, false)
+  }
+  for (const node of nodesOf(app.graph)) {
+    // A primitive node shows the choices of whatever it is connected to.
+    if ('refreshComboInNode' in node && typeof node.refreshComboInNode === 'function') {
+      node.refreshComboInNode(definitions)
+    }
+    if (!changed.has(node.type)) continue
+    for (const widget of node.widgets ?? []) {
+      const choices = choicesOf(definitions[node.type], widget.name)
+      if (widget.type === 'combo' && choices) widget.options.values = choices
+    }
+  }
+}
+
+/**
+ * @param {ComfyNodeDef} definition
+ * @param {string} input
+ * @returns {any[] | null} The list itself, not a copy; null for an input that is no choice.
+ */
+function choicesOf(definition, input) {
+  for (const group of [definition.input?.required, definition.input?.optional]) {
+    /** @type {any} */
+    const specification = group?.[input]
+    if (!Array.isArray(specification)) continue
+    if (Array.isArray(specification[0])) return specification[0]
+    if (Array.isArray(specification[1]?.options)) return specification[1].options
+  }
+  return null
+}
+
+/**
+ * Leave a node type out of the lists to choose from, or put it back. Nodes of it that are in
+ * a graph stay as they are.
+ *
+ * @param {string} name
+ * @param {boolean} hidden
+ */
+function hide(name, hidden) {
+  /** @type {any} */
+  const page = window
+  const type = page.LiteGraph?.registered_node_types[name]
+  if (type) type.skip_list = hidden
+}
+
+/**
+ * @param {Graph | undefined} graph
+ * @returns {Generator<Graph['nodes'][number]>} With those in subgraphs.
+ */
+function* nodesOf(graph) {
+  for (const node of graph?.nodes ?? []) {
+    yield node
+    if (node.isSubgraphNode?.()) yield* nodesOf(node.subgraph)
+  }
+}

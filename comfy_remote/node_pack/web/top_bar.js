@@ -1,0 +1,56 @@
+// @ts-check
+/** The switch in ComfyUI's top bar. */
+
+import { app } from '../../scripts/app.js'
+import { element, icon } from './dom.js'
+
+/** @import { RemoteState } from './remote_state.js' */
+
+/**
+ * Put the switch where packs put their buttons (`app.menu.settingsGroup`): the one place in
+ * the top bar, in every version of the page, that takes an element which can change.
+ *
+ * @param {RemoteState} state
+ * @param {{toggle: () => void, openPanel: () => void}} actions
+ */
+export function addToTopBar(state, actions) {
+  const label = element('span', { class: 'comfy-remote-label' })
+  const count = element('span', { class: 'comfy-remote-count', hidden: true })
+  const toggle = element(
+    'button',
+    { type: 'button', role: 'switch', class: 'comfy-remote-toggle', onclick: actions.toggle },
+    icon('cloud'),
+    label,
+    count
+  )
+  const settings = element(
+    'button',
+    {
+      type: 'button',
+      class: 'comfy-remote-more',
+      'aria-label': 'Remote: target, jobs and settings',
+      title: 'Remote: target, jobs and settings',
+      onclick: actions.openPanel
+    },
+    icon('chevron-down')
+  )
+  const root = element('div', { class: 'comfy-remote-switch' }, toggle, settings)
+
+  const show = () => {
+    const on = state.target !== null
+    root.classList.toggle('comfy-remote-on', on)
+    toggle.setAttribute('aria-checked', String(on))
+    toggle.disabled = state.switching
+    label.textContent = state.switching ? 'Remote …' : on ? `Remote: ${state.target}` : 'Remote OFF'
+    toggle.title = on
+      ? `Queue sends to ${state.target}. Click to run here again (Alt+R).`
+      : 'Queue runs here. Click to send to a remote GPU (Alt+R).'
+    count.hidden = state.jobs.length === 0
+    count.textContent = String(state.jobs.length)
+    count.title = `${state.jobs.length} remote jobs under way`
+  }
+  state.addEventListener('changed', show)
+  show()
+  // The group takes any element; its declared type knows only the page's own buttons.
+  app.menu.settingsGroup.append(/** @type {any} */ (root))
+}

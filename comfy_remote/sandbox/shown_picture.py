@@ -1,0 +1,62 @@
+"""Pictures as a page asks to be shown them: smaller files, or some of their channels."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+__all__ = ["alpha_picture", "colour_picture", "preview_picture"]
+
+_QUALITY = 90
+
+
+def preview_picture(path: Path, wanted: str, *, opaque: bool) -> tuple[bytes, str]:
+    """The picture, compressed.
+
+    Args:
+        wanted: ComfyUI's ``preview`` parameter: ``webp`` or ``jpeg``, then perhaps
+            ``;quality``, 0 to 100. Any other format gives WebP.
+        opaque: Leave transparency out.
+
+    Returns:
+        The file's content and its media type.
+
+    Raises:
+        OSError: It is no picture.
+    """
+    words = wanted.split(";")
+    kind = words[0] if words[0] in ("webp", "jpeg") else "webp"
+    quality = min(100, int(words[-1])) if words[-1].isdecimal() else _QUALITY
+    with Image.open(path) as picture:
+        shown = picture.convert("RGB") if opaque or kind == "jpeg" else picture
+        return _file(shown, kind, quality), f"image/{kind}"
+
+
+def colour_picture(path: Path) -> bytes:
+    """A PNG without transparency.
+
+    Raises:
+        OSError: It is no picture.
+    """
+    with Image.open(path) as picture:
+        return _file(picture.convert("RGB"), "png")
+
+
+def alpha_picture(path: Path) -> bytes:
+    """A PNG of nothing but the transparency.
+
+    Raises:
+        OSError: It is no picture.
+    """
+    with Image.open(path) as picture:
+        shown = Image.new("RGBA", picture.size)
+        shown.putalpha(picture.convert("RGBA").getchannel("A"))
+        return _file(shown, "png")
+
+
+def _file(picture: Image.Image, kind: str, quality: int | None = None) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, kind, **({} if quality is None else {"quality": quality}))
+    return buffer.getvalue()

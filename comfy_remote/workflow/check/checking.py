@@ -1,0 +1,163 @@
+"""The whole check: ComfyUI's rules first, then what ComfyUI only finds while running."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from ...errors import WorkflowInvalid
+from ..load import parse_prompt
+from ..order import needed_nodes, output_nodes
+from ..packs import find_packs
+from ..prompt import Prompt
+from ..schema import Schemas
+from .advice import advise
+from .graph import live_nodes
+from .limits import FileSearch, Limits, file_problems, request_size, result_size
+from .node_rules import REPLACED_CLASSES, permissive, rules_of
+from .report import Problem, Report
+from .sizes import SAVERS, Pictures, picture_sizes
+from .structure import broken_links, circles, is_replaced, missing_classes, no_output
+from .validation import NodeRules, Rules, Validated, validate_prompt
+from .values import EXCEPTIONS, chosen_inputs, input_problem, node_error_problems
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import JsonValue
+
+__all__ = ["check_prompt", "validate_for"]
+
+
+def validate_for(
+    prompt: Mapping[str, JsonValue] | Prompt,
+    schemas: Schemas,
+    only_outputs: Collection[str] | None = None,
+) -> Validated:
+    """Validate a prompt as the ComfyUI that these schemas are of would.
+
+    ``Validated.to_json()`` is the body of its 400. What the schemas cannot tell counts as right:
+    files that Load nodes name, and values that a custom node may judge by itself.
+
+    Args:
+        prompt: What was posted, otherwise unchecked.
+        schemas: The target's. With the bundled snapshot, any class may be there.
+        only_outputs: The page's ``partial_execution_targets``.
+    """
+    rules = _with_replaced(rules_of(schemas), schemas)
+    if schemas.is_snapshot:
+        rules = permissive(rules, prompt)
+    return validate_prompt(prompt, rules, only_outputs)
+
+
+def check_prompt(
+    prompt: Prompt | JsonValue,
+    schemas: Schemas,
+    *,
+    workflow: Mapping[str, JsonValue] | None = None,
+    files: FileSearch | None = None,
+    limits: Limits | None = None,
+) -> Report:
+    """Check a prompt against the schemas of a target.
+
+    Args:
+        prompt: API format; not changed.
+        schemas: The target's, or the bundled snapshot. The snapshot knows no custom nodes and no
+            models, so these are no errors with it.
+        workflow: The same in UI format, which may name the packs of nodes.
+        files: Where the files of Load nodes are looked for; ``None``: they are not.
+        limits: Of the target's queue; none by default.
+
+    Raises:
+        WorkflowInvalid: It is not a prompt at all; says why.
+    """
+    prompt = parse_prompt(cast("JsonValue", prompt), check_links=False)
+    limits = limits or Limits()
+    validated = validate_for(prompt, schemas)
+    roots = output_nodes(prompt, schemas)
+    live = live_nodes(prompt, roots)
+    packs = find_packs(prompt, schemas=schemas, workflow=workflow)
+    missing = list(missing_classes(prompt, schemas, packs))
+    broken = [*broken_links(prompt, schemas, live), *circles(prompt, live)]
+    problems = [*missing, *broken]
+    known_outputs = any(
+        (found := schemas.get(prompt[n]["class_type"])) and found.output_node for n in roots
+    )
+    if not known_outputs:
+        problems.append(no_output(schemas, unsure=bool(missing)))
+    problems += _input_problems(prompt, schemas, bool(broken))
+    problems += chosen_inputs(prompt, schemas, live)
+    found_files: dict[str, Path] = {}
+    if files is not None:
+        file_errors, found_files = file_problems(prompt, files, live)
+        problems += file_errors
+    sizes = _sizes(prompt, roots, schemas)
+    problems += request_size(prompt, workflow, found_files, limits)
+    problems += result_size(prompt, live, sizes, limits)
+    return Report(
+        problems=tuple(_in_order(prompt, problems)),
+        advice=tuple(advise(prompt, live, roots, sizes)),
+        schemas=schemas.source,
+        error=validated.error,
+        node_errors=validated.node_errors,
+    )
+
+
+def _input_problems(prompt: Prompt, schemas: Schemas, broken: bool) -> Iterator[Problem]:
+    """What ComfyUI says about the nodes; as warnings what only a custom node could tell."""
+    seen: set[tuple[str, str, str | None]] = set()
+    for strict in (False, True):
+        rules = permissive(_with_replaced(rules_of(schemas, strict=strict), schemas), prompt)
+        found = validate_prompt(prompt, rules).node_errors
+        for problem in node_error_problems(prompt, found, schemas):
+            key = (str(problem.node_id), problem.code, problem.input)
+            if key not in seen:
+                seen.add(key)
+                yield replace(problem, severity="warning") if strict else problem
+        if not broken and not strict:
+            for node_id, error in _exceptions(found):
+                yield input_problem(prompt, node_id, error, schemas)
+
+
+def _exceptions(
+    node_errors: Mapping[str, JsonValue],
+) -> Iterator[tuple[str, dict[str, JsonValue]]]:
+    for node_id, node_error in node_errors.items():
+        errors = node_error.get("errors") if isinstance(node_error, dict) else None
+        for error in errors if isinstance(errors, list) else ():
+            if isinstance(error, dict) and error.get("type") in EXCEPTIONS:
+                yield node_id, error
+
+
+def _with_replaced(rules: Rules, schemas: Schemas) -> Rules:
+    """Classes that ComfyUI replaces by itself are not missing; what they take is not known."""
+
+    def replaced(class_type: str) -> NodeRules | None:
+        known = rules(class_type)
+        if known is not None or not is_replaced(class_type, schemas):
+            return known
+        new = schemas.get(REPLACED_CLASSES[class_type])
+        return NodeRules({}, None, output_node=new is not None and new.output_node)
+
+    return replaced
+
+
+def _sizes(prompt: Prompt, roots: list[str], schemas: Schemas) -> dict[str, Pictures]:
+    try:
+        ordered = needed_nodes(prompt, roots)
+    except WorkflowInvalid:
+        return {}  # Links are broken, and reported as such.
+    sizes = picture_sizes(prompt, ordered, schemas)
+    for node_id in roots:  # Of a node that saves: what it takes.
+        kind = SAVERS.get(prompt[node_id]["class_type"])
+        link = prompt[node_id]["inputs"].get(kind.input) if kind is not None else None
+        if isinstance(link, list) and link and link[0] in sizes:
+            sizes[node_id] = sizes[str(link[0])]
+    return sizes
+
+
+def _in_order(prompt: Prompt, problems: Iterable[Problem]) -> list[Problem]:
+    """By node, in the prompt's order; what concerns no node comes first."""
+    position = {node_id: number for number, node_id in enumerate(prompt)}
+    return sorted(problems, key=lambda problem: position.get(problem.node_id or "", -1))

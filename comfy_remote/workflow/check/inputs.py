@@ -1,0 +1,145 @@
+"""Which inputs a node has while its values are what they are: ComfyUI's dynamic inputs.
+
+A dynamic combo has further inputs for each choice (``format.quality``), an autogrow has a row of
+them (``images.image0``). The schemas describe them once; what a prompt must give depends on what
+it gives already.
+
+Source of facts: ``comfy_api/latest/_io.py`` of ComfyUI 0.33.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["CHOICE", "ROW", "SLOT", "LiveInputs", "live_inputs"]
+
+CHOICE = "COMFY_DYNAMICCOMBO_V3"
+ROW = "COMFY_AUTOGROW_V3"
+SLOT = "COMFY_DYNAMICSLOT_V3"
+
+_Specs = Mapping[str, "JsonValue"]
+
+
+@dataclass(slots=True)
+class LiveInputs:
+    """The inputs a node has, dynamic ones by their full names.
+
+    Attributes:
+        required: ``{name: [type, options]}`` of those that a prompt must give.
+        optional: Of the others.
+        dynamic: Whether any of them comes and goes.
+    """
+
+    required: dict[str, JsonValue] = field(default_factory=dict)
+    optional: dict[str, JsonValue] = field(default_factory=dict)
+    dynamic: bool = False
+
+    def all(self) -> dict[str, JsonValue]:
+        """All of them; what is declared as both is required."""
+        return {
+            **self.required,
+            **{k: v for k, v in self.optional.items() if k not in self.required},
+        }
+
+    def group(self, name: str) -> dict[str, JsonValue]:
+        """`required` or `optional`, by name."""
+        return self.required if name == "required" else self.optional
+
+
+def live_inputs(declared: Mapping[str, JsonValue], given: Mapping[str, JsonValue]) -> LiveInputs:
+    """The inputs of a node.
+
+    Args:
+        declared: ``{"required": {name: [type, options]}, "optional": …}``, as in
+            ``/object_info``. ``hidden`` inputs are no business of a prompt.
+        given: The ``inputs`` of the node in the prompt.
+    """
+    found = LiveInputs()
+    _add(found, declared, given, ())
+    return found
+
+
+def _add(
+    found: LiveInputs,
+    declared: Mapping[str, JsonValue],
+    given: Mapping[str, JsonValue],
+    prefix: tuple[str, ...],
+) -> None:
+    for group in ("required", "optional"):
+        for name, spec in _mapping(declared.get(group)).items():
+            path = (*prefix, name)
+            match spec:
+                case [str(kind), dict(options), *_] if kind in (CHOICE, ROW, SLOT):
+                    _add_dynamic(found, kind, spec, options, group, given, path)
+                case _:
+                    found.group(group)[".".join(path)] = spec
+                    found.dynamic = found.dynamic or bool(prefix)
+
+
+def _add_dynamic(
+    found: LiveInputs,
+    kind: str,
+    spec: JsonValue,
+    options: Mapping[str, JsonValue],
+    group: str,
+    given: Mapping[str, JsonValue],
+    path: tuple[str, ...],
+) -> None:
+    name = ".".join(path)
+    if kind == ROW:
+        _add_row(found, _mapping(options.get("template")), path)
+        return
+    if name not in given:
+        return
+    inner: JsonValue
+    if kind == SLOT:
+        inner = options.get("inputs")
+    else:
+        inner = _inputs_of_choice(options, given[name])
+        if inner is None:
+            return
+    _add(found, _mapping(inner), given, path)
+    found.group(group)[name] = spec
+    found.dynamic = True
+
+
+def _add_row(found: LiveInputs, template: _Specs, path: tuple[str, ...]) -> None:
+    group, spec = _template_input(_mapping(template.get("input")))
+    if spec is None:
+        return
+    least = template.get("min")
+    for number, name in enumerate(_names(template)):
+        needed = group == "required" and isinstance(least, int) and number < least
+        found.group("required" if needed else "optional")[".".join((*path, name))] = spec
+    found.dynamic = True
+
+
+def _template_input(groups: _Specs) -> tuple[str, JsonValue]:
+    for group, inputs in groups.items():
+        for spec in _mapping(inputs).values():
+            return group, spec
+    return "optional", None
+
+
+def _names(template: _Specs) -> list[str]:
+    names, prefix, most = template.get("names"), template.get("prefix"), template.get("max")
+    if isinstance(names, list):
+        return [str(name) for name in names]
+    return [f"{prefix}{i}" for i in range(most)] if isinstance(most, int) else []
+
+
+def _inputs_of_choice(options: Mapping[str, JsonValue], choice: JsonValue) -> JsonValue:
+    choices = options.get("options")
+    for option in choices if isinstance(choices, list) else []:
+        if isinstance(option, dict) and option.get("key") == choice:
+            return option.get("inputs") or {}
+    return None
+
+
+def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,133 @@
+"""Problems of the graph: classes that are missing, links that lead nowhere, circles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..packs import CORE, NodePack
+from ..prompt import Prompt
+from ..schema import Schemas
+from ..values import did_you_mean
+from .graph import cycles, links
+from .node_rules import REPLACED_CLASSES
+from .report import Problem
+
+__all__ = ["broken_links", "circles", "is_replaced", "missing_classes", "no_output"]
+
+_RECONNECT = "Connect it again in ComfyUI and save the workflow anew."
+
+
+def is_replaced(class_type: str, schemas: Schemas) -> bool:
+    """Whether ComfyUI puts another class of its own in its place."""
+    return class_type not in schemas and REPLACED_CLASSES.get(class_type, "\0") in schemas
+
+
+def missing_classes(
+    prompt: Prompt, schemas: Schemas, packs: Sequence[NodePack]
+) -> Iterator[Problem]:
+    """Nodes whose class is not there, once a class; the pack it comes from, where known.
+
+    The bundled snapshot has no custom nodes: a class it lacks is a warning.
+    """
+    by_class = {class_type: pack for pack in packs for class_type in pack.classes}
+    missing: dict[str, list[str]] = {}
+    for node_id, node in prompt.items():
+        if node["class_type"] not in schemas and not is_replaced(node["class_type"], schemas):
+            missing.setdefault(node["class_type"], []).append(node_id)
+    for class_type, ids in missing.items():
+        pack = by_class.get(class_type)
+        others = f" (also nodes {', '.join(ids[1:])})" if len(ids) > 1 else ""
+        near = "" if pack and pack.name else did_you_mean(class_type, schemas)
+        yield Problem(
+            "missing_node_type",
+            f"{_where(schemas)} has no node class {class_type}{others}.{near}",
+            ids[0],
+            class_type,
+            severity="warning" if schemas.is_snapshot else "error",
+            advice=_how_to_get(pack, schemas),
+            details={
+                "nodes": [*ids],
+                "pack": pack.name if pack else None,
+                "version": pack.version if pack else None,
+            },
+        )
+
+
+def no_output(schemas: Schemas, *, unsure: bool) -> Problem:
+    """The prompt has no node that an engine would start from."""
+    where = _where(schemas)
+    unknown = f" unless one of the nodes that {where} lacks is one" if unsure else ""
+    return Problem(
+        "prompt_no_outputs",
+        f"No node of the workflow saves or shows anything{unknown}: ComfyUI refuses to run it.",
+        severity="warning" if unsure else "error",
+        advice="Add a Save Image node, or another that saves.",
+    )
+
+
+def broken_links(prompt: Prompt, schemas: Schemas, live: Sequence[str]) -> Iterator[Problem]:
+    """Links to a node, or to an output of a node, that is not there."""
+    for node_id in live:
+        node = prompt[node_id]
+        for name, source, index in links(node):
+            if source not in prompt:
+                yield Problem(
+                    "dangling_link",
+                    f"It is linked to node {source}, which is not there.",
+                    node_id,
+                    node["class_type"],
+                    name,
+                    _RECONNECT,
+                )
+                continue
+            schema = schemas.get(prompt[source]["class_type"])
+            if schema is None or _is_output(index, len(schema.outputs)):
+                continue
+            has = ", ".join(schema.outputs) or "none"
+            yield Problem(
+                "no_such_output",
+                f"It is linked to output {index} of node {source} ({schema.name}), whose outputs "
+                f"are: {has}. They are counted from 0.",
+                node_id,
+                node["class_type"],
+                name,
+                _RECONNECT,
+            )
+
+
+def circles(prompt: Prompt, live: Sequence[str]) -> Iterator[Problem]:
+    """Nodes that need themselves."""
+    for circle in cycles(prompt, live):
+        shown = " needs ".join(
+            f"{n} ({prompt[n]['class_type']})" for n in [*circle, circle[0]][:12]
+        )
+        yield Problem(
+            "dependency_cycle",
+            f"The links go round in a circle: {shown}.",
+            circle[0],
+            prompt[circle[0]]["class_type"],
+            advice="Cut one of these links in ComfyUI.",
+            details={"nodes": [*circle]},
+        )
+
+
+def _is_output(index: object, count: int) -> bool:
+    # A negative index counts from the end, in ComfyUI too.
+    return isinstance(index, int) and -count <= index < count
+
+
+def _where(schemas: Schemas) -> str:
+    return "The bundled snapshot" if schemas.is_snapshot else schemas.source
+
+
+def _how_to_get(pack: NodePack | None, schemas: Schemas) -> str:
+    if schemas.is_snapshot:
+        said = f" It comes from {pack.name}." if pack and pack.name and pack.name != CORE else ""
+        return f"Only a target can tell whether it has it: --on TARGET.{said}"
+    if pack is None or pack.name is None:
+        return "Install the node pack that has it there; ComfyUI-Manager finds it by the class."
+    if pack.name == CORE:
+        return "It is one of ComfyUI's own: that ComfyUI is older (or newer). Update it."
+    version = f" (the workflow was saved with {pack.version})" if pack.version else ""
+    where = f"github.com/{pack.name}" if "/" in pack.name else pack.name
+    return f"Install the node pack {where} there{version}."

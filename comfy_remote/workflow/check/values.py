@@ -1,0 +1,204 @@
+"""Problems of single inputs: ComfyUI's errors, told to people, with models told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, cast
+
+from ..models import model_uses
+from ..prompt import Prompt
+from ..schema import Schemas, input_schema
+from ..values import did_you_mean
+from .inputs import CHOICE, live_inputs
+from .report import Problem, ProblemCode
+from .validation import NodeError
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["EXCEPTIONS", "chosen_inputs", "input_problem", "node_error_problems"]
+
+EXCEPTIONS = frozenset({"exception_during_validation", "exception_during_inner_validation"})
+"""What ComfyUI says when its check itself stumbles, mostly over a link that leads nowhere."""
+
+_TOLD_ELSEWHERE = EXCEPTIONS | {"dependency_cycle"}
+_MOST_LISTED = 12
+
+
+def node_error_problems(
+    prompt: Prompt, node_errors: Mapping[str, JsonValue], schemas: Schemas
+) -> Iterator[Problem]:
+    """ComfyUI's errors of nodes, but for circles and broken links, which `structure` tells."""
+    for node_id, node_error in node_errors.items():
+        errors = node_error.get("errors") if isinstance(node_error, dict) else None
+        for error in errors if isinstance(errors, list) else ():
+            if isinstance(error, dict) and error.get("type") not in _TOLD_ELSEWHERE:
+                yield input_problem(prompt, node_id, error, schemas)
+
+
+def input_problem(prompt: Prompt, node_id: str, error: NodeError, schemas: Schemas) -> Problem:
+    """One of ComfyUI's errors as a problem."""
+    node = prompt[node_id]
+    facts = error.get("extra_info")
+    facts = facts if isinstance(facts, dict) else {}
+    named = facts.get("input_name")
+    name = named if isinstance(named, str) else None
+    value = facts.get("received_value")
+    config = facts.get("input_config")
+    options = config[1] if isinstance(config, list) and isinstance(config[1], dict) else {}
+    code, advice = str(error["type"]), ""
+    details: dict[str, JsonValue] = {}
+    match code:
+        case "required_input_missing":
+            message = "This required input has no value and no link."
+            advice = f"Connect or set it: --set {node_id}.{name}=…"
+        case "return_type_mismatch":
+            link = cast("list[JsonValue]", facts["linked_node"])
+            source = prompt[str(link[0])]["class_type"]
+            kind = config[0] if isinstance(config, list) else "?"
+            wanted = "one of its choices" if isinstance(kind, list) else kind
+            message = (
+                f"It is linked to output {link[1]} of node {link[0]} ({source}), which gives "
+                f"{_type(facts.get('received_type'))}; it takes {wanted}."
+            )
+        case "value_smaller_than_min" | "value_bigger_than_max":
+            low, high = options.get("min"), options.get("max")
+            message = f"{value} is out of range: it takes {_range(low, high)}."
+            details = {"value": value, "min": low, "max": high}
+        case "value_not_in_list" if name is not None:
+            return _not_in_list(prompt, node_id, name, value, schemas)
+        case "invalid_input_type":
+            kind = config[0] if isinstance(config, list) else "?"
+            message = f"{_quoted(value)} is no {kind}."
+        case "bad_linked_input":
+            message = f"{_quoted(value)} is no link: a link is [node id, output index]."
+            advice = 'A list as a value is written {"__value__": […]}.'
+        case "custom_validation_failed":
+            message = str(error["details"])
+        case _:
+            code = "invalid_node"
+            message = f"{error['message']}: {error['details']}."
+    return Problem(
+        cast("ProblemCode", code),
+        message,
+        node_id,
+        node["class_type"],
+        name,
+        advice,
+        details=details,
+    )
+
+
+def chosen_inputs(prompt: Prompt, schemas: Schemas, live: list[str]) -> Iterator[Problem]:
+    """Choices that decide on further inputs. ComfyUI does not check them before the run."""
+    for node_id in live:
+        node = prompt[node_id]
+        document = schemas.document(node["class_type"])
+        declared = document.get("input") if document is not None else None
+        if not isinstance(declared, dict):
+            continue
+        needed = declared.get("required")
+        for name, spec in (needed if isinstance(needed, dict) else {}).items():
+            if not isinstance(spec, list) or not spec or spec[0] != CHOICE:
+                continue
+            if name not in node["inputs"]:
+                yield Problem(
+                    "required_input_missing",
+                    "This required input has no value.",
+                    node_id,
+                    node["class_type"],
+                    name,
+                    f"Set it: --set {node_id}.{name}=…",
+                )
+                continue
+            value, keys = node["inputs"][name], _keys(spec)
+            if keys and not isinstance(value, list) and value not in keys:
+                yield Problem(
+                    "value_not_in_list",
+                    f"{_quoted(value)} is not among its choices."
+                    f"{did_you_mean(str(value), map(str, keys))}",
+                    node_id,
+                    node["class_type"],
+                    name,
+                    f"It has {_listed(keys)}.",
+                )
+
+
+def _not_in_list(
+    prompt: Prompt, node_id: str, name: str, value: JsonValue, schemas: Schemas
+) -> Problem:
+    node = prompt[node_id]
+    choices = _choices(prompt, node_id, name, schemas)
+    uses = [use for use in model_uses({node_id: node}) if use.input == name]
+    if not uses or uses[0].folder == "embeddings":
+        return Problem(
+            "value_not_in_list",
+            f"{_quoted(value)} is not among its choices.{did_you_mean(str(value), choices)}",
+            node_id,
+            node["class_type"],
+            name,
+            f"It has {_listed(choices)}." if choices else "It has none at all there.",
+            details={"value": value},
+        )
+    use = uses[0]
+    where = f"models/{use.folder} of " if use.folder else ""
+    near = _same_file(use.name, choices) or did_you_mean(use.name, choices)
+    return Problem(
+        "missing_model",
+        f"The model {use.name!r} is not in {where}{schemas.source}.{near}",
+        node_id,
+        node["class_type"],
+        name,
+        "Put it there, or choose one that is there"
+        + (f": {_listed(choices)}." if choices else ". There is none yet."),
+        details={"model": use.name, "folder": use.folder, "available": [*choices]},
+    )
+
+
+def _same_file(name: str, choices: list[str]) -> str:
+    """The same file in another folder: nearer than any other name."""
+    file = PurePosixPath(name.replace("\\", "/")).name.casefold()
+    for choice in choices:
+        if PurePosixPath(choice.replace("\\", "/")).name.casefold() == file:
+            return f" Did you mean {choice!r}?"
+    return ""
+
+
+def _choices(prompt: Prompt, node_id: str, name: str, schemas: Schemas) -> list[str]:
+    node = prompt[node_id]
+    document = schemas.document(node["class_type"]) or {}
+    declared = document.get("input")
+    found = live_inputs(declared if isinstance(declared, dict) else {}, node["inputs"]).all()
+    return [str(one) for one in input_schema(name, found.get(name)).choices]
+
+
+def _keys(spec: list[JsonValue]) -> list[JsonValue]:
+    options = spec[1] if len(spec) > 1 else {}
+    listed = options.get("options") if isinstance(options, dict) else None
+    return [
+        option["key"]
+        for option in (listed if isinstance(listed, list) else [])
+        if isinstance(option, dict) and "key" in option
+    ]
+
+
+def _type(kind: JsonValue) -> str:
+    return "a choice" if isinstance(kind, list) else str(kind)
+
+
+def _quoted(value: JsonValue, longest: int = 100) -> str:
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def _listed(choices: list[str] | list[JsonValue]) -> str:
+    shown = ", ".join(map(str, choices[:_MOST_LISTED]))
+    rest = len(choices) - _MOST_LISTED
+    return f"{shown}, and {rest} more" if rest > 0 else shown
+
+
+def _range(low: JsonValue, high: JsonValue) -> str:
+    if low is None:
+        return f"{high} at most"
+    return f"{low} at least" if high is None else f"{low} to {high}"

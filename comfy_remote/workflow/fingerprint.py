@@ -1,0 +1,129 @@
+"""A stable hash of what a prompt means: the same for two prompts that give the same outputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..errors import WorkflowInvalid
+from .files import file_uses
+from .order import needed_nodes, output_nodes
+from .prompt import Prompt, is_link
+from .schema import Schemas
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["fingerprint"]
+
+# Hashed along, so that a change of the rules below changes every fingerprint.
+_RULES = "comfy-remote fingerprint 1"
+
+
+def fingerprint(
+    prompt: Prompt,
+    *,
+    file_hashes: Mapping[str, str] | None = None,
+    schemas: Schemas | None = None,
+) -> str:
+    """The SHA-256 of a prompt's meaning, 64 lower-case hex digits.
+
+    What does not matter: node ids, the order of nodes and of inputs, ``_meta`` (titles), and
+    nodes that feed no output. What does: classes, every input's name and value, which output of
+    which node is linked to it, and how many outputs of a kind there are. So do the prefixes of
+    file names, since they change what the outputs are called.
+
+    - Numbers are equal as JSON has them: ``1`` is ``1.0``, since ComfyUI's editor cannot write
+      the difference and ComfyUI turns both into what the input's type says. ``true`` is not
+      ``1``, and ``"1"`` is not ``1``.
+    - ``{"__value__": [...]}`` is the list inside, as for ComfyUI.
+    - A node that is used twice, and two equal nodes used once each, are the same: they give
+      the same values.
+    - Which model is behind a name is not known here: a file replaced under the same name is
+      not noticed.
+
+    Args:
+        prompt: API format.
+        file_hashes: SHA-256 of the files the prompt loads (`files.file_uses`), by the name
+            that `FileUse` gives. A file listed here counts by its content and not by its name;
+            any other counts by its name.
+        schemas: Say which nodes are outputs: see `order.output_nodes`. Without them, a branch
+            that ends in a node which is no output (a decode nobody saves) matters as well.
+
+    Raises:
+        WorkflowInvalid: No node is an output, the links go round in a circle or lead nowhere,
+            or a number is not finite.
+    """
+    outputs = output_nodes(prompt, schemas)
+    if not outputs:
+        needed_nodes(prompt, list(prompt))  # a circle is the better explanation
+        raise WorkflowInvalid(
+            "No node of the workflow is an output.",
+            advice="Add one, for example Save Image, and export the workflow again.",
+        )
+    contents = _contents(prompt, file_hashes or {})
+    digests: dict[str, str] = {}
+    for node_id in needed_nodes(prompt, outputs):
+        node = prompt[node_id]
+        inputs: dict[str, JsonValue] = {
+            name: contents.get((node_id, name)) or _meaning(node_id, value, digests)
+            for name, value in node["inputs"].items()
+        }
+        digests[node_id] = _sha256(node_id, [node["class_type"], inputs])
+    made: list[JsonValue] = [*sorted(digests[node_id] for node_id in outputs)]
+    return _sha256("", [_RULES, made])
+
+
+def _contents(
+    prompt: Prompt, file_hashes: Mapping[str, str]
+) -> dict[tuple[str, str], dict[str, JsonValue]]:
+    """What stands for the inputs that name a file of known content."""
+    return {
+        (use.node_id, use.input): {"file": file_hashes[use.name]}
+        for use in file_uses(prompt)
+        if use.name in file_hashes
+    }
+
+
+def _meaning(node_id: str, value: JsonValue, digests: Mapping[str, str]) -> dict[str, JsonValue]:
+    """What stands for an input: tagged, so that no text can pass for a link or a file."""
+    if isinstance(value, list) and is_link(value):
+        return {"link": digests[str(value[0])], "output": _literal(node_id, value[1])}
+    if isinstance(value, dict) and "__value__" in value:
+        value = value["__value__"]
+    return {"value": _literal(node_id, value)}
+
+
+def _literal(node_id: str, value: JsonValue) -> JsonValue:
+    """The value with numbers as they are compared; it is written by `_sha256`."""
+    try:
+        return _with_whole_numbers(value)
+    except RecursionError:
+        raise WorkflowInvalid(
+            f"A value of node {node_id} is nested too deeply.", details={"node_id": node_id}
+        ) from None
+
+
+def _with_whole_numbers(value: JsonValue) -> JsonValue:
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case list():
+            return [_with_whole_numbers(one) for one in value]
+        case dict():
+            return {name: _with_whole_numbers(one) for name, one in value.items()}
+        case _:
+            return value
+
+
+def _sha256(node_id: str, document: JsonValue) -> str:
+    try:
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise WorkflowInvalid(
+            f"A value of node {node_id} cannot be written as JSON: {error}.",
+            details={"node_id": node_id},
+        ) from None
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

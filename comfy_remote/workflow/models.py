@@ -1,0 +1,213 @@
+"""Which models a prompt names, in which folders, and where its workflow says to get them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from .edit import Place
+from .model_folders import (
+    FOLDER_BY_CLASS,
+    FOLDER_BY_INPUT,
+    MODEL_SUFFIXES,
+    VIDEO_TINY_AUTOENCODERS,
+)
+from .prompt import Prompt, is_link
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["Model", "ModelSource", "ModelUse", "find_models", "model_sources", "model_uses"]
+
+# "(embedding:name:1.2)": a word of a text, with a weight or a comma behind it.
+_EMBEDDING = re.compile(r"(?:^|(?<=[\s(]))embedding:([^\s,:()<\[\]]+)")
+# Words in a list of models that stand for none, or for one that is computed.
+_NO_FILE = frozenset({"", "none", "[none]", "pixel_space", "baked vae", "automatic"})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """One input of one node that names a model.
+
+    Attributes:
+        node_id: The node.
+        input: Its input.
+        name: The file, below its folder; as in the prompt, so possibly with ``\\``.
+        folder: Of ComfyUI's ``models/`` ("checkpoints", "loras", …); ``None`` where a node of
+            a pack names a file that ends like a model's, in a folder that only the pack knows.
+    """
+
+    node_id: str
+    input: str
+    name: str
+    folder: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a workflow in UI format says that a model can be had.
+
+    Attributes:
+        name: The file.
+        folder: Of ComfyUI's ``models/``.
+        url: Where it is. Written by whoever made the workflow, so not to be trusted.
+        hash: Of its content, with ``hash_type`` ("SHA256"); mostly ``None``.
+    """
+
+    name: str
+    folder: str
+    url: str
+    hash: str | None = None
+    hash_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that a prompt needs: once, however many nodes use it.
+
+    Attributes:
+        name: The file, below its folder.
+        folder: As in `ModelUse`; where only the workflow knows it, what that says.
+        places: The inputs that name it.
+        source: Where the workflow says it can be had, if it does.
+    """
+
+    name: str
+    folder: str | None
+    places: tuple[Place, ...] = field(default=())
+    source: ModelSource | None = None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """A description for programs."""
+        source = self.source
+        return {
+            "name": self.name,
+            "folder": self.folder,
+            "places": [f"{node_id}.{name}" for node_id, name in self.places],
+            "url": source.url if source else None,
+            "hash": source.hash if source else None,
+            "hash_type": source.hash_type if source else None,
+        }
+
+
+def model_uses(prompt: Prompt) -> Iterator[ModelUse]:
+    """Every input that names a model, in the order of the prompt.
+
+    The folder is known for ComfyUI's own nodes, and for inputs of other nodes that are called
+    like ComfyUI's. Any other value that ends like a model's file counts, too, its folder
+    unknown; and so does ``embedding:NAME`` in texts (mostly without the file's ending).
+    """
+    for node_id, node in prompt.items():
+        for key, value in node["inputs"].items():
+            if is_link(value):
+                continue
+            for name in _texts(value):
+                folder = _folder(node["class_type"], key, name)
+                if folder is not None or _ends_like_a_model(name):
+                    yield ModelUse(node_id, key, name, folder)
+                elif "embedding:" in name:
+                    for embedding in dict.fromkeys(_EMBEDDING.findall(name)):
+                        yield ModelUse(node_id, key, embedding, "embeddings")
+
+
+def find_models(prompt: Prompt, workflow: Mapping[str, JsonValue] | None = None) -> list[Model]:
+    """The models a prompt needs, each once, in the order of their first use.
+
+    Args:
+        prompt: API format. Nodes that feed no output count, too: leave them out before, with
+            `order.needed_nodes`, if they shall not.
+        workflow: The same in UI format, which may say where the models can be had.
+    """
+    sources = {
+        (_posix(source.name), source.folder): source for source in model_sources(workflow or {})
+    }
+    by_name = {name: source for (name, _), source in reversed(sources.items())}
+    places: dict[tuple[str, str | None], list[Place]] = {}
+    found: dict[tuple[str, str | None], ModelSource | None] = {}
+    names: dict[tuple[str, str | None], str] = {}
+    for use in model_uses(prompt):
+        name, folder = _posix(use.name), use.folder
+        source = by_name.get(name) if folder is None else sources.get((name, folder))
+        if folder is None and source is not None:
+            folder = source.folder
+        places.setdefault((name, folder), []).append((use.node_id, use.input))
+        found[name, folder] = source
+        names.setdefault((name, folder), use.name)
+    return [
+        Model(names[key], key[1], tuple(dict.fromkeys(where)), found[key])
+        for key, where in places.items()
+    ]
+
+
+def model_sources(workflow: Mapping[str, JsonValue]) -> list[ModelSource]:
+    """Where a workflow in UI format says that models can be had; each once.
+
+    From the ``models`` that newer editors and templates write into a node's ``properties``, and
+    those of the workflow as a whole. What is not of that shape is passed over.
+    """
+    found: dict[tuple[str, str, str], ModelSource] = {}
+    for raw in _raw_sources(workflow):
+        name, folder, url = (raw.get(key) for key in ("name", "directory", "url"))
+        digest, kind = raw.get("hash"), raw.get("hash_type")
+        if isinstance(name, str) and isinstance(folder, str) and isinstance(url, str):
+            found[name, folder, url] = ModelSource(
+                name,
+                folder,
+                url,
+                digest if isinstance(digest, str) else None,
+                kind if isinstance(kind, str) else None,
+            )
+    return list(found.values())
+
+
+def _raw_sources(graph: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]:
+    yield from _objects(graph.get("models"))
+    for node in _objects(graph.get("nodes")):
+        properties = node.get("properties")
+        if isinstance(properties, dict):
+            yield from _objects(properties.get("models"))
+    definitions = graph.get("definitions")
+    if isinstance(definitions, dict):
+        for subgraph in _objects(definitions.get("subgraphs")):
+            yield from _raw_sources(subgraph)
+
+
+def _folder(class_type: str, key: str, value: str) -> str | None:
+    if value.strip().lower() in _NO_FILE:
+        return None
+    folder = FOLDER_BY_CLASS.get((class_type, key)) or FOLDER_BY_INPUT.get(key)
+    if folder == "vae" and PurePosixPath(value).stem in VIDEO_TINY_AUTOENCODERS:
+        return "vae_approx"
+    if folder == "vae" and not _ends_like_a_model(value):
+        return None  # a tiny autoencoder of two files: "taesd"
+    return folder
+
+
+def _texts(value: JsonValue) -> Iterator[str]:
+    """The texts in a value; packs put lists and objects of models into one input."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        if isinstance(value, dict) and value.get("on") is False:
+            return  # a LoRA in a list that somebody has switched off
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
+def _ends_like_a_model(value: str) -> bool:
+    return (
+        len(value) <= 1024
+        and "\n" not in value
+        and PurePosixPath(_posix(value)).suffix.lower() in MODEL_SUFFIXES
+    )
+
+
+def _posix(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def _objects(value: JsonValue) -> Iterator[dict[str, JsonValue]]:
+    return (one for one in value if isinstance(one, dict)) if isinstance(value, list) else iter(())

@@ -1,0 +1,85 @@
+"""Which node packs a prompt's nodes come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .prompt import Prompt
+from .schema import Schemas
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["CORE", "NodePack", "find_packs"]
+
+CORE = "comfy-core"
+"""What ComfyUI's registry calls ComfyUI's own nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePack:
+    """A node pack, and which of the prompt's classes it has.
+
+    Attributes:
+        name: Its id in ComfyUI's registry, else its repository on GitHub ("owner/name"), else
+            its folder in ``custom_nodes``; `CORE` for ComfyUI itself; ``None`` for the classes
+            of which nothing tells.
+        version: What the workflow was saved with (a version or a commit), if it says so.
+        classes: In the order of the prompt.
+    """
+
+    name: str | None
+    version: str | None
+    classes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """A description for programs."""
+        return {"name": self.name, "version": self.version, "classes": list(self.classes)}
+
+
+def find_packs(
+    prompt: Prompt, *, schemas: Schemas, workflow: Mapping[str, JsonValue] | None = None
+) -> list[NodePack]:
+    """The packs that a prompt's nodes come from.
+
+    What the workflow says of its nodes (``cnr_id``, ``aux_id`` and ``ver``, which newer editors
+    write) goes before the module that the schemas name.
+    """
+    said = dict(_said(workflow or {}))
+    packs: dict[tuple[str | None, str | None], list[str]] = {}
+    for class_type in dict.fromkeys(node["class_type"] for node in prompt.values()):
+        pack = said.get(class_type) or (_from_schemas(class_type, schemas), None)
+        packs.setdefault(pack, []).append(class_type)
+    return [NodePack(*pack, tuple(classes)) for pack, classes in packs.items()]
+
+
+def _said(graph: Mapping[str, JsonValue]) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    """Class, and name and version of its pack, of all nodes that tell."""
+    for node in _objects(graph.get("nodes")):
+        kind, properties = node.get("type"), node.get("properties")
+        if not isinstance(kind, str) or not isinstance(properties, dict):
+            continue
+        name = properties.get("cnr_id") or properties.get("aux_id")
+        version = properties.get("ver")
+        if isinstance(name, str):
+            # Nodes of one workflow carry the ComfyUI version of the day each was added.
+            told = isinstance(version, str) and name != CORE
+            yield kind, (name, str(version) if told else None)
+    definitions = graph.get("definitions")
+    if isinstance(definitions, dict):
+        for subgraph in _objects(definitions.get("subgraphs")):
+            yield from _said(subgraph)
+
+
+def _from_schemas(class_type: str, schemas: Schemas) -> str | None:
+    schema = schemas.get(class_type)
+    if schema is not None and schema.python_module is not None:
+        folder, _, rest = schema.python_module.partition(".")
+        return rest.partition(".")[0] if folder == "custom_nodes" and rest else CORE
+    return CORE if class_type in Schemas.bundled() else None
+
+
+def _objects(value: JsonValue) -> Iterator[dict[str, JsonValue]]:
+    return (one for one in value if isinstance(one, dict)) if isinstance(value, list) else iter(())

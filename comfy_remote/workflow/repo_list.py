@@ -1,0 +1,71 @@
+"""``repo_list``: the Text node whose lines say which models the worker shall have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from ..errors import WorkflowInvalid
+from .convert.document import BYPASSED, MUTED, SavedNode, read_document
+from .prompt import Prompt
+from .sources import text_place
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["find_repo_list"]
+
+_TITLE = "repo_list"
+_TEXTS = ("text", "string", "value")
+
+
+def find_repo_list(prompt: Prompt, workflow: Mapping[str, JsonValue] | None = None) -> str:
+    """The text of the node titled ``repo_list``, in letters of either case, as it is.
+
+    Of any class: what counts is its text (an input ``text``, ``string`` or ``value``; in a
+    workflow, the first widget that holds one). Several such nodes are put together, a line
+    break between them. Muted and bypassed ones are left out, also in subgraphs.
+
+    Args:
+        prompt: API format, where ``_meta`` has the titles. Looked at where the workflow has
+            none.
+        workflow: UI format, if there is one: nodes that only show a text (notes) are in no
+            prompt.
+
+    Returns:
+        ``""`` where there is none.
+    """
+    return "\n".join(_in_workflow(workflow) if workflow else ()) or "\n".join(_in_prompt(prompt))
+
+
+def _in_workflow(workflow: Mapping[str, JsonValue]) -> Iterator[str]:
+    try:
+        document = read_document(workflow)
+    except WorkflowInvalid:
+        return  # it is only carried along, in the pictures; the prompt is what runs
+    for graph in (document.root, *document.subgraphs.values()):
+        for node in graph.nodes:
+            if _is_titled(node.title) and node.mode not in (MUTED, BYPASSED):
+                yield from _text_of(node)
+
+
+def _text_of(node: SavedNode) -> Iterator[str]:
+    values = node.values.values() if isinstance(node.values, dict) else node.values or ()
+    texts = [value for value in values if isinstance(value, str)]
+    yield from texts[:1]
+
+
+def _in_prompt(prompt: Prompt) -> Iterator[str]:
+    for node_id, node in prompt.items():
+        if not _is_titled(node.get("_meta", {}).get("title")):
+            continue
+        for name in _TEXTS:
+            place = text_place(prompt, (node_id, name)) if name in node["inputs"] else None
+            text = prompt[place[0]]["inputs"].get(place[1]) if place else None
+            if isinstance(text, str):
+                yield text
+                break
+
+
+def _is_titled(title: str | None) -> bool:
+    return title is not None and title.casefold() == _TITLE

@@ -1,0 +1,11 @@
+import js from '@eslint/js'
+import globals from 'globals'
+
+export default [
+  js.configs.recommended,
+  {
+    files: ['comfy_remote/node_pack/web/**/*.js'],
+    languageOptions: { globals: globals.browser },
+    rules: { eqeqeq: 'error', 'no-var': 'error', 'prefer-const': 'error' }
+  }
+]

@@ -1,0 +1,138 @@
+"""ComfyUI's page as somebody in front of it uses it: the same steps in every version."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, expect
+
+START_MS = 60_000
+
+
+@dataclass
+class ComfyPage:
+    """A browser window.
+
+    Attributes:
+        url: The server's.
+        artefacts: Where pictures are kept.
+        name: What they are called.
+        complaints: What the page wrote into the browser's console as errors, ours or not.
+    """
+
+    window: Page
+    url: str
+    artefacts: Path
+    name: str
+    complaints: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.window.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def open(self) -> None:
+        """Go there, and wait until the page is in working order."""
+        self.window.goto(self.url)
+        self.wait_until_started()
+
+    def reload(self) -> None:
+        """As the browser's button does."""
+        self.window.reload()
+        self.wait_until_started()
+
+    def wait_until_started(self) -> None:
+        """The page has loaded its extensions and its first workflow."""
+        self.switch.wait_for(timeout=START_MS)
+        self.window.wait_for_function(
+            "() => window.app?.vueAppReady && window.app.graph && window.app.api.clientId",
+            timeout=START_MS,
+        )
+        # Older pages put a dialog over everything when their first workflow lacks nodes.
+        dialog = self.window.locator(".p-dialog-mask")
+        self.window.wait_for_timeout(1000)
+        if dialog.count():
+            self.window.keyboard.press("Escape")
+            dialog.first.wait_for(state="detached")
+
+    # -- Remote -----------------------------------------------------------------------------
+
+    @property
+    def switch(self) -> Locator:
+        """The switch in the top bar."""
+        return self.window.locator(".comfy-remote-toggle")
+
+    @property
+    def panel(self) -> Locator:
+        """The panel in the sidebar."""
+        return self.window.locator(".comfy-remote-panel").first
+
+    @property
+    def toasts(self) -> Locator:
+        """What the page tells in its corner, in old and new pages."""
+        return self.window.locator(
+            ".p-toast-message, [data-sonner-toast], [data-toast], [role=alert]"
+        )
+
+    def switch_on(self, label: str = "Remote: there") -> None:
+        """Click the switch, and wait until it is on."""
+        self.switch.click()
+        expect(self.switch).to_contain_text(label)
+        expect(self.switch).to_be_enabled()
+
+    def open_panel(self) -> None:
+        """By the arrow beside the switch."""
+        self.window.locator(".comfy-remote-more").click()
+        expect(self.panel).to_be_visible()
+
+    # -- The graph --------------------------------------------------------------------------
+
+    def load(self, path: Path, values: dict[int, list[object]] | None = None) -> None:
+        """Open a workflow, with other values in some nodes' widgets."""
+        document = json.loads(path.read_text())
+        for node in document["nodes"]:
+            node["widgets_values"] = (values or {}).get(node["id"], node["widgets_values"])
+        self.window.evaluate("(document) => window.app.loadGraphData(document)", document)
+
+    def run(self, batch: int = 1) -> None:
+        """Set the batch count, and press Run."""
+        count = self.window.locator(".batch-count input").first
+        count.fill(str(batch))
+        count.press("Enter")
+        self.window.locator("[data-testid=queue-button]").first.click()
+
+    def node(self, node_id: int, expression: str) -> object:
+        """A JavaScript expression over ``node``."""
+        return self.window.evaluate(
+            f"(id) => {{ const node = window.app.graph.getNodeById(id); return {expression} }}",
+            node_id,
+        )
+
+    def wait_for_node(self, node_id: int, condition: str, seconds: float = 30) -> None:
+        """Until a JavaScript condition over ``node`` holds."""
+        self.window.wait_for_function(
+            f"(id) => {{ const node = window.app.graph.getNodeById(id); return {condition} }}",
+            arg=node_id,
+            timeout=seconds * 1000,
+        )
+
+    # -- The server -------------------------------------------------------------------------
+
+    def history(self) -> list[dict[str, object]]:
+        """All that has run, as the page's own history reads it."""
+        with urllib.request.urlopen(f"{self.url}/history", timeout=30) as answer:
+            return list(json.load(answer).values())
+
+    def wait_for_history(self, count: int, seconds: float = 60) -> list[dict[str, object]]:
+        """Until so many prompts have ended."""
+        for _ in range(int(seconds * 5)):
+            if len(history := self.history()) >= count:
+                return history
+            self.window.wait_for_timeout(200)
+        raise AssertionError(f"{len(self.history())} of {count} prompts have ended")
+
+    def picture(self, step: str) -> None:
+        """Keep a screenshot."""
+        self.artefacts.mkdir(parents=True, exist_ok=True)
+        self.window.screenshot(path=self.artefacts / f"{self.name}-{step}.png")

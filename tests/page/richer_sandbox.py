@@ -1,0 +1,62 @@
+"""A sandbox that has one node and one choice more than the sandbox whose page is looked at.
+
+Run as a program in place of ``python -m comfy_remote.sandbox``, with the same arguments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from types import MappingProxyType
+
+from comfy_remote.sandbox.nodes import image, registry
+from comfy_remote.sandbox.nodes.base import ImageBatch, NodeContext, NodeResult
+from comfy_remote.sandbox.nodes.schema import choice
+from comfy_remote.sandbox.resize import RESIZE_METHODS
+
+ONLY_THERE = "InvertOnlyThere"
+MODEL_ONLY_THERE = "only-there.safetensors"
+
+
+class InvertOnlyThere(image.ImageInvert):
+    """Inverts, under a name that no other engine knows."""
+
+    schema = dataclasses.replace(
+        image.ImageInvert.schema, name=ONLY_THERE, display_name="Invert, only there"
+    )
+
+
+class ImageScale(image.ImageScale):
+    """Takes one method more. What it does with it is its own affair."""
+
+    schema = dataclasses.replace(
+        image.ImageScale.schema,
+        inputs=tuple(
+            choice(entry.name, (*RESIZE_METHODS, MODEL_ONLY_THERE))
+            if entry.name == "upscale_method"
+            else entry
+            for entry in image.ImageScale.schema.inputs
+        ),
+    )
+
+    def run(
+        self,
+        context: NodeContext,
+        image: ImageBatch,
+        upscale_method: str,
+        width: int,
+        height: int,
+        crop: str,
+    ) -> NodeResult:
+        method = "lanczos" if upscale_method == MODEL_ONLY_THERE else upscale_method
+        return super().run(context, image, method, width, height, crop)
+
+
+if __name__ == "__main__":
+    # The engine's other modules take the table when they are imported: so this comes first.
+    registry.NODES = MappingProxyType(
+        {**registry.NODES, ONLY_THERE: InvertOnlyThere, "ImageScale": ImageScale}
+    )
+    from comfy_remote.sandbox.__main__ import main
+
+    sys.exit(main())

@@ -1,0 +1,4 @@
+// What ComfyUI serves at /scripts/app.js.
+import type { ComfyApp } from '@comfyorg/comfyui-frontend-types'
+
+export declare const app: ComfyApp

@@ -1,0 +1,524 @@
+"""The routes below /remote: what the page asks, and what a hostile page gets."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from PIL import Image
+
+from comfy_remote.events import JobState
+from comfy_remote.jobs.record import Record
+from comfy_remote.node_pack.host import FolderKind
+from comfy_remote.node_pack.json_route import json_route
+from comfy_remote.node_pack.lane_job import LaneJobView
+from comfy_remote.node_pack.routes import routes
+from comfy_remote.node_pack.saved_images import MAX_IMAGES
+from comfy_remote.node_pack.switch import Switch
+from comfy_remote.node_pack.target_pool import TargetPool
+from comfy_remote.sandbox.server import SandboxServer
+from comfy_remote.version import __version__
+
+KEY = "rpa_planted_key_that_must_not_show"
+HERE = {
+    "EmptyImage": {"input": {"required": {"width": ["INT", {}]}}, "output": ["IMAGE"]},
+    "ImageScale": {
+        "input": {
+            "required": {
+                "image": ["IMAGE"],
+                "upscale_method": [["nearest-exact", "bilinear"]],
+                "crop": [["disabled", "center"]],
+            }
+        },
+        "output": ["IMAGE"],
+    },
+    "LoadImage": {"input": {"required": {"image": [["x.png"], {"image_upload": True}]}}},
+}
+
+
+@dataclass
+class FakeLane:
+    views: list[LaneJobView] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+
+    def jobs(self) -> list[LaneJobView]:
+        return self.views
+
+    async def cancel(self, prompt_id: str) -> bool:
+        self.cancelled.append(prompt_id)
+        return any(view.prompt_id == prompt_id for view in self.views)
+
+
+class FoldersOnly:
+    """As much of a `Host` as the routes use."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, kind: FolderKind) -> Path:
+        return self.root / kind
+
+
+@dataclass
+class Page:
+    http: TestClient[Any, Any]
+    switch: Switch
+    lane: FakeLane
+    pool: TargetPool
+    output: Path
+
+    async def get(self, path: str, **headers: str) -> Any:
+        async with self.http.get(path, headers=headers) as answer:
+            return answer.status, await answer.json()
+
+    async def post(self, path: str, body: Any, **headers: str) -> Any:
+        async with self.http.post(path, json=body, headers=headers) as answer:
+            return answer.status, await answer.json()
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in [name for name in os.environ if name.startswith("RUNPOD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    yield
+
+
+@pytest.fixture
+async def page(tmp_path: Path) -> AsyncIterator[Page]:
+    async def object_info(_request: web.Request) -> web.Response:
+        return web.json_response(HERE)
+
+    with Record(tmp_path / "home") as record:
+        pool, switch, lane = TargetPool(record), Switch(), FakeLane()
+        app = web.Application(client_max_size=2**20)
+        app.router.add_get("/object_info", object_info)
+        app.add_routes(routes(switch, pool, lane, FoldersOnly(tmp_path)))  # type: ignore[arg-type]
+        async with TestClient(TestServer(app)) as http:
+            yield Page(http, switch, lane, pool, tmp_path / "output")
+        await pool.close()
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[str]:
+    async with SandboxServer() as server:
+        yield server.url
+
+
+def configure(tmp_path: Path, text: str) -> None:
+    (tmp_path / "comfy-remote.toml").write_text(text, encoding="utf-8")
+
+
+def view(prompt_id: str) -> LaneJobView:
+    return LaneJobView(prompt_id, "gpu", "tab", JobState.RUNNING, 1000.0, 0.25, True, "about 3 s")
+
+
+def png(color: str = "red", kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 3), color).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+async def test_status_lists_targets_and_jobs_without_asking_anybody(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(
+        tmp_path,
+        'default = "gpu"\n[targets.gpu]\ntarget = "runpod:abc"\n'
+        '[targets.box]\ntarget = "runpod:x"\nbase_url = "http://127.0.0.1:9/v2"\n'
+        '[targets.lan]\ntarget = "https://gpu.invalid"\nkey_env = "LAN_TOKEN"\n',
+    )
+    monkeypatch.setenv("RUNPOD_ENDPOINT_ID", "mine")
+    monkeypatch.setenv("LAN_TOKEN", KEY)
+    page.switch.set("tab", "gpu")
+    page.lane.views = [view("p1")]
+    status, body = await page.get("/remote/status?client_id=tab")
+    assert (status, body["version"], body["target"]) == (200, __version__, "gpu")
+    assert [(t["name"], t["kind"], t["default"], t["key"]) for t in body["targets"]] == [
+        ("gpu", "runpod", True, {"variable": "RUNPOD_API_KEY", "set": False, "needed": True}),
+        ("box", "runpod", False, {"variable": "RUNPOD_API_KEY", "set": False, "needed": False}),
+        ("lan", "comfyui", False, {"variable": "LAN_TOKEN", "set": True, "needed": True}),
+        (
+            *("runpod:mine", "runpod", False),
+            {"variable": "RUNPOD_API_KEY", "set": False, "needed": True},
+        ),
+        ("sandbox", "sandbox", False, {"variable": None, "set": False, "needed": False}),
+    ]
+    assert body["targets"][2]["address"] == "https://gpu.invalid"
+    assert body["jobs"] == [
+        {
+            "prompt_id": "p1",
+            "target": "gpu",
+            "client_id": "tab",
+            "state": "running",
+            "created": 1000.0,
+            "fraction": 0.25,
+            "estimated": True,
+            "message": "about 3 s",
+        }
+    ]
+    assert KEY not in json.dumps(body)
+    assert (await page.get("/remote/status"))[1]["target"] is None
+    assert (await page.get("/remote/jobs"))[1] == {"jobs": body["jobs"]}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "default"), [(None, "sandbox"), (" ", "sandbox"), ("e", "runpod:e")]
+)
+async def test_without_a_configuration_the_endpoint_of_the_environment_comes_first(
+    page: Page, monkeypatch: pytest.MonkeyPatch, endpoint: str | None, default: str
+) -> None:
+    if endpoint is not None:
+        monkeypatch.setenv("RUNPOD_ENDPOINT_ID", endpoint)
+    targets = (await page.get("/remote/status"))[1]["targets"]
+    assert [target["name"] for target in targets if target["default"]] == [default]
+
+
+async def test_a_broken_configuration_is_an_error_that_says_where(
+    page: Page, tmp_path: Path
+) -> None:
+    configure(tmp_path, "[targets.gpu]\napi_key = 'x'\ntarget='sandbox'\n")
+    status, body = await page.get("/remote/status")
+    assert (status, body["error"]["code"]) == (400, "configuration")
+    assert "comfy-remote.toml" in body["error"]["message"]
+
+
+async def test_the_switch_is_set_and_taken_back(page: Page, engine: str) -> None:
+    body = {"client_id": "tab", "target": engine}
+    assert await page.post("/remote/switch", body) == (200, {"target": engine})
+    assert page.switch.target_of("tab") == engine
+    assert page.switch.target_of("other") is None
+    assert await page.post("/remote/switch", {**body, "target": None}) == (200, {"target": None})
+    assert page.switch.target_of("tab") is None
+
+
+@pytest.mark.parametrize("target", ["no such name", "runpod:abc", "", "ftp://x", 3, "x" * 501])
+async def test_a_target_that_cannot_be_used_is_not_switched_to(page: Page, target: Any) -> None:
+    page.switch.set("tab", "sandbox")
+    status, body = await page.post("/remote/switch", {"client_id": "tab", "target": target})
+    assert (status, body["error"]["code"]) == (400, "configuration")
+    assert body["error"]["advice"]
+    assert page.switch.target_of("tab") == "sandbox"
+
+
+async def test_a_missing_key_says_how_to_set_it(page: Page) -> None:
+    _, body = await page.post("/remote/switch", {"client_id": "tab", "target": "runpod:abc"})
+    assert "RUNPOD_API_KEY" in body["error"]["advice"]
+
+
+async def test_switching_asks_the_target_for_its_nodes_ahead(page: Page, engine: str) -> None:
+    await page.post("/remote/switch", {"client_id": "tab", "target": engine})
+    for _ in range(200):
+        if page.pool._entries and page.pool._entries[engine].capabilities:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("nothing was asked")
+
+
+async def test_a_target_that_cannot_be_reached_can_be_switched_to(page: Page) -> None:
+    target = "http://127.0.0.1:9"
+    body = {"client_id": "tab", "target": target}
+    assert await page.post("/remote/switch", body) == (200, {"target": target})
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+async def test_a_target_says_how_it_is(page: Page, engine: str, quoted: bool) -> None:
+    name = engine.replace("/", "%2F").replace(":", "%3A") if quoted else engine
+    status, body = await page.get(f"/remote/targets/{name}")
+    assert status == 200
+    assert body["health"] == {"ready": 1, "running": 0, "queued": 0}
+    assert (body["name"], body["address"], body["error"]) == (engine, engine, None)
+    assert body["engine"].startswith("sandbox ")
+    assert body["device"]
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ("nonsense", "configuration"),
+        ("runpod:abc", "configuration"),
+        ("http://127.0.0.1:9", "target_unreachable"),
+    ],
+)
+async def test_what_is_wrong_with_a_target_is_part_of_the_answer(
+    page: Page, target: str, code: str
+) -> None:
+    status, body = await page.get(f"/remote/targets/{target}")
+    assert (status, body["health"]) == (200, None)
+    assert body["error"]["code"] == code
+    assert body["advice"]
+
+
+async def test_an_endpoint_without_workers_says_why(page: Page, tmp_path: Path) -> None:
+    async def health(_request: web.Request) -> web.Response:
+        return web.json_response({"jobs": {"inQueue": 2}, "workers": {"idle": 0, "running": 0}})
+
+    app = web.Application()
+    app.router.add_get("/v2/idle/health", health)
+    async with TestServer(app) as server:
+        url = str(server.make_url("/v2"))
+        configure(tmp_path, f'[targets.gpu]\ntarget = "runpod:idle"\nbase_url = "{url}"\n')
+        _, body = await page.get("/remote/targets/gpu")
+    assert body["health"] == {"ready": 0, "running": 0, "queued": 2}
+    assert "7 days" in body["advice"]
+    assert (body["address"], body["error"], body["device"]) == ("runpod:idle", None, None)
+
+
+async def test_only_what_the_target_alone_has_is_listed(page: Page, engine: str) -> None:
+    status, body = await page.get(f"/remote/object_info?target={engine}")
+    assert (status, body["target"]) == (200, engine)
+    assert {"SandboxSlow", "SaveImage"} <= body["nodes"].keys()
+    assert not HERE.keys() & body["nodes"].keys()
+    assert body["nodes"]["SandboxSlow"]["display_name"] == "Slow (Sandbox)"
+    # Of inputs that both have: other methods, but no uploaded files and nothing that is here.
+    assert body["choices"].keys() == {"ImageScale"}
+    assert body["choices"]["ImageScale"].keys() == {"upscale_method"}
+    methods = body["choices"]["ImageScale"]["upscale_method"]
+    assert "lanczos" in methods
+    assert "bilinear" not in methods
+
+
+async def test_a_target_that_cannot_say_what_it_has(page: Page, tmp_path: Path) -> None:
+    configure(tmp_path, '[targets.gpu]\ntarget = "runpod:x"\nbase_url = "http://127.0.0.1:9/v2"\n')
+    status, body = await page.get("/remote/object_info?target=gpu")
+    assert (status, body["error"]["code"]) == (502, "target")
+    status, body = await page.get("/remote/object_info")
+    assert (status, body["error"]["code"]) == (400, "configuration")
+    assert "?target=" in body["error"]["advice"]
+
+
+async def test_a_job_is_cancelled_by_its_id(page: Page) -> None:
+    page.lane.views = [view("p1")]
+    assert await page.post("/remote/jobs/p1/cancel", {}) == (200, {"cancelled": "p1"})
+    status, body = await page.post("/remote/jobs/p2/cancel", {})
+    assert (status, body["error"]["code"]) == (404, "job_not_found")
+    assert page.lane.cancelled == ["p1", "p2"]
+
+
+async def test_an_estimate_of_time_and_price(page: Page, tmp_path: Path) -> None:
+    configure(tmp_path, '[targets.gpu]\ntarget = "runpod:x"\nprice_per_hour = 3.6\n')
+    prompt = {"1": {"class_type": "KSampler", "inputs": {"steps": 20, "seed": 1}}}
+    body = {"target": "gpu", "prompt": prompt}
+    _, unknown = await page.post("/remote/estimate", body)
+    assert (unknown["seconds"], unknown["price"], unknown["runs"]) == (None, None, 0)
+    page.pool.record.add("j1", target="gpu", source="x", folder=None, prompt=prompt)  # type: ignore[arg-type]
+    page.pool.record.state("j1", JobState.SUCCEEDED, run_seconds=40.0)
+    prompt["1"]["inputs"] = {"steps": 10, "seed": 2}
+    status, known = await page.post("/remote/estimate", body)
+    assert status == 200
+    assert known == {
+        "target": "gpu",
+        "seconds": 20.0,
+        "runs": 1,
+        "price_per_hour": 3.6,
+        "price": 0.02,
+        "text": "About 20 s and $0.02 on gpu, by 1 past run of this workflow.",
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"target": "gpu", "prompt": {"1": {}}},
+        {"target": "gpu", "prompt": {"nodes": [], "links": []}},
+        {"target": "gpu"},
+        {},
+        [],
+    ],
+)
+async def test_an_estimate_of_no_prompt(page: Page, body: Any) -> None:
+    status, answer = await page.post("/remote/estimate", body)
+    assert status == 400
+    assert answer["error"]["code"] in ("configuration", "workflow_invalid")
+
+
+POSTS = {
+    "/remote/switch": {"client_id": "tab", "target": None},
+    "/remote/jobs/p1/cancel": {},
+    "/remote/estimate": {"target": "gpu", "prompt": {"1": {"class_type": "X", "inputs": {}}}},
+    "/remote/save": {"images": []},
+}
+
+
+@pytest.mark.parametrize("path", [*POSTS, "/remote/status", "/remote/object_info?target=sandbox"])
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site", "Origin": "null"}],
+)
+async def test_a_page_of_another_site_is_refused(
+    page: Page, path: str, headers: dict[str, str]
+) -> None:
+    page.lane.views = [view("p1")]
+    page.switch.set("tab", "sandbox")
+    if path in POSTS:
+        status, body = await page.post(path, POSTS[path], **headers)
+    else:
+        status, body = await page.get(path, **headers)
+    assert (status, body["error"]["code"]) == (403, "authentication")
+    assert page.switch.target_of("tab") == "sandbox"
+    assert not page.lane.cancelled
+
+
+@pytest.mark.parametrize("path", POSTS)
+async def test_the_own_page_is_not_refused(page: Page, path: str) -> None:
+    page.lane.views = [view("p1")]
+    origin = str(page.http.make_url("")).rstrip("/")
+    status, _ = await page.post(path, POSTS[path], Origin=origin)
+    assert status == 200
+
+
+@pytest.mark.parametrize("path", POSTS)
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])
+async def test_what_a_form_can_send_is_refused(page: Page, path: str, kind: str) -> None:
+    page.lane.views = [view("p1")]
+    page.switch.set("tab", "sandbox")
+    data = json.dumps(POSTS[path]).encode()
+    async with page.http.post(path, data=data, headers={"Content-Type": kind}) as answer:
+        assert answer.status == 400
+        assert "Content-Type" in (await answer.json())["error"]["advice"]
+    assert page.switch.target_of("tab") == "sandbox"
+    assert not page.lane.cancelled
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000])
+async def test_a_body_that_is_no_json(page: Page, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    for path in ("/remote/switch", "/remote/save", "/remote/estimate"):
+        async with page.http.post(path, data=body, headers=headers) as answer:
+            assert answer.status == 400
+            assert (await answer.json())["error"]["code"] == "configuration"
+
+
+async def test_an_error_of_ours_keeps_its_shape_and_others_are_not_hidden() -> None:
+    @json_route
+    async def broken(_request: web.Request) -> Any:
+        raise ValueError("a mistake in the program")
+
+    app = web.Application()
+    app.router.add_get("/", broken)
+    async with TestClient(TestServer(app)) as http, http.get("/") as answer:
+        assert answer.status == 500
+
+
+# /remote/save
+
+
+async def test_nothing_to_save(page: Page) -> None:
+    assert await page.post("/remote/save", {"images": []}) == (200, {"saved": []})
+    assert not page.output.exists()
+
+
+async def test_pictures_are_saved_for_their_owner(page: Page) -> None:
+    images = [
+        {"b64": b64(png()), "name": "a.png"},
+        {"b64": f"data:image/jpeg;base64,{b64(png('blue', 'JPEG'))}", "name": "b.jpeg"},
+        {"b64": b64(png("green", "WEBP"))},
+    ]
+    status, body = await page.post("/remote/save", {"images": images})
+    assert status == 200
+    assert body["saved"][:2] == ["remote_results/a.png", "remote_results/b.jpeg"]
+    assert body["saved"][2].startswith("remote_results/remote_")
+    assert body["saved"][2].endswith("_03.webp")
+    for name, color in zip(body["saved"], ("red", "blue", "green"), strict=True):
+        path = page.output / name
+        if os.name == "posix":
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with Image.open(path) as picture:
+            pixel = picture.convert("RGB").getpixel((0, 0))
+            assert isinstance(pixel, tuple)
+            assert max(pixel) == pixel[["red", "green", "blue"].index(color)]
+    assert sorted(p.name for p in (page.output / "remote_results").iterdir()) == sorted(
+        name.split("/")[1] for name in body["saved"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "saved"),
+    [
+        ("../../up.png", "up.png"),
+        ("/etc/passwd", "passwd.png"),
+        ("C:\\Windows\\x.exe", "x.exe.png"),
+        ("sub/dir/x.PNG", "x.PNG"),
+        ("..", "output.png"),
+        ("page.html", "page.html.png"),
+        ("con.png", "_con.png"),
+        ("x.jpg", "x.jpg.png"),
+        ("", None),
+    ],
+)
+async def test_names_stay_below_the_folder(page: Page, name: str, saved: str | None) -> None:
+    image = {"b64": b64(png()), "name": name}
+    status, body = await page.post("/remote/save", {"images": [image]})
+    assert status == 200
+    if saved is not None:
+        assert body["saved"] == [f"remote_results/{saved}"]
+    folder = page.output / "remote_results"
+    assert [path.parent for path in page.output.rglob("*") if path.is_file()] == [folder]
+
+
+async def test_nothing_is_ever_replaced(page: Page) -> None:
+    first = {"images": [{"b64": b64(png("red")), "name": "x.png"}]}
+    other = {"images": [{"b64": b64(png("blue")), "name": "x.png"}]}
+    saved = [(await page.post("/remote/save", body))[1]["saved"][0] for body in (first, other)]
+    assert saved[0] == "remote_results/x.png"
+    assert saved[1] != saved[0]
+    assert (page.output / saved[0]).read_bytes() == png("red")
+    assert (page.output / saved[1]).read_bytes() == png("blue")
+    # The same once more is there already.
+    assert (await page.post("/remote/save", first))[1]["saved"] == [saved[0]]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("no base64!", "Image 2 is not base64"),
+        ("", "Image 2 cannot be decoded"),
+        (b64(b"<script>alert(1)</script>"), "Image 2 cannot be decoded"),
+        (b64(b"\x89PNG\r\n\x1a\n" + b"\0" * 100), "Image 2 cannot be decoded"),
+        (b64(png()[:-20]), "Image 2 is cut off"),
+        (b64(png(kind="BMP")), "Image 2 is in a format"),
+    ],
+)
+async def test_what_is_no_picture_is_refused_and_nothing_is_saved(
+    page: Page, data: str, message: str
+) -> None:
+    images = [{"b64": b64(png()), "name": "good.png"}, {"b64": data, "name": "bad.png"}]
+    status, body = await page.post("/remote/save", {"images": images})
+    assert (status, body["error"]["code"]) == (400, "configuration")
+    assert message in body["error"]["message"]
+    assert [path for path in page.output.rglob("*") if path.is_file()] == []
+
+
+async def test_requests_have_limits(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [{"b64": ""}] * (MAX_IMAGES + 1)
+    status, body = await page.post("/remote/save", {"images": many})
+    assert (status, body["error"]["code"]) == (400, "configuration")
+    # The test's server takes 1 MiB in all.
+    status, body = await page.post("/remote/save", {"images": [{"b64": "A" * 2**20}]})
+    assert (status, body["error"]["code"]) == (413, "request_too_large")
+    assert "--max-upload-size" in body["error"]["advice"]
+    monkeypatch.setattr("comfy_remote.node_pack.saved_images.MAX_IMAGE_BYTES", 1000)
+    status, body = await page.post("/remote/save", {"images": [{"b64": "A" * 2000}]})
+    assert (status, body["error"]["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize("body", [{}, {"images": None}, {"images": [{}]}, {"images": ["x"]}, []])
+async def test_requests_of_another_shape(page: Page, body: Any) -> None:
+    status, answer = await page.post("/remote/save", body)
+    assert (status, answer["error"]["code"]) == (400, "configuration")
