@@ -11,6 +11,7 @@ import click
 from ..version import __version__
 from .convert import convert
 from .jobs import jobs
+from .models import models
 from .run import run
 from .serve import serve
 from .show import show
@@ -50,7 +51,7 @@ def cli(verbose: bool) -> None:
         )
 
 
-for _command in (run, show, jobs, serve, targets):
+for _command in (run, show, jobs, models, serve, targets):
     cli.add_command(_command)
 
 

@@ -45,7 +45,7 @@ from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest, input_errors
 from .http import HttpClient, Response
 from .http_address import base_address, check_key_is_safe, is_loopback
-from .runpod_status import StatusReader, forgotten
+from .runpod_status import StatusReader, error_in, forgotten
 
 __all__ = ["DEFAULT_BASE_URL", "RunPodTarget"]
 
@@ -185,26 +185,12 @@ class RunPodTarget:
             ref = self._ref(job_id, await self._post_run(job_id, body))
         except TargetNotFound as error:
             raise self._no_such_endpoint(error) from error
-        reader = StatusReader({})
         try:
             async with aclosing(self._statuses(ref)) as statuses:
-                async for status in statuses:
-                    if isinstance(status, JobStatus):
-                        if status.status is RunPodState.COMPLETED and not _failed_inside(status):
-                            return status.output
-                        events: Iterable[Event] = reader.events(status)
-                    else:
-                        events = [status or forgotten(self._name)]
-                    for event in events:
-                        if isinstance(event, Finished) and event.error is not None:
-                            raise event.error
-                        said = event.message if isinstance(event, Progress | Log) else ""
-                        if said and on_message is not None:
-                            on_message(said)
+                return await _answer_of(statuses, self._name, on_message)
         except asyncio.CancelledError:
             await self.cancel(ref)
             raise
-        raise TargetError("The endpoint's statuses ended without an answer.")
 
     async def _statuses(self, ref: RemoteRef) -> AsyncGenerator[JobStatus | Log | None, None]:
         """One ``/status`` after another; a `Log` for what went wrong on the way.
@@ -355,6 +341,28 @@ class RunPodTarget:
         return RemoteRef(
             job_id, remote_id, {"endpoint": self._endpoint, "base_url": self._base_url}
         )
+
+
+async def _answer_of(
+    statuses: AsyncGenerator[JobStatus | Log | None, None],
+    name: str,
+    on_message: Callable[[str], None] | None,
+) -> JsonValue:
+    reader = StatusReader({})
+    async for status in statuses:
+        events: Iterable[Event]
+        if not isinstance(status, JobStatus):
+            events = [status or forgotten(name)]
+        elif status.status is RunPodState.COMPLETED and error_in(status.output) is None:
+            return status.output
+        else:
+            events = reader.events(status)
+        for event in events:
+            if isinstance(event, Finished) and event.error is not None:
+                raise event.error
+            if on_message and isinstance(event, Progress | Log) and event.message:
+                on_message(event.message)
+    raise TargetError("The endpoint's statuses ended without an answer.")
 
 
 def _path(action: str, ref: RemoteRef) -> str:

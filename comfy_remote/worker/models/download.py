@@ -143,11 +143,11 @@ async def download(
     try:
         while True:
             sha256 = await transfer.run()
+            await transfer.finish()
             why = transfer.wrong_with(sha256) or await asyncio.to_thread(
                 what_is_wrong, part.path, name
             )
             if why is None:
-                await transfer.finish()
                 return sha256
             part.remove()
             if not resumed:

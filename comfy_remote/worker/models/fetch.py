@@ -246,12 +246,15 @@ class _Resolver(AbstractResolver):
 def _joined(url: URL, target: str, location: Location) -> URL:
     try:
         # A signature is of the address as it was written.
-        return url.join(URL(target, encoded=target.isascii() and " " not in target))
+        joined = url.join(URL(target, encoded=target.isascii() and " " not in target))
     except ValueError:
+        joined = URL()
+    if joined.scheme not in ("http", "https") or not joined.host:
         raise unavailable(
-            f"{url.host} redirects {location.shown} to something that is no address.",
+            f"{url.host} redirects {location.shown} to something that is no web address.",
             location.missing,
-        ) from None
+        )
+    return joined
 
 
 def _answer(

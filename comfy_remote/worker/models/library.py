@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from ...errors import ComfyRemoteError, LocalStorageError, ModelUnavailable
 from ...media.files import storage_errors
-from ...targets.concurrent_map import concurrent_map
 from ...wire.models import (
     CheckAnswer,
     EnsureAnswer,
