@@ -149,12 +149,11 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _schemas(file: Path | None, on: str | None) -> Schemas:
-    import asyncio
     import json
 
     from ..errors import ConfigurationError
-    from ..targets.config import open_target
     from ..workflow.schema import Schemas
+    from .schemas import schemas_of
 
     if file is not None:
         try:
@@ -164,17 +163,7 @@ def _schemas(file: Path | None, on: str | None) -> Schemas:
                 f"The node schemas in {file} cannot be read: {error}.",
                 advice="Save them from a running ComfyUI: its address followed by /object_info.",
             ) from None
-    if on is None:
-        return Schemas.bundled()
-
-    async def of_target() -> Schemas:
-        async with open_target(on) as target:
-            nodes = (await target.describe()).nodes
-        if nodes is None:
-            say(f"{target.name} cannot be asked for its node schemas.")
-        return Schemas.bundled() if nodes is None else Schemas(nodes, target.name)
-
-    return asyncio.run(of_target())
+    return schemas_of(on)
 
 
 def _converted(loaded: LoadedWorkflow, schemas: Schemas | None) -> Prompt:

@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 _CANCEL_TRIES = 3
 _CANCEL_PAUSE = 1.0
+# A cold worker takes about that long to start.
+_LONG_WAIT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ class LaneJob:
                 raise
             raise JobCancelled("The job was cancelled before it was sent.") from None
         self._submitted = submitted
-        self._saver = saver = OutputSaver(self._host, submitted.client.target)
+        self._saver = saver = OutputSaver(self._host, submitted.client.target, self.entry.prompt_id)
         if self._cancelled:
             self._send_cancel(submitted.job)
         await self._follow(submitted.job, saver)
@@ -205,6 +207,7 @@ class LaneJob:
             ComfyRemoteError: It did not succeed, or an output could not be brought here.
         """
         outputs = _Deliveries(self._deliver_with(saver))
+        waiting = asyncio.ensure_future(self._watch_the_wait())
         try:
             async for event in job:
                 if isinstance(event, Finished):
@@ -216,7 +219,26 @@ class LaneJob:
                     outputs.flush()
                     self._heard(event)
         finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
             await outputs.stop()
+
+    async def _watch_the_wait(self) -> None:
+        """Say so when a job waits and nobody is there to run it."""
+        await asyncio.sleep(_LONG_WAIT)
+        if self.state is not JobState.QUEUED or self._submitted is None:
+            return
+        try:
+            health = await self._submitted.client.target.health()
+        except ComfyRemoteError:
+            return  # whoever follows the job finds out for how long
+        if health.ready == 0 and health.running == 0 and self.state is JobState.QUEUED:
+            self._note(
+                f"{self.target} has no worker ready for the job yet. An endpoint that was not "
+                "used for 7 days has its workers set to 0: then raise Max workers in RunPod's "
+                "console."
+            )
+            self._messages.job(self.state)
 
     def _heard(self, event: Event) -> None:
         match event:
@@ -224,6 +246,7 @@ class LaneJob:
                 self._messages.job(self.state)
             case Started():
                 self.state = JobState.RUNNING
+                self._messages.note = ""
                 self._messages.started()
                 self._messages.job(self.state)
             case Progress():
@@ -247,10 +270,13 @@ class LaneJob:
         self, saver: OutputSaver
     ) -> Callable[[str, Sequence[RemoteOutput]], Awaitable[None]]:
         async def deliver(node_id: str, made: Sequence[RemoteOutput]) -> None:
-            shown = await saver.bring(node_id, made)
-            self._messages.executed(node_id, shown)
+            self._messages.executed(node_id, await saver.bring(node_id, made))
 
-        return deliver
+        def begin(node_id: str, made: Sequence[RemoteOutput]) -> Awaitable[None]:
+            self._messages.arriving(node_id)
+            return deliver(node_id, made)
+
+        return begin
 
     def _placed(self, output: RemoteOutput) -> tuple[str, RemoteOutput]:
         return node_of(output, self.entry.prompt), output

@@ -51,11 +51,12 @@ class OutputSaver:
         saved: The files, for the record.
     """
 
-    def __init__(self, host: Host, target: Target) -> None:
+    def __init__(self, host: Host, target: Target, prompt_id: str) -> None:
         self.shown: dict[str, dict[str, JsonValue]] = {}
         self.saved: list[SavedOutput] = []
         self._host = host
         self._target = target
+        self._prompt_id = prompt_id
         self._here: dict[_Identity, asyncio.Task[_Here]] = {}
 
     async def bring(self, node_id: str, outputs: Sequence[RemoteOutput]) -> dict[str, JsonValue]:
@@ -75,6 +76,7 @@ class OutputSaver:
         node: dict[str, JsonValue] = dict(shown)
         if moves:
             node["animated"] = [True]
+        node = await asyncio.to_thread(self._host.register, node, self._prompt_id)
         self.shown[node_id] = node
         return node
 

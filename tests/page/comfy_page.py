@@ -6,6 +6,7 @@ import json
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -30,7 +31,7 @@ class ComfyPage:
     complaints: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.window.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.window.on("pageerror", lambda error: self.complaints.append(error.stack or str(error)))
 
     def open(self) -> None:
         """Go there, and wait until the page is in working order."""
@@ -49,7 +50,11 @@ class ComfyPage:
             "() => window.app?.vueAppReady && window.app.graph && window.app.api.clientId",
             timeout=START_MS,
         )
-        # Older pages put a dialog over everything when their first workflow lacks nodes.
+        self.wait_until_listed()
+        self.dismiss_dialog()
+
+    def dismiss_dialog(self) -> None:
+        """Older pages put one over everything when a workflow lacks nodes."""
         dialog = self.window.locator(".p-dialog-mask")
         self.window.wait_for_timeout(1000)
         if dialog.count():
@@ -76,10 +81,14 @@ class ComfyPage:
         )
 
     def switch_on(self, label: str = "Remote: there") -> None:
-        """Click the switch, and wait until it is on."""
+        """Click the switch, and wait until it is on and the lists have the target's models."""
         self.switch.click()
         expect(self.switch).to_contain_text(label)
-        expect(self.switch).to_be_enabled()
+        self.wait_until_listed()
+
+    def wait_until_listed(self) -> None:
+        """The page's lists have, or have not, what the target has."""
+        expect(self.switch).to_have_attribute("aria-busy", "false", timeout=30_000)
 
     def open_panel(self) -> None:
         """By the arrow beside the switch."""
@@ -94,12 +103,16 @@ class ComfyPage:
         for node in document["nodes"]:
             node["widgets_values"] = (values or {}).get(node["id"], node["widgets_values"])
         self.window.evaluate("(document) => window.app.loadGraphData(document)", document)
+        self.dismiss_dialog()
 
     def run(self, batch: int = 1) -> None:
         """Set the batch count, and press Run."""
         count = self.window.locator(".batch-count input").first
-        count.fill(str(batch))
-        count.press("Enter")
+        # As a person does: older pages take no value that was not typed.
+        count.click()
+        count.press("Control+A")
+        count.press_sequentially(str(batch))
+        count.press("Tab")
         self.window.locator("[data-testid=queue-button]").first.click()
 
     def node(self, node_id: int, expression: str) -> object:
@@ -119,12 +132,12 @@ class ComfyPage:
 
     # -- The server -------------------------------------------------------------------------
 
-    def history(self) -> list[dict[str, object]]:
+    def history(self) -> list[dict[str, Any]]:
         """All that has run, as the page's own history reads it."""
         with urllib.request.urlopen(f"{self.url}/history", timeout=30) as answer:
             return list(json.load(answer).values())
 
-    def wait_for_history(self, count: int, seconds: float = 60) -> list[dict[str, object]]:
+    def wait_for_history(self, count: int, seconds: float = 60) -> list[dict[str, Any]]:
         """Until so many prompts have ended."""
         for _ in range(int(seconds * 5)):
             if len(history := self.history()) >= count:
