@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import re
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,12 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import find_comfyui
 from model_server import File, ModelServer, safetensors, sha256
 from pydantic import JsonValue, SecretStr
 
-from comfy_remote.errors import ComfyRemoteError, JobCancelled, ModelUnavailable
+from comfy_remote.errors import (
+    ComfyRemoteError,
+    ConfigurationError,
+    JobCancelled,
+    ModelUnavailable,
+)
 from comfy_remote.gateway import GatewayLimits, GatewayServer
+from comfy_remote.targets.comfyui import ComfyUITarget
+from comfy_remote.targets.models import ensure_models, list_models
 from comfy_remote.targets.runpod import RunPodTarget
+from comfy_remote.wire.repo_list import parse_repo_list
+from comfy_remote.worker.engine import Engine
+from comfy_remote.worker.model_actions import models_of
+from comfy_remote.worker.settings import WorkerSettings
 
 pytest.importorskip("runpod")
 
@@ -211,10 +226,6 @@ async def test_progress_is_told_and_a_cancelled_download_goes_on_later(
 async def test_a_killed_worker_leaves_what_the_next_one_goes_on_with(
     server: ModelServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import logging
-    import re
-    import signal
-
     if sys.platform == "win32":
         pytest.skip("sends SIGKILL")
     caplog.set_level(logging.INFO)
@@ -266,14 +277,39 @@ async def test_no_secret_reaches_an_answer_an_error_or_a_file(
     )
 
 
+@pytest.mark.comfyui
 async def test_a_comfyui_lists_its_models_and_fetches_none(comfyui_url: str) -> None:
-    from comfy_remote.errors import ConfigurationError
-    from comfy_remote.targets.comfyui import ComfyUITarget
-    from comfy_remote.targets.models import ensure_models, list_models
-
     async with ComfyUITarget(comfyui_url) as target:
         folders = await target.models()
         assert {"checkpoints", "loras", "vae"} <= set(folders)
         assert (await list_models(target)).models is not None
         with pytest.raises(ConfigurationError, match="only a worker of Comfy Remote"):
             await ensure_models(target, "lora hf:o/r/a.safetensors", lambda _: None)
+
+
+@pytest.mark.comfyui
+async def test_a_comfyui_finds_what_was_fetched_for_the_run(
+    server: ModelServer, tmp_path: Path
+) -> None:
+    folder = find_comfyui()
+    if folder is None:
+        pytest.skip("skipped: no ComfyUI")
+    environ = {
+        **os.environ,
+        "COMFYUI_ARGS": f"--cpu --disable-all-custom-nodes --base-directory '{tmp_path}'",
+        "COMFY_REMOTE_VOLUME": str(tmp_path / "no-volume"),
+        "COMFY_REMOTE_MODEL_HOSTS": server.host,
+        "HF_ENDPOINT": server.url,
+    }
+    engine = Engine.named(str(folder), environ)
+    library = models_of(engine, WorkerSettings.from_environ(environ))
+    try:
+        url = await engine.ready()
+        async with ComfyUITarget(url) as target:
+            assert "a.safetensors" not in (await target.models())["loras"]
+            lines = parse_repo_list("lora hf:org/repo/a.safetensors name=sub/a.safetensors")
+            answer = await library.ensure(lines, lambda _: None)
+            assert answer.ensured == ["loras/sub/a.safetensors"]
+            assert (await target.models())["loras"] == ["sub/a.safetensors"]
+    finally:
+        await asyncio.to_thread(engine.stop)
