@@ -12,6 +12,7 @@ from ..version import __version__
 from .check import check
 from .convert import convert
 from .jobs import jobs
+from .models import models
 from .run import run
 from .serve import serve
 from .show import show
@@ -51,7 +52,7 @@ def cli(verbose: bool) -> None:
         )
 
 
-for _command in (run, check, convert, show, jobs, serve, targets):
+for _command in (run, check, convert, show, jobs, models, serve, targets):
     cli.add_command(_command)
 
 

@@ -164,6 +164,7 @@ async def _start_local_worker(gateway: GatewayServer, engine: Engine) -> None:
     from dataclasses import replace
 
     from ..worker.handler import JobHandler
+    from ..worker.model_actions import models_of
     from ..worker.settings import WorkerSettings
 
     say(f"Starting {engine.name} …")
@@ -175,7 +176,8 @@ async def _start_local_worker(gateway: GatewayServer, engine: Engine) -> None:
         store_key=gateway.worker_token,
         worker="local",
     )
-    gateway.add_local_worker(JobHandler(engine, settings))
+    handler = JobHandler(engine, settings, models=models_of(engine, settings))
+    gateway.add_local_worker(handler)
 
 
 async def _start_sdk_worker(gateway: GatewayServer, choice: str) -> None:

@@ -44,6 +44,8 @@ __all__ = ["ComfyUITarget"]
 # Above that, one answer with all of them is quicker.
 _CLASSES_ONE_BY_ONE = 24
 _SUBMISSION_SEARCH = 10.0
+# Listed by ComfyUI beside the folders that hold models.
+_NO_MODELS = {"custom_nodes", "datasets"}
 
 
 class ComfyUITarget:
@@ -206,6 +208,21 @@ class ComfyUITarget:
                 details=error.details,
             ) from error
 
+    async def models(self) -> dict[str, list[str]]:
+        """The models that ComfyUI lists, by folder; ``/`` between the parts of a name.
+
+        Raises:
+            TargetError: It does not answer like a ComfyUI.
+        """
+        folders = _strings(await self._http.get_json("models"))
+
+        async def listed(folder: str) -> list[str]:
+            names = _strings(await self._http.get_json(f"models/{quote(folder, safe='')}"))
+            return [name.replace("\\", "/") for name in names]
+
+        wanted = [folder for folder in folders if folder not in _NO_MODELS]
+        return dict(zip(wanted, await concurrent_map(listed, wanted), strict=True))
+
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
         """``/object_info`` and ``/system_stats``."""
         if classes is None or len(classes) > _CLASSES_ONE_BY_ONE:
@@ -337,6 +354,14 @@ def _upload_form(file: InputFile) -> Iterator[aiohttp.FormData]:
     with content:
         form.add_field("image", content, filename=path.name)
         yield form
+
+
+def _strings(answer: JsonValue) -> list[str]:
+    if not isinstance(answer, list) or not all(isinstance(one, str) for one in answer):
+        raise TargetError(
+            "The target's list of models is not ComfyUI's.", advice="Check the address."
+        )
+    return [str(one) for one in answer]
 
 
 def _history_path(prompt_id: str) -> str:

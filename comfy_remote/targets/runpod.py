@@ -10,7 +10,8 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncGenerator, Collection
+import uuid
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from typing import TypeVar, cast
 from urllib.parse import quote
@@ -29,7 +30,7 @@ from ..errors import (
     TargetNotFound,
     TargetUnreachable,
 )
-from ..events import Event, Finished, Log
+from ..events import Event, Finished, Log, Progress
 from ..media.files import CHUNK_SIZE
 from ..outputs import RemoteOutput
 from ..wire.request import COMFY_REMOTE_1
@@ -38,12 +39,13 @@ from ..wire.runpod import (
     RUN_BODY_LIMIT,
     EndpointHealth,
     JobStatus,
+    RunPodState,
 )
 from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest, input_errors
 from .http import HttpClient, Response
 from .http_address import base_address, check_key_is_safe, is_loopback
-from .runpod_status import StatusReader, forgotten
+from .runpod_status import StatusReader, error_in, forgotten
 
 __all__ = ["DEFAULT_BASE_URL", "RunPodTarget"]
 
@@ -147,9 +149,56 @@ class RunPodTarget:
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """Poll ``/status``: about four times a second at first, less for long jobs."""
+        reader = StatusReader(prompt)
+        async with aclosing(self._statuses(ref)) as statuses:
+            async for status in statuses:
+                if status is None:
+                    yield forgotten(self._name)
+                    return
+                for event in reader.events(status) if isinstance(status, JobStatus) else [status]:
+                    yield event
+                    if isinstance(event, Finished):
+                        return
+
+    async def act(
+        self,
+        payload: Mapping[str, JsonValue],
+        on_message: Callable[[str], None] | None = None,
+    ) -> JsonValue:
+        """Have a worker of ours do something that is no workflow, and wait for its answer.
+
+        Cancelled, it cancels the job.
+
+        Args:
+            payload: The job's input, with its ``action``.
+            on_message: Told what the worker says of its progress.
+
+        Returns:
+            The worker's answer.
+
+        Raises:
+            ComfyRemoteError: The worker's own error, or the endpoint could not be asked.
+        """
+        job_id = str(uuid.uuid4())
+        body = json.dumps({"input": {**payload, "format": COMFY_REMOTE_1}}).encode()
+        try:
+            ref = self._ref(job_id, await self._post_run(job_id, body))
+        except TargetNotFound as error:
+            raise self._no_such_endpoint(error) from error
+        try:
+            async with aclosing(self._statuses(ref)) as statuses:
+                return await _answer_of(statuses, self._name, on_message)
+        except asyncio.CancelledError:
+            await self.cancel(ref)
+            raise
+
+    async def _statuses(self, ref: RemoteRef) -> AsyncGenerator[JobStatus | Log | None, None]:
+        """One ``/status`` after another; a `Log` for what went wrong on the way.
+
+        ``None``, the last of all, when the endpoint does not know the job.
+        """
         began = time.monotonic()
         failing_since: float | None = None
-        reader = StatusReader(prompt)
         failures = 0
         # The submission was a request as well: with it, four a second is the most.
         await asyncio.sleep(_POLL)
@@ -162,7 +211,7 @@ class RunPodTarget:
             except AuthenticationError:
                 raise
             except TargetNotFound:
-                yield forgotten(self._name)
+                yield None
                 return
             except TargetError as error:
                 # Counted from the first failure: the caller may have been busy before it.
@@ -181,10 +230,7 @@ class RunPodTarget:
                 failures += 1
                 await asyncio.sleep(delay)
                 continue
-            for event in reader.events(status):
-                yield event
-                if isinstance(event, Finished):
-                    return
+            yield status
             elapsed = time.monotonic() - began
             interval = _POLL
             if elapsed > _QUICK_FOR:
@@ -295,6 +341,28 @@ class RunPodTarget:
         return RemoteRef(
             job_id, remote_id, {"endpoint": self._endpoint, "base_url": self._base_url}
         )
+
+
+async def _answer_of(
+    statuses: AsyncGenerator[JobStatus | Log | None, None],
+    name: str,
+    on_message: Callable[[str], None] | None,
+) -> JsonValue:
+    reader = StatusReader({})
+    async for status in statuses:
+        events: Iterable[Event]
+        if not isinstance(status, JobStatus):
+            events = [status or forgotten(name)]
+        elif status.status is RunPodState.COMPLETED and error_in(status.output) is None:
+            return status.output
+        else:
+            events = reader.events(status)
+        for event in events:
+            if isinstance(event, Finished) and event.error is not None:
+                raise event.error
+            if on_message and isinstance(event, Progress | Log) and event.message:
+                on_message(event.message)
+    raise TargetError("The endpoint's statuses ended without an answer.")
 
 
 def _path(action: str, ref: RemoteRef) -> str:

@@ -27,7 +27,7 @@ from ..wire.runpod import JobStatus, RunPodState, error_from_runpod
 from ..wire.worker_comfyui import WorkerComfyUIAnswer
 from ..workflow.prompt import Prompt
 
-__all__ = ["StatusReader", "forgotten"]
+__all__ = ["StatusReader", "error_in", "forgotten"]
 
 
 class StatusReader:
@@ -83,7 +83,7 @@ class StatusReader:
             yield Preview(snapshot.preview.node_id, snapshot.preview.media_type, data)
 
     def _completed(self, status: JobStatus) -> Iterator[Event]:
-        if (error := _error_in(status.output)) is not None:
+        if (error := error_in(status.output)) is not None:
             yield Finished(JobState.FAILED, error, details=_times(status))
             return
         try:
@@ -100,7 +100,7 @@ class StatusReader:
         yield Finished(JobState.SUCCEEDED, outputs=outputs, details={**details, **_times(status)})
 
 
-def _error_in(output: JsonValue) -> ComfyRemoteError | None:
+def error_in(output: JsonValue) -> ComfyRemoteError | None:
     """The error of a worker that returns one as its result: the SDK calls that completed."""
     if not isinstance(output, dict) or "format" in output or output.get("images"):
         return None

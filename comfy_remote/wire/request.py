@@ -43,6 +43,8 @@ class JobRequest(BaseModel):
             clients expect who send only ``workflow`` and ``images``.
         ui_workflow: The UI-format workflow to embed in saved images.
         previews: Whether to send preview pictures with the progress.
+        repo_list: Models that must be there before the workflow runs; see
+            `repo_list.parse_repo_list`.
     """
 
     # Unknown keys are other dialects' (comfy_org_api_key, s3Config); they must not fail a job.
@@ -54,6 +56,7 @@ class JobRequest(BaseModel):
     format: AnswerFormat = WORKER_COMFYUI
     ui_workflow: dict[str, JsonValue] | None = None
     previews: bool = False
+    repo_list: str | list[str] = ""
 
     @classmethod
     def parse(cls, payload: JsonValue) -> JobRequest:

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import aiohttp
 
@@ -70,6 +71,11 @@ class Engine:
     def pid(self) -> int | None:
         """Of the process, if there is one."""
         return self._process.pid if self._process else None
+
+    @property
+    def models_folder(self) -> Path | None:
+        """Its own ``models`` folder; ``None`` before it was started, and where there is none."""
+        return self._choice.models if self._choice else None
 
     @property
     def alive(self) -> bool:

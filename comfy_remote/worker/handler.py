@@ -27,6 +27,8 @@ from ..errors import (
 from ..events import Finished, JobState, Log, Preview, Progress, Started
 from ..targets.base import InputFile, RemoteRef, RunRequest, Target
 from ..targets.comfyui import ComfyUITarget
+from ..wire.models import MODEL_ACTIONS
+from ..wire.repo_list import parse_repo_list
 from ..wire.request import COMFY_REMOTE_1, JobRequest
 from ..workflow.edit import apply_overrides
 from ..workflow.load import parse_prompt
@@ -34,6 +36,8 @@ from ..workflow.prompt import Prompt
 from .collect import collect_outputs
 from .failure import failure_answer
 from .inputs import decode_inputs
+from .model_actions import act_on_models, say_to
+from .models.library import ModelLibrary
 from .progress import ProgressReporter, Report
 from .result import AnswerFacts, build_answer, wanted_outputs
 from .settings import WorkerSettings, default_result_limit
@@ -77,6 +81,7 @@ class JobHandler:
     Args:
         engine: Started by its first `ready`, if not before.
         settings: Limits, and where large outputs go.
+        models: The worker's models; by default those of ``settings``, without the engine's.
         connect: Makes the target for the engine's URL.
         environ: Whose secrets must not appear in an error.
     """
@@ -86,11 +91,13 @@ class JobHandler:
         engine: JobEngine,
         settings: WorkerSettings | None = None,
         *,
+        models: ModelLibrary | None = None,
         connect: Callable[[str], EngineTarget] = ComfyUITarget,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._engine = engine
         self._settings = settings or WorkerSettings()
+        self._models = models or ModelLibrary(self._settings.models)
         self._connect = connect
         self._environ = environ
         self._one_at_a_time = asyncio.Lock()
@@ -142,7 +149,14 @@ class JobHandler:
             ) from None
 
     async def _job(self, job_id: str, payload: JsonValue, report: Report) -> dict[str, JsonValue]:
+        if isinstance(payload, dict) and payload.get("action") in MODEL_ACTIONS:
+            return await act_on_models(self._models, payload, report)
+        async with self._models.in_use():
+            return await self._run(job_id, payload, report)
+
+    async def _run(self, job_id: str, payload: JsonValue, report: Report) -> dict[str, JsonValue]:
         request = JobRequest.parse(payload)
+        lines = parse_repo_list(request.repo_list)
         prompt = apply_overrides(parse_prompt(request.workflow), request.overrides)
         with tempfile.TemporaryDirectory(
             prefix="comfy-remote-job-", ignore_cleanup_errors=True
@@ -150,9 +164,12 @@ class JobHandler:
             folder = Path(name)
             # Megabytes of base64 would hold up the gateway, or the SDK, that shares our loop.
             files = await asyncio.to_thread(decode_inputs, request.images, folder)
-            url = await self._engine.ready()
-            run = _Run(self._engine, self._connect(url), self._settings, job_id, folder)
-            return await self._unless_engine_dies(run.answer(request, prompt, files, report))
+            async with ProgressReporter(report, previews=request.previews) as reporter:
+                if lines:
+                    await self._models.ensure_for_run(lines, say_to(reporter))
+                url = await self._engine.ready()
+                run = _Run(self._engine, self._connect(url), self._settings, job_id, folder)
+                return await self._unless_engine_dies(run.answer(request, prompt, files, reporter))
 
     async def _unless_engine_dies(
         self, run: Coroutine[None, None, dict[str, JsonValue]]
@@ -200,7 +217,11 @@ class _Run:
         self._timings: dict[str, float] = {}
 
     async def answer(
-        self, request: JobRequest, prompt: Prompt, files: Sequence[InputFile], report: Report
+        self,
+        request: JobRequest,
+        prompt: Prompt,
+        files: Sequence[InputFile],
+        reporter: ProgressReporter,
     ) -> dict[str, JsonValue]:
         """Submit, follow, collect, answer."""
         settings = self._settings
@@ -211,23 +232,22 @@ class _Run:
             begun = time.monotonic()
             ref = await self._submit(run)
             self._timings["upload"] = _since(begun)
-            async with ProgressReporter(report, previews=request.previews) as reporter:
-                finished = await self._follow(ref, prompt, reporter)
-                await self._check(finished)
-                begun = time.monotonic()
-                wanted = wanted_outputs(finished.outputs, request.format)
-                collected = await collect_outputs(self._target, wanted, self._folder)
-                self._timings["collect"] = _since(begun)
-                return await build_answer(
-                    collected,
-                    request.format,
-                    AnswerFacts(self._timings, await self._target.engine(), settings.worker),
-                    job_id=self._job_id,
-                    limit=settings.result_limit or default_result_limit(self._job_id),
-                    store=ResultStore(settings.store_url, settings.store_key)
-                    if settings.store_url
-                    else None,
-                )
+            finished = await self._follow(ref, prompt, reporter)
+            await self._check(finished)
+            begun = time.monotonic()
+            wanted = wanted_outputs(finished.outputs, request.format)
+            collected = await collect_outputs(self._target, wanted, self._folder)
+            self._timings["collect"] = _since(begun)
+            return await build_answer(
+                collected,
+                request.format,
+                AnswerFacts(self._timings, await self._target.engine(), settings.worker),
+                job_id=self._job_id,
+                limit=settings.result_limit or default_result_limit(self._job_id),
+                store=ResultStore(settings.store_url, settings.store_key)
+                if settings.store_url
+                else None,
+            )
 
     async def _submit(self, run: RunRequest) -> RemoteRef:
         """Submit; a job stopped in that very moment is stopped on the engine too."""

@@ -20,6 +20,7 @@ from ..errors import ComfyRemoteError
 from .engine import Engine
 from .guard import wait_for_end_of
 from .handler import JobHandler
+from .model_actions import models_of
 from .settings import WorkerSettings
 
 __all__ = ["main"]
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         threading.Thread(target=_end_with, args=(ours.parent_pid,), daemon=True).start()
     engine = Engine.named(ours.engine)
     try:
-        handler = JobHandler(engine, WorkerSettings.from_environ())
+        settings = WorkerSettings.from_environ()
+        handler = JobHandler(engine, settings, models=models_of(engine, settings))
         engine.start()
         _serve(handler, local=_is_local(rest))
     except ComfyRemoteError as error:

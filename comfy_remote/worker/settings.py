@@ -11,6 +11,7 @@ from yarl import URL
 
 from ..errors import ConfigurationError
 from ..targets.http_address import is_loopback
+from .models.settings import ModelSettings
 
 __all__ = ["WorkerSettings", "default_result_limit"]
 
@@ -38,6 +39,7 @@ class WorkerSettings:
         store_url: Where outputs are put that do not fit the result; ``None`` for nowhere.
         store_key: Sent to the store, as it is, in ``Authorization``.
         worker: The worker's id, for the answer.
+        models: Where models come from, and where they go.
     """
 
     result_limit: int | None = None
@@ -45,11 +47,13 @@ class WorkerSettings:
     store_url: str | None = None
     store_key: SecretStr = field(default_factory=lambda: SecretStr(""))
     worker: str | None = None
+    models: ModelSettings = field(default_factory=ModelSettings)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> WorkerSettings:
         """Read ``COMFY_REMOTE_RESULT_LIMIT`` (bytes), ``COMFY_REMOTE_JOB_TIMEOUT`` (seconds),
-        ``COMFY_REMOTE_STORE_URL``, ``RUNPOD_AI_API_KEY`` and ``RUNPOD_POD_ID``.
+        ``COMFY_REMOTE_STORE_URL``, ``RUNPOD_AI_API_KEY``, ``RUNPOD_POD_ID``, and what
+        `ModelSettings` reads.
 
         Raises:
             ConfigurationError: One of them is not what it should be.
@@ -70,6 +74,7 @@ class WorkerSettings:
             store_url=store_url,
             store_key=SecretStr(environ.get("RUNPOD_AI_API_KEY", "")),
             worker=environ.get("RUNPOD_POD_ID") or None,
+            models=ModelSettings.from_environ(environ),
         )
 
 
