@@ -52,7 +52,7 @@ def jobs_recorded(home: Path) -> int:
         return len(record.newest())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A Chromium: the system's, else the one that Playwright has downloaded."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -66,7 +66,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def there() -> Iterator[str]:
     """The URL of a target that has a node and a choice more than the page's own server."""
     process = subprocess.Popen(
