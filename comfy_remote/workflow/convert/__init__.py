@@ -11,7 +11,6 @@ prompt      the graphs to a prompt              foreign    nodes of classes that
 ```
 """
 
-from .foreign import node_packs
 from .prompt import convert_workflow
 
-__all__ = ["convert_workflow", "node_packs"]
+__all__ = ["convert_workflow"]
