@@ -38,6 +38,7 @@ _MAX_JSON_BYTES = 64 * 1024 * 1024
 _SPOOL_BYTES = 8 * 1024 * 1024
 _API, _UI = "workflow in API format", "workflow in UI format"
 _EXPORT = "Export the workflow from ComfyUI: Workflow > Export (API)."
+_EXPORT_AGAIN = "Export the workflow again from ComfyUI: Workflow > Export (API)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,10 @@ def load_workflow(
     except FileNotFoundError:
         raise WorkflowInvalid(f"There is no file {path}.", advice="Check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        if Path(path).is_dir():  # "Permission denied" on Windows
+            raise WorkflowInvalid(
+                f"{path} is a folder, not a workflow.", advice="Name a file in it."
+            ) from None
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise WorkflowInvalid(f"{path} cannot be read: {reason}.") from error
 
@@ -127,7 +132,8 @@ def read_workflow(
     if not data.strip():
         raise WorkflowInvalid(f"{name} is empty: it is not valid JSON.", advice=_EXPORT)
     try:
-        text = data.decode("utf-8-sig")
+        # Windows PowerShell writes UTF-16 when it redirects.
+        text = data.decode(json.detect_encoding(data))
     except UnicodeDecodeError:
         raise WorkflowInvalid(
             f"{name} is not a text file, nor of a kind that ComfyUI saves workflows in.",
@@ -272,13 +278,26 @@ def _json(text: str, name: str) -> JsonValue:
     try:
         # Python's reader takes NaN and Infinity, which JSON and every other reader refuse.
         return cast("JsonValue", json.loads(text, parse_constant=refuse_constant))
+    except json.JSONDecodeError as error:
+        raise _not_json(text, name, error) from None
     except ValueError as error:
-        raise WorkflowInvalid(
-            f"{name} is not valid JSON: {error}.",
-            advice="Export the workflow again from ComfyUI: Workflow > Export (API).",
-        ) from None
+        raise WorkflowInvalid(f"{name} is not valid JSON: {error}.", advice=_EXPORT_AGAIN) from None
     except RecursionError:
         raise WorkflowInvalid(f"{name} is nested too deeply to be a workflow.") from None
+
+
+def _not_json(text: str, name: str, error: json.JSONDecodeError) -> WorkflowInvalid:
+    if text.lstrip().startswith("<"):
+        return WorkflowInvalid(
+            f"{name} is a web page (or XML), not JSON.",
+            advice="Download the file itself: on GitHub with Raw, on other sites after signing in.",
+        )
+    if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+        return WorkflowInvalid(
+            f"{name} is cut off: its JSON ends in the middle (line {error.lineno}).",
+            advice="Fetch or save the file again.",
+        )
+    return WorkflowInvalid(f"{name} is not valid JSON: {error}.", advice=_EXPORT_AGAIN)
 
 
 def _node(name: str, node_id: str, value: JsonValue) -> Node:

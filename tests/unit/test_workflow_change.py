@@ -577,6 +577,7 @@ def test_what_is_prepared_and_said():
         "height 32 is set in EmptyLatentImage (5).",
         "batch_size 2 is set in EmptyLatentImage (5).",
         "Seed 9 is set in KSampler (3).",
+        "steps of KSampler (3) is set to 1.",
     )
 
 
