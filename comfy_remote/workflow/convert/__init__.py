@@ -3,6 +3,7 @@
 ```
 document    the file as saved
 node        a node as the editor has it after loading: slots, widgets, values
+autogrow    lists of its inputs that grow
 graph       nodes and links, subgraphs and their instances
 loading     a document to its graphs       promotion   widgets promoted by older files
 primitives  values written by primitives   resolve     where an input comes from

@@ -23,8 +23,9 @@ from .document import read_document, renumber
 from .foreign import LORA_LISTS, lora_list, named_values, nameless_values
 from .graph import Graph, Host
 from .loading import load_graph
-from .node import Node, invalid
+from .node import Node
 from .primitives import apply_primitives
+from .problem import invalid
 from .resolve import Given, Origin, Resolver, Scope
 from .text import replace_in_text, resolve_choices
 from .virtual import REFUSED
