@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -212,6 +211,8 @@ class LaneJob:
             async for event in job:
                 if isinstance(event, Finished):
                     await self._finish(event, outputs)
+                    if saver.failure is not None:
+                        raise saver.failure
                     return
                 if isinstance(event, OutputReady):
                     outputs.add(self._placed(event.output))
@@ -259,8 +260,7 @@ class LaneJob:
 
     async def _finish(self, event: Finished, outputs: _Deliveries) -> None:
         if event.error is not None:
-            with contextlib.suppress(ComfyRemoteError):  # the job's own error says more
-                await outputs.done()
+            await outputs.done()
             raise event.error
         for output in event.outputs:
             outputs.add(self._placed(output))
@@ -270,7 +270,9 @@ class LaneJob:
         self, saver: OutputSaver
     ) -> Callable[[str, Sequence[RemoteOutput]], Awaitable[None]]:
         async def deliver(node_id: str, made: Sequence[RemoteOutput]) -> None:
-            self._messages.executed(node_id, await saver.bring(node_id, made))
+            shown = await saver.bring(node_id, made)
+            if shown:
+                self._messages.executed(node_id, shown)
 
         def begin(node_id: str, made: Sequence[RemoteOutput]) -> Awaitable[None]:
             self._messages.arriving(node_id)
@@ -340,11 +342,7 @@ class _Deliveries:
             self._under_way.append(asyncio.ensure_future(self._deliver(node_id, outputs)))
 
     async def done(self) -> None:
-        """Wait until all are here.
-
-        Raises:
-            ComfyRemoteError: The first that could not be brought.
-        """
+        """Wait until all are here that can be brought."""
         self.flush()
         await asyncio.gather(*self._under_way)
 
