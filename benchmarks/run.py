@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from conversion import bench_conversion
+from lane import bench_lane
 from large_download import bench_download
 from overhead import bench_overhead
 from startup import bench_command, bench_help
@@ -15,6 +16,7 @@ BENCHMARKS = {
     "command": bench_command,
     "overhead": bench_overhead,
     "gateway": bench_gateway,
+    "lane": bench_lane,
     "download": bench_download,
     "conversion": bench_conversion,
 }

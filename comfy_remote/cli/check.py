@@ -78,6 +78,7 @@ def _report(path: Path, on: str | None, changes: Changes, inputs: tuple[Path, ..
     from ..workflow.check import FileSearch, check_prompt
     from ..workflow.files import input_folders
     from ..workflow.load import load_workflow
+    from ..workflow.models import find_models
 
     loaded = load_workflow(path, variables=changes.variables(os.environ))
     folders = input_folders(path.absolute().parent)
@@ -85,6 +86,9 @@ def _report(path: Path, on: str | None, changes: Changes, inputs: tuple[Path, ..
     for sentence in prepared.notes:
         say(sentence)
     say(f"Checked against the nodes of {schemas.source}.")
+    if schemas.is_snapshot and (models := len(find_models(prepared.prompt))):
+        named = "the model" if models == 1 else f"the {models} models"
+        say(f"Only a target can tell whether it has {named} that the workflow names.")
     return check_prompt(
         prepared.prompt,
         schemas,

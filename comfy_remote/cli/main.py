@@ -51,7 +51,7 @@ def cli(verbose: bool) -> None:
         )
 
 
-for _command in (run, show, jobs, models, serve, targets):
+for _command in (run, convert, show, jobs, models, serve, targets):
     cli.add_command(_command)
 
 

@@ -98,8 +98,8 @@ async def with_estimates(
     estimate: ProgressEstimate,
     *,
     elapsed: float = 0.0,
-    patience: float = PATIENCE,
-    interval: float = INTERVAL,
+    patience: float | None = None,
+    interval: float | None = None,
 ) -> AsyncGenerator[Event, None]:
     """A job's events, and guesses between them while it runs and sends no progress of its own.
 
@@ -107,9 +107,11 @@ async def with_estimates(
         events: Of one job; closed at the end.
         estimate: What to guess from.
         elapsed: Seconds that the job had run when this began, if it ran already.
-        patience: Seconds without a word before the first guess.
-        interval: Seconds between two guesses.
+        patience: Seconds without a word before the first guess; `PATIENCE` by default.
+        interval: Seconds between two guesses; `INTERVAL` by default.
     """
+    patience = PATIENCE if patience is None else patience
+    interval = INTERVAL if interval is None else interval
     running_since: float | None = None
     due = 0.0
     guessing = True

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputFileMissing
 from ..media.files import safe_relative_path, sha256_of
 from ..targets.base import InputFile, Target, input_errors
-from ..workflow.files import FileUse, every_file_use
+from ..workflow.files import ANNOTATION, FileUse, every_file_use
 from ..workflow.prompt import Prompt
+from ..workflow.schema import Schemas
 from .host import FolderKind, Host
 
 __all__ = ["InputFiles"]
@@ -29,8 +31,13 @@ class InputFiles:
         self._host = host
         self._digests: dict[tuple[str, int, int], str] = {}
 
-    async def collect(self, prompt: Prompt, target: Target) -> tuple[Prompt, list[InputFile]]:
+    async def collect(
+        self, prompt: Prompt, target: Target, schemas: Schemas | None
+    ) -> tuple[Prompt, list[InputFile]]:
         """The files that are here, and the prompt with the names they get on the target.
+
+        Args:
+            schemas: The target's, if known: they tell which inputs of custom nodes name files.
 
         Raises:
             InputFileMissing: One is neither here nor on the target.
@@ -38,18 +45,33 @@ class InputFiles:
         found: dict[str, InputFile] = {}
         names: dict[tuple[str, str], str] = {}
         for use in every_file_use(prompt):
-            path = await asyncio.to_thread(self._find, use)
-            if path is None:
-                if use.folder != "input" or not await target.has_input(use.name):
-                    raise _missing(use, prompt)
-                continue
-            size, digest = await asyncio.to_thread(self._described, path)
-            name = str(safe_relative_path(_plain_name(use, path)))
-            if name in found and found[name].sha256 != digest:
-                name = f"{digest[:12]}/{name}"
-            found[name] = InputFile(name, path, size, digest)
-            names[use.node_id, use.input] = name
+            path = await self._here(use)
+            if path is not None:
+                await self._add(use, path, found, names)
+            elif use.folder != "input" or not await target.has_input(use.name):
+                raise _missing(use, prompt)
+        for use in _uploads(prompt, schemas):
+            path = None if (use.node_id, use.input) in names else await self._here(use)
+            if path is not None:
+                await self._add(use, path, found, names)
         return _renamed(prompt, names), list(found.values())
+
+    async def _here(self, use: FileUse) -> Path | None:
+        return await asyncio.to_thread(self._find, use)
+
+    async def _add(
+        self,
+        use: FileUse,
+        path: Path,
+        found: dict[str, InputFile],
+        names: dict[tuple[str, str], str],
+    ) -> None:
+        size, digest = await asyncio.to_thread(self._described, path)
+        name = str(safe_relative_path(_plain_name(use, path)))
+        if name in found and found[name].sha256 != digest:
+            name = f"{digest[:12]}/{name}"
+        found[name] = InputFile(name, path, size, digest)
+        names[use.node_id, use.input] = name
 
     def _find(self, use: FileUse) -> Path | None:
         if use.folder == "asset":
@@ -75,6 +97,19 @@ class InputFiles:
                     self._digests.clear()
                 self._digests[key] = digest
         return status.st_size, digest
+
+
+def _uploads(prompt: Prompt, schemas: Schemas | None) -> Iterator[FileUse]:
+    """Inputs that by their schema take an uploaded file (``image_upload`` and its like)."""
+    for node_id, node in prompt.items():
+        schema = None if schemas is None else schemas.get(node["class_type"])
+        for spec in schema.inputs if schema is not None else ():
+            value = node["inputs"].get(spec.name)
+            upload = any(key.endswith("_upload") and on for key, on in spec.options.items())
+            if upload and isinstance(value, str):
+                annotated = ANNOTATION.match(value)
+                name, folder = annotated.groups() if annotated else (value, "input")
+                yield FileUse(node_id, spec.name, name, folder)
 
 
 def _is_file(path: Path) -> bool:

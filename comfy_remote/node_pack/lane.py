@@ -22,10 +22,11 @@ from ..jobs.record import JobEntry
 from ..targets.base import RunRequest
 from ..targets.config import reopen
 from ..workflow.prompt import Prompt
+from ..workflow.schema import Schemas
 from .host import Host, QueueEntry
 from .input_files import InputFiles
 from .lane_job import LaneJob, LaneJobView, Submitted
-from .submission import Submission, refusal_body
+from .submission import Checked, Submission, check, refusal_body
 from .target_pool import TargetPool
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _log = logging.getLogger(__name__)
 # How long a page waits to hear that the target refuses its prompt. A target that takes longer
 # is believed to accept it: what it says later ends in the job's own error.
 _ACKNOWLEDGE_WITHIN = 2.0
+_SCHEMAS_WITHIN = 5.0
 _CANCEL_PATIENCE = 10.0
 
 
@@ -64,6 +66,7 @@ class RemoteLane:
         self._jobs: dict[str, LaneJob] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._submissions: set[asyncio.Future[Submitted]] = set()
+        self._asking: set[asyncio.Future[Schemas | None]] = set()
         # A batch runs in the order in which the page queued it.
         self._order: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -85,27 +88,34 @@ class RemoteLane:
             target: A configured name, or an address.
             peer: The browser it comes from, for `interrupt`.
         """
-        submission: asyncio.Future[Submitted] | None = None
         try:
-            prompt = Submission.parse(body, target)
-            self._check_new(prompt.prompt_id)
+            submission = Submission.parse(body, target)
+            self._check_new(submission.prompt_id)
+            schemas, checked = await self._checked(submission, target)
             entry = QueueEntry(
-                self._number(prompt),
-                prompt.prompt_id,
-                prompt.whole,
-                prompt.extra_data,
-                prompt.outputs,
+                self._number(submission),
+                submission.prompt_id,
+                submission.prompt,
+                submission.extra_data,
+                checked.outputs,
             )
-            submission = asyncio.ensure_future(self._submit(prompt, entry, target))
-            await asyncio.wait({submission}, timeout=_ACKNOWLEDGE_WITHIN)
-            if submission.done():
-                submission.result()
+            sending = asyncio.ensure_future(
+                self._send(submission, checked.prompt, schemas, entry, target)
+            )
+            await asyncio.wait({sending}, timeout=_ACKNOWLEDGE_WITHIN)
+            if sending.done():
+                sending.result()
         except ComfyRemoteError as error:
             _log.info("The prompt was refused: %s", error)
             return LaneAnswer(400, refusal_body(error))
-        self._begin(LaneJob(self._host, entry, target, self._pool.record, peer), submission)
+        self._begin(LaneJob(self._host, entry, target, self._pool.record, peer), sending)
         return LaneAnswer(
-            200, {"prompt_id": entry.prompt_id, "number": entry.number, "node_errors": {}}
+            200,
+            {
+                "prompt_id": entry.prompt_id,
+                "number": entry.number,
+                "node_errors": checked.node_errors,
+            },
         )
 
     async def cancel(self, prompt_id: object) -> bool:
@@ -170,12 +180,55 @@ class RemoteLane:
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: self._jobs.pop(job.entry.prompt_id, None))
 
-    async def _submit(self, prompt: Submission, entry: QueueEntry, target: str) -> Submitted:
+    async def _checked(self, submission: Submission, target: str) -> tuple[Schemas | None, Checked]:
+        """The target's schemas, if it gives them soon, and what they leave of the prompt.
+
+        Raises:
+            WorkflowInvalid: Nothing of it can run there.
+        """
+        schemas = await self._schemas(target)
+        try:
+            checked = check(submission, schemas)
+            if not checked.node_errors:
+                return schemas, checked
+        except WorkflowInvalid:
+            if schemas is None:
+                raise
+        # What is wrong by what the target had some minutes ago may be right by now.
+        schemas = await self._schemas(target, renew=True)
+        return schemas, check(submission, schemas)
+
+    async def _schemas(self, target: str, *, renew: bool = False) -> Schemas | None:
+        asking = asyncio.ensure_future(self._asked(target, renew))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+        await asyncio.wait({asking}, timeout=_SCHEMAS_WITHIN)
+        # Not stopped if it takes longer: the next prompt will have them.
+        return asking.result() if asking.done() else None
+
+    async def _asked(self, target: str, renew: bool) -> Schemas | None:
+        try:
+            if renew:
+                await self._pool.capabilities(target, renew=True)
+            return await self._pool.schemas(target)
+        except ComfyRemoteError as error:
+            # If it stays so, the submission fails of the same.
+            _log.info("%s does not say which nodes it has: %s", target, error)
+            return None
+
+    async def _send(
+        self,
+        submission: Submission,
+        prompt: Prompt,
+        schemas: Schemas | None,
+        entry: QueueEntry,
+        target: str,
+    ) -> Submitted:
         async with self._order[target]:
             client = await self._pool.client(target)
-            changed, files = await self._inputs.collect(prompt.prompt, client.target)
+            changed, files = await self._inputs.collect(prompt, client.target, schemas)
             request = RunRequest(
-                prompt.prompt_id, changed, files, prompt.workflow, front=prompt.front
+                submission.prompt_id, changed, files, submission.workflow, front=submission.front
             )
             sending = asyncio.ensure_future(
                 client.send(
@@ -209,10 +262,10 @@ class RemoteLane:
             advice="Leave prompt_id out: every job has an id of its own.",
         )
 
-    def _number(self, prompt: Submission) -> float:
-        if prompt.number is not None:
-            return prompt.number
-        return self._host.next_number(front=prompt.front)
+    def _number(self, submission: Submission) -> float:
+        if submission.number is not None:
+            return submission.number
+        return self._host.next_number(front=submission.front)
 
 
 async def _call_back(sending: asyncio.Future[Job]) -> None:

@@ -247,10 +247,13 @@ class LaneJob:
         self, saver: OutputSaver
     ) -> Callable[[str, Sequence[RemoteOutput]], Awaitable[None]]:
         async def deliver(node_id: str, made: Sequence[RemoteOutput]) -> None:
-            shown = await saver.bring(node_id, made)
-            self._messages.executed(node_id, shown)
+            self._messages.executed(node_id, await saver.bring(node_id, made))
 
-        return deliver
+        def begin(node_id: str, made: Sequence[RemoteOutput]) -> Awaitable[None]:
+            self._messages.arriving(node_id)
+            return deliver(node_id, made)
+
+        return begin
 
     def _placed(self, output: RemoteOutput) -> tuple[str, RemoteOutput]:
         return node_of(output, self.entry.prompt), output

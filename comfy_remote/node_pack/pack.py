@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from ..errors import ComfyRemoteError
+from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.record import Record
 from ..targets.config import home
+from ..targets.environment import load_env_files, pack_folders
 from .host import Host
 from .lane import RemoteLane
 from .middleware import LaneRouter
@@ -47,6 +48,7 @@ def install(host: Host, record: Record | None = None) -> Pack:
     Raises:
         LocalStorageError: The record cannot be opened.
     """
+    _load_credentials()
     record = record or Record(home())
     switch, pool = Switch(), TargetPool(record)
     lane = RemoteLane(host, pool)
@@ -69,6 +71,14 @@ def install(host: Host, record: Record | None = None) -> Pack:
     host.app.on_startup.append(start)
     host.app.on_cleanup.append(stop)
     return pack
+
+
+def _load_credentials() -> None:
+    try:
+        for path in load_env_files(pack_folders()):
+            _log.info("Credentials are taken from %s", path)
+    except ConfigurationError as error:
+        _log.warning("%s", error)
 
 
 async def _take_up(lane: RemoteLane) -> None:

@@ -50,6 +50,7 @@ class PageMessages:
         self._target = target
         self._nodes: dict[str, _NodeProgress] = {}
         self._executed: list[str] = []
+        self._arriving: set[str] = set()
         self._current: str | None = None
 
     def job(self, state: JobState) -> None:
@@ -110,9 +111,14 @@ class PageMessages:
             self._entry.client_id,
         )
 
+    def arriving(self, node_id: str) -> None:
+        """What a node made is on its way here: the node has not finished before that."""
+        self._arriving.add(node_id)
+
     def executed(self, node_id: str, shown: Mapping[str, JsonValue]) -> None:
         """What a node made is here."""
         self.started()
+        self._arriving.discard(node_id)
         if self._entry.client_id is not None:
             self._send("executed", {**self._display(node_id), "output": dict(shown)})
         if node_id != self._current:
@@ -178,8 +184,8 @@ class PageMessages:
         self._send(
             "progress",
             {
-                "value": step,
-                "max": steps,
+                "value": _whole(step),
+                "max": _whole(steps),
                 "prompt_id": self._entry.prompt_id,
                 "node": node_id,
             },
@@ -187,7 +193,7 @@ class PageMessages:
 
     def _node_finished(self, node_id: str) -> None:
         known = self._nodes.get(node_id, _NodeProgress("running"))
-        if known.state != "finished":
+        if known.state != "finished" and node_id not in self._arriving:
             self._executed.append(node_id)
             self._report(node_id, _NodeProgress("finished", known.maximum, known.maximum))
 
@@ -235,3 +241,8 @@ class PageMessages:
     def _send(self, event: str, data: dict[str, JsonValue]) -> None:
         # Without a client, ComfyUI tells everybody what it tells at all: progress, interruption.
         self._host.send(event, data, self._entry.client_id)
+
+
+def _whole(number: float) -> int | float:
+    """As nodes say it: they count steps."""
+    return int(number) if number.is_integer() else number

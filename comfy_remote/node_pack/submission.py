@@ -6,17 +6,19 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..errors import ComfyRemoteError, WorkflowInvalid
 from ..targets.comfyui_progress import nodes_needed
+from ..workflow.check import validate_for
 from ..workflow.load import parse_prompt
 from ..workflow.prompt import Prompt, is_link
+from ..workflow.schema import Schemas
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["CHOICE_KEY", "Submission", "refusal_body", "wanted_target"]
+__all__ = ["CHOICE_KEY", "Checked", "Submission", "check", "refusal_body", "wanted_target"]
 
 CHOICE_KEY = "comfy_remote"
 """In ``extra_data``: ``{"target": NAME}``, or ``{"target": null}`` for this machine."""
@@ -31,18 +33,16 @@ class Submission:
 
     Attributes:
         prompt_id: The page's, or a new one.
-        whole: The prompt as the page sent it.
-        prompt: The part of it that shall run.
-        outputs: The output nodes asked for; empty for all.
+        prompt: All of it, as the page sent it.
+        only_outputs: The output nodes that shall run; ``None`` for all.
         extra_data: Without secrets, with ``client_id`` and ``create_time``.
         front: Whether it shall go before what waits.
         number: The place in the queue that the page asks for.
     """
 
     prompt_id: str
-    whole: Prompt
     prompt: Prompt
-    outputs: list[str]
+    only_outputs: list[str] | None
     extra_data: dict[str, JsonValue]
     front: bool = False
     number: float | None = None
@@ -54,7 +54,7 @@ class Submission:
         Raises:
             WorkflowInvalid: It cannot be run.
         """
-        whole = parse_prompt(body["prompt"], "The prompt")
+        prompt = parse_prompt(body["prompt"], "The prompt", check_links=False)
         extra = body.get("extra_data")
         extra_data = {
             key: value
@@ -65,12 +65,11 @@ class Submission:
             extra_data["client_id"] = body["client_id"]
         extra_data["create_time"] = int(time.time() * 1000)
         extra_data[CHOICE_KEY] = {"target": target}
-        prompt, outputs = _part(whole, body.get("partial_execution_targets"))
+        wanted = body.get("partial_execution_targets")
         return cls(
             prompt_id=_prompt_id(body.get("prompt_id")),
-            whole=whole,
             prompt=prompt,
-            outputs=outputs,
+            only_outputs=[str(node_id) for node_id in wanted] if isinstance(wanted, list) else None,
             extra_data=extra_data,
             front=bool(body.get("front")),
             number=_number(body.get("number")),
@@ -82,6 +81,52 @@ class Submission:
         info = self.extra_data.get("extra_pnginfo")
         workflow = info.get("workflow") if isinstance(info, dict) else None
         return workflow if isinstance(workflow, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is to run of a prompt.
+
+    Attributes:
+        prompt: The part of it that is needed for the outputs.
+        outputs: The output nodes that will run.
+        node_errors: What is wrong with those that will not, in ComfyUI's own form.
+    """
+
+    prompt: Prompt
+    outputs: list[str]
+    node_errors: dict[str, JsonValue]
+
+
+def check(submission: Submission, schemas: Schemas | None) -> Checked:
+    """Validate a prompt as the target's own ComfyUI would.
+
+    Args:
+        schemas: The target's; ``None`` when it does not say: then it finds out itself.
+
+    Raises:
+        WorkflowInvalid: Nothing of it can run; `refusal_body` makes ComfyUI's 400 of it.
+    """
+    prompt, only = submission.prompt, submission.only_outputs
+    if schemas is None:
+        parse_prompt(cast("JsonValue", prompt), "The prompt")
+        outputs = _last_nodes(prompt) if only is None else [n for n in only if n in prompt]
+        if not outputs:
+            raise _refused("prompt_no_outputs", "Prompt has no outputs", "")
+        needed = set(prompt) if only is None else nodes_needed(prompt, outputs)
+        return Checked(_part(prompt, needed), outputs, {})
+    validated = validate_for(prompt, schemas, only)
+    if validated.error is not None:
+        message = str(validated.error.get("message"))
+        raise WorkflowInvalid(message, details=validated.to_json())
+    needed = set(prompt)
+    if only is not None or validated.node_errors:
+        needed = nodes_needed(prompt, validated.outputs)
+    return Checked(_part(prompt, needed), validated.outputs, validated.node_errors)
+
+
+def _part(prompt: Prompt, needed: set[str]) -> Prompt:
+    return {node_id: node for node_id, node in prompt.items() if node_id in needed}
 
 
 def wanted_target(body: Mapping[str, JsonValue]) -> tuple[bool, str | None]:
@@ -112,27 +157,6 @@ def refusal_body(error: ComfyRemoteError) -> dict[str, JsonValue]:
         "error": theirs,
         "node_errors": node_errors if isinstance(node_errors, dict) else {},
     }
-
-
-def _part(whole: Prompt, wanted: JsonValue) -> tuple[Prompt, list[str]]:
-    """What runs when only some outputs are wanted: those and all they depend on."""
-    if not isinstance(wanted, list):
-        return whole, _last_nodes(whole)
-    outputs = [node_id for node_id in map(str, wanted) if node_id in whole]
-    if not outputs:
-        raise WorkflowInvalid(
-            "None of the nodes that were to run is in the prompt.",
-            details={
-                "error": {
-                    "type": "prompt_no_outputs",
-                    "message": "Prompt has no outputs",
-                    "details": "",
-                    "extra_info": {},
-                }
-            },
-        )
-    needed = nodes_needed(whole, outputs)
-    return {node_id: node for node_id, node in whole.items() if node_id in needed}, outputs
 
 
 def _last_nodes(prompt: Prompt) -> list[str]:

@@ -13,7 +13,7 @@ from aiohttp import web
 from pydantic import JsonValue
 
 from ..version import __version__
-from ..workflow.check.validation import NodeError
+from ..workflow.check.rules import NodeError
 from ..workflow.prompt import Prompt
 from .engine import ENGINE
 from .nodes.registry import NODES

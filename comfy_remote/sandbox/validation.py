@@ -7,7 +7,8 @@ from functools import partial
 
 from pydantic import JsonValue
 
-from ..workflow.check.validation import NodeRules, Validated
+from ..workflow.check.rules import NodeRules
+from ..workflow.check.validation import Validated
 from ..workflow.check.validation import validate_prompt as validate
 from ..workflow.prompt import Prompt
 from .folders import Folders

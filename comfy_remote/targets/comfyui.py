@@ -25,7 +25,7 @@ from ..errors import (
     TargetError,
     TargetNotFound,
 )
-from ..events import Event, Finished, JobState
+from ..events import Event, Finished, JobState, Log
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest, input_errors
@@ -79,6 +79,7 @@ class ComfyUITarget:
         self._http = HttpClient(self.url, name=f"ComfyUI ({self._name})", headers=headers)
         self._sockets: dict[str, ComfyUISocket] = {}
         self._cancelled: set[str] = set()
+        self._without_models: set[str] = set()
         self._uploaded: dict[tuple[str, str], str] = {}
 
     @property
@@ -111,11 +112,14 @@ class ComfyUITarget:
         self._sockets[request.job_id] = socket
         try:
             prompt, _ = await asyncio.gather(self._with_uploads(request), socket.start())
-            return await self._post(request, prompt)
+            ref = await self._post(request, prompt)
         except BaseException:
             del self._sockets[request.job_id]
             await socket.stop()
             raise
+        if request.repo_list:
+            self._without_models.add(request.job_id)
+        return ref
 
     async def _post(self, request: RunRequest, prompt: Prompt) -> RemoteRef:
         extra: dict[str, JsonValue] = {}
@@ -156,6 +160,13 @@ class ComfyUITarget:
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """Events from the socket where there is one; the end always from the history."""
+        if ref.job_id in self._without_models:
+            self._without_models.discard(ref.job_id)
+            yield Log(
+                f"The models of repo_list are not fetched: {self._name} is a ComfyUI, and only a "
+                "worker can. Put those that are missing there into its models folder.",
+                "warning",
+            )
         socket = self._sockets.pop(ref.job_id, None)
         if socket is None:
             socket = ComfyUISocket(self._http, ref.details.get("client_id", ref.job_id))

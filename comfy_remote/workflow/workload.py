@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 from ..errors import WorkflowInvalid
 from .model_folders import MODEL_SUFFIXES
-from .order import needed_nodes
+from .order import needed_nodes, output_nodes
 from .prompt import Node, Prompt
 from .sources import linked_node, number_place
 
@@ -50,7 +50,7 @@ class Workload:
     Attributes:
         shape: 64 hex digits, equal for prompts with the same node classes and models: texts,
             seeds, sizes and steps may differ, and so may node ids.
-        nodes: In an order in which they can run.
+        nodes: Those that run, in an order in which they can.
         work: The sum over the nodes.
     """
 
@@ -61,13 +61,15 @@ class Workload:
 
 def workload_of(prompt: Prompt) -> Workload:
     """The work of a prompt. Never fails: what it cannot read counts as a small picture."""
+    # A node by itself (a text that only people and `repo_list` read) does not run.
+    ends = [node_id for node_id in output_nodes(prompt) if _sources(prompt, prompt[node_id])]
     try:
-        order = needed_nodes(prompt, list(prompt))
+        order = needed_nodes(prompt, ends or list(prompt))
     except WorkflowInvalid:
         order = list(prompt)  # the target will say what is wrong with it
     scheduled = _steps_by_sampler(prompt)
     nodes = tuple(_work_of(prompt, node_id, scheduled) for node_id in order)
-    return Workload(_shape(prompt), nodes, math.fsum(node.work for node in nodes))
+    return Workload(_shape(prompt, order), nodes, math.fsum(node.work for node in nodes))
 
 
 def _work_of(prompt: Prompt, node_id: str, scheduled: dict[str, str]) -> NodeWork:
@@ -142,8 +144,9 @@ def _number(prompt: Prompt, node_id: str, name: str) -> float | None:
     return float(min(value, _MOST)) if value > 0 else None
 
 
-def _shape(prompt: Prompt) -> str:
-    nodes = sorted([node["class_type"], *sorted(_models(node))] for node in prompt.values())
+def _shape(prompt: Prompt, order: list[str]) -> str:
+    running = (prompt[node_id] for node_id in order)
+    nodes = sorted([node["class_type"], *sorted(_models(node))] for node in running)
     return hashlib.sha256(json.dumps(nodes).encode()).hexdigest()
 
 

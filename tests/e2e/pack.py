@@ -66,7 +66,7 @@ def sandbox_with_pack(
     home, directory = base / "home", base / "sandbox"
     directory.mkdir(parents=True, exist_ok=True)
     running: list[PackServer] = []
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
     ready = threading.Event()
     loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
@@ -93,7 +93,7 @@ def sandbox_with_pack(
     def run() -> None:
         try:
             asyncio.run(serve())
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - raised in the test's own thread
             failures.append(error)
         finally:
             ready.set()

@@ -6,6 +6,7 @@ import json
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -50,6 +51,7 @@ class ComfyPage:
             timeout=START_MS,
         )
         # Older pages put a dialog over everything when their first workflow lacks nodes.
+        self.wait_until_listed()
         dialog = self.window.locator(".p-dialog-mask")
         self.window.wait_for_timeout(1000)
         if dialog.count():
@@ -76,10 +78,14 @@ class ComfyPage:
         )
 
     def switch_on(self, label: str = "Remote: there") -> None:
-        """Click the switch, and wait until it is on."""
+        """Click the switch, and wait until it is on and the lists have the target's models."""
         self.switch.click()
         expect(self.switch).to_contain_text(label)
-        expect(self.switch).to_be_enabled()
+        self.wait_until_listed()
+
+    def wait_until_listed(self) -> None:
+        """The page's lists have, or have not, what the target has."""
+        expect(self.switch).to_have_attribute("aria-busy", "false", timeout=30_000)
 
     def open_panel(self) -> None:
         """By the arrow beside the switch."""
@@ -119,12 +125,12 @@ class ComfyPage:
 
     # -- The server -------------------------------------------------------------------------
 
-    def history(self) -> list[dict[str, object]]:
+    def history(self) -> list[dict[str, Any]]:
         """All that has run, as the page's own history reads it."""
         with urllib.request.urlopen(f"{self.url}/history", timeout=30) as answer:
             return list(json.load(answer).values())
 
-    def wait_for_history(self, count: int, seconds: float = 60) -> list[dict[str, object]]:
+    def wait_for_history(self, count: int, seconds: float = 60) -> list[dict[str, Any]]:
         """Until so many prompts have ended."""
         for _ in range(int(seconds * 5)):
             if len(history := self.history()) >= count:

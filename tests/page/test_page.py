@@ -23,6 +23,9 @@ pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e
 from comfy_page import ComfyPage
 from page_server import PackServer, start_server
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from richer_sandbox import MODEL_ONLY_THERE, ONLY_THERE
+
+from comfy_remote.jobs.record import Record
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -32,9 +35,21 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 SLOW = ROOT / "examples" / "page" / "slow.json"
 """LoadImage 1 → SandboxSlow 2 → ImageInvert 3 → SaveImage 4."""
 
+INVERT = HERE / "invert.json"
+"""LoadImage 1 → ImageInvert 3 → SaveImage 4: for any ComfyUI."""
+
+SCALE = HERE / "scale_and_invert.json"
+"""LoadImage 1 → ImageScale 2 → InvertOnlyThere 3 → SaveImage 4."""
+
 IMAGES = "node.imgs?.length > 0 && node.imgs[0].naturalWidth > 0"
 
 OpenPage = Callable[[str], ComfyPage]
+
+
+def jobs_recorded(home: Path) -> int:
+    """How many jobs the pack has sent anywhere."""
+    with Record(home) as record:
+        return len(record.newest())
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +137,6 @@ def test_a_batch_runs_remotely_and_shows_up_like_any_other(
     page: ComfyPage, server: PackServer
 ) -> None:
     page.switch_on()
-    # A ComfyUI learns of nodes that only the target has before the next workflow is opened.
     page.load(SLOW, {2: [10, 0.2, True, 0, "randomize"]})
     page.open_panel()
     page.run(batch=4)
@@ -134,14 +148,134 @@ def test_a_batch_runs_remotely_and_shows_up_like_any_other(
     expect(page.panel.locator("progress[value]").first).to_be_visible()
     page.picture("progress")
     # The newest is on top: it waits for the others.
+    cancelled = jobs.first.get_attribute("data-prompt-id")
     jobs.first.get_by_role("button").click()
-    expect(jobs).to_have_count(3)
+    expect(page.panel.locator(f"[data-prompt-id='{cancelled}']")).to_have_count(0, timeout=20_000)
 
     page.wait_for_node(4, IMAGES)
     page.picture("first picture")
     history = page.wait_for_history(4)
-    states = sorted(entry["status"]["status_str"] for entry in history)
-    assert states == ["error", "success", "success", "success"]
+    states = {entry["prompt"][1]: entry["status"]["status_str"] for entry in history}
+    assert states.pop(cancelled) == "error"
+    assert list(states.values()) == ["success"] * 3
     assert len(list((server.directory / "output").glob("night_*.png"))) == 3
     expect(jobs).to_have_count(0)
     assert not page.complaints
+
+
+def test_off_means_off(page: ComfyPage, server: PackServer) -> None:
+    expect(page.switch).to_have_text("Remote OFF")
+    page.window.keyboard.press("Alt+r")
+    expect(page.switch).to_contain_text("Remote: there")
+    page.window.keyboard.press("Alt+r")
+    expect(page.switch).to_have_text("Remote OFF")
+
+    page.load(INVERT)
+    page.run()
+    [entry] = page.wait_for_history(1)
+    assert entry["status"]["status_str"] == "success"
+    # A job of the lane's would be in its record.
+    assert jobs_recorded(server.home) == 0
+
+
+def test_a_reload_in_the_middle_of_a_job_loses_nothing(page: ComfyPage) -> None:
+    page.switch_on()
+    page.load(SLOW, {2: [30, 0.3, True, 0, "fixed"]})
+    page.run()
+    page.wait_for_node(2, "node.progress > 0")
+
+    page.reload()
+
+    expect(page.switch).to_contain_text("Remote: there")
+    expect(page.switch.locator(".comfy-remote-count")).to_have_text("1")
+    page.load(SLOW)
+    page.wait_for_node(2, "node.progress > 0.2")
+    page.picture("progress")
+    [entry] = page.wait_for_history(1)
+    assert entry["status"]["status_str"] == "success"
+    expect(page.switch.locator(".comfy-remote-count")).to_be_hidden()
+    page.wait_for_node(4, IMAGES)
+
+
+def test_models_and_nodes_of_the_target_can_be_used(page: ComfyPage, server: PackServer) -> None:
+    page.load(SCALE)
+    methods = "node.widgets[0].options.values.join()"
+    assert MODEL_ONLY_THERE not in str(page.node(2, methods))
+
+    page.switch_on()
+    page.wait_for_node(2, f"{methods}.includes('{MODEL_ONLY_THERE}')")
+    page.reload()
+    page.load(SCALE, {2: [MODEL_ONLY_THERE, 96, 64, "disabled"]})
+    title = page.window.evaluate(f"() => LiteGraph.registered_node_types.{ONLY_THERE}.title")
+    assert title == "Invert, only there (remote)"
+    assert page.node(3, "node.type") == ONLY_THERE
+    page.picture("graph")
+    page.run()
+    page.wait_for_node(4, IMAGES)
+    assert page.node(4, "[node.imgs[0].naturalWidth, node.imgs[0].naturalHeight]") == [96, 64]
+
+    page.switch.click()
+    expect(page.switch).to_have_text("Remote OFF")
+    page.wait_for_node(2, f"!{methods}.includes('{MODEL_ONLY_THERE}')")
+    # What the target has was in the lists only: nothing of it is here.
+    found = [path for path in server.directory.rglob("*") if MODEL_ONLY_THERE in path.name]
+    assert not found
+
+
+def test_a_target_without_its_key_says_what_to_do(page: ComfyPage) -> None:
+    page.open_panel()
+    page.panel.get_by_label("Target", exact=True).select_option("gpu")
+    expect(page.panel).to_contain_text("Set RUNPOD_API_KEY in the environment")
+    page.switch.click()
+    expect(page.toasts.filter(has_text="RUNPOD_API_KEY").first).to_be_visible()
+    page.picture("toast")
+    expect(page.switch).to_have_text("Remote OFF")
+
+
+def test_an_address_can_be_typed_in(page: ComfyPage, there: str) -> None:
+    page.open_panel()
+    page.panel.get_by_label("Target", exact=True).select_option(label="Another address …")
+    page.panel.get_by_label("Address of a target").fill(f"{there}/")
+    page.panel.get_by_label("Address of a target").press("Enter")
+    expect(page.panel).to_contain_text("1 ready")
+    page.switch_on(f"Remote: {there}")
+    page.picture("on")
+
+
+def test_the_settings_have_a_page_for_remote(page: ComfyPage) -> None:
+    page.window.keyboard.press("Control+Comma")
+    dialog = page.window.locator("[role=dialog]").last
+    dialog.get_by_text("Remote", exact=True).first.click()
+    expect(dialog.locator(".comfy-remote-panel")).to_contain_text("1 ready")
+    page.picture("settings")
+
+
+def test_a_restarted_server_is_told_again(tmp_path: Path, home: Path, open_page: OpenPage) -> None:
+    with start_server("sandbox", tmp_path) as server:
+        page = open_page(server.url)
+        page.switch_on()
+    port = int(server.url.rsplit(":", 1)[1])
+    with start_server("sandbox", tmp_path, port) as server:
+        client_id = page.window.evaluate("() => window.app.api.clientId")
+        assert server.pack is not None
+        for _ in range(100):
+            if server.pack.switch.target_of(client_id) == "there":
+                break
+            page.window.wait_for_timeout(100)
+        assert server.pack.switch.target_of(client_id) == "there"
+        expect(page.switch).to_contain_text("Remote: there")
+
+
+def test_two_windows_are_two_clients(page: ComfyPage, open_page: OpenPage) -> None:
+    other = open_page(page.url)
+    page.switch_on()
+    other.open_panel()
+    expect(other.switch).to_have_text("Remote OFF")
+
+    page.load(SLOW, {2: [20, 0.2, True, 0, "fixed"]})
+    page.run()
+    expect(other.panel).to_contain_text("another tab")
+    expect(other.switch).to_have_text("Remote OFF1")
+    other.panel.locator("[data-prompt-id]").get_by_role("button").click()
+    [entry] = page.wait_for_history(1)
+    assert entry["status"]["status_str"] == "error"

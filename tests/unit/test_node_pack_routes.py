@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import re
 import stat
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -414,6 +415,18 @@ async def test_an_error_of_ours_keeps_its_shape_and_others_are_not_hidden() -> N
     app.router.add_get("/", broken)
     async with TestClient(TestServer(app)) as http, http.get("/") as answer:
         assert answer.status == 500
+
+
+def test_every_route_is_in_the_documentation(tmp_path: Path) -> None:
+    with Record(tmp_path) as record:
+        table = routes(Switch(), TargetPool(record), FakeLane(), FoldersOnly(tmp_path))  # type: ignore[arg-type]
+    served = {
+        f"{route.method} {route.path.replace(':.+', '')}"
+        for route in table
+        if isinstance(route, web.RouteDef)
+    }
+    text = (Path(__file__).parents[2] / "docs" / "routes.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^## ((?:GET|POST) .*)$", text, re.MULTILINE)) == served
 
 
 # /remote/save

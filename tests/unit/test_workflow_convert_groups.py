@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_an_output_of_the_group_that_was_renamed_or_hidden() -> None:
     [
         ({"nodes": None}, "does not say what is in"),
         ({"nodes": [{"type": "Unheard"}]}, r"node 0 \(Unheard\)"),
-        ({"nodes": ["text"]}, "not an object"),
+        ({"nodes": ["text"]}, r"nodes\[0\] of the group node 'g sampling' is not an object"),
         ({"links": [[0, 0, 1, 77, 1, "LATENT"]]}, "leads to no input"),
         ({"nodes": [{"type": "workflow>g sampling"}]}, "group node in a group node"),
         (
@@ -110,3 +111,20 @@ def test_a_group_node_without_its_definition_is_refused() -> None:
     del workflow["extra"]
     with pytest.raises(WorkflowInvalid, match=r"node 8 \(workflow>g sampling"):
         converted(workflow)
+
+
+@pytest.mark.parametrize(("instances", "inside"), [(4_900, 1), (1, 9_900), (99, 99)])
+def test_many_group_nodes_take_no_time(instances: int, inside: int) -> None:
+    """Files of up to 5 MB; a quadratic step would take minutes."""
+    inner = [{"type": "ImageInvert", "inputs": [{"name": "image", "type": "IMAGE"}]}] * inside
+    links = [[i, 0, i + 1, 0, 1, "IMAGE"] for i in range(inside - 1)]
+    nodes = [{"id": i, "type": "workflow>many", "widgets_values": []} for i in range(instances)]
+    notes = [{"id": instances + i, "type": "Note", "title": "x" * 400} for i in range(5_000)]
+    document = {
+        "nodes": [*nodes, *notes],
+        "links": [],
+        "extra": {"groupNodes": {"many": {"nodes": inner, "links": links}}},
+    }
+    began = time.process_time()
+    assert len(converted(document)) == instances * inside
+    assert time.process_time() - began < 10

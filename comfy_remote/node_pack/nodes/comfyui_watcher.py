@@ -26,7 +26,8 @@ class NodeWatcher:
 
     def __init__(self, node_id: str) -> None:
         self._node_id = node_id
-        self._api = ComfyAPI()
+        # Older versions have no `ComfyAPI().execution`.
+        self._execution = ComfyAPI.Execution()
         self._progress = (0.0, 1.0)
 
     def say(self, text: str) -> None:
@@ -41,7 +42,7 @@ class NodeWatcher:
     async def progress(self, done: float, total: float) -> None:
         """Move the node's bar."""
         self._progress = (done, total)
-        await self._api.execution.set_progress(done, total, self._node_id)
+        await self._execution.set_progress(done, total, self._node_id)
 
     async def preview(self, preview: Preview) -> None:
         """Show it on the node, as samplers do."""
@@ -52,9 +53,7 @@ class NodeWatcher:
             picture.load()
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return  # half a preview is none; the run goes on
-        await self._api.execution.set_progress(
-            *self._progress, self._node_id, preview_image=picture
-        )
+        await self._execution.set_progress(*self._progress, self._node_id, preview_image=picture)
 
     def check(self) -> None:
         """Raises ComfyUI's own exception when the prompt has been interrupted."""

@@ -28,9 +28,11 @@ def load() -> ComfyExtension:
     Here and not in `ComfyExtension.on_load`, which ComfyUI calls from 0.3.76 on only.
     """
     try:
+        from ...targets.environment import load_env_files, pack_folders
         from ..comfyui_host import ComfyUIHost
         from ..pack import install
 
+        load_env_files(pack_folders())
         install(ComfyUIHost())
     except ModuleNotFoundError as error:
         _log.error(

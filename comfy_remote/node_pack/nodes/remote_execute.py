@@ -87,7 +87,7 @@ class RunPodRemoteExecute(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "workflow_file",
-                    options=["", *_saved()],
+                    options=["", *saved_workflows(*_folders())],
                     default="",
                     optional=True,
                     tooltip="A saved workflow, instead of a pasted one.",
@@ -246,7 +246,8 @@ async def _with_files(
     if images is not None:
         prompt, slots = spread_pictures(prompt, len(images))
     others = {node_id: node for node_id, node in prompt.items() if node_id not in slots}
-    changed, files = await InputFiles(ComfyUIHost()).collect(others, target)
+    schemas = local_schemas({node["class_type"] for node in others.values()})
+    changed, files = await InputFiles(ComfyUIHost()).collect(others, target, schemas)
     if images is not None:
         ours = await asyncio.to_thread(_written, images, folder, {file.name for file in files})
         changed.update(load_nodes(slots, [file.name for file in ours]))
@@ -291,13 +292,9 @@ def _input() -> Path:
     return Path(folder_paths.get_input_directory())
 
 
-def _folders() -> list[Path]:
-    """Where saved workflows are: the editor's own, and the input folder."""
-    return [Path(folder_paths.get_user_directory()) / "default" / "workflows", _input()]
-
-
-def _saved() -> list[str]:
-    return saved_workflows(_folders())
+def _folders() -> tuple[Path, Path]:
+    """Where saved workflows are: the editor's own folder, and the input folder."""
+    return Path(folder_paths.get_user_directory()) / "default" / "workflows", _input()
 
 
 def _state(path: Path) -> str:

@@ -52,14 +52,16 @@ def pasted_workflow(text: str) -> LoadedWorkflow:
     return parse_workflow(document, "workflow_json")
 
 
-def saved_workflows(folders: Iterable[Path]) -> list[str]:
-    """The JSON files below some folders, by their names there, ``/`` between parts, sorted."""
-    names = {
-        path.relative_to(folder).as_posix()
-        for folder in folders
-        for path in folder.rglob("*.json")
-        if path.is_file() and not any(part.startswith(".") for part in path.parts)
-    }
+def saved_workflows(workflows: Path, inputs: Path) -> list[str]:
+    """The JSON files that may hold a workflow, sorted: ``portrait.json``, ``video/long.json``.
+
+    Args:
+        workflows: Where ComfyUI's editor saves; folders in it are looked into.
+        inputs: ComfyUI's input folder, which may be large; only what is directly in it.
+    """
+    found = [path.relative_to(workflows) for path in workflows.rglob("*.json")]
+    found += [path.relative_to(inputs) for path in inputs.glob("*.json")]
+    names = {path.as_posix() for path in found if not any(p.startswith(".") for p in path.parts)}
     return sorted(names, key=str.casefold)
 
 
@@ -161,9 +163,9 @@ def refuse_itself(prompt: Prompt) -> None:
     for node_id, node in prompt.items():
         if node["class_type"] == EXECUTE:
             raise WorkflowInvalid(
-                f"The workflow itself contains RunPod Remote Execute (node {node_id}), which "
-                "would run without end.",
-                advice="Give it the workflow that shall run on the GPU, without this node.",
+                "The workflow that RunPod Remote Execute shall run has this node in it again "
+                f"(node {node_id}).",
+                advice="Give it what shall run on the GPU, without RunPod Remote Execute.",
                 details={"node_id": node_id},
             )
 

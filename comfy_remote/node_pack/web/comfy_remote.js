@@ -12,9 +12,9 @@ import { app } from '../../scripts/app.js'
 import { addStyles } from './dom.js'
 import { showError, showNote, showWarning } from './notices.js'
 import { makePanel } from './panel.js'
-import { getAdditions, postCancel } from './remote_api.js'
+import { getAdditions } from './remote_api.js'
 import { RemoteState } from './remote_state.js'
-import { addTo, refreshNodes } from './target_additions.js'
+import { addTo, nodesToReload, refreshNodes } from './target_additions.js'
 import { addToTopBar } from './top_bar.js'
 
 /** @import { Additions } from './remote_api.js' */
@@ -71,8 +71,7 @@ async function switchTo(target) {
 /** @param {string} promptId */
 async function cancel(promptId) {
   try {
-    await postCancel(promptId)
-    await state.refresh()
+    await state.cancel(promptId)
   } catch (error) {
     showError('The job was not cancelled', error)
   }
@@ -81,20 +80,29 @@ async function cancel(promptId) {
 /** Ask what the target has, and refresh the page's lists where that makes a difference. */
 async function updateLists() {
   const { target } = state
-  let found = null
+  state.updating = true
   try {
-    found = target === null ? null : await getAdditions(target)
+    const found = target === null ? null : await getAdditions(target)
+    // Switched again while the target was being asked: that one updates the lists.
+    if (state.target !== target) return
+    await replaceAdditions(found)
+    const late = nodesToReload(additions)
+    if (late.length > 0) {
+      showNote('Reload the page', `Only ${target} has ${late.join(', ')}: reload the page to use it.`)
+    }
   } catch (error) {
-    showWarning(`The lists show this ComfyUI's models only`, error)
+    await replaceAdditions(null)
+    showWarning("The lists show this ComfyUI's models only", error)
+  } finally {
+    if (state.target === target) state.updating = false
   }
-  // Switched again while the target was being asked.
-  if (state.target !== target) return
-  const before = additions
+}
+
+/** @param {Additions | null} found */
+async function replaceAdditions(found) {
+  leaving = additions
   additions = found
-  if (isSome(before) || isSome(found)) {
-    leaving = before
-    await app.refreshComboInNodes()
-  }
+  if (isSome(leaving) || isSome(found)) await app.refreshComboInNodes()
 }
 
 /** @type {Additions | null} What the lists show and shall not any longer. */
@@ -163,7 +171,7 @@ app.registerExtension({
     {
       id: /** @type {any} */ ('ComfyRemote.Panel'),
       category: ['Remote', 'Status', 'Panel'],
-      name: 'Now',
+      name: 'The target and its jobs',
       type: () => makePanel(state, { toggle, choose, cancel, chosen }),
       defaultValue: null
     }

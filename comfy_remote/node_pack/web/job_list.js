@@ -19,8 +19,9 @@ export function jobList(state, cancel) {
   return element(
     'ul',
     { class: 'comfy-remote-jobs' },
-    ...state.jobs.map((job) =>
-      element(
+    ...state.jobs.map((job) => {
+      const cancelling = state.cancelling.has(job.prompt_id)
+      return element(
         'li',
         { 'data-prompt-id': job.prompt_id },
         element(
@@ -34,15 +35,16 @@ export function jobList(state, cancel) {
               class: 'comfy-remote-icon',
               title: 'Cancel this job on the GPU',
               'aria-label': `Cancel job ${job.prompt_id}`,
+              disabled: cancelling,
               onclick: () => cancel(job.prompt_id)
             },
             icon('times')
           )
         ),
         bar(job),
-        element('span', { class: 'comfy-remote-quiet' }, jobWords(job))
+        element('span', { class: 'comfy-remote-quiet' }, cancelling ? 'cancelling …' : jobWords(job))
       )
-    )
+    })
   )
 }
 

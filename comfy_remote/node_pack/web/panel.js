@@ -10,7 +10,7 @@ import { targetFacts } from './target_facts.js'
 /** @import { RemoteState } from './remote_state.js' */
 
 const STATUS_SECONDS = 3
-const DETAILS_SECONDS = 15
+const DETAILS_SECONDS = 6
 const OTHER = '\0other'
 
 /**
@@ -132,7 +132,7 @@ export function makePanel(state, actions) {
   })
   form.addEventListener('submit', (event) => {
     event.preventDefault()
-    const typed = address.value.trim()
+    const typed = address.value.trim().replace(/\/+$/, '')
     if (!typed) return
     ownAddress = false
     actions.choose(typed)

@@ -2,7 +2,7 @@
 /** Whether Remote is on in this tab, where to, and the jobs that are under way. */
 
 import { api } from '../../scripts/api.js'
-import { getStatus, postSwitch } from './remote_api.js'
+import { getStatus, postCancel, postSwitch } from './remote_api.js'
 
 /** @import { Job, Target } from './remote_api.js' */
 
@@ -16,6 +16,8 @@ const ENDED = ['succeeded', 'failed', 'cancelled', 'expired']
  * tab keeps it, too, and says it again to a server that was restarted.
  */
 export class RemoteState extends EventTarget {
+  #updating
+
   constructor() {
     super()
     /** @type {string | null} Where this tab's prompts go; null: they run here. */
@@ -24,9 +26,12 @@ export class RemoteState extends EventTarget {
     this.targets = []
     /** @type {Job[]} Those that have not ended, the newest first. */
     this.jobs = []
+    /** @type {Set<string>} Prompt ids of jobs that are being cancelled. */
+    this.cancelling = new Set()
     /** While the server has not confirmed a choice. */
     this.switching = false
     this.version = ''
+    this.#updating = false
     /** @type {Promise<string>} */
     this.clientKnown = new Promise((resolve) => {
       const look = () => {
@@ -38,6 +43,16 @@ export class RemoteState extends EventTarget {
       api.addEventListener('status', look)
       look()
     })
+  }
+
+  /** While the page's lists do not show yet what the target has. */
+  get updating() {
+    return this.#updating
+  }
+
+  set updating(value) {
+    this.#updating = value
+    this.#changed()
   }
 
   /** Ask the server how things stand. */
@@ -77,6 +92,25 @@ export class RemoteState extends EventTarget {
     } finally {
       this.switching = false
       this.#changed()
+    }
+  }
+
+  /**
+   * Stop a job, on the GPU too.
+   *
+   * @param {string} promptId
+   * @throws {import('./remote_api.js').RemoteError} It goes on, or has ended already.
+   */
+  async cancel(promptId) {
+    this.cancelling.add(promptId)
+    this.#changed()
+    try {
+      await postCancel(promptId)
+    } catch (error) {
+      this.cancelling.delete(promptId)
+      throw error
+    } finally {
+      await this.refresh()
     }
   }
 

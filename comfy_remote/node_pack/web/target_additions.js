@@ -73,6 +73,19 @@ export async function refreshNodes(definitions, additions, previous) {
 }
 
 /**
+ * Which classes the open workflow has as empty shells: it was opened before the page knew them.
+ *
+ * @param {Additions | null} additions
+ * @returns {string[]}
+ */
+export function nodesToReload(additions) {
+  const shells = [...nodesOf(app.graph)].filter(
+    (node) => additions?.nodes[node.type] && !('nodeData' in node.constructor)
+  )
+  return [...new Set(shells.map((node) => node.type))]
+}
+
+/**
  * @param {ComfyNodeDef} definition
  * @param {string} input
  * @returns {any[] | null} The list itself, not a copy; null for an input that is no choice.

@@ -16,10 +16,11 @@ import { element, icon } from './dom.js'
 export function addToTopBar(state, actions) {
   const label = element('span', { class: 'comfy-remote-label' })
   const count = element('span', { class: 'comfy-remote-count', hidden: true })
+  const symbol = icon('cloud')
   const toggle = element(
     'button',
     { type: 'button', role: 'switch', class: 'comfy-remote-toggle', onclick: actions.toggle },
-    icon('cloud'),
+    symbol,
     label,
     count
   )
@@ -41,12 +42,14 @@ export function addToTopBar(state, actions) {
     root.classList.toggle('comfy-remote-on', on)
     toggle.setAttribute('aria-checked', String(on))
     toggle.disabled = state.switching
+    toggle.setAttribute('aria-busy', String(state.updating))
+    symbol.className = state.updating ? 'pi pi-spinner pi-spin' : 'pi pi-cloud'
     label.textContent = state.switching ? 'Remote …' : on ? `Remote: ${state.target}` : 'Remote OFF'
     toggle.title = on
       ? `Queue sends to ${state.target}. Click to run here again (Alt+R).`
       : 'Queue runs here. Click to send to a remote GPU (Alt+R).'
     count.hidden = state.jobs.length === 0
-    count.textContent = String(state.jobs.length)
+    count.textContent = count.hidden ? '' : String(state.jobs.length)
     count.title = `${state.jobs.length} remote jobs under way`
   }
   state.addEventListener('changed', show)

@@ -1,7 +1,8 @@
 """Whether a prompt can run on a target, and what it could cost less. No network.
 
 ```
-validation  ComfyUI's own rules and words        node_rules  the rules of its schemas' classes
+validation  ComfyUI's own checks and words       rules       what they must know of a class
+literals    values and types of single inputs    node_rules  rules from a ComfyUI's schemas
 inputs      dynamic inputs                       graph       links that may be broken
 structure   classes, links, circles              values      single inputs, and models
 limits      files, request, result               sizes       how many pictures of what size
@@ -13,7 +14,8 @@ checking    all of it together
 from .checking import check_prompt, validate_for
 from .limits import FileSearch, Limits
 from .report import Advice, Problem, Report
-from .validation import NodeRules, Validated, full_type_name, validate_prompt
+from .rules import NodeRules
+from .validation import Validated, full_type_name, validate_prompt
 
 __all__ = [
     "Advice",

@@ -17,9 +17,10 @@ from .graph import live_nodes
 from .limits import FileSearch, Limits, file_problems, request_size, result_size
 from .node_rules import REPLACED_CLASSES, permissive, rules_of
 from .report import Problem, Report
+from .rules import NodeRules, Rules
 from .sizes import SAVERS, Pictures, picture_sizes
 from .structure import broken_links, circles, is_replaced, missing_classes, no_output
-from .validation import NodeRules, Rules, Validated, validate_prompt
+from .validation import Validated, validate_prompt
 from .values import EXCEPTIONS, chosen_inputs, input_problem, node_error_problems
 
 if TYPE_CHECKING:

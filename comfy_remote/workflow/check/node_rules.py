@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..models import model_uses
 from ..schema import NodeSchema, Schemas, input_schema
-from .validation import NodeRules, Rules
+from .rules import NodeRules, Rules
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -36,8 +36,9 @@ def missing_classes(
             missing.setdefault(node["class_type"], []).append(node_id)
     for class_type, ids in missing.items():
         pack = by_class.get(class_type)
-        others = f" (also nodes {', '.join(ids[1:])})" if len(ids) > 1 else ""
-        near = "" if pack and pack.name else did_you_mean(class_type, schemas)
+        others = f" (also node {', '.join(ids[1:])})" if len(ids) > 1 else ""
+        guess = not schemas.is_snapshot and not (pack and pack.name)
+        near = did_you_mean(class_type, schemas) if guess else ""
         yield Problem(
             "missing_node_type",
             f"{_where(schemas)} has no node class {class_type}{others}.{near}",
@@ -127,7 +128,10 @@ def _how_to_get(pack: NodePack | None, schemas: Schemas) -> str:
     if pack is None or pack.name is None:
         return "Install the node pack that has it there; ComfyUI-Manager finds it by the class."
     if pack.name == CORE:
-        return "It is one of ComfyUI's own: that ComfyUI is older (or newer). Update it."
+        return (
+            "It is one of ComfyUI's own: update ComfyUI there, or take another target (the sandbox "
+            "has only a few)."
+        )
     version = f" (the workflow was saved with {pack.version})" if pack.version else ""
     where = f"github.com/{pack.name}" if "/" in pack.name else pack.name
     return f"Install the node pack {where} there{version}."

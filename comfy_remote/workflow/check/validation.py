@@ -10,59 +10,20 @@ Source of facts: ``validate_prompt`` and ``validate_inputs`` in ``execution.py``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from .inputs import live_inputs
+from .literals import check_literal, type_and_options, types_fit
+from .rules import NodeError, NodeRules, Rules, node_error
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from ..prompt import Prompt
 
-__all__ = ["NodeError", "NodeRules", "Rules", "Validated", "full_type_name", "validate_prompt"]
-
-NodeError: TypeAlias = "dict[str, JsonValue]"
-"""``{"type", "message", "details", "extra_info"}``."""
-
-_LONGEST_LIST_SHOWN = 20
-_ANY: tuple[JsonValue, ...] = ("*", "COMFY_MATCHTYPE_V3")
-
-
-def _nothing_wrong(_given: Mapping[str, JsonValue]) -> Mapping[str, str]:
-    return {}
-
-
-def _judges_nothing(_name: str, _spec: JsonValue, _value: JsonValue) -> bool:
-    return False
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRules:
-    """What a validator must know of a node class.
-
-    Attributes:
-        inputs: ``{"required": {name: [type, options]}, "optional": …}``, as in ``/object_info``.
-        outputs: Types in the order of link indices; ``None`` when nobody knows.
-        output_node: Whether a prompt may end here.
-        judges: Whether the class itself judges an input, so that range and choices don't count
-            (ComfyUI: the arguments of ``VALIDATE_INPUTS``); from its name, its
-            ``[type, options]``, and the value.
-        checks_types: Whether it judges the types of its links, too.
-        complaints: Its own judgement of all values it judges: words by name of input.
-    """
-
-    inputs: Mapping[str, JsonValue]
-    outputs: tuple[JsonValue, ...] | None
-    output_node: bool = False
-    judges: Callable[[str, JsonValue, JsonValue], bool] = _judges_nothing
-    checks_types: bool = False
-    complaints: Callable[[Mapping[str, JsonValue]], Mapping[str, str]] = _nothing_wrong
-
-
-Rules: TypeAlias = "Callable[[str], NodeRules | None]"
-"""The rules of a ``class_type``; ``None`` when the engine does not have it."""
+__all__ = ["Validated", "full_type_name", "validate_prompt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +70,7 @@ def validate_prompt(
         if wanted and known is not None and known.output_node:
             outputs.append(node_id)
     if not outputs:
-        return Validated(copied, _error("prompt_no_outputs", "Prompt has no outputs", ""))
+        return Validated(copied, node_error("prompt_no_outputs", "Prompt has no outputs", ""))
 
     check = _Check(copied, rules)
     good: list[str] = []
@@ -133,7 +94,9 @@ def validate_prompt(
     if good:
         return Validated(copied, None, good, reported)
     details = "\n".join(f"{error['message']}: {error['details']}" for error in failures)
-    error = _error("prompt_outputs_failed_validation", "Prompt outputs failed validation", details)
+    error = node_error(
+        "prompt_outputs_failed_validation", "Prompt outputs failed validation", details
+    )
     return Validated(copied, error, [], reported)
 
 
@@ -165,10 +128,6 @@ def _copy(node: object) -> object:
     return {**node, "inputs": dict(inputs)} if isinstance(inputs, dict) else node
 
 
-def _error(kind: str, message: str, details: str, **extra_info: JsonValue) -> NodeError:
-    return {"type": kind, "message": message, "details": details, "extra_info": extra_info}
-
-
 def _unknown_class(node_id: str, node: object, rules: Rules) -> NodeError | None:
     fields: Mapping[str, JsonValue] = node if isinstance(node, dict) else {}
     meta = fields.get("_meta")
@@ -184,7 +143,7 @@ def _unknown_class(node_id: str, node: object, rules: Rules) -> NodeError | None
         message = f"Node '{title}' not found. The custom node may not be installed."
     else:
         return None
-    return _error(
+    return node_error(
         "missing_node_type",
         message,
         f"Node ID '#{node_id}'",
@@ -221,7 +180,7 @@ class _Check:
         except Exception as error:  # noqa: BLE001
             self._valid[node_id] = False
             self.errors[node_id] = [
-                _error(
+                node_error(
                     "exception_during_validation",
                     "Exception when validating node",
                     str(error),
@@ -275,17 +234,17 @@ class _Check:
                     shown = name.rpartition(".")[2] if live.dynamic else name
                     errors.append(_missing(name, shown))
                 continue
-            kind, options = _type_and_options(spec)
+            kind, options = type_and_options(spec)
             value = given[name]
             if isinstance(value, list):
                 found, ok = yield from self._link(node_id, rules, name, kind, options, value)
                 valid = valid and ok
             else:
-                found, given[name] = _literal(rules, name, kind, options, value)
+                found, given[name] = check_literal(rules, name, kind, options, value)
             if found:
                 errors.append(found)
         errors += [
-            _error(
+            node_error(
                 "custom_validation_failed",
                 "Custom validation failed for node",
                 f"{name} - {words}" if words else name,
@@ -312,7 +271,7 @@ class _Check:
         """The error of a link itself, and whether what it leads to is valid."""
         config: JsonValue = [kind, options]
         if len(link) != 2:
-            return _error(
+            return node_error(
                 "bad_linked_input",
                 "Bad linked input, must be a length-2 list of [node_id, slot_index]",
                 name,
@@ -325,8 +284,8 @@ class _Check:
         self._prompt[source]
         outputs = self._rules_of(source).outputs
         received: JsonValue = "*" if outputs is None else outputs[cast("int", link[1])]
-        if not rules.checks_types and not _fits(received, kind):
-            return _error(
+        if not rules.checks_types and not types_fit(received, kind):
+            return node_error(
                 "return_type_mismatch",
                 "Return type mismatch between linked nodes",
                 f"{name}, received_type({received}) mismatch input_type({kind})",
@@ -341,7 +300,7 @@ class _Check:
         except Exception as error:  # noqa: BLE001 (see `output`)
             self._valid[source] = False
             self.errors[source] = [
-                _error(
+                node_error(
                     "exception_during_inner_validation",
                     "Exception when validating inner node",
                     str(error),
@@ -370,7 +329,7 @@ class _Check:
         for member in members:
             self._valid[member] = False
             self.errors[member] = [
-                _error(
+                node_error(
                     "dependency_cycle",
                     "Dependency cycle detected",
                     details,
@@ -381,109 +340,4 @@ class _Check:
 
 
 def _missing(name: str, shown: str) -> NodeError:
-    return _error("required_input_missing", "Required input is missing", shown, input_name=name)
-
-
-def _type_and_options(spec: JsonValue) -> tuple[JsonValue, dict[str, JsonValue]]:
-    match spec:
-        case [kind, dict(options), *_]:
-            return kind, options
-        case [kind, *_]:
-            return kind, {}
-        case _:
-            return "*", {}
-
-
-def _fits(received: JsonValue, wanted: JsonValue) -> bool:
-    """Whether an output may be linked to an input: one type in common is enough."""
-    if received == wanted:
-        return True
-    if received in _ANY or wanted in _ANY:
-        return True
-    if isinstance(received, list) and wanted == "COMBO":
-        return True
-    if not isinstance(received, str) or not isinstance(wanted, str):
-        return False
-    given, taken = ({part.strip() for part in kinds.split(",")} for kinds in (received, wanted))
-    return "*" in given or "*" in taken or bool(given & taken)
-
-
-def _literal(
-    rules: NodeRules, name: str, kind: JsonValue, options: dict[str, JsonValue], value: JsonValue
-) -> tuple[NodeError | None, JsonValue]:
-    """The error of a literal value, and the value converted to the input's type."""
-    config: JsonValue = [kind, options]
-    if isinstance(value, dict) and "__value__" in value:
-        value = value["__value__"]
-    try:
-        value = _convert(kind, value)
-    except (TypeError, ValueError, OverflowError) as error:
-        return _error(
-            "invalid_input_type",
-            f"Failed to convert an input value to a {kind} value",
-            f"{name}, {value}, {error}",
-            input_name=name,
-            input_config=config,
-            received_value=value,
-            exception_message=str(error),
-        ), value
-    if rules.judges(name, config, value):
-        return None, value
-    # Comparisons may raise, like ComfyUI's: a text where several types are taken.
-    if "min" in options and value < options["min"]:  # type: ignore[operator]
-        return _error(
-            "value_smaller_than_min",
-            f"Value {value} smaller than min of {options['min']}",
-            name,
-            input_name=name,
-            input_config=config,
-            received_value=value,
-        ), value
-    if "max" in options and value > options["max"]:  # type: ignore[operator]
-        return _error(
-            "value_bigger_than_max",
-            f"Value {value} bigger than max of {options['max']}",
-            name,
-            input_name=name,
-            input_config=config,
-            received_value=value,
-        ), value
-    if kind == "COMBO" or isinstance(kind, list):
-        return _chosen(name, kind, options, value), value
-    return None, value
-
-
-def _chosen(
-    name: str, kind: JsonValue, options: dict[str, JsonValue], value: JsonValue
-) -> NodeError | None:
-    listed = options.get("options", []) if kind == "COMBO" else kind
-    choices = cast("list[JsonValue]", listed)
-    several = isinstance(value, list) and options.get("multiselect", False)
-    values = value if several and isinstance(value, list) else [value]
-    wrong = [one for one in values if one not in choices]
-    if not wrong:
-        return None
-    shown = len(choices) <= _LONGEST_LIST_SHOWN
-    named = str(choices) if shown else f"(list of length {len(choices)})"
-    return _error(
-        "value_not_in_list",
-        "Value not in list",
-        f"{name}: {', '.join(map(repr, wrong))} not in {named}",
-        input_name=name,
-        input_config=[kind, options] if shown else None,
-        received_value=value,
-    )
-
-
-def _convert(kind: JsonValue, value: JsonValue) -> JsonValue:
-    match kind:
-        case "INT":
-            return int(value)  # type: ignore[arg-type]  # it may raise; that is the check
-        case "FLOAT":
-            return float(value)  # type: ignore[arg-type]
-        case "STRING":
-            return str(value)
-        case "BOOLEAN":
-            return bool(value)
-        case _:
-            return value
+    return node_error("required_input_missing", "Required input is missing", shown, input_name=name)

@@ -12,7 +12,7 @@ from ..schema import Schemas, input_schema
 from ..values import did_you_mean
 from .inputs import CHOICE, live_inputs
 from .report import Problem, ProblemCode
-from .validation import NodeError
+from .rules import NodeError
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

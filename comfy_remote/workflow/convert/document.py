@@ -156,7 +156,10 @@ def _definitions(raw: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]
 
 
 def _graph(raw: Mapping[str, JsonValue], where: str) -> SavedGraph:
-    nodes = [read_node(node, where) for node in _list(raw.get("nodes"))]
+    nodes = [
+        read_node(node, f"nodes[{index}] of {where}")
+        for index, node in enumerate(_list(raw.get("nodes")))
+    ]
     seen: set[str] = set()
     for node in nodes:
         if node.id in seen:
@@ -175,16 +178,16 @@ def _graph(raw: Mapping[str, JsonValue], where: str) -> SavedGraph:
 
 
 def read_node(raw: JsonValue, where: str) -> SavedNode:
-    """Read one node; ``where`` says for messages whose it is.
+    """Read one node; ``where`` says for messages which it is.
 
     Raises:
         WorkflowInvalid: It has no id or no type.
     """
     if not isinstance(raw, dict):
-        raise WorkflowInvalid(f"A node of {where} is not an object.")
+        raise WorkflowInvalid(f"{where} is not an object: it is no node.")
     identity, kind = raw.get("id"), raw.get("type")
     if isinstance(identity, bool) or not isinstance(identity, int | str) or kind is None:
-        raise WorkflowInvalid(f"A node of {where} has no id or no type: {str(raw)[:80]}")
+        raise WorkflowInvalid(f"{where} has no id or no type: {str(raw)[:80]}")
     title = raw.get("title")
     named = raw.get("widgets_values_named")
     return SavedNode(

@@ -45,6 +45,8 @@ class GroupNodes:
         self._schemas = schemas
         self._types: dict[str, GroupType] = {}
         self._count = 0
+        self._around: SavedGraph | None = None
+        self._primitives: dict[str, SavedNode] = {}
 
     def instance(self, saved: SavedNode, around: SavedGraph) -> Host | None:
         """An instance with what is in it; ``None`` if a node is no group node.
@@ -66,12 +68,12 @@ class GroupNodes:
                 "Take the file that the group node was made in.",
             )
         group = self._type(name)
-        self._count += len(group.nodes)
+        self._count += 1 + len(group.nodes)
         if self._count > _MAX_NODES:
             raise WorkflowInvalid(f"The group nodes have more than {_MAX_NODES} nodes in them.")
         outer = Node(saved, group.schema, virtual=True)
         outer.restore()
-        _take_primitives(outer, around)
+        self._take_primitives(outer, around)
         graph = self._inside(group, outer)
         # Its values are in the nodes inside by now.
         bare = replace(saved, inputs=outer.inputs, values=None, named_values=None, properties={})
@@ -113,6 +115,18 @@ class GroupNodes:
         graph.nodes = {node.id: node for node in nodes}
         return graph
 
+    def _take_primitives(self, outer: Node, around: SavedGraph) -> None:
+        """Give a group node the values of the primitives that it is linked to."""
+        if around is not self._around:
+            self._around = around
+            self._primitives = {n.id: n for n in around.nodes if n.type == PRIMITIVE}
+        for slot in outer.inputs:
+            link = around.links.get(slot.link) if slot.link is not None else None
+            primitive = self._primitives.get(link.origin) if link else None
+            widget = outer.widget(slot.widget)
+            if primitive and widget and isinstance(primitive.values, list) and primitive.values:
+                outer.set_value(widget, primitive.values[0])
+
     def _node(self, saved: SavedNode) -> Node:
         schema = self._schemas.get(saved.type)
         node = Node(saved, schema, virtual=schema is None and saved.type in VIRTUAL)
@@ -127,17 +141,6 @@ def _copy(node: SavedNode) -> SavedNode:
         inputs=[replace(slot, link=None) for slot in node.inputs],
         outputs=[Output(output.name, output.type) for output in node.outputs],
     )
-
-
-def _take_primitives(outer: Node, around: SavedGraph) -> None:
-    """Give a group node the values of the primitives that it is linked to."""
-    primitives = {node.id: node for node in around.nodes if node.type == PRIMITIVE}
-    for slot in outer.inputs:
-        link = around.links.get(slot.link) if slot.link is not None else None
-        primitive = primitives.get(link.origin) if link else None
-        widget = outer.widget(slot.widget)
-        if primitive and widget and isinstance(primitive.values, list) and primitive.values:
-            outer.set_value(widget, primitive.values[0])
 
 
 def _connect(

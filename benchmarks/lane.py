@@ -1,0 +1,142 @@
+"""The remote lane in a page's server: what it costs, and whether jobs run side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from common import ROOT, comfyui, prompt, report
+
+from comfy_remote.gateway import GatewayServer
+from comfy_remote.worker.engine import Engine
+from comfy_remote.worker.handler import JobHandler
+
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]  # the servers with the pack in
+from lane_page import Page, page  # noqa: E402
+from pack import comfyui_with_pack, sandbox_with_pack  # noqa: E402
+
+_WORKERS = 4
+_JOBS = 8
+_SECONDS = 2.0
+_RUNS = 15
+
+
+def bench_lane() -> None:
+    """One prompt there and here, in turn; then a batch on several workers."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, comfyui() as engine:
+        base = Path(folder)
+        with sandbox_with_pack(base) as server:
+            if engine is None:
+                print("lane: one prompt is skipped, no ComfyUI (set COMFYUI_DIR)")
+            else:
+                _one_prompt(base / "comfyui", engine)
+            asyncio.run(_batch(server.url))
+
+
+def _one_prompt(base: Path, engine: Engine) -> None:
+    """A ComfyUI with the pack, and another as its target: both warm, on this machine."""
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    target = asyncio.run(engine.ready())
+    with comfyui_with_pack(Path(os.environ["COMFYUI_DIR"]), python, base) as server:
+        asyncio.run(_compare(server.url, target))
+
+
+async def _compare(url: str, target: str) -> None:
+    remote: list[float] = []
+    local: list[float] = []
+    color = random.randrange(1 << 20)
+    async with page(url) as shown:
+        for index in range(-2, _RUNS):
+            for where, times in ((target, remote), (None, local)):
+                color += 1
+                seconds = await _until_shown(shown, prompt(color, "lane"), where)
+                if index >= 0:
+                    times.append(seconds)
+    report("lane", remote, local, "the same prompt run locally")
+    added = statistics.median(remote) - statistics.median(local)
+    print(f"lane: {added * 1000:+.0f} ms a prompt (at most +500 ms are allowed)")
+
+
+async def _until_shown(shown: Page, what: dict[str, object], target: str | None) -> float:
+    """From the click to the page's last message of the prompt."""
+    shown.messages.clear()
+    began = time.perf_counter()
+    answer = await shown.queue(what, target)
+    if answer.status != 200:
+        raise SystemExit(f"the prompt was refused: {answer.body}")
+    await shown.heard("executing", answer.body["prompt_id"], node=None)
+    return time.perf_counter() - began
+
+
+@asynccontextmanager
+async def _endpoint() -> AsyncIterator[str]:
+    """A gateway whose workers have an engine each."""
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(GatewayServer(endpoint_id="lane"))
+        for number in range(_WORKERS):
+            engine = Engine.named("sandbox")
+            engine.start()
+            stack.callback(engine.stop)
+            await engine.ready()
+            gateway.add_local_worker(JobHandler(engine), worker_id=f"worker-{number}")
+        yield gateway.url
+
+
+@contextmanager
+def _gateway_address(url: str) -> Any:
+    before = os.environ.get("RUNPOD_ENDPOINT_BASE_URL")
+    os.environ["RUNPOD_ENDPOINT_BASE_URL"] = url
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["RUNPOD_ENDPOINT_BASE_URL"]
+        else:
+            os.environ["RUNPOD_ENDPOINT_BASE_URL"] = before
+
+
+async def _batch(url: str) -> None:
+    took = []
+    async with _endpoint() as gateway, page(url) as shown:
+        with _gateway_address(gateway):
+            await _until_shown(shown, _slow(0.1), "runpod:lane")
+            for _ in range(3):
+                began = time.perf_counter()
+                ids = [
+                    (await shown.queue(_slow(_SECONDS), "runpod:lane")).body["prompt_id"]
+                    for _ in range(_JOBS)
+                ]
+                for prompt_id in ids:
+                    await shown.heard("executing", prompt_id, node=None)
+                took.append(time.perf_counter() - began)
+    ideal = _SECONDS * _JOBS / _WORKERS
+    print(
+        f"lane: {_JOBS} prompts of {_SECONDS:g} s on {_WORKERS} workers in "
+        f"{statistics.median(took):.2f} s, {statistics.median(took) / ideal:.2f} times the ideal "
+        f"{ideal:g} s (at most 1.25; median of {len(took)})"
+    )
+
+
+def _slow(seconds: float) -> dict[str, object]:
+    graph: dict[str, Any] = dict(prompt(random.randrange(1 << 20), "lane"))
+    graph["3"] = {
+        "class_type": "SandboxSlow",
+        "inputs": {
+            "image": ["1", 0],
+            "steps": 20,
+            "seconds_per_step": seconds / 20,
+            "preview": True,
+            "seed": random.randrange(1 << 30),
+        },
+    }
+    graph["2"]["inputs"]["images"] = ["3", 0]
+    return graph

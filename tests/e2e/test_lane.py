@@ -1,0 +1,565 @@
+"""The remote lane, on the sandbox always and on a real ComfyUI where there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import find_comfyui
+from lane_page import JOB_EVENT, Page, page
+from pack import PackServer, comfyui_with_pack, sandbox_with_pack
+from PIL import Image
+
+from comfy_remote.gateway import GatewayServer
+from comfy_remote.sandbox.server import SandboxServer
+from comfy_remote.worker.handler import JobHandler
+
+Prompt = dict[str, Any]
+_COLORS = itertools.count(int(time.time()) % 0xFFFF)
+
+
+def picture(prefix: str = "lane", **more: Any) -> Prompt:
+    """A prompt without a model that nothing has in its cache."""
+    return {
+        "1": _node("EmptyImage", width=48, height=32, batch_size=1, color=next(_COLORS)),
+        "2": _node(
+            "ImageScale",
+            image=["1", 0],
+            upscale_method="nearest-exact",
+            width=24,
+            height=24,
+            crop="disabled",
+        ),
+        "3": _node("SaveImage", images=["2", 0], filename_prefix=prefix),
+        **more,
+    }
+
+
+def slow(seconds: float, steps: int = 10) -> Prompt:
+    """For engines that have the sandbox's slow node."""
+    prompt = picture("slow")
+    prompt["9"] = _node(
+        "SandboxSlow",
+        image=["1", 0],
+        steps=steps,
+        seconds_per_step=seconds / steps,
+        preview=True,
+        seed=next(_COLORS),
+    )
+    prompt["2"]["inputs"]["image"] = ["9", 0]
+    return prompt
+
+
+def _node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackServer]:
+    with sandbox_with_pack(tmp_path_factory.mktemp("sandbox")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["sandbox", "comfyui"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PackServer]:
+    """The server whose page it is."""
+    if request.param == "sandbox":
+        yield request.getfixturevalue("sandbox")
+        return
+    comfyui = find_comfyui()
+    if comfyui is None:
+        pytest.skip("skipped: no ComfyUI")
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    with comfyui_with_pack(comfyui, python, tmp_path_factory.mktemp("comfyui")) as running:
+        yield running
+
+
+@pytest.fixture
+async def target() -> AsyncIterator[SandboxServer]:
+    """A ComfyUI elsewhere: the sandbox, at an address."""
+    async with SandboxServer() as running:
+        yield running
+
+
+@asynccontextmanager
+async def endpoint(workers: int) -> AsyncIterator[str]:
+    """A RunPod endpoint: our gateway, each of its workers with an engine of its own."""
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(GatewayServer(endpoint_id="lane"))
+        for number in range(workers):
+            engine = await stack.enter_async_context(SandboxServer())
+            gateway.add_local_worker(JobHandler(_Engine(engine.url)), worker_id=f"w{number}")
+        yield gateway.url
+
+
+class _Engine:
+    """An engine that somebody else keeps."""
+
+    alive = True
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def ready(self) -> str:
+        return self._url
+
+    async def died(self) -> Any:
+        await asyncio.Event().wait()
+
+
+def _collapsed(messages: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Kind and node of each, told once: how often progress is told is up to chance."""
+    found: list[tuple[str, Any]] = []
+    for name, data in messages:
+        nodes = data.get("nodes") if name == "progress_state" else None
+        about = data.get("node")
+        if isinstance(nodes, dict):
+            about = tuple(sorted((key, node["state"]) for key, node in nodes.items()))
+        if (name, about) not in found:
+            found.append((name, about))
+    return found
+
+
+async def test_a_remote_job_is_told_of_as_a_local_one_is(
+    server: PackServer, target: SandboxServer
+) -> None:
+    extra = {"extra_pnginfo": {"workflow": {"id": "w-1", "nodes": [], "links": []}}}
+    async with page(server.url) as shown:
+        told = {}
+        for where in (None, target.url):
+            answer = await shown.queue(picture("told"), where, extra_data=extra)
+            assert answer.status == 200, answer.body
+            assert set(answer.body) == {"prompt_id", "number", "node_errors"}
+            prompt_id = answer.body["prompt_id"]
+            entry = await shown.ended(prompt_id)
+            await shown.heard("executing", prompt_id, node=None)
+            jobs = await shown.get("/jobs")
+            mine = [job for job in jobs["jobs"] if job["id"] == prompt_id] if jobs else []
+            told[where] = (shown.of(prompt_id), entry, mine)
+        (local, local_entry, local_job), (remote, entry, job) = told.values()
+        assert _collapsed(remote) == _collapsed(local)
+        for name, data in remote:
+            last = data.get("node", "") is None
+            same = next(d for n, d in local if n == name and (d.get("node", "") is None) == last)
+            assert set(data) == set(same), name
+        # The history, the list of jobs
+        assert set(entry) == set(local_entry)
+        assert len(entry["prompt"]) == len(local_entry["prompt"]) == 5
+        assert entry["prompt"][3]["client_id"] == shown.client_id
+        assert entry["prompt"][4] == local_entry["prompt"][4] == ["3"]
+        assert entry["meta"] == local_entry["meta"]
+        assert {k: set(v) for k, v in entry["outputs"].items()} == {
+            k: set(v) for k, v in local_entry["outputs"].items()
+        }
+        assert entry["status"]["status_str"] == "success"
+        assert entry["status"]["completed"] is True
+        assert [name for name, _ in entry["status"]["messages"]] == [
+            name for name, _ in local_entry["status"]["messages"]
+        ]
+        for one, other in zip(job, local_job, strict=True):
+            assert set(one) == set(other)
+            assert one["workflow_id"] == "w-1"
+
+
+async def test_outputs_are_saved_as_comfyui_saves_them(
+    server: PackServer, target: SandboxServer
+) -> None:
+    folder = server.directory / "output" / "deep"
+    folder.mkdir(parents=True)
+    (folder / "saved_00007_.png").write_bytes(b"somebody's")
+    workflow = {"id": "w-2", "nodes": [{"id": 3}], "links": []}
+    async with page(server.url) as shown:
+        prompt = picture("deep/saved", **{"4": _node("PreviewImage", images=["1", 0])})
+        answer = await shown.queue(
+            prompt, target.url, extra_data={"extra_pnginfo": {"workflow": workflow}}
+        )
+        entry = await shown.ended(answer.body["prompt_id"])
+        (saved,) = entry["outputs"]["3"]["images"]
+        assert saved == {"filename": "saved_00008_.png", "subfolder": "deep", "type": "output"}
+        executed = await shown.heard("executed", answer.body["prompt_id"], node="3")
+        assert executed["output"] == entry["outputs"]["3"]
+        (preview,) = entry["outputs"]["4"]["images"]
+        assert preview["type"] == "temp"
+        assert (server.directory / "temp" / preview["filename"]).is_file()
+    path = folder / "saved_00008_.png"
+    assert (folder / "saved_00007_.png").read_bytes() == b"somebody's"
+    if os.name == "posix":
+        assert path.stat().st_mode & 0o777 == 0o600
+    with Image.open(path) as image:
+        assert image.size == (24, 24)
+        assert json.loads(image.info["workflow"]) == workflow
+        assert json.loads(image.info["prompt"]) == prompt
+    assert not list((server.directory / "temp").glob(".comfy-remote-*"))
+
+
+async def test_a_batch_runs_side_by_side_and_local_prompts_run_meanwhile(
+    sandbox: PackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with endpoint(workers=4) as url, page(sandbox.url) as shown:
+        monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", url)
+        local = (await shown.queue(slow(1.5))).body["prompt_id"]
+        began = time.monotonic()
+        batch = [(await shown.queue(slow(1.5), "runpod:lane")).body for _ in range(4)]
+        ids = [body["prompt_id"] for body in batch]
+        assert set(await shown.running()) >= {*ids, local}
+        assert (await shown.get("/prompt"))["exec_info"]["queue_remaining"] == 5
+        numbers = [body["number"] for body in batch]
+        assert numbers == sorted(numbers)
+        entries = [await shown.ended(prompt_id) for prompt_id in [*ids, local]]
+        assert time.monotonic() - began < 5.0  # one after the other, they would take 6
+        assert all(entry["status"]["status_str"] == "success" for entry in entries)
+        names = [entry["outputs"]["3"]["images"][0]["filename"] for entry in entries]
+        assert len(set(names)) == 5
+        for prompt_id in ids:
+            assert await shown.heard("progress", prompt_id, node="9")
+            fractions = [
+                data["fraction"]
+                for name, data in shown.of(prompt_id, own=True)
+                if name == JOB_EVENT and data["state"] == "running"
+            ]
+            assert fractions == sorted(fractions)
+            assert fractions[-1] == 1.0
+        assert any(name == "preview" for name, _ in shown.messages)
+        assert (await shown.get("/prompt"))["exec_info"]["queue_remaining"] == 0
+
+
+async def test_front_goes_before_what_waits_there(
+    sandbox: PackServer, target: SandboxServer
+) -> None:
+    async with page(sandbox.url) as shown:
+        first = (await shown.queue(slow(1.0), target.url)).body
+        second = (await shown.queue(slow(0.1), target.url)).body
+        front = (await shown.queue(slow(0.1), target.url, front=True)).body
+        assert front["number"] == -(second["number"] + 1)
+        entries = [await shown.ended(body["prompt_id"]) for body in (first, second, front)]
+        starts = [entry["status"]["messages"][0][1]["timestamp"] for entry in entries]
+        assert starts[0] < starts[2] < starts[1]
+
+
+async def test_only_what_was_asked_for_runs(server: PackServer, target: SandboxServer) -> None:
+    prompt = picture("part", **{"4": _node("PreviewImage", images=["1", 0])})
+    async with page(server.url) as shown:
+        answer = await shown.queue(prompt, target.url, partial_execution_targets=["4"])
+        entry = await shown.ended(answer.body["prompt_id"])
+        assert set(entry["outputs"]) == {"4"}
+        assert entry["prompt"][4] == ["4"]
+        assert entry["prompt"][2] == prompt
+        async with page(target.url) as there:
+            history = await there.get("/history")
+            (sent,) = [item["prompt"][2] for item in history.values()]
+            assert set(sent) == {"1", "4"}
+
+
+async def _cancel(shown: Page, how: str, prompt_id: str) -> Any:
+    match how:
+        case "interrupt":
+            return await shown.post("/interrupt", {"prompt_id": prompt_id})
+        case "delete":
+            return await shown.post("/queue", {"delete": [prompt_id]})
+        case "job":
+            return await shown.post(f"/jobs/{prompt_id}/cancel")
+        case _:
+            return await shown.post("/jobs/cancel", {"job_ids": [str(uuid.uuid4()), prompt_id]})
+
+
+@pytest.mark.parametrize("how", ["interrupt", "delete", "job", "jobs"])
+async def test_a_cancel_reaches_the_target_and_no_local_prompt(
+    sandbox: PackServer, target: SandboxServer, how: str
+) -> None:
+    async with page(sandbox.url) as shown:
+        local = (await shown.queue(slow(1.5))).body["prompt_id"]
+        remote = (await shown.queue(slow(30, steps=300), target.url)).body["prompt_id"]
+        await shown.heard("progress", remote)
+        answer = await _cancel(shown, how, remote)
+        assert answer.status == 200
+        if how.startswith("job"):
+            assert answer.body == {"cancelled": True}
+        entry = await shown.ended(remote)
+        assert entry["status"]["messages"][-1][0] == "execution_interrupted"
+        assert entry["status"]["status_str"] == "error"
+        assert (await shown.heard("execution_interrupted", remote))["node_id"] == "9"
+        assert (await shown.heard(JOB_EVENT, remote, state="cancelled"))["target"] == target.url
+        async with page(target.url) as there:
+            assert await there.running() == []
+        jobs = {job["id"]: job["status"] for job in (await shown.get("/jobs"))["jobs"]}
+        assert jobs[remote] == "cancelled"
+        assert (await shown.ended(local))["status"]["status_str"] == "success"
+        # Once more: it is nobody's any longer, and nothing happens.
+        assert (await _cancel(shown, how, remote)).status == 200
+
+
+async def test_a_batch_of_cancels_takes_local_and_remote_ones(
+    sandbox: PackServer, target: SandboxServer
+) -> None:
+    async with page(sandbox.url) as shown:
+        running = (await shown.queue(slow(1.5))).body["prompt_id"]
+        waiting = (await shown.queue(slow(1.5))).body["prompt_id"]
+        remote = (await shown.queue(slow(30, steps=300), target.url)).body["prompt_id"]
+        answer = await shown.post("/jobs/cancel", {"job_ids": [waiting, remote]})
+        assert answer.body == {"cancelled": True}
+        assert (await shown.ended(running))["status"]["status_str"] == "success"
+        assert (await shown.ended(remote))["status"]["status_str"] == "error"
+        assert await shown.get(f"/history/{waiting}") == {}
+        assert (await shown.post("/jobs/cancel", {"job_ids": [remote, "x"]})).status in (200, 400)
+
+
+async def test_an_interrupt_without_an_id_is_for_the_browser_that_sent_it(
+    sandbox: PackServer, target: SandboxServer
+) -> None:
+    async with page(sandbox.url) as mine, page(sandbox.url, user_agent="another") as theirs:
+        local = (await theirs.queue(slow(1.5))).body["prompt_id"]
+        await theirs.heard("progress", local)
+        remote = (await mine.queue(slow(30, steps=300), target.url)).body["prompt_id"]
+        await mine.heard("progress", remote)
+        await mine.post("/interrupt")
+        await mine.ended(remote)
+        assert (await theirs.ended(local))["status"]["status_str"] == "success"
+        # Who has no remote job stops what runs here, as ever.
+        local = (await theirs.queue(slow(30, steps=300))).body["prompt_id"]
+        remote = (await mine.queue(slow(1.0), target.url)).body["prompt_id"]
+        await theirs.heard("progress", local)
+        await theirs.post("/interrupt")
+        assert (await theirs.ended(local))["status"]["status_str"] == "error"
+        assert (await mine.ended(remote))["status"]["status_str"] == "success"
+
+
+async def test_clearing_the_queue_stops_what_has_not_begun(
+    sandbox: PackServer, target: SandboxServer
+) -> None:
+    async with page(sandbox.url) as shown:
+        runs = (await shown.queue(slow(1.5), target.url)).body["prompt_id"]
+        await shown.heard("progress", runs)
+        waits = (await shown.queue(slow(30), target.url)).body["prompt_id"]
+        await shown.post("/queue", {"clear": True})
+        assert (await shown.ended(waits))["status"]["messages"][-1][0] == "execution_interrupted"
+        assert (await shown.ended(runs))["status"]["status_str"] == "success"
+
+
+async def test_what_the_target_cannot_run_is_refused_as_comfyui_does(
+    server: PackServer, target: SandboxServer
+) -> None:
+    async with page(server.url) as shown:
+        missing = picture(**{"7": _node("NotInstalledThere", image=["1", 0])})
+        answer = await shown.queue(missing, target.url)
+        assert answer.status == 400
+        assert answer.body["error"]["type"] == "missing_node_type"
+        assert answer.body["error"]["extra_info"]["node_id"] == "7"
+        wrong = picture()
+        wrong["2"]["inputs"]["width"] = "wide"
+        answer = await shown.queue(wrong, target.url)
+        assert answer.status == 400
+        assert set(answer.body["error"]) >= {"type", "message", "details", "extra_info"}
+        assert answer.body["node_errors"]["2"]["class_type"] == "ImageScale"
+        assert answer.body["node_errors"]["2"]["dependent_outputs"] == ["3"]
+        for body in ({"prompt_id": "NOT-A-UUID"}, {"partial_execution_targets": ["88"]}):
+            answer = await shown.queue(picture(), target.url, **body)
+            assert answer.status == 400
+            assert answer.body["error"]["message"]
+        assert await shown.running() == []
+
+
+async def test_the_right_part_of_a_prompt_runs(server: PackServer, target: SandboxServer) -> None:
+    prompt = picture("right")
+    prompt["5"] = _node("PreviewImage")  # nothing to show
+    async with page(server.url) as shown:
+        answer = await shown.queue(prompt, target.url)
+        assert answer.status == 200
+        assert answer.body["node_errors"]["5"]["errors"][0]["type"] == "required_input_missing"
+        entry = await shown.ended(answer.body["prompt_id"])
+        assert entry["status"]["status_str"] == "success"
+        assert set(entry["outputs"]) == {"3"}
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("runpod:no-key", "RUNPOD_API_KEY"),
+        ("nowhere", "no target"),
+        ("http://127.0.0.1:9", "127.0.0.1:9"),
+    ],
+)
+async def test_a_target_that_cannot_be_used_is_told_at_once(
+    sandbox: PackServer, monkeypatch: pytest.MonkeyPatch, where: str, words: str
+) -> None:
+    monkeypatch.delenv("RUNPOD_API_KEY", raising=False)
+    monkeypatch.delenv("RUNPOD_ENDPOINT_BASE_URL", raising=False)
+    async with page(sandbox.url) as shown:
+        answer = await shown.queue(picture(), where)
+        if answer.status == 200:  # it took too long to find out
+            prompt_id = answer.body["prompt_id"]
+            told = (await shown.heard("execution_error", prompt_id))["exception_message"]
+        else:
+            error = answer.body["error"]
+            told = f"{error['message']} {error['details']}"
+        assert words in told
+
+
+async def test_what_fails_there_is_told_with_its_node(
+    sandbox: PackServer, target: SandboxServer
+) -> None:
+    prompt = picture("fails")
+    prompt["9"] = _node("SandboxFail", image=["1", 0], mode="error", message="Out of paint.")
+    prompt["2"]["inputs"]["image"] = ["9", 0]
+    async with page(sandbox.url) as shown:
+        prompt_id = (await shown.queue(prompt, target.url)).body["prompt_id"]
+        error = await shown.heard("execution_error", prompt_id)
+        assert (error["node_id"], error["node_type"]) == ("9", "SandboxFail")
+        assert "Out of paint." in error["exception_message"]
+        assert isinstance(error["traceback"], list)
+        entry = await shown.ended(prompt_id)
+        assert entry["status"]["messages"][-1][0] == "execution_error"
+        local = (await shown.queue(prompt)).body["prompt_id"]
+        same = await shown.heard("execution_error", local)
+        assert set(error) == set(same)
+
+
+async def test_a_target_that_goes_away_ends_in_a_clear_error(
+    sandbox: PackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_remote.targets.config.ComfyUITarget.__init__.__kwdefaults__", {
+        "name": None, "headers": None, "patience": 1.0,
+    })  # fmt: skip
+    async with page(sandbox.url) as shown:
+        async with SandboxServer() as there:
+            prompt_id = (await shown.queue(slow(60), there.url)).body["prompt_id"]
+            await shown.heard("progress", prompt_id)
+        error = await shown.heard("execution_error", prompt_id)
+        assert "out of reach" in error["exception_message"]
+        assert error["node_id"] == ""
+        await shown.ended(prompt_id)
+        assert await shown.running() == []
+
+
+async def test_inputs_travel_once_from_comfyuis_folders_and_from_nowhere_else(
+    server: PackServer, target: SandboxServer, tmp_path: Path
+) -> None:
+    data = {}
+    for folder, name in (("input", "sub/in put.png"), ("output", "in put.png")):
+        buffer = io.BytesIO()
+        color = (next(_COLORS) % 255, 9, 200)
+        Image.new("RGB", (16, 8), color).save(buffer, "PNG")
+        path = server.directory / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(buffer.getvalue())
+        data[folder] = color
+
+    def loading() -> Prompt:
+        return {
+            "1": _node("LoadImage", image="sub/in put.png"),
+            "2": _node("LoadImage", image="in put.png [output]"),
+            "3": _node("SaveImage", images=["1", 0], filename_prefix=f"one{next(_COLORS)}"),
+            "4": _node("SaveImage", images=["2", 0], filename_prefix=f"two{next(_COLORS)}"),
+        }
+
+    async with page(server.url) as shown:
+        for _ in range(2):
+            answer = await shown.queue(loading(), target.url)
+            assert answer.status == 200, answer.body
+            entry = await shown.ended(answer.body["prompt_id"])
+            for node, folder in (("3", "input"), ("4", "output")):
+                (saved,) = entry["outputs"][node]["images"]
+                with Image.open(server.directory / "output" / saved["filename"]) as image:
+                    assert image.getpixel((0, 0)) == data[folder]
+        there = [path for path in (target.directory / "input").rglob("*") if path.is_file()]
+        assert len(there) == 2
+        secret = tmp_path / "secret.png"
+        secret.write_bytes(path.read_bytes())
+        for name in (str(secret), f"../../{secret.name}", "nowhere.png"):
+            answer = await shown.queue(
+                {**loading(), "2": _node("LoadImage", image=name)}, target.url
+            )
+            assert answer.status == 400
+            assert name in answer.body["error"]["message"]
+        assert len(list((target.directory / "input").rglob("*.png"))) == 2
+
+
+async def test_secrets_of_the_page_stay_here(server: PackServer, target: SandboxServer) -> None:
+    secret = f"planted-{uuid.uuid4().hex}"
+    keys = {"api_key_comfy_org": secret, "auth_token_comfy_org": secret}
+    async with page(server.url) as shown:
+        answer = await shown.queue(picture("secret"), target.url, extra_data=keys)
+        entry = await shown.ended(answer.body["prompt_id"])
+        assert secret not in json.dumps(entry)
+        assert secret not in json.dumps(shown.messages, default=str)
+        async with page(target.url) as there:
+            assert secret not in json.dumps(await there.get("/history"))
+    for folder in (server.directory, server.home, target.directory):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                assert secret.encode() not in path.read_bytes(), path
+
+
+async def test_only_the_page_that_asked_is_told(server: PackServer, target: SandboxServer) -> None:
+    async with page(server.url) as mine, page(server.url) as theirs:
+        prompt_id = (await mine.queue(picture(), target.url)).body["prompt_id"]
+        await mine.ended(prompt_id)
+        await mine.heard("executing", prompt_id, node=None)
+        assert theirs.of(prompt_id, own=True) == []
+        assert await theirs.heard("status", status={"exec_info": {"queue_remaining": 1}})
+
+
+async def test_the_switch_decides_and_the_prompt_may_say_otherwise(
+    server: PackServer, target: SandboxServer
+) -> None:
+    async with page(server.url) as shown, page(server.url) as other, page(target.url) as there:
+        switched = await shown.post(
+            "/remote/switch", {"client_id": shown.client_id, "target": target.url}
+        )
+        assert switched.status == 200
+        remote = await shown.queue(picture())
+        here = await shown.queue(picture(), extra_data={"comfy_remote": {"target": None}})
+        theirs = await other.queue(picture())
+        for answer in (remote, here, theirs):
+            await shown.ended(answer.body["prompt_id"])
+        assert list(await there.get("/history")) == [remote.body["prompt_id"]]
+
+
+async def test_a_page_that_comes_back_learns_how_its_job_stands(
+    sandbox: PackServer, target: SandboxServer
+) -> None:
+    async with page(sandbox.url) as before:
+        prompt_id = (await before.queue(slow(3, steps=30), target.url)).body["prompt_id"]
+        await before.heard("progress", prompt_id)
+    async with page(sandbox.url, before.client_id) as after:
+        assert await after.heard("execution_start", prompt_id)
+        assert (await after.heard("executing", prompt_id))["node"] == "9"
+        state = await after.heard("progress_state", prompt_id)
+        assert state["nodes"]["1"]["state"] == "finished"
+        assert await after.heard("execution_success", prompt_id)
+        assert await after.heard("executed", prompt_id, node="3")
+
+
+async def test_a_restart_in_mid_job_loses_nothing(tmp_path: Path, target: SandboxServer) -> None:
+    with sandbox_with_pack(tmp_path) as server:
+        async with page(server.url) as shown:
+            extra = {"extra_pnginfo": {"workflow": {"id": "w-3"}}}
+            body = (await shown.queue(slow(3), target.url, extra_data=extra)).body
+            await shown.heard("progress", body["prompt_id"])
+    with sandbox_with_pack(tmp_path) as server:
+        async with page(server.url, shown.client_id) as again:
+            assert await again.heard("progress", body["prompt_id"])
+            assert body["prompt_id"] in await again.running()
+            entry = await again.ended(body["prompt_id"])
+            assert entry["prompt"][0] == body["number"]
+            assert entry["prompt"][3]["extra_pnginfo"]["workflow"]["id"] == "w-3"
+            (saved,) = entry["outputs"]["3"]["images"]
+            assert (server.directory / "output" / saved["filename"]).is_file()
+    async with page(target.url) as there:
+        assert len(await there.get("/history")) == 1  # nothing ran twice
+    with sandbox_with_pack(tmp_path) as server:
+        async with page(server.url) as later:
+            await asyncio.sleep(1.0)
+            assert await later.running() == []

@@ -1,0 +1,152 @@
+"""About how long and how much: what counts as a past run, and what is said where none is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_target import FakeTarget
+
+from comfy_remote.errors import ConfigurationError, ExecutionFailed
+from comfy_remote.events import Finished, JobState, Started
+from comfy_remote.jobs.client import Client
+from comfy_remote.jobs.cost import RunEstimate, estimate_run
+from comfy_remote.jobs.record import Record
+from comfy_remote.targets.config import Configuration
+from comfy_remote.workflow.prompt import Prompt
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Iterator[Record]:
+    with Record(tmp_path) as made:
+        yield made
+
+
+def prompt(steps: int = 20, seed: int = 1, name: str = "KSampler") -> Prompt:
+    return {"1": {"class_type": name, "inputs": {"steps": steps, "seed": seed}}}
+
+
+def past(record: Record, seconds: float | None, what: Prompt | None = None, **more: Any) -> None:
+    job_id = f"job-{len(record.newest(1000))}"
+    target, state = more.get("target", "gpu"), more.get("state", JobState.SUCCEEDED)
+    record.add(job_id, target=target, source="x", folder=None, prompt=what or prompt())
+    record.state(job_id, state, run_seconds=seconds)
+
+
+def test_nothing_is_known_before_the_first_run(record: Record) -> None:
+    estimate = estimate_run(record, "gpu", prompt(), 1.0)
+    assert (estimate.seconds, estimate.price, estimate.runs) == (None, None, 0)
+    assert estimate.sentence() == (
+        "How long it takes is not known: this workflow has not run on gpu yet."
+    )
+
+
+def test_only_what_compares_counts(record: Record) -> None:
+    past(record, 90, target="other")
+    past(record, 90, prompt(name="KSamplerAdvanced"))
+    past(record, 90, state=JobState.FAILED)
+    past(record, None)
+    assert estimate_run(record, "gpu", prompt()).seconds is None
+    past(record, 12.0, prompt(seed=99))
+    estimate = estimate_run(record, "gpu", prompt())
+    assert (estimate.seconds, estimate.runs) == (12.0, 1)
+
+
+def test_the_middle_of_the_newest_runs_counts(record: Record) -> None:
+    for seconds in (1000, 1000, 11, 10, 12, 300, 10.5, 11.5, 0.1, 11, 11):
+        past(record, seconds)
+    estimate = estimate_run(record, "gpu", prompt())
+    assert (estimate.seconds, estimate.runs) == (11.0, 9)
+
+
+def test_more_steps_take_longer(record: Record) -> None:
+    past(record, 10.0, prompt(steps=20))
+    assert estimate_run(record, "gpu", prompt(steps=60)).seconds == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "price", "said"),
+    [
+        (4.24, 3.6, "About 4.2 s and $0.0042 on gpu"),
+        (35, 3.6, "About 35 s and $0.04 on gpu"),
+        (90, 4.0, "About 90 s and $0.10 on gpu"),
+        (600, 0.0, "About 10 min and $0 on gpu"),
+        (9000, 2.0, "About 2.5 h and $5.00 on gpu"),
+        (35, None, "About 35 s on gpu, by 2 past runs of this workflow. What that costs is not "),
+    ],
+)
+def test_it_is_said_in_words(seconds: float, price: float | None, said: str) -> None:
+    estimate = RunEstimate("gpu", seconds, 2, price)
+    assert estimate.sentence().startswith(said)
+    assert ("not known" in estimate.sentence()) == (price is None)
+    assert estimate.to_json()["text"] == estimate.sentence()
+
+
+async def test_a_run_is_measured(record: Record) -> None:
+    target = FakeTarget.making(x_png=b"x")
+    async with Client(target, record=record) as client:
+        job = await client.submit(prompt())
+        assert record.get(job.id).started is None
+        await job.wait()
+    entry = record.get(job.id)
+    assert entry.started is not None
+    assert entry.run_seconds is not None
+    assert 0 < entry.run_seconds < 5
+    assert estimate_run(record, "fake", prompt()).seconds == pytest.approx(entry.run_seconds)
+
+
+async def test_what_the_target_says_goes_before_what_was_seen(record: Record) -> None:
+    target = FakeTarget([Started(), Finished(JobState.SUCCEEDED, details={"run_seconds": 34.5})])
+    async with Client(target, record=record) as client:
+        job = await client.submit(prompt())
+        await job.wait()
+    assert record.get(job.id).run_seconds == 34.5
+
+
+async def test_a_run_that_was_not_seen_from_the_start_is_not_measured(record: Record) -> None:
+    target = FakeTarget([Started(), Finished(JobState.SUCCEEDED)])
+    async with Client(target, record=record) as client:
+        job = await client.submit(prompt())
+        again = await client.take_up(record.get(job.id))
+        await again.wait()
+    assert record.get(job.id).run_seconds is None
+
+
+async def test_a_failed_run_is_no_measure(record: Record) -> None:
+    failed = Finished(JobState.FAILED, ExecutionFailed("no"), details={"run_seconds": 3.0})
+    async with Client(FakeTarget([Started(), failed]), record=record) as client:
+        await (await client.submit(prompt())).wait()
+    assert estimate_run(record, "fake", prompt()).seconds is None
+
+
+def test_the_price_stands_in_the_configuration(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    path = tmp_path / "comfy-remote.toml"
+    text = (
+        '[targets.gpu]\ntarget = "runpod:x"\nprice_per_hour = {}\n[targets.b]\ntarget = "sandbox"'
+    )
+    path.write_text(text.format("0.69"))
+    configuration = Configuration.load(tmp_path)
+    assert configuration.price_per_hour("gpu") == 0.69
+    assert configuration.price_per_hour("b") is None
+    assert configuration.price_per_hour("runpod:x") is None
+    assert configuration.address_of("gpu") == "runpod:x"
+    assert configuration.address_of("sandbox") == "sandbox"
+    for wrong in ("-1", "inf", "nan", '"cheap"'):
+        path.write_text(text.format(wrong))
+        with pytest.raises(ConfigurationError, match="price_per_hour"):
+            Configuration.load(tmp_path)
+
+
+async def test_when_a_job_began_is_noted_once(record: Record) -> None:
+    async with Client(FakeTarget([Started()]), record=record) as client:
+        job = await client.submit(prompt())
+        async for event in job:
+            assert event == Started()
+            break
+    began = record.get(job.id).started
+    record.state(job.id, JobState.QUEUED)
+    record.state(job.id, JobState.RUNNING)
+    assert record.get(job.id).started == began

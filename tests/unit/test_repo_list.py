@@ -1,0 +1,114 @@
+"""repo_list: found in what the page sends, and carried to those who can use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_comfyui import FakeComfyUI
+from fake_target import FakeTarget
+
+from comfy_remote.events import Event, Log
+from comfy_remote.jobs.client import Client
+from comfy_remote.jobs.record import Record
+from comfy_remote.targets.base import RunRequest
+from comfy_remote.targets.comfyui import ComfyUITarget
+from comfy_remote.targets.runpod import _body
+from comfy_remote.workflow.prompt import Prompt
+from comfy_remote.workflow.repo_list import find_repo_list
+
+LINES = "# mine\nckpt https://example.com/a.safetensors\n\n  lora https://example.com/b  \n"
+JOB = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
+
+
+def node(title: str | None, **inputs: Any) -> Any:
+    meta = {} if title is None else {"_meta": {"title": title}}
+    return {"class_type": "PrimitiveStringMultiline", "inputs": inputs, **meta}
+
+
+def saved(title: str | None, values: Any, mode: int = 0, kind: str = "Note") -> Any:
+    return {"id": 7, "type": kind, "title": title, "mode": mode, "widgets_values": values}
+
+
+@pytest.mark.parametrize("name", ["text", "string", "value"])
+@pytest.mark.parametrize("title", ["repo_list", "REPO_LIST", "Repo_List"])
+def test_the_node_of_a_prompt_goes_by_its_title(name: str, title: str) -> None:
+    prompt: Prompt = {"1": node("other", text="x"), "2": node(title, **{name: LINES})}
+    assert find_repo_list(prompt) == LINES
+
+
+@pytest.mark.parametrize(
+    "title", ["repo list", "my repo_list", "repo_list 2", " repo_list", "", None]
+)
+def test_another_title_is_another_node(title: str | None) -> None:
+    assert find_repo_list({"1": node(title, text=LINES)}) == ""
+    assert find_repo_list({}, {"nodes": [saved(title, [LINES])]}) == ""
+
+
+@pytest.mark.parametrize("values", [[LINES], [3, None, LINES, "later"], {"text": LINES}])
+def test_the_node_of_a_workflow(values: Any) -> None:
+    assert find_repo_list({}, {"nodes": [saved("repo_list", values)]}) == LINES
+
+
+@pytest.mark.parametrize("mode", [2, 4])
+def test_a_muted_one_counts_for_nothing(mode: int) -> None:
+    assert find_repo_list({}, {"nodes": [saved("repo_list", [LINES], mode)]}) == ""
+
+
+def test_a_text_that_is_linked_is_found_where_it_is() -> None:
+    prompt: Prompt = {"1": node("repo_list", text=["2", 0]), "2": node("lines", value=LINES)}
+    assert find_repo_list(prompt) == LINES
+
+
+def test_several_are_put_together() -> None:
+    prompt: Prompt = {"1": node("repo_list", text="a"), "2": node("repo_list", text="b")}
+    assert find_repo_list(prompt) == "a\nb"
+
+
+def test_one_in_a_subgraph_is_found() -> None:
+    inner = {"id": "sub", "name": "models", "nodes": [saved("repo_list", [LINES])]}
+    workflow = {"nodes": [], "definitions": {"subgraphs": [inner]}}
+    assert find_repo_list({}, workflow) == LINES  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workflow", [{}, {"nodes": 3}, {"nodes": [3]}, {"nodes": [{"id": 1}]}])
+def test_a_workflow_that_is_none_does_not_stop_the_job(workflow: Any) -> None:
+    prompt: Prompt = {"1": node("repo_list", text=LINES)}
+    assert find_repo_list(prompt, workflow) == LINES
+
+
+@pytest.mark.parametrize("inputs", [{}, {"text": 3}, {"text": ["9", 0]}, {"text": None}])
+def test_a_node_without_a_text(inputs: Any) -> None:
+    assert find_repo_list({"1": node("repo_list", **inputs)}) == ""
+
+
+async def test_it_travels_with_every_job(tmp_path: Path) -> None:
+    target = FakeTarget.making(x_png=b"x")
+    prompt = {"1": {"class_type": "A", "inputs": {}}, "2": node("repo_list", text=LINES)}
+    with Record(tmp_path) as record:
+        async with Client(target, record=record) as client:
+            await client.submit(prompt)
+            await client.submit(prompt, workflow={"nodes": [saved("repo_list", ["vae x"])]})
+            await client.submit({"1": prompt["1"]})
+            await client.send(RunRequest(JOB, {}, repo_list="given"), source="page")
+    assert [request.repo_list for request in target.requests] == [LINES, "vae x", "", "given"]
+
+
+def test_a_worker_gets_it_in_its_request() -> None:
+    def sent(**fields: Any) -> dict[str, Any]:
+        return dict(json.loads(_body(RunRequest(JOB, {}, **fields)))["input"])
+
+    assert sent(repo_list=LINES)["repo_list"] == LINES
+    assert "repo_list" not in sent()
+
+
+@pytest.mark.parametrize("repo_list", [LINES, ""])
+async def test_a_comfyui_says_that_it_cannot_use_it(repo_list: str) -> None:
+    async with FakeComfyUI() as fake, ComfyUITarget(fake.url) as target:
+        ref = await target.submit(RunRequest(JOB, {}, repo_list=repo_list))
+        fake.finish(JOB)
+        events: list[Event] = [event async for event in target.follow(ref, {})]
+    told = [event for event in events if isinstance(event, Log) and "repo_list" in event.message]
+    assert [event.level for event in told] == (["warning"] if repo_list else [])
