@@ -78,6 +78,7 @@ class RunRequest:
     workflow: Mapping[str, JsonValue] | None = None
     front: bool = False
     repo_list: str = ""
+    extra_data: Mapping[str, JsonValue] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class ComfyUITarget:
         return ref
 
     async def _post(self, request: RunRequest, prompt: Prompt) -> RemoteRef:
-        extra: dict[str, JsonValue] = {}
+        extra = dict(request.extra_data)
         if request.workflow is not None:
             extra["extra_pnginfo"] = {"workflow": dict(request.workflow)}
         body = {
@@ -253,6 +253,38 @@ class ComfyUITarget:
     async def free_memory(self) -> None:
         """Ask ComfyUI to unload its models and empty its caches."""
         await self._http.post_idempotent("free", {"unload_models": True, "free_memory": True})
+
+    async def forget(self, prompt_id: str) -> None:
+        """Take a prompt that has ended out of the history."""
+        await self._http.post_idempotent("history", {"delete": [prompt_id]})
+
+    @property
+    def uploaded(self) -> Mapping[tuple[str, str], str]:
+        """The names that ComfyUI gave to the files sent to it: by name and SHA-256."""
+        return self._uploaded
+
+    async def system(self) -> dict[str, JsonValue]:
+        """``/system_stats``: versions, memory, devices."""
+        stats = await self._http.get_json("system_stats")
+        if not isinstance(stats, dict):
+            raise TargetError(
+                f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
+            )
+        return stats
+
+    async def model_folders(self) -> dict[str, list[str]]:
+        """The names of all models, by folder (``checkpoints``, ``loras``, …)."""
+        listed = await self._http.get_json("models")
+        folders = (
+            [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
+        )
+        paths = [f"models/{quote(one, safe='')}" for one in folders]
+        found = await concurrent_map(self._http.get_json, paths)
+        return {
+            folder: [one for one in names if isinstance(one, str)]
+            for folder, names in zip(folders, found, strict=True)
+            if isinstance(names, list)
+        }
 
     async def history_entry(self, prompt_id: str) -> dict[str, JsonValue] | None:
         """The history of one prompt, asked once; ``None`` until it has ended."""

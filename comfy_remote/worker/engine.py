@@ -158,6 +158,17 @@ class Engine:
             f"The engine ({self.name}) ended while the job ran", process, await process.wait()
         )
 
+    def log_mark(self) -> int:
+        """How many lines the process has written so far."""
+        return self._process.lines_heard if self._process else 0
+
+    def log_since(self, mark: int) -> list[str]:
+        """The last lines that it has written since, 30 at most."""
+        if self._process is None:
+            return []
+        new = self._process.lines_heard - mark
+        return self._process.last_lines(min(new, _LINES_IN_ERRORS)) if new > 0 else []
+
     def stop(self) -> None:
         """End the process and all it has started. An engine that we did not start stays."""
         with self._lock:

@@ -9,26 +9,41 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import WorkflowInvalid
+from ..errors import InputFileMissing, WorkflowInvalid
 from ..media.files import safe_relative_path, storage_errors
 from ..targets.base import InputFile
-from ..wire.request import InputImage
+from ..wire.request import InputFileSent, JobRequest
 
 __all__ = ["decode_inputs"]
 
 _ASCII_SPACE = str.maketrans("", "", " \t\r\n")
 
 
-def decode_inputs(images: Sequence[InputImage], folder: Path) -> list[InputFile]:
+def sent_files(request: JobRequest) -> list[InputFileSent]:
+    """What a request sends, in both of its forms, as one list.
+
+    Raises:
+        WorkflowInvalid: A name would not stay below a folder.
+    """
+    images = [
+        InputFileSent(name=image.name, data=image.image, sha256=image.sha256)
+        for image in request.images
+    ]
+    return [
+        file.model_copy(update={"name": _checked_name(file.name)})
+        for file in [*images, *request.files]
+    ]
+
+
+def decode_inputs(request: JobRequest, folder: Path) -> list[InputFile]:
     """Decode each file into ``folder``.
 
     A file sent twice under one name is taken once.
 
     Args:
-        images: Base64, with or without a ``data:`` prefix; line breaks are allowed.
+        request: Base64, with or without a ``data:`` prefix; line breaks are allowed.
         folder: Exists, and is private to the job.
 
     Raises:
@@ -37,30 +52,34 @@ def decode_inputs(images: Sequence[InputImage], folder: Path) -> list[InputFile]
         LocalStorageError: The disk is full.
     """
     files: dict[str, InputFile] = {}
-    for number, image in enumerate(images):
-        name = _checked_name(image.name)
-        content = _decoded(name, image.image)
-        sha256 = hashlib.sha256(content).hexdigest()
-        if image.sha256 is not None and image.sha256 != sha256:
-            raise WorkflowInvalid(
-                f"The file {name} arrived damaged: its SHA-256 is {sha256}, and {image.sha256} "
-                "was announced.",
-                advice="Send it again.",
-                details={"name": name},
-            )
-        if name in files:
-            if files[name].sha256 != sha256:
-                raise WorkflowInvalid(
-                    f"Two different files are named {name}.",
-                    advice="Give each file a name of its own.",
-                    details={"name": name},
-                )
-            continue
+    for number, sent in enumerate(sent_files(request)):
         path = folder / f"input-{number}"
-        with storage_errors(path):
-            path.write_bytes(content)
-        files[name] = InputFile(name=name, path=path, size=len(content), sha256=sha256)
+        file = _decode(sent, path)
+        known = files.setdefault(file.name, file)
+        if known.sha256 != file.sha256:
+            raise WorkflowInvalid(
+                f"Two different files are named {file.name}.",
+                advice="Give each file a name of its own.",
+                details={"name": file.name},
+            )
     return list(files.values())
+
+
+def _decode(sent: InputFileSent, path: Path) -> InputFile:
+    if sent.data is None:
+        raise InputFileMissing(f"{sent.name} was not sent.")
+    content = _decoded(sent.name, sent.data)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sent.sha256 is not None and sent.sha256 != sha256:
+        raise WorkflowInvalid(
+            f"The file {sent.name} arrived damaged: its SHA-256 is {sha256}, and {sent.sha256} "
+            "was announced.",
+            advice="Send it again.",
+            details={"name": sent.name},
+        )
+    with storage_errors(path):
+        path.write_bytes(content)
+    return InputFile(name=sent.name, path=path, size=len(content), sha256=sha256)
 
 
 def _checked_name(name: str) -> str:

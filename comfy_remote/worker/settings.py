@@ -15,6 +15,8 @@ from .models.settings import ModelSettings
 
 __all__ = ["WorkerSettings", "default_result_limit"]
 
+# No job waits for ever, whatever the queue's own limit is.
+_LONGEST_JOB = 24 * 3600.0
 _RUN_RESULT_LIMIT = 10_000_000
 _RUNSYNC_RESULT_LIMIT = 20_000_000
 
@@ -39,6 +41,7 @@ class WorkerSettings:
         store_url: Where outputs are put that do not fit the result; ``None`` for nowhere.
         store_key: Sent to the store, as it is, in ``Authorization``.
         worker: The worker's id, for the answer.
+        refresh: Whether the worker is to be replaced after each job.
         models: Where models come from, and where they go.
     """
 
@@ -47,13 +50,14 @@ class WorkerSettings:
     store_url: str | None = None
     store_key: SecretStr = field(default_factory=lambda: SecretStr(""))
     worker: str | None = None
+    refresh: bool = False
     models: ModelSettings = field(default_factory=ModelSettings)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> WorkerSettings:
         """Read ``COMFY_REMOTE_RESULT_LIMIT`` (bytes), ``COMFY_REMOTE_JOB_TIMEOUT`` (seconds),
-        ``COMFY_REMOTE_STORE_URL``, ``RUNPOD_AI_API_KEY``, ``RUNPOD_POD_ID``, and what
-        `ModelSettings` reads.
+        ``COMFY_REMOTE_STORE_URL``, ``RUNPOD_AI_API_KEY``, ``RUNPOD_POD_ID``,
+        ``REFRESH_WORKER`` (``true``), and what `ModelSettings` reads.
 
         Raises:
             ConfigurationError: One of them is not what it should be.
@@ -70,10 +74,11 @@ class WorkerSettings:
                 )
         return cls(
             result_limit=int(limit) if limit is not None else None,
-            job_timeout=_positive(environ, "COMFY_REMOTE_JOB_TIMEOUT"),
+            job_timeout=_positive(environ, "COMFY_REMOTE_JOB_TIMEOUT") or _LONGEST_JOB,
             store_url=store_url,
             store_key=SecretStr(environ.get("RUNPOD_AI_API_KEY", "")),
             worker=environ.get("RUNPOD_POD_ID") or None,
+            refresh=environ.get("REFRESH_WORKER", "").strip().lower() == "true",
             models=ModelSettings.from_environ(environ),
         )
 

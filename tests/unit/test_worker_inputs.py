@@ -12,10 +12,15 @@ from hypothesis import strategies as st
 
 from comfy_remote.errors import WorkflowInvalid
 from comfy_remote.wire.request import InputImage
-from comfy_remote.worker.inputs import decode_inputs
+from comfy_remote.wire.request import JobRequest
+from comfy_remote.worker.inputs import decode_inputs as decode_request
 
 CONTENT = b"\x89PNG not really \x00\xff"
 TEXT = base64.b64encode(CONTENT).decode()
+
+
+def decode_inputs(images: list[InputImage], folder: Path):
+    return decode_request(JobRequest(workflow={}, images=images), folder)
 
 
 @pytest.mark.parametrize(
