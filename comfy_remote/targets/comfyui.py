@@ -39,7 +39,7 @@ from .http_address import base_address, check_key_is_safe
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
 
-__all__ = ["ComfyUITarget"]
+__all__ = ["ComfyUITarget", "device_of", "engine_of"]
 
 # Above that, one answer with all of them is quicker.
 _CLASSES_ONE_BY_ONE = 24
@@ -238,12 +238,12 @@ class ComfyUITarget:
             raise TargetError(
                 f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
             )
-        return Capabilities(nodes=nodes, device=_device(stats), engine=_engine(stats))
+        return Capabilities(nodes=nodes, device=device_of(stats), engine=engine_of(stats))
 
     async def engine(self) -> str | None:
         """Name and version, for example ``ComfyUI 0.33.0``."""
         stats = await self._http.get_json("system_stats")
-        return _engine(stats) if isinstance(stats, dict) else None
+        return engine_of(stats) if isinstance(stats, dict) else None
 
     async def health(self) -> Health:
         """The queue's length; a ComfyUI runs one prompt at a time."""
@@ -400,7 +400,8 @@ def _history_path(prompt_id: str) -> str:
     return f"history/{quote(prompt_id, safe='')}"
 
 
-def _engine(stats: dict[str, JsonValue]) -> str | None:
+def engine_of(stats: Mapping[str, JsonValue]) -> str | None:
+    """Name and version of the engine in ``/system_stats``."""
     system = stats.get("system")
     match system:
         # It answers with the version it is modelled on, for programs that look at that.
@@ -412,7 +413,8 @@ def _engine(stats: dict[str, JsonValue]) -> str | None:
             return None
 
 
-def _device(stats: dict[str, JsonValue]) -> str | None:
+def device_of(stats: Mapping[str, JsonValue]) -> str | None:
+    """Name of the first device in ``/system_stats``."""
     match stats.get("devices"):
         case [{"name": str(name)}, *_]:
             return name

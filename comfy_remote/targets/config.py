@@ -64,12 +64,15 @@ class TargetSettings:
         key_env: Name of the environment variable with the key; ``RUNPOD_API_KEY`` for
             ``runpod:``. A ComfyUI URL gets it as a bearer token, if the variable is named.
         price_per_hour: US dollars for an hour of its GPU, to tell about what a run costs.
+        keep_stored: For ``runpod:``, whether outputs that a worker had put into storage stay
+            there once they have been fetched.
     """
 
     target: str
     base_url: str | None = None
     key_env: str | None = None
     price_per_hour: float | None = None
+    keep_stored: bool = False
 
     @property
     def key_variable(self) -> str | None:
@@ -248,6 +251,8 @@ def _make(name: str, settings: TargetSettings, environment: Mapping[str, str]) -
             SecretStr(key) if key else None,
             base_url=settings.base_url or _runpod_base_url(environment),
             name=name,
+            keep_stored=settings.keep_stored,
+            memory=home(environment) / "endpoints",
         )
     if not _looks_like_target(address):
         raise ConfigurationError(

@@ -28,6 +28,7 @@ class TargetTable(BaseModel):
     base_url: str | None = None
     key_env: str | None = None
     price_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    keep_stored: bool = False
 
 
 class ConfigFile(BaseModel):
@@ -59,6 +60,6 @@ def read_config(path: Path) -> ConfigFile:
         raise ConfigurationError(
             f"{path}: {problems_in(error, 'the file')}.",
             advice="Known keys: default, and per target: target, base_url, key_env, "
-            "price_per_hour. A key itself never stands there: key_env names the environment "
-            "variable that holds it.",
+            "price_per_hour, keep_stored. A key itself never stands there: key_env names the "
+            "environment variable that holds it.",
         ) from None

@@ -207,7 +207,9 @@ def _ours(item: AnswerOutput) -> RemoteOutput:
     if item.data is not None:
         source = OutputSource(data=item.data)
     elif item.url is not None:
-        source = _stored(item.url)
+        source = _stored(item.url, item.delete_url)
+    elif item.kept is not None:
+        source = OutputSource(kept=item.kept)
     return RemoteOutput(
         node_id=item.node_id,
         kind=item.kind,
@@ -223,12 +225,14 @@ def _ours(item: AnswerOutput) -> RemoteOutput:
     )
 
 
-def _stored(address: str) -> OutputSource | None:
+def _stored(address: str, delete_url: str | None) -> OutputSource | None:
     try:
         url = URL(address)
     except ValueError:
         return None
-    return OutputSource(url=address) if url.absolute else OutputSource(path=str(url))
+    if not url.absolute:
+        return OutputSource(path=str(url))
+    return OutputSource(url=address, delete_url=delete_url)
 
 
 def _failed(status: JobStatus) -> Finished:

@@ -9,15 +9,18 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from ..errors import ComfyRemoteError, ExecutionFailed, JobTimedOut, WorkflowInvalid
 from ..targets.comfyui import ComfyUITarget
+from ..wire.actions import WORKER_ACTIONS
 from ..wire.models import MODEL_ACTIONS
 from ..wire.request import JobRequest, answer_format
+from .describe import describe, fetch_part, health
 from .failure import failure_answer
 from .faults import needs_fresh_engine
 from .job import WorkflowJob
+from .kept import KeptFiles
 from .model_actions import act_on_models
 from .models.library import ModelLibrary
 from .progress import Report
@@ -54,6 +57,7 @@ class JobHandler:
         self._models = models or ModelLibrary(self._settings.models)
         self._connect = connect
         self._environ = environ
+        self._kept = KeptFiles(self._settings.folder / "outputs", limit=self._settings.kept_limit)
         self._one_at_a_time = asyncio.Lock()
 
     async def __call__(
@@ -124,10 +128,14 @@ class JobHandler:
         action = payload.get("action", "run") if isinstance(payload, dict) else "run"
         if action in MODEL_ACTIONS:
             return await act_on_models(self._models, payload, report)
+        if action in WORKER_ACTIONS:
+            return (await self._about_worker(str(action), payload)).model_dump(
+                mode="json", exclude_none=True
+            )
         if action != "run":
             raise WorkflowInvalid(
                 f"The job's input is not valid: action: there is no action {action!r}.",
-                advice=f"Use one of: run, {', '.join(sorted(MODEL_ACTIONS))}.",
+                advice=f"Use one of: run, {', '.join(sorted(MODEL_ACTIONS | WORKER_ACTIONS))}.",
             )
         async with self._models.in_use():
             job = WorkflowJob(
@@ -136,10 +144,20 @@ class JobHandler:
                 engine=self._engine,
                 connect=self._connect,
                 models=self._models,
+                kept=self._kept,
                 settings=self._settings,
                 environ=self._environ,
             )
             return await job.run(report)
+
+    async def _about_worker(self, action: str, payload: JsonValue) -> BaseModel:
+        if action == "fetch":
+            return await fetch_part(self._kept, payload)
+        worker = self._settings.worker
+        async with self._connect(await self._engine.ready()) as target:
+            if action == "health":
+                return await health(target, self._settings.folder, worker)
+            return await describe(target, payload, worker)
 
 
 def _lenient(payload: JsonValue) -> JsonValue:

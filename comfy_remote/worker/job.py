@@ -24,12 +24,14 @@ from .changes import changed, convert, embedded_workflow, needs_schemas, plain_p
 from .collect import CollectedOutput
 from .dialects import AnswerFacts
 from .inputs import decode_inputs
+from .kept import KeptFiles
 from .model_actions import say_to
 from .models.library import ModelLibrary
 from .progress import ProgressReporter, Report
 from .result import build_answer
 from .run import EngineRun, EngineTarget, JobEngine, unless_engine_dies
 from .settings import WorkerSettings, default_result_limit
+from .storage import BucketStore, settings_of
 from .store import ResultStore, Store
 
 __all__ = ["WorkflowJob"]
@@ -46,6 +48,7 @@ class WorkflowJob:
         engine: Started by `run`, if need be.
         connect: Makes the target for the engine's URL.
         models: For the request's ``repo_list``.
+        kept: Where large outputs go in the end.
         settings: Limits, and where large outputs go.
         environ: For ``COMFY_ORG_API_KEY``.
     """
@@ -58,6 +61,7 @@ class WorkflowJob:
         engine: JobEngine,
         connect: Callable[[str], EngineTarget],
         models: ModelLibrary,
+        kept: KeptFiles,
         settings: WorkerSettings,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
@@ -66,10 +70,13 @@ class WorkflowJob:
         self._engine = engine
         self._connect = connect
         self._models = models
+        self._kept = kept
         self._settings = settings
         self._begun = time.monotonic()
         key = request.comfy_org_api_key
         self._comfy_org_key = key.get_secret_value() if key else environ.get("COMFY_ORG_API_KEY")
+        config = request.s3_config
+        self._bucket = settings_of(config) if config else settings.bucket
         self._warnings: list[str] = []
 
     async def run(self, report: Report) -> dict[str, JsonValue]:
@@ -188,7 +195,10 @@ class WorkflowJob:
         )
 
     def _stores(self) -> list[Store]:
-        settings = self._settings
+        """Where large outputs go: the request's or worker's bucket, the gateway, here."""
+        settings, stores = self._settings, list[Store]()
+        if self._bucket is not None:
+            stores.append(BucketStore(self._bucket))
         if settings.store_url:
-            return [ResultStore(settings.store_url, settings.store_key)]
-        return []
+            stores.append(ResultStore(settings.store_url, settings.store_key))
+        return [*stores, self._kept]

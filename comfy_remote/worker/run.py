@@ -61,6 +61,8 @@ class JobEngine(Protocol):
 class EngineTarget(Target, Protocol):
     """A target that is an engine of ours; see `ComfyUITarget`."""
 
+    async def __aenter__(self) -> EngineTarget: ...
+
     @property
     def uploaded(self) -> Mapping[tuple[str, str], str]:
         """The names that the engine gave to the files sent: by name and SHA-256."""

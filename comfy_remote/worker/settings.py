@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import platformdirs
 from pydantic import SecretStr
 from yarl import URL
 
 from ..errors import ConfigurationError
+from ..targets.bucket import BucketSettings
 from ..targets.http_address import is_loopback
 from .models.settings import ModelSettings
 
@@ -40,6 +43,11 @@ class WorkerSettings:
         job_timeout: Seconds a job may take in all; ``None`` for no limit.
         store_url: Where outputs are put that do not fit the result; ``None`` for nowhere.
         store_key: Sent to the store, as it is, in ``Authorization``.
+        bucket: Where such outputs are put before all else; ``None`` for nowhere.
+        folder: Where the worker keeps outputs that were too large, and inputs that may come
+            again: on the volume, if there is one.
+        kept_limit: Bytes of such outputs together.
+        input_limit: Bytes of such inputs together; 0 to keep none.
         worker: The worker's id, for the answer.
         refresh: Whether the worker is to be replaced after each job.
         models: Where models come from, and where they go.
@@ -49,6 +57,10 @@ class WorkerSettings:
     job_timeout: float | None = None
     store_url: str | None = None
     store_key: SecretStr = field(default_factory=lambda: SecretStr(""))
+    bucket: BucketSettings | None = None
+    folder: Path = field(default_factory=lambda: _folder({}, Path("/runpod-volume")))
+    kept_limit: int = 8 * 10**9
+    input_limit: int = 2 * 10**9
     worker: str | None = None
     refresh: bool = False
     models: ModelSettings = field(default_factory=ModelSettings)
@@ -56,8 +68,9 @@ class WorkerSettings:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> WorkerSettings:
         """Read ``COMFY_REMOTE_RESULT_LIMIT`` (bytes), ``COMFY_REMOTE_JOB_TIMEOUT`` (seconds),
-        ``COMFY_REMOTE_STORE_URL``, ``RUNPOD_AI_API_KEY``, ``RUNPOD_POD_ID``,
-        ``REFRESH_WORKER`` (``true``), and what `ModelSettings` reads.
+        ``COMFY_REMOTE_STORE_URL``, ``COMFY_REMOTE_WORKER_DIR``, ``COMFY_REMOTE_KEPT_LIMIT``
+        and ``COMFY_REMOTE_INPUT_CACHE_LIMIT`` (bytes), ``RUNPOD_AI_API_KEY``, ``RUNPOD_POD_ID``,
+        ``REFRESH_WORKER`` (``true``), and what `BucketSettings` and `ModelSettings` read.
 
         Raises:
             ConfigurationError: One of them is not what it should be.
@@ -72,15 +85,28 @@ class WorkerSettings:
                     "COMFY_REMOTE_STORE_URL is not an https address.",
                     advice="Only a store on this machine may be plain http.",
                 )
+        models = ModelSettings.from_environ(environ)
         return cls(
             result_limit=int(limit) if limit is not None else None,
             job_timeout=_positive(environ, "COMFY_REMOTE_JOB_TIMEOUT") or _LONGEST_JOB,
             store_url=store_url,
             store_key=SecretStr(environ.get("RUNPOD_AI_API_KEY", "")),
+            bucket=BucketSettings.from_environ(environ),
+            folder=_folder(environ, models.volume),
+            kept_limit=int(_positive(environ, "COMFY_REMOTE_KEPT_LIMIT") or 8e9),
+            input_limit=int(_positive(environ, "COMFY_REMOTE_INPUT_CACHE_LIMIT") or 2e9),
             worker=environ.get("RUNPOD_POD_ID") or None,
             refresh=environ.get("REFRESH_WORKER", "").strip().lower() == "true",
-            models=ModelSettings.from_environ(environ),
+            models=models,
         )
+
+
+def _folder(environ: Mapping[str, str], volume: Path) -> Path:
+    if chosen := environ.get("COMFY_REMOTE_WORKER_DIR", "").strip():
+        return Path(chosen).expanduser().absolute()
+    if volume.is_dir():
+        return volume / ".comfy-remote"
+    return platformdirs.user_cache_path("comfy-remote", appauthor=False) / "worker"
 
 
 def _positive(environ: Mapping[str, str], name: str) -> float | None:

@@ -251,6 +251,7 @@ def test_settings_know_no_other_keys() -> None:
         "base_url",
         "key_env",
         "price_per_hour",
+        "keep_stored",
     }
 
 

@@ -367,11 +367,28 @@ async def test_events_that_just_end_are_an_error() -> None:
     assert failed(await handler_for(FakeTarget([Started()]))("j", OURS, silent)).code == "target"
 
 
-async def test_a_result_above_the_limit_is_refused() -> None:
+async def test_a_result_above_the_limit_is_kept_for_those_who_can_ask_for_it(
+    temp: Path,
+) -> None:
     target = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": bytes(5000)})
-    error = failed(await handler_for(target, result_limit=4000)("j", OURS, silent))
-    assert error.code == "output_too_large"
-    assert "a.bmp" in error.message
+    handler = handler_for(target, result_limit=4000, folder=temp)
+    answer = Answer.model_validate(await handler("j", OURS, silent))
+    name = answer.outputs[0].kept
+    assert (answer.outputs[0].data, answer.outputs[0].size) == (None, 5000)
+    got = b""
+    while len(got) < 5000:
+        part = await handler(
+            "k", {"action": "fetch", "kept": name, "offset": len(got), "length": 2000}, silent
+        )
+        assert part["size"] == 5000
+        got += base64.b64decode(str(part["data"]))
+    assert got == bytes(5000)
+    for wrong in ("0" * 32, "../outputs/" + str(name), ""):
+        lost = await handler("k", {"action": "fetch", "kept": wrong}, silent)
+        assert "error" in lost
+    result = await handler("j", {"workflow": PROMPT}, silent)
+    assert "a.bmp" in str(result["error"])
+    assert "BUCKET_ENDPOINT_URL" in str(result["error"])
 
 
 async def test_no_secret_leaves_in_an_error() -> None:

@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from comfy_remote.errors import WorkflowInvalid
-from comfy_remote.wire.request import InputImage
-from comfy_remote.wire.request import JobRequest
+from comfy_remote.wire.request import InputImage, JobRequest
 from comfy_remote.worker.inputs import decode_inputs as decode_request
 
 CONTENT = b"\x89PNG not really \x00\xff"
