@@ -16,6 +16,7 @@ from ..targets.comfyui import ComfyUITarget
 from ..wire.actions import WORKER_ACTIONS
 from ..wire.models import MODEL_ACTIONS
 from ..wire.request import JobRequest, answer_format
+from .cleanup import Cleaner
 from .describe import describe, fetch_part, health
 from .failure import failure_answer
 from .faults import needs_fresh_engine
@@ -58,6 +59,7 @@ class JobHandler:
         self._connect = connect
         self._environ = environ
         self._kept = KeptFiles(self._settings.folder / "outputs", limit=self._settings.kept_limit)
+        self._cleaner = Cleaner()
         self._one_at_a_time = asyncio.Lock()
 
     async def __call__(
@@ -145,6 +147,7 @@ class JobHandler:
                 connect=self._connect,
                 models=self._models,
                 kept=self._kept,
+                cleaner=self._cleaner,
                 settings=self._settings,
                 environ=self._environ,
             )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from ..errors import EngineCrashed, ExecutionFailed, OutOfMemory
+from ..errors import EngineCrashed, ExecutionFailed, OutOfMemory, OutputLost
 from ..events import Progress
 from ..targets.base import InputFile, RunRequest
 from ..wire.repo_list import parse_repo_list
@@ -21,8 +21,10 @@ from ..wire.request import JobRequest
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .changes import changed, convert, embedded_workflow, needs_schemas, plain_prompt
+from .cleanup import Cleaner
 from .collect import CollectedOutput
 from .dialects import AnswerFacts
+from .faults import needs_fresh_engine
 from .inputs import decode_inputs
 from .kept import KeptFiles
 from .model_actions import say_to
@@ -49,6 +51,7 @@ class WorkflowJob:
         connect: Makes the target for the engine's URL.
         models: For the request's ``repo_list``.
         kept: Where large outputs go in the end.
+        cleaner: The engine's.
         settings: Limits, and where large outputs go.
         environ: For ``COMFY_ORG_API_KEY``.
     """
@@ -62,6 +65,7 @@ class WorkflowJob:
         connect: Callable[[str], EngineTarget],
         models: ModelLibrary,
         kept: KeptFiles,
+        cleaner: Cleaner,
         settings: WorkerSettings,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
@@ -71,12 +75,14 @@ class WorkflowJob:
         self._connect = connect
         self._models = models
         self._kept = kept
+        self._cleaner = cleaner
         self._settings = settings
         self._begun = time.monotonic()
         key = request.comfy_org_api_key
         self._comfy_org_key = key.get_secret_value() if key else environ.get("COMFY_ORG_API_KEY")
         config = request.s3_config
         self._bucket = settings_of(config) if config else settings.bucket
+        self._last_run: EngineRun | None = None
         self._warnings: list[str] = []
 
     async def run(self, report: Report) -> dict[str, JsonValue]:
@@ -103,11 +109,19 @@ class WorkflowJob:
                     await self._models.ensure_for_run(lines, say_to(reporter))
                 try:
                     return await self._attempt(prompt, files, reporter, folder / "1")
-                except (EngineCrashed, OutOfMemory) as error:
-                    if not self._may_run_again:
+                except (EngineCrashed, OutOfMemory, OutputLost) as error:
+                    lost = self._last_run is not None and self._last_run.lost
+                    if isinstance(error, OutputLost) and not lost:
+                        raise
+                    if not self._may_run_again or needs_fresh_engine(error):
                         raise
                     self._tell(f"{error.message} The job is run again, once.", reporter)
                 return await self._attempt(prompt, files, reporter, folder / "2")
+
+    @property
+    def _cleans(self) -> bool:
+        # The folders of an engine that somebody else has started are theirs.
+        return self._engine.pid is not None and not self._settings.keep_outputs
 
     @property
     def _may_run_again(self) -> bool:
@@ -155,16 +169,27 @@ class WorkflowJob:
             # had run it would answer with the old run.
             run = RunRequest(
                 str(uuid.uuid4()),
-                prompt,
+                self._cleaner.runnable(prompt),
                 files,
                 embedded_workflow(request),
                 extra_data={"api_key_comfy_org": self._comfy_org_key}
                 if self._comfy_org_key
                 else {},
             )
-            engine_run = EngineRun(self._engine, target, self._id)
-            collected = await engine_run.outputs(run, reporter, request.format, folder)
-            return await self._build(collected, engine_run, target, run.job_id)
+            engine_run = self._last_run = EngineRun(self._engine, target, self._id)
+            try:
+                collected = await engine_run.outputs(run, reporter, request.format, folder)
+                return await self._build(collected, engine_run, target, run.job_id)
+            finally:
+                if self._cleans:
+                    await self._cleaner.clean(
+                        target,
+                        prompt,
+                        engine_run.produced,
+                        target.uploaded.values(),
+                        prompt_id=run.job_id,
+                        since=engine_run.started,
+                    )
 
     async def _converted(self, target: EngineTarget) -> Prompt:
         nodes = (await target.describe()).nodes

@@ -17,9 +17,11 @@ from ..errors import (
     EngineCrashed,
     ExecutionFailed,
     OutOfMemory,
+    OutputLost,
     TargetError,
 )
-from ..events import Finished, JobState, Log, Preview, Progress, Started
+from ..events import Finished, JobState, Log, OutputReady, Preview, Progress, Started
+from ..outputs import RemoteOutput
 from ..targets.base import RemoteRef, RunRequest, Target
 from ..wire.request import AnswerFormat
 from .collect import CollectedOutput, collect_outputs
@@ -41,6 +43,10 @@ class JobEngine(Protocol):
     @property
     def alive(self) -> bool:
         """Whether there is any use in asking it something."""
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, if it was started here."""
 
     async def ready(self) -> str:
         """Wait until it answers (starting it if need be); its URL."""
@@ -94,7 +100,8 @@ class EngineRun:
     Attributes:
         timings: Seconds by phase, as far as it got: ``upload``, ``queue``, ``run``, ``collect``.
         started: When it was submitted, in seconds since the epoch.
-        finished: Its end, once it has ended.
+        produced: What its nodes have listed so far, whether it succeeds or not.
+        lost: Whether it listed files that are not there. The engine's cache has been emptied.
     """
 
     def __init__(self, engine: JobEngine, target: EngineTarget, job_id: str) -> None:
@@ -103,7 +110,8 @@ class EngineRun:
         self._job_id = job_id
         self.timings: dict[str, float] = {}
         self.started = time.time()
-        self.finished: Finished | None = None
+        self.produced: list[RemoteOutput] = []
+        self.lost = False
 
     async def outputs(
         self, run: RunRequest, reporter: ProgressReporter, dialect: AnswerFormat, folder: Path
@@ -118,11 +126,18 @@ class EngineRun:
         begun = time.monotonic()
         ref = await self._submit(run)
         self.timings["upload"] = _since(begun)
-        self.finished = finished = await self._follow(ref, run, reporter)
+        finished = await self._follow(ref, run, reporter)
+        self.produced += finished.outputs
         await self._check(finished)
         begun = time.monotonic()
         wanted = wanted_outputs(finished.outputs, dialect)
-        collected = await collect_outputs(self._target, wanted, folder)
+        try:
+            collected = await collect_outputs(self._target, wanted, folder)
+        except OutputLost:
+            # The engine told of files from its cache that are not there any more.
+            self.lost = True
+            await at_most(_CANCEL_PATIENCE, self._target.free_memory(), "empty its cache")
+            raise
         self.timings["collect"] = _since(begun)
         return collected
 
@@ -154,6 +169,8 @@ class EngineRun:
                             reporter.progress(event)
                         case Preview():
                             reporter.preview(event)
+                        case OutputReady(output):
+                            self.produced.append(output)
                         case Log():
                             _log.warning("job %s: %s", self._job_id, event.message)
                         case Finished():

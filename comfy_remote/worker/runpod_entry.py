@@ -89,19 +89,37 @@ def _serve(handler: JobHandler, *, local: bool) -> None:
         # the key from ~/.runpod/config.toml to the queue, instead of the one for this worker.
         http_client.get_credentials = _no_credentials
 
+    config: dict[str, object] = {}
+
     async def handle(job: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        job_id = str(job["id"])
+        answer = await run(job)
+        if answer.get("refresh_worker"):
+            # RunPod replaces the worker, and the SDK ends this process once it has answered.
+            config["refresh_worker"] = True
+        return answer
+
+    async def run(job: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        job_id, payload = str(job["id"]), _payload_of(job)
         if local:
-            return await handler(job_id, job["input"], _log_progress)
+            return await handler(job_id, payload, _log_progress)
         async with AsyncClientSession() as session:
             # Not the SDK's `progress_update`: that posts from a thread of its own, so an
             # update can overtake the result and leave the job in progress for ever.
             async def report(snapshot: dict[str, JsonValue]) -> None:
                 await send_result(session, {"status": "IN_PROGRESS", "output": snapshot}, job)
 
-            return await handler(job_id, job["input"], report)
+            return await handler(job_id, payload, report)
 
-    runpod.serverless.start({"handler": handle})
+    config["handler"] = handle
+    runpod.serverless.start(config)
+
+
+def _payload_of(job: dict[str, JsonValue]) -> JsonValue:
+    """A job's input; with its ``s3Config``, which RunPod's clients write beside the input."""
+    payload, bucket = job["input"], job.get("s3Config")
+    if isinstance(payload, dict) and bucket and "s3Config" not in payload:
+        return {**payload, "s3Config": bucket}
+    return payload
 
 
 def _no_credentials(*_: object) -> None:

@@ -48,6 +48,7 @@ class WorkerSettings:
             again: on the volume, if there is one.
         kept_limit: Bytes of such outputs together.
         input_limit: Bytes of such inputs together; 0 to keep none.
+        keep_outputs: Whether a job's files stay in the engine's folders.
         worker: The worker's id, for the answer.
         refresh: Whether the worker is to be replaced after each job.
         models: Where models come from, and where they go.
@@ -61,6 +62,7 @@ class WorkerSettings:
     folder: Path = field(default_factory=lambda: _folder({}, Path("/runpod-volume")))
     kept_limit: int = 8 * 10**9
     input_limit: int = 2 * 10**9
+    keep_outputs: bool = False
     worker: str | None = None
     refresh: bool = False
     models: ModelSettings = field(default_factory=ModelSettings)
@@ -70,7 +72,8 @@ class WorkerSettings:
         """Read ``COMFY_REMOTE_RESULT_LIMIT`` (bytes), ``COMFY_REMOTE_JOB_TIMEOUT`` (seconds),
         ``COMFY_REMOTE_STORE_URL``, ``COMFY_REMOTE_WORKER_DIR``, ``COMFY_REMOTE_KEPT_LIMIT``
         and ``COMFY_REMOTE_INPUT_CACHE_LIMIT`` (bytes), ``RUNPOD_AI_API_KEY``, ``RUNPOD_POD_ID``,
-        ``REFRESH_WORKER`` (``true``), and what `BucketSettings` and `ModelSettings` read.
+        ``REFRESH_WORKER`` and ``COMFY_REMOTE_KEEP_OUTPUTS`` (``true``), and what
+        `BucketSettings` and `ModelSettings` read.
 
         Raises:
             ConfigurationError: One of them is not what it should be.
@@ -96,9 +99,14 @@ class WorkerSettings:
             kept_limit=int(_positive(environ, "COMFY_REMOTE_KEPT_LIMIT") or 8e9),
             input_limit=int(_positive(environ, "COMFY_REMOTE_INPUT_CACHE_LIMIT") or 2e9),
             worker=environ.get("RUNPOD_POD_ID") or None,
-            refresh=environ.get("REFRESH_WORKER", "").strip().lower() == "true",
+            keep_outputs=_is_true(environ, "COMFY_REMOTE_KEEP_OUTPUTS"),
+            refresh=_is_true(environ, "REFRESH_WORKER"),
             models=models,
         )
+
+
+def _is_true(environ: Mapping[str, str], name: str) -> bool:
+    return environ.get(name, "").strip().lower() == "true"
 
 
 def _folder(environ: Mapping[str, str], volume: Path) -> Path:

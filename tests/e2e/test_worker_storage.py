@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import JsonValue, SecretStr
 from conftest import free_port
+from pydantic import JsonValue, SecretStr
 from seaweedfs import ACCESS_KEY_ID, SECRET_ACCESS_KEY, S3Server, seaweedfs
 
 from comfy_remote.errors import OutputLost

@@ -41,6 +41,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.alive = True
         self.starts = 0
+        self.pid: int | None = None
         self.stops = 0
         self.log: list[str] = []
         self._death: asyncio.Future[EngineCrashed] | None = None
