@@ -39,6 +39,8 @@ from .sandbox import SandboxTarget
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from .bucket import BucketSettings
+
 __all__ = [
     "CONFIG_NAME",
     "Configuration",
@@ -66,6 +68,9 @@ class TargetSettings:
         price_per_hour: US dollars for an hour of its GPU, to tell about what a run costs.
         keep_stored: For ``runpod:``, whether outputs that a worker had put into storage stay
             there once they have been fetched.
+        bucket: For ``runpod:``, the address of the S3-compatible bucket that input files go
+            by which do not fit a request; ``BUCKET_ENDPOINT_URL`` by default. Its keys are
+            ``BUCKET_ACCESS_KEY_ID`` and ``BUCKET_SECRET_ACCESS_KEY`` in the environment.
     """
 
     target: str
@@ -73,6 +78,7 @@ class TargetSettings:
     key_env: str | None = None
     price_per_hour: float | None = None
     keep_stored: bool = False
+    bucket: str | None = None
 
     @property
     def key_variable(self) -> str | None:
@@ -253,6 +259,7 @@ def _make(name: str, settings: TargetSettings, environment: Mapping[str, str]) -
             name=name,
             keep_stored=settings.keep_stored,
             memory=home(environment) / "endpoints",
+            bucket=_bucket(name, settings, environment),
         )
     if not _looks_like_target(address):
         raise ConfigurationError(
@@ -268,6 +275,20 @@ def _make(name: str, settings: TargetSettings, environment: Mapping[str, str]) -
 
         headers["Authorization"] = SecretStr(f"Bearer {token}")
     return ComfyUITarget(_url(address), name=name, headers=headers)
+
+
+def _bucket(
+    name: str, settings: TargetSettings, environment: Mapping[str, str]
+) -> BucketSettings | None:
+    from .bucket import BucketSettings
+
+    try:
+        return BucketSettings.from_environ(environment, address=settings.bucket or "")
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"The bucket of the target {name!r} cannot be used. {error.message}",
+            advice=error.advice,
+        ) from None
 
 
 def _url(address: str) -> str:

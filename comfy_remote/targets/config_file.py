@@ -29,6 +29,7 @@ class TargetTable(BaseModel):
     key_env: str | None = None
     price_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     keep_stored: bool = False
+    bucket: str | None = None
 
 
 class ConfigFile(BaseModel):
@@ -60,6 +61,6 @@ def read_config(path: Path) -> ConfigFile:
         raise ConfigurationError(
             f"{path}: {problems_in(error, 'the file')}.",
             advice="Known keys: default, and per target: target, base_url, key_env, "
-            "price_per_hour, keep_stored. A key itself never stands there: key_env names the "
-            "environment variable that holds it.",
+            "price_per_hour, keep_stored, bucket. A key itself never stands there: key_env names "
+            "the environment variable that holds it.",
         ) from None

@@ -25,6 +25,7 @@ from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
     ConfigurationError,
+    OutputError,
     OutputLost,
     RequestTooLarge,
     SubmissionUnknown,
@@ -45,10 +46,12 @@ from ..wire.runpod import (
     RunPodState,
 )
 from ..workflow.prompt import Prompt
-from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest, input_errors
+from .base import Capabilities, Health, RemoteRef, RunRequest
+from .bucket import Bucket, BucketSettings
 from .http import HttpClient, Response
 from .http_address import base_address, check_key_is_safe, is_loopback
 from .runpod_description import Description, DescriptionCache
+from .runpod_inputs import StoredInput, inputs_in_request, store_input, too_many_bytes
 from .runpod_status import StatusReader, error_in, forgotten
 
 __all__ = ["DEFAULT_BASE_URL", "RunPodTarget"]
@@ -79,6 +82,7 @@ class RunPodTarget:
         patience: Seconds that the endpoint may be out of reach while a job runs.
         keep_stored: Whether outputs that a worker had put into storage stay there.
         memory: The folder to remember in what its workers have installed.
+        bucket: Where input files go that do not fit the request.
 
     Raises:
         ConfigurationError: The key is missing, or the URL would send it in the clear.
@@ -94,6 +98,7 @@ class RunPodTarget:
         patience: float = 60.0,
         keep_stored: bool = False,
         memory: Path | None = None,
+        bucket: BucketSettings | None = None,
     ) -> None:
         address = base_address(base_url)
         check_key_is_safe(address)
@@ -112,6 +117,7 @@ class RunPodTarget:
         self._name = name or f"runpod:{endpoint}"
         self._patience = patience
         self._keep_stored = keep_stored
+        self._bucket = Bucket(bucket) if bucket is not None else None
         self._descriptions = DescriptionCache(memory, f"{base_url.rstrip('/')}/{endpoint}")
         self._describing: asyncio.Task[DescribeAnswer | None] | None = None
         self._base_url = base_url.rstrip("/")
@@ -141,22 +147,48 @@ class RunPodTarget:
         return False
 
     async def submit(self, request: RunRequest) -> RemoteRef:
-        """``POST /run``, the files inside."""
-        body = await asyncio.to_thread(_body, request)
+        """``POST /run``, the files inside; those that do not fit by way of the bucket."""
+        stored: dict[str, StoredInput] = {}
+        try:
+            body = await self._request_body(request, stored)
+            remote_id = await self._post_run(request.job_id, body)
+        except BaseException as error:
+            # If it is not known whether it arrived, a worker may need them yet.
+            if not isinstance(error, SubmissionUnknown):
+                await self._unstore(stored)
+            if isinstance(error, TargetNotFound):
+                raise self._no_such_endpoint(error) from error
+            raise
+        return self._ref(request.job_id, remote_id)
+
+    async def _request_body(self, request: RunRequest, stored: dict[str, StoredInput]) -> bytes:
+        """The JSON of a request, small enough. What is put into the bucket is noted."""
+        body = await asyncio.to_thread(_body, request, stored)
+        if len(body) > RUN_BODY_LIMIT and self._bucket is not None:
+            for file in too_many_bytes(request.files, len(body) - RUN_BODY_LIMIT):
+                stored[file.name] = await store_input(self._bucket, request.job_id, file)
+            body = await asyncio.to_thread(_body, request, stored)
         if len(body) > RUN_BODY_LIMIT:
             sizes = ", ".join(f"{f.name} {f.size / 2**20:.1f} MiB" for f in request.files)
             raise RequestTooLarge(
                 f"The request is {len(body) / 2**20:.1f} MiB, and RunPod takes "
                 f"{RUN_BODY_LIMIT / 2**20:.0f} MiB. Input files: {sizes or 'none'}.",
-                advice="Make the input files smaller (base64 adds a third), or use a pod or "
-                "another ComfyUI URL, which has no such limit.",
+                advice="Make the input files smaller (base64 adds a third), set a bucket for them "
+                "(BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID, BUCKET_SECRET_ACCESS_KEY), or use a "
+                "pod or another ComfyUI URL, which has no such limit.",
                 details={"size": len(body), "limit": RUN_BODY_LIMIT},
             )
-        try:
-            remote_id = await self._post_run(request.job_id, body)
-        except TargetNotFound as error:
-            raise self._no_such_endpoint(error) from error
-        return self._ref(request.job_id, remote_id)
+        return body
+
+    async def _unstore(self, stored: Mapping[str, StoredInput]) -> None:
+        bucket = self._bucket
+        if bucket is None:
+            return
+        for one in stored.values():
+            try:
+                await bucket.delete(one.key)
+            except OutputError as error:
+                _log.warning("an input stays in storage: %s", error)
 
     async def find(self, job_id: str) -> RemoteRef | None:  # noqa: ARG002
         """RunPod has no way to look for a job by anything but its own id."""
@@ -483,28 +515,19 @@ def _delay_after(error: TargetError, failures: int) -> float:
     return _BACKOFF[min(failures, len(_BACKOFF) - 1)]
 
 
-def _body(request: RunRequest) -> bytes:
+def _body(request: RunRequest, stored: Mapping[str, StoredInput]) -> bytes:
     """The JSON body of ``/run``. Blocking: it reads the files."""
     job: dict[str, JsonValue] = {
         "workflow": cast("JsonValue", request.prompt),  # a TypedDict is a dict
         "format": COMFY_REMOTE_1,
         "previews": True,
     }
-    if request.files:
-        job["images"] = [
-            {"name": file.name, "image": _encoded(file), "sha256": file.sha256}
-            for file in request.files
-        ]
+    job.update(inputs_in_request(request.files, stored))
     if request.workflow is not None:
         job["ui_workflow"] = dict(request.workflow)
     if request.repo_list:
         job["repo_list"] = request.repo_list
     return json.dumps({"input": job}).encode()
-
-
-def _encoded(file: InputFile) -> str:
-    with input_errors(file.path):
-        return base64.b64encode(file.path.read_bytes()).decode("ascii")
 
 
 def _decoded(filename: str, data: str) -> bytes:

@@ -20,6 +20,8 @@ from .cleanup import Cleaner
 from .describe import describe, fetch_part, health
 from .failure import failure_answer
 from .faults import needs_fresh_engine
+from .input_cache import InputCache
+from .inputs import InputReceiver
 from .job import WorkflowJob
 from .kept import KeptFiles
 from .model_actions import act_on_models
@@ -60,6 +62,11 @@ class JobHandler:
         self._environ = environ
         self._kept = KeptFiles(self._settings.folder / "outputs", limit=self._settings.kept_limit)
         self._cleaner = Cleaner()
+        self._receiver = InputReceiver(
+            InputCache(self._settings.folder / "inputs", limit=self._settings.input_limit),
+            hosts=self._settings.input_hosts,
+            limit=self._settings.input_size,
+        )
         self._one_at_a_time = asyncio.Lock()
 
     async def __call__(
@@ -148,6 +155,7 @@ class JobHandler:
                 models=self._models,
                 kept=self._kept,
                 cleaner=self._cleaner,
+                receiver=self._receiver,
                 settings=self._settings,
                 environ=self._environ,
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import tempfile
@@ -25,7 +24,7 @@ from .cleanup import Cleaner
 from .collect import CollectedOutput
 from .dialects import AnswerFacts
 from .faults import needs_fresh_engine
-from .inputs import decode_inputs
+from .inputs import InputReceiver
 from .kept import KeptFiles
 from .model_actions import say_to
 from .models.library import ModelLibrary
@@ -52,6 +51,7 @@ class WorkflowJob:
         models: For the request's ``repo_list``.
         kept: Where large outputs go in the end.
         cleaner: The engine's.
+        receiver: Brings the input files here.
         settings: Limits, and where large outputs go.
         environ: For ``COMFY_ORG_API_KEY``.
     """
@@ -66,6 +66,7 @@ class WorkflowJob:
         models: ModelLibrary,
         kept: KeptFiles,
         cleaner: Cleaner,
+        receiver: InputReceiver,
         settings: WorkerSettings,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
@@ -76,6 +77,7 @@ class WorkflowJob:
         self._models = models
         self._kept = kept
         self._cleaner = cleaner
+        self._receiver = receiver
         self._settings = settings
         self._begun = time.monotonic()
         key = request.comfy_org_api_key
@@ -94,6 +96,13 @@ class WorkflowJob:
         Raises:
             ComfyRemoteError: Why there is none.
         """
+        try:
+            return await self._run(report)
+        finally:
+            for problem in await self._receiver.delete_stored(self._request):
+                _log.warning("job %s: an input stays in storage: %s", self._id, problem)
+
+    async def _run(self, report: Report) -> dict[str, JsonValue]:
         request = self._request
         # Before anything is started or fetched: what is wrong with the request itself.
         lines = parse_repo_list(request.repo_list)
@@ -102,8 +111,7 @@ class WorkflowJob:
             prefix="comfy-remote-job-", ignore_cleanup_errors=True
         ) as name:
             folder = Path(name)
-            # Megabytes of base64 would hold up the gateway, or the SDK, that shares our loop.
-            files = await asyncio.to_thread(decode_inputs, request, folder)
+            files = await self._receiver.receive(request, folder)
             async with ProgressReporter(report, previews=request.previews) as reporter:
                 if lines:
                     await self._models.ensure_for_run(lines, say_to(reporter))

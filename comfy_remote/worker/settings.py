@@ -48,6 +48,9 @@ class WorkerSettings:
             again: on the volume, if there is one.
         kept_limit: Bytes of such outputs together.
         input_limit: Bytes of such inputs together; 0 to keep none.
+        input_size: Bytes that an input fetched by its address may have.
+        input_hosts: ``HOST`` or ``HOST:PORT`` in a private network, or on this machine, that
+            inputs may be fetched from all the same. The bucket's is added to it.
         keep_outputs: Whether a job's files stay in the engine's folders.
         worker: The worker's id, for the answer.
         refresh: Whether the worker is to be replaced after each job.
@@ -62,6 +65,8 @@ class WorkerSettings:
     folder: Path = field(default_factory=lambda: _folder({}, Path("/runpod-volume")))
     kept_limit: int = 8 * 10**9
     input_limit: int = 2 * 10**9
+    input_size: int = 4 * 10**9
+    input_hosts: frozenset[str] = frozenset()
     keep_outputs: bool = False
     worker: str | None = None
     refresh: bool = False
@@ -70,8 +75,9 @@ class WorkerSettings:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> WorkerSettings:
         """Read ``COMFY_REMOTE_RESULT_LIMIT`` (bytes), ``COMFY_REMOTE_JOB_TIMEOUT`` (seconds),
-        ``COMFY_REMOTE_STORE_URL``, ``COMFY_REMOTE_WORKER_DIR``, ``COMFY_REMOTE_KEPT_LIMIT``
-        and ``COMFY_REMOTE_INPUT_CACHE_LIMIT`` (bytes), ``RUNPOD_AI_API_KEY``, ``RUNPOD_POD_ID``,
+        ``COMFY_REMOTE_STORE_URL``, ``COMFY_REMOTE_WORKER_DIR``, ``COMFY_REMOTE_KEPT_LIMIT``,
+        ``COMFY_REMOTE_INPUT_CACHE_LIMIT`` and ``COMFY_REMOTE_INPUT_SIZE_LIMIT`` (bytes),
+        ``COMFY_REMOTE_INPUT_HOSTS``, ``RUNPOD_AI_API_KEY``, ``RUNPOD_POD_ID``,
         ``REFRESH_WORKER`` and ``COMFY_REMOTE_KEEP_OUTPUTS`` (``true``), and what
         `BucketSettings` and `ModelSettings` read.
 
@@ -89,12 +95,18 @@ class WorkerSettings:
                     advice="Only a store on this machine may be plain http.",
                 )
         models = ModelSettings.from_environ(environ)
+        bucket = BucketSettings.from_environ(environ)
+        hosts = environ.get("COMFY_REMOTE_INPUT_HOSTS", "").replace(",", " ").lower().split()
+        if bucket is not None:
+            hosts.append(f"{bucket.endpoint.host}:{bucket.endpoint.port}")
         return cls(
             result_limit=int(limit) if limit is not None else None,
             job_timeout=_positive(environ, "COMFY_REMOTE_JOB_TIMEOUT") or _LONGEST_JOB,
             store_url=store_url,
             store_key=SecretStr(environ.get("RUNPOD_AI_API_KEY", "")),
-            bucket=BucketSettings.from_environ(environ),
+            bucket=bucket,
+            input_size=int(_positive(environ, "COMFY_REMOTE_INPUT_SIZE_LIMIT") or 4e9),
+            input_hosts=frozenset(hosts),
             folder=_folder(environ, models.volume),
             kept_limit=int(_positive(environ, "COMFY_REMOTE_KEPT_LIMIT") or 8e9),
             input_limit=int(_positive(environ, "COMFY_REMOTE_INPUT_CACHE_LIMIT") or 2e9),

@@ -12,16 +12,19 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import free_port
+from PIL import Image
 from pydantic import JsonValue, SecretStr
 from seaweedfs import ACCESS_KEY_ID, SECRET_ACCESS_KEY, S3Server, seaweedfs
 
-from comfy_remote.errors import OutputLost
+from comfy_remote.errors import OutputLost, RequestTooLarge
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.outputs import OutputSource, RemoteOutput
+from comfy_remote.targets import runpod
 from comfy_remote.targets.bucket import Bucket, BucketSettings
 from comfy_remote.targets.runpod import RunPodTarget
 
@@ -141,6 +144,33 @@ async def test_large_outputs_travel_by_the_bucket_and_leave_nothing(
         assert image["type"] == "s3_url"
         assert image["data"].startswith(f"{s3.url}/{BUCKET}/sync-")
         assert SECRET_ACCESS_KEY not in json.dumps(seen)
+    record.close()
+
+
+async def test_inputs_that_do_not_fit_the_request_go_by_the_bucket(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runpod, "RUN_BODY_LIMIT", 8000)
+    noise = np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    sent = tmp_path / "noise.png"
+    Image.fromarray(noise).save(sent)
+    prompt = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "noise.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "s"}},
+    }
+    record = Record(tmp_path / "home")
+    async with endpoint(environment(s3)) as gateway:
+        async with Client(target(gateway), record=record) as client:
+            with pytest.raises(RequestTooLarge, match=r"noise\.png") as caught:
+                await client.submit(prompt, inputs=[sent])
+            assert "BUCKET_ENDPOINT_URL" in caught.value.advice
+        async with Client(target(gateway, bucket=settings(s3)), record=record) as client:
+            job = await client.submit(prompt, inputs=[sent])
+            assert len(stored(s3)) >= 1
+            [output] = await job.outputs()
+            assert np.array_equal(np.asarray(output.image()), noise)
+            # Both the input and the output are gone.
+            assert stored(s3) == []
     record.close()
 
 

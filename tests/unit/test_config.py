@@ -252,6 +252,7 @@ def test_settings_know_no_other_keys() -> None:
         "key_env",
         "price_per_hour",
         "keep_stored",
+        "bucket",
     }
 
 
