@@ -364,35 +364,55 @@ async def test_out_of_memory_and_a_crash_say_what_to_do(sandbox: Endpoint) -> No
         assert (await sandbox.answer(save())).outputs
 
 
-async def run_worker(*arguments: str) -> tuple[int, str]:
-    """``serverless_worker.py`` without RunPod: the SDK's local mode."""
+async def run_worker(*arguments: str, **more: str) -> tuple[int, str, str]:
+    """``serverless_worker.py`` without RunPod: exit status, standard output, log."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("RUNPOD_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(ROOT / "serverless_worker.py"), *arguments),
-        env=environ,
+        env={**environ, **more},
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        stderr=asyncio.subprocess.PIPE,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 60.0)
-    return process.returncode or 0, output.decode()
+    output, log = await asyncio.wait_for(process.communicate(), 60.0)
+    return process.returncode or 0, output.decode(), log.decode()
 
 
 async def test_one_job_from_the_command_line() -> None:
     job = json.dumps({"input": {"workflow": save(color=0x0000FF)}})
-    status, said = await run_worker("--engine", "sandbox", "--test_input", job)
-    assert status == 0, said
-    data = re.search(r"'type': 'base64', 'data': '([^']+)'", said)
-    assert data, said
-    image = Image.open(io.BytesIO(base64.b64decode(data[1])))
+    status, said, log = await run_worker("--engine", "sandbox", "--test_input", job)
+    assert status == 0, log
+    [one] = json.loads(said)["images"]
+    image = Image.open(io.BytesIO(base64.b64decode(one["data"])))
     assert image.getpixel((0, 0)) == (0, 0, 255)
 
-    status, said = await run_worker("--engine=sandbox", "--test_input", '{"input": {}}')
+    status, said, _ = await run_worker("--engine=sandbox", "--test_input", '{"input": {}}')
     assert status == 1
-    assert "not valid" in said
+    assert "workflow: Field required" in json.loads(said)["error"]
+
+    status, said, log = await run_worker("--engine=sandbox", "--test_input", "{nonsense")
+    assert (status, said) == (2, "")
+    assert "--test_input is not JSON" in log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ"), [(["--test"], {}), ([], {"MODE_TO_RUN": "test"})]
+)
+async def test_the_worker_tries_itself_out(arguments: list[str], environ: dict[str, str]) -> None:
+    # Where there is no ComfyUI, on the sandbox.
+    nowhere = {"COMFYUI_DIR": "", "HOME": "/nowhere", "USERPROFILE": "/nowhere"}
+    status, said, log = await run_worker(
+        *arguments, **environ, **nowhere, NETWORK_VOLUME_DEBUG="true"
+    )
+    assert status == 0, log
+    answer = json.loads(said)
+    assert answer["status"] == "success"
+    assert base64.b64decode(answer["images"][0]).startswith(b"\x89PNG")
+    assert "the sandbox" in log
+    assert "no network volume is mounted" in log
 
 
 async def test_an_engine_that_is_none_ends_the_worker_with_a_word(tmp_path: Path) -> None:
-    status, said = await run_worker("--engine", str(tmp_path))
+    status, _, said = await run_worker("--engine", str(tmp_path))
     assert status == 2
     assert "is not a ComfyUI" in said
     assert "Traceback" not in said
