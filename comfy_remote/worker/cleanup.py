@@ -91,7 +91,6 @@ class Cleaner:
     """Cleans up after the jobs of one engine that was started here."""
 
     def __init__(self) -> None:
-        self._folders: dict[str, EngineFolders | None] = {}
         self._removed: set[str] = set()
 
     def runnable(self, prompt: Prompt) -> Prompt:
@@ -113,6 +112,7 @@ class Cleaner:
         outputs: Sequence[RemoteOutput],
         uploaded: Iterable[str],
         *,
+        stats: Mapping[str, JsonValue],
         prompt_id: str,
         since: float,
     ) -> None:
@@ -123,26 +123,23 @@ class Cleaner:
             prompt: As the job has it, before `runnable`.
             outputs: What its nodes have listed.
             uploaded: Names of its files in the input folder.
+            stats: The engine's ``/system_stats``, which tell its folders.
             prompt_id: The engine's.
             since: Seconds since the epoch: only what was written after that is removed.
         """
 
-        async def all_of_it() -> None:
-            folders = await self._folders_of(target)
-            if folders is not None:
-                files = [(o.folder, o.subfolder, o.filename) for o in outputs if o.text is None]
-                files = [one for one in files if one[0] in ("output", "temp")]
-                inputs = [("input", *_split(name)) for name in uploaded]
-                await asyncio.to_thread(_remove, folders, [*files, *inputs], since)
-                self._note(prompt, outputs)
-            await target.forget(prompt_id)
-
-        await at_most(_PATIENCE, all_of_it(), "forget the job")
-
-    async def _folders_of(self, target: EngineTarget) -> EngineFolders | None:
-        if target.name not in self._folders:
-            self._folders[target.name] = folders_in(await target.system())
-        return self._folders[target.name]
+        folders = folders_in(stats)
+        forgotten = at_most(_PATIENCE, target.forget(prompt_id), "forget the job")
+        if folders is None:
+            await forgotten
+            return
+        files = [(o.folder, o.subfolder, o.filename) for o in outputs if o.text is None]
+        files = [one for one in files if one[0] in ("output", "temp")]
+        inputs = [("input", *_split(name)) for name in uploaded]
+        self._note(prompt, outputs)
+        await asyncio.gather(
+            forgotten, asyncio.to_thread(_remove, folders, [*files, *inputs], since)
+        )
 
     def _note(self, prompt: Prompt, outputs: Sequence[RemoteOutput]) -> None:
         for output in outputs:

@@ -120,6 +120,10 @@ class Engine:
             TargetUnreachable: No process of ours, and nobody answers at the URL for 30 s; or
                 our process does not answer for 15 minutes.
         """
+        url = self._url()
+        alive = self._process is not None and self._process.alive
+        if self._was_ready and alive and url is not None:
+            return url  # it has answered before; should it hang, the job's own requests tell
         if self._process is not None and not self._process.alive and self._was_ready:
             _log.warning("the engine has ended (%s): starting it anew", self._process.exit_status)
         if self._process is None or self._process.alive or self._was_ready:

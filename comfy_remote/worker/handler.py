@@ -18,6 +18,7 @@ from ..wire.models import MODEL_ACTIONS
 from ..wire.request import JobRequest, answer_format
 from .cleanup import Cleaner
 from .describe import describe, fetch_part, health
+from .engine_facts import EngineFacts
 from .failure import failure_answer
 from .faults import needs_fresh_engine
 from .input_cache import InputCache
@@ -61,6 +62,7 @@ class JobHandler:
         self._connect = connect
         self._environ = environ
         self._kept = KeptFiles(self._settings.folder / "outputs", limit=self._settings.kept_limit)
+        self._about = EngineFacts(engine)
         self._cleaner = Cleaner()
         self._receiver = InputReceiver(
             InputCache(self._settings.folder / "inputs", limit=self._settings.input_limit),
@@ -154,6 +156,7 @@ class JobHandler:
                 connect=self._connect,
                 models=self._models,
                 kept=self._kept,
+                about=self._about,
                 cleaner=self._cleaner,
                 receiver=self._receiver,
                 settings=self._settings,

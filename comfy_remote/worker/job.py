@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import tempfile
@@ -15,6 +16,7 @@ from pydantic import JsonValue
 from ..errors import EngineCrashed, ExecutionFailed, OutOfMemory, OutputLost
 from ..events import Progress
 from ..targets.base import InputFile, RunRequest
+from ..targets.comfyui import engine_of
 from ..wire.repo_list import parse_repo_list
 from ..wire.request import JobRequest
 from ..workflow.prompt import Prompt
@@ -23,6 +25,7 @@ from .changes import changed, convert, embedded_workflow, needs_schemas, plain_p
 from .cleanup import Cleaner
 from .collect import CollectedOutput
 from .dialects import AnswerFacts
+from .engine_facts import EngineFacts
 from .faults import needs_fresh_engine
 from .inputs import InputReceiver
 from .kept import KeptFiles
@@ -50,6 +53,7 @@ class WorkflowJob:
         connect: Makes the target for the engine's URL.
         models: For the request's ``repo_list``.
         kept: Where large outputs go in the end.
+        about: What is known of the engine.
         cleaner: The engine's.
         receiver: Brings the input files here.
         settings: Limits, and where large outputs go.
@@ -65,6 +69,7 @@ class WorkflowJob:
         connect: Callable[[str], EngineTarget],
         models: ModelLibrary,
         kept: KeptFiles,
+        about: EngineFacts,
         cleaner: Cleaner,
         receiver: InputReceiver,
         settings: WorkerSettings,
@@ -76,6 +81,7 @@ class WorkflowJob:
         self._connect = connect
         self._models = models
         self._kept = kept
+        self._about = about
         self._cleaner = cleaner
         self._receiver = receiver
         self._settings = settings
@@ -127,11 +133,6 @@ class WorkflowJob:
                 return await self._attempt(prompt, files, reporter, folder / "2")
 
     @property
-    def _cleans(self) -> bool:
-        # The folders of an engine that somebody else has started are theirs.
-        return self._engine.pid is not None and not self._settings.keep_outputs
-
-    @property
     def _may_run_again(self) -> bool:
         # What its nodes order from a service would be paid for twice.
         return not self._comfy_org_key
@@ -171,6 +172,7 @@ class WorkflowJob:
     ) -> dict[str, JsonValue]:
         request = self._request
         async with target:
+            stats = await self._about.stats(target)
             if prompt is None:
                 prompt = changed(await self._converted(target), request)
             # A new id each time: RunPod may give us the same job again, and an engine that
@@ -187,17 +189,36 @@ class WorkflowJob:
             engine_run = self._last_run = EngineRun(self._engine, target, self._id)
             try:
                 collected = await engine_run.outputs(run, reporter, request.format, folder)
-                return await self._build(collected, engine_run, target, run.job_id)
+            except BaseException:
+                await self._clean(target, prompt, run, engine_run, stats)
+                raise
+            # The files are in a folder of ours now: theirs can go while the answer is made.
+            cleaning = asyncio.ensure_future(self._clean(target, prompt, run, engine_run, stats))
+            try:
+                return await self._build(collected, engine_run, engine_of(stats), run.job_id)
             finally:
-                if self._cleans:
-                    await self._cleaner.clean(
-                        target,
-                        prompt,
-                        engine_run.produced,
-                        target.uploaded.values(),
-                        prompt_id=run.job_id,
-                        since=engine_run.started,
-                    )
+                await cleaning
+
+    async def _clean(
+        self,
+        target: EngineTarget,
+        prompt: Prompt,
+        run: RunRequest,
+        engine_run: EngineRun,
+        stats: Mapping[str, JsonValue],
+    ) -> None:
+        # The folders of an engine that somebody else has started are theirs.
+        if self._engine.pid is None or self._settings.keep_outputs:
+            return
+        await self._cleaner.clean(
+            target,
+            prompt,
+            engine_run.produced,
+            target.uploaded.values(),
+            stats=stats,
+            prompt_id=run.job_id,
+            since=engine_run.started,
+        )
 
     async def _converted(self, target: EngineTarget) -> Prompt:
         nodes = (await target.describe()).nodes
@@ -207,7 +228,7 @@ class WorkflowJob:
         self,
         collected: Sequence[CollectedOutput],
         engine_run: EngineRun,
-        target: EngineTarget,
+        engine: str | None,
         prompt_id: str,
     ) -> dict[str, JsonValue]:
         settings = self._settings
@@ -216,7 +237,7 @@ class WorkflowJob:
             self._request.format,
             AnswerFacts(
                 engine_run.timings,
-                await target.engine(),
+                engine,
                 settings.worker,
                 prompt_id,
                 round(time.monotonic() - self._begun, 3),

@@ -79,9 +79,6 @@ class EngineTarget(Target, Protocol):
     async def model_folders(self) -> dict[str, list[str]]:
         """The names of all models, by folder."""
 
-    async def engine(self) -> str | None:
-        """Name and version."""
-
     async def free_memory(self) -> None:
         """Unload models, empty caches."""
 

@@ -42,13 +42,14 @@ def test_the_folders_are_those_the_engine_was_started_with(
 
 
 async def clean(base: Path, names: list[str], **more: Any) -> tuple[Cleaner, FakeTarget]:
-    target = FakeTarget(stats=stats("main.py", "--base-directory", str(base)))
+    target = FakeTarget()
     cleaner = Cleaner()
     await cleaner.clean(
         target,
         more.pop("prompt", {}),
         [output(name) for name in names],
         more.pop("uploaded", []),
+        stats=stats("main.py", "--base-directory", str(base)),
         prompt_id="p",
         since=more.pop("since", time.time() - 5),
     )
@@ -77,8 +78,10 @@ async def test_only_files_of_the_job_below_the_folders_are_removed(tmp_path: Pat
 
 
 async def test_an_engine_whose_folders_are_unknown_is_left_alone(tmp_path: Path) -> None:
-    target = FakeTarget(stats={"system": {}})
-    await Cleaner().clean(target, {}, [output("a.png")], [], prompt_id="p", since=0.0)
+    target = FakeTarget()
+    await Cleaner().clean(
+        target, {}, [output("a.png")], [], stats={"system": {}}, prompt_id="p", since=0.0
+    )
     assert target.forgotten == ["p"]
 
 

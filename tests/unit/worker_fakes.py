@@ -87,7 +87,9 @@ class FakeTarget:
     freed: int = 0
     forgotten: list[str] = field(default_factory=list)
     nodes: Mapping[str, JsonValue] | None = None
-    stats: Mapping[str, JsonValue] = field(default_factory=dict)
+    stats: Mapping[str, JsonValue] = field(
+        default_factory=lambda: {"system": {"comfyui_version": "1.2.3"}}
+    )
 
     @property
     def uploaded(self) -> Mapping[tuple[str, str], str]:
@@ -148,9 +150,6 @@ class FakeTarget:
 
     async def health(self) -> Health:
         return Health(1, 0, 0)
-
-    async def engine(self) -> str | None:
-        return "ComfyUI 1.2.3"
 
     async def free_memory(self) -> None:
         self.freed += 1
