@@ -71,6 +71,8 @@ class TargetSettings:
         bucket: For ``runpod:``, the address of the S3-compatible bucket that input files go
             by which do not fit a request; ``BUCKET_ENDPOINT_URL`` by default. Its keys are
             ``BUCKET_ACCESS_KEY_ID`` and ``BUCKET_SECRET_ACCESS_KEY`` in the environment.
+        policy: For ``runpod:``, RunPod's own ``policy`` of every request: ``executionTimeout``
+            and ``ttl`` in milliseconds, ``lowPriority``.
     """
 
     target: str
@@ -79,6 +81,7 @@ class TargetSettings:
     price_per_hour: float | None = None
     keep_stored: bool = False
     bucket: str | None = None
+    policy: Mapping[str, int | bool] | None = None
 
     @property
     def key_variable(self) -> str | None:
@@ -122,7 +125,8 @@ class Configuration:
             default = file.default or default
             origins.update(dict.fromkeys(file.targets, path))
             targets.update(
-                (name, TargetSettings(**table.model_dump())) for name, table in file.targets.items()
+                (name, TargetSettings(**table.model_dump(exclude_none=True)))
+                for name, table in file.targets.items()
             )
         return cls(default, targets, origins)
 
@@ -260,6 +264,7 @@ def _make(name: str, settings: TargetSettings, environment: Mapping[str, str]) -
             keep_stored=settings.keep_stored,
             memory=home(environment) / "endpoints",
             bucket=_bucket(name, settings, environment),
+            policy=settings.policy,
         )
     if not _looks_like_target(address):
         raise ConfigurationError(

@@ -83,6 +83,7 @@ class RunPodTarget:
         keep_stored: Whether outputs that a worker had put into storage stay there.
         memory: The folder to remember in what its workers have installed.
         bucket: Where input files go that do not fit the request.
+        policy: RunPod's ``policy``, sent with every job.
 
     Raises:
         ConfigurationError: The key is missing, or the URL would send it in the clear.
@@ -99,6 +100,7 @@ class RunPodTarget:
         keep_stored: bool = False,
         memory: Path | None = None,
         bucket: BucketSettings | None = None,
+        policy: Mapping[str, int | bool] | None = None,
     ) -> None:
         address = base_address(base_url)
         check_key_is_safe(address)
@@ -118,6 +120,7 @@ class RunPodTarget:
         self._patience = patience
         self._keep_stored = keep_stored
         self._bucket = Bucket(bucket) if bucket is not None else None
+        self._policy = dict(policy or {})
         self._descriptions = DescriptionCache(memory, f"{base_url.rstrip('/')}/{endpoint}")
         self._describing: asyncio.Task[DescribeAnswer | None] | None = None
         self._base_url = base_url.rstrip("/")
@@ -163,11 +166,11 @@ class RunPodTarget:
 
     async def _request_body(self, request: RunRequest, stored: dict[str, StoredInput]) -> bytes:
         """The JSON of a request, small enough. What is put into the bucket is noted."""
-        body = await asyncio.to_thread(_body, request, stored)
+        body = await asyncio.to_thread(_body, request, stored, self._policy)
         if len(body) > RUN_BODY_LIMIT and self._bucket is not None:
             for file in too_many_bytes(request.files, len(body) - RUN_BODY_LIMIT):
                 stored[file.name] = await store_input(self._bucket, request.job_id, file)
-            body = await asyncio.to_thread(_body, request, stored)
+            body = await asyncio.to_thread(_body, request, stored, self._policy)
         if len(body) > RUN_BODY_LIMIT:
             sizes = ", ".join(f"{f.name} {f.size / 2**20:.1f} MiB" for f in request.files)
             raise RequestTooLarge(
@@ -515,7 +518,11 @@ def _delay_after(error: TargetError, failures: int) -> float:
     return _BACKOFF[min(failures, len(_BACKOFF) - 1)]
 
 
-def _body(request: RunRequest, stored: Mapping[str, StoredInput]) -> bytes:
+def _body(
+    request: RunRequest,
+    stored: Mapping[str, StoredInput],
+    policy: Mapping[str, int | bool],
+) -> bytes:
     """The JSON body of ``/run``. Blocking: it reads the files."""
     job: dict[str, JsonValue] = {
         "workflow": cast("JsonValue", request.prompt),  # a TypedDict is a dict
@@ -527,7 +534,7 @@ def _body(request: RunRequest, stored: Mapping[str, StoredInput]) -> bytes:
         job["ui_workflow"] = dict(request.workflow)
     if request.repo_list:
         job["repo_list"] = request.repo_list
-    return json.dumps({"input": job}).encode()
+    return json.dumps({"input": job, **({"policy": policy} if policy else {})}).encode()
 
 
 def _decoded(filename: str, data: str) -> bytes:

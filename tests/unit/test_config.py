@@ -253,6 +253,7 @@ def test_settings_know_no_other_keys() -> None:
         "price_per_hour",
         "keep_stored",
         "bucket",
+        "policy",
     }
 
 
@@ -289,3 +290,26 @@ def test_a_key_does_not_travel_in_the_clear(tmp_path: Path) -> None:
     _write(tmp_path, '[targets.here]\ntarget = "127.0.0.1:8188"\nkey_env = "LAN_TOKEN"')
     here = open_target("here", Configuration.load(tmp_path), {"LAN_TOKEN": "lan-token"})
     assert _key_of(here) == "Bearer lan-token"
+
+
+def test_a_runpod_target_has_its_policy_and_its_bucket(tmp_path: Path) -> None:
+    _write(
+        tmp_path,
+        """
+[targets.gpu]
+target = "runpod:abc"
+keep_stored = true
+bucket = "https://s3.eu-west-3.amazonaws.com/pics"
+policy = { executionTimeout = 600000, lowPriority = true }
+""",
+    )
+    keys = {"BUCKET_ACCESS_KEY_ID": "id", "BUCKET_SECRET_ACCESS_KEY": "secret"}
+    configuration = Configuration.load(tmp_path)
+    target = open_target("gpu", configuration, {**ENVIRONMENT, **keys})
+    assert isinstance(target, RunPodTarget)
+    assert target._policy == {"executionTimeout": 600000, "lowPriority": True}
+    with pytest.raises(ConfigurationError, match="bucket of the target 'gpu'"):
+        open_target("gpu", configuration, ENVIRONMENT)
+    _write(tmp_path, '[targets.gpu]\ntarget = "runpod:abc"\npolicy = { timeout = 3 }')
+    with pytest.raises(ConfigurationError, match=r"policy\.timeout"):
+        Configuration.load(tmp_path)
