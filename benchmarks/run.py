@@ -10,12 +10,14 @@ from large_download import bench_download
 from overhead import bench_overhead
 from startup import bench_command, bench_help
 from through_gateway import bench_gateway
+from worker import bench_worker
 
 BENCHMARKS = {
     "help": bench_help,
     "command": bench_command,
     "overhead": bench_overhead,
     "gateway": bench_gateway,
+    "worker": bench_worker,
     "lane": bench_lane,
     "download": bench_download,
     "conversion": bench_conversion,

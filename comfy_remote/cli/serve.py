@@ -123,6 +123,7 @@ def serve(
         port=port,
         token=token,
         ssl_context=_ssl_context(certfile, keyfile),
+        webhook_secret=_webhook_secret(),
     )
     choice = str(comfyui.expanduser()) if comfyui is not None else engine
 
@@ -230,6 +231,13 @@ def _show_log() -> None:
     if not logging.getLogger().handlers:
         form = "%(asctime)s %(message)s"
         logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S")
+
+
+def _webhook_secret() -> SecretStr | None:
+    from pydantic import SecretStr
+
+    secret = os.environ.get("COMFY_REMOTE_WEBHOOK_SECRET", "").strip()
+    return SecretStr(secret) if secret else None
 
 
 def _token(file: Path | None) -> SecretStr | None:

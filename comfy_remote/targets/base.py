@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Seque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..errors import InputFileMissing
 from ..events import Event
@@ -20,10 +20,12 @@ __all__ = [
     "Capabilities",
     "Health",
     "InputFile",
+    "ReleasesOutputs",
     "RemoteRef",
     "RunRequest",
     "Target",
     "input_errors",
+    "release",
 ]
 
 
@@ -78,6 +80,7 @@ class RunRequest:
     workflow: Mapping[str, JsonValue] | None = None
     front: bool = False
     repo_list: str = ""
+    extra_data: Mapping[str, JsonValue] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,3 +195,17 @@ class Target(Protocol):
 
     async def health(self) -> Health:
         """How busy the target is."""
+
+
+@runtime_checkable
+class ReleasesOutputs(Protocol):
+    """A target that stores outputs elsewhere for a client to fetch, and can clear them away."""
+
+    async def release(self, outputs: Sequence[RemoteOutput]) -> None:
+        """Clear away what was stored for these, which are here. Raises nothing."""
+
+
+async def release(target: Target, outputs: Sequence[RemoteOutput]) -> None:
+    """Tell a target that these outputs are here and checked: it need not keep them for us."""
+    if isinstance(target, ReleasesOutputs):
+        await target.release(outputs)

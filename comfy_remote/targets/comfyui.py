@@ -39,7 +39,7 @@ from .http_address import base_address, check_key_is_safe
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
 
-__all__ = ["ComfyUITarget"]
+__all__ = ["ComfyUITarget", "device_of", "engine_of"]
 
 # Above that, one answer with all of them is quicker.
 _CLASSES_ONE_BY_ONE = 24
@@ -122,7 +122,7 @@ class ComfyUITarget:
         return ref
 
     async def _post(self, request: RunRequest, prompt: Prompt) -> RemoteRef:
-        extra: dict[str, JsonValue] = {}
+        extra = dict(request.extra_data)
         if request.workflow is not None:
             extra["extra_pnginfo"] = {"workflow": dict(request.workflow)}
         body = {
@@ -238,12 +238,12 @@ class ComfyUITarget:
             raise TargetError(
                 f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
             )
-        return Capabilities(nodes=nodes, device=_device(stats), engine=_engine(stats))
+        return Capabilities(nodes=nodes, device=device_of(stats), engine=engine_of(stats))
 
     async def engine(self) -> str | None:
         """Name and version, for example ``ComfyUI 0.33.0``."""
         stats = await self._http.get_json("system_stats")
-        return _engine(stats) if isinstance(stats, dict) else None
+        return engine_of(stats) if isinstance(stats, dict) else None
 
     async def health(self) -> Health:
         """The queue's length; a ComfyUI runs one prompt at a time."""
@@ -253,6 +253,38 @@ class ComfyUITarget:
     async def free_memory(self) -> None:
         """Ask ComfyUI to unload its models and empty its caches."""
         await self._http.post_idempotent("free", {"unload_models": True, "free_memory": True})
+
+    async def forget(self, prompt_id: str) -> None:
+        """Take a prompt that has ended out of the history."""
+        await self._http.post_idempotent("history", {"delete": [prompt_id]})
+
+    @property
+    def uploaded(self) -> Mapping[tuple[str, str], str]:
+        """The names that ComfyUI gave to the files sent to it: by name and SHA-256."""
+        return self._uploaded
+
+    async def system(self) -> dict[str, JsonValue]:
+        """``/system_stats``: versions, memory, devices."""
+        stats = await self._http.get_json("system_stats")
+        if not isinstance(stats, dict):
+            raise TargetError(
+                f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
+            )
+        return stats
+
+    async def model_folders(self) -> dict[str, list[str]]:
+        """The names of all models, by folder (``checkpoints``, ``loras``, …)."""
+        listed = await self._http.get_json("models")
+        folders = (
+            [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
+        )
+        paths = [f"models/{quote(one, safe='')}" for one in folders]
+        found = await concurrent_map(self._http.get_json, paths)
+        return {
+            folder: [one for one in names if isinstance(one, str)]
+            for folder, names in zip(folders, found, strict=True)
+            if isinstance(names, list)
+        }
 
     async def history_entry(self, prompt_id: str) -> dict[str, JsonValue] | None:
         """The history of one prompt, asked once; ``None`` until it has ended."""
@@ -368,7 +400,8 @@ def _history_path(prompt_id: str) -> str:
     return f"history/{quote(prompt_id, safe='')}"
 
 
-def _engine(stats: dict[str, JsonValue]) -> str | None:
+def engine_of(stats: Mapping[str, JsonValue]) -> str | None:
+    """Name and version of the engine in ``/system_stats``."""
     system = stats.get("system")
     match system:
         # It answers with the version it is modelled on, for programs that look at that.
@@ -380,7 +413,8 @@ def _engine(stats: dict[str, JsonValue]) -> str | None:
             return None
 
 
-def _device(stats: dict[str, JsonValue]) -> str | None:
+def device_of(stats: Mapping[str, JsonValue]) -> str | None:
+    """Name of the first device in ``/system_stats``."""
     match stats.get("devices"):
         case [{"name": str(name)}, *_]:
             return name

@@ -39,6 +39,8 @@ from .sandbox import SandboxTarget
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from .bucket import BucketSettings
+
 __all__ = [
     "CONFIG_NAME",
     "Configuration",
@@ -64,12 +66,22 @@ class TargetSettings:
         key_env: Name of the environment variable with the key; ``RUNPOD_API_KEY`` for
             ``runpod:``. A ComfyUI URL gets it as a bearer token, if the variable is named.
         price_per_hour: US dollars for an hour of its GPU, to tell about what a run costs.
+        keep_stored: For ``runpod:``, whether outputs that a worker had put into storage stay
+            there once they have been fetched.
+        bucket: For ``runpod:``, the address of the S3-compatible bucket that input files go
+            by which do not fit a request; ``BUCKET_ENDPOINT_URL`` by default. Its keys are
+            ``BUCKET_ACCESS_KEY_ID`` and ``BUCKET_SECRET_ACCESS_KEY`` in the environment.
+        policy: For ``runpod:``, RunPod's own ``policy`` of every request: ``executionTimeout``
+            and ``ttl`` in milliseconds, ``lowPriority``.
     """
 
     target: str
     base_url: str | None = None
     key_env: str | None = None
     price_per_hour: float | None = None
+    keep_stored: bool = False
+    bucket: str | None = None
+    policy: Mapping[str, int | bool] | None = None
 
     @property
     def key_variable(self) -> str | None:
@@ -113,7 +125,8 @@ class Configuration:
             default = file.default or default
             origins.update(dict.fromkeys(file.targets, path))
             targets.update(
-                (name, TargetSettings(**table.model_dump())) for name, table in file.targets.items()
+                (name, TargetSettings(**table.model_dump(exclude_none=True)))
+                for name, table in file.targets.items()
             )
         return cls(default, targets, origins)
 
@@ -250,6 +263,10 @@ def _make(name: str, settings: TargetSettings, environment: Mapping[str, str]) -
             SecretStr(key) if key else None,
             base_url=settings.base_url or _runpod_base_url(environment),
             name=name,
+            keep_stored=settings.keep_stored,
+            memory=home(environment) / "endpoints",
+            bucket=_bucket(name, settings, environment),
+            policy=settings.policy,
         )
     if not _looks_like_target(address):
         raise ConfigurationError(
@@ -291,6 +308,20 @@ def _refuse_key_elsewhere(
             advice="Give that server a key of its own: put it into another environment variable, "
             f"and name the variable in {CONFIG_NAME} with key_env.",
         )
+
+
+def _bucket(
+    name: str, settings: TargetSettings, environment: Mapping[str, str]
+) -> BucketSettings | None:
+    from .bucket import BucketSettings
+
+    try:
+        return BucketSettings.from_environ(environment, address=settings.bucket or "")
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"The bucket of the target {name!r} cannot be used. {error.message}",
+            advice=error.advice,
+        ) from None
 
 
 def _url(address: str) -> str:

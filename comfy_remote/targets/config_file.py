@@ -19,6 +19,16 @@ else:
 __all__ = ["ConfigFile", "TargetTable", "read_config"]
 
 
+class PolicyTable(BaseModel):
+    """RunPod's ``policy`` of a request; times in milliseconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    executionTimeout: Annotated[int, Field(gt=0)] | None = None  # noqa: N815  RunPod's name
+    ttl: Annotated[int, Field(gt=0)] | None = None
+    lowPriority: bool | None = None  # noqa: N815
+
+
 class TargetTable(BaseModel):
     """One ``[targets.NAME]`` table; see `config.TargetSettings`."""
 
@@ -28,6 +38,9 @@ class TargetTable(BaseModel):
     base_url: str | None = None
     key_env: str | None = None
     price_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    keep_stored: bool = False
+    bucket: str | None = None
+    policy: PolicyTable | None = None
 
 
 class ConfigFile(BaseModel):
@@ -59,6 +72,6 @@ def read_config(path: Path) -> ConfigFile:
         raise ConfigurationError(
             f"{path}: {problems_in(error, 'the file')}.",
             advice="Known keys: default, and per target: target, base_url, key_env, "
-            "price_per_hour. A key itself never stands there: key_env names the environment "
-            "variable that holds it.",
+            "price_per_hour, keep_stored, bucket, policy. A key itself never stands there: "
+            "key_env names the environment variable that holds it.",
         ) from None

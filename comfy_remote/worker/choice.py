@@ -61,7 +61,8 @@ def choose_engine(choice: str, environ: Mapping[str, str] = os.environ) -> Engin
     Args:
         choice: ``auto`` (a ComfyUI from ``COMFYUI_DIR``, ``~/comfy/ComfyUI`` or
             ``~/ComfyUI``, else the sandbox), ``sandbox``, a folder, or a URL.
-        environ: ``COMFYUI_DIR``, ``COMFYUI_PYTHON``, ``COMFYUI_ARGS`` are read from it.
+        environ: ``COMFYUI_DIR``, ``COMFYUI_PYTHON``, ``COMFYUI_ARGS`` and ``COMFY_LOG_LEVEL`` are
+            read from it.
 
     Raises:
         ConfigurationError: The folder is no ComfyUI, or no engine is at hand.
@@ -104,6 +105,9 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
         notes.append("no GPU was found: --cpu was added (COMFYUI_ARGS overrides)")
     if not any(a.startswith("--preview-method") for a in arguments):
         arguments = ["--preview-method", "auto", *arguments]
+    level = environ.get("COMFY_LOG_LEVEL", "").strip().upper()
+    if level and not any(a.startswith("--verbose") for a in arguments):
+        arguments = ["--verbose", level, *arguments]
     port = _free_port()
     return EngineChoice(
         name=f"ComfyUI in {folder}",

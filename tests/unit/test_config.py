@@ -251,6 +251,9 @@ def test_settings_know_no_other_keys() -> None:
         "base_url",
         "key_env",
         "price_per_hour",
+        "keep_stored",
+        "bucket",
+        "policy",
     }
 
 
@@ -306,3 +309,26 @@ def test_a_file_does_not_send_runpods_key_elsewhere(tmp_path: Path, table: str):
     own = {"RUNPOD_API_KEY": "rpa_secret", "RUNPOD_ENDPOINT_BASE_URL": "https://thief.example/v2"}
     if "base_url" in table:
         open_target("gpu", configuration, own)
+
+
+def test_a_runpod_target_has_its_policy_and_its_bucket(tmp_path: Path) -> None:
+    _write(
+        tmp_path,
+        """
+[targets.gpu]
+target = "runpod:abc"
+keep_stored = true
+bucket = "https://s3.eu-west-3.amazonaws.com/pics"
+policy = { executionTimeout = 600000, lowPriority = true }
+""",
+    )
+    keys = {"BUCKET_ACCESS_KEY_ID": "id", "BUCKET_SECRET_ACCESS_KEY": "secret"}
+    configuration = Configuration.load(tmp_path)
+    target = open_target("gpu", configuration, {**ENVIRONMENT, **keys})
+    assert isinstance(target, RunPodTarget)
+    assert target._policy == {"executionTimeout": 600000, "lowPriority": True}
+    with pytest.raises(ConfigurationError, match="bucket of the target 'gpu'"):
+        open_target("gpu", configuration, ENVIRONMENT)
+    _write(tmp_path, '[targets.gpu]\ntarget = "runpod:abc"\npolicy = { timeout = 3 }')
+    with pytest.raises(ConfigurationError, match=r"policy\.timeout"):
+        Configuration.load(tmp_path)
