@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo page test check check-page bench clean
 
 $(VENV)/installed: pyproject.toml
 	@echo "Setting up $(VENV) (once; about a minute) …"
@@ -14,6 +14,9 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed
 	@$(BIN)/python examples/demo.py
 
+page: $(VENV)/installed
+	@$(BIN)/python examples/demo.py sandbox --page
+
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
@@ -22,6 +25,11 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The JavaScript's types and style; needs Node 20 or later.
+check-page:
+	npm ci --ignore-scripts
+	npm run check
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py

@@ -198,6 +198,7 @@ def _to_json(entry: JobEntry) -> dict[str, JsonValue]:
         "source": entry.source,
         "created": entry.created,
         "updated": entry.updated,
+        "run_seconds": entry.run_seconds,
         "folder": str(entry.folder) if entry.folder else None,
         "remote_id": entry.ref.remote_id if entry.ref else None,
         "progress": entry.progress,
@@ -251,7 +252,7 @@ def _print_table(entries: list[JobEntry]) -> None:
 
 
 def _print_details(entry: JobEntry) -> None:
-    from .console import human_size, printable, resume_command
+    from .console import human_seconds, human_size, printable, resume_command
     from .errors import explain
 
     rows = [
@@ -267,6 +268,8 @@ def _print_details(entry: JobEntry) -> None:
     if entry.progress and not entry.state.final:
         done, total = entry.progress.get("nodes_done"), entry.progress.get("nodes_total")
         rows.append(("Progress", f"{done} of {total} nodes"))
+    if entry.run_seconds is not None:
+        rows.append(("Ran", human_seconds(entry.run_seconds)))
     rows += [("Output", f"{o.path} ({human_size(o.size)})") for o in entry.outputs]
     for name, value in rows:
         print(f"{name:<13}{printable(value)}")

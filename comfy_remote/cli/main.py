@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from ..version import __version__
+from .check import check
 from .convert import convert
 from .jobs import jobs
 from .models import models
@@ -51,7 +52,7 @@ def cli(verbose: bool) -> None:
         )
 
 
-for _command in (run, convert, show, jobs, models, serve, targets):
+for _command in (run, check, convert, show, jobs, models, serve, targets):
     cli.add_command(_command)
 
 

@@ -7,24 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import preview_option, timeout_option
+from .options import change_options, inputs_option, preview_option, timeout_option
 
 if TYPE_CHECKING:
     from ..jobs.record import Record
+    from ..workflow.prepare import Changes
 
 __all__ = ["run"]
-
-
-def _seed(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
-    if value is None:
-        return None
-    from ..errors import WorkflowInvalid
-    from ..workflow.seeds import parse_seed
-
-    try:
-        return parse_seed(value)
-    except WorkflowInvalid as error:
-        raise click.BadParameter(str(error)) from None
 
 
 @click.command()
@@ -35,35 +24,8 @@ def _seed(_context: click.Context, _option: click.Parameter, value: str | None) 
     help="Where: runpod:ENDPOINT, a ComfyUI URL, sandbox, or a name from comfy-remote.toml. "
     "Default: the configured one, else sandbox.",
 )
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="NODE.input=value",
-    help="Change an input; NODE is an id, a title or a class. May be repeated.",
-)
-@click.option("--prompt", "text", metavar="TEXT", help="The positive text.")
-@click.option(
-    "--prompt-node",
-    "prompt_nodes",
-    multiple=True,
-    metavar="NODE",
-    help="The node that has it, if it is not found from the samplers. May be repeated.",
-)
-@click.option("--negative", metavar="TEXT", help="The negative text.")
-@click.option("--seed", metavar="N|random", callback=_seed, help="Set every seed there is.")
-@click.option("--width", type=click.IntRange(min=1), help="Pixels, of what samplers start from.")
-@click.option("--height", type=click.IntRange(min=1), help="Pixels, likewise.")
-@click.option("--batch", type=click.IntRange(min=1), help="How many at once, likewise.")
-@click.option(
-    "--input",
-    "inputs",
-    multiple=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="A file that a Load node names, if it is not beside the workflow or in an input folder "
-    "there. May be repeated.",
-)
+@change_options
+@inputs_option
 @click.option(
     "-o",
     "--output",
@@ -81,14 +43,7 @@ def _seed(_context: click.Context, _option: click.Parameter, value: str | None) 
 def run(
     workflow: Path,
     on: str | None,
-    settings: tuple[str, ...],
-    text: str | None,
-    prompt_nodes: tuple[str, ...],
-    negative: str | None,
-    seed: int | None,
-    width: int | None,
-    height: int | None,
-    batch: int | None,
+    changes: Changes,
     inputs: tuple[Path, ...],
     output: Path,
     timeout: float | None,
@@ -122,18 +77,15 @@ def run(
     from ..targets.config import Configuration, open_target
     from ..workflow.files import file_uses
     from ..workflow.load import load_workflow
-    from ..workflow.prepare import Changes, prepare
+    from ..workflow.prepare import prepare
     from .follow import follow, supervise
     from .options import make_reporter
 
-    if prompt_nodes and text is None:
-        raise click.UsageError("--prompt-node says where the text goes: give --prompt TEXT, too.")
     began = time.monotonic()
     job_id = str(uuid.uuid4())
     # What is recorded holds in whatever folder the job is resumed.
     folder = output.expanduser().absolute()
     reporter = make_reporter(json_lines=json_lines, preview=preview)
-    changes = Changes(text, prompt_nodes, negative, seed, width, height, batch, settings)
 
     async def whole(record: Record) -> None:
         loaded = load_workflow(workflow, variables=changes.variables(os.environ))

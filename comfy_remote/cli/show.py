@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,9 +63,10 @@ def show(workflow: Path, on: str | None, json_lines: bool) -> None:
     from ..workflow.load import load_workflow
     from ..workflow.summary import summarize
     from .console import say
+    from .schemas import schemas_of
 
     loaded = load_workflow(workflow, variables=os.environ)
-    schemas = _schemas(on, loaded.prompt)
+    schemas = schemas_of(on, loaded.prompt)
     prompt = _prompt(loaded, schemas)
     base = workflow.absolute().parent
     summary = summarize(
@@ -82,30 +82,6 @@ def show(workflow: Path, on: str | None, json_lines: bool) -> None:
         return
     say(loaded.describe())
     _print(summary)
-
-
-def _schemas(on: str | None, prompt: Prompt | None) -> Schemas:
-    """Those of the target: of all its nodes, if the workflow is yet to be converted."""
-    from ..targets.config import Configuration, open_target
-    from ..workflow.schema import Schemas
-    from .console import say
-    from .interrupt import run_interruptible
-
-    if on is None:
-        return Schemas.bundled()
-    configuration = Configuration.load()
-    target = open_target(configuration.choose(on), configuration)
-    classes = None if prompt is None else {node["class_type"] for node in prompt.values()}
-
-    async def of_target() -> Mapping[str, JsonValue] | None:
-        async with target:
-            return (await target.describe(classes)).nodes
-
-    nodes = run_interruptible(of_target())
-    if nodes is None:
-        say(f"{target.name} cannot be asked about its nodes; ComfyUI's own are known.")
-        return Schemas.bundled()
-    return Schemas(nodes, target.name)
 
 
 def _prompt(loaded: LoadedWorkflow, schemas: Schemas) -> Prompt:

@@ -28,9 +28,7 @@ def targets(json_lines: bool) -> None:
     chosen = configuration.choose(None)
     rows = []
     for name, settings in configuration.targets.items():
-        variable = settings.key_env
-        if variable is None and settings.target.startswith("runpod:"):
-            variable = "RUNPOD_API_KEY"
+        variable = settings.key_variable
         rows.append(
             {
                 "name": name,

@@ -95,4 +95,5 @@ def pixels_of(picture: Image) -> NDArray[numpy.float32]:
     """``[H, W]`` or ``[H, W, C]`` float32 in ``0.0..1.0``."""
     import numpy as np
 
-    return np.asarray(picture).astype(np.float32) / np.float32(255.0)
+    values: NDArray[np.float32] = np.asarray(picture).astype(np.float32) / np.float32(255.0)
+    return values

@@ -103,6 +103,37 @@ class ComfyUIHost:
             return None
         return Path(found.abs_path) if found is not None else None
 
+    def register(self, shown: dict[str, JsonValue], prompt_id: str) -> dict[str, JsonValue]:
+        """See `Host.register`. ComfyUI keeps assets when started with ``--enable-assets``."""
+        from comfy.cli_args import args
+
+        if not getattr(args, "enable_assets", False):
+            return shown
+        try:
+            from app.assets.services import register_output_files
+            from comfy_execution.asset_enrichment import enrich_output_with_assets
+
+            enriched: dict[str, JsonValue] = enrich_output_with_assets(shown)
+            register_output_files(self._paths(shown), job_id=prompt_id)
+        except Exception as error:  # noqa: BLE001 - its database may be missing, locked, other …
+            _log.warning("ComfyUI could not enter the outputs into its assets: %s", error)
+            return shown
+        return enriched
+
+    def _paths(self, shown: Mapping[str, JsonValue]) -> list[str]:
+        paths = []
+        for entries in shown.values():
+            for entry in entries if isinstance(entries, list) else ():
+                match entry:
+                    case {
+                        "filename": str(name),
+                        "subfolder": str(subfolder),
+                        "type": "output" | "temp" as kind,
+                    }:
+                        folder: FolderKind = "output" if kind == "output" else "temp"
+                        paths.append(str(self.folder(folder) / subfolder / name))
+        return paths
+
     def before_prompt(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
         """See `Host.before_prompt`."""
         changed = self._server.trigger_on_prompt(body)

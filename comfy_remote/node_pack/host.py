@@ -71,7 +71,7 @@ class LocalPrompt:
 
 
 class Host(Protocol):
-    """A ComfyUI, or the sandbox. Everything but `asset` is called on its event loop."""
+    """A ComfyUI, or the sandbox. All but the blocking ones are called on its event loop."""
 
     @property
     def identity(self) -> str:
@@ -89,6 +89,16 @@ class Host(Protocol):
 
     def asset(self, reference: str) -> Path | None:
         """The file behind ``blake3:…``, if the server has it. Blocking."""
+
+    def register(self, shown: dict[str, JsonValue], prompt_id: str) -> dict[str, JsonValue]:
+        """Let the server enter new files into its list of assets, if it keeps one. Blocking.
+
+        Args:
+            shown: What a node shows.
+
+        Returns:
+            The same, with what the server adds to it.
+        """
 
     def before_prompt(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
         """Let other packs change what a page posted to ``/prompt``, as for a local prompt."""

@@ -76,7 +76,7 @@ class RemoteLane:
 
     def has(self, prompt_id: object) -> bool:
         """Whether that is a remote job that has not ended."""
-        return prompt_id in self._jobs
+        return isinstance(prompt_id, str) and prompt_id in self._jobs
 
     async def submit(
         self, body: Mapping[str, JsonValue], target: str, peer: object = None
@@ -104,7 +104,7 @@ class RemoteLane:
             )
             await asyncio.wait({sending}, timeout=_ACKNOWLEDGE_WITHIN)
             if sending.done():
-                sending.result()
+                await self._sent(sending, submission.prompt_id)
         except ComfyRemoteError as error:
             _log.info("The prompt was refused: %s", error)
             return LaneAnswer(400, refusal_body(error))
@@ -179,6 +179,17 @@ class RemoteLane:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: self._jobs.pop(job.entry.prompt_id, None))
+
+    async def _sent(self, sending: asyncio.Future[Submitted], prompt_id: str) -> None:
+        """Raises:
+        ComfyRemoteError: The target does not have the job.
+        """
+        try:
+            await sending
+        except ComfyRemoteError:
+            # The page is told now: after a restart there is nothing left to show.
+            self._pool.record.page_served(prompt_id)
+            raise
 
     async def _checked(self, submission: Submission, target: str) -> tuple[Schemas | None, Checked]:
         """The target's schemas, if it gives them soon, and what they leave of the prompt.

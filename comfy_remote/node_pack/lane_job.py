@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -36,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 _CANCEL_TRIES = 3
 _CANCEL_PAUSE = 1.0
+# A cold worker takes about that long to start.
+_LONG_WAIT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,7 @@ class LaneJob:
                 raise
             raise JobCancelled("The job was cancelled before it was sent.") from None
         self._submitted = submitted
-        self._saver = saver = OutputSaver(self._host, submitted.client.target)
+        self._saver = saver = OutputSaver(self._host, submitted.client.target, self.entry.prompt_id)
         if self._cancelled:
             self._send_cancel(submitted.job)
         await self._follow(submitted.job, saver)
@@ -205,10 +206,13 @@ class LaneJob:
             ComfyRemoteError: It did not succeed, or an output could not be brought here.
         """
         outputs = _Deliveries(self._deliver_with(saver))
+        waiting = asyncio.ensure_future(self._watch_the_wait())
         try:
             async for event in job:
                 if isinstance(event, Finished):
                     await self._finish(event, outputs)
+                    if saver.failure is not None:
+                        raise saver.failure
                     return
                 if isinstance(event, OutputReady):
                     outputs.add(self._placed(event.output))
@@ -216,7 +220,26 @@ class LaneJob:
                     outputs.flush()
                     self._heard(event)
         finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
             await outputs.stop()
+
+    async def _watch_the_wait(self) -> None:
+        """Say so when a job waits and nobody is there to run it."""
+        await asyncio.sleep(_LONG_WAIT)
+        if self.state is not JobState.QUEUED or self._submitted is None:
+            return
+        try:
+            health = await self._submitted.client.target.health()
+        except ComfyRemoteError:
+            return  # whoever follows the job finds out for how long
+        if health.ready == 0 and health.running == 0 and self.state is JobState.QUEUED:
+            self._note(
+                f"{self.target} has no worker ready for the job yet. An endpoint that was not "
+                "used for 7 days has its workers set to 0: then raise Max workers in RunPod's "
+                "console."
+            )
+            self._messages.job(self.state)
 
     def _heard(self, event: Event) -> None:
         match event:
@@ -224,6 +247,7 @@ class LaneJob:
                 self._messages.job(self.state)
             case Started():
                 self.state = JobState.RUNNING
+                self._messages.note = ""
                 self._messages.started()
                 self._messages.job(self.state)
             case Progress():
@@ -236,8 +260,7 @@ class LaneJob:
 
     async def _finish(self, event: Finished, outputs: _Deliveries) -> None:
         if event.error is not None:
-            with contextlib.suppress(ComfyRemoteError):  # the job's own error says more
-                await outputs.done()
+            await outputs.done()
             raise event.error
         for output in event.outputs:
             outputs.add(self._placed(output))
@@ -247,7 +270,9 @@ class LaneJob:
         self, saver: OutputSaver
     ) -> Callable[[str, Sequence[RemoteOutput]], Awaitable[None]]:
         async def deliver(node_id: str, made: Sequence[RemoteOutput]) -> None:
-            self._messages.executed(node_id, await saver.bring(node_id, made))
+            shown = await saver.bring(node_id, made)
+            if shown:
+                self._messages.executed(node_id, shown)
 
         def begin(node_id: str, made: Sequence[RemoteOutput]) -> Awaitable[None]:
             self._messages.arriving(node_id)
@@ -317,11 +342,7 @@ class _Deliveries:
             self._under_way.append(asyncio.ensure_future(self._deliver(node_id, outputs)))
 
     async def done(self) -> None:
-        """Wait until all are here.
-
-        Raises:
-            ComfyRemoteError: The first that could not be brought.
-        """
+        """Wait until all are here that can be brought."""
         self.flush()
         await asyncio.gather(*self._under_way)
 

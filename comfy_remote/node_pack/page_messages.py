@@ -245,4 +245,4 @@ class PageMessages:
 
 def _whole(number: float) -> int | float:
     """As nodes say it: they count steps."""
-    return int(number) if number.is_integer() else number
+    return int(number) if float(number).is_integer() else number

@@ -65,6 +65,11 @@ class SandboxHost:
         del reference
         return None
 
+    def register(self, shown: dict[str, JsonValue], prompt_id: str) -> dict[str, JsonValue]:
+        """The sandbox keeps no assets."""
+        del prompt_id
+        return shown
+
     def before_prompt(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
         """There are no other packs."""
         return body

@@ -9,6 +9,8 @@ Where to look:
 
 - ``server.py`` starts and stops it; ``prompt_routes.py`` and ``file_routes.py`` answer HTTP;
   ``origin.py`` refuses other sites' pages; ``sockets.py`` is the WebSocket side.
+- ``page_routes.py`` and ``user_routes.py`` serve ComfyUI's own page, which ``frontend.py``
+  finds, ``job_routes.py`` the list of jobs, ``shown_picture.py`` what ``/view`` shows of pictures.
 - ``validation.py`` checks a prompt, ``prompt_queue.py`` keeps the queue and the history,
   ``executor.py`` runs prompts, ``cache.py`` knows what need not run again.
 - ``nodes/`` holds the nodes by subject, ``resize.py`` the filters that resize images,

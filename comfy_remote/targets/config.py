@@ -256,6 +256,8 @@ def _make(name: str, settings: TargetSettings, environment: Mapping[str, str]) -
 
         if settings.key_env and not key:
             raise _key_missing(name, settings.key_env)
+        if key:
+            _refuse_key_elsewhere(name, settings, environment)
         return RunPodTarget(
             endpoint,
             SecretStr(key) if key else None,
@@ -276,10 +278,36 @@ def _make(name: str, settings: TargetSettings, environment: Mapping[str, str]) -
         token = environment.get(settings.key_env, "").strip()
         if not token:
             raise _key_missing(name, settings.key_env)
+        _refuse_key_elsewhere(name, settings, environment)
         from pydantic import SecretStr
 
         headers["Authorization"] = SecretStr(f"Bearer {token}")
     return ComfyUITarget(_url(address), name=name, headers=headers)
+
+
+def _refuse_key_elsewhere(
+    name: str, settings: TargetSettings, environment: Mapping[str, str]
+) -> None:
+    """A configuration file (it may be a stranger's) does not send RunPod's key to others.
+
+    Raises:
+        ConfigurationError: It would.
+    """
+    if (settings.key_env or "RUNPOD_API_KEY") != "RUNPOD_API_KEY":
+        return
+    from yarl import URL
+
+    from .http_address import is_loopback
+    from .runpod import DEFAULT_BASE_URL
+
+    server = _server(settings, environment)
+    runpods = {DEFAULT_BASE_URL, _runpod_base_url(environment).rstrip("/")}
+    if server not in runpods and not is_loopback(URL(server).host):
+        raise ConfigurationError(
+            f"The target {name!r} would send RUNPOD_API_KEY to {URL(server).host}.",
+            advice="Give that server a key of its own: put it into another environment variable, "
+            f"and name the variable in {CONFIG_NAME} with key_env.",
+        )
 
 
 def _bucket(

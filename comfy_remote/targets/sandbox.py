@@ -44,6 +44,7 @@ class SandboxTarget:
         self._url = url
         self._inner: ComfyUITarget | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._reviving = asyncio.Lock()
         self._unfinished: set[str] = set()
         self._succeeded: set[str] = set()
 
@@ -73,10 +74,12 @@ class SandboxTarget:
 
     async def has_input(self, name: str) -> bool:
         """See `Target.has_input`."""
+        await self._revive()
         return await self._engine.has_input(name)
 
     async def submit(self, request: RunRequest) -> RemoteRef:
         """See `Target.submit`."""
+        await self._revive()
         self._unfinished.add(request.job_id)
         try:
             return await self._engine.submit(request)
@@ -91,13 +94,18 @@ class SandboxTarget:
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """See `Target.follow`."""
         self._unfinished.add(ref.job_id)
-        async with aclosing(self._engine.follow(ref, prompt)) as events:
-            async for event in events:
-                if isinstance(event, Finished):
-                    self._unfinished.discard(ref.job_id)
-                    if event.state is JobState.SUCCEEDED:
-                        self._succeeded.add(ref.job_id)
-                yield event
+        try:
+            async with aclosing(self._engine.follow(ref, prompt)) as events:
+                async for event in events:
+                    if isinstance(event, Finished):
+                        self._unfinished.discard(ref.job_id)
+                        if event.state is JobState.SUCCEEDED:
+                            self._succeeded.add(ref.job_id)
+                    yield event
+        except TargetUnreachable:
+            if self._ended():
+                self._unfinished.discard(ref.job_id)
+            raise
 
     async def cancel(self, ref: RemoteRef) -> None:
         """See `Target.cancel`."""
@@ -112,10 +120,12 @@ class SandboxTarget:
 
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
         """See `Target.describe`."""
+        await self._revive()
         return await self._engine.describe(classes)
 
     async def health(self) -> Health:
         """See `Target.health`."""
+        await self._revive()
         return await self._engine.health()
 
     @property
@@ -123,6 +133,16 @@ class SandboxTarget:
         if self._inner is None:
             raise RuntimeError("the target is used outside of `async with`")
         return self._inner
+
+    async def _revive(self) -> None:
+        """Start another one, if ours ended by itself: nobody had used it for long."""
+        async with self._reviving:
+            if self._ended() and not self._unfinished:
+                await self._engine.__aexit__()
+                await self.__aenter__()
+
+    def _ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
 
     async def _stop(self, url: str) -> None:
         with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,11 @@ class PreparedWorkflow:
 
 
 def prepare(
-    loaded: LoadedWorkflow, changes: Changes, schemas: Schemas | None = None
+    loaded: LoadedWorkflow,
+    changes: Changes,
+    schemas: Schemas | None = None,
+    *,
+    keep_unknown: bool | None = None,
 ) -> PreparedWorkflow:
     """Make the prompt that is to run.
 
@@ -102,6 +107,7 @@ def prepare(
         changes: What to change in it.
         schemas: The target's, if known. Needed for UI format; for the rest, values are checked
             against them.
+        keep_unknown: As for `convert_workflow`.
 
     Raises:
         WorkflowInvalid: The workflow cannot be converted, or a change does not fit it.
@@ -112,7 +118,7 @@ def prepare(
     elif schemas is None or loaded.workflow is None:
         raise in_ui_format(loaded.source)
     else:
-        prompt = convert_workflow(loaded.workflow, schemas)
+        prompt = convert_workflow(loaded.workflow, schemas, keep_unknown=keep_unknown)
         if not prompt:
             raise WorkflowInvalid(
                 f"{loaded.source} is empty: it has no node that runs.",
@@ -145,8 +151,17 @@ def prepare(
         places = find_seeds(prompt)
         notes.append(f"Seed {changes.seed} is set in {_named(prompt, places)}.")
         prompt = put(prompt, places, changes.seed, schemas)
-    prompt = apply_settings(prompt, changes.settings, schemas)
+    before, prompt = prompt, apply_settings(prompt, changes.settings, schemas)
+    notes += _settings_made(before, prompt)
     return PreparedWorkflow(prompt, loaded.workflow, tuple(notes))
+
+
+def _settings_made(before: Prompt, after: Prompt) -> Iterator[str]:
+    for node_id, node in after.items():
+        for name, value in node["inputs"].items():
+            if name not in before[node_id]["inputs"] or before[node_id]["inputs"][name] != value:
+                shown = reprlib.repr(value)
+                yield f"{name} of {node['class_type']} ({node_id}) is set to {shown}."
 
 
 def _named(prompt: Prompt, places: Sequence[Place]) -> str:

@@ -24,6 +24,7 @@ from PIL import Image
 from comfy_remote.gateway import GatewayServer
 from comfy_remote.sandbox.server import SandboxServer
 from comfy_remote.worker.handler import JobHandler
+from comfy_remote.worker.settings import WorkerSettings
 
 Prompt = dict[str, Any]
 _COLORS = itertools.count(int(time.time()) % 0xFFFF)
@@ -237,9 +238,9 @@ async def test_a_batch_runs_side_by_side_and_local_prompts_run_meanwhile(
 
 
 async def test_front_goes_before_what_waits_there(
-    sandbox: PackServer, target: SandboxServer
+    server: PackServer, target: SandboxServer
 ) -> None:
-    async with page(sandbox.url) as shown:
+    async with page(server.url) as shown:
         first = (await shown.queue(slow(1.0), target.url)).body
         second = (await shown.queue(slow(0.1), target.url)).body
         front = (await shown.queue(slow(0.1), target.url, front=True)).body
@@ -263,7 +264,8 @@ async def test_only_what_was_asked_for_runs(server: PackServer, target: SandboxS
             assert set(sent) == {"1", "4"}
 
 
-async def _cancel(shown: Page, how: str, prompt_id: str) -> Any:
+async def cancel(shown: Page, how: str, prompt_id: str) -> Any:
+    """Stop a job in one of the ways that pages have."""
     match how:
         case "interrupt":
             return await shown.post("/interrupt", {"prompt_id": prompt_id})
@@ -283,7 +285,7 @@ async def test_a_cancel_reaches_the_target_and_no_local_prompt(
         local = (await shown.queue(slow(1.5))).body["prompt_id"]
         remote = (await shown.queue(slow(30, steps=300), target.url)).body["prompt_id"]
         await shown.heard("progress", remote)
-        answer = await _cancel(shown, how, remote)
+        answer = await cancel(shown, how, remote)
         assert answer.status == 200
         if how.startswith("job"):
             assert answer.body == {"cancelled": True}
@@ -298,7 +300,7 @@ async def test_a_cancel_reaches_the_target_and_no_local_prompt(
         assert jobs[remote] == "cancelled"
         assert (await shown.ended(local))["status"]["status_str"] == "success"
         # Once more: it is nobody's any longer, and nothing happens.
-        assert (await _cancel(shown, how, remote)).status == 200
+        assert (await cancel(shown, how, remote)).status == 200
 
 
 async def test_a_batch_of_cancels_takes_local_and_remote_ones(
@@ -337,9 +339,9 @@ async def test_an_interrupt_without_an_id_is_for_the_browser_that_sent_it(
 
 
 async def test_clearing_the_queue_stops_what_has_not_begun(
-    sandbox: PackServer, target: SandboxServer
+    server: PackServer, target: SandboxServer
 ) -> None:
-    async with page(sandbox.url) as shown:
+    async with page(server.url) as shown:
         runs = (await shown.queue(slow(1.5), target.url)).body["prompt_id"]
         await shown.heard("progress", runs)
         waits = (await shown.queue(slow(30), target.url)).body["prompt_id"]
@@ -424,6 +426,34 @@ async def test_what_fails_there_is_told_with_its_node(
         local = (await shown.queue(prompt)).body["prompt_id"]
         same = await shown.heard("execution_error", local)
         assert set(error) == set(same)
+
+
+async def test_an_output_that_is_not_there_is_its_nodes_error_and_costs_no_other(
+    sandbox: PackServer, target: SandboxServer
+) -> None:
+    prompt = picture(
+        "beside",
+        **{
+            "7": _node(
+                "SandboxFile",
+                filename="made.bin",
+                subfolder="",
+                size=10,
+                list_under="3d",
+                listed_filename="listed-only.glb",
+                listed_subfolder="",
+            )
+        },
+    )
+    async with page(sandbox.url) as shown:
+        prompt_id = (await shown.queue(prompt, target.url)).body["prompt_id"]
+        error = await shown.heard("execution_error", prompt_id)
+        assert (error["node_id"], error["node_type"]) == ("7", "SandboxFile")
+        assert "listed-only.glb" in error["exception_message"]
+        entry = await shown.ended(prompt_id)
+        assert entry["status"]["status_str"] == "error"
+        assert list(entry["outputs"]) == ["3"]
+        assert (await shown.heard("executed", prompt_id))["node"] == "3"
 
 
 async def test_a_target_that_goes_away_ends_in_a_clear_error(
@@ -528,12 +558,12 @@ async def test_the_switch_decides_and_the_prompt_may_say_otherwise(
 
 
 async def test_a_page_that_comes_back_learns_how_its_job_stands(
-    sandbox: PackServer, target: SandboxServer
+    server: PackServer, target: SandboxServer
 ) -> None:
-    async with page(sandbox.url) as before:
+    async with page(server.url) as before:
         prompt_id = (await before.queue(slow(3, steps=30), target.url)).body["prompt_id"]
         await before.heard("progress", prompt_id)
-    async with page(sandbox.url, before.client_id) as after:
+    async with page(server.url, before.client_id) as after:
         assert await after.heard("execution_start", prompt_id)
         assert (await after.heard("executing", prompt_id))["node"] == "9"
         state = await after.heard("progress_state", prompt_id)
@@ -563,3 +593,98 @@ async def test_a_restart_in_mid_job_loses_nothing(tmp_path: Path, target: Sandbo
         async with page(server.url) as later:
             await asyncio.sleep(1.0)
             assert await later.running() == []
+
+
+async def test_what_was_refused_is_not_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with endpoint(workers=0) as url:
+        monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", url)
+        with sandbox_with_pack(tmp_path) as server:
+            async with page(server.url) as shown:
+                huge = picture("x" * 11_000_000)
+                answer = await shown.queue(huge, "runpod:lane")
+                assert answer.status == 400
+                assert "RunPod takes 10 MiB" in answer.body["error"]["message"]
+        with sandbox_with_pack(tmp_path) as server:
+            async with page(server.url) as later:
+                await asyncio.sleep(1.0)
+                assert await later.running() == []
+                assert await later.get("/history") == {}
+
+
+async def test_a_job_that_ended_while_the_server_was_down_is_fetched(
+    tmp_path: Path, target: SandboxServer
+) -> None:
+    with sandbox_with_pack(tmp_path) as server:
+        async with page(server.url) as shown:
+            ids = [
+                (await shown.queue(slow(seconds), target.url)).body["prompt_id"]
+                for seconds in (0.5, 0.1)
+            ]
+    async with page(target.url) as there:
+        for prompt_id in ids:
+            await there.ended(prompt_id)
+    with sandbox_with_pack(tmp_path) as server:
+        async with page(server.url) as later:
+            for prompt_id in ids:
+                entry = await later.ended(prompt_id)
+                assert entry["status"]["status_str"] == "success"
+                (saved,) = entry["outputs"]["3"]["images"]
+                assert (server.directory / "output" / saved["filename"]).is_file()
+
+
+async def test_an_endpoint_without_workers_is_spoken_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_remote.node_pack.lane_job._LONG_WAIT", 0.2)
+    with sandbox_with_pack(tmp_path) as server:
+        async with endpoint(workers=0) as url, page(server.url) as shown:
+            monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", url)
+            prompt_id = (await shown.queue(picture(), "runpod:lane")).body["prompt_id"]
+            assert prompt_id in await shown.running()
+            told = await _until_told(shown, prompt_id, "no worker")
+            assert told["state"] == "queued"
+            await shown.post("/interrupt", {"prompt_id": prompt_id})
+            entry = await shown.ended(prompt_id)
+            assert entry["status"]["messages"][-1][0] == "execution_interrupted"
+
+
+async def _until_told(shown: Page, prompt_id: str, words: str) -> Any:
+    for _ in range(200):
+        for name, data in shown.of(prompt_id, own=True):
+            if name == JOB_EVENT and words in data["message"]:
+                return data
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{words!r} was not told")
+
+
+async def test_a_result_that_is_too_large_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = {
+        "1": _node(
+            "SandboxFile",
+            filename="large.bin",
+            subfolder="",
+            size=50_000,
+            list_under="files",
+            listed_filename="",
+            listed_subfolder="",
+        )
+    }
+    with sandbox_with_pack(tmp_path) as server:
+        async with (
+            SandboxServer() as engine,
+            GatewayServer(endpoint_id="lane") as gateway,
+            page(server.url) as shown,
+        ):
+            settings = WorkerSettings(result_limit=20_000)
+            gateway.add_local_worker(JobHandler(_Engine(engine.url), settings))
+            monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", gateway.url)
+            prompt_id = (await shown.queue(prompt, "runpod:lane")).body["prompt_id"]
+            error = await shown.heard("execution_error", prompt_id)
+            assert error["exception_type"] == "output_too_large"
+            assert "large.bin" in error["exception_message"]
+            assert "Save fewer or smaller files" in error["exception_message"]
+            assert (await shown.ended(prompt_id))["status"]["status_str"] == "error"

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -235,3 +236,27 @@ def test_a_run_on_a_silent_worker_is_estimated_and_its_price_told(
     with urllib.request.urlopen(f"{silent_worker}/last", timeout=10) as answer:
         sent = json.load(answer)["input"]
     assert sent["repo_list"] == "ckpt https://example.com/a.safetensors"
+
+
+def test_a_job_of_a_page_on_a_silent_worker_is_estimated(
+    tmp_path: Path, silent_worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", f"{silent_worker}/v2")
+    monkeypatch.delenv("RUNPOD_API_KEY", raising=False)
+    with sandbox_with_pack(tmp_path) as server:
+        extra = {"comfy_remote": {"target": "runpod:silent"}}
+        status, answer = ask(server, "/prompt", {"prompt": PROMPT, "extra_data": extra})
+        assert status == 200, answer
+        estimated = False
+        deadline = time.monotonic() + 40
+        while jobs := ask(server, "/remote/jobs")[1]["jobs"]:
+            assert time.monotonic() < deadline, jobs
+            assert jobs[0]["prompt_id"] == answer["prompt_id"]
+            estimated = estimated or (jobs[0]["estimated"] and "estimated" in jobs[0]["message"])
+            time.sleep(0.1)
+        assert estimated
+        history = ask(server, f"/history/{answer['prompt_id']}")[1][answer["prompt_id"]]
+        assert history["status"]["status_str"] == "success"
+    with urllib.request.urlopen(f"{silent_worker}/last", timeout=10) as sent:
+        assert json.load(sent)["input"]["repo_list"].startswith("ckpt ")

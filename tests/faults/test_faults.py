@@ -1267,7 +1267,8 @@ async def test_the_command_fails(lane: Lane, tmp_path: Path, out: Path):
             assert folder.read_text() == "in the way"
         else:
             assert not folder.exists() or files_in(folder) == [], name
-        assert lane.engine.runs(mark) == (status in (5, 7)), name
+        # A folder that cannot be written to is noticed before anything is sent.
+        assert lane.engine.runs(mark) == (status in (5, 7) and name != "no space"), name
 
     # Left out: looks for the job for ten seconds; ComfyUI announces no hash.
     without = {"a page", "damaged"} if lane.name == "comfyui" else set()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Error, Locator, Page, expect
 
 START_MS = 60_000
 
@@ -21,7 +21,7 @@ class ComfyPage:
         url: The server's.
         artefacts: Where pictures are kept.
         name: What they are called.
-        complaints: What the page wrote into the browser's console as errors, ours or not.
+        complaints: Errors in our scripts that nothing caught.
     """
 
     window: Page
@@ -31,7 +31,12 @@ class ComfyPage:
     complaints: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.window.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.window.on("pageerror", self._note)
+
+    def _note(self, error: Error) -> None:
+        # Older pages have errors of their own.
+        if "/extensions/" in (error.stack or ""):
+            self.complaints.append(error.stack or error.message)
 
     def open(self) -> None:
         """Go there, and wait until the page is in working order."""
@@ -50,8 +55,11 @@ class ComfyPage:
             "() => window.app?.vueAppReady && window.app.graph && window.app.api.clientId",
             timeout=START_MS,
         )
-        # Older pages put a dialog over everything when their first workflow lacks nodes.
         self.wait_until_listed()
+        self.dismiss_dialog()
+
+    def dismiss_dialog(self) -> None:
+        """Older pages put one over everything when a workflow lacks nodes."""
         dialog = self.window.locator(".p-dialog-mask")
         self.window.wait_for_timeout(1000)
         if dialog.count():
@@ -92,6 +100,12 @@ class ComfyPage:
         self.window.locator(".comfy-remote-more").click()
         expect(self.panel).to_be_visible()
 
+    def open_history(self) -> Locator:
+        """The page's own list of jobs; the pictures in it."""
+        new, old = "[data-testid=queue-overlay-toggle]", ".queue-tab-button"
+        self.window.locator(f"{new}, {old}").first.click()
+        return self.window.locator("img[src*='/view?'][src*='filename=']")
+
     # -- The graph --------------------------------------------------------------------------
 
     def load(self, path: Path, values: dict[int, list[object]] | None = None) -> None:
@@ -100,12 +114,16 @@ class ComfyPage:
         for node in document["nodes"]:
             node["widgets_values"] = (values or {}).get(node["id"], node["widgets_values"])
         self.window.evaluate("(document) => window.app.loadGraphData(document)", document)
+        self.dismiss_dialog()
 
     def run(self, batch: int = 1) -> None:
         """Set the batch count, and press Run."""
         count = self.window.locator(".batch-count input").first
-        count.fill(str(batch))
-        count.press("Enter")
+        # As a person does: older pages take no value that was not typed.
+        count.click()
+        count.press("Control+A")
+        count.press_sequentially(str(batch))
+        count.press("Tab")
         self.window.locator("[data-testid=queue-button]").first.click()
 
     def node(self, node_id: int, expression: str) -> object:

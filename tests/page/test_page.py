@@ -52,7 +52,7 @@ def jobs_recorded(home: Path) -> int:
         return len(record.newest())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A Chromium: the system's, else the one that Playwright has downloaded."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -66,7 +66,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def there() -> Iterator[str]:
     """The URL of a target that has a node and a choice more than the page's own server."""
     process = subprocess.Popen(
@@ -83,12 +83,14 @@ def there() -> Iterator[str]:
 
 @pytest.fixture
 def home(tmp_path: Path, there: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the servers find their targets: ``there``, and ``gpu``, whose key is not set."""
+    """Where the servers find their targets: ``there``, two endpoints (``gpu`` has no key)."""
     home = tmp_path / "home"
     home.mkdir()
     (home / "comfy-remote.toml").write_text(
         f'default = "there"\n[targets.there]\ntarget = "{there}"\n'
         '[targets.gpu]\ntarget = "runpod:abc123"\n'
+        # Nobody is there, and no key is needed: whatever is asked of it goes wrong.
+        '[targets.quiet]\ntarget = "runpod:q"\nbase_url = "http://127.0.0.1:9/v2"\n'
     )
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(home))
     monkeypatch.delenv("RUNPOD_API_KEY", raising=False)
@@ -160,6 +162,14 @@ def test_a_batch_runs_remotely_and_shows_up_like_any_other(
     assert list(states.values()) == ["success"] * 3
     assert len(list((server.directory / "output").glob("night_*.png"))) == 3
     expect(jobs).to_have_count(0)
+    pictures = page.open_history()
+    expect(pictures.last).to_be_visible()
+    page.picture("history")
+    sources = "".join(str(pictures.nth(i).get_attribute("src")) for i in range(pictures.count()))
+    # Older pages draw those that fit.
+    listed = set(re.findall(r"night_\d+_\.png", sources))
+    assert listed
+    assert listed <= {f"night_0000{i}_.png" for i in (1, 2, 3)}
     assert not page.complaints
 
 
@@ -232,6 +242,14 @@ def test_a_target_without_its_key_says_what_to_do(page: ComfyPage) -> None:
     expect(page.switch).to_have_text("Remote OFF")
 
 
+def test_an_endpoint_that_does_not_tell_what_it_has_is_nothing_to_warn_of(page: ComfyPage) -> None:
+    page.open_panel()
+    page.panel.get_by_label("Target", exact=True).select_option("quiet")
+    page.switch_on("Remote: quiet")
+    page.window.wait_for_timeout(500)
+    expect(page.toasts.filter(has_text="lists")).to_have_count(0)
+
+
 def test_an_address_can_be_typed_in(page: ComfyPage, there: str) -> None:
     page.open_panel()
     page.panel.get_by_label("Target", exact=True).select_option(label="Another address …")
@@ -279,3 +297,15 @@ def test_two_windows_are_two_clients(page: ComfyPage, open_page: OpenPage) -> No
     other.panel.locator("[data-prompt-id]").get_by_role("button").click()
     [entry] = page.wait_for_history(1)
     assert entry["status"]["status_str"] == "error"
+
+
+def test_an_estimate_is_called_one(page: ComfyPage) -> None:
+    page.open_panel()
+    job = {"prompt_id": "0", "target": "gpu", "state": "running", "message": ""}
+    for fraction, estimated, words in ((0.4, True, "about 40 % (estimated)"), (0.5, False, "50 %")):
+        page.window.evaluate(
+            "(detail) => window.app.api.dispatchEvent("
+            "new CustomEvent('comfy_remote.job', { detail }))",
+            {**job, "fraction": fraction, "estimated": estimated},
+        )
+        expect(page.panel.locator("[data-prompt-id] > .comfy-remote-quiet")).to_have_text(words)

@@ -292,6 +292,25 @@ def test_a_key_does_not_travel_in_the_clear(tmp_path: Path) -> None:
     assert _key_of(here) == "Bearer lan-token"
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        'target = "runpod:abc"\nbase_url = "https://thief.example/v2"',
+        'target = "runpod:abc"\nbase_url = "https://thief.example/v2"\nkey_env = "RUNPOD_API_KEY"',
+        'target = "https://thief.example"\nkey_env = "RUNPOD_API_KEY"',
+    ],
+)
+def test_a_file_does_not_send_runpods_key_elsewhere(tmp_path: Path, table: str):
+    _write(tmp_path, f"[targets.gpu]\n{table}\n")
+    configuration = Configuration.load(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"would send RUNPOD_API_KEY to thief\.example"):
+        open_target("gpu", configuration, {"RUNPOD_API_KEY": "rpa_secret"})
+    # The environment is the user's own.
+    own = {"RUNPOD_API_KEY": "rpa_secret", "RUNPOD_ENDPOINT_BASE_URL": "https://thief.example/v2"}
+    if "base_url" in table:
+        open_target("gpu", configuration, own)
+
+
 def test_a_runpod_target_has_its_policy_and_its_bucket(tmp_path: Path) -> None:
     _write(
         tmp_path,

@@ -11,9 +11,15 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from model_server import File, ModelServer, safetensors, sha256
-from models_kit import ensure, files_in, library_for
+from models_kit import endpoints, ensure, files_in, library_for
 
-from comfy_remote.errors import LocalStorageError, ModelUnavailable, WorkflowInvalid
+from comfy_remote.errors import (
+    ConfigurationError,
+    LocalStorageError,
+    ModelUnavailable,
+    WorkflowInvalid,
+)
+from comfy_remote.wire.repo_list import parse_repo_list
 from comfy_remote.worker.models import disk, download
 
 MODEL = safetensors()
@@ -336,11 +342,47 @@ async def test_what_is_not_listed_goes_first_where_the_disk_is_too_small_for_bot
 
 async def test_two_lines_for_one_name_are_refused(server: ModelServer, tmp_path: Path) -> None:
     server.files["/1/a.safetensors"] = server.files["/2/a.safetensors"] = File(MODEL)
-    with pytest.raises(WorkflowInvalid, match="would both be loras/a.safetensors"):
+    with pytest.raises(WorkflowInvalid, match="would both be loras/a"):
         await ensure(
             library_for(tmp_path, server),
             f"lora {server.url}/1/a.safetensors\nlora {server.url}/2/a.safetensors",
         )
+
+
+async def test_the_same_link_written_in_two_ways_is_fetched_once(
+    server: ModelServer, tmp_path: Path
+) -> None:
+    server.files["/o/r/resolve/main/a.safetensors"] = File(MODEL)
+    library = library_for(tmp_path, **endpoints(server))
+    two = "lora hf:o/r/a.safetensors\nlora https://huggingface.co/o/r/blob/main/a.safetensors"
+    answer = await ensure(library, two)
+    assert answer.ensured == answer.fetched == ["loras/a.safetensors"]
+    assert server.fetched("/o/r/resolve/main/a.safetensors") == 1
+
+
+async def test_a_run_takes_a_file_by_its_name_and_asks_nobody(
+    server: ModelServer, tmp_path: Path
+) -> None:
+    (tmp_path / "loras").mkdir()
+    (tmp_path / "loras/a.safetensors").write_bytes(b"somebody's, of another size")
+    lines = parse_repo_list(f"lora {server.url}/a.safetensors")
+    library = library_for(tmp_path, server, download=True)
+    answer = await library.ensure_for_run(lines, lambda _: None)
+    assert answer.ensured == ["loras/a.safetensors"]
+    assert server.asked == []
+    hashed = parse_repo_list(f"lora {server.url}/a.safetensors sha256={sha256(MODEL)}")
+    with pytest.raises(ModelUnavailable, match="another file"):
+        await library.ensure_for_run(hashed, lambda _: None)
+
+
+async def test_without_a_models_folder_a_run_goes_on_and_ensure_says_so(
+    server: ModelServer, tmp_path: Path
+) -> None:
+    lines = parse_repo_list(f"lora {server.url}/a.safetensors")
+    library = library_for(tmp_path, server, folder=None)
+    assert (await library.ensure_for_run(lines, lambda _: None)).ensured == []
+    with pytest.raises(ConfigurationError, match="no folder for models"):
+        await library.ensure(lines, lambda _: None)
 
 
 async def test_all_lines_that_cannot_be_had_are_named_before_anything_is_fetched(
@@ -372,8 +414,6 @@ async def test_a_large_model_does_not_fill_the_memory(server: ModelServer, tmp_p
 async def test_a_run_fetches_only_where_the_worker_allows_it(
     server: ModelServer, tmp_path: Path
 ) -> None:
-    from comfy_remote.wire.repo_list import parse_repo_list
-
     server.files["/a.safetensors"] = File(MODEL)
     lines = parse_repo_list(f"lora {server.url}/a.safetensors")
     for download_models, ensures, runs in (

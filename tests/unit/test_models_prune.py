@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_server import File, ModelServer, safetensors
+from model_server import File, ModelServer, safetensors, sha256
 from models_kit import ensure, files_in, library_for
 
 from comfy_remote.wire.models import PruneAnswer
@@ -19,6 +19,7 @@ from comfy_remote.wire.repo_list import parse_repo_list
 from comfy_remote.worker.models.library import ModelLibrary
 from comfy_remote.worker.models.manifest import Manifest
 from comfy_remote.worker.models.presence import Busy, Presence
+from comfy_remote.worker.models.prune import PrunePlan, verify
 
 A, B, C = (safetensors(1000 + number) for number in range(3))
 
@@ -176,6 +177,26 @@ async def test_an_entry_that_leads_elsewhere_removes_nothing(
     outside.unlink()
 
 
+async def test_what_another_worker_fetches_while_we_look_stays(
+    server: ModelServer, library: ModelLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from comfy_remote.worker.models import library as module
+
+    def slowly(manifest: Manifest, plan: PrunePlan) -> dict[str, bool]:
+        known = verify(manifest, plan)
+        (tmp_path / "loras/new.safetensors").write_bytes(C)
+        Manifest(tmp_path).add(tmp_path / "loras/new.safetensors", "https://x.example", sha256(C))
+        return known
+
+    monkeypatch.setattr(module, "verify", slowly)
+    answer = await prune(library, "", everything=True)
+    assert answer.pruned == ["loras/a.safetensors", "loras/b.safetensors"]
+    assert answer.kept == ["loras/new.safetensors"]
+    assert (tmp_path / "loras/new.safetensors").read_bytes() == C
+    monkeypatch.undo()
+    assert (await prune(library, "", everything=True)).pruned == ["loras/new.safetensors"]
+
+
 async def test_unfinished_downloads_that_nobody_lists_go_too(
     server: ModelServer, library: ModelLibrary, tmp_path: Path
 ) -> None:
@@ -295,8 +316,6 @@ def test_whatever_happened_only_untouched_files_of_ours_go(
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(A)
         if name in ours:
-            from model_server import sha256
-
             manifest.add(root / name, "https://x.example", sha256(A))
         if name in changed:
             (root / name).write_bytes(B)

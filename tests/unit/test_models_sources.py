@@ -245,6 +245,7 @@ async def test_a_name_that_the_server_gives_stays_in_the_folder(
         "https://10.0.0.1/a.safetensors",
         "https://[::ffff:10.0.0.1]/a.safetensors",
         "https://me:password@models.example/a.safetensors",
+        "https://0x7f.1/a.safetensors",
     ],
 )
 async def test_private_and_plain_addresses_are_not_asked(tmp_path: Path, url: str) -> None:
@@ -255,11 +256,22 @@ async def test_private_and_plain_addresses_are_not_asked(tmp_path: Path, url: st
     assert "password" not in str(caught.value).replace("a user name or a password", "")
 
 
+@pytest.mark.parametrize("url", ["https://", "https:///a.bin", "http://x:port/a", "https://[::1/a"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ModelUnavailable, match="no usable address"):
+        identity(url)
+
+
 async def test_a_redirect_into_a_private_network_is_not_followed(
     site: ModelServer, storage: ModelServer, tmp_path: Path
 ) -> None:
     storage.files["/a.safetensors"] = File(MODEL)
-    for target in (f"{storage.url}/a.safetensors", "http://169.254.169.254/x", "file:///etc/x"):
+    for target in (
+        f"{storage.url}/a.safetensors",
+        "http://169.254.169.254/x",
+        "file:///etc/x",
+        "http://x:y/",
+    ):
         site.redirects["/a.safetensors"] = (target, {})
         with pytest.raises(ModelUnavailable):
             await ensure(library_for(tmp_path, site), f"lora {site.url}/a.safetensors")
@@ -277,7 +289,7 @@ async def test_a_name_that_leads_to_a_private_address_is_not_followed(
     monkeypatch.setattr(ThreadedResolver, "resolve", private)
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ModelUnavailable, match="private network: models.example"):
+    with pytest.raises(ModelUnavailable, match="private network: models"):
         await ensure(library_for(tmp_path), "lora https://models.example/a.safetensors")
 
 

@@ -180,7 +180,8 @@ def test_a_success_is_not_lost_when_the_target_has_forgotten_the_job(tmp_path: P
         assert record.get("12345678").state is JobState.SUCCEEDED
 
 
-def test_a_record_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_record_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
     (tmp_path / "jobs.sqlite3").touch()
     old = sqlite3.connect(tmp_path / "jobs.sqlite3")
     old.executescript(
@@ -193,9 +194,12 @@ def test_a_record_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
         );
         INSERT INTO jobs (id, created, updated, target, source, prompt, state)
             VALUES ('old-job-1', 1.0, 2.0, 'gpu', 'x.json', '{}', 'succeeded');
-        PRAGMA user_version = 1;
         """
     )
+    if version == 2:
+        old.execute("ALTER TABLE jobs ADD COLUMN page TEXT")
+    old.execute(f"PRAGMA user_version = {version}")
+    old.commit()
     old.close()
     with ThreadPoolExecutor(4) as threads:  # several programs may do so at once
         records = [threads.submit(Record, tmp_path) for _ in range(4)]
@@ -206,6 +210,9 @@ def test_a_record_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
         assert record.get("old-job-1").page is None
         record.add("new-job-1", target="a", source="b", folder=None, prompt={}, page={"x": 1})
         assert record.get("new-job-1").page == {"x": 1}
+        # How long the old one ran was not kept: it is no measure for others.
+        assert record.get("old-job-1").run_seconds is None
+        assert record.past_runs("gpu") == []
 
 
 def test_jobs_of_pages_are_known_until_they_were_shown(record: Record) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
 
+from comfy_remote.events import Finished, JobState
 from comfy_remote.targets import sandbox
+from comfy_remote.targets.base import RunRequest
 from comfy_remote.targets.sandbox import SandboxTarget
+from comfy_remote.workflow.prompt import Prompt
 
 
 async def test_a_module_in_the_users_folder_is_not_run(
@@ -39,3 +43,23 @@ async def test_a_start_that_is_cancelled_leaves_no_process(
     with pytest.raises(asyncio.CancelledError):
         await start
     assert launched[0].returncode is not None
+
+
+async def test_one_that_ended_by_itself_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt: Prompt = {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 1},
+        },
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    }
+    monkeypatch.setattr(sandbox, "_IDLE_EXIT", "0.3")
+    async with SandboxTarget() as target:
+        process = target._process
+        assert process is not None
+        await asyncio.to_thread(process.wait, 20)
+        monkeypatch.setattr(sandbox, "_IDLE_EXIT", "1800")
+        ref = await target.submit(RunRequest(str(uuid.uuid4()), prompt))
+        events = [event async for event in target.follow(ref, prompt)]
+        assert isinstance(events[-1], Finished)
+        assert events[-1].state is JobState.SUCCEEDED

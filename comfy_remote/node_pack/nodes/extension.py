@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
 
+import nodes as comfyui_nodes
 from comfy_api.latest import ComfyExtension, io
 
 __all__ = ["RemoteExtension", "load"]
 
 _log = logging.getLogger(__name__)
+_PACK = Path(__file__).absolute().parents[3]
+_NOT_IN_COMFYUI = ("dotenv", "platformdirs", "tenacity")
+"""Those of the requirements that every ComfyUI does not have anyway. Some of them are imported
+only when they are used, where their lack would come as a surprise."""
 
 
 class RemoteExtension(ComfyExtension):
-    """The nodes of the pack."""
+    """The nodes of the pack.
+
+    Args:
+        complete: Whether all is installed that they need; without it, there are none.
+    """
+
+    def __init__(self, *, complete: bool) -> None:
+        self._complete = complete
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All of them; called once, at the start."""
+        if not self._complete:
+            return []
         from .expansion_nodes import CollectImages, TakeImage
         from .remote_execute import RunPodRemoteExecute
 
@@ -25,8 +42,17 @@ class RemoteExtension(ComfyExtension):
 def load() -> ComfyExtension:
     """Put the page's side into the server, and give the nodes.
 
-    Here and not in `ComfyExtension.on_load`, which ComfyUI calls from 0.3.76 on only.
+    Here and not in `ComfyExtension.on_load`, which ComfyUI 0.3.64 does not call.
     """
+    _serve_below_a_plain_name()
+    if missing := [name for name in _NOT_IN_COMFYUI if find_spec(name) is None]:
+        _log.error(
+            "Comfy Remote cannot work yet: %s is missing. Stop ComfyUI and install what the pack "
+            'needs into its Python: python -m pip install -r "%s"',
+            ", ".join(missing),
+            _PACK / "requirements.txt",
+        )
+        return RemoteExtension(complete=False)
     try:
         from ...targets.environment import load_env_files, pack_folders
         from ..comfyui_host import ComfyUIHost
@@ -34,13 +60,16 @@ def load() -> ComfyExtension:
 
         load_env_files(pack_folders())
         install(ComfyUIHost())
-    except ModuleNotFoundError as error:
-        _log.error(
-            "Comfy Remote cannot start: %s. Install what it needs into ComfyUI's Python: "
-            "python -m pip install -r requirements.txt (in the pack's folder).",
-            error,
-        )
-        raise
     except Exception as error:  # noqa: BLE001  ComfyUI and its other packs have to start all the same
         _log.warning("Comfy Remote: no Remote switch in this ComfyUI's page: %s", error)
-    return RemoteExtension()
+    return RemoteExtension(complete=True)
+
+
+def _serve_below_a_plain_name() -> None:
+    """Of a folder with a space and the like in its name, ComfyUI serves no web files.
+
+    It takes the folder's name into the address as it is, where aiohttp never finds it.
+    """
+    folders = comfyui_nodes.EXTENSION_WEB_DIRS
+    if quote(_PACK.name) != _PACK.name and _PACK.name in folders:
+        folders["comfy-remote"] = folders.pop(_PACK.name)

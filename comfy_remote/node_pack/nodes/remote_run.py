@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -24,6 +25,7 @@ __all__ = ["RemoteRun", "Watcher", "pictures_of"]
 _INTERRUPT_POLL = 0.25
 _SUBMIT_GRACE = 20.0
 _CANCEL_GRACE = 10.0
+_END_GRACE = 5.0
 
 
 class Watcher(Protocol):
@@ -127,9 +129,11 @@ class RemoteRun:
 
     async def _call_off(self, running: asyncio.Future[list[Output]]) -> None:
         """Stop following, and see that the job stops, too: a GPU that nobody waits for costs."""
-        if self._job is None and not running.done():
-            # The job may be there already: only its answer tells how to cancel it.
-            await asyncio.wait({running}, timeout=_SUBMIT_GRACE)
+        begun = time.monotonic()
+        # The job may be there already: only the answer to its submission tells how to cancel it.
+        while self._job is None and time.monotonic() - begun < _SUBMIT_GRACE:
+            if (await asyncio.wait({running}, timeout=_INTERRUPT_POLL))[0]:
+                break
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         job = self._job
@@ -138,15 +142,16 @@ class RemoteRun:
         self.watcher.say(f"Cancelling on {self.target}")
         try:
             await asyncio.wait_for(job.cancel(), _CANCEL_GRACE)
-            await asyncio.wait_for(job.wait(), _CANCEL_GRACE)  # so that the record knows its end
         except (ComfyRemoteError, asyncio.TimeoutError) as error:
             self.watcher.log(
                 f"The job could not be cancelled and may go on: {error} Try again with "
                 f"`comfy-remote jobs cancel {job.id}`.",
                 "warning",
             )
-        else:
-            self.watcher.say(f"Cancelled on {self.target}")
+            return
+        with contextlib.suppress(ComfyRemoteError, asyncio.TimeoutError):
+            await asyncio.wait_for(job.wait(), _END_GRACE)  # so that the record knows its end
+        self.watcher.say(f"Cancelled on {self.target}")
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began

@@ -8,44 +8,71 @@ import { element, icon } from './dom.js'
 /** @import { RemoteState } from './remote_state.js' */
 
 /**
+ * The rows stay the same elements for as long as their jobs live: news come several times a
+ * second, and a button that is replaced while it is being pressed is never clicked.
+ *
  * @param {RemoteState} state
  * @param {(promptId: string) => void} cancel
- * @returns {HTMLElement}
+ * @returns {{root: HTMLElement, show: () => void}}
  */
-export function jobList(state, cancel) {
-  if (state.jobs.length === 0) {
-    return element('p', { class: 'comfy-remote-quiet' }, 'No job is under way.')
-  }
-  return element(
-    'ul',
-    { class: 'comfy-remote-jobs' },
-    ...state.jobs.map((job) => {
-      const cancelling = state.cancelling.has(job.prompt_id)
-      return element(
-        'li',
-        { 'data-prompt-id': job.prompt_id },
-        element(
-          'div',
-          { class: 'comfy-remote-job' },
-          element('span', { title: job.prompt_id }, jobName(job)),
-          element(
-            'button',
-            {
-              type: 'button',
-              class: 'comfy-remote-icon',
-              title: 'Cancel this job on the GPU',
-              'aria-label': `Cancel job ${job.prompt_id}`,
-              disabled: cancelling,
-              onclick: () => cancel(job.prompt_id)
-            },
-            icon('times')
-          )
-        ),
-        bar(job),
-        element('span', { class: 'comfy-remote-quiet' }, cancelling ? 'cancelling …' : jobWords(job))
-      )
+export function makeJobList(state, cancel) {
+  const none = element('p', { class: 'comfy-remote-quiet' }, 'No job is under way.')
+  const list = element('ul', { class: 'comfy-remote-jobs' })
+  /** @type {Map<string, ReturnType<typeof makeRow>>} */
+  let rows = new Map()
+
+  const show = () => {
+    none.hidden = state.jobs.length > 0
+    const shown = state.jobs.map((job) => {
+      const row = rows.get(job.prompt_id) ?? makeRow(job, cancel)
+      row.show(job, state.cancelling.has(job.prompt_id))
+      return /** @type {const} */ ([job.prompt_id, row])
     })
+    const elements = shown.map(([, row]) => row.root)
+    const same = elements.length === list.children.length
+    if (!same || elements.some((row, place) => row !== list.children[place])) {
+      list.replaceChildren(...elements)
+    }
+    rows = new Map(shown)
+  }
+  return { root: element('div', {}, none, list), show }
+}
+
+/**
+ * @param {Job} job
+ * @param {(promptId: string) => void} cancel
+ */
+function makeRow(job, cancel) {
+  const words = element('span', { class: 'comfy-remote-quiet' })
+  const bar = element('progress', { max: '1' })
+  const button = element(
+    'button',
+    {
+      type: 'button',
+      class: 'comfy-remote-icon',
+      title: 'Cancel this job on the GPU',
+      'aria-label': `Cancel job ${job.prompt_id}`,
+      onclick: () => cancel(job.prompt_id)
+    },
+    icon('times')
   )
+  const name = element('span', { title: job.prompt_id }, jobName(job))
+  const root = element(
+    'li',
+    { 'data-prompt-id': job.prompt_id },
+    element('div', { class: 'comfy-remote-job' }, name, button),
+    bar,
+    words
+  )
+  /** @type {(job: Job, cancelling: boolean) => void} */
+  const show = (job, cancelling) => {
+    words.textContent = cancelling ? 'cancelling …' : jobWords(job)
+    button.disabled = cancelling
+    bar.classList.toggle('comfy-remote-estimated', job.estimated)
+    if (job.state === 'running' && job.fraction !== null) bar.value = job.fraction
+    else bar.removeAttribute('value')
+  }
+  return { root, show }
 }
 
 /**
@@ -66,17 +93,4 @@ function jobWords(job) {
   if (job.state !== 'running' || job.fraction === null) return job.state + said
   const percent = `${Math.round(job.fraction * 100)} %`
   return (job.estimated ? `about ${percent} (estimated)` : percent) + said
-}
-
-/**
- * @param {Job} job
- * @returns {HTMLElement}
- */
-function bar(job) {
-  const known = job.state === 'running' && job.fraction !== null
-  return element('progress', {
-    max: '1',
-    class: job.estimated ? 'comfy-remote-estimated' : '',
-    value: known ? String(job.fraction) : null
-  })
 }

@@ -2,7 +2,7 @@
 /** The Remote panel: in the sidebar, and on the page of settings. */
 
 import { element, icon } from './dom.js'
-import { jobList } from './job_list.js'
+import { makeJobList } from './job_list.js'
 import { asRemoteError, getDetails } from './remote_api.js'
 import { targetFacts } from './target_facts.js'
 
@@ -49,7 +49,7 @@ export function makePanel(state, actions) {
     element('button', { type: 'submit', class: 'comfy-remote-button' }, 'Use')
   )
   const facts = element('div', { 'aria-live': 'polite' })
-  const jobs = element('div', {})
+  const jobs = makeJobList(state, actions.cancel)
   const problem = element('p', { class: 'comfy-remote-problem', role: 'alert', hidden: true })
   const root = element(
     'section',
@@ -60,7 +60,7 @@ export function makePanel(state, actions) {
     form,
     facts,
     element('h3', {}, 'Jobs'),
-    jobs,
+    jobs.root,
     element(
       'p',
       { class: 'comfy-remote-foot' },
@@ -84,8 +84,10 @@ export function makePanel(state, actions) {
     if (ownAddress) choice.value = OTHER
     form.hidden = !ownAddress
     const target = state.find(actions.chosen())
-    facts.replaceChildren(targetFacts(target, details))
-    jobs.replaceChildren(jobList(state, actions.cancel))
+    const fresh = targetFacts(target, details)
+    // Replaced only when something of it is new, so that text can be selected.
+    if (!facts.firstChild?.isEqualNode(fresh)) facts.replaceChildren(fresh)
+    jobs.show()
   }
 
   const askTarget = async () => {

@@ -122,8 +122,10 @@ export class RemoteState extends EventTarget {
   update(job) {
     const others = this.jobs.filter((known) => known.prompt_id !== job.prompt_id)
     const known = this.jobs.find((known) => known.prompt_id === job.prompt_id)
-    if (ENDED.includes(job.state)) this.jobs = others
-    else if (known) this.jobs = this.jobs.map((each) => (each === known ? { ...each, ...job } : each))
+    if (ENDED.includes(job.state)) {
+      this.jobs = others
+      this.cancelling.delete(job.prompt_id)
+    } else if (known) this.jobs = this.jobs.map((each) => (each === known ? { ...each, ...job } : each))
     else this.jobs = [{ client_id: api.clientId, ...job }, ...others]
     this.#changed()
   }

@@ -20,6 +20,7 @@ export function targetFacts(target, details) {
     ['Health', failure ? 'no answer' : known ? healthWords(known) : details ? null : 'asking …'],
     ['GPU', known?.device ?? null],
     ['Engine', known?.engine ?? null],
+    ['Models', known?.known === false ? 'it does not tell; the lists show those here' : null],
     ['Key', target ? keyWords(target) : null]
   ]
   return element(
@@ -32,10 +33,23 @@ export function targetFacts(target, details) {
         value === null ? [] : [element('dt', {}, name), element('dd', { title: value }, value)]
       )
     ),
-    target ? keyAdvice(target) : null,
-    failure && advice('comfy-remote-problem', `${failure.message} ${failure.advice ?? ''}`),
-    known?.advice ? advice('comfy-remote-advice', known.advice) : null
+    ...notesOn(target, failure, known?.advice ?? null)
   )
+}
+
+/**
+ * One note at a time: a key that is missing explains the failure, and that explains itself.
+ *
+ * @param {Target | undefined} target
+ * @param {{message: string, advice?: string} | null} failure
+ * @param {string | null} hint
+ * @returns {HTMLElement[]}
+ */
+function notesOn(target, failure, hint) {
+  const keyHint = target ? keyAdvice(target) : null
+  if (keyHint) return [note('comfy-remote-problem', keyHint)]
+  if (failure) return [note('comfy-remote-problem', `${failure.message} ${failure.advice ?? ''}`)]
+  return hint ? [note('comfy-remote-advice', hint)] : []
 }
 
 /**
@@ -62,14 +76,13 @@ function keyWords({ key }) {
 
 /**
  * @param {Target} target
- * @returns {HTMLElement | null}
+ * @returns {string | null}
  */
 function keyAdvice({ key }) {
   if (key.set || !key.needed || !key.variable) return null
-  return advice(
-    'comfy-remote-problem',
+  return (
     `Set ${key.variable} in the environment that ComfyUI starts in, or in a file .env beside it, ` +
-      'and restart ComfyUI.'
+    'and restart ComfyUI.'
   )
 }
 
@@ -78,6 +91,6 @@ function keyAdvice({ key }) {
  * @param {string} text
  * @returns {HTMLElement}
  */
-function advice(kind, text) {
+function note(kind, text) {
   return element('p', { class: kind }, text.trim())
 }

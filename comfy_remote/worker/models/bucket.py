@@ -39,6 +39,8 @@ class BucketLink:
     def parse(cls, url: str, folder: str, settings: ModelSettings) -> BucketLink | None:
         """The link, if it is ``r2:PATH`` or an address below the bucket's endpoint.
 
+        In both, ``%20`` is a space, which would end the link.
+
         Args:
             folder: The model's folder, which ``r2:PATH`` may leave out.
 
@@ -53,7 +55,7 @@ class BucketLink:
                     f"{url} is in a bucket, and this worker has none.",
                     advice="Set R2_ENDPOINT, R2_BUCKET, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY.",
                 )
-            path = url.removeprefix("r2:").lstrip("/")
+            path = unquote(url.removeprefix("r2:")).lstrip("/")
             return cls(bucket, path if path.startswith(f"{folder}/") else f"{folder}/{path}")
         if bucket is None or not url.startswith("http"):
             return None

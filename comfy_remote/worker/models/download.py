@@ -24,6 +24,7 @@ from .fetch import Answer, ModelHttp, TransferBroken
 from .folders import OUR_FOLDER
 from .link import Location, unavailable
 from .manifest import write_whole
+from .thread import run_whole
 
 __all__ = ["FULL_DISK", "PartFile", "download", "size_text"]
 
@@ -192,7 +193,7 @@ class _Transfer:
     async def begin(self) -> bool:
         """Open the part; whether something of it was there already."""
         with storage_errors(self._part.path, full=FULL_DISK):
-            await _whole(self._open)
+            await run_whole(self._open)
         return self._size > 0
 
     def close(self) -> None:
@@ -235,7 +236,7 @@ class _Transfer:
         """Have it all on the disk, and close it."""
         file = self._opened()
         with storage_errors(self._part.path, full=FULL_DISK):
-            await _whole(lambda: _to_disk(file))
+            await run_whole(lambda: _to_disk(file))
         self.close()
 
     async def _once(self) -> bool:
@@ -277,7 +278,7 @@ class _Transfer:
             self._digest.update(chunk)
 
         with storage_errors(self._part.path, full=FULL_DISK):
-            await _whole(write)
+            await run_whole(write)
         self._size += len(chunk)
         self._on_size(self._size)
         if self._limit is not None and self._size > self._limit:
@@ -312,7 +313,7 @@ class _Transfer:
     async def _restart(self) -> None:
         file = self._opened()
         with storage_errors(self._part.path, full=FULL_DISK):
-            await _whole(lambda: file.truncate(0))
+            await run_whole(lambda: file.truncate(0))
         self._digest = hashlib.sha256()
         self._size = 0
 
@@ -334,16 +335,3 @@ def too_large(location: Location, size: int, limit: int) -> Exception:
 def _to_disk(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-async def _whole(work: Callable[[], object]) -> None:
-    """Run blocking work in a thread, and to its end also when cancelled.
-
-    A volume may take seconds for a write, and the file must not be closed under it.
-    """
-    thread = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        await asyncio.wait({thread})
-        raise

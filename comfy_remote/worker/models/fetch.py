@@ -247,9 +247,10 @@ def _joined(url: URL, target: str, location: Location) -> URL:
     try:
         # A signature is of the address as it was written.
         joined = url.join(URL(target, encoded=target.isascii() and " " not in target))
+        usable = joined.scheme in ("http", "https") and joined.host and joined.port is not None
     except ValueError:
-        joined = URL()
-    if joined.scheme not in ("http", "https") or not joined.host:
+        usable = False
+    if not usable:
         raise unavailable(
             f"{url.host} redirects {location.shown} to something that is no web address.",
             location.missing,

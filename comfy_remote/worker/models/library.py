@@ -26,11 +26,12 @@ from .fetching import Say, fetch_all
 from .folders import OUR_FOLDER, ModelFolders, folder_of, safe_model_name
 from .link import Link
 from .manifest import Manifest
-from .plan import Missing, Planner, Present, Problem, part_key
+from .plan import FileHashes, Missing, Planner, Present, Problem, part_key
 from .presence import Busy, Presence
-from .prune import plan_prune, prune
+from .prune import PrunePlan, plan_prune, prune, verify
 from .settings import ModelSettings
 from .sources import understand
+from .thread import run_whole
 
 __all__ = ["ModelLibrary"]
 
@@ -65,6 +66,7 @@ class ModelLibrary:
         self._engine_folder = engine_folder
         self._worker = worker
         self._presences: dict[Path, Presence] = {}
+        self._hashes: FileHashes = {}
 
     async def ensure(
         self, lines: Sequence[ModelLine], say: Say, *, prune_others: bool = False
@@ -87,12 +89,19 @@ class ModelLibrary:
     async def ensure_for_run(self, lines: Sequence[ModelLine], say: Say) -> EnsureAnswer:
         """Have every model that a workflow's list names; nothing is pruned.
 
+        A file that is there under the name is taken for the model: the publisher is not asked
+        before each run. Where no models folder is known, nothing is done.
+
         Raises:
             ModelUnavailable: As `ensure`; or a model is missing, and the worker does not fetch
                 while a workflow runs (``DOWNLOAD_MODELS``).
         """
+        if not self._folders().roots:
+            # An engine at a URL, say: it will tell by itself if it lacks one.
+            _log.warning("no models folder is known: the repo_list is not looked at")
+            return EnsureAnswer(ensured=[], notes=["This worker knows of no models folder."])
         refuse = None if self._settings.download else _NOT_WHILE_RUNNING
-        return await self._ensure(lines, say, refuse, prune_others=False)
+        return await self._ensure(lines, say, refuse, names_suffice=True)
 
     async def check(self, lines: Sequence[ModelLine], *, prune_others: bool = True) -> CheckAnswer:
         """What `ensure` would do. Changes nothing, and fetches nothing.
@@ -104,7 +113,7 @@ class ModelLibrary:
         manifest = Manifest(folders.root)
         refuse = _WORKER_FETCHES_NONE if self._settings.download is False else None
         async with ModelHttp(self._settings) as http:
-            planner = Planner(http, self._settings, folders, manifest, refuse=refuse)
+            planner = Planner(http, self._settings, folders, manifest, self._hashes, refuse=refuse)
             planned = await planner.plan(lines)
         present = _only(Present, planned)
         missing = _only(Missing, planned)
@@ -172,7 +181,13 @@ class ModelLibrary:
             yield
 
     async def _ensure(
-        self, lines: Sequence[ModelLine], say: Say, refuse: str | None, *, prune_others: bool
+        self,
+        lines: Sequence[ModelLine],
+        say: Say,
+        refuse: str | None,
+        *,
+        names_suffice: bool = False,
+        prune_others: bool = False,
     ) -> EnsureAnswer:
         folders = self._folders()
         prunes = prune_others and bool(lines)
@@ -181,7 +196,15 @@ class ModelLibrary:
         async with contextlib.AsyncExitStack() as stack:
             http = await stack.enter_async_context(ModelHttp(self._settings))
             manifest = Manifest(folders.root)
-            planner = Planner(http, self._settings, folders, manifest, refuse=refuse)
+            planner = Planner(
+                http,
+                self._settings,
+                folders,
+                manifest,
+                self._hashes,
+                names_suffice=names_suffice,
+                refuse=refuse,
+            )
             planned = await planner.plan(lines)
             _raise_problems(_only(Problem, planned))
             missing = _only(Missing, planned)
@@ -198,7 +221,7 @@ class ModelLibrary:
             notes += busy
         there = [one for one in planned if not isinstance(one, Problem)]
         return EnsureAnswer(
-            ensured=[folders.shown(one.path) for one in there],
+            ensured=list(dict.fromkeys(folders.shown(one.path) for one in there)),
             fetched=[folders.shown(one.path) for one in missing],
             pruned=pruned,
             notes=list(dict.fromkeys(notes)),
@@ -212,15 +235,28 @@ class ModelLibrary:
         if not (folders.root / OUR_FOLDER).is_dir():
             return [], [], []  # nothing was ever fetched
         say("Pruning models")
+
+        def planned() -> tuple[Manifest, set[str]]:
+            manifest = Manifest(folders.root)
+            return manifest, _wanted(links, folders, manifest)
+
+        def verified() -> dict[str, bool]:
+            manifest, wanted = planned()
+            return verify(manifest, plan_prune(manifest, wanted))
+
+        def pruned(known: dict[str, bool]) -> PrunePlan:
+            manifest, wanted = planned()
+            parts = {part_key(line, link) for line, link in links}
+            return prune(manifest, wanted, parts, known)
+
         try:
+            known = await asyncio.to_thread(verified)
             async with self._presence(folders.root).alone():
-                manifest = Manifest(folders.root)
-                wanted = _wanted(links, folders, manifest)
-                parts = {part_key(line, link) for line, link in links}
-                done = await prune(manifest, wanted, parts)
+                # Not left by a cancel while the thread goes on: others would come in.
+                done = await run_whole(lambda: pruned(known))
         except Busy as busy:
             return [], [], [f"Nothing was pruned: {busy} is using this volume."]
-        changed = [entry.path for entry in done.lost if manifest.file(entry).exists()]
+        changed = [entry.path for entry in done.lost if (folders.root / entry.path).exists()]
         notes = [f"{path} was changed since it was fetched, and stays." for path in changed]
         return [entry.path for entry in done.remove], [entry.path for entry in done.keep], notes
 

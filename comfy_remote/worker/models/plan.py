@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 from ...errors import ComfyRemoteError, ModelUnavailable, WorkflowInvalid
 from ...media.files import sha256_of
@@ -20,7 +21,10 @@ from .manifest import Manifest
 from .settings import ModelSettings
 from .sources import understand
 
-__all__ = ["Missing", "Planner", "Present", "Problem", "part_key"]
+__all__ = ["FileHashes", "Missing", "Planner", "Present", "Problem", "part_key"]
+
+FileHashes: TypeAlias = dict[tuple[Path, int, int], str]
+"""SHA-256 by path, size and modification time: reading a model takes seconds."""
 
 _PROBES = 3
 _FIRST_WAIT = 0.5
@@ -88,8 +92,11 @@ class Planner:
     Args:
         folders: Where models may be.
         manifest: Of the folder to download into.
+        hashes: Known SHA-256 of files, by path, size and time; added to.
+        names_suffice: Whether a file that is there under the name is taken for the model, unless
+            the line has a SHA-256. Then nobody is asked about it.
         refuse: Why nothing may be fetched, as an advice; ``None`` when it may. Then nobody is
-            asked either.
+            asked at all.
     """
 
     def __init__(
@@ -98,13 +105,17 @@ class Planner:
         settings: ModelSettings,
         folders: ModelFolders,
         manifest: Manifest,
+        hashes: FileHashes,
         *,
+        names_suffice: bool = False,
         refuse: str | None = None,
     ) -> None:
         self._http = http
         self._settings = settings
         self._folders = folders
         self._manifest = manifest
+        self._hashes = hashes
+        self._names_suffice = names_suffice
         self._refuse = refuse
 
     async def plan(self, lines: Sequence[ModelLine]) -> list[Present | Missing | Problem]:
@@ -114,17 +125,19 @@ class Planner:
             WorkflowInvalid: Two lines want different files under one name.
         """
         planned = await concurrent_map(self._line, lines)
-        wanted: dict[Path, ModelLine] = {}
+        wanted: dict[Path, Missing] = {}
         for one in planned:
             if isinstance(one, Missing):
-                other = wanted.setdefault(one.path, one.line)
-                if other is not one.line:
+                other = wanted.setdefault(one.path, one)
+                if other.link.identity != one.link.identity or other.line.sha256 != one.line.sha256:
                     raise WorkflowInvalid(
-                        f"{other.shown} and {one.line.shown} would both be "
+                        f"{other.line.shown} and {one.line.shown} would both be "
                         f"{self._folders.shown(one.path)}.",
                         advice="Give one of them another name with name=FILE.",
                     )
-        return planned
+        # The same link, written in two ways, is fetched once.
+        twice = [one for one in planned if isinstance(one, Missing) and wanted[one.path] is not one]
+        return [Present(one.line, one.path) if one in twice else one for one in planned]
 
     async def _line(self, line: ModelLine) -> Present | Missing | Problem:
         try:
@@ -144,9 +157,10 @@ class Planner:
         if there is not None and line.sha256 and self._manifest.entry_of(there) is None:
             await self._check_hash(there, line.sha256)
             return Present(line, there)
+        quiet = self._names_suffice or self._refuse is not None
+        if quiet and there is not None and not line.sha256:
+            return Present(line, there)
         if self._refuse is not None:
-            if there is not None and not line.sha256:
-                return Present(line, there)
             raise unavailable(f"{line.shown} is not on this worker.", self._refuse)
         try:
             location = await link.locate(self._http.json)
@@ -198,7 +212,11 @@ class Planner:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _check_hash(self, there: Path, sha256: str) -> None:
-        if await asyncio.to_thread(sha256_of, there) != sha256:
+        status = there.stat()
+        key = (there, status.st_size, status.st_mtime_ns)
+        if key not in self._hashes:
+            self._hashes[key] = await asyncio.to_thread(sha256_of, there)
+        if self._hashes[key] != sha256:
             raise self._another_file(there, "its SHA-256 is not the one in the list")
 
     def _another_file(self, there: Path, why: str) -> ModelUnavailable:

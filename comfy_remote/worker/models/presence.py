@@ -139,11 +139,15 @@ class Presence:
     def _write_mark(self) -> None:
         self._mark.write_text(json.dumps({"worker": self._worker}), encoding="utf-8")
 
+    def _refresh_mark(self) -> None:
+        if self._users:  # else it was removed while this thread was being started
+            self._write_mark()
+
     async def _keep_beating(self) -> None:
         while True:
             await asyncio.sleep(self._beat)
             try:
-                await asyncio.to_thread(self._write_mark)
+                await asyncio.to_thread(self._refresh_mark)
             except OSError as error:
                 _log.warning("no sign of life could be left in %s: %s", self._marks, error)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from .download import PartFile
 from .folders import OUR_FOLDER
 from .manifest import Entry, Manifest
 
-__all__ = ["PrunePlan", "plan_prune", "prune"]
+__all__ = ["PrunePlan", "plan_prune", "prune", "verify"]
 
 _log = logging.getLogger(__name__)
 
@@ -56,15 +55,41 @@ def plan_prune(manifest: Manifest, wanted: Collection[str]) -> PrunePlan:
     return PrunePlan(tuple(remove), tuple(keep), tuple(lost))
 
 
-async def prune(manifest: Manifest, wanted: Collection[str], parts: Collection[str]) -> PrunePlan:
+def verify(manifest: Manifest, plan: PrunePlan) -> dict[str, bool]:
+    """Whether the content of each file to remove is still what we wrote. Reads them whole.
+
+    A file that somebody put in the place of ours, with its size and time, is told by this. Done
+    before `prune`, which keeps other workers waiting.
+
+    Returns:
+        By path, relative to the models folder.
+
+    Raises:
+        LocalStorageError: A file cannot be read.
+    """
+    verified = {}
+    for entry in plan.remove:
+        file = manifest.file(entry)
+        with storage_errors(file):
+            verified[entry.path] = sha256_of(file) == entry.sha256 and entry.untouched(file)
+    return verified
+
+
+def prune(
+    manifest: Manifest,
+    wanted: Collection[str],
+    parts: Collection[str],
+    verified: Mapping[str, bool],
+) -> PrunePlan:
     """Remove what `plan_prune` says, and unfinished downloads that nobody asks for.
 
-    Only inside `Presence.alone`. A file's content is read once more before it is removed: one
-    that somebody put in the place of ours, with its size and time, stays.
+    Only inside `Presence.alone`.
 
     Args:
         wanted: As for `plan_prune`.
         parts: Keys of the `PartFile`s to keep.
+        verified: What `verify` said. What it did not look at (another worker has fetched it
+            since) is kept.
 
     Returns:
         What was done.
@@ -74,22 +99,24 @@ async def prune(manifest: Manifest, wanted: Collection[str], parts: Collection[s
     """
     plan = plan_prune(manifest, wanted)
     removed: list[Entry] = []
-    lost = list(plan.lost)
+    kept, lost = list(plan.keep), list(plan.lost)
     for entry in plan.remove:
         file = manifest.file(entry)
+        if entry.path not in verified:
+            kept.append(entry)
+            continue
+        if not verified[entry.path] or not entry.untouched(file):
+            lost.append(entry)
+            continue
         with storage_errors(file):
-            digest = await asyncio.to_thread(sha256_of, file)
-            if digest != entry.sha256 or not entry.untouched(file):
-                lost.append(entry)
-                continue
             file.unlink(missing_ok=True)
         manifest.forget(entry)
         removed.append(entry)
         _log.info("pruned %s (%d bytes)", entry.path, entry.size)
     for entry in lost:
         manifest.forget(entry)
-    await asyncio.to_thread(_remove_parts, manifest.root, parts)
-    return PrunePlan(tuple(removed), plan.keep, tuple(lost))
+    _remove_parts(manifest.root, parts)
+    return PrunePlan(tuple(removed), tuple(kept), tuple(lost))
 
 
 def _remove_parts(root: Path, wanted: Collection[str]) -> None:

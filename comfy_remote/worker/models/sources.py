@@ -59,9 +59,10 @@ def understand(line: ModelLine, settings: ModelSettings) -> Link:
     if not text.startswith(("hf:", "r2:")):
         try:
             address = URL(text, encoded=text.isascii())
+            usable = bool(address.host) and address.port is not None and URL(text).host
         except ValueError:
-            address = URL()
-        if not address.host:
+            usable = False
+        if not usable:
             raise unavailable(f"{line.shown} has no usable address.", "Copy it from a browser.")
     return (
         BucketLink.parse(text, folder_of(line.kind), settings)
