@@ -16,7 +16,7 @@ from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from ..workflow.seeds import find_seeds
 from ..workflow.size import SizeInput, find_sizes
-from ..workflow.sources import number_place
+from ..workflow.sources import Sources
 from ..workflow.text import find_texts
 
 __all__ = ["changed", "convert", "embedded_workflow", "needs_schemas", "plain_prompt"]
@@ -129,10 +129,8 @@ def _inputs(prompt: Prompt, name: str, wanted: Sequence[str]) -> Sequence[Place]
             f"Node {node_id} ({node['class_type']}) has no input {' or '.join(wanted)}.",
             advice=f"It has: {', '.join(node['inputs']) or 'none'}.",
         )
-    return [
-        number_place(prompt, place, unless_it_feeds=frozenset({"steps"})) or place
-        for place in found
-    ]
+    sources = Sources(prompt)
+    return [sources.number(place, unless_it_feeds=frozenset({"steps"})) or place for place in found]
 
 
 @contextmanager
