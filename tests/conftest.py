@@ -31,6 +31,14 @@ if os.environ.get("CI"):
 COMFYUI_START_SECONDS = 110
 
 
+@pytest.fixture(scope="session", autouse=True)
+def worker_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What workers keep for a while stays out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMFY_REMOTE_WORKER_DIR", str(tmp_path_factory.mktemp("worker")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def sandbox_url() -> Iterator[str]:
     """A sandbox in a process of its own."""

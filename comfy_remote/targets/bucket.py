@@ -311,8 +311,9 @@ class _Stopped(Exception):
 
 
 def _code_and_message(error: BaseException) -> tuple[str, str]:
-    # boto3 wraps what the service said, with the file's path before it.
-    said = error.__context__ or error
+    # An upload's error wraps what the service said, with the file's path before it.
+    said = error.__context__ if type(error).__name__ == "S3UploadFailedError" else error
+    said = said or error
     response = getattr(said, "response", None) or getattr(error, "response", None)
     detail = response.get("Error", {}) if isinstance(response, dict) else {}
     code = str(detail.get("Code", "") or type(said).__name__)

@@ -208,7 +208,8 @@ class WorkflowJob:
         stats: Mapping[str, JsonValue],
     ) -> None:
         # The folders of an engine that somebody else has started are theirs.
-        if self._engine.pid is None or self._settings.keep_outputs:
+        ours = self._engine.pid is not None and self._engine.alive
+        if not ours or self._settings.keep_outputs:
             return
         await self._cleaner.clean(
             target,

@@ -62,7 +62,7 @@ class WorkerSettings:
     store_url: str | None = None
     store_key: SecretStr = field(default_factory=lambda: SecretStr(""))
     bucket: BucketSettings | None = None
-    folder: Path = field(default_factory=lambda: _folder({}, Path("/runpod-volume")))
+    folder: Path = field(default_factory=lambda: _folder(os.environ, Path("/runpod-volume")))
     kept_limit: int = 8 * 10**9
     input_limit: int = 2 * 10**9
     input_size: int = 4 * 10**9
