@@ -24,6 +24,7 @@ from ..jobs.client import Client
 from ..jobs.job import Job
 from ..jobs.record import Record
 from ..outputs import RemoteOutput
+from .deliveries import Deliveries
 from .host import Host, JobResult, QueueEntry
 from .output_nodes import node_of
 from .page_messages import PageMessages
@@ -205,7 +206,7 @@ class LaneJob:
         Raises:
             ComfyRemoteError: It did not succeed, or an output could not be brought here.
         """
-        outputs = _Deliveries(self._deliver_with(saver))
+        outputs = Deliveries(self._deliver_with(saver))
         waiting = asyncio.ensure_future(self._watch_the_wait())
         try:
             async for event in job:
@@ -258,7 +259,7 @@ class LaneJob:
             case Log():
                 self._note(event.message)
 
-    async def _finish(self, event: Finished, outputs: _Deliveries) -> None:
+    async def _finish(self, event: Finished, outputs: Deliveries) -> None:
         if event.error is not None:
             await outputs.done()
             raise event.error
@@ -313,41 +314,3 @@ class LaneJob:
     def _note(self, message: str) -> None:
         _log.info("Remote job %s on %s: %s", self.entry.prompt_id, self.target, message)
         self._messages.note = message
-
-
-class _Deliveries:
-    """Brings outputs here node by node, beside whatever else goes on.
-
-    A target tells of a node's outputs one after the other; the page is told of all at once.
-    """
-
-    def __init__(self, deliver: Callable[[str, Sequence[RemoteOutput]], Awaitable[None]]) -> None:
-        self._deliver = deliver
-        self._gathered: dict[str, list[RemoteOutput]] = {}
-        self._under_way: list[asyncio.Future[None]] = []
-        self._known: set[tuple[str | None, str, str, str]] = set()
-
-    def add(self, placed: tuple[str, RemoteOutput]) -> None:
-        """One output exists. The same one may be told of twice."""
-        node_id, output = placed
-        identity = (output.node_id, output.folder, output.subfolder, output.filename)
-        if identity not in self._known:
-            self._known.add(identity)
-            self._gathered.setdefault(node_id, []).append(output)
-
-    def flush(self) -> None:
-        """Something else was told: these nodes have no more."""
-        gathered, self._gathered = self._gathered, {}
-        for node_id, outputs in gathered.items():
-            self._under_way.append(asyncio.ensure_future(self._deliver(node_id, outputs)))
-
-    async def done(self) -> None:
-        """Wait until all are here that can be brought."""
-        self.flush()
-        await asyncio.gather(*self._under_way)
-
-    async def stop(self) -> None:
-        """Give up what is still under way."""
-        for task in self._under_way:
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)

@@ -278,6 +278,25 @@ def test_progress_is_told_once_and_says_when_it_is_a_guess(host: FakeHost) -> No
     }
 
 
+def test_what_a_running_node_takes_counts_as_done(host: FakeHost) -> None:
+    def cached() -> list[list[str]]:
+        return [data["nodes"] for name, data, _ in host.sent if name == "execution_cached"]
+
+    messages = _messages(host)
+    messages.moved(Progress(1, 3, "2", "SaveImage"))
+    messages.moved(Progress(2, 3, "3", "SaveImage"))
+    assert cached() == [[], ["1"]]
+    assert [data["nodes"] for name, data in messages.history if "cached" in name] == [[]]
+    messages.repeat()
+    assert cached()[2:] == [[], ["1"]]
+    # What was seen to run is told by its own messages.
+    host.sent.clear()
+    messages = _messages(host)
+    messages.moved(Progress(0, 3, "1", "LoadImage"))
+    messages.moved(Progress(1, 3, "2", "SaveImage"))
+    assert cached() == [[]]
+
+
 def test_a_preview_of_an_unnamed_node_is_of_the_one_that_runs(host: FakeHost) -> None:
     messages = _messages(host)
     messages.preview(Preview(None, "image/jpeg", b"x"))
