@@ -114,7 +114,7 @@ class ComfyUITarget:
             prompt, _ = await asyncio.gather(self._with_uploads(request), socket.start())
             ref = await self._post(request, prompt)
         except BaseException:
-            del self._sockets[request.job_id]
+            self._sockets.pop(request.job_id, None)  # closed meanwhile, there is none
             await socket.stop()
             raise
         if request.repo_list:
