@@ -11,6 +11,7 @@ from overhead import bench_overhead
 from startup import bench_command, bench_help
 from terminal import bench_terminal
 from through_gateway import bench_gateway
+from worker import bench_worker
 
 BENCHMARKS = {
     "help": bench_help,
@@ -18,6 +19,7 @@ BENCHMARKS = {
     "overhead": bench_overhead,
     "terminal": bench_terminal,
     "gateway": bench_gateway,
+    "worker": bench_worker,
     "lane": bench_lane,
     "download": bench_download,
     "conversion": bench_conversion,

@@ -14,7 +14,8 @@ ComfyRemoteError
 │   └── RequestTooLarge     the request is larger than the target accepts
 ├── ExecutionFailed         the target ran the job, and the job failed
 │   ├── OutOfMemory         … because the GPU (or the machine) ran out of memory
-│   └── EngineCrashed       … because the ComfyUI process died
+│   ├── EngineCrashed       … because the ComfyUI process died
+│   └── ModelUnavailable    … because a model could not be had
 ├── JobTimedOut             no result within the time the caller allowed
 ├── JobCancelled            somebody cancelled it
 ├── JobExpired              the target dropped the job before it ran, or forgot its result
@@ -51,6 +52,7 @@ __all__ = [
     "JobNotFound",
     "JobTimedOut",
     "LocalStorageError",
+    "ModelUnavailable",
     "OutOfMemory",
     "OutputCorrupt",
     "OutputError",
@@ -201,6 +203,15 @@ class EngineCrashed(ExecutionFailed):
     """The ComfyUI process (or the worker around it) died while the job ran."""
 
     code = "engine_crashed"
+
+
+class ModelUnavailable(ExecutionFailed):
+    """A model that the job asked for is not there and cannot be fetched.
+
+    ``details`` may hold ``http_status`` and ``model``.
+    """
+
+    code = "model_unavailable"
 
 
 class JobTimedOut(ComfyRemoteError):

@@ -65,17 +65,21 @@ def kind_of(filename: str) -> OutputKind:
 
 @dataclass(frozen=True, slots=True)
 class OutputSource:
-    """Where a target reads an output's bytes from. Exactly one field is set.
+    """Where a target reads an output's bytes from. One of the first four is set.
 
     Attributes:
         path: Path and query below the target's own base URL.
         url: Absolute URL on another host (storage); fetched without the target's key.
         data: The bytes themselves, base64, as they came in the result.
+        kept: Its name on the worker, which gives it out in parts.
+        delete_url: With ``url``: a signed address to DELETE it by, once it is here.
     """
 
     path: str | None = None
     url: str | None = None
     data: str | None = None
+    kept: str | None = None
+    delete_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
+# A busy machine is slow, not wrong.
+settings.register_profile("by hand", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # A change is judged by what it breaks, not by what chance finds on that day; chance has its
 # turn in every run by hand.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.register_profile("ci", settings.get_profile("by hand"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "by hand")
 
 
 COMFYUI_START_SECONDS = 110
+
+
+@pytest.fixture(scope="session", autouse=True)
+def worker_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What workers keep for a while stays out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMFY_REMOTE_WORKER_DIR", str(tmp_path_factory.mktemp("worker")))
+        yield
 
 
 @pytest.fixture(scope="session")

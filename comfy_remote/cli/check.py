@@ -153,17 +153,10 @@ def _on_target(
 
 
 def _prepared(loaded: LoadedWorkflow, changes: Changes, schemas: Schemas) -> PreparedWorkflow:
-    from dataclasses import replace
-
-    from ..workflow.convert import convert_workflow
     from ..workflow.prepare import prepare
 
-    if loaded.prompt is None and loaded.workflow is not None:
-        # Unlike `run`, with nodes that nobody here knows: to tell which is what a check is for.
-        prompt = convert_workflow(loaded.workflow, schemas, keep_unknown=True)
-        prepared = prepare(replace(loaded, prompt=prompt), changes, schemas)
-        return replace(prepared, notes=(loaded.describe(), *prepared.notes[1:]))
-    return prepare(loaded, changes, schemas)
+    # Unlike `run`, with nodes that nobody here knows: to tell which is what a check is for.
+    return prepare(loaded, changes, schemas, keep_unknown=True)
 
 
 def _not_here(prompt: Prompt, inputs: Collection[Path], folders: list[Path]) -> list[str]:
@@ -208,7 +201,7 @@ def _print(report: Report, source: str) -> None:
         place = ":".join(part for part in (source, problem.node_id, problem.input) if part)
         kind = "warning: " if problem.severity == "warning" else ""
         # Messages that begin with the file have said it already.
-        message = problem.message.removeprefix(f"{source}: ")
+        message = problem.message.removeprefix(source).lstrip(": ")
         print(printable(f"{place}: {kind}{message} {problem.advice}".rstrip()))
     for advice in report.advice:
         place = ":".join((source, *advice.nodes[:1]))

@@ -151,24 +151,27 @@ def _is_same(one: Path, other: Path) -> bool:
 def _schemas(file: Path | None, on: str | None) -> Schemas:
     import json
 
-    from ..errors import ConfigurationError
+    from ..errors import ConfigurationError, WorkflowInvalid
     from ..workflow.schema import Schemas
     from .schemas import schemas_of
 
     if file is not None:
         try:
-            return Schemas(json.loads(file.read_text(encoding="utf-8-sig")), str(file))
+            return Schemas(json.loads(file.read_bytes()), str(file))
         except (OSError, ValueError, RecursionError) as error:
-            raise ConfigurationError(
-                f"The node schemas in {file} cannot be read: {error}.",
-                advice="Save them from a running ComfyUI: its address followed by /object_info.",
-            ) from None
+            reason = f"{error}."
+        except WorkflowInvalid as error:
+            reason = error.message
+        raise ConfigurationError(
+            f"The node schemas in {file} cannot be read: {reason}",
+            advice="Save them from a running ComfyUI: its address followed by /object_info.",
+        )
     return schemas_of(on)
 
 
 def _converted(loaded: LoadedWorkflow, schemas: Schemas | None) -> Prompt:
     """The prompt of a workflow, with a word on standard error about what was done."""
-    from ..workflow.convert import node_packs
+    from ..workflow.packs import find_packs, pack_for_people
     from ..workflow.prepare import Changes, prepare
 
     prepared = prepare(loaded, Changes(), schemas)
@@ -177,17 +180,18 @@ def _converted(loaded: LoadedWorkflow, schemas: Schemas | None) -> Prompt:
     if loaded.prompt is not None or schemas is None:
         say("The prompt in it is passed on as it is.")
         return prepared.prompt
-    packs = node_packs(loaded.workflow or {})
     unknown: dict[str, list[str]] = {}
     for node_id, node in prepared.prompt.items():
         if node["class_type"] not in schemas:
             unknown.setdefault(node["class_type"], []).append(node_id)
-    for class_type, ids in unknown.items():
-        pack = f", of {packs[class_type]}," if class_type in packs else ""
-        say(
-            f"Warning: {class_type} (node {', '.join(ids)}){pack} is not among these schemas. "
-            "Its inputs are those that the file itself names."
-        )
+    for pack in find_packs(prepared.prompt, schemas=schemas, workflow=loaded.workflow):
+        of_pack = f", of {pack_for_people(pack.name)}," if pack.name else ""
+        for class_type in pack.classes:
+            if class_type in unknown:
+                say(
+                    f"Warning: {class_type} (node {', '.join(unknown[class_type])}){of_pack} is "
+                    "not among these schemas. Its inputs are those that the file itself names."
+                )
     return prepared.prompt
 
 

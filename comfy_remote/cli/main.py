@@ -11,6 +11,7 @@ from .convert import convert
 from .doctor import doctor
 from .entry import EXIT_STATUSES, enter, start
 from .jobs import jobs
+from .models import models
 from .run import run
 from .serve import serve
 from .show import show
@@ -41,7 +42,7 @@ def cli(verbose: bool) -> None:
     start(verbose=verbose)
 
 
-for _command in (run, check, convert, show, jobs, doctor, serve, targets, completion):
+for _command in (run, check, convert, show, jobs, doctor, models, serve, targets, completion):
     cli.add_command(_command)
 
 

@@ -86,7 +86,8 @@ class PlainReporter:
 
     def _progress(self, progress: Progress) -> str:
         parts = [f"{human_seconds(time.monotonic() - self._began)}:"]
-        parts.append(f"{progress.nodes_done} of {progress.nodes_total} nodes")
+        if progress.nodes_total:
+            parts.append(f"{progress.nodes_done} of {progress.nodes_total} nodes")
         if progress.node_id is not None:
             parts.append(f"at {node_label(self._prompt, progress.node_id)}")
         if progress.step is not None and progress.steps:

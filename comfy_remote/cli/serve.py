@@ -123,6 +123,7 @@ def serve(
         port=port,
         token=token,
         ssl_context=_ssl_context(certfile, keyfile),
+        webhook_secret=_webhook_secret(),
     )
     choice = str(comfyui.expanduser()) if comfyui is not None else engine
 
@@ -164,6 +165,7 @@ async def _start_local_worker(gateway: GatewayServer, engine: Engine) -> None:
     from dataclasses import replace
 
     from ..worker.handler import JobHandler
+    from ..worker.model_actions import models_of
     from ..worker.settings import WorkerSettings
 
     say(f"Starting {engine.name} …")
@@ -175,7 +177,8 @@ async def _start_local_worker(gateway: GatewayServer, engine: Engine) -> None:
         store_key=gateway.worker_token,
         worker="local",
     )
-    gateway.add_local_worker(JobHandler(engine, settings))
+    handler = JobHandler(engine, settings, models=models_of(engine, settings))
+    gateway.add_local_worker(handler)
 
 
 async def _start_sdk_worker(gateway: GatewayServer, choice: str) -> None:
@@ -228,6 +231,13 @@ def _show_log() -> None:
     if not logging.getLogger().handlers:
         form = "%(asctime)s %(message)s"
         logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S")
+
+
+def _webhook_secret() -> SecretStr | None:
+    from pydantic import SecretStr
+
+    secret = os.environ.get("COMFY_REMOTE_WEBHOOK_SECRET", "").strip()
+    return SecretStr(secret) if secret else None
 
 
 def _token(file: Path | None) -> SecretStr | None:

@@ -35,11 +35,12 @@ class Policy(BaseModel):
 class Submission(BaseModel):
     """The body of ``/run`` and ``/runsync``."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     input: JsonValue
     policy: Policy = Policy()
     webhook: str | None = None
+    s3_config: dict[str, JsonValue] | None = Field(default=None, alias="s3Config", repr=False)
 
     @classmethod
     def parse(cls, body: bytes, limits: GatewayLimits) -> Submission:
@@ -56,6 +57,9 @@ class Submission(BaseModel):
                 advice='Send JSON with the key "input".',
             ) from None
         submission._check(limits)
+        if submission.s3_config is not None and isinstance(submission.input, dict):
+            # Beside the input, as RunPod's documentation has it; the worker reads it in there.
+            submission.input.setdefault("s3Config", submission.s3_config)
         return submission
 
     def _check(self, limits: GatewayLimits) -> None:

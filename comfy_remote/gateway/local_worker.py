@@ -96,4 +96,6 @@ class LocalWorker:
             self._queue.fail(job.id, self.worker_id, too_large)
             return
         failed = result.pop("error", None) or None
+        # For RunPod's workers. In here, the handler has already ended its engine, if need be.
+        result.pop("refresh_worker", None)
         self._queue.finish(job.id, self.worker_id, output=result or None, error=failed)

@@ -19,6 +19,8 @@ from .queue import JobQueue
 __all__ = ["SdkWorker", "worker_command"]
 
 _log = logging.getLogger(__name__)
+# A worker that ends sooner than this has not done a job: it is not started again at once.
+_SETTLED = 3.0
 
 
 def worker_command(*arguments: str) -> list[str]:
@@ -79,13 +81,18 @@ class SdkWorker:
         delay = self._first_delay
         while True:
             began = loop.time()
-            await self._run_once()
+            status = await self._run_once()
+            if status == 0 and loop.time() - began > _SETTLED:
+                # It has ended by itself, to make place for a fresh one.
+                delay = self._first_delay
+                continue
             if loop.time() - began > 60.0:
                 delay = self._first_delay
             await asyncio.sleep(delay)
             delay = min(delay * 2, self._longest_delay)
 
-    async def _run_once(self) -> None:
+    async def _run_once(self) -> int | None:
+        """Its exit status; ``None`` if it could not be started."""
         # A new id each time: what a dead worker's leftovers still send is not taken as its
         # successor's.
         worker_id = uuid.uuid4().hex[:16]
@@ -98,7 +105,7 @@ class SdkWorker:
             )
         except ConfigurationError as error:
             _log.error("%s", error)
-            return
+            return None
         _log.info("Worker %s started (process %d).", worker_id, process.pid)
         try:
             status = await process.wait()
@@ -112,6 +119,7 @@ class SdkWorker:
                     details={"status": status},
                 ),
             )
+            return status
         finally:
             # In a thread, since it waits; shielded, so that a second Ctrl-C leaves no process.
             await asyncio.shield(asyncio.to_thread(process.stop, self._grace))

@@ -50,6 +50,7 @@ class GatewayServer:
         limits: What it keeps to.
         ssl_context: To serve https.
         files_folder: Where large outputs are kept; a temporary folder when ``None``.
+        webhook_secret: ``whsec_…``, to sign webhooks with; see `webhook.webhook_key`.
 
     Raises:
         ConfigurationError: The arguments do not go together, with what to do.
@@ -65,8 +66,10 @@ class GatewayServer:
         limits: GatewayLimits | None = None,
         ssl_context: ssl.SSLContext | None = None,
         files_folder: Path | None = None,
+        webhook_secret: SecretStr | None = None,
     ) -> None:
         _check(endpoint_id, host, token)
+        self._webhook_key = webhook.webhook_key(webhook_secret) if webhook_secret else None
         self.endpoint_id = endpoint_id
         self.limits = limits or GatewayLimits()
         self.worker_token = SecretStr(secrets.token_urlsafe(32))
@@ -214,10 +217,16 @@ class GatewayServer:
     def _notify(self, job: Job) -> None:
         if job.webhook is not None:
             body = to_json(job.status())
-            self._start_task(self._deliver(job.webhook, body))
+            self._start_task(self._deliver(job.webhook, body, job.id))
 
-    async def _deliver(self, address: str, body: bytes) -> None:
-        await webhook.deliver(address, body, retry_delay=self.limits.webhook_retry_delay)
+    async def _deliver(self, address: str, body: bytes, job_id: str) -> None:
+        await webhook.deliver(
+            address,
+            body,
+            retry_delay=self.limits.webhook_retry_delay,
+            message_id=job_id,
+            key=self._webhook_key,
+        )
 
     def _forget(self, job: Job) -> None:
         self.files.forget(job.id)

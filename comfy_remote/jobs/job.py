@@ -13,7 +13,7 @@ from ..errors import ComfyRemoteError, JobTimedOut, OutputLost
 from ..events import Event, Finished, JobState, Progress, Queued, Started, event_to_json
 from ..media.files import place, private_folder, safe_relative_path, storage_errors
 from ..outputs import RemoteOutput
-from ..targets.base import RemoteRef, Target
+from ..targets.base import RemoteRef, Target, release
 from ..targets.concurrent_map import concurrent_map
 from ..targets.download import Downloaded, download
 from ..workflow.prompt import Prompt
@@ -127,6 +127,7 @@ class Job:
             if isinstance(here, ComfyRemoteError):
                 raise here
             local.append(_local(output, here, spool))
+        await release(self._target, outputs)
         return local
 
     async def save_outputs(
@@ -156,6 +157,7 @@ class Job:
         if failure is not None:
             raise failure
         self._record.saved(self.id, saved)
+        await release(self._target, outputs)
         return saved
 
     async def listed(self) -> tuple[RemoteOutput, ...]:

@@ -29,6 +29,7 @@ CHUNK_SIZE = 1024 * 1024
 """Bytes read or written at a time."""
 
 _MAX_PART = 120
+_FETCH_AGAIN = "Free some space, then fetch the outputs again with `comfy-remote jobs resume`."
 # Control characters, and what Windows forbids in a name (":" would open an NTFS stream).
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
 _RESERVED_ON_WINDOWS = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
@@ -75,16 +76,19 @@ def sha256_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the `OSError`s of writing below ``path`` into `LocalStorageError`s."""
+def storage_errors(path: Path, *, full: str = _FETCH_AGAIN) -> Iterator[None]:
+    """Turn the `OSError`s of writing below ``path`` into `LocalStorageError`s.
+
+    Args:
+        full: What to do when the disk is full.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise LocalStorageError(
                 f"The disk that holds {path} is full.",
-                advice="Free some space, then fetch the outputs again with "
-                "`comfy-remote jobs resume`.",
+                advice=full,
                 details={"path": str(path)},
             ) from error
         raise LocalStorageError(

@@ -27,7 +27,6 @@ _KNOWN_BY_SIGNATURE = frozenset(
         *(".png", ".apng", ".jpg", ".jpeg", ".webp", ".gif", ".avif"),
         *(".mp4", ".mov", ".m4v", ".webm", ".mkv"),
         *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".glb"),
-        *(".bmp", ".tif", ".tiff"),
     }
 )
 
@@ -86,9 +85,6 @@ def _format_of(head: bytes) -> _Check | None:
         (0, b"OggS", whole_ogg),
         # These do not say how long they are, or only now and then.
         (0, b"RF64", _any),  # WAV above 4 GB
-        (0, b"BM", _any),
-        (0, b"II*\0", _any),  # TIFF
-        (0, b"MM\0*", _any),
     )
     found = next((check for at, magic, check in signatures if head.startswith(magic, at)), None)
     return whole_mp3 if found is None and is_mp3(head) else found

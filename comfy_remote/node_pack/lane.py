@@ -76,7 +76,7 @@ class RemoteLane:
 
     def has(self, prompt_id: object) -> bool:
         """Whether that is a remote job that has not ended."""
-        return prompt_id in self._jobs
+        return isinstance(prompt_id, str) and prompt_id in self._jobs
 
     async def submit(
         self, body: Mapping[str, JsonValue], target: str, peer: object = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,6 +24,7 @@ from ..jobs.client import Client
 from ..jobs.job import Job
 from ..jobs.record import Record
 from ..outputs import RemoteOutput
+from .deliveries import Deliveries
 from .host import Host, JobResult, QueueEntry
 from .output_nodes import node_of
 from .page_messages import PageMessages
@@ -206,12 +206,14 @@ class LaneJob:
         Raises:
             ComfyRemoteError: It did not succeed, or an output could not be brought here.
         """
-        outputs = _Deliveries(self._deliver_with(saver))
+        outputs = Deliveries(self._deliver_with(saver))
         waiting = asyncio.ensure_future(self._watch_the_wait())
         try:
             async for event in job:
                 if isinstance(event, Finished):
                     await self._finish(event, outputs)
+                    if saver.failure is not None:
+                        raise saver.failure
                     return
                 if isinstance(event, OutputReady):
                     outputs.add(self._placed(event.output))
@@ -257,10 +259,9 @@ class LaneJob:
             case Log():
                 self._note(event.message)
 
-    async def _finish(self, event: Finished, outputs: _Deliveries) -> None:
+    async def _finish(self, event: Finished, outputs: Deliveries) -> None:
         if event.error is not None:
-            with contextlib.suppress(ComfyRemoteError):  # the job's own error says more
-                await outputs.done()
+            await outputs.done()
             raise event.error
         for output in event.outputs:
             outputs.add(self._placed(output))
@@ -270,7 +271,9 @@ class LaneJob:
         self, saver: OutputSaver
     ) -> Callable[[str, Sequence[RemoteOutput]], Awaitable[None]]:
         async def deliver(node_id: str, made: Sequence[RemoteOutput]) -> None:
-            self._messages.executed(node_id, await saver.bring(node_id, made))
+            shown = await saver.bring(node_id, made)
+            if shown:
+                self._messages.executed(node_id, shown)
 
         def begin(node_id: str, made: Sequence[RemoteOutput]) -> Awaitable[None]:
             self._messages.arriving(node_id)
@@ -311,45 +314,3 @@ class LaneJob:
     def _note(self, message: str) -> None:
         _log.info("Remote job %s on %s: %s", self.entry.prompt_id, self.target, message)
         self._messages.note = message
-
-
-class _Deliveries:
-    """Brings outputs here node by node, beside whatever else goes on.
-
-    A target tells of a node's outputs one after the other; the page is told of all at once.
-    """
-
-    def __init__(self, deliver: Callable[[str, Sequence[RemoteOutput]], Awaitable[None]]) -> None:
-        self._deliver = deliver
-        self._gathered: dict[str, list[RemoteOutput]] = {}
-        self._under_way: list[asyncio.Future[None]] = []
-        self._known: set[tuple[str | None, str, str, str]] = set()
-
-    def add(self, placed: tuple[str, RemoteOutput]) -> None:
-        """One output exists. The same one may be told of twice."""
-        node_id, output = placed
-        identity = (output.node_id, output.folder, output.subfolder, output.filename)
-        if identity not in self._known:
-            self._known.add(identity)
-            self._gathered.setdefault(node_id, []).append(output)
-
-    def flush(self) -> None:
-        """Something else was told: these nodes have no more."""
-        gathered, self._gathered = self._gathered, {}
-        for node_id, outputs in gathered.items():
-            self._under_way.append(asyncio.ensure_future(self._deliver(node_id, outputs)))
-
-    async def done(self) -> None:
-        """Wait until all are here.
-
-        Raises:
-            ComfyRemoteError: The first that could not be brought.
-        """
-        self.flush()
-        await asyncio.gather(*self._under_way)
-
-    async def stop(self) -> None:
-        """Give up what is still under way."""
-        for task in self._under_way:
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)

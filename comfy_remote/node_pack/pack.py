@@ -19,7 +19,7 @@ from .routes import routes
 from .switch import Switch
 from .target_pool import TargetPool
 
-__all__ = ["Pack", "install"]
+__all__ = ["Pack", "install", "load_credentials"]
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,6 @@ def install(host: Host, record: Record | None = None) -> Pack:
     Raises:
         LocalStorageError: The record cannot be opened.
     """
-    _load_credentials()
     record = record or Record(home())
     switch, pool = Switch(), TargetPool(record)
     lane = RemoteLane(host, pool)
@@ -73,7 +72,8 @@ def install(host: Host, record: Record | None = None) -> Pack:
     return pack
 
 
-def _load_credentials() -> None:
+def load_credentials() -> None:
+    """Take what the environment lacks from a ``.env`` beside the pack or ComfyUI."""
     try:
         for path in load_env_files(pack_folders()):
             _log.info("Credentials are taken from %s", path)

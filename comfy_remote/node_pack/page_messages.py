@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from ..errors import ComfyRemoteError
 from ..events import JobState, Preview, Progress
+from ..targets.comfyui_progress import nodes_needed
 from .host import Host, QueueEntry, StatusMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic import JsonValue
 
@@ -51,6 +52,7 @@ class PageMessages:
         self._nodes: dict[str, _NodeProgress] = {}
         self._executed: list[str] = []
         self._arriving: set[str] = set()
+        self._unseen: set[str] = set()
         self._current: str | None = None
 
     def job(self, state: JobState) -> None:
@@ -73,7 +75,7 @@ class PageMessages:
         if self.history:
             return
         self._keep("execution_start", {"prompt_id": self._entry.prompt_id})
-        # Which nodes the target has in its cache is not known; they count as quick ones.
+        # Which nodes the target has in its cache is not known yet: see `_came_before`.
         self._keep("execution_cached", {"nodes": [], "prompt_id": self._entry.prompt_id})
 
     def moved(self, progress: Progress) -> None:
@@ -86,6 +88,7 @@ class PageMessages:
                 self._node_finished(self._current)
             self._current = node_id
             if node_id is not None:
+                self._came_before(node_id)
                 self._report(node_id, _NodeProgress("running"))
                 if self._entry.client_id is not None:
                     self._send("executing", self._display(node_id))
@@ -170,10 +173,35 @@ class PageMessages:
             return
         for event, data in self.history:
             self._send(event, data)
+        if self._unseen:
+            self._send_cached(self._unseen)
         if self._nodes:
             self._send_state()
         if self._current is not None:
             self._send("executing", self._display(self._current))
+
+    def _came_before(self, node_id: str) -> None:
+        """A node that runs has all that it takes, so the page's total counts it as done.
+
+        What was not seen to run was in the target's cache, or was too quick to be seen.
+        """
+        if node_id not in self._entry.prompt:
+            return
+        seen = {node_id, *self._nodes, *self._arriving, *self._unseen}
+        unseen = nodes_needed(self._entry.prompt, [node_id]) - seen
+        if unseen and self._entry.client_id is not None:
+            self._unseen |= unseen
+            self._send_cached(unseen)
+
+    def _send_cached(self, nodes: Iterable[str]) -> None:
+        self._send(
+            "execution_cached",
+            {
+                "nodes": [*sorted(nodes)],
+                "prompt_id": self._entry.prompt_id,
+                "timestamp": int(time.time() * 1000),
+            },
+        )
 
     def _stepped(self, node_id: str, step: float, steps: float) -> None:
         known = self._nodes.get(node_id)

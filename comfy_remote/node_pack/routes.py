@@ -134,15 +134,18 @@ def routes(switch: Switch, pool: TargetPool, lane: Lane, host: Host) -> web.Rout
         name = _required(request, "target")
         there = (await pool.capabilities(name)).nodes
         if there is None:
-            raise TargetError(
-                f"{name} cannot say which nodes and models it has.",
-                advice="Choose what you know to be there; the target checks it when the job runs.",
-            )
+            # Nothing went wrong: RunPod has no way to ask a worker, short of a job.
+            return {"target": name, "known": False, "nodes": {}, "choices": {}}
         here = Schemas(await _own_object_info(request), "this ComfyUI")
         schemas = await pool.schemas(name) or Schemas(there, name)
         # Large: seconds of JSON and lists must not hold up the server's other pages.
         choices = await asyncio.to_thread(choices_there, here, schemas)
-        return {"target": name, "nodes": nodes_there(here, there), "choices": choices}
+        return {
+            "target": name,
+            "known": True,
+            "nodes": nodes_there(here, there),
+            "choices": choices,
+        }
 
     @table.get("/remote/jobs")
     @json_route
@@ -205,6 +208,7 @@ async def _state_of(pool: TargetPool, target: KnownTarget) -> JsonValue:
         "health": None,
         "device": None,
         "engine": None,
+        "known": None,
         "error": None,
         "advice": None,
     }
@@ -234,6 +238,7 @@ async def _ask(pool: TargetPool, target: KnownTarget, state: dict[str, JsonValue
         )
     capabilities = await pool.capabilities(target.name)
     state["device"], state["engine"] = capabilities.device, capabilities.engine
+    state["known"] = capabilities.nodes is not None
 
 
 async def _own_object_info(request: web.Request) -> dict[str, JsonValue]:

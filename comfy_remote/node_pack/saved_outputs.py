@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import ComfyRemoteError
 from ..jobs.record import SavedOutput
 from ..media.files import place_new, private_folder, safe_relative_path
 from ..outputs import RemoteOutput
@@ -49,11 +50,14 @@ class OutputSaver:
     Attributes:
         shown: By node id, what the page is told that the node shows, in ComfyUI's own form.
         saved: The files, for the record.
+        failure: Why the first output that is not here could not be brought, with its
+            ``node_id`` in the details.
     """
 
     def __init__(self, host: Host, target: Target, prompt_id: str) -> None:
         self.shown: dict[str, dict[str, JsonValue]] = {}
         self.saved: list[SavedOutput] = []
+        self.failure: ComfyRemoteError | None = None
         self._host = host
         self._target = target
         self._prompt_id = prompt_id
@@ -62,28 +66,44 @@ class OutputSaver:
     async def bring(self, node_id: str, outputs: Sequence[RemoteOutput]) -> dict[str, JsonValue]:
         """Save all that one node made; what the page is told that it shows.
 
-        Raises:
-            OutputError: One could not be brought here whole.
-            LocalStorageError: It could not be written.
+        What cannot be brought here costs no other output; see `failure`.
         """
-        entries = await concurrent_map(self._entry, outputs)
+        numbered = zip(outputs, (None, *outputs), strict=False)
+        entries = await concurrent_map(lambda pair: self._entry_or_error(*pair), numbered)
         shown: dict[str, list[JsonValue]] = {}
         moves = False
-        for output, (entry, animated) in zip(outputs, entries, strict=True):
+        for output, entry in zip(outputs, entries, strict=True):
+            if isinstance(entry, ComfyRemoteError):
+                entry.details.setdefault("node_id", node_id)
+                self.failure = self.failure or entry
+                continue
+            told, animated = entry
             key = output.key or _KEYS.get(output.kind, "files")
-            shown.setdefault(key, []).append(entry)
+            shown.setdefault(key, []).append(told)
             moves = moves or (animated and key == "images")
         node: dict[str, JsonValue] = dict(shown)
+        if not node:
+            return node
         if moves:
             node["animated"] = [True]
         node = await asyncio.to_thread(self._host.register, node, self._prompt_id)
         self.shown[node_id] = node
         return node
 
-    async def _entry(self, output: RemoteOutput) -> tuple[JsonValue, bool]:
+    async def _entry_or_error(
+        self, output: RemoteOutput, before: RemoteOutput | None
+    ) -> tuple[JsonValue, bool] | ComfyRemoteError:
+        try:
+            return await self._entry(output, before)
+        except ComfyRemoteError as error:
+            return error
+
+    async def _entry(
+        self, output: RemoteOutput, before: RemoteOutput | None
+    ) -> tuple[JsonValue, bool]:
         if output.text is not None:
             return output.text, False
-        here = await self._file(output)
+        here = await self._file(output, before)
         if output.key == "result":
             return f"{here.subfolder}/{here.filename}".lstrip("/"), False
         entry: dict[str, JsonValue] = {
@@ -95,17 +115,23 @@ class OutputSaver:
             entry["format"] = output.media_type
         return entry, here.moves
 
-    async def _file(self, output: RemoteOutput) -> _Here:
+    async def _file(self, output: RemoteOutput, before: RemoteOutput | None) -> _Here:
         """The file, fetched unless it is here or on its way already."""
-        identity = (output.folder, output.subfolder, output.filename)
+        identity = _identity(output)
         if identity not in self._here:
-            self._here[identity] = asyncio.ensure_future(self._fetch(output))
+            earlier = None if before is None else self._here.get(_identity(before))
+            self._here[identity] = asyncio.ensure_future(self._fetch(output, earlier))
         return await asyncio.shield(self._here[identity])
 
-    async def _fetch(self, output: RemoteOutput) -> _Here:
+    async def _fetch(self, output: RemoteOutput, before: asyncio.Task[_Here] | None) -> _Here:
+        """Args:
+        before: Gets its name first, so that a batch is numbered in its own order.
+        """
         kind: FolderKind = "output" if output.folder == "output" else "temp"
         with private_folder(self._host.folder("temp")) as spool:
             fetched = await download(self._target, output, spool / uuid.uuid4().hex)
+            if before is not None:
+                await asyncio.wait({before})
             # A prompt that runs here numbers its files from when it began to save, and would
             # write over one that took the next number meanwhile.
             mark = "remote_" if self._host.local_prompt() is not None else ""
@@ -131,6 +157,10 @@ class OutputSaver:
         for task in self._here.values():
             task.cancel()
         await asyncio.gather(*self._here.values(), return_exceptions=True)
+
+
+def _identity(output: RemoteOutput) -> _Identity:
+    return output.folder, output.subfolder, output.filename
 
 
 def _place(fetched: Downloaded, output: RemoteOutput, folder: Path, mark: str) -> Path:

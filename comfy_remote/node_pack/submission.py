@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -189,9 +190,12 @@ def _number(value: JsonValue) -> float | None:
     if value is None:
         return None
     try:
-        return float(str(value))
+        number = float(str(value))
     except ValueError:
-        raise _refused("invalid_prompt", "number is not a number", str(value)) from None
+        number = math.nan
+    if math.isfinite(number):  # neither NaN nor infinity can be sent to a page, as JSON
+        return number
+    raise _refused("invalid_prompt", "number is not a number", str(value))
 
 
 def _refused(kind: str, message: str, details: str) -> WorkflowInvalid:

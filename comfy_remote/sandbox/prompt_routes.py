@@ -174,7 +174,7 @@ async def get_object_info_of_class(request: web.Request) -> web.Response:
 
 
 @routes.get("/system_stats")
-async def get_system_stats(_request: web.Request) -> web.Response:
+async def get_system_stats(request: web.Request) -> web.Response:
     """What the engine runs on. ``system.sandbox`` is there in no other engine."""
     total, free = _memory()
     memory = {"vram_total": total, "vram_free": free}
@@ -189,7 +189,7 @@ async def get_system_stats(_request: web.Request) -> web.Response:
                 "python_version": sys.version,
                 "pytorch_version": "none",
                 "embedded_python": False,
-                "argv": [],
+                "argv": ["sandbox", "--base-directory", str(request.app[ENGINE].folders.root)],
             },
             "devices": [
                 {

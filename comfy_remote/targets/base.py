@@ -21,10 +21,12 @@ __all__ = [
     "Health",
     "InputFile",
     "Recalls",
+    "ReleasesOutputs",
     "RemoteRef",
     "RunRequest",
     "Target",
     "input_errors",
+    "release",
 ]
 
 
@@ -79,6 +81,7 @@ class RunRequest:
     workflow: Mapping[str, JsonValue] | None = None
     front: bool = False
     repo_list: str = ""
+    extra_data: Mapping[str, JsonValue] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,3 +204,17 @@ class Target(Protocol):
 
     async def health(self) -> Health:
         """How busy the target is."""
+
+
+@runtime_checkable
+class ReleasesOutputs(Protocol):
+    """A target that stores outputs elsewhere for a client to fetch, and can clear them away."""
+
+    async def release(self, outputs: Sequence[RemoteOutput]) -> None:
+        """Clear away what was stored for these, which are here. Raises nothing."""
+
+
+async def release(target: Target, outputs: Sequence[RemoteOutput]) -> None:
+    """Tell a target that these outputs are here and checked: it need not keep them for us."""
+    if isinstance(target, ReleasesOutputs):
+        await target.release(outputs)

@@ -40,12 +40,14 @@ from .http_address import base_address, check_key_is_safe
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
 
-__all__ = ["ComfyUITarget"]
+__all__ = ["ComfyUITarget", "device_of", "engine_of"]
 
 # Above that, one answer with all of them is quicker.
 _CLASSES_ONE_BY_ONE = 24
 _SUBMISSION_SEARCH = 10.0
 _QUEUES = ("queue_running", "queue_pending")
+# Listed by ComfyUI beside the folders that hold models.
+_NO_MODELS = {"custom_nodes", "datasets"}
 
 
 class ComfyUITarget:
@@ -114,7 +116,7 @@ class ComfyUITarget:
             prompt, _ = await asyncio.gather(self._with_uploads(request), socket.start())
             ref = await self._post(request, prompt)
         except BaseException:
-            del self._sockets[request.job_id]
+            self._sockets.pop(request.job_id, None)  # closed meanwhile, there is none
             await socket.stop()
             raise
         if request.repo_list:
@@ -122,7 +124,7 @@ class ComfyUITarget:
         return ref
 
     async def _post(self, request: RunRequest, prompt: Prompt) -> RemoteRef:
-        extra: dict[str, JsonValue] = {}
+        extra = dict(request.extra_data)
         if request.workflow is not None:
             extra["extra_pnginfo"] = {"workflow": dict(request.workflow)}
         body = {
@@ -226,6 +228,21 @@ class ComfyUITarget:
                 details=error.details,
             ) from error
 
+    async def models(self) -> dict[str, list[str]]:
+        """The models that ComfyUI lists, by folder; ``/`` between the parts of a name.
+
+        Raises:
+            TargetError: It does not answer like a ComfyUI.
+        """
+        folders = _strings(await self._http.get_json("models"))
+
+        async def listed(folder: str) -> list[str]:
+            names = _strings(await self._http.get_json(f"models/{quote(folder, safe='')}"))
+            return [name.replace("\\", "/") for name in names]
+
+        wanted = [folder for folder in folders if folder not in _NO_MODELS]
+        return dict(zip(wanted, await concurrent_map(listed, wanted), strict=True))
+
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
         """``/object_info`` and ``/system_stats``."""
         if classes is None or len(classes) > _CLASSES_ONE_BY_ONE:
@@ -241,12 +258,12 @@ class ComfyUITarget:
             raise TargetError(
                 f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
             )
-        return Capabilities(nodes=nodes, device=_device(stats), engine=_engine(stats))
+        return Capabilities(nodes=nodes, device=device_of(stats), engine=engine_of(stats))
 
     async def engine(self) -> str | None:
         """Name and version, for example ``ComfyUI 0.33.0``."""
         stats = await self._http.get_json("system_stats")
-        return _engine(stats) if isinstance(stats, dict) else None
+        return engine_of(stats) if isinstance(stats, dict) else None
 
     async def health(self) -> Health:
         """The queue's length; a ComfyUI runs one prompt at a time."""
@@ -264,6 +281,38 @@ class ComfyUITarget:
     async def free_memory(self) -> None:
         """Ask ComfyUI to unload its models and empty its caches."""
         await self._http.post_idempotent("free", {"unload_models": True, "free_memory": True})
+
+    async def forget(self, prompt_id: str) -> None:
+        """Take a prompt that has ended out of the history."""
+        await self._http.post_idempotent("history", {"delete": [prompt_id]})
+
+    @property
+    def uploaded(self) -> Mapping[tuple[str, str], str]:
+        """The names that ComfyUI gave to the files sent to it: by name and SHA-256."""
+        return self._uploaded
+
+    async def system(self) -> dict[str, JsonValue]:
+        """``/system_stats``: versions, memory, devices."""
+        stats = await self._http.get_json("system_stats")
+        if not isinstance(stats, dict):
+            raise TargetError(
+                f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
+            )
+        return stats
+
+    async def model_folders(self) -> dict[str, list[str]]:
+        """The names of all models, by folder (``checkpoints``, ``loras``, …)."""
+        listed = await self._http.get_json("models")
+        folders = (
+            [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
+        )
+        paths = [f"models/{quote(one, safe='')}" for one in folders]
+        found = await concurrent_map(self._http.get_json, paths)
+        return {
+            folder: [one for one in names if isinstance(one, str)]
+            for folder, names in zip(folders, found, strict=True)
+            if isinstance(names, list)
+        }
 
     async def history_entry(self, prompt_id: str) -> dict[str, JsonValue] | None:
         """The history of one prompt, asked once; ``None`` until it has ended."""
@@ -371,11 +420,20 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
+def _strings(answer: JsonValue) -> list[str]:
+    if not isinstance(answer, list) or not all(isinstance(one, str) for one in answer):
+        raise TargetError(
+            "The target's list of models is not ComfyUI's.", advice="Check the address."
+        )
+    return [str(one) for one in answer]
+
+
 def _history_path(prompt_id: str) -> str:
     return f"history/{quote(prompt_id, safe='')}"
 
 
-def _engine(stats: dict[str, JsonValue]) -> str | None:
+def engine_of(stats: Mapping[str, JsonValue]) -> str | None:
+    """Name and version of the engine in ``/system_stats``."""
     system = stats.get("system")
     match system:
         # It answers with the version it is modelled on, for programs that look at that.
@@ -387,7 +445,8 @@ def _engine(stats: dict[str, JsonValue]) -> str | None:
             return None
 
 
-def _device(stats: dict[str, JsonValue]) -> str | None:
+def device_of(stats: Mapping[str, JsonValue]) -> str | None:
+    """Name of the first device in ``/system_stats``."""
     match stats.get("devices"):
         case [{"name": str(name)}, *_]:
             return name

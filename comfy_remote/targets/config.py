@@ -44,6 +44,7 @@ from .sandbox import SandboxTarget
 from .secrets import secret
 
 if TYPE_CHECKING:
+    from .bucket import BucketSettings
     from .pods import ChoosePod
 
 __all__ = [
@@ -79,6 +80,13 @@ class TargetSettings:
         password_env: Name of the variable with that password.
         headers_env: For a ComfyUI behind something else: the headers to send, each with the
             name of the variable that holds its value.
+        keep_stored: For ``runpod:``, whether outputs that a worker had put into storage stay
+            there once they have been fetched.
+        bucket: For ``runpod:``, the address of the S3-compatible bucket that input files go
+            by which do not fit a request; ``BUCKET_ENDPOINT_URL`` by default. Its keys are
+            ``BUCKET_ACCESS_KEY_ID`` and ``BUCKET_SECRET_ACCESS_KEY`` in the environment.
+        policy: For ``runpod:``, RunPod's own ``policy`` of every request: ``executionTimeout``
+            and ``ttl`` in milliseconds, ``lowPriority``.
     """
 
     target: str
@@ -88,6 +96,9 @@ class TargetSettings:
     user: str | None = None
     password_env: str | None = None
     headers_env: Mapping[str, str] = field(default_factory=dict)
+    keep_stored: bool = False
+    bucket: str | None = None
+    policy: Mapping[str, int | bool] | None = None
 
     @property
     def key_variable(self) -> str | None:
@@ -137,7 +148,8 @@ class Configuration:
             default = file.default or default
             origins.update(dict.fromkeys(file.targets, path))
             targets.update(
-                (name, TargetSettings(**table.model_dump())) for name, table in file.targets.items()
+                (name, TargetSettings(**table.model_dump(exclude_none=True)))
+                for name, table in file.targets.items()
             )
         return cls(default, targets, origins)
 
@@ -317,6 +329,10 @@ def _runpod(name: str, settings: TargetSettings, environment: Mapping[str, str])
         key,
         base_url=settings.base_url or _runpod_base_url(environment),
         name=name,
+        keep_stored=settings.keep_stored,
+        memory=home(environment) / "endpoints",
+        bucket=_bucket(name, settings, environment),
+        policy=settings.policy,
     )
 
 
@@ -343,6 +359,20 @@ def _refuse_key_elsewhere(
             advice="Give that server a key of its own: put it into another environment variable, "
             f"and name the variable in {CONFIG_NAME} with key_env.",
         )
+
+
+def _bucket(
+    name: str, settings: TargetSettings, environment: Mapping[str, str]
+) -> BucketSettings | None:
+    from .bucket import BucketSettings
+
+    try:
+        return BucketSettings.from_environ(environment, address=settings.bucket or "")
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"The bucket of the target {name!r} cannot be used. {error.message}",
+            advice=error.advice,
+        ) from None
 
 
 def _url(address: str) -> str:

@@ -19,6 +19,16 @@ else:
 __all__ = ["ConfigFile", "TargetTable", "read_config"]
 
 
+class PolicyTable(BaseModel):
+    """RunPod's ``policy`` of a request; times in milliseconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    executionTimeout: Annotated[int, Field(gt=0)] | None = None  # noqa: N815  RunPod's name
+    ttl: Annotated[int, Field(gt=0)] | None = None
+    lowPriority: bool | None = None  # noqa: N815
+
+
 class TargetTable(BaseModel):
     """One ``[targets.NAME]`` table; see `config.TargetSettings`."""
 
@@ -31,6 +41,9 @@ class TargetTable(BaseModel):
     user: str | None = None
     password_env: str | None = None
     headers_env: dict[str, str] = {}
+    keep_stored: bool = False
+    bucket: str | None = None
+    policy: PolicyTable | None = None
 
 
 class ConfigFile(BaseModel):
@@ -62,6 +75,7 @@ def read_config(path: Path) -> ConfigFile:
         raise ConfigurationError(
             f"{path}: {problems_in(error, 'the file')}.",
             advice="Known keys: default, and per target: target, base_url, key_env, "
-            "price_per_hour, user, password_env, headers_env. A key or password itself never "
-            "stands there: key_env and the like name the environment variables that hold them.",
+            "price_per_hour, keep_stored, bucket, policy, user, password_env, headers_env. A key "
+            "or password itself never stands there: key_env and the like name the environment "
+            "variables that hold them.",
         ) from None

@@ -17,7 +17,7 @@ from .http_address import base_address, is_loopback
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
-__all__ = ["PublicResolver", "checked", "proxy_for"]
+__all__ = ["PrivateAddress", "PublicResolver", "checked", "proxy_for"]
 
 
 def proxy_for(url: URL) -> str | None:
@@ -32,13 +32,21 @@ def proxy_for(url: URL) -> str | None:
     return urllib.request.getproxies().get(url.scheme)
 
 
-def checked(url: str, *, target_is_here: bool) -> URL:
-    """An output's address, if it is one that may be fetched.
+def checked(
+    url: str,
+    *,
+    target_is_here: bool,
+    what: str = "An output's address",
+    advice: str = "Configure the worker's storage with a public https address.",
+) -> URL:
+    """An address that came from elsewhere, if it is one that may be fetched.
 
     Args:
         url: As the target gave it.
         target_is_here: Whether the target itself is on loopback. Only then may it name this
             machine's own servers, also by plain http; another's answer could make us call them.
+        what: What to call it in errors.
+        advice: What to do about one that may not be fetched.
 
     Raises:
         TargetError: It is not https, or leads into a private network.
@@ -47,18 +55,19 @@ def checked(url: str, *, target_is_here: bool) -> URL:
         # The query is a signature, which opens the output to whoever reads it: not shown.
         address = base_address(url.partition("?")[0])
     except ConfigurationError as error:
-        raise TargetError(f"An output's address cannot be used. {error.message}") from None
+        raise TargetError(f"{what} cannot be used. {error.message}") from None
     if is_loopback(address.host) and target_is_here:
         return URL(url)
     if address.scheme != "https":
-        raise TargetError(
-            f"An output's address is not https: {address}.",
-            advice="Configure the worker's storage with an https address.",
-        )
+        raise TargetError(f"{what} is not https: {address}.", advice=advice)
     literal = _literal(address.host or "")
     if is_loopback(address.host) or (literal is not None and not literal.is_global):
-        raise _private(address.host or "")
+        raise TargetError(f"{what} leads into a private network: {address.host}.", advice=advice)
     return URL(url)
+
+
+class PrivateAddress(OSError):
+    """A name leads into a private network."""
 
 
 class PublicResolver(AbstractResolver):
@@ -77,12 +86,14 @@ class PublicResolver(AbstractResolver):
         """Public addresses of ``host``.
 
         Raises:
-            OSError: There is none.
+            PrivateAddress: There is none.
         """
         found = await self._inner.resolve(host, port, family)
         public = [one for one in found if (ip := _literal(one["host"])) and ip.is_global]
         if not public:
-            raise OSError(f"{host} leads to a private address, and outputs are not fetched there")
+            raise PrivateAddress(
+                f"{host} leads to a private address, and nothing is fetched from there"
+            )
         return public
 
     async def close(self) -> None:
@@ -97,10 +108,3 @@ def _literal(host: str) -> IPv4Address | IPv6Address | None:
         return None
     # ::ffff:10.0.0.1 is 10.0.0.1 by another name.
     return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
-
-
-def _private(host: str) -> TargetError:
-    return TargetError(
-        f"An output's address leads into a private network: {host}.",
-        advice="Configure the worker's storage with a public address.",
-    )

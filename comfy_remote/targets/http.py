@@ -226,6 +226,31 @@ class HttpClient:
 
     async def stream_foreign(self, url: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """GET an absolute URL elsewhere (storage), without our key; see `checked`."""
+        async with self._elsewhere(url) as (session, address):
+            where = f"The storage at {address.host}"
+            async with self._open(session, address, {}, offset, where) as response:
+                async for chunk in _from_offset(response, offset):
+                    yield chunk
+
+    async def delete_foreign(self, url: str) -> None:
+        """DELETE an absolute URL elsewhere (a signed one), without our key; see `checked`.
+
+        Raises:
+            TargetError: It was refused, or could not be reached.
+        """
+        async with self._elsewhere(url) as (session, address):
+            where = f"The storage at {address.host}"
+            try:
+                async with session.delete(address, allow_redirects=False) as response:
+                    # 404: it is gone already.
+                    if response.status >= 300 and response.status != 404:
+                        raise TargetError(f"{where} refused to delete (HTTP {response.status}).")
+            except _NETWORK_ERRORS as error:
+                raise _unreachable(error, where) from error
+
+    @asynccontextmanager
+    async def _elsewhere(self, url: str) -> AsyncIterator[tuple[aiohttp.ClientSession, URL]]:
+        """A session for one foreign address, which has been checked."""
         address = checked(url, target_is_here=is_loopback(URL(self.base_url).host))
         proxy = proxy_for(address)
         # A proxy resolves by itself; without one, the address is looked at before it is used.
@@ -235,10 +260,7 @@ class HttpClient:
             proxy=proxy,
             connector=aiohttp.TCPConnector(resolver=PublicResolver() if public else None),
         ) as session:
-            where = f"The storage at {address.host}"
-            async with self._open(session, address, {}, offset, where) as response:
-                async for chunk in _from_offset(response, offset):
-                    yield chunk
+            yield session, address
 
     async def exists(self, path: str) -> bool:
         """Whether GET ``path`` would give something; only the beginning is read.

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import time
-from collections.abc import AsyncGenerator, Collection
+import uuid
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import TypeVar, cast
 from urllib.parse import quote
 
@@ -22,6 +25,7 @@ from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
     ConfigurationError,
+    OutputError,
     OutputLost,
     RequestTooLarge,
     SubmissionUnknown,
@@ -29,21 +33,26 @@ from ..errors import (
     TargetNotFound,
     TargetUnreachable,
 )
-from ..events import Event, Finished, Log
+from ..events import Event, Finished, Log, Progress
 from ..media.files import CHUNK_SIZE
 from ..outputs import RemoteOutput
+from ..wire.actions import DescribeAnswer, FetchAnswer, unpack_nodes
 from ..wire.request import COMFY_REMOTE_1
 from ..wire.runpod import (
     IDEMPOTENCY_HEADER,
     RUN_BODY_LIMIT,
     EndpointHealth,
     JobStatus,
+    RunPodState,
 )
 from ..workflow.prompt import Prompt
-from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest, input_errors
+from .base import Capabilities, Health, RemoteRef, RunRequest
+from .bucket import Bucket, BucketSettings
 from .http import HttpClient, Response
 from .http_address import base_address, check_key_is_safe, is_loopback
-from .runpod_status import StatusReader, forgotten
+from .runpod_description import Description, DescriptionCache
+from .runpod_inputs import StoredInput, inputs_in_request, store_input, too_many_bytes
+from .runpod_status import StatusReader, error_in, forgotten
 
 __all__ = ["DEFAULT_BASE_URL", "RunPodTarget"]
 
@@ -54,6 +63,11 @@ _POLL = 0.26
 _LONGEST_POLL = 2.0
 _QUICK_FOR = 120.0
 _POLL_FRACTION = 0.005
+_log = logging.getLogger(__name__)
+
+# An answer to ComfyUI's page must begin within 60 s.
+_DESCRIBE_PATIENCE = 45.0
+_FETCH_MISSES = 6
 _BACKOFF = (0.5, 1.0, 2.0, 4.0, 5.0)
 
 
@@ -66,6 +80,10 @@ class RunPodTarget:
         base_url: ``https``, or ``http`` on loopback.
         name: What to call it; ``runpod:ENDPOINT`` by default.
         patience: Seconds that the endpoint may be out of reach while a job runs.
+        keep_stored: Whether outputs that a worker had put into storage stay there.
+        memory: The folder to remember in what its workers have installed.
+        bucket: Where input files go that do not fit the request.
+        policy: RunPod's ``policy``, sent with every job.
 
     Raises:
         ConfigurationError: The key is missing, or the URL would send it in the clear.
@@ -79,6 +97,10 @@ class RunPodTarget:
         base_url: str = DEFAULT_BASE_URL,
         name: str | None = None,
         patience: float = 60.0,
+        keep_stored: bool = False,
+        memory: Path | None = None,
+        bucket: BucketSettings | None = None,
+        policy: Mapping[str, int | bool] | None = None,
     ) -> None:
         address = base_address(base_url)
         check_key_is_safe(address)
@@ -96,6 +118,11 @@ class RunPodTarget:
         self._endpoint = endpoint
         self._name = name or f"runpod:{endpoint}"
         self._patience = patience
+        self._keep_stored = keep_stored
+        self._bucket = Bucket(bucket) if bucket is not None else None
+        self._policy = dict(policy or {})
+        self._descriptions = DescriptionCache(memory, f"{base_url.rstrip('/')}/{endpoint}")
+        self._describing: asyncio.Task[DescribeAnswer | None] | None = None
         self._base_url = base_url.rstrip("/")
         headers = {} if key is None else {"Authorization": _bearer(key)}
         self._http = HttpClient(
@@ -112,6 +139,9 @@ class RunPodTarget:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        if self._describing is not None:
+            self._describing.cancel()
+            await asyncio.gather(self._describing, return_exceptions=True)
         await self._http.__aexit__()
 
     async def has_input(self, name: str) -> bool:
@@ -120,22 +150,48 @@ class RunPodTarget:
         return False
 
     async def submit(self, request: RunRequest) -> RemoteRef:
-        """``POST /run``, the files inside."""
-        body = await asyncio.to_thread(_body, request)
+        """``POST /run``, the files inside; those that do not fit by way of the bucket."""
+        stored: dict[str, StoredInput] = {}
+        try:
+            body = await self._request_body(request, stored)
+            remote_id = await self._post_run(request.job_id, body)
+        except BaseException as error:
+            # If it is not known whether it arrived, a worker may need them yet.
+            if not isinstance(error, SubmissionUnknown):
+                await self._unstore(stored)
+            if isinstance(error, TargetNotFound):
+                raise self._no_such_endpoint(error) from error
+            raise
+        return self._ref(request.job_id, remote_id)
+
+    async def _request_body(self, request: RunRequest, stored: dict[str, StoredInput]) -> bytes:
+        """The JSON of a request, small enough. What is put into the bucket is noted."""
+        body = await asyncio.to_thread(_body, request, stored, self._policy)
+        if len(body) > RUN_BODY_LIMIT and self._bucket is not None:
+            for file in too_many_bytes(request.files, len(body) - RUN_BODY_LIMIT):
+                stored[file.name] = await store_input(self._bucket, request.job_id, file)
+            body = await asyncio.to_thread(_body, request, stored, self._policy)
         if len(body) > RUN_BODY_LIMIT:
             sizes = ", ".join(f"{f.name} {f.size / 2**20:.1f} MiB" for f in request.files)
             raise RequestTooLarge(
                 f"The request is {len(body) / 2**20:.1f} MiB, and RunPod takes "
                 f"{RUN_BODY_LIMIT / 2**20:.0f} MiB. Input files: {sizes or 'none'}.",
-                advice="Make the input files smaller (base64 adds a third), or use a pod or "
-                "another ComfyUI URL, which has no such limit.",
+                advice="Make the input files smaller (base64 adds a third), set a bucket for them "
+                "(BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID, BUCKET_SECRET_ACCESS_KEY), or use a "
+                "pod or another ComfyUI URL, which has no such limit.",
                 details={"size": len(body), "limit": RUN_BODY_LIMIT},
             )
-        try:
-            remote_id = await self._post_run(request.job_id, body)
-        except TargetNotFound as error:
-            raise self._no_such_endpoint(error) from error
-        return self._ref(request.job_id, remote_id)
+        return body
+
+    async def _unstore(self, stored: Mapping[str, StoredInput]) -> None:
+        bucket = self._bucket
+        if bucket is None:
+            return
+        for one in stored.values():
+            try:
+                await bucket.delete(one.key)
+            except OutputError as error:
+                _log.warning("an input stays in storage: %s", error)
 
     async def find(self, job_id: str) -> RemoteRef | None:  # noqa: ARG002
         """RunPod has no way to look for a job by anything but its own id."""
@@ -147,9 +203,56 @@ class RunPodTarget:
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """Poll ``/status``: about four times a second at first, less for long jobs."""
+        reader = StatusReader(prompt)
+        async with aclosing(self._statuses(ref)) as statuses:
+            async for status in statuses:
+                if status is None:
+                    yield forgotten(self._name)
+                    return
+                for event in reader.events(status) if isinstance(status, JobStatus) else [status]:
+                    yield event
+                    if isinstance(event, Finished):
+                        return
+
+    async def act(
+        self,
+        payload: Mapping[str, JsonValue],
+        on_message: Callable[[str], None] | None = None,
+    ) -> JsonValue:
+        """Have a worker of ours do something that is no workflow, and wait for its answer.
+
+        Cancelled, it cancels the job.
+
+        Args:
+            payload: The job's input, with its ``action``.
+            on_message: Told what the worker says of its progress.
+
+        Returns:
+            The worker's answer.
+
+        Raises:
+            ComfyRemoteError: The worker's own error, or the endpoint could not be asked.
+        """
+        job_id = str(uuid.uuid4())
+        body = json.dumps({"input": {**payload, "format": COMFY_REMOTE_1}}).encode()
+        try:
+            ref = self._ref(job_id, await self._post_run(job_id, body))
+        except TargetNotFound as error:
+            raise self._no_such_endpoint(error) from error
+        try:
+            async with aclosing(self._statuses(ref)) as statuses:
+                return await _answer_of(statuses, self._name, on_message)
+        except asyncio.CancelledError:
+            await self.cancel(ref)
+            raise
+
+    async def _statuses(self, ref: RemoteRef) -> AsyncGenerator[JobStatus | Log | None, None]:
+        """One ``/status`` after another; a `Log` for what went wrong on the way.
+
+        ``None``, the last of all, when the endpoint does not know the job.
+        """
         began = time.monotonic()
         failing_since: float | None = None
-        reader = StatusReader(prompt)
         failures = 0
         # The submission was a request as well: with it, four a second is the most.
         await asyncio.sleep(_POLL)
@@ -162,7 +265,7 @@ class RunPodTarget:
             except AuthenticationError:
                 raise
             except TargetNotFound:
-                yield forgotten(self._name)
+                yield None
                 return
             except TargetError as error:
                 # Counted from the first failure: the caller may have been busy before it.
@@ -181,10 +284,7 @@ class RunPodTarget:
                 failures += 1
                 await asyncio.sleep(delay)
                 continue
-            for event in reader.events(status):
-                yield event
-                if isinstance(event, Finished):
-                    return
+            yield status
             elapsed = time.monotonic() - began
             interval = _POLL
             if elapsed > _QUICK_FOR:
@@ -208,6 +308,9 @@ class RunPodTarget:
                 f"The worker sent nothing for {output.filename}.",
                 advice="Update the worker, then run the workflow again.",
             )
+        elif source.kept is not None:
+            async for chunk in self._read_kept(output, source.kept, offset):
+                yield chunk
         elif source.data is not None:
             data = _decoded(output.filename, source.data)
             for start in range(offset, len(data), CHUNK_SIZE):
@@ -233,10 +336,87 @@ class RunPodTarget:
                     details=error.details,
                 ) from error
 
+    async def _read_kept(
+        self, output: RemoteOutput, kept: str, offset: int
+    ) -> AsyncGenerator[bytes, None]:
+        """Take an output from the worker in parts, a job each."""
+        misses = 0
+        size: int | None = output.size
+        while size is None or offset < size:
+            payload: dict[str, JsonValue] = {"action": "fetch", "kept": kept, "offset": offset}
+            try:
+                part = FetchAnswer.model_validate(await self.act(payload))
+            except ValidationError as error:
+                raise TargetError(
+                    f"The worker's part of {output.filename} cannot be read.",
+                    advice="Update the worker.",
+                ) from error
+            except OutputLost:
+                # Without a volume only the worker that made it has it, and another was asked.
+                misses += 1
+                if misses >= _FETCH_MISSES:
+                    raise
+                continue
+            data = _decoded(output.filename, part.data)
+            if not data:
+                return
+            size = part.size
+            for start in range(0, len(data), CHUNK_SIZE):
+                yield data[start : start + CHUNK_SIZE]
+            offset += len(data)
+
+    async def release(self, outputs: Sequence[RemoteOutput]) -> None:
+        """DELETE what was stored for these, unless it is to be kept."""
+        for output in outputs if not self._keep_stored else ():
+            if output.source is not None and output.source.delete_url is not None:
+                try:
+                    await self._http.delete_foreign(output.source.delete_url)
+                except TargetError as error:
+                    _log.warning("%s stays in storage: %s", output.filename, error)
+
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
-        """Nothing yet: a worker can only be asked by a job of its own."""
-        del classes
-        return Capabilities(nodes=None, device=None, engine=None)
+        """What its workers have, as far as it is known; see `runpod_description`.
+
+        A worker that has to be started first may take longer than one should wait: what is not
+        known by then is known to a later call.
+        """
+        del classes  # all of them are remembered, so they are asked for at once
+        known = self._descriptions.read()
+        if known is not None and (known.fresh or not await self._is_awake()):
+            return _capabilities(known.answer)
+        if self._describing is None or self._describing.done():
+            self._describing = asyncio.create_task(self._ask_description(known))
+        await asyncio.wait({self._describing}, timeout=_DESCRIBE_PATIENCE)
+        if self._describing.done():
+            return _capabilities(self._describing.result())
+        return _capabilities(known.answer if known else None)
+
+    async def _ask_description(self, known: Description | None) -> DescribeAnswer | None:
+        before = known.answer if known else None
+        payload: dict[str, JsonValue] = {"action": "describe"}
+        if before is not None:
+            payload["known"] = before.nodes_hash
+        try:
+            answer = DescribeAnswer.model_validate(await self.act(payload))
+        except (TargetError, AuthenticationError) as error:
+            _log.warning("%s could not be asked what it has: %s", self._name, error)
+            return before
+        except (ComfyRemoteError, ValidationError) as error:
+            # A worker of somebody else's: it knows no such job.
+            _log.info("%s does not say what it has: %s", self._name, error)
+            return self._descriptions.write(None).answer
+        if answer.nodes is None and before is not None:
+            answer = answer.model_copy(update={"nodes": before.nodes})
+        return self._descriptions.write(answer).answer
+
+    async def _is_awake(self) -> bool:
+        """Whether a worker is up, so that asking it starts none."""
+        try:
+            response = await self._http.get_once("health")
+            workers = _parse(EndpointHealth, response, "health").workers
+        except TargetError:
+            return False
+        return workers.idle + workers.running > 0
 
     async def health(self) -> Health:
         """``GET /health``."""
@@ -297,6 +477,36 @@ class RunPodTarget:
         )
 
 
+async def _answer_of(
+    statuses: AsyncGenerator[JobStatus | Log | None, None],
+    name: str,
+    on_message: Callable[[str], None] | None,
+) -> JsonValue:
+    reader = StatusReader({})
+    async for status in statuses:
+        events: Iterable[Event]
+        if not isinstance(status, JobStatus):
+            events = [status or forgotten(name)]
+        elif status.status is RunPodState.COMPLETED and error_in(status.output) is None:
+            return status.output
+        else:
+            events = reader.events(status)
+        for event in events:
+            if isinstance(event, Finished) and event.error is not None:
+                raise event.error
+            if on_message and isinstance(event, Progress | Log) and event.message:
+                on_message(event.message)
+    raise TargetError("The endpoint's statuses ended without an answer.")
+
+
+def _capabilities(answer: DescribeAnswer | None) -> Capabilities:
+    if answer is None or answer.nodes is None:
+        return Capabilities(nodes=None, device=None, engine=None)
+    return Capabilities(
+        nodes=unpack_nodes(answer.nodes), device=answer.device, engine=answer.engine
+    )
+
+
 def _path(action: str, ref: RemoteRef) -> str:
     return f"{action}/{quote(ref.remote_id, safe='')}"
 
@@ -308,28 +518,23 @@ def _delay_after(error: TargetError, failures: int) -> float:
     return _BACKOFF[min(failures, len(_BACKOFF) - 1)]
 
 
-def _body(request: RunRequest) -> bytes:
+def _body(
+    request: RunRequest,
+    stored: Mapping[str, StoredInput],
+    policy: Mapping[str, int | bool],
+) -> bytes:
     """The JSON body of ``/run``. Blocking: it reads the files."""
     job: dict[str, JsonValue] = {
         "workflow": cast("JsonValue", request.prompt),  # a TypedDict is a dict
         "format": COMFY_REMOTE_1,
         "previews": True,
     }
-    if request.files:
-        job["images"] = [
-            {"name": file.name, "image": _encoded(file), "sha256": file.sha256}
-            for file in request.files
-        ]
+    job.update(inputs_in_request(request.files, stored))
     if request.workflow is not None:
         job["ui_workflow"] = dict(request.workflow)
     if request.repo_list:
         job["repo_list"] = request.repo_list
-    return json.dumps({"input": job}).encode()
-
-
-def _encoded(file: InputFile) -> str:
-    with input_errors(file.path):
-        return base64.b64encode(file.path.read_bytes()).decode("ascii")
+    return json.dumps({"input": job, **({"policy": policy} if policy else {})}).encode()
 
 
 def _decoded(filename: str, data: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from pydantic import JsonValue, ValidationError
 from yarl import URL
@@ -22,12 +23,14 @@ from ..events import (
 )
 from ..outputs import OutputSource, RemoteOutput, kind_of, media_type_of
 from ..wire.answer import Answer, AnswerOutput, ProgressSnapshot
+from ..wire.images_b64 import ImagesB64Answer
+from ..wire.plain import PlainAnswer
 from ..wire.request import COMFY_REMOTE_1
 from ..wire.runpod import JobStatus, RunPodState, error_from_runpod
 from ..wire.worker_comfyui import WorkerComfyUIAnswer
 from ..workflow.prompt import Prompt
 
-__all__ = ["StatusReader", "forgotten"]
+__all__ = ["StatusReader", "error_in", "forgotten"]
 
 
 class StatusReader:
@@ -83,7 +86,7 @@ class StatusReader:
             yield Preview(snapshot.preview.node_id, snapshot.preview.media_type, data)
 
     def _completed(self, status: JobStatus) -> Iterator[Event]:
-        if (error := _error_in(status.output)) is not None:
+        if (error := error_in(status.output)) is not None:
             yield Finished(JobState.FAILED, error, details=_times(status))
             return
         try:
@@ -100,7 +103,7 @@ class StatusReader:
         yield Finished(JobState.SUCCEEDED, outputs=outputs, details={**details, **_times(status)})
 
 
-def _error_in(output: JsonValue) -> ComfyRemoteError | None:
+def error_in(output: JsonValue) -> ComfyRemoteError | None:
     """The error of a worker that returns one as its result: the SDK calls that completed."""
     if not isinstance(output, dict) or "format" in output or output.get("images"):
         return None
@@ -108,10 +111,11 @@ def _error_in(output: JsonValue) -> ComfyRemoteError | None:
     return error_from_runpod(said, output) if said else None
 
 
-def _outputs(
-    output: JsonValue,
-) -> tuple[tuple[RemoteOutput, ...], Sequence[str], dict[str, JsonValue]]:
-    """The outputs in a result in either dialect, the worker's warnings, and other details.
+_Outputs: TypeAlias = tuple[tuple[RemoteOutput, ...], Sequence[str], dict[str, JsonValue]]
+
+
+def _outputs(output: JsonValue) -> _Outputs:
+    """The outputs in a result in any dialect, the worker's warnings, and other details.
 
     Raises:
         OutputLost: There is none, or it is in no dialect we know.
@@ -130,32 +134,72 @@ def _outputs(
                 f"The worker's answer is not valid: {error.errors()[0]['msg']}.",
                 advice="Update the worker, or this program.",
             ) from error
-        return tuple(_ours(item) for item in answer.outputs), (), answer.facts()
-    try:
-        theirs = WorkerComfyUIAnswer.model_validate(output)
-    except ValidationError:
-        theirs = None
-    known = isinstance(output, dict) and ("images" in output or "status" in output)
-    if theirs is None or not known:
-        raise OutputLost(
-            "The worker's result is in no form this program knows.",
-            advice="Use Comfy Remote's worker or the public worker-comfyui (5.0 or later).",
-        )
-    # With some images here, and others lost or a later node failed: still COMPLETED.
-    warnings = theirs.errors or []
+        return tuple(_ours(item) for item in answer.outputs), answer.warnings, answer.facts()
+    for read in (_plain, _images_b64, _worker_comfyui):
+        try:
+            found = read(output)
+        except ValidationError:
+            continue
+        if found is not None:
+            return found
+    raise OutputLost(
+        "The worker's result is in no form this program knows.",
+        advice="Use Comfy Remote's worker or the public worker-comfyui (5.0 or later).",
+    )
+
+
+def _plain(output: JsonValue) -> _Outputs | None:
+    if not isinstance(output, dict) or "filenames" not in output:
+        return None
+    answer = PlainAnswer.model_validate(output)
+    files = zip(answer.filenames, answer.images, strict=False)
+    return (
+        tuple(_unnamed(name, OutputSource(data=data)) for name, data in files),
+        (),
+        {"worker_seconds": answer.execution_time_seconds},
+    )
+
+
+def _images_b64(output: JsonValue) -> _Outputs | None:
+    if not isinstance(output, dict) or "images" not in output or not output["images"]:
+        return None
+    answer = ImagesB64Answer.model_validate(output)
     outputs = tuple(
-        RemoteOutput(
-            node_id=None,
-            kind=kind_of(image.filename),
-            filename=image.filename,
-            media_type=media_type_of(image.filename),
-            source=OutputSource(data=image.data)
+        _unnamed(image.name or f"image_{number:05}.png", OutputSource(data=image.b64))
+        for number, image in enumerate(answer.images, 1)
+    )
+    return outputs, (), {}
+
+
+def _worker_comfyui(output: JsonValue) -> _Outputs | None:
+    if not isinstance(output, dict) or not output.keys() & {"images", "status"}:
+        return None
+    answer = WorkerComfyUIAnswer.model_validate(output)
+    # With some images here, and others lost or a later node failed: still COMPLETED.
+    warnings = answer.errors or []
+    outputs = tuple(
+        _unnamed(
+            image.filename,
+            OutputSource(data=image.data)
             if image.type == "base64"
             else OutputSource(url=image.data),
         )
-        for image in theirs.images
+        for image in answer.images
     )
     return outputs, warnings, {"errors": list(warnings)} if warnings else {}
+
+
+def _unnamed(name: str, source: OutputSource) -> RemoteOutput:
+    """An output of a worker that does not say which node made it."""
+    subfolder, _, filename = name.rpartition("/")
+    return RemoteOutput(
+        node_id=None,
+        kind=kind_of(filename),
+        filename=filename,
+        subfolder=subfolder,
+        media_type=media_type_of(filename),
+        source=source,
+    )
 
 
 def _ours(item: AnswerOutput) -> RemoteOutput:
@@ -163,7 +207,9 @@ def _ours(item: AnswerOutput) -> RemoteOutput:
     if item.data is not None:
         source = OutputSource(data=item.data)
     elif item.url is not None:
-        source = _stored(item.url)
+        source = _stored(item.url, item.delete_url)
+    elif item.kept is not None:
+        source = OutputSource(kept=item.kept)
     return RemoteOutput(
         node_id=item.node_id,
         kind=item.kind,
@@ -179,12 +225,14 @@ def _ours(item: AnswerOutput) -> RemoteOutput:
     )
 
 
-def _stored(address: str) -> OutputSource | None:
+def _stored(address: str, delete_url: str | None) -> OutputSource | None:
     try:
         url = URL(address)
     except ValueError:
         return None
-    return OutputSource(url=address) if url.absolute else OutputSource(path=str(url))
+    if not url.absolute:
+        return OutputSource(path=str(url))
+    return OutputSource(url=address, delete_url=delete_url)
 
 
 def _failed(status: JobStatus) -> Finished:

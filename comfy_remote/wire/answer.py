@@ -12,9 +12,13 @@ __all__ = ["Answer", "AnswerOutput", "PreviewSnapshot", "ProgressSnapshot"]
 
 
 class AnswerOutput(BaseModel):
-    """One output. A file has ``data`` or ``url``; a text has ``text``.
+    """One output. A file has ``data``, ``url`` or ``kept``; a text has ``text``.
 
-    ``key`` is the one under which ComfyUI's history listed it; older workers leave it out.
+    Attributes:
+        url: Where it was stored: absolute, or below the endpoint's own address.
+        delete_url: A signed address to DELETE once the file is here and checked.
+        kept: Its name on the worker, which gives it out in parts (see `wire.actions`).
+        key: The one under which ComfyUI's history listed it; older workers leave it out.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -29,6 +33,8 @@ class AnswerOutput(BaseModel):
     sha256: str | None = None
     data: str | None = None
     url: str | None = None
+    delete_url: str | None = None
+    kept: str | None = None
     text: str | None = None
     key: str | None = None
 
@@ -42,6 +48,7 @@ class Answer(BaseModel):
         timings: Seconds by phase: ``upload``, ``queue``, ``run``, ``collect``.
         engine: What ran the prompt, for example ``ComfyUI 0.33.0``.
         worker: The worker's id.
+        warnings: What went wrong without failing the job.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -52,6 +59,7 @@ class Answer(BaseModel):
     timings: dict[str, float] = {}
     engine: str | None = None
     worker: str | None = None
+    warnings: list[str] = []
 
     def facts(self) -> dict[str, JsonValue]:
         """What is worth telling beside the outputs."""

@@ -1,21 +1,59 @@
-"""What a client sends to a worker: the ``input`` of a RunPod job."""
+"""What a client sends to a worker: the ``input`` of a RunPod job that runs a workflow."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from ..errors import WorkflowInvalid
 from .problems import problems_in
 
-__all__ = ["COMFY_REMOTE_1", "WORKER_COMFYUI", "AnswerFormat", "InputImage", "JobRequest"]
+__all__ = [
+    "COMFY_REMOTE_1",
+    "IMAGES_B64",
+    "PLAIN",
+    "WORKER_COMFYUI",
+    "AnswerFormat",
+    "InputFileSent",
+    "InputImage",
+    "JobRequest",
+    "S3Config",
+    "answer_format",
+]
 
 COMFY_REMOTE_1: Literal["comfy-remote/1"] = "comfy-remote/1"
 WORKER_COMFYUI: Literal["worker-comfyui"] = "worker-comfyui"
-AnswerFormat = Literal["comfy-remote/1", "worker-comfyui"]
+PLAIN: Literal["plain"] = "plain"
+IMAGES_B64: Literal["images-b64"] = "images-b64"
+AnswerFormat = Literal["comfy-remote/1", "worker-comfyui", "plain", "images-b64"]
+_FORMATS: tuple[AnswerFormat, ...] = (COMFY_REMOTE_1, WORKER_COMFYUI, PLAIN, IMAGES_B64)
+
+# Whoever sends one of these with a workflow has written to the `plain` worker's description.
+_PLAIN_KEYS = frozenset(
+    {"prompt", "prompt_node_id", "seed", "seed_node_id", "width", "height", "size_node_id"}
+)
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+def _text_of(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+NodeId = Annotated[str, BeforeValidator(_text_of), Field(min_length=1)]
+"""Ids are texts in a prompt, and often typed as numbers."""
 
 
 class InputImage(BaseModel):
@@ -27,33 +65,99 @@ class InputImage(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    name: Annotated[str, Field(min_length=1, max_length=1024)]
+    name: FileName
     image: str
     sha256: Sha256 | None = None
+
+
+class InputFileSent(BaseModel):
+    """A file the workflow loads: its bytes, or where they are.
+
+    Attributes:
+        name: As the workflow names it.
+        data: Base64, with or without a ``data:`` prefix.
+        url: An address to fetch it from: https, and public.
+        sha256: Of the bytes. Alone, it names a file that the worker has been sent before.
+        delete_url: A signed address to DELETE once the job is over: what the client had put
+            into storage for this job.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: FileName
+    data: str | None = None
+    url: str | None = None
+    sha256: Sha256 | None = None
+    delete_url: str | None = None
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> InputFileSent:
+        if self.data is not None and self.url is not None:
+            raise ValueError("data and url are both given")
+        if self.data is None and self.url is None and self.sha256 is None:
+            raise ValueError("one of data, url and sha256 is needed")
+        return self
+
+
+class S3Config(BaseModel):
+    """RunPod's own ``s3Config``: the bucket that this job's large outputs go to."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    access_id: str = Field(alias="accessId", min_length=1)
+    access_secret: SecretStr = Field(alias="accessSecret", min_length=1)
+    bucket_name: str = Field(default="", alias="bucketName")
+    endpoint_url: str = Field(alias="endpointUrl", min_length=1)
 
 
 class JobRequest(BaseModel):
     """The ``input`` of a job.
 
     Attributes:
-        workflow: The prompt, in API format.
-        images: Files the workflow loads: base64, with or without a ``data:`` prefix.
+        workflow: The prompt, in API format; or a workflow in UI format, which the worker
+            converts. An object under ``prompt`` is taken for it, too.
+        images: Files the workflow loads, as worker-comfyui's clients send them.
+        files: The same, in our own form.
         overrides: ``{node id: {input: value}}``, set before the prompt runs.
-        format: The shape of the answer; ``worker-comfyui`` when left out, since that is what
-            clients expect who send only ``workflow`` and ``images``.
+        prompt: The positive text.
+        prompt_node_id: The node that has it. Where it is left out, node 6 is taken if that is a
+            text encoder, else what the samplers' links lead to. The next two likewise.
+        seed: For every seed there is; or for that of one node.
+        seed_node_id: 25 where it is left out.
+        width: Pixels.
+        height: Pixels.
+        size_node_id: 27 where it is left out.
+        format: The shape of the answer; see `answer_format`.
         ui_workflow: The UI-format workflow to embed in saved images.
         previews: Whether to send preview pictures with the progress.
+        repo_list: Models that must be there before the workflow runs; see
+            `repo_list.parse_repo_list`.
+        timeout: Seconds the job may take; the worker's own limit stays.
+        comfy_org_api_key: For nodes that call Comfy.org's services. Costs its owner money.
+        s3_config: Where large outputs go, before the worker's own storage.
     """
 
-    # Unknown keys are other dialects' (comfy_org_api_key, s3Config); they must not fail a job.
-    model_config = ConfigDict(extra="ignore")
+    # Unknown keys are other workers' own; they must not fail a job.
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     workflow: dict[str, JsonValue]
     images: list[InputImage] = []
+    files: list[InputFileSent] = []
     overrides: dict[str, dict[str, JsonValue]] = {}
+    prompt: str | None = None
+    prompt_node_id: NodeId | None = None
+    seed: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
+    seed_node_id: NodeId | None = None
+    width: Annotated[int, Field(ge=1, le=65536)] | None = None
+    height: Annotated[int, Field(ge=1, le=65536)] | None = None
+    size_node_id: NodeId | None = None
     format: AnswerFormat = WORKER_COMFYUI
     ui_workflow: dict[str, JsonValue] | None = None
     previews: bool = False
+    repo_list: str | list[str] = ""
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    comfy_org_api_key: SecretStr | None = None
+    s3_config: S3Config | None = Field(default=None, alias="s3Config")
 
     @classmethod
     def parse(cls, payload: JsonValue) -> JobRequest:
@@ -63,9 +167,43 @@ class JobRequest(BaseModel):
             WorkflowInvalid: Names each field that is wrong, and what is wrong with it.
         """
         try:
-            return cls.model_validate(payload)
+            return cls.model_validate(_with_workflow(payload))
         except ValidationError as error:
             raise WorkflowInvalid(
                 f"The job's input is not valid: {problems_in(error, 'input')}.",
                 advice='Send {"workflow": {API-format prompt}, "images": [{"name", "image"}]}.',
             ) from None
+
+
+def answer_format(payload: JsonValue) -> AnswerFormat:
+    """The shape that a job's answer has.
+
+    What ``format`` says. Without it: ``images-b64`` where ``prompt`` is an object, ``plain``
+    where there is one of its overrides (``prompt``, ``seed``, ``width``, …), else
+    ``worker-comfyui``.
+    """
+    if not isinstance(payload, dict):
+        return WORKER_COMFYUI
+    named = payload.get("format")
+    for known in _FORMATS:
+        if named == known:
+            return known
+    if isinstance(payload.get("prompt"), dict):
+        return IMAGES_B64
+    return WORKER_COMFYUI if _PLAIN_KEYS.isdisjoint(payload) else PLAIN
+
+
+def _with_workflow(payload: JsonValue) -> JsonValue:
+    if not isinstance(payload, dict):
+        return payload
+    payload = {"format": answer_format(payload), **payload}
+    prompt = payload.get("prompt")
+    if isinstance(prompt, dict):
+        if "workflow" in payload:
+            raise WorkflowInvalid(
+                "The job's input is not valid: prompt: it is an object, and there is a workflow, "
+                "too.",
+                advice="Send the workflow once; the text to set goes into prompt.",
+            )
+        payload["workflow"] = payload.pop("prompt")
+    return payload

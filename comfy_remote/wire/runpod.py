@@ -8,7 +8,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from ..errors import ComfyRemoteError, ExecutionFailed, OutOfMemory, error_from_json
+from ..errors import (
+    ComfyRemoteError,
+    ExecutionFailed,
+    JobTimedOut,
+    OutOfMemory,
+    WorkflowInvalid,
+    error_from_json,
+)
 from .json_text import parse_json
 
 __all__ = [
@@ -110,7 +117,8 @@ def error_from_runpod(error: JsonValue, output: JsonValue = None) -> ComfyRemote
 
     Args:
         output: The failed job's ``output``. worker-comfyui's ``error`` is often only "Job
-            processing failed", and ``details`` in there has the lines that say why.
+            processing failed", and ``details`` in there has the lines that say why; a ``plain``
+            worker's has the ``error_type``.
     """
     data: Any = error
     if isinstance(data, str):
@@ -120,6 +128,11 @@ def error_from_runpod(error: JsonValue, output: JsonValue = None) -> ComfyRemote
             data = None
     if not isinstance(data, dict):
         words = error if isinstance(error, str) and error.strip() else "no reason was given"
+        kind = output.get("error_type") if isinstance(output, dict) else None
+        if kind == "validation":
+            return WorkflowInvalid(f"The worker refused the job: {words}")
+        if kind == "timeout":
+            return JobTimedOut(f"The worker gave the job up: {words}")
         return _failure("\n  ".join([words, *_details(output)]))
     if isinstance(ours := data.get("comfy_remote"), dict):
         return error_from_json(ours)

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class EngineChoice:
             ``None`` when the program prints ``{"url": ...}`` itself.
         command: What to start; empty for an engine that runs already.
         cwd: The folder to start it in.
+        models: ComfyUI's ``models`` folder, where there is one.
         notes: What was decided on the way, for the log.
     """
 
@@ -50,6 +51,7 @@ class EngineChoice:
     url: str | None = None
     command: tuple[str, ...] = ()
     cwd: Path = Path()
+    models: Path | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -59,7 +61,8 @@ def choose_engine(choice: str, environ: Mapping[str, str] = os.environ) -> Engin
     Args:
         choice: ``auto`` (a ComfyUI from ``COMFYUI_DIR``, ``~/comfy/ComfyUI`` or
             ``~/ComfyUI``, else the sandbox), ``sandbox``, a folder, or a URL.
-        environ: ``COMFYUI_DIR``, ``COMFYUI_PYTHON``, ``COMFYUI_ARGS`` are read from it.
+        environ: ``COMFYUI_DIR``, ``COMFYUI_PYTHON``, ``COMFYUI_ARGS`` and ``COMFY_LOG_LEVEL`` are
+            read from it.
 
     Raises:
         ConfigurationError: The folder is no ComfyUI, or no engine is at hand.
@@ -102,6 +105,9 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
         notes.append("no GPU was found: --cpu was added (COMFYUI_ARGS overrides)")
     if not any(a.startswith("--preview-method") for a in arguments):
         arguments = ["--preview-method", "auto", *arguments]
+    level = environ.get("COMFY_LOG_LEVEL", "").strip().upper()
+    if level and not any(a.startswith("--verbose") for a in arguments):
+        arguments = ["--verbose", level, *arguments]
     port = _free_port()
     return EngineChoice(
         name=f"ComfyUI in {folder}",
@@ -113,8 +119,19 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
             *arguments,
         ),
         cwd=folder,
+        models=_models_folder(folder, arguments),
         notes=tuple(notes),
     )
+
+
+def _models_folder(folder: Path, arguments: Sequence[str]) -> Path:
+    """Where this ComfyUI has its models: two of its own arguments may say so."""
+    named = {"--models-directory": "", "--base-directory": "models"}
+    given = [part for argument in arguments for part in argument.split("=", 1)]
+    for flag, within in named.items():
+        if flag in given[:-1]:
+            return (folder / given[given.index(flag) + 1] / within).absolute()
+    return folder / "models"
 
 
 def _guarded(python: str, *program: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import aiohttp
 
@@ -72,6 +73,11 @@ class Engine:
         return self._process.pid if self._process else None
 
     @property
+    def models_folder(self) -> Path | None:
+        """Its own ``models`` folder; ``None`` before it was started, and where there is none."""
+        return self._choice.models if self._choice else None
+
+    @property
     def alive(self) -> bool:
         """Whether there is any use in asking it something."""
         return self._process is None or self._process.alive
@@ -114,6 +120,10 @@ class Engine:
             TargetUnreachable: No process of ours, and nobody answers at the URL for 30 s; or
                 our process does not answer for 15 minutes.
         """
+        url = self._url()
+        alive = self._process is not None and self._process.alive
+        if self._was_ready and alive and url is not None:
+            return url  # it has answered before; should it hang, the job's own requests tell
         if self._process is not None and not self._process.alive and self._was_ready:
             _log.warning("the engine has ended (%s): starting it anew", self._process.exit_status)
         if self._process is None or self._process.alive or self._was_ready:
@@ -151,6 +161,17 @@ class Engine:
         return _crash(
             f"The engine ({self.name}) ended while the job ran", process, await process.wait()
         )
+
+    def log_mark(self) -> int:
+        """How many lines the process has written so far."""
+        return self._process.lines_heard if self._process else 0
+
+    def log_since(self, mark: int) -> list[str]:
+        """The last lines that it has written since, 30 at most."""
+        if self._process is None:
+            return []
+        new = self._process.lines_heard - mark
+        return self._process.last_lines(min(new, _LINES_IN_ERRORS)) if new > 0 else []
 
     def stop(self) -> None:
         """End the process and all it has started. An engine that we did not start stays."""

@@ -8,6 +8,8 @@ from pydantic import JsonValue
 
 from ..errors import ComfyRemoteError, node_problems
 from ..targets.secrets import redact
+from ..wire.plain import PlainError, plain_error_type
+from ..wire.request import COMFY_REMOTE_1, PLAIN, AnswerFormat
 from ..wire.runpod import error_to_runpod
 
 __all__ = ["failure_answer"]
@@ -16,21 +18,29 @@ _LOG_LINES = 10
 
 
 def failure_answer(
-    error: ComfyRemoteError, *, ours: bool, environ: Mapping[str, str]
+    error: ComfyRemoteError,
+    dialect: AnswerFormat,
+    *,
+    environ: Mapping[str, str],
+    seconds: float = 0.0,
 ) -> dict[str, JsonValue]:
     """``{"error": …}``, from which the SDK makes a failed job.
 
     Args:
-        ours: Whether the client speaks ``comfy-remote/1``: it gets the whole error. Others
-            get worker-comfyui's plain message, and ``details`` as a list of lines.
+        dialect: ``comfy-remote/1`` gets the whole error. ``plain`` gets its own form, of which
+            the SDK moves ``error`` out of the job's output. Others get worker-comfyui's plain
+            message, and ``details`` as a list of lines.
         environ: Whose secrets are taken out.
+        seconds: Since the job arrived.
     """
-    if ours:
+    if dialect == COMFY_REMOTE_1:
         return {"error": redact(error_to_runpod(error), environ)}
-    return {
-        "error": redact(str(error), environ),
-        "details": [redact(line, environ) for line in _lines(error)],
-    }
+    message = redact(str(error), environ)
+    if dialect == PLAIN:
+        return PlainError(
+            error_type=plain_error_type(error), error=message, execution_time_seconds=seconds
+        ).model_dump(mode="json")
+    return {"error": message, "details": [redact(line, environ) for line in _lines(error)]}
 
 
 def _lines(error: ComfyRemoteError) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""One job from its input to its answer: what a RunPod handler does."""
+"""A RunPod handler: a job's input in, its answer or its error out."""
 
 from __future__ import annotations
 
@@ -6,69 +6,34 @@ import asyncio
 import json
 import logging
 import os
-import tempfile
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Mapping
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
-from ..errors import (
-    ComfyRemoteError,
-    EngineCrashed,
-    ExecutionFailed,
-    JobTimedOut,
-    OutOfMemory,
-    TargetError,
-)
-from ..events import Finished, JobState, Log, Preview, Progress, Started
-from ..targets.base import InputFile, RemoteRef, RunRequest, Target
+from ..errors import ComfyRemoteError, ExecutionFailed, JobTimedOut, WorkflowInvalid
 from ..targets.comfyui import ComfyUITarget
-from ..wire.request import COMFY_REMOTE_1, JobRequest
-from ..workflow.edit import apply_overrides
-from ..workflow.load import parse_prompt
-from ..workflow.prompt import Prompt
-from .collect import collect_outputs
+from ..wire.actions import WORKER_ACTIONS
+from ..wire.models import MODEL_ACTIONS
+from ..wire.request import JobRequest, answer_format
+from .cleanup import Cleaner
+from .describe import describe, fetch_part, health
+from .engine_facts import EngineFacts
 from .failure import failure_answer
-from .inputs import decode_inputs
-from .progress import ProgressReporter, Report
-from .result import AnswerFacts, build_answer, wanted_outputs
-from .settings import WorkerSettings, default_result_limit
-from .store import ResultStore
+from .faults import needs_fresh_engine
+from .input_cache import InputCache
+from .inputs import InputReceiver
+from .job import WorkflowJob
+from .kept import KeptFiles
+from .model_actions import act_on_models
+from .models.library import ModelLibrary
+from .progress import Report
+from .run import EngineTarget, JobEngine
+from .settings import WorkerSettings
 
-__all__ = ["EngineTarget", "JobEngine", "JobHandler"]
-
-_CANCEL_PATIENCE = 10.0
-_CRASH_PATIENCE = 1.0
+__all__ = ["JobHandler"]
 
 _log = logging.getLogger(__name__)
-
-
-class JobEngine(Protocol):
-    """What the handler needs of an engine; see `Engine`."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether there is any use in asking it something."""
-
-    async def ready(self) -> str:
-        """Wait until it answers (starting it if need be); its URL."""
-
-    async def died(self) -> EngineCrashed:
-        """Wait until it has ended; how."""
-
-
-class EngineTarget(Target, Protocol):
-    """A target that is an engine of ours; see `ComfyUITarget`."""
-
-    async def engine(self) -> str | None:
-        """Name and version."""
-
-    async def free_memory(self) -> None:
-        """Unload models, empty caches."""
 
 
 class JobHandler:
@@ -77,6 +42,7 @@ class JobHandler:
     Args:
         engine: Started by its first `ready`, if not before.
         settings: Limits, and where large outputs go.
+        models: The worker's models; by default those of ``settings``, without the engine's.
         connect: Makes the target for the engine's URL.
         environ: Whose secrets must not appear in an error.
     """
@@ -86,13 +52,23 @@ class JobHandler:
         engine: JobEngine,
         settings: WorkerSettings | None = None,
         *,
+        models: ModelLibrary | None = None,
         connect: Callable[[str], EngineTarget] = ComfyUITarget,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._engine = engine
         self._settings = settings or WorkerSettings()
+        self._models = models or ModelLibrary(self._settings.models)
         self._connect = connect
         self._environ = environ
+        self._kept = KeptFiles(self._settings.folder / "outputs", limit=self._settings.kept_limit)
+        self._about = EngineFacts(engine)
+        self._cleaner = Cleaner()
+        self._receiver = InputReceiver(
+            InputCache(self._settings.folder / "inputs", limit=self._settings.input_limit),
+            hosts=self._settings.input_hosts,
+            limit=self._settings.input_size,
+        )
         self._one_at_a_time = asyncio.Lock()
 
     async def __call__(
@@ -108,16 +84,16 @@ class JobHandler:
 
         Returns:
             The answer, in the dialect the payload asks for; or ``{"error": …}`` for whatever
-            went wrong.
+            went wrong. With ``refresh_worker`` in it, the worker is to be replaced.
 
         Raises:
             asyncio.CancelledError: The job was stopped; the engine has been told.
         """
+        begun = time.monotonic()
         payload = _lenient(payload)
-        ours = isinstance(payload, dict) and payload.get("format") == COMFY_REMOTE_1
         try:
             async with self._one_at_a_time:
-                return await self._within_deadline(self._job(job_id, payload, report))
+                answer = await self._within_deadline(self._job(job_id, payload, report), payload)
         except ComfyRemoteError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - what is not answered here never ends
@@ -126,171 +102,76 @@ class JobHandler:
                 f"The worker failed: {type(error).__name__}: {error}",
                 advice="This is a fault of the worker; its log has the traceback.",
             )
+        else:
+            return {**answer, "refresh_worker": True} if self._settings.refresh else answer
         _log.warning("job %s failed: %s: %s", job_id, failure.code, failure)
-        return failure_answer(failure, ours=ours, environ=self._environ)
+        answer = failure_answer(
+            failure,
+            answer_format(payload),
+            environ=_with_secrets_of(payload, self._environ),
+            seconds=round(time.monotonic() - begun, 3),
+        )
+        if needs_fresh_engine(failure):
+            _log.error("the engine's GPU cannot be used any more: asking for a fresh worker")
+            await asyncio.to_thread(self._engine.stop)
+        elif not self._settings.refresh:
+            return answer
+        return {**answer, "refresh_worker": True}
 
     async def _within_deadline(
-        self, job: Coroutine[None, None, dict[str, JsonValue]]
+        self, job: Coroutine[None, None, dict[str, JsonValue]], payload: JsonValue
     ) -> dict[str, JsonValue]:
-        timeout = self._settings.job_timeout
+        wanted = payload.get("timeout") if isinstance(payload, dict) else None
+        limits = [self._settings.job_timeout] if self._settings.job_timeout else []
+        if isinstance(wanted, int | float) and wanted > 0:
+            limits.append(float(wanted))
+        timeout = min(limits, default=None)
         try:
             return await asyncio.wait_for(job, timeout)
         except asyncio.TimeoutError:
             raise JobTimedOut(
-                f"The job took longer than the {timeout:g} s this worker allows, and was stopped.",
-                advice="Set COMFY_REMOTE_JOB_TIMEOUT higher on the worker, or do less in one job.",
+                f"The job took longer than the {timeout:g} s it may, and was stopped.",
+                advice="Do less in one job, or set its timeout (or COMFY_REMOTE_JOB_TIMEOUT on "
+                "the worker) higher.",
             ) from None
 
     async def _job(self, job_id: str, payload: JsonValue, report: Report) -> dict[str, JsonValue]:
-        request = JobRequest.parse(payload)
-        prompt = apply_overrides(parse_prompt(request.workflow), request.overrides)
-        with tempfile.TemporaryDirectory(
-            prefix="comfy-remote-job-", ignore_cleanup_errors=True
-        ) as name:
-            folder = Path(name)
-            # Megabytes of base64 would hold up the gateway, or the SDK, that shares our loop.
-            files = await asyncio.to_thread(decode_inputs, request.images, folder)
-            url = await self._engine.ready()
-            run = _Run(self._engine, self._connect(url), self._settings, job_id, folder)
-            return await self._unless_engine_dies(run.answer(request, prompt, files, report))
+        action = payload.get("action", "run") if isinstance(payload, dict) else "run"
+        if action in MODEL_ACTIONS:
+            return await act_on_models(self._models, payload, report)
+        if action in WORKER_ACTIONS:
+            return (await self._about_worker(str(action), payload)).model_dump(
+                mode="json", exclude_none=True
+            )
+        if action != "run":
+            raise WorkflowInvalid(
+                f"The job's input is not valid: action: there is no action {action!r}.",
+                advice=f"Use one of: run, {', '.join(sorted(MODEL_ACTIONS | WORKER_ACTIONS))}.",
+            )
+        async with self._models.in_use():
+            job = WorkflowJob(
+                job_id,
+                JobRequest.parse(payload),
+                engine=self._engine,
+                connect=self._connect,
+                models=self._models,
+                kept=self._kept,
+                about=self._about,
+                cleaner=self._cleaner,
+                receiver=self._receiver,
+                settings=self._settings,
+                environ=self._environ,
+            )
+            return await job.run(report)
 
-    async def _unless_engine_dies(
-        self, run: Coroutine[None, None, dict[str, JsonValue]]
-    ) -> dict[str, JsonValue]:
-        """The run's answer; or, as soon as the engine's process ends, how it ended.
-
-        The client would wait for the engine to come back for as long as its patience lasts.
-        """
-        job = asyncio.ensure_future(run)
-        death = asyncio.ensure_future(self._engine.died())
-        try:
-            await asyncio.wait({job, death}, return_when=asyncio.FIRST_COMPLETED)
-            if not job.done():
-                raise death.result()
-            try:
-                return job.result()
-            except TargetError as error:
-                # A connection breaks a moment before the process has quite ended.
-                await asyncio.wait({death}, timeout=_CRASH_PATIENCE)
-                if death.done():
-                    raise death.result() from error
-                raise
-        finally:
-            for task in (job, death):
-                task.cancel()
-            await asyncio.gather(job, death, return_exceptions=True)
-
-
-class _Run:
-    """One run of one prompt on an engine that is up."""
-
-    def __init__(
-        self,
-        engine: JobEngine,
-        target: EngineTarget,
-        settings: WorkerSettings,
-        job_id: str,
-        folder: Path,
-    ) -> None:
-        self._engine = engine
-        self._target = target
-        self._settings = settings
-        self._job_id = job_id
-        self._folder = folder
-        self._timings: dict[str, float] = {}
-
-    async def answer(
-        self, request: JobRequest, prompt: Prompt, files: Sequence[InputFile], report: Report
-    ) -> dict[str, JsonValue]:
-        """Submit, follow, collect, answer."""
-        settings = self._settings
-        async with self._target:
-            # A new id each time: RunPod may give us the same job again, and an engine that
-            # had run it would answer with the old run.
-            run = RunRequest(str(uuid.uuid4()), prompt, files, request.ui_workflow)
-            begun = time.monotonic()
-            ref = await self._submit(run)
-            self._timings["upload"] = _since(begun)
-            async with ProgressReporter(report, previews=request.previews) as reporter:
-                finished = await self._follow(ref, prompt, reporter)
-                await self._check(finished)
-                begun = time.monotonic()
-                wanted = wanted_outputs(finished.outputs, request.format)
-                collected = await collect_outputs(self._target, wanted, self._folder)
-                self._timings["collect"] = _since(begun)
-                return await build_answer(
-                    collected,
-                    request.format,
-                    AnswerFacts(self._timings, await self._target.engine(), settings.worker),
-                    job_id=self._job_id,
-                    limit=settings.result_limit or default_result_limit(self._job_id),
-                    store=ResultStore(settings.store_url, settings.store_key)
-                    if settings.store_url
-                    else None,
-                )
-
-    async def _submit(self, run: RunRequest) -> RemoteRef:
-        """Submit; a job stopped in that very moment is stopped on the engine too."""
-        submission = asyncio.ensure_future(self._target.submit(run))
-        try:
-            return await asyncio.shield(submission)
-        except asyncio.CancelledError:
-            if self._engine.alive:
-                await asyncio.wait({submission}, timeout=_CANCEL_PATIENCE)
-            if submission.done() and submission.exception() is None:
-                await self._cancel(submission.result())
-            submission.cancel()
-            raise
-
-    async def _follow(self, ref: RemoteRef, prompt: Prompt, reporter: ProgressReporter) -> Finished:
-        submitted = time.monotonic()
-        started: float | None = None
-        try:
-            async with aclosing(self._target.follow(ref, prompt)) as events:
-                async for event in events:
-                    match event:
-                        case Started():
-                            started = time.monotonic()
-                        case Progress():
-                            reporter.progress(event)
-                        case Preview():
-                            reporter.preview(event)
-                        case Log():
-                            _log.warning("job %s: %s", self._job_id, event.message)
-                        case Finished():
-                            if started is not None:
-                                self._timings["queue"] = round(started - submitted, 3)
-                                self._timings["run"] = _since(started)
-                            return event
-        except asyncio.CancelledError:
-            await self._cancel(ref)
-            raise
-        raise TargetError("The engine's events ended without saying how the job did.")
-
-    async def _check(self, finished: Finished) -> None:
-        if finished.state is JobState.SUCCEEDED:
-            return
-        error = finished.error or ExecutionFailed("The engine failed the job without a reason.")
-        if isinstance(error, OutOfMemory):
-            # What is still loaded would make the next job fail as well.
-            await _at_most(_CANCEL_PATIENCE, self._target.free_memory(), "free its memory")
-        raise error
-
-    async def _cancel(self, ref: RemoteRef) -> None:
-        if self._engine.alive:
-            await _at_most(_CANCEL_PATIENCE, self._target.cancel(ref), "cancel the job")
-
-
-async def _at_most(seconds: float, request: Awaitable[None], what: str) -> None:
-    """Await a request to the engine whose failure changes nothing."""
-    try:
-        await asyncio.wait_for(request, seconds)
-    except (ComfyRemoteError, asyncio.TimeoutError) as error:
-        _log.warning("the engine could not be asked to %s: %s", what, error)
-
-
-def _since(begun: float) -> float:
-    return round(time.monotonic() - begun, 3)
+    async def _about_worker(self, action: str, payload: JsonValue) -> BaseModel:
+        if action == "fetch":
+            return await fetch_part(self._kept, payload)
+        worker = self._settings.worker
+        async with self._connect(await self._engine.ready()) as target:
+            if action == "health":
+                return await health(target, self._settings.folder, worker)
+            return await describe(target, payload, worker)
 
 
 def _lenient(payload: JsonValue) -> JsonValue:
@@ -303,3 +184,18 @@ def _lenient(payload: JsonValue) -> JsonValue:
     if isinstance(payload, dict):
         return {key: value for key, value in payload.items() if value is not None}
     return payload
+
+
+def _with_secrets_of(payload: JsonValue, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment, and under names of secrets the keys that came with the request."""
+    found = dict(environ)
+    if isinstance(payload, dict):
+        config = payload.get("s3Config")
+        config = config if isinstance(config, dict) else {}
+        for name, value in (
+            ("REQUEST_COMFY_ORG_API_KEY", payload.get("comfy_org_api_key")),
+            ("REQUEST_S3_SECRET", config.get("accessSecret")),
+        ):
+            if isinstance(value, str):
+                found[name] = value
+    return found

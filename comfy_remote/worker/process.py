@@ -55,6 +55,7 @@ class ChildProcess:
     ) -> None:
         self._on_line = on_line
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
+        self._heard = 0
         self._ended = False
         self._waiting: set[asyncio.Future[None]] = set()
         self._waiting_lock = threading.Lock()
@@ -95,6 +96,11 @@ class ChildProcess:
     def exit_status(self) -> int | None:
         """``None`` while it runs; negative for the signal that ended it (not on Windows)."""
         return self._process.poll()
+
+    @property
+    def lines_heard(self) -> int:
+        """How many lines of output there have been."""
+        return self._heard
 
     def last_lines(self, count: int) -> list[str]:
         """The last lines of its output, oldest first; at most 200 are kept."""
@@ -159,6 +165,7 @@ class ChildProcess:
             for line in output:
                 text = _COLOUR.sub("", line).rstrip()[:_LONGEST_LINE]
                 self._lines.append(text)
+                self._heard += 1
                 self._on_line(text)
 
     def _wait(self) -> None:

@@ -1,4 +1,4 @@
-"""A job's answer in the dialect asked for, and no larger than the queue accepts.
+"""A job's answer, no larger than the queue accepts: what does not fit goes elsewhere.
 
 Sizes are computed before anything is read: base64 takes four characters for three bytes,
 and no character of it is escaped in JSON. So an answer of gigabytes is refused without ever
@@ -10,57 +10,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
-from ..errors import ExecutionFailed, OutputLost, OutputTooLarge
-from ..outputs import RemoteOutput
+from ..errors import ComfyRemoteError, OutputTooLarge
 from ..targets.download import Downloaded
-from ..wire.answer import Answer, AnswerOutput
-from ..wire.request import COMFY_REMOTE_1, AnswerFormat
-from ..wire.worker_comfyui import WorkerComfyUIAnswer, WorkerComfyUIImage
+from ..wire.request import COMFY_REMOTE_1, WORKER_COMFYUI, AnswerFormat
 from .collect import CollectedOutput
-from .store import ResultStore
+from .dialects import AnswerFacts, Content, render
+from .store import Store, StoredFile
 
-__all__ = ["AnswerFacts", "build_answer", "wanted_outputs"]
-
-_NO_OUTPUT = "The workflow ran and made no output."
-_ADD_A_NODE = "Add a Save Image node (or another that saves) to it."
-
-
-_Content: TypeAlias = Callable[[Downloaded], str]
-"""What to write for a file: its base64, or nothing while sizes are being counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerFacts:
-    """What an answer tells beside the outputs; see `Answer`."""
-
-    timings: dict[str, float]
-    engine: str | None = None
-    worker: str | None = None
-
-
-def wanted_outputs(
-    outputs: Sequence[RemoteOutput], dialect: AnswerFormat
-) -> tuple[RemoteOutput, ...]:
-    """Those that the dialect has a place for, in the same order.
-
-    Raises:
-        OutputLost: ``comfy-remote/1``, and there is none at all.
-        ExecutionFailed: ``worker-comfyui``, and there is none at all: that worker fails such
-            a job, and says ``success_no_images`` only if there were other outputs.
-    """
-    if not outputs:
-        kind = OutputLost if dialect == COMFY_REMOTE_1 else ExecutionFailed
-        raise kind(_NO_OUTPUT, advice=_ADD_A_NODE)
-    if dialect == COMFY_REMOTE_1:
-        return tuple(outputs)
-    # ComfyUI's SaveVideo lists its file under `images`, and that worker returns what stands there.
-    return tuple(o for o in outputs if o.kind in ("image", "video") and o.folder == "output")
+__all__ = ["build_answer"]
 
 
 async def build_answer(
@@ -70,80 +31,118 @@ async def build_answer(
     *,
     job_id: str,
     limit: int,
-    store: ResultStore | None,
+    stores: Sequence[Store] = (),
+    warnings: Sequence[str] = (),
 ) -> dict[str, JsonValue]:
-    """The answer, with the outputs' bytes in it as far as they fit.
+    """The answer as JSON, at most ``limit`` bytes of it.
 
     Args:
-        limit: Bytes that the serialised result may have.
-        store: Takes the largest outputs until the rest fits. Not used for
-            ``worker-comfyui``, whose clients could not fetch them from there.
+        limit: Bytes of ``{"output": answer}``.
+        stores: Where the largest outputs go, in this order, until the rest fits. One that
+            fails is told in the answer's warnings, and the next one is tried. In
+            ``worker-comfyui`` all outputs go to a bucket, if there is one, as with that worker;
+            the other two dialects have no place for an address.
+        warnings: What has gone wrong so far without failing the job.
 
     Raises:
-        OutputTooLarge: They do not fit, and there is no store.
-        OutputError: The store would not take one.
+        OutputTooLarge: They do not fit, and there is no store for them.
     """
-
-    def render(content: _Content) -> dict[str, JsonValue]:
-        if dialect == COMFY_REMOTE_1:
-            return _comfy_remote(collected, facts, urls, content)
-        return _worker_comfyui(collected, content)
-
-    urls: dict[int, str] = {}
-    files = {number: one.file for number, one in enumerate(collected) if one.file}
-    largest_first = sorted(files, key=lambda number: files[number].size, reverse=True)
-    spills = iter(largest_first if store is not None and dialect == COMFY_REMOTE_1 else ())
-    while (size := _size(render(_nothing), files, urls)) > limit:
-        number = next(spills, None)
-        if number is None or store is None:
-            raise _too_large(size, limit, [collected[n] for n in largest_first if n not in urls])
-        file = files[number]
-        urls[number] = await store.put(job_id, file.path, file.sha256)
-    return await asyncio.to_thread(render, _base64)
+    answer = _Answer(collected, dialect, facts, job_id, _usable(stores, dialect), warnings)
+    while True:
+        everything = dialect == WORKER_COMFYUI and answer.has_store
+        if not everything and answer.size <= limit:
+            return await asyncio.to_thread(answer.rendered, _base64)
+        if not await answer.store_largest():
+            if answer.size <= limit:
+                return await asyncio.to_thread(answer.rendered, _base64)
+            raise answer.too_large(limit)
 
 
-def _comfy_remote(
-    collected: Sequence[CollectedOutput],
-    facts: AnswerFacts,
-    urls: Mapping[int, str],
-    content: _Content,
-) -> dict[str, JsonValue]:
-    def described(number: int, one: CollectedOutput) -> AnswerOutput:
-        output, file = one.output, one.file
-        return AnswerOutput(
-            node_id=output.node_id,
-            kind=output.kind,
-            filename=output.filename,
-            subfolder=output.subfolder,
-            folder=output.folder,
-            media_type=output.media_type,
-            size=file.size if file else None,
-            sha256=file.sha256 if file else None,
-            text=output.text,
-            key=output.key,
-            url=urls.get(number),
-            data=content(file) if file and number not in urls else None,
+def _usable(stores: Sequence[Store], dialect: AnswerFormat) -> list[Store]:
+    if dialect == COMFY_REMOTE_1:
+        return list(stores)
+    return [store for store in stores if store.public] if dialect == WORKER_COMFYUI else []
+
+
+class _Answer:
+    """An answer in the making."""
+
+    def __init__(
+        self,
+        collected: Sequence[CollectedOutput],
+        dialect: AnswerFormat,
+        facts: AnswerFacts,
+        job_id: str,
+        stores: list[Store],
+        warnings: Sequence[str],
+    ) -> None:
+        self._collected = collected
+        self._dialect = dialect
+        self._facts = facts
+        self._job_id = job_id
+        self._stores = stores
+        self._files = {number: one.file for number, one in enumerate(collected) if one.file}
+        self._inline = sorted(self._files, key=lambda n: self._files[n].size)
+        self._stored: dict[int, StoredFile] = {}
+        self._warnings = list(warnings)
+        self._failures: list[str] = []
+
+    @property
+    def has_store(self) -> bool:
+        """Whether there is still one that has not failed."""
+        return bool(self._stores)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the result as the SDK sends it."""
+        return _size(self.rendered(_nothing), self._files, self._stored)
+
+    def rendered(self, content: Content) -> dict[str, JsonValue]:
+        """The answer as it stands."""
+        return render(
+            self._dialect, self._collected, self._facts, self._stored, self._warnings, content
         )
 
-    return Answer(
-        outputs=[described(number, one) for number, one in enumerate(collected)],
-        timings=facts.timings,
-        engine=facts.engine,
-        worker=facts.worker,
-    ).model_dump(mode="json", exclude_none=True)
+    async def store_largest(self) -> bool:
+        """Put the largest that is still part of the answer elsewhere; whether that was done."""
+        if not self._inline:
+            return False
+        number = self._inline[-1]
+        name = self._collected[number].output.filename
+        while self._stores:
+            try:
+                stored = await self._stores[0].put(self._job_id, name, self._files[number])
+            except ComfyRemoteError as error:
+                self._warnings.append(str(error))
+                self._failures.append(str(error))
+                del self._stores[0]
+            else:
+                self._stored[number] = stored
+                self._inline.pop()
+                return True
+        return False
 
-
-def _worker_comfyui(
-    collected: Sequence[CollectedOutput], content: _Content
-) -> dict[str, JsonValue]:
-    return WorkerComfyUIAnswer(
-        images=[
-            WorkerComfyUIImage(filename=one.output.filename, type="base64", data=content(one.file))
-            for one in collected
-            if one.file
-        ],
-        status=None if collected else "success_no_images",
-    ).model_dump(mode="json", exclude_none=True)
+    def too_large(self, limit: int) -> OutputTooLarge:
+        """The error, with the sizes of what has no place."""
+        size = self.size
+        sizes = [
+            (self._collected[n].output.filename, self._files[n].size)
+            for n in reversed(self._inline)
+        ]
+        named = ", ".join(f"{name} ({_megabytes(each)})" for name, each in sizes[:5])
+        failed = "".join(f" {failure}" for failure in self._failures)
+        return OutputTooLarge(
+            f"The result would be {_megabytes(size)}, and {_megabytes(limit)} can be returned. "
+            f"Its largest outputs: {named or 'texts'}.{failed}",
+            advice="Give the worker a bucket (BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID, "
+            "BUCKET_SECRET_ACCESS_KEY) and ask for the format comfy-remote/1 or worker-comfyui, "
+            "or save fewer or smaller files (JPEG or WebP, a smaller size or batch).",
+            details={
+                "size": size,
+                "limit": limit,
+                "outputs": [{"filename": name, "size": each} for name, each in sizes],
+            },
+        )
 
 
 def _nothing(_file: Downloaded) -> str:
@@ -155,28 +154,14 @@ def _base64(file: Downloaded) -> str:
 
 
 def _size(
-    bare: dict[str, JsonValue], files: Mapping[int, Downloaded], urls: Mapping[int, str]
+    bare: dict[str, JsonValue],
+    files: Mapping[int, Downloaded],
+    stored: Mapping[int, StoredFile],
 ) -> int:
-    """Bytes of the result as the SDK sends it, of which ``bare`` lacks the files' content."""
+    """Bytes of the result, of which ``bare`` lacks the files' content."""
     body = json.dumps({"output": bare}, ensure_ascii=False).encode()
-    inline = (file.size for number, file in files.items() if number not in urls)
+    inline = (file.size for number, file in files.items() if number not in stored)
     return len(body) + sum((size + 2) // 3 * 4 for size in inline)
-
-
-def _too_large(size: int, limit: int, largest: Sequence[CollectedOutput]) -> OutputTooLarge:
-    sizes = [(one.output.filename, one.file.size) for one in largest if one.file]
-    named = ", ".join(f"{name} ({_megabytes(each)})" for name, each in sizes[:5])
-    return OutputTooLarge(
-        f"The result would be {_megabytes(size)}, and {_megabytes(limit)} can be returned. "
-        f"Its largest outputs: {named or 'texts'}.",
-        advice="Save fewer or smaller files (JPEG or WebP, a smaller size or batch). A worker of "
-        "`comfy-remote serve` has a store for large outputs (format comfy-remote/1).",
-        details={
-            "size": size,
-            "limit": limit,
-            "outputs": [{"filename": name, "size": each} for name, each in sizes],
-        },
-    )
 
 
 def _megabytes(size: int) -> str:

@@ -7,6 +7,7 @@ import takes longer than a second, in which a ComfyUI gets a good part of its ow
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -20,7 +21,10 @@ from ..errors import ComfyRemoteError
 from .engine import Engine
 from .guard import wait_for_end_of
 from .handler import JobHandler
+from .local_test import job_to_test, run_test
+from .model_actions import models_of
 from .settings import WorkerSettings
+from .volume import volume_report
 
 __all__ = ["main"]
 
@@ -32,12 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Args:
         arguments: ``sys.argv[1:]`` by default. What is not ours is left for the SDK
-            (``--test_input``, ``--rp_log_level``).
+            (``--rp_serve_api``, ``--rp_log_level``).
     """
     parser = argparse.ArgumentParser(
         prog="comfy-remote-worker",
         description="A RunPod serverless worker that runs ComfyUI workflows.",
-        epilog="Other arguments are the RunPod SDK's, for example --test_input JSON.",
+        epilog="Other arguments are the RunPod SDK's, for example --rp_log_level DEBUG.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -49,31 +53,61 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--parent-pid", type=int, metavar="PID", help="end when this process, our parent, has ended"
     )
+    parser.add_argument(
+        "--test",
+        action="store_true",
+        help="run one job without RunPod, from test_input.json or a small one of our own "
+        "(also: MODE_TO_RUN=test)",
+    )
+    parser.add_argument("--test_input", metavar="JSON", help="run this job without RunPod")
     ours, rest = parser.parse_known_args(arguments)
+    rest = [*rest, *_local_api(rest)]
     # The SDK reads the command line itself.
     sys.argv = [sys.argv[0], *rest]
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     if ours.parent_pid is not None:
         threading.Thread(target=_end_with, args=(ours.parent_pid,), daemon=True).start()
     engine = Engine.named(ours.engine)
+    status = 0
     try:
-        handler = JobHandler(engine, WorkerSettings.from_environ())
+        settings = WorkerSettings.from_environ()
+        handler = JobHandler(engine, settings, models=models_of(engine, settings))
+        if _is_true("NETWORK_VOLUME_DEBUG"):
+            for line in volume_report(settings.models.volume):
+                _log.info("volume: %s", line)
+        test = ours.test or ours.test_input is not None or _mode() == "test"
+        payload = job_to_test(ours.test_input) if test else None
         engine.start()
-        _serve(handler, local=_is_local(rest))
+        if test:
+            status = asyncio.run(run_test(handler, payload))
+        else:
+            _serve(handler)
     except ComfyRemoteError as error:
         parser.exit(error.exit_status, f"{parser.prog}: {error}\n")
     finally:
         engine.stop()
+    if status:
+        sys.exit(status)
 
 
-def _is_local(arguments: Sequence[str]) -> bool:
-    """Whether the SDK will run one job from the command line, with no queue to report to."""
-    return "RUNPOD_WEBHOOK_POST_OUTPUT" not in os.environ or any(
-        argument.startswith("--test_input") for argument in arguments
-    )
+def _mode() -> str:
+    return os.environ.get("MODE_TO_RUN", "").strip().lower()
 
 
-def _serve(handler: JobHandler, *, local: bool) -> None:
+def _is_true(name: str) -> bool:
+    return os.environ.get(name, "").strip().lower() == "true"
+
+
+def _local_api(arguments: Sequence[str]) -> list[str]:
+    """The SDK's own HTTP server instead of a queue, as ``SERVE_API_LOCALLY`` asks for."""
+    if not _is_true("SERVE_API_LOCALLY") or "--rp_serve_api" in arguments:
+        return []
+    return ["--rp_serve_api", "--rp_api_host=0.0.0.0"]
+
+
+def _serve(handler: JobHandler) -> None:
+    # Without a queue (the SDK's own HTTP server), there is nobody to report progress to.
+    local = "RUNPOD_WEBHOOK_POST_OUTPUT" not in os.environ
     if "RUNPOD_DEBUG_LEVEL" not in os.environ:
         # By default the SDK logs every result whole, with megabytes of base64.
         os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
@@ -87,32 +121,45 @@ def _serve(handler: JobHandler, *, local: bool) -> None:
         # the key from ~/.runpod/config.toml to the queue, instead of the one for this worker.
         http_client.get_credentials = _no_credentials
 
+    config: dict[str, object] = {}
+
     async def handle(job: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        job_id = str(job["id"])
+        answer = await run(job)
+        if answer.get("refresh_worker"):
+            # RunPod replaces the worker, and the SDK ends this process once it has answered.
+            config["refresh_worker"] = True
+        return answer
+
+    async def run(job: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        job_id, payload = str(job["id"]), _payload_of(job)
         if local:
-            return await handler(job_id, job["input"], _log_progress)
+            return await handler(job_id, payload, _no_report)
         async with AsyncClientSession() as session:
             # Not the SDK's `progress_update`: that posts from a thread of its own, so an
             # update can overtake the result and leave the job in progress for ever.
             async def report(snapshot: dict[str, JsonValue]) -> None:
                 await send_result(session, {"status": "IN_PROGRESS", "output": snapshot}, job)
 
-            return await handler(job_id, job["input"], report)
+            return await handler(job_id, payload, report)
 
-    runpod.serverless.start({"handler": handle})
+    config["handler"] = handle
+    runpod.serverless.start(config)
+
+
+def _payload_of(job: dict[str, JsonValue]) -> JsonValue:
+    """A job's input; with its ``s3Config``, which RunPod's clients write beside the input."""
+    payload, bucket = job["input"], job.get("s3Config")
+    if isinstance(payload, dict) and bucket and "s3Config" not in payload:
+        return {**payload, "s3Config": bucket}
+    return payload
 
 
 def _no_credentials(*_: object) -> None:
     """Stands in for the SDK's reader of ``~/.runpod/config.toml``."""
 
 
-async def _log_progress(snapshot: dict[str, JsonValue]) -> None:
-    _log.info(
-        "progress: %s of %s nodes, %s",
-        snapshot.get("nodes_done"),
-        snapshot.get("nodes_total"),
-        snapshot.get("node_class", "between nodes"),
-    )
+async def _no_report(_snapshot: dict[str, JsonValue]) -> None:
+    """There is nobody to report to."""
 
 
 def _end_with(parent: int) -> None:

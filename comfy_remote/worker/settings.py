@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import platformdirs
 from pydantic import SecretStr
 from yarl import URL
 
 from ..errors import ConfigurationError
+from ..targets.bucket import BucketSettings
 from ..targets.http_address import is_loopback
+from .models.settings import ModelSettings
 
 __all__ = ["WorkerSettings", "default_result_limit"]
 
+# No job waits for ever, whatever the queue's own limit is.
+_LONGEST_JOB = 24 * 3600.0
 _RUN_RESULT_LIMIT = 10_000_000
 _RUNSYNC_RESULT_LIMIT = 20_000_000
 
@@ -37,19 +43,43 @@ class WorkerSettings:
         job_timeout: Seconds a job may take in all; ``None`` for no limit.
         store_url: Where outputs are put that do not fit the result; ``None`` for nowhere.
         store_key: Sent to the store, as it is, in ``Authorization``.
+        bucket: Where such outputs are put before all else; ``None`` for nowhere.
+        folder: Where the worker keeps outputs that were too large, and inputs that may come
+            again: on the volume, if there is one.
+        kept_limit: Bytes of such outputs together.
+        input_limit: Bytes of such inputs together; 0 to keep none.
+        input_size: Bytes that an input fetched by its address may have.
+        input_hosts: ``HOST`` or ``HOST:PORT`` in a private network, or on this machine, that
+            inputs may be fetched from all the same. The bucket's is added to it.
+        keep_outputs: Whether a job's files stay in the engine's folders.
         worker: The worker's id, for the answer.
+        refresh: Whether the worker is to be replaced after each job.
+        models: Where models come from, and where they go.
     """
 
     result_limit: int | None = None
     job_timeout: float | None = None
     store_url: str | None = None
     store_key: SecretStr = field(default_factory=lambda: SecretStr(""))
+    bucket: BucketSettings | None = None
+    folder: Path = field(default_factory=lambda: _folder(os.environ, Path("/runpod-volume")))
+    kept_limit: int = 8 * 10**9
+    input_limit: int = 2 * 10**9
+    input_size: int = 4 * 10**9
+    input_hosts: frozenset[str] = frozenset()
+    keep_outputs: bool = False
     worker: str | None = None
+    refresh: bool = False
+    models: ModelSettings = field(default_factory=ModelSettings)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> WorkerSettings:
         """Read ``COMFY_REMOTE_RESULT_LIMIT`` (bytes), ``COMFY_REMOTE_JOB_TIMEOUT`` (seconds),
-        ``COMFY_REMOTE_STORE_URL``, ``RUNPOD_AI_API_KEY`` and ``RUNPOD_POD_ID``.
+        ``COMFY_REMOTE_STORE_URL``, ``COMFY_REMOTE_WORKER_DIR``, ``COMFY_REMOTE_KEPT_LIMIT``,
+        ``COMFY_REMOTE_INPUT_CACHE_LIMIT`` and ``COMFY_REMOTE_INPUT_SIZE_LIMIT`` (bytes),
+        ``COMFY_REMOTE_INPUT_HOSTS``, ``RUNPOD_AI_API_KEY``, ``RUNPOD_POD_ID``,
+        ``REFRESH_WORKER`` and ``COMFY_REMOTE_KEEP_OUTPUTS`` (``true``), and what
+        `BucketSettings` and `ModelSettings` read.
 
         Raises:
             ConfigurationError: One of them is not what it should be.
@@ -64,13 +94,39 @@ class WorkerSettings:
                     "COMFY_REMOTE_STORE_URL is not an https address.",
                     advice="Only a store on this machine may be plain http.",
                 )
+        models = ModelSettings.from_environ(environ)
+        bucket = BucketSettings.from_environ(environ)
+        hosts = environ.get("COMFY_REMOTE_INPUT_HOSTS", "").replace(",", " ").lower().split()
+        if bucket is not None:
+            hosts.append(f"{bucket.endpoint.host}:{bucket.endpoint.port}")
         return cls(
             result_limit=int(limit) if limit is not None else None,
-            job_timeout=_positive(environ, "COMFY_REMOTE_JOB_TIMEOUT"),
+            job_timeout=_positive(environ, "COMFY_REMOTE_JOB_TIMEOUT") or _LONGEST_JOB,
             store_url=store_url,
             store_key=SecretStr(environ.get("RUNPOD_AI_API_KEY", "")),
+            bucket=bucket,
+            input_size=int(_positive(environ, "COMFY_REMOTE_INPUT_SIZE_LIMIT") or 4e9),
+            input_hosts=frozenset(hosts),
+            folder=_folder(environ, models.volume),
+            kept_limit=int(_positive(environ, "COMFY_REMOTE_KEPT_LIMIT") or 8e9),
+            input_limit=int(_positive(environ, "COMFY_REMOTE_INPUT_CACHE_LIMIT") or 2e9),
             worker=environ.get("RUNPOD_POD_ID") or None,
+            keep_outputs=_is_true(environ, "COMFY_REMOTE_KEEP_OUTPUTS"),
+            refresh=_is_true(environ, "REFRESH_WORKER"),
+            models=models,
         )
+
+
+def _is_true(environ: Mapping[str, str], name: str) -> bool:
+    return environ.get(name, "").strip().lower() == "true"
+
+
+def _folder(environ: Mapping[str, str], volume: Path) -> Path:
+    if chosen := environ.get("COMFY_REMOTE_WORKER_DIR", "").strip():
+        return Path(chosen).expanduser().absolute()
+    if volume.is_dir():
+        return volume / ".comfy-remote"
+    return platformdirs.user_cache_path("comfy-remote", appauthor=False) / "worker"
 
 
 def _positive(environ: Mapping[str, str], name: str) -> float | None:

@@ -1,9 +1,11 @@
-"""Where outputs go that do not fit the result: our gateway's store."""
+"""Where outputs go that do not fit the result: what a store is, and our gateway's."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote
 
 import aiohttp
@@ -11,10 +13,41 @@ import tenacity
 from pydantic import SecretStr
 
 from ..errors import OutputError
+from ..targets.download import Downloaded
 
-__all__ = ["ResultStore"]
+__all__ = ["ResultStore", "Store", "StoredFile"]
 
 _ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """Where a file is now. One of ``url`` and ``kept`` is set.
+
+    Attributes:
+        url: Absolute and signed, or below the endpoint's own address.
+        delete_url: A signed address to DELETE it by.
+        kept: Its name on the worker; see `kept.KeptFiles`.
+    """
+
+    url: str | None = None
+    delete_url: str | None = None
+    kept: str | None = None
+
+
+class Store(Protocol):
+    """A place for files that do not fit the result."""
+
+    @property
+    def public(self) -> bool:
+        """Whether any client can fetch from there by a plain GET."""
+
+    async def put(self, job_id: str, filename: str, file: Downloaded) -> StoredFile:
+        """Store a file.
+
+        Raises:
+            ComfyRemoteError: The store would not take it.
+        """
 
 
 class _TryAgain(Exception):
@@ -33,16 +66,16 @@ class ResultStore:
         self._url = url.rstrip("/")
         self._key = key
 
-    async def put(self, job_id: str, path: Path, sha256: str) -> str:
-        """Store a file.
+    public = False
 
-        Returns:
-            Where the client finds it: ``files/{job id}/{sha256}``, below the endpoint's URL.
+    async def put(self, job_id: str, filename: str, file: Downloaded) -> StoredFile:
+        """Store a file at ``files/{job id}/{sha256}``, below the endpoint's URL.
 
         Raises:
             OutputError: The store would not take it, tried three times.
         """
-        name = f"{quote(job_id, safe='')}/{sha256}"
+        del filename
+        name = f"{quote(job_id, safe='')}/{file.sha256}"
         # Between two chunks, not for the whole file: that may be gigabytes.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=120.0)
         try:
@@ -54,10 +87,10 @@ class ResultStore:
                     reraise=True,
                 ):
                     with attempt:
-                        await self._put_once(session, name, path)
+                        await self._put_once(session, name, file.path)
         except _TryAgain as error:
             raise _refused(str(error)) from error
-        return f"files/{name}"
+        return StoredFile(url=f"files/{name}")
 
     async def _put_once(self, session: aiohttp.ClientSession, name: str, path: Path) -> None:
         headers = {"Authorization": self._key.get_secret_value()}

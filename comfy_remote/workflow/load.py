@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeGuard, cast
 
 from ..errors import WorkflowInvalid
+from .json_text import EXPORT, decode, parse_json
 from .metadata import SIGNATURE_BYTES, Malformed, Metadata, kind_of, read_metadata
 from .prompt import Node, Prompt, is_link
 from .template import fill_in, variables_in
@@ -31,13 +32,11 @@ __all__ = [
     "parse_prompt",
     "parse_workflow",
     "read_workflow",
-    "refuse_constant",
 ]
 
 _MAX_JSON_BYTES = 64 * 1024 * 1024
 _SPOOL_BYTES = 8 * 1024 * 1024
 _API, _UI = "workflow in API format", "workflow in UI format"
-_EXPORT = "Export the workflow from ComfyUI: Workflow > Export (API)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +96,10 @@ def load_workflow(
     except FileNotFoundError:
         raise WorkflowInvalid(f"There is no file {path}.", advice="Check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        if Path(path).is_dir():  # "Permission denied" on Windows
+            raise WorkflowInvalid(
+                f"{path} is a folder, not a workflow.", advice="Name a file in it."
+            ) from None
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise WorkflowInvalid(f"{path} cannot be read: {reason}.") from error
 
@@ -123,19 +126,11 @@ def read_workflow(
         return _from_metadata(metadata, name)
     data = file.read(_MAX_JSON_BYTES + 1)
     if len(data) > _MAX_JSON_BYTES:
-        raise WorkflowInvalid(f"{name} is too large to be a workflow.", advice=_EXPORT)
-    if not data.strip():
-        raise WorkflowInvalid(f"{name} is empty: it is not valid JSON.", advice=_EXPORT)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise WorkflowInvalid(
-            f"{name} is not a text file, nor of a kind that ComfyUI saves workflows in.",
-            advice=_EXPORT,
-        ) from None
+        raise WorkflowInvalid(f"{name} is too large to be a workflow.", advice=EXPORT)
+    text = decode(data, name)
     if variables is None:
-        return parse_workflow(_json(text, name), name)
-    loaded = parse_workflow(_json(fill_in(text, variables, name), name), name)
+        return parse_workflow(parse_json(text, name), name)
+    loaded = parse_workflow(parse_json(fill_in(text, variables, name), name), name)
     return replace(loaded, variables=frozenset(variables_in(text)))
 
 
@@ -171,7 +166,7 @@ def parse_prompt(
     if not isinstance(document, dict):
         raise WorkflowInvalid(
             f"{name} is JSON, but not a workflow: it is {_kind(document)}, not an object.",
-            advice=_EXPORT,
+            advice=EXPORT,
         )
     if is_ui_format(document):
         raise in_ui_format(name)
@@ -179,7 +174,7 @@ def parse_prompt(
     if isinstance(inner, dict) and "class_type" not in document and "inputs" not in inner:
         document = inner
     if not document:
-        raise WorkflowInvalid(f"{name} is empty: it has no nodes.", advice=_EXPORT)
+        raise WorkflowInvalid(f"{name} is empty: it has no nodes.", advice=EXPORT)
     prompt = {node_id: _node(name, node_id, node) for node_id, node in document.items()}
     if check_links:
         _check_links(name, prompt)
@@ -268,19 +263,6 @@ def _no_workflow(metadata: Metadata, name: str) -> WorkflowInvalid:
     )
 
 
-def _json(text: str, name: str) -> JsonValue:
-    try:
-        # Python's reader takes NaN and Infinity, which JSON and every other reader refuse.
-        return cast("JsonValue", json.loads(text, parse_constant=refuse_constant))
-    except ValueError as error:
-        raise WorkflowInvalid(
-            f"{name} is not valid JSON: {error}.",
-            advice="Export the workflow again from ComfyUI: Workflow > Export (API).",
-        ) from None
-    except RecursionError:
-        raise WorkflowInvalid(f"{name} is nested too deeply to be a workflow.") from None
-
-
 def _node(name: str, node_id: str, value: JsonValue) -> Node:
     if not isinstance(value, dict) or not isinstance(value.get("class_type"), str):
         raise WorkflowInvalid(
@@ -320,11 +302,6 @@ def _check_links(name: str, prompt: Prompt) -> None:
                     advice="Connect it again in ComfyUI and export the workflow anew.",
                     details={"node_id": node_id, "input": key},
                 )
-
-
-def refuse_constant(constant: str) -> JsonValue:
-    """For `json.loads`: no ``NaN`` and no ``Infinity``, which JSON does not have."""
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _kind(value: JsonValue) -> str:

@@ -20,7 +20,15 @@ from .prompt import Prompt, is_link
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Model", "ModelSource", "ModelUse", "find_models", "model_sources", "model_uses"]
+__all__ = [
+    "Model",
+    "ModelSource",
+    "ModelUse",
+    "find_models",
+    "model_sources",
+    "model_uses",
+    "names_a_file",
+]
 
 # "(embedding:name:1.2)": a word of a text, with a weight or a comma behind it.
 _EMBEDDING = re.compile(r"(?:^|(?<=[\s(]))embedding:([^\s,:()<\[\]]+)")
@@ -175,8 +183,13 @@ def _raw_sources(graph: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue
             yield from _raw_sources(subgraph)
 
 
+def names_a_file(choice: str) -> bool:
+    """Whether a choice in a list of models is a file, and does not stand for none."""
+    return choice.strip().lower() not in _NO_FILE
+
+
 def _folder(class_type: str, key: str, value: str) -> str | None:
-    if value.strip().lower() in _NO_FILE:
+    if not names_a_file(value):
         return None
     folder = FOLDER_BY_CLASS.get((class_type, key)) or FOLDER_BY_INPUT.get(key)
     if folder == "vae" and PurePosixPath(value).stem in VIDEO_TINY_AUTOENCODERS:

@@ -12,7 +12,7 @@ from .schema import Schemas
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["CORE", "NodePack", "find_packs"]
+__all__ = ["CORE", "NodePack", "find_packs", "pack_for_people", "said_pack"]
 
 CORE = "comfy-core"
 """What ComfyUI's registry calls ComfyUI's own nodes."""
@@ -55,18 +55,35 @@ def find_packs(
     return [NodePack(*pack, tuple(classes)) for pack, classes in packs.items()]
 
 
+def said_pack(properties: Mapping[str, JsonValue]) -> tuple[str, str | None] | None:
+    """Name and version of the pack that a node in UI format says it is of; ``None``: it doesn't.
+
+    Newer editors write the pack's id in ComfyUI's registry (``cnr_id``), or its repository on
+    GitHub (``aux_id``), into a node's properties.
+    """
+    name = properties.get("cnr_id") or properties.get("aux_id")
+    if not isinstance(name, str):
+        return None
+    version = properties.get("ver")
+    # Nodes of one workflow carry the ComfyUI version of the day each was added.
+    return name, version if isinstance(version, str) and name != CORE else None
+
+
+def pack_for_people(name: str) -> str:
+    """Where a node class that is missing comes from: "the node pack github.com/owner/name"."""
+    if name == CORE:
+        return "ComfyUI itself (a newer or older one)"
+    return f"the node pack {f'github.com/{name}' if '/' in name else name}"
+
+
 def _said(graph: Mapping[str, JsonValue]) -> Iterator[tuple[str, tuple[str, str | None]]]:
     """Class, and name and version of its pack, of all nodes that tell."""
     for node in _objects(graph.get("nodes")):
         kind, properties = node.get("type"), node.get("properties")
         if not isinstance(kind, str) or not isinstance(properties, dict):
             continue
-        name = properties.get("cnr_id") or properties.get("aux_id")
-        version = properties.get("ver")
-        if isinstance(name, str):
-            # Nodes of one workflow carry the ComfyUI version of the day each was added.
-            told = isinstance(version, str) and name != CORE
-            yield kind, (name, str(version) if told else None)
+        if (pack := said_pack(properties)) is not None:
+            yield kind, pack
     definitions = graph.get("definitions")
     if isinstance(definitions, dict):
         for subgraph in _objects(definitions.get("subgraphs")):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,11 @@ class PreparedWorkflow:
 
 
 def prepare(
-    loaded: LoadedWorkflow, changes: Changes, schemas: Schemas | None = None
+    loaded: LoadedWorkflow,
+    changes: Changes,
+    schemas: Schemas | None = None,
+    *,
+    keep_unknown: bool | None = None,
 ) -> PreparedWorkflow:
     """Make the prompt that is to run.
 
@@ -111,6 +116,7 @@ def prepare(
         changes: What to change in it.
         schemas: The target's, if known. Needed for UI format; for the rest, values are checked
             against them.
+        keep_unknown: As for `convert_workflow`.
 
     Raises:
         WorkflowInvalid: The workflow cannot be converted, or a change does not fit it.
@@ -123,7 +129,7 @@ def prepare(
     else:
         from .convert import convert_workflow  # here: a prompt needs none of it
 
-        prompt = convert_workflow(loaded.workflow, schemas)
+        prompt = convert_workflow(loaded.workflow, schemas, keep_unknown=keep_unknown)
         if not prompt:
             raise WorkflowInvalid(
                 f"{loaded.source} is empty: it has no node that runs.",
@@ -162,8 +168,17 @@ def prepare(
             f"Saved on the target below {changes.output_folder}: {_named(prompt, places)}."
         )
         prompt = name_below(prompt, places, changes.output_folder)
-    prompt = apply_settings(prompt, changes.settings, schemas)
+    before, prompt = prompt, apply_settings(prompt, changes.settings, schemas)
+    notes += _settings_made(before, prompt)
     return PreparedWorkflow(prompt, loaded.workflow, tuple(notes), loaded.source)
+
+
+def _settings_made(before: Prompt, after: Prompt) -> Iterator[str]:
+    for node_id, node in after.items():
+        for name, value in node["inputs"].items():
+            if name not in before[node_id]["inputs"] or before[node_id]["inputs"][name] != value:
+                shown = reprlib.repr(value)
+                yield f"{name} of {node['class_type']} ({node_id}) is set to {shown}."
 
 
 def _named(prompt: Prompt, places: Sequence[Place]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import WorkflowInvalid
 from .convert.document import BYPASSED, MUTED, SavedNode, read_document
 from .prompt import Prompt
-from .sources import text_place
+from .sources import Sources
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -56,11 +56,12 @@ def _text_of(node: SavedNode) -> Iterator[str]:
 
 
 def _in_prompt(prompt: Prompt) -> Iterator[str]:
+    sources = Sources(prompt)
     for node_id, node in prompt.items():
         if not _is_titled(node.get("_meta", {}).get("title")):
             continue
         for name in _TEXTS:
-            place = text_place(prompt, (node_id, name)) if name in node["inputs"] else None
+            place = sources.text((node_id, name)) if name in node["inputs"] else None
             text = prompt[place[0]]["inputs"].get(place[1]) if place else None
             if isinstance(text, str):
                 yield text

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from ..errors import WorkflowInvalid
 from .edit import Place, put
-from .prompt import Prompt, is_link
-from .sources import text_place
+from .prompt import Prompt
+from .sources import linked_node
 
 __all__ = ["find_name_prefixes", "name_below"]
 
@@ -28,8 +28,8 @@ def find_name_prefixes(prompt: Prompt) -> list[Place]:
     for node_id, node in prompt.items():
         if _PREFIX not in node["inputs"]:
             continue
-        place = text_place(prompt, (node_id, _PREFIX))
-        if place is None or not isinstance(prompt[place[0]]["inputs"].get(place[1]), str):
+        place = _written_at(prompt, node_id)
+        if place is None:
             raise WorkflowInvalid(
                 f"The name that {node['class_type']} (node {node_id}) saves under is put together "
                 "by other nodes, so its folder cannot be set.",
@@ -46,6 +46,18 @@ def find_name_prefixes(prompt: Prompt) -> list[Place]:
     return list(found)
 
 
+def _written_at(prompt: Prompt, node_id: str) -> Place | None:
+    """Where the prefix is written: at the node, or at a primitive; ``None`` if it is computed."""
+    value = prompt[node_id]["inputs"][_PREFIX]
+    if isinstance(value, str):
+        return node_id, _PREFIX
+    link = linked_node(prompt, value)
+    given = prompt[link[0]]["inputs"] if link is not None else {}
+    if link is None or len(given) != 1 or not isinstance(next(iter(given.values())), str):
+        return None
+    return link[0], next(iter(given))
+
+
 def name_below(prompt: Prompt, places: Iterable[Place], folder: str) -> Prompt:
     """The prompt with its files named as before, in that folder.
 
@@ -57,7 +69,6 @@ def name_below(prompt: Prompt, places: Iterable[Place], folder: str) -> Prompt:
     """
     folder = folder.replace("\\", "/").rstrip("/")
     for node_id, key in places:
-        prefix = prompt[node_id]["inputs"][key]
-        if not is_link(prefix):
-            prompt = put(prompt, [(node_id, key)], f"{folder}/{str(prefix).lstrip('/')}")
+        prefix = str(prompt[node_id]["inputs"][key]).lstrip("/")
+        prompt = put(prompt, [(node_id, key)], f"{folder}/{prefix}")
     return prompt

@@ -1,4 +1,4 @@
-"""Every seed there is: ``seed`` and ``noise_seed`` inputs, through primitives and links."""
+"""Every seed there is: ``seed``, ``noise_seed`` and the like, through primitives and links."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from ..errors import WorkflowInvalid
 from .edit import Place
 from .prompt import Prompt
-from .sources import number_place
+from .sources import Sources
 
 __all__ = ["find_seeds", "has_seeds", "parse_seed"]
 
-_SEEDS = frozenset({"seed", "noise_seed"})
 MAX_SEED = 2**64 - 1
 # Many nodes that call a service take no more than 31 bits.
 _MAX_RANDOM = 2**31 - 1
@@ -48,8 +47,9 @@ def find_seeds(prompt: Prompt) -> list[Place]:
     Raises:
         WorkflowInvalid: There is none.
     """
+    sources = Sources(prompt)
     found = {
-        number_place(prompt, place, unless_it_feeds=frozenset({"steps"})) or place: None
+        sources.number(place, unless_it_feeds=frozenset({"steps"})) or place: None
         for place in _seed_inputs(prompt)
     }
     if not found:
@@ -63,5 +63,10 @@ def find_seeds(prompt: Prompt) -> list[Place]:
 def _seed_inputs(prompt: Prompt) -> Iterator[Place]:
     for node_id, node in prompt.items():
         for key, value in node["inputs"].items():
-            if key.rpartition(".")[2] in _SEEDS and not isinstance(value, bool | dict):
+            if _is_seed(key.rpartition(".")[2].casefold()) and not isinstance(value, bool | dict):
                 yield node_id, key
+
+
+def _is_seed(name: str) -> bool:
+    """``seed``, ``noise_seed``, ``model_seed``; but not the seed of a variation on another."""
+    return name == "seed" or (name.endswith("_seed") and not name.startswith("var"))

@@ -7,30 +7,37 @@ from typing import Literal
 from ..errors import WorkflowInvalid
 from .edit import Place
 from .prompt import Node, Prompt
-from .sources import linked_node, number_place, only_way_back
+from .sources import Sources, linked_node, only_way_back
 
 __all__ = ["SizeInput", "find_sizes"]
 
 SizeInput = Literal["width", "height", "batch_size"]
 
 _LATENT_OF_SAMPLER = "latent_image"
+_SIDES = frozenset({"width", "height"})
 # Links that lead from a picture or latent to the one it was made of.
-_MADE_OF = ("samples", "latent", "latents", "pixels", "image", "images", "video_latent")
+_MADE_OF = (
+    *("samples", "latent", "latents", "pixels", "image", "images"),
+    *("video_latent", "audio_latent"),
+)
+_PRIMITIVE = frozenset({"value", "int", "number"})
 
 
 def find_sizes(prompt: Prompt, name: SizeInput) -> list[Place]:
     """Where the samplers' pictures get their width, height or number from.
 
     Followed back from every sampler's ``latent_image``; where the workflow has no sampler,
-    these are the nodes that make a picture from nothing. A node that scales a picture is not
-    meant: set it with ``--set``.
+    these are the nodes that make a picture from nothing. A width that is computed from another
+    (half of it, a multiple of 16) is set where that one is. A node that scales a loaded picture
+    is not meant: set it with ``--set``.
 
     Raises:
         WorkflowInvalid: There is none, for example since the size is that of a loaded picture.
     """
+    sources = Sources(prompt)
     places = {
-        number_place(prompt, (node_id, name), unless_it_feeds=_others(name)) or (node_id, name)
-        for node_id in _origins(prompt)
+        _decided_at(prompt, sources, node_id, name)
+        for node_id in _origins(prompt, name)
         if name in prompt[node_id]["inputs"]
     }
     if not places:
@@ -43,14 +50,49 @@ def find_sizes(prompt: Prompt, name: SizeInput) -> list[Place]:
     return sorted(places)
 
 
-def _origins(prompt: Prompt) -> list[str]:
+def _decided_at(prompt: Prompt, sources: Sources, node_id: str, name: SizeInput) -> Place:
+    """The input to change: that of the node itself, where others depend on what it comes from."""
+    others = frozenset({"width", "height", "batch_size"} - {name})
+    place = (node_id, name)
+    if (given := sources.number(place, unless_it_feeds=others)) is not None:
+        return given
+    start = _computed_from(prompt, place)
+    shared = any(_computed_from(prompt, (node_id, other)) == start for other in others)
+    return place if start is None or shared else start
+
+
+def _computed_from(prompt: Prompt, place: Place) -> Place | None:
+    """The one number that a size is computed from: a primitive's, or that of an empty picture."""
+    name = place[1]
+    link = linked_node(prompt, prompt[place[0]]["inputs"].get(name))
+    seen: set[str] = set()
+    while link is not None and link[0] not in seen:
+        seen.add(link[0])
+        node = prompt[link[0]]
+        inputs = node["inputs"]
+        if _makes(prompt, node, _SIDES, from_nothing=True):
+            return (
+                (link[0], name) if name in _SIDES and not _is_linked(prompt, node, name) else None
+            )
+        given = [key for key in inputs if key.casefold() in _PRIMITIVE]
+        if len(given) == 1 and not _is_linked(prompt, node, given[0]):
+            return link[0], given[0]
+        measured = any(_is_linked(prompt, node, key) for key in _MADE_OF)
+        if measured and "scale_by" not in inputs and "GetImageSize" not in node["class_type"]:
+            return None  # it gives the picture a size of its own
+        link = linked_node(prompt, only_way_back(prompt, node))
+    return None
+
+
+def _origins(prompt: Prompt, name: SizeInput) -> list[str]:
     waiting = [
         node["inputs"][_LATENT_OF_SAMPLER]
         for node in prompt.values()
         if _LATENT_OF_SAMPLER in node["inputs"]
     ]
     if not waiting:
-        return [node_id for node_id, node in prompt.items() if _makes(prompt, node, True)]
+        return [n for n, node in prompt.items() if _makes(prompt, node, _SIDES, from_nothing=True)]
+    sized = _SIDES if name in _SIDES else frozenset({name})  # a sound has a number, but no sides
     found: list[str] = []
     seen: set[str] = set()
     while waiting:
@@ -60,7 +102,7 @@ def _origins(prompt: Prompt) -> list[str]:
         node_id = link[0]
         seen.add(node_id)
         node = prompt[node_id]
-        if _makes(prompt, node, False):
+        if _makes(prompt, node, sized):
             found.append(node_id)
             continue
         if _LATENT_OF_SAMPLER in node["inputs"]:
@@ -70,15 +112,16 @@ def _origins(prompt: Prompt) -> list[str]:
     return found
 
 
-def _makes(prompt: Prompt, node: Node, from_nothing: bool) -> bool:
+def _makes(
+    prompt: Prompt, node: Node, sized: frozenset[str], *, from_nothing: bool = False
+) -> bool:
     """Whether a node makes a picture or latent of a size of its own."""
-    inputs = node["inputs"]
-    if not {"width", "height"} <= inputs.keys():
+    if not sized <= node["inputs"].keys():
         return False
-    made_of = any(linked_node(prompt, inputs.get(key)) for key in _MADE_OF)
+    made_of = any(_is_linked(prompt, node, key) for key in _MADE_OF)
     # Nodes for image-to-video take a picture and a VAE; those that scale have no VAE.
-    return not made_of or ("vae" in inputs and not from_nothing)
+    return not made_of or ("vae" in node["inputs"] and not from_nothing)
 
 
-def _others(name: SizeInput) -> frozenset[str]:
-    return frozenset({"width", "height", "batch_size"} - {name})
+def _is_linked(prompt: Prompt, node: Node, key: str) -> bool:
+    return linked_node(prompt, node["inputs"].get(key)) is not None

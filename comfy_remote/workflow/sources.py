@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .edit import Place
@@ -11,35 +11,142 @@ from .prompt import Node, Prompt, is_link
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["linked_node", "number_place", "only_way_back", "text_place", "uses_of"]
-
-# What the nodes that only give a value call it: ComfyUI's primitives, and those of the packs.
-_NUMBER_NAMES = frozenset({"value", "int", "number", "seed", "noise_seed", "width", "height"})
-_TEXT_NAMES = frozenset({"value", "text", "string", "prompt"})
+__all__ = ["Sources", "linked_node", "only_way_back"]
 
 
-def number_place(prompt: Prompt, place: Place, *, unless_it_feeds: frozenset[str]) -> Place | None:
-    """The input that holds the number which arrives at ``place``.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kind:
+    """Values of one kind, and what the nodes that only give one call it."""
+
+    names: frozenset[str]
+    types: tuple[type, ...]
+
+
+# Of ComfyUI's primitives, and of those of the packs.
+_NUMBER = _Kind(
+    frozenset({"value", "int", "number", "seed", "noise_seed", "width", "height"}), (int, float)
+)
+_TEXT = _Kind(frozenset({"value", "text", "string", "prompt"}), (str,))
+
+# ComfyUI's StringReplace and RegexReplace: a template is filled in by a chain of them.
+_REPLACES = frozenset({"string", "replace"})
+_LONGEST_CHAIN = 12
+
+
+class Sources:
+    """The values behind the links of one prompt. Each way back is walked only once.
 
     Args:
-        prompt: Where to look.
-        place: An input; if it holds no link, it is the answer itself.
-        unless_it_feeds: Names of inputs that must not change with it.
-
-    Returns:
-        ``None`` when the number is computed, or is shared with one that must not change: put
-        the new one into ``place`` itself, instead of the link.
+        prompt: Where to look; not to be changed in the meantime.
     """
-    found = _place(prompt, place, _NUMBER_NAMES, (int, float))
-    if found is None or found == place:
+
+    def __init__(self, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self._found: dict[tuple[_Kind, Place], Place | None] = {}
+        self._users: dict[str, set[str]] | None = None
+        self._depth = 0
+
+    def number(
+        self, place: Place, *, unless_it_feeds: frozenset[str] = frozenset()
+    ) -> Place | None:
+        """The input that holds the number which arrives at ``place``.
+
+        Args:
+            place: An input; if it holds no link, it is the answer itself.
+            unless_it_feeds: Names of inputs that must not change with it.
+
+        Returns:
+            ``None`` when the number is computed, or is shared with one that must not change:
+            put the new one into ``place`` itself, instead of the link.
+        """
+        found = self._behind(place, _NUMBER)
+        if found is None or found == place or not unless_it_feeds:
+            return found
+        return None if self._fed_by(found[0]) & unless_it_feeds else found
+
+    def text(self, place: Place) -> Place | None:
+        """The input that holds the text which arrives at ``place``.
+
+        Of a template that one text is filled into, that text. ``None`` if it is put together
+        from several.
+        """
+        return self._behind(place, _TEXT)
+
+    def _fed_by(self, node_id: str) -> set[str]:
+        """The names of all inputs that are linked to a node."""
+        if self._users is None:
+            self._users = {}
+            for node in self._prompt.values():
+                for name, value in node["inputs"].items():
+                    if (link := linked_node(self._prompt, value)) is not None:
+                        self._users.setdefault(link[0], set()).add(name)
+        return self._users.get(node_id, set())
+
+    def _behind(self, start: Place, kind: _Kind) -> Place | None:
+        if self._link(start) is None:
+            return start
+        place: Place | None = start
+        walked: dict[Place, None] = {}
+        while place is not None and place not in walked and (kind, place) not in self._found:
+            walked[place] = None
+            link = self._link(place)
+            if link is None:
+                found = place if self._gives(place, kind) else None
+                break
+            place = self._before(place, link, kind)
+        else:  # it is computed, goes in a circle, or has been found before
+            found = self._found.get((kind, place)) if place is not None else None
+        self._found.update(dict.fromkeys([(kind, one) for one in walked], found))
         return found
-    shared = {key for _, key in uses_of(prompt, found[0])}
-    return None if shared & unless_it_feeds else found
 
+    def _before(self, place: Place, link: tuple[str, int], kind: _Kind) -> Place | None:
+        """The input of the linked node that its value comes from."""
+        node = self._prompt[link[0]]
+        if kind is _TEXT and node["inputs"].keys() >= _REPLACES:
+            return self._filled_in(link[0])
+        named = [key for key in node["inputs"] if key.casefold() in kind.names]
+        if len(named) > 1 and place[1] in named:
+            named = [place[1]]
+        if len(named) == 1:
+            return link[0], named[0]
+        onward = None if named else only_way_back(self._prompt, node)
+        way = next((key for key, value in node["inputs"].items() if value is onward), None)
+        computes = any(_is(value, (int, float, str)) for value in node["inputs"].values())
+        return None if onward is None or way is None or computes else (link[0], way)
 
-def text_place(prompt: Prompt, place: Place) -> Place | None:
-    """The input that holds the text which arrives at ``place``; ``None`` if it is put together."""
-    return _place(prompt, place, _TEXT_NAMES, (str,))
+    def _filled_in(self, node_id: str) -> Place | None:
+        """The one text that a chain of replacements fills into its template, or works on."""
+        if self._depth >= _LONGEST_CHAIN:
+            return None
+        self._depth += 1
+        try:
+            texts: set[Place | None] = set()
+            for _ in range(_LONGEST_CHAIN):
+                if self._link((node_id, "replace")) is not None:
+                    texts.add(self._behind((node_id, "replace"), _TEXT))
+                link = self._link((node_id, "string"))
+                if link is None:
+                    return _only(texts) if texts else (node_id, "string")
+                if not self._prompt[link[0]]["inputs"].keys() >= _REPLACES:
+                    return _only({*texts, self._behind((node_id, "string"), _TEXT)})
+                node_id = link[0]
+            return None
+        finally:
+            self._depth -= 1
+
+    def _gives(self, place: Place, kind: _Kind) -> bool:
+        """Whether a node gives the value of its input on as it is.
+
+        Or, of a text, as one to work with: what a language model is asked. Not so a text that
+        is cut or joined by what others give.
+        """
+        inputs = self._prompt[place[0]]["inputs"]
+        as_it_is = kind is _TEXT and place[1].casefold() != "string"
+        computes = not as_it_is and any(linked_node(self._prompt, v) for v in inputs.values())
+        return _is(inputs.get(place[1]), kind.types) and not computes
+
+    def _link(self, place: Place) -> tuple[str, int] | None:
+        return linked_node(self._prompt, self._prompt[place[0]]["inputs"].get(place[1]))
 
 
 def linked_node(prompt: Prompt, value: JsonValue) -> tuple[str, int] | None:
@@ -53,60 +160,26 @@ def only_way_back(prompt: Prompt, node: Node) -> JsonValue:
     """The link through a node that passes one value on (reroute, switch); else ``None``."""
     inputs = node["inputs"]
     if "on_true" in inputs or "on_false" in inputs:  # ComfyUI's switch
-        chosen = inputs.get("switch")
-        for _ in range(len(prompt)):
-            link = linked_node(prompt, chosen)
-            if link is None:
-                break
-            chosen = prompt[link[0]]["inputs"].get("value")
-        if not isinstance(chosen, bool):
-            return None
-        return inputs.get("on_true" if chosen else "on_false")
+        chosen = _setting(prompt, inputs.get("switch"))
+        return None if chosen is None else inputs.get("on_true" if chosen else "on_false")
     links = [value for value in inputs.values() if linked_node(prompt, value)]
     return links[0] if len(links) == 1 else None
 
 
-def uses_of(prompt: Prompt, node_id: str) -> Iterator[Place]:
-    """Every input that is linked to a node."""
-    for user, node in prompt.items():
-        for key, value in node["inputs"].items():
-            link = linked_node(prompt, value)
-            if link is not None and link[0] == node_id:
-                yield user, key
-
-
-def _place(
-    prompt: Prompt, start: Place, names: frozenset[str], kinds: tuple[type, ...]
-) -> Place | None:
-    place = start
-    for _ in range(len(prompt) + 1):
-        link = linked_node(prompt, prompt[place[0]]["inputs"].get(place[1]))
+def _setting(prompt: Prompt, value: JsonValue) -> bool | None:
+    """What a switch is set to: by itself, or by a primitive."""
+    for _ in range(_LONGEST_CHAIN):
+        link = linked_node(prompt, value)
         if link is None:
-            return place if place == start or _gives(prompt, place, kinds) else None
-        node = prompt[link[0]]
-        named = [key for key in node["inputs"] if key.casefold() in names]
-        if len(named) > 1 and place[1] in named:
-            named = [place[1]]
-        if len(named) == 1:
-            place = (link[0], named[0])
-            continue
-        onward = None if named else only_way_back(prompt, node)
-        way = next((key for key, value in node["inputs"].items() if value is onward), None)
-        if (
-            onward is None
-            or way is None
-            or any(_is(v, (int, float, str)) for v in node["inputs"].values())
-        ):
-            return None  # it has values of its own: it computes
-        place = (link[0], way)
-    return None  # a cycle
+            break
+        value = prompt[link[0]]["inputs"].get("value")
+    return value if isinstance(value, bool) else None
 
 
-def _gives(prompt: Prompt, place: Place, kinds: tuple[type, ...]) -> bool:
-    """Whether a node gives the value of its input on as it is (or as one to work with: texts)."""
-    inputs = prompt[place[0]]["inputs"]
-    computes = str not in kinds and any(linked_node(prompt, value) for value in inputs.values())
-    return _is(inputs.get(place[1]), kinds) and not computes
+def _only(texts: set[Place | None]) -> Place | None:
+    """The one text there is, besides numbers and the like (``None``)."""
+    found = [text for text in texts if text is not None]
+    return found[0] if len(found) == 1 else None
 
 
 def _is(value: JsonValue, kinds: tuple[type, ...]) -> bool:

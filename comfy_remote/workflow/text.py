@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import WorkflowInvalid
 from .edit import Place, find_node
 from .prompt import Node, Prompt
-from .sources import linked_node, only_way_back, text_place
+from .sources import Sources, linked_node, only_way_back
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -24,6 +27,12 @@ _TEXTS = (
 )
 _CONDITIONING = ("conditioning", "cond")
 _ZERO = "ConditioningZeroOut"
+_OTHER: dict[Side, Side] = {"positive": "negative", "negative": "positive"}
+# Words in the names of inputs that hold a text; and of settings that are about it.
+_WORD = re.compile(r"[^\W\d_]+")
+_TEXT_WORDS = frozenset({"prompt", "text", "lyrics", "dialogue"})
+_NO_PROMPT = frozenset({"system", "template", "mode", "normalization", "encoder"})
+_MOST_NAMED = 6
 
 
 def find_texts(prompt: Prompt, side: Side, nodes: Sequence[str] = ()) -> list[Place]:
@@ -42,30 +51,47 @@ def find_texts(prompt: Prompt, side: Side, nodes: Sequence[str] = ()) -> list[Pl
         WorkflowInvalid: There is none; or there are several with different texts, which are
             named.
     """
+    sources = Sources(prompt)
     if nodes:
-        encoders = {node_id: _texts_of(prompt, find_node(prompt, node_id)) for node_id in nodes}
+        inputs = {
+            node_id: _texts_of(prompt, node_id)
+            for node_id in (find_node(prompt, name) for name in nodes)
+        }
+        shared: set[Place | None] = set()
     else:
-        encoders = dict(_encoders(prompt, side)) or dict(_services(prompt, side))
+        inputs, other = _inputs(prompt, side), _inputs(prompt, _OTHER[side])
+        own = {place for found in inputs.values() for place in found}
         if side == "negative":
-            _refuse_shared(prompt, encoders)
-    if not encoders:
+            _refuse_shared(prompt, inputs, other)
+        # A language model may write both: what it is asked is then neither's text.
+        others = {place for found in other.values() for place in found} - own
+        shared = {sources.text(place) for place in others}
+    if not inputs:
         raise _not_found(prompt, side)
     places = {
-        node_id: [text_place(prompt, place) or place for place in found]
-        for node_id, found in encoders.items()
+        node_id: [
+            place if (behind := sources.text(place)) is None or behind in shared else behind
+            for place in found
+        ]
+        for node_id, found in inputs.items()
     }
     texts = {
-        node_id: frozenset(str(prompt[node]["inputs"].get(key)) for node, key in found)
-        for node_id, found in places.items()
+        frozenset(str(prompt[node]["inputs"].get(key)) for node, key in found)
+        for found in places.values()
     }
-    if not nodes and len(set(texts.values())) > 1:
-        raise _several(prompt, side, {node_id: min(found) for node_id, found in texts.items()})
+    if not nodes and len(texts) > 1:
+        raise _several(side, prompt, places)
     return list(dict.fromkeys(place for found in places.values() for place in found))
+
+
+def _inputs(prompt: Prompt, side: Side) -> dict[str, list[Place]]:
+    """The inputs that take the text of one side, by node: of encoders, else of services."""
+    return dict(_encoders(prompt, side)) or dict(_services(prompt, side))
 
 
 def _encoders(prompt: Prompt, side: Side) -> Iterator[tuple[str, list[Place]]]:
     """The encoders behind all samplers, each with the inputs that hold its text."""
-    waiting: list[JsonValue] = []
+    waiting: deque[JsonValue] = deque()
     for node_id, node in prompt.items():
         inputs = node["inputs"]
         if side not in inputs:
@@ -77,7 +103,7 @@ def _encoders(prompt: Prompt, side: Side) -> Iterator[tuple[str, list[Place]]]:
             waiting.append(inputs[side])
     seen: set[tuple[str, int]] = set()
     while waiting:
-        link = linked_node(prompt, waiting.pop(0))
+        link = linked_node(prompt, waiting.popleft())
         if link is None or link in seen:
             continue
         seen.add(link)
@@ -97,7 +123,9 @@ def _encoders(prompt: Prompt, side: Side) -> Iterator[tuple[str, list[Place]]]:
 def _before(prompt: Prompt, node: Node, output: int) -> list[JsonValue]:
     """The conditionings that a node makes its output of."""
     inputs = node["inputs"]
-    pair: Side = "positive" if output == 0 else "negative"
+    # ComfyUI's nodes for both sides give the positive first; those with a model, after the model.
+    first = 1 if "model" in inputs else 0
+    pair: Side = "positive" if output == first else "negative"
     if linked_node(prompt, inputs.get("positive")) or linked_node(prompt, inputs.get("negative")):
         return [inputs[pair]] if linked_node(prompt, inputs.get(pair)) else []
     return [
@@ -149,10 +177,12 @@ def _texts_of(prompt: Prompt, node_id: str) -> list[Place]:
     return found
 
 
-def _refuse_shared(prompt: Prompt, encoders: dict[str, list[Place]]) -> None:
+def _refuse_shared(
+    prompt: Prompt, inputs: dict[str, list[Place]], other: dict[str, list[Place]]
+) -> None:
     """One encoder for both sides would make the picture be of what is not wanted."""
-    positive = {place for _, found in _encoders(prompt, "positive") for place in found}
-    for node_id, found in encoders.items():
+    positive = {place for found in other.values() for place in found}
+    for node_id, found in inputs.items():
         if positive.intersection(found):
             raise WorkflowInvalid(
                 f"Positive and negative come from the same node {node_id} "
@@ -164,29 +194,57 @@ def _refuse_shared(prompt: Prompt, encoders: dict[str, list[Place]]) -> None:
 
 def _not_found(prompt: Prompt, side: Side) -> WorkflowInvalid:
     zeroed = side == "negative" and any(n["class_type"] == _ZERO for n in prompt.values())
+    name = "prompt" if side == "positive" else "negative_prompt"
+    others = list(islice(_other_texts(prompt, side), _MOST_NAMED))
+    if others:
+        advice = f"Set the text you mean by its input: --set {', --set '.join(others)}."
+    elif side == "positive":
+        advice = (
+            "Where there is no text, leave --prompt away. Else name the node that has it with "
+            "--prompt-node, or set its input: --set NODE.input=TEXT."
+        )
+    else:
+        advice = "Where there is none, leave --negative away. Else set it: --set NODE.input=TEXT."
     return WorkflowInvalid(
-        f"No {side} text was found: no sampler's {side} input leads to a text encoder."
+        f"No {side} text was found: no sampler's {side} input leads to a text encoder, and no "
+        f"node has an input named {name}."
         + (" The negative is zeroed out in this workflow." if zeroed else ""),
-        advice="Name the node that has it with --prompt-node, or set its input: "
-        "--set NODE.input=TEXT."
-        if side == "positive"
-        else "Set the input of the node that has it: --set NODE.input=TEXT.",
+        advice=advice,
     )
 
 
-def _several(prompt: Prompt, side: Side, texts: dict[str, str]) -> WorkflowInvalid:
+def _other_texts(prompt: Prompt, side: Side) -> Iterator[str]:
+    """Settings of other inputs that are texts by their name: what is spoken, a storyboard's."""
+    for node_id, node in prompt.items():
+        for key, value in node["inputs"].items():
+            words = set(_WORD.findall(key.rpartition(".")[2].casefold()))
+            if (
+                isinstance(value, str)
+                and words & _TEXT_WORDS
+                and not words & _NO_PROMPT
+                and ("negative" in words) == (side == "negative")
+            ):
+                yield f"{node_id}.{key}=TEXT ({node['class_type']})"
+
+
+def _several(side: Side, prompt: Prompt, places: dict[str, list[Place]]) -> WorkflowInvalid:
     named = "; ".join(
-        f"node {node_id} ({prompt[node_id]['class_type']}): {_short(text)}"
-        for node_id, text in texts.items()
+        f"node {node_id} ({prompt[node_id]['class_type']}): {_shown(prompt, found[0])}"
+        for node_id, found in places.items()
     )
     return WorkflowInvalid(
         f"The workflow has several {side} texts: {named}.",
         advice="Say which: --prompt-node ID."
         if side == "positive"
         else "Set the one you mean: --set NODE.text=TEXT.",
-        details={"nodes": list(texts)},
+        details={"nodes": list(places)},
     )
 
 
-def _short(text: str, longest: int = 40) -> str:
+def _shown(prompt: Prompt, place: Place, longest: int = 40) -> str:
+    """A text for people, in quotes; or which node it comes from."""
+    value = prompt[place[0]]["inputs"].get(place[1])
+    if (link := linked_node(prompt, value)) is not None:
+        return f"(from node {link[0]})"
+    text = str(value)
     return repr(text if len(text) <= longest else f"{text[:longest]}…")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
-from .load import refuse_constant
+from .json_text import refuse_constant
 from .prompt import Node, Prompt, is_link
 from .schema import InputSchema, Schemas, input_schema
 

@@ -17,13 +17,15 @@ from ..errors import WorkflowInvalid
 from .model_folders import MODEL_SUFFIXES
 from .order import needed_nodes, output_nodes
 from .prompt import Node, Prompt
-from .sources import linked_node, number_place
+from .sources import Sources, linked_node
 
 __all__ = ["NodeWork", "Workload", "workload_of"]
 
 _PIXELS = 1_000_000
 _MOST = 1e6
 """No number of a prompt counts for more: one out of range must not drown the others."""
+_NEAR = 500
+"""So many nodes before a sampler are looked at for a size; no real chain is longer."""
 _FRAMES_PER_LATENT = 4  # as today's video models pack them
 
 
@@ -68,17 +70,18 @@ def workload_of(prompt: Prompt) -> Workload:
     except WorkflowInvalid:
         order = list(prompt)  # the target will say what is wrong with it
     scheduled = _steps_by_sampler(prompt)
-    nodes = tuple(_work_of(prompt, node_id, scheduled) for node_id in order)
+    sources = Sources(prompt)
+    nodes = tuple(_work_of(prompt, sources, node_id, scheduled) for node_id in order)
     return Workload(_shape(prompt, order), nodes, math.fsum(node.work for node in nodes))
 
 
-def _work_of(prompt: Prompt, node_id: str, scheduled: dict[str, str]) -> NodeWork:
+def _work_of(prompt: Prompt, sources: Sources, node_id: str, scheduled: dict[str, str]) -> NodeWork:
     if node_id in scheduled.values():
         return NodeWork(node_id, 1.0)  # a scheduler: the steps are its sampler's
-    steps = _steps(prompt, scheduled.get(node_id, node_id))
+    steps = _steps(prompt, sources, scheduled.get(node_id, node_id))
     if steps is None:
         return NodeWork(node_id, 1.0)
-    return NodeWork(node_id, steps * max(0.1, _megapixels(prompt, node_id)), steps)
+    return NodeWork(node_id, steps * max(0.1, _megapixels(prompt, sources, node_id)), steps)
 
 
 def _steps_by_sampler(prompt: Prompt) -> dict[str, str]:
@@ -86,7 +89,7 @@ def _steps_by_sampler(prompt: Prompt) -> dict[str, str]:
     found: dict[str, str] = {}
     for node_id, node in prompt.items():
         link = linked_node(prompt, node["inputs"].get("sigmas"))
-        for _ in range(len(prompt)):
+        for _ in range(_NEAR):
             if link is None:
                 break
             if "steps" in prompt[link[0]]["inputs"]:
@@ -97,27 +100,28 @@ def _steps_by_sampler(prompt: Prompt) -> dict[str, str]:
     return found
 
 
-def _steps(prompt: Prompt, node_id: str) -> float | None:
-    steps = _number(prompt, node_id, "steps")
+def _steps(prompt: Prompt, sources: Sources, node_id: str) -> float | None:
+    steps = _number(prompt, sources, node_id, "steps")
     if steps is None:
         return None
-    first = _number(prompt, node_id, "start_at_step") or 0.0
-    last = _number(prompt, node_id, "end_at_step") or steps
+    first = _number(prompt, sources, node_id, "start_at_step") or 0.0
+    last = _number(prompt, sources, node_id, "end_at_step") or steps
     return max(1.0, min(steps, last) - first)
 
 
-def _megapixels(prompt: Prompt, node_id: str) -> float:
+def _megapixels(prompt: Prompt, sources: Sources, node_id: str) -> float:
     """Of the picture that a sampler works on, times how many there are.
 
     Those of the nearest node upstream that has a width and a height; one, if there is none.
     """
     waiting, seen = deque([node_id]), {node_id}
-    while waiting:
+    while waiting and len(seen) < _NEAR:
         current = waiting.popleft()
-        width, height = _number(prompt, current, "width"), _number(prompt, current, "height")
+        width = _number(prompt, sources, current, "width")
+        height = _number(prompt, sources, current, "height")
         if width and height:
-            batch = _number(prompt, current, "batch_size") or 1.0
-            frames = _number(prompt, current, "length") or 1.0
+            batch = _number(prompt, sources, current, "batch_size") or 1.0
+            frames = _number(prompt, sources, current, "length") or 1.0
             latents = math.ceil(frames / _FRAMES_PER_LATENT)
             return min(_MOST, width * height / _PIXELS * batch * latents)
         for source in _sources(prompt, prompt[current]):
@@ -132,11 +136,11 @@ def _sources(prompt: Prompt, node: Node) -> list[str]:
     return [link[0] for link in links if link is not None]
 
 
-def _number(prompt: Prompt, node_id: str, name: str) -> float | None:
+def _number(prompt: Prompt, sources: Sources, node_id: str, name: str) -> float | None:
     """A positive number of an input, through links to primitives."""
     if name not in prompt[node_id]["inputs"]:
         return None
-    place = number_place(prompt, (node_id, name), unless_it_feeds=frozenset())
+    place = sources.number((node_id, name))
     value = prompt[place[0]]["inputs"].get(place[1]) if place else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

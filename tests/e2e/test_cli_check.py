@@ -56,6 +56,18 @@ def test_problems_are_lines_with_their_place(folder: Path) -> None:
     assert lines[1].startswith("bad.json:1:height: ")
 
 
+def test_the_file_is_named_once(folder: Path) -> None:
+    (folder / "list.json").write_text("[]")
+    assert check(folder, "list.json").stdout.startswith("list.json: is JSON, but not a workflow")
+
+
+def test_a_workflow_without_nodes_says_what_to_look_for(folder: Path) -> None:
+    (folder / "muted.json").write_text('{"nodes": [], "links": []}')
+    done = check(folder, "muted.json")
+    assert done.returncode == 4
+    assert done.stdout.startswith("muted.json: is empty: it has no node that runs. Open it in")
+
+
 def test_changes_are_checked(folder: Path) -> None:
     done = check(folder, "bad.json", "--set", "1.height=64", "--set", "1.batch_size=1",
                  "--set", "1.width=64", "--set", "1.color=0")  # fmt: skip

@@ -163,6 +163,10 @@ def test_schemas_from_a_file(folder: Path) -> None:
     done = convert(folder, "foreign.json", "--schemas", "info.json")
     assert done.returncode == 2
     assert "/object_info" in done.stderr
+    done = convert(folder, "foreign.json", "--schemas", "foreign.json")
+    assert done.returncode == 2, "a workflow is no node schemas"
+    (folder / "info.json").write_text(json.dumps(info), encoding="utf-16")
+    assert convert(folder, "foreign.json", "--schemas", "info.json").returncode == 0
 
 
 def test_a_node_that_the_snapshot_lacks_is_named_though_its_file_says_enough(

@@ -428,6 +428,34 @@ async def test_what_fails_there_is_told_with_its_node(
         assert set(error) == set(same)
 
 
+async def test_an_output_that_is_not_there_is_its_nodes_error_and_costs_no_other(
+    sandbox: PackServer, target: SandboxServer
+) -> None:
+    prompt = picture(
+        "beside",
+        **{
+            "7": _node(
+                "SandboxFile",
+                filename="made.bin",
+                subfolder="",
+                size=10,
+                list_under="3d",
+                listed_filename="listed-only.glb",
+                listed_subfolder="",
+            )
+        },
+    )
+    async with page(sandbox.url) as shown:
+        prompt_id = (await shown.queue(prompt, target.url)).body["prompt_id"]
+        error = await shown.heard("execution_error", prompt_id)
+        assert (error["node_id"], error["node_type"]) == ("7", "SandboxFile")
+        assert "listed-only.glb" in error["exception_message"]
+        entry = await shown.ended(prompt_id)
+        assert entry["status"]["status_str"] == "error"
+        assert list(entry["outputs"]) == ["3"]
+        assert (await shown.heard("executed", prompt_id))["node"] == "3"
+
+
 async def test_a_target_that_goes_away_ends_in_a_clear_error(
     sandbox: PackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

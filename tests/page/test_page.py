@@ -52,7 +52,7 @@ def jobs_recorded(home: Path) -> int:
         return len(record.newest())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A Chromium: the system's, else the one that Playwright has downloaded."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -66,7 +66,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def there() -> Iterator[str]:
     """The URL of a target that has a node and a choice more than the page's own server."""
     process = subprocess.Popen(
@@ -83,12 +83,14 @@ def there() -> Iterator[str]:
 
 @pytest.fixture
 def home(tmp_path: Path, there: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the servers find their targets: ``there``, and ``gpu``, whose key is not set."""
+    """Where the servers find their targets: ``there``, two endpoints (``gpu`` has no key)."""
     home = tmp_path / "home"
     home.mkdir()
     (home / "comfy-remote.toml").write_text(
         f'default = "there"\n[targets.there]\ntarget = "{there}"\n'
         '[targets.gpu]\ntarget = "runpod:abc123"\n'
+        # Nobody is there, and no key is needed: whatever is asked of it goes wrong.
+        '[targets.quiet]\ntarget = "runpod:q"\nbase_url = "http://127.0.0.1:9/v2"\n'
     )
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(home))
     monkeypatch.delenv("RUNPOD_API_KEY", raising=False)
@@ -238,6 +240,14 @@ def test_a_target_without_its_key_says_what_to_do(page: ComfyPage) -> None:
     expect(page.toasts.filter(has_text="RUNPOD_API_KEY").first).to_be_visible()
     page.picture("toast")
     expect(page.switch).to_have_text("Remote OFF")
+
+
+def test_an_endpoint_that_does_not_tell_what_it_has_is_nothing_to_warn_of(page: ComfyPage) -> None:
+    page.open_panel()
+    page.panel.get_by_label("Target", exact=True).select_option("quiet")
+    page.switch_on("Remote: quiet")
+    page.window.wait_for_timeout(500)
+    expect(page.toasts.filter(has_text="lists")).to_have_count(0)
 
 
 def test_an_address_can_be_typed_in(page: ComfyPage, there: str) -> None:

@@ -254,6 +254,9 @@ def test_settings_know_no_other_keys() -> None:
         "user",
         "password_env",
         "headers_env",
+        "keep_stored",
+        "bucket",
+        "policy",
     }
 
 
@@ -331,3 +334,26 @@ def test_a_pod_that_is_no_id() -> None:
     for wanted in ("pod:", "pod:evil.test/x", "pod:abc-1"):
         with pytest.raises(ConfigurationError, match="There is no target"):
             open_target(wanted, Configuration(None, {}), {})
+
+
+def test_a_runpod_target_has_its_policy_and_its_bucket(tmp_path: Path) -> None:
+    _write(
+        tmp_path,
+        """
+[targets.gpu]
+target = "runpod:abc"
+keep_stored = true
+bucket = "https://s3.eu-west-3.amazonaws.com/pics"
+policy = { executionTimeout = 600000, lowPriority = true }
+""",
+    )
+    keys = {"BUCKET_ACCESS_KEY_ID": "id", "BUCKET_SECRET_ACCESS_KEY": "secret"}
+    configuration = Configuration.load(tmp_path)
+    target = open_target("gpu", configuration, {**ENVIRONMENT, **keys})
+    assert isinstance(target, RunPodTarget)
+    assert target._policy == {"executionTimeout": 600000, "lowPriority": True}
+    with pytest.raises(ConfigurationError, match="bucket of the target 'gpu'"):
+        open_target("gpu", configuration, ENVIRONMENT)
+    _write(tmp_path, '[targets.gpu]\ntarget = "runpod:abc"\npolicy = { timeout = 3 }')
+    with pytest.raises(ConfigurationError, match=r"policy\.timeout"):
+        Configuration.load(tmp_path)

@@ -42,6 +42,7 @@ STATUSES = {
     "execution_failed": (5, 500),
     "out_of_memory": (5, 500),
     "engine_crashed": (5, 500),
+    "model_unavailable": (5, 500),
     "timed_out": (6, 504),
     "cancelled": (130, 409),
     "expired": (7, 410),

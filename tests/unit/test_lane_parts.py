@@ -85,8 +85,11 @@ class FakeHost:
 class FakeTarget:
     """Gives what it was made with."""
 
-    def __init__(self, files: dict[str, bytes] | None = None) -> None:
+    def __init__(
+        self, files: dict[str, bytes] | None = None, delays: dict[str, float] | None = None
+    ) -> None:
         self.files = files or {}
+        self.delays = delays or {}
         self.read_names: list[str] = []
 
     async def has_input(self, name: str) -> bool:
@@ -96,6 +99,7 @@ class FakeTarget:
         self.read_names.append(output.filename)
         if output.filename not in self.files:
             raise OutputLost(f"{output.filename} is gone.")
+        await asyncio.sleep(self.delays.get(output.filename, 0))
         yield self.files[output.filename][offset:]
 
 
@@ -148,6 +152,8 @@ def test_a_submission_is_read() -> None:
         {"prompt_id": "1"},
         {"prompt_id": 7},
         {"number": "first"},
+        {"number": "nan"},
+        {"number": 1e999},
         {"prompt": []},
         {"prompt": {}},
         {"prompt": {"1": {"inputs": {}}}},
@@ -272,6 +278,25 @@ def test_progress_is_told_once_and_says_when_it_is_a_guess(host: FakeHost) -> No
     }
 
 
+def test_what_a_running_node_takes_counts_as_done(host: FakeHost) -> None:
+    def cached() -> list[list[str]]:
+        return [data["nodes"] for name, data, _ in host.sent if name == "execution_cached"]
+
+    messages = _messages(host)
+    messages.moved(Progress(1, 3, "2", "SaveImage"))
+    messages.moved(Progress(2, 3, "3", "SaveImage"))
+    assert cached() == [[], ["1"]]
+    assert [data["nodes"] for name, data in messages.history if "cached" in name] == [[]]
+    messages.repeat()
+    assert cached()[2:] == [[], ["1"]]
+    # What was seen to run is told by its own messages.
+    host.sent.clear()
+    messages = _messages(host)
+    messages.moved(Progress(0, 3, "1", "LoadImage"))
+    messages.moved(Progress(1, 3, "2", "SaveImage"))
+    assert cached() == [[]]
+
+
 def test_a_preview_of_an_unnamed_node_is_of_the_one_that_runs(host: FakeHost) -> None:
     messages = _messages(host)
     messages.preview(Preview(None, "image/jpeg", b"x"))
@@ -381,11 +406,36 @@ async def test_a_hostile_name_stays_in_the_folder(host: FakeHost) -> None:
 
 async def test_an_output_that_is_gone_is_an_error_and_leaves_nothing(host: FakeHost) -> None:
     saver = OutputSaver(host, FakeTarget(), ID)  # type: ignore[arg-type]
-    with pytest.raises(OutputLost):
-        await saver.bring("2", [_output("gone.png")])
+    assert await saver.bring("2", [_output("gone.png")]) == {}
+    assert isinstance(saver.failure, OutputLost)
+    assert saver.failure.details["node_id"] == "2"
     await saver.stop()
+    assert saver.shown == {}
     assert list((host.base / "output").rglob("*")) == []
     assert list((host.base / "temp").rglob("*")) == []
+
+
+async def test_an_output_that_is_gone_costs_no_other(host: FakeHost) -> None:
+    target = FakeTarget({"here.png": _picture()})
+    saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
+    shown = await saver.bring("2", [_output("gone.png"), _output("here.png")])
+    assert shown == {"images": [{"filename": "here.png", "subfolder": "", "type": "output"}]}
+    assert saver.shown == {"2": shown}
+    assert [saved.filename for saved in saver.saved] == ["here.png"]
+    assert isinstance(saver.failure, OutputLost)
+
+
+async def test_a_batch_is_numbered_in_its_own_order(host: FakeHost) -> None:
+    names = [f"pic_0000{n}_.png" for n in range(1, 7)]
+    first_is_slow = dict(zip(names, (0.2, 0.1, 0, 0.1, 0, 0), strict=True))
+    target = FakeTarget(dict.fromkeys(names, _picture()), delays=first_is_slow)
+    (host.base / "output" / "pic_00004_.png").write_bytes(b"old")
+    saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
+    shown = await saver.bring("2", [_output(name) for name in names])
+    entries: Any = shown["images"]
+    assert [entry["filename"] for entry in entries] == [
+        f"pic_{n:05}_.png" for n in range(5, 5 + len(names))
+    ]
 
 
 def test_an_output_without_a_node_is_its_prefix_s(host: FakeHost) -> None:

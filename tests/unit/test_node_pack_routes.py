@@ -277,13 +277,14 @@ async def test_an_endpoint_without_workers_says_why(page: Page, tmp_path: Path) 
         configure(tmp_path, f'[targets.gpu]\ntarget = "runpod:idle"\nbase_url = "{url}"\n')
         _, body = await page.get("/remote/targets/gpu")
     assert body["health"] == {"ready": 0, "running": 0, "queued": 2}
+    assert body["known"] is False
     assert "7 days" in body["advice"]
     assert (body["address"], body["error"], body["device"]) == ("runpod:idle", None, None)
 
 
 async def test_only_what_the_target_alone_has_is_listed(page: Page, engine: str) -> None:
     status, body = await page.get(f"/remote/object_info?target={engine}")
-    assert (status, body["target"]) == (200, engine)
+    assert (status, body["target"], body["known"]) == (200, engine, True)
     assert {"SandboxSlow", "SaveImage"} <= body["nodes"].keys()
     assert not HERE.keys() & body["nodes"].keys()
     assert body["nodes"]["SandboxSlow"]["display_name"] == "Slow (Sandbox)"
@@ -298,7 +299,8 @@ async def test_only_what_the_target_alone_has_is_listed(page: Page, engine: str)
 async def test_a_target_that_cannot_say_what_it_has(page: Page, tmp_path: Path) -> None:
     configure(tmp_path, '[targets.gpu]\ntarget = "runpod:x"\nbase_url = "http://127.0.0.1:9/v2"\n')
     status, body = await page.get("/remote/object_info?target=gpu")
-    assert (status, body["error"]["code"]) == (502, "target")
+    assert status == 200
+    assert body == {"target": "gpu", "known": False, "nodes": {}, "choices": {}}
     status, body = await page.get("/remote/object_info")
     assert (status, body["error"]["code"]) == (400, "configuration")
     assert "?target=" in body["error"]["advice"]

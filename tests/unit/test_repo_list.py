@@ -98,7 +98,7 @@ async def test_it_travels_with_every_job(tmp_path: Path) -> None:
 
 def test_a_worker_gets_it_in_its_request() -> None:
     def sent(**fields: Any) -> dict[str, Any]:
-        return dict(json.loads(_body(RunRequest(JOB, {}, **fields)))["input"])
+        return dict(json.loads(_body(RunRequest(JOB, {}, **fields), {}, {}))["input"])
 
     assert sent(repo_list=LINES)["repo_list"] == LINES
     assert "repo_list" not in sent()

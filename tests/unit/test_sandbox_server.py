@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 from engine_client import EngineClient
 from parity_cases import node
 
+from comfy_remote.sandbox.nodes.testing import SandboxSlow
 from comfy_remote.sandbox.server import SandboxServer
 
 
@@ -473,3 +475,26 @@ async def test_a_port_in_use_is_an_os_error_and_leaves_nothing(server: SandboxSe
         await SandboxServer(port=port).__aenter__()
     workers = [t for t in threading.enumerate() if t.name == "sandbox-worker"]
     assert len(workers) == 1
+
+
+class _BusyContext:
+    """Of a node whose every report of progress takes a while."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        time.sleep(seconds)
+
+    def progress(self, value: int, maximum: int, preview: object) -> None:
+        del value, maximum, preview
+        time.sleep(0.03)
+
+
+def test_what_a_preview_costs_is_part_of_its_step() -> None:
+    context = _BusyContext()
+    image = np.zeros((1, 8, 8, 3), np.float32)
+    SandboxSlow().run(context, image, 5, 0.05, True)  # type: ignore[arg-type]
+    # A busy machine makes the waits shorter still.
+    assert max(context.waits[1:]) < 0.03

@@ -51,6 +51,13 @@ def failed(result: dict[str, JsonValue]):
     return error_from_runpod(result["error"])
 
 
+async def submitted(target: FakeTarget, times: int) -> None:
+    """Return once the engine has got a prompt for the so-many-th time, and is followed."""
+    while len(target.submitted) < times:
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.02)
+
+
 @pytest.fixture(autouse=True)
 def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Jobs' folders are made here; every test checks that none is left."""
@@ -84,7 +91,7 @@ async def test_overrides_and_files_reach_the_engine_and_the_input_is_not_changed
     [run] = target.submitted
     assert run.prompt["1"]["inputs"]["width"] == 640
     assert run.workflow == {"nodes": []}
-    assert target.uploaded == {"in/a.bmp": b"picture"}
+    assert target.received == {"in/a.bmp": b"picture"}
     assert PROMPT["1"]["inputs"]["width"] == 8
 
 
@@ -93,7 +100,6 @@ async def test_overrides_and_files_reach_the_engine_and_the_input_is_not_changed
     [
         ({"overrides": {"7": {"width": 1}}}, "7"),
         ({"overrides": {"1": {"depth": 1}}}, "depth"),
-        ({"workflow": {"nodes": [], "links": []}}, "UI format"),
         ({"workflow": {}}, "empty"),
         ({"workflow": {"1": {"inputs": {}}}}, "class_type"),
         ({"workflow": "text"}, "workflow"),
@@ -119,7 +125,7 @@ async def test_an_input_that_is_none_gets_a_plain_message(payload: JsonValue) ->
 
 
 async def test_worker_comfyui_clients_may_send_json_text_and_nulls() -> None:
-    target = FakeTarget(succeeded(output("a.bmp"), output("a.flac")), {"a.bmp": b"abc"})
+    target = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": b"abc"})
     payload = json.dumps({"workflow": PROMPT, "images": None})
     result = await handler_for(target)("j", payload, silent)
     assert result == {"images": [{"filename": "a.bmp", "type": "base64", "data": "YWJj"}]}
@@ -216,30 +222,58 @@ async def test_the_deadline_cancels_and_says_so() -> None:
     assert len(target.cancelled) == 1
 
 
-async def test_a_crash_fails_the_job_at_once_and_the_next_job_runs() -> None:
+async def test_a_crash_has_the_job_run_again_once_on_a_new_engine() -> None:
     engine = FakeEngine()
     target = FakeTarget([Started(), 60.0])
     handler = handler_for(target, engine)
     task = asyncio.create_task(handler("j", OURS, silent))
-    while not target.submitted:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.01)
-    engine.crash(EngineCrashed("died", details={"engine_log": "Segmentation fault"}))
+    await submitted(target, 1)
+    target.script, target.files = succeeded(output("a.bmp")), {"a.bmp": b"x"}
+    engine.crash(EngineCrashed("died"))
+    answer = Answer.model_validate(await asyncio.wait_for(task, 1.0))
+    assert [o.filename for o in answer.outputs] == ["a.bmp"]
+    assert answer.warnings == ["died The job is run again, once."]
+    assert (engine.starts, len(target.submitted)) == (1, 2)
+    assert target.cancelled == []  # there was nobody to ask
+
+
+async def test_a_second_crash_fails_the_job_and_the_next_job_runs() -> None:
+    engine = FakeEngine()
+    target = FakeTarget([Started(), 60.0])
+    handler = handler_for(target, engine)
+    task = asyncio.create_task(handler("j", OURS, silent))
+    for run in (1, 2):
+        await submitted(target, run)
+        engine.crash(EngineCrashed("died", details={"engine_log": "Segmentation fault"}))
     error = failed(await asyncio.wait_for(task, 1.0))
     assert isinstance(error, EngineCrashed)
     assert error.details["engine_log"] == "Segmentation fault"
-    assert target.cancelled == []  # there is nobody to ask
     target.script, target.files = succeeded(output("a.bmp")), {"a.bmp": b"x"}
     assert (await handler("k", OURS, silent))["status"] == "success"
-    assert engine.starts == 1
+    assert len(target.submitted) == 3
+
+
+async def test_a_job_that_orders_from_a_service_is_not_run_again() -> None:
+    engine = FakeEngine()
+    target = FakeTarget([Started(), 60.0])
+    payload = {**OURS, "comfy_org_api_key": "comfyui-planted-key"}
+    task = asyncio.create_task(handler_for(target, engine)("j", payload, silent))
+    await submitted(target, 1)
+    engine.crash(EngineCrashed("died of comfyui-planted-key"))
+    result = await asyncio.wait_for(task, 1.0)
+    assert isinstance(failed(result), EngineCrashed)
+    assert "comfyui-planted-key" not in json.dumps(result)
+    assert len(target.submitted) == 1
+    assert target.submitted[0].extra_data == {"api_key_comfy_org": "comfyui-planted-key"}
 
 
 async def test_a_connection_lost_to_a_crash_is_told_as_the_crash() -> None:
     engine = FakeEngine()
     target = FakeTarget([Started(), 0.02, TargetUnreachable("refused")])
     task = asyncio.create_task(handler_for(target, engine)("j", OURS, silent))
-    await asyncio.sleep(0.1)
-    engine.crash(EngineCrashed("died"))
+    for _ in (1, 2):
+        await asyncio.sleep(0.1)
+        engine.crash(EngineCrashed("died"))
     assert isinstance(failed(await task), EngineCrashed)
 
 
@@ -249,7 +283,70 @@ async def test_out_of_memory_frees_the_engines() -> None:
     error = failed(await handler_for(target)("j", OURS, silent))
     assert isinstance(error, OutOfMemory)
     assert error.advice == "Use a smaller size."
-    assert target.freed == 1
+    assert (target.freed, len(target.submitted)) == (2, 2)
+
+
+async def test_what_fits_once_memory_is_free_succeeds() -> None:
+    oom = Finished(JobState.FAILED, OutOfMemory("CUDA out of memory."))
+    target = FakeTarget([Started(), oom], {"a.bmp": b"x"})
+
+    async def freed() -> None:
+        target.script = succeeded(output("a.bmp"))
+
+    target.free_memory = freed  # type: ignore[method-assign]
+    answer = Answer.model_validate(await handler_for(target)("j", OURS, silent))
+    assert len(answer.outputs) == 1
+    assert answer.warnings == ["CUDA out of memory. The job is run again, once."]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: device-side assert triggered",
+        "No CUDA GPUs are available",
+    ],
+)
+async def test_a_lost_gpu_asks_for_a_fresh_worker(said: str) -> None:
+    engine = FakeEngine()
+    broken = Finished(JobState.FAILED, ExecutionFailed(f"KSampler (node 3) failed: {said}"))
+    for payload in (OURS, {"workflow": PROMPT}):
+        target = FakeTarget([Started(), broken])
+        result = await handler_for(target, engine)("j", payload, silent)
+        assert result["refresh_worker"] is True
+        assert said in json.dumps(result["error"])
+        assert len(target.submitted) == 1
+    assert engine.stops == 2
+    ordinary = Finished(JobState.FAILED, ExecutionFailed("KSampler failed: wrong shape"))
+    result = await handler_for(FakeTarget([Started(), ordinary]), engine)("j", OURS, silent)
+    assert "refresh_worker" not in result
+
+
+async def test_refresh_worker_is_asked_for_after_every_job() -> None:
+    target = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"})
+    handler = handler_for(target, refresh=True)
+    assert (await handler("j", OURS, silent))["refresh_worker"] is True
+    assert (await handler("j", {}, silent))["refresh_worker"] is True
+
+
+async def test_the_engines_last_lines_are_in_a_failure() -> None:
+    engine = FakeEngine()
+    engine.log = ["of the job before"]
+    target = FakeTarget(
+        [Started(), 0.05, Finished(JobState.FAILED, ExecutionFailed("KSampler failed: boom"))]
+    )
+    task = asyncio.create_task(handler_for(target, engine)("j", {"workflow": PROMPT}, silent))
+    await submitted(target, 1)
+    engine.log += ["loading the model", "a shape does not fit"]
+    assert (await task)["details"] == ["loading the model", "a shape does not fit"]
+
+
+async def test_a_job_may_set_a_deadline_of_its_own() -> None:
+    target = FakeTarget([Started(), 60.0])
+    handler = handler_for(target, job_timeout=30.0)
+    result = await handler("j", {"workflow": PROMPT, "timeout": 0.1, "format": "plain"}, silent)
+    assert result["error_type"] == "timeout"
+    assert "0.1 s" in str(result["error"])
 
 
 @pytest.mark.parametrize(
@@ -270,11 +367,28 @@ async def test_events_that_just_end_are_an_error() -> None:
     assert failed(await handler_for(FakeTarget([Started()]))("j", OURS, silent)).code == "target"
 
 
-async def test_a_result_above_the_limit_is_refused() -> None:
+async def test_a_result_above_the_limit_is_kept_for_those_who_can_ask_for_it(
+    temp: Path,
+) -> None:
     target = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": bytes(5000)})
-    error = failed(await handler_for(target, result_limit=4000)("j", OURS, silent))
-    assert error.code == "output_too_large"
-    assert "a.bmp" in error.message
+    handler = handler_for(target, result_limit=4000, folder=temp)
+    answer = Answer.model_validate(await handler("j", OURS, silent))
+    name = answer.outputs[0].kept
+    assert (answer.outputs[0].data, answer.outputs[0].size) == (None, 5000)
+    got = b""
+    while len(got) < 5000:
+        part = await handler(
+            "k", {"action": "fetch", "kept": name, "offset": len(got), "length": 2000}, silent
+        )
+        assert part["size"] == 5000
+        got += base64.b64decode(str(part["data"]))
+    assert got == bytes(5000)
+    for wrong in ("0" * 32, "../outputs/" + str(name), ""):
+        lost = await handler("k", {"action": "fetch", "kept": wrong}, silent)
+        assert "error" in lost
+    result = await handler("j", {"workflow": PROMPT}, silent)
+    assert "a.bmp" in str(result["error"])
+    assert "BUCKET_ENDPOINT_URL" in str(result["error"])
 
 
 async def test_no_secret_leaves_in_an_error() -> None:

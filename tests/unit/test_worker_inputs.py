@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from comfy_remote.errors import WorkflowInvalid
-from comfy_remote.wire.request import InputImage
-from comfy_remote.worker.inputs import decode_inputs
+from comfy_remote.errors import InputFileMissing, WorkflowInvalid
+from comfy_remote.targets.base import InputFile
+from comfy_remote.wire.request import InputFileSent, InputImage, JobRequest
+from comfy_remote.worker.input_cache import InputCache
+from comfy_remote.worker.inputs import InputReceiver
 
 CONTENT = b"\x89PNG not really \x00\xff"
 TEXT = base64.b64encode(CONTENT).decode()
+
+
+def receiver(cache: Path, *hosts: str, limit: int = 10**6) -> InputReceiver:
+    return InputReceiver(InputCache(cache, limit=limit), hosts=hosts, limit=50_000)
+
+
+def decode_inputs(images: list[InputImage], folder: Path):
+    request = JobRequest(workflow={}, images=images)
+    with tempfile.TemporaryDirectory() as cache:
+        return asyncio.run(receiver(Path(cache)).receive(request, folder))
 
 
 @pytest.mark.parametrize(
@@ -92,3 +109,124 @@ def test_the_same_file_twice_is_one_and_two_of_one_name_are_refused(tmp_path: Pa
     other = InputImage(name="a.png", image=base64.b64encode(b"other").decode())
     with pytest.raises(WorkflowInvalid, match=r"Two different files are named a\.png"):
         decode_inputs([*twice, other], tmp_path)
+
+
+# --- by address ---------------------------------------------------------------------------
+
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+async def receive(made: InputReceiver, folder: Path, **sent: str) -> list[InputFile]:
+    folder.mkdir(exist_ok=True)
+    request = JobRequest(workflow={}, files=[InputFileSent(name="a.png", **sent)])
+    return await made.receive(request, folder)
+
+
+def site(content: bytes = CONTENT, first: int = 200) -> tuple[web.Application, list[str]]:
+    seen: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.method + request.path)
+        if len(seen) == 1 and first != 200:
+            return web.Response(status=first)
+        if request.path == "/away":
+            raise web.HTTPFound("http://10.0.0.1/a.png")
+        if request.path == "/home":
+            raise web.HTTPFound("/a.png")
+        if request.path == "/around":
+            raise web.HTTPFound("/around")
+        return web.Response(body=content)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    return app, seen
+
+
+async def test_a_file_comes_from_its_address_and_the_next_time_from_here(tmp_path: Path) -> None:
+    app, seen = site(first=503)
+    async with TestServer(app) as server:
+        made = receiver(tmp_path / "cache", f"{server.host}:{server.port}")
+        for number in range(2):
+            [file] = await receive(
+                made, tmp_path / str(number), url=str(server.make_url("/home")), sha256=SHA256
+            )
+            assert file.path.read_bytes() == CONTENT
+            assert (file.size, file.sha256) == (len(CONTENT), SHA256)
+    assert seen == ["GET/home", "GET/home", "GET/a.png"]  # once more after the 503
+
+
+@pytest.mark.parametrize(
+    ("path", "sha256", "content", "says"),
+    [
+        ("/away", SHA256, CONTENT, "private network|not https"),
+        ("/around", SHA256, CONTENT, "redirects too often"),
+        ("/a.png", "0" * 64, CONTENT, "SHA-256"),
+        ("/a.png", SHA256, b"", "SHA-256|empty"),
+        ("/a.png", SHA256, bytes(60_000), "larger than"),
+    ],
+)
+async def test_what_must_not_be_fetched_is_refused(
+    tmp_path: Path, path: str, sha256: str, content: bytes, says: str
+) -> None:
+    app, _ = site(content)
+    async with TestServer(app) as server:
+        made = receiver(tmp_path / "cache", f"{server.host}:{server.port}")
+        with pytest.raises(WorkflowInvalid, match=says):
+            await receive(made, tmp_path / "job", url=str(server.make_url(path)), sha256=sha256)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8188/view?filename=x",
+        "https://127.0.0.1/x",
+        "https://[::1]/x",
+        "https://169.254.169.254/latest/meta-data",
+        "http://example.com/a.png",
+        "file:///etc/passwd",
+        "https://10.1.2.3/x",
+    ],
+)
+async def test_addresses_of_this_machine_and_its_network_are_refused(
+    tmp_path: Path, url: str
+) -> None:
+    with pytest.raises(WorkflowInvalid):
+        await receive(receiver(tmp_path / "cache"), tmp_path / "job", url=url)
+
+
+# --- by hash ------------------------------------------------------------------------------
+
+
+async def test_a_file_that_was_here_is_taken_by_its_hash(tmp_path: Path) -> None:
+    made = receiver(tmp_path / "cache")
+    with pytest.raises(InputFileMissing) as caught:
+        await receive(made, tmp_path / "0", sha256=SHA256)
+    assert caught.value.details["missing_inputs"] == ["a.png"]
+    await receive(made, tmp_path / "1", data=TEXT)
+    [file] = await receive(made, tmp_path / "2", sha256=SHA256)
+    assert file.path.read_bytes() == CONTENT
+    # What has been changed meanwhile is not taken for it.
+    (tmp_path / "cache" / SHA256).write_bytes(b"something else")
+    with pytest.raises(InputFileMissing):
+        await receive(made, tmp_path / "3", sha256=SHA256)
+
+
+async def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
+    cache = InputCache(tmp_path / "cache", limit=250)
+    path = tmp_path / "file"
+    hashes = []
+    for number in range(3):
+        path.write_bytes(bytes([number]) * 100)
+        hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        if number == 2:
+            assert cache.take(hashes[0], tmp_path / "used")
+        cache.add(hashes[number], path)
+        if number < 2:
+            os.utime(tmp_path / "cache" / hashes[number], (1_600_000_000 + number,) * 2)
+    assert cache.take(hashes[0], path)
+    assert not cache.take(hashes[1], path)
+    assert cache.take(hashes[2], path)
+    path.write_bytes(bytes(300))
+    cache.add("f" * 64, path)  # larger than all the cache
+    assert not cache.take("f" * 64, tmp_path / "none")
+    assert not cache.take("../file", tmp_path / "none")

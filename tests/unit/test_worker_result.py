@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,24 +13,39 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from worker_fakes import output
 
-from comfy_remote.errors import ExecutionFailed, OutputLost, OutputTooLarge
+from comfy_remote.errors import ExecutionFailed, OutputError, OutputLost, OutputTooLarge
 from comfy_remote.outputs import RemoteOutput
 from comfy_remote.targets.download import Downloaded
-from comfy_remote.wire.request import COMFY_REMOTE_1, WORKER_COMFYUI, AnswerFormat
+from comfy_remote.wire.request import (
+    COMFY_REMOTE_1,
+    IMAGES_B64,
+    PLAIN,
+    WORKER_COMFYUI,
+    AnswerFormat,
+)
 from comfy_remote.worker.collect import CollectedOutput
-from comfy_remote.worker.result import AnswerFacts, build_answer, wanted_outputs
+from comfy_remote.worker.dialects import AnswerFacts, wanted_outputs
+from comfy_remote.worker.result import build_answer
 from comfy_remote.worker.settings import default_result_limit
+from comfy_remote.worker.store import StoredFile
 
-FACTS = AnswerFacts(timings={"run": 1.25}, engine="ComfyUI 1.2.3", worker="w1")
+FACTS = AnswerFacts(
+    timings={"run": 1.25}, engine="ComfyUI 1.2.3", worker="w1", prompt_id="p-1", seconds=2.5
+)
 
 
 class FakeStore:
-    def __init__(self) -> None:
+    def __init__(self, *, public: bool = False, fails: bool = False) -> None:
         self.kept: dict[str, bytes] = {}
+        self.public = public
+        self.fails = fails
 
-    async def put(self, job_id: str, path: Path, sha256: str) -> str:
-        self.kept[sha256] = path.read_bytes()
-        return f"files/{job_id}/{sha256}"
+    async def put(self, job_id: str, filename: str, file: Downloaded) -> StoredFile:
+        if self.fails:
+            raise OutputError("The bucket is gone.")
+        self.kept[file.sha256] = file.path.read_bytes()
+        base = "https://bucket.example/" if self.public else "files/"
+        return StoredFile(url=f"{base}{job_id}/{file.sha256}")
 
 
 def file(folder: Path, name: str, content: bytes) -> CollectedOutput:
@@ -42,10 +58,10 @@ def file(folder: Path, name: str, content: bytes) -> CollectedOutput:
 async def answer(
     collected: list[CollectedOutput],
     limit: int = 10**9,
-    store: FakeStore | None = None,
+    *stores: FakeStore,
     dialect: AnswerFormat = COMFY_REMOTE_1,
 ):
-    return await build_answer(collected, dialect, FACTS, job_id="j-1", limit=limit, store=store)
+    return await build_answer(collected, dialect, FACTS, job_id="j-1", limit=limit, stores=stores)
 
 
 def serialised(result: object) -> int:
@@ -79,14 +95,15 @@ async def test_outputs_come_whole_and_in_order(tmp_path: Path) -> None:
         min_size=1,
         max_size=4,
     ),
-    ours=st.booleans(),
+    dialect=st.sampled_from([COMFY_REMOTE_1, WORKER_COMFYUI, PLAIN, IMAGES_B64]),
 )
 async def test_the_size_is_counted_to_the_byte(
-    tmp_path_factory: pytest.TempPathFactory, outputs: list[tuple[str, bytes]], ours: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    outputs: list[tuple[str, bytes]],
+    dialect: AnswerFormat,
 ) -> None:
     folder = tmp_path_factory.mktemp("files")
     collected = [file(folder, name, content) for name, content in outputs]
-    dialect = COMFY_REMOTE_1 if ours else WORKER_COMFYUI
     size = serialised(await answer(collected, dialect=dialect))
     assert serialised(await answer(collected, size, dialect=dialect)) == size
     with pytest.raises(OutputTooLarge):
@@ -138,16 +155,79 @@ async def test_a_text_that_does_not_fit_is_too_large(tmp_path: Path) -> None:
         await answer([text], 1000, FakeStore())
 
 
-async def test_worker_comfyui_has_saved_images_and_videos_only(tmp_path: Path) -> None:
-    outputs = [output("a.png"), output("p.png", folder="temp"), output("v.mp4"), output("s.flac")]
-    wanted = wanted_outputs(outputs, WORKER_COMFYUI)
-    assert [o.filename for o in wanted] == ["a.png", "v.mp4"]
-    result = await answer([file(tmp_path, "a.png", b"abc")], dialect=WORKER_COMFYUI)
-    assert result == {"images": [{"filename": "a.png", "type": "base64", "data": "YWJj"}]}
+async def test_a_store_that_fails_is_told_and_the_next_one_takes_it(tmp_path: Path) -> None:
+    collected = [file(tmp_path, "a.png", bytes(9000)), file(tmp_path, "b.png", bytes(8000))]
+    bucket, other = FakeStore(public=True, fails=True), FakeStore()
+    result = await answer(collected, 2000, bucket, other)
+    assert len(other.kept) == 2
+    assert result["warnings"] == ["The bucket is gone."]
+    with pytest.raises(OutputTooLarge, match="The bucket is gone") as caught:
+        await answer(collected, 2000, bucket)
+    assert "BUCKET_ENDPOINT_URL" in caught.value.advice
 
 
-async def test_worker_comfyui_without_an_image_says_so() -> None:
-    assert wanted_outputs([output("s.flac")], WORKER_COMFYUI) == ()
+async def test_worker_comfyui_puts_all_into_a_bucket(tmp_path: Path) -> None:
+    collected = [file(tmp_path, "a.png", b"abc"), file(tmp_path, "b.png", b"def")]
+    bucket = FakeStore(public=True)
+    result = await answer(collected, 10**6, bucket, dialect=WORKER_COMFYUI)
+    assert [i["type"] for i in result["images"]] == ["s3_url", "s3_url"]
+    assert [i["filename"] for i in result["images"]] == ["a.png", "b.png"]
+    assert set(bucket.kept.values()) == {b"abc", b"def"}
+    # A store that its clients cannot reach is no help to them.
+    gateway = FakeStore()
+    result = await answer(collected, 10**6, gateway, dialect=WORKER_COMFYUI)
+    assert [i["type"] for i in result["images"]] == ["base64", "base64"]
+    assert gateway.kept == {}
+    # A bucket that is gone costs a warning, as long as the files fit.
+    result = await answer(
+        collected, 10**6, FakeStore(public=True, fails=True), dialect=WORKER_COMFYUI
+    )
+    assert [i["type"] for i in result["images"]] == ["base64", "base64"]
+    assert result["errors"] == ["The bucket is gone."]
+
+
+@pytest.mark.parametrize("dialect", [WORKER_COMFYUI, PLAIN, IMAGES_B64])
+async def test_saved_files_of_every_kind_are_returned(
+    tmp_path: Path, dialect: AnswerFormat
+) -> None:
+    names = ["a.png", "v.mp4", "s.flac", "m.glb", "x.latent"]
+    outputs = [*map(output, names), output("p.png", folder="temp")]
+    assert [o.filename for o in wanted_outputs(outputs, dialect)] == names
+
+
+@pytest.mark.parametrize("dialect", [PLAIN, IMAGES_B64])
+def test_previews_are_returned_where_nothing_is_saved(dialect: AnswerFormat) -> None:
+    previews = [output("p.png", folder="temp"), output("q.png", folder="temp")]
+    assert list(wanted_outputs(previews, dialect)) == previews
+
+
+async def test_each_dialect_has_its_shape(tmp_path: Path) -> None:
+    collected = [file(tmp_path, "a.png", b"abc"), file(tmp_path, "b.png", b"def")]
+    assert await answer(collected[:1], dialect=WORKER_COMFYUI) == {
+        "images": [{"filename": "a.png", "type": "base64", "data": "YWJj"}]
+    }
+    assert await answer(collected, dialect=PLAIN) == {
+        "status": "success",
+        "images": ["YWJj", "ZGVm"],
+        "filenames": ["a.png", "b.png"],
+        "execution_time_seconds": 2.5,
+        "prompt_id": "p-1",
+    }
+    assert await answer(collected, dialect=IMAGES_B64) == {
+        "images": [{"b64": "YWJj", "name": "a.png"}, {"b64": "ZGVm", "name": "b.png"}]
+    }
+
+
+async def test_names_that_are_the_same_are_told_apart(tmp_path: Path) -> None:
+    first, second = file(tmp_path, "a.png", b"1"), file(tmp_path, "a.png", b"2")
+    moved = replace(second, output=replace(second.output, subfolder="sub"))
+    result = await answer([first, moved], dialect=WORKER_COMFYUI)
+    assert [i["filename"] for i in result["images"]] == ["a.png", "sub/a.png"]
+
+
+async def test_worker_comfyui_without_a_file_says_so() -> None:
+    text = RemoteOutput("9", "text", "9.txt", text="x")
+    assert wanted_outputs([text], WORKER_COMFYUI) == ()
     assert await answer([], dialect=WORKER_COMFYUI) == {
         "images": [],
         "status": "success_no_images",
@@ -157,8 +237,9 @@ async def test_worker_comfyui_without_an_image_says_so() -> None:
 def test_an_empty_success_is_an_error() -> None:
     with pytest.raises(OutputLost, match="Save Image"):
         wanted_outputs([], COMFY_REMOTE_1)
-    with pytest.raises(ExecutionFailed, match="Save Image"):
-        wanted_outputs([], WORKER_COMFYUI)
+    for dialect in (WORKER_COMFYUI, PLAIN, IMAGES_B64):
+        with pytest.raises(ExecutionFailed, match="Save Image"):
+            wanted_outputs([], dialect)
 
 
 def test_runpods_own_limits() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from typing import Any
 
 import pytest
@@ -163,6 +164,51 @@ SCHEMAS = Schemas(
             ("8", "prompt"),
         ),
         ({"n6": node("Efficient Loader", positive="a cat")}, ("6", "positive")),
+        # Both sides, after the model.
+        (
+            {
+                "n3": node("KSampler", model=["8", 0], positive=["8", 1], negative=["8", 2]),
+                "n8": node(
+                    "LTXVReferenceAudio", model=["4", 0], positive=["6", 0], negative=["7", 0]
+                ),
+            },
+            ("6", "text"),
+        ),
+        # A text that is filled into the template for a language model.
+        (
+            {
+                "n6": node("CLIPTextEncode", text=["8", 0]),
+                "n8": node("TextGenerate", prompt=["9", 0], clip=["4", 1]),
+                "n9": node("StringReplace", string=["10", 0], find="WIDTH", replace=["11", 0]),
+                "n10": node(
+                    "StringReplace", string="Paint USER, WIDTH", find="USER", replace=["12", 0]
+                ),
+                "n11": node("PreviewAny", source=["13", 0]),
+                "n12": node("PrimitiveStringMultiline", value="a cat"),
+                "n13": node("PrimitiveInt", value=512),
+            },
+            ("12", "value"),
+        ),
+        # Several texts in one template: the whole of it is replaced where it is used.
+        (
+            {
+                "n6": node("CLIPTextEncode", text=["9", 0]),
+                "n9": node("StringReplace", string=["10", 0], find="A", replace=["11", 0]),
+                "n10": node("StringReplace", string="A, B", find="B", replace=["12", 0]),
+                "n11": node("PrimitiveString", value="a cat"),
+                "n12": node("PrimitiveString", value="at dusk"),
+            },
+            ("6", "text"),
+        ),
+        # What is cut out of a list by another's choice is no text to set.
+        (
+            {
+                "n6": node("CLIPTextEncode", text=["8", 0]),
+                "n8": node("RegexExtract", string="red\ngreen", regex_pattern=["9", 0]),
+                "n9": node("PrimitiveString", value="r.*"),
+            },
+            ("6", "text"),
+        ),
     ],
 )
 def test_where_the_positive_text_is(nodes: dict[str, Any], place: tuple[str, str]):
@@ -210,6 +256,44 @@ def test_one_text_for_both_sides_is_not_the_negative():
         find_texts(prompt, "negative")
 
 
+def test_what_writes_both_texts_is_neither():
+    prompt: Prompt = {
+        "1": node("Video", prompt=["2", 0], negative_prompt=["3", 0]),
+        "2": node("RegexExtract", string=["4", 0], regex_pattern="^.*(?=--no)"),
+        "3": node("RegexExtract", string=["4", 0], regex_pattern="--no.*$"),
+        "4": node("GeminiNode", prompt="describe it", images=["5", 0]),
+        "5": node("LoadImage", image="a.png"),
+    }
+    assert find_texts(prompt, "negative") == [("1", "negative_prompt")]
+
+
+def test_the_other_texts_are_named_where_there_is_no_prompt():
+    prompt: Prompt = {
+        "1": node("Speech", text="hello", **{"voice.text_2": "you", "text_normalization": "auto"}),
+        "2": node("Model", texture_quality="high", system_prompt="be kind"),
+    }
+    with pytest.raises(WorkflowInvalid) as caught:
+        find_texts(prompt, "positive")
+    assert caught.value.advice == (
+        "Set the text you mean by its input: --set 1.text=TEXT (Speech), "
+        "--set 1.voice.text_2=TEXT (Speech)."
+    )
+
+
+def test_of_linked_texts_that_differ_it_is_said_where_they_come_from():
+    prompt = with_nodes(
+        n3=node("KSampler", positive=["6", 0]),
+        n6=node("CLIPTextEncode", text=["8", 0]),
+        n8=node("StringConcatenate", string_a="a", string_b="cat"),
+        n9=node("KSampler", positive=["10", 0]),
+        n10=node("CLIPTextEncode", text="a dog"),
+    )
+    with pytest.raises(
+        WorkflowInvalid, match=r"node 6 \(CLIPTextEncode\): \(from node 8\); node 10"
+    ):
+        find_texts(prompt, "positive")
+
+
 def test_a_node_that_asks_a_service():
     prompt: Prompt = {"1": node("Video", **{"model": "a", "model.prompt": "a cat"})}
     assert find_texts(prompt, "positive") == [("1", "model.prompt")]
@@ -232,14 +316,28 @@ def test_every_seed():
         n10=node("KSampler", seed=["9", 0]),
         n11=node("KSampler", seed=["12", 0]),
         n12=node("MathExpression", expression="a+1", a=["9", 0]),
-        n13=node("Service", **{"model.seed": 3, "reseed": 4}),
+        n13=node("Service", **{"model.seed": 3, "reseed": 4, "seed_behavior": "fixed"}),
+        n14=node("Tripo", model_seed=42, **{"style.texture_seed": 42}, variation_seed=1),
+        n15=node("Rodin", Seed=0),
     )
     assert find_seeds(prompt) == [
         ("3", "seed"),
         ("9", "value"),
         ("11", "seed"),
         ("13", "model.seed"),
+        ("14", "model_seed"),
+        ("14", "style.texture_seed"),
+        ("15", "Seed"),
     ]
+
+
+def test_many_seeds_in_a_chain_take_no_quadratic_time():
+    prompt: Prompt = {"0": node("PrimitiveInt", value=1)}
+    for number in range(1, 20_000):
+        prompt[str(number)] = node("KSampler", seed=[str(number - 1), 0])
+    began = time.perf_counter()
+    assert find_seeds(prompt) == [("0", "value")]
+    assert time.perf_counter() - began < 2
 
 
 def test_a_computed_seed_is_replaced_at_its_sampler():
@@ -308,6 +406,45 @@ def test_what_is_a_seed():
             },
             ("5", "width"),
         ),
+        # Computed from a primitive: that is the width of the whole.
+        (
+            {
+                "n5": node("EmptyLTXVLatentVideo", width=["8", 1], height=["9", 1]),
+                "n8": node("ComfyMathExpression", expression="a/2", **{"values.a": ["10", 0]}),
+                "n9": node("ComfyMathExpression", expression="a/2", **{"values.a": ["11", 0]}),
+                "n10": node("PrimitiveInt", value=1280),
+                "n11": node("PrimitiveInt", value=720),
+            },
+            ("10", "value"),
+        ),
+        # Both sides computed from one primitive.
+        (
+            {
+                "n5": node("EmptyLatentImage", width=["8", 1], height=["8", 1]),
+                "n8": node("ComfyMathExpression", expression="a/2", **{"values.a": ["10", 0]}),
+                "n10": node("PrimitiveInt", value=1280),
+            },
+            ("5", "width"),
+        ),
+        # Measured on an empty picture, and on a loaded one.
+        (
+            {
+                "n5": node("EmptyLTXVLatentVideo", width=["8", 0], height=["8", 1]),
+                "n8": node("GetImageSize", image=["9", 0]),
+                "n9": node("ImageScaleBy", image=["10", 0], scale_by=0.5),
+                "n10": node("EmptyImage", width=1280, height=720),
+            },
+            ("10", "width"),
+        ),
+        (
+            {
+                "n5": node("EmptyLTXVLatentVideo", width=["8", 0], height=["8", 1]),
+                "n8": node("GetImageSize", image=["9", 0]),
+                "n9": node("ImageScaleToTotalPixels", image=["10", 0], megapixels=1.0),
+                "n10": node("EmptyImage", width=1280, height=720),
+            },
+            ("5", "width"),
+        ),
     ],
 )
 def test_where_the_width_is(nodes: dict[str, Any], place: tuple[str, str]):
@@ -320,6 +457,17 @@ def test_a_workflow_without_samplers_has_the_size_of_what_it_draws():
         "2": node("ImageScale", image=["1", 0], width=16, height=16),
     }
     assert find_sizes(prompt, "height") == [("1", "height")]
+
+
+def test_a_batch_of_sounds_and_of_the_sounds_of_videos():
+    prompt: Prompt = {
+        "1": node("KSampler", latent_image=["2", 0]),
+        "2": node("LTXVConcatAVLatent", video_latent=["3", 0], audio_latent=["4", 0]),
+        "3": node("EmptyLTXVLatentVideo", width=64, height=64, batch_size=1),
+        "4": node("LTXVEmptyLatentAudio", frames_number=9, batch_size=1),
+    }
+    assert find_sizes(prompt, "batch_size") == [("3", "batch_size"), ("4", "batch_size")]
+    assert find_sizes(prompt, "width") == [("3", "width")]
 
 
 def test_a_loaded_picture_has_its_own_size():
@@ -429,6 +577,7 @@ def test_what_is_prepared_and_said():
         "height 32 is set in EmptyLatentImage (5).",
         "batch_size 2 is set in EmptyLatentImage (5).",
         "Seed 9 is set in KSampler (3).",
+        "steps of KSampler (3) is set to 1.",
     )
 
 

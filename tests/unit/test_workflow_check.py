@@ -188,6 +188,14 @@ def test_a_custom_node_may_judge_its_values_itself_but_models_must_be_there() ->
     assert [e["extra_info"]["input_name"] for e in node_errors["7"]["errors"]] == ["model"]
 
 
+def test_a_choice_that_stands_for_no_file_is_not_recommended() -> None:
+    loader = {"input": {"required": {"vae_name": [["pixel_space"], {}]}}, "output": ["VAE"]}
+    prompt = changed(n7={"class_type": "VAELoader", "inputs": {"vae_name": "ae.safetensors"}},
+                     n5={"vae": ["7", 0]})  # fmt: skip
+    advice = only(check_prompt(prompt, target(VAELoader=loader))).advice
+    assert advice == "Put it there, or choose one that is there. There is none yet."
+
+
 def test_a_class_that_comfyui_replaces_is_not_missing() -> None:
     prompt = changed(n4={"positive": ["7", 0]},
                      n7={"class_type": "ConditioningAverage ", "inputs": {}})  # fmt: skip

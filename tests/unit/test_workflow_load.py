@@ -47,8 +47,12 @@ def test_an_exported_prompt_is_read(tmp_path: Path) -> None:
     assert load_prompt(_file(tmp_path, json.dumps(PROMPT))) == PROMPT
 
 
-def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
-    assert load_prompt(_file(tmp_path, b"\xef\xbb\xbf" + json.dumps(PROMPT).encode())) == PROMPT
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_any_encoding_of_unicode_is_read(tmp_path: Path, encoding: str) -> None:
+    """Windows PowerShell writes UTF-16 when it redirects a command's output."""
+    prompt = {**PROMPT, "3": {"class_type": "Note", "inputs": {"text": "Weiß 猫"}}}
+    text = json.dumps(prompt, ensure_ascii=False)
+    assert load_prompt(_file(tmp_path, text.encode(encoding))) == prompt
 
 
 def test_what_is_posted_to_comfyui_is_taken_as_its_prompt() -> None:
@@ -64,7 +68,11 @@ def test_a_node_may_be_called_prompt() -> None:
     ("text", "message"),
     [
         ("", "not valid JSON"),
-        ("{", "not valid JSON"),
+        ("{", "is cut off: its JSON ends in the middle"),
+        ('{"1": {"class_type": "Emp', "is cut off"),
+        ('{"1": {"class_type": "X"}, \n', r"is cut off.*line 2"),
+        ("{'1': 2}", "not valid JSON: Expecting property name"),
+        ("\n<!DOCTYPE html><html>", "is a web page"),
         ('{"1": NaN}', "NaN is not JSON"),
         ("[" * 100_000, "nested too deeply"),
         (b"\x89PNG\r\n\x1a\n\xff", "PNG picture.*ends too early"),
@@ -94,8 +102,9 @@ def test_anything_else_is_refused_with_its_reason(
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(WorkflowInvalid, match=r"There is no file .*nowhere\.json"):
         load_prompt(tmp_path / "nowhere.json")
-    with pytest.raises(WorkflowInvalid, match="cannot be read"):
+    with pytest.raises(WorkflowInvalid, match="is a folder") as caught:
         load_prompt(tmp_path)
+    assert caught.value.advice == "Name a file in it."
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, b"x", Path("x")])

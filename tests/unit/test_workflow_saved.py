@@ -135,10 +135,10 @@ def test_any_bytes_are_a_workflow_or_a_clear_no(data: bytes):
 @pytest.mark.parametrize("start", [*dict.fromkeys(p.read_bytes()[:40] for p in SAVED), b""])
 def test_five_megabytes_of_anything_are_soon_read(start: bytes, filler: bytes):
     data = start + filler * (5_000_000 // len(filler))
-    began = time.monotonic()
+    began = time.process_time()  # others may be at work
     with pytest.raises(WorkflowInvalid):
         read_workflow(io.BytesIO(data), "the file", variables={"A": "1"})
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_only_the_parts_with_texts_are_read(tmp_path: Path):

@@ -171,7 +171,7 @@ def test_files_and_the_size_of_the_request(tmp_path: Path) -> None:
     sent = RunRequest(
         "id", prompt, files=[InputFile("cat.png", here, 100_001, digest)], workflow=ui
     )
-    assert abs(len(_body(sent)) - summary.payload) < 300
+    assert abs(len(_body(sent, {}, {})) - summary.payload) < 300
     assert summary.fingerprint == fingerprint(
         prompt, file_hashes={"cat.png": digest}, schemas=SCHEMAS
     )

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pydantic import JsonValue
+
 from comfy_remote.errors import ComfyRemoteError, EngineCrashed, OutputLost
 from comfy_remote.events import Event, Finished, JobState, Started
 from comfy_remote.outputs import OutputSource, RemoteOutput, kind_of, media_type_of
@@ -39,7 +41,19 @@ class FakeEngine:
     def __init__(self) -> None:
         self.alive = True
         self.starts = 0
+        self.pid: int | None = None
+        self.stops = 0
+        self.log: list[str] = []
         self._death: asyncio.Future[EngineCrashed] | None = None
+
+    def log_mark(self) -> int:
+        return len(self.log)
+
+    def log_since(self, mark: int) -> list[str]:
+        return self.log[mark:]
+
+    def stop(self) -> None:
+        self.stops += 1
 
     async def ready(self) -> str:
         self.starts += not self.alive
@@ -68,9 +82,27 @@ class FakeTarget:
     files: Mapping[str, bytes] = field(default_factory=dict)
     submit_delay: float = 0.0
     submitted: list[RunRequest] = field(default_factory=list)
-    uploaded: dict[str, bytes] = field(default_factory=dict)
+    received: dict[str, bytes] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
     freed: int = 0
+    forgotten: list[str] = field(default_factory=list)
+    nodes: Mapping[str, JsonValue] | None = None
+    stats: Mapping[str, JsonValue] = field(
+        default_factory=lambda: {"system": {"comfyui_version": "1.2.3"}}
+    )
+
+    @property
+    def uploaded(self) -> Mapping[tuple[str, str], str]:
+        return {(f.name, f.sha256): f.name for run in self.submitted for f in run.files}
+
+    async def system(self) -> dict[str, JsonValue]:
+        return dict(self.stats)
+
+    async def model_folders(self) -> dict[str, list[str]]:
+        return {"checkpoints": ["a.safetensors"], "loras": []}
+
+    async def forget(self, prompt_id: str) -> None:
+        self.forgotten.append(prompt_id)
 
     @property
     def name(self) -> str:
@@ -87,7 +119,7 @@ class FakeTarget:
 
     async def submit(self, request: RunRequest) -> RemoteRef:
         self.submitted.append(request)
-        self.uploaded.update({f.name: f.path.read_bytes() for f in request.files})
+        self.received.update({f.name: f.path.read_bytes() for f in request.files})
         await asyncio.sleep(self.submit_delay)
         return RemoteRef(request.job_id, f"remote-{request.job_id}")
 
@@ -114,13 +146,10 @@ class FakeTarget:
             yield content[at : at + 1000]
 
     async def describe(self, classes: object = None) -> Capabilities:
-        return Capabilities(None, None, None)
+        return Capabilities(self.nodes, None, None)
 
     async def health(self) -> Health:
         return Health(1, 0, 0)
-
-    async def engine(self) -> str | None:
-        return "ComfyUI 1.2.3"
 
     async def free_memory(self) -> None:
         self.freed += 1

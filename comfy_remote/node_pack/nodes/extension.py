@@ -54,11 +54,10 @@ def load() -> ComfyExtension:
         )
         return RemoteExtension(complete=False)
     try:
-        from ...targets.environment import load_env_files, pack_folders
         from ..comfyui_host import ComfyUIHost
-        from ..pack import install
+        from ..pack import install, load_credentials
 
-        load_env_files(pack_folders())
+        load_credentials()  # first: the node needs them, even where the switch cannot be
         install(ComfyUIHost())
     except Exception as error:  # noqa: BLE001  ComfyUI and its other packs have to start all the same
         _log.warning("Comfy Remote: no Remote switch in this ComfyUI's page: %s", error)

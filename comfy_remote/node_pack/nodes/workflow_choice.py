@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError, WorkflowInvalid
-from ...workflow.load import LoadedWorkflow, parse_workflow, refuse_constant
+from ...workflow.json_text import refuse_constant
+from ...workflow.load import LoadedWorkflow, parse_workflow
 from ...workflow.order import needed_nodes
 from ...workflow.prompt import Node, Prompt
 

@@ -45,6 +45,7 @@ import { api } from '../../scripts/api.js'
  * @property {{ready: number | null, running: number | null, queued: number | null} | null} health
  * @property {string | null} device
  * @property {string | null} engine
+ * @property {boolean | null} known  Whether it tells which models and nodes it has; null: not asked.
  * @property {{code: string, message: string, advice: string} | null} error
  * @property {string | null} advice
  */
@@ -52,6 +53,7 @@ import { api } from '../../scripts/api.js'
 /**
  * @typedef {object} Additions  What a target has and this ComfyUI has not.
  * @property {string} target
+ * @property {boolean} known  Whether the target tells what it has. If not, there is nothing below.
  * @property {Record<string, import('@comfyorg/comfyui-frontend-types').ComfyNodeDef>} nodes
  * @property {Record<string, Record<string, unknown[]>>} choices  Values by class and input.
  */

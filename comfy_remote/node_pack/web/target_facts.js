@@ -20,6 +20,7 @@ export function targetFacts(target, details) {
     ['Health', failure ? 'no answer' : known ? healthWords(known) : details ? null : 'asking …'],
     ['GPU', known?.device ?? null],
     ['Engine', known?.engine ?? null],
+    ['Models', known?.known === false ? 'it does not tell; the lists show those here' : null],
     ['Key', target ? keyWords(target) : null]
   ]
   return element(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from pathlib import PurePosixPath
 
 from pydantic import JsonValue
@@ -58,8 +59,11 @@ class SandboxSlow(Node):
         if preview:
             picture = to_picture(image[0])
             picture.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+        began = time.monotonic()
         for step in range(1, steps + 1):
-            context.sleep(seconds_per_step)
+            # What a step's preview costs is part of the step, or many steps would add up.
+            due = began + step * seconds_per_step
+            context.sleep(max(0.0, due - time.monotonic()))
             context.progress(step, steps, picture)
         return NodeResult([image])
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..prompt import Node, Prompt
+from ..prompt import Prompt
 from ..schema import Schemas
-from ..sources import linked_node, number_place
+from ..sources import Sources, linked_node
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -109,15 +109,20 @@ def picture_sizes(prompt: Prompt, ordered: Sequence[str], schemas: Schemas) -> d
         schemas: Tell which nodes make latents.
     """
     found: dict[str, Pictures] = {}
+    sources = Sources(prompt)
     for node_id in ordered:
-        given = _given(prompt, node_id, schemas, found)
+        given = _given(prompt, sources, node_id, schemas, found)
         if given is not None and 0 < given.pixels < _LARGEST:
             found[node_id] = given
     return found
 
 
 def _given(
-    prompt: Prompt, node_id: str, schemas: Schemas, found: Mapping[str, Pictures]
+    prompt: Prompt,
+    sources: Sources,
+    node_id: str,
+    schemas: Schemas,
+    found: Mapping[str, Pictures],
 ) -> Pictures | None:
     node = prompt[node_id]
     kind = node["class_type"]
@@ -127,7 +132,7 @@ def _given(
         return found.get(link[0]) if link is not None else None
 
     def number(name: str) -> float | None:
-        return _number(prompt, node_id, name)
+        return _number(prompt, sources, node_id, name)
 
     if kind in _KEEPS:
         return taken(_KEEPS)
@@ -155,29 +160,32 @@ def _given(
         if sizes[0] is None or sizes[1] is None:
             return None
         return replace(sizes[0], count=sizes[0].count + sizes[1].count)
-    return _made(prompt, node_id, node, schemas)
+    return _made(prompt, sources, node_id, schemas)
 
 
-def _made(prompt: Prompt, node_id: str, node: Node, schemas: Schemas) -> Pictures | None:
+def _made(prompt: Prompt, sources: Sources, node_id: str, schemas: Schemas) -> Pictures | None:
     """Of a node that makes pictures or latents of a size of its own."""
+    node = prompt[node_id]
     schema = schemas.get(node["class_type"])
     latent = schema is not None and "LATENT" in schema.outputs
     if not latent and node["class_type"] != "EmptyImage":
         return None
-    width, height = (_number(prompt, node_id, name) for name in ("width", "height"))
+    width, height = (_number(prompt, sources, node_id, name) for name in ("width", "height"))
     if width is None or height is None:
         return None
-    count = _number(prompt, node_id, "batch_size") if "batch_size" in node["inputs"] else 1
-    length = _number(prompt, node_id, "length") if "length" in node["inputs"] else 1
+    count, length = (
+        _number(prompt, sources, node_id, name) if name in node["inputs"] else 1
+        for name in ("batch_size", "length")
+    )
     if count is None or length is None:
         return None
     made = Pictures(1, int(width), int(height), latent, length > 1)
     return _times(made, count * length)
 
 
-def _number(prompt: Prompt, node_id: str, name: str) -> float | None:
+def _number(prompt: Prompt, sources: Sources, node_id: str, name: str) -> float | None:
     """An input's number, through primitives."""
-    place = number_place(prompt, (node_id, name), unless_it_feeds=frozenset())
+    place = sources.number((node_id, name))
     value: JsonValue = prompt[place[0]]["inputs"].get(place[1]) if place is not None else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..packs import CORE, NodePack
+from ..packs import CORE, NodePack, pack_for_people
 from ..prompt import Prompt
 from ..schema import Schemas
 from ..values import did_you_mean
@@ -133,5 +133,4 @@ def _how_to_get(pack: NodePack | None, schemas: Schemas) -> str:
             "has only a few)."
         )
     version = f" (the workflow was saved with {pack.version})" if pack.version else ""
-    where = f"github.com/{pack.name}" if "/" in pack.name else pack.name
-    return f"Install the node pack {where} there{version}."
+    return f"Install {pack_for_people(pack.name)} there{version}."

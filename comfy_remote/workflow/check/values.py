@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
 
-from ..models import model_uses
+from ..models import model_uses, names_a_file
 from ..prompt import Prompt
 from ..schema import Schemas, input_schema
 from ..values import did_you_mean
@@ -143,7 +143,8 @@ def _not_in_list(
         )
     use = uses[0]
     where = f"models/{use.folder} of " if use.folder else ""
-    near = _same_file(use.name, choices) or did_you_mean(use.name, choices)
+    files = [choice for choice in choices if names_a_file(choice)]
+    near = _same_file(use.name, files) or did_you_mean(use.name, files)
     return Problem(
         "missing_model",
         f"The model {use.name!r} is not in {where}{schemas.source}.{near}",
@@ -151,7 +152,7 @@ def _not_in_list(
         node["class_type"],
         name,
         "Put it there, or choose one that is there"
-        + (f": {_listed(choices)}." if choices else ". There is none yet."),
+        + (f": {_listed(files)}." if files else ". There is none yet."),
         details={"model": use.name, "folder": use.folder, "available": [*choices]},
     )
 

@@ -3,6 +3,7 @@
 ```
 document    the file as saved
 node        a node as the editor has it after loading: slots, widgets, values
+autogrow    lists of its inputs that grow
 graph       nodes and links, subgraphs and their instances
 loading     a document to its graphs       promotion   widgets promoted by older files
 primitives  values written by primitives   resolve     where an input comes from
@@ -11,7 +12,6 @@ prompt      the graphs to a prompt              foreign    nodes of classes that
 ```
 """
 
-from .foreign import node_packs
 from .prompt import convert_workflow
 
-__all__ = ["convert_workflow", "node_packs"]
+__all__ = ["convert_workflow"]

@@ -28,6 +28,7 @@ __all__ = [
     "SavedGraph",
     "SavedNode",
     "Slot",
+    "mapping",
     "read_document",
     "read_node",
     "renumber",
@@ -144,13 +145,13 @@ def read_document(workflow: Mapping[str, JsonValue]) -> Document:
         subgraph.outputs = [_port(port) for port in _mappings(raw.get("outputs"))]
         _name_ports(raw, subgraph)
         subgraphs[subgraph.id] = subgraph
-    group_nodes = _mapping(_mapping(workflow.get("extra")).get("groupNodes"))
+    group_nodes = mapping(mapping(workflow.get("extra")).get("groupNodes"))
     return Document(root, subgraphs, last_id, group_nodes)
 
 
 def _definitions(raw: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]:
     """The definitions of subgraphs; one may bring along those that it uses itself."""
-    for definition in _mappings(_mapping(raw.get("definitions")).get("subgraphs")):
+    for definition in _mappings(mapping(raw.get("definitions")).get("subgraphs")):
         yield definition
         yield from _definitions(definition)
 
@@ -199,7 +200,7 @@ def read_node(raw: JsonValue, where: str) -> SavedNode:
         outputs=[_output(output) for output in _mappings(raw.get("outputs"))],
         values=_values(raw.get("widgets_values")),
         named_values=named if isinstance(named, dict) else None,
-        properties=_mapping(raw.get("properties")),
+        properties=mapping(raw.get("properties")),
     )
 
 
@@ -211,7 +212,7 @@ def _values(raw: JsonValue) -> list[JsonValue] | dict[str, JsonValue] | None:
 
 
 def _slot(raw: dict[str, JsonValue]) -> Slot:
-    widget = _mapping(raw.get("widget")).get("name")
+    widget = mapping(raw.get("widget")).get("name")
     return Slot(
         name=str(raw.get("name", "")),
         type=_type(raw.get("type")),
@@ -251,7 +252,7 @@ def _link(raw: JsonValue) -> tuple[LinkId, Link] | None:
 def _name_ports(raw: Mapping[str, JsonValue], subgraph: SavedGraph) -> None:
     """Give a subgraph's own ports their usual ids, whatever the file calls them."""
     for key, usual in (("inputNode", INPUT_NODE), ("outputNode", OUTPUT_NODE)):
-        named = _mapping(raw.get(key)).get("id")
+        named = mapping(raw.get(key)).get("id")
         if named is None or str(named) == usual:
             continue
         for link in subgraph.links.values():
@@ -328,7 +329,8 @@ def _list(value: JsonValue) -> list[JsonValue]:
     return value if isinstance(value, list) else []
 
 
-def _mapping(value: JsonValue) -> dict[str, JsonValue]:
+def mapping(value: JsonValue) -> dict[str, JsonValue]:
+    """A value where an object is expected; an empty one for anything else."""
     return value if isinstance(value, dict) else {}
 
 

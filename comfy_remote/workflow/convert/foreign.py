@@ -6,10 +6,9 @@ missing. Where something is, there is no guessing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .document import SavedNode, read_document
+from .document import SavedNode
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -19,8 +18,6 @@ __all__ = [
     "lora_list",
     "named_values",
     "nameless_values",
-    "node_packs",
-    "pack_of",
 ]
 
 LORA_LISTS = {"Power Lora Loader (rgthree)"}
@@ -30,33 +27,6 @@ LORA_LISTS = {"Power Lora Loader (rgthree)"}
 _CONTROL = ("fixed", "increment", "decrement", "randomize")
 _CONTROL_NAMES = ("control_after_generate", "control_filter_list")
 _EDITOR_ONLY = {"upload": "IMAGEUPLOAD AUDIOUPLOAD", "audioUI": "AUDIO_UI"}
-
-
-def pack_of(node: SavedNode) -> str | None:
-    """The node pack that a node comes from, as its file says: for people.
-
-    Newer editors write the pack's name in ComfyUI's registry (``cnr_id``), or its repository
-    on GitHub (``aux_id``), into the properties of each node.
-    """
-    registry, repository = node.properties.get("cnr_id"), node.properties.get("aux_id")
-    if registry == "comfy-core":
-        return "ComfyUI itself (a newer or older one)"
-    if isinstance(registry, str) and registry:
-        return f"the node pack {registry}"
-    if isinstance(repository, str) and repository:
-        return f"the node pack github.com/{repository}"
-    return None
-
-
-def node_packs(workflow: Mapping[str, JsonValue]) -> dict[str, str]:
-    """`pack_of` by node class, of all classes in a workflow whose file says it.
-
-    Raises:
-        WorkflowInvalid: It is not a workflow in UI format.
-    """
-    document = read_document(workflow)
-    nodes = [n for graph in (document.root, *document.subgraphs.values()) for n in graph.nodes]
-    return {node.type: pack for node in nodes if (pack := pack_of(node)) is not None}
 
 
 def named_values(saved: SavedNode) -> dict[str, JsonValue] | None:

@@ -19,7 +19,8 @@ from ..schema import Schemas
 from .document import INPUT_NODE, OUTPUT_NODE, Link, LinkId, Output, Port, SavedGraph, SavedNode
 from .graph import Graph, Host
 from .group_type import GroupType, InnerLink, group_name, read_group
-from .node import Node, invalid
+from .node import Node
+from .problem import invalid
 from .virtual import PRIMITIVE, REROUTE, VIRTUAL
 from .widgets import Unset
 

@@ -13,7 +13,8 @@ from ..schema import Schemas
 from .document import Document, SavedGraph
 from .graph import Graph, Host
 from .group_node import GroupNodes
-from .node import Node, invalid
+from .node import Node
+from .problem import invalid
 from .promotion import migrate_promotions
 from .virtual import VIRTUAL
 

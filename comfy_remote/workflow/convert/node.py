@@ -9,14 +9,13 @@ Source of facts: ComfyUI's frontend 1.49.6 (node registration, `configure`, dyna
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...errors import WorkflowInvalid
 from ..schema import InputSchema, NodeSchema, input_schema
-from .document import BYPASSED, MUTED, Output, SavedNode, Slot
+from .autogrow import Autogrow
+from .document import BYPASSED, MUTED, Output, SavedNode, Slot, mapping
+from .problem import invalid
 from .widgets import (
     AUTOGROW,
     DYNAMIC_COMBO,
@@ -31,20 +30,9 @@ from .widgets import (
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Node", "invalid", "label"]
+__all__ = ["Node"]
 
 _MAX_INPUTS = 1_000  # of one node; far above any real one
-
-
-@dataclass(slots=True)
-class _Group:
-    """A list of inputs that grows as they are linked."""
-
-    inputs: list[InputSchema]
-    least: int
-    most: int
-    prefix: str
-    names: list[str] | None
 
 
 class Node:
@@ -69,7 +57,7 @@ class Node:
         self.widgets: list[Widget] = []
         self.values: dict[str, JsonValue | Unset] = {}
         self._kinds: dict[str, str] = {}
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, Autogrow] = {}
         self._options: dict[str, dict[str, JsonValue]] = {}
         self._moved_from: int | None = None
 
@@ -128,7 +116,7 @@ class Node:
         if spec.type == AUTOGROW:
             self._add_group(spec)
         elif spec.type == MATCH_TYPE:
-            template = _mapping(spec.options.get("template"))
+            template = mapping(spec.options.get("template"))
             allowed = template.get("allowed_types")
             kind = allowed if isinstance(allowed, str) else "*"
             self._add_input(InputSchema(spec.name, kind, spec.options, spec.optional))
@@ -187,7 +175,7 @@ class Node:
         options: dict[str, JsonValue] = {}
         given = spec.options.get("options")
         for option in given if isinstance(given, list) else []:
-            entry = _mapping(option)
+            entry = mapping(option)
             options[str(entry.get("key"))] = entry.get("inputs")
         self._options[spec.name] = options
         widget = Widget(spec.name, DYNAMIC_COMBO, next(iter(options), UNSET), schema=spec)
@@ -209,7 +197,7 @@ class Node:
         widget_count, slot_count = len(self.widgets), len(self.inputs)
         place = self.widgets.index(widget) + 1
         for group, optional in (("required", False), ("optional", True)):
-            for key, spec in _mapping(_mapping(chosen).get(group)).items():
+            for key, spec in mapping(mapping(chosen).get(group)).items():
                 self._add_input(input_schema(f"{prefix}{key}", spec, optional=optional))
         added = self.widgets[widget_count:]
         del self.widgets[widget_count:]
@@ -231,24 +219,8 @@ class Node:
     # Lists of inputs that grow: one more than are linked.
 
     def _add_group(self, spec: InputSchema) -> None:
-        template = _mapping(spec.options.get("template"))
-        inputs = [
-            input_schema(name, inner, optional=group == "optional")
-            for group in ("required", "optional")
-            for name, inner in _mapping(_mapping(template.get("input")).get(group)).items()
-        ]
-        given = template.get("names")
-        names = [str(name) for name in given] if isinstance(given, list) else None
-        least, most = template.get("min"), template.get("max")
-        prefix = template.get("prefix")
-        self._groups[spec.name] = _Group(
-            inputs,
-            least if isinstance(least, int) else 1,
-            len(names) if names is not None else most if isinstance(most, int) else 100,
-            prefix if isinstance(prefix, str) else "",
-            names,
-        )
-        for ordinal in range(min(max(1, self._groups[spec.name].least + 1), _MAX_INPUTS)):
+        self._groups[spec.name] = group = Autogrow.of(spec)
+        for ordinal in range(min(max(1, group.least + 1), _MAX_INPUTS)):
             self._grow(spec.name, ordinal)
 
     def _grow(self, name: str, ordinal: int) -> None:
@@ -257,7 +229,7 @@ class Node:
             return
         added: list[Slot] = []
         for inner in group.inputs:
-            full = _member(name, group, ordinal, inner.name)
+            full = group.member(ordinal, inner.name)
             self._add_input(
                 InputSchema(full, inner.type, inner.options, inner.optional, inner.choices)
             )
@@ -270,7 +242,7 @@ class Node:
             for same in [s for s in self.inputs if s.name == slot.name]:
                 slot.link = slot.link if slot.link is not None else same.link
             self.inputs = [s for s in self.inputs if s.name != slot.name]
-        before = _member(name, group, ordinal - 1, group.inputs[-1].name)
+        before = group.member(ordinal - 1, group.inputs[-1].name)
         last = [i for i, s in enumerate(self.inputs) if s.name.startswith(before)]
         place = last[-1] + 1 if last else len(self.inputs)
         self.inputs[place:place] = added
@@ -288,7 +260,7 @@ class Node:
             return
         if slot.widget is not None and self.widget(slot.widget) is None:
             self.widgets.append(Widget(slot.widget, "shim", saved=False, sent=False))
-        ordinal = _ordinal(slot.name[len(name) + 1 :], group)
+        ordinal = group.ordinal(slot.name)
         if ordinal is not None:
             self._grow(name, ordinal + 1)
 
@@ -344,34 +316,6 @@ class Node:
         self.inputs = [s for s in self.inputs if s.widget is None or s.widget in names]
 
 
-def label(node: Node | SavedNode) -> str:
-    """How messages name a node: its id, its class and its title."""
-    title = f", titled {node.title!r}" if node.title and node.title != node.type else ""
-    return f"node {node.id} ({node.type}{title})"
-
-
-def invalid(node: Node | SavedNode, why: str, advice: str = "") -> WorkflowInvalid:
-    """The error for a node that cannot be converted faithfully."""
-    return WorkflowInvalid(
-        f"The workflow cannot be converted at {label(node)}: {why}.",
-        advice=advice or "Or export it from ComfyUI with Workflow > Export (API).",
-        details={"node_id": node.id, "class_type": node.type},
-    )
-
-
-def _member(name: str, group: _Group, ordinal: int, key: str) -> str:
-    if group.names is not None:
-        return f"{name}.{group.names[ordinal]}" if 0 <= ordinal < len(group.names) else f"{name}."
-    return f"{name}.{group.prefix if len(group.inputs) == 1 else key}{ordinal}"
-
-
-def _ordinal(member: str, group: _Group) -> int | None:
-    if group.names is not None:
-        return group.names.index(member) if member in group.names else None
-    digits = re.search(r"[0-9]{1,6}$", member)
-    return int(digits.group()) if digits else None
-
-
 def _without_forced(
     schema: NodeSchema, widgets: Sequence[Widget], values: list[JsonValue]
 ) -> list[JsonValue]:
@@ -400,7 +344,3 @@ def _is_multiline(widget: Widget) -> bool:
     return widget.schema is not None and (
         widget.kind == "MARKDOWN" or widget.schema.options.get("multiline") is True
     )
-
-
-def _mapping(value: JsonValue) -> dict[str, JsonValue]:
-    return value if isinstance(value, dict) else {}

@@ -15,15 +15,17 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
+from ..packs import pack_for_people, said_pack
 from ..prompt import Node as PromptNode
 from ..prompt import Prompt
 from ..schema import Schemas
 from .document import read_document, renumber
-from .foreign import LORA_LISTS, lora_list, named_values, nameless_values, pack_of
+from .foreign import LORA_LISTS, lora_list, named_values, nameless_values
 from .graph import Graph, Host
 from .loading import load_graph
-from .node import Node, invalid
+from .node import Node
 from .primitives import apply_primitives
+from .problem import invalid
 from .resolve import Given, Origin, Resolver, Scope
 from .text import replace_in_text, resolve_choices
 from .virtual import REFUSED
@@ -210,11 +212,12 @@ class _Conversion:
         if values is None and self._keep_unknown:
             values = nameless_values(node.saved)
         if values is None:
-            pack = pack_of(node.saved)
+            pack = said_pack(node.saved.properties)
+            of_pack = f", of {pack_for_people(pack[0])}," if pack else ""
             raise invalid(
                 node,
-                f"its class{f', of {pack},' if pack else ''} is unknown here, and the file does "
-                "not say which value belongs to which input",
+                f"its class{of_pack} is unknown here, and the file does not say which value "
+                "belongs to which input",
                 self._schemas.unknown(node.type),
             )
         return {name: _wrapped(value) for name, value in values.items()}

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from .document import BYPASSED, INPUT_NODE, MUTED, Link
 from .graph import Graph, Host
-from .node import Node, invalid
+from .node import Node
+from .problem import invalid
 from .virtual import GETTERS, SETTERS
 from .widgets import Unset
 

@@ -44,7 +44,8 @@ def kind_of(start: bytes) -> tuple[str, Reader] | None:
     for offset, signature, kind, reader in _KINDS:
         if start[offset : offset + len(signature)] == signature:
             return kind, reader
-    if len(start) > 1 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0:
+    # FF FE begins a text in UTF-16; in MPEG audio it would be Layer I, which nobody writes.
+    if len(start) > 1 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0 and start[1] != 0xFE:
         return "MP3 audio", _nothing
     return None
 

@@ -1,0 +1,285 @@
+"""``comfy-remote models``: what is on a target, and having a worker fetch and prune."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from .console import human_size, is_interactive, printable, say
+from .options import json_option
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from ..targets.base import Target
+    from ..wire.models import ModelFile
+
+__all__ = ["models"]
+
+_T = TypeVar("_T")
+
+_on_option = click.option(
+    "--on", metavar="TARGET", help="Where. Default: the configured target; see `targets`."
+)
+_list_argument = click.argument("wanted", metavar="[FILE|LINE]...", nargs=-1)
+
+
+@click.group(no_args_is_help=True)
+def models() -> None:
+    """List, fetch and prune the models on a target.
+
+    \b
+    What is wanted is said in lines, `KIND URL [name=FILE] [sha256=HEX]`:
+      ckpt     https://huggingface.co/org/repo/blob/main/model.safetensors
+      lora     https://civitai.com/models/58390?modelVersionId=62833
+      upscale  r2:4x-UltraSharp.pth
+
+    Each argument is such a line in quotes, a file of lines, `-` for standard input, or a workflow
+    (JSON) that says where its models are to be had.
+    """
+
+
+@models.command("list")
+@_on_option
+@json_option
+def list_models(on: str | None, json_lines: bool) -> None:
+    """List the models on a target, by folder.
+
+    \b
+    Example:
+      comfy-remote models list --on http://192.168.1.20:8188
+    """
+    from ..targets.models import list_models as ask
+
+    answer = _run(on, ask)
+    if json_lines:
+        _print_json(answer)
+        return
+    rows = [_row(folder, model) for folder, found in answer.models.items() for model in found]
+    if not rows:
+        say("There are no models.")
+        return
+    from rich.table import Column
+
+    from .table import print_table
+
+    columns = ("Folder", "Model", Column("Size", justify="right"), "Fetched from", "Pinned")
+    print_table(columns, rows)
+
+
+@models.command()
+@_on_option
+@_list_argument
+@click.option(
+    "--prune", "prunes", is_flag=True, help="Also remove what the worker had fetched otherwise."
+)
+@json_option
+def ensure(on: str | None, wanted: tuple[str, ...], prunes: bool, json_lines: bool) -> None:
+    """Have a worker fetch the models that it lacks.
+
+    Ctrl-C stops it; what was fetched so far is kept, and the next time goes on from there.
+
+    \b
+    Examples:
+      comfy-remote models ensure --on gpu models.txt
+      comfy-remote models ensure --on gpu "lora https://civitai.com/models/58390"
+    """
+    from ..targets.models import ensure_models
+
+    repo_list = _repo_list(wanted, needed=True)
+    with _telling(json_lines) as tell:
+        answer = _run(on, lambda target: ensure_models(target, repo_list, tell, prune=prunes))
+    if json_lines:
+        _print_json(answer)
+        return
+    for path in answer.ensured:
+        print(printable(path), "(fetched)" if path in answer.fetched else "(was there)")
+    _tell_pruned(answer.pruned, answer.notes)
+
+
+@models.command()
+@_on_option
+@_list_argument
+@json_option
+def check(on: str | None, wanted: tuple[str, ...], json_lines: bool) -> None:
+    """Show what `ensure --prune` would fetch, keep and remove. Changes nothing.
+
+    Exit status: 5 if a model cannot be had, else 0.
+    """
+    from ..targets.models import check_models
+
+    repo_list = _repo_list(wanted, needed=True)
+    answer = _run(on, lambda target: check_models(target, repo_list))
+    if json_lines:
+        _print_json(answer)
+    else:
+        for word, paths in (
+            ("keep", answer.would_keep),
+            ("fetch", answer.would_fetch),
+            ("remove", answer.would_remove),
+        ):
+            for path in paths:
+                print(f"{word:<8}{printable(path)}")
+        if answer.would_fetch:
+            free = f" of {human_size(answer.free_bytes)} free" if answer.free_bytes else ""
+            say(f"To fetch: {human_size(answer.fetch_bytes)}{free}.")
+        for note in [*answer.problems, *answer.notes]:
+            say(note)
+    if answer.problems:
+        raise click.exceptions.Exit(5)
+
+
+@models.command()
+@_on_option
+@_list_argument
+@click.option("--all", "everything", is_flag=True, help="Keep nothing but what is pinned.")
+@json_option
+def prune(on: str | None, wanted: tuple[str, ...], everything: bool, json_lines: bool) -> None:
+    """Have a worker remove what it had fetched itself and is not listed.
+
+    Never a file that somebody else put there, one that was changed since, or one that
+    `comfy-remote.pins` in the models folder names. `check` shows what would go.
+    """
+    from ..targets.models import prune_models
+
+    if everything and wanted:
+        raise click.UsageError("--all keeps nothing: leave the list away.")
+    if not everything and not wanted:
+        raise click.UsageError("Say what is to be kept, or --all to keep nothing.")
+    repo_list = _repo_list(wanted, needed=not everything)
+    with _telling(json_lines) as tell:
+        answer = _run(
+            on, lambda target: prune_models(target, repo_list, tell, everything=everything)
+        )
+    if json_lines:
+        _print_json(answer)
+        return
+    if not answer.pruned:
+        say("Nothing was removed.")
+    _tell_pruned(answer.pruned, answer.notes)
+
+
+def _run(on: str | None, work: Callable[[Target], Coroutine[object, object, _T]]) -> _T:
+    import asyncio
+
+    from ..targets.config import Configuration, open_target
+    from .interrupt import run_interruptible
+
+    configuration = Configuration.load()
+    target = open_target(configuration.choose(on), configuration)
+
+    async def whole() -> _T:
+        async with target:
+            return await work(target)
+
+    try:
+        return run_interruptible(whole())
+    except asyncio.CancelledError:
+        say("Stopped.")
+        raise click.exceptions.Exit(130) from None
+
+
+def _repo_list(wanted: tuple[str, ...], *, needed: bool) -> str:
+    """The lines that the arguments say, checked.
+
+    Raises:
+        WorkflowInvalid: A line cannot be read.
+        ConfigurationError: There are none, though some are needed.
+    """
+    from ..errors import ConfigurationError
+    from ..wire.repo_list import parse_repo_list
+
+    text = "\n".join(_lines_of(argument) for argument in wanted)
+    if not parse_repo_list(text) and needed:
+        raise ConfigurationError(
+            "No models are named.",
+            advice="Give lines (`KIND URL`), a file of them, or a workflow that says where its "
+            "models are to be had.",
+        )
+    return text
+
+
+def _lines_of(argument: str) -> str:
+    if argument == "-":
+        return sys.stdin.read()
+    path = Path(argument)
+    try:
+        if not path.is_file():
+            return argument
+        if path.suffix.lower() == ".json":
+            return _lines_in_workflow(path)
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError):  # a line may be no name of a file at all
+        return argument
+
+
+def _lines_in_workflow(path: Path) -> str:
+    from ..workflow.load import load_workflow
+    from ..workflow.models import model_sources
+    from ..workflow.repo_list import find_repo_list
+
+    loaded = load_workflow(path)
+    lines = [find_repo_list(loaded.prompt or {}, loaded.workflow)]
+    for source in model_sources(loaded.workflow or {}):
+        known = source.hash if (source.hash_type or "").upper() == "SHA256" else None
+        sha256 = f" sha256={known}" if known else ""
+        lines.append(f'{source.folder} {source.url} name="{source.name}"{sha256}')
+    return "\n".join(lines)
+
+
+@contextmanager
+def _telling(json_lines: bool) -> Iterator[Callable[[str], None]]:
+    """Tells a worker's progress: on a terminal in one line, else now and then."""
+    if json_lines:
+        yield _tell_json
+    elif is_interactive(sys.stderr):
+        try:
+            yield _redraw
+        finally:
+            _redraw("")
+    else:
+        yield _Seldom()
+
+
+def _tell_json(message: str) -> None:
+    print(json.dumps({"event": "progress", "message": message}), flush=True)
+
+
+def _redraw(message: str) -> None:
+    print(f"\r\x1b[K{printable(message)}", end="", file=sys.stderr, flush=True)
+
+
+class _Seldom:
+    """A line each ten seconds."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, message: str) -> None:
+        import time
+
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + 10.0
+            say(message)
+
+
+def _tell_pruned(pruned: list[str], notes: list[str]) -> None:
+    for path in pruned:
+        print(printable(path), "(removed)")
+    for note in notes:
+        say(note)
+
+
+def _print_json(answer: BaseModel) -> None:
+    print(json.dumps(answer.model_dump(mode="json")), flush=True)
+
+
+def _row(folder: str, model: ModelFile) -> tuple[str, ...]:
+    size = human_size(model.size) if model.size is not None else ""
+    return folder, model.name, size, model.fetched_from or "", "yes" if model.pinned else ""

@@ -1,0 +1,48 @@
+"""Outputs on their way here, gathered by the node that made them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from ..outputs import RemoteOutput
+
+__all__ = ["Deliveries"]
+
+
+class Deliveries:
+    """Brings outputs here node by node, beside whatever else goes on.
+
+    A target tells of a node's outputs one after the other; the page is told of all at once.
+    """
+
+    def __init__(self, deliver: Callable[[str, Sequence[RemoteOutput]], Awaitable[None]]) -> None:
+        self._deliver = deliver
+        self._gathered: dict[str, list[RemoteOutput]] = {}
+        self._under_way: list[asyncio.Future[None]] = []
+        self._known: set[tuple[str | None, str, str, str]] = set()
+
+    def add(self, placed: tuple[str, RemoteOutput]) -> None:
+        """One output exists. The same one may be told of twice."""
+        node_id, output = placed
+        identity = (output.node_id, output.folder, output.subfolder, output.filename)
+        if identity not in self._known:
+            self._known.add(identity)
+            self._gathered.setdefault(node_id, []).append(output)
+
+    def flush(self) -> None:
+        """Something else was told: these nodes have no more."""
+        gathered, self._gathered = self._gathered, {}
+        for node_id, outputs in gathered.items():
+            self._under_way.append(asyncio.ensure_future(self._deliver(node_id, outputs)))
+
+    async def done(self) -> None:
+        """Wait until all are here that can be brought."""
+        self.flush()
+        await asyncio.gather(*self._under_way)
+
+    async def stop(self) -> None:
+        """Give up what is still under way."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)

@@ -1,0 +1,321 @@
+"""An S3-compatible bucket (AWS, Cloudflare R2, MinIO, …): put files, sign addresses for them.
+
+What cannot travel through a queue goes by way of one: a worker's large outputs, and a client's
+large inputs. Others are given signed addresses, never the keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from yarl import URL
+
+from ..errors import ConfigurationError, OutputError
+from ..outputs import media_type_of
+from .http_address import base_address, is_loopback
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+__all__ = ["Bucket", "BucketSettings"]
+
+_PART = 16 * 1024 * 1024
+_PARTS_AT_ONCE = 4
+# What is in the host is the bucket, in addresses of the form BUCKET.SERVICE.
+_BUCKET_IN_HOST = re.compile(
+    r"^(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])\."
+    r"(?P<host>s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?"
+    r"|[a-z0-9]+\.digitaloceanspaces\.com|s3\.[a-z0-9-]+\.backblazeb2\.com"
+    r"|s3\.[a-z0-9-]+\.wasabisys\.com|[0-9a-f]{32}(?:\.eu)?\.r2\.cloudflarestorage\.com)$"
+)
+_REGION = re.compile(
+    r"(?:^|\.)(?:s3[.-](?P<s3>[a-z0-9-]+)\.(?:amazonaws|backblazeb2|wasabisys)"
+    r"|(?P<spaces>[a-z0-9]+)\.digitaloceanspaces|s3api-(?P<runpod>[a-z0-9-]+)\.runpod)"
+)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSettings:
+    """Where a bucket is, and the keys for it.
+
+    Attributes:
+        endpoint: Of the service, without the bucket.
+        bucket: Its name.
+        region: ``auto`` for R2; ``us-east-1`` where the address says none.
+        access_key_id: The key's public half.
+        secret_access_key: Its secret half.
+    """
+
+    endpoint: URL
+    bucket: str
+    region: str
+    access_key_id: str
+    secret_access_key: SecretStr
+
+    @classmethod
+    def of(
+        cls,
+        address: str,
+        access_key_id: str,
+        secret_access_key: SecretStr,
+        *,
+        bucket: str = "",
+        region: str = "",
+        name: str = "BUCKET_ENDPOINT_URL",
+    ) -> BucketSettings:
+        """Read a bucket's address: ``https://BUCKET.s3.REGION.amazonaws.com``, or
+        ``https://HOST/BUCKET``, or ``https://HOST`` with the bucket's name beside it.
+
+        Args:
+            name: Of the setting, for errors.
+
+        Raises:
+            ConfigurationError: It is no address, not https, or names no bucket.
+        """
+        try:
+            url = base_address(address.strip().rstrip("/"))
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"{name} cannot be used. {error.message}", advice=error.advice
+            ) from None
+        if url.scheme != "https" and not is_loopback(url.host):
+            raise ConfigurationError(
+                f"{name} is not an https address.",
+                advice="Only storage on this machine may be plain http.",
+            )
+        in_path = url.path.strip("/")
+        in_host = _BUCKET_IN_HOST.match(url.host or "")
+        if in_host and not bucket and not in_path:
+            bucket = in_host["bucket"]
+            url = url.with_host(in_host["host"])
+        bucket = bucket or in_path.partition("/")[0]
+        if not bucket:
+            raise ConfigurationError(
+                f"{name} does not say which bucket.",
+                advice="Write its name after the address (https://HOST/BUCKET), or set "
+                "BUCKET_NAME.",
+            )
+        return cls(
+            URL.build(scheme=url.scheme, host=url.host or "", port=url.explicit_port),
+            bucket,
+            region or _region_of(url.host or ""),
+            access_key_id,
+            secret_access_key,
+        )
+
+    @classmethod
+    def from_environ(
+        cls, environ: Mapping[str, str] = os.environ, *, address: str = ""
+    ) -> BucketSettings | None:
+        """Read ``BUCKET_ENDPOINT_URL``, ``BUCKET_ACCESS_KEY_ID``, ``BUCKET_SECRET_ACCESS_KEY``,
+        and, where the address does not say them, ``BUCKET_NAME`` and ``BUCKET_REGION``.
+
+        Args:
+            address: Instead of ``BUCKET_ENDPOINT_URL``.
+
+        Returns:
+            ``None`` where there is no address.
+
+        Raises:
+            ConfigurationError: Part of it is missing or wrong.
+        """
+        from pydantic import SecretStr
+
+        address = address or environ.get("BUCKET_ENDPOINT_URL", "").strip()
+        if not address:
+            return None
+        keys = ("BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY")
+        access, secret = (environ.get(name, "").strip() for name in keys)
+        if not access or not secret:
+            raise ConfigurationError(
+                f"There is a bucket, but not both of {' and '.join(keys)} are set.",
+                advice="Set both, or unset BUCKET_ENDPOINT_URL.",
+            )
+        return cls.of(
+            address,
+            access,
+            SecretStr(secret),
+            bucket=environ.get("BUCKET_NAME", "").strip(),
+            region=environ.get("BUCKET_REGION", "").strip(),
+        )
+
+
+def _region_of(host: str) -> str:
+    if host.endswith(".r2.cloudflarestorage.com"):
+        return "auto"
+    found = _REGION.search(host)
+    return next((name for name in found.groups() if name), "") if found else "us-east-1"
+
+
+class Bucket:
+    """One bucket. Its client is made with the first call, which takes a moment.
+
+    Args:
+        settings: Where it is, and the keys.
+    """
+
+    def __init__(self, settings: BucketSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._made: _S3 | None = None
+
+    @property
+    def host(self) -> str:
+        """``HOST``, or ``HOST:PORT`` if it is not the usual one."""
+        return self._settings.endpoint.authority
+
+    async def put(self, path: Path, key: str) -> None:
+        """Upload a file, in parts if it is large: four times 16 MiB of memory at most.
+
+        Cancelled, it stops, and leaves nothing.
+
+        Raises:
+            OutputError: The bucket did not take it; says why.
+            ConfigurationError: boto3 is not installed.
+        """
+        stopped = threading.Event()
+        work = asyncio.ensure_future(
+            asyncio.to_thread(self._call, "take the file", lambda s3: s3.put(path, key, stopped))
+        )
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            stopped.set()
+            await asyncio.wait({work})
+            if not work.cancelled() and work.exception() is None:  # it was too late to stop it
+                await self.delete(key)
+            raise
+
+    async def delete(self, key: str) -> None:
+        """Remove a file; no matter if it is not there.
+
+        Raises:
+            OutputError: The bucket refused.
+        """
+        await asyncio.to_thread(self._call, "delete the file", lambda s3: s3.delete(key))
+
+    async def sign(self, method: Literal["GET", "DELETE"], key: str, seconds: int) -> str:
+        """An address that lets anybody do this one thing, for so long (7 days at most)."""
+        return await asyncio.to_thread(
+            self._call, "sign an address", lambda s3: s3.sign(method, key, seconds)
+        )
+
+    def _call(self, what: str, work: Callable[[_S3], _T]) -> _T:
+        try:
+            # A slow import, which few need.
+            from boto3.exceptions import Boto3Error
+            from botocore.exceptions import BotoCoreError, ClientError
+        except ImportError as error:
+            raise ConfigurationError(
+                "A bucket cannot be used: boto3 is not installed.",
+                advice='Install it with `pip install "comfy-remote[s3]"`.',
+            ) from error
+        try:
+            return work(self._client())
+        except (BotoCoreError, Boto3Error, ClientError) as error:
+            raise self._refused(what, error) from error
+
+    def _client(self) -> _S3:
+        with self._lock:  # boto3's sessions are not made for several threads
+            if self._made is None:
+                self._made = _S3(self._settings)
+            return self._made
+
+    def _refused(self, what: str, error: BaseException) -> OutputError:
+        code, message = _code_and_message(error)
+        match code:
+            case "NoSuchBucket":
+                advice = "Create it, or check its name in BUCKET_ENDPOINT_URL or BUCKET_NAME."
+            case "SignatureDoesNotMatch" | "InvalidAccessKeyId" | "AccessDenied" | "403":
+                advice = (
+                    "Check BUCKET_ACCESS_KEY_ID and BUCKET_SECRET_ACCESS_KEY, and that this key "
+                    "may read, write and delete there."
+                )
+            case _:
+                advice = "Check BUCKET_ENDPOINT_URL, and that the service can be reached."
+        settings = self._settings
+        return OutputError(
+            f"The bucket {settings.bucket} at {settings.endpoint.host} did not {what}: {message}.",
+            advice=advice,
+            details={"code": code},
+        )
+
+
+class _S3:
+    """boto3's client, and what we ask of it. Blocking."""
+
+    def __init__(self, settings: BucketSettings) -> None:
+        import boto3.session
+        from boto3.s3.transfer import TransferConfig
+        from botocore.config import Config
+
+        self._bucket = settings.bucket
+        self._client = boto3.session.Session().client(
+            "s3",
+            endpoint_url=str(settings.endpoint).rstrip("/"),
+            aws_access_key_id=settings.access_key_id,
+            aws_secret_access_key=settings.secret_access_key.get_secret_value(),
+            region_name=settings.region,
+            config=Config(
+                signature_version="s3v4",
+                connect_timeout=15,
+                read_timeout=120,
+                retries={"max_attempts": 4, "mode": "standard"},
+                s3={"addressing_style": "path"},
+                # Not all services know the checksums that newer boto3s add by themselves.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+        self._transfer = TransferConfig(
+            multipart_threshold=_PART, multipart_chunksize=_PART, max_concurrency=_PARTS_AT_ONCE
+        )
+
+    def put(self, path: Path, key: str, stopped: threading.Event) -> None:
+        """Upload, unless stopped."""
+
+        def go_on(_bytes: int) -> None:
+            if stopped.is_set():
+                raise _Stopped
+
+        self._client.upload_file(
+            str(path),
+            self._bucket,
+            key,
+            ExtraArgs={"ContentType": media_type_of(path.name if "." in path.name else key)},
+            Callback=go_on,
+            Config=self._transfer,
+        )
+
+    def delete(self, key: str) -> None:
+        """Remove an object."""
+        self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    def sign(self, method: str, key: str, seconds: int) -> str:
+        """A presigned URL."""
+        operation = {"GET": "get_object", "DELETE": "delete_object"}[method]
+        params = {"Bucket": self._bucket, "Key": key}
+        return str(self._client.generate_presigned_url(operation, Params=params, ExpiresIn=seconds))
+
+
+class _Stopped(Exception):
+    """The upload is not wanted any more."""
+
+
+def _code_and_message(error: BaseException) -> tuple[str, str]:
+    # An upload's error wraps what the service said, with the file's path before it.
+    said = error.__context__ if type(error).__name__ == "S3UploadFailedError" else error
+    said = said or error
+    response = getattr(said, "response", None) or getattr(error, "response", None)
+    detail = response.get("Error", {}) if isinstance(response, dict) else {}
+    code = str(detail.get("Code", "") or type(said).__name__)
+    message = str(detail.get("Message") or detail.get("Code") or said).rstrip(".")
+    return code, f"{code}: {message}" if detail.get("Code") and code not in message else message

@@ -1,0 +1,118 @@
+"""Models on a target: listed on every ComfyUI, fetched and pruned by workers of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import ConfigurationError, TargetError
+from ..wire.models import (
+    CheckAnswer,
+    EnsureAnswer,
+    ModelFile,
+    ModelsAnswer,
+    ModelsRequest,
+    PruneAnswer,
+)
+from .base import Target
+from .comfyui import ComfyUITarget
+from .runpod import RunPodTarget
+
+__all__ = ["check_models", "ensure_models", "list_models", "prune_models"]
+
+Say = Callable[[str], None]
+
+
+async def list_models(target: Target) -> ModelsAnswer:
+    """The models that are there. A ComfyUI tells their names only.
+
+    Raises:
+        ConfigurationError: That kind of target has no models.
+        ComfyRemoteError: It could not be asked.
+    """
+    if isinstance(target, ComfyUITarget):
+        found = await target.models()
+        return ModelsAnswer(
+            models={
+                folder: [ModelFile(name=name) for name in names]
+                for folder, names in found.items()
+                if names
+            }
+        )
+    return await _ask(target, ModelsRequest(action="models"), ModelsAnswer, None)
+
+
+async def ensure_models(
+    target: Target, repo_list: str, say: Say, *, prune: bool = False
+) -> EnsureAnswer:
+    """Have a worker fetch what is missing of a list.
+
+    Cancelled, it cancels that; what was fetched so far stays for the next time.
+
+    Args:
+        repo_list: See `wire.repo_list.parse_repo_list`.
+        say: Told how far it is.
+        prune: Whether the worker removes what it had fetched and is not listed.
+
+    Raises:
+        WorkflowInvalid: A line cannot be read.
+        ModelUnavailable: A model cannot be had.
+        LocalStorageError: The worker's disk is full.
+        ConfigurationError: The target is no worker of ours.
+    """
+    request = ModelsRequest(action="ensure", repo_list=repo_list, prune=prune)
+    return await _ask(target, request, EnsureAnswer, say)
+
+
+async def check_models(target: Target, repo_list: str, *, prune: bool = True) -> CheckAnswer:
+    """What `ensure_models` would do. Nothing is changed.
+
+    Raises:
+        ComfyRemoteError: As `ensure_models`.
+    """
+    request = ModelsRequest(action="check", repo_list=repo_list, prune=prune)
+    return await _ask(target, request, CheckAnswer, None)
+
+
+async def prune_models(
+    target: Target, repo_list: str, say: Say, *, everything: bool = False
+) -> PruneAnswer:
+    """Have a worker remove what it had fetched itself and is neither listed nor pinned.
+
+    Args:
+        everything: Whether an empty list means that nothing is wanted.
+
+    Raises:
+        ComfyRemoteError: As `ensure_models`.
+    """
+    request = ModelsRequest(action="prune", repo_list=repo_list, everything=everything)
+    return await _ask(target, request, PruneAnswer, say)
+
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
+
+async def _ask(
+    target: Target, request: ModelsRequest, answer: type[_Answer], say: Say | None
+) -> _Answer:
+    if not isinstance(target, RunPodTarget):
+        listing = isinstance(target, ComfyUITarget)
+        raise ConfigurationError(
+            f"{target.name} cannot fetch or remove models: only a worker of Comfy Remote can."
+            if listing
+            else f"{target.name} has no models.",
+            advice="Choose a runpod: target with --on. On the machine of that ComfyUI, "
+            "`comfy-remote serve` makes one of it."
+            if listing
+            else "Choose another target with --on.",
+        )
+    output = await target.act(request.model_dump(mode="json"), say)
+    try:
+        return answer.model_validate(output)
+    except ValidationError as error:
+        raise TargetError(
+            f"The answer of {target.name} is not one about models.",
+            advice="Update the worker: it may be another one, or an older Comfy Remote.",
+        ) from error

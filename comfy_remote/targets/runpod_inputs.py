@@ -1,0 +1,100 @@
+"""Input files on their way to an endpoint: in the request, or by way of a bucket."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from pydantic import JsonValue
+
+from ..media.files import safe_relative_path
+from .base import InputFile, input_errors
+from .bucket import Bucket
+
+__all__ = ["StoredInput", "inputs_in_request", "store_input", "too_many_bytes"]
+
+# A job may wait in the queue for a day; the worker deletes what it has fetched.
+_VALID_SECONDS = 24 * 3600
+# What two signed addresses take in the request, about.
+_ADDRESSES = 2500
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInput:
+    """A file in the bucket, and the addresses that a worker may use once.
+
+    Attributes:
+        key: Its name in the bucket.
+        url: To GET it.
+        delete_url: To DELETE it.
+    """
+
+    key: str
+    url: str
+    delete_url: str
+
+
+async def store_input(bucket: Bucket, job_id: str, file: InputFile) -> StoredInput:
+    """Upload a file for one job.
+
+    Raises:
+        OutputError: The bucket did not take it.
+    """
+    key = f"inputs/{quote(job_id, safe='')}/{file.sha256[:12]}/{safe_relative_path(file.name).name}"
+    await bucket.put(file.path, key)
+    return StoredInput(
+        key,
+        await bucket.sign("GET", key, _VALID_SECONDS),
+        await bucket.sign("DELETE", key, _VALID_SECONDS),
+    )
+
+
+def inputs_in_request(
+    files: Sequence[InputFile], stored: Mapping[str, StoredInput]
+) -> dict[str, JsonValue]:
+    """The request's ``images`` and ``files``. Blocking: it reads what is not stored.
+
+    Args:
+        stored: By name.
+
+    Raises:
+        InputFileMissing: One cannot be read.
+    """
+    inline: list[JsonValue] = [
+        # As worker-comfyui's clients send them: that worker takes them, too.
+        {"name": file.name, "image": _encoded(file), "sha256": file.sha256}
+        for file in files
+        if file.name not in stored
+    ]
+    elsewhere: list[JsonValue] = [
+        {
+            "name": file.name,
+            "url": stored[file.name].url,
+            "sha256": file.sha256,
+            "delete_url": stored[file.name].delete_url,
+        }
+        for file in files
+        if file.name in stored
+    ]
+    return {
+        **({"images": inline} if inline else {}),
+        **({"files": elsewhere} if elsewhere else {}),
+    }
+
+
+def too_many_bytes(files: Sequence[InputFile], excess: int) -> list[InputFile]:
+    """The largest of the files, as many as it takes to save so many bytes of the request."""
+    chosen = []
+    for file in sorted(files, key=lambda one: one.size, reverse=True):
+        if excess <= 0:
+            break
+        chosen.append(file)
+        excess -= (file.size + 2) // 3 * 4 - _ADDRESSES
+    return chosen
+
+
+def _encoded(file: InputFile) -> str:
+    with input_errors(file.path):
+        return base64.b64encode(file.path.read_bytes()).decode("ascii")

@@ -1,0 +1,165 @@
+"""What a client asks of a worker that is no workflow, and no matter of models."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+
+from ..errors import TargetError, WorkflowInvalid
+from .problems import problems_in
+
+__all__ = [
+    "LARGEST_PART",
+    "WORKER_ACTIONS",
+    "DescribeAnswer",
+    "DescribeRequest",
+    "FetchAnswer",
+    "FetchRequest",
+    "HealthAnswer",
+    "pack_nodes",
+    "parse_action",
+    "unpack_nodes",
+]
+
+WORKER_ACTIONS: frozenset[str] = frozenset({"describe", "health", "fetch"})
+"""Values of a job's ``action`` that this module is about."""
+
+LARGEST_PART = 7_000_000
+"""Bytes of a file that fit a result of RunPod's: base64 adds a third."""
+
+# Node schemas of a ComfyUI with hundreds of node packs are some ten megabytes.
+_LARGEST_SCHEMAS = 256 * 1024 * 1024
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class FetchRequest(BaseModel):
+    """``action: fetch``: a part of an output that did not fit the result.
+
+    Attributes:
+        kept: The name that the answer gave to the output.
+        offset: Of the first byte that is wanted.
+        length: How many, at most.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    action: Literal["fetch"] = "fetch"
+    kept: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    offset: int = Field(default=0, ge=0)
+    length: int = Field(default=LARGEST_PART, gt=0, le=LARGEST_PART)
+
+
+class FetchAnswer(BaseModel):
+    """The part: base64, and empty at the file's end. ``size`` is that of the whole file."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    status: Literal["success"] = "success"
+    data: str
+    size: int = Field(ge=0)
+
+
+class DescribeRequest(BaseModel):
+    """``action: describe``: what the worker has installed.
+
+    Attributes:
+        known: The ``nodes_hash`` of the answer before, whose nodes need not be sent again.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    action: Literal["describe"] = "describe"
+    known: str | None = None
+
+
+class DescribeAnswer(BaseModel):
+    """What the worker has installed.
+
+    Attributes:
+        nodes_hash: SHA-256 of the node schemas.
+        nodes: The schemas (ComfyUI's ``/object_info``): see `pack_nodes`; ``None`` when the
+            client has them.
+        models: The names of models, by folder.
+        packs: The folders in ``custom_nodes`` that nodes come from.
+        device: Name of the GPU, or ``cpu``.
+        vram_total: Bytes.
+        vram_free: Bytes.
+        engine: Name and version, for example ``ComfyUI 0.33.0``.
+        versions: Of ``comfy-remote``, ``python``, ``pytorch`` and ``comfyui``.
+        worker: The worker's id.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    status: Literal["success"] = "success"
+    nodes_hash: str
+    nodes: str | None = None
+    models: dict[str, list[str]] = {}
+    packs: list[str] = []
+    device: str | None = None
+    vram_total: int | None = None
+    vram_free: int | None = None
+    engine: str | None = None
+    versions: dict[str, str] = {}
+    worker: str | None = None
+
+
+class HealthAnswer(BaseModel):
+    """``action: health``: how one worker is.
+
+    Attributes:
+        engine: Name and version.
+        ram_free: Bytes.
+        vram_free: Bytes.
+        disk_free: Bytes where outputs are kept.
+        worker: The worker's id.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    status: Literal["success"] = "success"
+    engine: str | None = None
+    ram_free: int | None = None
+    vram_free: int | None = None
+    disk_free: int | None = None
+    worker: str | None = None
+
+
+def parse_action(model: type[_Model], payload: JsonValue) -> _Model:
+    """Validate what a client sent.
+
+    Raises:
+        WorkflowInvalid: Names each field that is wrong, and what is wrong with it.
+    """
+    try:
+        return model.model_validate(payload)
+    except ValidationError as error:
+        raise WorkflowInvalid(
+            f"The job's input is not valid: {problems_in(error, 'input')}."
+        ) from None
+
+
+def pack_nodes(nodes: bytes) -> str:
+    """JSON, compressed (zlib), in base64: megabytes of repetition become a tenth."""
+    return base64.b64encode(zlib.compress(nodes, 6)).decode("ascii")
+
+
+def unpack_nodes(packed: str) -> dict[str, JsonValue]:
+    """The inverse of `pack_nodes`.
+
+    Raises:
+        TargetError: It is none, or unreasonably large.
+    """
+    try:
+        unpacker = zlib.decompressobj()
+        document = unpacker.decompress(base64.b64decode(packed, validate=True), _LARGEST_SCHEMAS)
+        nodes = json.loads(document)
+    except (ValueError, zlib.error, RecursionError):
+        nodes = None
+    if not isinstance(nodes, dict):
+        raise TargetError("The worker's node schemas cannot be read.", advice="Update the worker.")
+    return nodes

@@ -1,0 +1,143 @@
+"""What client and worker say to each other about models: actions, and their answers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from ..errors import WorkflowInvalid
+from .problems import problems_in
+
+__all__ = [
+    "MODEL_ACTIONS",
+    "CheckAnswer",
+    "EnsureAnswer",
+    "ModelFile",
+    "ModelsAnswer",
+    "ModelsRequest",
+    "PruneAnswer",
+]
+
+ModelAction = Literal["ensure", "check", "prune", "models"]
+
+MODEL_ACTIONS: frozenset[str] = frozenset({"ensure", "check", "prune", "models"})
+"""Values of a job's ``action`` that are about models and run no workflow."""
+
+
+class ModelsRequest(BaseModel):
+    """The ``input`` of a job that is about models.
+
+    Attributes:
+        action: ``ensure`` fetches what is missing and prunes, ``check`` says what ``ensure``
+            would do, ``prune`` removes what the worker had fetched and is not listed,
+            ``models`` lists what is there.
+        repo_list: See `repo_list.parse_repo_list`.
+        prune: Whether ``ensure`` prunes (and ``check`` says so).
+        everything: Whether pruning with an empty list removes all the worker had fetched. An
+            empty list alone is more likely a mistake, and prunes nothing.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    action: ModelAction
+    repo_list: str | list[str] = ""
+    prune: bool = True
+    everything: bool = False
+
+    @classmethod
+    def parse(cls, payload: JsonValue) -> ModelsRequest:
+        """Validate what a client sent.
+
+        Raises:
+            WorkflowInvalid: Names each field that is wrong, and what is wrong with it.
+        """
+        try:
+            return cls.model_validate(payload)
+        except ValidationError as error:
+            raise WorkflowInvalid(
+                f"The job's input is not valid: {problems_in(error, 'input')}.",
+                advice='Send {"action": "ensure", "repo_list": "KIND URL, one a line"}.',
+            ) from None
+
+
+class EnsureAnswer(BaseModel):
+    """All models of the list are there now. Paths are relative to the models folder.
+
+    Attributes:
+        ensured: Those of the list, in its order.
+        fetched: Those of them that were downloaded just now.
+        pruned: Those that were removed.
+        notes: For people: why nothing was pruned, for example.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    status: Literal["success"] = "success"
+    ensured: list[str]
+    fetched: list[str] = []
+    pruned: list[str] = []
+    notes: list[str] = []
+
+
+class CheckAnswer(BaseModel):
+    """What ``ensure`` would do; nothing was changed.
+
+    Attributes:
+        would_keep: Models that are there and would stay: listed, or pinned.
+        would_remove: What the worker had fetched, and is neither listed nor pinned.
+        would_fetch: Models that are missing.
+        fetch_bytes: Their size, as far as it is known.
+        free_bytes: Free space on the disk of the models.
+        problems: Lines that could not be fetched, and why.
+        notes: For people.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    status: Literal["success"] = "success"
+    would_keep: list[str]
+    would_remove: list[str] = []
+    would_fetch: list[str] = []
+    fetch_bytes: int = Field(default=0, ge=0)
+    free_bytes: int | None = None
+    problems: list[str] = []
+    notes: list[str] = []
+
+
+class PruneAnswer(BaseModel):
+    """What was removed, and what was fetched by the worker and stays."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    status: Literal["success"] = "success"
+    pruned: list[str]
+    kept: list[str] = []
+    notes: list[str] = []
+
+
+class ModelFile(BaseModel):
+    """One model that is there.
+
+    Attributes:
+        name: Relative to its folder, ``/`` between parts: what a workflow calls it.
+        size: Bytes; ``None`` when the target does not say.
+        fetched_from: Where the worker had fetched it from; ``None`` for somebody else's.
+        pinned: Whether pruning passes it over, for its pin.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    size: int | None = Field(default=None, ge=0)
+    fetched_from: str | None = None
+    pinned: bool = False
+
+
+class ModelsAnswer(BaseModel):
+    """The models that are there, by folder (``checkpoints``, ``loras``, …)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    status: Literal["success"] = "success"
+    models: dict[str, list[ModelFile]]

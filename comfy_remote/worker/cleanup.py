@@ -1,0 +1,192 @@
+"""Removing what a job wrote into the engine's folders, once its outputs are elsewhere.
+
+A worker that stays up for hours would fill its disk, and one person's pictures would lie there
+while another's job runs.
+
+An engine caches: a node that has run before only tells again which files it wrote then. With
+these gone, the same names may even be another node's by now. So a node whose files have been
+removed is made to run again when it comes again, by an input that no node knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from ..outputs import RemoteOutput
+from ..workflow.prompt import Node, Prompt
+from ..workflow.sources import linked_node
+from .run import EngineTarget, at_most
+
+__all__ = ["Cleaner", "EngineFolders", "folders_in"]
+
+_PATIENCE = 10.0
+_RUN_AGAIN = "comfy_remote_run"
+# Clocks of file systems and of Python differ by a little.
+_CLOCK_SLACK = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFolders:
+    """The three folders of an engine on this machine."""
+
+    input: Path
+    output: Path
+    temp: Path
+
+    def file(self, folder: str, subfolder: str, filename: str) -> Path | None:
+        """A file in one of them, if it is one, and really there."""
+        root = {"input": self.input, "output": self.output, "temp": self.temp}.get(folder)
+        if root is None:
+            return None
+        try:
+            path = root / subfolder / filename
+            inside = path.resolve().is_relative_to(root.resolve())
+            return path if inside and path.is_file() and not path.is_symlink() else None
+        except (OSError, ValueError):  # a name that no file has
+            return None
+
+
+def folders_in(stats: Mapping[str, JsonValue]) -> EngineFolders | None:
+    """The folders that an engine was started with, from the ``argv`` in its ``/system_stats``.
+
+    Source of facts: ComfyUI's ``folder_paths.py`` and ``main.py`` (0.3.64 and 0.33.0).
+    """
+    system = stats.get("system")
+    argv = system.get("argv") if isinstance(system, dict) else None
+    words = [str(word) for word in argv] if isinstance(argv, list) else []
+    if not words:
+        return None
+    given = [part for word in words for part in word.split("=", 1)]
+
+    def after(flag: str) -> Path | None:
+        named = given[given.index(flag) + 1 :][:1] if flag in given else []
+        return Path(named[0]) if named else None
+
+    base = after("--base-directory") or Path(words[0]).parent
+    if not base.is_absolute():
+        return None
+    temp = after("--temp-directory")
+    found = EngineFolders(
+        input=after("--input-directory") or base / "input",
+        output=after("--output-directory") or base / "output",
+        temp=temp / "temp" if temp else base / "temp",
+    )
+    absolute = all(path.is_absolute() for path in (found.input, found.output, found.temp))
+    return found if absolute else None
+
+
+class Cleaner:
+    """Cleans up after the jobs of one engine that was started here."""
+
+    def __init__(self) -> None:
+        self._removed: set[str] = set()
+
+    def runnable(self, prompt: Prompt) -> Prompt:
+        """The prompt, with those nodes made to run again whose files were removed."""
+        if not self._removed:
+            return prompt
+        stale = [name for name in prompt if _identity(prompt, name) in self._removed]
+        if not stale:
+            return prompt
+        marker: JsonValue = uuid.uuid4().hex
+        return {
+            name: _marked(node, marker) if name in stale else node for name, node in prompt.items()
+        }
+
+    async def clean(
+        self,
+        target: EngineTarget,
+        prompt: Prompt,
+        outputs: Sequence[RemoteOutput],
+        uploaded: Iterable[str],
+        *,
+        stats: Mapping[str, JsonValue],
+        prompt_id: str,
+        since: float,
+    ) -> None:
+        """Remove a job's files and its entry in the history.
+
+        Args:
+            target: Open; if it is gone, the files stay.
+            prompt: As the job has it, before `runnable`.
+            outputs: What its nodes have listed.
+            uploaded: Names of its files in the input folder.
+            stats: The engine's ``/system_stats``, which tell its folders.
+            prompt_id: The engine's.
+            since: Seconds since the epoch: only what was written after that is removed.
+        """
+
+        folders = folders_in(stats)
+        forgotten = at_most(_PATIENCE, target.forget(prompt_id), "forget the job")
+        if folders is None:
+            await forgotten
+            return
+        files = [(o.folder, o.subfolder, o.filename) for o in outputs if o.text is None]
+        files = [one for one in files if one[0] in ("output", "temp")]
+        inputs = [("input", *_split(name)) for name in uploaded]
+        self._note(prompt, outputs)
+        await asyncio.gather(
+            forgotten, asyncio.to_thread(_remove, folders, [*files, *inputs], since)
+        )
+
+    def _note(self, prompt: Prompt, outputs: Sequence[RemoteOutput]) -> None:
+        for output in outputs:
+            # Of a node that another expanded into, the id begins with that of the drawn one.
+            name = (output.node_id or "").partition(".")[0]
+            if output.text is None and name in prompt:
+                self._removed.add(_identity(prompt, name))
+
+
+def _split(name: str) -> tuple[str, str]:
+    subfolder, _, filename = name.rpartition("/")
+    return subfolder, filename
+
+
+def _remove(folders: EngineFolders, files: Iterable[tuple[str, str, str]], since: float) -> None:
+    for folder, subfolder, filename in set(files):
+        path = folders.file(folder, subfolder, filename)
+        if path is None:
+            continue
+        with contextlib.suppress(OSError):
+            # An older one is not this job's: a node only shows it, or it was there already.
+            if path.stat().st_mtime >= since - _CLOCK_SLACK:
+                path.unlink()
+
+
+def _marked(node: Node, marker: JsonValue) -> Node:
+    return {**node, "inputs": {**node["inputs"], _RUN_AGAIN: marker}}
+
+
+def _identity(prompt: Prompt, name: str) -> str:
+    """What an engine's cache knows a node by: its class, its inputs, and all before it."""
+    numbers = {name: 0}
+    waiting = [name]
+    described: list[JsonValue] = []
+    while waiting:
+        node = prompt[waiting.pop(0)]
+        inputs: dict[str, JsonValue] = {}
+        for key, value in sorted(node["inputs"].items()):
+            link = linked_node(prompt, value)
+            if link is None:
+                inputs[key] = value
+                continue
+            if link[0] not in numbers:
+                numbers[link[0]] = len(numbers)
+                waiting.append(link[0])
+            # Not the id: the same nodes under other ids are the same to the cache.
+            inputs[key] = {"node": numbers[link[0]], "output": link[1]}
+        described.append([node["class_type"], inputs])
+    document = json.dumps(described, sort_keys=True)
+    return hashlib.sha256(document.encode()).hexdigest()

@@ -1,0 +1,138 @@
+"""Jobs about the worker itself: ``action`` ``describe``, ``health`` or ``fetch``."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from ..errors import ComfyRemoteError
+from ..targets.comfyui import device_of, engine_of
+from ..version import __version__
+from ..wire.actions import (
+    DescribeAnswer,
+    DescribeRequest,
+    FetchAnswer,
+    FetchRequest,
+    HealthAnswer,
+    pack_nodes,
+    parse_action,
+)
+from .kept import KeptFiles
+from .run import EngineTarget
+
+__all__ = ["describe", "fetch_part", "health"]
+
+
+async def describe(target: EngineTarget, payload: JsonValue, worker: str | None) -> DescribeAnswer:
+    """What the engine has installed.
+
+    Raises:
+        WorkflowInvalid: The request is not valid.
+        TargetError: The engine cannot be asked.
+    """
+    request = parse_action(DescribeRequest, payload)
+    nodes = (await target.describe()).nodes or {}
+    stats = await target.system()
+    document = await asyncio.to_thread(lambda: json.dumps(nodes, ensure_ascii=False).encode())
+    nodes_hash = hashlib.sha256(document).hexdigest()
+    new = request.known != nodes_hash
+    device = _first_device(stats)
+    return DescribeAnswer(
+        nodes_hash=nodes_hash,
+        nodes=await asyncio.to_thread(pack_nodes, document) if new else None,
+        models=await _models(target),
+        packs=_packs(nodes),
+        device=device_of(stats),
+        vram_total=_bytes(device, "vram_total"),
+        vram_free=_bytes(device, "vram_free"),
+        engine=engine_of(stats),
+        versions=_versions(stats),
+        worker=worker,
+    )
+
+
+async def health(target: EngineTarget, folder: Path, worker: str | None) -> HealthAnswer:
+    """How the worker is.
+
+    Raises:
+        TargetError: The engine cannot be asked.
+    """
+    stats = await target.system()
+    system = stats.get("system")
+    return HealthAnswer(
+        engine=engine_of(stats),
+        ram_free=_bytes(system if isinstance(system, dict) else {}, "ram_free"),
+        vram_free=_bytes(_first_device(stats), "vram_free"),
+        disk_free=_free(folder),
+        worker=worker,
+    )
+
+
+async def fetch_part(kept: KeptFiles, payload: JsonValue) -> FetchAnswer:
+    """A part of an output that was kept.
+
+    Raises:
+        WorkflowInvalid: The request is not valid.
+        OutputLost: It is not here.
+    """
+    request = parse_action(FetchRequest, payload)
+    data, size = await asyncio.to_thread(kept.part, request.kept, request.offset, request.length)
+    return FetchAnswer(data=base64.b64encode(data).decode("ascii"), size=size)
+
+
+async def _models(target: EngineTarget) -> dict[str, list[str]]:
+    try:
+        return await target.model_folders()
+    except ComfyRemoteError:
+        return {}  # a ComfyUI from before 2024 has no such route
+
+
+def _packs(nodes: Mapping[str, JsonValue]) -> list[str]:
+    found = set()
+    for node in nodes.values():
+        module = node.get("python_module") if isinstance(node, dict) else None
+        if isinstance(module, str) and module.startswith("custom_nodes."):
+            found.add(module.split(".")[1])
+    return sorted(found)
+
+
+def _versions(stats: Mapping[str, JsonValue]) -> dict[str, str]:
+    system = stats.get("system")
+    system = system if isinstance(system, dict) else {}
+    found = {
+        "comfyui": system.get("comfyui_version"),
+        "pytorch": system.get("pytorch_version"),
+        "python": str(system.get("python_version") or platform.python_version()).split(" ")[0],
+    }
+    said = {name: version for name, version in found.items() if isinstance(version, str)}
+    return {"comfy-remote": __version__, **said}
+
+
+def _first_device(stats: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    match stats.get("devices"):
+        case [dict(device), *_]:
+            return device
+        case _:
+            return {}
+
+
+def _bytes(facts: Mapping[str, JsonValue], name: str) -> int | None:
+    value = facts.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _free(folder: Path) -> int | None:
+    for place in (folder, *folder.parents):
+        try:
+            return shutil.disk_usage(place).free
+        except OSError:
+            continue
+    return None

@@ -1,0 +1,74 @@
+"""Input files that have been here before, by their SHA-256; those not used for longest go first."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+__all__ = ["InputCache"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class InputCache:
+    """Files in one folder, which several workers may share. All of it blocks.
+
+    It only ever saves time: what cannot be read or written is as if it were not there.
+
+    Args:
+        folder: On the volume, if there is one.
+        limit: Bytes of all of them together.
+    """
+
+    def __init__(self, folder: Path, *, limit: int) -> None:
+        self._folder = folder
+        self._limit = limit
+
+    def take(self, sha256: str, path: Path) -> bool:
+        """Put the file at ``path``, if it is here."""
+        if not _SHA256.fullmatch(sha256):
+            return False
+        here = self._folder / sha256
+        try:
+            shutil.copyfile(here, path)
+            os.utime(here)
+        except OSError:
+            return False
+        return True
+
+    def add(self, sha256: str, path: Path) -> None:
+        """Keep a copy of a file, if it fits."""
+        here = self._folder / sha256
+        size = path.stat().st_size
+        if size > self._limit or not _SHA256.fullmatch(sha256):
+            return
+        beside = here.with_suffix(f".{os.getpid()}.part")
+        with contextlib.suppress(OSError):
+            if here.is_file():
+                os.utime(here)
+                return
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_room(size)
+            try:
+                shutil.copyfile(path, beside)
+                beside.chmod(0o600)
+                beside.replace(here)
+            finally:
+                beside.unlink(missing_ok=True)
+
+    def _make_room(self, needed: int) -> None:
+        files = []
+        for path in self._folder.iterdir():
+            with contextlib.suppress(OSError):  # another worker has removed it
+                stat = path.stat()
+                files.append((stat.st_mtime, stat.st_size, path))
+        total = sum(size for _, size, _ in files) + needed
+        for _, size, path in sorted(files):
+            if total <= self._limit:
+                return
+            with contextlib.suppress(OSError):
+                path.unlink()
+                total -= size

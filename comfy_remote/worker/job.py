@@ -1,0 +1,259 @@
+"""One job that runs a workflow: its inputs, its runs on the engine, its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from ..errors import EngineCrashed, ExecutionFailed, OutOfMemory, OutputLost
+from ..events import Progress
+from ..targets.base import InputFile, RunRequest
+from ..targets.comfyui import engine_of
+from ..wire.repo_list import parse_repo_list
+from ..wire.request import JobRequest
+from ..workflow.prompt import Prompt
+from ..workflow.schema import Schemas
+from .changes import changed, convert, embedded_workflow, needs_schemas, plain_prompt
+from .cleanup import Cleaner
+from .collect import CollectedOutput
+from .dialects import AnswerFacts
+from .engine_facts import EngineFacts
+from .faults import needs_fresh_engine
+from .inputs import InputReceiver
+from .kept import KeptFiles
+from .model_actions import say_to
+from .models.library import ModelLibrary
+from .progress import ProgressReporter, Report
+from .result import build_answer
+from .run import EngineRun, EngineTarget, JobEngine, unless_engine_dies
+from .settings import WorkerSettings, default_result_limit
+from .storage import BucketStore, settings_of
+from .store import ResultStore, Store
+
+__all__ = ["WorkflowJob"]
+
+_log = logging.getLogger(__name__)
+
+
+class WorkflowJob:
+    """One job.
+
+    Args:
+        job_id: The queue's id.
+        request: What was sent.
+        engine: Started by `run`, if need be.
+        connect: Makes the target for the engine's URL.
+        models: For the request's ``repo_list``.
+        kept: Where large outputs go in the end.
+        about: What is known of the engine.
+        cleaner: The engine's.
+        receiver: Brings the input files here.
+        settings: Limits, and where large outputs go.
+        environ: For ``COMFY_ORG_API_KEY``.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        request: JobRequest,
+        *,
+        engine: JobEngine,
+        connect: Callable[[str], EngineTarget],
+        models: ModelLibrary,
+        kept: KeptFiles,
+        about: EngineFacts,
+        cleaner: Cleaner,
+        receiver: InputReceiver,
+        settings: WorkerSettings,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._id = job_id
+        self._request = request
+        self._engine = engine
+        self._connect = connect
+        self._models = models
+        self._kept = kept
+        self._about = about
+        self._cleaner = cleaner
+        self._receiver = receiver
+        self._settings = settings
+        self._begun = time.monotonic()
+        key = request.comfy_org_api_key
+        self._comfy_org_key = key.get_secret_value() if key else environ.get("COMFY_ORG_API_KEY")
+        config = request.s3_config
+        self._bucket = settings_of(config) if config else settings.bucket
+        self._last_run: EngineRun | None = None
+        self._warnings: list[str] = []
+
+    async def run(self, report: Report) -> dict[str, JsonValue]:
+        """Run it.
+
+        Returns:
+            The answer, in the request's format.
+
+        Raises:
+            ComfyRemoteError: Why there is none.
+        """
+        try:
+            return await self._run(report)
+        finally:
+            for problem in await self._receiver.delete_stored(self._request):
+                _log.warning("job %s: an input stays in storage: %s", self._id, problem)
+
+    async def _run(self, report: Report) -> dict[str, JsonValue]:
+        request = self._request
+        # Before anything is started or fetched: what is wrong with the request itself.
+        lines = parse_repo_list(request.repo_list)
+        prompt = None if needs_schemas(request) else changed(plain_prompt(request), request)
+        with tempfile.TemporaryDirectory(
+            prefix="comfy-remote-job-", ignore_cleanup_errors=True
+        ) as name:
+            folder = Path(name)
+            files = await self._receiver.receive(request, folder)
+            async with ProgressReporter(report, previews=request.previews) as reporter:
+                if lines:
+                    await self._models.ensure_for_run(lines, say_to(reporter))
+                try:
+                    return await self._attempt(prompt, files, reporter, folder / "1")
+                except (EngineCrashed, OutOfMemory, OutputLost) as error:
+                    lost = self._last_run is not None and self._last_run.lost
+                    if isinstance(error, OutputLost) and not lost:
+                        raise
+                    if not self._may_run_again or needs_fresh_engine(error):
+                        raise
+                    self._tell(f"{error.message} The job is run again, once.", reporter)
+                return await self._attempt(prompt, files, reporter, folder / "2")
+
+    @property
+    def _may_run_again(self) -> bool:
+        # What its nodes order from a service would be paid for twice.
+        return not self._comfy_org_key
+
+    def _tell(self, warning: str, reporter: ProgressReporter) -> None:
+        _log.warning("job %s: %s", self._id, warning)
+        self._warnings.append(warning)
+        reporter.progress(Progress(message=warning))
+
+    async def _attempt(
+        self,
+        prompt: Prompt | None,
+        files: Sequence[InputFile],
+        reporter: ProgressReporter,
+        folder: Path,
+    ) -> dict[str, JsonValue]:
+        """One run, from an engine that may have to be started to the answer."""
+        folder.mkdir()
+        target = self._connect(await self._engine.ready())
+        mark = self._engine.log_mark()
+        try:
+            return await unless_engine_dies(
+                self._engine, self._answer(target, prompt, files, reporter, folder)
+            )
+        except ExecutionFailed as error:
+            if log := self._engine.log_since(mark):
+                error.details.setdefault("engine_log", "\n".join(log))
+            raise
+
+    async def _answer(
+        self,
+        target: EngineTarget,
+        prompt: Prompt | None,
+        files: Sequence[InputFile],
+        reporter: ProgressReporter,
+        folder: Path,
+    ) -> dict[str, JsonValue]:
+        request = self._request
+        async with target:
+            stats = await self._about.stats(target)
+            if prompt is None:
+                prompt = changed(await self._converted(target), request)
+            # A new id each time: RunPod may give us the same job again, and an engine that
+            # had run it would answer with the old run.
+            run = RunRequest(
+                str(uuid.uuid4()),
+                self._cleaner.runnable(prompt),
+                files,
+                embedded_workflow(request),
+                extra_data={"api_key_comfy_org": self._comfy_org_key}
+                if self._comfy_org_key
+                else {},
+            )
+            engine_run = self._last_run = EngineRun(self._engine, target, self._id)
+            try:
+                collected = await engine_run.outputs(run, reporter, request.format, folder)
+            except BaseException:
+                await self._clean(target, prompt, run, engine_run, stats)
+                raise
+            # The files are in a folder of ours now: theirs can go while the answer is made.
+            cleaning = asyncio.ensure_future(self._clean(target, prompt, run, engine_run, stats))
+            try:
+                return await self._build(collected, engine_run, engine_of(stats), run.job_id)
+            finally:
+                await cleaning
+
+    async def _clean(
+        self,
+        target: EngineTarget,
+        prompt: Prompt,
+        run: RunRequest,
+        engine_run: EngineRun,
+        stats: Mapping[str, JsonValue],
+    ) -> None:
+        # The folders of an engine that somebody else has started are theirs.
+        ours = self._engine.pid is not None and self._engine.alive
+        if not ours or self._settings.keep_outputs:
+            return
+        await self._cleaner.clean(
+            target,
+            prompt,
+            engine_run.produced,
+            target.uploaded.values(),
+            stats=stats,
+            prompt_id=run.job_id,
+            since=engine_run.started,
+        )
+
+    async def _converted(self, target: EngineTarget) -> Prompt:
+        nodes = (await target.describe()).nodes
+        return convert(self._request, Schemas(nodes or {}, "the worker's engine"))
+
+    async def _build(
+        self,
+        collected: Sequence[CollectedOutput],
+        engine_run: EngineRun,
+        engine: str | None,
+        prompt_id: str,
+    ) -> dict[str, JsonValue]:
+        settings = self._settings
+        return await build_answer(
+            collected,
+            self._request.format,
+            AnswerFacts(
+                engine_run.timings,
+                engine,
+                settings.worker,
+                prompt_id,
+                round(time.monotonic() - self._begun, 3),
+            ),
+            job_id=self._id,
+            limit=settings.result_limit or default_result_limit(self._id),
+            stores=self._stores(),
+            warnings=self._warnings,
+        )
+
+    def _stores(self) -> list[Store]:
+        """Where large outputs go: the request's or worker's bucket, the gateway, here."""
+        settings, stores = self._settings, list[Store]()
+        if self._bucket is not None:
+            stores.append(BucketStore(self._bucket))
+        if settings.store_url:
+            stores.append(ResultStore(settings.store_url, settings.store_key))
+        return [*stores, self._kept]

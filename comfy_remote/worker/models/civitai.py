@@ -1,0 +1,170 @@
+"""Civitai: model pages and API links.
+
+Facts from https://developer.civitai.com/site/reference/model-versions: ``GET
+/api/v1/model-versions/{id}`` lists the files with their names and SHA-256, ``GET
+/api/v1/models/{id}`` the versions, the newest first; ``/api/download/models/{version}`` takes
+``type``, ``format``, ``size`` and ``fp``, and redirects to storage with a signed address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from yarl import URL
+
+from ...errors import ModelUnavailable
+from .link import JsonGetter, Location, unavailable
+from .settings import ModelSettings
+
+__all__ = ["CivitaiLink"]
+
+# All of them only yield numbers: requests, and the token, go to the endpoint alone.
+_HOSTS = {"civitai.com", "www.civitai.com", "civitai.green", "civitai.red"}
+_PAGE = re.compile(r"/models/(?P<model>\d+)(/.*)?")
+_API = re.compile(r"/api/download/models/(?P<version>\d+)/?")
+_CHOICES = ("type", "format", "size", "fp")
+
+
+class _Hashes(BaseModel):
+    sha256: str | None = Field(default=None, alias="SHA256", pattern=r"^[0-9A-Fa-f]{64}$")
+
+
+class _Metadata(BaseModel):
+    format: str | None = None
+    size: str | None = None
+    fp: str | None = None
+
+
+class _File(BaseModel):
+    name: str
+    type: str = "Model"
+    primary: bool = False
+    metadata: _Metadata = _Metadata()
+    hashes: _Hashes = _Hashes()
+
+    def fits(self, wanted: Mapping[str, str]) -> bool:
+        """Whether it is what ``type``, ``format``, ``size`` and ``fp`` ask for."""
+        has = {"type": self.type, **self.metadata.model_dump()}
+        return all((has[key] or "").lower() == value.lower() for key, value in wanted.items())
+
+
+class _Version(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    id: int
+    files: list[_File] = []
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    versions: list[_Version] = Field(alias="modelVersions", min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class CivitaiLink:
+    """One file of one version of a model.
+
+    Attributes:
+        endpoint: Civitai's site.
+        model: The model's number; ``None`` in API links, which have the version's.
+        version: The version's number; ``None`` for the newest.
+        choices: ``type``, ``format``, ``size`` and ``fp`` of the link, which choose a file.
+        token: Sent to ``endpoint``; may be empty. A ``token=`` in the link is left out: it
+            would be in every copy of the workflow.
+    """
+
+    endpoint: URL
+    model: int | None
+    version: int | None
+    choices: tuple[tuple[str, str], ...]
+    token: SecretStr
+
+    @classmethod
+    def parse(cls, url: str, settings: ModelSettings) -> CivitaiLink | None:
+        """The link, if it is one to Civitai.
+
+        Raises:
+            ModelUnavailable: It leads to Civitai, but to no model.
+        """
+        address = URL(url)
+        if address.host not in _HOSTS and address.origin() != settings.civitai.origin():
+            return None
+        choices = tuple((key, address.query[key]) for key in _CHOICES if address.query.get(key))
+        if match := _API.fullmatch(address.path):
+            return cls(
+                settings.civitai, None, int(match["version"]), choices, settings.civitai_token
+            )
+        match = _PAGE.fullmatch(address.path)
+        version = address.query.get("modelVersionId", "")
+        if match is None or not (version.isdecimal() or version == ""):
+            raise unavailable(
+                f"{url.partition('?')[0]} is not the address of a model on Civitai.",
+                "Copy the address of the model's page, with ?modelVersionId=… for one version: "
+                "https://civitai.com/models/58390?modelVersionId=62833.",
+            )
+        number = int(version) if version else None
+        return cls(settings.civitai, int(match["model"]), number, choices, settings.civitai_token)
+
+    @property
+    def identity(self) -> str:
+        """``civitai:VERSION``, ``civitai:model/MODEL`` for the newest one."""
+        which = str(self.version) if self.version is not None else f"model/{self.model}"
+        chosen = ",".join(f"{key}={value}" for key, value in self.choices)
+        return f"civitai:{which}" + (f"?{chosen}" if chosen else "")
+
+    @property
+    def name(self) -> None:
+        """Only Civitai knows."""
+
+    async def locate(self, get_json: JsonGetter) -> Location:
+        """See `Link`. Asks the API for name and SHA-256, and does without where that fails."""
+        version, file = self.version, None
+        if version is None:
+            listed = await get_json(self._at(f"/api/v1/models/{self.model}"))
+            try:
+                newest = _Model.model_validate(listed).versions[0]
+            except ValidationError as error:
+                raise unavailable(
+                    f"Civitai's answer for {self.identity} has no version of the model.",
+                    "Name one version: https://civitai.com/models/MODEL?modelVersionId=VERSION.",
+                ) from error
+            version, file = newest.id, self._file(newest)
+        else:
+            try:
+                listed = await get_json(self._at(f"/api/v1/model-versions/{version}"))
+                file = self._file(_Version.model_validate(listed))
+            except (ModelUnavailable, ValidationError):
+                pass  # the download's own answer has the name; there is no hash then
+        where = self._at(f"/api/download/models/{version}")
+        return Location(
+            shown=where.shown,
+            url=where.url.with_query(dict(self.choices)),
+            headers=where.headers,
+            name=file.name if file else None,
+            sha256=file.hashes.sha256.lower() if file and file.hashes.sha256 else None,
+            denied=where.denied,
+            missing=where.missing,
+        )
+
+    def _file(self, version: _Version) -> _File | None:
+        """What the download will give: the primary file among those that fit."""
+        fitting = [file for file in version.files if file.fits(dict(self.choices))]
+        return next((file for file in fitting if file.primary), fitting[0] if fitting else None)
+
+    def _at(self, path: str) -> Location:
+        token = self.token.get_secret_value()
+        return Location(
+            shown=self.identity,
+            url=URL(str(self.endpoint).rstrip("/") + path),
+            headers={"Authorization": SecretStr(f"Bearer {token}")} if token else {},
+            denied="The token in CIVITAI_TOKEN is not valid, or the model is in early access: its "
+            "page tells."
+            if token
+            else "Its creator asks for a login: make an API key in Civitai's account settings, "
+            "and set CIVITAI_TOKEN on the worker.",
+            missing="Check the model's page: it may have been removed.",
+        )

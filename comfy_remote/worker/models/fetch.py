@@ -1,0 +1,354 @@
+"""GET requests to where models are published, by way of redirects that we follow ourselves.
+
+Each address on the way is looked at before it is asked, and a token is sent to its own origin
+only: what a site redirects to (its storage) never sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from pydantic import JsonValue
+from yarl import URL
+
+from ...errors import ModelUnavailable, TargetError
+from ...targets.foreign import PrivateAddress, PublicResolver, checked, proxy_for
+from ...targets.http_address import is_loopback
+from ...version import __version__
+from ...wire.json_text import parse_json
+from .link import Location, unavailable
+from .settings import ModelSettings
+
+__all__ = ["Answer", "ModelHttp", "TransferBroken"]
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 10
+_JSON_LIMIT = 8 * 1024 * 1024
+_CHUNK = 64 * 1024
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+_WEB_PAGES = ("text/html", "application/xhtml+xml")
+_PRIVATE = (
+    "Models come from public https addresses. Whoever runs the worker may name a server in a "
+    "private network, or on this machine, in COMFY_REMOTE_MODEL_HOSTS."
+)
+
+
+class TransferBroken(Exception):
+    """It did not work this time, and may the next.
+
+    Attributes:
+        retry_after: Seconds that the server asked us to wait.
+    """
+
+    def __init__(self, why: str, retry_after: float | None = None) -> None:
+        super().__init__(why)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer that a file's bytes come with.
+
+    Attributes:
+        start: Offset of the first byte that comes.
+        size: Of the whole file; ``None`` when the server does not say.
+        etag: A strong entity tag, or ``None``.
+        sha256: As the publisher says it, or ``None``.
+        filename: From ``Content-Disposition``. Not trusted.
+        all_there: Whether the offset that was asked for is the file's end.
+    """
+
+    start: int
+    size: int | None
+    etag: str | None
+    sha256: str | None
+    filename: str | None
+    all_there: bool = False
+    response: aiohttp.ClientResponse | None = field(default=None, repr=False, compare=False)
+
+    async def chunks(self, size: int) -> AsyncIterator[bytes]:
+        """The bytes from ``start`` on.
+
+        Raises:
+            TransferBroken: The connection broke.
+        """
+        if self.response is None:
+            return
+        try:
+            async for chunk in self.response.content.iter_chunked(size):
+                yield chunk
+        except (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError) as error:
+            raise TransferBroken(_why(error)) from error
+
+
+class ModelHttp:
+    """The HTTP client for models; used as an asynchronous context manager.
+
+    Args:
+        settings: Which hosts may be private, and which tokens there are.
+        timeout: Seconds without a byte before a connection counts as broken.
+    """
+
+    def __init__(self, settings: ModelSettings, *, timeout: float = 60.0) -> None:
+        self._settings = settings
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=15.0, sock_read=timeout)
+        self._resolver = _Resolver(settings)
+        self._session: aiohttp.ClientSession
+
+    async def __aenter__(self) -> ModelHttp:
+        self._session = aiohttp.ClientSession(
+            timeout=self._timeout,
+            connector=aiohttp.TCPConnector(limit=16, resolver=self._resolver),
+            headers={"User-Agent": f"comfy-remote/{__version__}", "Accept-Encoding": "identity"},
+        )
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._session.close()
+
+    async def probe(self, location: Location) -> Answer:
+        """What there is to know of a file without its content: one byte is asked for.
+
+        Not a HEAD request, which signed addresses and Civitai refuse.
+
+        Raises:
+            ModelUnavailable: It is not there, or may not be had.
+            TransferBroken: The server could not be asked.
+        """
+        async with self.get(location, "bytes=0-0") as answer:
+            return answer
+
+    @asynccontextmanager
+    async def get(
+        self, location: Location, bytes_wanted: str | None = None, etag: str | None = None
+    ) -> AsyncIterator[Answer]:
+        """GET a file, or a part of it.
+
+        Args:
+            bytes_wanted: A ``Range`` header's value.
+            etag: Of the file that the part shall be of; with another one, the whole comes.
+
+        Raises:
+            ModelUnavailable: It is not there, may not be had, or is a web page.
+            TransferBroken: The server could not be asked, or is busy.
+        """
+        extra = {"Range": bytes_wanted} if bytes_wanted else {}
+        if bytes_wanted and etag:
+            extra["If-Range"] = etag
+        async with self._follow(location, extra) as (response, first):
+            yield _answer(location, response, first)
+
+    async def json(self, location: Location) -> JsonValue:
+        """The JSON that an API answers.
+
+        Raises:
+            ModelUnavailable: It refuses, cannot be reached, or answers something else.
+        """
+        try:
+            async with self._follow(location, {}) as (response, _):
+                _refuse_other(location, response)
+                body = bytearray()
+                async for chunk in response.content.iter_chunked(_CHUNK):
+                    body += chunk[: _JSON_LIMIT - len(body)]  # what is longer is no JSON then
+            return parse_json(bytes(body))
+        except (ValueError, TransferBroken, aiohttp.ClientError, asyncio.TimeoutError) as error:
+            why = str(error) if isinstance(error, TransferBroken) else "its answer is unusable"
+            raise unavailable(
+                f"{location.url.host} could not be asked about {location.shown}: {why}.",
+                "Try again later.",
+            ) from error
+
+    @asynccontextmanager
+    async def _follow(
+        self, location: Location, extra: dict[str, str]
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, aiohttp.ClientResponse]]:
+        """The last answer on the way, and the first one."""
+        url, first = location.url, None
+        home = location.url.origin()
+        for _ in range(_MOST_REDIRECTS):
+            url = self._permitted(url, location)
+            secrets = location.headers if url.origin() == home else {}
+            headers = {name: value.get_secret_value() for name, value in secrets.items()}
+            try:
+                response = await self._session.get(
+                    url, headers=headers | extra, allow_redirects=False, proxy=self._proxy(url)
+                )
+            except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+                if isinstance(getattr(error, "os_error", None), PrivateAddress):
+                    raise unavailable(
+                        f"An address of {location.shown} leads into a private network: {url.host}.",
+                        _PRIVATE,
+                    ) from error
+                raise TransferBroken(f"{url.host} could not be reached: {_why(error)}") from error
+            async with response:
+                first = first or response
+                target = response.headers.get("Location")
+                if response.status not in _REDIRECTS or not target:
+                    yield response, first
+                    return
+                url = _joined(url, target, location)
+                if url.origin() == home and url.path.rstrip("/").endswith("/login"):
+                    raise _denied(location, "a login page")
+        raise unavailable(
+            f"{location.shown} is redirected more than {_MOST_REDIRECTS} times.", location.missing
+        )
+
+    def _permitted(self, url: URL, location: Location) -> URL:
+        trusted = self._settings.trusts(url)
+        try:
+            if trusted and (url.scheme == "https" or is_loopback(url.host)):
+                return url
+            checked(
+                str(url), target_is_here=False, what=f"An address of {location.shown}", advice=""
+            )
+        except TargetError as error:
+            raise unavailable(error.message, _PRIVATE) from None
+        return url
+
+    def _proxy(self, url: URL) -> str | None:
+        proxy = proxy_for(url)
+        if proxy is not None and (host := URL(proxy).host):
+            self._resolver.proxies.add(host)
+        return proxy
+
+
+class _Resolver(AbstractResolver):
+    """Public addresses only, but for the hosts that whoever runs this worker has named."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._settings = settings
+        self._public = PublicResolver()
+        self._any = ThreadedResolver()
+        self.proxies: set[str] = set()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        trusted = {host, f"{host}:{port}"} & self._settings.hosts or host in self.proxies
+        resolver: AbstractResolver = self._any if trusted else self._public
+        return await resolver.resolve(host, port, family)
+
+    async def close(self) -> None:
+        await self._public.close()
+        await self._any.close()
+
+
+def _joined(url: URL, target: str, location: Location) -> URL:
+    try:
+        # A signature is of the address as it was written.
+        joined = url.join(URL(target, encoded=target.isascii() and " " not in target))
+        usable = joined.scheme in ("http", "https") and joined.host and joined.port is not None
+    except ValueError:
+        usable = False
+    if not usable:
+        raise unavailable(
+            f"{url.host} redirects {location.shown} to something that is no web address.",
+            location.missing,
+        )
+    return joined
+
+
+def _answer(
+    location: Location, response: aiohttp.ClientResponse, first: aiohttp.ClientResponse
+) -> Answer:
+    linked = first.headers.get("X-Linked-Etag") or first.headers.get("ETag") or ""
+    linked = linked.removeprefix("W/").strip('"')
+    etag = response.headers.get("ETag")
+    disposition = response.content_disposition
+    total, start = _size_of(response, first)
+    # Asked for what comes after the last byte; or for the first byte of an empty file.
+    all_there = response.status == 416
+    if not all_there:
+        _refuse_other(location, response)
+    known = location.etag_is_sha256 and _SHA256.fullmatch(linked) is not None
+    return Answer(
+        start=(total or 0) if all_there else start,
+        size=total,
+        etag=etag if etag and not etag.startswith("W/") else None,
+        sha256=linked if known else location.sha256,
+        filename=disposition.filename if disposition else None,
+        all_there=all_there,
+        response=None if all_there else response,
+    )
+
+
+def _size_of(
+    response: aiohttp.ClientResponse, first: aiohttp.ClientResponse
+) -> tuple[int | None, int]:
+    """Size of the whole file, and the offset of the first byte that comes."""
+    start, size = 0, None
+    if response.status in (206, 416):
+        match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if match is None and response.status == 206:
+            raise TransferBroken(f"{response.url.host} sent a part without saying which")
+        if match is not None:
+            start = int(match[1] or 0)
+            size = int(match[2]) if match[2] != "*" else None
+    elif response.status == 200 and "Content-Encoding" not in response.headers:
+        size = response.content_length
+    linked = first.headers.get("X-Linked-Size", "")
+    if size is None and linked.isascii() and linked.isdigit():
+        size = int(linked)
+    return size, start
+
+
+def _refuse_other(location: Location, response: aiohttp.ClientResponse) -> None:
+    """Raise unless the answer is one that holds what was asked for."""
+    status, host = response.status, response.url.host
+    if status in (200, 206):
+        if response.content_type in _WEB_PAGES:
+            raise _denied(location, "a web page")
+        return
+    if status in (408, 425, 429) or status >= 500:
+        raise TransferBroken(f"{host} answered HTTP {status}", _retry_after(response))
+    if status in (401, 403):
+        raise _denied(location, f"HTTP {status}", status)
+    if status in (404, 410):
+        raise unavailable(
+            f"There is no {location.shown}: {host} answered HTTP {status}.",
+            location.missing,
+            http_status=status,
+        )
+    raise unavailable(
+        f"{location.shown} cannot be fetched: {host} answered HTTP {status}.",
+        location.missing,
+        http_status=status,
+    )
+
+
+def _denied(location: Location, with_what: str, status: int | None = None) -> ModelUnavailable:
+    return unavailable(
+        f"{location.shown} is not given to this worker: {location.url.host} answered with "
+        f"{with_what} instead of a model.",
+        location.denied,
+        http_status=status,
+    )
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    try:
+        seconds = float(response.headers.get("Retry-After", ""))
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, asyncio.TimeoutError):
+        return "no byte came in time"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.strerror or str(error.os_error)
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the connection was cut"
+    # Not its text: that of some has the whole address, with its signature.
+    return type(error).__name__

@@ -1,0 +1,172 @@
+"""Where models lie on a worker, and which folder a kind of model belongs into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from ...errors import ConfigurationError, WorkflowInvalid
+from ...media.files import safe_relative_path
+
+__all__ = ["MODEL_SUFFIXES", "OUR_FOLDER", "ModelFolders", "folder_of", "safe_model_name"]
+
+OUR_FOLDER = ".comfy-remote"
+"""Below the models folder: the manifest, and who is at work. ComfyUI does not look there."""
+
+# What people write in a repo_list; a folder's own name is understood as well.
+_FOLDERS = {
+    "audio_encoder": "audio_encoders",
+    "checkpoint": "checkpoints",
+    "ckpt": "checkpoints",
+    "clip": "text_encoders",
+    "control": "controlnet",
+    "control_net": "controlnet",
+    "controlnets": "controlnet",
+    "diffusion": "diffusion_models",
+    "diffusion_model": "diffusion_models",
+    "embedding": "embeddings",
+    "esrgan": "upscale_models",
+    "hypernetwork": "hypernetworks",
+    "ipadapters": "ipadapter",
+    "latent_upscale": "latent_upscale_models",
+    "lora": "loras",
+    "lycoris": "loras",
+    "model_patch": "model_patches",
+    "style": "style_models",
+    "style_model": "style_models",
+    "t5": "text_encoders",
+    "text_encoder": "text_encoders",
+    "textual_inversion": "embeddings",
+    "unet": "diffusion_models",
+    "upscale": "upscale_models",
+    "upscale_model": "upscale_models",
+    "upscaler": "upscale_models",
+    "vaes": "vae",
+}
+
+# ComfyUI reads these folders as one (its folder_paths.py).
+_ALSO = {
+    "controlnet": ("t2i_adapter",),
+    "diffusion_models": ("unet",),
+    "text_encoders": ("clip",),
+}
+
+MODEL_SUFFIXES = frozenset(
+    {
+        *(".safetensors", ".sft", ".gguf", ".onnx"),
+        *(".ckpt", ".pt", ".pt2", ".pth", ".bin"),
+        *(".yaml", ".yml", ".json", ".txt"),
+    }
+)
+"""Endings that may be fetched: weights, and the small texts that belong to some. Not ``.pkl``,
+which is a bare pickle; ``.ckpt`` and its like are loaded by ComfyUI with ``weights_only``."""
+
+
+def folder_of(kind: str) -> str:
+    """The folder below ComfyUI's ``models`` for a kind as a line of a repo_list names it.
+
+    >>> folder_of("ckpt"), folder_of("lora"), folder_of("ultralytics")
+    ('checkpoints', 'loras', 'ultralytics')
+    """
+    return _FOLDERS.get(kind, kind)
+
+
+def safe_model_name(name: str) -> str:
+    """A model's file name, possibly with folders, that stays below its folder.
+
+    Raises:
+        WorkflowInvalid: Its ending is not one of a model (`MODEL_SUFFIXES`).
+    """
+    safe = safe_relative_path(name)
+    if any(part.startswith(".") for part in safe.parts):
+        safe = PurePosixPath(*(part.lstrip(".") or "_" for part in safe.parts))
+    if safe.suffix.lower() not in MODEL_SUFFIXES:
+        raise WorkflowInvalid(
+            f"{str(safe)!r} is not the name of a model: its ending is {safe.suffix or 'missing'}.",
+            advice="If the file is a model, say so with name=FILE.safetensors in the line. Known "
+            f"endings: {' '.join(sorted(MODEL_SUFFIXES))}.",
+            details={"name": str(safe)},
+        )
+    return str(safe)
+
+
+class ModelFolders:
+    """The models folders of one worker.
+
+    Args:
+        roots: ComfyUI ``models`` folders, the one to download into first. Those after it are
+            only looked into.
+    """
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self.roots = tuple(roots)
+
+    @classmethod
+    def of_worker(cls, *, chosen: Path | None, volume: Path, engine: Path | None) -> ModelFolders:
+        """The folders of this worker.
+
+        Args:
+            chosen: What the environment names; goes before all others.
+            volume: Where a network volume is mounted, if there is one. It may hold a whole
+                ``ComfyUI`` folder, or ``models`` alone.
+            engine: The engine's own ``models``.
+        """
+        candidates = [volume / "ComfyUI" / "models", volume / "models"]
+        found = [folder for folder in candidates if folder.is_dir()]
+        if not found and volume.is_dir():
+            found = [volume / "models"]
+        roots = [chosen, *found] if chosen else [*found]
+        if engine is not None:
+            roots.append(engine)
+        return cls(list(dict.fromkeys(roots)))
+
+    @property
+    def root(self) -> Path:
+        """The folder to download into.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        if not self.roots:
+            raise ConfigurationError(
+                "This worker has no folder for models: no network volume is mounted, and its "
+                "engine has none that is known here.",
+                advice="Set COMFY_REMOTE_MODELS_DIR to the engine's models folder, or start the "
+                "worker with a ComfyUI folder.",
+            )
+        return self.roots[0]
+
+    def find(self, folder: str, name: str) -> Path | None:
+        """A model that is there under that name, wherever ComfyUI would find it."""
+        places = (folder, *_ALSO.get(folder, ()))
+        paths = (root / place / name for root in self.roots for place in places)
+        return next((path for path in paths if path.is_file()), None)
+
+    def shown(self, path: Path) -> str:
+        """A model's path for an answer: relative to its models folder, ``/`` between parts."""
+        for root in self.roots:
+            if path.is_relative_to(root):
+                return path.relative_to(root).as_posix()
+        return path.name
+
+    def models(self) -> Iterator[tuple[str, str, Path]]:
+        """All models: folder, name in it, path. One that two roots have is told once."""
+        seen: set[tuple[str, str]] = set()
+        for root in self.roots:
+            for folder in sorted(_folders_in(root)):
+                for path in sorted(folder.rglob("*")):
+                    name = path.relative_to(folder).as_posix()
+                    key = (folder.name, name)
+                    if path.suffix.lower() in _WEIGHTS and key not in seen and path.is_file():
+                        seen.add(key)
+                        yield folder.name, name, path
+
+
+_WEIGHTS = MODEL_SUFFIXES - {".yaml", ".yml", ".json", ".txt"} | {".pkl"}
+
+
+def _folders_in(root: Path) -> list[Path]:
+    try:
+        return [each for each in root.iterdir() if each.is_dir() and each.name[0] != "."]
+    except OSError:
+        return []

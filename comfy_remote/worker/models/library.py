@@ -1,0 +1,336 @@
+"""The models of one worker: ensure, check, prune, list."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from ...errors import ComfyRemoteError, LocalStorageError, ModelUnavailable
+from ...media.files import storage_errors
+from ...wire.models import (
+    CheckAnswer,
+    EnsureAnswer,
+    ModelFile,
+    ModelsAnswer,
+    PruneAnswer,
+)
+from ...wire.repo_list import ModelLine
+from .disk import bytes_to_fetch, check_space, fits, free_bytes
+from .fetch import ModelHttp
+from .fetching import Say, fetch_all
+from .folders import OUR_FOLDER, ModelFolders, folder_of, safe_model_name
+from .link import Link
+from .manifest import Manifest
+from .plan import FileHashes, Missing, Planner, Present, Problem, part_key
+from .presence import Busy, Presence
+from .prune import PrunePlan, plan_prune, prune, verify
+from .settings import ModelSettings
+from .sources import understand
+from .thread import run_whole
+
+__all__ = ["ModelLibrary"]
+
+_WORKER_FETCHES_NONE = (
+    "This worker has DOWNLOAD_MODELS=false: put the model on its volume, or change that setting."
+)
+_NOT_WHILE_RUNNING = (
+    "Fetch it first (`comfy-remote models ensure`, or a job with action ensure), or set "
+    "DOWNLOAD_MODELS=true on the worker, which lets a run fetch what it lacks."
+)
+_log = logging.getLogger(__name__)
+
+
+class ModelLibrary:
+    """The models of one worker.
+
+    Args:
+        settings: Where from, where to, how much.
+        engine_folder: The engine's own ``models`` folder, if it is known; asked each time, as
+            an engine may only be chosen when it starts.
+        worker: What other workers on the same volume shall call this one.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        engine_folder: Callable[[], Path | None] = lambda: None,
+        *,
+        worker: str = "another worker",
+    ) -> None:
+        self._settings = settings
+        self._engine_folder = engine_folder
+        self._worker = worker
+        self._presences: dict[Path, Presence] = {}
+        self._hashes: FileHashes = {}
+
+    async def ensure(
+        self, lines: Sequence[ModelLine], say: Say, *, prune_others: bool = False
+    ) -> EnsureAnswer:
+        """Have every model of the list, then remove what is not listed.
+
+        Where the disk is too small for both, what is not listed goes first.
+
+        Args:
+            prune_others: Whether to prune. An empty list prunes nothing.
+
+        Raises:
+            ModelUnavailable: A model cannot be had; says which, and why. Nothing was pruned.
+            LocalStorageError: The disk is full, or cannot be written to.
+            ConfigurationError: There is no folder for models.
+        """
+        refuse = _WORKER_FETCHES_NONE if self._settings.download is False else None
+        return await self._ensure(lines, say, refuse, prune_others=prune_others)
+
+    async def ensure_for_run(self, lines: Sequence[ModelLine], say: Say) -> EnsureAnswer:
+        """Have every model that a workflow's list names; nothing is pruned.
+
+        A file that is there under the name is taken for the model: the publisher is not asked
+        before each run. Where no models folder is known, nothing is done.
+
+        Raises:
+            ModelUnavailable: As `ensure`; or a model is missing, and the worker does not fetch
+                while a workflow runs (``DOWNLOAD_MODELS``).
+        """
+        if not self._folders().roots:
+            # An engine at a URL, say: it will tell by itself if it lacks one.
+            _log.warning("no models folder is known: the repo_list is not looked at")
+            return EnsureAnswer(ensured=[], notes=["This worker knows of no models folder."])
+        refuse = None if self._settings.download else _NOT_WHILE_RUNNING
+        return await self._ensure(lines, say, refuse, names_suffice=True)
+
+    async def check(self, lines: Sequence[ModelLine], *, prune_others: bool = True) -> CheckAnswer:
+        """What `ensure` would do. Changes nothing, and fetches nothing.
+
+        Raises:
+            ConfigurationError: There is no folder for models.
+        """
+        folders = self._folders()
+        manifest = Manifest(folders.root)
+        refuse = _WORKER_FETCHES_NONE if self._settings.download is False else None
+        async with ModelHttp(self._settings) as http:
+            planner = Planner(http, self._settings, folders, manifest, self._hashes, refuse=refuse)
+            planned = await planner.plan(lines)
+        present = _only(Present, planned)
+        missing = _only(Missing, planned)
+        listed = [folders.shown(one.path) for one in present]
+        wanted = {*listed, *(folders.shown(one.path) for one in missing)}
+        pruning = await asyncio.to_thread(plan_prune, manifest, wanted)
+        unlisted = [entry.path for entry in pruning.remove]
+        # A line that could not be understood may be the one that wants a model.
+        problems = _only(Problem, planned)
+        prunes = prune_others and bool(lines) and not problems
+        kept = [*listed, *(entry.path for entry in pruning.keep), *([] if prunes else unlisted)]
+        return CheckAnswer(
+            would_keep=list(dict.fromkeys(kept)),
+            would_remove=unlisted if prunes else [],
+            would_fetch=[folders.shown(one.path) for one in missing],
+            fetch_bytes=bytes_to_fetch(missing, folders.root),
+            free_bytes=free_bytes(folders.root),
+            problems=[str(problem) for problem in problems],
+            notes=_notes_on_pruning(lines, prune_others=prune_others),
+        )
+
+    async def prune(
+        self, lines: Sequence[ModelLine], say: Say, *, everything: bool = False
+    ) -> PruneAnswer:
+        """Remove what we had fetched and is neither listed nor pinned.
+
+        Args:
+            everything: Whether an empty list means that nothing is wanted.
+
+        Raises:
+            ConfigurationError: There is no folder for models.
+            LocalStorageError: A file could not be removed.
+        """
+        folders = self._folders()
+        if not lines and not everything:
+            return PruneAnswer(
+                pruned=[], notes=["The list is empty: nothing was pruned. `everything` would."]
+            )
+        pruned, kept, notes = await self._prune(folders, lines, say)
+        return PruneAnswer(pruned=pruned, kept=kept, notes=notes)
+
+    async def models(self) -> ModelsAnswer:
+        """All models that are there, by folder.
+
+        Raises:
+            ConfigurationError: There is no folder for models.
+        """
+        return await asyncio.to_thread(self._models)
+
+    @asynccontextmanager
+    async def in_use(self) -> AsyncIterator[None]:
+        """While inside, no other worker prunes. Costs nothing where nothing was ever fetched."""
+        try:
+            root = self._folders().root
+            used = (root / OUR_FOLDER).is_dir()
+        except ComfyRemoteError:
+            used = False
+        async with contextlib.AsyncExitStack() as stack:
+            if used:
+                try:
+                    await stack.enter_async_context(self._presence(root).using())
+                except LocalStorageError as error:
+                    # A volume that cannot be written to cannot be pruned by us; by others it may.
+                    _log.warning("other workers are not told that models are in use: %s", error)
+            yield
+
+    async def _ensure(
+        self,
+        lines: Sequence[ModelLine],
+        say: Say,
+        refuse: str | None,
+        *,
+        names_suffice: bool = False,
+        prune_others: bool = False,
+    ) -> EnsureAnswer:
+        folders = self._folders()
+        prunes = prune_others and bool(lines)
+        notes = _notes_on_pruning(lines, prune_others=prune_others)
+        pruned: list[str] = []
+        async with contextlib.AsyncExitStack() as stack:
+            http = await stack.enter_async_context(ModelHttp(self._settings))
+            manifest = Manifest(folders.root)
+            planner = Planner(
+                http,
+                self._settings,
+                folders,
+                manifest,
+                self._hashes,
+                names_suffice=names_suffice,
+                refuse=refuse,
+            )
+            planned = await planner.plan(lines)
+            _raise_problems(_only(Problem, planned))
+            missing = _only(Missing, planned)
+            if missing:
+                presence = self._presence(folders.root)
+                await stack.enter_async_context(presence.using(_waiting(say, "prunes")))
+                if prunes and not fits(missing, folders.root):
+                    pruned, _, busy = await self._prune(folders, lines, say)
+                    notes += busy
+                check_space(missing, folders.root)
+                await fetch_all(missing, http, self._settings, manifest, presence, say)
+        if prunes and not pruned:
+            pruned, _, busy = await self._prune(folders, lines, say)
+            notes += busy
+        there = [one for one in planned if not isinstance(one, Problem)]
+        return EnsureAnswer(
+            ensured=list(dict.fromkeys(folders.shown(one.path) for one in there)),
+            fetched=[folders.shown(one.path) for one in missing],
+            pruned=pruned,
+            notes=list(dict.fromkeys(notes)),
+        )
+
+    async def _prune(
+        self, folders: ModelFolders, lines: Sequence[ModelLine], say: Say
+    ) -> tuple[list[str], list[str], list[str]]:
+        """What was removed, what was kept, and why not, if not."""
+        links = [(line, understand(line, self._settings)) for line in lines]
+        if not (folders.root / OUR_FOLDER).is_dir():
+            return [], [], []  # nothing was ever fetched
+        say("Pruning models")
+
+        def planned() -> tuple[Manifest, set[str]]:
+            manifest = Manifest(folders.root)
+            return manifest, _wanted(links, folders, manifest)
+
+        def verified() -> dict[str, bool]:
+            manifest, wanted = planned()
+            return verify(manifest, plan_prune(manifest, wanted))
+
+        def pruned(known: dict[str, bool]) -> PrunePlan:
+            manifest, wanted = planned()
+            parts = {part_key(line, link) for line, link in links}
+            return prune(manifest, wanted, parts, known)
+
+        try:
+            known = await asyncio.to_thread(verified)
+            async with self._presence(folders.root).alone():
+                # Not left by a cancel while the thread goes on: others would come in.
+                done = await run_whole(lambda: pruned(known))
+        except Busy as busy:
+            return [], [], [f"Nothing was pruned: {busy} is using this volume."]
+        changed = [entry.path for entry in done.lost if (folders.root / entry.path).exists()]
+        notes = [f"{path} was changed since it was fetched, and stays." for path in changed]
+        return [entry.path for entry in done.remove], [entry.path for entry in done.keep], notes
+
+    def _models(self) -> ModelsAnswer:
+        folders = self._folders()
+        manifest = Manifest(folders.root)
+        models: dict[str, list[ModelFile]] = {}
+        with storage_errors(folders.root):
+            for folder, name, path in folders.models():
+                entry = manifest.entry_of(path)
+                models.setdefault(folder, []).append(
+                    ModelFile(
+                        name=name,
+                        size=path.stat().st_size,
+                        fetched_from=entry.identity if entry else None,
+                        pinned=manifest.pinned(f"{folder}/{name}"),
+                    )
+                )
+        return ModelsAnswer(models=models)
+
+    def _folders(self) -> ModelFolders:
+        return ModelFolders.of_worker(
+            chosen=self._settings.folder,
+            volume=self._settings.volume,
+            engine=self._engine_folder(),
+        )
+
+    def _presence(self, root: Path) -> Presence:
+        return self._presences.setdefault(root, Presence(root, self._worker))
+
+
+def _wanted(
+    links: Sequence[tuple[ModelLine, Link]], folders: ModelFolders, manifest: Manifest
+) -> set[str]:
+    """Paths of ours that the lines are for: by where they were fetched from, and by name."""
+    wanted: set[str] = set()
+    for line, link in links:
+        folder = folder_of(line.kind)
+        name = line.name or link.name
+        if name is not None:
+            found = folders.find(folder, safe_model_name(name))
+            wanted.add(folders.shown(found) if found else f"{folder}/{safe_model_name(name)}")
+        wanted |= {
+            entry.path
+            for entry in manifest.entries()
+            if name is None
+            and entry.identity == link.identity
+            and entry.path.startswith(f"{folder}/")
+        }
+    return wanted
+
+
+_T = TypeVar("_T")
+
+
+def _only(kind: type[_T], planned: Sequence[object]) -> list[_T]:
+    return [one for one in planned if isinstance(one, kind)]
+
+
+def _raise_problems(problems: Sequence[Problem]) -> None:
+    if len(problems) == 1:
+        raise problems[0].error
+    if problems:
+        raise ModelUnavailable(
+            f"{len(problems)} models of the list cannot be had. "
+            + " ".join(f"{problem.line.shown}: {problem.error.message}" for problem in problems),
+            advice=problems[0].error.advice,
+            details={"problems": [str(problem) for problem in problems]},
+        )
+
+
+def _notes_on_pruning(lines: Sequence[ModelLine], *, prune_others: bool) -> list[str]:
+    return ["The list is empty: nothing is pruned."] if prune_others and not lines else []
+
+
+def _waiting(say: Say, does: str) -> Callable[[str], None]:
+    return lambda owner: say(f"Waiting for {owner}, which {does}")

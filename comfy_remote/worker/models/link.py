@@ -1,0 +1,70 @@
+"""What a line's link stands for: something that can be asked for, wherever it is published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pydantic import JsonValue, SecretStr
+from yarl import URL
+
+from ...errors import ModelUnavailable
+
+__all__ = ["JsonGetter", "Link", "Location", "unavailable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where to GET a model.
+
+    Attributes:
+        shown: What to call it in messages. No secret is in it, unlike in ``url``.
+        url: May hold a signature. Never shown, never kept.
+        headers: Sent to the origin of ``url``, and to no other that it redirects to.
+        name: The file's name; ``None`` where only the answer tells.
+        sha256: 64 lower-case hex digits, where known.
+        etag_is_sha256: Whether an entity tag of 64 hex digits is the file's SHA-256.
+        denied: What to do about a 401, a 403 or a login page.
+        missing: What to do about a 404.
+    """
+
+    shown: str
+    url: URL = field(repr=False)
+    headers: Mapping[str, SecretStr] = field(default_factory=dict)
+    name: str | None = None
+    sha256: str | None = None
+    etag_is_sha256: bool = False
+    denied: str = "The server wants a login that this worker does not have."
+    missing: str = "Check the link in a browser."
+
+
+class JsonGetter(Protocol):
+    """Asks an API; see `fetch.ModelHttp.json`."""
+
+    async def __call__(self, location: Location) -> JsonValue:
+        """The answer's JSON."""
+
+
+class Link(Protocol):
+    """One link of a repo_list, understood. Made without asking anybody."""
+
+    @property
+    def identity(self) -> str:
+        """The same for the same model at the same place; holds no secret."""
+
+    @property
+    def name(self) -> str | None:
+        """The file's own name, if the link alone tells it."""
+
+    async def locate(self, get_json: JsonGetter) -> Location:
+        """Where the file is.
+
+        Raises:
+            ModelUnavailable: There is no such model, or it may not be had.
+        """
+
+
+def unavailable(what: str, advice: str, **details: JsonValue) -> ModelUnavailable:
+    """The error of a model that cannot be had."""
+    return ModelUnavailable(what, advice=advice, details=details)

@@ -1,0 +1,178 @@
+"""What we have fetched into a models folder: one small file a model, so that workers which
+share the volume never write over one another's entries.
+
+Also the pins: ``comfy-remote.pins`` in the models folder, one pattern a line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...media.files import safe_relative_path, storage_errors
+from .folders import OUR_FOLDER
+
+__all__ = ["PINS", "Entry", "Manifest", "write_whole"]
+
+PINS = "comfy-remote.pins"
+"""In the models folder: what is never pruned. ``loras/style.safetensors``, ``vae/*``; lines
+with ``#`` are comments."""
+
+
+class Entry(BaseModel):
+    """One model that we fetched.
+
+    Attributes:
+        path: Relative to the models folder, ``/`` between parts.
+        identity: What it was fetched from (see `link.Link`); no secret.
+        size: Bytes.
+        sha256: Of its content, counted while it was written.
+        modified: The file's modification time right after, in ns since 1970.
+        fetched: When, in s since 1970.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    path: str
+    identity: str
+    size: int = Field(ge=0)
+    sha256: str
+    modified: int
+    fetched: float = 0.0
+
+    def untouched(self, file: Path) -> bool:
+        """Whether the file has the size and time that it had when we wrote it.
+
+        To the second: a volume that is mounted anew may have dropped the rest.
+        """
+        try:
+            status = file.stat()
+        except OSError:
+            return False
+        same_time = abs(status.st_mtime_ns - self.modified) < 1_000_000_000
+        return status.st_size == self.size and same_time
+
+
+class Manifest:
+    """The entries of one models folder, as they are when first asked for.
+
+    Made anew for each job: other workers add to it.
+
+    Args:
+        root: The models folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._folder = root / OUR_FOLDER / "files"
+        self._known: list[Entry] | None = None
+
+    def entries(self) -> list[Entry]:
+        """All entries, by path. One that cannot be read, or leads elsewhere, is passed over."""
+        if self._known is None:
+            self._known = sorted(self._read(), key=lambda entry: entry.path)
+        return self._known
+
+    def file(self, entry: Entry) -> Path:
+        """Where an entry's model is."""
+        return self.root / entry.path
+
+    def intact(self, identity: str, folder: str, name: str | None) -> Entry | None:
+        """A model that we fetched from there and that is still as we wrote it."""
+        for entry in self.entries():
+            path = PurePosixPath(entry.path)
+            if entry.identity == identity and path.parts[0] == folder:
+                within = path.relative_to(folder).as_posix()
+                if (name is None or within == name) and entry.untouched(self.file(entry)):
+                    return entry
+        return None
+
+    def entry_of(self, path: Path) -> Entry | None:
+        """The entry of a file, if we fetched it and it is as we wrote it."""
+        if not path.is_relative_to(self.root):
+            return None
+        name = path.relative_to(self.root).as_posix()
+        entry = next((each for each in self.entries() if each.path == name), None)
+        return entry if entry is not None and entry.untouched(path) else None
+
+    def add(self, file: Path, identity: str, sha256: str) -> Entry:
+        """Remember a file that was just written.
+
+        Raises:
+            LocalStorageError: It cannot be remembered.
+        """
+        with storage_errors(self._folder):
+            status = file.stat()
+            entry = Entry(
+                path=file.relative_to(self.root).as_posix(),
+                identity=identity,
+                size=status.st_size,
+                sha256=sha256,
+                modified=status.st_mtime_ns,
+                fetched=time.time(),
+            )
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self._place(entry.path), entry.model_dump_json(indent=1))
+        self._known = None
+        return entry
+
+    def forget(self, entry: Entry) -> None:
+        """The file is no longer ours, or no longer there."""
+        with contextlib.suppress(OSError):
+            self._place(entry.path).unlink()
+        self._known = None
+
+    def pinned(self, path: str) -> bool:
+        """Whether ``comfy-remote.pins`` names a path (relative to the models folder)."""
+        return any(fnmatch.fnmatchcase(path, pattern) for pattern in self._pins())
+
+    def _pins(self) -> Iterator[str]:
+        try:
+            text = (self.root / PINS).read_text(encoding="utf-8-sig", errors="replace")
+        except FileNotFoundError:
+            return
+        for line in text.splitlines():
+            if pattern := line.partition("#")[0].strip().replace("\\", "/").lstrip("/"):
+                yield pattern
+
+    def _place(self, path: str) -> Path:
+        return self._folder / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.json"
+
+    def _read(self) -> Iterator[Entry]:
+        try:
+            files = list(self._folder.glob("*.json"))
+        except OSError:
+            return
+        for file in files:
+            try:
+                entry = Entry.model_validate_json(file.read_bytes())
+            except (OSError, ValidationError):
+                continue
+            # Somebody else may have written it: it must not lead out of the models folder.
+            inside = str(safe_relative_path(entry.path)) == entry.path
+            if inside and len(PurePosixPath(entry.path).parts) > 1:
+                yield entry
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    handle, beside = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise

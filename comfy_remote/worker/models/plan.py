@@ -1,0 +1,240 @@
+"""What a repo_list means for this worker: which models are there, and which must be fetched."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from ...errors import ComfyRemoteError, ModelUnavailable, WorkflowInvalid
+from ...media.files import sha256_of
+from ...targets.concurrent_map import concurrent_map
+from ...wire.repo_list import ModelLine
+from .download import PartFile, size_text, too_large
+from .fetch import Answer, ModelHttp, TransferBroken
+from .folders import ModelFolders, folder_of, safe_model_name
+from .link import Link, Location, unavailable
+from .manifest import Manifest
+from .settings import ModelSettings
+from .sources import understand
+
+__all__ = ["FileHashes", "Missing", "Planner", "Present", "Problem", "part_key"]
+
+FileHashes: TypeAlias = dict[tuple[Path, int, int], str]
+"""SHA-256 by path, size and modification time: reading a model takes seconds."""
+
+_PROBES = 3
+_FIRST_WAIT = 0.5
+_LONGEST_WAIT = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """A model that is there.
+
+    Attributes:
+        line: That wants it.
+        path: Of the file.
+    """
+
+    line: ModelLine
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A model that is to be fetched.
+
+    Attributes:
+        line: That wants it.
+        link: Where from.
+        location: The same, ready to be asked.
+        found: What the server said of it; with the line's own SHA-256, if it has one.
+        path: Where it goes.
+        replaces: Whether an older one that we had fetched is there, to be replaced.
+    """
+
+    line: ModelLine
+    link: Link
+    location: Location
+    found: Answer
+    path: Path
+    replaces: bool = False
+
+    def part(self, root: Path) -> PartFile:
+        """Its unfinished file."""
+        return PartFile(root, folder_of(self.line.kind), part_key(self.line, self.link))
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A line that cannot be had, and why."""
+
+    line: ModelLine
+    error: ComfyRemoteError
+
+    def __str__(self) -> str:
+        return f"{self.line.shown}: {self.error}"
+
+
+def part_key(line: ModelLine, link: Link) -> str:
+    """Names the unfinished file of a line: the same in every worker."""
+    text = f"{folder_of(line.kind)}\n{line.name or ''}\n{link.identity}\n{line.sha256 or ''}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Planner:
+    """Finds out about lines. Changes nothing.
+
+    Args:
+        folders: Where models may be.
+        manifest: Of the folder to download into.
+        hashes: Known SHA-256 of files, by path, size and time; added to.
+        names_suffice: Whether a file that is there under the name is taken for the model, unless
+            the line has a SHA-256. Then nobody is asked about it.
+        refuse: Why nothing may be fetched, as an advice; ``None`` when it may. Then nobody is
+            asked at all.
+    """
+
+    def __init__(
+        self,
+        http: ModelHttp,
+        settings: ModelSettings,
+        folders: ModelFolders,
+        manifest: Manifest,
+        hashes: FileHashes,
+        *,
+        names_suffice: bool = False,
+        refuse: str | None = None,
+    ) -> None:
+        self._http = http
+        self._settings = settings
+        self._folders = folders
+        self._manifest = manifest
+        self._hashes = hashes
+        self._names_suffice = names_suffice
+        self._refuse = refuse
+
+    async def plan(self, lines: Sequence[ModelLine]) -> list[Present | Missing | Problem]:
+        """What each line needs, in their order.
+
+        Raises:
+            WorkflowInvalid: Two lines want different files under one name.
+        """
+        planned = await concurrent_map(self._line, lines)
+        wanted: dict[Path, Missing] = {}
+        for one in planned:
+            if isinstance(one, Missing):
+                other = wanted.setdefault(one.path, one)
+                if other.link.identity != one.link.identity or other.line.sha256 != one.line.sha256:
+                    raise WorkflowInvalid(
+                        f"{other.line.shown} and {one.line.shown} would both be "
+                        f"{self._folders.shown(one.path)}.",
+                        advice="Give one of them another name with name=FILE.",
+                    )
+        # The same link, written in two ways, is fetched once.
+        twice = [one for one in planned if isinstance(one, Missing) and wanted[one.path] is not one]
+        return [Present(one.line, one.path) if one in twice else one for one in planned]
+
+    async def _line(self, line: ModelLine) -> Present | Missing | Problem:
+        try:
+            return await self._find(line)
+        except ComfyRemoteError as error:
+            return Problem(line, error)
+
+    async def _find(self, line: ModelLine) -> Present | Missing:
+        link = understand(line, self._settings)
+        folder = folder_of(line.kind)
+        own_name = line.name or link.name
+        name = safe_model_name(own_name) if own_name else None
+        ours = await asyncio.to_thread(self._manifest.intact, link.identity, folder, name)
+        if ours is not None and line.sha256 in (None, ours.sha256):
+            return Present(line, self._manifest.file(ours))
+        there = self._folders.find(folder, name) if name else None
+        if there is not None and line.sha256 and self._manifest.entry_of(there) is None:
+            await self._check_hash(there, line.sha256)
+            return Present(line, there)
+        quiet = self._names_suffice or self._refuse is not None
+        if quiet and there is not None and not line.sha256:
+            return Present(line, there)
+        if self._refuse is not None:
+            raise unavailable(f"{line.shown} is not on this worker.", self._refuse)
+        try:
+            location = await link.locate(self._http.json)
+            found = await self._probe(location)
+        except ModelUnavailable:
+            if there is None or line.sha256:
+                raise
+            return Present(line, there)  # it is here, whatever became of where it came from
+        found = replace(found, sha256=line.sha256 or found.sha256)
+        if name is None:
+            name = _name_of(line, location, found)
+            there = self._folders.find(folder, name)
+        if there is not None and await self._is_it(there, found):
+            return Present(line, there)
+        limit = self._settings.size_limit
+        if limit is not None and found.size is not None and found.size > limit:
+            raise too_large(location, found.size, limit)
+        path = there or self._folders.root / folder / name
+        return Missing(line, link, location, found, path, replaces=there is not None)
+
+    async def _is_it(self, there: Path, found: Answer) -> bool:
+        """Whether a file that is there under the name is the one that the link is for.
+
+        Raises:
+            ModelUnavailable: It is another one, and not one of ours that could be replaced.
+        """
+        entry = self._manifest.entry_of(there)
+        if entry is not None:
+            return entry.sha256 == found.sha256
+        size = there.stat().st_size
+        if found.size is not None and found.size != size:
+            raise self._another_file(
+                there, f"it has {size_text(size)}, and the link's {size_text(found.size)}"
+            )
+        return True
+
+    async def _probe(self, location: Location) -> Answer:
+        for attempt in range(_PROBES):
+            try:
+                return await self._http.probe(location)
+            except TransferBroken as error:
+                if attempt == _PROBES - 1:
+                    raise unavailable(
+                        f"{location.shown} cannot be fetched at the moment: {error}.",
+                        "Try again later.",
+                    ) from error
+                wait = max(_FIRST_WAIT * 2**attempt, error.retry_after or 0.0)
+                await asyncio.sleep(min(wait, _LONGEST_WAIT))
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _check_hash(self, there: Path, sha256: str) -> None:
+        status = there.stat()
+        key = (there, status.st_size, status.st_mtime_ns)
+        if key not in self._hashes:
+            self._hashes[key] = await asyncio.to_thread(sha256_of, there)
+        if self._hashes[key] != sha256:
+            raise self._another_file(there, "its SHA-256 is not the one in the list")
+
+    def _another_file(self, there: Path, why: str) -> ModelUnavailable:
+        shown = self._folders.shown(there)
+        return unavailable(
+            f"There is another file {shown} already: {why}. It is not one that this worker had "
+            "fetched (or was changed since), and is not replaced.",
+            "Give the new one another name with name=FILE, or remove the old one yourself.",
+            model=shown,
+        )
+
+
+def _name_of(line: ModelLine, location: Location, found: Answer) -> str:
+    """The name that the publisher gives, of which only the last part counts."""
+    name = location.name or found.filename
+    if not name:
+        raise unavailable(
+            f"{line.shown} does not say what the model's file is called.",
+            "Give it a name: KIND URL name=FILE.safetensors.",
+        )
+    return safe_model_name(PurePosixPath(name.replace("\\", "/")).name)

@@ -1,0 +1,232 @@
+"""Who else is at work on the same models folder: several workers may share one volume.
+
+Nothing here relies on locks of the operating system, which network volumes do not pass on. A
+worker leaves a mark, a small file that it writes anew every 15 s, while it uses or fetches
+models. A lock is a file that only one can create, with its owner's mark in it; it holds while
+that mark is fresh. How old a mark is follows from the times that the volume itself gives to
+files, compared to that of our own mark: no two machines' clocks are compared.
+
+A worker that was stopped for two minutes (a frozen container) may lose what it held. It can
+cost a download that is made twice, or a model that has to be fetched again; no file that
+somebody else has put there is ever touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from ...media.files import storage_errors
+from .folders import OUR_FOLDER
+
+__all__ = ["Busy", "Presence"]
+
+_POLL = 0.5
+_log = logging.getLogger(__name__)
+
+
+class Busy(Exception):
+    """Another worker is at work; its name is the message."""
+
+
+class Presence:
+    """This worker, as others on the volume see it.
+
+    Args:
+        root: The models folder.
+        worker: What to call this worker.
+        beat: Seconds between two signs of life.
+        stale: Seconds without one after which a worker counts as gone.
+    """
+
+    def __init__(
+        self, root: Path, worker: str, *, beat: float = 15.0, stale: float = 120.0
+    ) -> None:
+        self._marks = root / OUR_FOLDER / "workers"
+        self._locks = root / OUR_FOLDER / "locks"
+        self._token = uuid.uuid4().hex
+        self._mark = self._marks / f"{self._token}.json"
+        self._worker = worker
+        self._beat = beat
+        self._stale = stale
+        self._users = 0
+        self._heart: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def using(self, on_wait: Callable[[str], None] | None = None) -> AsyncIterator[None]:
+        """While inside, no other worker prunes. Waits for one that does.
+
+        Args:
+            on_wait: Told the name of the worker that is waited for.
+
+        Raises:
+            LocalStorageError: The mark cannot be written.
+        """
+        with storage_errors(self._marks):
+            await asyncio.to_thread(self._enter)
+        self._users += 1
+        if self._heart is None:
+            self._heart = asyncio.create_task(self._keep_beating())
+        try:
+            prune = self._locks / "prune"
+            while (owner := await asyncio.to_thread(self._owner_of, prune)) is not None:
+                if on_wait is not None:
+                    on_wait(owner)
+                await asyncio.sleep(_POLL)
+            yield
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                self._heart.cancel()
+                self._heart = None
+                with contextlib.suppress(OSError):
+                    self._mark.unlink()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """While inside, no other worker uses models or fetches any.
+
+        Raises:
+            Busy: One does. It is not waited for: its job may take hours.
+            LocalStorageError: The volume cannot be written to.
+        """
+        async with self.using():
+            lock = self._locks / "prune"
+            with storage_errors(lock):
+                owner = await asyncio.to_thread(self._take, lock)
+            if owner is not None:
+                raise Busy(owner)
+            try:
+                with storage_errors(self._marks):
+                    others = await asyncio.to_thread(self._others)
+                if others:
+                    raise Busy(", ".join(others))
+                yield
+            finally:
+                await asyncio.to_thread(self._give_back, lock)
+
+    @asynccontextmanager
+    async def claim(self, key: str, on_wait: Callable[[str], None]) -> AsyncIterator[None]:
+        """While inside, no other worker fetches the same file. Waits for one that does.
+
+        Only inside `using`.
+
+        Raises:
+            LocalStorageError: The volume cannot be written to.
+        """
+        lock = self._locks / key
+        with storage_errors(lock):
+            while (owner := await asyncio.to_thread(self._take, lock)) is not None:
+                on_wait(owner)
+                await asyncio.sleep(_POLL)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self._give_back, lock)
+
+    def _enter(self) -> None:
+        for folder in (self._marks, self._locks):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._write_mark()
+
+    def _write_mark(self) -> None:
+        self._mark.write_text(json.dumps({"worker": self._worker}), encoding="utf-8")
+
+    def _refresh_mark(self) -> None:
+        if self._users:  # else it was removed while this thread was being started
+            self._write_mark()
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(self._beat)
+            try:
+                await asyncio.to_thread(self._refresh_mark)
+            except OSError as error:
+                _log.warning("no sign of life could be left in %s: %s", self._marks, error)
+
+    def _others(self) -> list[str]:
+        """Names of the other workers whose marks are fresh. Old marks are removed."""
+        self._write_mark()
+        others = []
+        for mark in self._marks.glob("*.json"):
+            if mark == self._mark:
+                continue
+            if self._is_fresh(mark):
+                others.append(_name_in(mark))
+            else:
+                with contextlib.suppress(OSError):
+                    mark.unlink()
+        return others
+
+    def _is_fresh(self, path: Path) -> bool:
+        """By the volume's own clock, which has just dated our mark."""
+        try:
+            age = self._mark.stat().st_mtime - path.stat().st_mtime
+        except FileNotFoundError:
+            return False
+        return age < self._stale
+
+    def _owner_of(self, lock: Path) -> str | None:
+        """The name of the other worker that holds a lock."""
+        try:
+            token = lock.read_text(encoding="utf-8")
+        except OSError:
+            return None
+        if token == self._token:
+            return None
+        self._write_mark()
+        mark = self._marks / f"{token}.json"
+        # Without a token, it has only just been created.
+        return _name_in(mark) if self._is_fresh(mark if token else lock) else None
+
+    def _take(self, lock: Path) -> str | None:
+        """Take a lock, or tell who has it."""
+        while True:
+            try:
+                handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            except FileExistsError:
+                if (owner := self._owner_of(lock)) is not None:
+                    return owner
+                if not self._break(lock):
+                    return "another worker"
+                continue
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(self._token)
+            return None
+
+    def _break(self, lock: Path) -> bool:
+        """Remove the lock of a worker that is gone; whether it was removed."""
+        try:
+            stale = lock.read_text(encoding="utf-8")
+            aside = lock.with_name(f"{lock.name}.{self._token}")
+            lock.rename(aside)
+            if aside.read_text(encoding="utf-8") != stale:
+                # Somebody was quicker, and this is their lock.
+                with contextlib.suppress(OSError):
+                    os.link(aside, lock)
+                aside.unlink()
+                return False
+            aside.unlink()
+        except FileNotFoundError:
+            pass  # it was given back meanwhile
+        return True
+
+    def _give_back(self, lock: Path) -> None:
+        with contextlib.suppress(OSError):
+            if lock.read_text(encoding="utf-8") == self._token:
+                lock.unlink()
+
+
+def _name_in(mark: Path) -> str:
+    try:
+        name = json.loads(mark.read_text(encoding="utf-8"))["worker"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another worker"
+    return str(name)[:80]

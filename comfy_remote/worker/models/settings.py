@@ -1,0 +1,154 @@
+"""What the models part of a worker reads from its environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import SecretStr
+from yarl import URL
+
+from ...errors import ConfigurationError
+from ...targets.http_address import base_address, check_key_is_safe
+
+__all__ = ["BucketSettings", "ModelSettings"]
+
+_HUGGING_FACE = "https://huggingface.co"
+_CIVITAI = "https://civitai.com"
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSettings:
+    """An S3-compatible bucket that is laid out like ComfyUI's ``models`` folder."""
+
+    endpoint: URL
+    bucket: str
+    access_key_id: str
+    secret_access_key: SecretStr
+
+
+def _nothing() -> SecretStr:
+    return SecretStr("")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """How a worker comes by its models.
+
+    Attributes:
+        folder: The models folder to use; ``None`` for the volume's or the engine's.
+        volume: Where RunPod mounts a network volume.
+        download: Whether a job that runs a workflow may fetch models (``True``), only a job
+            that asks for nothing else (``None``), or none at all (``False``).
+        size_limit: Bytes that one model may have; ``None`` for no limit.
+        hosts: ``HOST`` or ``HOST:PORT`` in a private network (or on this machine) that models
+            may come from all the same. The three endpoints below are added to it.
+        hugging_face: Hugging Face, or a mirror of it.
+        hugging_face_token: Sent to ``hugging_face`` only.
+        civitai: Civitai's site.
+        civitai_token: Sent to ``civitai`` only.
+        bucket: For ``r2:`` links; ``None`` when there is none.
+    """
+
+    folder: Path | None = None
+    volume: Path = Path("/runpod-volume")
+    download: bool | None = None
+    size_limit: int | None = None
+    hosts: frozenset[str] = frozenset()
+    hugging_face: URL = field(default=URL(_HUGGING_FACE))
+    hugging_face_token: SecretStr = field(default_factory=_nothing)
+    civitai: URL = field(default=URL(_CIVITAI))
+    civitai_token: SecretStr = field(default_factory=_nothing)
+    bucket: BucketSettings | None = None
+
+    def __post_init__(self) -> None:
+        ours = [self.hugging_face, self.civitai, *([self.bucket.endpoint] if self.bucket else [])]
+        hosts = {host.lower() for host in self.hosts} | {f"{url.host}:{url.port}" for url in ours}
+        object.__setattr__(self, "hosts", frozenset(hosts))
+
+    def trusts(self, url: URL) -> bool:
+        """Whether the address is one that whoever runs this worker has named."""
+        return url.host in self.hosts or f"{url.host}:{url.port}" in self.hosts
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> ModelSettings:
+        """Read ``COMFY_REMOTE_MODELS_DIR``, ``COMFY_REMOTE_VOLUME``, ``DOWNLOAD_MODELS``,
+        ``COMFY_REMOTE_MODEL_SIZE_LIMIT`` (bytes), ``COMFY_REMOTE_MODEL_HOSTS``, ``HF_ENDPOINT``,
+        ``HF_TOKEN``, ``CIVITAI_ENDPOINT``, ``CIVITAI_TOKEN`` and ``R2_*``.
+
+        Raises:
+            ConfigurationError: One of them is not what it should be.
+        """
+
+        def text(name: str) -> str:
+            return environ.get(name, "").strip()
+
+        folder = text("COMFY_REMOTE_MODELS_DIR")
+        return cls(
+            folder=Path(folder).expanduser().absolute() if folder else None,
+            volume=Path(text("COMFY_REMOTE_VOLUME") or "/runpod-volume"),
+            download=_yes_or_no(text("DOWNLOAD_MODELS")),
+            size_limit=_size(text("COMFY_REMOTE_MODEL_SIZE_LIMIT")),
+            hosts=frozenset(text("COMFY_REMOTE_MODEL_HOSTS").replace(",", " ").split()),
+            hugging_face=_endpoint("HF_ENDPOINT", text("HF_ENDPOINT") or _HUGGING_FACE),
+            hugging_face_token=SecretStr(text("HF_TOKEN") or text("HUGGING_FACE_HUB_TOKEN")),
+            civitai=_endpoint("CIVITAI_ENDPOINT", text("CIVITAI_ENDPOINT") or _CIVITAI),
+            civitai_token=SecretStr(text("CIVITAI_TOKEN")),
+            bucket=_bucket({name: text(name) for name in _BUCKET}),
+        )
+
+
+_BUCKET = ("R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
+
+
+def _bucket(values: Mapping[str, str]) -> BucketSettings | None:
+    if not any(values.values()):
+        return None
+    if missing := [name for name in _BUCKET if not values[name]]:
+        raise ConfigurationError(
+            f"The bucket for models is named in part only: {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not set.",
+            advice="Set all four of R2_ENDPOINT, R2_BUCKET, R2_ACCESS_KEY_ID and "
+            "R2_SECRET_ACCESS_KEY, or none.",
+        )
+    return BucketSettings(
+        endpoint=_endpoint("R2_ENDPOINT", values["R2_ENDPOINT"]),
+        bucket=values["R2_BUCKET"],
+        access_key_id=values["R2_ACCESS_KEY_ID"],
+        secret_access_key=SecretStr(values["R2_SECRET_ACCESS_KEY"]),
+    )
+
+
+def _endpoint(name: str, address: str) -> URL:
+    try:
+        url = base_address(address.rstrip("/"))
+        check_key_is_safe(url)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{name} cannot be used. {error.message}",
+            advice="Give an https address; only a server on this machine may be plain http.",
+        ) from None
+    return url
+
+
+def _yes_or_no(text: str) -> bool | None:
+    match text.lower():
+        case "":
+            return None
+        case "true" | "1" | "yes" | "on":
+            return True
+        case "false" | "0" | "no" | "off":
+            return False
+    raise ConfigurationError(f"DOWNLOAD_MODELS is neither true nor false: {text!r}.")
+
+
+def _size(text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise ConfigurationError(
+            f"COMFY_REMOTE_MODEL_SIZE_LIMIT is not a number of bytes: {text!r}."
+        )
+    return int(text)

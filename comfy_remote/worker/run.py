@@ -1,0 +1,234 @@
+"""One run of one prompt on an engine that is up: submit, follow, collect."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Coroutine, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from pydantic import JsonValue
+
+from ..errors import (
+    ComfyRemoteError,
+    EngineCrashed,
+    ExecutionFailed,
+    OutOfMemory,
+    OutputLost,
+    TargetError,
+)
+from ..events import Finished, JobState, Log, OutputReady, Preview, Progress, Started
+from ..outputs import RemoteOutput
+from ..targets.base import RemoteRef, RunRequest, Target
+from ..wire.request import AnswerFormat
+from .collect import CollectedOutput, collect_outputs
+from .dialects import wanted_outputs
+from .progress import ProgressReporter
+
+__all__ = ["EngineRun", "EngineTarget", "JobEngine", "at_most", "unless_engine_dies"]
+
+_CANCEL_PATIENCE = 10.0
+_CRASH_PATIENCE = 1.0
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class JobEngine(Protocol):
+    """What a job needs of an engine; see `Engine`."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is any use in asking it something."""
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, if it was started here."""
+
+    async def ready(self) -> str:
+        """Wait until it answers (starting it if need be); its URL."""
+
+    async def died(self) -> EngineCrashed:
+        """Wait until it has ended; how."""
+
+    def log_mark(self) -> int:
+        """How many lines it has written so far."""
+
+    def log_since(self, mark: int) -> list[str]:
+        """The last lines that it has written since."""
+
+    def stop(self) -> None:
+        """End it, if it was started here. Blocks for as long as that takes."""
+
+
+class EngineTarget(Target, Protocol):
+    """A target that is an engine of ours; see `ComfyUITarget`."""
+
+    async def __aenter__(self) -> EngineTarget: ...
+
+    @property
+    def uploaded(self) -> Mapping[tuple[str, str], str]:
+        """The names that the engine gave to the files sent: by name and SHA-256."""
+
+    async def system(self) -> dict[str, JsonValue]:
+        """``/system_stats``."""
+
+    async def model_folders(self) -> dict[str, list[str]]:
+        """The names of all models, by folder."""
+
+    async def free_memory(self) -> None:
+        """Unload models, empty caches."""
+
+    async def forget(self, prompt_id: str) -> None:
+        """Take a prompt out of the history."""
+
+
+class EngineRun:
+    """One run.
+
+    Args:
+        engine: Asked whether there is any use in cancelling.
+        target: Open.
+        job_id: The queue's, for the log.
+
+    Attributes:
+        timings: Seconds by phase, as far as it got: ``upload``, ``queue``, ``run``, ``collect``.
+        started: When it was submitted, in seconds since the epoch.
+        produced: What its nodes have listed so far, whether it succeeds or not.
+        lost: Whether it listed files that are not there. The engine's cache has been emptied.
+    """
+
+    def __init__(self, engine: JobEngine, target: EngineTarget, job_id: str) -> None:
+        self._engine = engine
+        self._target = target
+        self._job_id = job_id
+        self.timings: dict[str, float] = {}
+        self.started = time.time()
+        self.produced: list[RemoteOutput] = []
+        self.lost = False
+
+    async def outputs(
+        self, run: RunRequest, reporter: ProgressReporter, dialect: AnswerFormat, folder: Path
+    ) -> list[CollectedOutput]:
+        """Run it, and bring what the dialect has a place for into ``folder``.
+
+        Raises:
+            ComfyRemoteError: Why there is nothing to bring. Out of memory, the engine has been
+                asked to free what it can.
+        """
+        self.started = time.time()
+        begun = time.monotonic()
+        ref = await self._submit(run)
+        self.timings["upload"] = _since(begun)
+        finished = await self._follow(ref, run, reporter)
+        self.produced += finished.outputs
+        await self._check(finished)
+        begun = time.monotonic()
+        wanted = wanted_outputs(finished.outputs, dialect)
+        try:
+            collected = await collect_outputs(self._target, wanted, folder)
+        except OutputLost:
+            # The engine told of files from its cache that are not there any more.
+            self.lost = True
+            await at_most(_CANCEL_PATIENCE, self._target.free_memory(), "empty its cache")
+            raise
+        self.timings["collect"] = _since(begun)
+        return collected
+
+    async def _submit(self, run: RunRequest) -> RemoteRef:
+        """Submit; a job stopped in that very moment is stopped on the engine too."""
+        submission = asyncio.ensure_future(self._target.submit(run))
+        try:
+            return await asyncio.shield(submission)
+        except asyncio.CancelledError:
+            if self._engine.alive:
+                await asyncio.wait({submission}, timeout=_CANCEL_PATIENCE)
+            if submission.done() and submission.exception() is None:
+                await self._cancel(submission.result())
+            submission.cancel()
+            raise
+
+    async def _follow(
+        self, ref: RemoteRef, run: RunRequest, reporter: ProgressReporter
+    ) -> Finished:
+        submitted = time.monotonic()
+        started: float | None = None
+        try:
+            async with aclosing(self._target.follow(ref, run.prompt)) as events:
+                async for event in events:
+                    match event:
+                        case Started():
+                            started = time.monotonic()
+                        case Progress():
+                            reporter.progress(event)
+                        case Preview():
+                            reporter.preview(event)
+                        case OutputReady(output):
+                            self.produced.append(output)
+                        case Log():
+                            _log.warning("job %s: %s", self._job_id, event.message)
+                        case Finished():
+                            if started is not None:
+                                self.timings["queue"] = round(started - submitted, 3)
+                                self.timings["run"] = _since(started)
+                            return event
+        except asyncio.CancelledError:
+            await self._cancel(ref)
+            raise
+        raise TargetError("The engine's events ended without saying how the job did.")
+
+    async def _check(self, finished: Finished) -> None:
+        if finished.state is JobState.SUCCEEDED:
+            return
+        error = finished.error or ExecutionFailed("The engine failed the job without a reason.")
+        if isinstance(error, OutOfMemory):
+            # What is still loaded would make the next run fail as well.
+            await at_most(_CANCEL_PATIENCE, self._target.free_memory(), "free its memory")
+        raise error
+
+    async def _cancel(self, ref: RemoteRef) -> None:
+        if self._engine.alive:
+            await at_most(_CANCEL_PATIENCE, self._target.cancel(ref), "cancel the job")
+
+
+async def unless_engine_dies(engine: JobEngine, work: Coroutine[None, None, _T]) -> _T:
+    """The work's result; or, as soon as the engine's process ends, how it ended.
+
+    The client would wait for the engine to come back for as long as its patience lasts.
+
+    Raises:
+        EngineCrashed: It has ended.
+    """
+    job = asyncio.ensure_future(work)
+    death = asyncio.ensure_future(engine.died())
+    try:
+        await asyncio.wait({job, death}, return_when=asyncio.FIRST_COMPLETED)
+        if not job.done():
+            raise death.result()
+        try:
+            return job.result()
+        except TargetError as error:
+            # A connection breaks a moment before the process has quite ended.
+            await asyncio.wait({death}, timeout=_CRASH_PATIENCE)
+            if death.done():
+                raise death.result() from error
+            raise
+    finally:
+        for task in (job, death):
+            task.cancel()
+        await asyncio.gather(job, death, return_exceptions=True)
+
+
+async def at_most(seconds: float, request: Awaitable[None], what: str) -> None:
+    """Await a request to the engine whose failure changes nothing."""
+    try:
+        await asyncio.wait_for(request, seconds)
+    except (ComfyRemoteError, asyncio.TimeoutError) as error:
+        _log.warning("the engine could not be asked to %s: %s", what, error)
+
+
+def _since(begun: float) -> float:
+    return round(time.monotonic() - begun, 3)

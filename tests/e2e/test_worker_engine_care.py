@@ -1,0 +1,250 @@
+"""An engine that is looked after: what jobs leave in it, and what is done when it fails.
+
+The handler drives a real process: the sandbox always, a real ComfyUI where there is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from pydantic import JsonValue
+
+from comfy_remote.wire.answer import Answer
+from comfy_remote.wire.runpod import error_from_runpod
+from comfy_remote.worker.engine import Engine
+from comfy_remote.worker.handler import JobHandler
+from comfy_remote.worker.settings import WorkerSettings
+
+
+class Worker:
+    """A handler on an engine of its own."""
+
+    def __init__(self, engine: Engine, root: Path, **settings: Any) -> None:
+        self.engine = engine
+        self._root = root
+        self.handler = JobHandler(engine, WorkerSettings(folder=root / "worker", **settings))
+
+    async def run(self, prompt: dict[str, Any], **fields: JsonValue) -> Answer:
+        payload = {"format": "comfy-remote/1", "workflow": prompt, **fields}
+        result = await self.handler("job", payload, silent)
+        assert "error" not in result, result
+        return Answer.model_validate(result)
+
+    async def fail(self, prompt: dict[str, Any]) -> Any:
+        payload = {"format": "comfy-remote/1", "workflow": prompt}
+        return error_from_runpod((await self.handler("job", payload, silent))["error"])
+
+    async def stats(self, path: str = "system_stats") -> Any:
+        url = f"{await self.engine.ready()}/{path}"
+        return await asyncio.to_thread(lambda: json.load(urllib.request.urlopen(url)))
+
+    async def files(self) -> list[str]:
+        """What lies in the engine's folders."""
+        argv = (await self.stats())["system"]["argv"]
+        base = Path(argv[argv.index("--base-directory") + 1])
+        return sorted(
+            str(path.relative_to(base))
+            for folder in ("input", "output", "temp")
+            for path in (base / folder).rglob("*")
+            if path.is_file() and path.name != "example.png" and not path.name.startswith("_")
+        )
+
+
+async def silent(snapshot: dict[str, JsonValue]) -> None:
+    return None
+
+
+@pytest.fixture(params=["sandbox", pytest.param("comfyui", marks=pytest.mark.comfyui)])
+def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Worker]:
+    name, environ = request.param, dict(os.environ)
+    if name == "comfyui":
+        name = os.environ.get("COMFYUI_DIR", "")
+        if not name:
+            pytest.skip("skipped: no ComfyUI")
+        base = tmp_path / "comfy"
+        base.mkdir()
+        environ["COMFYUI_ARGS"] = f"--cpu --disable-all-custom-nodes --base-directory {base}"
+    engine = Engine.named(name, environ)
+    try:
+        yield Worker(engine, tmp_path)
+    finally:
+        engine.stop()
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[Worker]:
+    engine = Engine.named("sandbox")
+    try:
+        yield Worker(engine, tmp_path)
+    finally:
+        engine.stop()
+
+
+def source(color: int, batch: int = 1) -> dict[str, Any]:
+    inputs = {"width": 16, "height": 16, "batch_size": batch, "color": color}
+    return {"class_type": "EmptyImage", "inputs": inputs}
+
+
+def save(of: str, prefix: str = "same") -> dict[str, Any]:
+    return {"class_type": "SaveImage", "inputs": {"images": [of, 0], "filename_prefix": prefix}}
+
+
+def colors(answer: Answer) -> list[int]:
+    """Of each output, in order: its first pixel as one number."""
+    found = []
+    for output in answer.outputs:
+        pixel = Image.open(io.BytesIO(base64.b64decode(output.data or ""))).convert("RGB")
+        red, green, blue = pixel.getpixel((0, 0))
+        found.append(red << 16 | green << 8 | blue)
+    return found
+
+
+async def test_a_job_leaves_nothing_behind(worker: Worker) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(buffer, "PNG")
+    prompt = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "sent.png"}},
+        "2": save("1", "sub/kept"),
+        "3": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    }
+    image = {"name": "sent.png", "image": base64.b64encode(buffer.getvalue()).decode()}
+    answer = await worker.run(prompt, images=[image])
+    assert colors(answer) == [0x010203, 0x010203]
+    assert await worker.files() == []
+    assert await worker.stats("history") == {}
+
+
+async def test_a_job_that_fails_leaves_nothing_behind(sandbox: Worker) -> None:
+    prompt = {
+        "1": source(5),
+        "2": save("1"),
+        "3": {
+            "class_type": "SandboxFail",
+            "inputs": {"image": ["1", 0], "mode": "error", "message": "on purpose"},
+        },
+        "4": save("3"),
+    }
+    error = await sandbox.fail(prompt)
+    assert "on purpose" in str(error)
+    assert error.details["engine_log"]
+    assert await sandbox.files() == []
+    assert await sandbox.stats("history") == {}
+
+
+async def test_what_was_there_before_stays(worker: Worker) -> None:
+    await worker.run({"1": source(1), "2": save("1")})
+    argv = (await worker.stats())["system"]["argv"]
+    base = Path(argv[argv.index("--base-directory") + 1])
+    mine = {base / "output" / "mine.png", base / "input" / "sent.png"}
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(buffer, "PNG")
+    for path in mine:
+        path.write_bytes(buffer.getvalue())
+        os.utime(path, (1_600_000_000,) * 2)
+    prompt = {"1": {"class_type": "LoadImage", "inputs": {"image": "sent.png"}}, "2": save("1")}
+    image = {"name": "sent.png", "image": base64.b64encode(buffer.getvalue()).decode()}
+    await worker.run(prompt, images=[image])  # the very file that is there
+    assert await worker.files() == ["input/sent.png", "output/mine.png"]
+
+
+async def test_a_job_that_is_wholly_cached_has_its_outputs(worker: Worker) -> None:
+    prompt = {"1": source(0x112233), "2": save("1"), "3": save("1", "other")}
+    for _ in range(3):
+        answer = await worker.run(prompt)
+        assert colors(answer) == [0x112233, 0x112233]
+        assert answer.warnings == []
+    assert await worker.files() == []
+
+
+async def test_a_cached_node_never_gets_anothers_file(worker: Worker) -> None:
+    """Its file is gone, and the next node to save under that name takes the same number."""
+    first = {"1": source(0x0000AA), "2": save("1")}
+    assert colors(await worker.run(first)) == [0x0000AA]
+    both = {**first, "3": source(0x00BB00), "4": save("3")}
+    answer = await worker.run(both)
+    assert colors(answer) == [0x0000AA, 0x00BB00]
+
+
+async def test_files_that_somebody_else_removed_are_made_again(worker: Worker) -> None:
+    prompt = {"1": source(0x445566), "2": save("1")}
+    await worker.run(prompt)
+    worker.handler._cleaner._removed.clear()  # as if it had not been us
+    answer = await worker.run(prompt)
+    assert colors(answer) == [0x445566]
+    assert "run again, once" in answer.warnings[0]
+
+
+async def test_images_come_in_order_and_names_that_collide_are_kept_apart(worker: Worker) -> None:
+    prompt = {
+        "10": source(0x0A0000),
+        "11": save("10", "a/same"),
+        "2": source(0x000002, batch=3),
+        "3": save("2", "b/same"),
+        "30": source(0x1E0000),
+        "31": save("30", "a/same"),
+    }
+    answer = await worker.run(prompt)
+    assert colors(answer) == [0x0A0000, 2, 2, 2, 0x1E0000]
+    assert [o.node_id for o in answer.outputs] == ["11", "3", "3", "3", "31"]
+    assert [o.subfolder for o in answer.outputs] == ["a", "b", "b", "b", "a"]
+    assert len({(o.subfolder, o.filename) for o in answer.outputs}) == 5
+
+
+def slow(steps: int) -> dict[str, Any]:
+    inputs = {"image": ["1", 0], "steps": steps, "seconds_per_step": 0.1, "preview": False}
+    return {
+        "1": source(7),
+        "2": {"class_type": "SandboxSlow", "inputs": {**inputs, "seed": 0}},
+        "3": save("2"),
+    }
+
+
+async def test_an_engine_that_is_killed_is_started_anew_and_the_job_run_again(
+    sandbox: Worker,
+) -> None:
+    await sandbox.run({"1": source(1), "2": save("1")})
+    killed = sandbox.engine.pid
+    assert killed is not None
+    job = asyncio.create_task(sandbox.run(slow(10)))
+    await asyncio.sleep(0.6)
+    os.kill(killed, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+    answer = await asyncio.wait_for(job, 30.0)
+    assert colors(answer) == [7]
+    assert "run again, once" in answer.warnings[0]
+    assert sandbox.engine.pid != killed
+
+
+async def test_an_engine_that_crashes_each_time_fails_the_job_once_and_for_all(
+    sandbox: Worker,
+) -> None:
+    prompt = {
+        "1": source(5),
+        "2": {
+            "class_type": "SandboxFail",
+            "inputs": {"image": ["1", 0], "mode": "crash", "message": "on purpose"},
+        },
+        "3": save("2"),
+    }
+    error = await sandbox.fail(prompt)
+    assert error.code == "engine_crashed"
+    assert "engine_log" in error.details
+    assert (await sandbox.run({"1": source(1), "2": save("1")})).outputs
+
+
+async def test_a_job_over_its_deadline_is_stopped_on_the_engine(sandbox: Worker) -> None:
+    payload = {"workflow": slow(300), "timeout": 1.0, "format": "plain"}
+    result = await sandbox.handler("job", payload, silent)
+    assert (result["status"], result["error_type"]) == ("error", "timeout")
+    answer = await asyncio.wait_for(sandbox.run({"1": source(1), "2": save("1")}), 10.0)
+    assert answer.outputs

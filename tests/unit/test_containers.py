@@ -1,0 +1,305 @@
+"""docker/ and .runpod/: what can be held to without a Docker daemon."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import venv
+import zipfile
+from base64 import urlsafe_b64encode
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+from conftest import find_comfyui
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
+INSTALLER = DOCKER / "install_custom_nodes.py"
+DOCKERFILES = [DOCKER / "Dockerfile", DOCKER / "Dockerfile.cpu"]
+
+
+# ---- Model folders ----------------------------------------------------------------------------
+
+
+def kinds_of_comfyui(directory: Path) -> dict[str, set[str]]:
+    """Each kind of folder and the paths it is read from, from ComfyUI's own source."""
+    found: dict[str, set[str]] = {}
+    for line in (directory / "folder_paths.py").read_text(encoding="utf-8").splitlines():
+        kind = re.match(r'folder_names_and_paths\["(\w+)"\] = ', line)
+        if kind is None:
+            continue
+        paths = re.findall(r'os\.path\.join\((\w+), "(\w+)"\)', line)
+        found[kind[1]] = {
+            f"{'models/' if top == 'models_dir' else ''}{name}/" for top, name in paths
+        }
+    return found
+
+
+def kinds_of_ours() -> dict[str, set[str]]:
+    """Each kind in extra_model_paths.yaml. A small reader: YAML is no dependency of ours."""
+    text = (DOCKER / "extra_model_paths.yaml").read_text()
+    section = text[text.index("&kinds") : text.index("volume_with_models:")]
+    kinds: dict[str, set[str]] = {}
+    for line in section.splitlines()[2:]:
+        if named := re.fullmatch(r"  (\w+): (.+)", line):
+            kinds[named[1]] = set() if named[2] == "|" else {named[2]}
+            last = named[1]
+        elif line.strip():
+            kinds[last].add(line.strip())
+    return kinds
+
+
+@pytest.mark.comfyui
+def test_every_kind_of_model_folder_of_comfyui_is_on_the_volume():
+    directory = find_comfyui()
+    if directory is None:
+        pytest.skip("skipped: no ComfyUI")
+    theirs = kinds_of_comfyui(directory)
+    assert len(theirs) > 15, "folder_paths.py is not written as it was"
+    # ComfyUI ends when that folder is missing; start.sh looks first.
+    theirs.pop("custom_nodes")
+    ours = kinds_of_ours()
+    assert {kind: ours.get(kind) for kind in theirs} == theirs
+
+
+def test_both_layouts_have_the_same_folders():
+    text = (DOCKER / "extra_model_paths.yaml").read_text()
+    second = text[text.index("volume_with_models:") :].split("\n", 1)[1]
+    assert second == "  <<: *kinds\n  base_path: ${COMFY_REMOTE_VOLUME}\n"
+    assert "base_path: ${COMFY_REMOTE_VOLUME}/ComfyUI\n" in text
+
+
+# ---- Custom nodes -----------------------------------------------------------------------------
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Two commits; the first prints "one", and needs a package."""
+    folder = tmp_path / "origin" / "ComfyUI-Thing.git"
+    folder.mkdir(parents=True)
+    git(folder, "init", "--quiet")
+    git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
+    (folder / "requirements.txt").write_text(wheel(tmp_path).as_uri() + "\n")
+    (folder / "install.py").write_text("import a_thing\nopen('was_run', 'w').write(a_thing.SAYS)\n")
+    for number in ("one", "two"):
+        (folder / "__init__.py").write_text(f"print({number!r})\n")
+        git(folder, "add", ".")
+        git(folder, "commit", "--quiet", "-m", number)
+    return folder
+
+
+def wheel(folder: Path) -> Path:
+    files = {
+        "a_thing.py": "SAYS = 'needed and there'\n",
+        "a_thing-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: a-thing\nVersion: 1.0\n",
+        "a_thing-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: t\n"
+        "Root-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(
+        f"{name},sha256="
+        f"{urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip('=')},"
+        f"{len(text)}\n"
+        for name, text in files.items()
+    )
+    path = folder / "a_thing-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+        archive.writestr(
+            "a_thing-1.0.dist-info/RECORD", record + "a_thing-1.0.dist-info/RECORD,,\n"
+        )
+    return path
+
+
+def install(
+    tmp_path: Path, text: str, python: Path | str = sys.executable
+) -> subprocess.CompletedProcess[str]:
+    nodes = tmp_path / "nodes.txt"
+    nodes.write_text(text)
+    command = [str(python), str(INSTALLER), str(nodes), str(tmp_path / "custom_nodes")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+
+
+def test_a_custom_node_is_installed_at_its_commit_with_what_it_needs(tmp_path, repository):
+    venv.create(tmp_path / "venv", with_pip=True)
+    folder = "Scripts" if sys.platform == "win32" else "bin"
+    first = git(repository, "rev-parse", "HEAD~1")
+    done = install(
+        tmp_path,
+        f"# a comment\n\n{repository.as_uri()}@{first} # why we have it\n",
+        tmp_path / "venv" / folder / "python",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    node = tmp_path / "custom_nodes" / "ComfyUI-Thing"
+    assert (node / "__init__.py").read_text() == "print('one')\n"
+    assert (node / "was_run").read_text() == "needed and there"
+    assert not (node / ".git").exists()
+
+
+def test_a_commit_that_is_not_there_stops_the_build(tmp_path, repository):
+    done = install(tmp_path, f"{repository.as_uri()}@{'0' * 40}\n")
+    assert done.returncode == 1
+    assert "ComfyUI-Thing: git fetch" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("https://example.org/o/n@main", "'main' is no commit"),
+        ("https://example.org/o/n@v1.2.3", "'v1.2.3' is no commit"),
+        ("https://example.org/o/n@abcdef1", "'abcdef1' is no commit"),
+        ("https://example.org/o/n", "give https://"),
+        ("git@example.org:o/n@" + "a" * 40, "give https://"),
+        ("http://example.org/o/n@" + "a" * 40, "give https://"),
+        ("--upload-pack=sh@" + "a" * 40, "give https://"),
+        ("https://example.org/o/..@" + "a" * 40, "cannot be the name"),
+    ],
+)
+def test_what_is_no_pinned_custom_node_is_refused(tmp_path, line, words):
+    done = install(tmp_path, f"# one\n{line}\n")
+    assert done.returncode == 2
+    assert "line 2: " in done.stderr
+    assert words in done.stderr
+    assert not (tmp_path / "custom_nodes").exists()
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path):
+    good = "https://example.org/o/n@" + "a" * 40
+    done = install(
+        tmp_path, f"{good}\nhttps://example.org/o/m@main\n{good.replace('/o/', '/p/')}\n"
+    )
+    assert "line 2: " in done.stderr
+    assert "line 3: " in done.stderr
+    assert "there is a n in the list already" in done.stderr
+
+
+def test_the_list_that_comes_with_us_can_be_used(tmp_path):
+    done = install(tmp_path, (DOCKER / "custom_nodes.txt").read_text())
+    assert done.returncode == 0, done.stderr
+
+
+# ---- Dockerfiles ------------------------------------------------------------------------------
+
+
+def copied(dockerfile: Path) -> list[str]:
+    text = dockerfile.read_text().replace("\\\n", " ")
+    lines = re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE)
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_what_is_copied_is_there_and_not_ignored(dockerfile):
+    rules = [r for r in (ROOT / ".dockerignore").read_text().splitlines() if r and r[0] != "#"]
+    assert rules[0] == "*"
+    allowed = {rule[1:] for rule in rules if rule.startswith("!")}
+    sources = copied(dockerfile)
+    assert sources
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert source.split("/")[0] in allowed, source
+
+
+def test_no_secret_can_get_into_an_image():
+    rules = (ROOT / ".dockerignore").read_text().splitlines()
+    allowed = [rule[1:] for rule in rules if rule.startswith("!")]
+    for name in (".env", ".git", "comfy-remote.toml", "token.txt", "output"):
+        assert not any(fnmatch(name, pattern) for pattern in allowed), name
+
+
+def test_the_hubs_dockerfile_is_ours():
+    """The Hub looks for it in .runpod or at the top only, and a symlink is none on Windows."""
+    assert (ROOT / ".runpod/Dockerfile").read_text() == (DOCKER / "Dockerfile").read_text()
+
+
+def requirements(path: Path) -> dict[str, str]:
+    pins = {}
+    for line in path.read_text().splitlines():
+        if line and line[0] not in "# ":
+            name, _, version = line.partition("==")
+            assert re.fullmatch(r"[0-9][0-9a-z.+]*", version.split(" ")[0]), line
+            pins[name] = version
+    return pins
+
+
+def test_everything_the_worker_needs_is_pinned():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    needs = [*project["dependencies"], *project["optional-dependencies"]["worker"]]
+    pins = requirements(DOCKER / "requirements-worker.txt")
+    packaging = pytest.importorskip("packaging.requirements")
+    for need in map(packaging.Requirement, needs):
+        if need.marker is None or need.marker.evaluate({"python_version": "3.12"}):
+            assert need.name in pins, f"make requirements-worker.txt anew: {need.name} is new"
+            assert pins[need.name] in need.specifier, f"make requirements-worker.txt anew: {need}"
+
+
+def test_torch_is_pinned_in_one_place_only():
+    torch = requirements(DOCKER / "requirements-torch.txt")
+    assert set(torch) == {"torch", "torchvision", "torchaudio"}
+    assert not set(torch) & set(requirements(DOCKER / "constraints-comfyui.txt"))
+
+
+# ---- RunPod Hub -------------------------------------------------------------------------------
+
+
+def test_the_hubs_manifest_has_what_the_hub_requires():
+    """docs.runpod.io, Hub publishing guide, "hub.json reference"."""
+    hub = json.loads((ROOT / ".runpod/hub.json").read_text())
+    assert {"title", "description", "type", "category", "config"} <= set(hub)
+    assert hub["type"] == "serverless"
+    assert hub["category"] in ("audio", "embedding", "language", "video", "image")
+    assert hub["config"]["runsOn"] == "GPU"
+    for variable in hub["config"]["env"]:
+        given = variable["input"]
+        assert given["type"] in ("string", "number", "boolean"), variable
+        default = {"string": str, "number": (int, float), "boolean": bool}[given["type"]]
+        assert isinstance(given["default"], default), variable
+        assert variable["key"] in (ROOT / "docs/containers.md").read_text(), variable
+    # A secret's default would be everybody's.
+    for variable in hub["config"]["env"]:
+        if re.search("KEY|TOKEN|SECRET", variable["key"]):
+            assert variable["input"]["default"] == ""
+
+
+def test_the_hubs_test_needs_no_model():
+    tests = json.loads((ROOT / ".runpod/tests.json").read_text())
+    (test,) = tests["tests"]
+    assert {node["class_type"] for node in test["input"]["workflow"].values()} == {
+        "EmptyImage",
+        "ImageInvert",
+        "SaveImage",
+    }
+    cuda = json.loads((ROOT / ".runpod/hub.json").read_text())["config"]["allowedCudaVersions"]
+    assert tests["config"]["allowedCudaVersions"] == cuda
+
+
+# ---- Documentation ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["docker/start.sh", "comfy_remote/worker/choice.py", "comfy_remote/worker/settings.py"],
+)
+def test_every_variable_is_in_the_documents(source):
+    text = (ROOT / source).read_text()
+    documents = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    variables = set(re.findall(r"\b(?:COMFY|NETWORK|SERVE|REFRESH)[A-Z]*_[A-Z_]+\b", text))
+    assert variables
+    assert not sorted(name for name in variables if f"`{name}`" not in documents)

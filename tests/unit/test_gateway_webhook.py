@@ -1,0 +1,73 @@
+"""Webhooks signed as Standard Webhooks has it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+
+import aiohttp
+import pytest
+from aiohttp import web
+from pydantic import JsonValue, SecretStr
+
+from comfy_remote.errors import ConfigurationError
+from comfy_remote.gateway import GatewayServer
+from comfy_remote.gateway.webhook import signed_headers, webhook_key
+
+
+def test_the_specifications_own_example() -> None:
+    # github.com/standard-webhooks/standard-webhooks, spec, "Symmetric signatures"
+    key = webhook_key(SecretStr("whsec_plJ3nmyCDGBKInavdOK15jsl"))
+    headers = signed_headers(
+        key, "msg_loFOjxBNrRLzqYUf", 1731705121, b'{"event_type":"ping","data":{"success":true}}'
+    )
+    assert headers == {
+        "webhook-id": "msg_loFOjxBNrRLzqYUf",
+        "webhook-timestamp": "1731705121",
+        "webhook-signature": "v1,rAvfW3dJ/X/qxhsaXPOyyCGmRKsaKWcsNccKXlIktD0=",
+    }
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_c2hvcnQ=", "whsec_%%%", "A" * 200])
+def test_a_secret_of_another_form_is_refused_and_not_shown(secret: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        webhook_key(SecretStr(secret))
+    assert not secret or secret not in str(caught.value) or secret == "whsec_"
+
+
+async def test_a_gateway_with_a_secret_signs_what_it_sends() -> None:
+    heard: asyncio.Future[tuple[dict[str, str], bytes]] = asyncio.get_running_loop().create_future()
+
+    async def receive(request: web.Request) -> web.Response:
+        heard.set_result((dict(request.headers), await request.read()))
+        return web.Response()
+
+    async def echo(job_id: str, payload: JsonValue, report: object) -> dict[str, JsonValue]:
+        return {"said": payload}
+
+    app = web.Application()
+    app.router.add_post("/hook", receive)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    hook = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    secret = SecretStr("whsec_" + base64.b64encode(bytes(range(32))).decode())
+    try:
+        async with GatewayServer(webhook_secret=secret) as gateway:
+            gateway.add_local_worker(echo)
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(
+                    f"{gateway.endpoint_url}/run", json={"input": {"x": 1}, "webhook": hook}
+                ) as answer,
+            ):
+                job_id = (await answer.json())["id"]
+            headers, body = await asyncio.wait_for(heard, 5.0)
+    finally:
+        await runner.cleanup()
+    assert headers["webhook-id"] == job_id
+    assert json.loads(body)["output"] == {"said": {"x": 1}}
+    sent = int(headers["webhook-timestamp"])
+    expected = signed_headers(bytes(range(32)), job_id, sent, body)
+    assert headers["webhook-signature"] == expected["webhook-signature"]

@@ -1,0 +1,366 @@
+"""Hugging Face, Civitai and other links; tokens, which stay with the site they are for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from model_server import File, ModelServer, safetensors, sha256
+from models_kit import (
+    CIVITAI_TOKEN,
+    HF_TOKEN,
+    endpoints,
+    ensure,
+    files_in,
+    library_for,
+    settings_for,
+)
+from yarl import URL
+
+from comfy_remote.errors import ComfyRemoteError, ConfigurationError, ModelUnavailable
+from comfy_remote.wire.repo_list import ModelLine
+from comfy_remote.worker.models import download, plan
+from comfy_remote.worker.models.settings import ModelSettings
+from comfy_remote.worker.models.sources import understand
+
+MODEL = safetensors()
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[ModelServer]:
+    """Hugging Face, or Civitai."""
+    async with ModelServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def storage() -> AsyncIterator[ModelServer]:
+    """Where it redirects to."""
+    async with ModelServer() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(plan, "_FIRST_WAIT", 0.01)
+
+
+def identity(url: str, kind: str = "lora", **changes: object) -> str:
+    return understand(ModelLine(1, kind, url), ModelSettings(**changes)).identity
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://huggingface.co/org/repo/blob/main/sub/a.safetensors",
+        "https://huggingface.co/org/repo/resolve/main/sub/a.safetensors?download=true",
+        "https://hf.co/org/repo/resolve/main/sub/a.safetensors",
+        "hf:org/repo/sub/a.safetensors",
+        "hf:org/repo/sub/a.safetensors@main",
+    ],
+)
+def test_the_ways_to_write_a_file_on_hugging_face_mean_the_same(url: str) -> None:
+    assert identity(url) == "hf:org/repo/sub/a.safetensors@main"
+
+
+def test_revisions_and_data_sets_are_understood() -> None:
+    assert identity("hf:o/r/a.bin@refs%2Fpr%2F3") == "hf:o/r/a.bin@refs/pr/3"
+    assert identity("https://huggingface.co/datasets/o/r/blob/v1/a.bin").startswith(
+        "hf:datasets/o/r/a.bin@v1"
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://huggingface.co/org/repo", "hf:org/repo", "https://huggingface.co/org/repo/tree/main"],
+)
+def test_a_repository_is_no_file(url: str) -> None:
+    with pytest.raises(ModelUnavailable, match="not the address of a file"):
+        identity(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("https://civitai.com/models/58390/detail-tweaker?modelVersionId=62833", "civitai:62833"),
+        ("https://civitai.com/api/download/models/62833", "civitai:62833"),
+        ("https://www.civitai.com/api/download/models/62833?token=abc", "civitai:62833"),
+        (
+            "https://civitai.com/api/download/models/62833?type=Model&format=SafeTensor&token=abc",
+            "civitai:62833?type=Model,format=SafeTensor",
+        ),
+        ("https://civitai.com/models/58390", "civitai:model/58390"),
+        ("https://civitai.red/models/58390?modelVersionId=62833", "civitai:62833"),
+    ],
+)
+def test_civitais_pages_and_api_links_mean_a_version(url: str, meant: str) -> None:
+    assert identity(url) == meant
+
+
+def test_a_signature_in_a_link_is_not_kept() -> None:
+    kept = identity("https://x.example/a.safetensors?X-Amz-Signature=planted")
+    assert kept.startswith("https://x.example/a.safetensors?")
+    assert "planted" not in kept
+    assert kept != identity("https://x.example/a.safetensors?X-Amz-Signature=other")
+
+
+async def test_hugging_faces_hash_is_checked_and_its_token_goes_nowhere_else(
+    site: ModelServer, storage: ModelServer, tmp_path: Path
+) -> None:
+    path = "/org/repo/resolve/main/sub/a.safetensors"
+    linked = {"X-Linked-Etag": f'"{sha256(MODEL)}"', "X-Linked-Size": str(len(MODEL))}
+    site.redirects[path] = (f"{storage.url}/blob?signature=s%2Fs", linked)
+    storage.files["/blob"] = File(MODEL, etag='"cdn"')
+    library = library_for(tmp_path, storage, **endpoints(site))
+
+    await ensure(library, "ckpt hf:org/repo/sub/a.safetensors")
+
+    assert files_in(tmp_path) == {"checkpoints/a.safetensors": MODEL}
+    assert all(a.headers.get("Authorization") == f"Bearer {HF_TOKEN}" for a in site.asked)
+    assert storage.asked
+    assert all("Authorization" not in a.headers for a in storage.asked)
+    assert {a.query for a in storage.asked} == {"signature=s%2Fs"}
+
+    storage.files["/blob"] = File(MODEL[:-1] + b"\x00", etag='"cdn"')
+    with pytest.raises(ModelUnavailable, match=f"should be {sha256(MODEL)}"):
+        await ensure(library, "ckpt hf:org/repo/sub/a.safetensors name=b.safetensors")
+
+
+@pytest.mark.parametrize(("token", "advice"), [(HF_TOKEN, "gated"), ("", "set HF_TOKEN")])
+async def test_a_gated_file_says_what_to_do(
+    site: ModelServer, tmp_path: Path, token: str, advice: str
+) -> None:
+    from pydantic import SecretStr
+
+    site.files["/org/repo/resolve/main/a.safetensors"] = File(MODEL, token="another")
+    library = library_for(tmp_path, site, **endpoints(site), hugging_face_token=SecretStr(token))
+    with pytest.raises(ModelUnavailable, match="HTTP 401") as caught:
+        await ensure(library, "ckpt hf:org/repo/a.safetensors")
+    assert advice in caught.value.advice
+    assert HF_TOKEN not in str(caught.value)
+
+
+def civitai(site: ModelServer, storage: ModelServer, *, api: bool = True) -> None:
+    version = {
+        "id": 62833,
+        "files": [
+            {"name": "train.zip", "type": "Training Data", "hashes": {}},
+            {"name": "old.ckpt", "metadata": {"format": "PickleTensor"}, "hashes": {}},
+            {
+                "name": "add_detail.safetensors",
+                "primary": True,
+                "metadata": {"format": "SafeTensor", "size": "full", "fp": "fp16"},
+                "hashes": {"SHA256": sha256(MODEL).upper(), "CRC32": "0"},
+            },
+        ],
+    }
+    if api:
+        site.json["/api/v1/model-versions/62833"] = version
+        site.json["/api/v1/models/58390"] = {"id": 58390, "modelVersions": [version]}
+    site.redirects["/api/download/models/62833"] = (f"{storage.url}/blob?sig=1", {})
+    disposition = 'attachment; filename="../add_detail.safetensors"'
+    storage.files["/blob"] = File(MODEL, headers={"Content-Disposition": disposition})
+
+
+@pytest.mark.parametrize(
+    ("link", "api"),
+    [
+        ("/models/58390?modelVersionId=62833", True),
+        ("/models/58390/add-detail", True),
+        ("/api/download/models/62833?token=in-the-link", True),
+        ("/api/download/models/62833", False),
+    ],
+)
+async def test_civitais_redirect_is_followed_without_the_token(
+    site: ModelServer, storage: ModelServer, tmp_path: Path, link: str, api: bool
+) -> None:
+    civitai(site, storage, api=api)
+    library = library_for(tmp_path, storage, **endpoints(site))
+    answer = await ensure(library, f"lora https://civitai.com{link}")
+    assert answer.ensured == ["loras/add_detail.safetensors"]
+    assert files_in(tmp_path) == {"loras/add_detail.safetensors": MODEL}
+    assert all(a.headers["Authorization"] == f"Bearer {CIVITAI_TOKEN}" for a in site.asked)
+    assert all("Authorization" not in a.headers for a in storage.asked)
+    assert not any("in-the-link" in a.query for a in [*site.asked, *storage.asked])
+    # Known by where it came from, though the link does not tell its name.
+    site.asked.clear()
+    assert (await ensure(library, f"lora https://civitai.com{link}")).fetched == []
+    assert site.asked == []
+
+
+async def test_civitais_hash_is_checked(
+    site: ModelServer, storage: ModelServer, tmp_path: Path
+) -> None:
+    civitai(site, storage)
+    storage.files["/blob"] = File(safetensors(fill=b"\x01"))
+    with pytest.raises(ModelUnavailable, match="SHA-256"):
+        await ensure(
+            library_for(tmp_path, storage, **endpoints(site)),
+            "lora https://civitai.com/api/download/models/62833",
+        )
+    assert files_in(tmp_path) == {}
+
+
+async def test_civitais_login_page_asks_for_the_token(
+    site: ModelServer, storage: ModelServer, tmp_path: Path
+) -> None:
+    from pydantic import SecretStr
+
+    site.redirects["/api/download/models/1"] = ("/login?returnUrl=x&reason=download-auth", {})
+    library = library_for(tmp_path, storage, **endpoints(site), civitai_token=SecretStr(""))
+    with pytest.raises(ModelUnavailable, match="a login page") as caught:
+        await ensure(library, "lora https://civitai.com/api/download/models/1")
+    assert "CIVITAI_TOKEN" in caught.value.advice
+
+
+async def test_a_name_that_the_server_gives_stays_in_the_folder(
+    site: ModelServer, tmp_path: Path
+) -> None:
+    site.files["/download"] = File(
+        MODEL, headers={"Content-Disposition": 'attachment; filename="../../x/evil.safetensors"'}
+    )
+    answer = await ensure(library_for(tmp_path, site), f"lora {site.url}/download?id=3")
+    assert answer.ensured == ["loras/evil.safetensors"]
+    site.files["/nameless"] = File(MODEL)
+    with pytest.raises(ModelUnavailable, match="does not say what") as caught:
+        await ensure(library_for(tmp_path, site), f"lora {site.url}/nameless")
+    assert "name=" in caught.value.advice
+    site.files["/program"] = File(
+        MODEL, headers={"Content-Disposition": 'attachment; filename="run.py"'}
+    )
+    with pytest.raises(ComfyRemoteError, match="not the name of a model"):
+        await ensure(library_for(tmp_path, site), f"lora {site.url}/program")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://models.example/a.safetensors",
+        "http://127.0.0.1:1/a.safetensors",
+        "https://localhost/a.safetensors",
+        "https://169.254.169.254/latest/a.safetensors",
+        "https://10.0.0.1/a.safetensors",
+        "https://[::ffff:10.0.0.1]/a.safetensors",
+        "https://me:password@models.example/a.safetensors",
+        "https://0x7f.1/a.safetensors",
+    ],
+)
+async def test_private_and_plain_addresses_are_not_asked(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ModelUnavailable) as caught:
+        await ensure(library_for(tmp_path), f"lora {url}?secret=planted")
+    assert "COMFY_REMOTE_MODEL_HOSTS" in caught.value.advice
+    assert "planted" not in str(caught.value)
+    assert "password" not in str(caught.value).replace("a user name or a password", "")
+
+
+@pytest.mark.parametrize("url", ["https://", "https:///a.bin", "http://x:port/a", "https://[::1/a"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ModelUnavailable, match="no usable address"):
+        identity(url)
+
+
+async def test_a_redirect_into_a_private_network_is_not_followed(
+    site: ModelServer, storage: ModelServer, tmp_path: Path
+) -> None:
+    storage.files["/a.safetensors"] = File(MODEL)
+    for target in (
+        f"{storage.url}/a.safetensors",
+        "http://169.254.169.254/x",
+        "file:///etc/x",
+        "http://x:y/",
+    ):
+        site.redirects["/a.safetensors"] = (target, {})
+        with pytest.raises(ModelUnavailable):
+            await ensure(library_for(tmp_path, site), f"lora {site.url}/a.safetensors")
+    assert storage.asked == []
+
+
+async def test_a_name_that_leads_to_a_private_address_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aiohttp.resolver import ThreadedResolver
+
+    async def private(self: object, host: str, port: int = 0, family: int = 0) -> list[object]:
+        return [{"hostname": host, "host": "10.0.0.1", "port": port, "family": 2, "proto": 0}]
+
+    monkeypatch.setattr(ThreadedResolver, "resolve", private)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ModelUnavailable, match="private network: models"):
+        await ensure(library_for(tmp_path), "lora https://models.example/a.safetensors")
+
+
+async def test_redirects_have_an_end(site: ModelServer, tmp_path: Path) -> None:
+    site.redirects["/a.safetensors"] = ("/a.safetensors", {})
+    with pytest.raises(ModelUnavailable, match="redirected more than"):
+        await ensure(library_for(tmp_path, site), f"lora {site.url}/a.safetensors")
+
+
+async def test_no_token_is_left_anywhere(
+    site: ModelServer, storage: ModelServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    civitai(site, storage)
+    said: list[str] = []
+    library = library_for(tmp_path, storage, **endpoints(site))
+    await ensure(library, "lora https://civitai.com/models/58390?token=in-the-link", said)
+    storage.files["/blob"].cuts = [1000] + [0] * 20
+    with pytest.raises(ModelUnavailable) as caught:
+        await ensure(library, "lora https://civitai.com/models/58390?token=x name=b.safetensors")
+    kept = "".join(
+        path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file()
+    )
+    logged = "".join(r.getMessage() for r in caplog.records if r.name.startswith("comfy_remote"))
+    assert "add_detail" in logged
+    everywhere = kept + logged + "".join(said) + str(caught.value) + str(caught.value.details)
+    for secret in (CIVITAI_TOKEN, HF_TOKEN, "in-the-link", "sig=1"):
+        assert secret not in everywhere
+
+
+def test_settings_are_read_from_the_environment(tmp_path: Path) -> None:
+    settings = ModelSettings.from_environ(
+        {
+            "COMFY_REMOTE_MODELS_DIR": str(tmp_path),
+            "DOWNLOAD_MODELS": "True",
+            "COMFY_REMOTE_MODEL_SIZE_LIMIT": "5000",
+            "COMFY_REMOTE_MODEL_HOSTS": "nas.local:8443, other.local",
+            "HF_ENDPOINT": "https://hf-mirror.example",
+            "HF_TOKEN": " hf_x ",
+            "CIVITAI_TOKEN": "c",
+            "R2_ENDPOINT": "https://account.r2.cloudflarestorage.com",
+            "R2_BUCKET": "models",
+            "R2_ACCESS_KEY_ID": "id",
+            "R2_SECRET_ACCESS_KEY": "secret-planted",
+        }
+    )
+    assert settings.folder == tmp_path
+    assert settings.download is True
+    assert settings.size_limit == 5000
+    assert settings.hugging_face_token.get_secret_value() == "hf_x"
+    assert settings.trusts(URL("https://nas.local:8443/a"))
+    assert settings.trusts(URL("https://hf-mirror.example/a"))
+    assert not settings.trusts(URL("https://nas.local/a"))
+    assert settings.bucket is not None
+    assert "planted" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("DOWNLOAD_MODELS", "perhaps", "neither true nor false"),
+        ("COMFY_REMOTE_MODEL_SIZE_LIMIT", "6 GB", "not a number of bytes"),
+        ("HF_ENDPOINT", "http://mirror.example", "HF_ENDPOINT cannot be used"),
+        ("R2_BUCKET", "models", "R2_ENDPOINT, R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY are not set"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        ModelSettings.from_environ({name: value})
+
+
+def test_a_bucket_link_needs_a_bucket(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="has none"):
+        understand(ModelLine(1, "lora", "r2:a.safetensors"), settings_for(tmp_path))

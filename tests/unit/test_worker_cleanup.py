@@ -1,0 +1,105 @@
+"""What a job wrote is removed, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from worker_fakes import FakeTarget, output
+
+from comfy_remote.worker.cleanup import Cleaner, EngineFolders, folders_in
+
+
+def stats(*argv: str) -> dict[str, Any]:
+    return {"system": {"argv": list(argv)}}
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["/c/main.py"], ("/c/input", "/c/output", "/c/temp")),
+        (["main.py", "--base-directory", "/b"], ("/b/input", "/b/output", "/b/temp")),
+        (["main.py", "--base-directory=/b"], ("/b/input", "/b/output", "/b/temp")),
+        (
+            ["/c/main.py", "--output-directory", "/o", "--temp-directory", "/t"],
+            ("/c/input", "/o", "/t/temp"),
+        ),
+        (["main.py"], None),
+        (["/c/main.py", "--output-directory", "out"], None),
+        (["/c/main.py", "--base-directory"], ("/c/input", "/c/output", "/c/temp")),
+        ([], None),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="paths as on POSIX")
+def test_the_folders_are_those_the_engine_was_started_with(
+    argv: list[str], expected: tuple[str, ...] | None
+) -> None:
+    found = folders_in(stats(*argv))
+    assert found == (EngineFolders(*map(Path, expected)) if expected else None)
+
+
+async def clean(base: Path, names: list[str], **more: Any) -> tuple[Cleaner, FakeTarget]:
+    target = FakeTarget()
+    cleaner = Cleaner()
+    await cleaner.clean(
+        target,
+        more.pop("prompt", {}),
+        [output(name) for name in names],
+        more.pop("uploaded", []),
+        stats=stats("main.py", "--base-directory", str(base)),
+        prompt_id="p",
+        since=more.pop("since", time.time() - 5),
+    )
+    return cleaner, target
+
+
+async def test_only_files_of_the_job_below_the_folders_are_removed(tmp_path: Path) -> None:
+    base, outside = tmp_path / "base", tmp_path / "secret.png"
+    for name in ("output", "input", "temp"):
+        (base / name).mkdir(parents=True)
+    outside.write_bytes(b"x")
+    old, new, sent = base / "output/old.png", base / "output/new.png", base / "input/sent.png"
+    for path in (old, new, sent):
+        path.write_bytes(b"x")
+    os.utime(old, (time.time() - 100,) * 2)
+    names = ["new.png", "old.png", "../../secret.png", str(outside), "\0", "gone.png"]
+    if os.name == "posix":
+        (base / "output/link.png").symlink_to(outside)
+        names.append("link.png")
+    _, target = await clean(base, names, uploaded=["sent.png", "../../secret.png"])
+    assert outside.exists()
+    assert old.exists()
+    assert not new.exists()
+    assert not sent.exists()
+    assert target.forgotten == ["p"]
+
+
+async def test_an_engine_whose_folders_are_unknown_is_left_alone(tmp_path: Path) -> None:
+    target = FakeTarget()
+    await Cleaner().clean(
+        target, {}, [output("a.png")], [], stats={"system": {}}, prompt_id="p", since=0.0
+    )
+    assert target.forgotten == ["p"]
+
+
+async def test_nodes_whose_files_are_gone_run_again_and_no_others(tmp_path: Path) -> None:
+    def prompt(color: int, shift: int = 0) -> dict[str, Any]:
+        one, two, three = (str(n + shift) for n in (1, 2, 3))
+        return {
+            one: {"class_type": "EmptyImage", "inputs": {"color": color}},
+            two: {"class_type": "SaveImage", "inputs": {"images": [one, 0]}},
+            three: {"class_type": "PreviewAny", "inputs": {"source": [one, 0]}},
+        }
+
+    cleaner, _ = await clean(tmp_path, ["a.png"], prompt=prompt(1))  # of node 2
+    again = cleaner.runnable(prompt(1))
+    assert again["1"] == prompt(1)["1"]
+    assert again["3"] == prompt(1)["3"]
+    assert again["2"]["inputs"]["images"] == ["1", 0]
+    assert len(again["2"]["inputs"]) == 2
+    assert cleaner.runnable(prompt(1)) != again  # each time anew
+    assert cleaner.runnable(prompt(2)) == prompt(2)  # it is not the same node then
+    assert len(cleaner.runnable(prompt(1, shift=10))["12"]["inputs"]) == 2  # other ids, the same
