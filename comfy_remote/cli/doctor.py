@@ -34,8 +34,8 @@ def doctor(context: click.Context, workflow: Path | None, on: str | None, json_l
     """Check everything between here and the GPU, and say what to fix.
 
     Settings, keys (whether they are set, never what they are), the pod or endpoint, the
-    connection, ComfyUI's version and device, and whether it has what WORKFLOW needs. Nothing runs
-    there. Exit status: that of the first problem (2 settings, 3 connection, 4 workflow), else 0.
+    connection, ComfyUI's version and device, and whether it has what WORKFLOW needs, which is not
+    run. Exit status: that of the first problem (2 settings, 3 connection, 4 workflow), else 0.
 
     \b
     Examples:

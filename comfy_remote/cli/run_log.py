@@ -77,6 +77,7 @@ class RunLog:
             },
             "workflow": None,
             "prompt": None,
+            "details": {},
             "outputs": [],
             "error": None,
             "resume": None,
@@ -234,6 +235,7 @@ class LoggedReporter:
                 self._log.node(None)
                 self._log.phase("download")
                 self._log.line(f"Finished: {event.state.value}")
+                self._log.facts["details"] = event.details
         self._inner.event(event)
 
     def fetching(self, outputs: Sequence[RemoteOutput]) -> None:

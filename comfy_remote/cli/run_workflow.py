@@ -16,6 +16,7 @@ from ..events import Log
 from ..jobs.client import Client
 from ..jobs.cost import estimate_run
 from ..media.files import private_folder
+from ..targets.comfyui import ComfyUITarget
 from ..targets.config import Configuration, open_target
 from ..workflow.files import file_uses
 from ..workflow.load import LoadedWorkflow, load_workflow
@@ -92,7 +93,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             reporter.note(f"Using the configured target: {target.name}.")
         reporter.connecting(target.name)
         async with Client(target, record=record) as client:
-            if log is not None:
+            if log is not None and isinstance(target, ComfyUITarget):
                 describing = client.target.describe(())
                 log.target(target.name, await _in_time(describing, plan, began, target.name))
             preparing = _prepared(plan, loaded, client)

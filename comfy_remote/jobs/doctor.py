@@ -16,7 +16,6 @@ from ..targets.base import Capabilities, Target
 from ..targets.comfyui import ComfyUITarget
 from ..targets.config import Configuration, TargetSettings, home, needs_key, open_target
 from ..targets.http_address import shown
-from ..targets.pod import PodTarget
 from ..targets.pods import account_pods, pod_of
 from ..targets.secrets import secret
 from ..version import __version__
@@ -141,14 +140,13 @@ async def _at_target(
     began = time.perf_counter()
     health = await target.health()
     first = time.perf_counter() - began
-    capabilities = await target.describe(())
     yield Finding("connection", "ok", f"{target.name} answers.")
-    comfyui = target.comfyui if isinstance(target, PodTarget) else target
-    if isinstance(comfyui, ComfyUITarget):
+    if isinstance(target, ComfyUITarget):
+        capabilities = await target.describe(())
         yield _comfyui(capabilities)
         yield _device(capabilities)
         yield await _latency(target)
-        yield await _socket(comfyui)
+        yield await _socket(target)
         waiting = health.running + health.queued
         queue = f"{health.running} running, {health.queued} waiting"
         yield Finding("queue", "ok", f"{queue}." if waiting else "Nothing runs or waits.")

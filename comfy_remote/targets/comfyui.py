@@ -73,12 +73,10 @@ class ComfyUITarget:
         headers: Mapping[str, SecretStr] | None = None,
         patience: float = 60.0,
     ) -> None:
-        self.url = url.rstrip("/")
-        self._name = name or self.url
+        self._name = name or url.rstrip("/")
+        self._headers = headers
         self._patience = patience
-        if headers:
-            check_key_is_safe(base_address(self.url))
-        self._http = HttpClient(self.url, name=f"ComfyUI ({self._name})", headers=headers)
+        self._use(url)
         self._sockets: dict[str, ComfyUISocket] = {}
         self._cancelled: set[str] = set()
         self._without_models: set[str] = set()
@@ -88,6 +86,13 @@ class ComfyUITarget:
     def name(self) -> str:
         """The URL, or the name given."""
         return self._name
+
+    def _use(self, url: str) -> None:
+        """Talk to this address."""
+        self.url = url.rstrip("/")
+        if self._headers:
+            check_key_is_safe(base_address(self.url))
+        self._http = HttpClient(self.url, name=f"ComfyUI ({self._name})", headers=self._headers)
 
     async def __aenter__(self) -> ComfyUITarget:
         await self._http.__aenter__()

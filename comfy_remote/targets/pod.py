@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Collection, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..events import Event
-from ..outputs import RemoteOutput
-from ..workflow.prompt import Prompt
-from .base import Capabilities, Health, RemoteRef, RunRequest
+from ..errors import ConfigurationError
 from .comfyui import ComfyUITarget
 from .pods import ChoosePod, find_pod
 
@@ -19,8 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PodTarget"]
 
+# Nothing is ever sent there: the name is reserved for that (RFC 6761).
+_NOT_FOUND_YET = "https://pod.invalid"
 
-class PodTarget:
+
+class PodTarget(ComfyUITarget):
     """A `ComfyUITarget` whose address is looked for.
 
     Args:
@@ -37,73 +36,17 @@ class PodTarget:
         environment: Mapping[str, str] = os.environ,
         choose: ChoosePod | None = None,
     ) -> None:
-        self._name = name
-        self._headers = headers
+        super().__init__(_NOT_FOUND_YET, name=name, headers=headers)
         self._environment = environment
         self._choose = choose
-        self._inner: ComfyUITarget | None = None
-
-    @property
-    def name(self) -> str:
-        """``pod:auto``, then ``pod:ID``; or the name it was given."""
-        return self._name
 
     async def __aenter__(self) -> PodTarget:
         pod = await find_pod(self._environment, self._choose)
+        if pod.url is None:
+            raise ConfigurationError(f"The pod {pod} has no port that a ComfyUI could be at.")
         if self._name == "pod:auto":
             # A job that is resumed must find this pod, whichever runs then.
             self._name = f"pod:{pod.id}"
-        inner = ComfyUITarget(pod.url or "", name=self._name, headers=self._headers)
-        self._inner = await inner.__aenter__()
+        self._use(pod.url)
+        await super().__aenter__()
         return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        if self._inner is not None:
-            await self._inner.__aexit__(*exc_info)
-
-    @property
-    def comfyui(self) -> ComfyUITarget:
-        """The ComfyUI in it; only inside ``async with``."""
-        if self._inner is None:
-            raise RuntimeError("the target is used outside of `async with`")
-        return self._inner
-
-    async def has_input(self, name: str) -> bool:
-        """See `Target.has_input`."""
-        return await self.comfyui.has_input(name)
-
-    async def submit(self, request: RunRequest) -> RemoteRef:
-        """See `Target.submit`."""
-        return await self.comfyui.submit(request)
-
-    async def find(self, job_id: str) -> RemoteRef | None:
-        """See `Target.find`."""
-        return await self.comfyui.find(job_id)
-
-    async def recall(self, remote_id: str) -> tuple[RemoteRef, Prompt] | None:
-        """See `Recalls.recall`."""
-        return await self.comfyui.recall(remote_id)
-
-    async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
-        """See `Target.follow`."""
-        async with aclosing(self.comfyui.follow(ref, prompt)) as events:
-            async for event in events:
-                yield event
-
-    async def cancel(self, ref: RemoteRef) -> None:
-        """See `Target.cancel`."""
-        await self.comfyui.cancel(ref)
-
-    async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
-        """See `Target.read`."""
-        async with aclosing(self.comfyui.read(output, offset)) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-    async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
-        """See `Target.describe`."""
-        return await self.comfyui.describe(classes)
-
-    async def health(self) -> Health:
-        """See `Target.health`."""
-        return await self.comfyui.health()

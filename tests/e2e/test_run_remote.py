@@ -7,6 +7,7 @@ seed here and there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -326,6 +327,39 @@ def test_several_pods_and_nobody_to_ask(remote: Command, sandbox_url: str):
         done = remote("--workflow", write(remote.folder, picture()), **api.environment)
     assert done.returncode == 2
     assert "2 pods run: abc123xyz90 (mine); abc123xyz91 (mine)." in done.stderr
+
+
+@POSIX
+def test_several_pods_and_somebody_to_ask(remote: Command, sandbox_url: str):
+    import pty
+
+    ours, theirs = pty.openpty()
+    with PlayedApi(sandbox_url, count=3) as api:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-c", "from comfy_remote.cli.run_remote import main; main()"),
+                *("--workflow", write(remote.folder, picture()), "--no-preview"),
+            ],
+            cwd=remote.folder,
+            env={**remote.environment, **api.environment, "TERM": "xterm", "COLUMNS": "100"},
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        shown = b""
+        while b"Which one?" not in shown or b"[1/2/3]" not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, b"2\n")
+        with contextlib.suppress(OSError):  # how a pty ends on Linux
+            while block := os.read(ours, 4096):
+                shown += block
+        assert process.stdout is not None
+        paths = process.stdout.read().decode().split()
+        assert process.wait(20) == 0, shown
+    os.close(ours)
+    assert len(paths) == 2
+    assert b"pod:abc123xyz91" in shown
 
 
 def test_no_way_to_a_pod(remote: Command):
