@@ -259,6 +259,26 @@ def test_ctrl_c_leaves_the_job(remote: Command, sandbox_url: str):
     assert resumed.returncode == 0, resumed.stderr
 
 
+def test_killed_then_taken_up_by_what_its_log_says(remote: Command, sandbox_url: str):
+    path = write(remote.folder, slow())
+    process = remote.start(
+        *("run_remote", "--workflow", path, "--pod-url", sandbox_url, "--image-id", "k")
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("Running"):
+            break
+    process.kill()
+    process.wait(10)
+    log = next((remote.folder / "logs" / "generations").glob("*_k.json"))
+    left = json.loads(log.read_text())
+    assert left["state"] == "submitted"
+    assert "Running" in log.with_suffix(".log").read_text()
+    resumed = remote.comfy_remote(*left["resume"].split()[1:])
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(resumed.stdout.splitlines()) == 2
+
+
 def test_a_prompt_of_another_machine_is_fetched(remote: Command, engine: str):
     done = remote("--workflow", write(remote.folder, picture()), "--pod-url", engine)
     assert done.returncode == 0, done.stderr

@@ -123,3 +123,14 @@ def test_the_key_ring_is_asked_last(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     }
     for name in [name for name in sys.modules if name.split(".")[0] == "keyring"]:
         monkeypatch.delitem(sys.modules, name)
+
+
+def test_the_page_is_told_which_secret_is_missing():
+    from comfy_remote.node_pack.known_targets import describe_target
+
+    settings = TargetSettings("https://c.test", headers_env={"X-A": "ID", "X-B": "NOT_THERE"})
+    configuration = Configuration(None, {"studio": settings})
+    told = describe_target("studio", configuration, SECRETS)
+    assert (told.key_variable, told.key_set, told.key_needed) == ("NOT_THERE", False, True)
+    told = describe_target("studio", configuration, {**SECRETS, "NOT_THERE": "x"})
+    assert (told.key_variable, told.key_set, told.key_needed) == ("ID", True, True)
