@@ -18,6 +18,7 @@ from ..jobs.cost import estimate_run
 from ..media.files import private_folder
 from ..targets.comfyui import ComfyUITarget
 from ..targets.config import Configuration, open_target
+from ..targets.within import within
 from ..workflow.files import file_uses
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.prepare import Changes, PreparedWorkflow, prepare
@@ -47,7 +48,7 @@ class RunPlan:
         changes: What to change in the workflow.
         inputs: Files that the workflow loads.
         folder: Where the outputs go, here; absolute.
-        timeout: Seconds for the whole run; ``None`` for as long as it takes.
+        timeout: Seconds from when the target is open; ``None`` for as long as it takes.
         download: Whether to fetch the outputs; else they are listed.
         on_interrupt: What becomes of the job at Ctrl-C.
         log_folder: Where to leave a log of the run; ``None`` for no log.
@@ -93,11 +94,13 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             reporter.note(f"Using the configured target: {target.name}.")
         reporter.connecting(target.name)
         async with Client(target, record=record) as client:
+            # Not before: finding a pod, or starting the sandbox, takes the time it takes.
+            asked = time.monotonic()
             if log is not None and isinstance(target, ComfyUITarget):
                 describing = client.target.describe(())
-                log.target(target.name, await _in_time(describing, plan, began, target.name))
+                log.target(target.name, await _in_time(describing, plan, asked, target.name))
             preparing = _prepared(plan, loaded, client)
-            prepared = await _in_time(preparing, plan, began, target.name)
+            prepared = await _in_time(preparing, plan, asked, target.name)
             for sentence in prepared.notes:
                 reporter.note(sentence)
             price = configuration.price_per_hour(target.name)
@@ -105,7 +108,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             paid = price is not None or configuration.address_of(target.name).startswith("runpod:")
             if paid and estimate.seconds is not None:
                 reporter.note(estimate.sentence())
-            job = await _submit(plan, prepared, client, began)
+            job = await _submit(plan, prepared, client, asked)
             reporter.following(job.id, target.name, prepared.prompt)
             if plan.on_interrupt == "leave":
                 reporter.note(f"If this ends before the job does: {resume_command(job.id)}")
@@ -146,10 +149,10 @@ async def _prepared(
     return prepare(loaded, plan.changes, await client.schemas(loaded.prompt) if unsure else None)
 
 
-async def _submit(plan: RunPlan, prepared: PreparedWorkflow, client: Client, began: float) -> Job:
+async def _submit(plan: RunPlan, prepared: PreparedWorkflow, client: Client, asked: float) -> Job:
     timeout = None
     if plan.timeout is not None:
-        timeout = max(0.001, plan.timeout - (time.monotonic() - began))
+        timeout = max(0.001, plan.timeout - (time.monotonic() - asked))
     return await client.submit(
         prepared.prompt,
         inputs=plan.inputs,
@@ -163,13 +166,13 @@ async def _submit(plan: RunPlan, prepared: PreparedWorkflow, client: Client, beg
 
 
 async def _in_time(
-    work: Coroutine[object, object, _T], plan: RunPlan, began: float, target: str
+    work: Coroutine[object, object, _T], plan: RunPlan, asked: float, target: str
 ) -> _T:
     """What is asked before anything is sent, within the time of the whole run."""
     if plan.timeout is None:
         return await work
     try:
-        return await asyncio.wait_for(work, plan.timeout - (time.monotonic() - began))
+        return await within(work, max(0.0, plan.timeout - (time.monotonic() - asked)))
     except asyncio.TimeoutError:
         raise JobTimedOut(
             f"{target} did not answer within {plan.timeout:g} s. Nothing was sent.",

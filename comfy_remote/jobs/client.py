@@ -29,6 +29,7 @@ from ..media.files import (
 )
 from ..targets.base import InputFile, Recalls, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
+from ..targets.within import within
 from ..workflow.files import file_uses, find_file, input_folders, missing_file
 from ..workflow.load import load_workflow, parse_workflow
 from ..workflow.prepare import Changes, prepare
@@ -189,7 +190,7 @@ class Client:
             page=page,
         )
         try:
-            ref = await asyncio.wait_for(self.target.submit(request), timeout)
+            ref = await within(self.target.submit(request), timeout)
         except asyncio.TimeoutError:
             late = _unanswered(request.job_id, self.target.name, timeout or 0.0)
             self._record.state(request.job_id, JobState.QUEUED, late)

@@ -16,6 +16,7 @@ from ..outputs import RemoteOutput
 from ..targets.base import RemoteRef, Target, release
 from ..targets.concurrent_map import concurrent_map
 from ..targets.download import Downloaded, download
+from ..targets.within import within
 from ..workflow.prompt import Prompt
 from .estimate import estimate_progress, with_estimates
 from .output import Output
@@ -186,7 +187,7 @@ class Job:
             return await events.__anext__()
         remaining = self._deadline - time.monotonic()
         try:
-            return await asyncio.wait_for(events.__anext__(), max(0.0, remaining))
+            return await within(events.__anext__(), max(0.0, remaining))
         except asyncio.TimeoutError:
             raise JobTimedOut(
                 f"The job did not end within {self._timeout:g} s. It was not cancelled: it may "
