@@ -389,6 +389,30 @@ def test_no_way_to_a_pod(remote: Command):
         assert way in done.stderr
 
 
+def test_secrets_are_nowhere(remote: Command, sandbox_url: str):
+    """Not in what is printed, logged, recorded or saved, also with DEBUG=1 and when it fails."""
+    planted = {"STUDIO_PASSWORD": "planted-2b7e51aa", "ACCESS": "planted-9d01cc34"}
+    basic = "YW5uOnBsYW50ZWQtMmI3ZTUxYWE="  # ann:planted-2b7e51aa
+    (remote.folder / "comfy-remote.toml").write_text(
+        f'[targets.studio]\ntarget = "{sandbox_url}"\nuser = "ann"\n'
+        'password_env = "STUDIO_PASSWORD"\nheaders_env = { X-Access = "ACCESS" }\n'
+        '[targets.gone]\ntarget = "http://127.0.0.1:9"\nheaders_env = { X-Access = "ACCESS" }\n'
+    )
+    path = write(remote.folder, picture())
+    said = ""
+    for name, status in (("studio", 0), ("gone", 3)):
+        done = remote("--workflow", path, "--pod-url", name, DEBUG="1", **planted)
+        assert done.returncode == status, done.stderr
+        said += done.stdout + done.stderr
+    said += remote("--workflow", path, "--pod-url", "studio").stderr
+    assert "which is not set" in said
+    found = [said.encode()]
+    found += [file.read_bytes() for file in remote.folder.rglob("*") if file.is_file()]
+    assert len(found) > 8
+    for secret in (*planted.values(), basic):
+        assert not any(secret.encode() in content for content in found)
+
+
 def test_neither_prompt_nor_workflow(remote: Command):
     done = remote()
     assert done.returncode == 2
