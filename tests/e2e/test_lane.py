@@ -23,6 +23,7 @@ from PIL import Image
 
 from comfy_remote.gateway import GatewayServer
 from comfy_remote.sandbox.server import SandboxServer
+from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
 from comfy_remote.worker.settings import WorkerSettings
 
@@ -102,23 +103,8 @@ async def endpoint(workers: int) -> AsyncIterator[str]:
         gateway = await stack.enter_async_context(GatewayServer(endpoint_id="lane"))
         for number in range(workers):
             engine = await stack.enter_async_context(SandboxServer())
-            gateway.add_local_worker(JobHandler(_Engine(engine.url)), worker_id=f"w{number}")
+            gateway.add_local_worker(JobHandler(Engine.named(engine.url)), worker_id=f"w{number}")
         yield gateway.url
-
-
-class _Engine:
-    """An engine that somebody else keeps."""
-
-    alive = True
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    async def ready(self) -> str:
-        return self._url
-
-    async def died(self) -> Any:
-        await asyncio.Event().wait()
 
 
 def _collapsed(messages: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
@@ -680,7 +666,7 @@ async def test_a_result_that_is_too_large_says_what_to_do(
             page(server.url) as shown,
         ):
             settings = WorkerSettings(result_limit=20_000)
-            gateway.add_local_worker(JobHandler(_Engine(engine.url), settings))
+            gateway.add_local_worker(JobHandler(Engine.named(engine.url), settings))
             monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", gateway.url)
             prompt_id = (await shown.queue(prompt, "runpod:lane")).body["prompt_id"]
             error = await shown.heard("execution_error", prompt_id)
