@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo page test check check-page bench clean
+.PHONY: demo page test check check-page man bench clean
 
 $(VENV)/installed: pyproject.toml
 	@echo "Setting up $(VENV) (once; about a minute) …"
@@ -30,6 +30,10 @@ check: $(VENV)/installed
 check-page:
 	npm ci --ignore-scripts
 	npm run check
+
+# The manual pages, from what --help says.
+man: $(VENV)/installed
+	$(BIN)/python -m comfy_remote.cli.man_page man
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py

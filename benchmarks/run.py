@@ -9,6 +9,7 @@ from lane import bench_lane
 from large_download import bench_download
 from overhead import bench_overhead
 from startup import bench_command, bench_help
+from terminal import bench_terminal
 from through_gateway import bench_gateway
 from worker import bench_worker
 
@@ -16,6 +17,7 @@ BENCHMARKS = {
     "help": bench_help,
     "command": bench_command,
     "overhead": bench_overhead,
+    "terminal": bench_terminal,
     "gateway": bench_gateway,
     "worker": bench_worker,
     "lane": bench_lane,

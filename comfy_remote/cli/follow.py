@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import click
 
@@ -15,9 +16,12 @@ from ..jobs.record import JobEntry, Record, SavedOutput
 from ..targets.config import home
 from .console import resume_command
 from .interrupt import run_interruptible
-from .reporter import Reporter
+from .reporter import ListedOutput, Reporter
 
-__all__ = ["CANCEL_PATIENCE", "follow", "supervise"]
+__all__ = ["CANCEL_PATIENCE", "OnInterrupt", "follow", "supervise", "wait_and_list"]
+
+OnInterrupt: TypeAlias = Literal["cancel", "leave"]
+"""What becomes of the job when the person presses Ctrl-C."""
 
 CANCEL_PATIENCE = 10.0
 """Seconds that a target has to confirm a cancel."""
@@ -75,10 +79,13 @@ def _known(record: Record, job_id: str) -> JobEntry | None:
         return None
 
 
-async def follow(job: Job, folder: Path, reporter: Reporter) -> list[SavedOutput]:
+async def follow(
+    job: Job, folder: Path, reporter: Reporter, on_interrupt: OnInterrupt = "cancel"
+) -> list[SavedOutput]:
     """Tell a job's events, then save its outputs below ``folder``.
 
-    Cancelled (by Ctrl-C), it asks the target to cancel the job, and follows it to its end.
+    Interrupted by Ctrl-C, it asks the target to cancel the job, and follows it to its end; or it
+    leaves the job running, if that is what is wanted.
 
     Raises:
         JobCancelled: It was interrupted; says what became of the job.
@@ -89,7 +96,23 @@ async def follow(job: Job, folder: Path, reporter: Reporter) -> list[SavedOutput
             reporter.event(event)
         return await _save(job, folder, reporter)
     except asyncio.CancelledError:
-        raise await _interrupted(job, folder, reporter) from None
+        raise await _interrupted(job, folder, reporter, on_interrupt) from None
+
+
+async def wait_and_list(
+    job: Job, reporter: Reporter, on_interrupt: OnInterrupt = "cancel"
+) -> list[ListedOutput]:
+    """Tell a job's events, then say where its outputs are. Nothing is fetched.
+
+    Raises:
+        ComfyRemoteError: As `follow`; the job's own error if it did not succeed.
+    """
+    try:
+        async for event in job:
+            reporter.event(event)
+    except asyncio.CancelledError:
+        raise await _interrupted(job, None, reporter, on_interrupt) from None
+    return [ListedOutput(output, job.address_of(output)) for output in await job.listed()]
 
 
 async def _save(job: Job, folder: Path, reporter: Reporter) -> list[SavedOutput]:
@@ -98,18 +121,29 @@ async def _save(job: Job, folder: Path, reporter: Reporter) -> list[SavedOutput]
     return await job.save_outputs(folder, reporter.received)
 
 
-async def _interrupted(job: Job, folder: Path, reporter: Reporter) -> JobCancelled:
-    """Cancel the job, and say what came of it."""
+async def _interrupted(
+    job: Job, folder: Path | None, reporter: Reporter, on_interrupt: OnInterrupt
+) -> JobCancelled:
+    """Cancel the job, if it shall be, and say what came of it."""
     again = f"Fetch it with `{resume_command(job.id)}`"
     if job.finished is not None and job.finished.state is JobState.SUCCEEDED:
         return JobCancelled(
             "Stopped before the outputs were here. The job itself has succeeded.",
             advice=f"{again}.",
         )
+    if on_interrupt == "leave":
+        return JobCancelled(
+            "Stopped watching. The job goes on at the target.",
+            advice=f"{again}, or stop it with `comfy-remote jobs cancel {job.id}`.",
+        )
     reporter.note("Cancelling the job (Ctrl-C again leaves at once) …")
     try:
         finished = await asyncio.wait_for(_cancel(job, reporter), CANCEL_PATIENCE)
         if finished.state is JobState.SUCCEEDED:
+            if folder is None:
+                return JobCancelled(
+                    "The job had finished before it could be cancelled.", advice=f"{again}."
+                )
             await _save(job, folder, reporter)
             return JobCancelled(
                 f"The job had finished before it could be cancelled. Its outputs are in {folder}."

@@ -77,6 +77,11 @@ def show(job: str, json_lines: bool) -> None:
 @jobs.command()
 @_job_argument
 @click.option(
+    "--on",
+    metavar="TARGET",
+    help="Where it runs, for a prompt that this machine's record does not know.",
+)
+@click.option(
     "-o",
     "--output",
     metavar="DIR",
@@ -87,14 +92,22 @@ def show(job: str, json_lines: bool) -> None:
 @json_option
 @preview_option
 def resume(
-    job: str, output: Path | None, timeout: float | None, json_lines: bool, preview: bool
+    job: str,
+    on: str | None,
+    output: Path | None,
+    timeout: float | None,
+    json_lines: bool,
+    preview: bool,
 ) -> None:
     """Follow a job again and fetch its outputs.
 
-    Also after this machine was switched off, or the run was killed. Nothing runs twice.
+    Also after this machine was switched off, or the run was killed. Nothing runs twice. With
+    --on, ID may also be the id of a prompt that was sent from elsewhere.
     """
     import time
 
+    from ..errors import JobNotFound
+    from ..jobs.client import Client
     from ..jobs.client import resume as take_up
     from ..jobs.record import Record
     from ..targets.config import home
@@ -102,27 +115,47 @@ def resume(
     from .options import make_reporter
 
     began = time.monotonic()
+    found: JobEntry | None = None
     with Record(home()) as record:
-        found = record.get(job)
-    folder = (output or found.folder or Path("output")).expanduser().absolute()
+        try:
+            found = record.get(job)
+        except JobNotFound:
+            if on is None:
+                raise
+    wanted = found.folder if found is not None else None
+    folder = (output or wanted or Path("output")).expanduser().absolute()
     reporter = make_reporter(json_lines=json_lines, preview=preview)
 
-    async def whole(record: Record) -> None:
-        here = _all_here(found, folder)
+    async def known(record: Record, entry: JobEntry) -> None:
+        here = _all_here(entry, folder)
         if here is not None:
-            reporter.following(found.id, found.target, found.prompt)
+            reporter.following(entry.id, entry.target, entry.prompt)
             reporter.note("Its outputs are here already.")
             reporter.saved(here, time.monotonic() - began)
             return
-        if found.state.final and found.error is not None:
-            raise found.error
-        reporter.connecting(found.target)
-        async with take_up(found.id, record=record, timeout=timeout) as taken_up:
-            reporter.following(found.id, found.target, found.prompt)
+        if entry.state.final and entry.error is not None:
+            raise entry.error
+        reporter.connecting(entry.target)
+        async with take_up(entry.id, record=record, timeout=timeout) as taken_up:
+            reporter.following(entry.id, entry.target, entry.prompt)
             outputs = await follow(taken_up, folder, reporter)
             reporter.saved(outputs, time.monotonic() - began)
 
-    supervise(whole, reporter, found.id)
+    async def unknown(record: Record, target: str) -> None:
+        reporter.connecting(target)
+        async with Client(target, record=record) as client:
+            adopted = await client.adopt(job, folder=folder, timeout=timeout)
+            reporter.following(adopted.id, client.target.name, record.get(adopted.id).prompt)
+            # It may be somebody else's: Ctrl-C must not stop it.
+            outputs = await follow(adopted, folder, reporter, "leave")
+            reporter.saved(outputs, time.monotonic() - began)
+
+    if found is not None:
+        entry = found
+        supervise(lambda record: known(record, entry), reporter, entry.id)
+    elif on is not None:
+        target = on
+        supervise(lambda record: unknown(record, target), reporter, job)
 
 
 @jobs.command()

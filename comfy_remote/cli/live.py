@@ -22,7 +22,7 @@ from ..workflow.prompt import Prompt
 from .console import human_seconds, human_size, printable
 from .errors import show_error
 from .pictures import Graphics, Picture, graphics_of, load_picture, remove_preview
-from .reporter import node_label, print_paths, relative
+from .reporter import ListedOutput, node_label, print_listed, print_paths, relative
 
 __all__ = ["LiveReporter"]
 
@@ -130,6 +130,28 @@ class LiveReporter:
             path = Text(printable(str(relative(output.path))), "bold")
             table.add_row(path, Text(human_size(output.size), "dim"), Text(printable(node), "dim"))
         Console(highlight=False).print(table)
+
+    def listed(self, outputs: Sequence[ListedOutput], seconds: float) -> None:
+        """See `Reporter`."""
+        self._stop()
+        plural = "" if len(outputs) == 1 else "s"
+        done = f"{len(outputs)} output{plural} in {human_seconds(seconds)}, not fetched"
+        self._console.print(Text.assemble((f"{self._done} ", "bold green"), done))
+        print_listed(outputs)
+
+    def choose(self, question: str, options: Sequence[str]) -> int | None:
+        """See `Reporter`."""
+        if not sys.stdin.isatty():
+            return None
+        from rich.prompt import IntPrompt
+
+        self._live.stop()
+        for number, option in enumerate(options, 1):
+            self._console.print(Text(f"  {number}  {printable(option)}"))
+        numbers = [str(number) for number in range(1, len(options) + 1)]
+        chosen = IntPrompt.ask(Text(question), console=self._console, choices=numbers)
+        self._live.start()
+        return chosen - 1
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         """See `Reporter`."""

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "change_options",
+    "download_option",
     "inputs_option",
     "json_option",
     "make_reporter",
+    "open_option",
     "preview_option",
     "timeout_option",
 ]
@@ -30,6 +32,14 @@ timeout_option = click.option(
 )
 preview_option = click.option(
     "--preview/--no-preview", default=True, help="Show pictures in the terminal."
+)
+download_option = click.option(
+    "--download/--no-download",
+    default=True,
+    help="Fetch the outputs, or print their addresses only.",
+)
+open_option = click.option(
+    "--open", "open_it", is_flag=True, help="Open the first output with the desktop's program."
 )
 json_option = click.option(
     "--json", "json_lines", is_flag=True, help="Print JSON, one object a line."

@@ -1,8 +1,9 @@
 """Small pictures in the terminal.
 
-Three ways: kitty's graphics protocol (sw.kovidgoyal.net/kitty/graphics-protocol), iTerm2's
-inline images (iterm2.com/documentation-images.html), and, in any terminal with at least 256
-colours, half-block characters of two pixels each.
+Four ways: kitty's graphics protocol (sw.kovidgoyal.net/kitty/graphics-protocol), iTerm2's
+inline images (iterm2.com/documentation-images.html), sixels, and, in any terminal with at least
+256 colours, half-block characters of two pixels each. A terminal is known by its environment;
+``COMFY_REMOTE_GRAPHICS`` decides where that is wrong.
 """
 
 from __future__ import annotations
@@ -19,12 +20,24 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import ControlType, Segment
 from rich.style import Style
 
+from .sixel import cell_size, encode_sixel
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["Graphics", "Picture", "graphics_of", "load_picture", "remove_preview"]
 
-Graphics: TypeAlias = Literal["kitty", "iterm2", "blocks"]
+Graphics: TypeAlias = Literal["kitty", "iterm2", "sixel", "blocks"]
+
+_CHOSEN: Mapping[str, Graphics | None] = {
+    "kitty": "kitty",
+    "iterm2": "iterm2",
+    "sixel": "sixel",
+    "blocks": "blocks",
+    "none": None,
+}
+# Terminals whose own names say that they show sixels, always.
+_SIXEL_TERMS = ("foot", "mlterm", "contour", "yaft")
 
 # Terminal cells are about twice as high as wide.
 _CELL_WIDTH, _CELL_HEIGHT = 10, 20
@@ -36,6 +49,8 @@ def graphics_of(console: Console, environment: Mapping[str, str] = os.environ) -
     """How this terminal can show a picture; ``None`` for not at all (a pipe, NO_COLOR)."""
     if not console.is_terminal or console.is_dumb_terminal or console.no_color:
         return None
+    if (chosen := environment.get("COMFY_REMOTE_GRAPHICS", "")) in _CHOSEN:
+        return _CHOSEN[chosen]
     term = environment.get("TERM", "")
     program = environment.get("TERM_PROGRAM", "")
     # tmux and screen pass on the variables of the terminal around them, not its graphics.
@@ -44,6 +59,8 @@ def graphics_of(console: Console, environment: Mapping[str, str] = os.environ) -
             return "kitty"
         if program in ("iTerm.app", "WezTerm") or environment.get("LC_TERMINAL") == "iTerm2":
             return "iterm2"
+        if term.startswith(_SIXEL_TERMS) or program == "mintty":
+            return "sixel"
     unicode = console.encoding.lower().startswith("utf") and not console.legacy_windows
     return "blocks" if console.color_system in ("truecolor", "256") and unicode else None
 
@@ -103,6 +120,12 @@ class Picture:
             self._lines = list(_half_blocks(image, columns, rows))
             return
         image = image.copy()
+        if graphics == "sixel":
+            # The only one that counts in pixels. One row less: the picture must not scroll.
+            width, height = cell_size()
+            image.thumbnail((columns * width, max(1, rows - 1) * height))
+            self._escape = f"\x1b7{encode_sixel(image)}\x1b8"
+            return
         image.thumbnail((columns * _CELL_WIDTH, rows * _CELL_HEIGHT))
         encoded = io.BytesIO()
         image.save(encoded, "PNG")

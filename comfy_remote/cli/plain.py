@@ -12,7 +12,7 @@ from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
 from .console import human_seconds, human_size, say
 from .errors import show_error
-from .reporter import node_label, print_paths
+from .reporter import ListedOutput, node_label, print_listed, print_paths
 
 __all__ = ["PlainReporter"]
 
@@ -69,6 +69,16 @@ class PlainReporter:
         plural = "" if len(outputs) == 1 else "s"
         say(f"Done in {human_seconds(seconds)}: {len(outputs)} output{plural}, {human_size(size)}.")
         print_paths(outputs)
+
+    def listed(self, outputs: Sequence[ListedOutput], seconds: float) -> None:
+        """See `Reporter`."""
+        plural = "" if len(outputs) == 1 else "s"
+        say(f"Done in {human_seconds(seconds)}: {len(outputs)} output{plural}, not fetched.")
+        print_listed(outputs)
+
+    def choose(self, question: str, options: Sequence[str]) -> int | None:  # noqa: ARG002
+        """Nobody is there."""
+        return None
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         """See `Reporter`."""

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ComfyRemoteError
 from ..events import Event, JobState, Preview, event_to_json
 from ..jobs.record import SavedOutput
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
-from .console import resume_command
+from .console import resume_command, say
 
-__all__ = ["JsonReporter", "Reporter", "node_label", "print_paths", "relative"]
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = [
+    "JsonReporter",
+    "ListedOutput",
+    "Reporter",
+    "node_label",
+    "print_listed",
+    "print_paths",
+    "relative",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedOutput:
+    """An output that stays where it is; ``url`` is ``None`` if it came with the result alone."""
+
+    output: RemoteOutput
+    url: str | None
 
 
 class Reporter(Protocol):
@@ -45,8 +65,14 @@ class Reporter(Protocol):
     def saved(self, outputs: Sequence[SavedOutput], seconds: float) -> None:
         """All of them are here."""
 
+    def listed(self, outputs: Sequence[ListedOutput], seconds: float) -> None:
+        """The job has succeeded, and its outputs are not fetched: where they are."""
+
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         """It did not work out."""
+
+    def choose(self, question: str, options: Sequence[str]) -> int | None:
+        """Let the person choose: the index of an option; ``None`` where there is nobody to ask."""
 
 
 def node_label(prompt: Prompt, node_id: str) -> str:
@@ -100,21 +126,32 @@ class JsonReporter:
 
     def saved(self, outputs: Sequence[SavedOutput], seconds: float) -> None:
         """``{"event": "result", "state", "target", "outputs", "seconds"}``."""
-        self._print(
-            {
-                "event": "result",
-                "state": JobState.SUCCEEDED.value,
-                "target": self._target,
-                "outputs": [output.to_json() for output in outputs],
-                "seconds": round(seconds, 3),
-            }
-        )
+        self._result([output.to_json() for output in outputs], seconds)
+
+    def listed(self, outputs: Sequence[ListedOutput], seconds: float) -> None:
+        """Like `saved`; each output as `RemoteOutput.to_json` has it, with its ``url``."""
+        self._result([{**o.output.to_json(), "url": o.url} for o in outputs], seconds)
+
+    def choose(self, question: str, options: Sequence[str]) -> int | None:  # noqa: ARG002
+        """Nobody is there."""
+        return None
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         """``{"event": "error", "code", "message", "advice", "details", "resume"}``."""
         self._job_id = job_id
         resume = resume_command(job_id) if job_id and resumable else None
         self._print({"event": "error", **error.to_json(), "resume": resume})
+
+    def _result(self, outputs: Sequence[Mapping[str, JsonValue]], seconds: float) -> None:
+        self._print(
+            {
+                "event": "result",
+                "state": JobState.SUCCEEDED.value,
+                "target": self._target,
+                "outputs": outputs,
+                "seconds": round(seconds, 3),
+            }
+        )
 
     def _print(self, data: Mapping[str, object]) -> None:
         # ASCII, whatever the console's encoding; a line at a time, for who reads a pipe.
@@ -125,6 +162,15 @@ def print_paths(outputs: Sequence[SavedOutput]) -> None:
     """Where the outputs are, a path a line, on standard output."""
     for output in outputs:
         print(relative(output.path), flush=True)
+
+
+def print_listed(outputs: Sequence[ListedOutput]) -> None:
+    """Where the outputs of `Reporter.listed` are, a URL a line, on standard output."""
+    for listed in outputs:
+        if listed.url is not None:
+            print(listed.url, flush=True)
+        else:
+            say(f"{listed.output.filename} has no address: it is fetched with the result.")
 
 
 def relative(path: Path) -> Path:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .options import change_options, inputs_option, preview_option, timeout_option
+from .options import (
+    change_options,
+    download_option,
+    inputs_option,
+    open_option,
+    preview_option,
+    timeout_option,
+)
 
 if TYPE_CHECKING:
-    from ..jobs.record import Record
     from ..workflow.prepare import Changes
 
 __all__ = ["run"]
@@ -35,20 +41,32 @@ __all__ = ["run"]
     show_default=True,
     help="Where the outputs go.",
 )
+@download_option
 @timeout_option
+@click.option(
+    "--log",
+    "log_folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Leave a log of the run there: phases, times of nodes, versions, the prompt.",
+)
 @click.option(
     "--json", "json_lines", is_flag=True, help="Print events and the result as JSON lines."
 )
 @preview_option
+@open_option
 def run(
     workflow: Path,
     on: str | None,
     changes: Changes,
     inputs: tuple[Path, ...],
     output: Path,
+    download: bool,
     timeout: float | None,
+    log_folder: Path | None,
     json_lines: bool,
     preview: bool,
+    open_it: bool,
 ) -> None:
     """Run a workflow on a target, and fetch what it makes.
 
@@ -65,72 +83,19 @@ def run(
       comfy-remote run workflow.json --prompt "a cat" --seed random --width 1024
       comfy-remote run ComfyUI_00042_.png --set KSampler.steps=40
     """
-    import os
-    import time
-    import uuid
-
-    from ..errors import InputFileMissing
-    from ..events import Log
-    from ..jobs.client import Client
-    from ..jobs.cost import estimate_run
-    from ..media.files import private_folder
-    from ..targets.config import Configuration, open_target
-    from ..workflow.files import file_uses
-    from ..workflow.load import load_workflow
-    from ..workflow.prepare import prepare
-    from .follow import follow, supervise
     from .options import make_reporter
+    from .run_workflow import RunPlan, run_workflow
 
-    began = time.monotonic()
-    job_id = str(uuid.uuid4())
-    # What is recorded holds in whatever folder the job is resumed.
-    folder = output.expanduser().absolute()
-    reporter = make_reporter(json_lines=json_lines, preview=preview)
-
-    async def whole(record: Record) -> None:
-        loaded = load_workflow(workflow, variables=changes.variables(os.environ))
-        for path in inputs:
-            if not path.is_file():
-                raise InputFileMissing(f"--input {path}: there is no such file.")
-        with private_folder(folder):
-            pass  # It can be written to: better known before a GPU has worked for it.
-        configuration = Configuration.load()
-        target = open_target(configuration.choose(on), configuration)
-        if on is None and configuration.default is None:
-            reporter.note("No target is configured: using the sandbox.")
-        elif on is None:
-            reporter.note(f"Using the configured target: {target.name}.")
-        reporter.connecting(target.name)
-        async with Client(target, record=record) as client:
-            unsure = changes or loaded.prompt is None
-            prepared = prepare(
-                loaded, changes, await client.schemas(loaded.prompt) if unsure else None
-            )
-            prompt = prepared.prompt
-            for sentence in prepared.notes:
-                reporter.note(sentence)
-            price = configuration.price_per_hour(target.name)
-            estimate = estimate_run(record, target.name, prompt, price)
-            paid = price is not None or configuration.address_of(target.name).startswith("runpod:")
-            if paid and estimate.seconds is not None:
-                reporter.note(estimate.sentence())
-            job = await client.submit(
-                prompt,
-                inputs=inputs,
-                folder=folder,
-                workflow=prepared.workflow,
-                source=loaded.source,
-                base=workflow.absolute().parent,
-                timeout=timeout,
-                job_id=job_id,
-            )
-            reporter.following(job.id, target.name, prompt)
-            used = {PurePosixPath(use.name.replace("\\", "/")).name for use in file_uses(prompt)}
-            for path in inputs:
-                if path.name not in used:
-                    unused = f"--input {path} was not sent: no Load node names {path.name!r}."
-                    reporter.event(Log(unused, "warning"))
-            outputs = await follow(job, folder, reporter)
-            reporter.saved(outputs, time.monotonic() - began)
-
-    supervise(whole, reporter, job_id)
+    plan = RunPlan(
+        workflow,
+        on,
+        changes,
+        inputs,
+        # What is recorded holds in whatever folder the job is resumed.
+        output.expanduser().absolute(),
+        timeout,
+        download,
+        log_folder=log_folder,
+        open_first=open_it,
+    )
+    run_workflow(plan, make_reporter(json_lines=json_lines, preview=preview))

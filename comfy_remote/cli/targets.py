@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
@@ -22,11 +23,12 @@ def targets(json_lines: bool) -> None:
     import json
 
     from ..targets.config import CONFIG_NAME, Configuration
+    from ..targets.secrets import secret
     from .console import say
 
     configuration = Configuration.load()
     chosen = configuration.choose(None)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, settings in configuration.targets.items():
         variable = settings.key_variable
         rows.append(
@@ -35,7 +37,10 @@ def targets(json_lines: bool) -> None:
                 "target": settings.target,
                 "default": name == chosen,
                 "key_env": variable,
-                "key_set": bool(os.environ.get(variable, "").strip()) if variable else None,
+                "key_set": secret(variable, os.environ) is not None if variable else None,
+                "secrets": {
+                    one: secret(one, os.environ) is not None for one in settings.secret_variables
+                },
                 "file": str(configuration.origins[name]),
             }
         )
@@ -62,9 +67,11 @@ def targets(json_lines: bool) -> None:
                 (
                     f"{row['name']}{' (default)' if row['default'] else ''}",
                     str(row["target"]),
-                    f"{row['key_env']} {'is set' if row['key_set'] else 'is not set'}"
-                    if row["key_env"]
-                    else "none",
+                    "\n".join(
+                        f"{one} {'is set' if known else 'is not set'}"
+                        for one, known in row["secrets"].items()
+                    )
+                    or "none",
                     str(row["file"]),
                 )
                 for row in rows
@@ -72,5 +79,5 @@ def targets(json_lines: bool) -> None:
         )
     say(
         f"Without --on, {'the sandbox' if chosen == 'sandbox' else chosen} is used. Any of these "
-        "works, too: runpod:ENDPOINT, http://HOST:8188, sandbox."
+        "works, too: runpod:ENDPOINT, pod:ID, pod:auto, http://HOST:8188, sandbox."
     )

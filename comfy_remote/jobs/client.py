@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, cast
 
 from ..errors import (
     ComfyRemoteError,
+    ConfigurationError,
+    JobNotFound,
     JobTimedOut,
     OutputLost,
     SubmissionUnknown,
@@ -25,7 +27,7 @@ from ..media.files import (
     safe_relative_path,
     sha256_of,
 )
-from ..targets.base import InputFile, RunRequest, Target, input_errors
+from ..targets.base import InputFile, Recalls, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
 from ..workflow.files import file_uses, find_file, input_folders, missing_file
 from ..workflow.load import load_workflow, parse_workflow
@@ -222,6 +224,41 @@ class Client:
         if entry.ref is None:
             self._record.submitted(ref)
         return Job(self.target, self._record, ref, entry.prompt, timeout, entry=entry)
+
+    async def adopt(
+        self, remote_id: str, *, folder: Path | None = None, timeout: float | None = None
+    ) -> Job:
+        """A job that the record does not know, by the target's id: it is recorded and followed.
+
+        Also one that was sent from another machine, or from ComfyUI's own page.
+
+        Raises:
+            JobNotFound: The target does not know it.
+            ConfigurationError: Targets of this kind cannot be asked.
+        """
+        if not isinstance(self.target, Recalls):
+            raise ConfigurationError(
+                f"{self.target.name} cannot be asked about jobs that were not sent from here.",
+                advice="A ComfyUI can: give its address.",
+            )
+        recalled = await self.target.recall(remote_id)
+        if recalled is None:
+            raise JobNotFound(
+                f"{self.target.name} has no job {remote_id!r}, neither in its queue nor in its "
+                "history.",
+                advice="ComfyUI forgets its history when it is restarted. The files may still be "
+                "in its output folder.",
+            )
+        ref, prompt = recalled
+        self._record.add(
+            ref.job_id,
+            target=self.target.name,
+            source=f"prompt {remote_id}",
+            folder=folder,
+            prompt=prompt,
+        )
+        self._record.submitted(ref)
+        return Job(self.target, self._record, ref, prompt, timeout)
 
     def _close_record(self) -> None:
         if self._own_record:

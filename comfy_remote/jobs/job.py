@@ -160,6 +160,23 @@ class Job:
         await release(self._target, outputs)
         return saved
 
+    async def listed(self) -> tuple[RemoteOutput, ...]:
+        """Wait for the job, and describe what it produced; nothing is fetched.
+
+        Raises:
+            ComfyRemoteError: The job's own error if it did not succeed; `OutputLost` if it made
+                nothing.
+        """
+        return (await self._succeeded()).outputs
+
+    def address_of(self, output: RemoteOutput) -> str | None:
+        """The URL that an output can be fetched from; ``None`` if it only came with the result."""
+        source = output.source
+        if source is None or source.path is None:
+            return None if source is None else source.url
+        base = self.ref.details.get("url")
+        return f"{base}/{source.path}" if base else None
+
     async def cancel(self) -> None:
         """Ask the target to stop it. Follow the job to see how it ends."""
         await self._target.cancel(self.ref)

@@ -331,7 +331,8 @@ class Record:
             )
         raise JobNotFound(
             f"The record knows no job {job_id!r}.",
-            advice="`comfy-remote jobs list` shows the jobs it knows.",
+            advice="`comfy-remote jobs list` shows the jobs it knows. If it runs on a ComfyUI: "
+            f"`comfy-remote jobs resume {job_id} --on URL`.",
         )
 
     def newest(self, limit: int = 20) -> list[JobEntry]:

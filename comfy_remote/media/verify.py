@@ -14,6 +14,7 @@ from typing import BinaryIO, TypeAlias
 
 from ..errors import OutputCorrupt
 from .files import CHUNK_SIZE
+from .verify_sound import is_mp3, whole_flac, whole_matroska, whole_mp3, whole_ogg
 
 __all__ = ["check_whole"]
 
@@ -24,7 +25,8 @@ _TAIL = 64 * 1024
 _KNOWN_BY_SIGNATURE = frozenset(
     {
         *(".png", ".apng", ".jpg", ".jpeg", ".webp", ".gif", ".avif"),
-        *(".mp4", ".mov", ".m4v", ".webm", ".mkv", ".wav", ".flac", ".glb"),
+        *(".mp4", ".mov", ".m4v", ".webm", ".mkv"),
+        *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".glb"),
     }
 )
 
@@ -77,14 +79,15 @@ def _format_of(head: bytes) -> _Check | None:
         (4, b"ftyp", _boxes),
         (4, b"moov", _boxes),  # QuickTime before there was a type box
         (4, b"mdat", _boxes),
+        (0, b"GIF8", _gif),
+        (0, b"\x1a\x45\xdf\xa3", whole_matroska),
+        (0, b"fLaC", whole_flac),
+        (0, b"OggS", whole_ogg),
         # These do not say how long they are, or only now and then.
-        (0, b"GIF8", _any),
-        (0, b"\x1a\x45\xdf\xa3", _any),
-        (0, b"fLaC", _any),
-        (0, b"OggS", _any),
         (0, b"RF64", _any),  # WAV above 4 GB
     )
-    return next((check for at, magic, check in signatures if head.startswith(magic, at)), None)
+    found = next((check for at, magic, check in signatures if head.startswith(magic, at)), None)
+    return whole_mp3 if found is None and is_mp3(head) else found
 
 
 def _any(_file: BinaryIO, _size: int) -> bool:
@@ -113,6 +116,12 @@ def _jpeg(file: BinaryIO, size: int) -> bool:
     # Some cameras and tools write a little more behind the end mark.
     file.seek(max(0, size - _TAIL))
     return b"\xff\xd9" in file.read()
+
+
+def _gif(file: BinaryIO, size: int) -> bool:
+    """It ends with a semicolon; some tools fill up with zeros behind it."""
+    file.seek(max(0, size - _TAIL))
+    return file.read().rstrip(b"\0").endswith(b";")
 
 
 def _riff(file: BinaryIO, size: int) -> bool:

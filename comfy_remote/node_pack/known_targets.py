@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..targets.config import Configuration, TargetSettings, needs_key
+from ..targets.secrets import secret
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -24,8 +25,9 @@ class KnownTarget:
         name: What the switch is set to.
         address: What the name means.
         default: Whether a page that has not chosen yet should offer it first.
-        key_variable: The environment variable that its key is read from, if it takes one.
-        key_set: Whether that variable has a value.
+        key_variable: The environment variable that its key is read from, if it takes one; of
+            several, one that is not set.
+        key_set: Whether all that it takes are set, in the environment or the key ring.
         key_needed: Whether it is of no use without.
     """
 
@@ -85,12 +87,14 @@ def describe_target(
 ) -> KnownTarget:
     """One target: a configured name, or an address."""
     settings = configuration.targets.get(name) or TargetSettings(name)
-    variable = settings.key_variable
+    variables = settings.secret_variables
+    missing = [name for name in variables if secret(name, environment) is None]
     return KnownTarget(
         name=name,
         address=settings.target,
         default=name == default,
-        key_variable=variable,
-        key_set=variable is not None and bool(environment.get(variable, "").strip()),
+        # Of several (a header each), the one to tell a person about.
+        key_variable=next(iter(missing or variables), None),
+        key_set=bool(variables) and not missing,
         key_needed=needs_key(settings, environment),
     )

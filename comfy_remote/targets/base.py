@@ -20,6 +20,7 @@ __all__ = [
     "Capabilities",
     "Health",
     "InputFile",
+    "Recalls",
     "ReleasesOutputs",
     "RemoteRef",
     "RunRequest",
@@ -127,6 +128,14 @@ class Health:
     ready: int
     running: int
     queued: int
+
+
+@runtime_checkable
+class Recalls(Protocol):
+    """A target that can tell what a job was, by its own id: also one that others sent there."""
+
+    async def recall(self, remote_id: str) -> tuple[RemoteRef, Prompt] | None:
+        """How to follow a job, and its prompt; ``None`` if the target does not know it."""
 
 
 class Target(Protocol):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from pathlib import PurePosixPath
@@ -30,7 +31,7 @@ from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest, input_errors
 from .comfyui_follow import PromptFollower, cancelled
-from .comfyui_queue import QueueItem, queue_items, refusal, rename_files
+from .comfyui_queue import QueueItem, prompt_in, queue_items, refusal, rename_files
 from .comfyui_socket import ComfyUISocket
 from .concurrent_map import concurrent_map
 from .http import HttpClient, Response
@@ -44,6 +45,7 @@ __all__ = ["ComfyUITarget", "device_of", "engine_of"]
 # Above that, one answer with all of them is quicker.
 _CLASSES_ONE_BY_ONE = 24
 _SUBMISSION_SEARCH = 10.0
+_QUEUES = ("queue_running", "queue_pending")
 # Listed by ComfyUI beside the folders that hold models.
 _NO_MODELS = {"custom_nodes", "datasets"}
 
@@ -71,12 +73,10 @@ class ComfyUITarget:
         headers: Mapping[str, SecretStr] | None = None,
         patience: float = 60.0,
     ) -> None:
-        self.url = url.rstrip("/")
-        self._name = name or self.url
+        self._name = name or url.rstrip("/")
+        self._headers = headers
         self._patience = patience
-        if headers:
-            check_key_is_safe(base_address(self.url))
-        self._http = HttpClient(self.url, name=f"ComfyUI ({self._name})", headers=headers)
+        self._use(url)
         self._sockets: dict[str, ComfyUISocket] = {}
         self._cancelled: set[str] = set()
         self._without_models: set[str] = set()
@@ -86,6 +86,13 @@ class ComfyUITarget:
     def name(self) -> str:
         """The URL, or the name given."""
         return self._name
+
+    def _use(self, url: str) -> None:
+        """Talk to this address."""
+        self.url = url.rstrip("/")
+        if self._headers:
+            check_key_is_safe(base_address(self.url))
+        self._http = HttpClient(self.url, name=f"ComfyUI ({self._name})", headers=self._headers)
 
     async def __aenter__(self) -> ComfyUITarget:
         await self._http.__aenter__()
@@ -157,6 +164,24 @@ class ComfyUITarget:
         # After the queue, not before: it may just have left it.
         history = await self._http.get(_history_path(job_id))
         return ref if self._entry(job_id, history) is not None else None
+
+    async def recall(self, remote_id: str) -> tuple[RemoteRef, Prompt] | None:
+        """Look in the queue and the history for any prompt, also one that others sent."""
+        queue = await self._http.get_json("queue")
+        listed = [queue.get(key) for key in _QUEUES] if isinstance(queue, dict) else []
+        items = [item for items in listed if isinstance(items, list) for item in items]
+        # After the queue, not before: it may just have left it.
+        entry = self._entry(remote_id, await self._http.get(_history_path(remote_id)))
+        if entry is not None:
+            items.append(entry.get("prompt"))
+        for item in items:
+            if (prompt := prompt_in(item, remote_id)) is not None:
+                # A client id of our own: with the sender's, ComfyUI would take its socket away.
+                return (
+                    RemoteRef(remote_id, remote_id, {"url": self.url, "client_id": _new_id()}),
+                    prompt,
+                )
+        return None
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """Events from the socket where there is one; the end always from the history."""
@@ -249,6 +274,14 @@ class ComfyUITarget:
         """The queue's length; a ComfyUI runs one prompt at a time."""
         running, pending = self._items(await self._http.get("queue"))
         return Health(ready=0 if running else 1, running=len(running), queued=len(pending))
+
+    async def socket_opens(self) -> bool:
+        """Whether a WebSocket gets through: a proxy may refuse it, and then polling has to do."""
+        socket = ComfyUISocket(self._http, _new_id())
+        await socket.start()
+        opened = socket.connected
+        await socket.stop()
+        return opened
 
     async def free_memory(self) -> None:
         """Ask ComfyUI to unload its models and empty its caches."""
@@ -386,6 +419,10 @@ def _upload_form(file: InputFile) -> Iterator[aiohttp.FormData]:
     with content:
         form.add_field("image", content, filename=path.name)
         yield form
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
 
 
 def _strings(answer: JsonValue) -> list[str]:

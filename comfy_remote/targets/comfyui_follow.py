@@ -25,6 +25,7 @@ _POLL_WITH_SOCKET = 2.0
 _FIRST_POLL = 0.1
 _LONGEST_POLL = 2.0
 _MISSES_BEFORE_GONE = 3
+_QUIET_FOR = 90.0
 
 
 class PromptSource(Protocol):
@@ -69,6 +70,8 @@ class PromptFollower:
         self._ended = False
         self._misses = 0
         self._announced: set[tuple[str | None, str, str, str]] = set()
+        self._heard_at = time.monotonic()
+        self._told_quiet = False
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Yield events; the last is `Finished`."""
@@ -119,6 +122,8 @@ class PromptFollower:
             return
         if message.text("prompt_id") != self._prompt_id:
             return
+        self._heard_at = time.monotonic()
+        self._told_quiet = False
         if not self._started and message.type.startswith(("execut", "progress")):
             yield from self._begin()
         tracker = self._tracker
@@ -180,6 +185,8 @@ class PromptFollower:
                 self._tracker.wanted(here[0].outputs)
                 for event in () if self._started else self._begin():
                     yield event
+                for event in self._quiet():
+                    yield event
                 for event in self._progress():
                     yield event
                 return
@@ -199,6 +206,19 @@ class PromptFollower:
             return
         async for event in self._finish(entry):
             yield event
+
+    def _quiet(self) -> Iterator[Event]:
+        """Say once that nothing was heard for long, where something could have been."""
+        silence = time.monotonic() - self._heard_at
+        if self._told_quiet or not self._socket.connected or silence < _QUIET_FOR:
+            return
+        self._told_quiet = True
+        node = self._last.node_class
+        yield Log(
+            f"Nothing was heard for {silence:.0f} s, but the target says that the job still runs"
+            f"{f', at {node}' if node else ''}. Loading a large model, or a node that reports no "
+            "steps, can take long.",
+        )
 
     async def _finish(self, entry: dict[str, JsonValue]) -> AsyncGenerator[Event, None]:
         finished = finished_from_history(entry, self._prompt)

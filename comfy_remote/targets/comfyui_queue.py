@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
 from ..wire.json_text import parse_json
+from ..workflow.load import parse_prompt
 from ..workflow.prompt import Prompt
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["QueueItem", "queue_items", "refusal", "rename_files"]
+__all__ = ["QueueItem", "prompt_in", "queue_items", "refusal", "rename_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,18 @@ def queue_items(items: JsonValue) -> list[QueueItem]:
             case [int() | float() as number, str(prompt_id), _, _, list(outputs), *_]:
                 found.append(QueueItem(number, prompt_id, tuple(map(str, outputs))))
     return found
+
+
+def prompt_in(item: JsonValue, prompt_id: str) -> Prompt | None:
+    """The prompt of an item of ``/queue``, or of an entry's ``prompt`` in ``/history``.
+
+    ``None`` if it is another's.
+    """
+    match item:
+        case [_, str(found), dict(prompt), *_] if found == prompt_id:
+            return parse_prompt(prompt, "The prompt on the target", check_links=False)
+        case _:
+            return None
 
 
 def rename_files(prompt: Prompt, names: dict[str, str]) -> Prompt:

@@ -18,6 +18,11 @@ price_per_hour = 0.69
 
 [targets.lan]
 target = "http://192.168.1.20:8188"
+
+[targets.studio]
+target = "https://comfy.example.org"
+user = "ann"
+password_env = "STUDIO_PASSWORD"
 ```
 """
 
@@ -33,13 +38,14 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigurationError
 from .base import RemoteRef, Target
 from .comfyui import ComfyUITarget
-from .http_address import base_address, is_loopback
+from .http_address import POD_PROXY, base_address, is_loopback
+from .login import login_headers, secret_missing
 from .sandbox import SandboxTarget
+from .secrets import secret
 
 if TYPE_CHECKING:
-    from pydantic import SecretStr
-
     from .bucket import BucketSettings
+    from .pods import ChoosePod
 
 __all__ = [
     "CONFIG_NAME",
@@ -53,6 +59,10 @@ __all__ = [
 
 CONFIG_NAME = "comfy-remote.toml"
 _PROXY = re.compile(r"^[a-z0-9]+-\d+\.proxy\.runpod\.net(/.*)?$", re.IGNORECASE)
+_POD = re.compile(r"^pod:([a-z0-9]+)$", re.IGNORECASE)
+_ADDRESSES = (
+    "runpod:ENDPOINT, pod:ID, pod:auto, a ComfyUI URL such as http://127.0.0.1:8188, or sandbox"
+)
 _HOST_AND_PORT = re.compile(r"^(\[[0-9a-f:]+\]|[a-z0-9.-]+):\d{1,5}/?$", re.IGNORECASE)
 
 
@@ -61,11 +71,15 @@ class TargetSettings:
     """How to reach one target: a ``[targets.NAME]`` table, or what was typed after ``--on``.
 
     Attributes:
-        target: ``runpod:ENDPOINT``, ``sandbox`` or a ComfyUI URL.
+        target: ``runpod:ENDPOINT``, ``pod:ID``, ``pod:auto``, ``sandbox`` or a ComfyUI URL.
         base_url: For ``runpod:``, another server that speaks RunPod's API.
         key_env: Name of the environment variable with the key; ``RUNPOD_API_KEY`` for
             ``runpod:``. A ComfyUI URL gets it as a bearer token, if the variable is named.
         price_per_hour: US dollars for an hour of its GPU, to tell about what a run costs.
+        user: For a ComfyUI behind a login by name and password.
+        password_env: Name of the variable with that password.
+        headers_env: For a ComfyUI behind something else: the headers to send, each with the
+            name of the variable that holds its value.
         keep_stored: For ``runpod:``, whether outputs that a worker had put into storage stay
             there once they have been fetched.
         bucket: For ``runpod:``, the address of the S3-compatible bucket that input files go
@@ -79,6 +93,9 @@ class TargetSettings:
     base_url: str | None = None
     key_env: str | None = None
     price_per_hour: float | None = None
+    user: str | None = None
+    password_env: str | None = None
+    headers_env: Mapping[str, str] = field(default_factory=dict)
     keep_stored: bool = False
     bucket: str | None = None
     policy: Mapping[str, int | bool] | None = None
@@ -89,6 +106,12 @@ class TargetSettings:
         if self.key_env is None and self.target.startswith("runpod:"):
             return "RUNPOD_API_KEY"
         return self.key_env
+
+    @property
+    def secret_variables(self) -> tuple[str, ...]:
+        """All the variables that its secrets are read from."""
+        named = (self.key_variable, self.password_env, *self.headers_env.values())
+        return tuple(dict.fromkeys(name for name in named if name))
 
 
 @dataclass(frozen=True)
@@ -158,8 +181,16 @@ def open_target(
     wanted: str,
     configuration: Configuration | None = None,
     environment: Mapping[str, str] = os.environ,
+    *,
+    choose_pod: ChoosePod | None = None,
 ) -> Target:
     """The target that a name or an address means. Nothing is sent yet.
+
+    Args:
+        wanted: The name or address.
+        configuration: What the names mean; read from the files by default.
+        environment: Where the secrets are.
+        choose_pod: Asked which pod ``pod:auto`` is, if several run.
 
     Raises:
         ConfigurationError: It means nothing, or a key is missing.
@@ -167,14 +198,13 @@ def open_target(
     configuration = configuration or Configuration.load()
     settings = configuration.targets.get(wanted)
     if settings is not None:
-        return _make(wanted, settings, environment)
+        return _make(wanted, settings, environment, choose_pod)
     if _looks_like_target(wanted):
-        return _make(wanted, TargetSettings(target=wanted), environment)
+        return _make(wanted, TargetSettings(target=wanted), environment, choose_pod)
     known = ", ".join(sorted(configuration.targets)) or "none"
     raise ConfigurationError(
         f"There is no target {wanted!r}. Configured: {known}.",
-        advice=f"Name it in {CONFIG_NAME}, or use runpod:ENDPOINT, a ComfyUI URL such as "
-        "http://127.0.0.1:8188, or sandbox.",
+        advice=f"Name it in {CONFIG_NAME}, or use {_ADDRESSES}.",
     )
 
 
@@ -185,7 +215,7 @@ def needs_key(settings: TargetSettings, environment: Mapping[str, str] = os.envi
         ConfigurationError: Its address is none.
     """
     if not settings.target.startswith("runpod:"):
-        return settings.key_env is not None
+        return bool(settings.secret_variables)
     return settings.key_env is not None or not is_loopback(
         base_address(_server(settings, environment)).host
     )
@@ -215,9 +245,17 @@ def reopen(
         sent = TargetSettings(details["url"])
     else:
         sent = today
-    if today.key_env and _server(today, environment) == _server(sent, environment):
-        sent = replace(sent, key_env=today.key_env)
+    if today.secret_variables and _same_server(today, sent, environment):
+        sent = replace(today, target=sent.target, base_url=sent.base_url)
     return _make(wanted, sent, environment)
+
+
+def _same_server(
+    today: TargetSettings, sent: TargetSettings, environment: Mapping[str, str]
+) -> bool:
+    if today.target == "pod:auto":
+        return (base_address(sent.target).host or "").endswith(POD_PROXY)
+    return _server(today, environment) == _server(sent, environment)
 
 
 def _server(settings: TargetSettings, environment: Mapping[str, str]) -> str:
@@ -238,62 +276,75 @@ def _looks_like_target(wanted: str) -> bool:
         wanted == "sandbox"
         or wanted.startswith(("runpod:", "http://", "https://"))
         or _PROXY.match(wanted) is not None
+        or _POD.match(wanted) is not None
         or _HOST_AND_PORT.match(wanted) is not None
     )
 
 
-def _make(name: str, settings: TargetSettings, environment: Mapping[str, str]) -> Target:
+def _make(
+    name: str,
+    settings: TargetSettings,
+    environment: Mapping[str, str],
+    choose_pod: ChoosePod | None = None,
+) -> Target:
     address = settings.target
     if address == "sandbox":
         return SandboxTarget()
     if address.startswith("runpod:"):
-        endpoint = address.removeprefix("runpod:") or environment.get("RUNPOD_ENDPOINT_ID", "")
-        key = environment.get(settings.key_env or "RUNPOD_API_KEY", "").strip()
-        # Here, since only this kind of target needs pydantic, which takes long to import.
-        from pydantic import SecretStr
-
-        from .runpod import RunPodTarget
-
-        if settings.key_env and not key:
-            raise _key_missing(name, settings.key_env)
-        if key:
-            _refuse_key_elsewhere(name, settings, environment)
-        return RunPodTarget(
-            endpoint,
-            SecretStr(key) if key else None,
-            base_url=settings.base_url or _runpod_base_url(environment),
-            name=name,
-            keep_stored=settings.keep_stored,
-            memory=home(environment) / "endpoints",
-            bucket=_bucket(name, settings, environment),
-            policy=settings.policy,
-        )
+        return _runpod(name, settings, environment)
     if not _looks_like_target(address):
         raise ConfigurationError(
             f"The target {name!r} points to {address!r}, which is no kind of target.",
-            advice="Use runpod:ENDPOINT, a ComfyUI URL such as http://127.0.0.1:8188, or sandbox.",
+            advice=f"Use {_ADDRESSES}.",
         )
-    headers: dict[str, SecretStr] = {}
-    if settings.key_env:
-        token = environment.get(settings.key_env, "").strip()
-        if not token:
-            raise _key_missing(name, settings.key_env)
-        _refuse_key_elsewhere(name, settings, environment)
-        from pydantic import SecretStr
+    for variable in settings.secret_variables:
+        _refuse_key_elsewhere(name, settings, variable, environment)
+    headers = login_headers(name, settings, environment)
+    if address == "pod:auto":
+        from .pod import PodTarget
 
-        headers["Authorization"] = SecretStr(f"Bearer {token}")
+        return PodTarget(name, headers, environment, choose_pod)
     return ComfyUITarget(_url(address), name=name, headers=headers)
 
 
+def _runpod(name: str, settings: TargetSettings, environment: Mapping[str, str]) -> Target:
+    # Here, since only this kind of target needs pydantic, which takes long to import.
+    from .runpod import RunPodTarget
+
+    variable = settings.key_env or "RUNPOD_API_KEY"
+    key = secret(variable, environment)
+    if settings.key_env and key is None:
+        raise secret_missing(name, settings.key_env)
+    if settings.user or settings.password_env or settings.headers_env:
+        raise ConfigurationError(
+            f"The target {name!r} is a RunPod endpoint, which takes a key and no other login.",
+            advice="Name the variable with its key with key_env, and leave user, password_env and "
+            "headers_env away.",
+        )
+    if key is not None:
+        _refuse_key_elsewhere(name, settings, variable, environment)
+    endpoint = settings.target.removeprefix("runpod:") or environment.get("RUNPOD_ENDPOINT_ID", "")
+    return RunPodTarget(
+        endpoint,
+        key,
+        base_url=settings.base_url or _runpod_base_url(environment),
+        name=name,
+        keep_stored=settings.keep_stored,
+        memory=home(environment) / "endpoints",
+        bucket=_bucket(name, settings, environment),
+        policy=settings.policy,
+    )
+
+
 def _refuse_key_elsewhere(
-    name: str, settings: TargetSettings, environment: Mapping[str, str]
+    name: str, settings: TargetSettings, variable: str, environment: Mapping[str, str]
 ) -> None:
     """A configuration file (it may be a stranger's) does not send RunPod's key to others.
 
     Raises:
         ConfigurationError: It would.
     """
-    if (settings.key_env or "RUNPOD_API_KEY") != "RUNPOD_API_KEY":
+    if variable != "RUNPOD_API_KEY":
         return
     from yarl import URL
 
@@ -327,15 +378,11 @@ def _bucket(
 def _url(address: str) -> str:
     if "://" in address:
         return address
+    if pod := _POD.match(address):
+        from .pods import pod_proxy_url
+
+        return pod_proxy_url(pod[1])
     return f"https://{address}" if _PROXY.match(address) else f"http://{address}"
-
-
-def _key_missing(name: str, variable: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"The target {name!r} takes its key from the environment variable {variable}, which is "
-        "not set.",
-        advice=f"Set {variable}.",
-    )
 
 
 def _files(folder: Path) -> list[Path]:

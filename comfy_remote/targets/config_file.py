@@ -38,6 +38,9 @@ class TargetTable(BaseModel):
     base_url: str | None = None
     key_env: str | None = None
     price_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    user: str | None = None
+    password_env: str | None = None
+    headers_env: dict[str, str] = {}
     keep_stored: bool = False
     bucket: str | None = None
     policy: PolicyTable | None = None
@@ -72,6 +75,7 @@ def read_config(path: Path) -> ConfigFile:
         raise ConfigurationError(
             f"{path}: {problems_in(error, 'the file')}.",
             advice="Known keys: default, and per target: target, base_url, key_env, "
-            "price_per_hour, keep_stored, bucket, policy. A key itself never stands there: "
-            "key_env names the environment variable that holds it.",
+            "price_per_hour, keep_stored, bucket, policy, user, password_env, headers_env. A key "
+            "or password itself never stands there: key_env and the like name the environment "
+            "variables that hold them.",
         ) from None

@@ -25,7 +25,7 @@ def load_env_files(
     """Take the credentials that are not set yet from the ``.env`` files in some folders.
 
     These are ``RUNPOD_API_KEY``, ``RUNPOD_ENDPOINT_ID``, and the variables that targets in
-    ``comfy-remote.toml`` name as their ``key_env``.
+    ``comfy-remote.toml`` name for their keys, passwords and headers.
 
     Args:
         folders: Where to look; the first to have a variable counts.
@@ -74,7 +74,7 @@ def _wanted() -> list[str]:
         targets = Configuration.load().targets.values()
     except ConfigurationError:
         return [*_CREDENTIALS]  # whoever needs the configuration says what is wrong with it
-    return [*_CREDENTIALS, *(target.key_env for target in targets if target.key_env)]
+    return [*_CREDENTIALS, *(name for target in targets for name in target.secret_variables)]
 
 
 def _read(path: Path) -> dict[str, str | None]:

@@ -28,7 +28,7 @@ from ..errors import (
 from ..media.files import CHUNK_SIZE
 from ..wire.json_text import parse_json
 from .foreign import PublicResolver, checked, proxy_for
-from .http_address import base_address, is_loopback
+from .http_address import POD_PROXY, base_address, is_loopback
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
@@ -40,6 +40,17 @@ _NETWORK_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
 _ANSWER_LIMIT = 256 * 1024 * 1024
 _LONGEST_RETRY_AFTER = 60.0
 _SHORTEST_SECRET = 8
+_NO_POD = (
+    "RunPod's proxy answers, but not the pod: it is stopped or still starting, or no ComfyUI "
+    "listens on that port (it needs --listen). Look at the pod in RunPod's console."
+)
+_POD_ADVICE = {
+    404: _NO_POD,
+    502: _NO_POD,
+    503: _NO_POD,
+    524: "RunPod's proxy waits 100 s for an answer: the pod's ComfyUI is stuck or overloaded. Look "
+    "at its log.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +378,13 @@ def _unreachable(error: Exception, where: str) -> TargetUnreachable:
 
 
 def _error_of(response: Response, where: str) -> ComfyRemoteError:
+    error = _error_by_status(response, where)
+    if POD_PROXY in where and (advice := _POD_ADVICE.get(response.status)):
+        error.advice = advice
+    return error
+
+
+def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
     status = response.status
     said = _excerpt(response.body)
     details: dict[str, JsonValue] = {"http_status": status}

@@ -8,7 +8,10 @@ from yarl import URL
 
 from ..errors import ConfigurationError
 
-__all__ = ["base_address", "check_key_is_safe", "is_loopback", "shown"]
+__all__ = ["POD_PROXY", "base_address", "check_key_is_safe", "is_loopback", "shown"]
+
+POD_PROXY = ".proxy.runpod.net"
+"""How the hosts end under which RunPod's proxy has the ports of pods."""
 
 
 def is_loopback(host: str | None) -> bool:
@@ -42,7 +45,8 @@ def base_address(url: str) -> URL:
     if address.user or address.password:
         raise ConfigurationError(
             f"The address {shown(url)} holds a user name or a password.",
-            advice="Put a bearer token into an environment variable and name that with key_env.",
+            advice="Put the password into an environment variable, and name the user and that "
+            "variable in comfy-remote.toml (user, password_env; or key_env for a bearer token).",
         )
     if address.query_string or address.fragment:
         raise ConfigurationError(

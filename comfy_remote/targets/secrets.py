@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-__all__ = ["redact", "without_secrets"]
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+__all__ = ["KEY_RING_SERVICE", "redact", "secret", "without_secrets"]
+
+KEY_RING_SERVICE = "comfy-remote"
+"""Under which the key ring has our secrets: ``keyring set comfy-remote RUNPOD_API_KEY``."""
+
+_log = logging.getLogger(__name__)
 
 _SECRET_WORDS = {
     "APIKEY",
@@ -19,6 +30,34 @@ _SECRET_WORDS = {
 # Nodes that fetch gated models read these themselves.
 _ENGINE_MAY_SEE = {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
 _SHORTEST_SECRET = 6
+
+
+def secret(name: str, environment: Mapping[str, str]) -> SecretStr | None:
+    """A secret by the name of its environment variable; ``None`` where it is not set.
+
+    What the environment does not have is looked for in the system's key ring, where the package
+    ``keyring`` is installed (``pip install comfy-remote[keyring]``).
+    """
+    value = environment.get(name, "").strip() or _from_key_ring(name)
+    if not value:
+        return None
+    from pydantic import SecretStr  # here: it takes long to import
+
+    return SecretStr(value)
+
+
+def _from_key_ring(name: str) -> str:
+    if find_spec("keyring") is None:
+        return ""
+    import keyring
+    import keyring.errors
+
+    try:
+        return (keyring.get_password(KEY_RING_SERVICE, name) or "").strip()
+    except keyring.errors.KeyringError as error:
+        # A locked ring, or a machine without one: as if nothing were in it.
+        _log.debug("The key ring cannot be used: %s", type(error).__name__)
+        return ""
 
 
 def _is_secret(name: str) -> bool:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
-from .convert import convert_workflow
 from .edit import Place, apply_settings, put
 from .load import LoadedWorkflow, in_ui_format
 from .prompt import Prompt
+from .save_folder import find_name_prefixes, name_below
 from .schema import Schemas
 from .seeds import find_seeds, has_seeds
 from .size import SizeInput, find_sizes
@@ -38,6 +38,8 @@ class Changes:
         height: In pixels, likewise.
         batch: How many pictures at once, likewise.
         settings: ``NODE.input=value``; applied last.
+        output_folder: Where the target shall save, below its own output folder.
+        image_id: A word for this run, for ``${IMAGE_ID}`` alone.
     """
 
     prompt: str | None = None
@@ -48,6 +50,8 @@ class Changes:
     height: int | None = None
     batch: int | None = None
     settings: Sequence[str] = ()
+    output_folder: str | None = None
+    image_id: str | None = None
 
     def __bool__(self) -> bool:
         return bool(self.settings) or any(
@@ -55,6 +59,7 @@ class Changes:
             for value in (
                 *(self.prompt, self.negative, self.seed),
                 *(self.width, self.height, self.batch),
+                self.output_folder,
             )
         )
 
@@ -67,6 +72,8 @@ class Changes:
             "WIDTH": self.width,
             "HEIGHT": self.height,
             "BATCH": self.batch,
+            "OUTPUT_FOLDER": self.output_folder,
+            "IMAGE_ID": self.image_id,
         }
         return {
             **environment,
@@ -82,11 +89,13 @@ class PreparedWorkflow:
         prompt: API format, changed.
         workflow: UI format, as it was loaded, to embed in the outputs; ``None`` if there is none.
         notes: What was found and done, a sentence each, for people.
+        source: Where it came from: see `LoadedWorkflow.source`.
     """
 
     prompt: Prompt
     workflow: dict[str, JsonValue] | None
     notes: tuple[str, ...]
+    source: str
 
 
 def prepare(
@@ -118,6 +127,8 @@ def prepare(
     elif schemas is None or loaded.workflow is None:
         raise in_ui_format(loaded.source)
     else:
+        from .convert import convert_workflow  # here: a prompt needs none of it
+
         prompt = convert_workflow(loaded.workflow, schemas, keep_unknown=keep_unknown)
         if not prompt:
             raise WorkflowInvalid(
@@ -151,9 +162,15 @@ def prepare(
         places = find_seeds(prompt)
         notes.append(f"Seed {changes.seed} is set in {_named(prompt, places)}.")
         prompt = put(prompt, places, changes.seed, schemas)
+    if changes.output_folder is not None and "OUTPUT_FOLDER" not in loaded.variables:
+        places = find_name_prefixes(prompt)
+        notes.append(
+            f"Saved on the target below {changes.output_folder}: {_named(prompt, places)}."
+        )
+        prompt = name_below(prompt, places, changes.output_folder)
     before, prompt = prompt, apply_settings(prompt, changes.settings, schemas)
     notes += _settings_made(before, prompt)
-    return PreparedWorkflow(prompt, loaded.workflow, tuple(notes))
+    return PreparedWorkflow(prompt, loaded.workflow, tuple(notes), loaded.source)
 
 
 def _settings_made(before: Prompt, after: Prompt) -> Iterator[str]:

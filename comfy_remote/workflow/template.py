@@ -85,7 +85,13 @@ def _value(variable: str, variables: Mapping[str, str], name: str) -> str:
 
 
 def _advice(variable: str) -> str:
-    options = {"PROMPT": "--prompt TEXT", "NEGATIVE": "--negative TEXT", "SEED": "--seed N"}
+    options = {
+        "PROMPT": "--prompt TEXT",
+        "NEGATIVE": "--negative TEXT",
+        "SEED": "--seed N",
+        "OUTPUT_FOLDER": "--output-folder PATH (of comfy-run-remote)",
+        "IMAGE_ID": "--image-id ID (of comfy-run-remote)",
+    }
     given = f"Give {options[variable]}, or set" if variable in options else "Set"
     return (
         f"{given} the environment variable {variable}; write $${{{variable}}} for the text itself."

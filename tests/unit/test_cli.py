@@ -117,7 +117,7 @@ def test_an_unexpected_error_is_not_swallowed(monkeypatch: pytest.MonkeyPatch):
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("comfy_remote.workflow.load.load_workflow", broken)
+    monkeypatch.setattr("comfy_remote.cli.run_workflow.load_workflow", broken)
     monkeypatch.setattr(sys, "argv", ["comfy-remote", "run", "x.json"])
     with pytest.raises(ZeroDivisionError):
         main()
@@ -191,6 +191,7 @@ def test_targets(run, monkeypatch: pytest.MonkeyPatch):
         "default": True,
         "key_env": "RUNPOD_API_KEY",
         "key_set": False,
+        "secrets": {"RUNPOD_API_KEY": False},
         "file": str(file.absolute()),
     }
     assert (rows["box"]["key_env"], rows["box"]["key_set"]) == ("BOX_TOKEN", True)

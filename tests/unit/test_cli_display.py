@@ -15,6 +15,7 @@ from comfy_remote.cli.console import human_seconds, human_size, printable
 from comfy_remote.cli.errors import explain
 from comfy_remote.cli.live import LiveReporter
 from comfy_remote.cli.pictures import graphics_of, load_picture, remove_preview
+from comfy_remote.cli.sixel import encode_sixel
 from comfy_remote.errors import ExecutionFailed, TargetUnreachable, WorkflowInvalid
 from comfy_remote.events import Preview, Progress, Queued, Started
 from comfy_remote.jobs.record import SavedOutput
@@ -106,6 +107,11 @@ def test_long_names_stay_within_the_terminal():
         ({"KITTY_WINDOW_ID": "1", "TERM": "tmux-256color", "TMUX": "/tmp/x"}, {}, "blocks"),
         ({"TERM_PROGRAM": "iTerm.app"}, {}, "iterm2"),
         ({"TERM_PROGRAM": "WezTerm"}, {}, "iterm2"),
+        ({"TERM": "foot"}, {}, "sixel"),
+        ({"TERM_PROGRAM": "mintty", "TERM": "xterm"}, {}, "sixel"),
+        ({"COMFY_REMOTE_GRAPHICS": "sixel", "TMUX": "/tmp/x"}, {}, "sixel"),
+        ({"COMFY_REMOTE_GRAPHICS": "none", "TERM": "xterm-kitty"}, {}, None),
+        ({"COMFY_REMOTE_GRAPHICS": "sixel"}, {"no_color": True}, None),
     ],
 )
 def test_how_a_terminal_shows_pictures(environment, options, expected):
@@ -153,6 +159,55 @@ def test_kitty_and_iterm2_get_the_picture_itself():
             assert sent.size == (200, 100)
             assert sent.getpixel((5, 5)) == (1, 2, 3)
     assert remove_preview("blocks") == ""
+
+
+def decode_sixel(text: str) -> dict[tuple[int, int], tuple[int, ...]]:
+    """Pixels by place, in percent of red, green and blue."""
+    body = re.search(r"\x1bP[^q]*q(.*)\x1b\\", text, re.DOTALL)
+    assert body is not None
+    palette: dict[int, tuple[int, ...]] = {}
+    pixels: dict[tuple[int, int], tuple[int, ...]] = {}
+    x = y = colour = 0
+    part = r'"[\d;]+|#(\d+)(?:;2;(\d+);(\d+);(\d+))?|!(\d+)(.)|([$-])|([?-~])'
+    for found in re.finditer(part, body[1]):
+        number, red, green, blue, times, repeated, move, one = found.groups()
+        if number is not None:
+            colour = int(number)
+            if red is not None:
+                palette[colour] = (int(red), int(green), int(blue))
+        elif move is not None:
+            x, y = 0, y + 6 * (move == "-")
+        elif repeated or one:
+            sixel, count = ord(repeated or one) - 63, int(times or 1)
+            for column in range(x, x + count):
+                for bit in range(6):
+                    if sixel >> bit & 1:
+                        pixels[column, y + bit] = palette[colour]
+            x += count
+    return pixels
+
+
+def test_sixels_are_the_picture():
+    image = Image.new("RGB", (30, 20), (255, 0, 0))
+    image.paste((0, 0, 255), (10, 7, 30, 20))
+    image.paste((0, 255, 0), (0, 19, 3, 20))
+    pixels = decode_sixel(encode_sixel(image))
+    assert pixels.keys() == {(x, y) for x in range(30) for y in range(20)}
+    for place, colour in pixels.items():
+        assert colour == tuple(round(v * 100 / 255) for v in image.getpixel(place))
+
+
+def test_a_sixel_picture_keeps_to_its_rows(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("comfy_remote.cli.pictures.cell_size", lambda: (8, 16))
+    picture = load_picture(png(300, 150, (1, 2, 3)), "sixel", columns=20, rows=20)
+    assert picture is not None
+    console, written = terminal()
+    console.print(picture)
+    text = written.getvalue().decode()
+    assert text.count("\n") == picture.rows == 5
+    pixels = decode_sixel(text)
+    assert max(y for _, y in pixels) < 4 * 16
+    assert max(x for x, _ in pixels) < 20 * 8
 
 
 def test_no_picture_is_no_trouble(tmp_path: Path):

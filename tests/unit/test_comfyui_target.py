@@ -187,6 +187,44 @@ async def test_find_asks_queue_and_history(server: FakeComfyUI, target: ComfyUIT
     assert await target.find(JOB) is not None
 
 
+async def test_any_prompt_is_recalled(server: FakeComfyUI, target: ComfyUITarget) -> None:
+    assert await target.recall("sent-by-a-page") is None
+    server.wait_in_queue("sent-by-a-page")
+    waiting = await target.recall("sent-by-a-page")
+    server.pending = []
+    server.finish("sent-by-a-page")
+    server.history["sent-by-a-page"]["prompt"] = [5, "sent-by-a-page", PROMPT, {}, ["2"]]
+    server.history["broken"] = {"prompt": "?"}
+    ended = await target.recall("sent-by-a-page")
+    assert waiting is not None
+    assert ended is not None
+    assert waiting[1] == ended[1] == PROMPT
+    assert ended[0].remote_id == "sent-by-a-page"
+    assert ended[0].details["url"] == server.url
+    assert ended[0].details["client_id"] != "sent-by-a-page"
+    assert await target.recall("broken") is None
+
+
+async def test_a_long_silence_is_told_once(
+    server: FakeComfyUI, target: ComfyUITarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_remote.targets.comfyui_follow._QUIET_FOR", 0.2)
+    monkeypatch.setattr("comfy_remote.targets.comfyui_follow._POLL_WITH_SOCKET", 0.1)
+    server.start("job")
+    told: list[Log] = []
+
+    async def follow() -> None:
+        async for event in target.follow(RemoteRef("job", "job", {}), PROMPT):
+            if isinstance(event, Log):
+                told.append(event)
+
+    following = asyncio.create_task(follow())
+    await asyncio.sleep(1.0)
+    assert ["Nothing was heard" in log.message for log in told] == [True]
+    server.finish("job")
+    await asyncio.wait_for(following, 5)
+
+
 @pytest.mark.parametrize(
     "answer", [Answer({}), Answer([]), Answer(b"<html>"), Answer({"prompt_id": 3})]
 )

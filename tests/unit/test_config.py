@@ -251,6 +251,9 @@ def test_settings_know_no_other_keys() -> None:
         "base_url",
         "key_env",
         "price_per_hour",
+        "user",
+        "password_env",
+        "headers_env",
         "keep_stored",
         "bucket",
         "policy",
@@ -309,6 +312,28 @@ def test_a_file_does_not_send_runpods_key_elsewhere(tmp_path: Path, table: str):
     own = {"RUNPOD_API_KEY": "rpa_secret", "RUNPOD_ENDPOINT_BASE_URL": "https://thief.example/v2"}
     if "base_url" in table:
         open_target("gpu", configuration, own)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "url"),
+    [
+        ("pod:abc123xyz90", "https://abc123xyz90-8188.proxy.runpod.net"),
+        ("abc123xyz90-8188.proxy.runpod.net", "https://abc123xyz90-8188.proxy.runpod.net"),
+        ("abc123xyz90-8188.proxy.runpod.net/", "https://abc123xyz90-8188.proxy.runpod.net"),
+        ("https://abc123xyz90-8188.proxy.runpod.net/", "https://abc123xyz90-8188.proxy.runpod.net"),
+        ("https://abc123xyz90-3000.proxy.runpod.net", "https://abc123xyz90-3000.proxy.runpod.net"),
+    ],
+)
+def test_pods_by_address(wanted: str, url: str) -> None:
+    target = open_target(wanted, Configuration(None, {}), {})
+    assert isinstance(target, ComfyUITarget)
+    assert target.url == url
+
+
+def test_a_pod_that_is_no_id() -> None:
+    for wanted in ("pod:", "pod:evil.test/x", "pod:abc-1"):
+        with pytest.raises(ConfigurationError, match="There is no target"):
+            open_target(wanted, Configuration(None, {}), {})
 
 
 def test_a_runpod_target_has_its_policy_and_its_bucket(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from comfy_remote.errors import (
     TargetUnreachable,
 )
 from comfy_remote.targets import http
-from comfy_remote.targets.http import HttpClient
+from comfy_remote.targets.http import HttpClient, Response
 from comfy_remote.targets.http_address import base_address, is_loopback
 
 KEY = "planted-key-0123456789"
@@ -354,3 +354,11 @@ def test_addresses_that_are_not_and_show_no_password(url: str) -> None:
 )
 def test_loopback_is_this_machine_only(host: str | None, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(("status", "says"), [(404, "stopped"), (502, "--listen"), (524, "100 s")])
+def test_what_runpods_proxy_means(status: int, says: str) -> None:
+    where = "ComfyUI (gpu) at https://abc-8188.proxy.runpod.net"
+    page = Response(status, {}, b"<html>bad gateway</html>")
+    assert says in http._error_of(page, where).advice
+    assert says not in http._error_of(page, "ComfyUI at https://comfy.test").advice

@@ -101,3 +101,53 @@ def test_something_else_is_refused(tmp_path: Path, name: str, data: bytes):
     path.write_bytes(data)
     with pytest.raises(OutputCorrupt, match="is empty" if not data else "is no"):
         check_whole(path, name)
+
+
+SAVED = sorted((Path(__file__).parents[1] / "data" / "saved").iterdir())
+
+
+@pytest.mark.parametrize("saved", SAVED, ids=lambda path: path.name)
+def test_what_comfyui_saves_is_whole_and_no_beginning_of_it_is(tmp_path: Path, saved: Path):
+    check_whole(saved, saved.name)
+    data, path = saved.read_bytes(), tmp_path / "file"
+    for length in {*range(0, len(data), max(1, len(data) // 150)), len(data) - 1}:
+        path.write_bytes(data[:length])
+        with pytest.raises(OutputCorrupt):
+            check_whole(path, saved.name)
+
+
+def test_a_gif(tmp_path: Path):
+    path, data = tmp_path / "file", encoded("GIF")
+    for whole in (data, data + bytes(10)):
+        path.write_bytes(whole)
+        check_whole(path, "a.gif")
+    path.write_bytes(data[:-5])
+    with pytest.raises(OutputCorrupt):
+        check_whole(path, "a.gif")
+
+
+@pytest.mark.parametrize("suffix", ["flac", "mp3"])
+def test_an_id3_tag_behind_it_is_harmless(tmp_path: Path, suffix: str):
+    saved = next(path for path in SAVED if path.suffix == f".{suffix}")
+    path = tmp_path / "file"
+    path.write_bytes(saved.read_bytes() + b"TAG" + bytes(125))
+    check_whole(path, f"a.{suffix}")
+
+
+def test_a_flac_with_a_wrong_bit_in_its_last_frame(tmp_path: Path):
+    saved = next(path for path in SAVED if path.suffix == ".flac")
+    data = bytearray(saved.read_bytes())
+    data[-4] ^= 1
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    with pytest.raises(OutputCorrupt):
+        check_whole(path, "a.flac")
+
+
+def test_a_live_recording_does_not_know_its_length(tmp_path: Path):
+    saved = next(path for path in SAVED if path.suffix == ".webm")
+    data = saved.read_bytes()
+    at = data.index(b"\x18\x53\x80\x67") + 4
+    path = tmp_path / "file"
+    path.write_bytes(data[:at] + b"\x01" + b"\xff" * 7 + data[at + 8 :])
+    check_whole(path, "a.webm")

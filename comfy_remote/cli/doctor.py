@@ -1,0 +1,90 @@
+"""``comfy-remote doctor``: everything between here and the GPU, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import json_option
+
+if TYPE_CHECKING:
+    from ..jobs.doctor import Finding
+
+__all__ = ["doctor"]
+
+_MARKS = {"ok": "✓", "warning": "!", "problem": "✗", "skipped": "-"}
+_PLAIN_MARKS = {"ok": "ok", "warning": "warning", "problem": "PROBLEM", "skipped": "skipped"}
+_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}
+
+
+@click.command()
+@click.argument("workflow", metavar="[WORKFLOW]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--on",
+    metavar="TARGET",
+    help="What to look at: an address, or a name from comfy-remote.toml. Default: the configured "
+    "one, else sandbox.",
+)
+@json_option
+@click.pass_context
+def doctor(context: click.Context, workflow: Path | None, on: str | None, json_lines: bool) -> None:
+    """Check everything between here and the GPU, and say what to fix.
+
+    Settings, keys (whether they are set, never what they are), the pod or endpoint, the
+    connection, ComfyUI's version and device, and whether it has what WORKFLOW needs, which is not
+    run. Exit status: that of the first problem (2 settings, 3 connection, 4 workflow), else 0.
+
+    \b
+    Examples:
+      comfy-remote doctor --on pod:auto
+      comfy-remote doctor workflow.json --on runpod:abc123xyz
+      comfy-remote doctor --json | jq 'select(.status == "problem")'
+    """
+    import asyncio
+    import json
+
+    from ..jobs.doctor import examine
+    from .interrupt import run_interruptible
+
+    first = 0
+
+    async def look() -> None:
+        nonlocal first
+        async for finding in examine(on, workflow):
+            if finding.status == "problem":
+                first = first or finding.exit_status
+            if json_lines:
+                print(json.dumps(finding.to_json()), flush=True)
+            else:
+                _show(finding)
+
+    try:
+        run_interruptible(look())
+    except asyncio.CancelledError:
+        raise click.exceptions.Exit(130) from None
+    context.exit(first)
+
+
+def _show(finding: Finding) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from .console import printable
+
+    console = Console(highlight=False, soft_wrap=True)
+    known = console.is_terminal and console.encoding.lower().startswith("utf")
+    mark = _MARKS[finding.status] if known else f"{_PLAIN_MARKS[finding.status]:<8}"
+    console.print(
+        Text.assemble(
+            (f"{mark} ", _STYLES[finding.status]),
+            (f"{finding.check:<13} ", "dim"),
+            printable(finding.message),
+        )
+    )
+    if finding.advice and finding.status != "ok":
+        indent = " " * (len(mark) + 15)
+        console.print(Text(f"{indent}{printable(finding.advice)}", "dim"))
+    sys.stdout.flush()

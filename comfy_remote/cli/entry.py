@@ -1,0 +1,57 @@
+"""How both commands begin and end: credentials, logging, and the place where errors end up."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+__all__ = ["EXIT_STATUSES", "enter", "start"]
+
+EXIT_STATUSES = (
+    "Results go to standard output, everything else to standard error. Exit status: 0 done, "
+    "2 usage, 3 connection, 4 workflow, 5 execution, 6 time, 7 outputs, 130 cancelled."
+)
+
+
+def start(*, verbose: bool = False) -> None:
+    """Take the credentials of a ``.env`` file, and log if that is wanted (also: ``DEBUG=1``).
+
+    Raises:
+        ConfigurationError: There is a ``.env`` that cannot be read.
+    """
+    from ..targets.environment import load_env_files, nearest_folder
+
+    load_env_files(nearest_folder(Path.cwd()))
+    if verbose or os.environ.get("DEBUG", "") not in ("", "0"):
+        import logging
+
+        logging.basicConfig(
+            level=logging.DEBUG, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+
+
+def enter(command: click.Command, name: str) -> None:
+    """Run a command with ``sys.argv``, and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A console that cannot show a character (cp1252) gets its escape, not a traceback.
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+    try:
+        # Not click's own `standalone_mode`, which ends Ctrl-C with status 1.
+        sys.exit(command.main(prog_name=name, standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Exception as error:
+        from ..errors import ComfyRemoteError
+        from .errors import show_error
+
+        if not isinstance(error, ComfyRemoteError):
+            raise
+        show_error(error)
+        sys.exit(error.exit_status)

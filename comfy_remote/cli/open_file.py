@@ -1,0 +1,51 @@
+"""Opening an output with the program that the desktop has for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..jobs.record import SavedOutput
+
+__all__ = ["open_first"]
+
+# No texts and no other files: what a remote made must not run here (a page, a script).
+_KINDS = frozenset({"image", "video", "audio", "3d"})
+_NEVER = frozenset({".svg", ".svgz"})
+
+
+def open_first(outputs: Sequence[SavedOutput]) -> str | None:
+    """Open the first picture, film, sound or model.
+
+    Returns:
+        Why not, for people; ``None`` if it was opened.
+    """
+    can_be = [o.path for o in outputs if o.kind in _KINDS and o.path.suffix.lower() not in _NEVER]
+    if not can_be:
+        return "--open: there is no picture, film, sound or model among the outputs."
+    try:
+        return _open(can_be[0])
+    except OSError as error:
+        return f"--open: {can_be[0]} could not be opened: {error.strerror or error}."
+
+
+def _open(path: Path) -> str | None:
+    if sys.platform == "win32":
+        os.startfile(path)  # noqa: S606  # what Explorer does; never a script, see above
+        return None
+    name = "open" if sys.platform == "darwin" else "xdg-open"
+    program = shutil.which(name)
+    if program is None:
+        return f"--open: there is no {name} on this machine."
+    subprocess.Popen(
+        [program, str(path.absolute())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    return None

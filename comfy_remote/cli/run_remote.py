@@ -1,0 +1,128 @@
+"""``comfy-run-remote``: a workflow on a ComfyUI that listens somewhere else, above all a pod."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .entry import EXIT_STATUSES, enter, start
+from .options import (
+    change_options,
+    download_option,
+    inputs_option,
+    json_option,
+    open_option,
+    preview_option,
+)
+
+if TYPE_CHECKING:
+    from ..workflow.prepare import Changes
+
+__all__ = ["main", "run_remote"]
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_STATUSES,
+)
+@click.option(
+    "--workflow",
+    metavar="FILE",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="JSON in API or UI format, a picture or video that ComfyUI saved with its workflow, or "
+    "- for standard input. Default: text to image, with the first checkpoint of the pod.",
+)
+@click.option("--image-id", metavar="ID", help="A word for this run: ${IMAGE_ID}, and in its log.")
+@change_options
+@click.option(
+    "--output-folder",
+    metavar="PATH",
+    help="Where the pod saves, below ComfyUI's output folder: ${OUTPUT_FOLDER}, else of all nodes "
+    "that save.",
+)
+@click.option(
+    "--pod-url",
+    metavar="URL",
+    help="ID-8188.proxy.runpod.net, a pod's id, any ComfyUI address, or a name from "
+    "comfy-remote.toml. Default: RUNPOD_POD_URL, else the account's running pod.",
+)
+@click.option(
+    "--local-output",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default="./output/",
+    show_default=True,
+    help="Where the outputs go, here.",
+)
+@download_option
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3600,
+    show_default=True,
+    help="Stop waiting after this long. The job goes on, and can be resumed.",
+)
+@inputs_option
+@json_option
+@preview_option
+@open_option
+def run_remote(
+    workflow: Path | None,
+    image_id: str | None,
+    changes: Changes,
+    output_folder: str | None,
+    pod_url: str | None,
+    local_output: Path,
+    download: bool,
+    timeout: float,
+    inputs: tuple[Path, ...],
+    json_lines: bool,
+    preview: bool,
+    open_it: bool,
+) -> None:
+    """Run a workflow on a ComfyUI elsewhere, and fetch what it makes.
+
+    ${NAME} in a JSON file is filled in: ${PROMPT}, ${SEED}, ${IMAGE_ID} and ${OUTPUT_FOLDER} from
+    the options, others from the environment. Files that Load nodes name are sent along. Ctrl-C
+    leaves the job running, and says how to fetch it. Each run leaves a log in
+    ./logs/generations/. DEBUG=1 says more.
+
+    \b
+    Examples:
+      comfy-run-remote --prompt "a lighthouse" --seed 42
+      comfy-run-remote --workflow flux.json --prompt "a cat" --pod-url abc123xyz90
+      comfy-run-remote --workflow film.json --image-id take-3 --output-folder films
+    """
+    from dataclasses import replace
+
+    from ..targets.config import Configuration
+    from ..targets.pods import chosen_pod_address
+    from .options import make_reporter
+    from .run_workflow import RunPlan, run_workflow
+
+    start()
+    if workflow is None and changes.prompt is None:
+        raise click.UsageError("Give --prompt TEXT, --workflow FILE, or both.")
+    plan = RunPlan(
+        workflow,
+        chosen_pod_address(pod_url, Configuration.load().targets),
+        replace(changes, output_folder=output_folder, image_id=image_id),
+        inputs,
+        local_output.expanduser().absolute(),
+        timeout,
+        download,
+        "leave",
+        Path("logs", "generations"),
+        open_it,
+    )
+    if image_id is None:
+        plan = replace(plan, changes=replace(plan.changes, image_id=plan.job_id[:8]))
+    run_workflow(plan, make_reporter(json_lines=json_lines, preview=preview))
+
+
+def main() -> None:
+    """Run the command in ``sys.argv`` and exit with its status."""
+    enter(run_remote, "comfy-run-remote")

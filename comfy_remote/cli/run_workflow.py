@@ -1,0 +1,186 @@
+"""Running one workflow from a terminal: what ``run`` and ``comfy-run-remote`` both do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, TypeVar
+
+from ..errors import InputFileMissing, JobTimedOut
+from ..events import Log
+from ..jobs.client import Client
+from ..jobs.cost import estimate_run
+from ..media.files import private_folder
+from ..targets.comfyui import ComfyUITarget
+from ..targets.config import Configuration, open_target
+from ..workflow.files import file_uses
+from ..workflow.load import LoadedWorkflow, load_workflow
+from ..workflow.prepare import Changes, PreparedWorkflow, prepare
+from ..workflow.text_to_image import blank_text_to_image, text_to_image
+from .console import resume_command
+from .follow import OnInterrupt, follow, supervise, wait_and_list
+from .open_file import open_first
+from .reporter import Reporter
+from .run_log import LoggedReporter, RunLog
+
+if TYPE_CHECKING:
+    from ..jobs.job import Job
+    from ..jobs.record import Record
+
+__all__ = ["RunPlan", "run_workflow"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What the command line asks for.
+
+    Attributes:
+        workflow: The file, ``-`` for standard input; ``None`` for the built-in one.
+        on: Name or address of the target; ``None`` for the configured one.
+        changes: What to change in the workflow.
+        inputs: Files that the workflow loads.
+        folder: Where the outputs go, here; absolute.
+        timeout: Seconds for the whole run; ``None`` for as long as it takes.
+        download: Whether to fetch the outputs; else they are listed.
+        on_interrupt: What becomes of the job at Ctrl-C.
+        log_folder: Where to leave a log of the run; ``None`` for no log.
+        open_first: Whether to open the first output with the desktop's program.
+        job_id: Ours: a lower-case UUID.
+    """
+
+    workflow: Path | None
+    on: str | None
+    changes: Changes
+    inputs: tuple[Path, ...]
+    folder: Path
+    timeout: float | None = None
+    download: bool = True
+    on_interrupt: OnInterrupt = "cancel"
+    log_folder: Path | None = None
+    open_first: bool = False
+    job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
+    """Run it, and tell the reporter.
+
+    Raises:
+        click.exceptions.Exit: It did not end well; it has been told.
+    """
+    began = time.monotonic()
+    log = None
+    if plan.log_folder is not None:
+        log = RunLog(plan.log_folder, plan.changes.image_id or plan.job_id[:8])
+        log.facts["workflow"] = None if plan.workflow is None else str(plan.workflow)
+        reporter = LoggedReporter(reporter, log)
+
+    async def whole(record: Record) -> None:
+        # First what can be known to be wrong here, before anything is asked elsewhere.
+        loaded = _load(plan)
+        configuration = Configuration.load()
+        chosen = configuration.choose(plan.on)
+        target = open_target(chosen, configuration, choose_pod=reporter.choose)
+        if plan.on is None and configuration.default is None:
+            reporter.note("No target is configured: using the sandbox.")
+        elif plan.on is None:
+            reporter.note(f"Using the configured target: {target.name}.")
+        reporter.connecting(target.name)
+        async with Client(target, record=record) as client:
+            if log is not None and isinstance(target, ComfyUITarget):
+                describing = client.target.describe(())
+                log.target(target.name, await _in_time(describing, plan, began, target.name))
+            preparing = _prepared(plan, loaded, client)
+            prepared = await _in_time(preparing, plan, began, target.name)
+            for sentence in prepared.notes:
+                reporter.note(sentence)
+            price = configuration.price_per_hour(target.name)
+            estimate = estimate_run(record, target.name, prepared.prompt, price)
+            paid = price is not None or configuration.address_of(target.name).startswith("runpod:")
+            if paid and estimate.seconds is not None:
+                reporter.note(estimate.sentence())
+            job = await _submit(plan, prepared, client, began)
+            reporter.following(job.id, target.name, prepared.prompt)
+            if plan.on_interrupt == "leave":
+                reporter.note(f"If this ends before the job does: {resume_command(job.id)}")
+            for sentence in _unused_inputs(plan, prepared):
+                reporter.event(Log(sentence, "warning"))
+            if plan.download:
+                saved = await follow(job, plan.folder, reporter, plan.on_interrupt)
+                reporter.saved(saved, time.monotonic() - began)
+                if plan.open_first and (why_not := open_first(saved)):
+                    reporter.note(why_not)
+            else:
+                listed = await wait_and_list(job, reporter, plan.on_interrupt)
+                reporter.listed(listed, time.monotonic() - began)
+
+    supervise(whole, reporter, plan.job_id)
+
+
+def _load(plan: RunPlan) -> LoadedWorkflow | None:
+    loaded = None
+    if plan.workflow is not None:
+        loaded = load_workflow(plan.workflow, variables=plan.changes.variables(os.environ))
+    for path in plan.inputs:
+        if not path.is_file():
+            raise InputFileMissing(f"--input {path}: there is no such file.")
+    if plan.download:
+        with private_folder(plan.folder):
+            pass  # It can be written to: better known before a GPU has worked for it.
+    return loaded
+
+
+async def _prepared(
+    plan: RunPlan, loaded: LoadedWorkflow | None, client: Client
+) -> PreparedWorkflow:
+    if loaded is None:
+        schemas = await client.schemas(blank_text_to_image().prompt)
+        return prepare(text_to_image(schemas), plan.changes, schemas)
+    unsure = plan.changes or loaded.prompt is None
+    return prepare(loaded, plan.changes, await client.schemas(loaded.prompt) if unsure else None)
+
+
+async def _submit(plan: RunPlan, prepared: PreparedWorkflow, client: Client, began: float) -> Job:
+    timeout = None
+    if plan.timeout is not None:
+        timeout = max(0.001, plan.timeout - (time.monotonic() - began))
+    return await client.submit(
+        prepared.prompt,
+        inputs=plan.inputs,
+        folder=plan.folder,
+        workflow=prepared.workflow,
+        source=prepared.source,
+        base=(plan.workflow or Path()).absolute().parent,
+        timeout=timeout,
+        job_id=plan.job_id,
+    )
+
+
+async def _in_time(
+    work: Coroutine[object, object, _T], plan: RunPlan, began: float, target: str
+) -> _T:
+    """What is asked before anything is sent, within the time of the whole run."""
+    if plan.timeout is None:
+        return await work
+    try:
+        return await asyncio.wait_for(work, plan.timeout - (time.monotonic() - began))
+    except asyncio.TimeoutError:
+        raise JobTimedOut(
+            f"{target} did not answer within {plan.timeout:g} s. Nothing was sent.",
+            advice="Check that it runs and that the address is right, or give it more time with "
+            "--timeout.",
+        ) from None
+
+
+def _unused_inputs(plan: RunPlan, prepared: PreparedWorkflow) -> Iterator[str]:
+    uses = file_uses(prepared.prompt)
+    used = {PurePosixPath(use.name.replace("\\", "/")).name for use in uses}
+    for path in plan.inputs:
+        if path.name not in used:
+            yield f"--input {path} was not sent: no Load node names {path.name!r}."

@@ -1,0 +1,391 @@
+"""What stands between here and the GPU, looked at step by step, with what to do where it fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import ComfyRemoteError, ConfigurationError, WorkflowInvalid
+from ..targets.base import Capabilities, Target
+from ..targets.comfyui import ComfyUITarget
+from ..targets.config import Configuration, TargetSettings, home, needs_key, open_target
+from ..targets.http_address import shown
+from ..targets.pods import account_pods, pod_of
+from ..targets.secrets import secret
+from ..version import __version__
+from ..workflow.check import FileSearch, check_prompt
+from ..workflow.convert import convert_workflow
+from ..workflow.files import file_uses, find_file, input_folders
+from ..workflow.load import LoadedWorkflow, load_workflow
+from ..workflow.models import find_models
+from ..workflow.schema import Schemas
+from .record import Record
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from ..targets.pods import ChoosePod
+
+__all__ = ["Finding", "FindingStatus", "examine"]
+
+FindingStatus = Literal["ok", "warning", "problem", "skipped"]
+
+_OLDEST_TESTED = (0, 3, 64)
+_SLOW_SECONDS = 1.0
+_ROUND_TRIPS = 5
+_ANY_VALUES = {
+    "PROMPT": "",
+    "NEGATIVE": "",
+    "SEED": "0",
+    "IMAGE_ID": "x",
+    "OUTPUT_FOLDER": "x",
+    "WIDTH": "1024",
+    "HEIGHT": "1024",
+    "BATCH": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: What was looked at: ``installation``, ``configuration``, ``record``, ``target``,
+            ``key``, ``pod``, ``connection``, ``comfyui``, ``device``, ``latency``, ``socket``,
+            ``workers``, ``queue`` or ``workflow``.
+        status: A ``problem`` keeps jobs from running; a ``warning`` may; ``skipped`` could not be
+            looked at.
+        message: What is so.
+        advice: What to do; empty when there is nothing to do.
+        exit_status: Of the command, if this is its first problem.
+        details: JSON-able facts.
+    """
+
+    check: str
+    status: FindingStatus
+    message: str
+    advice: str = ""
+    exit_status: int = 0
+    details: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """All fields."""
+        return {
+            "check": self.check,
+            "status": self.status,
+            "message": self.message,
+            "advice": self.advice,
+            "details": dict(self.details),
+        }
+
+
+async def examine(
+    wanted: str | None = None,
+    workflow: Path | None = None,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    choose_pod: ChoosePod | None = None,
+) -> AsyncGenerator[Finding, None]:
+    """Look at everything in turn. What depends on something that failed is left out.
+
+    Args:
+        wanted: Name or address of the target; the configured one by default.
+        workflow: Checked against the target's nodes and models, if given.
+        environment: Where the keys are.
+        choose_pod: As for `open_target`.
+    """
+    yield Finding("installation", "ok", f"Comfy Remote {__version__}.")
+    yield _record()
+    try:
+        configuration = Configuration.load()
+    except ComfyRemoteError as error:
+        yield _problem("configuration", error)
+        return
+    yield _configuration(configuration)
+    name = configuration.choose(wanted)
+    settings = configuration.targets.get(name) or TargetSettings(name)
+    for finding in _keys(settings, environment):
+        yield finding
+    try:
+        target = open_target(name, configuration, environment, choose_pod=choose_pod)
+    except ComfyRemoteError as error:
+        yield _problem("target", error)
+        return
+    meaning = "" if settings.target == name else f", that is {shown(settings.target)}"
+    yield Finding("target", "ok", f"{shown(name)}{meaning}.")
+    async for finding in _pod(settings, environment):
+        yield finding
+    try:
+        async with target:
+            async for finding in _at_target(target, workflow, environment):
+                yield finding
+    except ComfyRemoteError as error:
+        yield _problem("connection", error)
+
+
+async def _at_target(
+    target: Target, workflow: Path | None, environment: Mapping[str, str]
+) -> AsyncGenerator[Finding, None]:
+    """What only the open target can tell.
+
+    Raises:
+        ComfyRemoteError: It cannot be asked.
+    """
+    began = time.perf_counter()
+    health = await target.health()
+    first = time.perf_counter() - began
+    yield Finding("connection", "ok", f"{target.name} answers.")
+    if isinstance(target, ComfyUITarget):
+        capabilities = await target.describe(())
+        yield _comfyui(capabilities)
+        yield _device(capabilities)
+        yield await _latency(target)
+        yield await _socket(target)
+        waiting = health.running + health.queued
+        queue = f"{health.running} running, {health.queued} waiting"
+        yield Finding("queue", "ok", f"{queue}." if waiting else "Nothing runs or waits.")
+    else:
+        yield _workers(health.ready, health.running, health.queued)
+        yield Finding("latency", "ok", f"It took {first * 1000:.0f} ms to answer.")
+    if workflow is not None:
+        for finding in await _workflow(target, workflow, environment):
+            yield finding
+
+
+def _record() -> Finding:
+    try:
+        with Record(home()) as record:
+            return Finding("record", "ok", f"Jobs are recorded in {record.path}.")
+    except ComfyRemoteError as error:
+        return _problem("record", error)
+
+
+def _configuration(configuration: Configuration) -> Finding:
+    files = sorted({str(path) for path in configuration.origins.values()})
+    if not files:
+        return Finding("configuration", "ok", "There is no comfy-remote.toml; none is needed.")
+    default = f", {configuration.default} by default" if configuration.default else ""
+    return Finding(
+        "configuration",
+        "ok",
+        f"Targets: {', '.join(configuration.targets)}{default}; from {' and '.join(files)}.",
+    )
+
+
+def _keys(settings: TargetSettings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Whether each secret is there, and from where; never what it is."""
+    try:
+        needed = needs_key(settings, environment)
+    except ConfigurationError:
+        return  # the address is wrong, which opening it will tell
+    for variable in settings.secret_variables:
+        if environment.get(variable, "").strip():
+            yield Finding("key", "ok", f"{variable} is set.")
+        elif secret(variable, environment) is not None:
+            yield Finding("key", "ok", f"{variable} is in the key ring.")
+        elif needed:
+            yield Finding(
+                "key",
+                "problem",
+                f"{variable} is not set.",
+                f"Set it in the environment of this terminal, or in a .env file here (not in a "
+                f"workflow): {_where_from(variable)}",
+                ConfigurationError.exit_status,
+            )
+        else:
+            yield Finding("key", "ok", f"{variable} is not set, and not needed on this machine.")
+
+
+def _where_from(variable: str) -> str:
+    if variable == "RUNPOD_API_KEY":
+        return "RunPod's console has it under Settings > API Keys."
+    return "whoever set up that server has it."
+
+
+async def _pod(
+    settings: TargetSettings, environment: Mapping[str, str]
+) -> AsyncGenerator[Finding, None]:
+    """What RunPod says of the pod that is named; nothing for other targets."""
+    pod_id = pod_of(settings.target)
+    if pod_id is None:
+        return
+    try:
+        pods = {pod.id: pod for pod in await account_pods(environment)}
+    except ComfyRemoteError as error:
+        yield Finding("pod", "skipped", f"RunPod was not asked about it. {error.message}")
+        return
+    pod = pods.get(pod_id)
+    if pod is None:
+        yield Finding(
+            "pod",
+            "warning",
+            f"RunPod does not list the pod {pod_id} as running, or it is another account's.",
+            "Look for it in RunPod's console (https://console.runpod.io/pods).",
+        )
+    elif not pod.running:
+        yield Finding(
+            "pod",
+            "problem",
+            f"The pod is not running: {pod}.",
+            "Start it in RunPod's console (https://console.runpod.io/pods).",
+            3,
+        )
+    elif pod.url is None:
+        yield Finding(
+            "pod",
+            "problem",
+            f"The pod {pod} does not expose port 8188.",
+            "Add 8188/http to its exposed ports in RunPod's console, and start ComfyUI with "
+            "--listen.",
+            3,
+        )
+    else:
+        yield Finding("pod", "ok", f"{pod} runs.")
+
+
+def _comfyui(capabilities: Capabilities) -> Finding:
+    engine = capabilities.engine
+    if engine is None:
+        return Finding(
+            "comfyui",
+            "warning",
+            "It does not say which ComfyUI it is.",
+            "Check the address: another program may be there. Very old ComfyUIs do not say it.",
+        )
+    version = re.fullmatch(r"ComfyUI v?(\d+)\.(\d+)\.(\d+).*", engine)
+    if version is not None and tuple(map(int, version.groups())) < _OLDEST_TESTED:
+        oldest = ".".join(map(str, _OLDEST_TESTED))
+        return Finding(
+            "comfyui",
+            "warning",
+            f"{engine} is older than what Comfy Remote is tested with ({oldest}).",
+            "Update it if something does not work.",
+        )
+    return Finding("comfyui", "ok", f"{engine}.")
+
+
+def _device(capabilities: Capabilities) -> Finding:
+    device = capabilities.device
+    if device is None:
+        return Finding("device", "skipped", "It does not say what it computes on.")
+    if device == "cpu":
+        return Finding(
+            "device",
+            "warning",
+            "It computes on the CPU.",
+            "If it should have a GPU: start it without --cpu, and check PyTorch and the driver "
+            "there.",
+        )
+    return Finding("device", "ok", f"{device}.")
+
+
+async def _latency(target: Target) -> Finding:
+    """The median of some round trips on an open connection."""
+    spent = []
+    for _ in range(_ROUND_TRIPS):
+        began = time.perf_counter()
+        await target.health()
+        spent.append(time.perf_counter() - began)
+    seconds = statistics.median(spent)
+    details: dict[str, JsonValue] = {"seconds": round(seconds, 4)}
+    if seconds > _SLOW_SECONDS:
+        return Finding(
+            "latency",
+            "warning",
+            f"An answer takes {seconds:.1f} s.",
+            "The connection is slow, or the target is busy.",
+            details=details,
+        )
+    return Finding("latency", "ok", f"An answer takes {seconds * 1000:.0f} ms.", details=details)
+
+
+async def _socket(target: ComfyUITarget) -> Finding:
+    if await target.socket_opens():
+        return Finding("socket", "ok", "The WebSocket opens: progress is live.")
+    return Finding(
+        "socket",
+        "warning",
+        "The WebSocket does not open: there is no live progress, and no preview.",
+        "Jobs run all the same. If a proxy stands in between, let it pass WebSockets on /ws.",
+    )
+
+
+def _workers(ready: int, running: int, queued: int) -> Finding:
+    words = f"Idle workers: {ready}; jobs running: {running}, waiting: {queued}."
+    details: dict[str, JsonValue] = {"idle": ready, "running": running, "queued": queued}
+    if ready == 0 and running == 0:
+        return Finding(
+            "workers",
+            "warning",
+            f"No worker is up. {words}",
+            "The first job starts one, which can take minutes. If jobs wait for ever, check the "
+            "endpoint's maximum of workers and its GPU types in RunPod's console.",
+            details=details,
+        )
+    return Finding("workers", "ok", words, details=details)
+
+
+async def _workflow(target: Target, path: Path, environment: Mapping[str, str]) -> list[Finding]:
+    """Whether the target has the nodes, models and files of a workflow."""
+    try:
+        # What a run would give does not matter here.
+        loaded = load_workflow(path, variables={**_ANY_VALUES, **environment})
+        return await _checked(target, loaded, path)
+    except WorkflowInvalid as error:
+        return [_problem("workflow", error)]
+
+
+async def _checked(target: Target, loaded: LoadedWorkflow, path: Path) -> list[Finding]:
+    classes = None
+    if loaded.prompt is not None:
+        classes = {node["class_type"] for node in loaded.prompt.values()}
+    nodes = (await target.describe(classes)).nodes
+    schemas = Schemas.bundled() if nodes is None else Schemas(nodes, target.name)
+    prompt = loaded.prompt
+    if prompt is None:
+        prompt = convert_workflow(loaded.workflow or {}, schemas, keep_unknown=True)
+    folders = input_folders(path.absolute().parent)
+    names = dict.fromkeys(use.name for use in file_uses(prompt))
+    missing = [name for name in names if find_file(name, [], folders) is None]
+    there = frozenset([name for name in missing if await target.has_input(name)])
+    report = check_prompt(
+        prompt, schemas, workflow=loaded.workflow, files=FileSearch((), folders, there)
+    )
+    findings = [
+        Finding(
+            "workflow",
+            "problem" if problem.severity == "error" else "warning",
+            f"{problem.node_class or path.name}"
+            f"{f' (node {problem.node_id})' if problem.node_id else ''}: {problem.message}",
+            problem.advice,
+            WorkflowInvalid.exit_status,
+            {"code": problem.code, "node_id": problem.node_id, "input": problem.input},
+        )
+        for problem in report.problems
+    ]
+    models = len(find_models(prompt, loaded.workflow))
+    counted = f"Nodes: {len(prompt)}, models: {models}, files: {len(names)}"
+    if schemas.is_snapshot:
+        findings.append(
+            Finding(
+                "workflow",
+                "skipped",
+                f"{counted}. This target cannot be asked about its nodes and models; "
+                "ComfyUI's own nodes were taken.",
+            )
+        )
+    elif not report.errors:
+        findings.append(Finding("workflow", "ok", f"{counted}. The target has what they need."))
+    return findings
+
+
+def _problem(check: str, error: ComfyRemoteError) -> Finding:
+    return Finding(
+        check, "problem", error.message, error.advice, error.exit_status, {"code": error.code}
+    )

@@ -1,0 +1,301 @@
+"""Finding the RunPod pod that a ComfyUI runs in.
+
+By its id alone (``https://ID-8188.proxy.runpod.net``), or by asking RunPod which pods the account
+has: its REST API where there is a key, else ``runpodctl``, which has a key of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from ..errors import AuthenticationError, ConfigurationError, TargetError, TargetUnreachable
+from .http_address import POD_PROXY, base_address, check_key_is_safe
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from ..wire.runpod_pods import CtlPod, RestPod
+
+__all__ = [
+    "COMFYUI_PORT",
+    "WAYS_TO_NAME_A_POD",
+    "ChoosePod",
+    "Pod",
+    "account_pods",
+    "chosen_pod_address",
+    "find_pod",
+    "is_pod_id",
+    "pod_of",
+    "pod_proxy_url",
+]
+
+COMFYUI_PORT = 8188
+DEFAULT_API_URL = "https://api.runpod.io"
+WAYS_TO_NAME_A_POD = (
+    "Name it with --pod-url (or --on) ID-8188.proxy.runpod.net; or set RUNPOD_POD_URL for "
+    "comfy-run-remote; or set RUNPOD_API_KEY, or install and configure runpodctl, to have the "
+    "running pod found; or give another target with --on."
+)
+_POD_ID = re.compile(r"[a-z0-9]{10,32}", re.IGNORECASE)
+_POD_ADDRESS = re.compile(
+    r"pod:([a-z0-9]+)$|(?:https?://)?([a-z0-9]+)-\d+\.proxy\.runpod\.net(?:/|$)", re.IGNORECASE
+)
+_RUNPODCTL_PATIENCE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod of the account.
+
+    Attributes:
+        id: RunPod's.
+        name: The user's.
+        status: ``RUNNING``, ``EXITED`` and so on.
+        ports: What it exposes, for example ``8188/http``; ``None`` when that is not known.
+        gpu: Name of the GPU, with its number if there are several; empty for none.
+        cost: US dollars an hour; ``None`` when it is not known.
+        direct: By port in the container, ``HOST:PORT`` that leads there without the proxy.
+    """
+
+    id: str
+    name: str = ""
+    status: str = "RUNNING"
+    ports: tuple[str, ...] | None = None
+    gpu: str = ""
+    cost: float | None = None
+    direct: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def running(self) -> bool:
+        """Whether its container runs."""
+        return self.status.upper() == "RUNNING"
+
+    @property
+    def url(self) -> str | None:
+        """Where its ComfyUI should be.
+
+        Port 8188 through the proxy, or without it; else the only other port that the proxy
+        leads to; ``None`` where there is none of these.
+        """
+        if self.ports is None or f"{COMFYUI_PORT}/http" in self.ports:
+            return pod_proxy_url(self.id)
+        if COMFYUI_PORT in self.direct:
+            return f"http://{self.direct[COMFYUI_PORT]}"
+        http = [port.partition("/")[0] for port in self.ports if port.endswith("/http")]
+        return pod_proxy_url(self.id, int(http[0])) if len(http) == 1 else None
+
+    def __str__(self) -> str:
+        """For people: ``abc123xyz (training, RTX 4090, $0.44 an hour)``."""
+        cost = None if not self.cost else f"${self.cost:.2f} an hour"
+        status = None if self.running else self.status.lower()
+        facts = [fact for fact in (self.name, self.gpu, cost, status) if fact]
+        return f"{self.id} ({', '.join(facts)})" if facts else self.id
+
+
+ChoosePod: TypeAlias = Callable[[str, Sequence[str]], int | None]
+"""Asks a person: a question and the options; the index of the one chosen, ``None`` for nobody."""
+
+
+def is_pod_id(text: str) -> bool:
+    """Whether it can be a pod's id, such as ``xedezhzb9la3ye``: letters and digits alone."""
+    return _POD_ID.fullmatch(text) is not None
+
+
+def pod_proxy_url(pod_id: str, port: int = COMFYUI_PORT) -> str:
+    """Where RunPod's proxy has a port of a pod."""
+    return f"https://{pod_id}-{port}{POD_PROXY}"
+
+
+def pod_of(address: str) -> str | None:
+    """The id of the pod that an address leads to; ``None`` if it is no pod's."""
+    match = _POD_ADDRESS.match(address)
+    return match[1] or match[2] if match is not None and match[1] != "auto" else None
+
+
+def chosen_pod_address(
+    given: str | None,
+    configured: Collection[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> str:
+    """What to open for ``--pod-url``: that, else ``RUNPOD_POD_URL``, else ``pod:auto``.
+
+    A bare pod id becomes ``pod:ID``; anything else is left to `config.open_target`.
+
+    Args:
+        given: With the option.
+        configured: The names of targets; one of them is no pod id.
+        environment: Where ``RUNPOD_POD_URL`` may be.
+    """
+    wanted = (given or environment.get("RUNPOD_POD_URL", "")).strip()
+    if not wanted:
+        return "pod:auto"
+    return f"pod:{wanted}" if is_pod_id(wanted) and wanted not in configured else wanted
+
+
+async def find_pod(
+    environment: Mapping[str, str] = os.environ, choose: ChoosePod | None = None
+) -> Pod:
+    """The account's running pod; the one that the person chooses, if several run.
+
+    Raises:
+        ConfigurationError: None runs, or several do and nobody can be asked; or there is
+            neither a key nor ``runpodctl``.
+        TargetError: RunPod could not be asked.
+    """
+    pods = await account_pods(environment)
+    running = [pod for pod in pods if pod.running and pod.url is not None]
+    if not running:
+        raise _none_runs(pods)
+    if len(running) == 1:
+        return running[0]
+    chosen = None
+    if choose is not None:
+        chosen = choose("Several pods run. Which one?", [str(pod) for pod in running])
+    if chosen is None:
+        raise ConfigurationError(
+            f"{len(running)} pods run: {'; '.join(map(str, running))}.",
+            advice=f"Say which: --on pod:{running[0].id} (with comfy-run-remote: --pod-url "
+            f"{running[0].id}).",
+            details={"pods": [pod.id for pod in running]},
+        )
+    return running[chosen]
+
+
+async def account_pods(environment: Mapping[str, str] = os.environ) -> list[Pod]:
+    """The pods of the account, as far as they can be listed: ``runpodctl`` lists running ones.
+
+    Raises:
+        ConfigurationError: There is neither a key nor ``runpodctl``.
+        AuthenticationError: RunPod refuses the key.
+        TargetError: RunPod could not be asked, or its answer is not understood.
+    """
+    from .secrets import secret
+
+    key = secret("RUNPOD_API_KEY", environment)
+    if key is not None:
+        return await _from_rest(key, environment)
+    program = shutil.which("runpodctl", path=environment.get("PATH"))
+    if program is not None:
+        return await asyncio.to_thread(_from_runpodctl, program, environment)
+    raise ConfigurationError(
+        "No pod is named, and there is no way to look for one: RUNPOD_API_KEY is not set, and "
+        "runpodctl is not installed.",
+        advice=WAYS_TO_NAME_A_POD,
+    )
+
+
+async def _from_rest(key: SecretStr, environment: Mapping[str, str]) -> list[Pod]:
+    from pydantic import SecretStr, ValidationError
+
+    from ..wire.problems import problems_in
+    from ..wire.runpod_pods import RestPodList
+    from .http import HttpClient
+
+    # The name that RunPod's own SDK knows.
+    url = environment.get("RUNPOD_API_BASE_URL") or DEFAULT_API_URL
+    check_key_is_safe(base_address(url))
+    bearer = {"Authorization": SecretStr(f"Bearer {key.get_secret_value()}")}
+    try:
+        async with HttpClient(url, name="RunPod", headers=bearer, timeout=20.0) as http:
+            answer = await http.get_json("v2/pods")
+    except AuthenticationError as error:
+        raise AuthenticationError(
+            "RunPod refused RUNPOD_API_KEY when it was asked for the account's pods.",
+            advice="Check the key in RunPod's console (Settings > API Keys): it must be allowed "
+            f"to read pods. Without it: {WAYS_TO_NAME_A_POD}",
+            details=error.details,
+        ) from error
+    try:
+        return [_rest_pod(pod) for pod in RestPodList.model_validate(answer).pods]
+    except ValidationError as error:
+        raise TargetError(
+            f"RunPod's list of pods is not understood: {problems_in(error, 'the answer')}.",
+            advice=f"Check RUNPOD_API_BASE_URL. {WAYS_TO_NAME_A_POD}",
+        ) from None
+
+
+def _from_runpodctl(program: str, environment: Mapping[str, str]) -> list[Pod]:
+    from pydantic import ValidationError
+
+    from ..wire.runpod_pods import ctl_pods
+
+    try:
+        done = subprocess.run(
+            [program, "pod", "list", "--output", "json"],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_RUNPODCTL_PATIENCE,
+            check=False,
+            # No window of its own on Windows.
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise TargetUnreachable(
+            f"runpodctl could not be asked for the account's pods: {error}.",
+            advice=WAYS_TO_NAME_A_POD,
+        ) from error
+    if done.returncode != 0:
+        said = " ".join(done.stderr.decode("utf-8", "replace").split())[:300]
+        raise TargetError(
+            f"runpodctl pod list failed (status {done.returncode}){f': {said}' if said else ''}.",
+            advice=f"`runpodctl doctor` helps to set it up. {WAYS_TO_NAME_A_POD}",
+        )
+    try:
+        return [_ctl_pod(pod) for pod in ctl_pods.validate_json(done.stdout) or []]
+    except ValidationError:
+        raise TargetError(
+            "What runpodctl pod list printed is not understood.",
+            advice=f"Update runpodctl (2.1 or later). {WAYS_TO_NAME_A_POD}",
+        ) from None
+
+
+def _rest_pod(pod: RestPod) -> Pod:
+    mapped = pod.runtime.ports if pod.runtime is not None else []
+    return Pod(
+        pod.id,
+        pod.name,
+        pod.status,
+        None if pod.ports is None else tuple(pod.ports),
+        _gpu(pod.gpu.id, pod.gpu.count) if pod.gpu is not None else "",
+        pod.cost,
+        {one.private: f"{one.ip}:{one.public}" for one in mapped if one.private and one.public},
+    )
+
+
+def _ctl_pod(pod: CtlPod) -> Pod:
+    return Pod(
+        pod.id,
+        pod.name,
+        pod.desired_status,
+        None,
+        _gpu(pod.gpu_id, pod.gpu_count) if pod.gpu_id else "",
+        pod.cost_per_hr,
+    )
+
+
+def _gpu(name: str, count: int) -> str:
+    short = name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+    return f"{count} x {short}" if count > 1 else short
+
+
+def _none_runs(pods: Sequence[Pod]) -> ConfigurationError:
+    there = "; ".join(map(str, pods))
+    running = [pod for pod in pods if pod.running]
+    if running:
+        why = f"No running pod exposes port {COMFYUI_PORT}: {there}."
+        what = f"Add {COMFYUI_PORT}/http to its exposed ports in RunPod's console."
+    elif pods:
+        why = f"No pod of the account runs: {there}."
+        what = "Start it in RunPod's console (https://console.runpod.io/pods)."
+    else:
+        why = "No pod of the account runs."
+        what = "Start one in RunPod's console (https://console.runpod.io/pods)."
+    return ConfigurationError(why, advice=f"{what} {WAYS_TO_NAME_A_POD}")

@@ -1,0 +1,136 @@
+"""A ComfyUI behind a login: what is sent, from where it comes, and where it must not go."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from pathlib import Path
+
+import pytest
+from scripted_server import Answer, ScriptedServer
+
+from comfy_remote.errors import ConfigurationError
+from comfy_remote.targets.base import RemoteRef
+from comfy_remote.targets.config import Configuration, TargetSettings, open_target, reopen
+from comfy_remote.targets.login import login_headers
+from comfy_remote.targets.secrets import secret
+
+SECRETS = {"TOKEN": "planted-1f0c", "PASSWORD": "planted-2b7e", "ID": "planted-3d9a"}
+
+
+def headers(environment: dict[str, str] = SECRETS, **settings: object) -> dict[str, str]:
+    made = login_headers("studio", TargetSettings("https://c.test", **settings), environment)  # type: ignore[arg-type]
+    return {name: value.get_secret_value() for name, value in made.items()}
+
+
+def test_each_kind():
+    assert headers() == {}
+    assert headers(key_env="TOKEN") == {"Authorization": "Bearer planted-1f0c"}
+    basic = headers(user="änn", password_env="PASSWORD")["Authorization"]
+    kind, pair = basic.split()
+    assert (kind, base64.b64decode(pair).decode()) == ("Basic", "änn:planted-2b7e")
+    access = {"CF-Access-Client-Id": "ID", "CF-Access-Client-Secret": "TOKEN"}
+    assert headers(headers_env=access) == {
+        "CF-Access-Client-Id": "planted-3d9a",
+        "CF-Access-Client-Secret": "planted-1f0c",
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"key_env": "NOT_THERE"}, "NOT_THERE, which is not set"),
+        ({"user": "ann"}, "no password_env"),
+        ({"password_env": "PASSWORD"}, "no user"),
+        ({"user": "ann", "password_env": "PASSWORD", "key_env": "TOKEN"}, "several logins"),
+        ({"headers_env": {"authorization": "ID"}, "key_env": "TOKEN"}, "several logins"),
+        ({"headers_env": {"Host": "ID"}}, "no header that can be set"),
+        ({"headers_env": {"X:\r\nY": "ID"}}, "no header that can be set"),
+    ],
+)
+def test_settings_that_cannot_be(settings, says):
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        headers(**settings)
+    assert not any(value in str(caught.value) for value in SECRETS.values())
+
+
+async def test_it_is_sent_with_every_request():
+    async with ScriptedServer() as server:
+        server.on("GET /queue", Answer({"queue_running": [], "queue_pending": []}))
+        settings = TargetSettings(
+            server.url, user="ann", password_env="PASSWORD", headers_env={"X-Api-Key": "TOKEN"}
+        )
+        target = open_target("studio", Configuration(None, {"studio": settings}), SECRETS)
+        async with target:
+            await target.health()
+        sent = server.asked[0].headers
+        assert sent["X-Api-Key"] == "planted-1f0c"
+        assert sent["Authorization"].startswith("Basic ")
+
+
+def test_not_in_the_clear():
+    settings = TargetSettings("http://10.1.2.3:8188", user="ann", password_env="PASSWORD")
+    with pytest.raises(ConfigurationError, match="in the clear"):
+        open_target("studio", Configuration(None, {"studio": settings}), SECRETS)
+
+
+@pytest.mark.parametrize("address", ["https://evil.test", "pod:auto", "pod:abc123xyz90"])
+def test_runpods_key_goes_nowhere_else(address):
+    settings = TargetSettings(address, headers_env={"X-Api-Key": "RUNPOD_API_KEY"})
+    with pytest.raises(ConfigurationError, match="would send RUNPOD_API_KEY"):
+        open_target("x", Configuration(None, {"x": settings}), {"RUNPOD_API_KEY": "planted-4"})
+
+
+def test_resumed_jobs_log_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    Path("comfy-remote.toml").write_text(
+        '[targets.studio]\ntarget = "https://c.test"\nuser = "ann"\npassword_env = "PASSWORD"\n'
+        '[targets.any]\ntarget = "pod:auto"\nkey_env = "TOKEN"\n'
+    )
+
+    def sent(name: str, url: str) -> dict[str, str]:
+        return reopen(name, RemoteRef("1", "1", {"url": url}), SECRETS)._http.authorization()  # type: ignore[attr-defined]
+
+    assert "Authorization" in sent("studio", "https://c.test")
+    assert sent("studio", "https://elsewhere.test") == {}
+    assert "Authorization" in sent("any", "https://abc-8188.proxy.runpod.net")
+    assert sent("any", "https://elsewhere.test") == {}
+    assert sent("any", "https://elsewhere.test/.proxy.runpod.net") == {}
+
+
+def test_the_key_ring_is_asked_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    package = tmp_path / "keyring"
+    package.mkdir()
+    (package / "errors.py").write_text("class KeyringError(Exception): pass\n")
+    (package / "__init__.py").write_text(
+        "from . import errors\n"
+        "def get_password(service, name):\n"
+        "    if name == 'LOCKED':\n"
+        "        raise errors.KeyringError\n"
+        "    return {('comfy-remote', 'TOKEN'): ' from-the-ring '}.get((service, name))\n"
+    )
+    for name in [name for name in sys.modules if name.split(".")[0] == "keyring"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = secret("TOKEN", {})
+    assert found is not None
+    assert found.get_secret_value() == "from-the-ring"
+    assert secret("OTHER", {}) is None
+    assert secret("LOCKED", {}) is None
+    assert headers({"TOKEN": "from-the-environment"}, key_env="TOKEN") == {
+        "Authorization": "Bearer from-the-environment"
+    }
+    for name in [name for name in sys.modules if name.split(".")[0] == "keyring"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_the_page_is_told_which_secret_is_missing():
+    from comfy_remote.node_pack.known_targets import describe_target
+
+    settings = TargetSettings("https://c.test", headers_env={"X-A": "ID", "X-B": "NOT_THERE"})
+    configuration = Configuration(None, {"studio": settings})
+    told = describe_target("studio", configuration, SECRETS)
+    assert (told.key_variable, told.key_set, told.key_needed) == ("NOT_THERE", False, True)
+    told = describe_target("studio", configuration, {**SECRETS, "NOT_THERE": "x"})
+    assert (told.key_variable, told.key_set, told.key_needed) == ("ID", True, True)

@@ -1,0 +1,100 @@
+"""The manual pages say what the program does, and completion knows its commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from comfy_remote.cli.main import cli
+from comfy_remote.cli.man_page import man_page, pages
+from comfy_remote.cli.run_remote import run_remote
+from comfy_remote.errors import ComfyRemoteError
+
+MAN = Path(__file__).parents[2] / "man"
+
+
+@pytest.mark.parametrize("name", pages())
+def test_the_pages_are_those_of_this_program(name: str):
+    kept = (MAN / name).read_text(encoding="utf-8")
+    assert kept == pages()[name], "make man writes them anew"
+
+
+def test_every_option_is_there():
+    def commands(command: click.Command):
+        yield command
+        for sub in command.commands.values() if isinstance(command, click.Group) else ():
+            yield from commands(sub)
+
+    for command, name in ((cli, "comfy-remote"), (run_remote, "comfy-run-remote")):
+        page = pages()[f"{name}.1"].replace("\\-", "-")
+        for one in commands(command):
+            for param in one.params:
+                if isinstance(param, click.Option):
+                    assert max(param.opts, key=len) in page
+
+
+def test_every_exit_status_is_there():
+    def kinds(kind: type[ComfyRemoteError]):
+        yield kind
+        for sub in kind.__subclasses__():
+            yield from kinds(sub)
+
+    page = pages()["comfy-run-remote.1"].split('"EXIT STATUS"')[1]
+    for kind in kinds(ComfyRemoteError):
+        if kind is not ComfyRemoteError:
+            assert f"\\fB{kind.exit_status}\\fR" in page
+
+
+def test_text_is_not_taken_for_roff():
+    @click.command(help=".SH what begins with a dot\\\n\n'and a quote")
+    def strange() -> None:
+        pass
+
+    page = man_page(strange, "strange")
+    assert "\n\\&.SH what begins with a dot\\e\n" in page
+    assert "\n\\&'and a quote\n" in page
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="no groff")
+def test_groff_has_no_complaint():
+    for text in pages().values():
+        done = subprocess.run(
+            ["groff", "-man", "-Tutf8", "-ww"],
+            input=text.encode(),
+            capture_output=True,
+            check=True,
+        )
+        assert done.stderr == b""
+
+
+def test_completion_knows_commands_and_options():
+    environment = {
+        **os.environ,
+        "_COMFY_REMOTE_COMPLETE": "zsh_complete",
+        "COMP_WORDS": "comfy-remote jobs re",
+        "COMP_CWORD": "2",
+    }
+    code = "from comfy_remote.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "resume" in done.stdout.split()
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_completion_scripts_are_for_both_commands(shell: str, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["comfy-remote", "completion", shell])
+    from comfy_remote.cli.main import main
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    out = capsys.readouterr().out
+    assert "_COMFY_REMOTE_COMPLETE" in out
+    assert "_COMFY_RUN_REMOTE_COMPLETE" in out
