@@ -73,7 +73,7 @@ async def serve_page(gateway: GatewayServer, token: SecretStr, port: int) -> int
     os.environ["RUNPOD_ENDPOINT_ID"] = gateway.endpoint_id
     folder = OUTPUT / "page"
     (folder / "input").mkdir(parents=True, exist_ok=True)
-    shutil.copy2(EXAMPLES / "input" / "lighthouse.png", folder / "input")
+    shutil.copy2(EXAMPLES / "prompts" / "input" / "lighthouse.png", folder / "input")
     settings = folder / "user" / "default" / "comfy.settings.json"
     if not settings.exists():
         settings.parent.mkdir(parents=True, exist_ok=True)
@@ -97,10 +97,10 @@ async def serve_page(gateway: GatewayServer, token: SecretStr, port: int) -> int
 
 async def run_command(gateway: GatewayServer, token: SecretStr) -> int:
     """The command as anybody would type it, in a process of its own, on this terminal."""
-    workflow = EXAMPLES / "collage.json"
+    workflow = EXAMPLES / "prompts" / "collage.json"
     print(
         "\n$ RUNPOD_ENDPOINT_BASE_URL=… RUNPOD_API_KEY=… \\\n"
-        f"    comfy-remote run examples/{workflow.name} --on runpod:demo -o {OUTPUT}\n",
+        f"    comfy-remote run examples/prompts/{workflow.name} --on runpod:demo -o {OUTPUT}\n",
         flush=True,
     )
     environment = {

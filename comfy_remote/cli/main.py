@@ -37,7 +37,7 @@ class _InOrder(click.Group):
 def cli(verbose: bool) -> None:
     """Run ComfyUI workflows on a GPU elsewhere: RunPod, a pod, a machine on the LAN.
 
-    To try it without a GPU: comfy-remote run examples/collage.json
+    To try it without a GPU: comfy-remote run examples/prompts/collage.json
     """
     start(verbose=verbose)
 

@@ -214,6 +214,7 @@ class LaneJob:
                     await self._finish(event, outputs)
                     if saver.failure is not None:
                         raise saver.failure
+                    await saver.release(event.outputs)
                     return
                 if isinstance(event, OutputReady):
                     outputs.add(self._placed(event.output))

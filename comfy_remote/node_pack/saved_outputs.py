@@ -14,7 +14,7 @@ from ..errors import ComfyRemoteError
 from ..jobs.record import SavedOutput
 from ..media.files import place_new, private_folder, safe_relative_path
 from ..outputs import RemoteOutput
-from ..targets.base import Target
+from ..targets.base import Target, release
 from ..targets.concurrent_map import concurrent_map
 from ..targets.download import Downloaded, download
 from .host import FolderKind, Host
@@ -62,6 +62,10 @@ class OutputSaver:
         self._target = target
         self._prompt_id = prompt_id
         self._here: dict[_Identity, asyncio.Task[_Here]] = {}
+
+    async def release(self, outputs: Sequence[RemoteOutput]) -> None:
+        """Tell the target that these are all here: it need not keep them."""
+        await release(self._target, outputs)
 
     async def bring(self, node_id: str, outputs: Sequence[RemoteOutput]) -> dict[str, JsonValue]:
         """Save all that one node made; what the page is told that it shows.

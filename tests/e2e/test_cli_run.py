@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "prompts"
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 
 

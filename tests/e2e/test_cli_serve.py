@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "prompts"
 TOKEN = secrets.token_urlsafe(24)
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 

@@ -23,8 +23,8 @@ from PIL import Image
 
 from comfy_remote.gateway import GatewayServer
 from comfy_remote.sandbox.server import SandboxServer
+from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
-from comfy_remote.worker.settings import WorkerSettings
 
 Prompt = dict[str, Any]
 _COLORS = itertools.count(int(time.time()) % 0xFFFF)
@@ -102,23 +102,8 @@ async def endpoint(workers: int) -> AsyncIterator[str]:
         gateway = await stack.enter_async_context(GatewayServer(endpoint_id="lane"))
         for number in range(workers):
             engine = await stack.enter_async_context(SandboxServer())
-            gateway.add_local_worker(JobHandler(_Engine(engine.url)), worker_id=f"w{number}")
+            gateway.add_local_worker(JobHandler(Engine.named(engine.url)), worker_id=f"w{number}")
         yield gateway.url
-
-
-class _Engine:
-    """An engine that somebody else keeps."""
-
-    alive = True
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    async def ready(self) -> str:
-        return self._url
-
-    async def died(self) -> Any:
-        await asyncio.Event().wait()
 
 
 def _collapsed(messages: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
@@ -662,29 +647,16 @@ async def _until_told(shown: Page, prompt_id: str, words: str) -> Any:
 async def test_a_result_that_is_too_large_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompt = {
-        "1": _node(
-            "SandboxFile",
-            filename="large.bin",
-            subfolder="",
-            size=50_000,
-            list_under="files",
-            listed_filename="",
-            listed_subfolder="",
-        )
-    }
+    async def returns_too_much(_id: str, _payload: object, _report: object) -> dict[str, Any]:
+        """As a worker that has nowhere else to put it; ours keeps it for further jobs."""
+        return {"images": [{"filename": "a.png", "type": "base64", "data": "A" * 11_000_000}]}
+
     with sandbox_with_pack(tmp_path) as server:
-        async with (
-            SandboxServer() as engine,
-            GatewayServer(endpoint_id="lane") as gateway,
-            page(server.url) as shown,
-        ):
-            settings = WorkerSettings(result_limit=20_000)
-            gateway.add_local_worker(JobHandler(_Engine(engine.url), settings))
+        async with GatewayServer(endpoint_id="lane") as gateway, page(server.url) as shown:
+            gateway.add_local_worker(returns_too_much)
             monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", gateway.url)
-            prompt_id = (await shown.queue(prompt, "runpod:lane")).body["prompt_id"]
+            prompt_id = (await shown.queue(picture(), "runpod:lane")).body["prompt_id"]
             error = await shown.heard("execution_error", prompt_id)
             assert error["exception_type"] == "output_too_large"
-            assert "large.bin" in error["exception_message"]
-            assert "Save fewer or smaller files" in error["exception_message"]
+            assert "Have the worker store large outputs" in error["exception_message"]
             assert (await shown.ended(prompt_id))["status"]["status_str"] == "error"

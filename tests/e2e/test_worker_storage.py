@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import free_port
+from lane_page import page
+from pack import sandbox_with_pack
 from PIL import Image
 from pydantic import JsonValue, SecretStr
 from seaweedfs import ACCESS_KEY_ID, SECRET_ACCESS_KEY, S3Server, seaweedfs
@@ -145,6 +147,22 @@ async def test_large_outputs_travel_by_the_bucket_and_leave_nothing(
         assert image["data"].startswith(f"{s3.url}/{BUCKET}/sync-")
         assert SECRET_ACCESS_KEY not in json.dumps(seen)
     record.close()
+
+
+async def test_a_job_of_the_page_leaves_nothing_in_the_bucket(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNPOD_API_KEY", TOKEN.get_secret_value())
+    async with endpoint(environment(s3)) as gateway:
+        monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", gateway.url)
+        with sandbox_with_pack(tmp_path) as server:
+            async with page(server.url) as shown:
+                queued = await shown.queue(picture(3), "runpod:ep")
+                entry = await shown.ended(queued.body["prompt_id"])
+            [image] = entry["outputs"]["2"]["images"]
+            saved = tmp_path / "sandbox" / "output" / image["filename"]
+            assert saved.read_bytes().startswith(b"\x89PNG")
+    assert stored(s3) == []
 
 
 async def test_inputs_that_do_not_fit_the_request_go_by_the_bucket(

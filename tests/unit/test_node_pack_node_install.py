@@ -114,3 +114,6 @@ def test_example_workflows_have_a_picture_and_use_the_node():
         with Image.open(path.with_suffix(".jpg")) as picture:  # the ending that ComfyUI asks for
             assert picture.format == "JPEG"
             assert picture.width >= 300
+    # ComfyUI's template browser takes these folders' JSON files for UI workflows, too.
+    for name in ("example", "examples", "workflow", "workflows"):
+        assert not list((ROOT / name).glob("*.json"))
