@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option, preview_option, timeout_option
+from .options import complete_job, json_option, preview_option, timeout_option
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["jobs"]
 
-_job_argument = click.argument("job", metavar="ID")
+_job_argument = click.argument("job", metavar="ID", shell_complete=complete_job)
 
 
 @click.group(no_args_is_help=True)

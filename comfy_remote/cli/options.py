@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "change_options",
+    "complete_job",
+    "complete_target",
     "download_option",
     "inputs_option",
     "json_option",
@@ -53,6 +55,33 @@ inputs_option = click.option(
     help="A file that a Load node names, if it is not beside the workflow or in an input folder "
     "there. May be repeated.",
 )
+
+
+def complete_target(
+    _context: click.Context, _option: click.Parameter, incomplete: str
+) -> list[str]:
+    """The names of ``comfy-remote.toml``, and the addresses that need nothing filled in."""
+    from ..errors import ComfyRemoteError
+    from ..targets.config import Configuration
+
+    try:
+        names = [*Configuration.load().targets, "pod:auto", "sandbox"]
+    except ComfyRemoteError:
+        return []  # whoever runs the command is told what is wrong
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_job(_context: click.Context, _option: click.Parameter, incomplete: str) -> list[str]:
+    """The ids of recent jobs."""
+    from ..errors import ComfyRemoteError
+    from ..jobs.record import Record
+    from ..targets.config import home
+
+    try:
+        with Record(home()) as record:
+            return [one.id for one in record.newest(50) if one.id.startswith(incomplete)]
+    except ComfyRemoteError:
+        return []
 
 
 def _seed(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:

@@ -9,6 +9,7 @@ import click
 
 from .options import (
     change_options,
+    complete_target,
     download_option,
     inputs_option,
     open_option,
@@ -27,6 +28,7 @@ __all__ = ["run"]
 @click.option(
     "--on",
     metavar="TARGET",
+    shell_complete=complete_target,
     help="Where: runpod:ENDPOINT, a ComfyUI URL, sandbox, or a name from comfy-remote.toml. "
     "Default: the configured one, else sandbox.",
 )

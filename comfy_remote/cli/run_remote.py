@@ -10,6 +10,7 @@ import click
 from .entry import EXIT_STATUSES, enter, start
 from .options import (
     change_options,
+    complete_target,
     download_option,
     inputs_option,
     json_option,
@@ -45,6 +46,7 @@ __all__ = ["main", "run_remote"]
 @click.option(
     "--pod-url",
     metavar="URL",
+    shell_complete=complete_target,
     help="ID-8188.proxy.runpod.net, a pod's id, any ComfyUI address, or a name from "
     "comfy-remote.toml. Default: RUNPOD_POD_URL, else the account's running pod.",
 )

@@ -87,6 +87,26 @@ def test_completion_knows_commands_and_options():
     assert "resume" in done.stdout.split()
 
 
+def test_completion_knows_names_and_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from comfy_remote.cli.options import complete_job, complete_target
+    from comfy_remote.jobs.record import Record
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "comfy-remote.toml").write_text('[targets.gpu]\ntarget = "runpod:x"\n')
+    context = click.Context(run_remote)
+    option = run_remote.params[0]
+    assert complete_target(context, option, "") == ["gpu", "pod:auto", "sandbox"]
+    assert complete_target(context, option, "g") == ["gpu"]
+    with Record(tmp_path / "home") as record:
+        for job in ("aaaa-1", "bbbb-2"):
+            record.add(job, target="gpu", source="x", folder=None, prompt={})
+    assert complete_job(context, option, "bb") == ["bbbb-2"]
+    (tmp_path / "comfy-remote.toml").write_text("broken =")
+    assert complete_target(context, option, "") == []
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_the_completion_scripts_are_for_both_commands(shell: str, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["comfy-remote", "completion", shell])
