@@ -292,7 +292,7 @@ def deaf_target() -> Iterator[str]:
 
 
 def test_a_timeout_leaves_the_job_running(cli: Cli, sandbox_url: str):
-    done = cli("run", slow(cli.folder), "--on", sandbox_url, "--timeout", "0.5", "--json")
+    done = cli("run", slow(cli.folder), "--on", sandbox_url, "--timeout", "1.5", "--json")
     assert done.returncode == 6
     error = lines_of(done.stdout)[-1]
     assert error["code"] == "timed_out"
@@ -307,7 +307,7 @@ def test_a_timeout_leaves_the_job_running(cli: Cli, sandbox_url: str):
 
 
 def test_a_timeout_on_the_default_sandbox_leaves_it_running(cli: Cli):
-    done = cli("run", slow(cli.folder, 0.05), "--timeout", "0.5")
+    done = cli("run", slow(cli.folder), "--timeout", "1.5")
     assert done.returncode == 6
     (entry,) = lines_of(cli("jobs", "list", "--json").stdout)
     resumed = cli("jobs", "resume", entry["job_id"])
