@@ -226,7 +226,13 @@ class Bucket:
     def _client(self) -> _S3:
         with self._lock:  # boto3's sessions are not made for several threads
             if self._made is None:
-                self._made = _S3(self._settings)
+                try:
+                    self._made = _S3(self._settings)
+                except ValueError as error:  # boto3 takes fewer addresses than there are
+                    raise ConfigurationError(
+                        f"A bucket's address cannot be used: {error}.",
+                        advice="Its host may have letters, digits, hyphens and dots.",
+                    ) from error
             return self._made
 
     def _refused(self, what: str, error: BaseException) -> OutputError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -15,6 +16,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from yarl import URL
 
 from ..errors import WorkflowInvalid
 from .problems import problems_in
@@ -52,6 +54,15 @@ def _text_of(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _an_address(text: str) -> str:
+    try:
+        (URL(text).host or "").encode("idna")  # as whoever resolves it will
+    except ValueError:
+        raise ValueError("it is not an address") from None
+    return text
+
+
+Address = Annotated[str, AfterValidator(_an_address)]
 NodeId = Annotated[str, BeforeValidator(_text_of), Field(min_length=1)]
 """Ids are texts in a prompt, and often typed as numbers."""
 
@@ -86,9 +97,9 @@ class InputFileSent(BaseModel):
 
     name: FileName
     data: str | None = None
-    url: str | None = None
+    url: Address | None = None
     sha256: Sha256 | None = None
-    delete_url: str | None = None
+    delete_url: Address | None = None
 
     @model_validator(mode="after")
     def _somewhere(self) -> InputFileSent:

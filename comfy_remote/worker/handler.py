@@ -33,6 +33,9 @@ from .settings import WorkerSettings
 
 __all__ = ["JobHandler"]
 
+_KNOWN_ACTIONS = f"Use one of: run, {', '.join(sorted(MODEL_ACTIONS | WORKER_ACTIONS))}."
+_UNREASONABLE = 1e9  # seconds: no deadline, but a mistake
+
 _log = logging.getLogger(__name__)
 
 
@@ -123,7 +126,7 @@ class JobHandler:
     ) -> dict[str, JsonValue]:
         wanted = payload.get("timeout") if isinstance(payload, dict) else None
         limits = [self._settings.job_timeout] if self._settings.job_timeout else []
-        if isinstance(wanted, int | float) and wanted > 0:
+        if isinstance(wanted, int | float) and 0 < wanted < _UNREASONABLE:
             limits.append(float(wanted))
         timeout = min(limits, default=None)
         try:
@@ -137,16 +140,21 @@ class JobHandler:
 
     async def _job(self, job_id: str, payload: JsonValue, report: Report) -> dict[str, JsonValue]:
         action = payload.get("action", "run") if isinstance(payload, dict) else "run"
+        if not isinstance(action, str):
+            raise WorkflowInvalid(
+                "The job's input is not valid: action: it is not a text.",
+                advice=_KNOWN_ACTIONS,
+            )
         if action in MODEL_ACTIONS:
             return await act_on_models(self._models, payload, report)
         if action in WORKER_ACTIONS:
-            return (await self._about_worker(str(action), payload)).model_dump(
+            return (await self._about_worker(action, payload)).model_dump(
                 mode="json", exclude_none=True
             )
         if action != "run":
             raise WorkflowInvalid(
                 f"The job's input is not valid: action: there is no action {action!r}.",
-                advice=f"Use one of: run, {', '.join(sorted(MODEL_ACTIONS | WORKER_ACTIONS))}.",
+                advice=_KNOWN_ACTIONS,
             )
         async with self._models.in_use():
             job = WorkflowJob(
@@ -190,11 +198,11 @@ def _with_secrets_of(payload: JsonValue, environ: Mapping[str, str]) -> dict[str
     """The environment, and under names of secrets the keys that came with the request."""
     found = dict(environ)
     if isinstance(payload, dict):
-        config = payload.get("s3Config")
+        config = payload.get("s3Config", payload.get("s3_config"))
         config = config if isinstance(config, dict) else {}
         for name, value in (
             ("REQUEST_COMFY_ORG_API_KEY", payload.get("comfy_org_api_key")),
-            ("REQUEST_S3_SECRET", config.get("accessSecret")),
+            ("REQUEST_S3_SECRET", config.get("accessSecret", config.get("access_secret"))),
         ):
             if isinstance(value, str):
                 found[name] = value

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 from yarl import URL
 
-from comfy_remote.errors import OutputError
+from comfy_remote.errors import ConfigurationError, OutputError
 from comfy_remote.targets.bucket import Bucket, BucketSettings
 
 pytest.importorskip("boto3")
@@ -49,3 +49,11 @@ async def test_a_refusal_says_why_and_what_to_do(
     assert advice in caught.value.advice
     assert SECRET not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
+
+
+async def test_a_host_that_boto3_does_not_take_is_an_error_of_ours() -> None:
+    bucket = Bucket(
+        BucketSettings(URL("https://my_storage:9000"), "pics", "here", "id", SecretStr(SECRET))
+    )
+    with pytest.raises(ConfigurationError, match="my_storage"):
+        await bucket.delete("a")

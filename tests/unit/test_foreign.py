@@ -44,6 +44,8 @@ def test_a_target_elsewhere_cannot_make_us_call_this_machines_servers(url: str) 
         "file:///etc/passwd",
         "https://user:password@bucket.example.com/a.png",
         "no address",
+        "https://a..b/a.png",
+        f"https://{'a' * 64}.com/a.png",
     ],
 )
 def test_everything_else_is_refused_and_the_signature_is_not_shown(url: str) -> None:

@@ -105,6 +105,9 @@ async def test_overrides_and_files_reach_the_engine_and_the_input_is_not_changed
         ({"workflow": "text"}, "workflow"),
         ({"images": [{"name": "../x", "image": "eA=="}]}, "../x"),
         ({"images": [{"name": "x", "image": "%%%"}]}, "decoded"),
+        ({"action": ["run"]}, "action: it is not a text"),
+        ({"action": {}}, "action: it is not a text"),
+        ({"timeout": 10**400}, "timeout"),
     ],
 )
 async def test_bad_input_is_refused_before_anything_runs(
@@ -398,6 +401,29 @@ async def test_no_secret_leaves_in_an_error() -> None:
         result = await handler_for(target)("j", payload, silent)
         assert SECRET not in json.dumps(result)
         assert "[RUNPOD_API_KEY]" in json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"s3Config": {"accessId": "a", "accessSecret": "sent-along", "endpointUrl": "https://x/b"}},
+        {
+            "s3_config": {
+                "access_id": "a",
+                "access_secret": "sent-along",
+                "endpoint_url": "https://x/b",
+            }
+        },
+    ],
+)
+async def test_a_secret_of_the_request_does_not_leave_either(
+    config: dict[str, JsonValue],
+) -> None:
+    leaky = ExecutionFailed("403 for sent-along")
+    target = FakeTarget([Started(), Finished(JobState.FAILED, leaky)])
+    result = await handler_for(target)("j", {**OURS, **config}, silent)
+    assert "sent-along" not in json.dumps(result)
+    assert "[REQUEST_S3_SECRET]" in json.dumps(result)
 
 
 async def test_a_fault_of_ours_is_answered_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,6 +194,18 @@ async def test_addresses_of_this_machine_and_its_network_are_refused(
         await receive(receiver(tmp_path / "cache"), tmp_path / "job", url=url)
 
 
+@pytest.mark.parametrize(
+    "url", ["https://[::1", "https://a:99999/x", "https://a..b/x", "https://℀/x"]
+)
+@pytest.mark.parametrize("field", ["url", "delete_url"])
+def test_what_is_no_address_is_refused_by_its_field(field: str, url: str) -> None:
+    file = {"name": "a.png", "data": "aGk=", field: url}
+    if field == "url":
+        del file["data"]
+    with pytest.raises(WorkflowInvalid, match=rf"files\.0\.{field}: .*not an address"):
+        JobRequest.parse({"workflow": {"1": {}}, "files": [file]})
+
+
 # --- by hash ------------------------------------------------------------------------------
 
 
