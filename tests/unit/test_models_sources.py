@@ -20,7 +20,7 @@ from models_kit import (
 from yarl import URL
 
 from comfy_remote.errors import ComfyRemoteError, ConfigurationError, ModelUnavailable
-from comfy_remote.wire.repo_list import ModelLine
+from comfy_remote.wire.repo_list import ModelLine, parse_repo_list
 from comfy_remote.worker.models import download, plan
 from comfy_remote.worker.models.settings import ModelSettings
 from comfy_remote.worker.models.sources import understand
@@ -189,6 +189,33 @@ async def test_civitais_redirect_is_followed_without_the_token(
     site.asked.clear()
     assert (await ensure(library, f"lora https://civitai.com{link}")).fetched == []
     assert site.asked == []
+
+
+@pytest.mark.parametrize("download", [None, False])
+async def test_a_run_finds_what_somebody_put_there_also_by_a_link_that_tells_no_name(
+    site: ModelServer, storage: ModelServer, tmp_path: Path, download: bool | None
+) -> None:
+    civitai(site, storage, api=True)
+    library = library_for(tmp_path, storage, download=download, **endpoints(site))
+    lines = parse_repo_list("lora https://civitai.com/models/58390?modelVersionId=62833")
+    with pytest.raises(ModelUnavailable, match="is not on this worker") as caught:
+        await library.ensure_for_run(lines, lambda _: None)
+    assert "DOWNLOAD_MODELS" in caught.value.advice
+    assert files_in(tmp_path) == {}
+    (tmp_path / "loras").mkdir()
+    (tmp_path / "loras/add_detail.safetensors").write_bytes(MODEL)
+    answer = await library.ensure_for_run(lines, lambda _: None)
+    assert answer.ensured == ["loras/add_detail.safetensors"]
+
+
+async def test_a_run_that_cannot_learn_a_models_name_asks_for_it(
+    site: ModelServer, tmp_path: Path
+) -> None:
+    library = library_for(tmp_path, **endpoints(site))
+    lines = parse_repo_list("lora https://civitai.com/models/58390")
+    with pytest.raises(ModelUnavailable, match="name is not known") as caught:
+        await library.ensure_for_run(lines, lambda _: None)
+    assert "name=FILE" in caught.value.advice
 
 
 async def test_civitais_hash_is_checked(

@@ -96,7 +96,7 @@ class Planner:
         names_suffice: Whether a file that is there under the name is taken for the model, unless
             the line has a SHA-256. Then nobody is asked about it.
         refuse: Why nothing may be fetched, as an advice; ``None`` when it may. Then nobody is
-            asked at all.
+            asked, but for the name of a file whose link does not tell it.
     """
 
     def __init__(
@@ -154,18 +154,20 @@ class Planner:
         if ours is not None and line.sha256 in (None, ours.sha256):
             return Present(line, self._manifest.file(ours))
         there = self._folders.find(folder, name) if name else None
-        if there is not None and line.sha256 and self._manifest.entry_of(there) is None:
-            await self._check_hash(there, line.sha256)
+        if there is not None and await self._suffices(line, there):
             return Present(line, there)
-        quiet = self._names_suffice or self._refuse is not None
-        if quiet and there is not None and not line.sha256:
-            return Present(line, there)
-        if self._refuse is not None:
+        if self._refuse is not None and name is not None:
             raise unavailable(f"{line.shown} is not on this worker.", self._refuse)
         try:
             location = await link.locate(self._http.json)
             found = await self._probe(location)
-        except ModelUnavailable:
+        except ModelUnavailable as error:
+            if self._refuse is not None:
+                raise unavailable(
+                    f"Whether {line.shown} is on this worker cannot be told: its name is not "
+                    f"known. {error.message}",
+                    f"Give it a name: KIND URL name=FILE.safetensors. Or: {self._refuse}",
+                ) from error
             if there is None or line.sha256:
                 raise
             return Present(line, there)  # it is here, whatever became of where it came from
@@ -173,6 +175,10 @@ class Planner:
         if name is None:
             name = _name_of(line, location, found)
             there = self._folders.find(folder, name)
+            if there is not None and await self._suffices(line, there):
+                return Present(line, there)
+        if self._refuse is not None:
+            raise unavailable(f"{line.shown} is not on this worker.", self._refuse)
         if there is not None and await self._is_it(there, found):
             return Present(line, there)
         limit = self._settings.size_limit
@@ -180,6 +186,19 @@ class Planner:
             raise too_large(location, found.size, limit)
         path = there or self._folders.root / folder / name
         return Missing(line, link, location, found, path, replaces=there is not None)
+
+    async def _suffices(self, line: ModelLine, there: Path) -> bool:
+        """Whether a file that is there under the name is taken without asking about it.
+
+        Raises:
+            ModelUnavailable: It is somebody's, and not the one that the line has the hash of.
+        """
+        if line.sha256 is None:
+            return self._names_suffice or self._refuse is not None
+        if self._manifest.entry_of(there) is not None:
+            return False
+        await self._check_hash(there, line.sha256)
+        return True
 
     async def _is_it(self, there: Path, found: Answer) -> bool:
         """Whether a file that is there under the name is the one that the link is for.
