@@ -25,6 +25,11 @@ from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
     ConfigurationError,
+    EngineCrashed,
+    JobCancelled,
+    JobExpired,
+    JobTimedOut,
+    OutOfMemory,
     OutputError,
     OutputLost,
     RequestTooLarge,
@@ -67,6 +72,8 @@ _log = logging.getLogger(__name__)
 
 # An answer to ComfyUI's page must begin within 60 s.
 _DESCRIBE_PATIENCE = 45.0
+# How a job ends whose worker did not get to answer. What is known may still be so.
+_UNANSWERED = (EngineCrashed, OutOfMemory, JobCancelled, JobExpired, JobTimedOut)
 _FETCH_MISSES = 6
 _BACKOFF = (0.5, 1.0, 2.0, 4.0, 5.0)
 
@@ -402,9 +409,10 @@ class RunPodTarget:
             _log.warning("%s could not be asked what it has: %s", self._name, error)
             return before
         except (ComfyRemoteError, ValidationError) as error:
-            # A worker of somebody else's: it knows no such job.
             _log.info("%s does not say what it has: %s", self._name, error)
-            return self._descriptions.write(None).answer
+            # Else a worker of somebody else's: it knows no such job.
+            kept = before if isinstance(error, _UNANSWERED) else None
+            return self._descriptions.write(kept).answer
         if answer.nodes is None and before is not None:
             answer = answer.model_copy(update={"nodes": before.nodes})
         return self._descriptions.write(answer).answer

@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr, ValidationError
+from pydantic import JsonValue, SecretStr, ValidationError
 from scripted_server import Answer, ScriptedServer, drop
 
 from comfy_remote.errors import (
@@ -45,10 +45,11 @@ from comfy_remote.events import (
     Started,
 )
 from comfy_remote.outputs import OutputSource, RemoteOutput
-from comfy_remote.targets import http, runpod
+from comfy_remote.targets import http, runpod, runpod_description
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
 from comfy_remote.targets.runpod import RunPodTarget
 from comfy_remote.targets.runpod_status import StatusReader
+from comfy_remote.wire.actions import pack_nodes
 from comfy_remote.wire.runpod import IDEMPOTENCY_HEADER, JobStatus, error_to_runpod
 from comfy_remote.workflow.prompt import Prompt
 
@@ -325,6 +326,72 @@ async def test_cancel_and_health(server: ScriptedServer, target: RunPodTarget) -
     counts = {"jobs": {"inQueue": 2, "inProgress": 1}, "workers": {"idle": 3, "running": 1}}
     server.on("GET /v2/ep/health", Answer(counts))
     assert await target.health() == Health(ready=3, running=1, queued=2)
+
+
+# --- what it has --------------------------------------------------------------------------
+
+
+async def _describe(server: ScriptedServer, memory: Path) -> Mapping[str, JsonValue] | None:
+    url = f"{server.url}/v2"
+    async with RunPodTarget("ep", SecretStr(KEY), base_url=url, memory=memory) as made:
+        return (await made.describe()).nodes
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        _status("FAILED", error="Missing 'workflow' parameter"),
+        _status("COMPLETED", output={"error": "Missing 'workflow' parameter"}),
+        _status("COMPLETED", output={"images": []}),
+    ],
+)
+async def test_a_worker_that_cannot_say_what_it_has_is_asked_once(
+    server: ScriptedServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: dict[str, Any],
+) -> None:
+    server.on(RUN, ACCEPTED)
+    server.on(STATUS, Answer(refused))
+    for _ in range(2):
+        assert await _describe(server, tmp_path) is None
+    assert server.count(RUN) == 1
+    [sent] = [json.loads(one.body) for one in server.asked if one.path.endswith("/run")]
+    assert sent == {"input": {"action": "describe", "format": "comfy-remote/1"}}
+    # Later, too, no worker is started for the question's sake.
+    monkeypatch.setattr(runpod_description, "_FRESH_SECONDS", 0.0)
+    server.on("GET /v2/ep/health", Answer({"workers": {"idle": 0, "running": 0}}))
+    assert await _describe(server, tmp_path) is None
+    assert server.count(RUN) == 1
+    server.on("GET /v2/ep/health", Answer({"workers": {"idle": 1, "running": 0}}))
+    assert await _describe(server, tmp_path) is None
+    assert server.count(RUN) == 2
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        _status("TIMED_OUT"),
+        _status("CANCELLED"),
+        _status("FAILED", error=error_to_runpod(EngineCrashed("It ended."))),
+    ],
+)
+async def test_what_is_known_stays_known_when_a_worker_does_not_get_to_answer(
+    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(runpod_description, "_FRESH_SECONDS", 0.0)
+    nodes = {"EmptyImage": {}}
+    packed = pack_nodes(json.dumps(nodes).encode())
+    server.on(RUN, ACCEPTED)
+    server.on(
+        STATUS,
+        Answer(_status("COMPLETED", output={"nodes_hash": "1", "nodes": packed})),
+        Answer(ending),
+    )
+    server.on("GET /v2/ep/health", Answer({"workers": {"idle": 1, "running": 0}}))
+    for _ in range(2):
+        assert await _describe(server, tmp_path) == nodes
+    assert server.count(RUN) == 2
 
 
 # --- statuses, no network -----------------------------------------------------------------
