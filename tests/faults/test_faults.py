@@ -1267,8 +1267,12 @@ async def test_the_command_fails(lane: Lane, tmp_path: Path, out: Path):
             assert folder.read_text() == "in the way"
         else:
             assert not folder.exists() or files_in(folder) == [], name
-        # A folder that cannot be written to is noticed before anything is sent.
-        assert lane.engine.runs(mark) == (status in (5, 7) and name != "no space"), name
+        runs = 1 if status in (5, 7) else 0
+        if name == "no space":  # noticed before anything is sent
+            runs = 0
+        elif name == "out of memory" and lane.name == "gateway":
+            runs = 2  # our worker frees the memory and tries once more
+        assert lane.engine.runs(mark) == runs, name
 
     # Left out: looks for the job for ten seconds; ComfyUI announces no hash.
     without = {"a page", "damaged"} if lane.name == "comfyui" else set()
