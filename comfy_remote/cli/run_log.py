@@ -268,6 +268,8 @@ class LoggedReporter:
         for line in explain(error, resumable=job_id if resumable else None):
             self._log.line(line)
         self._log.ended("cancelled" if error.code == "cancelled" else "failed")
+        # First, so that the error and what to do about it stand last.
+        self._inner.note(f"Log: {self._log.path}")
         self._inner.failed(error, job_id, resumable=resumable)
 
     def choose(self, question: str, options: Sequence[str]) -> int | None:

@@ -111,7 +111,8 @@ def run_remote(
     plan = RunPlan(
         workflow,
         chosen_pod_address(pod_url, Configuration.load().targets),
-        replace(changes, output_folder=output_folder, image_id=image_id),
+        # Scripts pass variables that may be empty: as good as not given.
+        replace(changes, output_folder=output_folder or None, image_id=image_id or None),
         inputs,
         local_output.expanduser().absolute(),
         timeout,
@@ -120,7 +121,7 @@ def run_remote(
         Path("logs", "generations"),
         open_it,
     )
-    if image_id is None:
+    if not image_id:
         plan = replace(plan, changes=replace(plan.changes, image_id=plan.job_id[:8]))
     run_workflow(plan, make_reporter(json_lines=json_lines, preview=preview))
 

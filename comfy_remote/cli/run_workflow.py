@@ -152,7 +152,8 @@ async def _prepared(
 async def _submit(plan: RunPlan, prepared: PreparedWorkflow, client: Client, asked: float) -> Job:
     timeout = None
     if plan.timeout is not None:
-        timeout = max(0.001, plan.timeout - (time.monotonic() - asked))
+        # To a tenth: it is told, should it pass.
+        timeout = max(0.1, round(plan.timeout - (time.monotonic() - asked), 1))
     return await client.submit(
         prepared.prompt,
         inputs=plan.inputs,

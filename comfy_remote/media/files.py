@@ -93,7 +93,8 @@ def storage_errors(path: Path, *, full: str = _FETCH_AGAIN) -> Iterator[None]:
             ) from error
         raise LocalStorageError(
             f"{path} could not be written: {error.strerror or error}.",
-            advice="Choose another folder with -o, or mend its permissions.",
+            advice="Choose another folder with -o (comfy-run-remote: --local-output), or mend its "
+            "permissions.",
             details={"path": str(path)},
         ) from error
 
@@ -146,7 +147,7 @@ def place(source: Path, destination: Path, sha256: str) -> Path:
                     return candidate
     raise LocalStorageError(
         f"No free name was found for {destination}.",
-        advice="Choose another folder with -o.",
+        advice="Choose another folder with -o (comfy-run-remote: --local-output).",
     )
 
 

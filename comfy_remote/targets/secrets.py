@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -80,11 +81,19 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def redact(text: str, environ: Mapping[str, str]) -> str:
-    """``text`` with the value of every secret of ``environ`` replaced by ``[NAME]``."""
+    """``text`` with the value of every secret of ``environ`` replaced by ``[NAME]``.
+
+    Also where the text is JSON, in which a quote or a backslash is written differently.
+    """
     secrets = [
-        (value, name)
+        (written, name)
         for name, value in environ.items()
         if _is_secret(name) and len(value) >= _SHORTEST_SECRET
+        for written in {
+            value,
+            json.dumps(value)[1:-1],
+            json.dumps(value, ensure_ascii=False)[1:-1],
+        }
     ]
     # The longest first, so that one which contains another vanishes whole.
     for value, name in sorted(secrets, reverse=True, key=lambda pair: len(pair[0])):

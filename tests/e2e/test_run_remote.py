@@ -222,6 +222,7 @@ def test_out_of_time_then_resumed(remote: Command, sandbox_url: str):
     path = write(remote.folder, slow(0.2, 30))
     done = remote("--workflow", path, "--pod-url", sandbox_url, "--timeout", "3")
     assert done.returncode == 6
+    assert re.search(r"did not end within (3|2\.\d) s\.", done.stderr), done.stderr
     assert time.monotonic() - began < 6
     command = re.search(r"comfy-remote (jobs resume [0-9a-f-]{36})", done.stderr.splitlines()[-1])
     assert command is not None, done.stderr
@@ -411,6 +412,18 @@ def test_secrets_are_nowhere(remote: Command, sandbox_url: str):
     assert len(found) > 8
     for secret in (*planted.values(), basic):
         assert not any(secret.encode() in content for content in found)
+
+
+def test_empty_words_are_as_good_as_none(remote: Command, sandbox_url: str):
+    path = write(remote.folder, picture("x"))
+    empty = ("--output-folder", "", "--image-id", "")
+    done = remote("--workflow", path, "--pod-url", sandbox_url, *empty)
+    assert done.returncode == 0, done.stderr
+    names = [Path(line) for line in done.stdout.splitlines()]
+    assert names == [Path("output", "x_00001_.png"), Path("output", "x_00002_.png")]
+    (log,) = (remote.folder / "logs" / "generations").glob("*.json")
+    found = json.loads(log.read_text(encoding="utf-8"))
+    assert found["image_id"] == found["job_id"][:8]
 
 
 def test_neither_prompt_nor_workflow(remote: Command):

@@ -89,10 +89,11 @@ def test_what_a_killed_run_leaves(tmp_path: Path):
     assert JOB in log.path.read_text()
 
 
-def test_a_failure(tmp_path: Path):
+def test_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     reporter, log = started(tmp_path, Clock())
     reporter.event(Started())
     reporter.failed(JobTimedOut("It took too long.", advice="Wait."), JOB, resumable=True)
+    assert f"Log: {log.path}\nError: It took too long.\n" in capsys.readouterr().err
     found = document(log)
     assert found["state"] == "failed"
     assert found["error"]["code"] == "timed_out"

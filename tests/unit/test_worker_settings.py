@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -64,6 +65,13 @@ def test_secrets_are_redacted_the_longest_first() -> None:
     environ = {"A_KEY": "secret-1", "B_KEY": "secret-1-and-more", "C_KEY": "abc", "PATH": "/bin"}
     text = redact("secret-1-and-more, secret-1, abc, /bin", environ)
     assert text == "[B_KEY], [A_KEY], abc, /bin"
+
+
+def test_secrets_are_redacted_in_json() -> None:
+    environ = {"A_PASSWORD": 'plan"ted\\grün'}
+    for ascii_only in (True, False):
+        text = json.dumps({"said": f"no: {environ['A_PASSWORD']}!"}, ensure_ascii=ascii_only)
+        assert json.loads(redact(text, environ)) == {"said": "no: [A_PASSWORD]!"}
 
 
 def test_a_url_is_an_engine_that_runs_already() -> None:
