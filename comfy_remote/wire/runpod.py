@@ -127,13 +127,14 @@ def error_from_runpod(error: JsonValue, output: JsonValue = None) -> ComfyRemote
         except ValueError:
             data = None
     if not isinstance(data, dict):
-        words = error if isinstance(error, str) and error.strip() else "no reason was given"
+        said = error if isinstance(error, str) and error.strip() else "no reason was given"
+        words = "\n  ".join([said, *_details(output)])
         kind = output.get("error_type") if isinstance(output, dict) else None
         if kind == "validation":
             return WorkflowInvalid(f"The worker refused the job: {words}")
         if kind == "timeout":
             return JobTimedOut(f"The worker gave the job up: {words}")
-        return _failure("\n  ".join([words, *_details(output)]))
+        return _failure(words)
     if isinstance(ours := data.get("comfy_remote"), dict):
         return error_from_json(ours)
     message = data.get("error_message") or data.get("message") or json.dumps(data)

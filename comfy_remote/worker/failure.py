@@ -27,20 +27,23 @@ def failure_answer(
     """``{"error": …}``, from which the SDK makes a failed job.
 
     Args:
-        dialect: ``comfy-remote/1`` gets the whole error. ``plain`` gets its own form, of which
-            the SDK moves ``error`` out of the job's output. Others get worker-comfyui's plain
-            message, and ``details`` as a list of lines.
+        dialect: ``comfy-remote/1`` gets the whole error. Others get the form of ``plain``, of
+            which the SDK moves ``error`` out of the job's output: a request that is refused may
+            lack the very key that tells its dialect. All but ``plain`` also get ``details``, a
+            list of lines, as worker-comfyui has it.
         environ: Whose secrets are taken out.
         seconds: Since the job arrived.
     """
     if dialect == COMFY_REMOTE_1:
         return {"error": redact(error_to_runpod(error), environ)}
-    message = redact(str(error), environ)
+    plain = PlainError(
+        error_type=plain_error_type(error),
+        error=redact(str(error), environ),
+        execution_time_seconds=seconds,
+    ).model_dump(mode="json")
     if dialect == PLAIN:
-        return PlainError(
-            error_type=plain_error_type(error), error=message, execution_time_seconds=seconds
-        ).model_dump(mode="json")
-    return {"error": message, "details": [redact(line, environ) for line in _lines(error)]}
+        return plain
+    return {**plain, "details": [redact(line, environ) for line in _lines(error)]}
 
 
 def _lines(error: ComfyRemoteError) -> Iterator[str]:

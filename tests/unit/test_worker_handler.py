@@ -125,6 +125,9 @@ async def test_an_input_that_is_none_gets_a_plain_message(payload: JsonValue) ->
     result = await handler_for(FakeTarget())("j", payload, silent)
     assert "not valid" in str(result["error"])
     assert result["details"] == []
+    # Also for those who know the worker by another dialect.
+    assert (result["status"], result["error_type"]) == ("error", "validation")
+    assert isinstance(result["execution_time_seconds"], float)
 
 
 async def test_worker_comfyui_clients_may_send_json_text_and_nulls() -> None:
@@ -147,10 +150,11 @@ async def test_worker_comfyui_clients_get_node_errors_as_lines() -> None:
         },
     )
     result = await handler_for(FakeTarget([refused]))("j", {"workflow": PROMPT}, silent)
-    assert result == {
-        "error": "ComfyUI refused the prompt.",
-        "details": ["Node 3: Value not in list: m: 'a'"],
-    }
+    assert result["error"] == "ComfyUI refused the prompt."
+    assert result["details"] == ["Node 3: Value not in list: m: 'a'"]
+    read = error_from_runpod(result.pop("error"), result)
+    assert isinstance(read, WorkflowInvalid)
+    assert "Node 3: Value not in list" in read.message
 
 
 async def test_progress_is_reported_and_has_landed_when_the_job_ends() -> None:
