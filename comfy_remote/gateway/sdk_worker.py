@@ -129,7 +129,12 @@ class SdkWorker:
         _log.info("worker: %s", line.replace(self._token.get_secret_value(), "***"))
 
     def _environment_of(self, worker_id: str) -> dict[str, str]:
-        inherited = {k: v for k, v in os.environ.items() if not k.upper().startswith("RUNPOD_")}
+        # A worker that serves its own API would take no job of ours.
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.upper().startswith("RUNPOD_") and name != "SERVE_API_LOCALLY"
+        }
         base, limits = self._endpoint_url, self._queue.limits
         return {
             **inherited,

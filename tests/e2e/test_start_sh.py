@@ -129,7 +129,7 @@ def test_one_job_from_the_command_line():
     job = json.dumps({"input": {"format": "comfy-remote/1", "workflow": WHITE}})
     ended = run("--test_input", job, env=environment(COMFY_REMOTE_ENGINE="sandbox"))
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "'status': 'success'" in ended.stdout
+    assert '"status": "success"' in ended.stdout
 
 
 def test_an_endpoint_on_this_machine_until_it_is_told_to_end(tmp_path):
