@@ -18,7 +18,7 @@ page: $(VENV)/installed
 	@$(BIN)/python examples/demo.py sandbox --page
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 4 --dist loadfile
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -61,6 +61,9 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
                 f"-s3.config={config}",
                 "-volume.max=20",
                 "-master.volumeSizeLimitMB=64",
+                # Two catalogues that would take fixed ports: only one server could run.
+                "-s3.port.iceberg=0",
+                "-s3.port.lance=0",
                 *(f"-{name}={port}" for name, port in ports.items()),
             ],
             stdout=log,
@@ -78,12 +81,12 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
         _wait(url, process, folder / "weed.log")
         yield S3Server(url, client)
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        # Asked politely, it takes longer than ten seconds; its data is thrown away anyway.
+        process.kill()
+        process.wait()
+        for port in ports.values():
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink()
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

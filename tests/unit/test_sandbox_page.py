@@ -167,6 +167,17 @@ async def test_jobs(http: aiohttp.ClientSession) -> None:
     await get_json(http, "/api/jobs?status=nonsense", status=400)
 
 
+async def until_jobs_are(http: aiohttp.ClientSession, *states: str) -> None:
+    """Wait until the jobs, in whatever order, have these states."""
+    for _ in range(200):
+        listing = await get_json(http, "/api/jobs")
+        assert isinstance(listing, dict)
+        if sorted(job["status"] for job in listing["jobs"]) == sorted(states):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(listing)
+
+
 async def test_jobs_are_cancelled_wherever_they_are(http: aiohttp.ClientSession) -> None:
     slow = {
         **PROMPT,
@@ -180,18 +191,13 @@ async def test_jobs_are_cancelled_wherever_they_are(http: aiohttp.ClientSession)
     for _ in range(2):
         async with http.post("/prompt", json={"prompt": slow}) as answer:
             ids.append((await answer.json())["prompt_id"])
+    # One that was never begun would not be listed in the end.
+    await until_jobs_are(http, "in_progress", "pending")
     async with http.post(f"/api/jobs/{ids[1]}/cancel") as answer:
         assert await answer.json() == {"cancelled": True}
     async with http.post("/api/jobs/cancel", json={"job_ids": ids}) as answer:
         assert await answer.json() == {"cancelled": True}
-    for _ in range(100):
-        listing = await get_json(http, "/api/jobs")
-        assert isinstance(listing, dict)
-        if [job["status"] for job in listing["jobs"]] == ["cancelled"]:
-            break
-        await asyncio.sleep(0.05)
-    else:
-        raise AssertionError(listing)
+    await until_jobs_are(http, "cancelled")
     async with http.post("/api/jobs/cancel", json={"job_ids": ids}) as answer:
         assert await answer.json() == {"cancelled": False}
 
