@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputFileMissing
+from .interface import REMOTE_INPUT
 from .prompt import Prompt
 
 __all__ = [
@@ -31,6 +32,7 @@ _FILE_INPUTS = {
     "LoadLatent": "latent",
     "Load3D": "model_file",
     "Load3DAnimation": "model_file",
+    REMOTE_INPUT: "file",
     "VHS_LoadVideo": "video",
     "VHS_LoadAudioUpload": "audio",
 }
@@ -69,6 +71,8 @@ def every_file_use(prompt: Prompt) -> Iterator[FileUse]:
         value = node["inputs"].get(key) if key else None
         if key is None or not isinstance(value, str):
             continue
+        if not value and node["class_type"] == REMOTE_INPUT:
+            continue  # it takes its value from elsewhere
         annotated = ANNOTATION.match(value)
         if value.startswith("blake3:"):
             yield FileUse(node_id, key, value, "asset")

@@ -1,0 +1,302 @@
+"""What a workflow takes and gives when it is called: its Remote Input and Remote Output nodes.
+
+A prompt with such nodes is like a function: `Interface.of` is its signature, and `with_values`
+fills in the arguments. Values that JSON cannot hold travel as value files (see `media.values`),
+which a Remote Input names like a Load Image names its picture.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from ..errors import WorkflowInvalid
+from .prompt import Node, Prompt, is_link
+from .schema import Schemas
+from .values import did_you_mean, input_schema_of
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = [
+    "ANY",
+    "REMOTE_INPUT",
+    "REMOTE_OUTPUT",
+    "Argument",
+    "Interface",
+    "InterfaceInput",
+    "InterfaceOutput",
+    "ValueFileName",
+]
+
+REMOTE_INPUT = "ComfyRemoteInput"
+REMOTE_OUTPUT = "ComfyRemoteOutput"
+ANY = "*"
+"""ComfyUI's name for the type that is any type."""
+
+_DEFAULT_KEYS = {REMOTE_INPUT: "payload", REMOTE_OUTPUT: "result"}
+_LONGEST_CHAIN = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ValueFileName:
+    """The name of a value file in the target's input folder."""
+
+    name: str
+
+
+Argument: TypeAlias = "ValueFileName | JsonValue"
+"""What a key gets: a value file, or a plain JSON value."""
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceInput:
+    """Where one value of the caller enters.
+
+    Attributes:
+        key: What the caller calls it.
+        type: ComfyUI's type, as the nodes behind it want it (``IMAGE``, ``INT``, several joined
+            by commas); ``*`` where that is not known.
+        required: Whether there is nothing to take when the caller gives none.
+    """
+
+    key: str
+    node_id: str
+    type: str
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceOutput:
+    """Where one result leaves; attributes as of `InterfaceInput`."""
+
+    key: str
+    node_id: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """The keys of a prompt, in the order of its nodes."""
+
+    inputs: tuple[InterfaceInput, ...]
+    outputs: tuple[InterfaceOutput, ...]
+
+    @classmethod
+    def of(cls, prompt: Prompt, schemas: Schemas | None = None) -> Interface:
+        """Find the Remote Input and Remote Output nodes of a prompt.
+
+        Args:
+            prompt: API format.
+            schemas: Tell the types; without them, all are ``*``.
+
+        Raises:
+            WorkflowInvalid: A key is empty, no text, or there twice on one side.
+        """
+        _check_keys(prompt)
+        inputs = [
+            InterfaceInput(
+                key=_key(node),
+                node_id=node_id,
+                type=_type_wanted(prompt, node_id, schemas),
+                required=not _has_own_value(node),
+            )
+            for node_id, node in prompt.items()
+            if node["class_type"] == REMOTE_INPUT
+        ]
+        outputs = [
+            InterfaceOutput(
+                key=_key(node),
+                node_id=node_id,
+                type=_type_of(prompt, node["inputs"].get("value"), schemas),
+            )
+            for node_id, node in prompt.items()
+            if node["class_type"] == REMOTE_OUTPUT
+        ]
+        return cls(tuple(inputs), tuple(outputs))
+
+    def input(self, key: str) -> InterfaceInput:
+        """The input of that key.
+
+        Raises:
+            WorkflowInvalid: There is none.
+        """
+        for entry in self.inputs:
+            if entry.key == key:
+                return entry
+        keys = [entry.key for entry in self.inputs]
+        raise WorkflowInvalid(
+            f"The workflow has no Remote Input with the key {key!r}.{did_you_mean(key, keys)}",
+            advice=f"It takes {', '.join(keys)}." if keys else "It takes no inputs.",
+            details={"key": key, "keys": [*keys]},
+        )
+
+    def output_of(self, node_id: str | None) -> InterfaceOutput | None:
+        """The output that a node makes."""
+        return next((entry for entry in self.outputs if entry.node_id == node_id), None)
+
+    def with_values(self, prompt: Prompt, values: Mapping[str, Argument]) -> Prompt:
+        """The prompt to run for a call.
+
+        Each Remote Input gets its value; what made its fallback is not linked any more, so it
+        need not run. Each Remote Output is told to send its value.
+
+        Args:
+            prompt: That this interface is of; it is not changed.
+            values: By key. A plain value becomes one item of the list that Remote Input gives.
+
+        Raises:
+            WorkflowInvalid: A key is unknown, or missing and needed; a plain value does not fit
+                the type; there is no Remote Output.
+        """
+        if not self.outputs:
+            raise WorkflowInvalid(
+                "The workflow has no Remote Output, so there is nothing to give back.",
+                advice="Connect a Remote Output node (utils/remote) to each result.",
+            )
+        missing = [entry.key for entry in self.inputs if entry.required and entry.key not in values]
+        if missing:
+            raise WorkflowInvalid(
+                f"The workflow needs a value for {', '.join(missing)}.",
+                advice="Give it, or connect a fallback to the Remote Input.",
+                details={"missing": [*missing]},
+            )
+        changed = dict(prompt)
+        for key, value in values.items():
+            entry = self.input(key)
+            inputs = _filled(prompt[entry.node_id]["inputs"], entry, value)
+            changed[entry.node_id] = {**prompt[entry.node_id], "inputs": inputs}
+        for output in self.outputs:
+            node = prompt[output.node_id]
+            changed[output.node_id] = {**node, "inputs": {**node["inputs"], "send": True}}
+        return changed
+
+
+def _check_keys(prompt: Prompt) -> None:
+    seen: dict[tuple[str, str], str] = {}
+    for node_id, node in prompt.items():
+        kind = node["class_type"]
+        if kind not in _DEFAULT_KEYS:
+            continue
+        key = node["inputs"].get("key", _DEFAULT_KEYS[kind])
+        what = "Remote Input" if kind == REMOTE_INPUT else "Remote Output"
+        if not isinstance(key, str) or not key.strip():
+            raise WorkflowInvalid(
+                f"The key of {what} (node {node_id}) is "
+                f"{'not a text' if not isinstance(key, str) else 'empty'}.",
+                advice="Type a name into its field key, and connect nothing there.",
+                details={"node_id": node_id, "input": "key"},
+            )
+        other = seen.setdefault((kind, key), node_id)
+        if other != node_id:
+            raise WorkflowInvalid(
+                f"Two {what} nodes ({other} and {node_id}) have the key {key!r}.",
+                advice="Give each a key of its own.",
+                details={"node_id": node_id, "input": "key", "key": key},
+            )
+
+
+def _key(node: Node) -> str:
+    return str(node["inputs"].get("key", _DEFAULT_KEYS[node["class_type"]]))
+
+
+def _has_own_value(node: Node) -> bool:
+    return any(node["inputs"].get(name) not in (None, "") for name in ("fallback", "value", "file"))
+
+
+def _filled(
+    inputs: Mapping[str, JsonValue], entry: InterfaceInput, value: Argument
+) -> dict[str, JsonValue]:
+    kept = {name: old for name, old in inputs.items() if name != "fallback"}
+    if isinstance(value, ValueFileName):
+        return {**kept, "value": "", "file": value.name}
+    try:
+        text = json.dumps(_fitting(entry, value), ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise _does_not_fit(entry, value, "JSON can hold: it has a number that is none") from None
+    return {**kept, "value": text, "file": ""}
+
+
+def _fitting(entry: InterfaceInput, value: JsonValue) -> JsonValue:
+    """The plain value, checked where the type is one that JSON has."""
+    types = set(entry.type.split(","))
+    plain = types & {"INT", "FLOAT", "STRING", "BOOLEAN"}
+    if not plain or plain != types:
+        return value  # the nodes behind it judge that
+    if isinstance(value, bool):
+        if "BOOLEAN" in types:
+            return value
+    elif isinstance(value, int | float):
+        if "FLOAT" in types and "INT" not in types and math.isfinite(value):
+            return float(value)
+        whole = isinstance(value, int) or value.is_integer()
+        if "INT" in types and whole:
+            return int(value)
+        if "FLOAT" in types:
+            return value
+    elif isinstance(value, str) and "STRING" in types:
+        return value
+    raise _does_not_fit(entry, value, f"is {entry.type}")
+
+
+def _does_not_fit(entry: InterfaceInput, value: JsonValue, wanted: str) -> WorkflowInvalid:
+    shown = repr(value)
+    shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
+    return WorkflowInvalid(
+        f"{shown} does not fit the input {entry.key}, which takes what {wanted}.",
+        details={"key": entry.key, "node_id": entry.node_id},
+    )
+
+
+def _type_wanted(prompt: Prompt, node_id: str, schemas: Schemas | None) -> str:
+    """The type of a Remote Input: of what it is linked to, else of what its fallback gives."""
+    wanted = _type_behind(prompt, node_id, schemas)
+    if wanted != ANY:
+        return wanted
+    return _type_of(prompt, prompt[node_id]["inputs"].get("fallback"), schemas)
+
+
+def _type_behind(prompt: Prompt, node_id: str, schemas: Schemas | None) -> str:
+    """The type that the nodes want which are linked to a node's first output."""
+    for other in prompt.values():
+        for name, value in other["inputs"].items():
+            if not is_link(value) or not isinstance(value, list) or value[0] != node_id:
+                continue
+            schema = input_schema_of(other, name, schemas)
+            if schema is not None and _says_something(schema.type):
+                return schema.type
+    return ANY
+
+
+def _type_of(prompt: Prompt, link: JsonValue, schemas: Schemas | None) -> str:
+    """The type of what a link brings, through Remote nodes that only pass it on."""
+    for _ in range(_LONGEST_CHAIN):
+        if schemas is None or not is_link(link) or not isinstance(link, list):
+            return ANY
+        node = prompt.get(str(link[0]))
+        if node is None:
+            return ANY
+        if node["class_type"] == REMOTE_OUTPUT:
+            link = node["inputs"].get("value")
+            continue
+        if node["class_type"] == REMOTE_INPUT:
+            wanted = _type_behind(prompt, str(link[0]), schemas)
+            if wanted != ANY:
+                return wanted
+            link = node["inputs"].get("fallback")
+            continue
+        schema = schemas.get(node["class_type"])
+        index = int(str(link[1])) if schema is not None else 0
+        if schema is None or not 0 <= index < len(schema.outputs):
+            return ANY
+        found = schema.outputs[index]
+        return found if _says_something(found) else ANY
+    return ANY
+
+
+def _says_something(type_name: str) -> bool:
+    # ComfyUI's types that stand for others: COMFY_MATCHTYPE_V3, COMFY_AUTOGROW_V3 …
+    return type_name not in (ANY, "UNKNOWN", "") and not type_name.startswith("COMFY_")
