@@ -11,7 +11,8 @@ ComfyRemoteError
 │   └── SubmissionUnknown   the answer to a submission was lost; it may have been accepted
 ├── WorkflowInvalid         the workflow cannot run as it is
 │   ├── InputFileMissing    a file that the workflow loads is not here
-│   └── RequestTooLarge     the request is larger than the target accepts
+│   ├── RequestTooLarge     the request is larger than the target accepts
+│   └── ValueCannotTravel   a value (a model, a function) exists only where it was made
 ├── ExecutionFailed         the target ran the job, and the job failed
 │   ├── OutOfMemory         … because the GPU (or the machine) ran out of memory
 │   ├── EngineCrashed       … because the ComfyUI process died
@@ -23,6 +24,7 @@ ComfyRemoteError
 │   ├── OutputTooLarge      the result does not fit what the target may return
 │   ├── OutputLost          the target no longer has it, or the job made none
 │   └── OutputCorrupt       length or SHA-256 differ from what was announced
+├── ValueInvalid            a value that came from elsewhere is broken, or not of our format
 ├── LocalStorageError       this machine could not write (disk full, no permission)
 └── JobNotFound             the record knows no such job
 ```
@@ -64,6 +66,8 @@ __all__ = [
     "TargetError",
     "TargetNotFound",
     "TargetUnreachable",
+    "ValueCannotTravel",
+    "ValueInvalid",
     "WorkflowInvalid",
     "error_from_json",
     "node_problems",
@@ -183,6 +187,15 @@ class RequestTooLarge(WorkflowInvalid):
     http_status = 413
 
 
+class ValueCannotTravel(WorkflowInvalid):
+    """A value that was to cross to another machine is an object that only this one has.
+
+    ``details`` hold ``path`` (where in the value: ``conditioning[0][1].control``) and ``class``.
+    """
+
+    code = "value_cannot_travel"
+
+
 class ExecutionFailed(ComfyRemoteError):
     """The target ran the job and the job failed.
 
@@ -264,6 +277,14 @@ class OutputCorrupt(OutputError):
     """An output's length or SHA-256 differs from what was announced."""
 
     code = "output_corrupt"
+
+
+class ValueInvalid(ComfyRemoteError):
+    """A value that came from elsewhere is damaged, too large, or not of our format."""
+
+    code = "value_invalid"
+    exit_status = 7
+    http_status = 400
 
 
 class LocalStorageError(ComfyRemoteError):

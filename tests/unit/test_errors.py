@@ -39,6 +39,7 @@ STATUSES = {
     "workflow_invalid": (4, 400),
     "input_file_missing": (4, 400),
     "request_too_large": (4, 413),
+    "value_cannot_travel": (4, 400),
     "execution_failed": (5, 500),
     "out_of_memory": (5, 500),
     "engine_crashed": (5, 500),
@@ -50,6 +51,7 @@ STATUSES = {
     "output_too_large": (7, 413),
     "output_lost": (7, 410),
     "output_corrupt": (7, 502),
+    "value_invalid": (7, 400),
     "local_storage": (7, 507),
     "job_not_found": (2, 404),
 }

@@ -1,0 +1,103 @@
+"""How much a value file may make this machine do, and JSON that is read within it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...errors import ValueInvalid
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["MAX_INTEGER_BITS", "ValueLimits", "invalid", "strict_json"]
+
+MAX_INTEGER_BITS = 4096
+"""Python's integers have no end, but turning one into text takes its length squared."""
+
+_MAX_INTEGER_DIGITS = 1234  # of 2 ** 4096
+_MARKS_OF_A_DOCUMENT = 8
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+@dataclass(frozen=True, slots=True)
+class ValueLimits:
+    """What a value may need at most.
+
+    Attributes:
+        bytes: Of the file, and of the pictures in it when they are decoded.
+        depth: Containers inside of each other.
+        items: Values in all: each list, each dict and everything in them.
+        tensors: Tensors and blobs in the file.
+    """
+
+    bytes: int = 4 * 1024**3
+    depth: int = 64
+    items: int = 1_000_000
+    tensors: int = 100_000
+
+
+def invalid(why: str) -> ValueInvalid:
+    """The error for a value file (or envelope) that is not what it should be."""
+    return ValueInvalid(
+        f"This is no value that can be read: {why}.",
+        advice="It may be damaged, or made by a program that does not keep the format: see "
+        "docs/values.md.",
+    )
+
+
+def strict_json(text: str, items: int) -> JsonValue:
+    """JSON with no repeated key and no number that is not one.
+
+    Args:
+        items: How many values there may be. What cannot be so few is refused before it is
+            parsed, since each would take some 60 bytes; the caller counts what is left.
+
+    Raises:
+        ValueInvalid: It is no such JSON.
+    """
+    bare = _STRING.sub("", text)
+    # A value and its tag (`{"$":"tuple","items":[]},`) take four of these at most.
+    marks = bare.count(",") + bare.count("[") + bare.count("{")
+    if marks > 4 * items + _MARKS_OF_A_DOCUMENT:
+        raise invalid(f"it holds more than {items} values")
+    try:
+        value: JsonValue = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=_integer,
+        )
+    except RecursionError:
+        raise invalid("its JSON is nested too deeply") from None
+    except ValueError as error:
+        raise invalid(f"its JSON is broken ({str(error)[:200]})") from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return made
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError("a number is too large")
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_INTEGER_DIGITS + 1:
+        raise ValueError("an integer is too long")
+    return int(digits)
