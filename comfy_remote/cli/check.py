@@ -169,15 +169,16 @@ def _not_here(prompt: Prompt, inputs: Collection[Path], folders: list[Path]) -> 
 def _limits(target: Target, chosen: str, configuration: Configuration) -> Limits:
     """RunPod's own; another server with its API may have a store for large outputs."""
     from ..targets.runpod import RunPodTarget
-    from ..wire.runpod import RUN_BODY_LIMIT
     from ..worker.settings import default_result_limit
     from ..workflow.check import Limits
 
     if not isinstance(target, RunPodTarget):
         return Limits()
     settings = configuration.targets.get(chosen)
+    if target.kind != "runpod":
+        return Limits(target.body_limit, None)
     elsewhere = os.environ.get("RUNPOD_ENDPOINT_BASE_URL") or (settings and settings.base_url)
-    return Limits(RUN_BODY_LIMIT, None if elsewhere else default_result_limit(""))
+    return Limits(target.body_limit, None if elsewhere else default_result_limit(""))
 
 
 def _unusable(error: WorkflowInvalid) -> Report:

@@ -105,7 +105,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 reporter.note(sentence)
             price = configuration.price_per_hour(target.name)
             estimate = estimate_run(record, target.name, prepared.prompt, price)
-            paid = price is not None or configuration.address_of(target.name).startswith("runpod:")
+            rented = configuration.address_of(target.name).startswith(("runpod:", "modal:"))
+            paid = price is not None or rented
             if paid and estimate.seconds is not None:
                 reporter.note(estimate.sentence())
             job = await _submit(plan, prepared, client, asked)

@@ -62,6 +62,8 @@ class Access:
             whoever asks for a loopback address by name; the server listens nowhere else then.
         worker_token: What workers send as ``Authorization``, without ``Bearer`` (the SDK).
         limits: For the rate of clients' requests.
+        behind_proxy: Whether something in front of this server has seen who asks, and passes
+            requests on under its own name (Modal's proxy authentication).
     """
 
     def __init__(
@@ -71,7 +73,9 @@ class Access:
         client_token: SecretStr | None,
         worker_token: SecretStr,
         limits: GatewayLimits,
+        behind_proxy: bool = False,
     ) -> None:
+        self._behind_proxy = behind_proxy
         self._endpoint_id = endpoint_id
         self._client_token = client_token
         self._worker_token = worker_token
@@ -144,7 +148,8 @@ class Access:
         origin = request.headers.get("Origin")
         if origin is not None and not _same_host(origin, request.host):
             return _forbidden("Requests from another site's page are refused.")
-        if self._client_token is None and not is_loopback(_host_name(request.host)):
+        open_here = self._client_token is None and not self._behind_proxy
+        if open_here and not is_loopback(_host_name(request.host)):
             return _forbidden("Without a token, only requests to localhost are answered.")
         return None
 

@@ -8,74 +8,65 @@ from ..errors import OutputLost, WorkflowInvalid
 from ..wire.runpod import IDEMPOTENCY_HEADER
 from .access import Access, refusal
 from .body import json_answer, read_limited
-from .files import FileStore
-from .job import Job, Submission
-from .queue import JobQueue
+from .endpoint import Endpoint, Status
+from .job import Submission
 
 __all__ = ["client_routes"]
 
 _LONGEST_KEY = 255
 
 
-def client_routes(queue: JobQueue, files: FileStore, access: Access) -> list[web.RouteDef]:
+def client_routes(endpoint: Endpoint, access: Access) -> list[web.RouteDef]:
     """The routes of one endpoint's clients."""
-    limits = queue.limits
+    limits = endpoint.limits
 
-    def job_of(request: web.Request) -> Job:
-        return queue.get(request.match_info["job_id"])
+    def job_id_of(request: web.Request) -> str:
+        return request.match_info["job_id"]
 
-    async def submit(request: web.Request, limit: int, *, sync: bool) -> Job:
+    async def submit(request: web.Request, limit: int, *, sync: bool) -> Status:
         body = await read_limited(request, limit)
         submission = Submission.parse(body, limits)
         key = request.headers.get(IDEMPOTENCY_HEADER)
         if key is not None and not 0 < len(key) <= _LONGEST_KEY:
             raise WorkflowInvalid(f"{IDEMPOTENCY_HEADER} must have 1 to {_LONGEST_KEY} characters.")
-        return queue.add(submission, sync=sync, idempotency_key=key)
+        return await endpoint.submit(submission, sync=sync, idempotency_key=key)
 
     async def run(request: web.Request) -> web.Response:
-        job = await submit(request, limits.run_bytes, sync=False)
-        return json_answer({"id": job.id, "status": job.state.value})
+        return json_answer(_brief(await submit(request, limits.run_bytes, sync=False)))
 
     async def runsync(request: web.Request) -> web.Response:
         wait = _wait_of(request, limits.runsync_wait, limits.runsync_longest_wait)
         job = await submit(request, limits.runsync_bytes, sync=True)
-        await queue.wait_until_final(job, wait)
-        return json_answer(job.status())
+        return json_answer(await endpoint.wait(str(job["id"]), wait))
 
     async def status(request: web.Request) -> web.Response:
-        return json_answer(job_of(request).status())
+        return json_answer(await endpoint.status(job_id_of(request)))
 
     async def stream(request: web.Request) -> web.Response:
-        job = job_of(request)
-        return json_answer(
-            {"id": job.id, "status": job.state.value, "stream": queue.take_stream(job)}
-        )
+        job = await endpoint.status(job_id_of(request))
+        chunks = await endpoint.stream(job_id_of(request))
+        return json_answer({**_brief(job), "stream": chunks})
 
     async def cancel(request: web.Request) -> web.Response:
-        job = job_of(request)
-        queue.cancel(job)
-        return json_answer({"id": job.id, "status": job.state.value})
+        return json_answer(_brief(await endpoint.cancel(job_id_of(request))))
 
     async def retry(request: web.Request) -> web.Response:
-        job = job_of(request)
-        queue.retry(job)
-        return json_answer({"id": job.id, "status": job.state.value})
+        return json_answer(_brief(await endpoint.retry(job_id_of(request))))
 
     async def purge_queue(_request: web.Request) -> web.Response:
-        return json_answer({"removed": queue.purge(), "status": "completed"})
+        return json_answer({"removed": await endpoint.purge(), "status": "completed"})
 
     async def health(_request: web.Request) -> web.Response:
-        response = json_answer(queue.health().model_dump(mode="json", by_alias=True))
+        found = await endpoint.health()
+        response = json_answer(found.model_dump(mode="json", by_alias=True))
         response.headers[IDEMPOTENCY_HEADER] = "supported"
         return response
 
     async def read_file(request: web.Request) -> web.StreamResponse:
         try:
-            path = files.get(request.match_info["job_id"], request.match_info["sha256"])
+            return await endpoint.file(request, job_id_of(request), request.match_info["sha256"])
         except OutputLost as error:
             return refusal(error, status=404)
-        headers = {"Content-Type": "application/octet-stream", "Cache-Control": "private"}
-        return web.FileResponse(path, headers=headers)
 
     base = "/v2/{endpoint}"
     guard = access.client
@@ -92,6 +83,10 @@ def client_routes(queue: JobQueue, files: FileStore, access: Access) -> list[web
         web.get(f"{base}/health", guard(health)),
         web.get(f"{base}/files/{{job_id}}/{{sha256}}", guard(read_file)),
     ]
+
+
+def _brief(status: Status) -> Status:
+    return {"id": status["id"], "status": status["status"]}
 
 
 def _wait_of(request: web.Request, default: float, longest: float) -> float:

@@ -21,6 +21,7 @@ from ..targets.http_address import is_loopback
 from . import webhook
 from .access import Access, refusals
 from .client_routes import client_routes
+from .endpoint import LocalEndpoint
 from .files import FileStore
 from .job import Job
 from .limits import MINIMUM_TOKEN_LENGTH, GatewayLimits
@@ -119,7 +120,7 @@ class GatewayServer:
             limits=self.limits,
         )
         app = web.Application(middlewares=[refusals])
-        app.add_routes(client_routes(self.queue, self.files, access))
+        app.add_routes(client_routes(LocalEndpoint(self.queue, self.files), access))
         app.add_routes(worker_routes(self.queue, self.files, access))
         # Cancelled handlers are how a worker that hangs up in a long poll is noticed.
         self._runner = web.AppRunner(

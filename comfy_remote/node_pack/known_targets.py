@@ -43,7 +43,7 @@ class KnownTarget:
         """What speaks at that address."""
         if self.address == "sandbox":
             return "sandbox"
-        return "runpod" if self.address.startswith("runpod:") else "comfyui"
+        return "runpod" if self.address.startswith(("runpod:", "modal:")) else "comfyui"
 
     def to_json(self) -> dict[str, JsonValue]:
         """As in ``GET /remote/status``; never a key."""

@@ -19,6 +19,10 @@ price_per_hour = 0.69
 [targets.lan]
 target = "http://192.168.1.20:8188"
 
+[targets.cloud]
+target = "modal:portraits"
+base_url = "https://ann--portraits-front.modal.run"
+
 [targets.studio]
 target = "https://comfy.example.org"
 user = "ann"
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIG_NAME",
+    "MODAL_PROXY_HEADERS",
     "Configuration",
     "TargetSettings",
     "home",
@@ -58,10 +63,18 @@ __all__ = [
 ]
 
 CONFIG_NAME = "comfy-remote.toml"
+MODAL_PROXY_HEADERS = {
+    "Modal-Key": "MODAL_PROXY_TOKEN_ID",
+    "Modal-Secret": "MODAL_PROXY_TOKEN_SECRET",
+}
+"""The headers of Modal's proxy authentication, each with the variable that holds its value."""
+
+_MODAL_HOSTS = ".modal.run"
 _PROXY = re.compile(r"^[a-z0-9]+-\d+\.proxy\.runpod\.net(/.*)?$", re.IGNORECASE)
 _POD = re.compile(r"^pod:([a-z0-9]+)$", re.IGNORECASE)
 _ADDRESSES = (
-    "runpod:ENDPOINT, pod:ID, pod:auto, a ComfyUI URL such as http://127.0.0.1:8188, or sandbox"
+    "runpod:ENDPOINT, modal:APP, pod:ID, pod:auto, a ComfyUI URL such as http://127.0.0.1:8188, "
+    "or sandbox"
 )
 _HOST_AND_PORT = re.compile(r"^(\[[0-9a-f:]+\]|[a-z0-9.-]+):\d{1,5}/?$", re.IGNORECASE)
 
@@ -71,15 +84,18 @@ class TargetSettings:
     """How to reach one target: a ``[targets.NAME]`` table, or what was typed after ``--on``.
 
     Attributes:
-        target: ``runpod:ENDPOINT``, ``pod:ID``, ``pod:auto``, ``sandbox`` or a ComfyUI URL.
-        base_url: For ``runpod:``, another server that speaks RunPod's API.
+        target: ``runpod:ENDPOINT``, ``modal:APP``, ``pod:ID``, ``pod:auto``, ``sandbox`` or a
+            ComfyUI URL.
+        base_url: For ``runpod:``, another server that speaks RunPod's API. For ``modal:``, the
+            address of the app's front, which Modal's SDK is asked for otherwise.
         key_env: Name of the environment variable with the key; ``RUNPOD_API_KEY`` for
             ``runpod:``. A ComfyUI URL gets it as a bearer token, if the variable is named.
         price_per_hour: US dollars for an hour of its GPU, to tell about what a run costs.
         user: For a ComfyUI behind a login by name and password.
         password_env: Name of the variable with that password.
         headers_env: For a ComfyUI behind something else: the headers to send, each with the
-            name of the variable that holds its value.
+            name of the variable that holds its value. For ``modal:``, ``Modal-Key`` and
+            ``Modal-Secret`` by default, from ``MODAL_PROXY_TOKEN_ID`` and ``…_SECRET``.
         keep_stored: For ``runpod:``, whether outputs that a worker had put into storage stay
             there once they have been fetched.
         bucket: For ``runpod:``, the address of the S3-compatible bucket that input files go
@@ -110,7 +126,10 @@ class TargetSettings:
     @property
     def secret_variables(self) -> tuple[str, ...]:
         """All the variables that its secrets are read from."""
-        named = (self.key_variable, self.password_env, *self.headers_env.values())
+        headers = self.headers_env
+        if self.target.startswith("modal:") and not headers:
+            headers = MODAL_PROXY_HEADERS
+        named = (self.key_variable, self.password_env, *headers.values())
         return tuple(dict.fromkeys(name for name in named if name))
 
 
@@ -214,6 +233,8 @@ def needs_key(settings: TargetSettings, environment: Mapping[str, str] = os.envi
     Raises:
         ConfigurationError: Its address is none.
     """
+    if settings.target.startswith("modal:"):
+        return not _on_this_machine(settings.base_url)
     if not settings.target.startswith("runpod:"):
         return bool(settings.secret_variables)
     return settings.key_env is not None or not is_loopback(
@@ -240,7 +261,8 @@ def reopen(
         return SandboxTarget(details["url"])
     today = Configuration.load().targets.get(wanted) or TargetSettings(target=wanted)
     if "endpoint" in details:
-        sent = TargetSettings(f"runpod:{details['endpoint']}", details["base_url"])
+        kind = details.get("kind", "runpod")
+        sent = TargetSettings(f"{kind}:{details['endpoint']}", details["base_url"])
     elif "url" in details:
         sent = TargetSettings(details["url"])
     else:
@@ -253,6 +275,10 @@ def reopen(
 def _same_server(
     today: TargetSettings, sent: TargetSettings, environment: Mapping[str, str]
 ) -> bool:
+    if today.target.startswith("modal:"):
+        # Without an address of its own, the app is where Modal says, and so was it then.
+        there = today.base_url is None or _server(today, environment) == _server(sent, environment)
+        return today.target == sent.target and there
     if today.target == "pod:auto":
         return (base_address(sent.target).host or "").endswith(POD_PROXY)
     return _server(today, environment) == _server(sent, environment)
@@ -260,6 +286,8 @@ def _same_server(
 
 def _server(settings: TargetSettings, environment: Mapping[str, str]) -> str:
     """Where requests go: what a key must not leave."""
+    if settings.target.startswith("modal:"):
+        return (settings.base_url or "").rstrip("/").removesuffix("/v2")
     if settings.target.startswith("runpod:"):
         return (settings.base_url or _runpod_base_url(environment)).rstrip("/")
     return _url(settings.target).rstrip("/")
@@ -274,7 +302,7 @@ def _runpod_base_url(environment: Mapping[str, str]) -> str:
 def _looks_like_target(wanted: str) -> bool:
     return (
         wanted == "sandbox"
-        or wanted.startswith(("runpod:", "http://", "https://"))
+        or wanted.startswith(("runpod:", "modal:", "http://", "https://"))
         or _PROXY.match(wanted) is not None
         or _POD.match(wanted) is not None
         or _HOST_AND_PORT.match(wanted) is not None
@@ -292,6 +320,8 @@ def _make(
         return SandboxTarget()
     if address.startswith("runpod:"):
         return _runpod(name, settings, environment)
+    if address.startswith("modal:"):
+        return _modal(name, settings, environment)
     if not _looks_like_target(address):
         raise ConfigurationError(
             f"The target {name!r} points to {address!r}, which is no kind of target.",
@@ -336,19 +366,67 @@ def _runpod(name: str, settings: TargetSettings, environment: Mapping[str, str])
     )
 
 
+def _modal(name: str, settings: TargetSettings, environment: Mapping[str, str]) -> Target:
+    from .modal import ModalTarget
+
+    if settings.key_env or settings.user or settings.password_env:
+        raise ConfigurationError(
+            f"The target {name!r} is a Modal app, which takes a proxy token and no other login.",
+            advice="Leave key_env, user and password_env away.",
+        )
+    for variable in settings.secret_variables:
+        _refuse_key_elsewhere(name, settings, variable, environment)
+    headers = settings.headers_env or MODAL_PROXY_HEADERS
+    given = {field: secret(variable, environment) for field, variable in headers.items()}
+    found = {field: value for field, value in given.items() if value is not None}
+    if len(found) < len(given) and (found or not _on_this_machine(settings.base_url)):
+        missing = [variable for field, variable in headers.items() if field not in found]
+        raise ConfigurationError(
+            f"The target {name!r} takes a proxy token, and {', '.join(missing)} is not set.",
+            advice="Make a token at https://modal.com/settings/proxy-auth-tokens, and set "
+            f"{' and '.join(headers.values())}.",
+        )
+    return ModalTarget(
+        settings.target.removeprefix("modal:"),
+        found,
+        url=settings.base_url,
+        name=name,
+        keep_stored=settings.keep_stored,
+        memory=home(environment) / "endpoints",
+        bucket=_bucket(name, settings, environment),
+    )
+
+
+def _on_this_machine(url: str | None) -> bool:
+    return url is not None and is_loopback(base_address(url).host)
+
+
 def _refuse_key_elsewhere(
     name: str, settings: TargetSettings, variable: str, environment: Mapping[str, str]
 ) -> None:
     """A configuration file (it may be a stranger's) does not send RunPod's key to others.
 
+    Nor Modal's proxy token to a host that is not Modal's.
+
     Raises:
         ConfigurationError: It would.
     """
+    if variable in MODAL_PROXY_HEADERS.values():
+        if settings.target.startswith("modal:") and settings.base_url is None:
+            return  # where Modal itself says
+        host = base_address(_server(settings, environment)).host or ""
+        if not host.endswith(_MODAL_HOSTS) and not is_loopback(host):
+            raise ConfigurationError(
+                f"The target {name!r} would send {variable} to {host}.",
+                advice="If that is your app's own domain, put the token into variables of other "
+                f"names, and name them in {CONFIG_NAME} with headers_env (Modal-Key, "
+                "Modal-Secret).",
+            )
+        return
     if variable != "RUNPOD_API_KEY":
         return
     from yarl import URL
 
-    from .http_address import is_loopback
     from .runpod import DEFAULT_BASE_URL
 
     server = _server(settings, environment)

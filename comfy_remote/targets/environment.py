@@ -16,7 +16,12 @@ from ..errors import ConfigurationError
 __all__ = ["load_env_files", "nearest_folder", "pack_folders"]
 
 _NAME = ".env"
-_CREDENTIALS = ("RUNPOD_API_KEY", "RUNPOD_ENDPOINT_ID")
+_CREDENTIALS = (
+    "RUNPOD_API_KEY",
+    "RUNPOD_ENDPOINT_ID",
+    "MODAL_PROXY_TOKEN_ID",
+    "MODAL_PROXY_TOKEN_SECRET",
+)
 
 
 def load_env_files(
@@ -24,8 +29,9 @@ def load_env_files(
 ) -> list[Path]:
     """Take the credentials that are not set yet from the ``.env`` files in some folders.
 
-    These are ``RUNPOD_API_KEY``, ``RUNPOD_ENDPOINT_ID``, and the variables that targets in
-    ``comfy-remote.toml`` name for their keys, passwords and headers.
+    These are ``RUNPOD_API_KEY``, ``RUNPOD_ENDPOINT_ID``, ``MODAL_PROXY_TOKEN_ID`` and
+    ``…_SECRET``, and the variables that targets in ``comfy-remote.toml`` name for their keys,
+    passwords and headers.
 
     Args:
         folders: Where to look; the first to have a variable counts.

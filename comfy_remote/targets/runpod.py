@@ -15,7 +15,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import ClassVar, TypeVar, cast
 from urllib.parse import quote
 
 from pydantic import BaseModel, JsonValue, SecretStr, ValidationError
@@ -91,10 +91,20 @@ class RunPodTarget:
         memory: The folder to remember in what its workers have installed.
         bucket: Where input files go that do not fit the request.
         policy: RunPod's ``policy``, sent with every job.
+        headers: What another server that speaks RunPod's API takes instead of a key.
 
     Raises:
         ConfigurationError: The key is missing, or the URL would send it in the clear.
     """
+
+    kind: ClassVar[str] = "runpod"
+    """What its inline address begins with."""
+
+    provider: ClassVar[str] = "RunPod"
+    """Who runs it, for people."""
+
+    body_limit: ClassVar[int] = RUN_BODY_LIMIT
+    """Bytes that a request may have."""
 
     def __init__(
         self,
@@ -108,6 +118,7 @@ class RunPodTarget:
         memory: Path | None = None,
         bucket: BucketSettings | None = None,
         policy: Mapping[str, int | bool] | None = None,
+        headers: Mapping[str, SecretStr] | None = None,
     ) -> None:
         address = base_address(base_url)
         check_key_is_safe(address)
@@ -116,25 +127,31 @@ class RunPodTarget:
                 f"{endpoint!r} is not an endpoint's id.",
                 advice="RunPod's console shows it: https://console.runpod.io/serverless.",
             )
-        if key is None and not is_loopback(address.host):
+        if key is None and not headers and not is_loopback(address.host):
             raise ConfigurationError(
                 "There is no RunPod API key.",
                 advice="Make one at https://console.runpod.io/user/settings and set the "
                 "environment variable RUNPOD_API_KEY.",
             )
         self._endpoint = endpoint
-        self._name = name or f"runpod:{endpoint}"
+        self._name = name or f"{self.kind}:{endpoint}"
         self._patience = patience
         self._keep_stored = keep_stored
         self._bucket = Bucket(bucket) if bucket is not None else None
         self._policy = dict(policy or {})
-        self._descriptions = DescriptionCache(memory, f"{base_url.rstrip('/')}/{endpoint}")
+        self._memory = memory
         self._describing: asyncio.Task[DescribeAnswer | None] | None = None
+        self._headers = dict(headers or {})
+        if key is not None:
+            self._headers["Authorization"] = _bearer(key)
+        self._use(base_url)
+
+    def _use(self, base_url: str) -> None:
+        """Have the endpoint at this address, checked before."""
         self._base_url = base_url.rstrip("/")
-        headers = {} if key is None else {"Authorization": _bearer(key)}
-        self._http = HttpClient(
-            f"{self._base_url}/{endpoint}", name=f"Endpoint {endpoint}", headers=headers
-        )
+        address = f"{self._base_url}/{self._endpoint}"
+        self._descriptions = DescriptionCache(self._memory, address)
+        self._http = HttpClient(address, name=f"Endpoint {self._endpoint}", headers=self._headers)
 
     @property
     def name(self) -> str:
@@ -174,19 +191,19 @@ class RunPodTarget:
     async def _request_body(self, request: RunRequest, stored: dict[str, StoredInput]) -> bytes:
         """The JSON of a request, small enough. What is put into the bucket is noted."""
         body = await asyncio.to_thread(_body, request, stored, self._policy)
-        if len(body) > RUN_BODY_LIMIT and self._bucket is not None:
-            for file in too_many_bytes(request.files, len(body) - RUN_BODY_LIMIT):
+        if len(body) > self.body_limit and self._bucket is not None:
+            for file in too_many_bytes(request.files, len(body) - self.body_limit):
                 stored[file.name] = await store_input(self._bucket, request.job_id, file)
             body = await asyncio.to_thread(_body, request, stored, self._policy)
-        if len(body) > RUN_BODY_LIMIT:
+        if len(body) > self.body_limit:
             sizes = ", ".join(f"{f.name} {f.size / 2**20:.1f} MiB" for f in request.files)
             raise RequestTooLarge(
-                f"The request is {len(body) / 2**20:.1f} MiB, and RunPod takes "
-                f"{RUN_BODY_LIMIT / 2**20:.0f} MiB. Input files: {sizes or 'none'}.",
+                f"The request is {len(body) / 2**20:.1f} MiB, and {self.provider} takes "
+                f"{self.body_limit / 2**20:.0f} MiB. Input files: {sizes or 'none'}.",
                 advice="Make the input files smaller (base64 adds a third), set a bucket for them "
                 "(BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID, BUCKET_SECRET_ACCESS_KEY), or use a "
                 "pod or another ComfyUI URL, which has no such limit.",
-                details={"size": len(body), "limit": RUN_BODY_LIMIT},
+                details={"size": len(body), "limit": self.body_limit},
             )
         return body
 
@@ -203,9 +220,10 @@ class RunPodTarget:
     async def find(self, job_id: str) -> RemoteRef | None:  # noqa: ARG002
         """RunPod has no way to look for a job by anything but its own id."""
         raise SubmissionUnknown(
-            f"Whether {self._name} accepted the job is not known, and RunPod cannot be asked.",
-            advice="Look at the endpoint's requests in RunPod's console; if it is not there, run "
-            "the workflow again.",
+            f"Whether {self._name} accepted the job is not known, and {self.provider} cannot be "
+            "asked.",
+            advice=f"Look at the endpoint's requests in {self.provider}'s console; if it is not "
+            "there, run the workflow again.",
         )
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
@@ -448,7 +466,7 @@ class RunPodTarget:
             raise SubmissionUnknown(
                 error.message,
                 advice="Nothing was sent again, since it might run twice. Look at the "
-                "endpoint's requests in RunPod's console; if it is not there, run the "
+                f"endpoint's requests in {self.provider}'s console; if it is not there, run the "
                 "workflow again.",
                 details=error.details,
             ) from error
@@ -480,9 +498,10 @@ class RunPodTarget:
         )
 
     def _ref(self, job_id: str, remote_id: str) -> RemoteRef:
-        return RemoteRef(
-            job_id, remote_id, {"endpoint": self._endpoint, "base_url": self._base_url}
-        )
+        details = {"endpoint": self._endpoint, "base_url": self._base_url}
+        if self.kind != "runpod":
+            details["kind"] = self.kind
+        return RemoteRef(job_id, remote_id, details)
 
 
 async def _answer_of(

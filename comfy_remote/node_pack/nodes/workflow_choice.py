@@ -145,7 +145,7 @@ def target_of(wanted: str, configured: Iterable[str], environment: Mapping[str, 
                 "https://console.runpod.io/serverless.",
             )
         return f"runpod:{endpoint}"
-    if wanted in configured or wanted == "sandbox" or wanted.startswith("runpod:"):
+    if wanted in configured or wanted == "sandbox" or wanted.startswith(("runpod:", "modal:")):
         return wanted
     raise ConfigurationError(
         f"{wanted!r} is no target that this node runs on.",

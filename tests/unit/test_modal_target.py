@@ -1,0 +1,119 @@
+"""``modal:APP`` as a target: where it is found, and where its token may go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from comfy_remote.errors import ConfigurationError, TargetNotFound
+from comfy_remote.targets import modal as modal_target
+from comfy_remote.targets.base import RemoteRef
+from comfy_remote.targets.config import Configuration, TargetSettings, open_target, reopen
+from comfy_remote.targets.modal import BODY_LIMIT, ModalTarget, find_front
+
+FRONT = "https://ann--portraits-front.modal.run"
+TOKEN = {
+    "MODAL_PROXY_TOKEN_ID": "wk-planted-0123456789",
+    "MODAL_PROXY_TOKEN_SECRET": "ws-planted-0123456789",
+}
+SENT = {"Modal-Key": "wk-planted-0123456789", "Modal-Secret": "ws-planted-0123456789"}
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*TOKEN, "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+def _configured(**settings: object) -> Configuration:
+    return Configuration(None, {"cloud": TargetSettings("modal:portraits", **settings)})  # type: ignore[arg-type]
+
+
+def test_a_configured_address_is_used_as_it_is():
+    target = open_target("cloud", _configured(base_url=FRONT), TOKEN)
+    assert isinstance(target, ModalTarget)
+    assert (target.name, target.body_limit) == ("cloud", BODY_LIMIT)
+    assert target._http.base_url == f"{FRONT}/v2/portraits"
+    assert target._http.authorization() == SENT
+
+
+async def test_without_an_address_modal_is_asked(monkeypatch):
+    monkeypatch.setattr(modal_target, "find_front", lambda app: f"https://ann--{app}.modal.run/")
+    target = open_target("modal:portraits", Configuration(None, {}), TOKEN)
+    async with target:
+        assert isinstance(target, ModalTarget)
+        assert target.name == "modal:portraits"
+        assert target._http.base_url == "https://ann--portraits.modal.run/v2/portraits"
+        assert target._http.authorization() == SENT
+
+
+def test_modal_that_nobody_is_logged_in_to(monkeypatch, tmp_path):
+    pytest.importorskip("modal")
+    monkeypatch.setenv("MODAL_CONFIG_PATH", str(tmp_path / "none.toml"))
+    with pytest.raises(ConfigurationError) as refused:
+        find_front("portraits")
+    assert "modal setup" in refused.value.advice
+
+
+def test_without_the_sdk_the_address_is_asked_for(monkeypatch):
+    monkeypatch.setattr(modal_target, "find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError) as refused:
+        find_front("portraits")
+    assert "base_url" in refused.value.advice
+
+
+@pytest.mark.parametrize("missing", TOKEN)
+def test_half_a_token_is_none(missing):
+    half = {name: value for name, value in TOKEN.items() if name != missing}
+    with pytest.raises(ConfigurationError, match=missing) as refused:
+        open_target("cloud", _configured(base_url=FRONT), half)
+    assert "planted" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["https://evil.example", "https://modal.run.evil.example"])
+def test_a_strangers_file_does_not_send_the_token_elsewhere(url):
+    with pytest.raises(ConfigurationError, match="would send MODAL_PROXY_TOKEN_ID"):
+        open_target("cloud", _configured(base_url=url), TOKEN)
+
+
+def test_a_domain_of_ones_own_takes_variables_of_ones_own():
+    names = {"Modal-Key": "MY_ID", "Modal-Secret": "MY_SECRET"}
+    configured = _configured(base_url="https://art.example", headers_env=names)
+    target = open_target("cloud", configured, {"MY_ID": "wk-mine-01", "MY_SECRET": "ws-mine-01"})
+    assert isinstance(target, ModalTarget)
+    assert target._http.authorization() == {"Modal-Key": "wk-mine-01", "Modal-Secret": "ws-mine-01"}
+
+
+def test_no_token_is_needed_on_this_machine():
+    target = open_target("cloud", _configured(base_url="http://127.0.0.1:8000"), {})
+    assert isinstance(target, ModalTarget)
+
+
+def test_other_logins_are_refused():
+    with pytest.raises(ConfigurationError, match="no other login"):
+        open_target("cloud", _configured(base_url=FRONT, key_env="HF_TOKEN"), TOKEN)
+
+
+def test_a_job_is_looked_for_where_it_was_sent():
+    ref = RemoteRef(
+        "job",
+        "fc-1",
+        {"kind": "modal", "endpoint": "portraits", "base_url": f"{FRONT}/v2"},
+    )
+    target = reopen("modal:portraits", ref, TOKEN)
+    assert isinstance(target, ModalTarget)
+    assert target._http.base_url == f"{FRONT}/v2/portraits"
+    assert target._http.authorization() == SENT
+    assert target._ref("job", "fc-1") == ref
+
+
+def test_an_app_that_is_not_there_says_how_to_deploy_it():
+    target = open_target("cloud", _configured(base_url=FRONT), TOKEN)
+    assert isinstance(target, ModalTarget)
+    error = target._no_such_endpoint(TargetNotFound("no", details={"http_status": 404}))
+    assert "deploy modal" in error.advice
+    assert error.details == {"http_status": 404}
