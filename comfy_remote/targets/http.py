@@ -92,6 +92,7 @@ class HttpClient:
         name: What to call the target in errors.
         headers: Sent with every request (never shown in errors).
         timeout: Seconds without a byte before a request is given up.
+        answer_limit: Bytes that an answer may have, unless it is streamed.
 
     Raises:
         ConfigurationError: The URL cannot be used (see `base_address`), or a header cannot be
@@ -105,6 +106,7 @@ class HttpClient:
         name: str,
         headers: Mapping[str, SecretStr] | None = None,
         timeout: float = 60.0,
+        answer_limit: int = _ANSWER_LIMIT,
     ) -> None:
         base_address(base_url)
         self.base_url = base_url.rstrip("/")
@@ -114,6 +116,7 @@ class HttpClient:
         for value in self._headers.values():
             _check_header(value)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=timeout)
+        self._answer_limit = answer_limit
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> HttpClient:
@@ -160,9 +163,37 @@ class HttpClient:
         """`get`, and the body as JSON."""
         return (await self.get(path)).json()
 
-    async def get_once(self, path: str) -> Response:
-        """GET without retries, for callers that poll anyway."""
-        return await self._once("GET", path)
+    async def get_once(self, path: str, accept: tuple[int, ...] = ()) -> Response:
+        """GET without retries, for callers that poll anyway.
+
+        Args:
+            accept: As for `submit`.
+        """
+        return await self._once("GET", path, accept=accept)
+
+    async def delete(self, path: str) -> Response:
+        """DELETE, which may safely arrive twice; retried like `get`."""
+        return await self._retrying(lambda: self._once("DELETE", path))
+
+    async def head_once(self, path: str) -> Response:
+        """HEAD without retries; whatever the status is, it is returned."""
+        return await self._once("HEAD", path, accept=tuple(range(300, 600)))
+
+    async def put(
+        self, path: str, size: int, content: Callable[[], AsyncIterator[bytes]]
+    ) -> Response:
+        """PUT a content that is streamed, and may safely arrive twice; retried like `get`.
+
+        Args:
+            size: Bytes of it.
+            content: Begins it anew for each try.
+        """
+        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+
+        async def attempt() -> Response:
+            return await self._once("PUT", path, streamed=content(), headers=headers)
+
+        return await self._retrying(attempt)
 
     async def post_idempotent(self, path: str, body: JsonValue = None) -> Response:
         """POST that may safely arrive twice (cancel, interrupt); retried like `get`."""
@@ -294,7 +325,7 @@ class HttpClient:
         try:
             async with session.get(url, headers=headers, allow_redirects=False) as response:
                 if response.status not in (200, 206) and not _all_there(response, offset):
-                    body = self._masked(await _read_limited(response))
+                    body = self._masked(await _read_limited(response, self._answer_limit))
                     raise _error_of(Response(response.status, response.headers, body), where)
                 yield response
         except _NETWORK_ERRORS as error:
@@ -308,20 +339,23 @@ class HttpClient:
         json_body: JsonValue = None,
         raw_body: bytes | None = None,
         form: aiohttp.FormData | None = None,
+        streamed: AsyncIterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         accept: tuple[int, ...] = (),
     ) -> Response:
         sent = {**self.authorization(), **(headers or {})}
-        data: bytes | aiohttp.FormData | None = raw_body if raw_body is not None else form
+        data: bytes | aiohttp.FormData | AsyncIterator[bytes] | None = raw_body
         if json_body is not None:
             data = json.dumps(json_body).encode()
-        if data is not None and form is None:
+        if data is not None:
             sent["Content-Type"] = "application/json"
+        else:
+            data = form or streamed
         try:
             async with self.session.request(
                 method, self.url(path), data=data, headers=sent, allow_redirects=False
             ) as answer:
-                body = self._masked(await _read_limited(answer))
+                body = self._masked(await _read_limited(answer, self._answer_limit))
                 response = Response(answer.status, answer.headers, body)
         except _NETWORK_ERRORS as error:
             raise _unreachable(error, self._where) from error
@@ -466,13 +500,13 @@ def _all_there(response: aiohttp.ClientResponse, offset: int) -> bool:
     return offset > 0 and response.status == 416 and response.headers.get("Content-Range") == end
 
 
-async def _read_limited(response: aiohttp.ClientResponse) -> bytes:
+async def _read_limited(response: aiohttp.ClientResponse, limit: int) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_chunked(CHUNK_SIZE):
         body += chunk
-        if len(body) > _ANSWER_LIMIT:
+        if len(body) > limit:
             raise TargetError(
-                f"The target's answer is larger than {_ANSWER_LIMIT // 2**20} MiB.",
+                f"The target's answer is larger than {limit // 2**20} MiB.",
                 advice="Check the address: this is not an answer we asked for.",
             )
     return bytes(body)

@@ -1,0 +1,422 @@
+"""A client of workflows as services: it speaks `wire.call` with any server that does.
+
+The server is not trusted. What it says goes no further than its own origin (an answer cannot
+send us or the key elsewhere), every wait has an end, and every size a limit that counts while
+the bytes arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import json
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, TypeVar
+
+from yarl import URL
+
+from ..errors import (
+    AuthenticationError,
+    ComfyRemoteError,
+    ConfigurationError,
+    ExecutionFailed,
+    JobTimedOut,
+    OutputTooLarge,
+    RequestTooLarge,
+    TargetError,
+    TargetUnreachable,
+    error_from_json,
+)
+from ..wire.call import (
+    INLINE_LIMIT,
+    PROTOCOL_HEADER,
+    CallAnswer,
+    CallStatus,
+    request_body,
+)
+from .http import HttpClient, Response
+from .http_address import base_address, check_key_is_safe, is_loopback
+from .within import within
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from pydantic import JsonValue, SecretStr
+
+    from ..media.values import EncodedValue
+
+__all__ = ["RestClient", "call_address"]
+
+_T = TypeVar("_T")
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+# Answers that may be about the call itself; the other refusals are about reaching it.
+_ABOUT_THE_CALL = (400, 409, 410, 422, 500)
+_MOST_REDIRECTS = 20
+_LARGEST_BODY = 256 * 1024 * 1024
+_LARGEST_ANSWER = 128 * 1024 * 1024
+_MOST_JSON_VALUES = 2_000_000
+_SLOWEST = 16 * 1024  # bytes a second
+_PATIENCE = 60.0
+_ENDS_JSON_VALUE = re.compile(rb"[\[{,]")
+
+
+class RestClient:
+    """Calls of one service. Used as an asynchronous context manager.
+
+    Args:
+        url: Where its calls are posted to; see `call_address`.
+        headers: Its login, sent to its origin only.
+        request_timeout: Seconds that one request may take, its answer's last byte included.
+        poll_interval: Seconds between two questions how a call is, where the service does not
+            say how long to wait.
+        patience: Seconds for which a service that takes a call may be unreachable.
+
+    Raises:
+        ConfigurationError: The address cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, SecretStr] | None = None,
+        request_timeout: float = 300.0,
+        poll_interval: float = 1.5,
+        patience: float = _PATIENCE,
+    ) -> None:
+        self._url = call_address(url)
+        if headers:
+            check_key_is_safe(self._url)
+        self._origin = self._url.origin()
+        self._where = f"The service at {self._origin}"
+        self._http = HttpClient(
+            str(self._origin),
+            name="The service",
+            headers=headers,
+            timeout=request_timeout,
+            answer_limit=_LARGEST_ANSWER,
+        )
+        self._request_timeout = request_timeout
+        self._poll_interval = poll_interval
+        self._patience = patience
+
+    async def __aenter__(self) -> RestClient:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._http.__aexit__(*exc_info)
+
+    async def start(
+        self, inputs: Mapping[str, EncodedValue | JsonValue], *, key: str | None = None
+    ) -> CallAnswer:
+        """Send a call. It is never sent twice.
+
+        Value files above 1 MiB are put beside it, where the service takes them.
+
+        Args:
+            inputs: By name: value files, or plain JSON values.
+            key: ``Idempotency-Key``: a service of ours answers a second call of the same key
+                with the first.
+
+        Raises:
+            RequestTooLarge: It does not fit, and the service takes no files.
+            SubmissionUnknown: The answer was lost; it may run.
+            ComfyRemoteError: The service cannot be reached, or refused it.
+        """
+        named = {name: await self._sent(value) for name, value in inputs.items()}
+        body = json.dumps(request_body(named)).encode()
+        if len(body) > _LARGEST_BODY:
+            raise RequestTooLarge(
+                f"The call has {len(body)} bytes, which is more than {self._where} should get "
+                "in one request.",
+                advice="Send smaller values, or 8-bit pictures (images=png).",
+            )
+        headers = {"Idempotency-Key": key} if key else {}
+        path, response = self._url.raw_path_qs, None
+        response = await self._in_time(
+            self._http.submit(path, body, headers, accept=(*_REDIRECTS, *_ABOUT_THE_CALL))
+        )
+        if response.status in (307, 308):
+            raise TargetError(
+                f"{self._where} wants the call to be posted to another address, which is not done "
+                "on its word.",
+                advice="Give the address that it redirects to, if that is right.",
+            )
+        return await self._understood(response, self._url)
+
+    async def follow(self, answer: CallAnswer) -> AsyncGenerator[CallAnswer, None]:
+        """What the service says of a call from now on; the last is final.
+
+        Args:
+            answer: What it said last.
+
+        Raises:
+            TargetError: It says nothing that can be used, or nothing for too long.
+        """
+        yield answer
+        heard = time.monotonic()
+        while not answer.status.final:
+            where = self._poll_address(answer)
+            wait = answer.retry_after
+            await asyncio.sleep(self._poll_interval if wait is None else wait)
+            try:
+                answer = self._remembering(await self._get(where), answer)
+            except TargetUnreachable:
+                if time.monotonic() - heard > self._patience:
+                    raise
+                continue
+            heard = time.monotonic()
+            yield answer
+
+    async def cancel(self, answer: CallAnswer) -> None:
+        """Ask the service to stop a call.
+
+        Raises:
+            ComfyRemoteError: It did not take that in.
+        """
+        where = answer.cancel_url or answer.poll_url
+        if where is None:
+            raise TargetError(f"{self._where} does not say how a call is cancelled.")
+        address = self._ours(where, self._url, "cancel_url")
+        await self._in_time(self._http.delete(address.raw_path_qs))
+
+    async def download(self, url: str, *, largest: int) -> AsyncGenerator[bytes, None]:
+        """A value's bytes from where an answer says they are, in chunks of at most 1 MiB.
+
+        At the service's own origin, or at another one by https and without our key, where that
+        is no private network's. It has to come faster than 16 KiB a second.
+
+        Args:
+            largest: Bytes; more are refused.
+
+        Raises:
+            OutputTooLarge: It has more bytes than that.
+            JobTimedOut: It comes too slowly.
+            TargetError: The address may not be used.
+        """
+        address = self._url.join(URL(url)) if _is_url(url) else URL()
+        own = bool(address.host) and address.origin() == self._origin
+        chunks = (
+            self._http.stream(self._ours(url, self._url, "url").raw_path_qs)
+            if own
+            else self._http.stream_foreign(str(address))
+        )
+        begun, size = time.monotonic(), 0
+        async with aclosing(chunks):
+            while True:
+                left = begun + self._request_timeout + size / _SLOWEST - time.monotonic()
+                try:
+                    chunk = await within(chunks.__anext__(), max(0.0, left))
+                except StopAsyncIteration:
+                    return
+                except asyncio.TimeoutError:
+                    raise self._too_slow() from None
+                size += len(chunk)
+                if size > largest:
+                    raise OutputTooLarge(
+                        f"{self._where} sends a value of more than {largest} bytes.",
+                        advice="Ask it for less: a smaller picture, or fewer of them.",
+                    )
+                yield chunk
+
+    async def _sent(self, value: EncodedValue | JsonValue) -> JsonValue:
+        if value is None or isinstance(value, bool | int | float | str | list | dict):
+            return value
+        envelope: dict[str, JsonValue] = {"type": value.type, "encoding": "safetensors"}
+        if value.size > INLINE_LIMIT and await self._put(value):
+            return {**envelope, "sha256": await asyncio.to_thread(value.sha256), "size": value.size}
+        if value.size > _LARGEST_BODY * 3 // 4:
+            raise RequestTooLarge(
+                f"A value of {value.size} bytes does not fit into a request, and {self._where} "
+                "takes no files beside it.",
+                advice="Send a smaller one, or 8-bit pictures (images=png).",
+            )
+        return {**envelope, "data": await asyncio.to_thread(_base64, value)}
+
+    async def _put(self, value: EncodedValue) -> bool:
+        """Put a value file beside the calls; ``False`` where the service takes none."""
+        path = f"/values/{await asyncio.to_thread(value.sha256)}"
+        there = await self._in_time(self._http.head_once(path))
+        if PROTOCOL_HEADER not in there.headers:
+            return False
+        if there.status in (401, 403):
+            raise AuthenticationError(
+                f"{self._where} refused the key (HTTP {there.status}).",
+                advice="Check that the key is right, and that it may use this service.",
+            )
+        if there.status != 200:
+            await self._http.put(path, value.size, lambda: _streamed(value))
+        return True
+
+    async def _get(self, address: URL) -> CallAnswer:
+        accept = (*_REDIRECTS, *_ABOUT_THE_CALL)
+        response = await self._in_time(self._http.get_once(address.raw_path_qs, accept))
+        return await self._understood(response, address)
+
+    async def _understood(self, response: Response, address: URL) -> CallAnswer:
+        """The answer, which may be where a redirect leads to."""
+        for _ in range(_MOST_REDIRECTS):
+            if response.status not in _REDIRECTS:
+                return self._read(response, address)
+            address = self._ours(response.headers.get("Location", ""), address, "redirect")
+            response = await self._in_time(
+                self._http.get_once(address.raw_path_qs, (*_REDIRECTS, *_ABOUT_THE_CALL))
+            )
+        raise TargetError(f"{self._where} redirects without end.")
+
+    def _read(self, response: Response, address: URL) -> CallAnswer:
+        said = _limited_json(response.body, self._where)
+        if response.status >= 400:
+            raise self._refused(response.status, said)
+        answer = CallAnswer.read(said, response.headers)
+        if answer.poll_url is None and response.status == 202:
+            # How others say it.
+            found = response.headers.get("Location")
+            answer = answer.model_copy(update={"poll_url": found})
+        absolute = {
+            name: str(self._ours(url, address, name))
+            for name, url in (("poll_url", answer.poll_url), ("cancel_url", answer.cancel_url))
+            if url is not None
+        }
+        return answer.model_copy(update=absolute)
+
+    def _refused(self, status: int, said: JsonValue) -> ComfyRemoteError:
+        if isinstance(said, dict):
+            if isinstance(ours := said.get("comfy_remote"), dict):
+                return error_from_json(ours)
+            failed = CallAnswer.read({**said, "status": CallStatus.FAILED.value}).failure()
+            if said.get("status") or said.get("error") or said.get("detail"):
+                failed.details["http_status"] = status
+                return failed
+        return ExecutionFailed(
+            f"{self._where} refused the call (HTTP {status}).",
+            advice="Its log may say why.",
+            details={"http_status": status},
+        )
+
+    def _poll_address(self, answer: CallAnswer) -> URL:
+        if answer.poll_url is None:
+            raise TargetError(
+                f"{self._where} says that the call is {answer.status.value}, and not where to ask "
+                "for its result (poll_url).",
+                advice="Its answers need a poll_url as long as they are not final.",
+            )
+        return self._ours(answer.poll_url, self._url, "poll_url")
+
+    def _ours(self, url: str, base: URL, what: str) -> URL:
+        """An address from an answer, if it is at the service's own origin.
+
+        Raises:
+            TargetError: It is elsewhere.
+        """
+        address = base.join(URL(url)) if _is_url(url) else URL()
+        if not address.host or address.origin() != self._origin or address.user:
+            shown = address.origin() if address.host else "what is no address"
+            raise TargetError(
+                f"{self._where} sends us to {shown} ({what}), which is not followed: neither the "
+                "values nor the key go to another server on its word.",
+                advice="If that is right, give that server's own address.",
+            )
+        return address
+
+    @staticmethod
+    def _remembering(answer: CallAnswer, before: CallAnswer) -> CallAnswer:
+        """Answers to polls need not repeat where to poll."""
+        kept = {
+            name: getattr(before, name)
+            for name in ("id", "poll_url", "cancel_url")
+            if getattr(answer, name) is None
+        }
+        return answer.model_copy(update=kept)
+
+    async def _in_time(self, request: Awaitable[_T]) -> _T:
+        try:
+            return await within(request, self._request_timeout)
+        except asyncio.TimeoutError:
+            raise self._too_slow() from None
+
+    def _too_slow(self) -> JobTimedOut:
+        return JobTimedOut(
+            f"{self._where} did not answer whole within {self._request_timeout:g} s.",
+            advice="Give it more time (request_timeout), if it is only slow.",
+        )
+
+
+def call_address(url: str) -> URL:
+    """The address of a service, checked.
+
+    ``https`` anywhere; ``http`` only to this machine and to the private network, where nobody
+    in between reads along. Not to link-local addresses, where clouds keep their keys.
+
+    Raises:
+        ConfigurationError: It may not be called.
+    """
+    address = base_address(url)
+    ip = _ip(address.host)
+    if ip is not None and (ip.is_link_local or ip.is_multicast or ip.is_unspecified):
+        raise ConfigurationError(
+            f"{address.host} is no address of a service.", advice="Check the address."
+        )
+    near = is_loopback(address.host) or (
+        ip.is_private if ip is not None else _is_local_name(address.host or "")
+    )
+    if address.scheme != "https" and not near:
+        raise ConfigurationError(
+            f"The address {address} is not https, and the values would travel in the clear.",
+            advice="Use https, or reach the machine through a tunnel: "
+            "`ssh -L 8000:127.0.0.1:8000 MACHINE`.",
+        )
+    return address
+
+
+def _ip(host: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        ip = ipaddress.ip_address((host or "").strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
+
+
+def _is_local_name(host: str) -> bool:
+    return "." not in host or host.endswith((".local", ".lan", ".internal", ".home.arpa"))
+
+
+def _is_url(url: str) -> bool:
+    try:
+        URL(url)
+    except ValueError:
+        return False
+    return bool(url)
+
+
+def _limited_json(body: bytes, where: str) -> JsonValue:
+    # A few bytes of JSON are a hundred in memory: `[[],[],…` would fill it.
+    if sum(1 for _ in _ENDS_JSON_VALUE.finditer(body)) > _MOST_JSON_VALUES:
+        raise OutputTooLarge(
+            f"{where} answers with more than {_MOST_JSON_VALUES} JSON values.",
+            advice="A service gives tensors as value files (encoding safetensors), not as lists.",
+        )
+    return Response(200, {}, body).json()
+
+
+def _base64(value: EncodedValue) -> str:
+    # Whole groups of three bytes, so that the pieces can be put together.
+    pieces, rest = [], b""
+    for chunk in value.chunks():
+        rest += bytes(chunk)
+        whole = len(rest) - len(rest) % 3
+        pieces.append(base64.b64encode(rest[:whole]))
+        rest = rest[whole:]
+    return b"".join([*pieces, base64.b64encode(rest)]).decode("ascii")
+
+
+async def _streamed(value: EncodedValue) -> AsyncIterator[bytes]:
+    for chunk in value.chunks():
+        yield bytes(chunk)
+        await asyncio.sleep(0)
