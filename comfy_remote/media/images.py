@@ -16,20 +16,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-__all__ = ["image_array", "open_image", "pixels_of", "upright_frames"]
+__all__ = ["decoding_errors", "image_array", "open_image", "pixels_of", "upright_frames"]
+
+
+def decoding_errors() -> tuple[type[Exception], ...]:
+    """What Pillow's decoders raise for broken files."""
+    from PIL import Image
+
+    return (
+        *(OSError, EOFError, SyntaxError, ValueError, IndexError, TypeError),
+        *(struct.error, zlib.error, MemoryError, Image.DecompressionBombError),
+    )
 
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     try:
         yield
-    except (
-        *(OSError, EOFError, SyntaxError, ValueError, IndexError, TypeError),
-        *(struct.error, zlib.error, MemoryError, Image.DecompressionBombError),
-    ) as error:
-        # Pillow's decoders raise all of these for broken files.
+    except decoding_errors() as error:
         unknown = isinstance(error, UnidentifiedImageError)  # its text has the whole path
         why = "it is in no format that Pillow knows" if unknown else error
         raise OutputCorrupt(f"{name} cannot be decoded as a picture: {why}.") from error

@@ -6,6 +6,7 @@ import hashlib
 import math
 import struct
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -325,3 +326,76 @@ def test_limits_hold() -> None:
         with pytest.raises(ValueInvalid):
             decode_value(data, tensors="numpy", limits=limits)
     decode_value(data, tensors="numpy", limits=ValueLimits(depth=3, items=5, tensors=2))
+
+
+# --- pictures
+
+
+def picture(channels: int, dtype: str = "f4") -> np.ndarray:
+    levels = np.random.default_rng(3).integers(0, 256, (3, 20, 30, channels), "u1")
+    return (levels.astype("f4") / np.float32(255)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+@pytest.mark.parametrize(
+    ("images", "channels"),
+    [("png", 1), ("png", 2), ("png", 3), ("png", 4), ("webp", 3), ("webp", 4)],
+)
+def test_an_image_of_8_bits_loses_nothing_as_pictures(
+    images: Literal["png", "webp"], channels: int, dtype: str
+) -> None:
+    image = picture(channels, dtype)
+    image[0, :, :, -1] = 0  # colours below a transparent pixel stay
+    encoded = encode([image], "IMAGE", as_list=True, images=images)
+    assert encoded.loss is None
+    decoded = decode_value(file_of(encoded), tensors="numpy")
+    assert_same([image], decoded.value)
+
+
+@pytest.mark.parametrize("images", ["png", "webp"])
+def test_an_opaque_alpha_channel_comes_back(images: Literal["png", "webp"]) -> None:
+    image = picture(4)
+    image[..., 3] = 1
+    assert_same(image, there_and_back(image, type="IMAGE", images=images).value)
+
+
+@given(arrays.arrays("f4", (1, 4, 4, 3), elements=st.floats(0, 1, width=32)))
+@settings(deadline=None, max_examples=50)
+def test_rounding_to_8_bits_is_half_a_level_at_most_and_said(image: np.ndarray) -> None:
+    encoded = encode(image, "IMAGE", images="png")
+    arrived = decode_value(file_of(encoded), tensors="numpy").value
+    assert isinstance(arrived, np.ndarray)
+    assert np.abs(arrived - image).max() <= 0.5 / 255 + 1e-6
+    assert (encoded.loss is None) == (arrived.tobytes() == image.tobytes())
+    assert encoded.loss is None or "256 levels" in encoded.loss
+
+
+@pytest.mark.parametrize(
+    ("image", "why"),
+    [
+        (np.full((1, 2, 2, 3), 1.01, "f4"), "0..1"),
+        (np.full((1, 2, 2, 3), -0.01, "f4"), "0..1"),
+        (np.full((1, 2, 2, 3), np.nan, "f4"), "NaN"),
+        (np.zeros((1, 2, 2, 5), "f4"), "5 channels"),
+        (np.zeros((2, 2, 3), "f4"), "shape"),
+        (np.zeros((1, 2, 2, 3), "f8"), "F64"),
+    ],
+)
+def test_an_image_that_no_picture_holds_is_refused(image: np.ndarray, why: str) -> None:
+    with pytest.raises(ValueCannotTravel, match=why) as caught:
+        encode(image, "IMAGE", images="png")
+    assert "exact" in caught.value.advice
+
+
+def test_webp_says_what_it_lacks() -> None:
+    with pytest.raises(ValueCannotTravel, match="1 channels"):
+        encode(picture(1), "IMAGE", images="webp")
+    with pytest.raises(ValueCannotTravel, match="16383"):
+        encode(np.zeros((1, 1, 16384, 3), "f4"), "IMAGE", images="webp")
+
+
+def test_only_images_go_as_pictures() -> None:
+    mask = np.random.default_rng(1).random((1, 8, 8), "f4")
+    assert_same(mask, there_and_back(mask, type="MASK", images="png").value)
+    none = np.zeros((0, 8, 8, 3), "f4")
+    assert_same(none, there_and_back(none, type="IMAGE", images="png").value)

@@ -8,11 +8,13 @@ from .adapters import ObjectAdapter, ObjectParts
 from .decoding import DecodedValue, decode_value, read_value
 from .encoding import EncodedValue, encode
 from .limits import ValueLimits
+from .pictures import ImageFormat
 from .tensors import RawTensor
 
 __all__ = [
     "DecodedValue",
     "EncodedValue",
+    "ImageFormat",
     "ObjectAdapter",
     "ObjectParts",
     "RawTensor",

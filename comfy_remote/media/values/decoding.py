@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from ...errors import ValueInvalid
 from .adapters import ObjectAdapter, ObjectParts
-from .container import Entry, parse_layout
+from .container import ITEM_SIZES, Entry, parse_layout
 from .encoding import FORMAT
 from .limits import ValueLimits, invalid, strict_json
+from .pictures import PictureFormat, decode_pictures
 from .tensors import TensorLibrary, tensor_from
 
 if TYPE_CHECKING:
@@ -126,11 +128,13 @@ class _Assembly:
         # One object however often it stands in the tree.
         self._tensors: dict[str, object] = {}
         self._blobs: dict[str, bytes] = {}
+        self._pictures: set[str] = set()
+        self._picture_bytes = 0
 
     @property
     def used(self) -> set[str]:
         """Names of the tensors that the tree has asked for."""
-        return self._tensors.keys() | self._blobs.keys()
+        return self._tensors.keys() | self._blobs.keys() | self._pictures
 
     def value(self, tree: JsonValue, depth: int = 0) -> object:
         self._items += 1
@@ -154,10 +158,7 @@ class _Assembly:
                 return self._tensors[name]
             case {"$": "bytes", "name": str(name), **rest} if not rest:
                 if name not in self._blobs:
-                    entry = self._entry(name)
-                    if entry.dtype != "U8" or len(entry.shape) != 1:
-                        raise invalid(f"{name!r} holds no bytes")
-                    self._blobs[name] = bytes(self._data[entry.start : entry.stop])
+                    self._blobs[name] = bytes(self._blob(name))
                 return self._blobs[name]
             case {"$": "float", "value": str(text), **rest} if not rest and text in _FLOATS:
                 return float(text)
@@ -167,12 +168,47 @@ class _Assembly:
                 return self._dict(items, depth)
             case {"$": "object", "kind": str(kind), "parts": parts, **rest} if not rest:
                 return self._object(kind, self.value(parts, depth + 1))
+            case {
+                "$": "pictures",
+                "format": "png" | "webp" as format_,
+                "shape": list(shape),
+                "dtype": str(dtype),
+                "names": list(names),
+                **rest,
+            } if not rest:
+                return self._images(names, format_, shape, dtype)
         raise invalid(f"it holds a tag that is not understood ({str(tree['$'])[:40]!r})")
 
     def _entry(self, name: str) -> Entry:
         if name not in self._entries:
             raise invalid(f"it names a tensor {name[:40]!r} that is not in the file")
         return self._entries[name]
+
+    def _blob(self, name: str) -> memoryview:
+        entry = self._entry(name)
+        if entry.dtype != "U8" or len(entry.shape) != 1:
+            raise invalid(f"{name!r} holds no bytes")
+        return self._data[entry.start : entry.stop]
+
+    def _images(
+        self, names: list[JsonValue], format_: PictureFormat, shape: list[JsonValue], dtype: str
+    ) -> object:
+        extents = [n for n in shape if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+        blobs = [name for name in names if isinstance(name, str)]
+        if len(extents) != 4 or len(shape) != 4 or len(blobs) != len(names):
+            raise invalid("its pictures are described wrongly")
+        count, height, width, channels = extents
+        self._picture_bytes += math.prod(extents) * ITEM_SIZES.get(dtype, 1)
+        if self._picture_bytes > self._limits.bytes:
+            raise invalid(f"its pictures need more than {self._limits.bytes} bytes")
+        self._pictures.update(blobs)
+        return decode_pictures(
+            [self._blob(name) for name in blobs],
+            format_,
+            (count, height, width, channels),
+            dtype,
+            self._library,
+        )
 
     def _dict(self, items: list[JsonValue], depth: int) -> dict[object, object]:
         made: dict[object, object] = {}

@@ -16,6 +16,7 @@ from ..files import CHUNK_SIZE, storage_errors
 from .adapters import ObjectAdapter, ObjectParts
 from .container import ITEM_SIZES, MAX_HEADER, header_bytes
 from .limits import MAX_INTEGER_BITS, ValueLimits
+from .pictures import ImageFormat, PictureFormat, encode_pictures
 from .tensors import TensorBits, chunks_of, is_tensor, tensor_bits
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def encode(
     type: str = "*",  # noqa: A002  the field's own word
     *,
     as_list: bool = False,
+    images: ImageFormat = "exact",
     adapters: Sequence[ObjectAdapter] = (),
 ) -> EncodedValue:
     """Take a value apart for its journey.
@@ -128,32 +130,50 @@ def encode(
             tuples and dicts of those, and what the adapters know.
         type: What ComfyUI calls it.
         as_list: The value is what ComfyUI calls a list output: a list of values of that type.
+        images: An ``IMAGE`` (``[B,H,W,C]`` float32 or float16 in ``0.0..1.0``) can go as 8-bit
+            pictures; `EncodedValue.loss` says what that loses. Other values are always exact.
         adapters: For other objects, tried in order.
 
     Raises:
         ValueCannotTravel: Something in it exists only here (a model, a function), or is more
-            than a file may hold. The error says where it is and what to do.
+            than a file may hold, or an image is none that a picture can hold. The error says
+            where it is and what to do.
     """
     if as_list and not isinstance(value, list):
         raise TypeError("as_list needs a list")
-    walk = _Walk(type.lower() if type.isidentifier() else "value", adapters)
+    pictures = images if images != "exact" and type == "IMAGE" else None
+    walk = _Walk(type.lower() if type.isidentifier() else "value", adapters, pictures)
     tree = walk.tree(value)
     document = {"type": type, "list": as_list, "value": tree}
     text = json.dumps(document, separators=(",", ":"), allow_nan=False)
-    return EncodedValue(type, {"format": FORMAT, "value": text}, walk.tensors, None)
+    return EncodedValue(type, {"format": FORMAT, "value": text}, walk.tensors, walk.loss)
 
 
 class _Walk:
     """One value's way into a tree of JSON; its tensors are collected by name."""
 
-    def __init__(self, root: str, adapters: Sequence[ObjectAdapter]) -> None:
+    def __init__(
+        self, root: str, adapters: Sequence[ObjectAdapter], pictures: PictureFormat | None
+    ) -> None:
         self.tensors: dict[str, TensorBits] = {}
         self._root = root
+        self._pictures = pictures
+        self._worst = 0.0
         self._adapters = adapters
         self._items = 0
         # A tensor that stands twice in the value is sent once. The objects are held, since the
         # id of one that an adapter made would be given to another.
         self._named: dict[int, tuple[str, object]] = {}
+
+    @property
+    def loss(self) -> str | None:
+        """See `EncodedValue.loss`."""
+        if not self._worst:
+            return None
+        return (
+            "Colours were rounded to 256 levels a channel (8 bits): they arrive up to "
+            f"{self._worst:.2g} (of 0..1) off."
+        )
 
     def tree(self, value: object, path: str = "", depth: int = 0) -> JsonValue:
         import numpy as np
@@ -180,7 +200,7 @@ class _Walk:
         if isinstance(value, (bytes, bytearray, memoryview)):
             return {"$": "bytes", "name": self._blob(value)}
         if is_tensor(value):
-            return {"$": "tensor", "name": self._tensor(value, path)}
+            return self._tensor(value, path)
         if isinstance(value, list) and kind is list:
             return self._items_of(value, path, depth)
         if isinstance(value, tuple) and kind is tuple:
@@ -224,11 +244,32 @@ class _Walk:
                 raise self._refusal(value, path)
         return {"$": "object", "kind": kind, "parts": self.tree(parts, path, depth + 1)}
 
-    def _tensor(self, value: object, path: str) -> str:
+    def _tensor(self, value: object, path: str) -> JsonValue:
         try:
-            return self._name("t", value, tensor_bits(value))
+            bits = tensor_bits(value)
         except TypeError as error:
             raise self._refusal(value, path, f"is {error}") from None
+        if self._pictures is not None and bits.size:
+            return self._as_pictures(bits, path, self._pictures)
+        return {"$": "tensor", "name": self._name("t", value, bits)}
+
+    def _as_pictures(self, bits: TensorBits, path: str, format_: PictureFormat) -> JsonValue:
+        try:
+            pictures = encode_pictures(bits, format_)
+        except ValueError as error:
+            raise ValueCannotTravel(
+                f"{self._root}{path} cannot be sent as {format_.upper()}: {error}.",
+                advice="Send it exactly instead (images: exact).",
+                details={"path": f"{self._root}{path}"},
+            ) from None
+        self._worst = max(self._worst, pictures.worst)
+        return {
+            "$": "pictures",
+            "format": format_,
+            "shape": list(bits.shape),
+            "dtype": bits.dtype,
+            "names": [self._blob(data) for data in pictures.files],
+        }
 
     def _blob(self, value: bytes | bytearray | memoryview) -> str:
         import numpy as np

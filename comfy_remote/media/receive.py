@@ -1,0 +1,128 @@
+"""A file that arrives over the network, written while it comes: counted, hashed, whole or not."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+from ..errors import RequestTooLarge, ValueInvalid
+from .files import CHUNK_SIZE, storage_errors
+
+__all__ = ["Received", "receive_file"]
+
+_FULL = "Free some space there, then send it again."
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A complete file; ``sha256`` is of the bytes on disk."""
+
+    path: Path
+    size: int
+    sha256: str
+
+
+async def receive_file(
+    chunks: AsyncIterable[bytes],
+    path: Path,
+    *,
+    sha256: str | None = None,
+    limit: int | None = None,
+) -> Received:
+    """Write what arrives under a name that it has only once it is whole, mode 0600.
+
+    It is hashed and written in a thread while the next part arrives, so the event loop never
+    waits for the disk, and memory stays at some MiB. What had the name is replaced.
+
+    Args:
+        chunks: Of any size, for example `aiohttp.web.Request.content.iter_any()`.
+        path: Its folder is made when missing.
+        sha256: What it has to be: 64 lower-case hex digits.
+        limit: Bytes, at most.
+
+    Raises:
+        RequestTooLarge: More came than the limit. Nothing is left.
+        ValueInvalid: Its SHA-256 is another one. Nothing is left.
+        LocalStorageError: It cannot be written. Nothing is left.
+    """
+    with storage_errors(path, full=_FULL):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(prefix=".comfy-remote-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            size, found = await _write(chunks, file, path, limit)
+        _check(found, sha256)
+        with storage_errors(path, full=_FULL):
+            Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    return Received(path, size, found)
+
+
+async def _write(
+    chunks: AsyncIterable[bytes], file: FileIO, path: Path, limit: int | None
+) -> tuple[int, str]:
+    """Size and SHA-256 of what was written."""
+    digest = hashlib.sha256()
+    size = 0
+
+    def keep(part: bytes) -> None:
+        digest.update(part)
+        with storage_errors(path, full=_FULL):
+            rest = memoryview(part)
+            while rest:
+                rest = rest[file.write(rest) :]
+
+    writing: asyncio.Future[None] | None = None
+    try:
+        async for part in _gathered(chunks):
+            size += len(part)
+            if limit is not None and size > limit:
+                raise RequestTooLarge(
+                    f"A file of more than {limit} bytes is not taken.",
+                    advice="Send a smaller one, or have the limit raised there.",
+                    details={"limit": limit},
+                )
+            if writing is not None:
+                await writing
+            writing = asyncio.ensure_future(asyncio.to_thread(keep, part))
+        if writing is not None:
+            await writing
+    finally:
+        if writing is not None and not writing.done():
+            # The thread still has the file: it must not be closed under its hands.
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([writing])
+    return size, digest.hexdigest()
+
+
+def _check(found: str, announced: str | None) -> None:
+    if announced is not None and announced != found:
+        raise ValueInvalid(
+            f"A file that arrived is damaged: its SHA-256 is {found}, and {announced} was "
+            "announced.",
+            advice="Send it again.",
+            details={"sha256": found, "announced": announced},
+        )
+
+
+async def _gathered(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in parts worth a thread's while."""
+    waiting: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        waiting.append(chunk)
+        size += len(chunk)
+        if size >= CHUNK_SIZE:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)

@@ -1,0 +1,85 @@
+"""Files that arrive over the network: whole under their name, or not there."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from comfy_remote.errors import LocalStorageError, RequestTooLarge, ValueInvalid
+from comfy_remote.media.receive import receive_file
+
+DATA = random.Random(7).randbytes(5 * 1024 * 1024 + 17)
+SHA256 = hashlib.sha256(DATA).hexdigest()
+
+
+async def arriving(data: bytes = DATA, chunk: int = 65_521) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), chunk):
+        await asyncio.sleep(0)
+        yield data[start : start + chunk]
+
+
+@pytest.mark.parametrize("chunk", [997, 65_521, 10**7])
+async def test_a_file_arrives_whole_private_and_hashed(tmp_path: Path, chunk: int) -> None:
+    path = tmp_path / "new" / "value.safetensors"
+    data = DATA[: chunk * 1000]
+    received = await receive_file(arriving(data, chunk), path)
+    assert (received.path, received.size) == (path, len(data))
+    assert received.sha256 == hashlib.sha256(data).hexdigest()
+    assert path.read_bytes() == data
+    assert path.stat().st_mode & 0o077 == 0
+    assert list(path.parent.iterdir()) == [path]
+
+
+async def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
+    received = await receive_file(arriving(b""), tmp_path / "empty")
+    assert (received.size, (tmp_path / "empty").read_bytes()) == (0, b"")
+
+
+async def test_what_was_there_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "value"
+    path.write_bytes(b"old")
+    with pytest.raises(ValueInvalid, match="SHA-256"):
+        await receive_file(arriving(DATA[:-1]), path, sha256=SHA256)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    await receive_file(arriving(), path, sha256=SHA256)
+    assert path.read_bytes() == DATA
+
+
+async def test_too_much_is_refused_before_it_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(RequestTooLarge):
+        await receive_file(arriving(), tmp_path / "value", limit=len(DATA) - 1)
+    assert list(tmp_path.iterdir()) == []
+    await receive_file(arriving(), tmp_path / "value", limit=len(DATA))
+
+
+async def test_a_connection_that_breaks_leaves_nothing(tmp_path: Path) -> None:
+    async def breaking() -> AsyncIterator[bytes]:
+        async for chunk in arriving(DATA[: 3 * 1024 * 1024]):
+            yield chunk
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await receive_file(breaking(), tmp_path / "value")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_one_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
+    async def stalling() -> AsyncIterator[bytes]:
+        yield DATA
+        await asyncio.sleep(60)
+
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(receive_file(stalling(), tmp_path / "value"), 0.2)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_folder_that_cannot_be_made_is_an_error_to_act_on(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(LocalStorageError):
+        await receive_file(arriving(), tmp_path / "file" / "value")
