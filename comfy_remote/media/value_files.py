@@ -173,7 +173,8 @@ def _mask(path: Path) -> NDArray[numpy.float32]:
 
     with open_image(path, "The picture") as picture:
         if "A" in picture.getbands():
-            return (np.float32(1.0) - pixels_of(picture.getchannel("A")))[None]
+            mask: NDArray[np.float32] = np.float32(1.0) - pixels_of(picture.getchannel("A"))
+            return mask[None]
         return pixels_of(picture.convert("L"))[None]
 
 

@@ -166,13 +166,11 @@ async def test_a_page_in_place_of_json_is_an_error(
         await client.get_json("x")
 
 
-async def test_an_answer_without_end_is_given_up(
-    server: ScriptedServer, client: HttpClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http, "_ANSWER_LIMIT", 2**20)
+async def test_an_answer_without_end_is_given_up(server: ScriptedServer) -> None:
     server.on("GET /x", Answer(b"x" * 2**21))
-    with pytest.raises(TargetError, match="larger than 1 MiB"):
-        await client.get("x")
+    async with HttpClient(server.url, name="The box", answer_limit=2**20) as client:
+        with pytest.raises(TargetError, match="larger than 1 MiB"):
+            await client.get("x")
 
 
 # --- the key stays at home ----------------------------------------------------------------

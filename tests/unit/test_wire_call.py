@@ -141,8 +141,14 @@ def test_both_forms_of_inputs_are_understood() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [None, 3, {"inputs": 3}, {"inputs": [3]}, {"inputs": [{"name": 3}]}]
-    + [{"inputs": [{"name": "a", "data": 1}, {"name": "a", "data": 2}]}],
+    [
+        None,
+        3,
+        {"inputs": 3},
+        {"inputs": [3]},
+        {"inputs": [{"name": 3}]},
+        {"inputs": [{"name": "a", "data": 1}, {"name": "a", "data": 2}]},
+    ],
 )
 def test_what_is_no_call_is_refused(body: Any) -> None:
     with pytest.raises(WorkflowInvalid, match="The call has"):
@@ -158,6 +164,7 @@ def test_an_envelope_is_told_from_a_plain_object() -> None:
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
 )
 KEYS = st.sampled_from(
     ["status", "state", "progress", "result", "results", "error", "poll_url", "retry_after", "id"]
