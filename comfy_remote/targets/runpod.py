@@ -72,6 +72,8 @@ _log = logging.getLogger(__name__)
 
 # An answer to ComfyUI's page must begin within 60 s.
 _DESCRIBE_PATIENCE = 45.0
+# For an endpoint to take back a question that nobody waits for any more.
+_LEAVE_PATIENCE = 3.0
 # How a job ends whose worker did not get to answer. What is known may still be so.
 _UNANSWERED = (EngineCrashed, OutOfMemory, JobCancelled, JobExpired, JobTimedOut)
 _FETCH_MISSES = 6
@@ -165,6 +167,8 @@ class RunPodTarget:
     async def __aexit__(self, *exc_info: object) -> None:
         if self._describing is not None:
             self._describing.cancel()
+            await asyncio.wait({self._describing}, timeout=_LEAVE_PATIENCE)
+            self._describing.cancel()  # the endpoint is silent, and nobody shall wait for it
             await asyncio.gather(self._describing, return_exceptions=True)
         await self._http.__aexit__()
 

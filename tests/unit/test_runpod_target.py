@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue, SecretStr, ValidationError
@@ -392,6 +394,24 @@ async def test_what_is_known_stays_known_when_a_worker_does_not_get_to_answer(
     for _ in range(2):
         assert await _describe(server, tmp_path) == nodes
     assert server.count(RUN) == 2
+
+
+async def test_a_silent_endpoint_keeps_nobody_from_leaving(
+    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    monkeypatch.setattr(runpod, "_DESCRIBE_PATIENCE", 0.1)
+    monkeypatch.setattr(runpod, "_LEAVE_PATIENCE", 0.2)
+    server.on(RUN, ACCEPTED)
+    server.on(STATUS, Answer(_status("IN_QUEUE")))
+    server.on("POST /v2/ep/cancel/abc-e1", silent)
+    began = time.monotonic()
+    assert await _describe(server, tmp_path) is None
+    assert time.monotonic() - began < 10
+    assert server.count("POST /v2/ep/cancel/abc-e1") == 1, "it was taken back, once"
 
 
 # --- statuses, no network -----------------------------------------------------------------
