@@ -112,6 +112,7 @@ class Client:
         base: Path | None = None,
         timeout: float | None = None,
         job_id: str | None = None,
+        value_files: Sequence[InputFile] = (),
     ) -> Job:
         """Record a job, send its files and its prompt.
 
@@ -129,6 +130,7 @@ class Client:
             timeout: Seconds from now within which the job must end; submitting or following
                 it raises `JobTimedOut` after that. The job itself goes on.
             job_id: A lower-case UUID, for callers who must know it if this raises.
+            value_files: Files that the prompt's Remote Input nodes name, under those names.
 
         Raises:
             WorkflowInvalid: The prompt is no prompt, cannot be converted, or the target
@@ -148,7 +150,8 @@ class Client:
         schemas = await self.schemas() if loaded.prompt is None else None
         prepared = prepare(loaded, Changes(), schemas)
         parsed, workflow = prepared.prompt, workflow or prepared.workflow
-        parsed, files = await self._files(parsed, [Path(p) for p in inputs], base or Path.cwd())
+        given = [Path(path) for path in inputs]
+        parsed, files = await self._files(parsed, given, base or Path.cwd(), value_files)
         request = RunRequest(job_id or str(uuid.uuid4()), parsed, files, workflow)
         return await self.send(
             request, source=source or "library", folder=folder, timeout=timeout, begun=begun
@@ -266,13 +269,15 @@ class Client:
             self._record.close()
 
     async def _files(
-        self, prompt: Prompt, given: list[Path], base: Path
+        self, prompt: Prompt, given: list[Path], base: Path, complete: Sequence[InputFile]
     ) -> tuple[Prompt, list[InputFile]]:
         """The files that are here, and the prompt with the names they get on the target."""
         folders = input_folders(base)
-        found: dict[str, InputFile] = {}
+        found = {file.name: file for file in complete}
         names: dict[tuple[str, str], str] = {}
         for use in file_uses(prompt):
+            if use.name in found and found[use.name] in complete:
+                continue
             path = find_file(use.name, given, folders)
             if path is None:
                 if not await self.target.has_input(use.name):

@@ -170,6 +170,29 @@ class Job:
         """
         return (await self._succeeded()).outputs
 
+    async def fetch(
+        self,
+        outputs: Sequence[RemoteOutput],
+        folder: Path,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> list[Downloaded]:
+        """Bring some of the outputs that `listed` gave here, checked, into files of that folder.
+
+        Args:
+            outputs: In the order in which the files are wanted.
+            folder: There, empty, and private to the caller.
+
+        Raises:
+            ComfyRemoteError: One could not be brought here whole.
+        """
+        files = []
+        for here in await self._fetch(outputs, folder, on_bytes):
+            if isinstance(here, ComfyRemoteError):
+                raise here
+            files.append(here)
+        await release(self._target, outputs)
+        return files
+
     def address_of(self, output: RemoteOutput) -> str | None:
         """The URL that an output can be fetched from; ``None`` if it only came with the result."""
         source = output.source

@@ -6,6 +6,7 @@ answer may well end it in good order. But most formats know how long they are.
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from collections.abc import Callable
@@ -22,6 +23,8 @@ _Check: TypeAlias = Callable[[BinaryIO, int], bool]
 """Whether a file of that many bytes is whole."""
 
 _TAIL = 64 * 1024
+# The format's own limit.
+_LONGEST_HEADER = 100_000_000
 _KNOWN_BY_SIGNATURE = frozenset(
     {
         *(".png", ".apng", ".jpg", ".jpeg", ".webp", ".gif", ".avif"),
@@ -48,7 +51,8 @@ def check_whole(path: Path, filename: str) -> None:
     size = path.stat().st_size
     suffix = PurePosixPath(filename).suffix.lower()
     with path.open("rb") as file:
-        check = _format_of(file.read(16))
+        # The only format here whose files do not begin with a signature.
+        check = _safetensors if suffix == ".safetensors" else _format_of(file.read(16))
         if check is None and suffix in _KNOWN_BY_SIGNATURE:
             what = "is empty" if not size else f"is no {suffix[1:].upper()} file"
             raise _corrupt(filename, what, size)
@@ -122,6 +126,21 @@ def _gif(file: BinaryIO, size: int) -> bool:
     """It ends with a semicolon; some tools fill up with zeros behind it."""
     file.seek(max(0, size - _TAIL))
     return file.read().rstrip(b"\0").endswith(b";")
+
+
+def _safetensors(file: BinaryIO, size: int) -> bool:
+    """A length, a JSON header of that length, and tensors as far as the header says."""
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > min(size - 8, _LONGEST_HEADER):
+        return False
+    try:
+        header = json.loads(file.read(length))
+        ends = [
+            entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
+        ]
+        return bool(8 + length + max(ends, default=0) == size)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def _riff(file: BinaryIO, size: int) -> bool:

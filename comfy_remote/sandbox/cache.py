@@ -23,12 +23,12 @@ class CachedResult:
     """What a node gave, and what the history shows of it.
 
     Attributes:
-        values: The node's outputs.
+        values: The node's outputs; each is a list, which mostly has one item.
         ui: What it shows; ``None`` when it shows nothing.
         meta: Which node it was; goes into the history with ``ui``.
     """
 
-    values: Sequence[object]
+    values: Sequence[list[object]]
     ui: Mapping[str, JsonValue] | None
     meta: Mapping[str, JsonValue]
 

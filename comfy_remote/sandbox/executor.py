@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from PIL.Image import Image
 from pydantic import JsonValue
@@ -14,7 +15,7 @@ from ..workflow.prompt import Prompt
 from .cache import CachedResult, ResultCache, signatures
 from .folders import Folders
 from .graph import execution_order, links
-from .nodes.base import Interrupted, Node
+from .nodes.base import Interrupted, Node, NodeResult
 from .nodes.registry import NODES
 from .prompt_queue import PromptQueue, QueuedPrompt
 from .report import Messenger, RunReport
@@ -181,23 +182,55 @@ class _PromptRun:
         self._context.node_id = node_id
         self._context.sleep(0)  # an interrupt may have come between two nodes
         node = self._memory.instance(node_id, self._item.prompt[node_id]["class_type"])
-        result = node.run(self._context, **self._inputs(node_id))
-        self._report.node_finished(node_id, result.ui, from_cache=False)
+        results = [node.run(self._context, **inputs) for inputs in self._runs(node, node_id)]
+        shown = _merged([result.ui for result in results])
+        self._report.node_finished(node_id, shown, from_cache=False)
         meta: dict[str, JsonValue] = {
             "node_id": node_id,
             "display_node": node_id,
             "parent_node": None,
             "real_node_id": node_id,
         }
-        return CachedResult(result.values, result.ui, meta)
+        return CachedResult(_joined(node, results), shown, meta)
 
-    def _inputs(self, node_id: str) -> dict[str, object]:
+    def _runs(self, node: Node, node_id: str) -> Iterator[dict[str, Any]]:
+        """The inputs of each of a node's runs: as often as its longest list has items."""
+        inputs = self._inputs(node_id)
+        if node.schema.input_is_list:
+            yield inputs
+            return
+        count = max((len(values) for values in inputs.values()), default=1)
+        for number in range(count):
+            # A shorter list goes on with its last item.
+            yield {name: values[min(number, len(values) - 1)] for name, values in inputs.items()}
+
+    def _inputs(self, node_id: str) -> dict[str, list[object]]:
+        """Each input as a list: a literal is a list of one."""
         node = self._item.prompt[node_id]
         schema = NODES[node["class_type"]].schema
         given = node["inputs"]
-        inputs: dict[str, object] = {
-            entry.name: given[entry.name] for entry in schema.inputs if entry.name in given
+        inputs: dict[str, list[object]] = {
+            entry.name: [given[entry.name]] for entry in schema.inputs if entry.name in given
         }
         for name, (source, index) in links(node).items():
             inputs[name] = self._results[source].values[index]
         return inputs
+
+
+def _joined(node: Node, results: Sequence[NodeResult]) -> list[list[object]]:
+    """One list for each output: of all runs, in their order."""
+    joined: list[list[object]] = []
+    for index, output in enumerate(node.schema.outputs):
+        values = [result.values[index] for result in results]
+        lists = [value for value in values if isinstance(value, list)] if output.is_list else []
+        joined.append([item for items in lists for item in items] if output.is_list else values)
+    return joined
+
+
+def _merged(shown: Sequence[Mapping[str, JsonValue] | None]) -> Mapping[str, JsonValue] | None:
+    """What several runs of a node show, as one."""
+    merged: dict[str, list[JsonValue]] = {}
+    for ui in shown:
+        for key, values in (ui or {}).items():
+            merged.setdefault(key, []).extend(values if isinstance(values, list) else [values])
+    return dict(merged) if merged else None

@@ -76,8 +76,8 @@ class RunReport:
         data = {**self._facts(node_id), "executed": list(self._executed)}
         self._message("execution_interrupted", data, broadcast=True)
 
-    def failed(self, node_id: str, error: Exception, inputs: Mapping[str, object]) -> None:
-        """The node raised ``error``."""
+    def failed(self, node_id: str, error: Exception, inputs: Mapping[str, list[object]]) -> None:
+        """The node raised ``error``; each input is a list, which mostly has one item."""
         kind = full_type_name(type(error))
         advice = _OUT_OF_MEMORY_ADVICE if kind == "torch.OutOfMemoryError" else ""
         data = {
@@ -87,8 +87,11 @@ class RunReport:
             "exception_type": kind,
             "traceback": traceback.format_tb(error.__traceback__),
             "current_inputs": {
-                name: [value if isinstance(value, (int, float, str)) else str(value)]
-                for name, value in inputs.items()
+                name: [
+                    value if isinstance(value, (int, float, str)) else str(value)
+                    for value in values
+                ]
+                for name, values in inputs.items()
             },
             "current_outputs": list(self._item.prompt),
         }

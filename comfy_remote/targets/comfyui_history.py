@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from ..errors import ComfyRemoteError, ExecutionFailed, JobCancelled, OutOfMemory
 from ..events import Finished, JobState
+from ..media.remote_values import VALUES_KEY, sha256_in_name
 from ..outputs import OutputSource, RemoteOutput, kind_of, media_type_of
 from ..workflow.prompt import Prompt
 
@@ -124,6 +125,8 @@ def _file(node_id: str, key: str, value: dict[str, JsonValue]) -> RemoteOutput:
     filename = str(value["filename"])
     subfolder = str(value.get("subfolder") or "")
     folder = str(value.get("type") or "output")
+    # A value file is named by its content: what arrives can be checked.
+    sha256 = sha256_in_name(filename) if key == VALUES_KEY else None
     query = urlencode({"filename": filename, "subfolder": subfolder, "type": folder})
     return RemoteOutput(
         node_id=node_id,
@@ -132,6 +135,7 @@ def _file(node_id: str, key: str, value: dict[str, JsonValue]) -> RemoteOutput:
         subfolder=subfolder.replace("\\", "/"),  # a ComfyUI on Windows
         folder=folder,
         media_type=media_type_of(filename),
+        sha256=sha256,
         source=OutputSource(path=f"view?{query}"),
         key=key,
     )

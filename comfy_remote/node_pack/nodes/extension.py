@@ -35,8 +35,16 @@ class RemoteExtension(ComfyExtension):
             return []
         from .expansion_nodes import CollectImages, TakeImage
         from .remote_execute import RunPodRemoteExecute
+        from .remote_input import ComfyRemoteInput
+        from .remote_output import ComfyRemoteOutput
 
-        return [RunPodRemoteExecute, TakeImage, CollectImages]
+        return [
+            RunPodRemoteExecute,
+            ComfyRemoteInput,
+            ComfyRemoteOutput,
+            TakeImage,
+            CollectImages,
+        ]
 
 
 def load() -> ComfyExtension:

@@ -45,6 +45,8 @@ class NodeContext(Protocol):
     extra_pnginfo: Mapping[str, JsonValue]
     own_process: bool
     """Whether the engine may end its process without taking somebody else's along."""
+    node_id: str
+    """The node that runs."""
 
     def progress(self, value: int, maximum: int, preview: Image | None = None) -> None:
         """Report ``value`` of ``maximum`` steps.
@@ -79,7 +81,7 @@ class NodeResult:
     """What a run of a node gave.
 
     Attributes:
-        values: One for each output of the schema.
+        values: One for each output of the schema; of an output that is a list, all its items.
         ui: What the history shows under the node's id; empty for nodes that show nothing.
     """
 

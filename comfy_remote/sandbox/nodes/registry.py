@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from . import image, load, mask, save, testing
+from . import image, load, mask, remote, save, testing
 from .base import Node
 
 __all__ = ["NODES"]
@@ -28,6 +28,8 @@ _CLASSES: tuple[type[Node], ...] = (
     save.SaveImage,
     save.PreviewImage,
     save.SaveAnimatedWEBP,
+    remote.ComfyRemoteInput,
+    remote.ComfyRemoteOutput,
     testing.SandboxSlow,
     testing.SandboxFail,
     testing.SandboxFile,

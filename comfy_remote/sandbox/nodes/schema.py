@@ -110,10 +110,15 @@ def choice_of_files(
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One output of a node."""
+    """One output of a node.
+
+    Attributes:
+        is_list: Whether it gives a list, for each item of which the nodes behind it run.
+    """
 
     type: str
     name: str = ""
+    is_list: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,7 @@ class NodeSchema:
         style: How ComfyUI declares the node.
         embeds_prompt: The node writes the prompt and the workflow into its files.
         module: Where ComfyUI has the node.
+        input_is_list: The node takes each input as a list, as long as that is, and runs once.
     """
 
     name: str
@@ -142,6 +148,7 @@ class NodeSchema:
     embeds_prompt: bool = False
     module: str = "nodes"
     description: str = ""
+    input_is_list: bool = False
 
     @property
     def output_types(self) -> tuple[str, ...]:
@@ -180,9 +187,9 @@ class NodeSchema:
         return {
             "input": {group: dict(entries) for group, entries in inputs.items()},
             "input_order": {group: list(entries) for group, entries in inputs.items()},
-            "is_input_list": False,
+            "is_input_list": self.input_is_list,
             "output": [output.type for output in self.outputs],
-            "output_is_list": [False for _ in self.outputs],
+            "output_is_list": [output.is_list for output in self.outputs],
             "output_name": [output.name or output.type for output in self.outputs],
             "name": self.name,
             "display_name": self.display_name,

@@ -1,0 +1,100 @@
+"""Remote Output: where a result leaves the workflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import folder_paths
+import nodes as comfyui_nodes
+from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
+
+from ...media.remote_values import VALUES_KEY, keep_value
+from ...workflow.interface import ANY, REMOTE_OUTPUT
+from ...workflow.prompt import is_link
+from .remote_input import CATEGORY, hidden_away
+from .run_values import RunValues
+from .value_objects import ADAPTERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ComfyRemoteOutput"]
+
+
+class ComfyRemoteOutput(io.ComfyNode):
+    """Passes its value on and, where a caller asks for it, writes it as a value file."""
+
+    # See ComfyRemoteInput: reached by the class.
+    _made: ClassVar[RunValues] = RunValues()
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The inputs that workflows have saved; new ones only ever at the end."""
+        return io.Schema(
+            node_id=REMOTE_OUTPUT,
+            display_name="Remote Output",
+            category=CATEGORY,
+            description="Where a result leaves the workflow, for whoever called it.",
+            inputs=[
+                io.AnyType.Input("value", tooltip="The result: any type."),
+                io.String.Input("key", default="result", tooltip="What callers call this result."),
+                hidden_away(
+                    io.Boolean.Input(
+                        "send",
+                        default=False,
+                        optional=True,
+                        tooltip="Set by callers: write the value into a file for them.",
+                    )
+                ),
+            ],
+            outputs=[io.AnyType.Output(display_name="value", is_output_list=True)],
+            hidden=[io.Hidden.dynprompt],
+            is_input_list=True,
+            is_output_node=True,
+        )
+
+    @classmethod
+    def pop_output(cls, node_id: str, *, prompt_id: str | None = None) -> dict[str, object] | None:
+        """What a node made in a run in this process, once: ``{key: value}``.
+
+        Args:
+            node_id: In the prompt that ran.
+            prompt_id: Of the run; without it, the node's newest.
+
+        Returns:
+            The value, or the list of values where there are not just one. ``None`` when there
+            is none: it was taken, the node came from ComfyUI's cache, it sent its value to a
+            caller, or four newer runs have displaced it.
+        """
+        if prompt_id is None:
+            return cls._made.take_newest(node_id)
+        return cls._made.take(node_id, prompt_id)
+
+    @classmethod
+    def execute(
+        cls, value: list[object], key: Sequence[str], send: Sequence[bool] | None = None
+    ) -> io.NodeOutput:
+        """The same value; shown in the history as a file, where it is sent."""
+        context = get_executing_context()
+        items = list(value)
+        if send and send[0]:
+            kind = _type_of_value(cls.hidden.dynprompt, context.node_id) if context else ANY
+            temp = Path(folder_paths.get_temp_directory())
+            kept = keep_value(items, kind, temp, adapters=ADAPTERS)
+            return io.NodeOutput(items, ui={VALUES_KEY: [kept.shown(key[0])]})
+        if context is not None:
+            payload = {key[0]: items[0] if len(items) == 1 else items}
+            cls._made.put(context.node_id, payload, context.prompt_id)
+        return io.NodeOutput(items)
+
+
+def _type_of_value(dynprompt: Any, node_id: str) -> str:  # ComfyUI's own class, without types
+    """The type of what is connected to a node's value, by the node that makes it."""
+    link = dynprompt.get_node(node_id)["inputs"].get("value")
+    if not isinstance(link, list) or not is_link(link):
+        return ANY
+    made_by = comfyui_nodes.NODE_CLASS_MAPPINGS[dynprompt.get_node(link[0])["class_type"]]
+    kind = made_by.RETURN_TYPES[int(str(link[1]))]
+    return str(kind) if isinstance(kind, str) else "COMBO"

@@ -1,0 +1,74 @@
+"""Payloads that a program in ComfyUI's own process hands to a node, or takes from it.
+
+Knows nothing of ComfyUI. Runs at the same time do not mix, where their prompt ids are known.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["RunValues"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    payload: dict[str, object]
+    number: int
+
+
+class RunValues:
+    """Payloads by node and run, until they are taken. Safe to use from several threads.
+
+    Args:
+        of_a_node: Runs of one node that are kept; the oldest go first.
+        in_all: Payloads that are kept.
+    """
+
+    def __init__(self, *, of_a_node: int = 4, in_all: int = 64) -> None:
+        self._of_a_node = of_a_node
+        self._in_all = in_all
+        self._kept: OrderedDict[tuple[str, str | None], _Kept] = OrderedDict()
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def put(self, node_id: str, payload: Mapping[str, object], prompt_id: str | None) -> None:
+        """Keep a payload for one run of a node; for its next one, where there is no prompt id."""
+        with self._lock:
+            key = (str(node_id), prompt_id)
+            self._kept.pop(key, None)
+            self._kept[key] = _Kept(dict(payload), next(self._numbers))
+            same = [other for other in self._kept if other[0] == key[0]]
+            for old in same[: -self._of_a_node]:
+                del self._kept[old]
+            while len(self._kept) > self._in_all:
+                self._kept.popitem(last=False)
+
+    def number(self, node_id: str, prompt_id: str | None) -> int:
+        """Another one for each payload; 0 where there is none for that run."""
+        with self._lock:
+            key = self._key(node_id, prompt_id)
+            return self._kept[key].number if key is not None else 0
+
+    def take(self, node_id: str, prompt_id: str | None) -> dict[str, object] | None:
+        """The payload for a run, which is forgotten: its own, or one for any run."""
+        with self._lock:
+            key = self._key(node_id, prompt_id)
+            return self._kept.pop(key).payload if key is not None else None
+
+    def take_newest(self, node_id: str) -> dict[str, object] | None:
+        """The last payload for any run of the node, which is forgotten."""
+        with self._lock:
+            for key in reversed(self._kept):
+                if key[0] == str(node_id):
+                    return self._kept.pop(key).payload
+            return None
+
+    def _key(self, node_id: str, prompt_id: str | None) -> tuple[str, str | None] | None:
+        for key in ((str(node_id), prompt_id), (str(node_id), None)):
+            if key in self._kept:
+                return key
+        return None

@@ -1,0 +1,125 @@
+"""Where a caller's values enter a workflow, and where results leave it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from ...media.remote_values import (
+    VALUES_KEY,
+    items_of_file,
+    items_of_text,
+    keep_value,
+    no_value,
+    state_of_file,
+)
+from ...workflow.interface import ANY, REMOTE_INPUT, REMOTE_OUTPUT
+from ...workflow.prompt import Prompt, is_link
+from ..folders import Folders, PathOutsideFolder
+from .base import Node, NodeContext, NodeResult
+from .schema import Input, NodeSchema, Output, string
+
+__all__ = ["ComfyRemoteInput", "ComfyRemoteOutput"]
+
+_CATEGORY = "utils/remote"
+_MODULE = "comfy_remote.sandbox"
+
+
+class ComfyRemoteInput(Node):
+    """Gives what the caller sent for its key, else its fallback."""
+
+    own_checks = frozenset({"file"})
+
+    schema = NodeSchema(
+        name=REMOTE_INPUT,
+        display_name="Remote Input",
+        category=_CATEGORY,
+        description="Where a caller's value enters the workflow.",
+        inputs=(
+            string("key", "payload"),
+            Input("fallback", ANY, required=False),
+            Input("value", "STRING", {"default": "", "advanced": True}, required=False),
+            Input("file", "STRING", {"default": "", "advanced": True}, required=False),
+        ),
+        outputs=(Output(ANY, "value", is_list=True),),
+        style="v3",
+        module=_MODULE,
+        input_is_list=True,
+    )
+
+    def run(
+        self,
+        context: NodeContext,
+        key: list[str],
+        fallback: list[object] | None = None,
+        value: list[str] | None = None,
+        file: list[str] | None = None,
+    ) -> NodeResult:
+        name = key[0]
+        if file and file[0]:
+            path = context.folders.input_path(file[0])
+            return NodeResult([items_of_file(path, name, tensors="numpy")])
+        if value and value[0]:
+            return NodeResult([items_of_text(value[0], name)])
+        if fallback is None:
+            raise no_value(name)
+        return NodeResult([fallback])
+
+    @classmethod
+    def check(cls, folders: Folders, inputs: Mapping[str, JsonValue]) -> str | None:
+        name = inputs.get("file") or ""
+        try:
+            found = not name or (isinstance(name, str) and folders.input_path(name).is_file())
+        except PathOutsideFolder:
+            found = False
+        return None if found else f"Invalid value file: {name}"
+
+    @classmethod
+    def fingerprint(cls, folders: Folders, inputs: Mapping[str, JsonValue]) -> str:
+        name = inputs.get("file")
+        return state_of_file(folders.input_path(name)) if isinstance(name, str) and name else ""
+
+
+class ComfyRemoteOutput(Node):
+    """Passes its value on and, where a caller asks for it, writes it as a value file."""
+
+    schema = NodeSchema(
+        name=REMOTE_OUTPUT,
+        display_name="Remote Output",
+        category=_CATEGORY,
+        description="Where a result leaves the workflow.",
+        inputs=(
+            Input("value", ANY),
+            string("key", "result"),
+            Input("send", "BOOLEAN", {"default": False, "advanced": True}, required=False),
+        ),
+        outputs=(Output(ANY, "value", is_list=True),),
+        output_node=True,
+        style="v3",
+        module=_MODULE,
+        input_is_list=True,
+    )
+
+    def run(
+        self,
+        context: NodeContext,
+        value: list[object],
+        key: list[str],
+        send: list[bool] | None = None,
+    ) -> NodeResult:
+        if not (send and send[0]):
+            return NodeResult([value])
+        kind = _type_of_value(context.prompt, context.node_id)
+        kept = keep_value(value, kind, context.folders.root / "temp")
+        return NodeResult([value], {VALUES_KEY: [kept.shown(key[0])]})
+
+
+def _type_of_value(prompt: Prompt, node_id: str) -> str:
+    from .registry import NODES  # lists this module's nodes
+
+    link = prompt[node_id]["inputs"].get("value")
+    if not isinstance(link, list) or not is_link(link):
+        return ANY
+    outputs = NODES[prompt[str(link[0])]["class_type"]].schema.outputs
+    return outputs[int(str(link[1]))].type
