@@ -13,14 +13,15 @@ from ...errors import ValueInvalid
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["MAX_INTEGER_BITS", "ValueLimits", "invalid", "strict_json"]
+__all__ = ["MAX_INTEGER_BITS", "ValueLimits", "check_plain", "invalid", "strict_json"]
 
 MAX_INTEGER_BITS = 4096
 """Python's integers have no end, but turning one into text takes its length squared."""
 
 _MAX_INTEGER_DIGITS = 1234  # of 2 ** 4096
+# In text without escapes. One that knows them would keep a note of each character it passed.
+_STRING = re.compile(r'"[^"]*"')
 _MARKS_OF_A_DOCUMENT = 8
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,13 @@ def strict_json(text: str, items: int) -> JsonValue:
     Raises:
         ValueInvalid: It is no such JSON.
     """
-    bare = _STRING.sub("", text)
-    # A value and its tag (`{"$":"tuple","items":[]},`) take four of these at most.
-    marks = bare.count(",") + bare.count("[") + bare.count("{")
-    if marks > 4 * items + _MARKS_OF_A_DOCUMENT:
+    # A value, its tag and its key (`"key":{"$":"tuple","items":[]},`) take four marks and
+    # twelve quotes at most.
+    bare = text.replace(r"\\", "").replace(r"\"", "") if "\\" in text else text
+    most = 4 * items + _MARKS_OF_A_DOCUMENT
+    if bare.count('"') <= 3 * most:
+        bare = _STRING.sub("", bare)
+    if bare.count('"') > 3 * most or sum(map(bare.count, ",[{")) > most:
         raise invalid(f"it holds more than {items} values")
     try:
         value: JsonValue = json.loads(
@@ -77,6 +81,30 @@ def strict_json(text: str, items: int) -> JsonValue:
     except ValueError as error:
         raise invalid(f"its JSON is broken ({str(error)[:200]})") from None
     return value
+
+
+def check_plain(value: JsonValue, limits: ValueLimits) -> None:
+    """Hold a JSON value against the limits on items and depth.
+
+    Raises:
+        ValueInvalid: It has more.
+    """
+    items = 0
+    level: list[JsonValue] = [value]
+    for _ in range(limits.depth + 2):
+        items += len(level)
+        if items > limits.items:
+            raise invalid(f"it holds more than {limits.items} values")
+        below: list[JsonValue] = []
+        for one in level:
+            if isinstance(one, list):
+                below += one
+            elif isinstance(one, dict):
+                below += one.values()
+        if not below:
+            return
+        level = below
+    raise invalid(f"it is more than {limits.depth} containers deep")
 
 
 def _unique(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
