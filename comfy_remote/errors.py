@@ -11,6 +11,7 @@ ComfyRemoteError
 │   └── SubmissionUnknown   the answer to a submission was lost; it may have been accepted
 ├── WorkflowInvalid         the workflow cannot run as it is
 │   ├── InputFileMissing    a file that the workflow loads is not here
+│   ├── CutImpossible       the marked part of it cannot run elsewhere
 │   ├── RequestTooLarge     the request is larger than the target accepts
 │   └── ValueCannotTravel   a value (a model, a function) exists only where it was made
 ├── ExecutionFailed         the target ran the job, and the job failed
@@ -46,6 +47,7 @@ __all__ = [
     "AuthenticationError",
     "ComfyRemoteError",
     "ConfigurationError",
+    "CutImpossible",
     "EngineCrashed",
     "ExecutionFailed",
     "InputFileMissing",
@@ -178,6 +180,12 @@ class InputFileMissing(WorkflowInvalid):
     """A file that the workflow loads was found neither here nor on the target."""
 
     code = "input_file_missing"
+
+
+class CutImpossible(WorkflowInvalid):
+    """The nodes that are marked to run elsewhere cannot be separated from the others."""
+
+    code = "cut_impossible"
 
 
 class RequestTooLarge(WorkflowInvalid):

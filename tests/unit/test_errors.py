@@ -38,6 +38,7 @@ STATUSES = {
     "submission_unknown": (3, 502),
     "workflow_invalid": (4, 400),
     "input_file_missing": (4, 400),
+    "cut_impossible": (4, 400),
     "request_too_large": (4, 413),
     "value_cannot_travel": (4, 400),
     "execution_failed": (5, 500),

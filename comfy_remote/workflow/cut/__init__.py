@@ -1,0 +1,27 @@
+"""Cutting a prompt: the marked nodes run elsewhere, the others here. No network.
+
+```
+plan       the outcome: what runs where, and what crosses
+marks      which nodes are marked, from a workflow in UI format
+crossing   which values can travel, and how many bytes they have
+sides      where each node runs: what is copied, and what is pulled along
+parts      the nodes of a target as one or several jobs, none of which waits for itself
+build      the prompts
+cutting    all of it together
+```
+"""
+
+from .cutting import cut
+from .marks import marks_in
+from .plan import INPUT_CLASS, OUTPUT_CLASS, PART_CLASS, Crossing, Cut, Part
+
+__all__ = [
+    "INPUT_CLASS",
+    "OUTPUT_CLASS",
+    "PART_CLASS",
+    "Crossing",
+    "Cut",
+    "Part",
+    "cut",
+    "marks_in",
+]

@@ -1,0 +1,82 @@
+"""A prompt and its marked nodes to a cut."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ...errors import WorkflowInvalid
+from ..order import needed_nodes, output_nodes
+from ..prompt import Prompt
+from ..schema import Schemas
+from .build import build
+from .crossing import Values
+from .parts import group
+from .plan import Cut
+from .sides import Surroundings, place
+
+__all__ = ["cut"]
+
+
+def cut(
+    prompt: Prompt,
+    marks: Mapping[str, str],
+    schemas: Schemas,
+    remote: Mapping[str, Schemas | None],
+    *,
+    targets: Collection[str] | None = None,
+) -> Cut:
+    """Cut a prompt, so that the marked nodes run elsewhere and the others here.
+
+    Values that can travel (pictures, latents, conditionings, sound, numbers, texts) cross the
+    boundary. Nodes that only make objects which cannot (models, and what patches them) are
+    copied to each side that uses them; the others are pulled along to the marked target. The
+    result is that of running all of it in one place. A node that chooses between its inputs
+    while it runs (a switch) gets all of those that cross.
+
+    Args:
+        prompt: What would run; it is not changed.
+        marks: ``{node id: name of the target}``, see `marks_in`. Marks of nodes that the prompt
+            does not have, or that feed no output, mean nothing.
+        schemas: The node classes that are here.
+        remote: The node classes of each target by the name it has in ``marks``; ``None``, or
+            no entry, for one that cannot tell: it is taken to have them all.
+        targets: Output nodes to run it for, as ``partial_execution_targets``; by default all.
+
+    Returns:
+        The prompts. Without a marked node that an output needs, there are no parts, and the
+        local prompt is the whole.
+
+    Raises:
+        CutImpossible: The target does not have a node that would have to run there, or what
+            passes between two targets cannot travel.
+        WorkflowInvalid: No node is an output, or the links are broken or go in a circle.
+    """
+    known = _known(prompt, schemas, remote)
+    outputs = output_nodes(prompt, known)
+    if targets is not None:
+        outputs = [node_id for node_id in outputs if node_id in targets]
+    if not outputs:
+        raise WorkflowInvalid(
+            "No node of the workflow saves or shows anything.",
+            advice="Add a Save Image node, or another that saves.",
+        )
+    ordered = needed_nodes(prompt, outputs)
+    if not any(node_id in marks for node_id in ordered):
+        return Cut(prompt, tuple(outputs), (), ())
+    needed = set(ordered)
+    live = {node_id: node for node_id, node in prompt.items() if node_id in needed}
+    values = Values(live, ordered, known)
+    sides = place(Surroundings(live, ordered, values, known, schemas, remote), marks)
+    return build(sides, group(sides), outputs)
+
+
+def _known(prompt: Prompt, local: Schemas, remote: Mapping[str, Schemas | None]) -> Schemas:
+    """The classes of the prompt's nodes, as those say that have them: this ComfyUI first."""
+    having = [local, *(schemas for schemas in remote.values() if schemas is not None)]
+    found = {}
+    for class_type in {node["class_type"] for node in prompt.values()}:
+        documents = (schemas.document(class_type) for schemas in having)
+        document = next((one for one in documents if one is not None), None)
+        if document is not None:
+            found[class_type] = dict(document)
+    return Schemas(found, "all sides")

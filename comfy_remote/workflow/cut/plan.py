@@ -1,0 +1,161 @@
+"""What comes of a cut: the prompt that runs here, those that run elsewhere, what crosses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ..edit import Place
+from ..files import file_uses
+from ..prompt import Node, Prompt
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["INPUT_CLASS", "OUTPUT_CLASS", "PART_CLASS", "Crossing", "Cut", "Part", "part_node"]
+
+INPUT_CLASS: Final = "ComfyRemoteInput"
+OUTPUT_CLASS: Final = "ComfyRemoteOutput"
+PART_CLASS: Final = "ComfyRemotePart"
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """One value that crosses the boundary of a part.
+
+    Attributes:
+        key: Names it at the boundary, ``NODE.OUTPUT``; the same as long as its source is.
+        node_id: The node that makes it, in the prompt as it was.
+        output: Which of that node's outputs, from 0.
+        type: ``IMAGE``, ``LATENT``, …
+        to: The inputs that take it, beyond the boundary.
+        size: About how many bytes; ``None`` where the graph does not tell.
+    """
+
+    key: str
+    node_id: str
+    output: int
+    type: str
+    to: tuple[Place, ...]
+    size: int | None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """``{"key", "node_id", "output", "type", "to": [{"node_id", "input"}], "size"}``."""
+        return {
+            "key": self.key,
+            "node_id": self.node_id,
+            "output": self.output,
+            "type": self.type,
+            "to": [{"node_id": node_id, "input": name} for node_id, name in self.to],
+            "size": self.size,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What runs elsewhere as one job.
+
+    Attributes:
+        name: Where, as the marks call it.
+        node_id: The node of the local prompt that stands for it: the id of its last node.
+        prompt: Runs there. Its nodes have the ids that they have here; besides them there is
+            a `ComfyRemoteInput` for each value that goes in, and a `ComfyRemoteOutput` for each
+            that comes out.
+        nodes: Those that run there instead of here.
+        copies: Those that make objects (models and the like) which cannot travel, and are made
+            there for the others.
+        inputs: What goes there, in the order of the local node's ``value_0``, ``value_1``, …
+        outputs: What comes back, in the order of the local node's outputs.
+        saves: Its output nodes (Save Image and the like).
+    """
+
+    name: str
+    node_id: str
+    prompt: Prompt
+    nodes: tuple[str, ...]
+    copies: tuple[str, ...]
+    inputs: tuple[Crossing, ...]
+    outputs: tuple[Crossing, ...]
+    saves: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the input folder that it loads: they travel with it."""
+        return tuple(dict.fromkeys(use.name for use in file_uses(self.prompt)))
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """For people and programs that look at the cut; without the prompt."""
+        return {
+            "name": self.name,
+            "node_id": self.node_id,
+            "nodes": [*self.nodes],
+            "copies": [*self.copies],
+            "inputs": [crossing.to_json() for crossing in self.inputs],
+            "outputs": [crossing.to_json() for crossing in self.outputs],
+            "saves": [*self.saves],
+            "files": [*self.files],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A prompt in several places.
+
+    Attributes:
+        local: Runs here. Nodes that feed no output are left out.
+        targets: The nodes of ``local`` to run it for, as ``partial_execution_targets`` has them.
+        parts: What runs elsewhere; none where no marked node is needed by an output.
+        notes: What was decided that the marks don't say, in sentences for people.
+    """
+
+    local: Prompt
+    targets: tuple[str, ...]
+    parts: tuple[Part, ...]
+    notes: tuple[str, ...]
+
+    def with_files(self, hashes: Mapping[str, Mapping[str, str]]) -> Prompt:
+        """The local prompt with the SHA-256 of the files that the parts load.
+
+        So a part runs anew when a file has changed, and only then.
+
+        Args:
+            hashes: ``{node_id of the part: {name of the file: SHA-256}}``.
+        """
+        changed: Prompt = {}
+        for part in self.parts:
+            node = part_node(part, hashes.get(part.node_id))
+            links = self.local[part.node_id]["inputs"]
+            node["inputs"] = {**links, **node["inputs"]}
+            changed[part.node_id] = node
+        return {**self.local, **changed}
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """``{"here": [node id], "parts": [...], "targets", "notes"}``."""
+        stands_for = {part.node_id for part in self.parts}
+        return {
+            "here": [node_id for node_id in self.local if node_id not in stands_for],
+            "parts": [part.to_json() for part in self.parts],
+            "targets": [*self.targets],
+            "notes": [*self.notes],
+        }
+
+
+def part_node(part: Part, file_hashes: Mapping[str, str] | None = None) -> Node:
+    """The node that stands for a part in the local prompt, without its links.
+
+    Its input ``part`` is JSON text: ``{"name", "prompt", "inputs": [{"key", "type"}],
+    "outputs": [{"key", "type"}], "files": {name: SHA-256}}``. The same part gives the same
+    text, so that ComfyUI finds it in its cache.
+    """
+    document: dict[str, object] = {
+        "name": part.name,
+        "prompt": part.prompt,
+        "inputs": [{"key": one.key, "type": one.type} for one in part.inputs],
+        "outputs": [{"key": one.key, "type": one.type} for one in part.outputs],
+        "files": dict(sorted((file_hashes or {}).items())),
+    }
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    title = f"Remote part ({part.name})" if part.name else "Remote part"
+    return {"class_type": PART_CLASS, "inputs": {"part": text}, "_meta": {"title": title}}
