@@ -142,8 +142,10 @@ def _torch_bits(value: object) -> TensorBits:
         raise TypeError(f"a {type(value).__name__}")
     assert isinstance(value, torch.Tensor)  # noqa: S101  for mypy
     dtype = _DTYPES.get(str(value.dtype).removeprefix("torch."))
-    if dtype is None or value.layout != torch.strided or value.is_quantized or value.is_meta:
-        raise TypeError(f"a tensor of {value.dtype} ({value.layout}, {value.device})")
+    plain_memory = value.layout == torch.strided and not (value.is_nested or value.is_quantized)
+    if dtype is None or value.is_meta or not plain_memory:
+        kind = "nested" if value.is_nested else value.layout
+        raise TypeError(f"a tensor of {value.dtype} ({kind}, {value.device})")
     plain = value.detach().resolve_conj().resolve_neg().cpu()
     width = ITEM_SIZES[dtype]
     # NumPy has no bfloat16; torch's own unsigned integers are not in every version.
