@@ -8,7 +8,8 @@ ComfyRemoteError
 │   ├── TargetUnreachable   no answer: refused, timed out, dropped, 5xx
 │   ├── TargetNotFound      no such endpoint (404)
 │   ├── RateLimited         429 for longer than we were willing to wait
-│   └── SubmissionUnknown   the answer to a submission was lost; it may have been accepted
+│   ├── SubmissionUnknown   the answer to a submission was lost; it may have been accepted
+│   └── DeploymentFailed    a workflow could not be put there as a service of its own
 ├── WorkflowInvalid         the workflow cannot run as it is
 │   ├── InputFileMissing    a file that the workflow loads is not here
 │   ├── CutImpossible       the marked part of it cannot run elsewhere
@@ -48,6 +49,7 @@ __all__ = [
     "ComfyRemoteError",
     "ConfigurationError",
     "CutImpossible",
+    "DeploymentFailed",
     "EngineCrashed",
     "ExecutionFailed",
     "InputFileMissing",
@@ -162,6 +164,12 @@ class SubmissionUnknown(TargetError):
     """The answer to a submission was lost. It is not sent again: it might run twice."""
 
     code = "submission_unknown"
+
+
+class DeploymentFailed(TargetError):
+    """A workflow could not be deployed. ``details["log"]`` may hold the last lines of the log."""
+
+    code = "deployment_failed"
 
 
 class WorkflowInvalid(ComfyRemoteError):

@@ -30,6 +30,7 @@ from .models.library import ModelLibrary
 from .progress import Report
 from .run import EngineTarget, JobEngine
 from .settings import WorkerSettings
+from .store import Store
 
 __all__ = ["JobHandler"]
 
@@ -48,6 +49,7 @@ class JobHandler:
         models: The worker's models; by default those of ``settings``, without the engine's.
         connect: Makes the target for the engine's URL.
         environ: Whose secrets must not appear in an error.
+        store: Where large outputs go, unless a bucket takes them.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class JobHandler:
         models: ModelLibrary | None = None,
         connect: Callable[[str], EngineTarget] = ComfyUITarget,
         environ: Mapping[str, str] = os.environ,
+        store: Store | None = None,
     ) -> None:
         self._engine = engine
+        self._store = store
         self._settings = settings or WorkerSettings()
         self._models = models or ModelLibrary(self._settings.models)
         self._connect = connect
@@ -169,6 +173,7 @@ class JobHandler:
                 receiver=self._receiver,
                 settings=self._settings,
                 environ=self._environ,
+                store=self._store,
             )
             return await job.run(report)
 

@@ -58,6 +58,7 @@ class WorkflowJob:
         receiver: Brings the input files here.
         settings: Limits, and where large outputs go.
         environ: For ``COMFY_ORG_API_KEY``.
+        store: Where large outputs go, unless a bucket takes them.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class WorkflowJob:
         receiver: InputReceiver,
         settings: WorkerSettings,
         environ: Mapping[str, str] = os.environ,
+        store: Store | None = None,
     ) -> None:
         self._id = job_id
+        self._store = store
         self._request = request
         self._engine = engine
         self._connect = connect
@@ -250,10 +253,12 @@ class WorkflowJob:
         )
 
     def _stores(self) -> list[Store]:
-        """Where large outputs go: the request's or worker's bucket, the gateway, here."""
+        """Where large outputs go: the request's or worker's bucket, a store, here."""
         settings, stores = self._settings, list[Store]()
         if self._bucket is not None:
             stores.append(BucketStore(self._bucket))
+        if self._store is not None:
+            stores.append(self._store)
         if settings.store_url:
             stores.append(ResultStore(settings.store_url, settings.store_key))
         return [*stores, self._kept]

@@ -36,6 +36,7 @@ STATUSES = {
     "target_not_found": (3, 404),
     "rate_limited": (3, 429),
     "submission_unknown": (3, 502),
+    "deployment_failed": (3, 502),
     "workflow_invalid": (4, 400),
     "input_file_missing": (4, 400),
     "cut_impossible": (4, 400),

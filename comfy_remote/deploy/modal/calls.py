@@ -1,0 +1,147 @@
+"""Calls of the workflow's function: made, asked for, cancelled.
+
+Facts from Modal's SDK, 1.6.4: a `FunctionCall` without a result raises the built-in
+`TimeoutError`, one whose result is gone `OutputExpiredError`, one that took longer than the
+function's timeout `FunctionTimeoutError`; what else a container ends with is a `RemoteError`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import modal
+
+from ...errors import ComfyRemoteError, EngineCrashed, JobTimedOut, TargetUnreachable
+
+__all__ = ["CallResult", "Load", "ModalCalls"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """What became of a call.
+
+    Attributes:
+        ended: Whether it has.
+        known: Whether Modal (still) knows it.
+        text: What the function returned, if it did.
+        error: Why it did not.
+    """
+
+    ended: bool = True
+    known: bool = True
+    text: str | None = None
+    error: ComfyRemoteError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy the function is.
+
+    Attributes:
+        waiting: Calls that wait for a container.
+        running: Calls that run.
+        containers: Containers that are up, or starting.
+    """
+
+    waiting: int
+    running: int
+    containers: int
+
+
+class ModalCalls:
+    """Calls of one deployed class's method ``run``, which takes text and returns text.
+
+    Args:
+        workflow: The class, as ``@app.cls`` makes it.
+    """
+
+    def __init__(self, workflow: Any) -> None:
+        # What the decorator makes of a class has no type of its own.
+        self._workflow = workflow
+
+    async def spawn(self, payload: str) -> str:
+        """Call it, without waiting. Returns the call's id.
+
+        Raises:
+            TargetUnreachable: Modal did not take it.
+        """
+        try:
+            call = await self._workflow().run.spawn.aio(payload)
+        except modal.exception.Error as error:
+            raise _unreachable(error) from error
+        return str(call.object_id)
+
+    async def result(self, call_id: str) -> CallResult:
+        """What has become of a call, without waiting.
+
+        Raises:
+            TargetUnreachable: Modal could not be asked.
+        """
+        try:
+            text = await modal.FunctionCall.from_id(call_id).get.aio(timeout=0)
+        except modal.exception.OutputExpiredError:
+            return CallResult(known=False)
+        except modal.exception.FunctionTimeoutError:
+            return CallResult(
+                error=JobTimedOut(
+                    "The job took longer than the app allows.",
+                    advice="Raise `timeout` in modal_config.json, and deploy again.",
+                )
+            )
+        except (TimeoutError, modal.exception.TimeoutError):
+            return CallResult(ended=False)
+        except (modal.exception.NotFoundError, modal.exception.InvalidError):
+            return CallResult(known=False)
+        except (modal.exception.RemoteError, modal.exception.InternalFailure) as error:
+            return CallResult(error=_ended(str(error)))
+        except (modal.exception.Error, OSError) as error:
+            raise _unreachable(error) from error
+        # An exception of the function itself arrives as what it was there.
+        except Exception as error:  # noqa: BLE001
+            return CallResult(error=_ended(f"{type(error).__name__}: {error}"))
+        return CallResult(text=str(text))
+
+    async def cancel(self, call_id: str) -> None:
+        """Cancel a call; one that runs gets a `CancelledError` in its container.
+
+        Raises:
+            TargetUnreachable: Modal could not be asked.
+        """
+        try:
+            await modal.FunctionCall.from_id(call_id).cancel.aio()
+        except modal.exception.NotFoundError:
+            return
+        except (modal.exception.Error, OSError) as error:
+            raise _unreachable(error) from error
+
+    async def load(self) -> Load:
+        """How busy it is.
+
+        Raises:
+            TargetUnreachable: Modal could not be asked.
+        """
+        try:
+            stats = await self._workflow().run.get_current_stats.aio()
+        except (modal.exception.Error, OSError) as error:
+            raise _unreachable(error) from error
+        return Load(
+            waiting=stats.backlog,
+            running=stats.num_running_inputs,
+            containers=stats.num_total_runners,
+        )
+
+
+def _ended(words: str) -> EngineCrashed:
+    return EngineCrashed(
+        f"The container ended while the job ran: {words.strip() or 'no reason was given'}",
+        advice="Its log says more: https://modal.com/apps, or `modal app logs APP`. The job is "
+        "not run again by itself.",
+    )
+
+
+def _unreachable(error: Exception) -> TargetUnreachable:
+    return TargetUnreachable(
+        f"Modal did not answer the app's front: {type(error).__name__}: {error}",
+        advice="Try again; https://status.modal.com tells of outages.",
+    )

@@ -1,0 +1,148 @@
+"""``modal_config.json``: what a person may want to change of a deployment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ...errors import ConfigurationError, WorkflowInvalid
+from ...wire.problems import problems_in
+from ...wire.repo_list import parse_repo_list
+
+__all__ = ["CONFIG_FILE", "ModalConfig", "package_list"]
+
+CONFIG_FILE = "modal_config.json"
+
+# Modal's rule for names of apps, and what can stand in an endpoint's address as it is.
+_APP = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+_RELEASE = r"^\d+\.\d+\.\d+$"
+_CUSTOM_NODE = re.compile(r"https://[A-Za-z0-9][A-Za-z0-9._~/:-]*@[0-9a-f]{40}")
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+
+
+class ModalConfig(BaseModel):
+    """One deployment. All times are seconds.
+
+    Attributes:
+        app_name: Of the app; ``modal:APP`` is the target.
+        gpu_type: As Modal calls it: ``H100``, ``L40S``, ``A10``, ``T4``, ``H100:2``; ``None`` for
+            none.
+        comfyui_version: A release of ComfyUI, without the ``v``.
+        comfyui_arguments: More arguments for it (``--lowvram``).
+        custom_nodes: ``https://HOST/OWNER/NAME@COMMIT``, with all 40 digits of the commit.
+        models: Lines of a repo_list (``KIND URL [name=FILE] [sha256=HEX]``), to be fetched into
+            the volume.
+        models_volume: The Volume that has the models; several apps may share one.
+        download_models: Whether a job fetches models of its own list that are missing.
+        extra_pip_packages: For ComfyUI's Python.
+        extra_system_packages: Debian packages.
+        secrets: Names of Modal Secrets, for ``HF_TOKEN``, ``CIVITAI_TOKEN``, ``R2_…`` and
+            ``BUCKET_…``. Never a secret itself.
+        timeout: How long one job may take.
+        scaledown_window: How long a GPU waits for the next job, at its price.
+        min_containers: GPUs that run all the time, at their price.
+        max_containers: GPUs that run at the most.
+        snapshot: ``none``; ``memory``: containers start from a snapshot of the worker's Python;
+            ``gpu``: of ComfyUI too, its GPU memory included (experimental at Modal).
+        build_nonce: Another one builds the image anew.
+        generated: SHA-256 of the files that Comfy Remote wrote, to know them from edited ones.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    app_name: Annotated[str, Field(pattern=_APP)] = "comfy-remote"
+    gpu_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+!?(:[1-8])?$")] | None = "H100"
+    comfyui_version: Annotated[str, Field(pattern=_RELEASE)] = "0.33.0"
+    comfyui_arguments: str = ""
+    custom_nodes: list[str] = []
+    models: list[str] = []
+    models_volume: Annotated[str, Field(pattern=_NAME)] = "comfyui-models"
+    download_models: bool = True
+    extra_pip_packages: list[str] = []
+    extra_system_packages: list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.:=~-]*$")]] = []
+    secrets: list[Annotated[str, Field(pattern=_NAME)]] = []
+    timeout: Annotated[int, Field(ge=60, le=86400)] = 3600
+    scaledown_window: Annotated[int, Field(ge=2, le=3600)] = 60
+    min_containers: Annotated[int, Field(ge=0)] = 0
+    max_containers: Annotated[int, Field(ge=1)] = 1
+    snapshot: Literal["none", "memory", "gpu"] = "none"
+    build_nonce: str | None = None
+    generated: dict[str, str] = {}
+
+    @field_validator("custom_nodes")
+    @classmethod
+    def _pinned(cls, lines: list[str]) -> list[str]:
+        for line in lines:
+            if not _CUSTOM_NODE.fullmatch(line):
+                raise ValueError(f"{line!r} is not https://HOST/OWNER/NAME@COMMIT (40 digits)")
+        return lines
+
+    @field_validator("models")
+    @classmethod
+    def _readable(cls, lines: list[str]) -> list[str]:
+        try:
+            parse_repo_list(lines)
+        except WorkflowInvalid as error:
+            raise ValueError(error.message) from None
+        return lines
+
+    @field_validator("extra_pip_packages")
+    @classmethod
+    def _no_options(cls, packages: list[str]) -> list[str]:
+        for package in packages:
+            if not package or package.startswith("-") or any(c in package for c in "\r\n\0"):
+                raise ValueError(f"{package!r} is no package")
+        return packages
+
+    @classmethod
+    def read(cls, path: Path) -> ModalConfig:
+        """Read a file.
+
+        Raises:
+            ConfigurationError: It cannot be read, or says something unknown.
+        """
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8-sig"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{path} cannot be read: {error}.") from error
+        except ValidationError as error:
+            raise ConfigurationError(
+                f"{path}: {problems_in(error, 'the file')}.",
+                advice=f"Known keys: {', '.join(cls.model_fields)}.",
+            ) from None
+
+    @classmethod
+    def checked(cls, values: dict[str, object]) -> ModalConfig:
+        """Make one of values that a person gave.
+
+        Raises:
+            ConfigurationError: One of them cannot be used.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigurationError(
+                f"This cannot be deployed: {problems_in(error, 'the settings')}.",
+                advice="docs/modal.md says what each setting may be.",
+            ) from None
+
+    def text(self) -> str:
+        """The file's content."""
+        return self.model_dump_json(indent=2, exclude_none=False) + "\n"
+
+
+def package_list(text: str | None) -> list[str]:
+    """Names that are separated by line breaks or commas.
+
+    >>> package_list("ffmpeg, git\\nlibgl1")
+    ['ffmpeg', 'git', 'libgl1']
+    """
+    return list(_words((text or "").replace("\r", "\n").replace(",", "\n").split("\n")))
+
+
+def _words(parts: Iterable[str]) -> Iterable[str]:
+    return (part.strip() for part in parts if part.strip())

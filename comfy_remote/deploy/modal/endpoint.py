@@ -1,0 +1,234 @@
+"""RunPod's endpoint over Modal's calls: the `gateway.endpoint.Endpoint` of an app.
+
+It keeps nothing itself, so any front container can answer for any job: a job's id is its call's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import cast
+
+from aiohttp import web
+from pydantic import JsonValue
+from pydantic_core import from_json, to_json
+
+from ...errors import (
+    ExecutionFailed,
+    JobNotFound,
+    JobTimedOut,
+    SubmissionUnknown,
+    WorkflowInvalid,
+)
+from ...gateway.endpoint import Status
+from ...gateway.job import Submission
+from ...gateway.limits import GatewayLimits
+from ...targets.modal import BODY_LIMIT
+from ...wire.runpod import EndpointHealth, RunPodState, error_to_runpod
+from .calls import CallResult, ModalCalls
+from .notes import CallNote, Notes, RunNote
+from .outputs import OutputVolume, read_output
+
+__all__ = ["ModalEndpoint"]
+
+_POLL = 0.5
+_SUBMIT_PATIENCE = 20.0
+
+# A web request ends after 150 s (modal.com/docs/guide/webhook-timeouts).
+_LIMITS = GatewayLimits(
+    run_bytes=BODY_LIMIT, runsync_bytes=BODY_LIMIT, runsync_wait=60.0, runsync_longest_wait=120.0
+)
+
+
+class ModalEndpoint:
+    """One app.
+
+    Args:
+        calls: Of the class that runs jobs.
+        notes: The app's.
+        outputs: The volume with large outputs.
+    """
+
+    def __init__(self, calls: ModalCalls, notes: Notes, outputs: OutputVolume) -> None:
+        self._calls = calls
+        self._notes = notes
+        self._outputs = outputs
+
+    @property
+    def limits(self) -> GatewayLimits:
+        """See `Endpoint.limits`."""
+        return _LIMITS
+
+    async def submit(
+        self, submission: Submission, *, sync: bool, idempotency_key: str | None
+    ) -> Status:
+        """See `Endpoint.submit`.
+
+        Raises:
+            SubmissionUnknown: Somebody else is submitting under the same key, and does not end.
+            WorkflowInvalid: It asks for what this endpoint cannot do.
+        """
+        del sync
+        if submission.webhook is not None:
+            raise WorkflowInvalid(
+                "An app on Modal calls no webhooks.", advice="Leave webhook away, and poll /status."
+            )
+        if idempotency_key is not None and not await self._notes.claim(idempotency_key):
+            return _status(await self._known(idempotency_key), RunPodState.IN_QUEUE)
+        call_id = await self._calls.spawn(_payload(submission))
+        await self._notes.queued(call_id)
+        if idempotency_key is not None:
+            await self._notes.submitted(idempotency_key, call_id)
+        return _status(call_id, RunPodState.IN_QUEUE)
+
+    async def _known(self, key: str) -> str:
+        deadline = asyncio.get_running_loop().time() + _SUBMIT_PATIENCE
+        while asyncio.get_running_loop().time() < deadline:
+            if (call_id := await self._notes.by_key(key)) is not None:
+                return call_id
+            await asyncio.sleep(_POLL)
+        raise SubmissionUnknown(
+            "A job with the same key was being submitted, and it is not known whether it was.",
+            advice="Look at the app's calls at https://modal.com/apps; if it is not there, run "
+            "the workflow again.",
+        )
+
+    async def wait(self, job_id: str, timeout: float) -> Status:
+        """See `Endpoint.wait`."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            status = await self.status(job_id)
+            left = deadline - asyncio.get_running_loop().time()
+            if RunPodState(str(status["status"])).final or left <= 0:
+                return status
+            await asyncio.sleep(min(_POLL, left))
+
+    async def status(self, job_id: str) -> Status:
+        """See `Endpoint.status`."""
+        return (await self._look(job_id))[1]
+
+    async def _look(self, job_id: str) -> tuple[CallNote, Status]:
+        # The notes first: without one, it may be anybody's call in the workspace.
+        note, run = await asyncio.gather(self._notes.of_call(job_id), self._notes.of_run(job_id))
+        if note is None:
+            raise _not_here(job_id)
+        result = await self._calls.result(job_id)
+        if not result.known:
+            raise _not_here(job_id)
+        if result.ended:
+            # What the container has written meanwhile, above all when it finished.
+            run = await self._notes.of_run(job_id)
+        return note, _described(job_id, note, run, result)
+
+    async def stream(self, job_id: str) -> list[JsonValue]:
+        """None: our worker sends no chunks."""
+        del job_id
+        return []
+
+    async def cancel(self, job_id: str) -> Status:
+        """See `Endpoint.cancel`."""
+        note, status = await self._look(job_id)
+        if RunPodState(str(status["status"])).final:
+            return status
+        await self._calls.cancel(job_id)
+        await self._notes.cancelled(job_id, note)
+        return _status(job_id, RunPodState.CANCELLED)
+
+    async def retry(self, job_id: str) -> Status:
+        """Not here."""
+        raise WorkflowInvalid(
+            f"Job {job_id} cannot be run again: Modal keeps no jobs once they have run.",
+            advice="Submit it again.",
+        )
+
+    async def purge(self) -> int:
+        """Not here."""
+        raise WorkflowInvalid(
+            "Modal has no list of the jobs that wait.", advice="Cancel them one by one."
+        )
+
+    async def health(self) -> EndpointHealth:
+        """See `Endpoint.health`. Modal does not count what has ended."""
+        load = await self._calls.load()
+        running = min(load.running, load.containers)
+        return EndpointHealth.model_validate(
+            {
+                "jobs": {"inProgress": load.running, "inQueue": load.waiting},
+                "workers": {"idle": load.containers - running, "running": running},
+            }
+        )
+
+    async def file(self, request: web.Request, job_id: str, sha256: str) -> web.StreamResponse:
+        """See `Endpoint.file`. Always the whole of it, whatever range was asked for."""
+        headers = {"Content-Type": "application/octet-stream", "Cache-Control": "private"}
+        response = web.StreamResponse(headers=headers)
+        async with aclosing(read_output(self._outputs, job_id, sha256)) as chunks:
+            first = await anext(chunks, b"")  # before a status is sent: it may not be there
+            await response.prepare(request)
+            await response.write(first)
+            async for chunk in chunks:
+                await response.write(chunk)
+        await response.write_eof()
+        return response
+
+
+def _payload(submission: Submission) -> str:
+    """The input as text, with RunPod's limit of time where our worker reads it."""
+    payload, limit = submission.input, submission.policy.execution_timeout
+    if isinstance(payload, dict) and limit is not None:
+        payload = {"timeout": limit / 1000, **payload}
+    return to_json(payload).decode()
+
+
+def _status(call_id: str, state: RunPodState) -> Status:
+    return {"id": call_id, "status": state.value}
+
+
+def _described(call_id: str, note: CallNote, run: RunNote | None, result: CallResult) -> Status:
+    if note.cancelled is not None:
+        state: RunPodState = RunPodState.CANCELLED
+        said: Status = {}
+    elif not result.ended:
+        state = RunPodState.IN_QUEUE if run is None else RunPodState.IN_PROGRESS
+        said = {} if run is None or run.progress is None else {"output": run.progress}
+    elif result.error is not None:
+        timed_out = isinstance(result.error, JobTimedOut)
+        state = RunPodState.TIMED_OUT if timed_out else RunPodState.FAILED
+        said = {"error": error_to_runpod(result.error)}
+    else:
+        state, said = _answer(result.text or "")
+    return {**_status(call_id, state), **_times(note, run), **said}
+
+
+def _answer(text: str) -> tuple[RunPodState, Status]:
+    """What a RunPod handler returned: the output, and under ``error`` why it failed."""
+    try:
+        answer = from_json(text)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        lost = ExecutionFailed("The worker's answer is not JSON.", advice="Deploy the app again.")
+        return RunPodState.FAILED, {"error": error_to_runpod(lost)}
+    answer.pop("refresh_worker", None)
+    error = answer.pop("error", None) or None
+    output = cast("Status", {"output": answer} if answer else {})
+    if error is not None:
+        return RunPodState.FAILED, {**output, "error": error}
+    return RunPodState.COMPLETED, output
+
+
+def _times(note: CallNote, run: RunNote | None) -> Status:
+    if run is None:
+        return {}
+    times: Status = {"delayTime": max(0, round((run.started - note.queued) * 1000))}
+    if run.worker is not None:
+        times["workerId"] = run.worker
+    if run.finished is not None:
+        times["executionTime"] = round((run.finished - run.started) * 1000)
+    return times
+
+
+def _not_here(job_id: str) -> JobNotFound:
+    return JobNotFound(
+        f"This app has no job {job_id}.", advice="Results are kept for seven days at the most."
+    )

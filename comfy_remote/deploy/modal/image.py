@@ -1,0 +1,155 @@
+"""What is installed in the containers.
+
+The GPU container has two Pythons: the image's own, in which our worker runs and which Modal's
+client uses, and ComfyUI's, which custom nodes may change as they like.
+
+Facts: Modal's images are Debian and its hosts have the GPU's driver
+(modal.com/docs/guide/cuda); PyTorch's wheels bring CUDA's libraries. Files that are added last
+are not part of the image, so a change of theirs builds nothing anew.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import modal
+
+from ...errors import ConfigurationError
+from .config import CONFIG_FILE, ModalConfig
+
+__all__ = [
+    "COMFYUI",
+    "MODELS",
+    "OUTPUTS",
+    "PACK_PACKAGES",
+    "PYTHON",
+    "TORCH",
+    "WORKER_PACKAGES",
+    "comfyui_image",
+    "front_image",
+    "with_project",
+]
+
+COMFYUI = "/comfyui"
+"""Where ComfyUI is in the GPU container."""
+
+MODELS = f"{COMFYUI}/models"
+"""Where the models' volume is mounted."""
+
+OUTPUTS = "/outputs"
+"""Where the volume for large outputs is mounted."""
+
+PYTHON = "3.12"
+"""Of both containers."""
+
+TORCH = ("torch==2.9.1", "torchvision==0.24.1", "torchaudio==2.9.1")
+"""Versions that belong together, as in our container image."""
+
+PACK_PACKAGES = (
+    "aiohttp>=3.11.8",
+    "click>=8.1.7",
+    "numpy>=1.25",
+    "pillow>=10.3",
+    "platformdirs>=4.0",
+    "pydantic>=2.7",
+    "python-dotenv>=1.0",
+    "rich>=13.7",
+    "tenacity>=8.4",
+)
+"""What this package needs, wherever it runs."""
+
+WORKER_PACKAGES = (*PACK_PACKAGES, "boto3>=1.36")
+"""What the worker needs besides: a bucket's client."""
+
+_TORCH_INDEX = "https://download.pytorch.org/whl/cu128"
+_COMFYUI_SOURCE = "https://github.com/Comfy-Org/ComfyUI.git"
+_PACKAGE = Path(__file__).resolve().parents[2]
+_PACK_ENTRY = Path(__file__).with_name("template") / "pack_entry.txt"
+_CONSTRAINTS = "/opt/torch.txt"
+# What OpenCV, and so every second custom node, does not start without.
+_SYSTEM_PACKAGES = ("git", "libgl1", "libglib2.0-0")
+
+
+def comfyui_image(config: ModalConfig) -> modal.Image:
+    """ComfyUI at its release, the custom nodes at their commits, and what our worker needs."""
+    environ = {"PYTHONUNBUFFERED": "1", "UV_LINK_MODE": "copy"}
+    if config.build_nonce:
+        environ["COMFY_REMOTE_BUILD"] = config.build_nonce  # all that follows is built anew
+    install = f"uv pip install --python {COMFYUI}/.venv/bin/python"
+    constrained = f"{install} --constraint {_CONSTRAINTS}"
+    release = shlex.quote(f"v{config.comfyui_version}")
+    image = (
+        modal.Image.debian_slim(python_version=PYTHON)
+        .env(environ)
+        .apt_install(*_SYSTEM_PACKAGES, *config.extra_system_packages)
+        .pip_install("uv")
+        .run_commands(
+            f"git clone --quiet --depth 1 --branch {release} {_COMFYUI_SOURCE} {COMFYUI}",
+            # The volume is mounted there, and that place has to be free.
+            f"rm -rf {MODELS}",
+            # --seed: some custom nodes call pip.
+            f"uv venv --python {PYTHON} --seed {COMFYUI}/.venv",
+            f"printf '%s\\n' {_quoted(TORCH)} > {_CONSTRAINTS}",
+            f"{install} {_quoted(TORCH)} --index-url {_TORCH_INDEX}",
+            f"{constrained} -r {COMFYUI}/requirements.txt {_quoted(PACK_PACKAGES)}",
+        )
+    )
+    for node in config.custom_nodes:
+        image = image.run_commands(*_custom_node(node, constrained))
+    if config.extra_pip_packages:
+        image = image.run_commands(f"{constrained} {_quoted(config.extra_pip_packages)}")
+    return image.pip_install(*WORKER_PACKAGES)
+
+
+def front_image() -> modal.Image:
+    """What the front needs: this package's own dependencies."""
+    return modal.Image.debian_slim(python_version=PYTHON).pip_install(*PACK_PACKAGES)
+
+
+def with_project(image: modal.Image, folder: Path, *, pack: bool = False) -> modal.Image:
+    """The image with this package, as it is here, and the project's two JSON files.
+
+    Args:
+        folder: The project's.
+        pack: Whether ComfyUI in it gets our node pack, too (Remote Input, Remote Output).
+
+    Raises:
+        ConfigurationError: This package is in a folder that is called differently.
+    """
+    if _PACKAGE.name != "comfy_remote":
+        raise ConfigurationError(
+            f"The package is in a folder named {_PACKAGE.name}, and could not be found there.",
+            advice="Call the folder comfy_remote.",
+        )
+    unneeded = ["**/__pycache__", "**/*.pyc"]
+    image = image.add_local_dir(_PACKAGE, "/root/comfy_remote", ignore=unneeded)
+    for name in ("prompt.json", CONFIG_FILE):
+        image = image.add_local_file(folder / name, f"/root/{name}")
+    if not pack:
+        return image
+    place = f"{COMFYUI}/custom_nodes/comfy-remote"
+    return image.add_local_dir(_PACKAGE, f"{place}/comfy_remote", ignore=unneeded).add_local_file(
+        _PACK_ENTRY, f"{place}/__init__.py"
+    )
+
+
+def _custom_node(node: str, install: str) -> list[str]:
+    """Commands that install ``URL@COMMIT``: the one commit, and not the history."""
+    url, _, commit = node.rpartition("@")
+    name = url.rstrip("/").rpartition("/")[2].removesuffix(".git")
+    place = shlex.quote(f"{COMFYUI}/custom_nodes/{name}")
+    git = f"git -C {place}"
+    python = f"{COMFYUI}/.venv/bin/python"
+    return [
+        f"git init --quiet {place}",
+        f"{git} fetch --quiet --depth 1 {shlex.quote(url)} {commit}",
+        f"{git} checkout --quiet --detach FETCH_HEAD",
+        f"{git} submodule --quiet update --init --recursive --depth 1",
+        f"cd {place} && if [ -f requirements.txt ]; then {install} -r requirements.txt; fi",
+        f"cd {place} && if [ -f install.py ]; then {python} install.py; fi",
+    ]
+
+
+def _quoted(words: tuple[str, ...] | list[str]) -> str:
+    return " ".join(map(shlex.quote, words))

@@ -1,0 +1,94 @@
+"""What is noted of calls, for any front to read: in a Modal Dict, as JSON text.
+
+Modal tells of a call whether it has ended, and nothing else. That it exists as a job of ours,
+runs, how far it is, and that somebody cancelled it, stands here. Entries go after seven days
+without use (modal.com/docs/sdk/py/latest/Dict).
+
+```
+CALL        {"queued", "cancelled"?}                written by a front
+CALL/run    {"worker", "started", "finished"?, "progress"?}   written by the container
+key/KEY     CALL, or "" while it is being submitted
+```
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from pydantic import BaseModel, JsonValue
+
+__all__ = ["CallNote", "Notes", "RunNote", "TextDict"]
+
+
+class TextDict(Protocol):
+    """What is used of a `modal.Dict`; keys and values are text."""
+
+    # Modal's methods are objects that are called, and have the asynchronous call as `aio`.
+    get: Any
+    put: Any
+
+
+class CallNote(BaseModel):
+    """A front's note. Times are seconds since the epoch."""
+
+    queued: float
+    cancelled: float | None = None
+
+
+class RunNote(BaseModel):
+    """A container's note.
+
+    Attributes:
+        worker: Which container.
+        progress: The newest `wire.answer.ProgressSnapshot`.
+    """
+
+    worker: str | None = None
+    started: float
+    finished: float | None = None
+    progress: dict[str, JsonValue] | None = None
+
+
+class Notes:
+    """The notes of one app."""
+
+    def __init__(self, dictionary: TextDict) -> None:
+        self._dict = dictionary
+
+    async def queued(self, call_id: str) -> None:
+        """A call was made. The container may have noted its start already: that is beside this."""
+        await self._put(call_id, CallNote(queued=time.time()))
+
+    async def cancelled(self, call_id: str, note: CallNote) -> None:
+        """A call was cancelled."""
+        await self._put(call_id, note.model_copy(update={"cancelled": time.time()}))
+
+    async def runs(self, call_id: str, note: RunNote) -> None:
+        """A call runs, and how far it is."""
+        await self._put(f"{call_id}/run", note)
+
+    async def of_call(self, call_id: str) -> CallNote | None:
+        """The front's note; ``None`` if it is no job of ours (any more)."""
+        text = await self._dict.get.aio(call_id, None)
+        return CallNote.model_validate_json(text) if isinstance(text, str) else None
+
+    async def of_run(self, call_id: str) -> RunNote | None:
+        """The container's note; ``None`` if it has not begun."""
+        text = await self._dict.get.aio(f"{call_id}/run", None)
+        return RunNote.model_validate_json(text) if isinstance(text, str) else None
+
+    async def claim(self, key: str) -> bool:
+        """Whether this key comes for the first time. It is ours to submit, then."""
+        return bool(await self._dict.put.aio(f"key/{key}", "", skip_if_exists=True))
+
+    async def submitted(self, key: str, call_id: str) -> None:
+        """The key's job is this call."""
+        await self._dict.put.aio(f"key/{key}", call_id)
+
+    async def by_key(self, key: str) -> str | None:
+        """The call of a key; ``None`` while it is being submitted."""
+        return await self._dict.get.aio(f"key/{key}", None) or None
+
+    async def _put(self, key: str, note: BaseModel) -> None:
+        await self._dict.put.aio(key, note.model_dump_json(exclude_none=True))

@@ -1,0 +1,108 @@
+"""Outputs that do not fit a job's result, on a Modal Volume: written there, read by the front."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, Protocol
+
+import modal
+
+from ...errors import OutputLost, TargetUnreachable
+from ...media.files import CHUNK_SIZE, storage_errors
+from ...targets.download import Downloaded
+from ...worker.store import StoredFile
+
+__all__ = ["OutputVolume", "VolumeStore", "read_output"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_CALL = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KEPT_SECONDS = 24 * 3600.0
+
+
+class OutputVolume(Protocol):
+    """What is used of a `modal.Volume`."""
+
+    # Modal's methods are objects that are called, and have the asynchronous call as `aio`.
+    commit: Any
+    read_file: Any
+
+
+class VolumeStore:
+    """The `worker.store.Store` of a container: ``CALL/SHA256`` on the volume, for a day.
+
+    Args:
+        volume: Committed after each file, for the front to see it.
+        folder: Where it is mounted.
+    """
+
+    public = False
+
+    def __init__(self, volume: OutputVolume, folder: Path) -> None:
+        self._volume = volume
+        self._folder = folder
+
+    async def put(self, job_id: str, filename: str, file: Downloaded) -> StoredFile:
+        """Keep a copy of a file.
+
+        Raises:
+            LocalStorageError: It cannot be written.
+        """
+        del filename
+        await asyncio.to_thread(self._keep, file, self._folder / job_id / file.sha256)
+        await self._volume.commit.aio()
+        return StoredFile(url=f"files/{job_id}/{file.sha256}")
+
+    def _keep(self, file: Downloaded, path: Path) -> None:
+        self._forget_old()
+        beside = path.with_name(f".{uuid.uuid4().hex}.part")
+        with storage_errors(path):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(file.path, beside)
+                beside.chmod(0o600)
+                beside.replace(path)
+            finally:
+                beside.unlink(missing_ok=True)
+
+    def _forget_old(self) -> None:
+        now = time.time()
+        for folder in self._folder.iterdir() if self._folder.is_dir() else ():
+            with contextlib.suppress(OSError):  # another container has removed it
+                if folder.is_dir() and now - folder.stat().st_mtime > _KEPT_SECONDS:
+                    shutil.rmtree(folder)
+
+
+async def read_output(
+    volume: OutputVolume, job_id: str, sha256: str
+) -> AsyncGenerator[bytes, None]:
+    """A file's bytes, in chunks of at most 1 MiB.
+
+    Read by Modal's API and not from a mount: a mount that has files open cannot be reloaded, and
+    would not show what another container has just written.
+
+    Raises:
+        OutputLost: It is not there (any more).
+        TargetUnreachable: Modal could not be asked.
+    """
+    if not _CALL.fullmatch(job_id) or not _SHA256.fullmatch(sha256):
+        raise OutputLost("There is no file of that name.")
+    try:
+        async for block in volume.read_file.aio(f"{job_id}/{sha256}"):
+            for start in range(0, len(block), CHUNK_SIZE):
+                yield block[start : start + CHUNK_SIZE]
+    except FileNotFoundError:
+        raise OutputLost(
+            f"There is no such file of job {job_id}.",
+            advice="Large outputs are kept for a day; run the job again.",
+        ) from None
+    except modal.exception.Error as error:
+        raise TargetUnreachable(
+            f"Modal did not give out a file: {type(error).__name__}.", advice="Try again."
+        ) from error

@@ -1,0 +1,131 @@
+"""What a workflow needs that is not ComfyUI: models and node packs, as far as it tells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...errors import WorkflowInvalid
+from ...wire.repo_list import parse_repo_list
+from ...workflow.models import Model, find_models
+from ...workflow.packs import CORE, NodePack, find_packs
+from ...workflow.prompt import Prompt
+from ...workflow.repo_list import find_repo_list
+from ...workflow.schema import Schemas
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["Packing", "pack"]
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_OURS = frozenset({"comfy-remote"})
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """What to install, and what a person has to add.
+
+    Attributes:
+        models: Lines of a repo_list.
+        custom_nodes: ``https://github.com/OWNER/NAME@COMMIT``.
+        notes: What the workflow needs and does not say enough of, a sentence each.
+    """
+
+    models: tuple[str, ...]
+    custom_nodes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def pack(
+    prompt: Prompt, workflow: Mapping[str, JsonValue] | None, schemas: Schemas, *, volume: str
+) -> Packing:
+    """Look through a workflow.
+
+    Args:
+        prompt: API format.
+        workflow: UI format, if there is one: only that says where models and packs come from.
+        schemas: Of the ComfyUI that it was read by.
+        volume: The volume that the models go to, for advice.
+    """
+    listed = _listed(prompt, workflow)
+    lines, notes = list(listed), []
+    known = " ".join(listed)
+    for model in find_models(prompt, workflow):
+        if (line := _line(model)) is not None:
+            lines.append(line)
+        elif _file_of(model) not in known:
+            notes.append(_no_address(model, volume))
+    nodes = []
+    for one in find_packs(prompt, schemas=schemas, workflow=workflow):
+        if one.name == CORE or one.name in _OURS or _all_ours(one):
+            continue
+        if (line := _pinned(one)) is not None:
+            nodes.append(line)
+        else:
+            notes.append(_no_commit(one))
+    return Packing(tuple(dict.fromkeys(lines)), tuple(dict.fromkeys(nodes)), tuple(notes))
+
+
+def _listed(prompt: Prompt, workflow: Mapping[str, JsonValue] | None) -> list[str]:
+    """The lines of a node titled ``repo_list``, without comments."""
+    text = find_repo_list(prompt, workflow)
+    numbers = {line.number for line in parse_repo_list(text)}
+    return [line.strip() for number, line in enumerate(text.splitlines(), 1) if number in numbers]
+
+
+def _line(model: Model) -> str | None:
+    source = model.source
+    if source is None:
+        return None
+    known = source.hash if (source.hash_type or "").upper() == "SHA256" else None
+    sha256 = f" sha256={known}" if known else ""
+    line = f'{source.folder} {source.url} name="{source.name}"{sha256}'
+    try:
+        return line if len(parse_repo_list(line)) == 1 else None
+    except WorkflowInvalid:
+        return None  # somebody's workflow may have anything there
+
+
+def _file_of(model: Model) -> str:
+    return model.name.replace("\\", "/").rpartition("/")[2]
+
+
+def _no_address(model: Model, volume: str) -> str:
+    folder = model.folder or "FOLDER"
+    name = model.name.replace("\\", "/")
+    return (
+        f"The workflow does not say where {name} is to be had. Add a line to models in "
+        f"modal_config.json (`{folder} https://…`), or put the file there: modal volume put "
+        f"{volume} {_file_of(model)} /{folder}/{name}"
+    )
+
+
+def _pinned(one: NodePack) -> str | None:
+    name, version = one.name or "", one.version or ""
+    if _REPOSITORY.fullmatch(name) and _COMMIT.fullmatch(version):
+        return f"https://github.com/{name}@{version}"
+    return None
+
+
+def _no_commit(one: NodePack) -> str:
+    what = f"the node pack {one.name}" if one.name else "a node pack that is not named"
+    version = f" (saved with {one.version})" if one.version else ""
+    return (
+        f"{', '.join(_some(one.classes))} {'is' if len(one.classes) == 1 else 'are'} of {what}"
+        f"{version}. Add it to custom_nodes in modal_config.json, at a commit: "
+        "https://github.com/OWNER/NAME@COMMIT (git ls-remote URL HEAD shows the newest)."
+    )
+
+
+def _some(classes: tuple[str, ...]) -> Iterator[str]:
+    yield from classes[:5]
+    if len(classes) > 5:
+        yield f"{len(classes) - 5} more"
+
+
+def _all_ours(one: NodePack) -> bool:
+    return all(name.startswith("ComfyRemote") for name in one.classes)

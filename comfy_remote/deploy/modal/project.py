@@ -1,0 +1,151 @@
+"""The project of a deployment: a folder with prompt.json, modal_config.json and workflow.py.
+
+What a person has edited stays. Edited is what differs from what was written here the last time,
+whose SHA-256 stands in modal_config.json.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from ...media.files import private_folder, storage_errors
+from ...workflow.prompt import Prompt
+from .config import CONFIG_FILE, ModalConfig
+from .packing import Packing
+
+__all__ = ["PROMPT_FILE", "WORKFLOW_FILE", "Project", "project_folder", "write_project"]
+
+PROMPT_FILE = "prompt.json"
+WORKFLOW_FILE = "workflow.py"
+
+_SHOWN_LINES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What was written.
+
+    Attributes:
+        folder: Where it is.
+        config: What it says now.
+        kept: Names of the files that a person has edited and that would be others now.
+        notes: What was done and what is missing, a sentence (or a few lines) each, for people.
+    """
+
+    folder: Path
+    config: ModalConfig
+    kept: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def project_folder(workflow: Path, app_name: str, parent: Path | None = None) -> Path:
+    """Where the project of a workflow is: ``PARENT/APP``, else ``modal_APP`` beside it."""
+    if parent is not None:
+        return parent.expanduser().absolute() / app_name
+    return workflow.expanduser().absolute().parent / f"modal_{app_name}"
+
+
+def write_project(
+    folder: Path,
+    prompt: Prompt,
+    packing: Packing,
+    given: Mapping[str, object],
+    *,
+    force: bool = False,
+    clean: bool = False,
+) -> Project:
+    """Write a project, or bring one up to date.
+
+    Args:
+        folder: Made when missing. Other files in it are left alone.
+        prompt: The workflow.
+        packing: What it needs: added to what modal_config.json has already.
+        given: Fields of `ModalConfig` that a person has set now; they go before the file's.
+        force: Whether edited files are replaced.
+        clean: Whether what the folder's three files say is forgotten.
+
+    Raises:
+        ConfigurationError: modal_config.json cannot be read, or a value cannot be used.
+        LocalStorageError: It cannot be written.
+    """
+    before = ModalConfig()
+    config_path = folder / CONFIG_FILE
+    if config_path.is_file() and not clean:
+        before = ModalConfig.read(config_path)
+    config = ModalConfig.checked(
+        {
+            **before.model_dump(),
+            "models": _added(before.models, packing.models),
+            "custom_nodes": _pins(before.custom_nodes, packing.custom_nodes),
+            **given,
+        }
+    )
+    wanted = {
+        PROMPT_FILE: json.dumps(prompt, indent=2, ensure_ascii=False) + "\n",
+        WORKFLOW_FILE: _template(),
+    }
+    kept, notes, generated = [], [], dict(before.generated)
+    for name, text in wanted.items():
+        path = folder / name
+        there = _read(path)
+        if there is None or there == text or force or clean or _hash(there) == generated.get(name):
+            if there != text:
+                _write(path, text)
+            generated[name] = _hash(text)
+        else:
+            kept.append(name)
+            notes.append(_kept(path, there, text))
+    config = config.model_copy(update={"generated": generated})
+    _write(config_path, config.text())
+    return Project(folder, config, tuple(kept), (*notes, *packing.notes))
+
+
+def _template() -> str:
+    return files(__package__).joinpath("template").joinpath(WORKFLOW_FILE).read_text("utf-8")
+
+
+def _added(before: Iterable[str], new: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys([*before, *new]))
+
+
+def _pins(before: list[str], new: Iterable[str]) -> list[str]:
+    """The custom nodes; a person's commit of a pack goes before the workflow's."""
+    known = {line.rpartition("@")[0].removesuffix(".git").lower() for line in before}
+    return [*before, *(line for line in new if line.rpartition("@")[0].lower() not in known)]
+
+
+def _read(path: Path) -> str | None:
+    with storage_errors(path):
+        # Line ends are kept as they are: an editor on Windows may have changed them all.
+        return path.read_bytes().decode("utf-8", "replace") if path.is_file() else None
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.replace("\r\n", "\n").encode()).hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    """A whole file or none: beside, then renamed."""
+    with storage_errors(path), private_folder(path.parent) as beside:
+        draft = beside / path.name
+        draft.write_text(text, encoding="utf-8", newline="\n")
+        draft.replace(path)
+
+
+def _kept(path: Path, there: str, text: str) -> str:
+    changes = list(
+        difflib.unified_diff(
+            there.splitlines(), text.splitlines(), "yours", "new", n=0, lineterm=""
+        )
+    )
+    more = len(changes) - _SHOWN_LINES
+    shown = [*changes[:_SHOWN_LINES], *([f"… and {more} more lines"] if more > 0 else [])]
+    return "\n".join(
+        [f"{path} was edited, and is kept. --force would change this:", *(f"  {s}" for s in shown)]
+    )

@@ -1,0 +1,183 @@
+"""What runs in the GPU container: our worker, and the ComfyUI that it drives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import modal
+from pydantic import JsonValue
+from pydantic_core import from_json, to_json
+
+from ...errors import WorkflowInvalid
+from ...wire.models import MODEL_ACTIONS
+from ...wire.repo_list import parse_repo_list
+from ...worker.engine import Engine
+from ...worker.handler import JobHandler
+from ...worker.model_actions import models_of
+from ...worker.models.library import ModelLibrary
+from ...worker.models.settings import ModelSettings
+from ...worker.settings import WorkerSettings
+from .config import ModalConfig
+from .image import COMFYUI
+from .notes import Notes, RunNote, TextDict
+from .outputs import OutputVolume, VolumeStore
+
+__all__ = ["ModalWorker", "ModelVolume", "fetch_models"]
+
+# The worker says that time is up, before Modal ends the container for it.
+_LAST_WORDS = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class ModelVolume(Protocol):
+    """What is used of the `modal.Volume` with the models."""
+
+    # Modal's methods are objects that are called, and have the asynchronous call as `aio`.
+    commit: Any
+    reload: Any
+
+
+class ModalWorker:
+    """One container: its engine, and the jobs that come, one at a time.
+
+    Args:
+        config: The deployment's.
+        notes: The app's Dict, where fronts read how far jobs are.
+        outputs: The volume for large outputs, mounted at ``outputs_folder``.
+        models: The volume with the models, mounted as ComfyUI's ``models``.
+        environ: The container's; ``COMFY_REMOTE_ENGINE`` names another engine than the
+            ComfyUI of the image.
+    """
+
+    def __init__(
+        self,
+        config: ModalConfig,
+        *,
+        notes: TextDict,
+        outputs: OutputVolume,
+        outputs_folder: Path,
+        models: ModelVolume,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        arguments = f"{environ.get('COMFYUI_ARGS', '')} {config.comfyui_arguments}".strip()
+        environ = {**environ, "COMFYUI_ARGS": arguments}
+        self._engine = Engine.named(environ.get("COMFY_REMOTE_ENGINE") or COMFYUI, environ)
+        settings = WorkerSettings.from_environ(environ)
+        allowed = settings.models.download
+        self._settings = replace(
+            settings,
+            job_timeout=max(1.0, config.timeout - _LAST_WORDS),
+            worker=environ.get("MODAL_TASK_ID") or "modal",
+            models=replace(
+                settings.models, download=config.download_models if allowed is None else allowed
+            ),
+        )
+        self._handler = JobHandler(
+            self._engine,
+            self._settings,
+            models=models_of(self._engine, self._settings),
+            environ=environ,
+            store=VolumeStore(outputs, outputs_folder),
+        )
+        self._notes = Notes(notes)
+        self._models = models
+
+    async def ready(self) -> None:
+        """Start the engine, and wait until it answers."""
+        await self._engine.ready()
+
+    def stop(self) -> None:
+        """End the engine."""
+        self._engine.stop()
+
+    async def run(self, call_id: str, payload: str) -> str:
+        """Run one job. Cancelled when its call is: the engine is told to stop.
+
+        Args:
+            call_id: The job's id.
+            payload: The job's input, as JSON.
+
+        Returns:
+            What a RunPod handler returns, as JSON: the output, and under ``error`` why it failed.
+        """
+        note = RunNote(worker=self._settings.worker, started=time.time())
+        await self._notes.runs(call_id, note)
+
+        async def report(snapshot: dict[str, JsonValue]) -> None:
+            nonlocal note
+            note = note.model_copy(update={"progress": snapshot})
+            await self._notes.runs(call_id, note)
+
+        job = from_json(payload)
+        about_models = _is_about_models(job)
+        if about_models:
+            await self._see_new_models()
+        answer = await self._handler(call_id, job, report)
+        if about_models:
+            await self._models.commit.aio()
+        if answer.get("refresh_worker") and not modal.is_local():
+            await modal.experimental.stop_fetching_inputs.aio()
+        done = note.model_copy(update={"progress": None, "finished": time.time()})
+        await self._notes.runs(call_id, done)
+        return to_json(answer).decode()
+
+    async def _see_new_models(self) -> None:
+        """Have what other containers have put on the volume since this one has started."""
+        try:
+            await self._models.reload.aio()
+        except (modal.exception.Error, RuntimeError) as error:
+            # A model that is in use is an open file, and keeps the mount as it is.
+            _log.info("the models volume is not looked at anew: %s", error)
+
+
+def fetch_models(config: ModalConfig, folder: Path) -> list[str]:
+    """Fetch the models of `ModalConfig.models` that are missing. Blocking.
+
+    Args:
+        folder: ComfyUI's ``models``.
+
+    Returns:
+        All of them: their paths below ``folder``.
+
+    Raises:
+        ModelUnavailable: One cannot be had; says which, and why.
+        LocalStorageError: The disk is full.
+    """
+    lines = parse_repo_list(config.models)
+    if not lines:
+        return []
+    settings = replace(ModelSettings.from_environ(), folder=folder, download=True)
+    library = ModelLibrary(settings, lambda: folder)
+    told = ""
+
+    def say(words: str) -> None:
+        nonlocal told
+        if words != told:
+            told = words
+            _log.info("%s", words)
+
+    return asyncio.run(library.ensure(lines, say)).ensured
+
+
+def _is_about_models(job: JsonValue) -> bool:
+    if not isinstance(job, dict):
+        return False
+    if job.get("action") in MODEL_ACTIONS:
+        return True
+    try:
+        return bool(parse_repo_list(_text_of(job.get("repo_list"))))
+    except WorkflowInvalid:
+        return False  # the handler says so
+
+
+def _text_of(value: JsonValue) -> str:
+    lines = value if isinstance(value, list) else [value]
+    return "\n".join(line for line in lines if isinstance(line, str))

@@ -1,0 +1,341 @@
+"""A generated Modal project, run for real: its class, its web server, our own client.
+
+Engines: the sandbox always, a real ComfyUI where there is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from conftest import find_comfyui, free_port
+from modal_double import CALL, FakeDict, FakeModal, FakeVolume
+
+from comfy_remote.deploy.modal import calls as calls_module
+from comfy_remote.deploy.modal.workflow_file import make_project
+from comfy_remote.errors import JobCancelled, OutputLost, WorkflowInvalid
+from comfy_remote.events import Preview, Progress
+from comfy_remote.jobs.client import Client
+from comfy_remote.jobs.record import Record
+from comfy_remote.outputs import OutputSource, RemoteOutput
+from comfy_remote.targets.base import RunRequest
+from comfy_remote.targets.config import CONFIG_NAME
+from comfy_remote.targets.modal import ModalTarget
+
+modal = pytest.importorskip("modal")
+# Modal's word of warning for those who call `.local()` by mistake.
+pytestmark = pytest.mark.filterwarnings("ignore:The .* function is executing locally")
+
+PICTURE: Any = {
+    "1": {
+        "class_type": "EmptyImage",
+        "inputs": {"width": 64, "height": 32, "batch_size": 2, "color": 0xFF0000},
+    },
+    "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "there"}},
+}
+
+
+class App:
+    """A deployed app: its project, its front on loopback, its container in this process."""
+
+    def __init__(self, project: ModuleType, port: int, calls: FakeModal, volume: FakeVolume):
+        self.project = project
+        self.url = f"http://127.0.0.1:{port}"
+        self.calls = calls
+        self.volume = volume
+
+    def target(self) -> ModalTarget:
+        return ModalTarget("portraits", {}, url=self.url)
+
+
+def _engines() -> list[Any]:
+    return ["sandbox", pytest.param("comfyui", marks=pytest.mark.comfyui)]
+
+
+def _imported(folder: Path) -> ModuleType:
+    specification = importlib.util.spec_from_file_location("workflow", folder / "workflow.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["workflow"] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest_asyncio.fixture
+async def app(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[App]:
+    engine = getattr(request, "param", "sandbox")
+    if engine == "comfyui":
+        folder = find_comfyui()
+        if folder is None:
+            pytest.skip("skipped: no ComfyUI")
+        engine = str(folder)
+        base = tmp_path / "comfyui"
+        base.mkdir()
+        monkeypatch.setenv(
+            "COMFYUI_ARGS", f"--cpu --disable-all-custom-nodes --base-directory {base}"
+        )
+        monkeypatch.setenv("COMFYUI_PYTHON", os.environ.get("COMFYUI_PYTHON", sys.executable))
+    monkeypatch.setenv("COMFY_REMOTE_ENGINE", engine)
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COMFY_REMOTE_WORKER_DIR", str(tmp_path / "worker"))
+    workflow = tmp_path / "picture.json"
+    workflow.write_text(json.dumps(PICTURE))
+    project = _imported(make_project(workflow, {"app_name": "portraits"}).folder)
+    volume = FakeVolume(tmp_path / "outputs")
+    port = free_port()
+    calls = FakeModal(project.Workflow)
+    for name, value in (
+        ("notes", FakeDict()),
+        ("outputs", volume),
+        ("model_volume", FakeVolume(tmp_path / "models")),
+        ("OUTPUTS", str(volume.mount)),
+        ("PORT", port),
+    ):
+        monkeypatch.setattr(project, name, value)
+    monkeypatch.setattr(project, "Workflow", calls)
+    monkeypatch.setattr(modal, "current_function_call_id", CALL.get)
+    monkeypatch.setattr(calls_module.modal, "FunctionCall", calls)
+    project.front.local()
+    try:
+        yield App(project, port, calls, volume)
+    finally:
+        await calls.ended()
+        calls._instance.worker.stop()
+        del sys.modules["workflow"]
+
+
+async def _raw(app: App, path: str, body: Any = None) -> tuple[int, Any]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(
+            "GET" if body is None else "POST",
+            f"{app.url}/v2/portraits/{path}",
+            json=body,
+            # What Modal's proxy passes on.
+            headers={"Host": "ann--portraits-front.modal.run"},
+        ) as answer,
+    ):
+        return answer.status, await answer.json()
+
+
+def slow(seconds: float) -> Any:
+    """A prompt that takes a while, in steps, on the sandbox."""
+    return {
+        **PICTURE,
+        "2": {
+            "class_type": "SandboxSlow",
+            "inputs": {
+                "image": ["1", 0],
+                "steps": 20,
+                "seconds_per_step": seconds / 20,
+                "preview": True,
+            },
+        },
+    }
+
+
+@pytest.mark.parametrize("app", _engines(), indirect=True)
+async def test_a_client_runs_a_workflow_by_the_targets_name(app, tmp_path, monkeypatch):
+    (tmp_path / CONFIG_NAME).write_text(
+        f'[targets.cloud]\ntarget = "modal:portraits"\nbase_url = "{app.url}"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    with Record(tmp_path / "home") as record:
+        async with Client("cloud", record=record) as client:
+            job = await client.submit(PICTURE)
+            progress = [event async for event in job if isinstance(event, Progress)]
+            outputs = await job.outputs()
+            saved = [output.save(tmp_path / "got") for output in outputs]
+    assert [output.node_id for output in outputs] == ["3", "3"]
+    assert progress[-1].nodes_done == progress[-1].nodes_total == 3
+    from PIL import Image
+
+    for path in saved:
+        with Image.open(path) as picture:
+            assert picture.size == (64, 32)
+            assert picture.convert("RGB").getpixel((0, 0)) == (0, 255, 255)
+    assert app.calls.spawned == 1
+
+
+async def test_progress_and_previews_are_the_real_ones(app, tmp_path):
+    with Record(tmp_path / "home") as record:
+        async with Client(app.target(), record=record) as client:
+            job = await client.submit(slow(2.0))
+            events = [event async for event in job]
+    steps = [e.step for e in events if isinstance(e, Progress) and e.step]
+    assert len(set(steps)) >= 3, "seen while it ran"
+    assert steps == sorted(steps)
+    assert not any(e.estimated for e in events if isinstance(e, Progress))
+    assert any(isinstance(e, Preview) for e in events)
+
+
+async def test_cancel_reaches_the_engine(app, tmp_path):
+    with Record(tmp_path / "home") as record:
+        async with Client(app.target(), record=record) as client:
+            job = await client.submit(slow(60.0))
+            async for event in job:
+                if isinstance(event, Progress) and event.step:
+                    await job.cancel()
+                    break
+            finished = await asyncio.wait_for(job.wait(), 10)
+            assert isinstance(finished.error, JobCancelled)
+            # The container is free again: the next job runs at once.
+            after = await client.submit(PICTURE)
+            assert (await asyncio.wait_for(after.wait(), 20)).error is None
+    ((_, call),) = [one for one in app.calls._calls.items() if one[1].cancelled()]
+    assert call.cancelled()
+
+
+async def test_a_job_that_waits_is_cancelled_before_it_runs(app):
+    first = (await _raw(app, "run", {"input": {"workflow": slow(3.0)}}))[1]["id"]
+    second = (await _raw(app, "run", {"input": {"workflow": PICTURE}}))[1]["id"]
+    assert (await _raw(app, f"status/{second}"))[1] == {"id": second, "status": "IN_QUEUE"}
+    health = (await _raw(app, "health"))[1]
+    assert (health["jobs"]["inQueue"], health["jobs"]["inProgress"]) == (1, 1)
+    assert await _raw(app, f"cancel/{second}", {}) == (200, {"id": second, "status": "CANCELLED"})
+    assert (await _raw(app, f"cancel/{first}", {}))[1]["status"] == "CANCELLED"
+    assert (await _raw(app, f"status/{first}"))[1]["status"] == "CANCELLED"
+    # One that has ended stays what it is.
+    done = (await _raw(app, "runsync", {"input": {"workflow": PICTURE}}))[1]
+    assert done["status"] == "COMPLETED"
+    assert (await _raw(app, f"cancel/{done['id']}", {}))[1]["status"] == "COMPLETED"
+
+
+async def test_any_front_answers_for_any_job(app, monkeypatch):
+    status, job = await _raw(app, "runsync", {"input": {"workflow": PICTURE}})
+    assert (status, job["status"]) == (200, "COMPLETED")
+    assert job["executionTime"] > 0 and job["delayTime"] >= 0
+    monkeypatch.setattr(app.project, "PORT", free_port())
+    app.project.front.local()
+    app.url = f"http://127.0.0.1:{app.project.PORT}"
+    assert (await _raw(app, f"status/{job['id']}"))[1]["output"] == job["output"]
+
+
+async def test_outputs_that_do_not_fit_come_from_the_volume(app, tmp_path):
+    # Noise, which does not get smaller as a PNG: 2048 x 2048 x 3 bytes, as base64 over 10 MB.
+    noise = tmp_path / "noise.png"
+    from PIL import Image
+
+    Image.frombytes("RGB", (2048, 2048), os.urandom(2048 * 2048 * 3)).save(noise)
+    prompt: Any = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "noise.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "big"}},
+    }
+    with Record(tmp_path / "home") as record:
+        async with Client(app.target(), record=record) as client:
+            # More than RunPod takes as a request: Modal does.
+            job = await client.submit(prompt, inputs=[noise])
+            (output,) = await job.outputs()
+            with Image.open(output.save(tmp_path / "got")) as got, Image.open(noise) as sent:
+                assert got.tobytes() == sent.tobytes()
+    assert len(app.volume.committed) == 1
+    async with app.target() as target:
+        gone = RemoteOutput(
+            node_id="2",
+            kind="image",
+            filename="big.png",
+            media_type="image/png",
+            source=OutputSource(path=f"files/fc-0001/{'0' * 64}"),
+        )
+        with pytest.raises(OutputLost):
+            async for _ in target.read(gone):
+                pass
+
+
+async def test_a_key_that_comes_twice_is_one_job(app):
+    async with app.target() as target:
+        request = RunRequest("11111111-1111-4111-8111-111111111111", PICTURE)
+        refs = [await target.submit(request), await target.submit(request)]
+        assert refs[0] == refs[1]
+        assert refs[0].details["kind"] == "modal"
+        other = RunRequest("22222222-2222-4222-8222-222222222222", PICTURE)
+        assert (await target.submit(other)).remote_id != refs[0].remote_id
+    assert app.calls.spawned == 2
+
+
+async def test_other_calls_of_the_workspace_are_none_of_its_jobs(app):
+    app.calls._calls["fc-other"] = asyncio.create_task(asyncio.sleep(0, '"somebody else\'s"'))
+    for action in ("status", "cancel", "stream", "retry"):
+        status, answer = await _raw(app, f"{action}/fc-other", {})
+        assert status in (400, 404), action
+        assert "somebody" not in json.dumps(answer)
+    assert not app.calls._calls["fc-other"].cancelled()
+
+
+async def test_what_the_worker_refuses_is_told(app, tmp_path):
+    with Record(tmp_path / "home") as record:
+        async with Client(app.target(), record=record) as client:
+            wrong: Any = {"1": {"class_type": "NoSuchNode", "inputs": {}}}
+            job = await client.submit(wrong)
+            finished = await job.wait()
+    assert isinstance(finished.error, WorkflowInvalid)
+    assert "NoSuchNode" in json.dumps(finished.error.to_json())
+
+
+async def test_it_tells_what_it_has(app):
+    async with app.target() as target:
+        found = await target.describe()
+        health = await target.health()
+    assert found.nodes is not None and "EmptyImage" in found.nodes
+    assert (health.queued, health.running, health.ready) == (0, 0, 1)
+
+
+async def test_the_public_workers_clients_are_understood(app):
+    _, job = await _raw(app, "runsync", {"input": {"workflow": PICTURE, "images": []}})
+    assert [image["type"] for image in job["output"]["images"]] == ["base64", "base64"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("run", {"input": {}, "webhook": "https://example.com/done"}, 400, "webhook"),
+        ("run", {"no": "input"}, 400, "not valid"),
+        ("purge-queue", {}, 400, "one by one"),
+        ("retry/fc-1", {}, 400, "Submit it again"),
+        ("status/fc-unknown", None, 404, "seven days"),
+        ("files/..%2f..%2fetc/x", None, 404, "no file"),
+    ],
+)
+async def test_what_it_cannot_do_it_says(app, path, body, status, words):
+    found, answer = await _raw(app, path, body)
+    assert found == status
+    assert words in json.dumps(answer)
+
+
+async def test_modal_out_of_reach_is_not_a_failed_job(app):
+    job = (await _raw(app, "run", {"input": {"workflow": slow(1.0)}}))[1]["id"]
+    app.calls.up = False
+    status, answer = await _raw(app, f"status/{job}")
+    assert status == 502 and "status.modal.com" in answer["error"]
+    app.calls.up = True
+    assert (await _raw(app, f"status/{job}"))[0] == 200
+
+
+async def test_another_endpoint_is_none(app):
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{app.url}/v2/other/health") as answer:
+            assert answer.status == 404
+        headers = {"Origin": "https://evil.example"}
+        async with session.get(f"{app.url}/v2/portraits/health", headers=headers) as answer:
+            assert answer.status == 403
+
+
+async def test_models_are_the_workers_own_business(app):
+    """A job about models: the volume is looked at before, and committed afterwards."""
+    _, job = await _raw(app, "runsync", {"input": {"action": "models"}})
+    assert job["status"] in ("COMPLETED", "FAILED")
+    note = await app.project.notes.get.aio(f"{job['id']}/run")
+    assert json.loads(note)["finished"] > json.loads(note)["started"]
