@@ -8,6 +8,7 @@ from ..version import __version__
 from .check import check
 from .completion import completion
 from .convert import convert
+from .cut import cut
 from .doctor import doctor
 from .entry import EXIT_STATUSES, enter, start
 from .jobs import jobs
@@ -42,7 +43,7 @@ def cli(verbose: bool) -> None:
     start(verbose=verbose)
 
 
-for _command in (run, check, convert, show, jobs, doctor, models, serve, targets, completion):
+for _command in (run, check, convert, show, cut, jobs, doctor, models, serve, targets, completion):
     cli.add_command(_command)
 
 
