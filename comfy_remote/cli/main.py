@@ -5,16 +5,17 @@ from __future__ import annotations
 import click
 
 from ..version import __version__
+from .call import call
 from .check import check
 from .completion import completion
 from .convert import convert
-from .cut import cut
 from .doctor import doctor
 from .entry import EXIT_STATUSES, enter, start
 from .jobs import jobs
 from .models import models
 from .run import run
 from .serve import serve
+from .service import service
 from .show import show
 from .targets import targets
 
@@ -43,7 +44,11 @@ def cli(verbose: bool) -> None:
     start(verbose=verbose)
 
 
-for _command in (run, check, convert, show, cut, jobs, doctor, models, serve, targets, completion):
+_COMMANDS = (
+    *(run, call, check, convert, show, jobs, doctor, models),
+    *(serve, service, targets, completion),
+)
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 

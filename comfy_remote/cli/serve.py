@@ -11,37 +11,21 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import say
+from .serving import TOKEN_VARIABLE, listen_options, read_token, show_log, ssl_context
 
 if TYPE_CHECKING:
-    import ssl
-
     from pydantic import SecretStr
 
     from ..gateway import GatewayServer
     from ..worker.engine import Engine
 
-__all__ = ["TOKEN_VARIABLE", "serve"]
+__all__ = ["serve"]
 
-TOKEN_VARIABLE = "COMFY_REMOTE_TOKEN"  # noqa: S105  # its name, not its value
 _PATIENCE = 30.0
 
 
 @click.command()
-@click.option(
-    "--host",
-    metavar="ADDRESS",
-    default="127.0.0.1",
-    show_default=True,
-    help="Where to listen; beyond this machine only with a token.",
-)
-@click.option(
-    "--port",
-    metavar="PORT",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    help="0 takes a free one.",
-)
+@listen_options(before=True)
 @click.option(
     "--endpoint",
     metavar="ID",
@@ -71,24 +55,7 @@ _PATIENCE = 30.0
     help="Run jobs in this process, or in one of the RunPod SDK, as on RunPod (needs "
     "comfy-remote[worker]).",
 )
-@click.option(
-    "--token-file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help=f"Holds the token; without it, the variable {TOKEN_VARIABLE} does.",
-)
-@click.option(
-    "--certfile",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Certificate chain (PEM), to serve https.",
-)
-@click.option(
-    "--keyfile",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The certificate's private key (PEM).",
-)
+@listen_options(before=False)
 def serve(
     host: str,
     port: int,
@@ -115,14 +82,14 @@ def serve(
     from ..gateway import GatewayServer
     from .interrupt import run_interruptible
 
-    _show_log()
-    token = _token(token_file)
+    show_log()
+    token = read_token(token_file)
     gateway = GatewayServer(
         endpoint_id=endpoint,
         host=host,
         port=port,
         token=token,
-        ssl_context=_ssl_context(certfile, keyfile),
+        ssl_context=ssl_context(certfile, keyfile),
         webhook_secret=_webhook_secret(),
     )
     choice = str(comfyui.expanduser()) if comfyui is not None else engine
@@ -224,54 +191,8 @@ def _say_how_to_use(gateway: GatewayServer, host: str, key: str) -> None:
     say("Ctrl-C stops it.")
 
 
-def _show_log() -> None:
-    """What the gateway and its worker do, a line each, on standard error."""
-    import logging
-
-    if not logging.getLogger().handlers:
-        form = "%(asctime)s %(message)s"
-        logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S")
-
-
 def _webhook_secret() -> SecretStr | None:
     from pydantic import SecretStr
 
     secret = os.environ.get("COMFY_REMOTE_WEBHOOK_SECRET", "").strip()
     return SecretStr(secret) if secret else None
-
-
-def _token(file: Path | None) -> SecretStr | None:
-    from pydantic import SecretStr
-
-    from ..errors import ConfigurationError
-
-    if file is None:
-        value = os.environ.get(TOKEN_VARIABLE, "")
-    else:
-        try:
-            value = file.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"The token cannot be read from {file}: {error}.") from error
-        if not value.strip():
-            raise ConfigurationError(f"{file} is empty: it should hold the token.")
-    return SecretStr(value.strip()) if value.strip() else None
-
-
-def _ssl_context(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext | None:
-    import ssl
-
-    from ..errors import ConfigurationError
-
-    if certfile is None:
-        if keyfile is not None:
-            raise ConfigurationError("--keyfile needs --certfile.")
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certfile, keyfile)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigurationError(
-            f"The certificate {certfile} cannot be used: {error}.",
-            advice="Give a PEM file with the chain, and --keyfile if it does not hold the key.",
-        ) from error
-    return context

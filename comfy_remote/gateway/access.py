@@ -18,7 +18,7 @@ from ..errors import AuthenticationError, ComfyRemoteError, RateLimited, TargetN
 from ..targets.http_address import is_loopback
 from .limits import GatewayLimits
 
-__all__ = ["Access", "RouteHandler", "refusal", "refusals"]
+__all__ = ["Access", "RouteHandler", "foreign_page", "refusal", "refusals", "sent_token"]
 
 RouteHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -89,7 +89,7 @@ class Access:
         async def guarded(request: web.Request) -> web.StreamResponse:
             if (refused := self._foreign_page(request)) is not None:
                 return refused
-            if self._client_token is not None and not _sent(request, self._client_token):
+            if self._client_token is not None and not sent_token(request, self._client_token):
                 raise AuthenticationError(
                     "The token is missing or wrong.",
                     advice="Send `Authorization: Bearer TOKEN` with the token this gateway "
@@ -105,7 +105,7 @@ class Access:
         """A route for workers."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
-            if not _sent(request, self._worker_token):
+            if not sent_token(request, self._worker_token):
                 if not self._warned:
                     self._warned = True
                     _log.warning(
@@ -145,20 +145,31 @@ class Access:
         A page can point its own name at 127.0.0.1, and is then same-origin with us: hence
         without a token only names that always mean this machine are answered.
         """
-        origin = request.headers.get("Origin")
-        if origin is not None and not _same_host(origin, request.host):
-            return _forbidden("Requests from another site's page are refused.")
-        open_here = self._client_token is None and not self._behind_proxy
-        if open_here and not is_loopback(_host_name(request.host)):
-            return _forbidden("Without a token, only requests to localhost are answered.")
-        return None
+        return foreign_page(
+            request, named_here_only=self._client_token is None and not self._behind_proxy
+        )
+
+
+def foreign_page(request: web.Request, *, named_here_only: bool) -> web.Response | None:
+    """The refusal of what a page of another site makes a browser send.
+
+    Args:
+        named_here_only: Refuse what asks for this server by another name than localhost's.
+    """
+    origin = request.headers.get("Origin")
+    if origin is not None and not _same_host(origin, request.host):
+        return _forbidden("Requests from another site's page are refused.")
+    if named_here_only and not is_loopback(_host_name(request.host)):
+        return _forbidden("Without a token, only requests to localhost are answered.")
+    return None
 
 
 def _forbidden(words: str) -> web.Response:
     return refusal(AuthenticationError(words), status=403)
 
 
-def _sent(request: web.Request, token: SecretStr) -> bool:
+def sent_token(request: web.Request, token: SecretStr) -> bool:
+    """Whether a request has the token, compared in a time that tells nothing."""
     value = request.headers.get("Authorization", "")
     # RunPod takes its key with and without the scheme.
     scheme, _, rest = value.partition(" ")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import re
 import secrets
-import socket
 import ssl
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +22,8 @@ from .client_routes import client_routes
 from .endpoint import LocalEndpoint
 from .files import FileStore
 from .job import Job
-from .limits import MINIMUM_TOKEN_LENGTH, GatewayLimits
+from .limits import GatewayLimits
+from .listening import check_token, in_url, listen
 from .local_worker import Handler, LocalWorker
 from .queue import JobQueue
 from .sdk_worker import SdkWorker, worker_command
@@ -128,12 +127,12 @@ class GatewayServer:
         )
         await self._runner.setup()
         try:
-            port = await self._listen(self._runner, self._host, self._port, self._ssl_context)
+            port = await listen(self._runner, self._host, self._port, self._ssl_context)
             scheme = "http" if self._ssl_context is None else "https"
-            self._url = f"{scheme}://{_in_url(self._host)}:{port}/v2"
+            self._url = f"{scheme}://{in_url(self._host)}:{port}/v2"
             self._worker_url = self._url
             if self._ssl_context is not None or not is_loopback(self._host):
-                inner = await self._listen(self._runner, "127.0.0.1", 0, None)
+                inner = await listen(self._runner, "127.0.0.1", 0, None)
                 self._worker_url = f"http://127.0.0.1:{inner}/v2"
         except BaseException:
             await self._runner.cleanup()
@@ -193,23 +192,6 @@ class GatewayServer:
         """
         return await self.queue.workers.wait_until_ready(timeout)
 
-    async def _listen(
-        self, runner: web.AppRunner, host: str, port: int, context: ssl.SSLContext | None
-    ) -> int:
-        site = web.TCPSite(runner, host, port, ssl_context=context)
-        before = len(runner.addresses)
-        try:
-            await site.start()
-        except socket.gaierror as error:
-            raise ConfigurationError(
-                f"{host} is not an address of this machine: {error.strerror}.",
-                advice="Use 127.0.0.1, or 0.0.0.0 with a token.",
-            ) from error
-        except (OSError, OverflowError) as error:
-            raise _cannot_listen(host, port, error) from error
-        port_taken: int = runner.addresses[before][1]
-        return port_taken
-
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL)
@@ -256,43 +238,4 @@ def _check(endpoint_id: str, host: str, token: SecretStr | None) -> None:
             f"{endpoint_id!r} cannot be the id of an endpoint.",
             advice="Use 1 to 64 letters, digits, - and _.",
         )
-    if token is None:
-        if not is_loopback(host):
-            raise ConfigurationError(
-                f"Listening on {host} without a token would let anybody on the network run jobs.",
-                advice="Set a token of at least "
-                f"{MINIMUM_TOKEN_LENGTH} characters, or listen on 127.0.0.1.",
-            )
-    elif len(token.get_secret_value()) < MINIMUM_TOKEN_LENGTH:
-        raise ConfigurationError(
-            f"The token is shorter than {MINIMUM_TOKEN_LENGTH} characters.",
-            advice='Make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"',
-        )
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
-
-
-def _cannot_listen(host: str, port: int, error: OSError | OverflowError) -> ConfigurationError:
-    number = error.errno if isinstance(error, OSError) else None
-    if number == errno.EADDRINUSE:
-        return ConfigurationError(
-            f"Port {port} on {host} is taken by another program.",
-            advice="Stop that program, or choose another port (0 picks a free one).",
-        )
-    if number in (errno.EACCES, errno.EPERM):
-        return ConfigurationError(
-            f"Port {port} on {host} may not be used by this user.",
-            advice="Choose a port above 1023.",
-        )
-    # Since Python 3.13 asyncio skips such addresses, and says without a number that none is left.
-    if number == errno.EADDRNOTAVAIL or (number is None and isinstance(error, OSError)):
-        return ConfigurationError(
-            f"{host} is not an address of this machine.",
-            advice="Use 127.0.0.1, or 0.0.0.0 with a token.",
-        )
-    return ConfigurationError(
-        f"The gateway cannot listen on {host}:{port}: {error}.",
-        advice="Choose another address or port.",
-    )
+    check_token(host, token)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import OutputCorrupt, ValueInvalid
 from .images import image_array, open_image, pixels_of
+from .values.adapters import ObjectParts
 
 if TYPE_CHECKING:
     import numpy
@@ -75,7 +76,7 @@ def value_of_file(path: Path, media_type: str, type_: str) -> tuple[str, object]
     Returns:
         The type, and the value with NumPy's tensors: ``IMAGE`` ``[B, H, W, 3]`` and ``MASK``
         ``[B, H, W]`` float32 in ``0..1``, ``AUDIO`` a dict of ``waveform`` ``[1, C, T]`` float32
-        in ``-1..1`` and ``sample_rate``, ``STRING``.
+        in ``-1..1`` and ``sample_rate``, ``VIDEO`` the parts of the object, ``STRING``.
 
     Raises:
         ValueInvalid: It is damaged, too large, or no file of the type that is wanted.
@@ -90,6 +91,8 @@ def value_of_file(path: Path, media_type: str, type_: str) -> tuple[str, object]
             return "MASK", _mask(path)
         if family == "audio" and type_ in ("*", "AUDIO"):
             return "AUDIO", _sound(path)
+        if family == "video" and type_ in ("*", "VIDEO"):
+            return "VIDEO", _video(path)
         if family == "text" and type_ in ("*", "STRING"):
             return "STRING", path.read_text(encoding="utf-8-sig")
     except OutputCorrupt as error:
@@ -98,8 +101,8 @@ def value_of_file(path: Path, media_type: str, type_: str) -> tuple[str, object]
         raise ValueInvalid("The text is not UTF-8.", advice="Save it as UTF-8.") from None
     raise ValueInvalid(
         f"A file of type {media_type!r} cannot be taken as {type_}.",
-        advice="Send a picture for IMAGE and MASK, a WAV for AUDIO, a text for STRING, and a "
-        "value file (encoding safetensors) for everything else.",
+        advice="Send a picture for IMAGE and MASK, a WAV for AUDIO, a film for VIDEO, a text for "
+        "STRING, and a value file (encoding safetensors) for everything else.",
     )
 
 
@@ -115,6 +118,11 @@ def _files(type_: str, value: object) -> list[PlainFile] | None:
         return None
     if isinstance(value, dict) and isinstance(value.get("waveform"), np.ndarray):
         return [PlainFile(".wav", "audio/wav", sound) for sound in _wavs(value)]
+    if isinstance(value, ObjectParts) and value.kind == "video":
+        film = value.parts.get("file") if isinstance(value.parts, dict) else None
+        if isinstance(film, np.ndarray):
+            return [PlainFile(".mp4", "video/mp4", film.tobytes())]
+        return None
     if isinstance(value, str):
         return [PlainFile(".txt", "text/plain; charset=utf-8", value.encode("utf-8", "replace"))]
     try:
@@ -149,6 +157,13 @@ def _wavs(sound: dict[str, object]) -> Iterator[bytes]:
             file.setframerate(rate if isinstance(rate, int) else 44100)
             file.writeframes(samples.tobytes())
         yield out.getvalue()
+
+
+def _video(path: Path) -> ObjectParts:
+    """As ComfyUI's VIDEO travels: the file, undecoded."""
+    import numpy as np
+
+    return ObjectParts("video", {"file": np.frombuffer(path.read_bytes(), np.uint8)})
 
 
 def _check_size(path: Path) -> None:

@@ -1,0 +1,78 @@
+"""What a call gave: plain values are told, everything else is put into files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..jobs.record import SavedOutput
+from ..media.files import place, safe_relative_path, storage_errors
+from ..media.value_files import PlainFile, files_of
+from ..media.values import DecodedValue, encode
+from ..outputs import kind_of
+from .console import printable
+
+__all__ = ["show_results"]
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def show_results(
+    results: Mapping[str, DecodedValue], folder: Path, *, exact: bool, json_lines: bool
+) -> list[SavedOutput]:
+    """Print the plain values, ``KEY: VALUE`` a line, and save the others.
+
+    Args:
+        results: By key, with NumPy's tensors.
+        folder: Where files go.
+        exact: Save value files, which lose nothing, instead of PNG, WAV and the like.
+        json_lines: Print ``{"event": "value", "key", "type", "value"}`` instead.
+
+    Returns:
+        What was saved.
+
+    Raises:
+        LocalStorageError: It cannot be written.
+    """
+    saved: list[SavedOutput] = []
+    for key, decoded in results.items():
+        items = decoded.value if decoded.is_list else [decoded.value]
+        plain = isinstance(items, list) and all(isinstance(item, _PLAIN) for item in items)
+        if plain and isinstance(items, list):
+            value = items[0] if len(items) == 1 else items
+            if json_lines:
+                body = {"event": "value", "key": key, "type": decoded.type, "value": value}
+                print(json.dumps(body), flush=True)
+            else:
+                text = value if isinstance(value, str) else json.dumps(value)
+                print(printable(f"{key}: {text}"), flush=True)
+            continue
+        files = None if exact else files_of(decoded)
+        if not files:
+            files = [_value_file(decoded)]
+        saved += [
+            _saved(key if len(files) == 1 else f"{key}_{number:05}", file, folder)
+            for number, file in enumerate(files, start=1)
+        ]
+    return saved
+
+
+def _value_file(decoded: DecodedValue) -> PlainFile:
+    encoded = encode(decoded.value, decoded.type, as_list=decoded.is_list)
+    data = b"".join(encoded.chunks())
+    return PlainFile(".safetensors", "application/octet-stream", data)
+
+
+def _saved(name: str, file: PlainFile, folder: Path) -> SavedOutput:
+    sha256 = hashlib.sha256(file.data).hexdigest()
+    filename = str(safe_relative_path(name + file.suffix))
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".comfy-remote-", dir=folder) as beside:
+            path = Path(beside) / "file"
+            path.write_bytes(file.data)
+            placed = place(path, folder / filename, sha256)
+    return SavedOutput(placed, None, kind_of(filename), filename, sha256, len(file.data))

@@ -1,0 +1,115 @@
+"""``comfy-remote service``: a workflow becomes an HTTP API, whose calls run on a target."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .console import say
+from .options import complete_target
+from .serving import TOKEN_VARIABLE, listen_options, read_token, show_log, ssl_context
+
+if TYPE_CHECKING:
+    from ..service import ServedWorkflow
+
+__all__ = ["service"]
+
+
+@click.command()
+@click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path))
+@click.option(
+    "--on",
+    metavar="TARGET",
+    shell_complete=complete_target,
+    help="Where its calls run. Default: the configured target, else sandbox.",
+)
+@listen_options(before=True)
+@click.option(
+    "--name", metavar="NAME", help="What the service is called. Default: the file's name."
+)
+@click.option(
+    "--keep",
+    metavar="HOURS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=24.0,
+    show_default=True,
+    help="How long results, and files that callers sent, are kept.",
+)
+@listen_options(before=False)
+def service(
+    workflow: Path,
+    on: str | None,
+    host: str,
+    port: int,
+    name: str | None,
+    keep: float,
+    token_file: Path | None,
+    certfile: Path | None,
+    keyfile: Path | None,
+) -> None:
+    """Serve a workflow as an HTTP API.
+
+    Its Remote Input nodes are what callers give, its Remote Output nodes what they get. Each call
+    is a job on the target. GET /openapi.json describes it. Callers: Remote API nodes,
+    comfy-remote call, curl. Ctrl-C stops it; jobs go on, and the next start takes them up.
+
+    \b
+    Examples:
+      comfy-remote service portrait.json --on runpod:abc123xyz
+      COMFY_REMOTE_TOKEN=... comfy-remote service portrait.json --host 0.0.0.0
+    """
+    import asyncio
+
+    from ..jobs.client import Client
+    from ..jobs.record import Record
+    from ..service import Calls, ServedWorkflow, ServiceServer
+    from ..service.results import ResultStore
+    from ..service.store import ValueStore
+    from ..targets.config import home
+    from .interrupt import run_interruptible
+
+    show_log()
+    token = read_token(token_file)
+    context = ssl_context(certfile, keyfile)
+
+    async def whole() -> None:
+        with Record(home()) as record:
+            async with Client(on, record=record) as client:
+                served = await ServedWorkflow.load(workflow, client, name=name)
+                folder = home() / "services" / served.name
+                calls = Calls(client, record, served, ResultStore(folder / "results"))
+                server = ServiceServer(
+                    calls,
+                    ValueStore(folder / "values"),
+                    host=host,
+                    port=port,
+                    token=token,
+                    ssl_context=context,
+                    keep=keep * 3600.0,
+                )
+                async with calls, server:
+                    _say_how_to_use(
+                        served, client.target.name, server.url, with_token=token is not None
+                    )
+                    await asyncio.Event().wait()
+
+    # To be stopped is how a server ends.
+    with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+        run_interruptible(whole(), also=("SIGTERM", "SIGBREAK"))
+
+
+def _say_how_to_use(served: ServedWorkflow, target: str, url: str, *, with_token: bool) -> None:
+    for note in served.notes:
+        say(note)
+    for what, entries in (
+        ("Takes", served.interface.inputs),
+        ("Gives", served.interface.outputs),
+    ):
+        keys = ", ".join(f"{one.key} ({one.type})" for one in entries) or "nothing"
+        say(f"{what}: {keys}")
+    url = url.replace("//0.0.0.0:", "//THIS-MACHINE:").replace("//[::]:", "//THIS-MACHINE:")
+    key = f" -H 'Authorization: Bearer '${TOKEN_VARIABLE}" if with_token else ""
+    say(f"{served.name} on {target}, at {url}\n  curl{key} {url}openapi.json\nCtrl-C stops it.")

@@ -1,0 +1,126 @@
+"""What the commands that serve have in common: their address, their token, their log."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    import ssl
+
+    from pydantic import SecretStr
+
+__all__ = ["TOKEN_VARIABLE", "listen_options", "read_token", "show_log", "ssl_context"]
+
+TOKEN_VARIABLE = "COMFY_REMOTE_TOKEN"  # noqa: S105  # its name, not its value
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_HOST_AND_PORT = (
+    click.option(
+        "--host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        show_default=True,
+        help="Where to listen; beyond this machine only with a token.",
+    ),
+    click.option(
+        "--port",
+        metavar="PORT",
+        type=click.IntRange(0, 65535),
+        default=8000,
+        show_default=True,
+        help="0 takes a free one.",
+    ),
+)
+_TOKEN_AND_CERTIFICATE = (
+    click.option(
+        "--token-file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help=f"Holds the token; without it, the variable {TOKEN_VARIABLE} does.",
+    ),
+    click.option(
+        "--certfile",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Certificate chain (PEM), to serve https.",
+    ),
+    click.option(
+        "--keyfile",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="The certificate's private key (PEM).",
+    ),
+)
+
+
+def listen_options(*, before: bool) -> Callable[[_Command], _Command]:
+    """``--host`` and ``--port``, which stand before a command's own options, or those after."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(_HOST_AND_PORT if before else _TOKEN_AND_CERTIFICATE):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def show_log() -> None:
+    """What the server does, a line each, on standard error."""
+    import logging
+
+    if not logging.getLogger().handlers:
+        form = "%(asctime)s %(message)s"
+        logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S")
+
+
+def read_token(file: Path | None) -> SecretStr | None:
+    """The token in a file, else in the environment; ``None`` if there is none.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or is empty.
+    """
+    from pydantic import SecretStr
+
+    from ..errors import ConfigurationError
+
+    if file is None:
+        value = os.environ.get(TOKEN_VARIABLE, "")
+    else:
+        try:
+            value = file.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"The token cannot be read from {file}: {error}.") from error
+        if not value.strip():
+            raise ConfigurationError(f"{file} is empty: it should hold the token.")
+    return SecretStr(value.strip()) if value.strip() else None
+
+
+def ssl_context(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext | None:
+    """For https; ``None`` for plain HTTP.
+
+    Raises:
+        ConfigurationError: The certificate cannot be used.
+    """
+    import ssl
+
+    from ..errors import ConfigurationError
+
+    if certfile is None:
+        if keyfile is not None:
+            raise ConfigurationError("--keyfile needs --certfile.")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigurationError(
+            f"The certificate {certfile} cannot be used: {error}.",
+            advice="Give a PEM file with the chain, and --keyfile if it does not hold the key.",
+        ) from error
+    return context

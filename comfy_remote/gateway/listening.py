@@ -1,0 +1,95 @@
+"""Listening on an address: who may be let in there, and why it may not work."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+
+from aiohttp import web
+from pydantic import SecretStr
+
+from ..errors import ConfigurationError
+from ..targets.http_address import is_loopback
+from .limits import MINIMUM_TOKEN_LENGTH
+
+__all__ = ["check_token", "in_url", "listen"]
+
+
+async def listen(
+    runner: web.AppRunner, host: str, port: int, context: ssl.SSLContext | None
+) -> int:
+    """Listen.
+
+    Args:
+        runner: Set up.
+        port: 0 picks a free one.
+
+    Returns:
+        The port.
+
+    Raises:
+        ConfigurationError: The address or port cannot be used, with what to do.
+    """
+    site = web.TCPSite(runner, host, port, ssl_context=context)
+    before = len(runner.addresses)
+    try:
+        await site.start()
+    except socket.gaierror as error:
+        raise ConfigurationError(
+            f"{host} is not an address of this machine: {error.strerror}.",
+            advice="Use 127.0.0.1, or 0.0.0.0 with a token.",
+        ) from error
+    except (OSError, OverflowError) as error:
+        raise _cannot_listen(host, port, error) from error
+    port_taken: int = runner.addresses[before][1]
+    return port_taken
+
+
+def check_token(host: str, token: SecretStr | None) -> None:
+    """Refuse to let in everybody, or whoever guesses.
+
+    Raises:
+        ConfigurationError: There is no token, and others reach this address; or it is too short.
+    """
+    if token is None:
+        if not is_loopback(host):
+            raise ConfigurationError(
+                f"Listening on {host} without a token would let anybody on the network run jobs.",
+                advice="Set a token of at least "
+                f"{MINIMUM_TOKEN_LENGTH} characters, or listen on 127.0.0.1.",
+            )
+    elif len(token.get_secret_value()) < MINIMUM_TOKEN_LENGTH:
+        raise ConfigurationError(
+            f"The token is shorter than {MINIMUM_TOKEN_LENGTH} characters.",
+            advice='Make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"',
+        )
+
+
+def in_url(host: str) -> str:
+    """A host as a URL has it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _cannot_listen(host: str, port: int, error: OSError | OverflowError) -> ConfigurationError:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRINUSE:
+        return ConfigurationError(
+            f"Port {port} on {host} is taken by another program.",
+            advice="Stop that program, or choose another port (0 picks a free one).",
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        return ConfigurationError(
+            f"Port {port} on {host} may not be used by this user.",
+            advice="Choose a port above 1023.",
+        )
+    # Since Python 3.13 asyncio skips such addresses, and says without a number that none is left.
+    if number == errno.EADDRNOTAVAIL or (number is None and isinstance(error, OSError)):
+        return ConfigurationError(
+            f"{host} is not an address of this machine.",
+            advice="Use 127.0.0.1, or 0.0.0.0 with a token.",
+        )
+    return ConfigurationError(
+        f"The gateway cannot listen on {host}:{port}: {error}.",
+        advice="Choose another address or port.",
+    )

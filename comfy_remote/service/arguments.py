@@ -1,0 +1,154 @@
+"""What a caller sent for each key, as what a job takes: a value file, or a plain JSON value."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from ..errors import InputFileMissing, ValueInvalid
+from ..jobs.call import ValueFile
+from ..media.value_files import value_of_file
+from ..media.value_types import check_type
+from ..media.values import decode_value, encode, read_value
+from ..outputs import media_type_of
+from ..wire.call import is_envelope
+from ..wire.value import ValueEnvelope
+from ..workflow.interface import ANY, Interface, InterfaceInput
+from .store import ValueStore
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["Argument", "argument_of_file", "arguments_of", "media_type_of_input", "plain_argument"]
+
+Argument: TypeAlias = "ValueFile | JsonValue"
+
+
+async def arguments_of(
+    inputs: Mapping[str, JsonValue], interface: Interface, store: ValueStore
+) -> dict[str, Argument]:
+    """The inputs of a call, each read as its encoding says and checked against its key's type.
+
+    Args:
+        inputs: By key: envelopes, or plain JSON values.
+
+    Raises:
+        WorkflowInvalid: A key is unknown, or the store lacks a file.
+        ValueInvalid: A value is damaged, or of another type.
+    """
+    return {
+        key: await _argument(interface.input(key), value, store) for key, value in inputs.items()
+    }
+
+
+async def argument_of_file(
+    entry: InterfaceInput, content: bytes, media_type: str, store: ValueStore
+) -> Argument:
+    """A picture, a sound or a text that a person sent, or a value file.
+
+    Raises:
+        ValueInvalid: It is damaged, or of another type.
+    """
+    if media_type == "application/octet-stream":
+        return await _file(entry, ValueEnvelope(encoding="safetensors"), content, store)
+    made = await asyncio.to_thread(_encoded_file, content, media_type, entry.type)
+    return made if isinstance(made, str) else await store.add(made)
+
+
+def media_type_of_input(filename: str, otherwise: str = "text/plain") -> str:
+    """What a file is that somebody sends, by its name; a value file is an octet-stream."""
+    if filename.lower().endswith(".safetensors"):
+        return "application/octet-stream"
+    found = media_type_of(filename)
+    return otherwise if found == "application/octet-stream" else found
+
+
+def plain_argument(text: str, type_: str) -> JsonValue:
+    """What a person typed for a key: a text where one is wanted, else JSON, else a text."""
+    if "STRING" in type_.split(",") or type_ == "COMBO":
+        return text
+    try:
+        value: JsonValue = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value
+
+
+async def _argument(entry: InterfaceInput, value: JsonValue, store: ValueStore) -> Argument:
+    if not is_envelope(value):
+        _check(entry, value)
+        return value
+    envelope = ValueEnvelope.read(value)
+    if envelope.url is not None:
+        raise ValueInvalid(
+            f"The input {entry.key} is at an address, and a service fetches from none.",
+            advice="Send the file itself: PUT /values/SHA256, and its sha256 in place of the url.",
+            details={"key": entry.key},
+        )
+    if envelope.encoding in ("identity", "json"):
+        plain = envelope.decode(tensors="numpy").value
+        _check(entry, plain)
+        return plain  # type: ignore[return-value]  # it was JSON
+    if envelope.data is None and envelope.sha256 is not None:
+        found = store.get(envelope.sha256)
+        if found is None:
+            raise InputFileMissing(
+                f"The file of the input {entry.key} is not here (any more).",
+                advice=f"Send it with PUT /values/{envelope.sha256}, then call again.",
+                details={"key": entry.key, "sha256": envelope.sha256},
+            )
+        await asyncio.to_thread(_check_file, entry, found.path)
+        return found
+    content = envelope.content()
+    if envelope.encoding == "file":
+        media_type = envelope.media_type or "text/plain"
+        return await argument_of_file(entry, content, media_type, store)
+    return await _file(entry, envelope, content, store)
+
+
+async def _file(
+    entry: InterfaceInput, envelope: ValueEnvelope, content: bytes, store: ValueStore
+) -> ValueFile:
+    decoded = await asyncio.to_thread(decode_value, content, tensors="numpy")
+    _check_items(entry, decoded.value, is_list=decoded.is_list)
+    kept = await store.add(content)
+    return ValueFile(kept.path, kept.size, kept.sha256, envelope.type)
+
+
+def _check_file(entry: InterfaceInput, path: Path) -> None:
+    decoded = read_value(path, tensors="numpy")
+    _check_items(entry, decoded.value, is_list=decoded.is_list)
+
+
+def _check_items(entry: InterfaceInput, value: object, *, is_list: bool) -> None:
+    for item in value if is_list and isinstance(value, list) else [value]:
+        _check(entry, item)
+
+
+def _check(entry: InterfaceInput, value: object) -> None:
+    try:
+        check_type(entry.type, value)
+    except ValueInvalid as error:
+        raise ValueInvalid(
+            f"The input {entry.key} does not fit. {error.message}",
+            advice=error.advice,
+            details={**error.details, "key": entry.key},
+        ) from None
+
+
+def _encoded_file(content: bytes, media_type: str, type_: str) -> bytes | str:
+    with tempfile.TemporaryDirectory(prefix="comfy-remote-") as folder:
+        path = Path(folder) / "value"
+        path.write_bytes(content)
+        wanted = next((one for one in type_.split(",") if one in _FROM_FILES), type_)
+        found, value = value_of_file(path, media_type, wanted)
+    if isinstance(value, str):
+        return value
+    return b"".join(encode(value, found).chunks())
+
+
+_FROM_FILES = (ANY, "IMAGE", "MASK", "AUDIO", "VIDEO", "STRING")

@@ -1,0 +1,308 @@
+"""Calls that are under way, those that have ended, and those that a service before us began.
+
+A call's id is its job's id in the record, so a restart loses nothing: what is asked for and is
+not followed yet is taken up again where its job is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import dataclass, field
+
+from ..errors import ComfyRemoteError, JobNotFound, OutputLost, TargetError
+from ..events import Event, JobState, Log, Progress, Queued, Started
+from ..jobs.call import Call, start_call
+from ..jobs.client import Client, resume
+from ..jobs.job import Job
+from ..jobs.record import JobEntry, Record
+from ..wire.call import CallAnswer, CallProgress, CallStatus
+from ..workflow.interface import Interface, ValueFileName
+from .arguments import Argument
+from .results import ResultStore
+from .workflow import ServedWorkflow
+
+__all__ = ["Calls"]
+
+_log = logging.getLogger(__name__)
+_CALL_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_POLL_AFTER = 1.0
+_RECENT = 1000
+_UNREACHABLE_AGAIN_AFTER = 5.0
+
+
+@dataclass
+class _Followed:
+    """A call whose job is followed by a task of this process."""
+
+    status: CallStatus = CallStatus.PENDING
+    progress: CallProgress | None = None
+    message: str = ""
+    job: Job | None = None
+    error: ComfyRemoteError | None = None
+    sent: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Calls:
+    """The calls of one workflow. Used as an asynchronous context manager.
+
+    Args:
+        client: Of the target; open.
+        record: The client's.
+        workflow: What is called.
+        results: Where results are kept.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        record: Record,
+        workflow: ServedWorkflow,
+        results: ResultStore,
+    ) -> None:
+        self.workflow = workflow
+        self.results = results
+        self._client = client
+        self._record = record
+        self._followed: dict[str, _Followed] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def source(self) -> str:
+        """How the record calls the jobs of this service."""
+        return f"service {self.workflow.name}"
+
+    async def __aenter__(self) -> Calls:
+        for entry in self._record.newest(_RECENT):
+            if entry.source == self.source and not entry.state.final:
+                self._take_up(entry)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Follow no more. The jobs go on, and are taken up by the next service."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def start(self, arguments: Mapping[str, Argument], *, key: str | None = None) -> str:
+        """Send a call to the target.
+
+        Args:
+            arguments: By key.
+            key: A call with the key of one before is that call, and nothing is sent.
+
+        Returns:
+            The call's id.
+
+        Raises:
+            WorkflowInvalid: An argument is unknown, missing or does not fit; or the target
+                refuses the workflow.
+            ComfyRemoteError: It could not be sent.
+        """
+        call_id = str(uuid.uuid4() if key is None else self._id_of(key))
+        if key is not None and self._is_known(call_id):
+            return call_id
+        self.workflow.interface.with_values(
+            self.workflow.prompt,
+            {
+                name: value
+                if value is None or isinstance(value, str | int | float | list | dict)
+                else ValueFileName(value.sha256)
+                for name, value in arguments.items()
+            },
+        )
+        followed = self._followed[call_id] = _Followed()
+        self._start(self._run(call_id, followed, arguments))
+        await followed.sent.wait()
+        if followed.job is None and followed.error is not None:
+            raise followed.error
+        return call_id
+
+    async def answer(self, call_id: str, base: str, *, wait: float = 0.0) -> CallAnswer:
+        """What there is to say about a call.
+
+        Args:
+            base: The address below which calls are served.
+            wait: Seconds to wait for its end.
+
+        Raises:
+            JobNotFound: There is no such call here.
+        """
+        followed = self._followed.get(call_id) or self._found(call_id)
+        if followed is not None and wait > 0:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(followed.ended.wait(), wait)
+        url = f"{base}/{call_id}"
+        if followed is None or followed.status is CallStatus.COMPLETED:
+            envelopes = await asyncio.to_thread(self.results.envelopes, call_id, f"{url}/results")
+            if envelopes:
+                return CallAnswer(status=CallStatus.COMPLETED, id=call_id, results=envelopes)
+            error = self._entry(call_id).error or _results_gone()
+            return CallAnswer(status=CallStatus.FAILED, id=call_id, error=error.to_json())
+        if followed.status is CallStatus.FAILED:
+            error = followed.error or _results_gone()
+            return CallAnswer(status=CallStatus.FAILED, id=call_id, error=error.to_json())
+        return CallAnswer(
+            status=followed.status,
+            id=call_id,
+            progress=followed.progress,
+            message=followed.message,
+            poll_url=url,
+            cancel_url=url,
+            retry_after=_POLL_AFTER,
+        )
+
+    async def cancel(self, call_id: str) -> None:
+        """Ask the target to stop a call; one that has ended stays as it is.
+
+        Raises:
+            JobNotFound: There is no such call here.
+            TargetError: The target could not be asked.
+        """
+        followed = self._followed.get(call_id) or self._found(call_id)
+        if followed is None or followed.status.final:
+            return
+        await followed.sent.wait()
+        if followed.job is not None:
+            await followed.job.cancel()
+
+    def check(self, call_id: str) -> None:
+        """Refuse ids of calls that are not this service's.
+
+        Raises:
+            JobNotFound: It is none.
+        """
+        if call_id not in self._followed:
+            self._entry(call_id)
+
+    def _id_of(self, key: str) -> uuid.UUID:
+        return uuid.uuid5(uuid.NAMESPACE_URL, f"comfy-remote:{self.source}:{key}")
+
+    def _is_known(self, call_id: str) -> bool:
+        try:
+            self.check(call_id)
+        except JobNotFound:
+            return False
+        return True
+
+    def _entry(self, call_id: str) -> JobEntry:
+        if _CALL_ID.fullmatch(call_id) is not None:
+            entry = self._record.get(call_id)
+            if entry.source == self.source:
+                return entry
+        raise JobNotFound("There is no such call here.", advice="Check its id.")
+
+    def _found(self, call_id: str) -> _Followed | None:
+        """A call of a service before us, followed again; ``None`` if it has ended."""
+        entry = self._entry(call_id)
+        if self.results.get(call_id) is not None:
+            return None
+        if entry.state.final and entry.state is not JobState.SUCCEEDED:
+            return None
+        return self._take_up(entry)
+
+    def _take_up(self, entry: JobEntry) -> _Followed:
+        followed = self._followed[entry.id] = _Followed()
+        self._start(self._resume(entry, followed))
+        return followed
+
+    async def _run(
+        self, call_id: str, followed: _Followed, arguments: Mapping[str, Argument]
+    ) -> None:
+        async with self._ending(call_id, followed):
+            call = await start_call(
+                self._client,
+                self.workflow.prompt,
+                arguments,
+                base=self.workflow.base,
+                workflow=self.workflow.workflow,
+                schemas=self.workflow.schemas,
+                job_id=call_id,
+                source=self.source,
+            )
+            await self._follow(call_id, followed, call)
+
+    async def _resume(self, entry: JobEntry, followed: _Followed) -> None:
+        async with (
+            self._ending(entry.id, followed),
+            resume(entry.id, record=self._record) as job,
+        ):
+            interface = Interface.of(entry.prompt, self.workflow.schemas)
+            await self._follow(entry.id, followed, Call(job, interface))
+
+    async def _follow(self, call_id: str, followed: _Followed, call: Call) -> None:
+        followed.job = call.job
+        followed.sent.set()
+        while True:
+            try:
+                async for event in call.job:
+                    _note(followed, event)
+                break
+            except TargetError as error:
+                # The job may well go on; it is asked for again as long as somebody serves.
+                followed.message = str(error)
+                await asyncio.sleep(_UNREACHABLE_AGAIN_AFTER)
+        folder = await asyncio.to_thread(self.results.room_for, call_id)
+        results = await call.results(folder)
+        await asyncio.to_thread(self.results.keep, call_id, results)
+        followed.status = CallStatus.COMPLETED
+
+    @contextlib.asynccontextmanager
+    async def _ending(self, call_id: str, followed: _Followed) -> AsyncIterator[None]:
+        """However it ends, those who wait are told."""
+        try:
+            yield
+        except ComfyRemoteError as error:
+            followed.status, followed.error = CallStatus.FAILED, error
+        except Exception as error:  # noqa: BLE001  somebody waits for an answer, whatever it is
+            _log.exception("A call failed in a way that nobody thought of.")
+            followed.status = CallStatus.FAILED
+            followed.error = ComfyRemoteError(
+                f"The service failed: {type(error).__name__}.", advice="Its log has more."
+            )
+        finally:
+            followed.sent.set()
+            followed.ended.set()
+            if followed.status is CallStatus.COMPLETED:
+                self._followed.pop(call_id, None)  # from now on its results say all there is
+            self._forget_some()
+
+    def _forget_some(self) -> None:
+        """Of old failures the record knows, too."""
+        failed = [name for name, one in self._followed.items() if one.status is CallStatus.FAILED]
+        for name in failed[:-_RECENT]:
+            del self._followed[name]
+
+    def _start(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _note(followed: _Followed, event: Event) -> None:
+    match event:
+        case Queued(position):
+            followed.status = CallStatus.PENDING
+            followed.message = f"Queued, {position} ahead" if position else "Queued"
+        case Started():
+            followed.status, followed.message = CallStatus.RUNNING, "Running"
+        case Progress():
+            followed.status = CallStatus.RUNNING
+            if event.nodes_total > 0:
+                done = event.fraction * event.nodes_total
+                followed.progress = CallProgress(value=done, max=event.nodes_total)
+            followed.message = event.message or event.node_class or "Running"
+        case Log():
+            _log.info("%s", event.message)
+
+
+def _results_gone() -> ComfyRemoteError:
+    return OutputLost(
+        "The call's results are not here any more.",
+        advice="Results are kept for a while after the call; call again.",
+    )

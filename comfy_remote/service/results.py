@@ -1,0 +1,133 @@
+"""The results of calls, kept on disk until they are old: also over a restart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import OutputLost
+from ..jobs.call import ValueFile
+from ..media.files import storage_errors
+from ..media.values import DecodedValue, read_value
+from ..wire.call import INLINE_LIMIT
+from ..wire.value import ValueEnvelope
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["ResultStore"]
+
+_LIST = "results.json"
+
+
+class ResultStore:
+    """A folder for each call, with a file for each key and a list that is written last.
+
+    Args:
+        folder: Its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def room_for(self, call_id: str) -> Path:
+        """An empty folder for a call's results.
+
+        Raises:
+            LocalStorageError: It cannot be made.
+        """
+        import shutil
+
+        folder = self.folder / call_id
+        with storage_errors(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700, parents=True)
+        return folder
+
+    def keep(self, call_id: str, results: Mapping[str, ValueFile]) -> None:
+        """The results are all in the call's folder."""
+        listed = {
+            key: {"file": one.path.name, "size": one.size, "sha256": one.sha256, "type": one.type}
+            for key, one in results.items()
+        }
+        path = self.folder / call_id / _LIST
+        with storage_errors(path):
+            beside = path.with_suffix(".part")
+            beside.write_text(json.dumps(listed), encoding="utf-8")
+            beside.replace(path)
+
+    def get(self, call_id: str) -> dict[str, ValueFile] | None:
+        """What `keep` kept; ``None`` if nothing is here."""
+        folder = self.folder / call_id
+        try:
+            listed = json.loads((folder / _LIST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return {
+            key: ValueFile(folder / one["file"], one["size"], one["sha256"], one["type"])
+            for key, one in listed.items()
+        }
+
+    def one(self, call_id: str, key: str) -> ValueFile:
+        """One result.
+
+        Raises:
+            OutputLost: There is none of that key (any more).
+        """
+        found = (self.get(call_id) or {}).get(key)
+        if found is None:
+            raise OutputLost(
+                f"The call has no result {key!r} here (any more).",
+                advice="Results are kept for a while after the call; call again.",
+            )
+        return found
+
+    def envelopes(self, call_id: str, base: str) -> dict[str, JsonValue]:
+        """What an answer says of a call's results; this reads the small ones.
+
+        Args:
+            base: The address below which each is served by its key.
+        """
+        results = self.get(call_id) or {}
+        return {key: _envelope(file, f"{base}/{_quoted(key)}") for key, file in results.items()}
+
+
+def _envelope(file: ValueFile, url: str) -> JsonValue:
+    if file.size > INLINE_LIMIT:
+        return ValueEnvelope.linked(file.type, file.sha256, file.size, url).to_json()
+    decoded = read_value(file.path, tensors="numpy")
+    type_ = file.type if decoded.type == "*" else decoded.type
+    value = _single(decoded)
+    if isinstance(value, str | int | float | bool):
+        if isinstance(value, float) and value - value != 0:  # JSON has no NaN
+            return _inline(file, type_)
+        return ValueEnvelope.identity(value, type_).to_json()
+    return _inline(file, type_)
+
+
+def _inline(file: ValueFile, type_: str) -> JsonValue:
+    import base64
+
+    return ValueEnvelope(
+        type=type_,
+        encoding="safetensors",
+        data=base64.b64encode(file.path.read_bytes()).decode("ascii"),
+        sha256=file.sha256,
+        size=file.size,
+    ).to_json()
+
+
+def _single(decoded: DecodedValue) -> object:
+    """The one item of a list of one; otherwise a value that is nothing plain."""
+    if not decoded.is_list:
+        return decoded.value
+    items = decoded.value
+    return items[0] if isinstance(items, list) and len(items) == 1 else items
+
+
+def _quoted(key: str) -> str:
+    from urllib.parse import quote
+
+    return quote(key, safe="")

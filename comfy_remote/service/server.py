@@ -1,0 +1,286 @@
+"""The routes of a service, and the server that has them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from aiohttp import BodyPartReader, web
+from pydantic import SecretStr
+
+from ..errors import AuthenticationError, OutputLost, RequestTooLarge, WorkflowInvalid
+from ..gateway.access import RouteHandler, foreign_page, refusals, sent_token
+from ..gateway.body import json_answer, read_json
+from ..gateway.listening import check_token, in_url, listen
+from ..media.value_files import PlainFile, files_of
+from ..media.values import read_value
+from ..wire.call import PROTOCOL, PROTOCOL_HEADER, CallAnswer, named_inputs
+from .arguments import (
+    Argument,
+    argument_of_file,
+    arguments_of,
+    media_type_of_input,
+    plain_argument,
+)
+from .calls import Calls
+from .openapi import openapi
+from .store import ValueStore, remove_older
+
+__all__ = ["ServiceServer"]
+
+_LARGEST_BODY = 256 * 1024 * 1024
+_LONGEST_WAIT = 90.0
+_LONGEST_KEY = 200
+_SWEEP_EVERY = 600.0
+
+
+class ServiceServer:
+    """A workflow over HTTP. Used as an asynchronous context manager.
+
+    Args:
+        calls: Open.
+        values: For the files that callers send.
+        host: Name or address to listen on. Anything but loopback needs a token.
+        port: 0 picks a free one.
+        token: What callers must send as bearer token; at least 16 characters.
+        ssl_context: To serve https.
+        keep: Seconds for which results and files are kept.
+
+    Raises:
+        ConfigurationError: The arguments do not go together, with what to do.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        values: ValueStore,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: SecretStr | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        keep: float = 24 * 3600.0,
+    ) -> None:
+        check_token(host, token)
+        self._calls = calls
+        self._values = values
+        self._host = host
+        self._port = port
+        self._token = token
+        self._ssl_context = ssl_context
+        self._keep = keep
+        self._runner: web.AppRunner | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self.url = ""
+
+    async def __aenter__(self) -> ServiceServer:
+        app = web.Application(middlewares=[self._guard], client_max_size=_LARGEST_BODY)
+        app.add_routes(self._routes())
+        app.on_response_prepare.append(_say_protocol)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        await self._runner.setup()
+        try:
+            port = await listen(self._runner, self._host, self._port, self._ssl_context)
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        scheme = "http" if self._ssl_context is None else "https"
+        self.url = f"{scheme}://{in_url(self._host)}:{port}/"
+        self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def _routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/openapi.json", self._openapi),
+            web.post("/", self._call),
+            web.get("/calls/{call}", self._status),
+            web.delete("/calls/{call}", self._cancel),
+            web.get("/calls/{call}/results/{key}", self._result),
+            web.head("/values/{sha256}", self._has_value),
+            web.put("/values/{sha256}", self._put_value),
+            web.get("/", self._openapi, allow_head=False),
+        ]
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: RouteHandler) -> web.StreamResponse:
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            refused = foreign_page(request, named_here_only=self._token is None)
+            if refused is not None:
+                return refused
+            if self._token is not None and not sent_token(request, self._token):
+                raise AuthenticationError(
+                    "The token is missing or wrong.",
+                    advice="Send `Authorization: Bearer TOKEN` with the token this service was "
+                    "started with.",
+                )
+            return await handler(request)
+
+        return await refusals(request, guarded)
+
+    async def _openapi(self, _request: web.Request) -> web.Response:
+        return json_answer(openapi(self._calls.workflow, with_token=self._token is not None))
+
+    async def _call(self, request: web.Request) -> web.Response:
+        key = request.headers.get("Idempotency-Key", "").strip() or None
+        if key is not None and len(key) > _LONGEST_KEY:
+            raise WorkflowInvalid(
+                f"The Idempotency-Key has more than {_LONGEST_KEY} characters.",
+                advice="Send a UUID.",
+            )
+        wait = _wait(request)
+        if request.content_type == "multipart/form-data":
+            arguments = await self._form(request)
+        else:
+            body = await read_json(request, _LARGEST_BODY)
+            interface = self._calls.workflow.interface
+            arguments = await arguments_of(named_inputs(body), interface, self._values)
+        call_id = await self._calls.start(arguments, key=key)
+        return _answer(await self._calls.answer(call_id, "/calls", wait=wait), started=True)
+
+    async def _form(self, request: web.Request) -> dict[str, Argument]:
+        """A form as curl sends it: ``-F image=@photo.png -F prompt="a cat"``."""
+        arguments: dict[str, Argument] = {}
+        interface = self._calls.workflow.interface
+        left = _LARGEST_BODY
+        form = await request.multipart()
+        while (part := await form.next()) is not None:
+            if not isinstance(part, BodyPartReader) or not part.name:
+                raise WorkflowInvalid("The form has a part without a name.")
+            entry = interface.input(part.name)
+            content = await _limited(part, left)
+            left -= len(content)
+            if part.filename:
+                said = part.headers.get("Content-Type", "text/plain")
+                media_type = media_type_of_input(part.filename, said)
+                arguments[part.name] = await argument_of_file(
+                    entry, content, media_type, self._values
+                )
+            else:
+                text = content.decode("utf-8", "replace")
+                arguments |= await arguments_of(
+                    {part.name: plain_argument(text, entry.type)}, interface, self._values
+                )
+        return arguments
+
+    async def _status(self, request: web.Request) -> web.Response:
+        call_id = request.match_info["call"]
+        self._calls.check(call_id)
+        return _answer(await self._calls.answer(call_id, "/calls", wait=_wait(request)))
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        call_id = request.match_info["call"]
+        self._calls.check(call_id)
+        await self._calls.cancel(call_id)
+        return _answer(await self._calls.answer(call_id, "/calls", wait=_wait(request)))
+
+    async def _result(self, request: web.Request) -> web.StreamResponse:
+        call_id, key = request.match_info["call"], request.match_info["key"]
+        self._calls.check(call_id)
+        file = self._calls.results.one(call_id, key)
+        if request.query.get("encoding", "safetensors") != "file":
+            return web.FileResponse(
+                file.path,
+                headers={
+                    "Content-Type": "application/octet-stream",
+                    "X-Content-Type-Options": "nosniff",
+                },
+            )
+        files = await asyncio.to_thread(_plain_files, file.path)
+        index = _index(request, len(files))
+        chosen = files[index]
+        return web.Response(
+            body=chosen.data,
+            headers={
+                "Content-Type": chosen.media_type,
+                "Comfy-Remote-Count": str(len(files)),
+                "X-Content-Type-Options": "nosniff",
+            },
+        )
+
+    async def _has_value(self, request: web.Request) -> web.Response:
+        found = self._values.get(request.match_info["sha256"])
+        return web.Response(status=404 if found is None else 200)
+
+    async def _put_value(self, request: web.Request) -> web.Response:
+        kept = await self._values.put(request.match_info["sha256"], request.content.iter_any())
+        return json_answer({"sha256": kept.sha256, "size": kept.size})
+
+    async def _sweep(self) -> None:
+        while True:
+            for folder in (self._calls.results.folder, self._values.folder):
+                await asyncio.to_thread(remove_older, folder, self._keep)
+            await asyncio.sleep(_SWEEP_EVERY)
+
+
+def _answer(answer: CallAnswer, *, started: bool = False) -> web.Response:
+    response = json_answer(
+        answer.to_json(), status=202 if started and not answer.status.final else 200
+    )
+    if answer.retry_after is not None and not answer.status.final:
+        response.headers["Retry-After"] = str(math.ceil(answer.retry_after))
+    return response
+
+
+async def _say_protocol(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers[PROTOCOL_HEADER] = PROTOCOL
+
+
+def _wait(request: web.Request) -> float:
+    """Seconds to wait for the end: ``?wait=30``, or ``Prefer: wait=30`` (RFC 7240)."""
+    said = request.query.get("wait")
+    for preference in request.headers.get("Prefer", "").replace(";", ",").split(","):
+        name, _, value = preference.strip().partition("=")
+        if said is None and name.lower() == "wait":
+            said = value.strip('" ')
+    try:
+        seconds = float(said or 0)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise WorkflowInvalid(f"wait is {said!r}, which is no number of seconds.")
+    return min(max(seconds, 0.0), _LONGEST_WAIT)
+
+
+def _plain_files(path: Path) -> list[PlainFile]:
+    files = files_of(read_value(path, tensors="numpy"))
+    if not files:
+        raise WorkflowInvalid(
+            "There is no picture, sound or text of that result.",
+            advice="Leave `encoding=file` away: then it comes as a value file (docs/values.md).",
+        )
+    return files
+
+
+def _index(request: web.Request, count: int) -> int:
+    said = request.query.get("index", "0")
+    if not said.isdecimal() or int(said[:9]) >= count:
+        raise OutputLost(f"The result has {count} of them, counted from 0.")
+    return int(said)
+
+
+async def _limited(part: BodyPartReader, limit: int) -> bytes:
+    content = bytearray()
+    async for chunk in _chunks(part):
+        content += chunk
+        if len(content) > limit:
+            raise RequestTooLarge(
+                f"The form is larger than the {_LARGEST_BODY} bytes accepted.",
+                advice="Send large values with PUT /values/SHA256 first.",
+            )
+    return bytes(content)
+
+
+async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
+    while chunk := await part.read_chunk(256 * 1024):
+        yield chunk
