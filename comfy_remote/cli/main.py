@@ -9,6 +9,7 @@ from .call import call
 from .check import check
 from .completion import completion
 from .convert import convert
+from .cut import cut
 from .doctor import doctor
 from .entry import EXIT_STATUSES, enter, start
 from .jobs import jobs
@@ -45,7 +46,7 @@ def cli(verbose: bool) -> None:
 
 
 _COMMANDS = (
-    *(run, call, check, convert, show, jobs, doctor, models),
+    *(run, call, check, convert, show, cut, jobs, doctor, models),
     *(serve, service, targets, completion),
 )
 for _command in _COMMANDS:

@@ -13,6 +13,7 @@ from ..jobs.record import Record
 from ..targets.config import home
 from ..targets.environment import load_env_files, pack_folders
 from .host import Host
+from .input_routes import input_routes
 from .lane import RemoteLane
 from .middleware import LaneRouter
 from .routes import routes
@@ -54,6 +55,7 @@ def install(host: Host, record: Record | None = None) -> Pack:
     pack = Pack(host, switch, pool, lane)
     host.app.middlewares.append(LaneRouter(host, switch, lane).middleware)
     host.add_routes(routes(switch, pool, lane, host))
+    host.add_routes(input_routes(host))
     tasks: set[asyncio.Task[None]] = set()
 
     async def start(_app: web.Application) -> None:

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import JsonValue
 
-from . import file_routes, job_routes, page_routes, prompt_routes, user_routes
+from . import file_routes, input_routes, job_routes, page_routes, prompt_routes, user_routes
 from .engine import ENGINE, Engine
 from .executor import PromptWorker
 from .folders import Folders
@@ -158,7 +158,7 @@ class SandboxServer:
             middlewares=[self._note_activity, refuse_foreign_origins],
         )
         app[ENGINE] = self._engine
-        tables = [prompt_routes.routes, file_routes.routes, job_routes.routes]
+        tables = [prompt_routes.routes, file_routes.routes, input_routes.routes, job_routes.routes]
         if self._page is not None:
             tables += [page_routes.routes, user_routes.routes]
         for table in tables:

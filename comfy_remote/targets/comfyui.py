@@ -11,13 +11,10 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
-from contextlib import aclosing, contextmanager
-from pathlib import PurePosixPath
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode
-
-import aiohttp
+from urllib.parse import quote
 
 from ..errors import (
     ComfyRemoteError,
@@ -29,10 +26,11 @@ from ..errors import (
 from ..events import Event, Finished, JobState, Log
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
-from .base import Capabilities, Health, InputFile, RemoteRef, RunRequest, input_errors
+from .base import Capabilities, Health, RemoteRef, RunRequest
 from .comfyui_follow import PromptFollower, cancelled
 from .comfyui_queue import QueueItem, prompt_in, queue_items, refusal, rename_files
 from .comfyui_socket import ComfyUISocket
+from .comfyui_uploads import Uploads, has_input
 from .concurrent_map import concurrent_map
 from .http import HttpClient, Response
 from .http_address import base_address, check_key_is_safe
@@ -80,7 +78,7 @@ class ComfyUITarget:
         self._sockets: dict[str, ComfyUISocket] = {}
         self._cancelled: set[str] = set()
         self._without_models: set[str] = set()
-        self._uploaded: dict[tuple[str, str], str] = {}
+        self._uploads = Uploads(self._name)
 
     @property
     def name(self) -> str:
@@ -106,12 +104,7 @@ class ComfyUITarget:
 
     async def has_input(self, name: str) -> bool:
         """Whether ComfyUI's ``input`` folder has that file."""
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts:
-            return False  # ComfyUI refuses these with 403, as if the key were wrong
-        subfolder = "" if str(path.parent) == "." else str(path.parent)
-        query = urlencode({"filename": path.name, "subfolder": subfolder, "type": "input"})
-        return await self._http.exists(f"view?{query}")
+        return await has_input(self._http, name)
 
     async def submit(self, request: RunRequest) -> RemoteRef:
         """Upload the files, open the socket, post the prompt under our own id."""
@@ -294,7 +287,7 @@ class ComfyUITarget:
     @property
     def uploaded(self) -> Mapping[tuple[str, str], str]:
         """The names that ComfyUI gave to the files sent to it: by name and SHA-256."""
-        return self._uploaded
+        return self._uploads.names
 
     async def system(self) -> dict[str, JsonValue]:
         """``/system_stats``: versions, memory, devices."""
@@ -380,45 +373,12 @@ class ComfyUITarget:
 
     async def _with_uploads(self, request: RunRequest) -> Prompt:
         """Send the files, and the prompt with the names ComfyUI gave them."""
-        uploaded = await concurrent_map(self._upload, request.files)
+        uploaded = await concurrent_map(
+            lambda file: self._uploads.send(self._http, file), request.files
+        )
         names = zip((file.name for file in request.files), uploaded, strict=True)
         renamed = {old: new for old, new in names if old != new}
         return rename_files(request.prompt, renamed) if renamed else request.prompt
-
-    async def _upload(self, file: InputFile) -> str:
-        # A batch loads the same picture every time: sent once, as long as it is still there.
-        content = (file.name, file.sha256)
-        known = self._uploaded.get(content)
-        if known is None or not await self.has_input(known):
-            known = self._uploaded[content] = await self._send_file(file)
-        return known
-
-    async def _send_file(self, file: InputFile) -> str:
-        response = await self._http.post_form("upload/image", lambda: _upload_form(file))
-        answer = response.json()
-        if not isinstance(answer, dict) or not isinstance(answer.get("name"), str):
-            raise TargetError(
-                f"{self._name} did not take the file {file.name}.", advice="Check the address."
-            )
-        subfolder = str(answer.get("subfolder") or "").replace("\\", "/")
-        return f"{subfolder}/{answer['name']}" if subfolder else str(answer["name"])
-
-
-@contextmanager
-def _upload_form(file: InputFile) -> Iterator[aiohttp.FormData]:
-    path = PurePosixPath(file.name)
-    # No `overwrite`: ComfyUI keeps another file of that name and numbers ours, so that a
-    # prompt already waiting there still gets the picture it was queued with. A file with the
-    # same content is left, so that an upload may be repeated.
-    # Unquoted, that is in UTF-8, as browsers send names: ComfyUI does not undo `%20`.
-    form = aiohttp.FormData({"type": "input"}, quote_fields=False)
-    if str(path.parent) != ".":
-        form.add_field("subfolder", str(path.parent))
-    with input_errors(file.path):
-        content = file.path.open("rb")
-    with content:
-        form.add_field("image", content, filename=path.name)
-        yield form
 
 
 def _new_id() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yarl
 from comfyui_python import comfyui_python, with_requirements
 from conftest import find_comfyui
 from pack import ROOT, PackServer, comfyui_with_pack
 
 from comfy_remote.errors import ExecutionFailed, WorkflowInvalid
-from comfy_remote.jobs.call import call, call_files
+from comfy_remote.jobs.call import ValueFile, call, call_files
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.workflow.prompt import Prompt
@@ -260,3 +262,48 @@ async def test_a_program_in_the_process_hands_payloads_over(client: Client) -> N
     taken = await texts({"1": node("TestInjected", node_id="8", text="")})
     assert taken == ["{'made': 'hello'}"]
     assert await texts({"1": node("TestInjected", node_id="8", text="")}) == ["None"]
+
+
+async def test_a_large_value_file_is_streamed(client: Client, tmp_path: Path) -> None:
+    """More than ComfyUI takes by its own upload (100 MB)."""
+    from comfy_remote.media.values import encode
+
+    image = np.zeros((2, 2048, 2304, 3), np.float32)
+    image[..., 0] = np.arange(2304, dtype=np.float32)
+    file = ValueFile.of(encode(image, "IMAGE").write_into(tmp_path / "sent"))
+    assert file.size > 105_000_000
+    here = tmp_path / "here"
+    here.mkdir()
+    results = await call_files(client, passing(), {"x": file}, here)
+    assert results["result"].size >= file.size
+
+
+async def test_a_damaged_or_misnamed_file_is_not_taken(server: PackServer) -> None:
+    import aiohttp
+
+    wanted = hashlib.sha256(b"right").hexdigest()
+    address = f"{server.url}/remote/inputs"
+    async with aiohttp.ClientSession() as session:
+        for path, body, status in [
+            (f"a/b.bin?sha256={wanted}", b"wrong", 400),
+            (f"..%2fb.bin?sha256={wanted}", b"right", 400),
+            ("b.bin?sha256=1", b"right", 400),
+            (f"a/b.bin?sha256={wanted}", b"right", 200),
+        ]:
+            async with session.put(
+                yarl.URL(f"{address}/{path}", encoded=True), data=body
+            ) as answer:
+                assert answer.status == status, await answer.text()
+        async with session.get(f"{address}/a/b.bin?sha256={wanted}") as answer:
+            assert await answer.json() == {"there": True}
+        async with session.put(
+            f"{address}/a/c.bin?sha256={wanted}",
+            data=b"right",
+            headers={"Origin": "http://elsewhere.example"},
+        ) as answer:
+            assert answer.status == 403
+    folder = server.directory / "input"
+    assert (folder / "a/b.bin").read_bytes() == b"right"
+    assert [path.name for path in folder.rglob("*") if path.is_file()].count("b.bin") == 1
+    assert not list(folder.glob(".comfy-remote-*"))
+    assert not (folder / "a/c.bin").exists()

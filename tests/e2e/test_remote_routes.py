@@ -151,20 +151,25 @@ def picture():
     Image.new("RGB", (8, 8), "teal").save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
-began, received = {}, []
+ends, received = {}, []
+seconds = float(sys.argv[1])  # of the first workflow; what comes after it is quick
+
+def lasts(job):
+    first = next((one for one in received if "workflow" in one["input"]), None)
+    return seconds if job is first else 0.1
 
 async def run(request):
-    received.append(await request.json())
-    began[str(len(received))] = time.monotonic()
+    received.append(job := await request.json())
+    ends[str(len(received))] = time.monotonic() + lasts(job)
     return web.json_response({"id": str(len(received)), "status": "IN_QUEUE"})
 
 async def status(request):
     job = request.match_info["job"]
-    if time.monotonic() - began[job] < float(sys.argv[1]):
+    if time.monotonic() < ends[job]:
         return web.json_response({"id": job, "status": "IN_PROGRESS"})
     images = [{"filename": "x.png", "type": "base64", "data": picture()}]
     return web.json_response({"id": job, "status": "COMPLETED", "delayTime": 10,
-        "executionTime": 1000 * float(sys.argv[1]), "output": {"images": images}})
+        "executionTime": 1000 * seconds, "output": {"images": images}})
 
 async def last(request):
     return web.json_response(received[-1])

@@ -240,7 +240,7 @@ def test_a_node_that_the_target_lacks_is_named() -> None:
     with pytest.raises(CutImpossible) as caught:
         cut_of(text_to_image(), "5", remote={"gpu": lacking})
     assert "http://pod" in caught.value.message
-    assert "2 (Lora) (needed by 5 (Sampler))" in caught.value.message
+    assert "2 (Lora), needed by 5 (Sampler)" in caught.value.message
     assert [*caught.value.details["node_errors"]] == ["2"]  # type: ignore[misc]
     assert cut_of(text_to_image(), "6", remote={"gpu": lacking}).parts[0].nodes == ("6",)
 

@@ -89,7 +89,7 @@ class Values:
     def size(self, source: Source) -> int | None:
         """About how many bytes the value's file has; ``None`` where the graph does not tell."""
         kind = self.type(source)
-        if kind in _SMALL:
+        if kind in _SMALL or kind == "SIGMAS":
             return _VALUE_FILE
         pictures = self._sizes.get(source[0])
         if pictures is None:

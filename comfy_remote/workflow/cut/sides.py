@@ -202,7 +202,8 @@ class _Placing:
                     "What passes between nodes that are marked to run on different targets "
                     f"cannot travel: {shown}.",
                     "Mark them to run on the same target.",
-                    bundle,
+                    marked.values(),
+                    "It is bound to a node that is marked to run on another target",
                 )
             home.update(dict.fromkeys(bundle, next(iter(marked), HERE)))
         return {n: home[n] for n in self._around.ordered if n in home}
@@ -225,14 +226,15 @@ class _Placing:
             missing = {n: u for n, u in needed.items() if self._around.class_of(n) not in has}
             if not missing:
                 continue
-            users = list(dict.fromkeys(user for user in missing.values() if user))
-            needed_by = f" (needed by {self._listed(users)})" if users else ""
+            users = [n for n in dict.fromkeys(missing.values()) if n and n not in missing]
+            needed_by = f", needed by {self._listed(users)}" if users else ""
             raise impossible(
                 self._around.prompt,
                 f"{has.source} does not have the nodes that would have to run there: "
                 f"{self._listed(missing)}{needed_by}.",
                 "Install their node packs there, mark other nodes, or take another target.",
                 missing,
+                f"{has.source} does not have it",
             )
 
     def _note_pulled(self, sides: Sides) -> None:

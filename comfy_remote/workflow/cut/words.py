@@ -32,12 +32,18 @@ def at(name: str) -> str:
     return f"on {name}" if name else "on the target"
 
 
-def impossible(prompt: Prompt, message: str, advice: str, nodes: Iterable[str]) -> CutImpossible:
-    """The error for nodes that cannot run as they are marked, in ComfyUI's shape besides."""
+def impossible(
+    prompt: Prompt, message: str, advice: str, nodes: Iterable[str], reason: str
+) -> CutImpossible:
+    """The error for nodes that cannot run as they are marked.
+
+    Args:
+        reason: The same for each of the nodes alone, as the page shows it there.
+    """
     node_errors: dict[str, JsonValue] = {
         node_id: {
             "class_type": prompt[node_id]["class_type"],
-            "errors": [node_error("cut_impossible", message, "")],
+            "errors": [node_error("cut_impossible", reason, "")],
             "dependent_outputs": [],
         }
         for node_id in nodes

@@ -1,0 +1,160 @@
+"""``comfy-remote cut``: what would run where, and what would cross, if part of it ran elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import json_option
+
+if TYPE_CHECKING:
+    from ..workflow.cut import Crossing, Cut
+    from ..workflow.load import LoadedWorkflow
+    from ..workflow.prompt import Prompt
+    from ..workflow.schema import Schemas
+
+__all__ = ["cut"]
+
+
+@click.command()
+@click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "-r",
+    "--remote",
+    "nodes",
+    metavar="NODE",
+    multiple=True,
+    help="Run this node elsewhere: its id, its title, or its class where only one has it. May be "
+    "given more than once. Default: the nodes and groups that are marked in the page.",
+)
+@click.option("--on", metavar="TARGET", help="Check that this target has the nodes.")
+@click.option(
+    "--here",
+    metavar="TARGET",
+    help="The ComfyUI that runs the rest. Default: one that has all the nodes.",
+)
+@json_option
+def cut(
+    workflow: Path, nodes: tuple[str, ...], on: str | None, here: str | None, json_lines: bool
+) -> None:
+    """Show what would run where, if some nodes of a workflow ran elsewhere. Runs nothing.
+
+    Pictures, latents, conditionings, sound, numbers and texts cross the boundary; models are
+    loaded on each side that uses them. What cannot be cut is refused with the reason.
+
+    \b
+    Examples:
+      comfy-remote cut workflow.json --remote KSampler
+      comfy-remote cut workflow.json --remote 3 --remote "VAE Decode" --on runpod:ENDPOINT
+      comfy-remote cut workflow.json --json | jq '.parts[].inputs'
+    """
+    from ..workflow.convert import convert_workflow
+    from ..workflow.cut import cut as cut_prompt
+    from ..workflow.load import load_workflow
+    from .schemas import schemas_of
+
+    loaded = load_workflow(workflow, variables=os.environ)
+    bundled = schemas_of(None)
+    prompt = loaded.prompt
+    if prompt is None:
+        first = schemas_of(on) if on else bundled
+        prompt = convert_workflow(loaded.workflow or {}, first, keep_unknown=True)
+    there = schemas_of(on, prompt) if on else bundled
+    known = there if not there.is_snapshot else None
+    marks = _marks(loaded, prompt, nodes, on)
+    local = schemas_of(here, prompt) if here else _all_of(prompt, there, bundled)
+    result = cut_prompt(prompt, marks, local, dict.fromkeys(marks.values(), known))
+    if json_lines:
+        print(json.dumps(result.to_json()))
+    else:
+        _print(prompt, result)
+
+
+def _marks(
+    loaded: LoadedWorkflow, prompt: Prompt, nodes: tuple[str, ...], on: str | None
+) -> dict[str, str]:
+    """The nodes that were named, else those that the workflow marks."""
+    from ..errors import ConfigurationError
+    from ..workflow.cut import marks_in
+    from ..workflow.edit import find_node
+
+    if nodes:
+        return {find_node(prompt, name): on or "" for name in nodes}
+    marks = marks_in(loaded.workflow or {})
+    if not marks:
+        raise ConfigurationError(
+            "No node of the workflow is marked to run elsewhere.",
+            advice="Name some with --remote NODE, or mark them in ComfyUI's page.",
+        )
+    return dict.fromkeys(marks, on) if on else marks
+
+
+def _all_of(prompt: Prompt, *known: Schemas) -> Schemas:
+    """A ComfyUI that has every node, as far as anybody can describe them."""
+    from ..workflow.schema import Schemas
+
+    documents = {}
+    for kind in {node["class_type"] for node in prompt.values()}:
+        found = next((one.document(kind) for one in known if kind in one), None)
+        documents[kind] = dict(found or {})
+    return Schemas(documents, "this ComfyUI")
+
+
+def _print(prompt: Prompt, result: Cut) -> None:
+    from ..workflow.cut import PART_CLASS
+    from .console import human_size, printable, say
+    from .table import print_table
+
+    here = [n for n, node in result.local.items() if node["class_type"] != PART_CLASS]
+    copies = {n for part in result.parts for n in part.copies}
+    rows = [
+        ("here", *_described(prompt, n), "made there, too" if n in copies else "") for n in here
+    ]
+    for number, part in enumerate(result.parts, 1):
+        name = part.name or f"part {number}"
+        rows += [(name, *_described(prompt, n), "") for n in part.nodes]
+        rows += [
+            (name, *_described(prompt, n), "made here, too" if n in here else "")
+            for n in part.copies
+        ]
+    print_table(["Where", "Node", "Class", ""], rows)
+    crossings = [
+        (way, one)
+        for part in result.parts
+        for way, several in (("there", part.inputs), ("back", part.outputs))
+        for one in several
+    ]
+    if crossings:
+        print_table(
+            ["Crosses", "Type", "From", "To", "Size"],
+            [(way, *_crossing(one), _size(one)) for way, one in crossings],
+        )
+        known = sum(one.size or 0 for _, one in crossings)
+        unknown = sum(one.size is None for _, one in crossings)
+        more = f", and {unknown} of unknown size" if unknown else ""
+        print(f"To cross: about {human_size(known)}{more}.")
+    for note in result.notes:
+        print(printable(f"Note: {note}"))
+    if not result.parts:
+        say("Nothing would run elsewhere: no output needs what is marked.")
+
+
+def _described(prompt: Prompt, node_id: str) -> tuple[str, str]:
+    node = prompt[node_id]
+    title = node.get("_meta", {}).get("title")
+    return f"{node_id} {title or ''}".strip(), node["class_type"]
+
+
+def _crossing(one: Crossing) -> tuple[str, str, str]:
+    taken = ", ".join(f"{node_id}.{name}" for node_id, name in one.to)
+    return one.type, f"{one.node_id}, output {one.output}", taken
+
+
+def _size(one: Crossing) -> str:
+    from .console import human_size
+
+    return "?" if one.size is None else human_size(one.size)

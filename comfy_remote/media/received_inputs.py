@@ -1,0 +1,102 @@
+"""A server's input folder, as clients fill it over our own route: streamed, checked, whole or not.
+
+ComfyUI's own upload holds a file in memory, and takes 100 MB at most unless it is told otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import time
+from collections.abc import AsyncIterable
+from pathlib import Path, PurePosixPath
+
+from ..errors import WorkflowInvalid
+from .files import place, private_folder, safe_relative_path, sha256_of
+from .receive import receive_file
+from .remote_values import VALUES_FOLDER, sha256_in_name
+
+__all__ = ["InputFolder"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST_KNOWN = 1000
+_VALUES_KEPT_SECONDS = 2 * 24 * 3600.0
+"""Value files that nobody has asked for in that time are removed: they are sent again."""
+
+
+class InputFolder:
+    """An ``input`` folder.
+
+    Args:
+        folder: Made when missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[tuple[str, int, int], str] = {}
+
+    async def has(self, name: str, sha256: str) -> bool:
+        """Whether a file of that name and content is there.
+
+        Raises:
+            WorkflowInvalid: The name would not stay below the folder, or that is no SHA-256.
+        """
+        return await asyncio.to_thread(self._has, _checked(name, sha256), sha256)
+
+    async def receive(self, name: str, sha256: str, chunks: AsyncIterable[bytes]) -> str:
+        """Write a file; what is there stays, and the new one gets another name where it must.
+
+        Returns:
+            Its name below the folder, ``/`` between parts.
+
+        Raises:
+            WorkflowInvalid: As `has`.
+            ValueInvalid: What arrived has another SHA-256.
+            LocalStorageError: It cannot be written. Nothing is left.
+        """
+        wanted = _checked(name, sha256)
+        await asyncio.to_thread(self._remove_old_values)
+        with private_folder(self._folder) as spool:
+            received = await receive_file(chunks, spool / "input", sha256=sha256)
+            placed = await asyncio.to_thread(place, received.path, self._folder / wanted, sha256)
+        return placed.relative_to(self._folder).as_posix()
+
+    def _has(self, name: PurePosixPath, sha256: str) -> bool:
+        path = self._folder / name
+        try:
+            inside = path.resolve().is_relative_to(self._folder.resolve())
+            if not inside or not path.is_file():
+                return False
+            status = path.stat()
+            key = (str(path), status.st_size, status.st_mtime_ns)
+            found = self._known.pop(key, None) or sha256_of(path)
+            if found == sha256 and sha256_in_name(str(name)) is not None:
+                os.utime(path)  # it is in use
+                key = (*key[:2], path.stat().st_mtime_ns)
+            self._known[key] = found
+            if len(self._known) > _MOST_KNOWN:
+                self._known.pop(next(iter(self._known)))
+            return found == sha256
+        except (OSError, ValueError):  # it went meanwhile, or no file can be called that
+            return False
+
+    def _remove_old_values(self) -> None:
+        oldest = time.time() - _VALUES_KEPT_SECONDS
+        for path in (self._folder / VALUES_FOLDER).glob("*.safetensors"):
+            with contextlib.suppress(OSError):  # in use, on Windows, or gone
+                if sha256_in_name(path.name) is not None and path.stat().st_mtime < oldest:
+                    path.unlink()
+
+
+def _checked(name: str, sha256: str) -> PurePosixPath:
+    safe = safe_relative_path(name)
+    if str(safe) != name or not _SHA256.fullmatch(sha256):
+        wrong = "is no SHA-256" if str(safe) == name else "cannot be the name of an input file"
+        raise WorkflowInvalid(
+            f"{(sha256 if str(safe) == name else name)[:200]!r} {wrong}.",
+            advice="Give a plain relative name with / in it, and ?sha256= with 64 lower-case hex "
+            "digits.",
+        )
+    return safe

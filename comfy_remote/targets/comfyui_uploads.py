@@ -1,0 +1,146 @@
+"""Input files on their way into a ComfyUI.
+
+A ComfyUI with our node pack (and the sandbox) takes a file of any size as a stream, and checks
+it. Any other takes it by ComfyUI's own upload, which holds it in memory and has a limit
+(``--max-upload-size``, 100 MB by default).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, urlencode
+
+import aiohttp
+
+from ..errors import RequestTooLarge, TargetError, TargetNotFound
+from ..media.files import CHUNK_SIZE
+from ..media.remote_values import sha256_in_name
+from .base import InputFile, input_errors
+from .http import HttpClient
+
+__all__ = ["Uploads", "has_input"]
+
+# Below that, ComfyUI's own upload is as good, and takes one request.
+_STREAMED_FROM = 16 * 2**20
+
+
+async def has_input(http: HttpClient, name: str) -> bool:
+    """Whether ComfyUI's ``input`` folder has a file of that name."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        return False  # ComfyUI refuses these with 403, as if the key were wrong
+    subfolder = "" if str(path.parent) == "." else str(path.parent)
+    query = urlencode({"filename": path.name, "subfolder": subfolder, "type": "input"})
+    return await http.exists(f"view?{query}")
+
+
+class Uploads:
+    """Sends files, and remembers what they are called there.
+
+    Args:
+        name: Of the target, for errors.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._names: dict[tuple[str, str], str] = {}
+        self._takes_streams = True
+
+    @property
+    def names(self) -> Mapping[tuple[str, str], str]:
+        """What ComfyUI calls the files sent to it: by name and SHA-256."""
+        return self._names
+
+    async def send(self, http: HttpClient, file: InputFile) -> str:
+        """Have a file there.
+
+        Returns:
+            What it is called there.
+
+        Raises:
+            RequestTooLarge: ComfyUI takes no file of that size.
+            TargetError: It cannot be reached or used.
+        """
+        content = (file.name, file.sha256)
+        streamed = file.size >= _STREAMED_FROM or sha256_in_name(file.name) is not None
+        if streamed and self._takes_streams:
+            name = await self._stream(http, file)
+            if name is not None:
+                self._names[content] = name
+                return name
+            self._takes_streams = False
+        # A batch loads the same picture every time: sent once, as long as it is still there.
+        known = self._names.get(content)
+        if known is None or not await has_input(http, known):
+            known = self._names[content] = await self._upload(http, file)
+        return known
+
+    async def _stream(self, http: HttpClient, file: InputFile) -> str | None:
+        """What it is called there; ``None`` for a ComfyUI without our pack."""
+        path = f"remote/inputs/{quote(file.name)}?{urlencode({'sha256': file.sha256})}"
+        try:
+            found = await http.get_json(path)
+        except TargetNotFound:
+            return None
+        match found:
+            case {"there": True}:
+                return file.name
+            case {"there": False}:
+                pass
+            case _:
+                return None
+        match (await http.put(path, file.size, lambda: _chunks(file.path))).json():
+            case {"name": str(name)}:
+                return name
+        raise self._refused(file)
+
+    async def _upload(self, http: HttpClient, file: InputFile) -> str:
+        try:
+            response = await http.post_form("upload/image", lambda: _form(file))
+        except RequestTooLarge as error:
+            raise RequestTooLarge(
+                f"{self._name} does not take the file {file.name} ({file.size / 1e6:.0f} MB): "
+                "it is larger than what this ComfyUI accepts (100 MB, unless it is set "
+                "otherwise).",
+                advice="Install the Comfy Remote node pack in that ComfyUI, which takes files of "
+                "any size, or start it with a larger --max-upload-size (in MB).",
+                details={**error.details, "name": file.name, "size": file.size},
+            ) from error
+        answer = response.json()
+        if not isinstance(answer, dict) or not isinstance(answer.get("name"), str):
+            raise self._refused(file)
+        subfolder = str(answer.get("subfolder") or "").replace("\\", "/")
+        return f"{subfolder}/{answer['name']}" if subfolder else str(answer["name"])
+
+    def _refused(self, file: InputFile) -> TargetError:
+        return TargetError(
+            f"{self._name} did not take the file {file.name}.", advice="Check the address."
+        )
+
+
+async def _chunks(path: Path) -> AsyncGenerator[bytes, None]:
+    with input_errors(path):
+        content = path.open("rb")
+    with content:
+        while chunk := await asyncio.to_thread(content.read, CHUNK_SIZE):
+            yield chunk
+
+
+@contextmanager
+def _form(file: InputFile) -> Iterator[aiohttp.FormData]:
+    path = PurePosixPath(file.name)
+    # No `overwrite`: ComfyUI keeps another file of that name and numbers ours, so that a
+    # prompt already waiting there still gets the picture it was queued with. A file with the
+    # same content is left, so that an upload may be repeated.
+    # Unquoted, that is in UTF-8, as browsers send names: ComfyUI does not undo `%20`.
+    form = aiohttp.FormData({"type": "input"}, quote_fields=False)
+    if str(path.parent) != ".":
+        form.add_field("subfolder", str(path.parent))
+    with input_errors(file.path):
+        content = file.path.open("rb")
+    with content:
+        form.add_field("image", content, filename=path.name)
+        yield form

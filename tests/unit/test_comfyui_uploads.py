@@ -1,0 +1,94 @@
+"""Files on their way into a ComfyUI: as a stream where it takes one, else by its own upload."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from comfy_remote.errors import RequestTooLarge
+from comfy_remote.media.files import sha256_of
+from comfy_remote.media.remote_values import value_file_name
+from comfy_remote.sandbox.server import SandboxServer
+from comfy_remote.targets.base import InputFile
+from comfy_remote.targets.comfyui_uploads import Uploads
+from comfy_remote.targets.http import HttpClient
+
+
+@dataclass
+class PlainComfyUI:
+    """A ComfyUI without our pack, that takes 1 MiB at most."""
+
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    async def upload(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        image = form["image"]
+        assert isinstance(image, web.FileField)
+        return web.json_response({"name": image.filename, "subfolder": form.get("subfolder", "")})
+
+    @web.middleware
+    async def note(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self.asked.append(f"{request.method} {request.path.split('/')[1]}")
+        return await handler(request)
+
+
+@pytest.fixture
+async def plain() -> AsyncIterator[PlainComfyUI]:
+    server = PlainComfyUI()
+    app = web.Application(client_max_size=2**20, middlewares=[server.note])
+    app.router.add_post("/upload/image", server.upload)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield server
+    await runner.cleanup()
+
+
+def value_file(folder: Path, content: bytes) -> InputFile:
+    path = folder / "content"
+    path.write_bytes(content)
+    sha256 = sha256_of(path)
+    return InputFile(value_file_name(sha256), path, len(content), sha256)
+
+
+async def test_a_comfyui_without_the_pack_gets_files_by_its_own_upload(
+    plain: PlainComfyUI, tmp_path: Path
+) -> None:
+    uploads = Uploads("the test")
+    async with HttpClient(plain.url, name="the test") as http:
+        file = value_file(tmp_path, b"value")
+        assert await uploads.send(http, file) == file.name
+        other = value_file(tmp_path, b"other")
+        assert await uploads.send(http, other) == other.name
+    assert plain.asked == ["GET remote", "POST upload", "POST upload"]
+
+
+async def test_a_file_that_is_too_large_for_it_is_refused_with_the_way_out(
+    plain: PlainComfyUI, tmp_path: Path
+) -> None:
+    async with HttpClient(plain.url, name="the test") as http:
+        with pytest.raises(RequestTooLarge, match=r"node pack.*--max-upload-size") as caught:
+            await Uploads("the test").send(http, value_file(tmp_path, bytes(3 * 2**20)))
+    assert caught.value.details["size"] == 3 * 2**20
+
+
+async def test_a_value_file_is_sent_once_also_by_another_client(tmp_path: Path) -> None:
+    async with SandboxServer(directory=tmp_path / "sandbox") as server:
+        file = value_file(tmp_path, b"value" * 2**20)
+        for _ in range(2):
+            async with HttpClient(server.url, name="the sandbox") as http:
+                uploads = Uploads("the sandbox")
+                assert await uploads.send(http, file) == file.name
+                assert dict(uploads.names) == {(file.name, file.sha256): file.name}
+        there = server.directory / "input" / file.name
+        there.write_bytes(b"damaged")
+        async with HttpClient(server.url, name="the sandbox") as http:
+            name = await Uploads("the sandbox").send(http, file)
+        assert sha256_of(server.directory / "input" / name) == file.sha256
