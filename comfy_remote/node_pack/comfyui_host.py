@@ -13,13 +13,14 @@ import inspect
 import json
 import logging
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from ..errors import ConfigurationError
+from ..workflow.schema import Schemas
 from .host import FolderKind, JobResult, LocalPrompt, QueueEntry
 
 if TYPE_CHECKING:
@@ -89,6 +90,12 @@ class ComfyUIHost:
         import folder_paths
 
         return Path(folder_paths.get_directory_by_type(kind))
+
+    def schemas(self, classes: Collection[str]) -> Schemas:
+        """See `Host.schemas`."""
+        from .nodes.local_schemas import local_schemas
+
+        return local_schemas(classes)
 
     def asset(self, reference: str) -> Path | None:
         """See `Host.asset`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 from aiohttp import web
 
 from ..workflow.prompt import Prompt
+from ..workflow.schema import Schemas
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -86,6 +87,9 @@ class Host(Protocol):
 
     def folder(self, kind: FolderKind) -> Path:
         """One of ComfyUI's three folders."""
+
+    def schemas(self, classes: Collection[str]) -> Schemas:
+        """Those of its node classes that are named. Blocking."""
 
     def asset(self, reference: str) -> Path | None:
         """The file behind ``blake3:…``, if the server has it. Blocking."""

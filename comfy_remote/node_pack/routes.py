@@ -19,8 +19,9 @@ from ..jobs.cost import estimate_run
 from ..targets.config import Configuration, open_target
 from ..version import __version__
 from ..wire.json_text import parse_json
-from ..workflow.load import parse_workflow
+from ..workflow.load import parse_prompt, parse_workflow
 from ..workflow.schema import Schemas
+from .cutting import Cutter
 from .host import Host
 from .json_route import body_of, json_route
 from .known_targets import KnownTarget, describe_target, known_targets
@@ -73,6 +74,7 @@ class _SwitchRequest(BaseModel):
 
     client_id: Annotated[str, Field(min_length=1, max_length=200)]
     target: Annotated[str, Field(min_length=1, max_length=500)] | None
+    usual: Annotated[str, Field(min_length=1, max_length=500)] | None = None
 
 
 class _EstimateRequest(BaseModel):
@@ -82,6 +84,15 @@ class _EstimateRequest(BaseModel):
     prompt: dict[str, JsonValue]
 
 
+class _CutRequest(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    client_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    prompt: dict[str, JsonValue]
+    workflow: dict[str, JsonValue]
+    partial_execution_targets: list[str] | None = None
+
+
 def routes(switch: Switch, pool: TargetPool, lane: Lane, host: Host) -> web.RouteTableDef:
     """The table, for the server whose page it is.
 
@@ -89,9 +100,10 @@ def routes(switch: Switch, pool: TargetPool, lane: Lane, host: Host) -> web.Rout
         switch: Who has Remote on.
         pool: Open connections.
         lane: The jobs of pages.
-        host: The server, for its output folder.
+        host: The server, for its output folder and its nodes.
     """
     table = web.RouteTableDef()
+    cutter = Cutter(host, switch, pool)
     background: set[asyncio.Task[None]] = set()
 
     @table.get("/remote/status")
@@ -111,7 +123,7 @@ def routes(switch: Switch, pool: TargetPool, lane: Lane, host: Host) -> web.Rout
         wanted = await body_of(request, _SwitchRequest)
         if wanted.target is not None:
             await asyncio.to_thread(open_target, wanted.target)  # raises if it cannot be used
-        switch.set(wanted.client_id, wanted.target)
+        switch.set(wanted.client_id, wanted.target, wanted.usual)
         if wanted.target is not None:
             # What the page asks next takes seconds on a ComfyUI with many nodes.
             task = asyncio.create_task(_prefetch(pool, wanted.target))
@@ -176,6 +188,16 @@ def routes(switch: Switch, pool: TargetPool, lane: Lane, host: Host) -> web.Rout
         configuration = await asyncio.to_thread(Configuration.load)
         price = configuration.price_per_hour(wanted.target)
         return estimate_run(pool.record, wanted.target, prompt, price).to_json()
+
+    @table.post("/remote/cut")
+    @json_route
+    async def cut(request: web.Request) -> JsonValue:
+        wanted = await body_of(request, _CutRequest)
+        prompt = parse_prompt(wanted.prompt, "The prompt")
+        found = await cutter.cut(
+            prompt, wanted.workflow, wanted.client_id, wanted.partial_execution_targets
+        )
+        return found.to_json()
 
     @table.post("/remote/save")
     @json_route

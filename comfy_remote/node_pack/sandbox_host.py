@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from ..sandbox.engine import ENGINE, Engine
+from ..sandbox.nodes.registry import NODES
 from ..sandbox.prompt_queue import QueuedPrompt
+from ..workflow.schema import Schemas
 from .host import FolderKind, JobResult, LocalPrompt, QueueEntry
 
 if TYPE_CHECKING:
@@ -59,6 +61,12 @@ class SandboxHost:
     def folder(self, kind: FolderKind) -> Path:
         """See `Host.folder`."""
         return self._engine.folders.root / kind
+
+    def schemas(self, classes: Collection[str]) -> Schemas:
+        """See `Host.schemas`."""
+        folders = self._engine.folders
+        found = {n: NODES[n].schema.to_json(folders) for n in classes if n in NODES}
+        return Schemas(found, "this sandbox")
 
     def asset(self, reference: str) -> Path | None:
         """The sandbox keeps no assets."""

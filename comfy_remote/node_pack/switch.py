@@ -18,6 +18,7 @@ class Switch:
 
     def __init__(self) -> None:
         self._targets: OrderedDict[str, str] = OrderedDict()
+        self._usual: OrderedDict[str, str] = OrderedDict()
 
     @property
     def in_use(self) -> bool:
@@ -28,10 +29,25 @@ class Switch:
         """The name or address of the client's target; ``None`` while it works locally."""
         return None if client_id is None else self._targets.get(client_id)
 
-    def set(self, client_id: str, target: str | None) -> None:
-        """Switch a client to a target, or off."""
-        self._targets.pop(client_id, None)
-        if target is not None:
-            self._targets[client_id] = target
-            while len(self._targets) > _MOST_CLIENTS:
-                self._targets.popitem(last=False)
+    def usual_target_of(self, client_id: str | None) -> str | None:
+        """Where the client's switch switches to, be it on or off; ``None``: it has not said."""
+        if client_id is None:
+            return None
+        return self._targets.get(client_id) or self._usual.get(client_id)
+
+    def set(self, client_id: str, target: str | None, usual: str | None = None) -> None:
+        """Switch a client to a target, or off.
+
+        Args:
+            usual: Where it would switch to, for nodes that are marked to run elsewhere.
+        """
+        _put(self._targets, client_id, target)
+        _put(self._usual, client_id, usual or target)
+
+
+def _put(targets: OrderedDict[str, str], client_id: str, target: str | None) -> None:
+    targets.pop(client_id, None)
+    if target is not None:
+        targets[client_id] = target
+        while len(targets) > _MOST_CLIENTS:
+            targets.popitem(last=False)

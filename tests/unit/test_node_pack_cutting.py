@@ -1,0 +1,102 @@
+"""What the page is told about a cut, by a sandbox with the pack and a target beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from comfy_remote.jobs.record import Record
+from comfy_remote.node_pack.pack import install
+from comfy_remote.node_pack.sandbox_host import SandboxHost
+from comfy_remote.node_pack.switch import Switch
+from comfy_remote.sandbox.server import SandboxServer
+
+PROMPT: dict[str, Any] = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 32, "batch_size": 1}},
+    "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}},
+}
+
+
+def marked(part: str | None, node_id: int = 2) -> dict[str, Any]:
+    mark = {"comfy_remote": {"part": part}}
+    return {"nodes": [{"id": node_id, "type": "ImageInvert", "properties": mark}]}
+
+
+@pytest.fixture
+async def post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
+    for name in [name for name in os.environ if name.startswith("RUNPOD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    async with SandboxServer() as there:
+        Path("comfy-remote.toml").write_text(
+            f'default = "there"\n[targets.there]\ntarget = "{there.url}"\n'
+            f'[targets.other]\ntarget = "{there.url}/"\n'
+            '[targets.gone]\ntarget = "http://127.0.0.1:9"\n'
+        )
+        record = Record(tmp_path / "home")
+        server = SandboxServer(extend=lambda app: install(SandboxHost(app), record))
+        async with server, aiohttp.ClientSession(server.url) as http:
+
+            async def post(path: str, **body: Any) -> tuple[int, Any]:
+                async with http.post(path, json=body) as answer:
+                    return answer.status, await answer.json()
+
+            yield post
+
+
+async def test_the_cut_is_told_and_nothing_runs(post: Any) -> None:
+    status, answer = await post("/remote/cut", prompt=PROMPT, workflow=marked(""))
+    assert status == 200
+    (part,) = answer["parts"]
+    assert (part["name"], part["nodes"], answer["here"]) == ("there", ["2"], ["1", "3"])
+    assert part["inputs"][0]["size"] > 64 * 32 * 12
+
+
+async def test_a_mark_without_a_name_follows_the_clients_switch(post: Any) -> None:
+    async def name(client_id: str | None) -> str:
+        body = {"prompt": PROMPT, "workflow": marked(""), "client_id": client_id}
+        _, answer = await post("/remote/cut", **body)
+        return str(answer["parts"][0]["name"])
+
+    await post("/remote/switch", client_id="a", target="other")
+    await post("/remote/switch", client_id="b", target=None, usual="other")
+    assert [await name(one) for one in ("a", "b", "c", None)] == [
+        *("other", "other", "there", "there")
+    ]
+    await post("/remote/switch", client_id="b", target=None)
+    assert await name("b") == "there"
+
+
+async def test_without_marks_no_target_is_asked(post: Any) -> None:
+    for workflow in ({"nodes": []}, marked(None), marked("gone", node_id=77)):
+        status, answer = await post("/remote/cut", prompt=PROMPT, workflow=workflow)
+        assert (status, answer["parts"]) == (200, [])
+
+
+async def test_why_not_is_told(post: Any) -> None:
+    prompt = {**PROMPT, "2": {"class_type": "NobodyHasIt", "inputs": {"image": ["1", 0]}}}
+    status, answer = await post("/remote/cut", prompt=prompt, workflow=marked("there"))
+    assert (status, answer["error"]["code"]) == (400, "cut_impossible")
+    assert [*answer["error"]["details"]["node_errors"]] == ["2"]
+    status, answer = await post("/remote/cut", prompt=PROMPT, workflow=marked("gone"))
+    assert (status, answer["error"]["code"]) == (502, "target_unreachable")
+    status, answer = await post("/remote/cut", prompt={"1": 2}, workflow=marked("gone"))
+    assert (status, answer["error"]["code"]) == (400, "workflow_invalid")
+
+
+def test_the_switch_forgets_what_is_not_said_again() -> None:
+    switch = Switch()
+    switch.set("a", None, "x")
+    assert (switch.target_of("a"), switch.usual_target_of("a")) == (None, "x")
+    assert not switch.in_use
+    switch.set("a", "y")
+    assert switch.usual_target_of("a") == "y"
+    switch.set("a", None)
+    assert switch.usual_target_of("a") is None
