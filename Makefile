@@ -17,8 +17,9 @@ demo: $(VENV)/installed
 page: $(VENV)/installed
 	@$(BIN)/python examples/demo.py sandbox --page
 
+# Four at a time, since most tests wait; in the order of the folders, for the slow files come first.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 4 --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .
