@@ -7,16 +7,19 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ComfyRemoteError, JobTimedOut, OutputLost
 from ..events import Event, Finished, JobState, Progress, Queued, Started, event_to_json
 from ..media.files import place, private_folder, safe_relative_path, storage_errors
+from ..media.remote_values import VALUES_KEY
 from ..outputs import RemoteOutput
 from ..targets.base import RemoteRef, Target, release
 from ..targets.concurrent_map import concurrent_map
 from ..targets.download import Downloaded, download
 from ..targets.within import within
+from ..workflow.interface import REMOTE_OUTPUT, key_of
 from ..workflow.prompt import Prompt
 from .estimate import estimate_progress, with_estimates
 from .output import Output
@@ -127,7 +130,7 @@ class Job:
         ):
             if isinstance(here, ComfyRemoteError):
                 raise here
-            local.append(_local(output, here, spool))
+            local.append(_local(_named_for_people(output, self._prompt), here, spool))
         await release(self._target, outputs)
         return local
 
@@ -152,7 +155,7 @@ class Job:
                 try:
                     if isinstance(here, ComfyRemoteError):
                         raise here
-                    saved.append(_place(output, here, folder))
+                    saved.append(_place(_named_for_people(output, self._prompt), here, folder))
                 except ComfyRemoteError as error:
                     failure = failure or error
         if failure is not None:
@@ -276,6 +279,15 @@ class Job:
                 return error
 
         return await concurrent_map(fetch, enumerate(outputs))
+
+
+def _named_for_people(output: RemoteOutput, prompt: Prompt) -> RemoteOutput:
+    """A value file is called by its content on the target; here, by the key of its node."""
+    node = prompt.get(output.node_id or "")
+    if output.key != VALUES_KEY or node is None or node["class_type"] != REMOTE_OUTPUT:
+        return output
+    name = str(safe_relative_path(key_of(node).replace("/", "_").replace("\\", "_")))
+    return replace(output, filename=f"{name}.safetensors", subfolder="")
 
 
 def _local(

@@ -30,6 +30,7 @@ __all__ = [
     "InterfaceInput",
     "InterfaceOutput",
     "ValueFileName",
+    "key_of",
 ]
 
 REMOTE_INPUT = "ComfyRemoteInput"
@@ -99,7 +100,7 @@ class Interface:
         _check_keys(prompt)
         inputs = [
             InterfaceInput(
-                key=_key(node),
+                key=key_of(node),
                 node_id=node_id,
                 type=_type_wanted(prompt, node_id, schemas),
                 required=not _has_own_value(node),
@@ -109,7 +110,7 @@ class Interface:
         ]
         outputs = [
             InterfaceOutput(
-                key=_key(node),
+                key=key_of(node),
                 node_id=node_id,
                 type=_type_of(prompt, node["inputs"].get("value"), schemas),
             )
@@ -199,7 +200,8 @@ def _check_keys(prompt: Prompt) -> None:
             )
 
 
-def _key(node: Node) -> str:
+def key_of(node: Node) -> str:
+    """The key of a Remote Input or Remote Output node."""
     return str(node["inputs"].get("key", _DEFAULT_KEYS[node["class_type"]]))
 
 

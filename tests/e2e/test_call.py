@@ -273,3 +273,18 @@ async def test_a_call_can_be_followed_as_a_job(client: Client, tmp_path: Path) -
     assert (await started.job.wait()).error is None
     results = await started.results(tmp_path)
     assert read_value(results["result"].path, tensors="numpy").value == [[1, 2]]
+
+
+async def test_a_value_file_that_is_saved_is_called_by_its_key(
+    client: Client, tmp_path: Path
+) -> None:
+    prompt = inverting()
+    prompt["3"]["inputs"] |= {"send": True, "key": "../my result"}
+    job = await client.submit(prompt)
+    saved = await job.save_outputs(tmp_path / "out")
+    (only,) = saved
+    assert only.path == tmp_path / "out" / ".._my result.safetensors"
+    value: Any = read_value(only.path, tensors="numpy").value
+    assert value[0].shape == (1, 8, 8, 3)
+    (output,) = await job.outputs()
+    assert output.filename == ".._my result.safetensors"
