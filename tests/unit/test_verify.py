@@ -151,3 +151,39 @@ def test_a_live_recording_does_not_know_its_length(tmp_path: Path):
     path = tmp_path / "file"
     path.write_bytes(data[:at] + b"\x01" + b"\xff" * 7 + data[at + 8 :])
     check_whole(path, "a.webm")
+
+
+def safetensors(header: bytes, data: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header + data
+
+
+TENSOR = b'{"__metadata__":{"a":"b"},"t":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}'
+
+
+@pytest.mark.parametrize(
+    ("content", "whole"),
+    [
+        (safetensors(TENSOR, b"abcd"), True),
+        (safetensors(b"{}", b""), True),
+        (safetensors(TENSOR, b"abc"), False),
+        (safetensors(TENSOR, b"abcde"), False),
+        (safetensors(TENSOR, b"abcd")[:40], False),
+        (safetensors(b"[]", b""), False),
+        (safetensors(b'{"t":1}', b""), False),
+        (safetensors(b"no JSON", b""), False),
+        ((2**63).to_bytes(8, "little") + b"{}", False),
+        (b"short", False),
+        (b"", False),
+        (b"<html>an error page of a proxy</html>", False),
+    ],
+)
+def test_a_safetensors_file_is_as_long_as_its_header_says(
+    tmp_path: Path, content: bytes, whole: bool
+) -> None:
+    path = tmp_path / "arrived"
+    path.write_bytes(content)
+    if whole:
+        check_whole(path, "result.safetensors")
+    else:
+        with pytest.raises(OutputCorrupt):
+            check_whole(path, "result.safetensors")
