@@ -11,6 +11,7 @@ from overhead import bench_overhead
 from startup import bench_command, bench_help
 from terminal import bench_terminal
 from through_gateway import bench_gateway
+from values import bench_values
 from worker import bench_worker
 
 BENCHMARKS = {
@@ -23,6 +24,7 @@ BENCHMARKS = {
     "lane": bench_lane,
     "download": bench_download,
     "conversion": bench_conversion,
+    "values": bench_values,
 }
 
 

@@ -1,4 +1,4 @@
-"""A file that arrives over the network, written while it comes: counted, hashed, whole or not."""
+"""Files sent and received over the network: streamed, hashed, and on arrival whole or not there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import RequestTooLarge, ValueInvalid
 from .files import CHUNK_SIZE, storage_errors
 
-__all__ = ["Received", "receive_file"]
+__all__ = ["Received", "file_chunks", "receive_file"]
 
 _FULL = "Free some space there, then send it again."
 
@@ -112,6 +112,25 @@ def _check(found: str, announced: str | None) -> None:
             advice="Send it again.",
             details={"sha256": found, "announced": announced},
         )
+
+
+async def file_chunks(path: Path) -> AsyncGenerator[bytes, None]:
+    """A file's content for an upload, 1 MiB at a time, read in a thread ahead of the network.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with await asyncio.to_thread(path.open, "rb", buffering=0) as file:
+        chunk = await asyncio.to_thread(file.read, CHUNK_SIZE)
+        while chunk:
+            reading = asyncio.ensure_future(asyncio.to_thread(file.read, CHUNK_SIZE))
+            try:
+                yield chunk
+            finally:
+                # Also when the upload is given up: the thread still has the file.
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([reading])
+            chunk = reading.result()
 
 
 async def _gathered(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:

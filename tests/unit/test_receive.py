@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from comfy_remote.errors import LocalStorageError, RequestTooLarge, ValueInvalid
-from comfy_remote.media.receive import receive_file
+from comfy_remote.media.receive import file_chunks, receive_file
 
 DATA = random.Random(7).randbytes(5 * 1024 * 1024 + 17)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -83,3 +84,23 @@ async def test_a_folder_that_cannot_be_made_is_an_error_to_act_on(tmp_path: Path
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(LocalStorageError):
         await receive_file(arriving(), tmp_path / "file" / "value")
+
+
+async def test_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
+    sent = tmp_path / "sent"
+    sent.write_bytes(DATA)
+    received = await receive_file(file_chunks(sent), tmp_path / "received", sha256=SHA256)
+    assert received.path.read_bytes() == DATA
+    (tmp_path / "empty").touch()
+    assert [chunk async for chunk in file_chunks(tmp_path / "empty")] == []
+
+
+async def test_an_upload_that_is_given_up_closes_its_file(tmp_path: Path) -> None:
+    sent = tmp_path / "sent"
+    sent.write_bytes(DATA)
+    async with aclosing(file_chunks(sent)) as chunks:
+        async for chunk in chunks:
+            assert chunk == DATA[: 1024 * 1024]
+            break
+    with pytest.raises(FileNotFoundError):
+        await anext(file_chunks(tmp_path / "none"))

@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,10 +101,12 @@ class EncodedValue:
         with storage_errors(folder, full=_FULL):
             handle, beside = tempfile.mkstemp(prefix=".comfy-remote-", dir=folder)
             try:
-                with os.fdopen(handle, "wb") as file:
+                # Both work without the interpreter's lock: a chunk is hashed while it is written.
+                with os.fdopen(handle, "wb") as file, ThreadPoolExecutor(1) as hashing:
                     for chunk in self.chunks():
-                        digest.update(chunk)
+                        hashed = hashing.submit(digest.update, chunk)
                         file.write(chunk)
+                        hashed.result()
                 path = name(digest.hexdigest())
                 Path(beside).replace(path)
             except BaseException:
