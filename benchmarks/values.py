@@ -190,7 +190,7 @@ def _serve(folder: Path) -> None:
     async def main() -> None:
         app = web.Application()
         app.add_routes([web.post("/memory", measure), web.put("/{name}", put)])
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, read_bufsize=256 * 1024)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         print(json.dumps(runner.addresses[0][1]), flush=True)
