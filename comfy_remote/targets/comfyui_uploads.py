@@ -7,16 +7,15 @@ it. Any other takes it by ComfyUI's own upload, which holds it in memory and has
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, urlencode
 
 import aiohttp
 
 from ..errors import RequestTooLarge, TargetError, TargetNotFound
-from ..media.files import CHUNK_SIZE
+from ..media.receive import file_chunks
 from ..media.remote_values import sha256_in_name
 from .base import InputFile, input_errors
 from .http import HttpClient
@@ -123,10 +122,9 @@ class Uploads:
 
 async def _chunks(path: Path) -> AsyncGenerator[bytes, None]:
     with input_errors(path):
-        content = path.open("rb")
-    with content:
-        while chunk := await asyncio.to_thread(content.read, CHUNK_SIZE):
-            yield chunk
+        async with aclosing(file_chunks(path)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
 
 @contextmanager
