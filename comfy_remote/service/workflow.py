@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import TargetError, WorkflowInvalid
 from ..jobs.client import Client
 from ..workflow.interface import Interface
-from ..workflow.load import load_workflow
+from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.prepare import Changes, prepare
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
@@ -60,7 +60,25 @@ class ServedWorkflow:
         Raises:
             WorkflowInvalid: It cannot be read, or has no Remote Output.
         """
-        loaded = load_workflow(path)
+        return await cls.of(
+            load_workflow(path),
+            client,
+            name=name or _name(path),
+            base=path.absolute().parent,
+            changes=changes,
+        )
+
+    @classmethod
+    async def of(
+        cls,
+        loaded: LoadedWorkflow,
+        client: Client,
+        *,
+        name: str,
+        base: Path,
+        changes: Changes | None = None,
+    ) -> ServedWorkflow:
+        """As `load`, from a workflow that has been read."""
         notes: list[str] = []
         try:
             schemas = await client.schemas(loaded.prompt)
@@ -71,16 +89,16 @@ class ServedWorkflow:
         interface = Interface.of(prepared.prompt, schemas)
         if not interface.outputs:
             raise WorkflowInvalid(
-                f"{path} has no Remote Output, so a call would give nothing back.",
+                f"{name} has no Remote Output, so a call would give nothing back.",
                 advice="Connect a Remote Output node (utils/remote) to each result.",
             )
         return cls(
-            name=name or _name(path),
+            name=name,
             prompt=prepared.prompt,
             interface=interface,
             schemas=schemas,
             workflow=prepared.workflow,
-            base=path.absolute().parent,
+            base=base,
             notes=notes,
         )
 

@@ -34,6 +34,7 @@ class RemoteExtension(ComfyExtension):
         if not self._complete:
             return []
         from .expansion_nodes import CollectImages, TakeImage
+        from .remote_api import ComfyRemoteNode
         from .remote_execute import RunPodRemoteExecute
         from .remote_input import ComfyRemoteInput
         from .remote_output import ComfyRemoteOutput
@@ -42,6 +43,7 @@ class RemoteExtension(ComfyExtension):
             RunPodRemoteExecute,
             ComfyRemoteInput,
             ComfyRemoteOutput,
+            ComfyRemoteNode,
             TakeImage,
             CollectImages,
         ]

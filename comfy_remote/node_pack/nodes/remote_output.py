@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import folder_paths
-import nodes as comfyui_nodes
 from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 
 from ...media.remote_values import VALUES_KEY, keep_value
 from ...workflow.interface import ANY, REMOTE_OUTPUT
-from ...workflow.prompt import is_link
+from .link_type import type_of_link
 from .remote_input import CATEGORY, hidden_away
 from .run_values import RunValues
 from .value_objects import ADAPTERS
@@ -91,10 +90,4 @@ class ComfyRemoteOutput(io.ComfyNode):
 
 
 def _type_of_value(dynprompt: Any, node_id: str) -> str:  # ComfyUI's own class, without types
-    """The type of what is connected to a node's value, by the node that makes it."""
-    link = dynprompt.get_node(node_id)["inputs"].get("value")
-    if not isinstance(link, list) or not is_link(link):
-        return ANY
-    made_by = comfyui_nodes.NODE_CLASS_MAPPINGS[dynprompt.get_node(link[0])["class_type"]]
-    kind = made_by.RETURN_TYPES[int(str(link[1]))]
-    return str(kind) if isinstance(kind, str) else "COMBO"
+    return type_of_link(dynprompt, dynprompt.get_node(node_id)["inputs"].get("value"))

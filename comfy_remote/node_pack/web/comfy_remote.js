@@ -13,6 +13,7 @@ import { addStyles } from './dom.js'
 import { showError, showNote, showWarning } from './notices.js'
 import { makePanel } from './panel.js'
 import { getAdditions } from './remote_api.js'
+import { REMOTE_API, makeItGrow } from './remote_api_node.js'
 import { RemoteState } from './remote_state.js'
 import { addTo, nodesToReload, refreshNodes } from './target_additions.js'
 import { addToTopBar } from './top_bar.js'
@@ -180,6 +181,9 @@ app.registerExtension({
     { label: 'Comfy Remote', url: 'https://pypi.org/project/comfy-remote/', icon: 'pi pi-cloud' }
   ],
   addCustomNodeDefs: addOnLoad,
+  nodeCreated(node) {
+    if (node.comfyClass === REMOTE_API) makeItGrow(node)
+  },
   refreshComboInNodes: async (/** @type {Definitions} */ definitions) => {
     const gone = Object.keys(leaving?.nodes ?? {}).filter((name) => !additions?.nodes[name])
     leaving = null

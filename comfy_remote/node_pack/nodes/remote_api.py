@@ -1,0 +1,227 @@
+"""Remote API: a service, or a workflow on a target, as one node."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+
+from ...errors import ConfigurationError, WorkflowInvalid
+from ...jobs.client import Client
+from ...jobs.record import Record
+from ...media.files import private_folder
+from ...service.workflow import ServedWorkflow
+from ...targets.config import Configuration, home
+from ...targets.rest import RestClient, call_address
+from ...targets.rest_login import service_headers
+from ...workflow.interface import ANY
+from ...workflow.load import LoadedWorkflow, load_workflow
+from .comfyui_watcher import NodeWatcher
+from .link_type import type_of_link
+from .remote_call import MOST_DECLARED, NamedValue, RemoteCall, named_values
+from .remote_input import CATEGORY
+from .value_objects import ADAPTERS
+from .workflow_choice import pasted_workflow, saved_workflow, target_of
+
+__all__ = ["ComfyRemoteNode"]
+
+_TYPES = (
+    *(ANY, "IMAGE", "MASK", "LATENT", "CONDITIONING", "AUDIO", "VIDEO", "SIGMAS"),
+    *("STRING", "INT", "FLOAT", "BOOLEAN"),
+)
+_LONGEST = 7 * 24 * 3600
+
+
+class ComfyRemoteNode(io.ComfyNode):
+    """Sends what is connected, and gives what comes back.
+
+    ComfyUI passes on whatever is linked, also to inputs that are not declared: the page adds
+    more of them as they are connected, and old workflows have other names for them.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The inputs that workflows have saved; new widgets only ever at the end."""
+        return io.Schema(
+            node_id="ComfyRemoteNode",
+            display_name="Remote API",
+            category=CATEGORY,
+            description="Sends values to a service (comfy-remote service, a Modal app, any server "
+            "of that protocol) and gives its result. With a workflow: runs it on a target.",
+            inputs=[
+                io.String.Input(
+                    "url",
+                    default="",
+                    tooltip="https://... of the service, or a name from comfy-remote.toml. With a "
+                    "workflow: the target. Its key comes from comfy-remote.toml or the variable "
+                    "COMFY_REMOTE_TOKEN_HOST, never from here.",
+                ),
+                io.Float.Input(
+                    "request_timeout",
+                    default=300.0,
+                    min=1.0,
+                    max=3600.0,
+                    optional=True,
+                    tooltip="Seconds that one request may take.",
+                ),
+                io.Float.Input(
+                    "poll_interval",
+                    default=1.5,
+                    min=0.1,
+                    max=120.0,
+                    optional=True,
+                    tooltip="Seconds between questions how it is, unless the service says.",
+                ),
+                io.String.Input(
+                    "keys",
+                    default="",
+                    optional=True,
+                    tooltip="Names of the inputs, in their order: image, prompt. Else they are "
+                    "sent as input_0, input_1, ...",
+                ),
+                io.String.Input(
+                    "output_key",
+                    default="",
+                    optional=True,
+                    tooltip="Which result to give. Empty: the one called result, or the only one.",
+                ),
+                io.Combo.Input(
+                    "output_type",
+                    options=list(_TYPES),
+                    default=ANY,
+                    optional=True,
+                    tooltip="What the result has to be; * takes anything.",
+                ),
+                io.String.Input(
+                    "workflow",
+                    default="",
+                    optional=True,
+                    tooltip="For a target: a saved workflow's name, or a workflow as JSON, with "
+                    "Remote Input and Remote Output nodes.",
+                ),
+                io.Int.Input(
+                    "timeout",
+                    default=3600,
+                    min=0,
+                    max=_LONGEST,
+                    optional=True,
+                    tooltip="Seconds after which the call is cancelled; 0: never.",
+                ),
+                *(
+                    io.AnyType.Input(
+                        f"input_{number}", optional=True, tooltip="A value that is sent."
+                    )
+                    for number in range(MOST_DECLARED)
+                ),
+            ],
+            outputs=[io.AnyType.Output(display_name="result", is_output_list=True)],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+        )
+
+    @classmethod
+    async def execute(
+        cls,
+        url: str,
+        request_timeout: float = 300.0,
+        poll_interval: float = 1.5,
+        keys: str = "",
+        output_key: str = "",
+        output_type: str = ANY,
+        workflow: str = "",
+        timeout: int = 3600,
+        **inputs: object,
+    ) -> io.NodeOutput:
+        """The result, as a list.
+
+        Raises:
+            ComfyRemoteError: Whatever went wrong.
+        """
+        unique_id = cls.hidden.unique_id
+        values = named_values(inputs, _types(cls.hidden.dynprompt, unique_id), keys)
+        watcher = NodeWatcher(unique_id)
+        seconds = timeout or None
+        if workflow.strip():
+            return await _on_target(
+                url.strip(), workflow, values, watcher, seconds, output_key.strip(), output_type
+            )
+        configuration = Configuration.load()
+        address = configuration.address_of(url.strip())
+        if not address.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                f"{address or 'Nothing'} is no service that Remote API can call.",
+                advice="Give an address (https://...). To run a workflow on a target, name one "
+                "in `workflow`.",
+            )
+        headers = service_headers(call_address(address), configuration)
+        remote = RemoteCall(address, watcher, seconds, adapters=ADAPTERS)
+        with private_folder(Path(folder_paths.get_temp_directory())) as folder:
+            async with RestClient(
+                address,
+                headers=headers,
+                request_timeout=request_timeout,
+                poll_interval=poll_interval,
+            ) as client:
+                result = await remote.of_service(
+                    client,
+                    values,
+                    folder,
+                    output_key=output_key.strip(),
+                    output_type=output_type,
+                )
+        return io.NodeOutput(result.value if result.is_list else [result.value])
+
+
+async def _on_target(
+    wanted: str,
+    workflow: str,
+    values: dict[str, NamedValue],
+    watcher: NodeWatcher,
+    timeout: float | None,
+    output_key: str,
+    output_type: str,
+) -> io.NodeOutput:
+    """Run the workflow as a job."""
+    loaded, name = _loaded(workflow)
+    target = wanted
+    if wanted.startswith(("http://", "https://")):
+        call_address(wanted)
+    else:
+        target = target_of(wanted, Configuration.load().targets, os.environ)
+    remote = RemoteCall(target, watcher, timeout, adapters=ADAPTERS)
+    record = Record(home())
+    try:
+        async with Client(target, record=record) as client:
+            served = await ServedWorkflow.of(
+                loaded, client, name=name, base=Path(folder_paths.get_input_directory())
+            )
+            for node in served.prompt.values():
+                if node["class_type"] == "ComfyRemoteNode":
+                    raise WorkflowInvalid(
+                        "The workflow that Remote API shall run has a Remote API in it.",
+                        advice="Take it out: on the target, it would call others again.",
+                    )
+            result = await remote.of_workflow(
+                client, served, values, output_key=output_key, output_type=output_type
+            )
+    finally:
+        record.close()
+    return io.NodeOutput(result.value if result.is_list else [result.value])
+
+
+def _loaded(workflow: str) -> tuple[LoadedWorkflow, str]:
+    if workflow.lstrip().startswith("{"):
+        return pasted_workflow(workflow), "the workflow"
+    name = workflow.strip()
+    folders = (
+        Path(folder_paths.get_user_directory()) / "default" / "workflows",
+        Path(folder_paths.get_input_directory()),
+    )
+    return load_workflow(saved_workflow(name, folders)), name
+
+
+def _types(dynprompt: Any, unique_id: str) -> dict[str, str]:  # ComfyUI's own, without types
+    links = dynprompt.get_node(unique_id)["inputs"]
+    return {name: type_of_link(dynprompt, link) for name, link in links.items()}

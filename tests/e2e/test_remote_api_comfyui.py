@@ -1,0 +1,172 @@
+"""Remote API in a real ComfyUI: a service's results, a target's, and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from comfyui_python import comfyui_python, with_requirements
+from conftest import find_comfyui
+from pack import PackServer, comfyui_with_pack
+from service_kit import Service, workflow
+
+from comfy_remote.errors import ExecutionFailed, JobCancelled
+from comfy_remote.events import Progress
+from comfy_remote.jobs.client import Client
+from comfy_remote.jobs.job import Job
+from comfy_remote.jobs.record import Record
+
+pytestmark = pytest.mark.comfyui
+KEY = "a-key-that-is-nowhere-written"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackServer]:
+    comfyui = find_comfyui()
+    if comfyui is None:
+        pytest.skip("skipped: no ComfyUI")
+    base = tmp_path_factory.mktemp("comfyui")
+    environment = {
+        **with_requirements(tmp_path_factory.mktemp("requirements")),
+        "COMFY_REMOTE_TOKEN_127_0_0_1": KEY,
+    }
+    with comfyui_with_pack(comfyui, comfyui_python(), base, environment=environment) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: PackServer, tmp_path: Path) -> AsyncIterator[Client]:
+    with Record(tmp_path / "own" / "home") as record:
+        async with Client(server.url, record=record) as client:
+            yield client
+
+
+@pytest.fixture
+def service(tmp_path: Path, sandbox_url: str, monkeypatch: pytest.MonkeyPatch) -> Service:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    return Service(tmp_path, sandbox_url)
+
+
+def _calling(url: str, color: int = 0x804020, **inputs: Any) -> Any:
+    return {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 16, "height": 8, "batch_size": 2, "color": color},
+        },
+        "2": {"class_type": "ComfyRemoteNode", "inputs": {"url": url, **inputs}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}},
+    }
+
+
+async def _pixels(job: Job) -> list[Any]:
+    return [np.asarray(output.image()) for output in await job.outputs()]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"input_0": ["1", 0], "keys": "image"},
+        {"image": ["1", 0]},
+        {"input_0_$remote_inputs_ag$": ["1", 0], "keys": "image"},
+        {"remote_inputs.input_0": ["1", 0], "keys": " image "},
+        {"input_7": ["1", 0], "keys": ",,,,,,,image", "output_type": "IMAGE"},
+        {"input_40": ["1", 0], "keys": "," * 40 + "image"},
+    ],
+)
+async def test_a_service_changes_a_picture(
+    client: Client, service: Service, inputs: dict[str, Any]
+) -> None:
+    async with service.running() as running:
+        prompt = _calling(running.url, output_key="picture", poll_interval=0.1, **inputs)
+        pictures = await _pixels(await client.submit(prompt))
+    assert len(pictures) == 2
+    # Inverted in float32, cut off to 8 bits as SaveImage does it.
+    assert pictures[0][0, 0].tolist() == [126, 191, 223]
+
+
+async def test_its_key_is_the_environments_and_nowhere_else(
+    client: Client, service: Service, server: PackServer
+) -> None:
+    from pydantic import SecretStr
+
+    async with service.running(SecretStr(KEY)) as running:
+        prompt = _calling(
+            running.url, 1, keys="image", input_0=["1", 0], output_key="picture", poll_interval=0.1
+        )
+        outputs = await (await client.submit(prompt)).outputs()
+    assert server.log is not None
+    written = server.log.read_bytes() + b"".join(output.bytes() for output in outputs)
+    assert KEY.encode() not in written
+
+
+async def test_progress_and_interrupt_reach_the_service(client: Client, service: Service) -> None:
+    async with service.running() as running:
+        prompt = _calling(
+            running.url,
+            2,
+            keys="image,steps",
+            input_0=["1", 0],
+            steps=["4", 0],
+            output_key="slowly",
+            poll_interval=0.1,
+        )
+        prompt["4"] = {"class_type": "PrimitiveInt", "inputs": {"value": 900}}
+        job = await client.submit(prompt)
+        seen = []
+        async for event in job:
+            if isinstance(event, Progress) and event.node_id == "2" and event.step:
+                seen.append((event.step, event.steps))
+                if len(seen) == 2:
+                    await job.cancel()
+        assert seen[0] < seen[1]
+        assert job.finished is not None
+        assert isinstance(job.finished.error, JobCancelled)
+        with Record(service.folder / "home") as record:
+            for _ in range(50):
+                (entry,) = record.newest()
+                if entry.state.final:
+                    break
+                await asyncio.sleep(0.2)
+        assert entry.state.value == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"output_key": "picture", "output_type": "MASK"}, "MASK"),
+        ({"output_key": "nothing"}, "picture, said, slowly"),
+        ({}, "several results"),
+        ({"keys": "imagge", "output_key": "picture"}, "imagge"),
+        ({"url": "http://169.254.169.254/latest"}, "no address of a service"),
+        ({"url": "http://example.com/"}, "not https"),
+        ({"url": "sandbox"}, "no service"),
+        ({"url": "http://127.0.0.1:9/"}, "could not be reached"),
+    ],
+)
+async def test_what_goes_wrong_is_told(
+    client: Client, service: Service, inputs: dict[str, Any], words: str
+) -> None:
+    async with service.running() as running:
+        given = {"url": running.url, "keys": "image", **inputs}
+        prompt = _calling(input_0=["1", 0], poll_interval=0.1, color=3, **given)
+        with pytest.raises(ExecutionFailed, match=words):
+            await (await client.submit(prompt)).outputs()
+
+
+async def test_a_workflow_runs_on_a_target(
+    client: Client, sandbox_url: str, server: PackServer
+) -> None:
+    folder = server.directory / "user/default/workflows"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "invert.json").write_text(json.dumps(workflow()))
+    for given in ("invert.json", json.dumps(workflow())):
+        prompt = _calling(
+            sandbox_url, 4, keys="image", input_0=["1", 0], output_key="picture", workflow=given
+        )
+        pictures = await _pixels(await client.submit(prompt))
+        assert pictures[0][0, 0].tolist() == [0xFF, 0xFF, 0xFB]
