@@ -10,6 +10,7 @@ from .check import check
 from .completion import completion
 from .convert import convert
 from .cut import cut
+from .deploy import deploy
 from .doctor import doctor
 from .entry import EXIT_STATUSES, enter, start
 from .jobs import jobs
@@ -47,7 +48,7 @@ def cli(verbose: bool) -> None:
 
 _COMMANDS = (
     *(run, call, check, convert, show, cut, jobs, doctor, models),
-    *(serve, service, targets, completion),
+    *(serve, service, deploy, targets, completion),
 )
 for _command in _COMMANDS:
     cli.add_command(_command)

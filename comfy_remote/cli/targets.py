@@ -79,5 +79,5 @@ def targets(json_lines: bool) -> None:
         )
     say(
         f"Without --on, {'the sandbox' if chosen == 'sandbox' else chosen} is used. Any of these "
-        "works, too: runpod:ENDPOINT, pod:ID, pod:auto, http://HOST:8188, sandbox."
+        "works, too: runpod:ENDPOINT, modal:APP, pod:ID, pod:auto, http://HOST:8188, sandbox."
     )

@@ -1,0 +1,184 @@
+"""``comfy-remote deploy``: a workflow as an app of its own, elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .console import printable, say
+
+if TYPE_CHECKING:
+    from ..deploy.modal.project import Project
+
+__all__ = ["deploy"]
+
+
+@click.group()
+def deploy() -> None:
+    """Deploy a workflow, to be run there by a target of its own."""
+
+
+@deploy.command()
+@click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path))
+@click.option(
+    "--app", metavar="NAME", help="What it is called: modal:NAME. [default: comfy-remote]"
+)
+@click.option(
+    "--folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the project is made, as DIR/NAME. Default: modal_NAME beside the workflow.",
+)
+@click.option(
+    "--gpu", metavar="TYPE", help="H100, L40S, A10, T4, …; none for none. [default: H100]"
+)
+@click.option(
+    "--pip", "pip", multiple=True, metavar="PACKAGE", help="For ComfyUI. May be repeated."
+)
+@click.option("--apt", "apt", multiple=True, metavar="PACKAGE", help="Debian's. May be repeated.")
+@click.option(
+    "--custom-node",
+    "custom_nodes",
+    multiple=True,
+    metavar="URL@COMMIT",
+    help="A node pack, with all 40 digits of the commit. May be repeated.",
+)
+@click.option("--comfyui", metavar="VERSION", help="A release of ComfyUI, such as 0.33.0.")
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="NAME",
+    help="A Secret of yours at Modal, for HF_TOKEN and the like. May be repeated.",
+)
+@click.option(
+    "--max-containers", type=click.IntRange(min=1), help="GPUs at most at a time. [default: 1]"
+)
+@click.option(
+    "--snapshot",
+    type=click.Choice(["none", "memory", "gpu"]),
+    help="Start containers from a snapshot. [default: none]",
+)
+@click.option("--deploy/--no-deploy", "deploys", default=True, help="Or write the project only.")
+@click.option("--force", is_flag=True, help="Replace the project's files, also edited ones.")
+@click.option("--clean", is_flag=True, help="Forget what the project's files say, and begin anew.")
+@click.option("--rebuild", is_flag=True, help="Build the image anew, whatever Modal has cached.")
+@click.option("--stop-first", is_flag=True, help="Stop the app that is deployed now, before.")
+@click.option("--json", "json_lines", is_flag=True, help="Print the result as JSON.")
+def modal(
+    workflow: Path,
+    app: str | None,
+    folder: Path | None,
+    gpu: str | None,
+    pip: tuple[str, ...],
+    apt: tuple[str, ...],
+    custom_nodes: tuple[str, ...],
+    comfyui: str | None,
+    secrets: tuple[str, ...],
+    max_containers: int | None,
+    snapshot: str | None,
+    deploys: bool,
+    force: bool,
+    clean: bool,
+    rebuild: bool,
+    stop_first: bool,
+    json_lines: bool,
+) -> None:
+    """Deploy a workflow on Modal: ComfyUI on a GPU that is there while jobs are.
+
+    WORKFLOW is whatever `run` takes. A project is written (prompt.json, modal_config.json,
+    workflow.py), which is yours to edit: what you have edited is kept, and what would change is
+    shown. Then it is deployed, and its address is printed. Needs Modal's SDK and an account:
+    pip install "comfy-remote[modal]", then modal setup.
+
+    \b
+    Examples:
+      comfy-remote deploy modal workflow.json --app portraits --gpu L40S
+      comfy-remote deploy modal workflow.json --app portraits --no-deploy
+      comfy-remote run workflow.json --on modal:portraits
+    """
+    from ..deploy.modal.workflow_file import make_project
+
+    given: dict[str, object] = {
+        "app_name": app,
+        "gpu_type": gpu,
+        "comfyui_version": comfyui,
+        "max_containers": max_containers,
+        "snapshot": snapshot,
+        "extra_pip_packages": list(pip) or None,
+        "extra_system_packages": list(apt) or None,
+        "custom_nodes": list(custom_nodes) or None,
+        "secrets": list(secrets) or None,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if gpu == "none":
+        given["gpu_type"] = None
+    if rebuild:
+        import uuid
+
+        given["build_nonce"] = uuid.uuid4().hex
+    project = make_project(workflow, given, parent=folder, force=force, clean=clean)
+    say(f"The project is in {project.folder}.")
+    for note in project.notes:
+        say(note)
+    url = None
+    if deploys:
+        url = _deployed(project, rebuild=rebuild, stop_first=stop_first)
+    if json_lines:
+        name = project.config.app_name
+        print(
+            json.dumps(
+                {
+                    "folder": str(project.folder),
+                    "target": f"modal:{name}",
+                    "url": url,
+                    "kept": list(project.kept),
+                    "notes": list(project.notes),
+                }
+            )
+        )
+    elif url is not None:
+        print(url)
+    if url is None:
+        say(f"Not deployed. To deploy it: modal deploy {project.folder / 'workflow.py'}")
+    else:
+        _say_how_to_use(project, url)
+
+
+def _deployed(project: Project, *, rebuild: bool, stop_first: bool) -> str:
+    import asyncio
+
+    from ..deploy.modal.deployment import deploy as deploy_project
+    from .interrupt import run_interruptible
+
+    say("Deploying on Modal; the first time, its image takes some minutes …")
+    work = deploy_project(
+        project.folder,
+        lambda line: say(printable(line)),
+        rebuild=rebuild,
+        stop_first=stop_first,
+    )
+    try:
+        return run_interruptible(work)
+    except asyncio.CancelledError:
+        say("Stopped. Modal may go on with what it has; `modal app list` shows it.")
+        raise click.exceptions.Exit(130) from None
+
+
+def _say_how_to_use(project: Project, url: str) -> None:
+    name = project.config.app_name
+    say(
+        "Deployed. It takes a proxy token: make one at "
+        "https://modal.com/settings/proxy-auth-tokens, and set MODAL_PROXY_TOKEN_ID and "
+        "MODAL_PROXY_TOKEN_SECRET."
+    )
+    if project.config.models:
+        say(f"Fetch its models once: modal run {project.folder / 'workflow.py'}::models")
+    say(
+        f"Run it: comfy-remote run WORKFLOW --on modal:{name}\n"
+        "On machines without Modal's SDK, comfy-remote.toml has to say where it is:\n"
+        f'  [targets.{name}]\n  target = "modal:{name}"\n  base_url = "{url}"'
+    )
