@@ -29,6 +29,7 @@ _EXIT_STATUSES = (
 _ENVIRONMENT = (
     ("RUNPOD_API_KEY", "RunPod's key, for endpoints and to find pods."),
     ("RUNPOD_ENDPOINT_ID", "The endpoint that runpod: alone means."),
+    ("MODAL_PROXY_TOKEN_ID", "What modal: targets take, with MODAL_PROXY_TOKEN_SECRET."),
     ("RUNPOD_POD_URL", "The pod of comfy-run-remote, where --pod-url is not given."),
     ("COMFY_REMOTE_HOME", "Where the record of jobs is."),
     ("COMFY_REMOTE_GRAPHICS", "How to show pictures: kitty, iterm2, sixel, blocks or none."),

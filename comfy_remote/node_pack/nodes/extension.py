@@ -34,6 +34,7 @@ class RemoteExtension(ComfyExtension):
         if not self._complete:
             return []
         from .expansion_nodes import CollectImages, TakeImage
+        from .modal_deployment import ComfyRemoteModalDeployment
         from .remote_api import ComfyRemoteNode
         from .remote_execute import RunPodRemoteExecute
         from .remote_input import ComfyRemoteInput
@@ -44,6 +45,7 @@ class RemoteExtension(ComfyExtension):
             ComfyRemoteInput,
             ComfyRemoteOutput,
             ComfyRemoteNode,
+            ComfyRemoteModalDeployment,
             TakeImage,
             CollectImages,
         ]

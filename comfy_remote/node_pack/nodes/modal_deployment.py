@@ -1,0 +1,154 @@
+"""Modal Deployment: a workflow as an app on Modal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io, ui
+
+from ...errors import WorkflowInvalid
+from .comfyui_watcher import NodeWatcher
+from .local_schemas import local_schemas
+from .modal_run import DeploymentSettings, run_deployment, workflow_at
+
+__all__ = ["ComfyRemoteModalDeployment"]
+
+
+class ComfyRemoteModalDeployment(io.ComfyNode):
+    """Makes a Modal project of a workflow file, and deploys it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The inputs that workflows have saved; new ones only ever at the end."""
+        return io.Schema(
+            node_id="ComfyRemoteModalDeployment",
+            display_name="Modal Deployment",
+            category="utils/remote",
+            description="Makes a Modal project of a workflow file, deploys it on your account, and "
+            "gives the address of its API. The target modal:NAME runs workflows there.",
+            inputs=[
+                io.String.Input(
+                    "workflow_path",
+                    default="",
+                    tooltip="A workflow's file: its path, or its name among the saved workflows.",
+                ),
+                io.String.Input(
+                    "app_name",
+                    default="comfy-remote",
+                    optional=True,
+                    tooltip="What the app is called; its target is modal:NAME.",
+                ),
+                io.String.Input(
+                    "working_directory",
+                    default="",
+                    optional=True,
+                    tooltip="Where the project's folder is made. Empty: beside the workflow.",
+                ),
+                io.String.Input(
+                    "extra_pip_requirements",
+                    default="",
+                    optional=True,
+                    multiline=True,
+                    tooltip="Python packages for ComfyUI, a line each or with commas between.",
+                ),
+                io.String.Input(
+                    "extra_system_packages",
+                    default="",
+                    optional=True,
+                    multiline=True,
+                    tooltip="Debian packages, a line each or with commas between.",
+                ),
+                io.String.Input(
+                    "gpu_type",
+                    default="H100",
+                    optional=True,
+                    tooltip="As Modal calls it: H100, L40S, A10, T4 … none: without a GPU.",
+                ),
+                io.Boolean.Input(
+                    "deploy",
+                    default=True,
+                    tooltip="Off: only the project's files are written.",
+                ),
+                io.Boolean.Input(
+                    "dry_run",
+                    default=False,
+                    optional=True,
+                    tooltip="On: nothing is deployed, whatever deploy says.",
+                ),
+                io.Boolean.Input(
+                    "clean_build",
+                    default=False,
+                    optional=True,
+                    tooltip="Write the project's files anew, also those that you have edited.",
+                ),
+                io.Boolean.Input(
+                    "rebuild_modal_app",
+                    default=False,
+                    optional=True,
+                    tooltip="Build the image anew, whatever Modal has in its cache.",
+                ),
+                io.Boolean.Input(
+                    "delete_modal_app",
+                    default=False,
+                    optional=True,
+                    tooltip="Stop the app that is deployed now, before the new one is.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="service_url")],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, workflow_path: str = "", **_: object) -> str:
+        """The state of the workflow's file. ComfyUI adds the inputs."""
+        try:
+            status = workflow_at(workflow_path, _folders()).stat()
+        except (WorkflowInvalid, OSError):
+            return ""  # `execute` says so
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    @classmethod
+    async def execute(
+        cls,
+        workflow_path: str,
+        app_name: str = "",
+        working_directory: str = "",
+        extra_pip_requirements: str = "",
+        extra_system_packages: str = "",
+        gpu_type: str = "",
+        deploy: bool = True,
+        dry_run: bool = False,
+        clean_build: bool = False,
+        rebuild_modal_app: bool = False,
+        delete_modal_app: bool = False,
+    ) -> io.NodeOutput:
+        """Give the address; an empty one where nothing was deployed.
+
+        Raises:
+            ComfyRemoteError: Whatever went wrong.
+        """
+        settings = DeploymentSettings(
+            app_name=app_name or "",
+            working_directory=working_directory or "",
+            extra_pip_requirements=extra_pip_requirements or "",
+            extra_system_packages=extra_system_packages or "",
+            gpu_type=gpu_type or "",
+            deploy=deploy and not dry_run,
+            clean_build=clean_build,
+            rebuild_modal_app=rebuild_modal_app,
+            delete_modal_app=delete_modal_app,
+        )
+        workflow = workflow_at(workflow_path, _folders())
+        known = local_schemas()
+        done = await run_deployment(
+            workflow, settings, NodeWatcher(cls.hidden.unique_id), lambda: known
+        )
+        return io.NodeOutput(done.url, ui=ui.PreviewText(done.text))
+
+
+def _folders() -> tuple[Path, Path]:
+    """Where saved workflows are: the editor's own folder, and the input folder."""
+    user = Path(folder_paths.get_user_directory()) / "default" / "workflows"
+    return user, Path(folder_paths.get_input_directory())

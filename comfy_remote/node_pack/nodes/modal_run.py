@@ -1,0 +1,175 @@
+"""A deployment on Modal, for a node: written, deployed, told of, and called off if need be."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ...deploy.modal.config import package_list
+from ...deploy.modal.deployment import deploy
+from ...deploy.modal.project import Project
+from ...deploy.modal.workflow_file import make_project
+from ...errors import WorkflowInvalid
+from ...workflow.schema import Schemas
+from .workflow_choice import below
+
+__all__ = ["Deployed", "DeploymentSettings", "DeploymentWatcher", "run_deployment", "workflow_at"]
+
+_INTERRUPT_POLL = 0.25
+_LONGEST_LINE = 120
+
+
+class DeploymentWatcher(Protocol):
+    """Who is told; see `remote_run.Watcher`."""
+
+    def say(self, text: str) -> None:
+        """Show a line, instead of the one before."""
+
+    def log(self, message: str, level: str) -> None:
+        """Keep a line."""
+
+    async def progress(self, done: float, total: float) -> None:
+        """Move the bar."""
+
+    def check(self) -> None:
+        """Called several times a second. Raises what shall end the deployment."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentSettings:
+    """The node's inputs; empty ones are left to the project's modal_config.json."""
+
+    app_name: str = ""
+    working_directory: str = ""
+    extra_pip_requirements: str = ""
+    extra_system_packages: str = ""
+    gpu_type: str = ""
+    deploy: bool = True
+    clean_build: bool = False
+    rebuild_modal_app: bool = False
+    delete_modal_app: bool = False
+
+    def given(self) -> dict[str, object]:
+        """As fields of `ModalConfig`."""
+        gpu = self.gpu_type.strip()
+        values: dict[str, object] = {
+            "app_name": self.app_name.strip(),
+            "extra_pip_packages": package_list(self.extra_pip_requirements),
+            "extra_system_packages": package_list(self.extra_system_packages),
+            "gpu_type": gpu,
+            "build_nonce": uuid.uuid4().hex if self.rebuild_modal_app else "",
+        }
+        given = {name: value for name, value in values.items() if value}
+        if gpu.lower() == "none":
+            given["gpu_type"] = None
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """What came of it.
+
+    Attributes:
+        url: The front's address; empty where nothing was deployed.
+        text: What was done and what is missing, for the node.
+    """
+
+    url: str
+    text: str
+
+
+async def run_deployment(
+    workflow: Path,
+    settings: DeploymentSettings,
+    watcher: DeploymentWatcher,
+    schemas: Callable[[], Schemas],
+) -> Deployed:
+    """Write the project, and deploy it if that is wanted.
+
+    Raises:
+        ComfyRemoteError: Whatever went wrong.
+        BaseException: What the watcher raises; the deployment is stopped then.
+    """
+    await watcher.progress(0.05, 1.0)
+    watcher.say("Writing the project")
+    parent = settings.working_directory.strip()
+    project = await asyncio.to_thread(
+        make_project,
+        workflow,
+        settings.given(),
+        parent=Path(parent) if parent else None,
+        schemas=schemas,
+        clean=settings.clean_build,
+    )
+    for note in project.notes:
+        watcher.log(note, "warning")
+    await watcher.progress(0.25, 1.0)
+    if not settings.deploy:
+        return _told(watcher, "", project, f"Not deployed. The project is in {project.folder}.")
+    url = await _deployed(project, settings, watcher)
+    await watcher.progress(1.0, 1.0)
+    name = project.config.app_name
+    return _told(watcher, url, project, f"Deployed at {url}; its target is modal:{name}.")
+
+
+async def _deployed(
+    project: Project, settings: DeploymentSettings, watcher: DeploymentWatcher
+) -> str:
+    lines: list[str] = []
+    work = asyncio.ensure_future(
+        deploy(
+            project.folder,
+            lines.append,
+            rebuild=settings.rebuild_modal_app,
+            stop_first=settings.delete_modal_app,
+        )
+    )
+    told, logged = "", 0
+    await watcher.progress(0.4, 1.0)
+    try:
+        while not work.done():
+            for line in lines[logged:]:
+                watcher.log(line, "info")
+            logged = len(lines)
+            newest = next((line for line in reversed(lines) if line.strip()), "")
+            if (shown := f"Deploying: {newest[:_LONGEST_LINE]}") != told:
+                watcher.say(told := shown)
+            await asyncio.wait({work}, timeout=_INTERRUPT_POLL)
+            watcher.check()
+        return work.result()
+    except BaseException:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        raise
+
+
+def _told(watcher: DeploymentWatcher, url: str, project: Project, words: str) -> Deployed:
+    watcher.say(words)
+    return Deployed(url, "\n".join([words, *project.notes]))
+
+
+def workflow_at(path: str, folders: Sequence[Path]) -> Path:
+    """The workflow file of a path: absolute, or below one of ComfyUI's folders.
+
+    Raises:
+        WorkflowInvalid: There is none.
+    """
+    wanted = path.strip().strip('"')
+    if not wanted:
+        raise WorkflowInvalid(
+            "There is no workflow to deploy.", advice="Give the path of a workflow's JSON file."
+        )
+    given = Path(wanted).expanduser()
+    if given.is_absolute() and given.is_file():
+        return given
+    found = next((file for folder in folders if (file := below(folder, wanted)) is not None), None)
+    if found is None:
+        raise WorkflowInvalid(
+            f"There is no workflow file {wanted}.",
+            advice=f"Give its whole path, or its name in {' or '.join(map(str, folders))}.",
+        )
+    return found

@@ -1,0 +1,397 @@
+"""A Modal project: what is in it, what a person's edits come to, and what is deployed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_remote.deploy.modal.config import CONFIG_FILE, ModalConfig, package_list
+from comfy_remote.deploy.modal.deployment import deploy
+from comfy_remote.deploy.modal.packing import Packing, pack
+from comfy_remote.deploy.modal.project import (
+    PROMPT_FILE,
+    WORKFLOW_FILE,
+    project_folder,
+    write_project,
+)
+from comfy_remote.deploy.modal.workflow_file import make_project
+from comfy_remote.errors import ConfigurationError, DeploymentFailed, WorkflowInvalid
+from comfy_remote.workflow.schema import Schemas
+
+ROOT = Path(__file__).parents[2]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PROMPT: Any = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "color": 0}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
+}
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.json"
+    path.write_text(json.dumps(PROMPT))
+    return path
+
+
+# --- the folder ---------------------------------------------------------------------------
+
+
+def test_a_new_project_has_three_files(workflow):
+    project = make_project(workflow, {"app_name": "portraits", "gpu_type": "L40S"})
+    assert project.folder == workflow.parent / "modal_portraits"
+    assert {path.name for path in project.folder.iterdir()} == {
+        PROMPT_FILE,
+        CONFIG_FILE,
+        WORKFLOW_FILE,
+    }
+    assert json.loads((project.folder / PROMPT_FILE).read_text()) == PROMPT
+    said = json.loads((project.folder / CONFIG_FILE).read_text())
+    assert (said["app_name"], said["gpu_type"]) == ("portraits", "L40S")
+    assert said["comfyui_version"] == ModalConfig().comfyui_version
+    assert project.kept == ()
+
+
+def test_where_it_is_can_be_chosen(tmp_path):
+    flow = tmp_path / "a" / "b.json"
+    assert project_folder(flow, "x") == tmp_path / "a" / "modal_x"
+    assert project_folder(flow, "x", tmp_path / "built") == tmp_path / "built" / "x"
+
+
+def test_the_default_gpu_is_an_h100(workflow):
+    assert make_project(workflow, {}).config.gpu_type == "H100"
+
+
+def test_what_nobody_has_edited_follows_the_workflow(workflow):
+    folder = make_project(workflow, {}).folder
+    changed = json.loads(json.dumps(PROMPT))
+    changed["1"]["inputs"]["width"] = 16
+    workflow.write_text(json.dumps(changed))
+    (folder / WORKFLOW_FILE).write_bytes(
+        (folder / WORKFLOW_FILE).read_bytes().replace(b"\n", b"\r\n")
+    )
+    project = make_project(workflow, {})
+    assert project.kept == ()
+    assert json.loads((folder / PROMPT_FILE).read_text()) == changed
+
+
+def test_what_was_edited_stays_and_the_difference_is_shown(workflow):
+    folder = make_project(workflow, {}).folder
+    mine = (folder / WORKFLOW_FILE).read_text().replace("PORT = 8000", "PORT = 8001")
+    (folder / WORKFLOW_FILE).write_text(mine)
+    edited = json.loads((folder / PROMPT_FILE).read_text())
+    edited["1"]["inputs"]["color"] = 255
+    (folder / PROMPT_FILE).write_text(json.dumps(edited))
+    for _ in range(2):  # also the second time: what is kept does not become ours
+        project = make_project(workflow, {})
+        assert set(project.kept) == {PROMPT_FILE, WORKFLOW_FILE}
+    assert (folder / WORKFLOW_FILE).read_text() == mine
+    assert json.loads((folder / PROMPT_FILE).read_text()) == edited
+    note = next(one for one in project.notes if WORKFLOW_FILE in one)
+    assert "-PORT = 8001" in note and "+PORT = 8000" in note and "--force" in note
+    forced = make_project(workflow, {}, force=True)
+    assert forced.kept == ()
+    assert json.loads((folder / PROMPT_FILE).read_text()) == PROMPT
+    assert "PORT = 8000" in (folder / WORKFLOW_FILE).read_text()
+
+
+def test_a_file_that_we_never_wrote_is_not_replaced(workflow):
+    folder = workflow.parent / "modal_mine"
+    folder.mkdir()
+    (folder / WORKFLOW_FILE).write_text("print('mine')\n")
+    project = make_project(workflow, {"app_name": "mine"})
+    assert project.kept == (WORKFLOW_FILE,)
+    assert (folder / WORKFLOW_FILE).read_text() == "print('mine')\n"
+
+
+def test_the_config_keeps_what_a_person_wrote(workflow):
+    folder = make_project(workflow, {"gpu_type": "T4"}).folder
+    said = json.loads((folder / CONFIG_FILE).read_text())
+    said.update(timeout=600, models=["lora https://example.com/a.safetensors"], gpu_type="A10")
+    (folder / CONFIG_FILE).write_text(json.dumps(said))
+    config = make_project(workflow, {"comfyui_version": "0.34.1"}).config
+    assert (config.timeout, config.gpu_type, config.comfyui_version) == (600, "A10", "0.34.1")
+    assert config.models == ["lora https://example.com/a.safetensors"]
+    assert make_project(workflow, {}, clean=True).config.timeout == ModalConfig().timeout
+
+
+def test_a_config_with_unknown_keys_says_which_there_are(workflow):
+    folder = make_project(workflow, {}).folder
+    (folder / CONFIG_FILE).write_text('{"gpu": "H100"}')
+    with pytest.raises(ConfigurationError, match="gpu") as refused:
+        make_project(workflow, {})
+    assert "gpu_type" in refused.value.advice
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("app_name", "../elsewhere"),
+        ("app_name", "a b"),
+        ("gpu_type", "H100; rm -rf /"),
+        ("comfyui_version", "master"),
+        ("custom_nodes", ["https://github.com/a/b@main"]),
+        ("custom_nodes", [f"https://github.com/a/$(id)@{COMMIT}"]),
+        ("models", ["nonsense"]),
+        ("extra_pip_packages", ["--index-url=https://evil.example"]),
+        ("extra_system_packages", ["git && id"]),
+        ("secrets", ["a/b"]),
+        ("timeout", 0),
+    ],
+)
+def test_values_that_cannot_be_used_are_refused_by_their_name(workflow, name, value):
+    with pytest.raises(ConfigurationError, match=name):
+        make_project(workflow, {name: value})
+    assert not list(workflow.parent.glob("modal_*"))
+
+
+def test_lists_of_packages():
+    assert package_list(" numpy==2.0,\r\n scipy \n\n") == ["numpy==2.0", "scipy"]
+    assert package_list(None) == []
+
+
+def test_a_workflow_in_ui_format_is_converted(tmp_path):
+    ui = {
+        "nodes": [
+            {
+                "id": 1,
+                "type": "EmptyImage",
+                "inputs": [],
+                "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [1]}],
+                "widgets_values": [64, 32, 1, 0],
+            },
+            {
+                "id": 2,
+                "type": "PreviewImage",
+                "inputs": [{"name": "images", "type": "IMAGE", "link": 1}],
+                "outputs": [],
+            },
+        ],
+        "links": [[1, 1, 0, 2, 0, "IMAGE"]],
+        "version": 0.4,
+    }
+    path = tmp_path / "ui.json"
+    path.write_text(json.dumps(ui))
+    project = make_project(path, {})
+    prompt = json.loads((project.folder / PROMPT_FILE).read_text())
+    assert prompt["1"]["inputs"]["width"] == 64
+    assert prompt["2"]["inputs"]["images"] == ["1", 0]
+
+
+# --- what a workflow needs ----------------------------------------------------------------
+
+
+def _loads(**names: str) -> Any:
+    return {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": names["checkpoint"]}},
+        "2": {"class_type": "VAELoader", "inputs": {"vae_name": names["vae"]}},
+    }
+
+
+def test_models_with_an_address_are_listed_and_the_others_told():
+    workflow: Any = {
+        "nodes": [
+            {
+                "id": 1,
+                "type": "CheckpointLoaderSimple",
+                "properties": {
+                    "models": [
+                        {
+                            "name": "big.safetensors",
+                            "url": "https://huggingface.co/a/b/resolve/main/big.safetensors",
+                            "directory": "checkpoints",
+                            "hash": "ab" * 32,
+                            "hash_type": "SHA256",
+                        }
+                    ]
+                },
+            }
+        ],
+        "links": [],
+    }
+    prompt = _loads(checkpoint="big.safetensors", vae="rare.safetensors")
+    found = pack(prompt, workflow, Schemas.bundled(), volume="comfyui-models")
+    assert found.models == (
+        "checkpoints https://huggingface.co/a/b/resolve/main/big.safetensors "
+        f'name="big.safetensors" sha256={"ab" * 32}',
+    )
+    (note,) = found.notes
+    assert "modal volume put comfyui-models rare.safetensors /vae/rare.safetensors" in note
+
+
+def test_node_packs_at_a_commit_are_pinned_and_the_others_told():
+    prompt: Any = {
+        "1": {"class_type": "TheirNode", "inputs": {}},
+        "2": {"class_type": "OtherNode", "inputs": {}},
+        "3": {"class_type": "ComfyRemoteInput", "inputs": {"key": "a"}},
+    }
+    workflow: Any = {
+        "nodes": [
+            {"id": 1, "type": "TheirNode", "properties": {"aux_id": "ann/pack", "ver": COMMIT}},
+            {"id": 2, "type": "OtherNode", "properties": {"cnr_id": "other", "ver": "1.2.3"}},
+        ],
+        "links": [],
+    }
+    found = pack(prompt, workflow, Schemas.bundled(), volume="v")
+    assert found.custom_nodes == (f"https://github.com/ann/pack@{COMMIT}",)
+    (note,) = found.notes
+    assert "OtherNode" in note and "1.2.3" in note
+
+
+def test_a_persons_commit_goes_before_the_workflows(tmp_path):
+    mine = f"https://github.com/Ann/pack.git@{'f' * 40}"
+    said = Packing((), (f"https://github.com/ann/pack@{COMMIT}",), ())
+    write_project(tmp_path, PROMPT, Packing((), (), ()), {"custom_nodes": [mine]})
+    assert write_project(tmp_path, PROMPT, said, {}).config.custom_nodes == [mine]
+    other = write_project(tmp_path / "other", PROMPT, said, {})
+    assert other.config.custom_nodes == [f"https://github.com/ann/pack@{COMMIT}"]
+
+
+# --- what is deployed ---------------------------------------------------------------------
+
+
+def test_the_template_is_what_ours_is_elsewhere():
+    image = pytest.importorskip("comfy_remote.deploy.modal.image")
+    torch = (ROOT / "docker" / "requirements-torch.txt").read_text().splitlines()
+    assert list(image.TORCH) == [line for line in torch if line and not line.startswith("#")]
+    wanted = [
+        line
+        for line in (ROOT / "requirements.txt").read_text().splitlines()
+        if line and not line.startswith("#") and "python_version" not in line
+    ]
+    assert list(image.PACK_PACKAGES) == wanted
+    entry = ROOT / "comfy_remote" / "deploy" / "modal" / "template" / "pack_entry.txt"
+    assert entry.read_bytes() == (ROOT / "__init__.py").read_bytes()
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
+    version = re.search(r"ARG COMFYUI_VERSION=(\S+)", dockerfile)
+    assert version is not None and version[1] == ModalConfig().comfyui_version
+
+
+def test_the_image_is_built_of_pinned_parts(workflow):
+    """What Modal would run, as its SDK has it."""
+    pytest.importorskip("modal")
+    node = f"https://github.com/ann/pack@{COMMIT}"
+    project = make_project(
+        workflow,
+        {
+            "custom_nodes": [node],
+            "extra_pip_packages": ["sage attention; id"],
+            "extra_system_packages": ["ffmpeg"],
+            "snapshot": "gpu",
+        },
+    )
+    commands = "\n".join(_commands_of(project.folder))
+    assert "git clone --quiet --depth 1 --branch v0.33.0" in commands
+    assert f"fetch --quiet --depth 1 https://github.com/ann/pack {COMMIT}" in commands
+    assert "'sage attention; id'" in commands, "quoted, whatever a person wrote"
+    assert "torch==2.9.1" in commands
+    assert "ffmpeg" in commands
+
+
+def _commands_of(folder: Path) -> list[str]:
+    """The Dockerfile commands of the project's image, from a process of its own."""
+    code = (
+        "import sys, json; sys.path.insert(0, sys.argv[1]); import modal\n"
+        "said = []\n"
+        "def record(name):\n"
+        "    original = getattr(modal.Image, name)\n"
+        "    def method(self, *words, **options):\n"
+        "        said.extend(str(word) for word in words)\n"
+        "        return original(self, *words, **options)\n"
+        "    setattr(modal.Image, name, method)\n"
+        "for name in ('run_commands', 'apt_install', 'pip_install'): record(name)\n"
+        "import workflow\n"
+        "print(json.dumps(said))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words: list[str] = json.loads(ran.stdout.splitlines()[-1])
+    return words
+
+
+@pytest.fixture
+def _nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("modal")
+    for name in ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MODAL_CONFIG_PATH", str(tmp_path / "none.toml"))
+
+
+@pytest.mark.usefixtures("_nobody")
+async def test_without_an_account_deploying_says_what_to_do(workflow):
+    project = make_project(workflow, {})
+    with pytest.raises(ConfigurationError) as refused:
+        await deploy(project.folder, lambda line: None)
+    assert "modal setup" in refused.value.advice
+
+
+@pytest.mark.usefixtures("_nobody")
+async def test_an_edit_that_breaks_it_is_shown(workflow):
+    project = make_project(workflow, {})
+    (project.folder / WORKFLOW_FILE).write_text("import nothing_of_that_name\n")
+    lines: list[str] = []
+    with pytest.raises(DeploymentFailed, match="nothing_of_that_name") as failed:
+        await deploy(project.folder, lines.append)
+    assert "Traceback" in str(failed.value.details["log"])
+    assert any("Traceback" in line for line in lines)
+    (project.folder / WORKFLOW_FILE).write_text("app = front = None\n")
+    with pytest.raises(DeploymentFailed, match="no app and no front"):
+        await deploy(project.folder, lines.append)
+
+
+@pytest.mark.usefixtures("_nobody")
+async def test_cancelling_ends_the_process(workflow, tmp_path):
+    project = make_project(workflow, {})
+    (project.folder / WORKFLOW_FILE).write_text(
+        "import os, time\nprint('pid', os.getpid(), flush=True)\ntime.sleep(60)\n"
+    )
+    lines: list[str] = []
+    work = asyncio.create_task(deploy(project.folder, lines.append))
+    while not lines:
+        await asyncio.sleep(0.05)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(work, 20)
+    if Path("/proc").is_dir():
+        assert not Path(f"/proc/{lines[0].split()[1]}").exists()
+
+
+async def test_without_the_sdk_it_says_how_to_get_it(workflow, monkeypatch):
+    from comfy_remote.deploy.modal import deployment
+
+    monkeypatch.setattr(deployment, "find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match="not installed") as refused:
+        await deploy(workflow.parent, lambda line: None)
+    assert "pip install modal" in refused.value.advice
+
+
+def test_making_a_project_needs_no_sdk(workflow):
+    code = (
+        "import sys; sys.modules['modal'] = None\n"
+        "from pathlib import Path\n"
+        "from comfy_remote.deploy.modal.workflow_file import make_project\n"
+        "make_project(Path(sys.argv[1]), {})"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(workflow)], cwd=ROOT, check=True, env={**os.environ}
+    )
+    assert (workflow.parent / "modal_comfy-remote" / WORKFLOW_FILE).is_file()
+
+
+def test_something_that_is_no_workflow_is_refused(tmp_path):
+    path = tmp_path / "no.json"
+    path.write_text("[1, 2]")
+    with pytest.raises(WorkflowInvalid):
+        make_project(path, {})

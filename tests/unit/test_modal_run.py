@@ -1,0 +1,148 @@
+"""Modal Deployment: the part of the node that knows nothing of ComfyUI."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from comfy_remote.errors import ConfigurationError, WorkflowInvalid
+from comfy_remote.node_pack.nodes import modal_run
+from comfy_remote.node_pack.nodes.modal_run import (
+    DeploymentSettings,
+    run_deployment,
+    workflow_at,
+)
+from comfy_remote.workflow.schema import Schemas
+
+PROMPT = {"1": {"class_type": "PreviewImage", "inputs": {}}}
+OFF = DeploymentSettings(app_name="portraits", deploy=False)
+
+
+class Interrupted(BaseException):
+    """As ComfyUI's own."""
+
+
+class Page:
+    """A watcher that remembers."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.logged: list[str] = []
+        self.bar: list[float] = []
+        self.interrupt = False
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def log(self, message: str, level: str) -> None:
+        self.logged.append(f"{level}: {message}")
+
+    async def progress(self, done: float, total: float) -> None:
+        self.bar.append(done / total)
+
+    def check(self) -> None:
+        if self.interrupt:
+            raise Interrupted
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.json"
+    path.write_text(json.dumps(PROMPT))
+    return path
+
+
+async def test_without_deploying_there_is_no_address(workflow):
+    page = Page()
+    done = await run_deployment(workflow, OFF, page, Schemas.bundled)
+    folder = workflow.parent / "modal_portraits"
+    assert done.url == ""
+    assert str(folder) in done.text
+    assert (folder / "workflow.py").is_file()
+    assert page.bar == sorted(page.bar)
+
+
+async def test_inputs_become_the_config(workflow, tmp_path):
+    settings = DeploymentSettings(
+        app_name="portraits",
+        working_directory=str(tmp_path / "built"),
+        extra_pip_requirements="scipy, einops\nsageattention",
+        extra_system_packages="ffmpeg",
+        gpu_type="none",
+        rebuild_modal_app=True,
+        deploy=False,
+    )
+    await run_deployment(workflow, settings, Page(), Schemas.bundled)
+    said = json.loads((tmp_path / "built" / "portraits" / "modal_config.json").read_text())
+    assert said["extra_pip_packages"] == ["scipy", "einops", "sageattention"]
+    assert said["extra_system_packages"] == ["ffmpeg"]
+    assert said["gpu_type"] is None
+    nonce = said["build_nonce"]
+    await run_deployment(workflow, settings, Page(), Schemas.bundled)
+    said = json.loads((tmp_path / "built" / "portraits" / "modal_config.json").read_text())
+    assert said["build_nonce"] != nonce, "another image each time"
+
+
+async def test_the_address_is_what_the_sdk_says(workflow, monkeypatch):
+    told: dict[str, object] = {}
+
+    async def deploy(folder, say, **options):
+        told.update(options, folder=folder)
+        say("Building image im-123")
+        await asyncio.sleep(0.4)
+        return "https://ann--portraits-front.modal.run"
+
+    monkeypatch.setattr(modal_run, "deploy", deploy)
+    page = Page()
+    settings = DeploymentSettings(app_name="portraits", delete_modal_app=True)
+    done = await run_deployment(workflow, settings, page, Schemas.bundled)
+    assert done.url == "https://ann--portraits-front.modal.run"
+    assert told["stop_first"] is True and told["rebuild"] is False
+    assert "Deploying: Building image im-123" in page.said
+    assert "modal:portraits" in page.said[-1]
+    assert page.bar[-1] == 1.0
+
+
+async def test_an_interrupt_ends_the_deployment(workflow, monkeypatch):
+    ended = asyncio.Event()
+
+    async def deploy(folder, say, **options):
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(modal_run, "deploy", deploy)
+    page = Page()
+    settings = DeploymentSettings(app_name="portraits")
+    work = asyncio.create_task(run_deployment(workflow, settings, page, Schemas.bundled))
+    while not any(text.startswith("Deploying") for text in page.said):
+        await asyncio.sleep(0.02)
+    page.interrupt = True
+    with pytest.raises(Interrupted):
+        await asyncio.wait_for(work, 5)
+    assert ended.is_set()
+
+
+async def test_modals_own_words_reach_the_node(workflow, monkeypatch, tmp_path):
+    pytest.importorskip("modal")
+    for name in ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MODAL_CONFIG_PATH", str(tmp_path / "none.toml"))
+    settings = DeploymentSettings(app_name="portraits")
+    with pytest.raises(ConfigurationError, match="Modal does not know who you are"):
+        await run_deployment(workflow, settings, Page(), Schemas.bundled)
+
+
+def test_where_workflows_are_looked_for(workflow, tmp_path):
+    folders = (tmp_path / "nothing", tmp_path)
+    assert workflow_at(str(workflow), folders) == workflow
+    assert workflow_at(f' "{workflow}" ', folders) == workflow
+    assert workflow_at("picture.json", folders) == workflow
+    with pytest.raises(WorkflowInvalid, match="no workflow file"):
+        workflow_at("../picture.json", (tmp_path / "nothing",))
+    with pytest.raises(WorkflowInvalid, match="no workflow to deploy"):
+        workflow_at("  ", folders)
