@@ -33,7 +33,7 @@ def deploy() -> None:
     help="Where the project is made, as DIR/NAME. Default: modal_NAME beside the workflow.",
 )
 @click.option(
-    "--gpu", metavar="TYPE", help="H100, L40S, A10, T4, …; none for none. [default: H100]"
+    "--gpu", metavar="TYPE", help="H100, L40S, A10, T4 and so on; none for none. [default: H100]"
 )
 @click.option(
     "--pip", "pip", multiple=True, metavar="PACKAGE", help="For ComfyUI. May be repeated."

@@ -29,9 +29,9 @@ from .calls import Calls
 from .openapi import openapi
 from .store import ValueStore, remove_older
 
-__all__ = ["ServiceServer"]
+__all__ = ["LARGEST_BODY", "ServiceServer", "say_protocol"]
 
-_LARGEST_BODY = 256 * 1024 * 1024
+LARGEST_BODY = 256 * 1024 * 1024
 _LONGEST_WAIT = 90.0
 _LONGEST_KEY = 200
 _SWEEP_EVERY = 600.0
@@ -77,9 +77,9 @@ class ServiceServer:
         self.url = ""
 
     async def __aenter__(self) -> ServiceServer:
-        app = web.Application(middlewares=[self._guard], client_max_size=_LARGEST_BODY)
-        app.add_routes(self._routes())
-        app.on_response_prepare.append(_say_protocol)
+        app = web.Application(middlewares=[self._guard], client_max_size=LARGEST_BODY)
+        app.add_routes(self.routes())
+        app.on_response_prepare.append(say_protocol)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await self._runner.setup()
         try:
@@ -89,7 +89,7 @@ class ServiceServer:
             raise
         scheme = "http" if self._ssl_context is None else "https"
         self.url = f"{scheme}://{in_url(self._host)}:{port}/"
-        self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
+        self._sweeping = asyncio.get_running_loop().create_task(self.sweep())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -100,7 +100,8 @@ class ServiceServer:
             await self._runner.cleanup()
             self._runner = None
 
-    def _routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[web.RouteDef]:
+        """Its routes without its guard, for an application that something else guards."""
         return [
             web.get("/openapi.json", self._openapi),
             web.post("/", self._call),
@@ -142,7 +143,7 @@ class ServiceServer:
         if request.content_type == "multipart/form-data":
             arguments = await self._form(request)
         else:
-            body = await read_json(request, _LARGEST_BODY)
+            body = await read_json(request, LARGEST_BODY)
             interface = self._calls.workflow.interface
             arguments = await arguments_of(named_inputs(body), interface, self._values)
         call_id = await self._calls.start(arguments, key=key)
@@ -152,7 +153,7 @@ class ServiceServer:
         """A form as curl sends it: ``-F image=@photo.png -F prompt="a cat"``."""
         arguments: dict[str, Argument] = {}
         interface = self._calls.workflow.interface
-        left = _LARGEST_BODY
+        left = LARGEST_BODY
         form = await request.multipart()
         while (part := await form.next()) is not None:
             if not isinstance(part, BodyPartReader) or not part.name:
@@ -216,7 +217,8 @@ class ServiceServer:
         kept = await self._values.put(request.match_info["sha256"], request.content.iter_any())
         return json_answer({"sha256": kept.sha256, "size": kept.size})
 
-    async def _sweep(self) -> None:
+    async def sweep(self) -> None:
+        """Remove what has been kept for long enough, now and then, until cancelled."""
         while True:
             for folder in (self._calls.results.folder, self._values.folder):
                 await asyncio.to_thread(remove_older, folder, self._keep)
@@ -232,7 +234,8 @@ def _answer(answer: CallAnswer, *, started: bool = False) -> web.Response:
     return response
 
 
-async def _say_protocol(_request: web.Request, response: web.StreamResponse) -> None:
+async def say_protocol(_request: web.Request, response: web.StreamResponse) -> None:
+    """Tell callers that they have found a service: for ``on_response_prepare``."""
     response.headers[PROTOCOL_HEADER] = PROTOCOL
 
 
@@ -275,7 +278,7 @@ async def _limited(part: BodyPartReader, limit: int) -> bytes:
         content += chunk
         if len(content) > limit:
             raise RequestTooLarge(
-                f"The form is larger than the {_LARGEST_BODY} bytes accepted.",
+                f"The form is larger than the {LARGEST_BODY} bytes accepted.",
                 advice="Send large values with PUT /values/SHA256 first.",
             )
     return bytes(content)

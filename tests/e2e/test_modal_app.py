@@ -6,6 +6,7 @@ Engines: the sandbox always, a real ComfyUI where there is one.
 from __future__ import annotations
 
 import asyncio
+import base64
 import importlib.util
 import json
 import os
@@ -18,8 +19,10 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from comfyui_python import comfyui_python, with_requirements
 from conftest import find_comfyui, free_port
 from modal_double import CALL, FakeDict, FakeModal, FakeVolume
+from pack import install_pack
 
 from comfy_remote.deploy.modal import calls as calls_module
 from comfy_remote.deploy.modal.workflow_file import make_project
@@ -27,10 +30,12 @@ from comfy_remote.errors import JobCancelled, OutputLost, WorkflowInvalid
 from comfy_remote.events import Preview, Progress
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
+from comfy_remote.media.values import encode, read_value
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import RunRequest
 from comfy_remote.targets.config import CONFIG_NAME
 from comfy_remote.targets.modal import ModalTarget
+from comfy_remote.targets.rest import RestClient
 
 modal = pytest.importorskip("modal")
 # Modal's word of warning for those who call `.local()` by mistake.
@@ -44,6 +49,14 @@ PICTURE: Any = {
     "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
     "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "there"}},
 }
+
+
+SERVED: Any = {
+    "1": {"class_type": "ComfyRemoteInput", "inputs": {"key": "picture"}},
+    "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+    "3": {"class_type": "ComfyRemoteOutput", "inputs": {"value": ["2", 0], "key": "inverted"}},
+}
+"""What is deployed; jobs may run any other workflow, too."""
 
 
 class App:
@@ -76,23 +89,29 @@ def _imported(folder: Path) -> ModuleType:
 async def app(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[App]:
-    engine = getattr(request, "param", "sandbox")
-    if engine == "comfyui":
+    # Most tests share an engine that runs already; each of the others has the worker start one.
+    engine = getattr(request, "param", None) or request.getfixturevalue("sandbox_url")
+    if engine.startswith("comfyui"):
         folder = find_comfyui()
         if folder is None:
             pytest.skip("skipped: no ComfyUI")
-        engine = str(folder)
+        packed, engine = engine == "comfyui with the pack", str(folder)
         base = tmp_path / "comfyui"
         base.mkdir()
+        if packed:
+            install_pack(base, "comfy-remote")
         monkeypatch.setenv(
-            "COMFYUI_ARGS", f"--cpu --disable-all-custom-nodes --base-directory {base}"
+            "COMFYUI_ARGS",
+            f"--cpu --base-directory {base}{'' if packed else ' --disable-all-custom-nodes'}",
         )
-        monkeypatch.setenv("COMFYUI_PYTHON", os.environ.get("COMFYUI_PYTHON", sys.executable))
+        monkeypatch.setenv("COMFYUI_PYTHON", comfyui_python())
+        for name, value in with_requirements(tmp_path / "packages").items() if packed else ():
+            monkeypatch.setenv(name, value)
     monkeypatch.setenv("COMFY_REMOTE_ENGINE", engine)
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COMFY_REMOTE_WORKER_DIR", str(tmp_path / "worker"))
     workflow = tmp_path / "picture.json"
-    workflow.write_text(json.dumps(PICTURE))
+    workflow.write_text(json.dumps(SERVED))
     project = _imported(make_project(workflow, {"app_name": "portraits"}).folder)
     volume = FakeVolume(tmp_path / "outputs")
     port = free_port()
@@ -339,3 +358,76 @@ async def test_models_are_the_workers_own_business(app):
     assert job["status"] in ("COMPLETED", "FAILED")
     note = await app.project.notes.get.aio(f"{job['id']}/run")
     assert json.loads(note)["finished"] > json.loads(note)["started"]
+
+
+@pytest.mark.parametrize(
+    "app",
+    ["sandbox", pytest.param("comfyui with the pack", marks=pytest.mark.comfyui)],
+    indirect=True,
+)
+async def test_the_workflow_is_an_api_of_its_own(app, tmp_path):
+    """At the same address: described, called, followed, and bit for bit."""
+    import numpy as np
+
+    status, document = await _root(app, "openapi.json")
+    assert status == 200 and document["info"]["title"] == "portraits"
+    picture = np.random.default_rng(7).random((2, 512, 512, 3), dtype=np.float32)  # 6 MB
+    async with RestClient(f"{app.url}/", poll_interval=0.2) as client:
+        answer = await client.start({"picture": encode(picture, "IMAGE")})
+        seen = [answer, *[one async for one in client.follow(answer)]]
+        result = seen[-1].results["inverted"]
+        assert seen[-1].status.final and isinstance(result, dict)
+        path = tmp_path / "inverted.safetensors"
+        with path.open("wb") as file:
+            async for chunk in client.download(result["url"], largest=2**26):
+                file.write(chunk)
+    inverted = read_value(path, tensors="numpy")
+    assert inverted.type == "IMAGE"
+    (values,) = inverted.value if inverted.is_list else [inverted.value]
+    assert np.array_equal(values, 1.0 - picture)
+    # What did not fit the job's result came by way of the volume.
+    assert app.calls.spawned == 1
+
+
+async def test_a_call_that_is_cancelled_is_cancelled_there(app):
+    blocker = (await _raw(app, "run", {"input": {"workflow": slow(30.0)}}))[1]["id"]
+    status, call = await _root(app, "", {"inputs": {"picture": _dot()}})
+    assert status == 202 and call["status"] in ("pending", "running")
+    async with (
+        aiohttp.ClientSession() as session,
+        session.delete(f"{app.url}{call['poll_url']}") as answer,
+    ):
+        assert answer.status == 200
+    for _ in range(50):
+        status, said = await _root(app, call["poll_url"].lstrip("/"))
+        if said["status"] == "failed":
+            break
+        await asyncio.sleep(0.1)
+    assert said["error"]["code"] == "cancelled"
+    await _raw(app, f"cancel/{blocker}", {})
+
+
+async def test_a_page_of_another_site_calls_nothing(app):
+    async with aiohttp.ClientSession() as session:
+        headers = {"Origin": "https://evil.example"}
+        async with session.post(f"{app.url}/", json={"inputs": {}}, headers=headers) as answer:
+            assert answer.status == 403
+    assert app.calls.spawned == 0
+
+
+def _dot() -> Any:
+    import numpy as np
+
+    whole = b"".join(bytes(c) for c in encode(np.zeros((1, 1, 1, 3), np.float32), "IMAGE").chunks())
+    data = base64.b64encode(whole).decode()
+    return {"type": "IMAGE", "encoding": "safetensors", "data": data}
+
+
+async def _root(app: App, path: str, body: Any = None) -> tuple[int, Any]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(
+            "GET" if body is None else "POST", f"{app.url}/{path}", json=body
+        ) as answer,
+    ):
+        return answer.status, await answer.json()

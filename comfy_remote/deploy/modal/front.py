@@ -1,25 +1,31 @@
-"""The front: RunPod's endpoint API over HTTP, in a light container without a GPU."""
+"""The front: RunPod's endpoint API and the workflow's own, in a light container without a GPU."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
+import tempfile
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from pydantic import SecretStr
 
-from ...errors import ConfigurationError
+from ...errors import ComfyRemoteError
 from ...gateway.access import Access, refusals
 from ...gateway.client_routes import client_routes
 from ...gateway.endpoint import Endpoint
+from ...gateway.listening import listen
+from ...service.server import LARGEST_BODY
 from .calls import ModalCalls
 from .endpoint import ModalEndpoint
 from .notes import Notes, TextDict
 from .outputs import OutputVolume
+from .service import service_routes
 
 __all__ = ["front_app", "serve_front"]
 
@@ -27,8 +33,10 @@ _PATIENCE = 30.0
 _log = logging.getLogger(__name__)
 
 
-def front_app(app_name: str, endpoint: Endpoint) -> web.Application:
-    """The routes below ``/v2/APP``.
+def front_app(
+    app_name: str, endpoint: Endpoint, more: Sequence[web.RouteDef] = ()
+) -> web.Application:
+    """The routes below ``/v2/APP``, and others.
 
     Whoever gets here has been let in by Modal (``requires_proxy_auth``).
     """
@@ -40,13 +48,19 @@ def front_app(app_name: str, endpoint: Endpoint) -> web.Application:
         limits=endpoint.limits,
         behind_proxy=True,
     )
-    app = web.Application(middlewares=[refusals])
-    app.add_routes(client_routes(endpoint, access))
+    app = web.Application(middlewares=[refusals], client_max_size=LARGEST_BODY)
+    app.add_routes([*client_routes(endpoint, access), *more])
     return app
 
 
 def serve_front(
-    port: int, app_name: str, workflow: Any, *, notes: TextDict, outputs: OutputVolume
+    port: int,
+    app_name: str,
+    workflow: Any,
+    *,
+    project: Path,
+    notes: TextDict,
+    outputs: OutputVolume,
 ) -> None:
     """Serve an app's front, from a thread of its own. Returns once it listens.
 
@@ -54,37 +68,33 @@ def serve_front(
         port: The one that ``@modal.web_server`` was told.
         app_name: The endpoint's id.
         workflow: The class whose ``run`` does the jobs; see `ModalCalls`.
+        project: The folder with prompt.json.
         notes: The app's Dict.
         outputs: The volume with large outputs.
 
     Raises:
         ConfigurationError: The port cannot be listened on.
+        WorkflowInvalid: prompt.json cannot be served.
     """
     endpoint = ModalEndpoint(ModalCalls(workflow), Notes(notes), outputs)
     listening: Future[None] = Future()
-    threading.Thread(
-        target=_serve, args=(port, app_name, endpoint, listening), name="front", daemon=True
-    ).start()
+    serving = _serve(port, app_name, endpoint, project, listening)
+    threading.Thread(target=asyncio.run, args=(serving,), name="front", daemon=True).start()
+    listening.result(_PATIENCE)
+
+
+async def _serve(
+    port: int, app_name: str, endpoint: Endpoint, project: Path, listening: Future[None]
+) -> None:
     try:
-        listening.result(_PATIENCE)
-    except OSError as error:
-        raise ConfigurationError(
-            f"The front cannot listen on port {port}: {error}.", advice="Choose another PORT."
-        ) from error
-
-
-def _serve(port: int, app_name: str, endpoint: Endpoint, listening: Future[None]) -> None:
-    async def serve() -> None:
-        runner = web.AppRunner(front_app(app_name, endpoint), access_log=None)
-        await runner.setup()
-        try:
-            # Modal looks for the server at the container's own address, not at loopback.
-            await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104
-        except OSError as error:
-            listening.set_exception(error)
-            return
-        listening.set_result(None)
-        _log.info("the front of %s listens on port %d", app_name, port)
-        await asyncio.Event().wait()
-
-    asyncio.run(serve())
+        with tempfile.TemporaryDirectory(prefix="comfy-remote-front-") as folder:
+            async with service_routes(app_name, project, port, Path(folder)) as more:
+                runner = web.AppRunner(front_app(app_name, endpoint, more), access_log=None)
+                await runner.setup()
+                # Modal looks for the server at the container's own address, not at loopback.
+                await listen(runner, "0.0.0.0", port, None)  # noqa: S104
+                listening.set_result(None)
+                _log.info("the front of %s listens on port %d", app_name, port)
+                await asyncio.Event().wait()
+    except ComfyRemoteError as error:
+        listening.set_exception(error)

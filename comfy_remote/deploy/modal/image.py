@@ -17,6 +17,7 @@ import modal
 
 from ...errors import ConfigurationError
 from .config import CONFIG_FILE, ModalConfig
+from .project import INPUT_FOLDER, PROMPT_FILE
 
 __all__ = [
     "COMFYUI",
@@ -108,7 +109,7 @@ def front_image() -> modal.Image:
 
 
 def with_project(image: modal.Image, folder: Path, *, pack: bool = False) -> modal.Image:
-    """The image with this package, as it is here, and the project's two JSON files.
+    """The image with this package, as it is here, and the project's files.
 
     Args:
         folder: The project's.
@@ -124,8 +125,10 @@ def with_project(image: modal.Image, folder: Path, *, pack: bool = False) -> mod
         )
     unneeded = ["**/__pycache__", "**/*.pyc"]
     image = image.add_local_dir(_PACKAGE, "/root/comfy_remote", ignore=unneeded)
-    for name in ("prompt.json", CONFIG_FILE):
+    for name in (PROMPT_FILE, CONFIG_FILE):
         image = image.add_local_file(folder / name, f"/root/{name}")
+    if (folder / INPUT_FOLDER).is_dir():
+        image = image.add_local_dir(folder / INPUT_FOLDER, f"/root/{INPUT_FOLDER}")
     if not pack:
         return image
     place = f"{COMFYUI}/custom_nodes/comfy-remote"

@@ -19,10 +19,19 @@ from ...workflow.prompt import Prompt
 from .config import CONFIG_FILE, ModalConfig
 from .packing import Packing
 
-__all__ = ["PROMPT_FILE", "WORKFLOW_FILE", "Project", "project_folder", "write_project"]
+__all__ = [
+    "INPUT_FOLDER",
+    "PROMPT_FILE",
+    "WORKFLOW_FILE",
+    "Project",
+    "project_folder",
+    "write_project",
+]
 
 PROMPT_FILE = "prompt.json"
 WORKFLOW_FILE = "workflow.py"
+INPUT_FOLDER = "input"
+"""Of a project: the files that prompt.json loads, for calls of the workflow's own API."""
 
 _SHOWN_LINES = 30
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from ...media.files import safe_relative_path, storage_errors
+from ...workflow.files import file_uses, find_file, input_folders
+from ...workflow.interface import REMOTE_OUTPUT
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ...workflow.prepare import Changes, prepare
+from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
 from .config import ModalConfig
 from .packing import pack
-from .project import Project, project_folder, write_project
+from .project import INPUT_FOLDER, Project, project_folder, write_project
 
 __all__ = ["make_project"]
 
@@ -45,4 +51,26 @@ def make_project(
     config = ModalConfig.checked(dict(given))
     found = pack(prepared.prompt, prepared.workflow, known, volume=config.models_volume)
     folder = project_folder(workflow, config.app_name, parent)
-    return write_project(folder, prepared.prompt, found, given, force=force, clean=clean)
+    project = write_project(folder, prepared.prompt, found, given, force=force, clean=clean)
+    notes = _copy_inputs(prepared.prompt, workflow.absolute().parent, folder / INPUT_FOLDER)
+    return replace(project, notes=(*project.notes, *notes))
+
+
+def _copy_inputs(prompt: Prompt, base: Path, folder: Path) -> Iterator[str]:
+    """The files that the workflow loads, where it has an API of its own whose calls need them."""
+    if not any(node["class_type"] == REMOTE_OUTPUT for node in prompt.values()):
+        return
+    for use in file_uses(prompt):
+        if use.folder != "input":
+            continue
+        here = find_file(use.name, (), input_folders(base))
+        if here is None:
+            yield (
+                f"{use.name}, which the workflow loads, is not here: put it into {folder}, or give "
+                "its node a Remote Input."
+            )
+            continue
+        place = folder / safe_relative_path(use.name)
+        with storage_errors(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(here, place)

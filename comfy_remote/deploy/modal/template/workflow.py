@@ -82,13 +82,15 @@ class Workflow:
         self.worker.stop()
 
 
-# The front: what `modal:APP` talks to. Without requires_proxy_auth, anybody could use your GPU.
-@app.function(image=light_image, timeout=300, scaledown_window=60)
-@modal.concurrent(max_inputs=100)
-@modal.web_server(PORT, requires_proxy_auth=True)
+# The front: what `modal:APP` talks to, and the workflow's own API if it has Remote Output nodes.
+# One container, since that API keeps its calls there; it needs no GPU. Without
+# requires_proxy_auth, anybody could use your GPU.
+@app.function(image=light_image, timeout=3600, scaledown_window=300, max_containers=1)
+@modal.concurrent(max_inputs=200)
+@modal.web_server(PORT, startup_timeout=60, requires_proxy_auth=True)
 def front() -> None:
-    """RunPod's endpoint API at /v2/APP."""
-    serve_front(PORT, CONFIG.app_name, Workflow, notes=notes, outputs=outputs)
+    """RunPod's endpoint API at /v2/APP, the workflow's own at /."""
+    serve_front(PORT, CONFIG.app_name, Workflow, project=HERE, notes=notes, outputs=outputs)
 
 
 @app.function(image=image, volumes={MODELS: model_volume}, secrets=secrets, timeout=4 * 3600)
