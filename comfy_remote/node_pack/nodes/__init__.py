@@ -11,6 +11,6 @@ pixels                IMAGE tensors: as a PNG would bring them, joined, written
 ```
 
 The rest knows nothing of ComfyUI: `workflow_choice` (which workflow), `image_inputs` (which
-Load Image gets which picture), `expansion` (the workflow as nodes of the running graph) and
-`remote_run` (the workflow on a target), and `modal_run` (a deployment).
+Load Image gets which picture), `expansion` (the workflow as nodes of the running graph),
+`remote_run` (the workflow on a target) and `modal_run` (a deployment).
 """
