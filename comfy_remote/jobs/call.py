@@ -103,7 +103,8 @@ class Call:
         if missing:
             raise OutputLost(
                 f"The job succeeded, but it gave no value for {', '.join(missing)}.",
-                advice="Update Comfy Remote on the target: its Remote Output sent nothing.",
+                advice="Its Remote Output did not run, or Comfy Remote on the target is too old to "
+                "send. Look at the nodes before it, and update the pack there.",
                 details={"missing": [*missing]},
             )
         files = await self.job.fetch([by_node[entry.node_id] for entry in wanted], folder)

@@ -91,10 +91,11 @@ def _said(graph: Mapping[str, JsonValue]) -> Iterator[tuple[str, tuple[str, str 
 
 
 def _from_schemas(class_type: str, schemas: Schemas) -> str | None:
-    schema = schemas.get(class_type)
-    if schema is not None and schema.python_module is not None:
-        folder, _, rest = schema.python_module.partition(".")
-        return rest.partition(".")[0] if folder == "custom_nodes" and rest else CORE
+    for known in (schemas, Schemas.bundled()):
+        schema = known.get(class_type)
+        if schema is not None and schema.python_module is not None:
+            folder, _, rest = schema.python_module.partition(".")
+            return rest.partition(".")[0] if folder == "custom_nodes" and rest else CORE
     return CORE if class_type in Schemas.bundled() else None
 
 

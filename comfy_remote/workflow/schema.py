@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["InputSchema", "NodeSchema", "Schemas", "input_schema"]
 
 _SNAPSHOT = "object_info.json.gz"
+_OWN_NODES = "own_nodes.json"
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class NodeSchema:
     outputs: tuple[str, ...]
     output_node: bool = False
     python_module: str | None = None
-    """Where ComfyUI loaded it from: "nodes", "comfy_extras.…", "custom_nodes.PACK"; the
-    bundled snapshot does not say."""
+    """Where ComfyUI loaded it from: "nodes", "comfy_extras.…", "custom_nodes.PACK"; of
+    ComfyUI's own nodes, the bundled snapshot does not say."""
 
 
 class Schemas:
@@ -96,7 +97,10 @@ class Schemas:
 
     @classmethod
     def bundled(cls) -> Schemas:
-        """The snapshot that comes with the package: ComfyUI's own nodes, no custom ones."""
+        """The snapshot that comes with the package: ComfyUI's own nodes, and ours of every target.
+
+        Those are Remote Input and Remote Output; of other custom nodes there are none.
+        """
         return _bundled()
 
     def __contains__(self, class_type: str) -> bool:
@@ -194,5 +198,7 @@ def _mapping(value: JsonValue) -> dict[str, JsonValue]:
 
 @lru_cache(maxsize=1)
 def _bundled() -> Schemas:
-    packed = files(__package__).joinpath("data").joinpath(_SNAPSHOT).read_bytes()
-    return Schemas(json.loads(gzip.decompress(packed)), "the bundled snapshot", snapshot=True)
+    data = files(__package__).joinpath("data")
+    theirs = json.loads(gzip.decompress(data.joinpath(_SNAPSHOT).read_bytes()))
+    ours = json.loads(data.joinpath(_OWN_NODES).read_bytes())
+    return Schemas({**theirs, **ours}, "the bundled snapshot", snapshot=True)

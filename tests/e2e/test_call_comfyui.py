@@ -242,6 +242,17 @@ async def test_the_schemas_say_that_any_type_is_taken(client: Client) -> None:
     ]
     assert leave.output_node
     for name in ("ComfyRemoteInput", "ComfyRemoteOutput"):
+        known, here = Schemas.bundled().get(name), schemas.get(name)
+        assert known is not None
+        assert here is not None
+        assert [(spec.name, spec.type, spec.optional) for spec in known.inputs] == [
+            (spec.name, spec.type, spec.optional) for spec in here.inputs
+        ]
+        assert (known.title, known.outputs, known.output_node) == (
+            here.title,
+            here.outputs,
+            here.output_node,
+        )
         document = schemas.document(name)
         assert document is not None
         assert (document["category"], document["output"]) == ("utils/remote", ["*"])

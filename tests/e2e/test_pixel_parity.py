@@ -19,7 +19,8 @@ from comfy_remote.sandbox.nodes.registry import NODES
 
 pytestmark = pytest.mark.comfyui
 
-SHARED_NODES = sorted(name for name in NODES if not name.startswith("Sandbox"))
+OURS = ("Sandbox", "ComfyRemote")
+SHARED_NODES = sorted(name for name in NODES if not name.startswith(OURS))
 EXTRA = {"extra_pnginfo": {"workflow": {"nodes": [], "title": "Grüße"}, "note": [1, 2.5, None]}}
 
 

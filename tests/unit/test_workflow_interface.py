@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from comfy_remote.errors import WorkflowInvalid
+from comfy_remote.sandbox.folders import Folders
+from comfy_remote.sandbox.nodes.registry import NODES
 from comfy_remote.workflow.files import file_uses
 from comfy_remote.workflow.interface import Interface, ValueFileName
+from comfy_remote.workflow.packs import find_packs
 from comfy_remote.workflow.prompt import Prompt
 from comfy_remote.workflow.schema import Schemas
 
@@ -43,6 +47,15 @@ def test_types_come_from_what_the_nodes_are_linked_to() -> None:
         ("result", "4", "IMAGE"),
         ("the width", "5", "INT"),
     ]
+
+
+def test_the_snapshot_knows_the_nodes_as_the_sandbox_has_them(tmp_path: Path) -> None:
+    for name in ("ComfyRemoteInput", "ComfyRemoteOutput"):
+        there = NODES[name].schema.to_json(Folders(tmp_path))
+        assert Schemas.bundled().document(name) == there
+        prompt: Prompt = {"1": {"class_type": name, "inputs": {}}}
+        (pack,) = find_packs(prompt, schemas=Schemas({}, "a ComfyUI without the pack"))
+        assert pack.name == "comfy-remote"
 
 
 def test_without_schemas_every_type_is_any() -> None:

@@ -23,7 +23,7 @@ from .schema import Input, NodeSchema, Output, string
 __all__ = ["ComfyRemoteInput", "ComfyRemoteOutput"]
 
 _CATEGORY = "utils/remote"
-_MODULE = "comfy_remote.sandbox"
+_MODULE = "custom_nodes.comfy-remote"
 
 
 class ComfyRemoteInput(Node):
