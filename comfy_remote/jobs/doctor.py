@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import ComfyRemoteError, ConfigurationError, WorkflowInvalid
 from ..targets.base import Capabilities, Target
 from ..targets.comfyui import ComfyUITarget
-from ..targets.config import Configuration, TargetSettings, home, needs_key, open_target
+from ..targets.config import (
+    MODAL_PROXY_HEADERS,
+    Configuration,
+    TargetSettings,
+    home,
+    needs_key,
+    open_target,
+)
 from ..targets.http_address import shown
 from ..targets.pods import account_pods, pod_of
 from ..targets.secrets import secret
@@ -205,6 +212,8 @@ def _keys(settings: TargetSettings, environment: Mapping[str, str]) -> Iterator[
 def _where_from(variable: str) -> str:
     if variable == "RUNPOD_API_KEY":
         return "RunPod's console has it under Settings > API Keys."
+    if variable in MODAL_PROXY_HEADERS.values():
+        return "it is half of a token from https://modal.com/settings/proxy-auth-tokens."
     return "whoever set up that server has it."
 
 

@@ -382,7 +382,8 @@ def _modal(name: str, settings: TargetSettings, environment: Mapping[str, str]) 
     if len(found) < len(given) and (found or not _on_this_machine(settings.base_url)):
         missing = [variable for field, variable in headers.items() if field not in found]
         raise ConfigurationError(
-            f"The target {name!r} takes a proxy token, and {', '.join(missing)} is not set.",
+            f"The target {name!r} takes a proxy token, and {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not set.",
             advice="Make a token at https://modal.com/settings/proxy-auth-tokens, and set "
             f"{' and '.join(headers.values())}.",
         )
