@@ -9,7 +9,10 @@
 
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
+import { showCut } from './cut_dialog.js'
 import { addStyles } from './dom.js'
+import { markMenus } from './mark_menus.js'
+import { addBadge } from './marks.js'
 import { showError, showNote, showWarning } from './notices.js'
 import { makePanel } from './panel.js'
 import { getAdditions } from './remote_api.js'
@@ -26,16 +29,16 @@ const TARGET_SETTING = 'ComfyRemote.Target'
 /** The page starts without the target's models rather than late. */
 const LOAD_SECONDS = 4
 
-const state = new RemoteState()
+const state = new RemoteState(preset)
+const marks = markMenus(state, () => void showCut(state))
 
 /** @type {Additions | null} What the page shows beside its own. */
 let additions = null
 
-/** @returns {string | null} Where the switch switches to. */
-function chosen() {
+/** @returns {string | null} The target in the page's settings. */
+function preset() {
   const setting = app.extensionManager.setting.get(TARGET_SETTING)
-  const preset = typeof setting === 'string' && setting.trim() ? setting.trim() : null
-  return state.target ?? preset ?? state.targets.find((target) => target.default)?.name ?? null
+  return typeof setting === 'string' && setting.trim() ? setting.trim() : null
 }
 
 function openPanel() {
@@ -45,7 +48,7 @@ function openPanel() {
 async function toggle() {
   if (state.target !== null) return switchTo(null)
   if (state.targets.length === 0) await state.refresh().catch(() => null)
-  const target = chosen()
+  const target = state.usual()
   if (target !== null) return switchTo(target)
   showNote('Remote', 'Choose a target first.')
   openPanel()
@@ -53,9 +56,9 @@ async function toggle() {
 
 /** @param {string} target */
 async function choose(target) {
-  app.extensionManager.setting.set(TARGET_SETTING, target)
+  await app.extensionManager.setting.set(TARGET_SETTING, target)
   if (state.target !== null) await switchTo(target)
-  else await state.refresh().catch((error) => showError('Remote', error))
+  else await state.agree().catch((error) => showError('Remote', error))
 }
 
 /** @param {string | null} target */
@@ -145,7 +148,8 @@ app.registerExtension({
       label: 'Remote: switch on or off',
       icon: 'pi pi-cloud',
       function: toggle
-    }
+    },
+    ...marks.commands
   ],
   // On a Mac, Alt+R types ®.
   keybindings: ['r', '®'].map((key) => ({
@@ -155,9 +159,13 @@ app.registerExtension({
   menuCommands: [
     {
       path: ['Extensions', 'Remote'],
-      commands: ['ComfyRemote.Toggle', `Workspace.ToggleSidebarTab.${PANEL}`]
+      commands: ['ComfyRemote.Toggle', `Workspace.ToggleSidebarTab.${PANEL}`, ...marks.menu]
     }
   ],
+  getSelectionToolboxCommands: marks.getSelectionToolboxCommands,
+  getNodeMenuItems: marks.getNodeMenuItems,
+  getCanvasMenuItems: marks.getCanvasMenuItems,
+  nodeCreated: (node) => addBadge(node, () => state.usual()),
   settings: [
     {
       id: /** @type {any} */ (TARGET_SETTING),
@@ -173,7 +181,7 @@ app.registerExtension({
       id: /** @type {any} */ ('ComfyRemote.Panel'),
       category: ['Remote', 'Status', 'Panel'],
       name: 'The target and its jobs',
-      type: () => makePanel(state, { toggle, choose, cancel, chosen }),
+      type: () => makePanel(state, { toggle, choose, cancel, showCut: () => void showCut(state) }),
       defaultValue: null
     }
   ],
@@ -199,7 +207,7 @@ app.registerExtension({
       tooltip: 'Remote: target, jobs, health',
       type: 'custom',
       render: (container) => {
-        container.replaceChildren(makePanel(state, { toggle, choose, cancel, chosen }))
+        container.replaceChildren(makePanel(state, { toggle, choose, cancel, showCut: () => void showCut(state) }))
       }
     })
     // The declared types know the page's own events only.

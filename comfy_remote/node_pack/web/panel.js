@@ -18,7 +18,7 @@ const OTHER = '\0other'
  * @property {() => void} toggle
  * @property {(target: string) => void} choose
  * @property {(promptId: string) => void} cancel
- * @property {() => string | null} chosen  The target that the switch would switch to.
+ * @property {() => void} showCut
  */
 
 /**
@@ -61,6 +61,18 @@ export function makePanel(state, actions) {
     facts,
     element('h3', {}, 'Jobs'),
     jobs.root,
+    element('h3', {}, 'Part of the graph'),
+    element(
+      'p',
+      { class: 'comfy-remote-foot' },
+      'While Remote is off, nodes and groups that are marked "Run remotely" run on a target, and ' +
+        'the others here.'
+    ),
+    element(
+      'button',
+      { type: 'button', class: 'comfy-remote-button', onclick: actions.showCut },
+      'Show what runs where'
+    ),
     element(
       'p',
       { class: 'comfy-remote-foot' },
@@ -80,10 +92,10 @@ export function makePanel(state, actions) {
     toggle.setAttribute('aria-label', 'Send to the target')
     toggle.classList.toggle('comfy-remote-on', on)
     toggle.disabled = state.switching
-    showChoice(choice, state, actions.chosen())
+    showChoice(choice, state, state.usual())
     if (ownAddress) choice.value = OTHER
     form.hidden = !ownAddress
-    const target = state.find(actions.chosen())
+    const target = state.find(state.usual())
     const fresh = targetFacts(target, details)
     // Replaced only when something of it is new, so that text can be selected.
     if (!facts.firstChild?.isEqualNode(fresh)) facts.replaceChildren(fresh)
@@ -91,11 +103,11 @@ export function makePanel(state, actions) {
   }
 
   const askTarget = async () => {
-    const target = actions.chosen()
+    const target = state.usual()
     if (!target) return
     try {
       const found = await getDetails(target)
-      if (actions.chosen() === target) details = found
+      if (state.usual() === target) details = found
     } catch (error) {
       details = asRemoteError(error)
     }
@@ -114,7 +126,7 @@ export function makePanel(state, actions) {
   }
 
   const changed = () => {
-    const target = actions.chosen() ?? ''
+    const target = state.usual() ?? ''
     if (target !== shownTarget) {
       shownTarget = target
       details = null

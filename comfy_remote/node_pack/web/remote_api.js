@@ -58,6 +58,35 @@ import { api } from '../../scripts/api.js'
  * @property {Record<string, Record<string, unknown[]>>} choices  Values by class and input.
  */
 
+/**
+ * @typedef {object} Crossing  A value that crosses between here and a target.
+ * @property {string} key
+ * @property {string} node_id  The node that makes it.
+ * @property {number} output
+ * @property {string} type
+ * @property {{node_id: string, input: string}[]} to
+ * @property {number | null} size  About how many bytes; null: unknown.
+ */
+
+/**
+ * @typedef {object} Part  What runs elsewhere as one job.
+ * @property {string} name  Of the target.
+ * @property {string} node_id
+ * @property {string[]} nodes
+ * @property {string[]} copies  Made there as well as here.
+ * @property {Crossing[]} inputs
+ * @property {Crossing[]} outputs
+ * @property {string[]} saves
+ * @property {string[]} files
+ */
+
+/**
+ * @typedef {object} Cut
+ * @property {string[]} here
+ * @property {Part[]} parts
+ * @property {string[]} notes
+ */
+
 /** A refusal, with what to do about it. */
 export class RemoteError extends Error {
   /**
@@ -93,10 +122,21 @@ export function getStatus(clientId) {
 /**
  * @param {string} clientId
  * @param {string | null} target  A name or an address; null switches Remote off.
+ * @param {string | null} usual  Where it would switch to, for marked nodes.
  * @returns {Promise<{target: string | null}>}
  */
-export function postSwitch(clientId, target) {
-  return ask('/remote/switch', { client_id: clientId, target })
+export function postSwitch(clientId, target, usual) {
+  return ask('/remote/switch', { client_id: clientId, target, usual })
+}
+
+/**
+ * What would run where, by the marks in the workflow. Nothing runs.
+ *
+ * @param {{client_id: string | undefined, prompt: object, workflow: object}} body
+ * @returns {Promise<Cut>}
+ */
+export function postCut(body) {
+  return ask('/remote/cut', body)
 }
 
 /**

@@ -17,9 +17,12 @@ const ENDED = ['succeeded', 'failed', 'cancelled', 'expired']
  */
 export class RemoteState extends EventTarget {
   #updating
+  #preset
 
-  constructor() {
+  /** @param {() => string | null} preset  The target that this user has set, if there is one. */
+  constructor(preset) {
     super()
+    this.#preset = preset
     /** @type {string | null} Where this tab's prompts go; null: they run here. */
     this.target = sessionStorage.getItem(STORED)
     /** @type {Target[]} */
@@ -55,6 +58,12 @@ export class RemoteState extends EventTarget {
     this.#changed()
   }
 
+  /** @returns {string | null} Where the switch switches to. */
+  usual() {
+    const fallback = this.targets.find((target) => target.default)?.name
+    return this.target ?? this.#preset() ?? fallback ?? null
+  }
+
   /** Ask the server how things stand. */
   async refresh() {
     const status = await getStatus(api.clientId)
@@ -69,11 +78,11 @@ export class RemoteState extends EventTarget {
   async agree() {
     const clientId = await this.clientKnown
     const status = await this.refresh()
-    if (this.target !== null && status.target !== this.target) {
-      await postSwitch(clientId, this.target)
-    } else if (this.target === null && status.target !== null) {
+    if (this.target === null && status.target !== null) {
       // Chosen by a script for this client.
       this.#keep(status.target)
+    } else if (this.target !== status.target || this.#preset() !== null) {
+      await postSwitch(clientId, this.target, this.#preset())
     }
   }
 
@@ -87,7 +96,7 @@ export class RemoteState extends EventTarget {
     this.switching = true
     this.#changed()
     try {
-      const answer = await postSwitch(await this.clientKnown, target)
+      const answer = await postSwitch(await this.clientKnown, target, this.#preset())
       this.#keep(answer.target)
     } finally {
       this.switching = false
