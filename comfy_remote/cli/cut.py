@@ -52,8 +52,10 @@ def cut(
       comfy-remote cut workflow.json --remote 3 --remote "VAE Decode" --on runpod:ENDPOINT
       comfy-remote cut workflow.json --json | jq '.parts[].inputs'
     """
+    from ..jobs.loaded_pictures import loaded_pictures
     from ..workflow.convert import convert_workflow
     from ..workflow.cut import cut as cut_prompt
+    from ..workflow.files import find_file, input_folders
     from ..workflow.load import load_workflow
     from .schemas import schemas_of
 
@@ -67,7 +69,11 @@ def cut(
     known = there if not there.is_snapshot else None
     marks = _marks(loaded, prompt, nodes, on)
     local = schemas_of(here, prompt) if here else _all_of(prompt, there, bundled)
-    result = cut_prompt(prompt, marks, local, dict.fromkeys(marks.values(), known))
+    folders = input_folders(workflow.absolute().parent)
+    loaded_here = loaded_pictures(prompt, lambda use: find_file(use.name, [], folders))
+    result = cut_prompt(
+        prompt, marks, local, dict.fromkeys(marks.values(), known), loaded=loaded_here
+    )
     if json_lines:
         print(json.dumps(result.to_json()))
     else:

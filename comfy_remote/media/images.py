@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-__all__ = ["decoding_errors", "image_array", "open_image", "pixels_of", "upright_frames"]
+__all__ = [
+    "decoding_errors",
+    "image_array",
+    "open_image",
+    "picture_size",
+    "pixels_of",
+    "upright_frames",
+]
 
 
 def decoding_errors() -> tuple[type[Exception], ...]:
@@ -56,6 +63,25 @@ def open_image(path: Path, name: str | None = None) -> Image:
         image = Image.open(path)
         image.load()
     return image
+
+
+def picture_size(path: Path) -> tuple[int, int, int]:
+    """Number of frames, width and height of a picture, EXIF rotation applied.
+
+    Reads the head of the file only, but for one with frames.
+
+    Raises:
+        OutputCorrupt: It is no picture that Pillow knows.
+    """
+    from PIL import Image
+    from PIL.ExifTags import Base
+
+    with _decoding(path.name), Image.open(path) as image:
+        width, height = image.size
+        if image.getexif().get(Base.Orientation, 1) >= 5:  # on its side
+            width, height = height, width
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        return frames, width, height
 
 
 def image_array(path: Path, name: str | None = None) -> NDArray[numpy.float32]:

@@ -7,10 +7,12 @@ import os
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+from ..jobs.loaded_pictures import loaded_pictures
 from ..targets.config import Configuration
 from ..workflow.cut import Cut, cut, marks_in
 from ..workflow.prompt import Prompt
 from .host import Host
+from .input_files import InputFiles
 from .known_targets import known_targets
 from .switch import Switch
 from .target_pool import TargetPool
@@ -34,6 +36,7 @@ class Cutter:
         self._host = host
         self._switch = switch
         self._pool = pool
+        self._files = InputFiles(host)
 
     async def cut(
         self,
@@ -70,7 +73,8 @@ class Cutter:
 
         def work() -> Cut:
             local = self._host.schemas(classes)
-            return cut(prompt, marks, local, remote, targets=targets)
+            loaded = loaded_pictures(prompt, self._files.find) if marks else {}
+            return cut(prompt, marks, local, remote, targets=targets, loaded=loaded)
 
         return await asyncio.to_thread(work)
 

@@ -57,7 +57,7 @@ class InputFiles:
         return _renamed(prompt, names), list(found.values())
 
     async def _here(self, use: FileUse) -> Path | None:
-        return await asyncio.to_thread(self._find, use)
+        return await asyncio.to_thread(self.find, use)
 
     async def _add(
         self,
@@ -73,7 +73,8 @@ class InputFiles:
         found[name] = InputFile(name, path, size, digest)
         names[use.node_id, use.input] = name
 
-    def _find(self, use: FileUse) -> Path | None:
+    def find(self, use: FileUse) -> Path | None:
+        """Where a file is, if it is in one of ComfyUI's folders. Blocking."""
         if use.folder == "asset":
             return self._host.asset(use.name)
         kinds: dict[str, FolderKind] = {"output": "output", "temp": "temp"}

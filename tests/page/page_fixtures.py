@@ -19,7 +19,17 @@ from comfy_page import ComfyPage
 from page_server import PackServer, start_server
 from playwright.sync_api import Browser, Page, sync_playwright
 
-__all__ = ["OpenPage", "browser", "home", "open_page", "page", "server", "there"]
+__all__ = [
+    "ARTEFACTS",
+    "BROWSERS",
+    "OpenPage",
+    "browser",
+    "home",
+    "open_page",
+    "page",
+    "server",
+    "there",
+]
 
 HERE = Path(__file__).resolve().parent
 ARTEFACTS = HERE.parents[1] / "test-artefacts" / "page"

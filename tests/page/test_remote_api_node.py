@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e '.[dev]')")
 
 from comfy_page import ComfyPage
+from page_fixtures import ARTEFACTS, BROWSERS
 from page_server import PackServer, start_server
 from playwright.sync_api import sync_playwright
-from test_page import ARTEFACTS, BROWSERS
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.timeout(240)]
 

@@ -85,3 +85,22 @@ def test_nothing_to_do_is_said(run) -> None:
     Path("workflow.json").write_text(json.dumps(prompt))
     status, _, err = run("workflow.json", "--remote", "9")
     assert status == 0 and "no output needs what is marked" in err
+
+
+def test_the_size_of_a_picture_that_is_loaded_is_known_where_it_is_here(run) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side
+    Image.new("RGB", (40, 20)).save("photo.jpg", exif=exif)
+    load = {"class_type": "LoadImage", "inputs": {"image": "photo.jpg"}}
+    scale = {"class_type": "ImageScale", "inputs": {"image": ["1", 0], "width": 0, "height": 8}}
+    prompt = {**PROMPT, "1": load, "2": scale}
+    Path("workflow.json").write_text(json.dumps(prompt))
+    _, out, _ = run("workflow.json", "--remote", "2", "--json")
+    (part,) = json.loads(out)["parts"]
+    assert part["inputs"][0]["size"] == 500 + 20 * 40 * 12
+    assert part["outputs"][0]["size"] == 500 + 4 * 8 * 12  # as high as wide was 2 to 1
+    Path("photo.jpg").write_bytes(b"no picture")
+    _, out, _ = run("workflow.json", "--remote", "2", "--json")
+    assert json.loads(out)["parts"][0]["inputs"][0]["size"] is None

@@ -30,7 +30,8 @@ const TARGET_SETTING = 'ComfyRemote.Target'
 const LOAD_SECONDS = 4
 
 const state = new RemoteState(preset)
-const marks = markMenus(state, () => void showCut(state))
+const actions = { toggle, choose, cancel, showCut: () => void showCut(state) }
+const marks = markMenus(state, actions.showCut)
 
 /** @type {Additions | null} What the page shows beside its own. */
 let additions = null
@@ -165,7 +166,6 @@ app.registerExtension({
   getSelectionToolboxCommands: marks.getSelectionToolboxCommands,
   getNodeMenuItems: marks.getNodeMenuItems,
   getCanvasMenuItems: marks.getCanvasMenuItems,
-  nodeCreated: (node) => addBadge(node, () => state.usual()),
   settings: [
     {
       id: /** @type {any} */ (TARGET_SETTING),
@@ -181,7 +181,7 @@ app.registerExtension({
       id: /** @type {any} */ ('ComfyRemote.Panel'),
       category: ['Remote', 'Status', 'Panel'],
       name: 'The target and its jobs',
-      type: () => makePanel(state, { toggle, choose, cancel, showCut: () => void showCut(state) }),
+      type: () => makePanel(state, actions),
       defaultValue: null
     }
   ],
@@ -190,6 +190,7 @@ app.registerExtension({
   ],
   addCustomNodeDefs: addOnLoad,
   nodeCreated(node) {
+    addBadge(node, () => state.usual())
     if (node.comfyClass === REMOTE_API) makeItGrow(node)
   },
   refreshComboInNodes: async (/** @type {Definitions} */ definitions) => {
@@ -207,7 +208,7 @@ app.registerExtension({
       tooltip: 'Remote: target, jobs, health',
       type: 'custom',
       render: (container) => {
-        container.replaceChildren(makePanel(state, { toggle, choose, cancel, showCut: () => void showCut(state) }))
+        container.replaceChildren(makePanel(state, actions))
       }
     })
     // The declared types know the page's own events only.

@@ -100,17 +100,25 @@ _PICKS = {"ImageFromBatch": "image", "LatentFromBatch": "samples"}
 _LARGEST = 2**40  # pixels; what is above is a mistake, and no size
 
 
-def picture_sizes(prompt: Prompt, ordered: Sequence[str], schemas: Schemas) -> dict[str, Pictures]:
+def picture_sizes(
+    prompt: Prompt,
+    ordered: Sequence[str],
+    schemas: Schemas,
+    loaded: Mapping[str, Pictures] | None = None,
+) -> dict[str, Pictures]:
     """What each node gives, as far as it can be known.
 
     Args:
         prompt: Without circles.
         ordered: The nodes to look at, each after those it is linked to.
         schemas: Tell which nodes make latents.
+        loaded: What is known from elsewhere: of files that nodes load.
     """
-    found: dict[str, Pictures] = {}
+    found: dict[str, Pictures] = dict(loaded or {})
     sources = Sources(prompt)
     for node_id in ordered:
+        if node_id in found:
+            continue
         given = _given(prompt, sources, node_id, schemas, found)
         if given is not None and 0 < given.pixels < _LARGEST:
             found[node_id] = given

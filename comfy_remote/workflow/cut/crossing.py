@@ -46,9 +46,16 @@ class Values:
         prompt: Without circles or broken links.
         ordered: Its nodes, each after those it is linked to.
         schemas: The classes of its nodes, as far as anybody knows them.
+        loaded: The pictures that nodes load from files, as far as they are known.
     """
 
-    def __init__(self, prompt: Prompt, ordered: Sequence[str], schemas: Schemas) -> None:
+    def __init__(
+        self,
+        prompt: Prompt,
+        ordered: Sequence[str],
+        schemas: Schemas,
+        loaded: Mapping[str, Pictures] | None = None,
+    ) -> None:
         self._prompt = prompt
         self._schemas = schemas
         self._users = consumers(prompt, ordered)
@@ -57,7 +64,7 @@ class Values:
         for node_id in ordered:
             if self._is_holding(node_id):
                 self._holding.add(node_id)
-        self._sizes = picture_sizes(prompt, ordered, schemas)
+        self._sizes = picture_sizes(prompt, ordered, schemas, loaded)
 
     def source(self, node_id: str, index: object) -> Source:
         """A link's end; an index that counts from the end is made one from the start."""

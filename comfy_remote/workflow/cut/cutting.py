@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ...errors import WorkflowInvalid
+from ..check.sizes import Pictures
 from ..order import needed_nodes, output_nodes
 from ..prompt import Prompt
 from ..schema import Schemas
@@ -24,6 +25,7 @@ def cut(
     remote: Mapping[str, Schemas | None],
     *,
     targets: Collection[str] | None = None,
+    loaded: Mapping[str, Pictures] | None = None,
 ) -> Cut:
     """Cut a prompt, so that the marked nodes run elsewhere and the others here.
 
@@ -41,6 +43,7 @@ def cut(
         remote: The node classes of each target by the name it has in ``marks``; ``None``, or
             no entry, for one that cannot tell: it is taken to have them all.
         targets: Output nodes to run it for, as ``partial_execution_targets``; by default all.
+        loaded: The pictures that nodes load from files, by node: for the sizes of what crosses.
 
     Returns:
         The prompts. Without a marked node that an output needs, there are no parts, and the
@@ -65,7 +68,7 @@ def cut(
         return Cut(prompt, tuple(outputs), (), ())
     needed = set(ordered)
     live = {node_id: node for node_id, node in prompt.items() if node_id in needed}
-    values = Values(live, ordered, known)
+    values = Values(live, ordered, known, loaded)
     sides = place(Surroundings(live, ordered, values, known, schemas, remote), marks)
     return build(sides, group(sides), outputs)
 
