@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..errors import ComfyRemoteError, JobTimedOut, OutputLost
 from ..events import Event, Finished, JobState, Progress, Queued, Started, event_to_json
-from ..media.files import place, private_folder, safe_relative_path, storage_errors
+from ..media.files import place, safe_relative_path, storage_errors
+from ..media.partial_folder import partial_folder
 from ..media.remote_values import VALUES_KEY
 from ..outputs import RemoteOutput
 from ..targets.base import RemoteRef, Target, release
@@ -140,7 +141,9 @@ class Job:
         """Like `outputs`, written below ``folder`` and recorded.
 
         The bytes are written there once: beside, then linked to their final names. The record
-        names the outputs of a job only when all of them are here.
+        names the outputs of a job only when all of them are here. What had arrived when this was
+        interrupted (cancelled, killed, the target out of reach) is not fetched again by the next
+        try with the same folder.
 
         Raises:
             ComfyRemoteError: As `outputs`, and `LocalStorageError`. What could not be
@@ -148,7 +151,7 @@ class Job:
         """
         outputs = (await self._succeeded()).outputs
         saved: list[SavedOutput] = []
-        with private_folder(folder) as spool:
+        with partial_folder(folder, self.id) as spool:
             fetched = await self._fetch(outputs, spool, on_bytes)
             failure: ComfyRemoteError | None = None
             for output, here in zip(outputs, fetched, strict=True):
@@ -158,8 +161,8 @@ class Job:
                     saved.append(_place(_named_for_people(output, self._prompt), here, folder))
                 except ComfyRemoteError as error:
                     failure = failure or error
-        if failure is not None:
-            raise failure
+            if failure is not None:
+                raise failure
         self._record.saved(self.id, saved)
         await release(self._target, outputs)
         return saved

@@ -25,6 +25,7 @@ __all__ = [
     "RemoteRef",
     "RunRequest",
     "Target",
+    "TellsVersions",
     "input_errors",
     "release",
 ]
@@ -108,11 +109,15 @@ class Capabilities:
             cannot say.
         device: Name of the GPU, or ``cpu``; ``None`` when the target cannot say.
         engine: Name and version of what runs the prompts.
+        memory_total: Bytes of the device's memory; ``None`` when the target cannot say.
+        memory_free: Likewise, of what is free now.
     """
 
     nodes: Mapping[str, JsonValue] | None
     device: str | None
     engine: str | None
+    memory_total: int | None = None
+    memory_free: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,14 @@ class Recalls(Protocol):
 
     async def recall(self, remote_id: str) -> tuple[RemoteRef, Prompt] | None:
         """How to follow a job, and its prompt; ``None`` if the target does not know it."""
+
+
+@runtime_checkable
+class TellsVersions(Protocol):
+    """A target that can tell whether a file is still the one that was read before."""
+
+    def version_of(self, output: RemoteOutput) -> str | None:
+        """What it called the version that was read last; ``None`` if it said nothing."""
 
 
 class Target(Protocol):

@@ -32,7 +32,7 @@ from .comfyui_queue import QueueItem, prompt_in, queue_items, refusal, rename_fi
 from .comfyui_socket import ComfyUISocket
 from .comfyui_uploads import Uploads, has_input
 from .concurrent_map import concurrent_map
-from .http import HttpClient, Response
+from .http import HttpClient, Response, version_in
 from .http_address import base_address, check_key_is_safe
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class ComfyUITarget:
         self._cancelled: set[str] = set()
         self._without_models: set[str] = set()
         self._uploads = Uploads(self._name)
+        self._versions: dict[str, str | None] = {}
 
     @property
     def name(self) -> str:
@@ -90,7 +91,9 @@ class ComfyUITarget:
         self.url = url.rstrip("/")
         if self._headers:
             check_key_is_safe(base_address(self.url))
-        self._http = HttpClient(self.url, name=f"ComfyUI ({self._name})", headers=self._headers)
+        # An address that is its own name is told once: "ComfyUI at http://…".
+        named = "" if self._name.rstrip("/") == self.url else f" ({self._name})"
+        self._http = HttpClient(self.url, name=f"ComfyUI{named}", headers=self._headers)
 
     async def __aenter__(self) -> ComfyUITarget:
         await self._http.__aenter__()
@@ -215,8 +218,13 @@ class ComfyUITarget:
             return
         if output.source is None or output.source.path is None:
             raise OutputLost(f"ComfyUI did not say where {output.filename} is.")
+        path = output.source.path
+
+        def note(headers: Mapping[str, str]) -> None:
+            self._versions[path] = version_in(headers)
+
         try:
-            async with aclosing(self._http.stream(output.source.path, offset)) as chunks:
+            async with aclosing(self._http.stream(path, offset, note)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         except TargetNotFound as error:
@@ -225,6 +233,11 @@ class ComfyUITarget:
                 advice="It was moved or deleted there after the run; run the workflow again.",
                 details=error.details,
             ) from error
+
+    def version_of(self, output: RemoteOutput) -> str | None:
+        """The ``ETag`` (else the ``Last-Modified``) that came with a file when it was read."""
+        path = output.source.path if output.source is not None else None
+        return self._versions.get(path) if path is not None else None
 
     async def models(self) -> dict[str, list[str]]:
         """The models that ComfyUI lists, by folder; ``/`` between the parts of a name.
@@ -256,7 +269,13 @@ class ComfyUITarget:
             raise TargetError(
                 f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
             )
-        return Capabilities(nodes=nodes, device=device_of(stats), engine=engine_of(stats))
+        return Capabilities(
+            nodes=nodes,
+            device=device_of(stats),
+            engine=engine_of(stats),
+            memory_total=_memory_of(stats, "vram_total"),
+            memory_free=_memory_of(stats, "vram_free"),
+        )
 
     async def engine(self) -> str | None:
         """Name and version, for example ``ComfyUI 0.33.0``."""
@@ -415,5 +434,14 @@ def device_of(stats: Mapping[str, JsonValue]) -> str | None:
     match stats.get("devices"):
         case [{"name": str(name)}, *_]:
             return name
+        case _:
+            return None
+
+
+def _memory_of(stats: Mapping[str, JsonValue], which: str) -> int | None:
+    """Bytes of the first device's memory in ``/system_stats``: ``vram_total``, ``vram_free``."""
+    match stats.get("devices"):
+        case [dict(device), *_] if isinstance(number := device.get(which), int):
+            return number
         case _:
             return None

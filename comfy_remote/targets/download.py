@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OutputCorrupt, RateLimited, TargetUnreachable
-from ..media.files import storage_errors
+from ..media.files import sha256_of, storage_errors
 from ..media.verify import check_whole
 from ..outputs import RemoteOutput
-from .base import Target
+from .base import Target, TellsVersions
+from .partial_file import PartialFile
 
 __all__ = ["Downloaded", "download"]
 
@@ -36,24 +36,28 @@ async def download(
     path: Path,
     on_bytes: Callable[[int], None] | None = None,
 ) -> Downloaded:
-    """Write an output to ``path``, which must not exist, in a folder of ours.
+    """Bring an output to ``path``, in a folder of ours.
 
-    A broken connection is resumed where it broke, up to five times in a row without a byte.
-    What arrives damaged is fetched anew, once. Memory stays at a chunk, whatever the size of
-    the file.
+    A broken connection is resumed where it broke, up to five times in a row without a byte. So is
+    what an earlier try (of another process, maybe) left there, if it is a part of the very file
+    that the target has now: see `PartialFile`. What arrives damaged is fetched anew, once. Memory
+    stays at a chunk, whatever the size of the file.
 
     Args:
-        on_bytes: Called with the number of bytes each chunk brought, and with a negative one
-            when they are thrown away.
+        on_bytes: Called with the number of bytes each chunk brought, also with those of an
+            earlier try, and with a negative one when they are thrown away.
 
     Raises:
         OutputLost: The target no longer has it.
         OutputCorrupt: Size or SHA-256 differ from what the target announced, or, where it
-            announced none, the file's own format says that it is cut off. It is removed.
-        TargetUnreachable: The connection kept breaking. The file is removed.
-        LocalStorageError: It cannot be written (disk full). The file is removed.
+            announced none, the file's own format says that it is cut off. Nothing is left.
+        TargetUnreachable: The connection kept breaking. What arrived stays, for another try.
+        LocalStorageError: It cannot be written (disk full). Nothing is left.
     """
     tell = on_bytes or _nobody
+    if (here := await _here(output, path)) is not None:
+        tell(here.size)
+        return here
     arrived = 0
 
     def count(size: int) -> None:
@@ -72,44 +76,77 @@ def _nobody(_size: int) -> None:
     pass
 
 
+async def _here(output: RemoteOutput, path: Path) -> Downloaded | None:
+    """The file that an earlier try completed; it was checked then."""
+    with storage_errors(path):
+        if not path.is_file():
+            return None
+        here = Downloaded(path, path.stat().st_size, await asyncio.to_thread(sha256_of, path))
+    return here if output.sha256 in (None, here.sha256) else None
+
+
 async def _fetch(
     target: Target, output: RemoteOutput, path: Path, on_bytes: Callable[[int], None]
 ) -> Downloaded:
-    digest = hashlib.sha256()
-    size = 0
-    failures = 0
+    partial = await asyncio.to_thread(PartialFile, path)
     try:
-        with storage_errors(path):
-            file = path.open("xb")
-        with file:
-            while True:
-                try:
-                    async with aclosing(target.read(output, size)) as chunks:
-                        async for chunk in chunks:
-                            with storage_errors(path):
-                                file.write(chunk)
-                            digest.update(chunk)
-                            size += len(chunk)
-                            failures = 0
-                            if output.size is not None and size > output.size:
-                                raise _wrong_size(output, size)
-                            on_bytes(len(chunk))
-                    break
-                except (TargetUnreachable, RateLimited):
-                    failures += 1
-                    if failures >= _ATTEMPTS:
-                        raise
-                    await asyncio.sleep(_FIRST_WAIT * 2 ** (failures - 1))
-            with storage_errors(path):
-                file.flush()
-        _check(output, size, digest.hexdigest())
+        with partial:
+            if partial.size:
+                on_bytes(partial.size)
+            await _receive(target, output, partial, on_bytes)
+        _check(output, partial.size, partial.sha256)
         if output.sha256 is None:
             with storage_errors(path):
-                await asyncio.to_thread(check_whole, path, output.filename)
-    except BaseException:
-        path.unlink(missing_ok=True)
+                await asyncio.to_thread(check_whole, partial.path, output.filename)
+        return Downloaded(partial.complete(), partial.size, partial.sha256)
+    except (TargetUnreachable, RateLimited, asyncio.CancelledError):
+        if partial.version is None or not partial.size:
+            partial.remove()
         raise
-    return Downloaded(path, size, digest.hexdigest())
+    except BaseException:
+        partial.remove()
+        raise
+
+
+async def _receive(
+    target: Target, output: RemoteOutput, partial: PartialFile, on_bytes: Callable[[int], None]
+) -> None:
+    """All that is missing."""
+    failures = 0
+    while True:
+        try:
+            async with aclosing(target.read(output, partial.size)) as chunks:
+                fresh = True
+                async for chunk in chunks:
+                    if fresh:
+                        fresh = False
+                        version = _version(target, output)
+                        if partial.size and version != partial.version:
+                            # The target has another file there now: from its beginning, then.
+                            on_bytes(-partial.size)
+                            partial.begin(version)
+                            break
+                        if not partial.size:
+                            partial.begin(version)
+                    partial.write(chunk)
+                    failures = 0
+                    if output.size is not None and partial.size > output.size:
+                        raise _wrong_size(output, partial.size)
+                    on_bytes(len(chunk))
+                else:
+                    return
+        except (TargetUnreachable, RateLimited):
+            failures += 1
+            if failures >= _ATTEMPTS:
+                raise
+            await asyncio.sleep(_FIRST_WAIT * 2 ** (failures - 1))
+
+
+def _version(target: Target, output: RemoteOutput) -> str | None:
+    """What differs when the target's file is another one; ``None`` if nobody can tell."""
+    if output.sha256 is not None:
+        return output.sha256
+    return target.version_of(output) if isinstance(target, TellsVersions) else None
 
 
 def _check(output: RemoteOutput, size: int, sha256: str) -> None:

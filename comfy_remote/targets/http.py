@@ -33,7 +33,7 @@ from .http_address import POD_PROXY, base_address, is_loopback
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
 
-__all__ = ["HttpClient", "Response"]
+__all__ = ["HttpClient", "Response", "version_in"]
 
 _ATTEMPTS = 5
 _NETWORK_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
@@ -247,11 +247,22 @@ class HttpClient:
 
         return await self._retrying(attempt)
 
-    async def stream(self, path: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
-        """GET ``path`` of this target, from byte ``offset`` on, in chunks of at most 1 MiB."""
+    async def stream(
+        self,
+        path: str,
+        offset: int = 0,
+        on_headers: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """GET ``path`` of this target, from byte ``offset`` on, in chunks of at most 1 MiB.
+
+        Args:
+            on_headers: Called with the answer's headers, before the first chunk.
+        """
         async with self._open(
             self.session, self.url(path), self.authorization(), offset, self._where
         ) as response:
+            if on_headers is not None:
+                on_headers(response.headers)
             async for chunk in _from_offset(response, offset):
                 yield chunk
 
@@ -383,6 +394,15 @@ class HttpClient:
             with one:
                 return await attempt()
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def version_in(headers: Mapping[str, str]) -> str | None:
+    """What an answer's headers call the version of what it brings: bytes of one fit together.
+
+    A strong ``ETag``, else ``Last-Modified`` (RFC 9110, 8.8); ``None`` where there is neither.
+    """
+    tag = headers.get("ETag", "")
+    return tag if tag.startswith('"') else headers.get("Last-Modified")
 
 
 def _unreachable(error: Exception, where: str) -> TargetUnreachable:

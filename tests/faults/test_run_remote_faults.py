@@ -57,13 +57,13 @@ def workflow(tmp_path: Path, mark: str) -> Path:
     return path
 
 
-async def run_remote(
+async def start(
     pod: FaultProxy, workflow: Path, *arguments: str, module: str = "run_remote"
-) -> Ended:
+) -> asyncio.subprocess.Process:
     code = f"from comfy_remote.cli.{module} import main; main()"
     if module == "run_remote":
         arguments = ("--workflow", str(workflow), "--pod-url", pod.url, *arguments)
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", code, *arguments),
         cwd=workflow.parent,
         env={**os.environ, "COMFY_REMOTE_HOME": str(workflow.parent / "home")},
@@ -71,6 +71,12 @@ async def run_remote(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+async def run_remote(
+    pod: FaultProxy, workflow: Path, *arguments: str, module: str = "run_remote"
+) -> Ended:
+    process = await start(pod, workflow, *arguments, module=module)
     try:
         out, err = await asyncio.wait_for(process.communicate(), 60)
     finally:
@@ -125,6 +131,40 @@ async def test_a_download_breaks_and_goes_on_where_it_broke(
     assert_both_pictures(ended, pod, workflow.parent, mark)
     ranges = [seen.headers["Range"] for seen in pod.seen if "Range" in seen.headers]
     assert ranges == ["bytes=1500-"]
+
+
+async def test_killed_in_mid_download_it_goes_on_where_it_was(
+    pod: FaultProxy, workflow: Path, mark: str
+):
+    prompt = json.loads(workflow.read_text())
+    prompt["1"]["inputs"] |= {"width": 4096, "height": 4096, "batch_size": 1}
+    workflow.write_text(json.dumps(prompt))
+    pod.plan("^/view", Cut(40_000))
+    pod.plan("^/view", Stall())
+    process = await start(pod, workflow)
+    try:
+        await pod.saw("^/view", times=2)
+    finally:
+        process.kill()
+        _, err = await process.communicate()
+    output = workflow.parent / "output"
+    (part,) = output.glob(".comfy-remote-*/*.part")
+    assert 0 < part.stat().st_size <= 40_000
+    pod.heal()
+    job = re.search(rb"^Job ([0-9a-f-]{36}) on", err, re.MULTILINE)
+    assert job is not None, err
+    here = f"bytes={part.stat().st_size}-"
+    resumed = await run_remote(pod, workflow, "jobs", "resume", job[1].decode(), module="main")
+    assert resumed.status == 0, resumed.stderr
+    assert [seen.headers.get("Range") for seen in pod.seen if seen.path.startswith("/view")] == [
+        *(None, "bytes=40000-"),  # before it was killed
+        here,
+    ]
+    (saved,) = output.iterdir()
+    with Image.open(saved) as image:
+        image.load()
+        assert image.size == (4096, 4096)
+    assert EngineCounter(pod.upstream).runs(mark) == 1
 
 
 @pytest.mark.parametrize("fault", [BAD_GATEWAY, TIMED_OUT, Drop(), Shorten(900)])

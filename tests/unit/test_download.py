@@ -149,3 +149,112 @@ async def test_an_output_that_is_gone_is_lost(target: ComfyUITarget, tmp_path: P
 async def test_a_place_that_cannot_be_written(target: ComfyUITarget, tmp_path: Path) -> None:
     with pytest.raises(LocalStorageError):
         await download(target, _output(), tmp_path / "nowhere" / "0")
+
+
+class Versioned:
+    """Calls what it has by an ``ETag``, and cuts the first answer after ``piece`` bytes."""
+
+    def __init__(self, content: bytes, tag: str | None, piece: int | None = None) -> None:
+        self.content, self.tag, self.piece = content, tag, piece
+        self.offsets: list[int] = []
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        offset = request.http_range.start or 0
+        self.offsets.append(offset)
+        headers = {"Content-Length": str(len(self.content) - offset)}
+        if self.tag is not None:
+            headers["ETag"] = self.tag
+        response = web.StreamResponse(status=206 if offset else 200, headers=headers)
+        await response.prepare(request)
+        if self.piece is None:
+            await response.write(self.content[offset:])
+        else:
+            if not offset:
+                await response.write(self.content[: self.piece])
+            assert request.transport
+            request.transport.close()
+        return response
+
+
+OTHER = bytes(reversed(CONTENT))
+
+
+async def broken_off(
+    server: ScriptedServer,
+    target: ComfyUITarget,
+    path: Path,
+    tag: str | None,
+    sha256: str | None = None,
+) -> None:
+    """A try that got the first 100,000 bytes."""
+    server.on("GET /x", Versioned(CONTENT, tag, 100_000))
+    with pytest.raises(TargetUnreachable):
+        await download(target, _output(None, sha256), path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("tag", "sha256"), [('"one"', None), (None, SHA256)], ids=["etag", "sha256"]
+)
+async def test_another_try_goes_on_with_what_is_there(
+    server: ScriptedServer,
+    target: ComfyUITarget,
+    tmp_path: Path,
+    tag: str | None,
+    sha256: str | None,
+) -> None:
+    await broken_off(server, target, tmp_path / "0", tag, sha256)
+    whole = Versioned(CONTENT, tag)
+    server.on("GET /x", whole)
+    pieces: list[int] = []
+    async with ComfyUITarget(server.url) as another_process:
+        here = await download(another_process, _output(None, sha256), tmp_path / "0", pieces.append)
+    assert here.path.read_bytes() == CONTENT
+    assert (here.size, here.sha256) == (len(CONTENT), SHA256)
+    assert whole.offsets == [100_000]
+    assert sum(pieces) == len(CONTENT)
+    assert list(tmp_path.iterdir()) == [here.path]
+
+
+@pytest.mark.parametrize("tag", ['"two"', None])
+async def test_a_part_of_another_version_is_of_no_use(
+    server: ScriptedServer, target: ComfyUITarget, tmp_path: Path, tag: str | None
+) -> None:
+    await broken_off(server, target, tmp_path / "0", '"one"')
+    whole = Versioned(OTHER, tag)
+    server.on("GET /x", whole)
+    pieces: list[int] = []
+    here = await download(target, _output(None, None), tmp_path / "0", pieces.append)
+    assert here.path.read_bytes() == OTHER
+    assert whole.offsets == [100_000, 0]
+    assert sum(pieces) == len(OTHER)
+
+
+async def test_a_part_of_nobody_knows_what_does_not_stay(
+    server: ScriptedServer, target: ComfyUITarget, tmp_path: Path
+) -> None:
+    for tag in (None, 'W/"weak"'):
+        await broken_off(server, target, tmp_path / "0", tag)
+        assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_part_that_turns_out_damaged_is_fetched_anew(
+    server: ScriptedServer, target: ComfyUITarget, tmp_path: Path
+) -> None:
+    await broken_off(server, target, tmp_path / "0", None, SHA256)
+    (part,) = tmp_path.glob("*.part")
+    part.write_bytes(OTHER[:100_000])
+    whole = Versioned(CONTENT, None)
+    server.on("GET /x", whole)
+    here = await download(target, _output(), tmp_path / "0")
+    assert here.path.read_bytes() == CONTENT
+    assert whole.offsets == [100_000, 0]
+
+
+async def test_what_is_complete_is_not_asked_for_again(
+    server: ScriptedServer, target: ComfyUITarget, tmp_path: Path
+) -> None:
+    server.on("GET /x", Answer(CONTENT))
+    first = await download(target, _output(), tmp_path / "0")
+    assert await download(target, _output(), tmp_path / "0") == first
+    assert server.count("GET /x") == 1

@@ -28,6 +28,7 @@ from comfy_remote.errors import (
     JobTimedOut,
     OutputCorrupt,
     OutputLost,
+    RateLimited,
     SubmissionUnknown,
     TargetError,
     TargetUnreachable,
@@ -294,6 +295,34 @@ async def test_one_output_that_fails_does_not_lose_the_others(
             await job.outputs()
     assert sorted(path.name for path in out.iterdir()) == ["a.txt", "c.txt"]
     assert record.get(job.id).outputs == ()  # all of them or none: `resume` brings the rest
+
+
+async def test_the_next_try_fetches_only_what_is_missing(
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_remote.targets.download._FIRST_WAIT", 0.001)
+
+    class Counting(FakeTarget):
+        async def read(self, output: RemoteOutput, offset: int = 0):  # type: ignore[no-untyped-def]
+            self.log.append(output.filename)
+            async for chunk in super().read(output, offset):
+                yield chunk
+
+    target = Counting.making(a_txt=b"a", b_txt=b"b")
+    target.files["b.txt"] = RateLimited("Not so fast.")
+    out = tmp_path / "out"
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT)
+        with pytest.raises(RateLimited):
+            await job.save_outputs(out)
+        assert "b.txt" not in [path.name for path in out.iterdir()]
+        target.files["b.txt"] = b"b"
+        target.log.clear()
+        saved = await job.save_outputs(out)
+    assert target.log.count("a.txt") == 0
+    assert target.log.count("b.txt") == 1
+    assert [one.path.read_bytes() for one in saved] == [b"a", b"b"]
+    assert sorted(path.name for path in out.iterdir()) == ["a.txt", "b.txt"]
 
 
 async def test_one_that_cannot_be_written_does_not_lose_the_others(
