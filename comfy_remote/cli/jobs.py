@@ -104,6 +104,9 @@ def resume(
     Also after this machine was switched off, or the run was killed. Nothing runs twice. With
     --on, ID may also be the id of a prompt that was sent from elsewhere.
     """
+    from .import_ahead import import_ahead
+
+    import_ahead()
     import time
 
     from ..errors import JobNotFound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from .reporter import Reporter
 
 __all__ = [
+    "SECONDS",
     "change_options",
     "complete_job",
     "complete_target",
@@ -26,10 +28,29 @@ __all__ = [
     "timeout_option",
 ]
 
+
+class _Seconds(click.FloatRange):
+    """A length of time above 0. Python takes "inf" and "nan" for numbers, and so does click."""
+
+    name = "number of seconds"
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no number of seconds.", param, ctx)
+        return seconds
+
+
+SECONDS = _Seconds()
+
 timeout_option = click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     help="Stop waiting after this long. The job goes on, and can be resumed.",
 )
 preview_option = click.option(

@@ -9,6 +9,7 @@ import click
 
 from .entry import EXIT_STATUSES, enter, start
 from .options import (
+    SECONDS,
     change_options,
     complete_target,
     download_option,
@@ -62,7 +63,7 @@ __all__ = ["main", "run_remote"]
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     default=3600,
     show_default=True,
     help="Stop waiting after this long. The job goes on, and can be resumed.",
@@ -98,6 +99,12 @@ def run_remote(
       comfy-run-remote --workflow flux.json --prompt "a cat" --pod-url abc123xyz90
       comfy-run-remote --workflow film.json --image-id take-3 --output-folder films
     """
+    start()
+    if workflow is None and changes.prompt is None:
+        raise click.UsageError("Give --prompt TEXT, --workflow FILE, or both.")
+    from .import_ahead import import_ahead
+
+    import_ahead()
     from dataclasses import replace
 
     from ..targets.config import Configuration
@@ -105,9 +112,6 @@ def run_remote(
     from .options import make_reporter
     from .run_workflow import RunPlan, run_workflow
 
-    start()
-    if workflow is None and changes.prompt is None:
-        raise click.UsageError("Give --prompt TEXT, --workflow FILE, or both.")
     plan = RunPlan(
         workflow,
         chosen_pod_address(pod_url, Configuration.load().targets),

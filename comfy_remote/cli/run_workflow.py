@@ -16,7 +16,6 @@ from ..events import Log
 from ..jobs.client import Client
 from ..jobs.cost import estimate_run
 from ..media.files import private_folder
-from ..targets.comfyui import ComfyUITarget
 from ..targets.config import Configuration, open_target
 from ..targets.within import within
 from ..workflow.files import file_uses
@@ -32,6 +31,7 @@ from .run_log import LoggedReporter, RunLog
 if TYPE_CHECKING:
     from ..jobs.job import Job
     from ..jobs.record import Record
+    from ..targets.base import Target
 
 __all__ = ["RunPlan", "run_workflow"]
 
@@ -96,9 +96,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
         async with Client(target, record=record) as client:
             # Not before: finding a pod, or starting the sandbox, takes the time it takes.
             asked = time.monotonic()
-            if log is not None and isinstance(target, ComfyUITarget):
-                describing = client.target.describe(())
-                log.target(target.name, await _in_time(describing, plan, asked, target.name))
+            if log is not None:
+                await _log_target(log, target, plan, asked)
             preparing = _prepared(plan, loaded, client)
             prepared = await _in_time(preparing, plan, asked, target.name)
             for sentence in prepared.notes:
@@ -125,6 +124,14 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 reporter.listed(listed, time.monotonic() - began)
 
     supervise(whole, reporter, plan.job_id)
+
+
+async def _log_target(log: RunLog, target: Target, plan: RunPlan, asked: float) -> None:
+    # Here: importing it takes long, and is done ahead meanwhile.
+    from ..targets.comfyui import ComfyUITarget
+
+    if isinstance(target, ComfyUITarget):
+        log.target(target.name, await _in_time(target.describe(()), plan, asked, target.name))
 
 
 def _load(plan: RunPlan) -> LoadedWorkflow | None:

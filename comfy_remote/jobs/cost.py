@@ -7,7 +7,6 @@ There is no table of prices in here: a price is what the user has set (``price_p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING
 
 from ..workflow.prompt import Prompt
@@ -91,6 +90,8 @@ def estimate_run(
 
 def seconds_by(runs: Sequence[PastRun], work: float) -> float | None:
     """How long so much work takes, by the median of past runs; ``None`` without any."""
+    from statistics import median  # here: the first run has nothing to learn from
+
     # The median: one cold start, or one run that was cached, does not count.
     return median(run.seconds / run.work for run in runs) * work if runs else None
 

@@ -40,11 +40,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
+from ..workflow.values import did_you_mean
 from .base import RemoteRef, Target
-from .comfyui import ComfyUITarget
-from .http_address import POD_PROXY, base_address, is_loopback
+from .http_address import POD_PROXY, base_address, is_loopback, shown
 from .login import login_headers, secret_missing
-from .sandbox import SandboxTarget
 from .secrets import secret
 
 if TYPE_CHECKING:
@@ -221,9 +220,11 @@ def open_target(
     if _looks_like_target(wanted):
         return _make(wanted, TargetSettings(target=wanted), environment, choose_pod)
     known = ", ".join(sorted(configuration.targets)) or "none"
+    near = did_you_mean(wanted, configuration.targets)
+    pod = f"If it is a pod's id, write pod:{wanted}. " if _POD.match(f"pod:{wanted}") else ""
     raise ConfigurationError(
-        f"There is no target {wanted!r}. Configured: {known}.",
-        advice=f"Name it in {CONFIG_NAME}, or use {_ADDRESSES}.",
+        f"There is no target {shown(wanted)!r} in {CONFIG_NAME}. Configured: {known}.{near}",
+        advice=f"{pod}Name it in {CONFIG_NAME}, or use {_ADDRESSES}.",
     )
 
 
@@ -258,6 +259,8 @@ def reopen(
                 "The job was never sent: the sandbox did not take it.",
                 advice="Run the workflow again.",
             )
+        from .sandbox import SandboxTarget
+
         return SandboxTarget(details["url"])
     today = Configuration.load().targets.get(wanted) or TargetSettings(target=wanted)
     if "endpoint" in details:
@@ -315,8 +318,12 @@ def _make(
     environment: Mapping[str, str],
     choose_pod: ChoosePod | None = None,
 ) -> Target:
+    # Each kind where it is made: what a name means is asked more often than a target is opened,
+    # and these need an HTTP stack, which takes long to import.
     address = settings.target
     if address == "sandbox":
+        from .sandbox import SandboxTarget
+
         return SandboxTarget()
     if address.startswith("runpod:"):
         return _runpod(name, settings, environment)
@@ -334,6 +341,8 @@ def _make(
         from .pod import PodTarget
 
         return PodTarget(name, headers, environment, choose_pod)
+    from .comfyui import ComfyUITarget
+
     return ComfyUITarget(_url(address), name=name, headers=headers)
 
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
-from .convert.document import BYPASSED, MUTED, SavedNode, read_document
 from .prompt import Prompt
 from .sources import Sources
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+
+    from .convert.document import SavedNode
 
 __all__ = ["find_repo_list"]
 
@@ -39,6 +40,8 @@ def find_repo_list(prompt: Prompt, workflow: Mapping[str, JsonValue] | None = No
 
 
 def _in_workflow(workflow: Mapping[str, JsonValue]) -> Iterator[str]:
+    from .convert.document import BYPASSED, MUTED, read_document  # here: a prompt needs none of it
+
     try:
         document = read_document(workflow)
     except WorkflowInvalid:

@@ -6,12 +6,10 @@ for the order of inputs.
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
@@ -198,6 +196,10 @@ def _mapping(value: JsonValue) -> dict[str, JsonValue]:
 
 @lru_cache(maxsize=1)
 def _bundled() -> Schemas:
+    # Here, since most targets say themselves which nodes they have.
+    import gzip
+    from importlib.resources import files
+
     data = files(__package__).joinpath("data")
     theirs = json.loads(gzip.decompress(data.joinpath(_SNAPSHOT).read_bytes()))
     ours = json.loads(data.joinpath(_OWN_NODES).read_bytes())

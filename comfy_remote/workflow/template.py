@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -72,6 +71,8 @@ def _value(variable: str, variables: Mapping[str, str], name: str) -> str:
             details={"variable": variable},
         )
     if variable not in variables:
+        import difflib  # here: only a mistake needs it
+
         near = difflib.get_close_matches(
             variable, [v for v in variables if not _SECRET.search(v)], 1
         )

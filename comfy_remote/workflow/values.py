@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -117,6 +116,8 @@ def input_schema_of(node: Node, key: str, schemas: Schemas | None) -> InputSchem
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """`` Did you mean 'seed'?``, or nothing when no name is near."""
+    import difflib  # here: only a mistake needs it
+
     near = difflib.get_close_matches(name, list(names), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 

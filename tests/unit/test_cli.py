@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,51 @@ def test_help_and_version(run):
     assert names[0] == "run"
     assert {"show", "jobs", "serve", "targets"} <= {*names}
     assert run("--version") == (0, f"comfy-remote {__version__}\n", "")
+
+
+def modules_after(script: str) -> set[str]:
+    """What a fresh Python has imported once it has run this."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}\nimport sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_a_run_imports_its_http_stack_beside_the_rest():
+    ours = modules_after("import comfy_remote.cli.run_workflow, comfy_remote.cli.plain")
+    assert ours.isdisjoint({"aiohttp", "pydantic", "rich", "numpy", "PIL"})
+    ahead = modules_after(
+        "import threading; from comfy_remote.cli.import_ahead import import_ahead; import_ahead()\n"
+        "for thread in threading.enumerate():\n"
+        "    if thread is not threading.main_thread(): thread.join()"
+    )
+    assert {"aiohttp", "tenacity"} <= ahead
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-inf", "-1", "0", "soon", "1e999"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("main", "run", "x.json"),
+        ("main", "jobs", "resume", "abcd"),
+        ("run_remote", "--workflow", "x.json", "--pod-url", "http://127.0.0.1:9"),
+    ],
+)
+def test_a_time_that_is_none(
+    command: tuple[str, ...],
+    seconds: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    module, *arguments = command
+    monkeypatch.setattr(sys, "argv", [module, *arguments, "--timeout", seconds])
+    with pytest.raises(SystemExit) as ended:
+        import_module(f"comfy_remote.cli.{module}").main()
+    assert ended.value.code == 2
+    assert "Invalid value for '--timeout'" in capsys.readouterr().err
 
 
 def test_help_imports_nothing_heavy():
