@@ -33,9 +33,10 @@ def show_error(error: ComfyRemoteError, *, resumable: str | None = None) -> None
 def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[str]:
     """The lines that tell it all: message, details, advice, how to resume."""
     lines = [error.message]
-    lines += [
-        f"  node {n} ({node_class}): {words}" for n, node_class, words in node_problems(error)
-    ]
+    for where, problem_class, words in node_problems(error):
+        told = f"node {where} ({problem_class})"
+        if told not in error.message:
+            lines.append(f"  {told}: {words}")
     node, node_class = error.details.get("node_id"), error.details.get("node_class")
     if node is not None and str(node_class) not in error.message and node_class is not None:
         lines.append(f"  at node {node} ({node_class})")

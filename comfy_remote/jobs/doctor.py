@@ -108,6 +108,13 @@ async def examine(
         choose_pod: As for `open_target`.
     """
     yield Finding("installation", "ok", f"Comfy Remote {__version__}.")
+    loaded: LoadedWorkflow | None = None
+    if workflow is not None:
+        try:
+            # What a run would give does not matter here.
+            loaded = load_workflow(workflow, variables={**_ANY_VALUES, **environment})
+        except WorkflowInvalid as error:
+            yield _problem("workflow", error)
     yield _record()
     try:
         configuration = Configuration.load()
@@ -130,14 +137,14 @@ async def examine(
         yield finding
     try:
         async with target:
-            async for finding in _at_target(target, workflow, environment):
+            async for finding in _at_target(target, loaded, workflow):
                 yield finding
     except ComfyRemoteError as error:
         yield _problem("connection", error)
 
 
 async def _at_target(
-    target: Target, workflow: Path | None, environment: Mapping[str, str]
+    target: Target, loaded: LoadedWorkflow | None, path: Path | None
 ) -> AsyncGenerator[Finding, None]:
     """What only the open target can tell.
 
@@ -160,8 +167,8 @@ async def _at_target(
     else:
         yield _workers(health.ready, health.running, health.queued)
         yield Finding("latency", "ok", f"It took {first * 1000:.0f} ms to answer.")
-    if workflow is not None:
-        for finding in await _workflow(target, workflow, environment):
+    if loaded is not None and path is not None:
+        for finding in await _workflow(target, loaded, path):
             yield finding
 
 
@@ -291,7 +298,25 @@ def _device(capabilities: Capabilities) -> Finding:
             "If it should have a GPU: start it without --cpu, and check PyTorch and the driver "
             "there.",
         )
-    return Finding("device", "ok", f"{device}.")
+    return Finding(
+        "device", "ok", f"{device}{_memory(capabilities)}.", details=_bytes(capabilities)
+    )
+
+
+def _memory(capabilities: Capabilities) -> str:
+    told = [
+        f"{size / 1e9:.1f} GB {what}"
+        for size, what in (
+            (capabilities.memory_total, "of memory"),
+            (capabilities.memory_free, "free"),
+        )
+        if size is not None
+    ]
+    return "".join(f", {one}" for one in told)
+
+
+def _bytes(capabilities: Capabilities) -> dict[str, JsonValue]:
+    return {"memory_total": capabilities.memory_total, "memory_free": capabilities.memory_free}
 
 
 async def _latency(target: Target) -> Finding:
@@ -340,11 +365,9 @@ def _workers(ready: int, running: int, queued: int) -> Finding:
     return Finding("workers", "ok", words, details=details)
 
 
-async def _workflow(target: Target, path: Path, environment: Mapping[str, str]) -> list[Finding]:
+async def _workflow(target: Target, loaded: LoadedWorkflow, path: Path) -> list[Finding]:
     """Whether the target has the nodes, models and files of a workflow."""
     try:
-        # What a run would give does not matter here.
-        loaded = load_workflow(path, variables={**_ANY_VALUES, **environment})
         return await _checked(target, loaded, path)
     except WorkflowInvalid as error:
         return [_problem("workflow", error)]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import AuthenticationError, ConfigurationError, TargetError, TargetUnreachable
+from ..workflow.values import did_you_mean
 from .http_address import POD_PROXY, base_address, check_key_is_safe
 
 if TYPE_CHECKING:
@@ -104,8 +105,11 @@ ChoosePod: TypeAlias = Callable[[str, Sequence[str]], int | None]
 
 
 def is_pod_id(text: str) -> bool:
-    """Whether it can be a pod's id, such as ``xedezhzb9la3ye``: letters and digits alone."""
-    return _POD_ID.fullmatch(text) is not None
+    """Whether a word must be a pod's id, such as ``xedezhzb9la3ye``: nobody writes such a word.
+
+    Of a hundred ids, about one has no digit, and is taken for a name: ``pod:ID`` says it.
+    """
+    return _POD_ID.fullmatch(text) is not None and any(c.isdigit() for c in text)
 
 
 def pod_proxy_url(pod_id: str, port: int = COMFYUI_PORT) -> str:
@@ -126,17 +130,20 @@ def chosen_pod_address(
 ) -> str:
     """What to open for ``--pod-url``: that, else ``RUNPOD_POD_URL``, else ``pod:auto``.
 
-    A bare pod id becomes ``pod:ID``; anything else is left to `config.open_target`.
+    A bare pod id becomes ``pod:ID``; anything else is left to `config.open_target`, also a
+    word that is nearly the name of a target.
 
     Args:
         given: With the option.
-        configured: The names of targets; one of them is no pod id.
+        configured: The names of targets; one of them, or nearly one, is no pod id.
         environment: Where ``RUNPOD_POD_URL`` may be.
     """
     wanted = (given or environment.get("RUNPOD_POD_URL", "")).strip()
     if not wanted:
         return "pod:auto"
-    return f"pod:{wanted}" if is_pod_id(wanted) and wanted not in configured else wanted
+    if not is_pod_id(wanted) or did_you_mean(wanted, configured):
+        return wanted
+    return f"pod:{wanted}"
 
 
 async def find_pod(
@@ -212,6 +219,11 @@ async def _from_rest(key: SecretStr, environment: Mapping[str, str]) -> list[Pod
             f"to read pods. Without it: {WAYS_TO_NAME_A_POD}",
             details=error.details,
         ) from error
+    except TargetError as error:
+        # What the client says of addresses in general (an endpoint's id) helps nobody here.
+        changed = "Check RUNPOD_API_BASE_URL." if url != DEFAULT_API_URL else "Try again later."
+        error.advice = f"{changed} {WAYS_TO_NAME_A_POD}"
+        raise
     try:
         return [_rest_pod(pod) for pod in RestPodList.model_validate(answer).pods]
     except ValidationError as error:

@@ -534,7 +534,11 @@ def _capabilities(answer: DescribeAnswer | None) -> Capabilities:
     if answer is None or answer.nodes is None:
         return Capabilities(nodes=None, device=None, engine=None)
     return Capabilities(
-        nodes=unpack_nodes(answer.nodes), device=answer.device, engine=answer.engine
+        nodes=unpack_nodes(answer.nodes),
+        device=answer.device,
+        engine=answer.engine,
+        memory_total=answer.vram_total,
+        memory_free=answer.vram_free,
     )
 
 

@@ -230,6 +230,8 @@ def test_errors_are_explained():
         "  node 3 (KSampler): Value too big: steps 99999",
         "Do this.",
     ]
+    error = WorkflowInvalid("Refused: node 3 (KSampler): Bad.", details=error.details)
+    assert explain(error) == ["Refused: node 3 (KSampler): Bad."], "nothing is told twice"
     error = ExecutionFailed("Bang\x07.", details={"node_id": "7", "node_class": "VAEDecode"})
     assert explain(error) == ["Bang\ufffd.", "  at node 7 (VAEDecode)"]
     error = TargetUnreachable("Gone.")

@@ -143,6 +143,22 @@ async def test_a_file_that_went_away_is_named_and_nothing_is_posted(
     assert server.sockets == []
 
 
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [(None, "ComfyUI at {url}"), ("{url}/", "ComfyUI at {url}"), ("gpu", "ComfyUI (gpu) at {url}")],
+)
+async def test_its_address_is_told_once(
+    server: FakeComfyUI, name: str | None, called: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_remote.targets.http._ATTEMPTS", 1)
+    server.on("GET /queue", Answer("no", 503))
+    named = None if name is None else name.format(url=server.url)
+    async with ComfyUITarget(server.url, name=named) as target:
+        with pytest.raises(TargetUnreachable) as caught:
+            await target.health()
+    assert caught.value.message.startswith(f"{called.format(url=server.url)} is failing")
+
+
 async def test_a_refusal_names_the_nodes(server: FakeComfyUI, target: ComfyUITarget) -> None:
     errors = [{"type": "t", "message": "Required input is missing", "details": "images"}]
     body = {"error": {}, "node_errors": {"2": {"class_type": "SaveImage", "errors": errors}}}

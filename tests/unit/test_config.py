@@ -100,10 +100,21 @@ def test_the_sandbox() -> None:
     assert NONE.choose(None) == "sandbox"
 
 
+def test_a_name_that_is_nearly_one(tmp_path: Path) -> None:
+    configuration = Configuration(None, {"workstation": TargetSettings("http://10.0.0.7:8188")})
+    with pytest.raises(ConfigurationError) as caught:
+        open_target("worksttion", configuration, ENVIRONMENT)
+    assert "Did you mean 'workstation'?" in caught.value.message
+    assert "write pod:worksttion" in caught.value.advice
+    with pytest.raises(ConfigurationError) as caught:
+        open_target("work station", configuration, ENVIRONMENT)
+    assert "pod:work" not in caught.value.advice
+
+
 @pytest.mark.parametrize(
     ("wanted", "environment", "message"),
     [
-        ("gpu", {}, "no target 'gpu'. Configured: none"),
+        ("gpu", {}, "no target 'gpu' in comfy-remote.toml. Configured: none"),
         ("", {}, "no target ''"),
         ("C:\\ComfyUI", {}, "no target"),
         ("ftp://host:21", {}, "no target"),

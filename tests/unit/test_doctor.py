@@ -93,6 +93,26 @@ async def test_a_node_that_is_missing(tmp_path: Path):
     assert found["workflow"].exit_status == 4
 
 
+async def test_a_workflow_that_is_not_there_is_told_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("comfy_remote.targets.http._ATTEMPTS", 1)
+    found = [
+        one async for one in examine("http://127.0.0.1:9", tmp_path / "no.json", environment={})
+    ]
+    problems = [one.check for one in found if one.status == "problem"]
+    assert problems == ["workflow", "connection"]
+    assert [one.check for one in found].index("workflow") < 2
+
+
+async def test_the_memory_of_its_gpu():
+    gpu = {"name": "cuda:0 RTX 4090", "vram_total": 25_393_692_672, "vram_free": 1_200_000_000}
+    async with FakeComfyUI() as server:
+        found = await findings(comfyui(server, {**STATS, "devices": [gpu]}).url)
+    assert found["device"].message == "cuda:0 RTX 4090, 25.4 GB of memory, 1.2 GB free."
+    assert found["device"].details["memory_free"] == 1_200_000_000
+
+
 async def test_nobody_there(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("comfy_remote.targets.http._ATTEMPTS", 1)
     found = await findings("http://127.0.0.1:9")

@@ -93,6 +93,16 @@ async def test_the_key_is_refused():
     assert KEY not in str(caught.value) + repr(caught.value.details)
 
 
+async def test_there_is_no_such_list():
+    async with ScriptedServer() as server:
+        server.on("GET /v2/pods", Answer({"title": "Not Found"}, 404))
+        with pytest.raises(TargetError, match="HTTP 404") as caught:
+            await find_pod(environment(server))
+    assert "endpoint" not in caught.value.advice
+    assert "RUNPOD_API_BASE_URL" in caught.value.advice
+    assert "--pod-url" in caught.value.advice
+
+
 @pytest.mark.parametrize("answer", [{"pods": [{"name": "no id"}]}, {"message": "v1"}, [RUNNING]])
 async def test_an_answer_of_another_shape(answer):
     async with ScriptedServer() as server:
@@ -130,6 +140,10 @@ def test_the_ways_in_order():
     assert chosen_pod_address(None, (), {}) == "pod:auto"
     assert chosen_pod_address("xedezhzb9la3ye", (), {}) == "pod:xedezhzb9la3ye"
     assert chosen_pod_address("workstation", ["workstation"], {}) == "workstation"
+    # What is nearly a name, or an ordinary word, is not taken for an id: it is told instead.
+    assert chosen_pod_address("worksttion", [], {}) == "worksttion"
+    assert chosen_pod_address("workstation22", ["workstation2"], {}) == "workstation22"
+    assert chosen_pod_address("pod:worksttion", [], {}) == "pod:worksttion"
     assert chosen_pod_address(None, (), {"RUNPOD_POD_URL": "xedezhzb9la3ye"}).startswith("pod:")
 
 
