@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import printable, say
+from .options import complete_target
 
 if TYPE_CHECKING:
     from ..deploy.modal.project import Project
@@ -62,6 +63,13 @@ def deploy() -> None:
     type=click.Choice(["none", "memory", "gpu"]),
     help="Start containers from a snapshot. [default: none]",
 )
+@click.option(
+    "--schemas-of",
+    "on",
+    metavar="TARGET",
+    shell_complete=complete_target,
+    help="Take the node schemas of this target, for a workflow in UI format with custom nodes.",
+)
 @click.option("--deploy/--no-deploy", "deploys", default=True, help="Or write the project only.")
 @click.option("--force", is_flag=True, help="Replace the project's files, also edited ones.")
 @click.option("--clean", is_flag=True, help="Forget what the project's files say, and begin anew.")
@@ -80,6 +88,7 @@ def modal(
     secrets: tuple[str, ...],
     max_containers: int | None,
     snapshot: str | None,
+    on: str | None,
     deploys: bool,
     force: bool,
     clean: bool,
@@ -101,6 +110,7 @@ def modal(
       comfy-remote run workflow.json --on modal:portraits
     """
     from ..deploy.modal.workflow_file import make_project
+    from .schemas import schemas_of
 
     given: dict[str, object] = {
         "app_name": app,
@@ -120,7 +130,9 @@ def modal(
         import uuid
 
         given["build_nonce"] = uuid.uuid4().hex
-    project = make_project(workflow, given, parent=folder, force=force, clean=clean)
+    project = make_project(
+        workflow, given, parent=folder, schemas=lambda: schemas_of(on), force=force, clean=clean
+    )
     say(f"The project is in {project.folder}.")
     for note in project.notes:
         say(note)

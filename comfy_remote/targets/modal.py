@@ -54,6 +54,7 @@ class ModalTarget(RunPodTarget):
 
     kind: ClassVar[str] = "modal"
     provider: ClassVar[str] = "Modal"
+    results_kept: ClassVar[str] = "Modal keeps results for seven days at the most."
     body_limit: ClassVar[int] = BODY_LIMIT
 
     def __init__(

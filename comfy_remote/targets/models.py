@@ -103,7 +103,7 @@ async def _ask(
             f"{target.name} cannot fetch or remove models: only a worker of Comfy Remote can."
             if listing
             else f"{target.name} has no models.",
-            advice="Choose a runpod: target with --on. On the machine of that ComfyUI, "
+            advice="Choose a runpod: or modal: target with --on. On the machine of that ComfyUI, "
             "`comfy-remote serve` makes one of it."
             if listing
             else "Choose another target with --on.",

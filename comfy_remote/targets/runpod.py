@@ -57,7 +57,7 @@ from .http import HttpClient, Response
 from .http_address import base_address, check_key_is_safe, is_loopback
 from .runpod_description import Description, DescriptionCache
 from .runpod_inputs import StoredInput, inputs_in_request, store_input, too_many_bytes
-from .runpod_status import StatusReader, error_in, forgotten
+from .runpod_status import RESULTS_KEPT, StatusReader, error_in, forgotten
 
 __all__ = ["DEFAULT_BASE_URL", "RunPodTarget"]
 
@@ -104,6 +104,9 @@ class RunPodTarget:
 
     provider: ClassVar[str] = "RunPod"
     """Who runs it, for people."""
+
+    results_kept: ClassVar[str] = RESULTS_KEPT
+    """For how long, a sentence."""
 
     body_limit: ClassVar[int] = RUN_BODY_LIMIT
     """Bytes that a request may have."""
@@ -236,7 +239,7 @@ class RunPodTarget:
         async with aclosing(self._statuses(ref)) as statuses:
             async for status in statuses:
                 if status is None:
-                    yield forgotten(self._name)
+                    yield forgotten(self._name, self.results_kept)
                     return
                 for event in reader.events(status) if isinstance(status, JobStatus) else [status]:
                     yield event
@@ -304,8 +307,8 @@ class RunPodTarget:
                     raise TargetUnreachable(
                         f"The endpoint has been out of reach for {waited:.0f} s. {error.message} "
                         "The job may still be running there.",
-                        advice="RunPod keeps results for 30 minutes: fetch the job with "
-                        "`comfy-remote jobs resume`.",
+                        advice=f"{self.results_kept} Fetch the job with `comfy-remote jobs "
+                        "resume`.",
                         details=error.details,
                     ) from error
                 delay = _delay_after(error, failures)

@@ -30,7 +30,9 @@ from ..wire.runpod import JobStatus, RunPodState, error_from_runpod
 from ..wire.worker_comfyui import WorkerComfyUIAnswer
 from ..workflow.prompt import Prompt
 
-__all__ = ["StatusReader", "error_in", "forgotten"]
+__all__ = ["RESULTS_KEPT", "StatusReader", "error_in", "forgotten"]
+
+RESULTS_KEPT = "RunPod keeps results for 30 minutes after a job has ended."
 
 
 class StatusReader:
@@ -267,13 +269,17 @@ def _failed(status: JobStatus) -> Finished:
             return Finished(JobState.FAILED, error, details=times)
 
 
-def forgotten(name: str) -> Finished:
-    """The end of a job that the endpoint answers 404 for."""
+def forgotten(name: str, kept: str = RESULTS_KEPT) -> Finished:
+    """The end of a job that the endpoint answers 404 for.
+
+    Args:
+        kept: How long it keeps results, a sentence.
+    """
     return Finished(
         JobState.EXPIRED,
         JobExpired(
             f"{name} no longer knows the job.",
-            advice="RunPod keeps results for 30 minutes after a job has ended; run it again.",
+            advice=f"{kept} Run it again.",
         ),
     )
 

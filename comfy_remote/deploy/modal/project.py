@@ -156,5 +156,8 @@ def _kept(path: Path, there: str, text: str) -> str:
     more = len(changes) - _SHOWN_LINES
     shown = [*changes[:_SHOWN_LINES], *([f"… and {more} more lines"] if more > 0 else [])]
     return "\n".join(
-        [f"{path} was edited, and is kept. --force would change this:", *(f"  {s}" for s in shown)]
+        [
+            f"{path} was edited, and is kept. --force (clean_build) would change this:",
+            *(f"  {s}" for s in shown),
+        ]
     )
