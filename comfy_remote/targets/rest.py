@@ -229,8 +229,8 @@ class RestClient:
         if value is None or isinstance(value, bool | int | float | str | list | dict):
             return value
         envelope: dict[str, JsonValue] = {"type": value.type, "encoding": "safetensors"}
-        if value.size > INLINE_LIMIT and await self._put(value):
-            return {**envelope, "sha256": await asyncio.to_thread(value.sha256), "size": value.size}
+        if value.size > INLINE_LIMIT and (sha256 := await self._put(value)):
+            return {**envelope, "sha256": sha256, "size": value.size}
         if value.size > _LARGEST_BODY * 3 // 4:
             raise RequestTooLarge(
                 f"A value of {value.size} bytes does not fit into a request, and {self._where} "
@@ -239,12 +239,13 @@ class RestClient:
             )
         return {**envelope, "data": await asyncio.to_thread(_base64, value)}
 
-    async def _put(self, value: EncodedValue) -> bool:
-        """Put a value file beside the calls; ``False`` where the service takes none."""
-        path = f"/values/{await asyncio.to_thread(value.sha256)}"
+    async def _put(self, value: EncodedValue) -> str | None:
+        """Put a value file beside the calls, if the service takes any: its SHA-256."""
+        sha256 = await asyncio.to_thread(value.sha256)
+        path = f"/values/{sha256}"
         there = await self._in_time(self._http.head_once(path))
         if PROTOCOL_HEADER not in there.headers:
-            return False
+            return None
         if there.status in (401, 403):
             raise AuthenticationError(
                 f"{self._where} refused the key (HTTP {there.status}).",
@@ -252,7 +253,7 @@ class RestClient:
             )
         if there.status != 200:
             await self._http.put(path, value.size, lambda: _streamed(value))
-        return True
+        return sha256
 
     async def _get(self, address: URL) -> CallAnswer:
         accept = (*_REDIRECTS, *_ABOUT_THE_CALL)
