@@ -22,6 +22,7 @@ from ..media.values import DecodedValue, encode, read_value
 from ..service.arguments import (
     Argument,
     argument_of_file,
+    arguments_of,
     media_type_of_input,
     plain_argument,
 )
@@ -173,10 +174,11 @@ async def _arguments(
     for given in inputs:
         entry = interface.input(given.key)
         if given.path is None:
-            arguments[given.key] = plain_argument(given.text, entry.type)
+            plain = {given.key: plain_argument(given.text, entry.type)}
+            arguments |= await arguments_of(plain, interface, store)
         elif given.path.suffix.lower() == ".json":
-            text = given.path.read_text(encoding="utf-8-sig")
-            arguments[given.key] = plain_argument(text, "*")
+            plain = {given.key: plain_argument(given.path.read_text(encoding="utf-8-sig"), "*")}
+            arguments |= await arguments_of(plain, interface, store)
         else:
             content = await asyncio.to_thread(given.path.read_bytes)
             media_type = media_type_of_input(given.path.name)

@@ -91,9 +91,8 @@ def service(
                     keep=keep * 3600.0,
                 )
                 async with calls, server:
-                    _say_how_to_use(
-                        served, client.target.name, server.url, with_token=token is not None
-                    )
+                    key = "" if token is None else _key_words(token_file)
+                    _say_how_to_use(served, client.target.name, server.url, key)
                     await asyncio.Event().wait()
 
     # To be stopped is how a server ends.
@@ -101,7 +100,13 @@ def service(
         run_interruptible(whole(), also=("SIGTERM", "SIGBREAK"))
 
 
-def _say_how_to_use(served: ServedWorkflow, target: str, url: str, *, with_token: bool) -> None:
+def _key_words(token_file: Path | None) -> str:
+    """How a caller gives the token. Never the token itself: terminals are recorded."""
+    token = f"$(cat {token_file.name})" if token_file is not None else f"${TOKEN_VARIABLE}"
+    return f' -H "Authorization: Bearer {token}"'
+
+
+def _say_how_to_use(served: ServedWorkflow, target: str, url: str, key: str) -> None:
     for note in served.notes:
         say(note)
     for what, entries in (
@@ -111,5 +116,4 @@ def _say_how_to_use(served: ServedWorkflow, target: str, url: str, *, with_token
         keys = ", ".join(f"{one.key} ({one.type})" for one in entries) or "nothing"
         say(f"{what}: {keys}")
     url = url.replace("//0.0.0.0:", "//THIS-MACHINE:").replace("//[::]:", "//THIS-MACHINE:")
-    key = f" -H 'Authorization: Bearer '${TOKEN_VARIABLE}" if with_token else ""
     say(f"{served.name} on {target}, at {url}\n  curl{key} {url}openapi.json\nCtrl-C stops it.")

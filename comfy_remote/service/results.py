@@ -102,18 +102,20 @@ def _envelope(file: ValueFile, url: str) -> JsonValue:
     value = _single(decoded)
     if isinstance(value, str | int | float | bool):
         if isinstance(value, float) and value - value != 0:  # JSON has no NaN
-            return _inline(file, type_)
+            return _inline(file, type_, url)
         return ValueEnvelope.identity(value, type_).to_json()
-    return _inline(file, type_)
+    return _inline(file, type_, url)
 
 
-def _inline(file: ValueFile, type_: str) -> JsonValue:
+def _inline(file: ValueFile, type_: str, url: str) -> JsonValue:
+    """With its address, too: people fetch it from there as a picture."""
     import base64
 
     return ValueEnvelope(
         type=type_,
         encoding="safetensors",
         data=base64.b64encode(file.path.read_bytes()).decode("ascii"),
+        url=url,
         sha256=file.sha256,
         size=file.size,
     ).to_json()
