@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..errors import InputFileMissing, ValueInvalid
+from ..errors import InputFileMissing, ValueInvalid, WorkflowInvalid
 from ..jobs.call import ValueFile
 from ..media.value_files import value_of_file
 from ..media.value_types import check_type
@@ -37,8 +37,8 @@ async def arguments_of(
         inputs: By key: envelopes, or plain JSON values.
 
     Raises:
-        WorkflowInvalid: A key is unknown, or the store lacks a file.
-        ValueInvalid: A value is damaged, or of another type.
+        WorkflowInvalid: A key is unknown, a value is of another type, or the store lacks a file.
+        ValueInvalid: A value is damaged.
     """
     return {
         key: await _argument(interface.input(key), value, store) for key, value in inputs.items()
@@ -51,7 +51,8 @@ async def argument_of_file(
     """A picture, a sound or a text that a person sent, or a value file.
 
     Raises:
-        ValueInvalid: It is damaged, or of another type.
+        WorkflowInvalid: It is a value file of another type.
+        ValueInvalid: It is damaged, or cannot be taken as the type that is wanted.
     """
     if media_type == "application/octet-stream":
         return await _file(entry, ValueEnvelope(encoding="safetensors"), content, store)
@@ -133,9 +134,9 @@ def _check(entry: InterfaceInput, value: object) -> None:
     try:
         check_type(entry.type, value)
     except ValueInvalid as error:
-        raise ValueInvalid(
+        raise WorkflowInvalid(
             f"The input {entry.key} does not fit. {error.message}",
-            advice=error.advice,
+            advice="Give it a value of that type (-i KEY=@FILE: a picture, a sound, a value file).",
             details={**error.details, "key": entry.key},
         ) from None
 

@@ -169,6 +169,7 @@ async def test_a_hostile_value_is_an_error_and_nothing_else(
     assert not (tmp_path / "boom").exists()
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 async def test_a_bomb_of_a_picture_is_not_decoded(server: ScriptedServer, tmp_path: Path) -> None:
     import zlib
 
