@@ -22,6 +22,7 @@ from PIL import Image
 from comfy_remote.events import JobState
 from comfy_remote.jobs.record import Record
 from comfy_remote.node_pack.host import FolderKind
+from comfy_remote.node_pack.input_routes import input_routes
 from comfy_remote.node_pack.json_route import json_route
 from comfy_remote.node_pack.lane_job import LaneJobView
 from comfy_remote.node_pack.routes import routes
@@ -420,15 +421,16 @@ async def test_an_error_of_ours_keeps_its_shape_and_others_are_not_hidden() -> N
 
 
 def test_every_route_is_in_the_documentation(tmp_path: Path) -> None:
+    host = FoldersOnly(tmp_path)
     with Record(tmp_path) as record:
-        table = routes(Switch(), TargetPool(record), FakeLane(), FoldersOnly(tmp_path))  # type: ignore[arg-type]
+        table = routes(Switch(), TargetPool(record), FakeLane(), host)  # type: ignore[arg-type]
     served = {
         f"{route.method} {route.path.replace(':.+', '')}"
-        for route in table
+        for route in [*table, *input_routes(host)]  # type: ignore[arg-type]
         if isinstance(route, web.RouteDef)
     }
     text = (Path(__file__).parents[2] / "docs" / "routes.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^## ((?:GET|POST) .*)$", text, re.MULTILINE)) == served
+    assert set(re.findall(r"^## ((?:GET|POST|PUT) .*)$", text, re.MULTILINE)) == served
 
 
 # /remote/save

@@ -300,6 +300,17 @@ NODES = st.fixed_dictionaries({
 })  # fmt: skip
 
 
+def test_a_link_to_no_node_id_at_all() -> None:
+    document: Any = {"1": {"class_type": "SaveImage", "inputs": {"images": [["1", 0]]}}}
+    report = check_prompt(
+        document,
+        Schemas.bundled(),
+        files=FileSearch(),
+        limits=Limits(request=100, result=100),
+    )
+    assert report.errors
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(st.sampled_from(["1", "2", "3", "4"]), NODES | VALUES, min_size=1) | VALUES,

@@ -153,8 +153,8 @@ def _sizes(prompt: Prompt, roots: list[str], schemas: Schemas) -> dict[str, Pict
     for node_id in roots:  # Of a node that saves: what it takes.
         kind = SAVERS.get(prompt[node_id]["class_type"])
         link = prompt[node_id]["inputs"].get(kind.input) if kind is not None else None
-        if isinstance(link, list) and link and link[0] in sizes:
-            sizes[node_id] = sizes[str(link[0])]
+        if isinstance(link, list) and link and isinstance(link[0], str) and link[0] in sizes:
+            sizes[node_id] = sizes[link[0]]
     return sizes
 
 
