@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from playwright.sync_api import Error, Locator, Page, expect
 
 START_MS = 60_000
+ARTEFACTS = Path(__file__).resolve().parents[2] / "test-artefacts" / "page"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @dataclass
@@ -160,3 +163,7 @@ class ComfyPage:
         """Keep a screenshot."""
         self.artefacts.mkdir(parents=True, exist_ok=True)
         self.window.screenshot(path=self.artefacts / f"{self.name}-{step}.png")
+
+
+OpenPage = Callable[[str], ComfyPage]
+"""Opens a browser window on the page of the server at this URL."""

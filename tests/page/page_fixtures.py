@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,27 +15,13 @@ from conftest import stop
 
 pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e '.[dev]')")
 
-from comfy_page import ComfyPage
+from comfy_page import ARTEFACTS, BROWSERS, ComfyPage, OpenPage
 from page_server import PackServer, start_server
 from playwright.sync_api import Browser, Page, sync_playwright
 
-__all__ = [
-    "ARTEFACTS",
-    "BROWSERS",
-    "OpenPage",
-    "browser",
-    "home",
-    "open_page",
-    "page",
-    "server",
-    "there",
-]
+__all__ = ["browser", "home", "open_page", "page", "server", "there"]
 
 HERE = Path(__file__).resolve().parent
-ARTEFACTS = HERE.parents[1] / "test-artefacts" / "page"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-OpenPage = Callable[[str], ComfyPage]
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,7 @@ import pytest
 
 pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e '.[dev]')")
 
-from comfy_page import ComfyPage
-from page_fixtures import OpenPage
+from comfy_page import ComfyPage, OpenPage
 from page_server import PackServer, start_server
 from playwright.sync_api import expect
 from richer_sandbox import MODEL_ONLY_THERE, ONLY_THERE

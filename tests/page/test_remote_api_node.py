@@ -12,8 +12,7 @@ import pytest
 
 pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e '.[dev]')")
 
-from comfy_page import ComfyPage
-from page_fixtures import ARTEFACTS, BROWSERS
+from comfy_page import ARTEFACTS, BROWSERS, ComfyPage
 from page_server import PackServer, start_server
 from playwright.sync_api import sync_playwright
 
