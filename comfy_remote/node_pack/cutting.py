@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..jobs.loaded_pictures import loaded_pictures
 from ..targets.config import Configuration
-from ..workflow.cut import Cut, cut, marks_in
+from ..workflow.cut import Cut, cut, marked_nodes, marks_in
 from ..workflow.prompt import Prompt
 from .host import Host
 from .input_files import InputFiles
@@ -62,7 +62,7 @@ class Cutter:
             ConfigurationError: A target means nothing, or its key is missing.
             TargetError: A target cannot be asked what it has.
         """
-        marks = {n: name for n, name in marks_in(workflow).items() if n in prompt}
+        marks = marked_nodes(prompt, marks_in(workflow))
         if "" in marks.values():
             usual = await asyncio.to_thread(self._usual_target, client_id)
             marks = {node_id: name or usual for node_id, name in marks.items()}

@@ -324,6 +324,53 @@ def test_files_of_a_part_are_named() -> None:
     assert cut(prompt, {"1": ""}, Schemas.bundled(), {}).parts[0].files == ("a.png",)
 
 
+def test_a_mark_is_for_all_the_pieces_of_a_group_node() -> None:
+    renamed = {"1": "1", "2": "2", "3": "20:0", "4": "20", "5": "20:1:4", "6": "6", "7": "7"}
+    prompt = {
+        renamed[node_id]: node(
+            one["class_type"],
+            **{
+                name: (renamed[value[0]], value[1]) if is_link(value) else value
+                for name, value in one["inputs"].items()
+            },
+        )
+        for node_id, one in text_to_image().items()
+        if node_id != "4"
+    }
+    prompt["40"] = node("Empty", width=8, height=8)
+    prompt["20:1:4"]["inputs"]["latent"] = ["40", 0]
+    (part,) = cut_of(prompt, "20").parts
+    assert part.nodes == ("20:0", "20:1:4")
+
+
+def test_the_body_of_a_loop_may_run_elsewhere_and_the_loop_stays_whole() -> None:
+    documents = {name: dict(HERE.document(name) or {}) for name in HERE}
+    documents["Open"] = {"input": {"optional": {"first": ["*", {}]}}, "output": ["FLOW", "*"]}
+    documents["Close"] = {
+        "input": {"required": {"flow": ["FLOW", {}]}, "optional": {"last": ["*", {}]}},
+        "output": ["*"],
+    }
+    prompt = text_to_image()
+    prompt["10"] = node("Open", first=("4", 0))
+    prompt["11"] = node("Close", flow=("10", 0), last=("5", 0))
+    prompt["5"]["inputs"]["latent"] = ["10", 1]
+    prompt["6"]["inputs"]["samples"] = ["11", 0]
+    looping = Schemas(documents, "here")
+    assert cut(prompt, {"5": "gpu"}, looping, {}).parts[0].nodes == ("5",)
+    # Half a loop cannot be: the other half comes along, and what lies between.
+    assert cut(prompt, {"11": "gpu"}, looping, {}).parts[0].nodes == ("10", "5", "11")
+
+
+def test_a_prompt_of_thousands_of_nodes() -> None:
+    prompt: Prompt = {"0": node("Loader", name="m"), "1": node("Photo")}
+    for number in range(2, 3000):
+        before = (str(number - 1), 0)
+        prompt[str(number)] = node("Blend", a=before, b=("1", 0))
+    prompt["end"] = node("Save", images=("2999", 0))
+    result = cut(prompt, {str(n): "gpu" for n in range(2, 3000, 100)}, HERE, {})
+    assert len(result.parts) == 30
+
+
 def test_a_circle_is_refused() -> None:
     prompt = text_to_image()
     prompt["4"]["inputs"]["width"] = ["5", 0]

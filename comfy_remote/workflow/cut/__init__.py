@@ -12,7 +12,7 @@ cutting    all of it together
 """
 
 from .cutting import cut
-from .marks import marks_in
+from .marks import marked_nodes, marks_in
 from .plan import INPUT_CLASS, OUTPUT_CLASS, PART_CLASS, Crossing, Cut, Part
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "Cut",
     "Part",
     "cut",
+    "marked_nodes",
     "marks_in",
 ]

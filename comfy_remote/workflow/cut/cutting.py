@@ -11,6 +11,7 @@ from ..prompt import Prompt
 from ..schema import Schemas
 from .build import build
 from .crossing import Values
+from .marks import marked_nodes
 from .parts import group
 from .plan import Cut
 from .sides import Surroundings, place
@@ -64,12 +65,13 @@ def cut(
             advice="Add a Save Image node, or another that saves.",
         )
     ordered = needed_nodes(prompt, outputs)
-    if not any(node_id in marks for node_id in ordered):
+    marked = marked_nodes(prompt, marks)
+    if not any(node_id in marked for node_id in ordered):
         return Cut(prompt, tuple(outputs), (), ())
     needed = set(ordered)
     live = {node_id: node for node_id, node in prompt.items() if node_id in needed}
     values = Values(live, ordered, known, loaded)
-    sides = place(Surroundings(live, ordered, values, known, schemas, remote), marks)
+    sides = place(Surroundings(live, ordered, values, known, schemas, remote), marked)
     return build(sides, group(sides), outputs)
 
 

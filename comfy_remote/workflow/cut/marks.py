@@ -15,10 +15,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ..prompt import Prompt
+
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["MARK", "marks_in"]
+__all__ = ["MARK", "marked_nodes", "marks_in"]
 
 MARK: Final = "comfy_remote"
 
@@ -62,6 +64,22 @@ def marks_in(workflow: Mapping[str, JsonValue]) -> dict[str, str]:
             found[node_id] = mark.name
         if len(found) >= _MOST_NODES:
             break
+    return found
+
+
+def marked_nodes(prompt: Prompt, marks: Mapping[str, str]) -> dict[str, str]:
+    """The marks of the nodes that a prompt has.
+
+    A mark of a node that the prompt has in pieces (a group node ``12``: ``12:0``, ``12:1``) is
+    for all of them.
+    """
+    found: dict[str, str] = {}
+    for node_id in prompt:
+        marked = node_id
+        while marked and marked not in marks:
+            marked = marked.rpartition(":")[0]
+        if marked:
+            found[node_id] = marks[marked]
     return found
 
 

@@ -60,13 +60,11 @@ class _Grouping:
 
     def groups(self) -> list[Group]:
         members: dict[tuple[object, ...], list[str]] = {}
-        for bundle, identity in self._group.items():
+        for node_id in self._sides.home:
+            bundle = self._bundle[node_id]
             if self._name[bundle] is not HERE:
-                members.setdefault(identity, []).extend(bundle)
-        return [
-            tuple(n for n in self._sides.around.ordered if n in set(nodes))
-            for nodes in members.values()
-        ]
+                members.setdefault(self._group[bundle], []).append(node_id)
+        return [*map(tuple, members.values())]
 
     def _connected(self) -> dict[_Bundle, tuple[object, ...]]:
         """Bundles of one target that are linked, or for which the same is copied."""

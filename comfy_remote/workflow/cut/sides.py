@@ -108,6 +108,7 @@ def place(around: Surroundings, marks: Mapping[str, str]) -> Sides:
 class _Placing:
     def __init__(self, around: Surroundings, marks: Mapping[str, str]) -> None:
         self._around = around
+        self._place = {node_id: place for place, node_id in enumerate(around.ordered)}
         self._users = consumers(around.prompt, around.ordered)
         self._notes: list[str] = []
         self._marks = self._with_absent(marks)
@@ -138,7 +139,7 @@ class _Placing:
         bundles: dict[tuple[str, ...], None] = {}
         for node_id, side in home.items():
             together = self._bundle[node_id] if side is not HERE else {node_id}
-            bundles[tuple(n for n in self._around.ordered if n in together)] = None
+            bundles[tuple(self._sorted(together))] = None
         sides = Sides(self._around, home, [*bundles], self._notes)
         self._refuse_lacking(sides)
         self._note_pulled(sides)
@@ -184,6 +185,9 @@ class _Placing:
             for _, source, index in links(self._around.prompt[node_id])
         )
 
+    def _sorted(self, nodes: Iterable[str]) -> list[str]:
+        return sorted(nodes, key=self._place.__getitem__)
+
     def _merge(self, nodes: Iterable[str]) -> None:
         merged: frozenset[str] = frozenset().union(*(self._bundle[n] for n in nodes))
         self._bundle.update(dict.fromkeys(merged, merged))
@@ -193,7 +197,7 @@ class _Placing:
         for node_id in self._around.ordered:
             if node_id not in self._bundle or node_id in home:
                 continue
-            bundle = [n for n in self._around.ordered if n in self._bundle[node_id]]
+            bundle = self._sorted(self._bundle[node_id])
             marked = {self._marks[n]: n for n in bundle if n in self._marks}
             if len(marked) > 1:
                 shown = ", ".join(f"{self._listed([n])} {at(name)}" for name, n in marked.items())
@@ -252,8 +256,8 @@ class _Placing:
             idle = [n for n in self._copied if self._marks.get(n) == name and n not in copied]
             if idle:
                 self._notes.append(
-                    f"Marked, but not needed {at(name)}: {self._listed(sorted(idle))}. Models and "
-                    "the like are made where they are used."
+                    f"Marked, but not needed {at(name)}: {self._listed(self._sorted(idle))}. "
+                    "Models and the like are made where they are used."
                 )
 
     def _listed(self, nodes: Iterable[str]) -> str:
