@@ -107,7 +107,7 @@ def _service_of(plan: CallPlan) -> str | None:
         return None
     else:
         configuration = Configuration.load()
-        url = configuration.address_of(plan.what)
+        url = configuration.service_of(plan.what)
         if plan.what not in configuration.targets:
             raise ConfigurationError(
                 f"{plan.what} is neither a file nor a name in comfy-remote.toml.",

@@ -47,6 +47,8 @@ from .login import login_headers, secret_missing
 from .secrets import secret
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from .bucket import BucketSettings
     from .pods import ChoosePod
 
@@ -56,6 +58,8 @@ __all__ = [
     "Configuration",
     "TargetSettings",
     "home",
+    "modal_front",
+    "modal_headers",
     "needs_key",
     "open_target",
     "reopen",
@@ -176,6 +180,13 @@ class Configuration:
         settings = self.targets.get(name)
         return name if settings is None else settings.target
 
+    def service_of(self, name: str) -> str:
+        """The address that calls of a name go to: like `address_of`, and an app's on Modal."""
+        settings = self.targets.get(name)
+        if settings is None or not settings.target.startswith("modal:"):
+            return self.address_of(name)
+        return modal_front(settings) or settings.target
+
     def price_per_hour(self, name: str) -> float | None:
         """US dollars for an hour of a target's GPU; ``None`` where it is not configured."""
         settings = self.targets.get(name)
@@ -290,7 +301,7 @@ def _same_server(
 def _server(settings: TargetSettings, environment: Mapping[str, str]) -> str:
     """Where requests go: what a key must not leave."""
     if settings.target.startswith("modal:"):
-        return (settings.base_url or "").rstrip("/").removesuffix("/v2")
+        return (modal_front(settings) or "").rstrip("/")
     if settings.target.startswith("runpod:"):
         return (settings.base_url or _runpod_base_url(environment)).rstrip("/")
     return _url(settings.target).rstrip("/")
@@ -378,6 +389,31 @@ def _runpod(name: str, settings: TargetSettings, environment: Mapping[str, str])
 def _modal(name: str, settings: TargetSettings, environment: Mapping[str, str]) -> Target:
     from .modal import ModalTarget
 
+    return ModalTarget(
+        settings.target.removeprefix("modal:"),
+        modal_headers(name, settings, environment),
+        url=settings.base_url,
+        name=name,
+        keep_stored=settings.keep_stored,
+        memory=home(environment) / "endpoints",
+        bucket=_bucket(name, settings, environment),
+    )
+
+
+def modal_front(settings: TargetSettings) -> str | None:
+    """The configured address of a Modal app's front; ``None`` where Modal has to be asked."""
+    url = (settings.base_url or "").rstrip("/").removesuffix("/v2")
+    return f"{url}/" if url else None
+
+
+def modal_headers(
+    name: str, settings: TargetSettings, environment: Mapping[str, str] = os.environ
+) -> dict[str, SecretStr]:
+    """What opens a Modal app's front.
+
+    Raises:
+        ConfigurationError: A variable is not set, or its value would go to a stranger.
+    """
     if settings.key_env or settings.user or settings.password_env:
         raise ConfigurationError(
             f"The target {name!r} is a Modal app, which takes a proxy token and no other login.",
@@ -396,15 +432,7 @@ def _modal(name: str, settings: TargetSettings, environment: Mapping[str, str]) 
             advice="Make a token at https://modal.com/settings/proxy-auth-tokens, and set "
             f"{' and '.join(headers.values())}.",
         )
-    return ModalTarget(
-        settings.target.removeprefix("modal:"),
-        found,
-        url=settings.base_url,
-        name=name,
-        keep_stored=settings.keep_stored,
-        memory=home(environment) / "endpoints",
-        bucket=_bucket(name, settings, environment),
-    )
+    return found
 
 
 def _on_this_machine(url: str | None) -> bool:

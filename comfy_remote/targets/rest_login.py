@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from yarl import URL
 
-from .config import Configuration, TargetSettings
+from .config import Configuration, TargetSettings, modal_front, modal_headers
 from .login import login_headers
 from .secrets import secret
 
@@ -27,13 +27,17 @@ def service_headers(
 ) -> dict[str, SecretStr]:
     """What to send to a service so that it lets us in; empty where nothing is set for it.
 
-    The login of a target in ``comfy-remote.toml`` whose address has the same origin, else the
-    bearer token in the environment variable (or key ring) that `token_variable` names.
+    The login of a target in ``comfy-remote.toml`` whose address has the same origin (an app on
+    Modal that is not named there gets no proxy token), else the bearer token in the environment
+    variable (or key ring) that `token_variable` names.
 
     Raises:
         ConfigurationError: The target's login cannot be used.
     """
     for name, settings in configuration.targets.items():
+        front = modal_front(settings) if settings.target.startswith("modal:") else None
+        if front is not None and URL(front).origin() == url.origin():
+            return modal_headers(name, settings, environment)
         if settings.secret_variables and _has_origin(settings, url):
             return login_headers(name, settings, environment)
     variable = token_variable(url.host or "")

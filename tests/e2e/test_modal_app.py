@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import importlib.util
+import io
 import json
 import os
 import sys
@@ -21,8 +22,9 @@ import pytest
 import pytest_asyncio
 from comfyui_python import comfyui_python, with_requirements
 from conftest import find_comfyui, free_port
+from engine_client import EngineClient
 from modal_double import CALL, FakeDict, FakeModal, FakeVolume
-from pack import install_pack
+from pack import comfyui_with_pack, install_pack
 
 from comfy_remote.deploy.modal import calls as calls_module
 from comfy_remote.deploy.modal.workflow_file import make_project
@@ -431,3 +433,65 @@ async def _root(app: App, path: str, body: Any = None) -> tuple[int, Any]:
         ) as answer,
     ):
         return answer.status, await answer.json()
+
+
+async def test_the_command_calls_it_by_its_name(app, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (8, 4), (255, 0, 0)).save(tmp_path / "red.png")
+    (tmp_path / CONFIG_NAME).write_text(
+        f'[targets.cloud]\ntarget = "modal:portraits"\nbase_url = "{app.url}"\n'
+    )
+    command = ("call", "cloud", "-i", "picture=@red.png", "-o", "got", "--json")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "comfy_remote", *command),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, errors.decode()
+    (saved,) = (tmp_path / "got").rglob("*.png")
+    with Image.open(saved) as picture:
+        assert picture.convert("RGB").getpixel((0, 0)) == (0, 255, 255)
+    assert app.calls.spawned == 1
+
+
+@pytest.mark.comfyui
+async def test_the_remote_api_node_calls_it(app, tmp_path):
+    directory = find_comfyui()
+    if directory is None:
+        pytest.skip("skipped: no ComfyUI")
+    base = tmp_path / "here"
+    base.mkdir()
+    graph = {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 8, "height": 4, "batch_size": 1, "color": 0xFF0000},
+        },
+        "2": {
+            "class_type": "ComfyRemoteNode",
+            "inputs": {"url": f"{app.url}/", "picture": ["1", 0]},
+        },
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}},
+    }
+
+    def run() -> tuple[int, int, int]:
+        from PIL import Image
+
+        environment = with_requirements(base / "packages")
+        with comfyui_with_pack(
+            directory, comfyui_python(), base, environment=environment
+        ) as server:
+            engine = EngineClient(server.url)
+            entry = engine.run(graph)
+            assert entry["status"]["completed"], entry["status"]["messages"]
+            content = engine.file(entry["outputs"]["3"]["images"][0])
+        with Image.open(io.BytesIO(content)) as picture:
+            pixel = picture.convert("RGB").getpixel((0, 0))
+        assert isinstance(pixel, tuple)
+        return pixel
+
+    assert await asyncio.to_thread(run) == (0, 255, 255)
+    assert app.calls.spawned == 1

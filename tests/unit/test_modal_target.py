@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from yarl import URL
 
 from comfy_remote.errors import ConfigurationError, TargetNotFound
 from comfy_remote.targets import modal as modal_target
 from comfy_remote.targets.base import RemoteRef
 from comfy_remote.targets.config import Configuration, TargetSettings, open_target, reopen
 from comfy_remote.targets.modal import BODY_LIMIT, ModalTarget, find_front
+from comfy_remote.targets.rest_login import service_headers
 
 FRONT = "https://ann--portraits-front.modal.run"
 TOKEN = {
@@ -117,3 +119,25 @@ def test_an_app_that_is_not_there_says_how_to_deploy_it():
     error = target._no_such_endpoint(TargetNotFound("no", details={"http_status": 404}))
     assert "deploy modal" in error.advice
     assert error.details == {"http_status": 404}
+
+
+# --- an app as a service ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", [FRONT, f"{FRONT}/", f"{FRONT}/v2"])
+def test_calls_of_a_name_go_to_its_front_with_its_token(url):
+    configured = _configured(base_url=url)
+    assert configured.service_of("cloud") == f"{FRONT}/"
+    headers = service_headers(URL(f"{FRONT}/"), configured, TOKEN)
+    assert {name: value.get_secret_value() for name, value in headers.items()} == SENT
+
+
+def test_calls_of_an_app_that_is_not_named_take_no_token():
+    evil = URL("https://evil--portraits-front.modal.run/")
+    assert service_headers(evil, _configured(base_url=FRONT), TOKEN) == {}
+    assert service_headers(URL(FRONT), _configured(), TOKEN) == {}
+
+
+def test_without_an_address_a_name_is_no_service():
+    assert _configured().service_of("cloud") == "modal:portraits"
+    assert _configured().service_of("https://example.com/") == "https://example.com/"

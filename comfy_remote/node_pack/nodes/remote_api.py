@@ -148,7 +148,7 @@ class ComfyRemoteNode(io.ComfyNode):
                 url.strip(), workflow, values, watcher, seconds, output_key.strip(), output_type
             )
         configuration = Configuration.load()
-        address = configuration.address_of(url.strip())
+        address = configuration.service_of(url.strip())
         if not address.startswith(("http://", "https://")):
             raise ConfigurationError(
                 f"{address or 'Nothing'} is no service that Remote API can call.",
