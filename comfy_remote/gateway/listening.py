@@ -90,6 +90,6 @@ def _cannot_listen(host: str, port: int, error: OSError | OverflowError) -> Conf
             advice="Use 127.0.0.1, or 0.0.0.0 with a token.",
         )
     return ConfigurationError(
-        f"The gateway cannot listen on {host}:{port}: {error}.",
+        f"It is not possible to listen on {host}:{port}: {error}.",
         advice="Choose another address or port.",
     )

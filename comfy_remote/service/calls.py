@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 _CALL_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _POLL_AFTER = 1.0
 _RECENT = 1000
+_ANSWERED_WITHIN = 20.0
 _UNREACHABLE_AGAIN_AFTER = 5.0
 
 
@@ -118,7 +119,9 @@ class Calls:
         )
         followed = self._followed[call_id] = _Followed()
         self._start(self._run(call_id, followed, arguments))
-        await followed.sent.wait()
+        # A large file may take longer to send than a request may last.
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(followed.sent.wait(), _ANSWERED_WITHIN)
         if followed.job is None and followed.error is not None:
             raise followed.error
         return call_id

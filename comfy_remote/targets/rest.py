@@ -26,6 +26,7 @@ from ..errors import (
     ExecutionFailed,
     JobTimedOut,
     OutputTooLarge,
+    RateLimited,
     RequestTooLarge,
     TargetError,
     TargetUnreachable,
@@ -33,6 +34,7 @@ from ..errors import (
 )
 from ..wire.call import (
     INLINE_LIMIT,
+    LONGEST_WAIT,
     PROTOCOL_HEADER,
     CallAnswer,
     CallStatus,
@@ -161,17 +163,19 @@ class RestClient:
         """
         yield answer
         heard = time.monotonic()
+        wait = answer.retry_after
         while not answer.status.final:
             where = self._poll_address(answer)
-            wait = answer.retry_after
             await asyncio.sleep(self._poll_interval if wait is None else wait)
             try:
                 answer = self._remembering(await self._get(where), answer)
-            except TargetUnreachable:
+            except (TargetUnreachable, RateLimited) as error:
                 if time.monotonic() - heard > self._patience:
                     raise
+                said = error.details.get("retry_after")
+                wait = min(float(said), LONGEST_WAIT) if isinstance(said, int | float) else None
                 continue
-            heard = time.monotonic()
+            heard, wait = time.monotonic(), answer.retry_after
             yield answer
 
     async def cancel(self, answer: CallAnswer) -> None:

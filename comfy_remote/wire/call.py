@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INLINE_LIMIT",
+    "LONGEST_WAIT",
     "PROTOCOL",
     "PROTOCOL_HEADER",
     "RESULT",
@@ -53,8 +54,10 @@ INLINE_LIMIT = 1024 * 1024
 RESULT = "result"
 """The key of the result of a call that has only one."""
 
+LONGEST_WAIT = 120.0
+"""Seconds: a server that wants to be left alone for longer is asked again after that."""
+
 _LONGEST_TEXT = 4000
-_LONGEST_WAIT = 120.0
 
 
 class CallStatus(str, Enum):
@@ -296,7 +299,7 @@ def _retry_after(said: dict[str, JsonValue], headers: Mapping[str, str]) -> floa
     for value in (headers.get("Retry-After"), said.get("retry_after"), said.get("retryAfter")):
         seconds = _seconds(value)
         if seconds is not None:
-            return min(max(seconds, 0.0), _LONGEST_WAIT)
+            return min(max(seconds, 0.0), LONGEST_WAIT)
     return None
 
 

@@ -133,6 +133,16 @@ async def test_a_server_that_is_away_for_a_moment_is_waited_for(server: Scripted
     assert (await _call(_client(server)))[-1].status is CallStatus.COMPLETED
 
 
+async def test_one_that_is_asked_too_often_is_left_alone_for_a_while(
+    server: ScriptedServer,
+) -> None:
+    server.on("POST /call", Answer({"status": "running", "poll_url": "/jobs/7"}))
+    server.on("GET /jobs/7", Answer({}, 429, {"Retry-After": "1"}), DONE)
+    assert (await _call(_client(server)))[-1].status is CallStatus.COMPLETED
+    times = [asked.time for asked in server.asked]
+    assert times[2] - times[1] > 0.9
+
+
 async def test_one_that_stays_away_is_not(server: ScriptedServer) -> None:
     server.on("POST /call", Answer({"status": "running", "poll_url": "/jobs/7"}))
     server.on("GET /jobs/7", drop)

@@ -1,0 +1,54 @@
+"""Remote API's calls of a workflow on a target: told of, and called off there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from service_kit import workflow
+
+from comfy_remote.errors import ValueInvalid
+from comfy_remote.jobs.client import Client
+from comfy_remote.jobs.record import Record
+from comfy_remote.node_pack.nodes.remote_call import NamedValue, RemoteCall
+from comfy_remote.service import ServedWorkflow
+from comfy_remote.workflow.load import parse_workflow
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
+from test_node_pack_node_run import Interrupted, Page
+
+IMAGE = np.random.default_rng(1).random((1, 4, 5, 3), dtype=np.float32)
+
+
+async def _call(client: Client, page: Page, folder: Path, steps: int, **more: str) -> object:
+    loaded = parse_workflow(workflow(), "the test")
+    served = await ServedWorkflow.of(loaded, client, name="test", base=folder)
+    values = {"image": NamedValue(IMAGE, "IMAGE"), "steps": NamedValue(steps, "INT")}
+    call = RemoteCall("sandbox", page, 60, tensors="numpy")
+    return (await call.of_workflow(client, served, values, **more)).value
+
+
+async def test_it_gives_the_result(sandbox_url: str, tmp_path: Path) -> None:
+    page = Page()
+    with Record(tmp_path / "home") as record:
+        async with Client(sandbox_url, record=record) as client:
+            (made,) = await _call(client, page, tmp_path, 5, output_key="slowly")  # type: ignore[misc]
+            assert np.array_equal(made, np.float32(1) - IMAGE)
+            assert any("Running on sandbox" in text for text in page.texts)
+            assert page.bars[-1] == (1, 1)
+            with pytest.raises(ValueInvalid, match="MASK"):
+                await _call(client, page, tmp_path, 1, output_key="picture", output_type="MASK")
+
+
+async def test_an_interrupt_cancels_the_job(sandbox_url: str, tmp_path: Path) -> None:
+    with Record(tmp_path / "home") as record:
+        async with Client(sandbox_url, record=record) as client:
+            with pytest.raises(Interrupted):
+                page = Page(interrupt_at="SandboxSlow")
+                await _call(client, page, tmp_path, 900, output_key="slowly")
+            (entry,) = record.newest()
+            assert entry.ref is not None
+            job = await client.take_up(entry)
+            assert (await job.wait()).state.value == "cancelled"
