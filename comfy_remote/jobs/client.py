@@ -15,12 +15,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, cast
 
 from ..errors import (
-    ComfyRemoteError,
     ConfigurationError,
     JobNotFound,
-    JobTimedOut,
     OutputLost,
-    SubmissionUnknown,
 )
 from ..events import JobState
 from ..media.files import (
@@ -29,15 +26,17 @@ from ..media.files import (
 )
 from ..targets.base import InputFile, Recalls, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
-from ..targets.within import within
 from ..workflow.files import file_uses, find_file, input_folders, missing_file
 from ..workflow.load import load_workflow, parse_workflow
+from ..workflow.models import find_models
 from ..workflow.prepare import Changes, prepare
 from ..workflow.prompt import Prompt
 from ..workflow.repo_list import find_repo_list
 from ..workflow.schema import Schemas
 from .job import Job
 from .record import JobEntry, Record
+from .sent_inputs import SentInputs
+from .submission import submit
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -170,8 +169,9 @@ class Client:
         """Record a request that is complete, and submit it.
 
         Args:
-            request: The prompt in API format, and the files it loads. Its ``repo_list`` is
-                taken from the workflow, unless it is given.
+            request: The prompt in API format, and the files it loads. Its ``repo_list`` and
+                ``models`` are taken from the workflow, unless they are given. Files that the
+                target keeps from before are named by their SHA-256 alone.
             source: As for `submit`.
             folder: As for `submit`.
             page: See `Record.add`.
@@ -184,6 +184,12 @@ class Client:
         if not request.repo_list:
             repo_list = find_repo_list(request.prompt, request.workflow)
             request = replace(request, repo_list=repo_list)
+        if not request.models:
+            models = find_models(request.prompt, request.workflow)
+            sources = [model.source for model in models if model.source is not None]
+            request = replace(request, models=sources)
+        sent = SentInputs(self._record, self.target)
+        request = sent.without_known(request)
         self._record.add(
             request.job_id,
             target=self.target.name,
@@ -192,20 +198,8 @@ class Client:
             prompt=request.prompt,
             page=page,
         )
-        try:
-            ref = await within(self.target.submit(request), timeout)
-        except asyncio.TimeoutError:
-            late = _unanswered(request.job_id, self.target.name, timeout or 0.0)
-            self._record.state(request.job_id, JobState.QUEUED, late)
-            raise late from None
-        except SubmissionUnknown as error:
-            # Still open: `resume` may find it.
-            self._record.state(request.job_id, JobState.QUEUED, error)
-            raise
-        except ComfyRemoteError as error:
-            self._record.state(request.job_id, JobState.FAILED, error)
-            raise
-        self._record.submitted(ref)
+        sent.remember(request)
+        ref = await submit(self.target, self._record, request, timeout)
         return Job(self.target, self._record, ref, request.prompt, timeout, begun)
 
     async def take_up(self, entry: JobEntry, *, timeout: float | None = None) -> Job:
@@ -319,14 +313,6 @@ async def resume(
     finally:
         if own:
             record.close()
-
-
-def _unanswered(job_id: str, target: str, timeout: float) -> JobTimedOut:
-    return JobTimedOut(
-        f"{target} did not answer the submission within {timeout:g} s. It may have the job.",
-        advice=f"Look for it with `comfy-remote jobs resume {job_id}`.",
-        details={"job_id": job_id},
-    )
 
 
 def _name_there(name: str) -> str:

@@ -10,8 +10,14 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import ComfyRemoteError, JobTimedOut, OutputLost
-from ..events import Event, Finished, JobState, Progress, Queued, Started, event_to_json
+from ..errors import (
+    ComfyRemoteError,
+    JobCancelled,
+    JobTimedOut,
+    OutputLost,
+    SubmissionUnknown,
+)
+from ..events import Event, Finished, JobState, Log, Progress, Queued, Started, event_to_json
 from ..media.files import place, safe_relative_path, storage_errors
 from ..media.partial_folder import partial_folder
 from ..media.remote_values import VALUES_KEY
@@ -25,10 +31,16 @@ from ..workflow.prompt import Prompt
 from .estimate import estimate_progress, with_estimates
 from .output import Output
 from .record import JobEntry, Record, SavedOutput
+from .sent_inputs import SentInputs, check_unchanged
+from .submission import submit
 
 __all__ = ["Job"]
 
 _PROGRESS_RECORDED_EVERY = 1.0
+# A request of 10 MB takes its time on a slow line.
+_OTHERS_PATIENCE = 120.0
+_LOOK_EVERY = 0.25
+_CANCELLED = Finished(JobState.CANCELLED, JobCancelled("The job was cancelled."))
 
 
 class Job:
@@ -68,6 +80,9 @@ class Job:
         if entry is not None and entry.started is not None:
             self._ran_before = max(0.0, time.time() - entry.started)
         self._started: float | None = None
+        self._sent = SentInputs(record, target)
+        self._sending: asyncio.Future[RemoteRef] | None = None
+        self._cancelled = False
 
     @property
     def state(self) -> JobState:
@@ -90,16 +105,29 @@ class Job:
             yield self._finished
             return
         estimate = estimate_progress(self._record, self._target.name, self._prompt)
-        followed = self._target.follow(self.ref, self._prompt)
-        async with aclosing(with_estimates(followed, estimate, elapsed=self._ran_before)) as events:
-            while True:
-                event = await self._next(events)
-                if self._state is JobState.RUNNING and isinstance(event, Queued | Started):
-                    continue  # followed again (to see a cancel through), the job begins anew
-                self._note(event)
-                yield event
-                if isinstance(event, Finished):
-                    return
+        while True:
+            await self._sent_again()
+            followed = self._target.follow(self.ref, self._prompt)
+            missed = False
+            async with aclosing(
+                with_estimates(followed, estimate, elapsed=self._ran_before)
+            ) as events:
+                while not missed:
+                    event = await self._next(events)
+                    if self._state is JobState.RUNNING and isinstance(event, Queued | Started):
+                        continue  # followed again (to see a cancel through), the job begins anew
+                    if isinstance(event, Finished):
+                        missed = self._sent.missed(self.ref, event)
+                        if missed and not self._cancelled:
+                            continue
+                        if missed:  # nothing has run, and nothing shall
+                            event = _CANCELLED
+                    self._note(event)
+                    yield event
+                    if isinstance(event, Finished):
+                        return
+            yield Log("The worker keeps the input files no more: the job is sent again with them.")
+            await self._send_whole()
 
     async def wait(self) -> Finished:
         """Follow the job to its end."""
@@ -209,14 +237,61 @@ class Job:
 
     async def cancel(self) -> None:
         """Ask the target to stop it. Follow the job to see how it ends."""
+        self._cancelled = True
+        await self._sent_again()
         await self._target.cancel(self.ref)
+
+    async def _send_whole(self) -> None:
+        """Submit the job once more, with the bytes of all its files."""
+        request = self._sent.claim(self.ref, self._prompt)
+        if request is None:
+            self.ref = await self._sent_by_another()
+            return
+        try:
+            await asyncio.to_thread(check_unchanged, request.files)
+        except ComfyRemoteError as error:
+            self._record.state(self.id, JobState.FAILED, error)
+            raise
+        # Not stopped half way, if whoever follows the job gives up: it may have arrived.
+        self._sending = asyncio.ensure_future(
+            submit(self._target, self._record, request, self._time_left())
+        )
+        await self._sent_again()
+        if self._cancelled:
+            await self._target.cancel(self.ref)
+
+    async def _sent_again(self) -> None:
+        """Wait until the job has been sent once more, if that is under way."""
+        sending = self._sending
+        if sending is not None:
+            self.ref = await asyncio.shield(sending)
+            self._sending = None
+
+    async def _sent_by_another(self) -> RemoteRef:
+        """What another process, which follows the job, too, was answered.
+
+        Raises:
+            SubmissionUnknown: Nothing; it may have been killed.
+        """
+        deadline = time.monotonic() + _OTHERS_PATIENCE
+        while time.monotonic() < deadline:
+            ref = self._record.get(self.id).ref
+            if ref is not None:
+                return ref
+            await asyncio.sleep(_LOOK_EVERY)
+        raise SubmissionUnknown(
+            "Another program was sending the job again, and does not say how that went.",
+            advice=f"Look for it with `comfy-remote jobs resume {self.id}`.",
+        )
+
+    def _time_left(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     async def _next(self, events: AsyncGenerator[Event, None]) -> Event:
         if self._deadline is None:
             return await events.__anext__()
-        remaining = self._deadline - time.monotonic()
         try:
-            return await within(events.__anext__(), max(0.0, remaining))
+            return await within(events.__anext__(), self._time_left())
         except asyncio.TimeoutError:
             raise JobTimedOut(
                 f"The job did not end within {self._timeout:g} s. It was not cancelled: it may "
@@ -245,6 +320,7 @@ class Job:
                 self._state = event.state
                 seconds = self._run_seconds(event)
                 self._record.state(self.id, event.state, event.error, run_seconds=seconds)
+                self._sent.ended(self.id, self._prompt, event)
 
     def _run_seconds(self, finished: Finished) -> float | None:
         """How long it ran: as the target says, else as seen, if it was seen from the start."""

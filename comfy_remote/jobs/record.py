@@ -55,6 +55,17 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE jobs ADD COLUMN shape TEXT",
         "ALTER TABLE jobs ADD COLUMN work REAL",
     ),
+    (
+        "ALTER TABLE jobs ADD COLUMN request TEXT",
+        """
+        CREATE TABLE kept_inputs (
+            keeper     TEXT NOT NULL,
+            sha256     TEXT NOT NULL,
+            seen       REAL NOT NULL,
+            PRIMARY KEY (keeper, sha256)
+        )
+        """,
+    ),
 )
 """The statements that lead from each version of the file to the next. Only ever added to."""
 
@@ -231,7 +242,7 @@ class Record:
         """
         now = time.time()
         workload = workload_of(prompt)
-        self._execute(
+        self.execute(
             "INSERT INTO jobs (id, created, updated, target, source, folder, prompt, state, page, "
             "shape, work) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             job_id,
@@ -249,7 +260,7 @@ class Record:
 
     def submitted(self, ref: RemoteRef) -> None:
         """The target has answered."""
-        self._execute(
+        self.execute(
             "UPDATE jobs SET updated = ?, remote_id = ?, details = ? WHERE id = ?",
             time.time(),
             ref.remote_id,
@@ -273,7 +284,7 @@ class Record:
             run_seconds: How long it has run, where that is known at its end.
         """
         now = time.time()
-        self._execute(
+        self.execute(
             "UPDATE jobs SET updated = ?, state = ?, error = ?, started = COALESCE(started, ?), "
             "run_seconds = COALESCE(?, run_seconds) "
             "WHERE id = ? AND NOT (state = 'succeeded' AND ? = 'expired')",
@@ -288,7 +299,7 @@ class Record:
 
     def progress(self, job_id: str, progress: dict[str, JsonValue]) -> None:
         """The newest snapshot."""
-        self._execute(
+        self.execute(
             "UPDATE jobs SET updated = ?, progress = ? WHERE id = ?",
             time.time(),
             json.dumps(progress),
@@ -297,7 +308,7 @@ class Record:
 
     def saved(self, job_id: str, outputs: list[SavedOutput]) -> None:
         """These outputs are here."""
-        self._execute(
+        self.execute(
             "UPDATE jobs SET updated = ?, outputs = ? WHERE id = ?",
             time.time(),
             json.dumps([output.to_json() for output in outputs]),
@@ -306,11 +317,11 @@ class Record:
 
     def page_served(self, job_id: str) -> None:
         """The page's server has shown how the job ended, and need not take it up again."""
-        self._execute("UPDATE jobs SET page = NULL WHERE id = ?", job_id)
+        self.execute("UPDATE jobs SET page = NULL WHERE id = ?", job_id)
 
     def unserved(self) -> list[JobEntry]:
         """The jobs of pages whose server ended before they did, oldest first."""
-        rows = self._execute("SELECT * FROM jobs WHERE page IS NOT NULL ORDER BY created")
+        rows = self.execute("SELECT * FROM jobs WHERE page IS NOT NULL ORDER BY created")
         return [self._entry(row) for row in rows]
 
     def get(self, job_id: str) -> JobEntry:
@@ -322,7 +333,7 @@ class Record:
         rows: list[sqlite3.Row] = []
         if len(job_id) >= 4:
             escaped = job_id.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-            rows = self._execute("SELECT * FROM jobs WHERE id LIKE ? ESCAPE '\\'", f"{escaped}%")
+            rows = self.execute("SELECT * FROM jobs WHERE id LIKE ? ESCAPE '\\'", f"{escaped}%")
         if len(rows) == 1:
             return self._entry(rows[0])
         if rows:
@@ -337,7 +348,7 @@ class Record:
 
     def newest(self, limit: int = 20) -> list[JobEntry]:
         """The newest jobs first."""
-        rows = self._execute("SELECT * FROM jobs ORDER BY created DESC LIMIT ?", limit)
+        rows = self.execute("SELECT * FROM jobs ORDER BY created DESC LIMIT ?", limit)
         return [self._entry(row) for row in rows]
 
     def past_runs(self, target: str, shape: str | None = None, limit: int = 9) -> list[PastRun]:
@@ -348,7 +359,7 @@ class Record:
             shape: Only prompts of this `workflow.workload.Workload.shape`.
             limit: At most so many.
         """
-        rows = self._execute(
+        rows = self.execute(
             "SELECT run_seconds, work FROM jobs WHERE target = ? AND state = 'succeeded' "
             "AND run_seconds IS NOT NULL AND work > 0 AND (? IS NULL OR shape = ?) "
             "ORDER BY created DESC LIMIT ?",
@@ -359,7 +370,12 @@ class Record:
         )
         return [PastRun(row["run_seconds"], row["work"]) for row in rows]
 
-    def _execute(self, sql: str, *values: str | float | None) -> list[sqlite3.Row]:
+    def execute(self, sql: str, *values: str | float | None) -> list[sqlite3.Row]:
+        """Run one statement, for what the record keeps beside the jobs (see `sent_inputs`).
+
+        Raises:
+            LocalStorageError: The file cannot be used.
+        """
         with self._errors():
             return self._connection.execute(sql, values).fetchall()
 

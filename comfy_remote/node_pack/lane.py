@@ -23,6 +23,7 @@ from ..targets.base import RunRequest
 from ..targets.config import reopen
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
+from .fetched_models import could_be_fetched, with_fetched_models
 from .host import Host, QueueEntry
 from .input_files import InputFiles
 from .lane_job import LaneJob, LaneJobView, Submitted
@@ -197,7 +198,7 @@ class RemoteLane:
         Raises:
             WorkflowInvalid: Nothing of it can run there.
         """
-        schemas = await self._schemas(target)
+        schemas = await self._schemas(target, submission)
         try:
             checked = check(submission, schemas)
             if not checked.node_errors:
@@ -206,22 +207,31 @@ class RemoteLane:
             if schemas is None:
                 raise
         # What is wrong by what the target had some minutes ago may be right by now.
-        schemas = await self._schemas(target, renew=True)
-        return schemas, check(submission, schemas)
+        schemas = await self._schemas(target, submission, renew=True)
+        try:
+            return schemas, check(submission, schemas)
+        except WorkflowInvalid as error:
+            if schemas is None or (await self._pool.capabilities(target)).fetches_models is None:
+                raise
+            raise could_be_fetched(error, submission.prompt, submission.workflow) from error
 
-    async def _schemas(self, target: str, *, renew: bool = False) -> Schemas | None:
-        asking = asyncio.ensure_future(self._asked(target, renew))
+    async def _schemas(
+        self, target: str, submission: Submission, *, renew: bool = False
+    ) -> Schemas | None:
+        asking = asyncio.ensure_future(self._asked(target, submission, renew))
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
         await asyncio.wait({asking}, timeout=_SCHEMAS_WITHIN)
         # Not stopped if it takes longer: the next prompt will have them.
         return asking.result() if asking.done() else None
 
-    async def _asked(self, target: str, renew: bool) -> Schemas | None:
+    async def _asked(self, target: str, submission: Submission, renew: bool) -> Schemas | None:
         try:
-            if renew:
-                await self._pool.capabilities(target, renew=True)
-            return await self._pool.schemas(target)
+            capabilities = await self._pool.capabilities(target, renew=renew)
+            schemas = await self._pool.schemas(target)
+            if schemas is None or not capabilities.fetches_models:
+                return schemas
+            return with_fetched_models(schemas, submission.prompt, submission.workflow)
         except ComfyRemoteError as error:
             # If it stays so, the submission fails of the same.
             _log.info("%s does not say which nodes it has: %s", target, error)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from ..errors import InputFileMissing
 from ..events import Event
 from ..outputs import RemoteOutput
+from ..workflow.models import ModelSource
 from ..workflow.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = [
     "Capabilities",
     "Health",
     "InputFile",
+    "KeepsInputs",
     "Recalls",
     "ReleasesOutputs",
     "RemoteRef",
@@ -74,6 +76,10 @@ class RunRequest:
         front: Whether it shall run before what waits there already, on targets that can.
         repo_list: The models that the worker shall have, a ``kind URL`` a line, for targets
             that can fetch them; ``""`` to leave them as they are.
+        models: Where the models that the prompt uses can be had, as its workflow says, for
+            targets that can fetch what they lack.
+        known_inputs: SHA-256 of the files that the target has been sent before, and need not be
+            sent again; see `KeepsInputs`.
     """
 
     job_id: str
@@ -82,6 +88,8 @@ class RunRequest:
     workflow: Mapping[str, JsonValue] | None = None
     front: bool = False
     repo_list: str = ""
+    models: Sequence[ModelSource] = ()
+    known_inputs: frozenset[str] = frozenset()
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict, repr=False)
 
 
@@ -111,6 +119,8 @@ class Capabilities:
         engine: Name and version of what runs the prompts.
         memory_total: Bytes of the device's memory; ``None`` when the target cannot say.
         memory_free: Likewise, of what is free now.
+        fetches_models: Whether it fetches the models of a `RunRequest` that it lacks: ``False``
+            where whoever runs it has not allowed that, ``None`` where it never could.
     """
 
     nodes: Mapping[str, JsonValue] | None
@@ -118,6 +128,7 @@ class Capabilities:
     engine: str | None
     memory_total: int | None = None
     memory_free: int | None = None
+    fetches_models: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +160,20 @@ class TellsVersions(Protocol):
 
     def version_of(self, output: RemoteOutput) -> str | None:
         """What it called the version that was read last; ``None`` if it said nothing."""
+
+
+@runtime_checkable
+class KeepsInputs(Protocol):
+    """A target whose workers keep the files they were sent, and know them by their SHA-256.
+
+    A successful job's ``Finished.details["kept_inputs"]`` has the SHA-256 of those they keep. A
+    job that names one (`RunRequest.known_inputs`) which they keep no more ends, before anything
+    has run, with `InputFileMissing` and ``details["missing_inputs"]``.
+    """
+
+    @property
+    def inputs_kept_by(self) -> str:
+        """Who keeps them: the same for the same endpoint, whatever it is called here."""
 
 
 class Target(Protocol):

@@ -12,10 +12,17 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from pathlib import Path
-from typing import ClassVar, TypeVar, cast
+from typing import ClassVar, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, JsonValue, SecretStr, ValidationError
@@ -56,7 +63,8 @@ from .bucket import Bucket, BucketSettings
 from .http import HttpClient, Response
 from .http_address import base_address, check_key_is_safe, is_loopback
 from .runpod_description import Description, DescriptionCache
-from .runpod_inputs import StoredInput, inputs_in_request, store_input, too_many_bytes
+from .runpod_inputs import StoredInput, store_input, too_many_bytes
+from .runpod_request import request_body
 from .runpod_status import RESULTS_KEPT, StatusReader, error_in, forgotten
 
 __all__ = ["DEFAULT_BASE_URL", "RunPodTarget"]
@@ -74,6 +82,9 @@ _log = logging.getLogger(__name__)
 _DESCRIBE_PATIENCE = 45.0
 # For an endpoint to take back a question that nobody waits for any more.
 _LEAVE_PATIENCE = 3.0
+# Milliseconds. A client that ends meanwhile leaves no job that a GPU would be started for later;
+# and a worker whose image has to be fetched first still gets to answer.
+_DESCRIBE_TTL = 600_000
 # How a job ends whose worker did not get to answer. What is known may still be so.
 _UNANSWERED = (EngineCrashed, OutOfMemory, JobCancelled, JobExpired, JobTimedOut)
 _FETCH_MISSES = 6
@@ -146,6 +157,7 @@ class RunPodTarget:
         self._policy = dict(policy or {})
         self._memory = memory
         self._describing: asyncio.Task[DescribeAnswer | None] | None = None
+        self._not_in_front: set[str] = set()
         self._headers = dict(headers or {})
         if key is not None:
             self._headers["Authorization"] = _bearer(key)
@@ -162,6 +174,11 @@ class RunPodTarget:
     def name(self) -> str:
         """``runpod:ENDPOINT``, or the name given."""
         return self._name
+
+    @property
+    def inputs_kept_by(self) -> str:
+        """The endpoint's address."""
+        return f"{self._base_url}/{self._endpoint}"
 
     async def __aenter__(self) -> RunPodTarget:
         await self._http.__aenter__()
@@ -185,7 +202,9 @@ class RunPodTarget:
         stored: dict[str, StoredInput] = {}
         try:
             body = await self._request_body(request, stored)
-            remote_id = await self._post_run(request.job_id, body)
+            # A request that names files by hash is another one than that which has them.
+            key = f"{request.job_id}:by-hash" if request.known_inputs else request.job_id
+            remote_id = await self._post_run(key, body)
         except BaseException as error:
             # If it is not known whether it arrived, a worker may need them yet.
             if not isinstance(error, SubmissionUnknown):
@@ -193,15 +212,18 @@ class RunPodTarget:
             if isinstance(error, TargetNotFound):
                 raise self._no_such_endpoint(error) from error
             raise
+        if request.front:
+            self._not_in_front.add(request.job_id)
         return self._ref(request.job_id, remote_id)
 
     async def _request_body(self, request: RunRequest, stored: dict[str, StoredInput]) -> bytes:
         """The JSON of a request, small enough. What is put into the bucket is noted."""
-        body = await asyncio.to_thread(_body, request, stored, self._policy)
+        body = await asyncio.to_thread(request_body, request, stored, self._policy)
         if len(body) > self.body_limit and self._bucket is not None:
-            for file in too_many_bytes(request.files, len(body) - self.body_limit):
+            whole = [file for file in request.files if file.sha256 not in request.known_inputs]
+            for file in too_many_bytes(whole, len(body) - self.body_limit):
                 stored[file.name] = await store_input(self._bucket, request.job_id, file)
-            body = await asyncio.to_thread(_body, request, stored, self._policy)
+            body = await asyncio.to_thread(request_body, request, stored, self._policy)
         if len(body) > self.body_limit:
             sizes = ", ".join(f"{f.name} {f.size / 2**20:.1f} MiB" for f in request.files)
             raise RequestTooLarge(
@@ -235,6 +257,13 @@ class RunPodTarget:
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """Poll ``/status``: about four times a second at first, less for long jobs."""
+        if ref.job_id in self._not_in_front:
+            self._not_in_front.discard(ref.job_id)
+            yield Log(
+                f"{self._name} takes jobs in the order they come: this one waits behind those that "
+                "are there, though it was queued in front.",
+                "warning",
+            )
         reader = StatusReader(prompt)
         async with aclosing(self._statuses(ref)) as statuses:
             async for status in statuses:
@@ -250,6 +279,8 @@ class RunPodTarget:
         self,
         payload: Mapping[str, JsonValue],
         on_message: Callable[[str], None] | None = None,
+        *,
+        ttl: int | None = None,
     ) -> JsonValue:
         """Have a worker of ours do something that is no workflow, and wait for its answer.
 
@@ -258,6 +289,7 @@ class RunPodTarget:
         Args:
             payload: The job's input, with its ``action``.
             on_message: Told what the worker says of its progress.
+            ttl: Milliseconds after which the endpoint is to drop the job; at least 10 000.
 
         Returns:
             The worker's answer.
@@ -266,7 +298,10 @@ class RunPodTarget:
             ComfyRemoteError: The worker's own error, or the endpoint could not be asked.
         """
         job_id = str(uuid.uuid4())
-        body = json.dumps({"input": {**payload, "format": COMFY_REMOTE_1}}).encode()
+        job: dict[str, JsonValue] = {"input": {**payload, "format": COMFY_REMOTE_1}}
+        if ttl is not None:
+            job["policy"] = {"ttl": ttl}
+        body = json.dumps(job).encode()
         try:
             ref = self._ref(job_id, await self._post_run(job_id, body))
         except TargetNotFound as error:
@@ -429,7 +464,7 @@ class RunPodTarget:
         if before is not None:
             payload["known"] = before.nodes_hash
         try:
-            answer = DescribeAnswer.model_validate(await self.act(payload))
+            answer = DescribeAnswer.model_validate(await self.act(payload, ttl=_DESCRIBE_TTL))
         except (TargetError, AuthenticationError) as error:
             _log.warning("%s could not be asked what it has: %s", self._name, error)
             return before
@@ -542,6 +577,7 @@ def _capabilities(answer: DescribeAnswer | None) -> Capabilities:
         engine=answer.engine,
         memory_total=answer.vram_total,
         memory_free=answer.vram_free,
+        fetches_models=answer.fetches_models,
     )
 
 
@@ -554,25 +590,6 @@ def _delay_after(error: TargetError, failures: int) -> float:
     if isinstance(after, int | float):
         return min(max(float(after), _BACKOFF[0]), 30.0)
     return _BACKOFF[min(failures, len(_BACKOFF) - 1)]
-
-
-def _body(
-    request: RunRequest,
-    stored: Mapping[str, StoredInput],
-    policy: Mapping[str, int | bool],
-) -> bytes:
-    """The JSON body of ``/run``. Blocking: it reads the files."""
-    job: dict[str, JsonValue] = {
-        "workflow": cast("JsonValue", request.prompt),  # a TypedDict is a dict
-        "format": COMFY_REMOTE_1,
-        "previews": True,
-    }
-    job.update(inputs_in_request(request.files, stored))
-    if request.workflow is not None:
-        job["ui_workflow"] = dict(request.workflow)
-    if request.repo_list:
-        job["repo_list"] = request.repo_list
-    return json.dumps({"input": job, **({"policy": policy} if policy else {})}).encode()
 
 
 def _decoded(filename: str, data: str) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -52,12 +52,15 @@ async def store_input(bucket: Bucket, job_id: str, file: InputFile) -> StoredInp
 
 
 def inputs_in_request(
-    files: Sequence[InputFile], stored: Mapping[str, StoredInput]
+    files: Sequence[InputFile],
+    stored: Mapping[str, StoredInput],
+    known: Collection[str] = (),
 ) -> dict[str, JsonValue]:
     """The request's ``images`` and ``files``. Blocking: it reads what is not stored.
 
     Args:
         stored: By name.
+        known: SHA-256 of those that the worker keeps: only that is sent of them.
 
     Raises:
         InputFileMissing: One cannot be read.
@@ -66,7 +69,7 @@ def inputs_in_request(
         # As worker-comfyui's clients send them: that worker takes them, too.
         {"name": file.name, "image": _encoded(file), "sha256": file.sha256}
         for file in files
-        if file.name not in stored
+        if file.name not in stored and file.sha256 not in known
     ]
     elsewhere: list[JsonValue] = [
         {
@@ -77,6 +80,9 @@ def inputs_in_request(
         }
         for file in files
         if file.name in stored
+    ]
+    elsewhere += [
+        {"name": file.name, "sha256": file.sha256} for file in files if file.sha256 in known
     ]
     return {
         **({"images": inline} if inline else {}),

@@ -91,6 +91,7 @@ class DescribeAnswer(BaseModel):
         engine: Name and version, for example ``ComfyUI 0.33.0``.
         versions: Of ``comfy-remote``, ``python``, ``pytorch`` and ``comfyui``.
         worker: The worker's id.
+        fetches_models: Whether a job that runs a workflow may have models fetched for it.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -106,6 +107,7 @@ class DescribeAnswer(BaseModel):
     engine: str | None = None
     versions: dict[str, str] = {}
     worker: str | None = None
+    fetches_models: bool = False
 
 
 class HealthAnswer(BaseModel):

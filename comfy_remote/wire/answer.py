@@ -49,6 +49,8 @@ class Answer(BaseModel):
         engine: What ran the prompt, for example ``ComfyUI 0.33.0``.
         worker: The worker's id.
         warnings: What went wrong without failing the job.
+        kept_inputs: SHA-256 of the files that came with the job and that the worker keeps for a
+            while: they may be sent again by it alone. ``None`` for none.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -60,10 +62,12 @@ class Answer(BaseModel):
     engine: str | None = None
     worker: str | None = None
     warnings: list[str] = []
+    kept_inputs: list[str] | None = None
 
     def facts(self) -> dict[str, JsonValue]:
         """What is worth telling beside the outputs."""
-        return self.model_dump(mode="json", include={"timings", "engine", "worker"})
+        told = {"timings", "engine", "worker", *(["kept_inputs"] if self.kept_inputs else [])}
+        return self.model_dump(mode="json", include=told)
 
 
 class PreviewSnapshot(BaseModel):

@@ -33,7 +33,7 @@ class ModelLine:
     """One line: a model that is wanted, and where it is to be had.
 
     Attributes:
-        number: Of the line, from 1.
+        number: Of the line, from 1; 0 for one that stands in no list.
         kind: As written, in lower case: ``ckpt``, ``lora``, or the name of a models folder.
         url: An http(s) address, ``hf:ORG/REPO/PATH[@REVISION]`` or ``r2:PATH``. It may hold
             somebody's token in its query: not to be shown.
@@ -50,7 +50,10 @@ class ModelLine:
     @property
     def shown(self) -> str:
         """The line for people: without the address's query, which may hold a token."""
-        return f"line {self.number} ({self.kind} {_without_secrets(self.url)})"
+        url = _without_secrets(self.url)
+        if self.number == 0:
+            return f"{self.kind}/{self.name} ({url})"
+        return f"line {self.number} ({self.kind} {url})"
 
 
 def parse_repo_list(text: str | Sequence[str]) -> list[ModelLine]:

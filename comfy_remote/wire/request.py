@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -30,6 +31,7 @@ __all__ = [
     "InputFileSent",
     "InputImage",
     "JobRequest",
+    "ModelSent",
     "S3Config",
     "answer_format",
 ]
@@ -45,6 +47,8 @@ _FORMATS: tuple[AnswerFormat, ...] = (COMFY_REMOTE_1, WORKER_COMFYUI, PLAIN, IMA
 _PLAIN_KEYS = frozenset(
     {"prompt", "prompt_node_id", "seed", "seed_node_id", "width", "height", "size_node_id"}
 )
+
+_MOST_MODELS = 1000
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -110,6 +114,36 @@ class InputFileSent(BaseModel):
         return self
 
 
+class ModelSent(BaseModel):
+    """A model that the workflow uses, and where it can be had.
+
+    The keys are those of ``properties.models``, which ComfyUI's editor and its templates write
+    into nodes.
+
+    Attributes:
+        name: Its file, below the folder, as the workflow names it.
+        url: http(s), and public. Written by whoever made the workflow.
+        directory: The folder of ComfyUI's ``models/``.
+        hash: Of its content.
+        hash_type: Only ``SHA256`` is looked at.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: FileName
+    url: Annotated[Address, StringConstraints(pattern=r"^https?://\S+$", max_length=4096)]
+    directory: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    hash: str | None = None
+    hash_type: str | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """The hash, if it is one that can be checked: 64 lower-case hex digits."""
+        digits = (self.hash or "").lower()
+        known = (self.hash_type or "").upper().replace("-", "") == "SHA256"
+        return digits if known and re.fullmatch(r"[0-9a-f]{64}", digits) else None
+
+
 class S3Config(BaseModel):
     """RunPod's own ``s3Config``: the bucket that this job's large outputs go to."""
 
@@ -143,6 +177,9 @@ class JobRequest(BaseModel):
         previews: Whether to send preview pictures with the progress.
         repo_list: Models that must be there before the workflow runs; see
             `repo_list.parse_repo_list`.
+        models: Where the models that the workflow uses can be had. Those that the engine lacks
+            are fetched first, where the worker may do that; that one cannot be had is an error
+            only if the workflow is then refused.
         timeout: Seconds the job may take; the worker's own limit stays.
         comfy_org_api_key: For nodes that call Comfy.org's services. Costs its owner money.
         s3_config: Where large outputs go, before the worker's own storage.
@@ -166,6 +203,7 @@ class JobRequest(BaseModel):
     ui_workflow: dict[str, JsonValue] | None = None
     previews: bool = False
     repo_list: str | list[str] = ""
+    models: Annotated[list[ModelSent], Field(max_length=_MOST_MODELS)] = []
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     comfy_org_api_key: SecretStr | None = None
     s3_config: S3Config | None = Field(default=None, alias="s3Config")

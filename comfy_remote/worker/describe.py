@@ -31,8 +31,10 @@ from .run import EngineTarget
 __all__ = ["describe", "fetch_part", "health"]
 
 
-async def describe(target: EngineTarget, payload: JsonValue, worker: str | None) -> DescribeAnswer:
-    """What the engine has installed.
+async def describe(
+    target: EngineTarget, payload: JsonValue, worker: str | None, *, fetches_models: bool = False
+) -> DescribeAnswer:
+    """What the engine has installed, and whether the worker may fetch models for a workflow.
 
     Raises:
         WorkflowInvalid: The request is not valid.
@@ -56,6 +58,7 @@ async def describe(target: EngineTarget, payload: JsonValue, worker: str | None)
         engine=engine_of(stats),
         versions=_versions(stats),
         worker=worker,
+        fetches_models=fetches_models,
     )
 
 

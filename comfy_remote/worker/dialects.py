@@ -38,6 +38,7 @@ class AnswerFacts:
     worker: str | None = None
     prompt_id: str = ""
     seconds: float = 0.0
+    kept_inputs: Sequence[str] = ()
 
 
 def wanted_outputs(
@@ -132,6 +133,7 @@ def _comfy_remote(
         engine=facts.engine,
         worker=facts.worker,
         warnings=list(warnings),
+        kept_inputs=list(facts.kept_inputs) or None,
     ).model_dump(mode="json", exclude_none=True)
 
 

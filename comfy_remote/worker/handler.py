@@ -184,7 +184,8 @@ class JobHandler:
         async with self._connect(await self._engine.ready()) as target:
             if action == "health":
                 return await health(target, self._settings.folder, worker)
-            return await describe(target, payload, worker)
+            fetches = self._settings.models.download is True
+            return await describe(target, payload, worker, fetches_models=fetches)
 
 
 def _lenient(payload: JsonValue) -> JsonValue:

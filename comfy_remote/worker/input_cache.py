@@ -39,6 +39,10 @@ class InputCache:
             return False
         return True
 
+    def has(self, sha256: str) -> bool:
+        """Whether a file is here now."""
+        return _SHA256.fullmatch(sha256) is not None and (self._folder / sha256).is_file()
+
     def add(self, sha256: str, path: Path) -> None:
         """Keep a copy of a file, if it fits."""
         here = self._folder / sha256

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -93,6 +93,11 @@ class InputReceiver:
                 details={"missing_inputs": list[JsonValue](missing)},
             )
         return list(files.values())
+
+    async def kept(self, files: Iterable[InputFile]) -> list[str]:
+        """The SHA-256 of those files that are remembered."""
+        known = dict.fromkeys(file.sha256 for file in files)
+        return await asyncio.to_thread(lambda: [one for one in known if self._cache.has(one)])
 
     async def delete_stored(self, request: JobRequest) -> list[str]:
         """Clear away what the client had put into storage for this request.

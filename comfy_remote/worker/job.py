@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from ..errors import EngineCrashed, ExecutionFailed, OutOfMemory, OutputLost
+from ..errors import ComfyRemoteError, EngineCrashed, ExecutionFailed, OutOfMemory, OutputLost
 from ..events import Progress
 from ..targets.base import InputFile, RunRequest
 from ..targets.comfyui import engine_of
@@ -34,6 +34,7 @@ from .models.library import ModelLibrary
 from .progress import ProgressReporter, Report
 from .result import build_answer
 from .run import EngineRun, EngineTarget, JobEngine, unless_engine_dies
+from .sent_models import fetch_lacking
 from .settings import WorkerSettings, default_result_limit
 from .storage import BucketStore, settings_of
 from .store import ResultStore, Store
@@ -51,7 +52,7 @@ class WorkflowJob:
         request: What was sent.
         engine: Started by `run`, if need be.
         connect: Makes the target for the engine's URL.
-        models: For the request's ``repo_list``.
+        models: For the request's ``repo_list`` and ``models``.
         kept: Where large outputs go in the end.
         about: What is known of the engine.
         cleaner: The engine's.
@@ -178,6 +179,7 @@ class WorkflowJob:
             stats = await self._about.stats(target)
             if prompt is None:
                 prompt = changed(await self._converted(target), request)
+            lacking = await fetch_lacking(request.models, target, self._models, say_to(reporter))
             # A new id each time: RunPod may give us the same job again, and an engine that
             # had run it would answer with the old run.
             run = RunRequest(
@@ -192,13 +194,18 @@ class WorkflowJob:
             engine_run = self._last_run = EngineRun(self._engine, target, self._id)
             try:
                 collected = await engine_run.outputs(run, reporter, request.format, folder)
-            except BaseException:
+            except BaseException as error:
                 await self._clean(target, prompt, run, engine_run, stats)
-                raise
+                if not isinstance(error, ComfyRemoteError):
+                    raise
+                explained = lacking.explain(error)
+                if explained is error:
+                    raise
+                raise explained from error
             # The files are in a folder of ours now: theirs can go while the answer is made.
             cleaning = asyncio.ensure_future(self._clean(target, prompt, run, engine_run, stats))
             try:
-                return await self._build(collected, engine_run, engine_of(stats), run.job_id)
+                return await self._build(collected, engine_run, engine_of(stats), run)
             finally:
                 await cleaning
 
@@ -233,7 +240,7 @@ class WorkflowJob:
         collected: Sequence[CollectedOutput],
         engine_run: EngineRun,
         engine: str | None,
-        prompt_id: str,
+        run: RunRequest,
     ) -> dict[str, JsonValue]:
         settings = self._settings
         return await build_answer(
@@ -243,8 +250,9 @@ class WorkflowJob:
                 engine_run.timings,
                 engine,
                 settings.worker,
-                prompt_id,
+                run.job_id,
                 round(time.monotonic() - self._begun, 3),
+                await self._receiver.kept(run.files),
             ),
             job_id=self._id,
             limit=settings.result_limit or default_result_limit(self._id),

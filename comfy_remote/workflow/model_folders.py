@@ -6,7 +6,13 @@ Source of facts: ``nodes.py``, ``comfy_extras/`` and ``folder_paths.py`` of Comf
 
 from __future__ import annotations
 
-__all__ = ["FOLDER_BY_CLASS", "FOLDER_BY_INPUT", "MODEL_SUFFIXES", "VIDEO_TINY_AUTOENCODERS"]
+__all__ = [
+    "FOLDERS",
+    "FOLDER_BY_CLASS",
+    "FOLDER_BY_INPUT",
+    "MODEL_SUFFIXES",
+    "VIDEO_TINY_AUTOENCODERS",
+]
 
 FOLDER_BY_INPUT = {
     "audio_encoder_name": "audio_encoders",
@@ -42,6 +48,11 @@ FOLDER_BY_CLASS = {
     ("UpscaleModelLoader", "model_name"): "upscale_models",
 }
 """Names that mean another folder in each class."""
+
+FOLDERS = frozenset(
+    {*FOLDER_BY_INPUT.values(), *FOLDER_BY_CLASS.values(), "embeddings", "vae_approx"}
+)
+"""All of them: folders of ComfyUI's ``models/`` that hold what a workflow names."""
 
 MODEL_SUFFIXES = frozenset(
     {".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl"}

@@ -32,6 +32,8 @@ __all__ = [
 
 # "(embedding:name:1.2)": a word of a text, with a weight or a comma behind it.
 _EMBEDDING = re.compile(r"(?:^|(?<=[\s(]))embedding:([^\s,:()<\[\]]+)")
+# What ComfyUI called two of its folders before it read both names as one.
+_OLD_FOLDERS = {"clip": "text_encoders", "unet": "diffusion_models"}
 # Words in a list of models that stand for none, or for one that is computed.
 _NO_FILE = frozenset({"", "none", "[none]", "pixel_space", "baked vae", "automatic"})
 
@@ -130,7 +132,8 @@ def find_models(prompt: Prompt, workflow: Mapping[str, JsonValue] | None = None)
         workflow: The same in UI format, which may say where the models can be had.
     """
     sources = {
-        (_posix(source.name), source.folder): source for source in model_sources(workflow or {})
+        (_posix(source.name), _OLD_FOLDERS.get(source.folder, source.folder)): source
+        for source in model_sources(workflow or {})
     }
     by_name = {name: source for (name, _), source in reversed(sources.items())}
     places: dict[tuple[str, str | None], list[Place]] = {}

@@ -7,7 +7,7 @@ for the order of inputs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
@@ -118,6 +118,24 @@ class Schemas:
         found = self._classes.get(class_type)
         return found if isinstance(found, Mapping) else None
 
+    def with_choices(self, more: Mapping[tuple[str, str], Iterable[str]]) -> Schemas:
+        """The same, with further values in lists of choices.
+
+        Args:
+            more: By class and input. One that is no list of choices here is passed over.
+        """
+        classes = dict(self._classes)
+        for (class_type, name), values in more.items():
+            raw = _mapping(classes.get(class_type))
+            groups = _mapping(raw.get("input"))
+            for group, specs in groups.items():
+                spec = _mapping(specs).get(name)
+                if spec is not None:
+                    longer = {**_mapping(specs), name: _with_choices(spec, values)}
+                    groups = {**groups, group: longer}
+            classes[class_type] = {**raw, "input": groups}
+        return Schemas(classes, self.source, snapshot=self.is_snapshot)
+
     @cached_property
     def has_dynamic_inputs(self) -> bool:
         """Whether any node has inputs that come and go (ComfyUI from the end of 2025)."""
@@ -188,6 +206,18 @@ def input_schema(name: str, spec: JsonValue, *, optional: bool = False) -> Input
             name, "COMBO", options, optional, choices if isinstance(choices, list) else []
         )
     return InputSchema(name, kind if isinstance(kind, str) else "UNKNOWN", options, optional)
+
+
+def _with_choices(spec: JsonValue, values: Iterable[str]) -> JsonValue:
+    match spec:
+        case [list(choices), *rest]:
+            return [[*choices, *values], *rest]
+        case ["COMBO", dict(options), *rest]:
+            choices_there = options.get("options")
+            known = choices_there if isinstance(choices_there, list) else []
+            return ["COMBO", {**options, "options": [*known, *values]}, *rest]
+        case _:
+            return spec
 
 
 def _mapping(value: JsonValue) -> dict[str, JsonValue]:

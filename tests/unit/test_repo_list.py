@@ -15,7 +15,7 @@ from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.targets.base import RunRequest
 from comfy_remote.targets.comfyui import ComfyUITarget
-from comfy_remote.targets.runpod import _body
+from comfy_remote.targets.runpod_request import request_body
 from comfy_remote.workflow.prompt import Prompt
 from comfy_remote.workflow.repo_list import find_repo_list
 
@@ -98,7 +98,7 @@ async def test_it_travels_with_every_job(tmp_path: Path) -> None:
 
 def test_a_worker_gets_it_in_its_request() -> None:
     def sent(**fields: Any) -> dict[str, Any]:
-        return dict(json.loads(_body(RunRequest(JOB, {}, **fields), {}, {}))["input"])
+        return dict(json.loads(request_body(RunRequest(JOB, {}, **fields), {}, {}))["input"])
 
     assert sent(repo_list=LINES)["repo_list"] == LINES
     assert "repo_list" not in sent()

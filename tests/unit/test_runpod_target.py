@@ -105,6 +105,28 @@ async def _bytes(target: RunPodTarget, output: RemoteOutput) -> bytes:
     return b"".join([chunk async for chunk in target.read(output)])
 
 
+# --- what it cannot do ---------------------------------------------------------------------
+
+
+async def test_a_place_in_front_is_told_to_be_none_and_once(
+    server: ScriptedServer, target: RunPodTarget
+) -> None:
+    server.on(RUN, ACCEPTED)
+    server.on(STATUS, Answer(_status("COMPLETED", output=OUTPUTS)))
+
+    async def told(*, front: bool) -> list[str]:
+        ref = await target.submit(RunRequest(JOB, PROMPT, front=front))
+        first = [e.message async for e in target.follow(ref, PROMPT) if isinstance(e, Log)]
+        again = [e.message async for e in target.follow(ref, PROMPT) if isinstance(e, Log)]
+        assert again == []
+        return first
+
+    assert await told(front=False) == []
+    [message] = await told(front=True)
+    assert "in the order they come" in message
+    assert all("front" not in json.loads(one.body)["input"] for one in server.asked if one.body)
+
+
 # --- making it ----------------------------------------------------------------------------
 
 
@@ -359,7 +381,11 @@ async def test_a_worker_that_cannot_say_what_it_has_is_asked_once(
         assert await _describe(server, tmp_path) is None
     assert server.count(RUN) == 1
     [sent] = [json.loads(one.body) for one in server.asked if one.path.endswith("/run")]
-    assert sent == {"input": {"action": "describe", "format": "comfy-remote/1"}}
+    # It shall not wait in a queue for a day, and then start a GPU that nobody waits for.
+    assert sent == {
+        "input": {"action": "describe", "format": "comfy-remote/1"},
+        "policy": {"ttl": 600_000},
+    }
     # Later, too, no worker is started for the question's sake.
     monkeypatch.setattr(runpod_description, "_FRESH_SECONDS", 0.0)
     server.on("GET /v2/ep/health", Answer({"workers": {"idle": 0, "running": 0}}))

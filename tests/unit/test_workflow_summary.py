@@ -11,7 +11,7 @@ import pytest
 from saved_workflow import saved, workflow
 
 from comfy_remote.targets.base import InputFile, RunRequest
-from comfy_remote.targets.runpod import _body
+from comfy_remote.targets.runpod_request import request_body
 from comfy_remote.workflow.fingerprint import fingerprint
 from comfy_remote.workflow.order import needed_nodes, output_nodes
 from comfy_remote.workflow.schema import Schemas
@@ -171,7 +171,7 @@ def test_files_and_the_size_of_the_request(tmp_path: Path) -> None:
     sent = RunRequest(
         "id", prompt, files=[InputFile("cat.png", here, 100_001, digest)], workflow=ui
     )
-    assert abs(len(_body(sent, {}, {})) - summary.payload) < 300
+    assert abs(len(request_body(sent, {}, {})) - summary.payload) < 300
     assert summary.fingerprint == fingerprint(
         prompt, file_hashes={"cat.png": digest}, schemas=SCHEMAS
     )

@@ -1,0 +1,179 @@
+"""Which input files an endpoint keeps from before: those need not be sent again.
+
+A job then names such a file by its SHA-256 alone. Where the worker that gets it has it no more, it
+says so before anything runs, and the job is sent once more with the bytes. For that, the record
+keeps the request until the job has ended: whoever follows the job, also after this client was
+killed, can send it whole.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from ..errors import InputFileMissing
+from ..events import Finished
+from ..media.files import sha256_of
+from ..targets.base import InputFile, KeepsInputs, RemoteRef, RunRequest, Target, input_errors
+from ..workflow.models import ModelSource
+from ..workflow.prompt import Prompt
+from .record import Record
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["SentInputs", "check_unchanged"]
+
+# Below, a second submission would cost more than the bytes do.
+_SMALLEST = 256 * 1024
+# A worker without a volume forgets when it ends, and which worker gets a job is chance.
+_REMEMBERED_SECONDS = 6 * 3600.0
+
+
+class SentInputs:
+    """What one target is known to keep, in the record.
+
+    Targets that keep nothing are sent everything.
+    """
+
+    def __init__(self, record: Record, target: Target) -> None:
+        self._record = record
+        self._keeper = target.inputs_kept_by if isinstance(target, KeepsInputs) else None
+
+    def without_known(self, request: RunRequest) -> RunRequest:
+        """The request, naming by SHA-256 those of its larger files that the target keeps."""
+        large = {file.sha256 for file in request.files if file.size > _SMALLEST}
+        if self._keeper is None or not large:
+            return request
+        rows = self._record.execute(
+            "SELECT sha256 FROM kept_inputs WHERE keeper = ? AND seen > ?",
+            self._keeper,
+            time.time() - _REMEMBERED_SECONDS,
+        )
+        return replace(request, known_inputs=frozenset(large & {row["sha256"] for row in rows}))
+
+    def remember(self, request: RunRequest) -> None:
+        """Keep a request that is about to be submitted, if it names files by their SHA-256."""
+        if request.known_inputs:
+            self._record.execute(
+                "UPDATE jobs SET request = ? WHERE id = ?", _to_json(request), request.job_id
+            )
+
+    def missed(self, ref: RemoteRef, end: Finished) -> bool:
+        """Whether a job ended for want of a file that was named by its SHA-256.
+
+        Then nothing has run, and it is to be sent once more: by us, or by another who follows it.
+        """
+        if not isinstance(end.error, InputFileMissing):
+            return False
+        if "missing_inputs" not in end.error.details:
+            return False
+        rows = self._record.execute("SELECT request, remote_id FROM jobs WHERE id = ?", ref.job_id)
+        return any(row["request"] or row["remote_id"] != ref.remote_id for row in rows)
+
+    def claim(self, ref: RemoteRef, prompt: Prompt) -> RunRequest | None:
+        """The request to send once more, whole; ``None`` if another does so.
+
+        From then on the record has the job as one whose submission was not answered, and it is
+        not sent a third time.
+        """
+        request = self._request_of(ref.job_id, prompt)
+        self._record.execute(
+            "UPDATE jobs SET remote_id = NULL, details = NULL, request = NULL "
+            "WHERE id = ? AND remote_id = ? AND request IS NOT NULL",
+            ref.job_id,
+            ref.remote_id,
+        )
+        ours = bool(self._record.execute("SELECT changes() AS rows")[0]["rows"])
+        if request is None or not ours:
+            return None
+        self._forget(request.known_inputs)
+        return replace(request, known_inputs=frozenset())
+
+    def ended(self, job_id: str, prompt: Prompt, end: Finished) -> None:
+        """Learn from how a job ended."""
+        kept = end.details.get("kept_inputs")
+        if self._keeper is not None and isinstance(kept, list):
+            self._note(one for one in kept if isinstance(one, str))
+        if (request := self._request_of(job_id, prompt)) is None:
+            return
+        if end.error is not None:
+            # Perhaps a worker of another make, which does not know what a hash stands for.
+            self._forget(request.known_inputs)
+        self._record.execute("UPDATE jobs SET request = NULL WHERE id = ?", job_id)
+
+    def _note(self, hashes: Iterable[str]) -> None:
+        now = time.time()
+        self._record.execute("DELETE FROM kept_inputs WHERE seen <= ?", now - _REMEMBERED_SECONDS)
+        for sha256 in hashes:
+            self._record.execute(
+                "INSERT OR REPLACE INTO kept_inputs (keeper, sha256, seen) VALUES (?, ?, ?)",
+                self._keeper,
+                sha256,
+                now,
+            )
+
+    def _forget(self, hashes: Iterable[str]) -> None:
+        for sha256 in hashes:
+            self._record.execute(
+                "DELETE FROM kept_inputs WHERE keeper = ? AND sha256 = ?", self._keeper, sha256
+            )
+
+    def _request_of(self, job_id: str, prompt: Prompt) -> RunRequest | None:
+        rows = self._record.execute("SELECT request FROM jobs WHERE id = ?", job_id)
+        if not rows or rows[0]["request"] is None:
+            return None
+        return _from_json(job_id, prompt, rows[0]["request"])
+
+
+def check_unchanged(files: Sequence[InputFile]) -> None:
+    """Blocking: it reads them.
+
+    Raises:
+        InputFileMissing: One is not here any more, or another than it was.
+    """
+    for file in files:
+        with input_errors(file.path):
+            same = sha256_of(file.path) == file.sha256
+        if not same:
+            raise InputFileMissing(
+                f"The worker keeps {file.name} no more, and {file.path} has changed since the job "
+                "was submitted.",
+                advice="Run the workflow again.",
+                details={"path": str(file.path)},
+            )
+
+
+def _to_json(request: RunRequest) -> str:
+    files: list[JsonValue] = [{**asdict(file), "path": str(file.path)} for file in request.files]
+    models: list[JsonValue] = [asdict(model) for model in request.models]
+    kept: dict[str, JsonValue] = {
+        "files": files,
+        "workflow": None if request.workflow is None else dict(request.workflow),
+        "front": request.front,
+        "repo_list": request.repo_list,
+        "models": models,
+        "known_inputs": [*sorted(request.known_inputs)],
+    }
+    return json.dumps(kept)
+
+
+def _from_json(job_id: str, prompt: Prompt, text: str) -> RunRequest | None:
+    try:
+        kept = json.loads(text)
+        return RunRequest(
+            job_id,
+            prompt,
+            [InputFile(**{**file, "path": Path(file["path"])}) for file in kept["files"]],
+            cast("dict[str, JsonValue] | None", kept["workflow"]),
+            front=bool(kept["front"]),
+            repo_list=str(kept["repo_list"]),
+            models=[ModelSource(**model) for model in kept["models"]],
+            known_inputs=frozenset(kept["known_inputs"]),
+        )
+    except (ValueError, LookupError, TypeError):
+        return None  # somebody has changed the row

@@ -1,0 +1,108 @@
+"""The models that a workflow says where to get: those that the engine lacks, before it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from ..errors import ComfyRemoteError, ExecutionFailed, ModelUnavailable, WorkflowInvalid
+from ..wire.repo_list import ModelLine
+from ..wire.request import ModelSent
+from ..workflow.model_folders import FOLDERS
+from .models.fetching import Say
+from .models.folders import folder_of
+from .models.library import ModelLibrary
+from .run import EngineTarget
+
+__all__ = ["LackingModels", "fetch_lacking"]
+
+
+_NO_SUCH_FOLDER = WorkflowInvalid(
+    "The workflow wants them in a folder for models that this ComfyUI does not know.",
+    advice="Fetch them into the right one with `comfy-remote models ensure`.",
+)
+
+
+class LackingModels:
+    """Models that the engine lacks, and why they were not fetched.
+
+    Whether that matters, only the engine can say: a node may find its model in a way of its own.
+
+    Args:
+        models: By folder and name: ``checkpoints/a.safetensors``.
+        reason: Why; its advice says what to do.
+    """
+
+    def __init__(self, models: Sequence[str], reason: ComfyRemoteError) -> None:
+        self._models = list(models)
+        self._reason = reason
+
+    def explain(self, error: ComfyRemoteError) -> ComfyRemoteError:
+        """The engine's error; with the reason, if it is about one of these models.
+
+        Mostly it refuses the prompt. Some versions do not look at a list that is empty, and the
+        node that loads the model fails.
+        """
+        if not (isinstance(error, WorkflowInvalid) or type(error) is ExecutionFailed):
+            return error
+        said = f"{error.message} {json.dumps(error.details, ensure_ascii=False)}"
+        lacking = [model for model in self._models if PurePosixPath(model).name in said]
+        if not lacking:
+            return error
+        return type(error)(
+            f"{error.message} Models that this worker lacks: {', '.join(lacking)}. "
+            f"{self._reason.message}",
+            advice=self._reason.advice,
+            details={**error.details, "missing_models": [*lacking]},
+        )
+
+
+async def fetch_lacking(
+    models: Sequence[ModelSent], target: EngineTarget, library: ModelLibrary, say: Say
+) -> LackingModels:
+    """Fetch those that the engine does not list, if this worker may; nothing is pruned.
+
+    Args:
+        target: The engine, which may know folders that the library does not.
+        library: Where they are fetched to.
+        say: Told of the progress.
+
+    Returns:
+        What is still lacking.
+
+    Raises:
+        LocalStorageError: The disk is full, or cannot be written to.
+    """
+    # Only where it matters: a request a folder.
+    listed = await _listed(target) if models else {}
+    lines = [
+        ModelLine(0, folder_of(one.directory), one.url, one.name, one.sha256)
+        for one in models
+        if _posix(one.name) not in listed.get(folder_of(one.directory), ())
+    ]
+    strange = [line for line in lines if line.kind not in FOLDERS and line.kind not in listed]
+    lines = [line for line in lines if line not in strange]
+    try:
+        if lines:
+            await library.ensure_for_run(lines, say)
+    except (ModelUnavailable, WorkflowInvalid) as error:
+        return LackingModels(_names([*lines, *strange]), error)
+    return LackingModels(_names(strange), _NO_SUCH_FOLDER)
+
+
+def _names(lines: Sequence[ModelLine]) -> list[str]:
+    return [f"{line.kind}/{line.name}" for line in lines]
+
+
+async def _listed(target: EngineTarget) -> dict[str, set[str]]:
+    """The names that the engine lists, by folder, ``/`` between their parts."""
+    try:
+        found = await target.model_folders()
+    except ComfyRemoteError:
+        return {}  # a ComfyUI from before 2024 has no such route; the library looks at the files
+    return {folder_of(folder): {_posix(name) for name in names} for folder, names in found.items()}
+
+
+def _posix(name: str) -> str:
+    return name.replace("\\", "/")
