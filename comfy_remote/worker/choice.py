@@ -18,6 +18,8 @@ __all__ = ["EngineChoice", "choose_engine"]
 
 _GUARD = Path(__file__).with_name("guard.py")
 
+# Of ComfyUI's --verbose.
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # Whoever names one of these has decided where ComfyUI computes.
 _DEVICE_FLAGS = {
     "--cpu",
@@ -106,6 +108,11 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
     if not any(a.startswith("--preview-method") for a in arguments):
         arguments = ["--preview-method", "auto", *arguments]
     level = environ.get("COMFY_LOG_LEVEL", "").strip().upper()
+    if level and level not in _LOG_LEVELS:
+        raise ConfigurationError(
+            f"COMFY_LOG_LEVEL is none of {', '.join(_LOG_LEVELS)}: {level}.",
+            advice="Set it to one of them, or leave it out.",
+        )
     if level and not any(a.startswith("--verbose") for a in arguments):
         arguments = ["--verbose", level, *arguments]
     port = _free_port()

@@ -135,13 +135,21 @@ class _Answer:
             f"The result would be {_megabytes(size)}, and {_megabytes(limit)} can be returned. "
             f"Its largest outputs: {named or 'texts'}.{failed}",
             advice="Give the worker a bucket (BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID, "
-            "BUCKET_SECRET_ACCESS_KEY) and ask for the format comfy-remote/1 or worker-comfyui, "
-            "or save fewer or smaller files (JPEG or WebP, a smaller size or batch).",
+            f"BUCKET_SECRET_ACCESS_KEY){self._other_format()}, or save fewer or smaller files "
+            "(JPEG or WebP, a smaller size or batch).",
             details={
                 "size": size,
                 "limit": limit,
                 "outputs": [{"filename": name, "size": each} for name, each in sizes],
             },
+        )
+
+    def _other_format(self) -> str:
+        if self._dialect in (COMFY_REMOTE_1, WORKER_COMFYUI):
+            return ""
+        return (
+            f" and ask for the format {COMFY_REMOTE_1} or {WORKER_COMFYUI} ({self._dialect} has "
+            "no place for an address)"
         )
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 import pytest
+from conftest import free_port
 from PIL import Image
 from pydantic import JsonValue, SecretStr
 
@@ -409,6 +410,39 @@ async def test_the_worker_tries_itself_out(arguments: list[str], environ: dict[s
     assert base64.b64decode(answer["images"][0]).startswith(b"\x89PNG")
     assert "the sandbox" in log
     assert "no network volume is mounted" in log
+
+
+async def test_the_sdks_own_server_in_place_of_a_queue() -> None:
+    """``SERVE_API_LOCALLY``, as with worker-comfyui: for trying a worker out by hand."""
+    port = free_port()
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("RUNPOD_")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(ROOT / "serverless_worker.py"), "--engine", "sandbox"),
+        *("--rp_api_port", str(port)),
+        env={**environ, "SERVE_API_LOCALLY": "true"},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            deadline = time.monotonic() + START
+            while True:
+                try:
+                    body = {"input": {"workflow": save(color=0x00FF00)}}
+                    async with session.post("/runsync", json=body) as answer:
+                        seen = await answer.json()
+                        break
+                except aiohttp.ClientConnectionError:
+                    assert process.returncode is None
+                    assert time.monotonic() < deadline
+                    await asyncio.sleep(0.2)
+        assert seen["status"] == "COMPLETED", seen
+        [one] = seen["output"]["images"]
+        image = Image.open(io.BytesIO(base64.b64decode(one["data"])))
+        assert image.getpixel((0, 0)) == (0, 255, 0)
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def test_an_engine_that_is_none_ends_the_worker_with_a_word(tmp_path: Path) -> None:

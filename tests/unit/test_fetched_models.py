@@ -89,7 +89,7 @@ class FakePool:
         self.fetches = fetches
 
     async def capabilities(self, target: str, *, renew: bool = False) -> Capabilities:
-        return Capabilities({}, None, None, self.fetches)
+        return Capabilities({}, None, None, fetches_models=self.fetches)
 
     async def schemas(self, target: str) -> Schemas:
         return schemas()

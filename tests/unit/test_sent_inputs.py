@@ -25,6 +25,7 @@ from comfy_remote.events import Event, Finished, JobState, Log, Queued, Started
 from comfy_remote.jobs import client as client_module
 from comfy_remote.jobs import job as job_module
 from comfy_remote.jobs.record import Record
+from comfy_remote.jobs.sent_inputs import SentInputs
 from comfy_remote.targets.base import RemoteRef, RunRequest
 from comfy_remote.workflow.prompt import Prompt
 
@@ -333,6 +334,28 @@ async def test_another_who_sends_it_again_and_dies_is_not_waited_for_for_ever(
         with pytest.raises(SubmissionUnknown, match="Another program"):
             await job.wait()
     assert len(target.requests) == 2
+
+
+async def test_of_two_who_claim_at_the_same_moment_one_sends(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = KeepingTarget()
+    await run(target, record)
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT)
+    with Record(record.path.parent) as other:
+        ours, theirs = SentInputs(record, target), SentInputs(other, target)
+        read = ours._request_of
+        claimed: list[RunRequest | None] = []
+
+        def read_and_be_overtaken(job_id: str, prompt: Prompt) -> RunRequest | None:
+            found = read(job_id, prompt)
+            claimed.append(theirs.claim(job.ref, PROMPT))
+            return found
+
+        monkeypatch.setattr(ours, "_request_of", read_and_be_overtaken)
+        assert ours.claim(job.ref, PROMPT) is None
+        assert claimed[0] is not None
 
 
 async def test_a_row_that_somebody_has_changed_is_no_request(record: Record) -> None:

@@ -323,6 +323,22 @@ async def test_the_client_reads_every_dialects_errors(fields: dict[str, JsonValu
     assert isinstance(finished.error, WorkflowInvalid)
 
 
+@pytest.mark.parametrize("dialect", ["plain", "images-b64"])
+async def test_a_result_over_the_limit_fails_where_files_have_no_other_place(dialect: str) -> None:
+    target = FakeTarget(succeeded(output("a.txt", "9")), {"a.txt": b"x" * 2_000_000})
+    handler = JobHandler(
+        FakeEngine(), WorkerSettings(result_limit=1_000_000), connect=lambda url: target, environ={}
+    )
+    result = await handler("j", {"workflow": FLUX, "format": dialect}, silent)
+    assert (result["status"], result["error_type"]) == ("error", "internal")
+    assert "a.txt (2.0 MB)" in str(result["error"])
+    assert "BUCKET_ENDPOINT_URL" in str(result["error"])
+    assert len(json.dumps(result)) < 2000
+    finished = read(result)
+    assert finished.state is JobState.FAILED
+    assert "a.txt (2.0 MB)" in str(finished.error)
+
+
 # --- worker-comfyui's own examples --------------------------------------------------------
 
 

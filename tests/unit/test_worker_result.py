@@ -140,6 +140,22 @@ async def test_without_a_store_the_error_names_sizes_and_a_way_out(tmp_path: Pat
     ]
 
 
+@pytest.mark.parametrize("dialect", [PLAIN, IMAGES_B64])
+async def test_a_dialect_without_a_place_for_addresses_says_so_loudly(
+    tmp_path: Path, dialect: AnswerFormat
+) -> None:
+    """Whatever stores there are: its files can be nowhere but in the answer."""
+    collected = [file(tmp_path, "big.mp4", bytes(3_000_000)), file(tmp_path, "s.png", b"x")]
+    stores = FakeStore(public=True), FakeStore()
+    with pytest.raises(OutputTooLarge) as caught:
+        await answer(collected, 1_000_000, *stores, dialect=dialect)
+    assert "big.mp4 (3.0 MB)" in caught.value.message
+    assert "1.0 MB can be returned" in caught.value.message
+    assert "BUCKET_ENDPOINT_URL" in caught.value.advice
+    assert f"comfy-remote/1 or worker-comfyui ({dialect} has no place" in caught.value.advice
+    assert [store.kept for store in stores] == [{}, {}]
+
+
 async def test_too_large_is_found_without_reading_a_byte(tmp_path: Path) -> None:
     path = tmp_path / "huge"
     with path.open("wb") as sparse:
