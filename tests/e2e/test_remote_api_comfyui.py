@@ -170,3 +170,58 @@ async def test_a_workflow_runs_on_a_target(
         )
         pictures = await _pixels(await client.submit(prompt))
         assert pictures[0][0, 0].tolist() == [0xFF, 0xFF, 0xFB]
+
+
+@pytest.mark.parametrize(
+    ("kind", "making", "saving", "slot"),
+    [
+        (
+            "LATENT",
+            {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64}},
+            {"class_type": "SaveLatent", "inputs": {"filename_prefix": "x"}},
+            "samples",
+        ),
+        (
+            "AUDIO",
+            {"class_type": "EmptyAudio", "inputs": {"duration": 1.0}},
+            {"class_type": "SaveAudio", "inputs": {"filename_prefix": "x"}},
+            "audio",
+        ),
+        (
+            "VIDEO",
+            {"class_type": "CreateVideo", "inputs": {"images": ["1", 0], "fps": 8.0}},
+            {
+                "class_type": "SaveVideo",
+                "inputs": {"filename_prefix": "x", "format": "mp4", "codec": "h264"},
+            },
+            "video",
+        ),
+    ],
+)
+async def test_other_types_come_back_as_they_went(
+    client: Client,
+    service: Service,
+    kind: str,
+    making: dict[str, Any],
+    saving: dict[str, Any],
+    slot: str,
+) -> None:
+    if kind == "LATENT":
+        making["inputs"]["batch_size"] = 1
+    if kind == "AUDIO":
+        making["inputs"].update(sample_rate=44100, channels=2)
+    async with service.running() as running:
+        prompt = _calling(
+            running.url,
+            5,
+            input_0=["1", 0],
+            input_1=["4", 0],
+            keys="image, words",
+            output_key="said",
+            output_type=kind,
+            poll_interval=0.1,
+        )
+        prompt["4"] = making
+        prompt["3"] = {**saving, "inputs": {**saving["inputs"], slot: ["2", 0]}}
+        (output,) = await (await client.submit(prompt)).outputs()
+    assert output.size > 100
