@@ -65,6 +65,8 @@ class RemoteLane:
         self._pool = pool
         self._inputs = InputFiles(host)
         self._jobs: dict[str, LaneJob] = {}
+        # In the record already, perhaps, and not yet among the jobs: nothing to take up.
+        self._arriving: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._submissions: set[asyncio.Future[Submitted]] = set()
         self._asking: set[asyncio.Future[Schemas | None]] = set()
@@ -103,9 +105,13 @@ class RemoteLane:
             sending = asyncio.ensure_future(
                 self._send(submission, checked.prompt, schemas, entry, target)
             )
-            await asyncio.wait({sending}, timeout=_ACKNOWLEDGE_WITHIN)
-            if sending.done():
-                await self._sent(sending, submission.prompt_id)
+            self._arriving.add(entry.prompt_id)
+            try:
+                await asyncio.wait({sending}, timeout=_ACKNOWLEDGE_WITHIN)
+                if sending.done():
+                    await self._sent(sending, submission.prompt_id)
+            finally:
+                self._arriving.discard(entry.prompt_id)
         except ComfyRemoteError as error:
             _log.info("The prompt was refused: %s", error)
             return LaneAnswer(400, refusal_body(error))
@@ -156,7 +162,8 @@ class RemoteLane:
         for recorded in self._pool.record.unserved():
             entry = _entry(recorded)
             served_here = (recorded.page or {}).get("host") == self._host.identity
-            if entry is None or not served_here or recorded.id in self._jobs:
+            ours = recorded.id in self._jobs or recorded.id in self._arriving
+            if entry is None or not served_here or ours:
                 continue
             _log.info("Remote job %s is taken up again", recorded.id)
             job = LaneJob(self._host, entry, recorded.target, self._pool.record)

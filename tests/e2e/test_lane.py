@@ -23,6 +23,8 @@ from PIL import Image
 
 from comfy_remote.gateway import GatewayServer
 from comfy_remote.sandbox.server import SandboxServer
+from comfy_remote.targets.base import RemoteRef, RunRequest
+from comfy_remote.targets.runpod import RunPodTarget
 from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
 
@@ -601,6 +603,26 @@ async def test_what_was_refused_is_not_taken_up_again(
             assert await later.get("/history") == {}
 
 
+async def test_what_is_being_sent_when_the_server_has_settled_is_not_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sandbox_with_pack(tmp_path) as server:
+        lane = server.pack.lane
+        submit = RunPodTarget.submit
+
+        async def slowly(target: RunPodTarget, request: RunRequest) -> RemoteRef:
+            lane.take_up()  # in the server's own loop, as after its start
+            return await submit(target, request)
+
+        monkeypatch.setattr(RunPodTarget, "submit", slowly)
+        async with endpoint(workers=1) as url, page(server.url) as shown:
+            monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", url)
+            prompt_id = (await shown.queue(picture(), "runpod:lane")).body["prompt_id"]
+            entry = await shown.ended(prompt_id)
+            assert entry["status"]["status_str"] == "success", entry["status"]
+            assert [kind for kind, _ in shown.of(prompt_id)].count("execution_success") == 1
+
+
 async def test_a_job_that_ended_while_the_server_was_down_is_fetched(
     tmp_path: Path, target: SandboxServer
 ) -> None:
@@ -661,6 +683,6 @@ async def test_a_result_that_is_too_large_says_what_to_do(
             monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", gateway.url)
             prompt_id = (await shown.queue(picture(), "runpod:lane")).body["prompt_id"]
             error = await shown.heard("execution_error", prompt_id)
-            assert error["exception_type"] == "output_too_large"
+            assert error["exception_type"] == "output_too_large", error["exception_message"]
             assert "Have the worker store large outputs" in error["exception_message"]
             assert (await shown.ended(prompt_id))["status"]["status_str"] == "error"
