@@ -238,7 +238,8 @@ def test_a_second_ctrl_c_leaves_at_once(cli: Cli, deaf_target: str):
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    assert time.monotonic() - began < 3.0
+    # Politely, it would wait for the deaf target for ten seconds. (A busy machine is slow.)
+    assert time.monotonic() - began < 8.0
     assert process.returncode == 130
     error = lines_of(out)[-1]
     assert "may still be running" in error["message"]
@@ -292,7 +293,8 @@ def deaf_target() -> Iterator[str]:
 
 
 def test_a_timeout_leaves_the_job_running(cli: Cli, sandbox_url: str):
-    done = cli("run", slow(cli.folder), "--on", sandbox_url, "--timeout", "1.5", "--json")
+    long = slow(cli.folder, steps=600)
+    done = cli("run", long, "--on", sandbox_url, "--timeout", "1.5", "--json")
     assert done.returncode == 6
     error = lines_of(done.stdout)[-1]
     assert error["code"] == "timed_out"

@@ -219,11 +219,11 @@ def test_a_wrong_address(remote: Command, address: str):
 
 def test_out_of_time_then_resumed(remote: Command, sandbox_url: str):
     began = time.monotonic()
-    path = write(remote.folder, slow(0.2, 30))
+    path = write(remote.folder, slow(0.2, 60))
     done = remote("--workflow", path, "--pod-url", sandbox_url, "--timeout", "3")
     assert done.returncode == 6
     assert re.search(r"did not end within (3|2\.\d) s\.", done.stderr), done.stderr
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 11  # the job takes 12
     command = re.search(r"comfy-remote (jobs resume [0-9a-f-]{36})", done.stderr.splitlines()[-1])
     assert command is not None, done.stderr
     resumed = remote.comfy_remote(*command[1].split())

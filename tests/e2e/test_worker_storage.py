@@ -26,7 +26,6 @@ from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.outputs import OutputSource, RemoteOutput
-from comfy_remote.targets import runpod
 from comfy_remote.targets.bucket import Bucket, BucketSettings
 from comfy_remote.targets.runpod import RunPodTarget
 
@@ -168,7 +167,7 @@ async def test_a_job_of_the_page_leaves_nothing_in_the_bucket(
 async def test_inputs_that_do_not_fit_the_request_go_by_the_bucket(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runpod, "RUN_BODY_LIMIT", 8000)
+    monkeypatch.setattr(RunPodTarget, "body_limit", 8000)
     noise = np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     sent = tmp_path / "noise.png"
     Image.fromarray(noise).save(sent)

@@ -335,9 +335,9 @@ def test_many_seeds_in_a_chain_take_no_quadratic_time():
     prompt: Prompt = {"0": node("PrimitiveInt", value=1)}
     for number in range(1, 20_000):
         prompt[str(number)] = node("KSampler", seed=[str(number - 1), 0])
-    began = time.perf_counter()
+    began = time.process_time()  # what others do on the machine does not count
     assert find_seeds(prompt) == [("0", "value")]
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_a_computed_seed_is_replaced_at_its_sampler():
