@@ -23,7 +23,8 @@ const NUMBERED = /^(?:remote_inputs\.)?input_(\d+)(?:_\$remote_inputs_ag\$)?$/
 export function makeItGrow(node) {
   // The definition has many inputs, so that the server checks what they are linked to.
   arrange(node)
-  node.setSize(node.computeSize()) // it was made with room for all of them
+  // It was made with room for all of them.
+  node.setSize([node.size[0], node.computeSize()[1]])
   const { onConnectionsChange, onConfigure } = node
   node.onConnectionsChange = function (...change) {
     const answer = onConnectionsChange?.apply(this, change)
