@@ -11,11 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import RequestTooLarge, ValueInvalid
 from .files import CHUNK_SIZE, storage_errors
 
 __all__ = ["Received", "file_chunks", "receive_file"]
+
+_T = TypeVar("_T")
 
 _FULL = "Free some space there, then send it again."
 
@@ -93,16 +96,24 @@ async def _write(
                     details={"limit": limit},
                 )
             if writing is not None:
-                await writing
+                await asyncio.shield(writing)
             writing = asyncio.ensure_future(asyncio.to_thread(keep, part))
         if writing is not None:
-            await writing
+            await asyncio.shield(writing)
     finally:
-        if writing is not None and not writing.done():
-            # The thread still has the file: it must not be closed under its hands.
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([writing])
+        await _let_go(writing)
     return size, digest.hexdigest()
+
+
+async def _let_go(work: asyncio.Future[_T] | None) -> None:
+    """Wait for a thread that has a file, which must not be closed under its hands.
+
+    Whoever is cancelled while they wait for the thread has to shield it, or it would count as
+    done.
+    """
+    if work is not None and not work.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([work])
 
 
 def _check(found: str, announced: str | None) -> None:
@@ -122,16 +133,17 @@ async def file_chunks(path: Path) -> AsyncGenerator[bytes, None]:
         OSError: It cannot be read.
     """
     with await asyncio.to_thread(path.open, "rb", buffering=0) as file:
-        chunk = await asyncio.to_thread(file.read, CHUNK_SIZE)
-        while chunk:
-            reading = asyncio.ensure_future(asyncio.to_thread(file.read, CHUNK_SIZE))
-            try:
+
+        def ahead() -> asyncio.Future[bytes]:
+            return asyncio.ensure_future(asyncio.to_thread(file.read, CHUNK_SIZE))
+
+        reading = ahead()
+        try:
+            while chunk := await asyncio.shield(reading):
+                reading = ahead()
                 yield chunk
-            finally:
-                # Also when the upload is given up: the thread still has the file.
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([reading])
-            chunk = reading.result()
+        finally:
+            await _let_go(reading)
 
 
 async def _gathered(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[bytes]]:

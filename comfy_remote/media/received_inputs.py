@@ -77,7 +77,7 @@ class InputFolder:
                 key = (*key[:2], path.stat().st_mtime_ns)
             self._known[key] = found
             if len(self._known) > _MOST_KNOWN:
-                self._known.pop(next(iter(self._known)))
+                self._known.pop(next(iter(self._known)), None)
             return found == sha256
         except (OSError, ValueError):  # it went meanwhile, or no file can be called that
             return False

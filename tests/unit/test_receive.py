@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,3 +106,59 @@ async def test_an_upload_that_is_given_up_closes_its_file(tmp_path: Path) -> Non
             break
     with pytest.raises(FileNotFoundError):
         await anext(file_chunks(tmp_path / "none"))
+
+
+class Slow:
+    """A disk that takes its time, and knows whether somebody uses it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.running = 0
+        self._to_thread = asyncio.to_thread
+        monkeypatch.setattr("comfy_remote.media.receive.asyncio.to_thread", self._slowly)
+
+    async def _slowly(self, work: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+        def later() -> Any:
+            self.running += 1
+            try:
+                time.sleep(0.2)
+                return work(*arguments, **more)
+            finally:
+                self.running -= 1
+
+        return await self._to_thread(later)
+
+
+async def test_a_file_is_not_closed_while_a_thread_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Slow(monkeypatch)
+    task = asyncio.create_task(receive_file(arriving(), tmp_path / "value"))
+    while not disk.running:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert disk.running == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("after", [0.1, 0.3, 0.5])
+async def test_an_upload_that_waits_for_the_disk_can_be_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float
+) -> None:
+    path = tmp_path / "value"
+    path.write_bytes(DATA)
+    disk = Slow(monkeypatch)
+
+    async def upload() -> None:
+        async with aclosing(file_chunks(path)) as chunks:
+            async for _ in chunks:
+                pass
+
+    task = asyncio.create_task(upload())
+    await asyncio.sleep(after)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    if after > 0.2:  # opened
+        assert disk.running == 0
