@@ -193,7 +193,7 @@ async def _call_service(
     inputs = {given.key: _sent(given) for given in plan.inputs}
     reporter.connecting(url)
     async with RestClient(url, headers=headers) as client:
-        answer = await client.start(inputs, key=plan.job_id)
+        answer = await _start(client, inputs, plan.job_id)
         reporter.following(answer.id or plan.job_id, url, {})
         try:
             answer = await within(_follow(client, answer, reporter), plan.timeout)
@@ -212,6 +212,27 @@ async def _call_service(
             key: await received(client, value, spool, tensors="numpy")
             for key, value in answer.results.items()
         }
+
+
+async def _start(
+    client: RestClient, inputs: dict[str, EncodedValue | JsonValue], key: str
+) -> CallAnswer:
+    """Send the call. Interrupted, it may be there already: only the answer tells how to stop it."""
+    starting = asyncio.ensure_future(client.start(inputs, key=key))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait({starting}, timeout=CANCEL_PATIENCE)
+        if not starting.done():
+            starting.cancel()
+        [answer] = await asyncio.gather(starting, return_exceptions=True)
+        if not isinstance(answer, CallAnswer):
+            raise JobCancelled(
+                "Stopped while the call was being sent. The service may have it, and did not say "
+                "how it is cancelled."
+            ) from None
+        await _cancel(client, answer)
+        raise JobCancelled("The call was cancelled.") from None
 
 
 async def _follow(client: RestClient, answer: CallAnswer, reporter: Reporter) -> CallAnswer:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Call", "ValueFile", "call", "call_files", "start_call"]
 
 _CANCEL_PATIENCE = 10.0
+_SUBMIT_PATIENCE = 20.0
 # Above that, a text is no longer something to have in a prompt and in the record of jobs.
 _LONGEST_PLAIN_TEXT = 64 * 1024
 
@@ -192,16 +193,23 @@ async def call_files(
     Raises:
         ComfyRemoteError: As `start_call` and `Call.results`.
     """
-    started = await start_call(
-        client,
-        prompt,
-        inputs,
-        files=files,
-        base=base,
-        workflow=workflow,
-        schemas=schemas,
-        timeout=timeout,
+    starting = asyncio.ensure_future(
+        start_call(
+            client,
+            prompt,
+            inputs,
+            files=files,
+            base=base,
+            workflow=workflow,
+            schemas=schemas,
+            timeout=timeout,
+        )
     )
+    try:
+        started = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await _cancel_start(starting)
+        raise
     try:
         async for event in started.job:
             if on_event is not None:
@@ -310,6 +318,16 @@ def _decoded(
     else:
         found = read_value(file.path, tensors=tensors, adapters=adapters)
     return DecodedValue(file.type if found.type == ANY else found.type, found.is_list, found.value)
+
+
+async def _cancel_start(starting: asyncio.Future[Call]) -> None:
+    """The job may be there already: only the answer to its submission tells how to stop it."""
+    await asyncio.wait({starting}, timeout=_SUBMIT_PATIENCE)
+    if not starting.done():
+        starting.cancel()
+    [started] = await asyncio.gather(starting, return_exceptions=True)
+    if isinstance(started, Call):
+        await _cancel(started.job)
 
 
 async def _cancel(job: Job) -> None:

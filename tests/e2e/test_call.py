@@ -16,6 +16,7 @@ from comfy_remote.jobs.call import ValueFile, call, call_files, start_call
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.media.values import DecodedValue, encode, read_value
+from comfy_remote.targets.base import RemoteRef, RunRequest
 from comfy_remote.workflow.prompt import Prompt
 
 
@@ -256,6 +257,27 @@ async def test_a_cancelled_call_is_cancelled_on_the_target(client: Client) -> No
         )
     )
     await asyncio.wait_for(started.wait(), 20)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await wait_until_idle(client)
+
+
+async def test_so_is_one_whose_submission_has_not_been_answered(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived = asyncio.Event()
+    submit = client.target.submit
+
+    async def answered_late(request: RunRequest) -> RemoteRef:
+        ref = await submit(request)
+        arrived.set()
+        await asyncio.sleep(0.5)
+        return ref
+
+    monkeypatch.setattr(client.target, "submit", answered_late)
+    task = asyncio.create_task(call(client, slow(), {"image": picture(1)}))
+    await asyncio.wait_for(arrived.wait(), 20)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -1,0 +1,42 @@
+"""``comfy-remote call`` of a service that is stopped half way: the call shall not run on there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+from scripted_server import Answer, ScriptedServer
+
+from comfy_remote.cli.call_run import _start
+from comfy_remote.errors import JobCancelled
+from comfy_remote.targets.rest import RestClient
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as server:
+        server.on("DELETE /7", Answer({"status": "failed"}))
+        yield server
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_one_that_was_not_answered_yet_is_cancelled(
+    server: ScriptedServer, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_remote.cli.call_run.CANCEL_PATIENCE", 2.0)
+
+    async def answered_late(_request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.5 if taken else 30)
+        return Answer({"status": "running", "poll_url": "/7"}).response()
+
+    server.on("POST /", answered_late)
+    async with RestClient(server.url) as client:
+        task = asyncio.create_task(_start(client, {"prompt": "a cat"}, "key"))
+        while not server.asked:
+            await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(JobCancelled, match="was cancelled" if taken else "may have it"):
+            await task
+    assert server.count("DELETE /7") == taken
