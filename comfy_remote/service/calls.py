@@ -245,13 +245,14 @@ class Calls:
             try:
                 async for event in call.job:
                     _note(followed, event)
+                folder = await asyncio.to_thread(self.results.room_for, call_id)
+                results = await call.results(folder)
                 break
             except TargetError as error:
-                # The job may well go on; it is asked for again as long as somebody serves.
+                # The job may well go on, and its results may well be there; both are asked for
+                # again as long as somebody serves.
                 followed.message = str(error)
                 await asyncio.sleep(_UNREACHABLE_AGAIN_AFTER)
-        folder = await asyncio.to_thread(self.results.room_for, call_id)
-        results = await call.results(folder)
         await asyncio.to_thread(self.results.keep, call_id, results)
         followed.status = CallStatus.COMPLETED
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -84,8 +85,9 @@ class ValueStore:
             if used <= self._room:
                 return
             if path != newest:
-                path.unlink(missing_ok=True)
-                used -= size
+                with contextlib.suppress(PermissionError):  # Windows: a call reads it just now
+                    path.unlink(missing_ok=True)
+                    used -= size
 
 
 def remove_older(folder: Path, seconds: float) -> None:

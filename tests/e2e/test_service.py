@@ -16,7 +16,14 @@ from PIL import Image
 from pydantic import SecretStr
 from service_kit import Service
 
-from comfy_remote.errors import AuthenticationError, JobCancelled, ValueInvalid, WorkflowInvalid
+from comfy_remote.errors import (
+    AuthenticationError,
+    JobCancelled,
+    TargetUnreachable,
+    ValueInvalid,
+    WorkflowInvalid,
+)
+from comfy_remote.jobs.call import Call, ValueFile
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.media.values import encode
@@ -177,6 +184,26 @@ async def test_a_restart_loses_no_call(service: Service, tmp_path: Path) -> None
             assert np.array_equal(made, np.float32(1) - image)
     with Record(tmp_path / "home") as record:
         assert len(record.newest()) == 1
+
+
+async def test_results_that_cannot_be_fetched_at_once_are_fetched_later(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+    results = Call.results
+
+    async def away_at_first(call: Call, folder: Path) -> dict[str, ValueFile]:
+        tries.append(folder)
+        if len(tries) == 1:
+            raise TargetUnreachable("The line is down.")
+        return await results(call, folder)
+
+    monkeypatch.setattr(Call, "results", away_at_first)
+    monkeypatch.setattr("comfy_remote.service.calls._UNREACHABLE_AGAIN_AFTER", 0.1)
+    async with service.running() as server:
+        answers = await called(server.url, {"image": encode(picture(), "IMAGE")})
+    assert answers[-1].status is CallStatus.COMPLETED, answers[-1].error
+    assert len(tries) == 2
 
 
 async def test_the_same_key_is_the_same_call(service: Service, tmp_path: Path) -> None:
