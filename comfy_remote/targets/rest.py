@@ -42,6 +42,7 @@ from ..wire.call import (
 )
 from .http import HttpClient, Response
 from .http_address import base_address, check_key_is_safe, is_loopback
+from .rest_login import token_variable
 from .within import within
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class RestClient:
             check_key_is_safe(self._url)
         self._origin = self._url.origin()
         self._where = f"The service at {self._origin}"
+        self._has_login = bool(headers)
         self._http = HttpClient(
             str(self._origin),
             name="The service",
@@ -251,6 +253,8 @@ class RestClient:
         if PROTOCOL_HEADER not in there.headers:
             return None
         if there.status in (401, 403):
+            if not self._has_login:
+                raise self._no_login()
             raise AuthenticationError(
                 f"{self._where} refused the key (HTTP {there.status}).",
                 advice="Check that the key is right, and that it may use this service.",
@@ -345,6 +349,18 @@ class RestClient:
             return await within(request, self._request_timeout)
         except asyncio.TimeoutError:
             raise self._too_slow() from None
+        except AuthenticationError as error:
+            if not self._has_login:
+                raise self._no_login() from error
+            raise
+
+    def _no_login(self) -> AuthenticationError:
+        variable = token_variable(self._url.host or "")
+        names = f"Set {variable} to its token, or name" if variable else "Name"
+        return AuthenticationError(
+            f"{self._where} wants a key, and none is set for it.",
+            advice=f"{names} it in comfy-remote.toml with key_env (docs/service.md).",
+        )
 
     def _too_slow(self) -> JobTimedOut:
         return JobTimedOut(

@@ -178,7 +178,7 @@ async def test_the_key_goes_along(server: ScriptedServer) -> None:
             WorkflowInvalid,
             "b",
         ),
-        (Answer({}, 401), AuthenticationError, "refused the key"),
+        (Answer({}, 401), AuthenticationError, "Set COMFY_REMOTE_TOKEN_127_0_0_1"),
         (Answer(b"<html>"), TargetError, "not JSON"),
         (Answer([1]), TargetError, "cannot be understood"),
         (Answer({"status": "pending"}), TargetError, "poll_url"),
@@ -192,6 +192,12 @@ async def test_what_goes_wrong_there_is_told(
     with pytest.raises(kind, match=words):
         last = (await _call(_client(server)))[-1]
         raise last.failure()
+
+
+async def test_a_key_that_is_refused_is_another_thing_than_none(server: ScriptedServer) -> None:
+    server.on("POST /call", Answer({}, 401))
+    with pytest.raises(AuthenticationError, match="refused the key"):
+        await _call(_client(server, headers={"Authorization": SecretStr("Bearer secret-of-mine")}))
 
 
 async def test_small_values_go_in_the_request(server: ScriptedServer) -> None:
