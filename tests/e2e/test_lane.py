@@ -446,7 +446,7 @@ async def test_an_output_that_is_not_there_is_its_nodes_error_and_costs_no_other
 async def test_a_target_that_goes_away_ends_in_a_clear_error(
     sandbox: PackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comfy_remote.targets.config.ComfyUITarget.__init__.__kwdefaults__", {
+    monkeypatch.setattr("comfy_remote.targets.comfyui.ComfyUITarget.__init__.__kwdefaults__", {
         "name": None, "headers": None, "patience": 1.0,
     })  # fmt: skip
     async with page(sandbox.url) as shown:

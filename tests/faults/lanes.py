@@ -312,6 +312,11 @@ def files_in(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir())
 
 
+def finished_files(folder: Path) -> list[str]:
+    """The same without what the next try goes on with, which is in a hidden folder."""
+    return [name for name in files_in(folder) if not name.startswith(".comfy-remote-")]
+
+
 def assert_picture(saved: Sequence[SavedOutput], folder: Path) -> None:
     """The one picture of `picture` is there, and nothing else."""
     assert len(saved) == 1
