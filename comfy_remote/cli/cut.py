@@ -111,11 +111,15 @@ def _all_of(prompt: Prompt, *known: Schemas) -> Schemas:
 
 
 def _print(prompt: Prompt, result: Cut) -> None:
-    from ..workflow.cut import PART_CLASS
+    from ..workflow.interface import REMOTE_PART, REMOTE_SHOWN
     from .console import human_size, printable, say
     from .table import print_table
 
-    here = [n for n, node in result.local.items() if node["class_type"] != PART_CLASS]
+    here = [
+        n
+        for n, node in result.local.items()
+        if node["class_type"] not in (REMOTE_PART, REMOTE_SHOWN)
+    ]
     copies = {n for part in result.parts for n in part.copies}
     rows = [
         ("here", *_described(prompt, n), "made there, too" if n in copies else "") for n in here

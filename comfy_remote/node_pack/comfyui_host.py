@@ -13,7 +13,7 @@ import inspect
 import json
 import logging
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,16 @@ _PREVIEW_IMAGE_WITH_METADATA = 4
 _JPEG, _PNG = 1, 2
 
 _SERVER_NEEDS = (
-    *("app", "number", "prompt_queue", "queue_updated", "routes", "send_bytes", "send_sync"),
+    *(
+        "add_on_prompt_handler",
+        "app",
+        "number",
+        "prompt_queue",
+        "queue_updated",
+        "routes",
+        "send_bytes",
+        "send_sync",
+    ),
     *("sockets", "sockets_metadata", "trigger_on_prompt"),
 )
 _QUEUE_NEEDS = ("currently_running", "delete_queue_item", "mutex", "task_counter", "task_done")
@@ -140,6 +149,10 @@ class ComfyUIHost:
                         folder: FolderKind = "output" if kind == "output" else "temp"
                         paths.append(str(self.folder(folder) / subfolder / name))
         return paths
+
+    def on_prompt(self, change: Callable[[dict[str, JsonValue]], dict[str, JsonValue]]) -> None:
+        """See `Host.on_prompt`."""
+        self._server.add_on_prompt_handler(change)
 
     def before_prompt(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
         """See `Host.before_prompt`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -102,6 +102,14 @@ class Host(Protocol):
 
         Returns:
             The same, with what the server adds to it.
+        """
+
+    def on_prompt(self, change: Callable[[dict[str, JsonValue]], dict[str, JsonValue]]) -> None:
+        """Let a function change what is posted to ``/prompt``, before it is checked and queued.
+
+        Args:
+            change: Is called in the request's own task, gets the body and gives the body to use.
+                It raises nothing and does not wait.
         """
 
     def before_prompt(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:

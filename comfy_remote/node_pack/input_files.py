@@ -56,6 +56,23 @@ class InputFiles:
                 await self._add(use, path, found, names)
         return _renamed(prompt, names), list(found.values())
 
+    async def hashes(self, prompt: Prompt) -> dict[str, str]:
+        """The SHA-256 of the files that a prompt loads, by the name it has for them.
+
+        Those that are not here are left out.
+
+        Raises:
+            InputFileMissing: One is here, and cannot be read.
+        """
+        found: dict[str, str] = {}
+        for use in every_file_use(prompt):
+            path = await self._here(use)
+            if path is not None:
+                found[f"{use.name} [{use.folder}]"] = (
+                    await asyncio.to_thread(self._described, path)
+                )[1]
+        return found
+
     async def _here(self, use: FileUse) -> Path | None:
         return await asyncio.to_thread(self.find, use)
 

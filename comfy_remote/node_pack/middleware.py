@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from ..errors import ComfyRemoteError
+from ..targets.base import CHOICE_KEY
 from .host import Host
 from .lane import RemoteLane
-from .submission import CHOICE_KEY, wanted_target
+from .offload import Offload
+from .submission import refusal_body, wanted_target
 from .switch import Switch
 
 if TYPE_CHECKING:
@@ -60,8 +63,9 @@ class Peers:
 class LaneRouter:
     """Sends to the lane what is the lane's, and lets everything else pass untouched."""
 
-    def __init__(self, host: Host, switch: Switch, lane: RemoteLane) -> None:
+    def __init__(self, host: Host, switch: Switch, lane: RemoteLane, offload: Offload) -> None:
         self._host = host
+        self._offload = offload
         self._switch = switch
         self._lane = lane
         self._peers = Peers()
@@ -91,20 +95,32 @@ class LaneRouter:
         if not self._switch.in_use and CHOICE_KEY.encode() not in raw:
             return await handler(request)
         body = _object(raw)
-        target = self._target(body)
-        if target is None or "prompt" not in body:
+        chosen, target = wanted_target(body)
+        if "prompt" not in body or (chosen and target is None):
             return await handler(request)
+        if not chosen:
+            client_id = body.get("client_id")
+            target = self._switch.target_of(client_id if isinstance(client_id, str) else None)
+        if target is None:
+            return await self._here(request, handler, body)
+        self._offload.note_ignored_marks(body, target)
         answer = await self._lane.submit(
             self._host.before_prompt(body), target, self._peers.of(request)
         )
         return web.json_response(answer.body, status=answer.status)
 
-    def _target(self, body: dict[str, JsonValue]) -> str | None:
-        chosen, target = wanted_target(body)
-        if chosen:
-            return target
-        client_id = body.get("client_id")
-        return self._switch.target_of(client_id if isinstance(client_id, str) else None)
+    async def _here(
+        self, request: web.Request, handler: Handler, body: dict[str, JsonValue]
+    ) -> web.StreamResponse:
+        """Let the host run it, but for the nodes that are marked to run elsewhere."""
+        try:
+            ready = await self._offload.prepare(body)
+        except ComfyRemoteError as error:
+            return web.json_response(refusal_body(error), status=400)
+        if ready is None:
+            return await handler(request)
+        with self._offload.applied(ready):
+            return await handler(request)
 
     async def _queue(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         body = _object(await request.read())

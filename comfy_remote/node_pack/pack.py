@@ -12,10 +12,12 @@ from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.record import Record
 from ..targets.config import home
 from ..targets.environment import load_env_files, pack_folders
+from .cutting import Cutter
 from .host import Host
 from .input_routes import input_routes
 from .lane import RemoteLane
 from .middleware import LaneRouter
+from .offload import Offload
 from .routes import routes
 from .switch import Switch
 from .target_pool import TargetPool
@@ -53,8 +55,10 @@ def install(host: Host, record: Record | None = None) -> Pack:
     switch, pool = Switch(), TargetPool(record)
     lane = RemoteLane(host, pool)
     pack = Pack(host, switch, pool, lane)
-    host.app.middlewares.append(LaneRouter(host, switch, lane).middleware)
-    host.add_routes(routes(switch, pool, lane, host))
+    cutter = Cutter(host, switch, pool)
+    offload = Offload(host, cutter)
+    host.app.middlewares.append(LaneRouter(host, switch, lane, offload).middleware)
+    host.add_routes(routes(switch, pool, lane, host, cutter))
     host.add_routes(input_routes(host))
     tasks: set[asyncio.Task[None]] = set()
 

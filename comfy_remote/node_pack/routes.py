@@ -93,17 +93,19 @@ class _CutRequest(BaseModel):
     partial_execution_targets: list[str] | None = None
 
 
-def routes(switch: Switch, pool: TargetPool, lane: Lane, host: Host) -> web.RouteTableDef:
+def routes(
+    switch: Switch, pool: TargetPool, lane: Lane, host: Host, cutter: Cutter
+) -> web.RouteTableDef:
     """The table, for the server whose page it is.
 
     Args:
         switch: Who has Remote on.
         pool: Open connections.
         lane: The jobs of pages.
-        host: The server, for its output folder and its nodes.
+        host: The server, for its output folder.
+        cutter: Shows what would run where.
     """
     table = web.RouteTableDef()
-    cutter = Cutter(host, switch, pool)
     background: set[asyncio.Task[None]] = set()
 
     @table.get("/remote/status")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from ..sandbox.nodes.registry import NODES
 from ..sandbox.prompt_queue import QueuedPrompt
 from ..workflow.schema import Schemas
 from .host import FolderKind, JobResult, LocalPrompt, QueueEntry
+from .sandbox_parts import part_runner
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -36,6 +37,7 @@ class SandboxHost:
         self._identity = identity
         self._keys = itertools.count()
         self._shown: dict[int, str] = {}
+        self._engine.hooks.run_part = part_runner(self)
 
     @property
     def _engine(self) -> Engine:
@@ -77,6 +79,10 @@ class SandboxHost:
         """The sandbox keeps no assets."""
         del prompt_id
         return shown
+
+    def on_prompt(self, change: Callable[[dict[str, JsonValue]], dict[str, JsonValue]]) -> None:
+        """See `Host.on_prompt`."""
+        self._engine.hooks.prompts.append(change)
 
     def before_prompt(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
         """There are no other packs."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from ..errors import ComfyRemoteError, WorkflowInvalid
+from ..targets.base import CHOICE_KEY
 from ..targets.comfyui_progress import nodes_needed
 from ..workflow.check import validate_for
 from ..workflow.load import parse_prompt
@@ -19,10 +20,7 @@ from ..workflow.schema import Schemas
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["CHOICE_KEY", "Checked", "Submission", "check", "refusal_body", "wanted_target"]
-
-CHOICE_KEY = "comfy_remote"
-"""In ``extra_data``: ``{"target": NAME}``, or ``{"target": null}`` for this machine."""
+__all__ = ["Checked", "Submission", "check", "refusal_body", "wanted_target"]
 
 # Logins of comfy.org, which ComfyUI keeps out of its queue and history, too.
 _SECRET_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")

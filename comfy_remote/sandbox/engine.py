@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from .folders import Folders
+from .hooks import Hooks
 from .prompt_queue import PromptQueue
 from .sockets import SocketHub
 
@@ -23,6 +24,7 @@ class Engine:
     """
 
     folders: Folders
+    hooks: Hooks
     queue: PromptQueue
     sockets: SocketHub
     stop: asyncio.Event

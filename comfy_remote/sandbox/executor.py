@@ -11,10 +11,12 @@ from typing import Any
 from PIL.Image import Image
 from pydantic import JsonValue
 
+from ..errors import WorkflowInvalid
 from ..workflow.prompt import Prompt
 from .cache import CachedResult, ResultCache, signatures
 from .folders import Folders
 from .graph import execution_order, links
+from .hooks import Hooks, ShownByNode
 from .nodes.base import Interrupted, Node, NodeResult
 from .nodes.registry import NODES
 from .prompt_queue import PromptQueue, QueuedPrompt
@@ -55,12 +57,19 @@ class PromptWorker(threading.Thread):
     """
 
     def __init__(
-        self, queue: PromptQueue, messenger: Messenger, folders: Folders, *, own_process: bool
+        self,
+        queue: PromptQueue,
+        messenger: Messenger,
+        folders: Folders,
+        hooks: Hooks,
+        *,
+        own_process: bool,
     ) -> None:
         super().__init__(name="sandbox-worker", daemon=True)
         self._queue = queue
         self._messenger = messenger
         self._folders = folders
+        self._hooks = hooks
         self._own_process = own_process
         self._memory = _Memory()
 
@@ -79,6 +88,7 @@ class PromptWorker(threading.Thread):
         pnginfo = item.extra_data.get("extra_pnginfo")
         return _Context(
             folders=self._folders,
+            hooks=self._hooks,
             prompt=item.prompt,
             extra_pnginfo=pnginfo if isinstance(pnginfo, dict) else {},
             own_process=self._own_process,
@@ -92,12 +102,23 @@ class _Context:
     """What the running node sees: see `nodes.base.NodeContext`."""
 
     folders: Folders
+    hooks: Hooks
     prompt: Prompt
     extra_pnginfo: Mapping[str, JsonValue]
     own_process: bool
     report: RunReport
     interrupt: threading.Event
     node_id: str = ""
+
+    def run_part(
+        self, part: str, values: Sequence[list[object]]
+    ) -> tuple[Sequence[list[object]], ShownByNode]:
+        if self.hooks.run_part is None:
+            raise WorkflowInvalid(
+                "Parts of a prompt run elsewhere only where Comfy Remote's pack is installed.",
+                advice="Send the whole prompt instead.",
+            )
+        return self.hooks.run_part(self, part, values)
 
     def progress(self, value: int, maximum: int, preview: Image | None = None) -> None:
         self.sleep(0)

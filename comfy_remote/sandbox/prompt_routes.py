@@ -42,6 +42,8 @@ async def post_prompt(request: web.Request) -> web.Response:
         return _refused("invalid_prompt", "The request is not valid JSON", str(error))
     if not isinstance(body, dict) or "prompt" not in body:
         return _refused("no_prompt", "No prompt provided", "No prompt provided")
+    for change in engine.hooks.prompts:
+        body = change(body)
     prompt: Prompt = body["prompt"]
     if not isinstance(prompt, dict):
         details = 'Expected {"prompt": {node id: {"class_type", "inputs"}}}.'

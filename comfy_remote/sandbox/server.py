@@ -18,6 +18,7 @@ from .engine import ENGINE, Engine
 from .executor import PromptWorker
 from .folders import Folders
 from .frontend import find_frontend
+from .hooks import Hooks
 from .origin import refuse_foreign_origins
 from .page_routes import Page, add_page
 from .prompt_queue import PromptQueue
@@ -104,8 +105,9 @@ class SandboxServer:
         folders.create()
         sockets = SocketHub(self._status)
         queue = PromptQueue(sockets.send_status)
-        self._engine = Engine(folders, queue, sockets, asyncio.Event())
-        self._worker = PromptWorker(queue, sockets, folders, own_process=self._own_process)
+        hooks = Hooks()
+        self._engine = Engine(folders, hooks, queue, sockets, asyncio.Event())
+        self._worker = PromptWorker(queue, sockets, folders, hooks, own_process=self._own_process)
         self._worker.start()
         self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()

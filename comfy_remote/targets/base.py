@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = [
+    "CHOICE_KEY",
     "Capabilities",
     "Health",
     "InputFile",
@@ -31,6 +32,10 @@ __all__ = [
     "input_errors",
     "release",
 ]
+
+CHOICE_KEY = "comfy_remote"
+"""In the ``extra_data`` of ``POST /prompt``, for a ComfyUI with our pack: ``{"target": NAME}``, or
+``{"target": null}`` for all of it on that machine, whatever its workflow marks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from ..errors import (
 from ..events import Event, Finished, JobState, Log
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
-from .base import Capabilities, Health, RemoteRef, RunRequest
+from .base import CHOICE_KEY, Capabilities, Health, RemoteRef, RunRequest
 from .comfyui_follow import PromptFollower, cancelled
 from .comfyui_queue import QueueItem, prompt_in, queue_items, refusal, rename_files
 from .comfyui_socket import ComfyUISocket
@@ -125,7 +125,8 @@ class ComfyUITarget:
         return ref
 
     async def _post(self, request: RunRequest, prompt: Prompt) -> RemoteRef:
-        extra = dict(request.extra_data)
+        # The workflow may come with marks: they are for the page's ComfyUI, not for this one.
+        extra: dict[str, JsonValue] = {**request.extra_data, CHOICE_KEY: {"target": None}}
         if request.workflow is not None:
             extra["extra_pnginfo"] = {"workflow": dict(request.workflow)}
         body = {

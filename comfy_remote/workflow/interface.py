@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANY",
+    "MOST_PART_VALUES",
     "REMOTE_INPUT",
     "REMOTE_OUTPUT",
+    "REMOTE_PART",
+    "REMOTE_SHOWN",
     "Argument",
     "Interface",
     "InterfaceInput",
@@ -35,6 +38,13 @@ __all__ = [
 
 REMOTE_INPUT = "ComfyRemoteInput"
 REMOTE_OUTPUT = "ComfyRemoteOutput"
+REMOTE_PART = "ComfyRemotePart"
+"""Stands for nodes of a prompt that run elsewhere: see `workflow.cut`."""
+MOST_PART_VALUES = 64
+"""Values that may go into a part, and that may come out: a node class has a fixed number. After
+those that come out, there is one more output: what the part's nodes show, for `REMOTE_SHOWN`."""
+REMOTE_SHOWN = "ComfyRemoteShown"
+"""Stands for an output node within a part: it shows what that node shows there."""
 ANY = "*"
 """ComfyUI's name for the type that is any type."""
 
@@ -139,7 +149,9 @@ class Interface:
         """The output that a node makes."""
         return next((entry for entry in self.outputs if entry.node_id == node_id), None)
 
-    def with_values(self, prompt: Prompt, values: Mapping[str, Argument]) -> Prompt:
+    def with_values(
+        self, prompt: Prompt, values: Mapping[str, Argument], *, results: bool = True
+    ) -> Prompt:
         """The prompt to run for a call.
 
         Each Remote Input gets its value; what made its fallback is not linked any more, so it
@@ -148,12 +160,13 @@ class Interface:
         Args:
             prompt: That this interface is of; it is not changed.
             values: By key. A plain value becomes one item of the list that Remote Input gives.
+            results: Whether there has to be one; what only saves files gives none.
 
         Raises:
             WorkflowInvalid: A key is unknown, or missing and needed; a plain value does not fit
                 the type; there is no Remote Output.
         """
-        if not self.outputs:
+        if results and not self.outputs:
             raise WorkflowInvalid(
                 "The workflow has no Remote Output, so there is nothing to give back.",
                 advice="Connect a Remote Output node (utils/remote) to each result.",

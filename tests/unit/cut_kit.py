@@ -10,7 +10,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from comfy_remote.workflow.cut import INPUT_CLASS, OUTPUT_CLASS, PART_CLASS, Cut
+from comfy_remote.workflow.cut import Cut
+from comfy_remote.workflow.interface import (
+    MOST_PART_VALUES,
+    REMOTE_INPUT,
+    REMOTE_OUTPUT,
+    REMOTE_PART,
+    REMOTE_SHOWN,
+)
 from comfy_remote.workflow.order import needed_nodes
 from comfy_remote.workflow.prompt import Prompt, is_link
 from comfy_remote.workflow.schema import Schemas
@@ -108,14 +115,16 @@ class Engine:
                 for name, v in one["inputs"].items()
             }
             match one["class_type"]:
-                case kind if kind == INPUT_CLASS:
+                case kind if kind == REMOTE_INPUT:
                     assert payload is not None
                     results[node_id] = [payload[str(one["inputs"]["key"])]]
-                case kind if kind == OUTPUT_CLASS:
+                case kind if kind == REMOTE_OUTPUT:
                     value = inputs["value"]
                     assert not value.is_object, f"{value} left its place"
                     answers[str(one["inputs"]["key"])] = value
-                case kind if kind == PART_CLASS:
+                case kind if kind == REMOTE_SHOWN:
+                    results[node_id] = []
+                case kind if kind == REMOTE_PART:
                     results[node_id] = self._part(json.loads(str(one["inputs"]["part"])), inputs)
                 case _:
                     self.ran.append((where, node_id))
@@ -130,7 +139,8 @@ class Engine:
         used = {v[0] for n in prompt.values() for v in n["inputs"].values() if is_link(v)}
         ends = [n for n in prompt if n not in used or prompt[n]["class_type"] in OUTPUTS]
         answers = self.run(prompt, ends, part["name"], payload)
-        return [answers[one["key"]] for one in part["outputs"]]
+        results = [answers[one["key"]] for one in part["outputs"]]
+        return [*results, *[Value("nothing", False)] * (MOST_PART_VALUES + 1 - len(results))]
 
     def _node(self, node_id: str, kind: str, inputs: dict[str, Value]) -> list[Value]:
         made = f"{kind}({', '.join(f'{k}={v.made}' for k, v in sorted(inputs.items()))})"

@@ -104,7 +104,10 @@ async def test_a_prompt_is_posted_under_our_own_id(
         "prompt": PROMPT,
         "prompt_id": JOB,
         "client_id": JOB,
-        "extra_data": {"extra_pnginfo": {"workflow": {"nodes": []}}},
+        "extra_data": {
+            "extra_pnginfo": {"workflow": {"nodes": []}},
+            "comfy_remote": {"target": None},
+        },
     }
 
 

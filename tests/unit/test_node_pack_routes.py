@@ -21,6 +21,7 @@ from PIL import Image
 
 from comfy_remote.events import JobState
 from comfy_remote.jobs.record import Record
+from comfy_remote.node_pack.cutting import Cutter
 from comfy_remote.node_pack.host import FolderKind
 from comfy_remote.node_pack.input_routes import input_routes
 from comfy_remote.node_pack.json_route import json_route
@@ -107,7 +108,9 @@ async def page(tmp_path: Path) -> AsyncIterator[Page]:
         pool, switch, lane = TargetPool(record), Switch(), FakeLane()
         app = web.Application(client_max_size=2**20)
         app.router.add_get("/object_info", object_info)
-        app.add_routes(routes(switch, pool, lane, FoldersOnly(tmp_path)))  # type: ignore[arg-type]
+        host: Any = FoldersOnly(tmp_path)
+        cutter = Cutter(host, switch, pool)
+        app.add_routes(routes(switch, pool, lane, host, cutter))
         async with TestClient(TestServer(app)) as http:
             yield Page(http, switch, lane, pool, tmp_path / "output")
         await pool.close()
@@ -421,12 +424,13 @@ async def test_an_error_of_ours_keeps_its_shape_and_others_are_not_hidden() -> N
 
 
 def test_every_route_is_in_the_documentation(tmp_path: Path) -> None:
-    host = FoldersOnly(tmp_path)
+    host: Any = FoldersOnly(tmp_path)
     with Record(tmp_path) as record:
-        table = routes(Switch(), TargetPool(record), FakeLane(), host)  # type: ignore[arg-type]
+        switch, pool = Switch(), TargetPool(record)
+        table = routes(switch, pool, FakeLane(), host, Cutter(host, switch, pool))
     served = {
         f"{route.method} {route.path.replace(':.+', '')}"
-        for route in [*table, *input_routes(host)]  # type: ignore[arg-type]
+        for route in [*table, *input_routes(host)]
         if isinstance(route, web.RouteDef)
     }
     text = (Path(__file__).parents[2] / "docs" / "routes.md").read_text(encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 
 from comfy.model_management import throw_exception_if_processing_interrupted
@@ -10,6 +9,7 @@ from comfy_api.latest import ComfyAPI
 from server import PromptServer
 
 from ...events import Preview
+from ..preview_picture import preview_picture
 
 __all__ = ["NodeWatcher"]
 
@@ -46,14 +46,11 @@ class NodeWatcher:
 
     async def preview(self, preview: Preview) -> None:
         """Show it on the node, as samplers do."""
-        from PIL import Image
-
-        try:
-            picture = Image.open(io.BytesIO(preview.data))
-            picture.load()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            return  # half a preview is none; the run goes on
-        await self._execution.set_progress(*self._progress, self._node_id, preview_image=picture)
+        picture = preview_picture(preview)
+        if picture is not None:
+            await self._execution.set_progress(
+                *self._progress, self._node_id, preview_image=picture
+            )
 
     def check(self) -> None:
         """Raises ComfyUI's own exception when the prompt has been interrupted."""

@@ -39,6 +39,7 @@ class RemoteExtension(ComfyExtension):
         from .remote_execute import RunPodRemoteExecute
         from .remote_input import ComfyRemoteInput
         from .remote_output import ComfyRemoteOutput
+        from .remote_part import ComfyRemotePart, ComfyRemoteShown
 
         return [
             RunPodRemoteExecute,
@@ -46,6 +47,8 @@ class RemoteExtension(ComfyExtension):
             ComfyRemoteOutput,
             ComfyRemoteNode,
             ComfyRemoteModalDeployment,
+            ComfyRemotePart,
+            ComfyRemoteShown,
             TakeImage,
             CollectImages,
         ]

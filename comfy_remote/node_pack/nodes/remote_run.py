@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ...errors import ComfyRemoteError, JobTimedOut
-from ...events import Finished, Log, Preview, Progress, Queued, Started
+from ...events import Event, Finished, Log, Preview, Progress, Queued, Started
 from ...jobs.client import Client
 from ...jobs.cost import RunEstimate, estimate_run
 from ...jobs.estimate import estimate_progress, with_estimates
@@ -26,6 +27,8 @@ _INTERRUPT_POLL = 0.25
 _SUBMIT_GRACE = 20.0
 _CANCEL_GRACE = 10.0
 _END_GRACE = 5.0
+
+_T = TypeVar("_T")
 
 
 class Watcher(Protocol):
@@ -55,22 +58,37 @@ class RemoteRun:
         target: A name or an address, for `Client`.
         watcher: Who is told.
         timeout: Seconds from now within which it must end; ``None`` for as long as it takes.
+        source: A word for where the job comes from, for the record.
+        on_event: Called with each of the job's events.
     """
 
     target: str
     watcher: Watcher
     timeout: float | None = None
+    source: str = "RunPod Remote Execute"
+    on_event: Callable[[Event], None] | None = None
     _line: str = field(default="", init=False)
     _began: float = field(default_factory=time.monotonic, init=False)
     _job: Job | None = field(default=None, init=False)
 
     async def outputs(self, client: Client, record: Record, request: RunRequest) -> list[Output]:
-        """Run it and bring here what it made. If this ends early, the job is cancelled.
+        """Run it and bring here what it made; see `run`."""
+        return await self.run(client, record, request, Job.outputs)
+
+    async def run(
+        self,
+        client: Client,
+        record: Record,
+        request: RunRequest,
+        collect: Callable[[Job], Awaitable[_T]],
+    ) -> _T:
+        """Run it, and collect what it made. If this ends early, the job is cancelled.
 
         Args:
             client: Open, of `target`.
             record: The client's.
             request: Complete.
+            collect: Called with the job once it has ended, however it did.
 
         Raises:
             ComfyRemoteError: Whatever went wrong.
@@ -82,7 +100,7 @@ class RemoteRun:
         self._line = f"Sending to {self.target}"
         if estimate.seconds is not None:
             self._line += f". {estimate.sentence()}"
-        running = asyncio.ensure_future(self._follow(client, record, request))
+        running = asyncio.ensure_future(self._follow(client, record, request, collect))
         told = ""
         try:
             while not running.done():
@@ -91,7 +109,7 @@ class RemoteRun:
                     self.watcher.say(told := line)
                 await asyncio.wait({running}, timeout=_INTERRUPT_POLL)
                 self.watcher.check()
-            outputs = running.result()
+            collected = running.result()
         except JobTimedOut as error:
             await self._call_off(running)
             raise self._too_late(error) from error
@@ -99,14 +117,22 @@ class RemoteRun:
             await self._call_off(running)
             raise
         self.watcher.say(self._summary(estimate))
-        return outputs
+        return collected
 
-    async def _follow(self, client: Client, record: Record, request: RunRequest) -> list[Output]:
+    async def _follow(
+        self,
+        client: Client,
+        record: Record,
+        request: RunRequest,
+        collect: Callable[[Job], Awaitable[_T]],
+    ) -> _T:
         job = self._job = await client.send(
-            request, source="RunPod Remote Execute", timeout=self.timeout, begun=self._began
+            request, source=self.source, timeout=self.timeout, begun=self._began
         )
         guess = estimate_progress(record, client.target.name, request.prompt)
         async for event in with_estimates(job.__aiter__(), guess):
+            if self.on_event is not None:
+                self.on_event(event)
             match event:
                 case Queued(position):
                     ahead = f", {position} ahead" if position else ""
@@ -125,9 +151,9 @@ class RemoteRun:
                     self.watcher.log(event.message, event.level)
                 case Finished():
                     self._line = f"Fetching from {self.target}"
-        return await job.outputs()
+        return await collect(job)
 
-    async def _call_off(self, running: asyncio.Future[list[Output]]) -> None:
+    async def _call_off(self, running: asyncio.Future[_T]) -> None:
         """Stop following, and see that the job stops, too: a GPU that nobody waits for costs."""
         begun = time.monotonic()
         # The job may be there already: only the answer to its submission tells how to cancel it.

@@ -48,6 +48,15 @@ class NodeContext(Protocol):
     node_id: str
     """The node that runs."""
 
+    def run_part(
+        self, part: str, values: Sequence[list[object]]
+    ) -> tuple[Sequence[list[object]], Mapping[str, Mapping[str, JsonValue]]]:
+        """Run a part of the prompt elsewhere; see `hooks.PartRunner`.
+
+        Raises:
+            WorkflowInvalid: Nothing is installed here that could.
+        """
+
     def progress(self, value: int, maximum: int, preview: Image | None = None) -> None:
         """Report ``value`` of ``maximum`` steps.
 

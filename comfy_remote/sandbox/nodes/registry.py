@@ -30,6 +30,8 @@ _CLASSES: tuple[type[Node], ...] = (
     save.SaveAnimatedWEBP,
     remote.ComfyRemoteInput,
     remote.ComfyRemoteOutput,
+    remote.ComfyRemotePart,
+    remote.ComfyRemoteShown,
     testing.SandboxSlow,
     testing.SandboxFail,
     testing.SandboxFile,

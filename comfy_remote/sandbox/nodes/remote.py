@@ -14,13 +14,20 @@ from ...media.remote_values import (
     no_value,
     state_of_file,
 )
-from ...workflow.interface import ANY, REMOTE_INPUT, REMOTE_OUTPUT
+from ...workflow.interface import (
+    ANY,
+    MOST_PART_VALUES,
+    REMOTE_INPUT,
+    REMOTE_OUTPUT,
+    REMOTE_PART,
+    REMOTE_SHOWN,
+)
 from ...workflow.prompt import Prompt, is_link
 from ..folders import Folders, PathOutsideFolder
 from .base import Node, NodeContext, NodeResult
 from .schema import Input, NodeSchema, Output, string
 
-__all__ = ["ComfyRemoteInput", "ComfyRemoteOutput"]
+__all__ = ["ComfyRemoteInput", "ComfyRemoteOutput", "ComfyRemotePart", "ComfyRemoteShown"]
 
 _CATEGORY = "utils/remote"
 _MODULE = "custom_nodes.comfy-remote"
@@ -113,6 +120,60 @@ class ComfyRemoteOutput(Node):
         kind = _type_of_value(context.prompt, context.node_id)
         kept = keep_value(value, kind, context.folders.root / "temp")
         return NodeResult([value], {VALUES_KEY: [kept.shown(key[0])]})
+
+
+class ComfyRemotePart(Node):
+    """Stands for nodes of the prompt that run elsewhere."""
+
+    schema = NodeSchema(
+        name=REMOTE_PART,
+        display_name="Remote part",
+        category=_CATEGORY,
+        description="Stands for nodes that are marked to run elsewhere.",
+        inputs=(
+            string("part", ""),
+            *(Input(f"value_{number}", ANY, required=False) for number in range(MOST_PART_VALUES)),
+        ),
+        outputs=(
+            *(Output(ANY, f"value_{number}", is_list=True) for number in range(MOST_PART_VALUES)),
+            Output(ANY, "shown"),
+        ),
+        output_node=True,
+        style="v3",
+        module=_MODULE,
+        input_is_list=True,
+    )
+
+    def run(self, context: NodeContext, part: list[str], **values: list[object]) -> NodeResult:
+        given = [values[f"value_{number}"] for number in range(len(values))]
+        results, shown = context.run_part(part[0], given)
+        nothing: list[list[object]] = [[]] * (MOST_PART_VALUES - len(results))
+        return NodeResult([*results, *nothing, shown], shown.get(context.node_id))
+
+
+class ComfyRemoteShown(Node):
+    """Shows what an output node within a part showed where it ran."""
+
+    schema = NodeSchema(
+        name=REMOTE_SHOWN,
+        display_name="Remote part: shown",
+        category=_CATEGORY,
+        description="Stands for a node that saves or shows something elsewhere.",
+        inputs=(string("node_id", ""), Input("shown", ANY)),
+        outputs=(),
+        output_node=True,
+        style="v3",
+        module=_MODULE,
+    )
+
+    def run(
+        self,
+        context: NodeContext,
+        node_id: str,
+        shown: Mapping[str, Mapping[str, JsonValue]],
+    ) -> NodeResult:
+        del context  # the node that it stands for is named
+        return NodeResult([], shown.get(node_id))
 
 
 def _type_of_value(prompt: Prompt, node_id: str) -> str:

@@ -13,12 +13,9 @@ cutting    all of it together
 
 from .cutting import cut
 from .marks import marked_nodes, marks_in
-from .plan import INPUT_CLASS, OUTPUT_CLASS, PART_CLASS, Crossing, Cut, Part
+from .plan import Crossing, Cut, Part
 
 __all__ = [
-    "INPUT_CLASS",
-    "OUTPUT_CLASS",
-    "PART_CLASS",
     "Crossing",
     "Cut",
     "Part",

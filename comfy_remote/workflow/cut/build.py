@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from ..check.graph import links
 from ..edit import Place
+from ..interface import REMOTE_INPUT, REMOTE_OUTPUT
 from ..prompt import Node, Prompt, is_link
 from .crossing import Source
 from .parts import Group
-from .plan import INPUT_CLASS, OUTPUT_CLASS, Crossing, Cut, Part, part_node
+from .plan import Crossing, Cut, Part, part_node, shown_node
 from .sides import HERE, Sides
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ def build(sides: Sides, groups: Sequence[Group], outputs: Sequence[str]) -> Cut:
     """
     builder = _Builder(sides, groups)
     parts = tuple(map(builder.part, groups))
-    stands_in = {node_id: part.node_id for part in parts for node_id in part.nodes}
-    targets = dict.fromkeys(stands_in.get(output, output) for output in outputs)
-    return Cut(builder.local(parts), tuple(targets), parts, tuple(sides.notes))
+    return Cut(builder.local(parts), tuple(outputs), parts, tuple(sides.notes))
 
 
 class _Builder:
@@ -70,6 +69,7 @@ class _Builder:
             for index, one in enumerate(part.outputs)
         }
         parts_by_node = {part.node_id: part for part in parts}
+        shown = {node_id: part for part in parts for node_id in part.saves}
         here = set(self._here)
         local: Prompt = {}
         for node_id in self._prompt:
@@ -81,6 +81,8 @@ class _Builder:
                     source = (one.node_id, one.output)
                     stand_in["inputs"][f"value_{index}"] = [*results.get(source, source)]
                 local[node_id] = stand_in
+            elif node_id in shown:
+                local[node_id] = shown_node(shown[node_id], node_id)
         return local
 
     def _with_objects(self, nodes: Sequence[str]) -> list[str]:
@@ -122,7 +124,7 @@ class _Builder:
     ) -> Prompt:
         received: Prompt = {
             self._boundary_id("input", index): {
-                "class_type": INPUT_CLASS,
+                "class_type": REMOTE_INPUT,
                 "inputs": {"key": one.key},
             }
             for index, one in enumerate(inputs)
@@ -134,7 +136,7 @@ class _Builder:
         nodes = set(inside)
         sent: Prompt = {
             self._boundary_id("output", index): {
-                "class_type": OUTPUT_CLASS,
+                "class_type": REMOTE_OUTPUT,
                 "inputs": {"value": [one.node_id, one.output], "key": one.key},
             }
             for index, one in enumerate(outputs)

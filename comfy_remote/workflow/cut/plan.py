@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..edit import Place
 from ..files import file_uses
+from ..interface import MOST_PART_VALUES, REMOTE_PART, REMOTE_SHOWN
 from ..prompt import Node, Prompt
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["INPUT_CLASS", "OUTPUT_CLASS", "PART_CLASS", "Crossing", "Cut", "Part", "part_node"]
-
-INPUT_CLASS: Final = "ComfyRemoteInput"
-OUTPUT_CLASS: Final = "ComfyRemoteOutput"
-PART_CLASS: Final = "ComfyRemotePart"
+__all__ = ["Crossing", "Cut", "Part", "part_node", "shown_node"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,8 @@ class Part:
             there for the others.
         inputs: What goes there, in the order of the local node's ``value_0``, ``value_1``, …
         outputs: What comes back, in the order of the local node's outputs.
-        saves: Its output nodes (Save Image and the like).
+        saves: Its output nodes (Save Image and the like). Here, each but the last one is a node
+            that shows what it shows there.
     """
 
     name: str
@@ -133,7 +131,7 @@ class Cut:
 
     def to_json(self) -> dict[str, JsonValue]:
         """``{"here": [node id], "parts": [...], "targets", "notes"}``."""
-        stands_for = {part.node_id for part in self.parts}
+        stands_for = {n for part in self.parts for n in (part.node_id, *part.saves)}
         return {
             "here": [node_id for node_id in self.local if node_id not in stands_for],
             "parts": [part.to_json() for part in self.parts],
@@ -158,4 +156,11 @@ def part_node(part: Part, file_hashes: Mapping[str, str] | None = None) -> Node:
     }
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     title = f"Remote part ({part.name})" if part.name else "Remote part"
-    return {"class_type": PART_CLASS, "inputs": {"part": text}, "_meta": {"title": title}}
+    return {"class_type": REMOTE_PART, "inputs": {"part": text}, "_meta": {"title": title}}
+
+
+def shown_node(part: Part, node_id: str) -> Node:
+    """The node that stands for an output node within a part, other than its last one."""
+    shown: JsonValue = [part.node_id, MOST_PART_VALUES]
+    # Two nodes with the same inputs would be one for ComfyUI's cache.
+    return {"class_type": REMOTE_SHOWN, "inputs": {"node_id": node_id, "shown": shown}}

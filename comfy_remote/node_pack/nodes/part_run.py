@@ -1,0 +1,275 @@
+"""A part of a prompt on its target: values go there, and others come back. Knows no ComfyUI."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from ...errors import ExecutionFailed, OutputLost, WorkflowInvalid
+from ...events import Event, Preview, Progress
+from ...jobs.client import Client
+from ...jobs.job import Job
+from ...jobs.record import Record
+from ...media.files import private_folder
+from ...media.remote_values import VALUES_KEY, value_file_name
+from ...media.values import ObjectAdapter, decode_value, encode, read_value
+from ...outputs import RemoteOutput
+from ...targets.base import InputFile, RunRequest
+from ...targets.config import home
+from ...workflow.interface import Argument, Interface, ValueFileName
+from ..host import Host
+from ..input_files import InputFiles
+from ..output_nodes import node_of
+from ..part_document import PartDocument, PartValue
+from ..preview_picture import preview_picture
+from ..saved_outputs import OutputSaver
+from .remote_run import RemoteRun
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from pydantic import JsonValue
+
+__all__ = ["PartResult", "PartRun", "PartWatcher"]
+
+# What a prompt may hold itself; longer texts travel as files.
+_LONGEST_PLAIN_TEXT = 4096
+
+
+class PartWatcher(Protocol):
+    """Who is told how a part goes: of each of its own nodes, which are in the page."""
+
+    def say(self, text: str) -> None:
+        """Show a line, instead of the one before."""
+
+    def log(self, message: str, level: str) -> None:
+        """Keep a line; the level is one of `logging`'s names in lower case."""
+
+    def check(self) -> None:
+        """Called several times a second. Raises what shall end the run."""
+
+    async def node_progress(
+        self, node_id: str, done: float, total: float, picture: Image | None
+    ) -> None:
+        """Move the bar of a node, and show its work in progress."""
+
+    async def node_finished(self, node_id: str) -> None:
+        """The node has run."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartResult:
+    """What a part gave.
+
+    Attributes:
+        values: Of each output, all items of ComfyUI's list; ``None`` for one that was blocked
+            there (ComfyUI's ``ExecutionBlocker``).
+        shown: By node, what it saved and shows, in ComfyUI's own form.
+    """
+
+    values: list[list[object] | None]
+    shown: dict[str, dict[str, JsonValue]]
+
+
+@dataclass(frozen=True)
+class PartRun:
+    """Runs one part, once.
+
+    Args:
+        host: Where what it saves is put.
+        document: What to run.
+        watcher: Who is told.
+        tensors: Which library's tensors the values have that come back.
+        adapters: For objects of ComfyUI's.
+        workflow: In UI format, to be embedded in what it saves.
+    """
+
+    host: Host
+    document: PartDocument
+    watcher: PartWatcher
+    tensors: Literal["numpy", "torch"] = "torch"
+    adapters: Sequence[ObjectAdapter] = ()
+    workflow: Mapping[str, JsonValue] | None = None
+
+    async def run(self, values: Sequence[Sequence[object]]) -> PartResult:
+        """Run it. If this ends early, the job is cancelled on the target.
+
+        Args:
+            values: Of each of the part's inputs, all items of ComfyUI's list.
+
+        Raises:
+            ComfyRemoteError: Whatever went wrong.
+            BaseException: What the watcher raises.
+        """
+        document = self.document
+        if len(values) != len(document.inputs):
+            raise WorkflowInvalid(
+                f"Remote part takes {len(document.inputs)} values, and {len(values)} are there.",
+                advice="Queue the workflow from the page again.",
+            )
+        record = Record(home())
+        try:
+            async with Client(document.name, record=record) as client:
+                with private_folder(self.host.folder("temp")) as folder:
+                    request = await self._request(client, values, folder)
+                    nodes = _Nodes(self.watcher, document.page_nodes())
+                    remote = RemoteRun(
+                        document.name, nodes, source="remote part", on_event=nodes.hear
+                    )
+                    result = await remote.run(
+                        client, record, request, lambda job: self._collect(client, job, folder)
+                    )
+                    await nodes.end()
+                    return result
+        finally:
+            record.close()
+
+    async def _request(
+        self, client: Client, values: Sequence[Sequence[object]], folder: Path
+    ) -> RunRequest:
+        prompt = self.document.runnable()
+        schemas = await client.schemas(prompt)
+        prompt, files = await InputFiles(self.host).collect(prompt, client.target, schemas)
+        sent = folder / "sent"
+        arguments: dict[str, Argument] = {}
+        for value, items in zip(self.document.inputs, values, strict=True):
+            argument = await asyncio.to_thread(self._argument, value, list(items), sent)
+            if isinstance(argument, InputFile):
+                files.append(argument)
+                arguments[value.key] = ValueFileName(argument.name)
+            else:
+                arguments[value.key] = argument
+        prompt = Interface.of(prompt).with_values(prompt, arguments, results=False)
+        return RunRequest(str(uuid.uuid4()), prompt, list(_once(files)), self.workflow)
+
+    def _argument(
+        self, value: PartValue, items: list[object], folder: Path
+    ) -> InputFile | JsonValue:
+        if len(items) == 1:
+            match items[0]:
+                case bool() | int() as plain:
+                    return plain
+                case float() as plain if math.isfinite(plain):
+                    return plain
+                case str() as plain if len(plain) <= _LONGEST_PLAIN_TEXT:
+                    return plain
+        images = self.document.images if value.type == "IMAGE" else "exact"
+        encoded = encode(items, value.type, as_list=True, images=images, adapters=self.adapters)
+        path = encoded.write_into(folder)
+        return InputFile(value_file_name(path.stem), path, encoded.size, path.stem)
+
+    async def _collect(self, client: Client, job: Job, folder: Path) -> PartResult:
+        listed = await job.listed()
+        saved = [one for one in listed if one.key != VALUES_KEY]
+        sent = self._sent_values([one for one in listed if one.key == VALUES_KEY])
+        here = folder / "here"
+        here.mkdir()
+        saver = OutputSaver(self.host, client.target, job.id)
+        try:
+            files, _ = await asyncio.gather(
+                job.fetch([one for one in sent if one is not None], here),
+                self._save(saver, saved),
+            )
+        finally:
+            await saver.stop()
+        if saver.failure is not None:
+            raise saver.failure
+        await saver.release(saved)
+        paths = iter(file.path for file in files)
+        values = [
+            None if file is None else await asyncio.to_thread(self._decoded, next(paths), value)
+            for file, value in zip(sent, self.document.outputs, strict=True)
+        ]
+        return PartResult(values, saver.shown)
+
+    def _sent_values(self, listed: Sequence[RemoteOutput]) -> list[RemoteOutput | None]:
+        """The value file of each output.
+
+        ComfyUI leaves an output node out whose input is blocked, so that one may be missing.
+        Where none came at all, the target is likelier to have withheld them.
+        """
+        outputs = self.document.outputs
+        nodes = {one.key: one.node_id for one in Interface.of(self.document.runnable()).outputs}
+        files = {one.node_id: one for one in listed}
+        sent = [files.get(nodes[value.key]) for value in outputs]
+        if outputs and not any(sent):
+            raise OutputLost(
+                f"The part ran on {self.document.name}, but gave none of its values: "
+                f"{', '.join(value.key for value in outputs)}.",
+                advice="Either its nodes blocked all of them, or the worker there does not return "
+                "value files: it has to be Comfy Remote's.",
+            )
+        return sent
+
+    async def _save(self, saver: OutputSaver, outputs: Sequence[RemoteOutput]) -> None:
+        prompt = self.document.runnable()
+        by_node: dict[str, list[RemoteOutput]] = {}
+        for output in outputs:
+            by_node.setdefault(node_of(output, prompt), []).append(output)
+        for node_id, made in by_node.items():
+            await saver.bring(node_id, made)
+
+    def _decoded(self, path: Path, value: PartValue) -> list[object]:
+        # Windows does not remove a file that is mapped, and this one is removed soon.
+        found = (
+            decode_value(path.read_bytes(), tensors=self.tensors, adapters=self.adapters)
+            if os.name == "nt"
+            else read_value(path, tensors=self.tensors, adapters=self.adapters)
+        )
+        if not found.is_list or not isinstance(found.value, list):
+            raise ExecutionFailed(
+                f"{self.document.name} sent one value for {value.key}, where ComfyUI's list of "
+                "values belongs.",
+                advice="Update Comfy Remote on the target.",
+            )
+        return found.value
+
+
+class _Nodes:
+    """The `Watcher` of the job: what it is told of the job, a part's watcher is of its nodes."""
+
+    def __init__(self, watcher: PartWatcher, inside: frozenset[str]) -> None:
+        self.say, self.log, self.check = watcher.say, watcher.log, watcher.check
+        self._watcher = watcher
+        self._inside = inside
+        self._newest: Progress | None = None
+        self._current: str | None = None
+        self._steps = (0.0, 1.0)
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._newest = event
+
+    async def progress(self, done: float, total: float) -> None:
+        del done, total  # of the job as a whole, which has no bar of its own
+        newest = self._newest
+        if newest is None or newest.node_id not in self._inside:
+            return
+        if newest.node_id != self._current:
+            await self.end()
+            self._current = newest.node_id
+        counts = newest.step is not None and newest.steps
+        self._steps = (newest.step or 0.0, newest.steps or 1.0) if counts else (0.0, 1.0)
+        await self._watcher.node_progress(str(newest.node_id), *self._steps, None)
+
+    async def preview(self, preview: Preview) -> None:
+        node_id = preview.node_id or self._current
+        picture = preview_picture(preview)
+        if picture is not None and node_id is not None and node_id in self._inside:
+            steps = self._steps if node_id == self._current else (0.0, 1.0)
+            await self._watcher.node_progress(node_id, *steps, picture)
+
+    async def end(self) -> None:
+        """The node that was told of last has run."""
+        if self._current is not None:
+            await self._watcher.node_finished(self._current)
+        self._current = None
+
+
+def _once(files: Sequence[InputFile]) -> Sequence[InputFile]:
+    return list({file.name: file for file in files}.values())

@@ -1,0 +1,124 @@
+"""Remote part: stands in the running graph for nodes that are marked to run elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.progress import get_progress_state
+
+from ...workflow.interface import MOST_PART_VALUES, REMOTE_PART, REMOTE_SHOWN
+from ..comfyui_host import ComfyUIHost
+from ..part_document import PartDocument
+from .comfyui_watcher import NodeWatcher
+from .part_run import PartRun
+from .remote_input import CATEGORY
+from .value_objects import ADAPTERS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from pydantic import JsonValue
+
+__all__ = ["ComfyRemotePart", "ComfyRemoteShown"]
+
+
+class ComfyRemotePart(io.ComfyNode):
+    """Runs its part on the part's target. Several parts of a prompt run side by side."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declared inputs are checked by ComfyUI with what they are linked to."""
+        return io.Schema(
+            node_id=REMOTE_PART,
+            display_name="Remote part",
+            category=CATEGORY,
+            description="Made by Comfy Remote where nodes are marked to run elsewhere.",
+            inputs=[
+                io.String.Input("part", multiline=True),
+                *(
+                    io.AnyType.Input(f"value_{number}", optional=True)
+                    for number in range(MOST_PART_VALUES)
+                ),
+            ],
+            outputs=[
+                *(
+                    io.AnyType.Output(f"value_{number}", is_output_list=True)
+                    for number in range(MOST_PART_VALUES)
+                ),
+                io.AnyType.Output("shown"),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            is_input_list=True,
+            is_output_node=True,
+            # The one flag by which every frontend leaves a node out of its menus.
+            is_deprecated=True,
+        )
+
+    @classmethod
+    async def execute(cls, part: list[str], **values: list[object]) -> io.NodeOutput:
+        """Its values, each as a list; empty lists for outputs that it does not have;
+        last, what its nodes show.
+
+        Raises:
+            ComfyRemoteError: Whatever went wrong.
+        """
+        document = PartDocument.parse(part[0])
+        page = cls.hidden.extra_pnginfo
+        workflow = page.get("workflow") if isinstance(page, dict) else None
+        node_id = cls.hidden.unique_id
+        run = PartRun(
+            ComfyUIHost(),
+            document,
+            _Watcher(node_id),
+            adapters=ADAPTERS,
+            workflow=workflow if isinstance(workflow, dict) else None,
+        )
+        given = [values[f"value_{number}"] for number in range(len(values))]
+        result = await run.run(given)
+        blocked = ExecutionBlocker(None)
+        outputs = [blocked if items is None else items for items in result.values]
+        nothing: list[list[object]] = [[] for _ in range(MOST_PART_VALUES - len(outputs))]
+        return io.NodeOutput(*outputs, *nothing, result.shown, ui=result.shown.get(node_id))
+
+
+class ComfyRemoteShown(io.ComfyNode):
+    """Shows what an output node within a part showed on the target, under that node's own id."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Its one input is the last output of its part."""
+        return io.Schema(
+            node_id=REMOTE_SHOWN,
+            display_name="Remote part: shown",
+            category=CATEGORY,
+            description="Made by Comfy Remote where nodes are marked to run elsewhere.",
+            inputs=[io.String.Input("node_id"), io.AnyType.Input("shown")],
+            outputs=[],
+            is_output_node=True,
+            is_deprecated=True,
+        )
+
+    @classmethod
+    def execute(cls, node_id: str, shown: dict[str, dict[str, JsonValue]]) -> io.NodeOutput:
+        """Nothing but what is shown."""
+        return io.NodeOutput(ui=shown.get(node_id))
+
+
+class _Watcher(NodeWatcher):
+    """Tells the page of the part's own nodes, which it shows; texts go to the one that runs."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(node_id)
+        self._own_id = node_id
+
+    async def node_progress(
+        self, node_id: str, done: float, total: float, picture: Image | None
+    ) -> None:
+        """Move the bar of a node, and show its work in progress."""
+        await self._execution.set_progress(done, total, node_id, preview_image=picture)
+
+    async def node_finished(self, node_id: str) -> None:
+        """Fill the bar; ComfyUI itself does that of the one that runs."""
+        if node_id != self._own_id:
+            get_progress_state().finish_progress(node_id)

@@ -1,0 +1,83 @@
+"""What a Remote part node is told to do: the JSON text in its input ``part``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from ..errors import WorkflowInvalid
+from ..workflow.interface import Interface
+from ..workflow.load import parse_prompt
+from ..workflow.prompt import Prompt
+
+__all__ = ["PartDocument", "PartValue"]
+
+
+class PartValue(BaseModel):
+    """One value that crosses.
+
+    Attributes:
+        key: Of the part's Remote Input or Remote Output.
+        type: ComfyUI's.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    key: str
+    type: str
+
+
+class PartDocument(BaseModel):
+    """See `workflow.cut.plan.part_node`, which writes it.
+
+    Attributes:
+        name: The target.
+        prompt: What runs there.
+        inputs: In the order of the node's inputs.
+        outputs: In the order of the node's outputs.
+        files: SHA-256 of the files it loads, by name: they make the text another one when a file
+            has changed.
+        images: How pictures travel there; see `media.values.encode`.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    prompt: dict[str, JsonValue]
+    inputs: list[PartValue] = []
+    outputs: list[PartValue] = []
+    files: dict[str, str] = {}
+    images: Literal["exact", "png", "webp"] = "exact"
+
+    @classmethod
+    def parse(cls, text: str) -> PartDocument:
+        """Read it.
+
+        Raises:
+            WorkflowInvalid: It was not written by Comfy Remote.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError:
+            raise WorkflowInvalid(
+                "Remote part does not say what to run.",
+                advice="It is made where nodes are marked to run elsewhere, and by nothing else: "
+                "mark them again, and queue the workflow from the page.",
+            ) from None
+
+    def runnable(self) -> Prompt:
+        """Its prompt, checked."""
+        return parse_prompt(dict(self.prompt), "The part")
+
+    def page_nodes(self) -> frozenset[str]:
+        """Its nodes that are in the page, too: not those where values enter and leave."""
+        interface = Interface.of(self.runnable())
+        entries = ((interface.inputs, self.inputs), (interface.outputs, self.outputs))
+        added = {
+            entry.node_id
+            for found, ours in entries
+            for entry in found
+            if entry.key in {one.key for one in ours}
+        }
+        return frozenset(self.prompt) - added
