@@ -58,6 +58,7 @@ LONGEST_WAIT = 120.0
 """Seconds: a server that wants to be left alone for longer is asked again after that."""
 
 _LONGEST_TEXT = 4000
+_DATA = frozenset({"data", "value", "url", "sha256"})
 
 
 class CallStatus(str, Enum):
@@ -231,7 +232,11 @@ def named_inputs(body: JsonValue) -> dict[str, JsonValue]:
             raise _no_call(f"has something in `inputs[{number}]` that is no input with a name")
         if name in named:
             raise _no_call(f"has the input {name!r} twice")
-        named[name] = {key: value for key, value in one.items() if key != "name"}
+        envelope = {key: value for key, value in one.items() if key != "name"}
+        if envelope.keys().isdisjoint(_DATA):
+            raise _no_call(f"has no data for the input {name!r}")
+        # It need not say its type: here, it is nothing else.
+        named[name] = envelope if is_envelope(envelope) else {"type": "*", **envelope}
     order = body.get("input_order") if isinstance(body, dict) else None
     if isinstance(order, list):
         first = [name for name in order if isinstance(name, str) and name in named]
@@ -248,7 +253,7 @@ def is_envelope(value: JsonValue) -> bool:
     return (
         isinstance(value, dict)
         and not value.keys().isdisjoint({"type", "encoding", "comfy_type"})
-        and not value.keys().isdisjoint({"data", "value", "url", "sha256"})
+        and not value.keys().isdisjoint(_DATA)
     )
 
 

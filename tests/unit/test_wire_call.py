@@ -17,6 +17,7 @@ from comfy_remote.wire.call import (
     named_inputs,
     request_body,
 )
+from comfy_remote.wire.value import ValueEnvelope
 
 ENVELOPE = {"type": "STRING", "encoding": "identity", "data": "a cat"}
 
@@ -132,6 +133,10 @@ def test_both_forms_of_inputs_are_understood() -> None:
         "steps": {"encoding": "identity", "data": 20},
         "image": ENVELOPE,
     }
+    # In a list, each is an envelope, also one that leaves away what it is.
+    for key in ("data", "value"):
+        (read,) = named_inputs({"inputs": [{"name": "steps", key: 20}]}).values()
+        assert ValueEnvelope.read(read).decode(tensors="numpy").value == 20
     assert list(named_inputs({**listed, "input_order": ["image", "other"]})) == [
         "image",
         "prompt",
@@ -147,6 +152,8 @@ def test_both_forms_of_inputs_are_understood() -> None:
         {"inputs": 3},
         {"inputs": [3]},
         {"inputs": [{"name": 3}]},
+        {"inputs": [{"name": "a"}]},
+        {"inputs": [{"name": "a", "type": "INT"}]},
         {"inputs": [{"name": "a", "data": 1}, {"name": "a", "data": 2}]},
     ],
 )
