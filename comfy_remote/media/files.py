@@ -23,6 +23,7 @@ __all__ = [
     "safe_relative_path",
     "sha256_of",
     "storage_errors",
+    "take_name",
 ]
 
 CHUNK_SIZE = 1024 * 1024
@@ -174,6 +175,26 @@ def place_new(source: Path, candidates: Iterable[Path]) -> Path:
     raise LocalStorageError(
         f"No free name was found for {source.name}.", advice="Clear out the output folder."
     )
+
+
+def take_name(source: Path, destination: Path, sha256: str) -> None:
+    """Rename a complete file, in place of what has the name.
+
+    Windows does not replace a file that somebody reads: it stays, if it has the same content.
+
+    Args:
+        source: In the folder of the destination; it is gone afterwards.
+        sha256: Of the source.
+
+    Raises:
+        OSError: It cannot have the name.
+    """
+    try:
+        source.replace(destination)
+    except PermissionError:
+        if not destination.is_file() or sha256_of(destination) != sha256:
+            raise
+        source.unlink()
 
 
 def _candidates(destination: Path) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import RequestTooLarge, ValueInvalid
-from .files import CHUNK_SIZE, storage_errors
+from .files import CHUNK_SIZE, storage_errors, take_name
 
 __all__ = ["Received", "file_chunks", "receive_file"]
 
@@ -63,7 +63,7 @@ async def receive_file(
             size, found = await _write(chunks, file, path, limit)
         _check(found, sha256)
         with storage_errors(path, full=_FULL):
-            Path(beside).replace(path)
+            await asyncio.to_thread(take_name, Path(beside), path, found)
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise

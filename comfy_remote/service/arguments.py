@@ -104,7 +104,7 @@ async def _argument(entry: InterfaceInput, value: JsonValue, store: ValueStore) 
             )
         await asyncio.to_thread(_check_file, entry, found.path)
         return found
-    content = envelope.content()
+    content = await asyncio.to_thread(envelope.content)
     if envelope.encoding == "file":
         media_type = envelope.media_type or "text/plain"
         return await argument_of_file(entry, content, media_type, store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import random
 import time
@@ -52,6 +53,23 @@ async def test_what_was_there_stays_until_the_new_one_is_whole(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [path]
     await receive_file(arriving(), path, sha256=SHA256)
     assert path.read_bytes() == DATA
+
+
+async def test_a_file_that_somebody_reads_on_windows_stays_if_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "value"
+    await receive_file(arriving(), path)
+
+    def refused(_self: Path, _target: Path) -> Path:
+        raise PermissionError(errno.EACCES, "The process cannot access the file")
+
+    monkeypatch.setattr(Path, "replace", refused)
+    await receive_file(arriving(), path, sha256=SHA256)
+    assert path.read_bytes() == DATA
+    with pytest.raises(LocalStorageError):
+        await receive_file(arriving(DATA[:-1]), path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 async def test_too_much_is_refused_before_it_is_kept(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import ValueCannotTravel
-from ..files import CHUNK_SIZE, storage_errors
+from ..files import CHUNK_SIZE, storage_errors, take_name
 from .adapters import ObjectAdapter, ObjectParts
 from .container import ITEM_SIZES, MAX_HEADER, header_bytes
 from .limits import MAX_INTEGER_BITS, ValueLimits
@@ -108,7 +108,7 @@ class EncodedValue:
                         file.write(chunk)
                         hashed.result()
                 path = name(digest.hexdigest())
-                Path(beside).replace(path)
+                take_name(Path(beside), path, digest.hexdigest())
             except BaseException:
                 Path(beside).unlink(missing_ok=True)
                 raise
