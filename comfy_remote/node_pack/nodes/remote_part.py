@@ -28,7 +28,7 @@ class ComfyRemotePart(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Declared inputs are checked by ComfyUI with what they are linked to."""
+        """Older versions want the names of inputs and outputs to differ."""
         return io.Schema(
             node_id=REMOTE_PART,
             display_name="Remote part",
@@ -43,7 +43,7 @@ class ComfyRemotePart(io.ComfyNode):
             ],
             outputs=[
                 *(
-                    io.AnyType.Output(f"value_{number}", is_output_list=True)
+                    io.AnyType.Output(f"result_{number}", is_output_list=True)
                     for number in range(MOST_PART_VALUES)
                 ),
                 io.AnyType.Output("shown"),

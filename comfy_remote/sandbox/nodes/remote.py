@@ -135,7 +135,7 @@ class ComfyRemotePart(Node):
             *(Input(f"value_{number}", ANY, required=False) for number in range(MOST_PART_VALUES)),
         ),
         outputs=(
-            *(Output(ANY, f"value_{number}", is_list=True) for number in range(MOST_PART_VALUES)),
+            *(Output(ANY, f"result_{number}", is_list=True) for number in range(MOST_PART_VALUES)),
             Output(ANY, "shown"),
         ),
         output_node=True,
