@@ -12,6 +12,8 @@ from typing import Any
 from playwright.sync_api import Error, Locator, Page, expect
 
 START_MS = 60_000
+# A busy machine is slow, not wrong.
+expect.set_options(timeout=20_000)
 ARTEFACTS = Path(__file__).resolve().parents[2] / "test-artefacts" / "page"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
