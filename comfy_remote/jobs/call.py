@@ -122,6 +122,7 @@ async def start_call(
     *,
     files: Sequence[Path | str] = (),
     base: Path | None = None,
+    only_base: bool = False,
     workflow: Mapping[str, JsonValue] | None = None,
     schemas: Schemas | None = None,
     timeout: float | None = None,
@@ -136,6 +137,7 @@ async def start_call(
         inputs: By key: a value file, or a plain JSON value.
         files: As ``inputs`` of `Client.submit`: for the prompt's Load nodes.
         base: As for `Client.submit`.
+        only_base: As for `Client.submit`.
         workflow: As for `Client.submit`.
         schemas: Tell the types of the keys; those that come with the package by default.
         timeout: As for `Client.submit`.
@@ -160,6 +162,7 @@ async def start_call(
         dict(interface.with_values(prompt, arguments)),
         inputs=files,
         base=base,
+        only_base=only_base,
         workflow=workflow,
         source=source,
         timeout=timeout,
@@ -178,6 +181,7 @@ async def call_files(
     on_event: Callable[[Event], object] | None = None,
     files: Sequence[Path | str] = (),
     base: Path | None = None,
+    only_base: bool = False,
     workflow: Mapping[str, JsonValue] | None = None,
     schemas: Schemas | None = None,
     timeout: float | None = None,
@@ -200,6 +204,7 @@ async def call_files(
             inputs,
             files=files,
             base=base,
+            only_base=only_base,
             workflow=workflow,
             schemas=schemas,
             timeout=timeout,
@@ -231,6 +236,7 @@ async def call(
     on_event: Callable[[Event], object] | None = None,
     files: Sequence[Path | str] = (),
     base: Path | None = None,
+    only_base: bool = False,
     workflow: Mapping[str, JsonValue] | None = None,
     schemas: Schemas | None = None,
     timeout: float | None = None,
@@ -277,6 +283,7 @@ async def call(
             on_event=on_event,
             files=files,
             base=base,
+            only_base=only_base,
             workflow=workflow,
             schemas=schemas,
             timeout=timeout,

@@ -26,7 +26,7 @@ from ..media.files import (
 )
 from ..targets.base import InputFile, Recalls, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
-from ..workflow.files import file_uses, find_file, input_folders, missing_file
+from ..workflow.files import file_below, file_uses, find_file, input_folders, missing_file
 from ..workflow.load import load_workflow, parse_workflow
 from ..workflow.models import find_models
 from ..workflow.prepare import Changes, prepare
@@ -112,6 +112,7 @@ class Client:
         timeout: float | None = None,
         job_id: str | None = None,
         value_files: Sequence[InputFile] = (),
+        only_base: bool = False,
     ) -> Job:
         """Record a job, send its files and its prompt.
 
@@ -130,6 +131,9 @@ class Client:
                 it raises `JobTimedOut` after that. The job itself goes on.
             job_id: A lower-case UUID, for callers who must know it if this raises.
             value_files: Files that the prompt's Remote Input nodes name, under those names.
+            only_base: Take no file but those below ``base`` and the ones in ``inputs``: for a
+                prompt that somebody else may have written, who could name any file of this
+                machine.
 
         Raises:
             WorkflowInvalid: The prompt is no prompt, cannot be converted, or the target
@@ -150,7 +154,9 @@ class Client:
         prepared = prepare(loaded, Changes(), schemas)
         parsed, workflow = prepared.prompt, workflow or prepared.workflow
         given = [Path(path) for path in inputs]
-        parsed, files = await self._files(parsed, given, base or Path.cwd(), value_files)
+        parsed, files = await self._files(
+            parsed, given, base or Path.cwd(), value_files, only_base=only_base
+        )
         request = RunRequest(job_id or str(uuid.uuid4()), parsed, files, workflow)
         return await self.send(
             request, source=source or "library", folder=folder, timeout=timeout, begun=begun
@@ -263,16 +269,24 @@ class Client:
             self._record.close()
 
     async def _files(
-        self, prompt: Prompt, given: list[Path], base: Path, complete: Sequence[InputFile]
+        self,
+        prompt: Prompt,
+        given: list[Path],
+        base: Path,
+        complete: Sequence[InputFile],
+        *,
+        only_base: bool,
     ) -> tuple[Prompt, list[InputFile]]:
         """The files that are here, and the prompt with the names they get on the target."""
-        folders = input_folders(base)
+        folders = [base] if only_base else input_folders(base)
         found = {file.name: file for file in complete}
         names: dict[tuple[str, str], str] = {}
         for use in file_uses(prompt):
             if use.name in found and found[use.name] in complete:
                 continue
-            path = find_file(use.name, given, folders)
+            path = find_file(use.name, given, () if only_base else folders)
+            if path is None and only_base:
+                path = file_below(base, use.name)
             if path is None:
                 if not await self.target.has_input(use.name):
                     raise missing_file(use, prompt, folders)

@@ -16,6 +16,7 @@ __all__ = [
     "ANNOTATION",
     "FileUse",
     "every_file_use",
+    "file_below",
     "file_uses",
     "find_file",
     "input_folders",
@@ -103,6 +104,19 @@ def find_file(name: str, given: Sequence[Path], folders: Sequence[Path]) -> Path
             if _is_file(candidate):
                 return candidate
     return None
+
+
+def file_below(folder: Path, name: str) -> Path | None:
+    """The file of that name in a folder or below it; ``None`` if it is not there, or outside.
+
+    For names that somebody else has chosen: ``..``, absolute paths and links do not lead out.
+    """
+    try:
+        path = (folder / name).resolve()
+        inside = path.is_relative_to(folder.resolve()) and path.is_file()
+    except (OSError, ValueError):  # too long, or a null byte in it
+        return None
+    return path if inside else None
 
 
 def input_folders(base: Path) -> list[Path]:

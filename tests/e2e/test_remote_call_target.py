@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from service_kit import workflow
 
-from comfy_remote.errors import ValueInvalid
+from comfy_remote.errors import InputFileMissing, ValueInvalid
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.node_pack.nodes.remote_call import NamedValue, RemoteCall
@@ -23,9 +25,16 @@ IMAGE = np.random.default_rng(1).random((1, 4, 5, 3), dtype=np.float32)
 
 
 async def _call(client: Client, page: Page, folder: Path, steps: int, **more: str) -> object:
-    loaded = parse_workflow(workflow(), "the test")
+    return await _call_prompt(client, page, folder, workflow(), steps, **more)
+
+
+async def _call_prompt(
+    client: Client, page: Page, folder: Path, prompt: Any, steps: int = 1, **more: str
+) -> object:
+    loaded = parse_workflow(prompt, "the test")
     served = await ServedWorkflow.of(loaded, client, name="test", base=folder)
     values = {"image": NamedValue(IMAGE, "IMAGE"), "steps": NamedValue(steps, "INT")}
+    more.setdefault("output_key", "picture")
     call = RemoteCall("sandbox", page, 60, tensors="numpy")
     return (await call.of_workflow(client, served, values, **more)).value
 
@@ -52,3 +61,28 @@ async def test_an_interrupt_cancels_the_job(sandbox_url: str, tmp_path: Path) ->
             assert entry.ref is not None
             job = await client.take_up(entry)
             assert (await job.wait()).state.value == "cancelled"
+
+
+@pytest.mark.parametrize("name", ["{outside}", "../{outside.name}", "link.png"])
+async def test_no_file_leaves_this_machine_but_those_of_the_input_folder(
+    sandbox_url: str, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node's workflow may be a stranger's, and the target, too."""
+    inside, outside = tmp_path / "input", tmp_path / "secret.png"
+    inside.mkdir()
+    for path in (outside, inside / "own.png"):
+        Image.new("RGB", (4, 4)).save(path)
+    if name == "link.png":
+        if sys.platform == "win32":
+            pytest.skip("needs a right that few have there")
+        (inside / name).symlink_to(outside)
+    monkeypatch.chdir(tmp_path)  # as ComfyUI, whose input folder is below its own
+    prompt = workflow()
+    prompt["9"] = {"class_type": "LoadImage", "inputs": {"image": name.format(outside=outside)}}
+    prompt["2"]["inputs"]["image"] = ["9", 0]
+    with Record(tmp_path / "home") as record:
+        async with Client(sandbox_url, record=record) as client:
+            with pytest.raises(InputFileMissing):
+                await _call_prompt(client, Page(), inside, prompt)
+            prompt["9"]["inputs"]["image"] = "own.png"
+            assert await _call_prompt(client, Page(), inside, prompt) is not None

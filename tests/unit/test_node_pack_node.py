@@ -22,7 +22,6 @@ from comfy_remote.node_pack.nodes.image_inputs import (
     with_nodes,
 )
 from comfy_remote.node_pack.nodes.workflow_choice import (
-    below,
     graph_before,
     pasted_workflow,
     refuse_itself,
@@ -30,6 +29,7 @@ from comfy_remote.node_pack.nodes.workflow_choice import (
     saved_workflows,
     target_of,
 )
+from comfy_remote.workflow.files import file_below
 from comfy_remote.workflow.prompt import Node, Prompt
 from comfy_remote.workflow.schema import Schemas
 
@@ -177,7 +177,7 @@ def test_saved_workflows(folders):
 
 @pytest.mark.parametrize("name", ["../secret.json", "", ".", "video", "a\0b", "x" * 5000])
 def test_no_file_outside_of_the_folders(folders, name):
-    assert below(folders[1], name) is None
+    assert file_below(folders[1], name) is None
     with pytest.raises(WorkflowInvalid, match="There is no workflow file"):
         saved_workflow(name, folders)
     with pytest.raises(WorkflowInvalid, match="There is no workflow file"):

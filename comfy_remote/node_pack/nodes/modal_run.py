@@ -14,8 +14,8 @@ from ...deploy.modal.deployment import deploy
 from ...deploy.modal.project import Project
 from ...deploy.modal.workflow_file import make_project
 from ...errors import WorkflowInvalid
+from ...workflow.files import file_below
 from ...workflow.schema import Schemas
-from .workflow_choice import below
 
 __all__ = ["Deployed", "DeploymentSettings", "DeploymentWatcher", "run_deployment", "workflow_at"]
 
@@ -166,7 +166,9 @@ def workflow_at(path: str, folders: Sequence[Path]) -> Path:
     given = Path(wanted).expanduser()
     if given.is_absolute() and given.is_file():
         return given
-    found = next((file for folder in folders if (file := below(folder, wanted)) is not None), None)
+    found = next(
+        (file for folder in folders if (file := file_below(folder, wanted)) is not None), None
+    )
     if found is None:
         raise WorkflowInvalid(
             f"There is no workflow file {wanted}.",

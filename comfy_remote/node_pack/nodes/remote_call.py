@@ -234,6 +234,7 @@ class RemoteCall:
                     tensors=self.tensors,
                     on_event=bars.put_nowait,
                     base=served.base,
+                    only_base=True,
                     workflow=served.workflow,
                     schemas=served.schemas,
                 )

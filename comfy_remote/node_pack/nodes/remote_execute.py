@@ -18,7 +18,7 @@ from ...jobs.record import Record
 from ...media.files import private_folder, sha256_of
 from ...targets.base import InputFile, RunRequest, Target
 from ...targets.config import Configuration, home
-from ...workflow.files import file_uses
+from ...workflow.files import file_below, file_uses
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ...workflow.prepare import Changes, prepare
 from ...workflow.prompt import Prompt
@@ -34,7 +34,6 @@ from .pixels import as_saved, joined, write_pictures
 from .remote_run import RemoteRun, pictures_of
 from .workflow_choice import (
     EXECUTE,
-    below,
     graph_before,
     pasted_workflow,
     refuse_itself,
@@ -135,9 +134,9 @@ class RunPodRemoteExecute(io.ComfyNode):
             loaded = _given(workflow_json, workflow_file)
         except WorkflowInvalid:
             return []  # `execute` says so
-        paths = [below(folder, workflow_file) for folder in _folders() if workflow_file]
+        paths = [file_below(folder, workflow_file) for folder in _folders() if workflow_file]
         if loaded is not None and loaded.prompt is not None:
-            paths += [below(_input(), use.name) for use in file_uses(loaded.prompt)]
+            paths += [file_below(_input(), use.name) for use in file_uses(loaded.prompt)]
         return [_state(path) for path in paths if path is not None]
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -12,6 +11,7 @@ from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 
 from ...media.remote_values import items_of_file, items_of_text, no_value, state_of_file
+from ...workflow.files import file_below
 from ...workflow.interface import REMOTE_INPUT
 from .run_values import RunValues
 from .value_objects import ADAPTERS
@@ -151,10 +151,4 @@ def _first(given: str | Sequence[str] | None) -> str:
 
 def _path_of(name: str) -> Path | None:
     """The value file of that name, if it is one, and below the input folder."""
-    folder = os.path.realpath(folder_paths.get_input_directory())
-    try:
-        path = os.path.realpath(Path(folder, name))
-        inside = os.path.commonpath((folder, path)) == folder
-        return Path(path) if inside and Path(path).is_file() else None
-    except (OSError, ValueError):  # too long, a NUL, or another drive on Windows
-        return None
+    return file_below(Path(folder_paths.get_input_directory()), name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError, WorkflowInvalid
+from ...workflow.files import file_below
 from ...workflow.json_text import refuse_constant
 from ...workflow.load import LoadedWorkflow, parse_workflow
 from ...workflow.order import needed_nodes
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXECUTE",
-    "below",
     "graph_before",
     "pasted_workflow",
     "refuse_itself",
@@ -72,7 +72,9 @@ def saved_workflow(name: str, folders: Sequence[Path]) -> Path:
     Raises:
         WorkflowInvalid: None of the folders has it.
     """
-    found = next((path for folder in folders if (path := below(folder, name)) is not None), None)
+    found = next(
+        (path for folder in folders if (path := file_below(folder, name)) is not None), None
+    )
     if found is None:
         raise WorkflowInvalid(
             f"There is no workflow file {name!r}. Looked in: {', '.join(map(str, folders))}.",
@@ -80,16 +82,6 @@ def saved_workflow(name: str, folders: Sequence[Path]) -> Path:
             "ComfyUI's input folder.",
         )
     return found
-
-
-def below(folder: Path, name: str) -> Path | None:
-    """The file of that name in a folder or below it; ``None`` if it is not there, or outside."""
-    try:
-        path = (folder / name).resolve()
-        inside = path.is_relative_to(folder.resolve()) and path.is_file()
-    except (OSError, ValueError):  # too long, or a null byte in it
-        return None
-    return path if inside else None
 
 
 def graph_before(
