@@ -20,6 +20,7 @@ from ..jobs.call import Call, start_call
 from ..jobs.client import Client, resume
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record
+from ..media.files import private_folder
 from ..wire.call import CallAnswer, CallProgress, CallStatus
 from ..workflow.interface import Interface, ValueFileName
 from .arguments import Argument
@@ -245,16 +246,21 @@ class Calls:
             try:
                 async for event in call.job:
                     _note(followed, event)
-                folder = await asyncio.to_thread(self.results.room_for, call_id)
-                results = await call.results(folder)
+                await self._fetch(call_id, call)
                 break
             except TargetError as error:
                 # The job may well go on, and its results may well be there; both are asked for
                 # again as long as somebody serves.
                 followed.message = str(error)
                 await asyncio.sleep(_UNREACHABLE_AGAIN_AFTER)
-        await asyncio.to_thread(self.results.keep, call_id, results)
         followed.status = CallStatus.COMPLETED
+
+    async def _fetch(self, call_id: str, call: Call) -> None:
+        if await asyncio.to_thread(self.results.get, call_id) is not None:
+            return  # another process of this service has followed the call, too
+        with private_folder(self.results.folder) as folder:
+            results = await call.results(folder)
+            await asyncio.to_thread(self.results.keep, call_id, folder, results)
 
     @contextlib.asynccontextmanager
     async def _ending(self, call_id: str, followed: _Followed) -> AsyncIterator[None]:

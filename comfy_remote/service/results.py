@@ -23,7 +23,7 @@ _LIST = "results.json"
 
 
 class ResultStore:
-    """A folder for each call, with a file for each key and a list that is written last.
+    """A folder for each call, with a file for each key and a list; complete once it is there.
 
     Args:
         folder: Its own.
@@ -32,31 +32,32 @@ class ResultStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def room_for(self, call_id: str) -> Path:
-        """An empty folder for a call's results.
+    def keep(self, call_id: str, folder: Path, results: Mapping[str, ValueFile]) -> None:
+        """Take a call's results, unless they are here already: another process of the service may
+        have followed the call, too.
+
+        Args:
+            folder: With the results and nothing else, below `folder`; it is moved.
 
         Raises:
-            LocalStorageError: It cannot be made.
+            LocalStorageError: They cannot be kept.
         """
         import shutil
 
-        folder = self.folder / call_id
-        with storage_errors(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(mode=0o700, parents=True)
-        return folder
-
-    def keep(self, call_id: str, results: Mapping[str, ValueFile]) -> None:
-        """The results are all in the call's folder."""
         listed = {
             key: {"file": one.path.name, "size": one.size, "sha256": one.sha256, "type": one.type}
             for key, one in results.items()
         }
-        path = self.folder / call_id / _LIST
-        with storage_errors(path):
-            beside = path.with_suffix(".part")
-            beside.write_text(json.dumps(listed), encoding="utf-8")
-            beside.replace(path)
+        place = self.folder / call_id
+        with storage_errors(place):
+            (folder / _LIST).write_text(json.dumps(listed), encoding="utf-8")
+            try:
+                folder.rename(place)
+            except OSError:
+                if self.get(call_id) is not None:
+                    return
+                shutil.rmtree(place, ignore_errors=True)  # of a process that was killed
+                folder.rename(place)
 
     def get(self, call_id: str) -> dict[str, ValueFile] | None:
         """What `keep` kept; ``None`` if nothing is here."""

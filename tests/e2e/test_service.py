@@ -27,6 +27,7 @@ from comfy_remote.jobs.call import Call, ValueFile
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.media.values import encode
+from comfy_remote.service.results import ResultStore
 from comfy_remote.targets.rest import RestClient
 from comfy_remote.targets.rest_values import received
 from comfy_remote.wire.call import CallAnswer, CallStatus
@@ -204,6 +205,34 @@ async def test_results_that_cannot_be_fetched_at_once_are_fetched_later(
         answers = await called(server.url, {"image": encode(picture(), "IMAGE")})
     assert answers[-1].status is CallStatus.COMPLETED, answers[-1].error
     assert len(tries) == 2
+
+
+async def test_two_processes_may_follow_the_same_call(service: Service, tmp_path: Path) -> None:
+    inputs = {"image": encode(picture(), "IMAGE"), "steps": 20}
+    async with service.running() as first, RestClient(first.url) as client:
+        answer = await client.start(inputs)
+        async with service.running() as second:  # takes up what is under way
+            for server in (first, second, first):
+                async with (
+                    aiohttp.ClientSession(server.url) as curl,
+                    curl.get(f"/calls/{answer.id}?wait=60") as response,
+                ):
+                    said = await response.json()
+                assert said["status"] == "completed", said
+                await value_of(server.url, said["results"]["picture"], tmp_path)
+    assert [path.name for path in (tmp_path / "results").iterdir()] == [answer.id]
+
+
+def test_results_of_a_process_that_was_killed_are_replaced(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    (tmp_path / "call").mkdir()
+    (tmp_path / "call" / "0").write_bytes(b"half")
+    for content, kept in ((b"whole", b"whole"), (b"other", b"whole")):
+        folder = tmp_path / "new"
+        folder.mkdir(exist_ok=True)
+        (folder / "0").write_bytes(content)
+        store.keep("call", folder, {"x": ValueFile(folder / "0", 5, "0" * 64)})
+        assert store.one("call", "x").path.read_bytes() == kept
 
 
 async def test_the_same_key_is_the_same_call(service: Service, tmp_path: Path) -> None:
