@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from ..errors import WorkflowInvalid
-from .values import ObjectAdapter, encode, read_value
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+
+    from .values import ObjectAdapter
 
 __all__ = [
     "VALUES_FOLDER",
@@ -82,6 +83,8 @@ def keep_value(
         ValueCannotTravel: A model or the like is in it.
         LocalStorageError: It cannot be written.
     """
+    from .values import encode  # here, as below: a job that carries no values needs none of it
+
     encoded = encode(items, type_name, as_list=True, adapters=adapters)
     return KeptValue(encoded.write_into(temp / VALUES_FOLDER), type_name)
 
@@ -105,6 +108,8 @@ def items_of_file(
             advice="Send it again with the call.",
             details={"key": key},
         )
+    from .values import read_value
+
     decoded = read_value(path, tensors=tensors, adapters=adapters)
     # By the format, the value of a list is one.
     return cast("list[object]", decoded.value) if decoded.is_list else [decoded.value]
