@@ -124,8 +124,6 @@ def modal(
         "secrets": list(secrets) or None,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    if gpu == "none":
-        given["gpu_type"] = None
     if rebuild:
         import uuid
 

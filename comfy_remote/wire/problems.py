@@ -13,4 +13,8 @@ def problems_in(error: ValidationError, whole: str) -> str:
     Args:
         whole: What to call the document itself, where all of it is wrong.
     """
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or whole}: {e['msg']}" for e in error.errors())
+    return "; ".join(
+        # What pydantic puts before the words of a check of ours tells people nothing.
+        f"{'.'.join(map(str, e['loc'])) or whole}: {e['msg'].removeprefix('Value error, ')}"
+        for e in error.errors()
+    )

@@ -135,10 +135,12 @@ def test_a_config_with_unknown_keys_says_which_there_are(workflow):
     [
         ("app_name", "../elsewhere"),
         ("app_name", "a b"),
+        ("app_name", "a" * 57),  # APP-outputs would be longer than Modal takes
         ("gpu_type", "H100; rm -rf /"),
         ("comfyui_version", "master"),
         ("custom_nodes", ["https://github.com/a/b@main"]),
         ("custom_nodes", [f"https://github.com/a/$(id)@{COMMIT}"]),
+        ("custom_nodes", [f"https://github.com/a/..@{COMMIT}"]),
         ("models", ["nonsense"]),
         ("extra_pip_packages", ["--index-url=https://evil.example"]),
         ("extra_system_packages", ["git && id"]),
@@ -150,6 +152,27 @@ def test_values_that_cannot_be_used_are_refused_by_their_name(workflow, name, va
     with pytest.raises(ConfigurationError, match=name):
         make_project(workflow, {name: value})
     assert not list(workflow.parent.glob("modal_*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("gpu_type", "None", None),
+        ("gpu_type", "B200+", "B200+"),
+        ("gpu_type", "H100!:2", "H100!:2"),
+        ("comfyui_version", "v0.33.0", "0.33.0"),
+        ("app_name", "a" * 56, "a" * 56),
+    ],
+)
+def test_values_may_be_written_as_people_write_them(workflow, name, value, meant):
+    assert getattr(make_project(workflow, {name: value}).config, name) == meant
+
+
+def test_what_is_wrong_with_a_value_is_said_in_words():
+    with pytest.raises(
+        ConfigurationError, match=r"app_name: '../elsewhere' is not 1 to 56 letters"
+    ):
+        ModalConfig.checked({"app_name": "../elsewhere"})
 
 
 def test_lists_of_packages():
@@ -252,6 +275,20 @@ def test_a_persons_commit_goes_before_the_workflows(tmp_path):
     assert write_project(tmp_path, PROMPT, said, {}).config.custom_nodes == [mine]
     other = write_project(tmp_path / "other", PROMPT, said, {})
     assert other.config.custom_nodes == [f"https://github.com/ann/pack@{COMMIT}"]
+
+
+def test_custom_nodes_that_are_asked_for_are_added(workflow):
+    first, second = f"https://github.com/a/b@{COMMIT}", f"https://github.com/c/d@{COMMIT}"
+    make_project(workflow, {"custom_nodes": [first]})
+    assert make_project(workflow, {"custom_nodes": [second]}).config.custom_nodes == [
+        second,
+        first,
+    ]
+    newer = f"https://github.com/a/b.git@{'f' * 40}"
+    assert set(make_project(workflow, {"custom_nodes": [newer]}).config.custom_nodes) == {
+        newer,
+        second,
+    }
 
 
 # --- what is deployed ---------------------------------------------------------------------

@@ -17,10 +17,16 @@ __all__ = ["CONFIG_FILE", "ModalConfig", "package_list"]
 
 CONFIG_FILE = "modal_config.json"
 
-# Modal's rule for names of apps, and what can stand in an endpoint's address as it is.
-_APP = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
-_RELEASE = r"^\d+\.\d+\.\d+$"
-_CUSTOM_NODE = re.compile(r"https://[A-Za-z0-9][A-Za-z0-9._~/:-]*@[0-9a-f]{40}")
+# Modal's rule for names, and what can stand in an endpoint's address as it is. Its names have 64
+# characters at most, and the longest made of this one is APP-outputs.
+_APP = r"[A-Za-z0-9][A-Za-z0-9_-]{0,55}"
+# "B200+" is Modal's for that one or a newer, "H100!" for no newer one.
+_GPU = r"[A-Za-z0-9-]+[!+]?(:[1-8])?"
+_RELEASE = r"\d+\.\d+\.\d+"
+# The last part names a folder, which must not be `.` or `..`.
+_CUSTOM_NODE = re.compile(
+    r"https://[A-Za-z0-9][A-Za-z0-9._~/:-]*/[A-Za-z0-9_-][A-Za-z0-9._~-]*/?@[0-9a-f]{40}"
+)
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 
 
@@ -30,7 +36,7 @@ class ModalConfig(BaseModel):
     Attributes:
         app_name: Of the app; ``modal:APP`` is the target.
         gpu_type: As Modal calls it: ``H100``, ``L40S``, ``A10``, ``T4``, ``H100:2``; ``None`` for
-            none.
+            none (also as text).
         comfyui_version: A release of ComfyUI, without the ``v``.
         comfyui_arguments: More arguments for it (``--lowvram``).
         custom_nodes: ``https://HOST/OWNER/NAME@COMMIT``, with all 40 digits of the commit.
@@ -54,9 +60,9 @@ class ModalConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    app_name: Annotated[str, Field(pattern=_APP)] = "comfy-remote"
-    gpu_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+!?(:[1-8])?$")] | None = "H100"
-    comfyui_version: Annotated[str, Field(pattern=_RELEASE)] = "0.33.0"
+    app_name: str = "comfy-remote"
+    gpu_type: str | None = "H100"
+    comfyui_version: str = "0.33.0"
     comfyui_arguments: str = ""
     custom_nodes: list[str] = []
     models: list[str] = []
@@ -72,6 +78,32 @@ class ModalConfig(BaseModel):
     snapshot: Literal["none", "memory", "gpu"] = "none"
     build_nonce: str | None = None
     generated: dict[str, str] = {}
+
+    @field_validator("app_name")
+    @classmethod
+    def _name_of_app(cls, name: str) -> str:
+        if not re.fullmatch(_APP, name):
+            raise ValueError(
+                f"{name!r} is not 1 to 56 letters, digits, '-' and '_' that begin with a letter or "
+                "digit"
+            )
+        return name
+
+    @field_validator("gpu_type")
+    @classmethod
+    def _gpu(cls, gpu: str | None) -> str | None:
+        if gpu is None or gpu.lower() == "none":
+            return None
+        if not re.fullmatch(_GPU, gpu):
+            raise ValueError(f"{gpu!r} is no GPU of Modal's, such as H100, L40S, T4, H100:2, none")
+        return gpu
+
+    @field_validator("comfyui_version")
+    @classmethod
+    def _release(cls, version: str) -> str:
+        if not re.fullmatch(_RELEASE, version := version.removeprefix("v")):
+            raise ValueError(f"{version!r} is no release of ComfyUI, such as 0.33.0")
+        return version
 
     @field_validator("custom_nodes")
     @classmethod

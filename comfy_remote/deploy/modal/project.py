@@ -76,6 +76,7 @@ def write_project(
         prompt: The workflow.
         packing: What it needs: added to what modal_config.json has already.
         given: Fields of `ModalConfig` that a person has set now; they go before the file's.
+            Custom nodes are added to its.
         force: Whether edited files are replaced.
         clean: Whether what the folder's three files say is forgotten.
 
@@ -87,12 +88,15 @@ def write_project(
     config_path = folder / CONFIG_FILE
     if config_path.is_file() and not clean:
         before = ModalConfig.read(config_path)
+    # Checked as they were given: what is wrong with one shall be said of that one.
+    asked = ModalConfig.checked(dict(given)).custom_nodes
+    nodes = _pins(asked, _pins(before.custom_nodes, packing.custom_nodes))
     config = ModalConfig.checked(
         {
             **before.model_dump(),
             "models": _added(before.models, packing.models),
-            "custom_nodes": _pins(before.custom_nodes, packing.custom_nodes),
             **given,
+            "custom_nodes": nodes,
         }
     )
     wanted = {
@@ -123,10 +127,15 @@ def _added(before: Iterable[str], new: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*before, *new]))
 
 
-def _pins(before: list[str], new: Iterable[str]) -> list[str]:
-    """The custom nodes; a person's commit of a pack goes before the workflow's."""
-    known = {line.rpartition("@")[0].removesuffix(".git").lower() for line in before}
-    return [*before, *(line for line in new if line.rpartition("@")[0].lower() not in known)]
+def _pins(first: Iterable[str], others: Iterable[str]) -> list[str]:
+    """The custom nodes of both, each once, at the commit of the first that has it.
+
+    What a person asks for now goes before the file's, and that before the workflow's.
+    """
+    pins: dict[str, str] = {}
+    for line in (*first, *others):
+        pins.setdefault(line.rpartition("@")[0].rstrip("/").removesuffix(".git").lower(), line)
+    return list(pins.values())
 
 
 def _read(path: Path) -> str | None:

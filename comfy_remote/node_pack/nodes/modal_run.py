@@ -55,18 +55,14 @@ class DeploymentSettings:
 
     def given(self) -> dict[str, object]:
         """As fields of `ModalConfig`."""
-        gpu = self.gpu_type.strip()
         values: dict[str, object] = {
             "app_name": self.app_name.strip(),
             "extra_pip_packages": package_list(self.extra_pip_requirements),
             "extra_system_packages": package_list(self.extra_system_packages),
-            "gpu_type": gpu,
+            "gpu_type": self.gpu_type.strip(),
             "build_nonce": uuid.uuid4().hex if self.rebuild_modal_app else "",
         }
-        given = {name: value for name, value in values.items() if value}
-        if gpu.lower() == "none":
-            given["gpu_type"] = None
-        return given
+        return {name: value for name, value in values.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
