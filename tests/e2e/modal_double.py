@@ -53,16 +53,20 @@ class FakeVolume:
     def __init__(self, mount: Path) -> None:
         self.mount = mount
         self.committed: dict[str, bytes] = {}
+        self.commits = 0
+        self.reloads = 0
         self.commit = Aio(self._commit)
         self.reload = Aio(self._reload)
         self.read_file = Aio(self._read_file)
 
     async def _commit(self) -> None:
+        self.commits += 1
         for path in self.mount.rglob("*"):
             if path.is_file():
                 self.committed[path.relative_to(self.mount).as_posix()] = path.read_bytes()
 
     async def _reload(self) -> None:
+        self.reloads += 1
         raise RuntimeError("there are open files preventing the operation")
 
     async def _read_file(self, path: str) -> AsyncIterator[bytes]:

@@ -356,10 +356,49 @@ async def test_another_endpoint_is_none(app):
 
 async def test_models_are_the_workers_own_business(app):
     """A job about models: the volume is looked at before, and committed afterwards."""
+    volume = app.project.model_volume
     _, job = await _raw(app, "runsync", {"input": {"action": "models"}})
     assert job["status"] in ("COMPLETED", "FAILED")
     note = await app.project.notes.get.aio(f"{job['id']}/run")
     assert json.loads(note)["finished"] > json.loads(note)["started"]
+    assert (volume.reloads, volume.commits) == (1, 1)
+
+
+async def test_models_that_others_have_fetched_are_seen_by_any_job(app):
+    volume = app.project.model_volume
+    _, job = await _raw(app, "runsync", {"input": {"workflow": PICTURE}})
+    assert job["status"] == "COMPLETED"
+    assert (volume.reloads, volume.commits) == (1, 0)
+    model = {
+        "url": "https://models.example/a.safetensors",
+        "name": "a.safetensors",
+        "directory": "checkpoints",
+    }
+    _, job = await _raw(app, "runsync", {"input": {"workflow": PICTURE, "models": [model]}})
+    assert job["status"] == "COMPLETED"  # the workflow runs without it
+    assert (volume.reloads, volume.commits) == (2, 1)
+
+
+async def test_notes_that_cannot_be_written_cost_no_job(app):
+    """A paid result is not lost for want of a line about it; nor for a commit."""
+    write = app.project.notes.put.aio
+
+    async def put(key: str, value: str, **options: Any) -> bool:
+        if key.endswith("/run"):
+            raise modal.exception.ConnectionError("the Dict is not there")
+        return await write(key, value, **options)
+
+    async def commit() -> None:
+        raise modal.exception.ServiceError("not now")
+
+    app.project.notes.put.aio = put
+    app.project.model_volume.commit.aio = commit
+    _, job = await _raw(app, "runsync", {"input": {"workflow": PICTURE, "models": []}})
+    assert job["status"] == "COMPLETED" and job["output"]["images"]
+    _, job = await _raw(app, "runsync", {"input": {"action": "describe"}})
+    assert job["status"] == "COMPLETED"
+    _, job = await _raw(app, "runsync", {"input": {"action": "models"}})
+    assert job["status"] in ("COMPLETED", "FAILED")
 
 
 @pytest.mark.parametrize(

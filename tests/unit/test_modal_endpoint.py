@@ -147,6 +147,7 @@ class Raises:
         (modal.exception.FunctionTimeoutError("3600 s"), JobTimedOut),
         (modal.exception.RemoteError("exit code 137"), EngineCrashed),
         (modal.exception.InternalFailure("preempted"), EngineCrashed),
+        (modal.exception.ExecutionError("Could not deserialize remote exception"), EngineCrashed),
         (ValueError("out of the function"), EngineCrashed),
     ],
 )

@@ -93,7 +93,12 @@ class ModalCalls:
             return CallResult(ended=False)
         except (modal.exception.NotFoundError, modal.exception.InvalidError):
             return CallResult(known=False)
-        except (modal.exception.RemoteError, modal.exception.InternalFailure) as error:
+        except (
+            modal.exception.RemoteError,
+            modal.exception.InternalFailure,
+            # A container that did not start, for a reason whose class is not known here.
+            modal.exception.ExecutionError,
+        ) as error:
             return CallResult(error=_ended(str(error)))
         except (modal.exception.Error, OSError) as error:
             raise _unreachable(error) from error

@@ -15,7 +15,6 @@ from typing import Any
 from aiohttp import web
 from pydantic import SecretStr
 
-from ...errors import ComfyRemoteError
 from ...gateway.access import Access, refusals
 from ...gateway.client_routes import client_routes
 from ...gateway.endpoint import Endpoint
@@ -96,5 +95,9 @@ async def _serve(
                 listening.set_result(None)
                 _log.info("the front of %s listens on port %d", app_name, port)
                 await asyncio.Event().wait()
-    except ComfyRemoteError as error:
+    # Whatever it is: who waits for the front to listen is told why it does not.
+    except Exception as error:
+        if listening.done():
+            _log.exception("the front has ended")
+            raise
         listening.set_exception(error)

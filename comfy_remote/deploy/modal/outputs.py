@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import modal
 
-from ...errors import OutputLost, TargetUnreachable
+from ...errors import OutputError, OutputLost, TargetUnreachable
 from ...media.files import CHUNK_SIZE, storage_errors
 from ...targets.download import Downloaded
 from ...worker.store import StoredFile
@@ -53,10 +53,18 @@ class VolumeStore:
 
         Raises:
             LocalStorageError: It cannot be written.
+            OutputError: Modal did not take it.
         """
         del filename
         await asyncio.to_thread(self._keep, file, self._folder / job_id / file.sha256)
-        await self._volume.commit.aio()
+        try:
+            await self._volume.commit.aio()
+        except modal.exception.Error as error:
+            raise OutputError(
+                "An output is too large for the result, and Modal's Volume did not take it: "
+                f"{type(error).__name__}: {error}",
+                advice="Run the job again; https://status.modal.com tells of outages.",
+            ) from error
         return StoredFile(url=f"files/{job_id}/{file.sha256}")
 
     def _keep(self, file: Downloaded, path: Path) -> None:

@@ -15,7 +15,7 @@ import modal
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
-from ...errors import WorkflowInvalid
+from ...errors import ComfyRemoteError, WorkflowInvalid
 from ...wire.models import MODEL_ACTIONS
 from ...wire.repo_list import parse_repo_list
 from ...worker.engine import Engine
@@ -69,6 +69,8 @@ class ModalWorker:
     ) -> None:
         arguments = f"{environ.get('COMFYUI_ARGS', '')} {config.comfyui_arguments}".strip()
         environ = {**environ, "COMFYUI_ARGS": arguments}
+        # The way to the packages of this Python, which are not those of ComfyUI's own.
+        environ.pop("PYTHONPATH", None)
         self._engine = Engine.named(environ.get("COMFY_REMOTE_ENGINE") or COMFYUI, environ)
         settings = WorkerSettings.from_environ(environ)
         allowed = settings.models.download
@@ -91,8 +93,15 @@ class ModalWorker:
         self._models = models
 
     async def ready(self) -> None:
-        """Start the engine, and wait until it answers."""
-        await self._engine.ready()
+        """Start the engine, and wait until it answers.
+
+        One that does not start is logged only: the job starts it again, and tells its own client
+        why it failed. A container that ends here would be started again and again, with its GPU.
+        """
+        try:
+            await self._engine.ready()
+        except ComfyRemoteError as error:
+            _log.error("the engine does not start: %s", error)
 
     def stop(self) -> None:
         """End the engine."""
@@ -109,7 +118,7 @@ class ModalWorker:
             What a RunPod handler returns, as JSON: the output, and under ``error`` why it failed.
         """
         note = RunNote(worker=self._settings.worker, started=time.time())
-        await self._notes.runs(call_id, note)
+        await self._note(call_id, note)
 
         async def report(snapshot: dict[str, JsonValue]) -> None:
             nonlocal note
@@ -117,25 +126,45 @@ class ModalWorker:
             await self._notes.runs(call_id, note)
 
         job = from_json(payload)
-        about_models = _is_about_models(job)
-        if about_models:
-            await self._see_new_models()
+        await self._see_new_models()
         answer = await self._handler(call_id, job, report)
-        if about_models:
-            await self._models.commit.aio()
+        if _may_fetch_models(job):
+            await self._show_new_models()
         if answer.get("refresh_worker") and not modal.is_local():
-            await modal.experimental.stop_fetching_inputs.aio()
+            await self._take_no_more()
         done = note.model_copy(update={"progress": None, "finished": time.time()})
-        await self._notes.runs(call_id, done)
+        await self._note(call_id, done)
         return to_json(answer).decode()
+
+    async def _note(self, call_id: str, note: RunNote) -> None:
+        """Write a note; without one the job is as good."""
+        try:
+            await self._notes.runs(call_id, note)
+        except (modal.exception.Error, OSError) as error:
+            _log.warning("how far %s is could not be noted: %s", call_id, error)
+
+    async def _take_no_more(self) -> None:
+        """Have another container take the next job."""
+        try:
+            await modal.experimental.stop_fetching_inputs.aio()
+        except (modal.exception.Error, OSError) as error:
+            _log.warning("this container goes on, though it should be replaced: %s", error)
 
     async def _see_new_models(self) -> None:
         """Have what other containers have put on the volume since this one has started."""
         try:
             await self._models.reload.aio()
-        except (modal.exception.Error, RuntimeError) as error:
+        except (modal.exception.Error, OSError, RuntimeError) as error:
             # A model that is in use is an open file, and keeps the mount as it is.
             _log.info("the models volume is not looked at anew: %s", error)
+
+    async def _show_new_models(self) -> None:
+        """Let other containers have what this one has fetched."""
+        try:
+            await self._models.commit.aio()
+        except (modal.exception.Error, OSError) as error:
+            # What the job has made is not lost for it. Modal does the same at times by itself.
+            _log.warning("the models volume was not committed: %s", error)
 
 
 def fetch_models(config: ModalConfig, folder: Path) -> list[str]:
@@ -167,10 +196,10 @@ def fetch_models(config: ModalConfig, folder: Path) -> list[str]:
     return asyncio.run(library.ensure(lines, say)).ensured
 
 
-def _is_about_models(job: JsonValue) -> bool:
+def _may_fetch_models(job: JsonValue) -> bool:
     if not isinstance(job, dict):
         return False
-    if job.get("action") in MODEL_ACTIONS:
+    if job.get("action") in MODEL_ACTIONS or job.get("models"):
         return True
     try:
         return bool(parse_repo_list(_text_of(job.get("repo_list"))))
