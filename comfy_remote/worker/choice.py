@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import ConfigurationError
 from ..targets.launch import PACKAGE_PARENT, own_module
 
-__all__ = ["EngineChoice", "choose_engine"]
+__all__ = ["EngineChoice", "choose_engine", "guarded"]
 
 _GUARD = Path(__file__).with_name("guard.py")
 
@@ -87,7 +87,7 @@ def choose_engine(choice: str, environ: Mapping[str, str] = os.environ) -> Engin
 def _sandbox(*notes: str) -> EngineChoice:
     return EngineChoice(
         name="the sandbox",
-        command=_guarded(sys.executable, *own_module("sandbox"), "--port", "0"),
+        command=guarded(sys.executable, *own_module("sandbox"), "--port", "0"),
         cwd=PACKAGE_PARENT,
         notes=notes,
     )
@@ -119,7 +119,7 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
     return EngineChoice(
         name=f"ComfyUI in {folder}",
         url=f"http://127.0.0.1:{port}",
-        command=_guarded(
+        command=guarded(
             _python_of(folder, environ),
             str(folder / "main.py"),
             *("--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch"),
@@ -141,7 +141,8 @@ def _models_folder(folder: Path, arguments: Sequence[str]) -> Path:
     return folder / "models"
 
 
-def _guarded(python: str, *program: str) -> tuple[str, ...]:
+def guarded(python: str, *program: str) -> tuple[str, ...]:
+    """The command of a Python program that ends when this process does; see `guard`."""
     return (python, str(_GUARD), str(os.getpid()), *program)
 
 

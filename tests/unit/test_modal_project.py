@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import re
@@ -384,6 +385,34 @@ async def test_an_edit_that_breaks_it_is_shown(workflow):
     (project.folder / WORKFLOW_FILE).write_text("app = front = None\n")
     with pytest.raises(DeploymentFailed, match="no app and no front"):
         await deploy(project.folder, lines.append)
+
+
+@pytest.mark.usefixtures("_nobody")
+async def test_code_that_may_be_a_strangers_is_not_run(workflow, tmp_path):
+    """Neither an edited workflow.py, nor what lies about to be found by an import."""
+    ran = tmp_path / "ran"
+    stranger = f"open({str(ran)!r}, 'w').close()\n"
+    project = make_project(workflow, {})
+    path = project.folder / WORKFLOW_FILE
+    ours = path.read_text()
+    for name in ("cbor2", "toml", "fastapi", "json", "modal"):
+        (project.folder / f"{name}.py").write_text(stranger)
+    compiled = Path(importlib.util.cache_from_source(str(path)))
+    compiled.parent.mkdir()
+    code = importlib._bootstrap_external._code_to_hash_pyc(
+        compile(stranger, str(path), "exec"), b"01234567", checked=False
+    )
+    compiled.write_bytes(code)
+    with pytest.raises(ConfigurationError, match="who you are"):
+        await deploy(project.folder, lambda line: None, only_ours=True)
+    path.write_text(ours + stranger)
+    with pytest.raises(ConfigurationError, match="was edited") as refused:
+        await deploy(project.folder, lambda line: None, only_ours=True)
+    assert "modal deploy" in refused.value.advice
+    assert not ran.exists()
+    with pytest.raises(ConfigurationError, match="who you are"):
+        await deploy(project.folder, lambda line: None)
+    assert ran.exists(), "one's own edits are run"
 
 
 @pytest.mark.usefixtures("_nobody")

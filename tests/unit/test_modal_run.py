@@ -106,6 +106,23 @@ async def test_the_address_is_what_the_sdk_says(workflow, monkeypatch):
     assert page.bar[-1] == 1.0
 
 
+@pytest.mark.parametrize(("inside", "only_ours"), [(True, True), (False, False)])
+async def test_where_others_may_write_only_our_own_code_is_run(
+    workflow, tmp_path, monkeypatch, inside, only_ours
+):
+    told: dict[str, object] = {}
+
+    async def deploy(folder, say, **options):
+        told.update(options)
+        return "https://ann--portraits-front.modal.run"
+
+    monkeypatch.setattr(modal_run, "deploy", deploy)
+    settings = DeploymentSettings(app_name="portraits")
+    folders = [tmp_path / "elsewhere", tmp_path] if inside else [tmp_path / "elsewhere"]
+    await run_deployment(workflow, settings, Page(), Schemas.bundled, folders)
+    assert told["only_ours"] is only_ours
+
+
 async def test_an_interrupt_ends_the_deployment(workflow, monkeypatch):
     ended = asyncio.Event()
 

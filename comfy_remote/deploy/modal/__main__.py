@@ -7,11 +7,13 @@ output.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 import traceback
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import CodeType, ModuleType
 
 import modal
 
@@ -21,7 +23,7 @@ from ...errors import (
     DeploymentFailed,
     TargetUnreachable,
 )
-from .project import WORKFLOW_FILE
+from .project import WORKFLOW_FILE, template
 
 __all__ = ["main"]
 
@@ -32,10 +34,13 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("result", type=Path)
     parser.add_argument("--stop-first", action="store_true")
+    parser.add_argument("--only-ours", action="store_true")
     given = parser.parse_args()
     try:
         answer: dict[str, object] = {
-            "url": _deploy(given.folder.absolute(), stop_first=given.stop_first)
+            "url": _deploy(
+                given.folder.absolute(), stop_first=given.stop_first, only_ours=given.only_ours
+            )
         }
     except ComfyRemoteError as error:
         answer = {"error": error.to_json()}
@@ -43,8 +48,8 @@ def main() -> int:
     return 0 if "url" in answer else 1
 
 
-def _deploy(folder: Path, *, stop_first: bool) -> str:
-    project = _imported(folder)
+def _deploy(folder: Path, *, stop_first: bool, only_ours: bool) -> str:
+    project = _imported(folder, only_ours=only_ours)
     app, front = getattr(project, "app", None), getattr(project, "front", None)
     if not isinstance(app, modal.App) or not isinstance(front, modal.Function):
         raise DeploymentFailed(
@@ -82,21 +87,53 @@ def _deploy(folder: Path, *, stop_first: bool) -> str:
     return str(url)
 
 
-def _imported(folder: Path) -> object:
-    # Called `workflow` in the container, too: Modal takes the name of the module.
-    sys.path.insert(0, str(folder))
+class _Source(SourceFileLoader):
+    """Loads a text that was looked at, and no compiled copy beside it."""
+
+    def __init__(self, name: str, path: Path, source: bytes) -> None:
+        super().__init__(name, str(path))
+        self._source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of the text."""
+        del fullname
+        code: CodeType = self.source_to_code(self._source, self.path)
+        return code
+
+
+def _imported(folder: Path, *, only_ours: bool) -> ModuleType:
+    path = folder / WORKFLOW_FILE
     try:
-        return importlib.import_module(Path(WORKFLOW_FILE).stem)
+        source = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}.") from error
+    if source.replace(b"\r\n", b"\n") != template().encode():
+        if only_ours:
+            raise ConfigurationError(
+                f"{path} was edited, and is where whoever reaches ComfyUI may write: it is not "
+                "run from here.",
+                advice=f"Deploy it by hand (modal deploy {path}), or have the project elsewhere "
+                "(working_directory), or written anew (clean_build).",
+            )
+        # What a person imports from beside it. At the end: nothing there stands in for a library.
+        sys.path.append(str(folder))
+    # Called `workflow` in the container, too: Modal takes the name of the module.
+    loader = _Source(path.stem, path, source)
+    spec = spec_from_loader(path.stem, loader)
+    assert spec is not None  # noqa: S101 - a loader was given
+    module = sys.modules[path.stem] = module_from_spec(spec)
+    try:
+        loader.exec_module(module)
     except ComfyRemoteError:
         raise
     # A person may have written anything into it.
     except Exception as error:
         traceback.print_exc(file=sys.stdout)
         raise DeploymentFailed(
-            f"{folder / WORKFLOW_FILE} cannot be imported: {type(error).__name__}: "
-            f"{_first_line(error)}",
+            f"{path} cannot be imported: {type(error).__name__}: {_first_line(error)}",
             advice="Mend it, or make it anew with --force.",
         ) from error
+    return module
 
 
 def _stop(app_name: str) -> None:

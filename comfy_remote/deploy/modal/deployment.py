@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ...errors import ComfyRemoteError, ConfigurationError, DeploymentFailed, error_from_json
 from ...targets.launch import PACKAGE_PARENT, own_module
+from ...worker.choice import guarded
 from ...worker.process import ChildProcess
 
 __all__ = ["deploy"]
@@ -30,6 +31,7 @@ async def deploy(
     *,
     rebuild: bool = False,
     stop_first: bool = False,
+    only_ours: bool = False,
     python: str = sys.executable,
 ) -> str:
     """Deploy a project; a few minutes the first time, while the image is built.
@@ -41,13 +43,15 @@ async def deploy(
         say: Told what Modal says, a line each, in another thread.
         rebuild: Whether the image is built anew, whatever Modal has in its cache.
         stop_first: Whether the app that is deployed now is stopped before.
+        only_ours: Whether a workflow.py that is not as we wrote it is refused: to deploy it, it
+            is run, and where others may write to the folder it may be theirs.
         python: That has the package ``modal``.
 
     Returns:
         The front's address, ``https://…modal.run``, as Modal's SDK tells it.
 
     Raises:
-        ConfigurationError: Modal's SDK is not here, or not logged in.
+        ConfigurationError: Modal's SDK is not here, or not logged in; or see ``only_ours``.
         DeploymentFailed: It did not work; ``details["log"]`` has the last lines.
     """
     if python == sys.executable and find_spec("modal") is None:
@@ -56,17 +60,22 @@ async def deploy(
             advice=f'Install it with: "{python}" -m pip install modal; then log in once with '
             f'"{python}" -m modal setup.',
         )
-    environ = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+    environ = dict(os.environ)
     if rebuild:
         environ["MODAL_IGNORE_CACHE"] = "1"
     with tempfile.TemporaryDirectory(
         prefix="comfy-remote-deploy-", ignore_cleanup_errors=True
     ) as name:
         result = Path(name) / "result.json"
-        arguments = [str(folder.absolute()), str(result), *(["--stop-first"] if stop_first else [])]
+        arguments = [str(folder.absolute()), str(result)]
+        arguments += ["--stop-first"] if stop_first else []
+        arguments += ["--only-ours"] if only_ours else []
+        # Not by the environment, nor by the working folder alone: ComfyUI's portable Python looks
+        # at neither.
+        program = guarded(python, *own_module("deploy.modal"), *arguments)
         process = ChildProcess(
             "deployment",
-            [python, *own_module("deploy.modal"), *arguments],
+            [program[0], "-u", "-X", "utf8", *program[1:]],
             environ=environ,
             on_line=say,
             cwd=PACKAGE_PARENT,

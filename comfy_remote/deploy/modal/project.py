@@ -25,6 +25,7 @@ __all__ = [
     "WORKFLOW_FILE",
     "Project",
     "project_folder",
+    "template",
     "write_project",
 ]
 
@@ -101,7 +102,7 @@ def write_project(
     )
     wanted = {
         PROMPT_FILE: json.dumps(prompt, indent=2, ensure_ascii=False) + "\n",
-        WORKFLOW_FILE: _template(),
+        WORKFLOW_FILE: template(),
     }
     kept, notes, generated = [], [], dict(before.generated)
     for name, text in wanted.items():
@@ -119,7 +120,8 @@ def write_project(
     return Project(folder, config, tuple(kept), (*notes, *packing.notes))
 
 
-def _template() -> str:
+def template() -> str:
+    """workflow.py as it is written."""
     return files(__package__).joinpath("template").joinpath(WORKFLOW_FILE).read_text("utf-8")
 
 

@@ -143,9 +143,23 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
         workflow = workflow_at(workflow_path, _folders())
         known = local_schemas()
         done = await run_deployment(
-            workflow, settings, NodeWatcher(cls.hidden.unique_id), lambda: known
+            workflow,
+            settings,
+            NodeWatcher(cls.hidden.unique_id),
+            lambda: known,
+            open_folders=_open_folders(),
         )
         return io.NodeOutput(done.url, ui=ui.PreviewText(done.text))
+
+
+def _open_folders() -> tuple[Path, ...]:
+    """Where ComfyUI's routes let files be written."""
+    return (
+        Path(folder_paths.get_user_directory()),
+        Path(folder_paths.get_input_directory()),
+        Path(folder_paths.get_output_directory()),
+        Path(folder_paths.get_temp_directory()),
+    )
 
 
 def _folders() -> tuple[Path, Path]:

@@ -83,8 +83,17 @@ async def run_deployment(
     settings: DeploymentSettings,
     watcher: DeploymentWatcher,
     schemas: Callable[[], Schemas],
+    open_folders: Sequence[Path] = (),
 ) -> Deployed:
     """Write the project, and deploy it if that is wanted.
+
+    Args:
+        workflow: Its file.
+        settings: The node's inputs.
+        watcher: Who is told.
+        schemas: See `make_project`.
+        open_folders: Where whoever reaches ComfyUI may write. A workflow.py below them is run
+            only if it is ours: else a request to ComfyUI would be enough to run code here.
 
     Raises:
         ComfyRemoteError: Whatever went wrong.
@@ -106,14 +115,19 @@ async def run_deployment(
     await watcher.progress(0.25, 1.0)
     if not settings.deploy:
         return _told(watcher, "", project, f"Not deployed. The project is in {project.folder}.")
-    url = await _deployed(project, settings, watcher)
+    only_ours = any(_is_below(project.folder, folder) for folder in open_folders)
+    url = await _deployed(project, settings, watcher, only_ours=only_ours)
     await watcher.progress(1.0, 1.0)
     name = project.config.app_name
     return _told(watcher, url, project, f"Deployed at {url}; its target is modal:{name}.")
 
 
 async def _deployed(
-    project: Project, settings: DeploymentSettings, watcher: DeploymentWatcher
+    project: Project,
+    settings: DeploymentSettings,
+    watcher: DeploymentWatcher,
+    *,
+    only_ours: bool,
 ) -> str:
     lines: list[str] = []
     work = asyncio.ensure_future(
@@ -122,6 +136,7 @@ async def _deployed(
             lines.append,
             rebuild=settings.rebuild_modal_app,
             stop_first=settings.delete_modal_app,
+            only_ours=only_ours,
         )
     )
     told, logged = "", 0
@@ -141,6 +156,10 @@ async def _deployed(
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
         raise
+
+
+def _is_below(folder: Path, other: Path) -> bool:
+    return folder.resolve().is_relative_to(other.resolve())
 
 
 def _told(watcher: DeploymentWatcher, url: str, project: Project, words: str) -> Deployed:

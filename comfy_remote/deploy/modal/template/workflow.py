@@ -8,6 +8,7 @@ prompt.json is the workflow, modal_config.json says what it runs on. What is imp
 comfy_remote below is installed here, and goes into the containers as it is here.
 """
 
+import logging
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +28,10 @@ from comfy_remote.deploy.modal.worker import ModalWorker, fetch_models
 HERE = Path(__file__).parent
 PORT = 8000
 CONFIG = ModalConfig.read(HERE / "modal_config.json")
+
+if not modal.is_local():
+    # Into `modal app logs`: what ComfyUI and the worker say, and how far downloads are.
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 app = modal.App(CONFIG.app_name)
 notes = modal.Dict.from_name(f"{CONFIG.app_name}-jobs", create_if_missing=True)
