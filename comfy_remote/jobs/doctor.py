@@ -24,6 +24,7 @@ from ..targets.config import (
 )
 from ..targets.http_address import shown
 from ..targets.pods import account_pods, pod_of
+from ..targets.runpod import RunPodTarget
 from ..targets.secrets import secret
 from ..version import __version__
 from ..workflow.check import FileSearch, check_prompt
@@ -165,7 +166,8 @@ async def _at_target(
         queue = f"{health.running} running, {health.queued} waiting"
         yield Finding("queue", "ok", f"{queue}." if waiting else "Nothing runs or waits.")
     else:
-        yield _workers(health.ready, health.running, health.queued)
+        advice = target.no_worker if isinstance(target, RunPodTarget) else ""
+        yield _workers(health.ready, health.running, health.queued, advice)
         yield Finding("latency", "ok", f"It took {first * 1000:.0f} ms to answer.")
     if loaded is not None and path is not None:
         for finding in await _workflow(target, loaded, path):
@@ -350,7 +352,7 @@ async def _socket(target: ComfyUITarget) -> Finding:
     )
 
 
-def _workers(ready: int, running: int, queued: int) -> Finding:
+def _workers(ready: int, running: int, queued: int, advice: str) -> Finding:
     words = f"Idle workers: {ready}; jobs running: {running}, waiting: {queued}."
     details: dict[str, JsonValue] = {"idle": ready, "running": running, "queued": queued}
     if ready == 0 and running == 0:
@@ -358,8 +360,7 @@ def _workers(ready: int, running: int, queued: int) -> Finding:
             "workers",
             "warning",
             f"No worker is up. {words}",
-            "The first job starts one, which can take minutes. If jobs wait for ever, check the "
-            "endpoint's maximum of workers and its GPU types in RunPod's console.",
+            f"The first job starts one, which can take minutes. {advice}".strip(),
             details=details,
         )
     return Finding("workers", "ok", words, details=details)

@@ -24,6 +24,7 @@ from ..jobs.client import Client
 from ..jobs.job import Job
 from ..jobs.record import Record
 from ..outputs import RemoteOutput
+from ..targets.runpod import RunPodTarget
 from .deliveries import Deliveries
 from .host import Host, JobResult, QueueEntry
 from .output_nodes import node_of
@@ -231,16 +232,14 @@ class LaneJob:
         await asyncio.sleep(_LONG_WAIT)
         if self.state is not JobState.QUEUED or self._submitted is None:
             return
+        target = self._submitted.client.target
         try:
-            health = await self._submitted.client.target.health()
+            health = await target.health()
         except ComfyRemoteError:
             return  # whoever follows the job finds out for how long
         if health.ready == 0 and health.running == 0 and self.state is JobState.QUEUED:
-            self._note(
-                f"{self.target} has no worker ready for the job yet. An endpoint that was not "
-                "used for 7 days has its workers set to 0: then raise Max workers in RunPod's "
-                "console."
-            )
+            advice = f" {target.no_worker}" if isinstance(target, RunPodTarget) else ""
+            self._note(f"{self.target} has no worker ready for the job yet.{advice}")
             self._messages.job(self.state)
 
     def _heard(self, event: Event) -> None:

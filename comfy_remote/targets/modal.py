@@ -55,6 +55,10 @@ class ModalTarget(RunPodTarget):
     kind: ClassVar[str] = "modal"
     provider: ClassVar[str] = "Modal"
     results_kept: ClassVar[str] = "Modal keeps results for seven days at the most."
+    no_worker: ClassVar[str] = (
+        "If jobs wait for ever, there is no GPU of that type to be had at the moment, or the "
+        "workspace's limit is reached: https://modal.com/apps shows the app's containers."
+    )
     body_limit: ClassVar[int] = BODY_LIMIT
 
     def __init__(

@@ -119,6 +119,12 @@ class RunPodTarget:
     results_kept: ClassVar[str] = RESULTS_KEPT
     """For how long, a sentence."""
 
+    no_worker: ClassVar[str] = (
+        "An endpoint that was not used for 7 days has its workers set to 0: then raise Max workers "
+        "in RunPod's console. If jobs wait for ever, check the endpoint's GPU types there."
+    )
+    """Why none may come, and what to do."""
+
     body_limit: ClassVar[int] = RUN_BODY_LIMIT
     """Bytes that a request may have."""
 

@@ -135,6 +135,19 @@ async def test_an_endpoint(monkeypatch: pytest.MonkeyPatch):
         assert "no endpoint 'other'" in unknown["connection"].message
 
 
+async def test_an_app_on_modal(tmp_path: Path):
+    health = {"jobs": {"inProgress": 0, "inQueue": 3}, "workers": {"idle": 0, "running": 0}}
+    async with ScriptedServer() as server:
+        (tmp_path / "comfy-remote.toml").write_text(
+            f'[targets.x]\ntarget = "modal:abc"\nbase_url = "{server.url}"\n'
+        )
+        server.on("GET /v2/abc/health", Answer(health))
+        found = await findings("x")
+        assert found["workers"].status == "warning"
+        assert "modal.com/apps" in found["workers"].advice
+        assert "RunPod" not in found["workers"].advice
+
+
 async def test_an_endpoint_without_a_key():
     found = await findings("runpod:abc")
     assert found["key"].status == "problem"

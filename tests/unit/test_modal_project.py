@@ -274,6 +274,9 @@ def test_a_persons_commit_goes_before_the_workflows(tmp_path):
     assert write_project(tmp_path, PROMPT, said, {}).config.custom_nodes == [mine]
     other = write_project(tmp_path / "other", PROMPT, said, {})
     assert other.config.custom_nodes == [f"https://github.com/ann/pack@{COMMIT}"]
+    (note,) = other.notes  # code that the workflow brings along is told, once
+    assert f"https://github.com/ann/pack@{COMMIT}" in note
+    assert write_project(tmp_path / "other", PROMPT, said, {}).notes == ()
 
 
 def test_custom_nodes_that_are_asked_for_are_added(workflow):

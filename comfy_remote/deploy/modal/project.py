@@ -117,6 +117,12 @@ def write_project(
             notes.append(_kept(path, there, text))
     config = config.model_copy(update={"generated": generated})
     _write(config_path, config.text())
+    if named := [line for line in nodes if line not in {*asked, *before.custom_nodes}]:
+        # A workflow may be a stranger's, and this is code that it brings along.
+        notes.append(
+            "The workflow names these node packs, which are installed with it: look at them, or "
+            f"remove them from {CONFIG_FILE}: {', '.join(named)}"
+        )
     return Project(folder, config, tuple(kept), (*notes, *packing.notes))
 
 
