@@ -55,6 +55,7 @@ def cut(
     from ..jobs.loaded_pictures import loaded_pictures
     from ..workflow.convert import convert_workflow
     from ..workflow.cut import cut as cut_prompt
+    from ..workflow.cut import images_in
     from ..workflow.files import find_file, input_folders
     from ..workflow.load import load_workflow
     from .schemas import schemas_of
@@ -72,7 +73,12 @@ def cut(
     folders = input_folders(workflow.absolute().parent)
     loaded_here = loaded_pictures(prompt, lambda use: find_file(use.name, [], folders))
     result = cut_prompt(
-        prompt, marks, local, dict.fromkeys(marks.values(), known), loaded=loaded_here
+        prompt,
+        marks,
+        local,
+        dict.fromkeys(marks.values(), known),
+        loaded=loaded_here,
+        images=images_in(loaded.workflow or {}),
     )
     if json_lines:
         print(json.dumps(result.to_json()))

@@ -14,7 +14,7 @@ from ..errors import WorkflowInvalid
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from .values import ObjectAdapter
+    from .values import ImageFormat, ObjectAdapter
 
 __all__ = [
     "VALUES_FOLDER",
@@ -70,7 +70,12 @@ class KeptValue:
 
 
 def keep_value(
-    items: list[object], type_name: str, temp: Path, *, adapters: Sequence[ObjectAdapter] = ()
+    items: list[object],
+    type_name: str,
+    temp: Path,
+    *,
+    images: ImageFormat = "exact",
+    adapters: Sequence[ObjectAdapter] = (),
 ) -> KeptValue:
     """Write a value file into ``comfy_remote`` below the temp folder, named by its content.
 
@@ -78,6 +83,7 @@ def keep_value(
         items: What ComfyUI calls a list: each item is of the type.
         type_name: ComfyUI's type, ``*`` if it is not known.
         temp: ComfyUI's temp folder.
+        images: See `values.encode`.
 
     Raises:
         ValueCannotTravel: A model or the like is in it.
@@ -85,7 +91,7 @@ def keep_value(
     """
     from .values import encode  # here, as below: a job that carries no values needs none of it
 
-    encoded = encode(items, type_name, as_list=True, adapters=adapters)
+    encoded = encode(items, type_name, as_list=True, images=images, adapters=adapters)
     return KeptValue(encoded.write_into(temp / VALUES_FOLDER), type_name)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..jobs.loaded_pictures import loaded_pictures
 from ..targets.config import Configuration
-from ..workflow.cut import Cut, cut, marked_nodes, marks_in
+from ..workflow.cut import Cut, cut, images_in, marked_nodes, marks_in
 from ..workflow.prompt import Prompt
 from .host import Host
 from .input_files import InputFiles
@@ -74,7 +74,8 @@ class Cutter:
         def work() -> Cut:
             local = self._host.schemas(classes)
             loaded = loaded_pictures(prompt, self._files.find) if marks else {}
-            return cut(prompt, marks, local, remote, targets=targets, loaded=loaded)
+            images = images_in(workflow)
+            return cut(prompt, marks, local, remote, targets=targets, loaded=loaded, images=images)
 
         return await asyncio.to_thread(work)
 

@@ -21,6 +21,8 @@ from .values import did_you_mean, input_schema_of
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from ..media.values import ImageFormat
+
 __all__ = [
     "ANY",
     "MOST_PART_VALUES",
@@ -150,7 +152,12 @@ class Interface:
         return next((entry for entry in self.outputs if entry.node_id == node_id), None)
 
     def with_values(
-        self, prompt: Prompt, values: Mapping[str, Argument], *, results: bool = True
+        self,
+        prompt: Prompt,
+        values: Mapping[str, Argument],
+        *,
+        results: bool = True,
+        images: ImageFormat = "exact",
     ) -> Prompt:
         """The prompt to run for a call.
 
@@ -161,6 +168,7 @@ class Interface:
             prompt: That this interface is of; it is not changed.
             values: By key. A plain value becomes one item of the list that Remote Input gives.
             results: Whether there has to be one; what only saves files gives none.
+            images: How results that are pictures come back; see `media.values.encode`.
 
         Raises:
             WorkflowInvalid: A key is unknown, or missing and needed; a plain value does not fit
@@ -185,7 +193,10 @@ class Interface:
             changed[entry.node_id] = {**prompt[entry.node_id], "inputs": inputs}
         for output in self.outputs:
             node = prompt[output.node_id]
-            changed[output.node_id] = {**node, "inputs": {**node["inputs"], "send": True}}
+            told: dict[str, JsonValue] = {**node["inputs"], "send": True}
+            if images != "exact":
+                told["images"] = images
+            changed[output.node_id] = {**node, "inputs": told}
         return changed
 
 

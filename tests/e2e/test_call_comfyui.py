@@ -239,6 +239,7 @@ async def test_the_schemas_say_that_any_type_is_taken(client: Client) -> None:
         ("value", "*", False),
         ("key", "STRING", False),
         ("send", "BOOLEAN", True),
+        ("images", "COMBO", True),
     ]
     assert leave.output_node
     for name in ("ComfyRemoteInput", "ComfyRemoteOutput"):

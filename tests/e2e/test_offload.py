@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import free_port
 from lane_page import Page, page
+from numpy.typing import NDArray
 from offload_kit import Prompt, marked, new_seed, node, parts_of, pixels, queue, run
 from pack import PackServer, sandbox_with_pack
 from PIL import Image
@@ -176,6 +178,38 @@ async def test_marks_in_a_subgraph(here: PackServer, there: PackServer, shown: P
     assert pixels(here, entry) == pixels(here, await shown.ended(whole.body["prompt_id"]))
 
 
+@pytest.mark.parametrize("images", ["png", "webp"])
+async def test_pictures_may_cross_as_8_bit_ones(
+    here: PackServer, there: PackServer, shown: Page, images: str
+) -> None:
+    prompt = graph()
+    whole = await run(shown, prompt)
+    marks = {"3": there.url}
+    body = {"extra_data": marked(prompt, marks, extra={"comfy_remote": {"images": images}})}
+    prompt_id = (await shown.queue(prompt, **body)).body["prompt_id"]
+    entry = await shown.ended(prompt_id)
+    assert entry["status"]["status_str"] == "success", entry["status"]["messages"][-1]
+    assert entry["prompt"][2]["3"]["class_type"] == "ComfyRemotePart"
+    for node_id in "457":
+        pairs = zip(arrays(here, entry, node_id), arrays(here, whole, node_id), strict=True)
+        assert max(int(np.abs(one - other).max()) for one, other in pairs) <= 1
+    async with page(there.url) as target:
+        (sent,) = [
+            one["prompt"][2]
+            for one in (await target.get("/history")).values()
+            if one["prompt"][2].get("remote_output_0", {}).get("inputs", {}).get("images") == images
+        ]
+    name = sent["remote_input_0"]["inputs"]["file"]
+    file = there.directory / "input" / name
+    assert file.stat().st_size < 48 * 32 * 3 * 2 * 4 / 4
+    cut = await shown.post(
+        "/remote/cut",
+        {"prompt": prompt, "workflow": body["extra_data"]["extra_pnginfo"]["workflow"]},
+    )
+    assert cut.body["images"] == images
+    assert any("256" in note for note in cut.body["notes"])
+
+
 async def test_interrupt_ends_the_job_on_the_target(shown: Page, there: PackServer) -> None:
     prompt = graph(5.0)
     answer = await queue(shown, prompt, {"2": there.url})
@@ -256,6 +290,12 @@ async def test_with_remote_on_all_of_it_goes_there(shown: Page, there: PackServe
         assert parts_of(entry) == []
         (job,) = set(await target.get("/history")) - before
         assert set((await target.get(f"/history/{job}"))[job]["outputs"]) == {"4", "5", "7"}
+
+
+def arrays(server: PackServer, entry: dict[str, Any], node_id: str) -> list[NDArray[np.int16]]:
+    folder = server.directory / "output"
+    names = [one["filename"] for one in entry["outputs"][node_id]["images"]]
+    return [np.asarray(Image.open(folder / name)).astype(np.int16) for name in names]
 
 
 def _cached(entry: dict[str, Any]) -> list[str]:

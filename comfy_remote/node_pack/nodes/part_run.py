@@ -144,7 +144,9 @@ class PartRun:
                 arguments[value.key] = ValueFileName(argument.name)
             else:
                 arguments[value.key] = argument
-        prompt = Interface.of(prompt).with_values(prompt, arguments, results=False)
+        prompt = Interface.of(prompt).with_values(
+            prompt, arguments, results=False, images=self.document.images
+        )
         return RunRequest(str(uuid.uuid4()), prompt, list(_once(files)), self.workflow)
 
     def _argument(
@@ -158,7 +160,7 @@ class PartRun:
                     return plain
                 case str() as plain if len(plain) <= _LONGEST_PLAIN_TEXT:
                     return plain
-        images = self.document.images if value.type == "IMAGE" else "exact"
+        images = self.document.images
         encoded = encode(items, value.type, as_list=True, images=images, adapters=self.adapters)
         path = encoded.write_into(folder)
         return InputFile(value_file_name(path.stem), path, encoded.size, path.stem)

@@ -19,6 +19,8 @@ from .value_objects import ADAPTERS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ...media.values import ImageFormat
+
 __all__ = ["ComfyRemoteOutput"]
 
 
@@ -47,6 +49,16 @@ class ComfyRemoteOutput(io.ComfyNode):
                         tooltip="Set by callers: write the value into a file for them.",
                     )
                 ),
+                hidden_away(
+                    io.Combo.Input(
+                        "images",
+                        options=["exact", "png", "webp"],
+                        default="exact",
+                        optional=True,
+                        tooltip="Set by callers: how pictures go into that file. PNG and WebP "
+                        "round each value to 8 bits.",
+                    )
+                ),
             ],
             outputs=[io.AnyType.Output(display_name="value", is_output_list=True)],
             hidden=[io.Hidden.dynprompt],
@@ -73,7 +85,11 @@ class ComfyRemoteOutput(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, value: list[object], key: Sequence[str], send: Sequence[bool] | None = None
+        cls,
+        value: list[object],
+        key: Sequence[str],
+        send: Sequence[bool] | None = None,
+        images: Sequence[ImageFormat] | None = None,
     ) -> io.NodeOutput:
         """The same value; shown in the history as a file, where it is sent."""
         context = get_executing_context()
@@ -81,7 +97,8 @@ class ComfyRemoteOutput(io.ComfyNode):
         if send and send[0]:
             kind = _type_of_value(cls.hidden.dynprompt, context.node_id) if context else ANY
             temp = Path(folder_paths.get_temp_directory())
-            kept = keep_value(items, kind, temp, adapters=ADAPTERS)
+            form: ImageFormat = images[0] if images else "exact"
+            kept = keep_value(items, kind, temp, images=form, adapters=ADAPTERS)
             return io.NodeOutput(items, ui={VALUES_KEY: [kept.shown(key[0])]})
         if context is not None:
             payload = {key[0]: items[0] if len(items) == 1 else items}

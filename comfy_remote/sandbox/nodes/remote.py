@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
@@ -26,6 +27,9 @@ from ...workflow.prompt import Prompt, is_link
 from ..folders import Folders, PathOutsideFolder
 from .base import Node, NodeContext, NodeResult
 from .schema import Input, NodeSchema, Output, string
+
+if TYPE_CHECKING:
+    from ...media.values import ImageFormat
 
 __all__ = ["ComfyRemoteInput", "ComfyRemoteOutput", "ComfyRemotePart", "ComfyRemoteShown"]
 
@@ -100,6 +104,13 @@ class ComfyRemoteOutput(Node):
             Input("value", ANY),
             string("key", "result"),
             Input("send", "BOOLEAN", {"default": False, "advanced": True}, required=False),
+            Input(
+                "images",
+                "COMBO",
+                {"default": "exact", "advanced": True},
+                required=False,
+                choices=lambda _folders: ("exact", "png", "webp"),
+            ),
         ),
         outputs=(Output(ANY, "value", is_list=True),),
         output_node=True,
@@ -114,11 +125,13 @@ class ComfyRemoteOutput(Node):
         value: list[object],
         key: list[str],
         send: list[bool] | None = None,
+        images: list[ImageFormat] | None = None,
     ) -> NodeResult:
         if not (send and send[0]):
             return NodeResult([value])
         kind = _type_of_value(context.prompt, context.node_id)
-        kept = keep_value(value, kind, context.folders.root / "temp")
+        form = images[0] if images else "exact"
+        kept = keep_value(value, kind, context.folders.root / "temp", images=form)
         return NodeResult([value], {VALUES_KEY: [kept.shown(key[0])]})
 
 

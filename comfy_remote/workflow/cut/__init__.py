@@ -12,7 +12,7 @@ cutting    all of it together
 """
 
 from .cutting import cut
-from .marks import marked_nodes, marks_in
+from .marks import images_in, marked_nodes, marks_in
 from .plan import Crossing, Cut, Part
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Cut",
     "Part",
     "cut",
+    "images_in",
     "marked_nodes",
     "marks_in",
 ]

@@ -17,25 +17,42 @@ from .sides import HERE, Sides
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from ...media.values import ImageFormat
+
 __all__ = ["build"]
 
+_BYTES_A_VALUE = 4  # float32
+_IMAGE_FORMATS = {"png": "8-bit PNG", "webp": "8-bit lossless WebP"}
 
-def build(sides: Sides, groups: Sequence[Group], outputs: Sequence[str]) -> Cut:
+
+def build(
+    sides: Sides, groups: Sequence[Group], outputs: Sequence[str], images: ImageFormat = "exact"
+) -> Cut:
     """The prompt that runs here and those that run elsewhere.
 
     Args:
         sides: Where each node runs.
         groups: Those that run elsewhere, job by job.
         outputs: The output nodes that the whole is run for.
+        images: How pictures cross.
     """
-    builder = _Builder(sides, groups)
+    builder = _Builder(sides, groups, images)
     parts = tuple(map(builder.part, groups))
-    return Cut(builder.local(parts), tuple(outputs), parts, tuple(sides.notes))
+    notes = [*sides.notes]
+    if images != "exact" and any(
+        one.type == "IMAGE" for part in parts for one in (*part.inputs, *part.outputs)
+    ):
+        notes.append(
+            f"Pictures cross as {_IMAGE_FORMATS[images]}: each value becomes the nearest of 256, "
+            "so the result is not bit by bit that of running it in one place."
+        )
+    return Cut(builder.local(parts), tuple(outputs), parts, tuple(notes), images)
 
 
 class _Builder:
-    def __init__(self, sides: Sides, groups: Sequence[Group]) -> None:
+    def __init__(self, sides: Sides, groups: Sequence[Group], images: ImageFormat) -> None:
         self._sides = sides
+        self._images = images
         self._values = sides.around.values
         self._prompt = sides.around.prompt
         here = [n for n, side in sides.home.items() if side is HERE]
@@ -76,7 +93,7 @@ class _Builder:
             if node_id in here:
                 local[node_id] = self._relinked(node_id, results)
             elif part := parts_by_node.get(node_id):
-                stand_in = part_node(part)
+                stand_in = part_node(part, self._images)
                 for index, one in enumerate(part.inputs):
                     source = (one.node_id, one.output)
                     stand_in["inputs"][f"value_{index}"] = [*results.get(source, source)]
@@ -114,10 +131,16 @@ class _Builder:
                 output=source[1],
                 type=self._values.type(source),
                 to=tuple(places),
-                size=self._values.size(source),
+                size=self._size(source),
             )
             for source, places in sorted(found.items())
         )
+
+    def _size(self, source: Source) -> int | None:
+        size = self._values.size(source)
+        if size is not None and self._images != "exact" and self._values.type(source) == "IMAGE":
+            return size // _BYTES_A_VALUE  # before they are compressed
+        return size
 
     def _part_prompt(
         self, inside: Sequence[str], inputs: Sequence[Crossing], outputs: Sequence[Crossing]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
 from ..check.sizes import Pictures
@@ -16,6 +17,9 @@ from .parts import group
 from .plan import Cut
 from .sides import Surroundings, place
 
+if TYPE_CHECKING:
+    from ...media.values import ImageFormat
+
 __all__ = ["cut"]
 
 
@@ -27,6 +31,7 @@ def cut(
     *,
     targets: Collection[str] | None = None,
     loaded: Mapping[str, Pictures] | None = None,
+    images: ImageFormat = "exact",
 ) -> Cut:
     """Cut a prompt, so that the marked nodes run elsewhere and the others here.
 
@@ -45,6 +50,7 @@ def cut(
             no entry, for one that cannot tell: it is taken to have them all.
         targets: Output nodes to run it for, as ``partial_execution_targets``; by default all.
         loaded: The pictures that nodes load from files, by node: for the sizes of what crosses.
+        images: How pictures cross; see `media.values.encode`. Only "exact" gives the same bits.
 
     Returns:
         The prompts. Without a marked node that an output needs, there are no parts, and the
@@ -72,7 +78,7 @@ def cut(
     live = {node_id: node for node_id, node in prompt.items() if node_id in needed}
     values = Values(live, ordered, known, loaded)
     sides = place(Surroundings(live, ordered, values, known, schemas, remote), marked)
-    return build(sides, group(sides), outputs)
+    return build(sides, group(sides), outputs, images)
 
 
 def _known(prompt: Prompt, local: Schemas, remote: Mapping[str, Schemas | None]) -> Schemas:

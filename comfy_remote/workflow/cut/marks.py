@@ -20,7 +20,9 @@ from ..prompt import Prompt
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["MARK", "marked_nodes", "marks_in"]
+    from ...media.values import ImageFormat
+
+__all__ = ["MARK", "images_in", "marked_nodes", "marks_in"]
 
 MARK: Final = "comfy_remote"
 
@@ -65,6 +67,19 @@ def marks_in(workflow: Mapping[str, JsonValue]) -> dict[str, str]:
         if len(found) >= _MOST_NODES:
             break
     return found
+
+
+def images_in(workflow: Mapping[str, JsonValue]) -> ImageFormat:
+    """How pictures shall cross, by ``extra.comfy_remote.images`` of a workflow in UI format."""
+    extra = workflow.get("extra")
+    ours = extra.get(MARK) if isinstance(extra, dict) else None
+    match ours.get("images") if isinstance(ours, dict) else None:
+        case "png":
+            return "png"
+        case "webp":
+            return "webp"
+        case _:
+            return "exact"
 
 
 def marked_nodes(prompt: Prompt, marks: Mapping[str, str]) -> dict[str, str]:

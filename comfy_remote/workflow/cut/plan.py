@@ -15,6 +15,8 @@ from ..prompt import Node, Prompt
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from ...media.values import ImageFormat
+
 __all__ = ["Crossing", "Cut", "Part", "part_node", "shown_node"]
 
 
@@ -106,12 +108,14 @@ class Cut:
         targets: The nodes of ``local`` to run it for, as ``partial_execution_targets`` has them.
         parts: What runs elsewhere; none where no marked node is needed by an output.
         notes: What was decided that the marks don't say, in sentences for people.
+        images: How pictures cross; see `media.values.encode`.
     """
 
     local: Prompt
     targets: tuple[str, ...]
     parts: tuple[Part, ...]
     notes: tuple[str, ...]
+    images: ImageFormat = "exact"
 
     def with_files(self, hashes: Mapping[str, Mapping[str, str]]) -> Prompt:
         """The local prompt with the SHA-256 of the files that the parts load.
@@ -123,29 +127,32 @@ class Cut:
         """
         changed: Prompt = {}
         for part in self.parts:
-            node = part_node(part, hashes.get(part.node_id))
+            node = part_node(part, self.images, hashes.get(part.node_id))
             links = self.local[part.node_id]["inputs"]
             node["inputs"] = {**links, **node["inputs"]}
             changed[part.node_id] = node
         return {**self.local, **changed}
 
     def to_json(self) -> dict[str, JsonValue]:
-        """``{"here": [node id], "parts": [...], "targets", "notes"}``."""
+        """``{"here": [node id], "parts": [...], "targets", "notes", "images"}``."""
         stands_for = {n for part in self.parts for n in (part.node_id, *part.saves)}
         return {
             "here": [node_id for node_id in self.local if node_id not in stands_for],
             "parts": [part.to_json() for part in self.parts],
             "targets": [*self.targets],
+            "images": self.images,
             "notes": [*self.notes],
         }
 
 
-def part_node(part: Part, file_hashes: Mapping[str, str] | None = None) -> Node:
+def part_node(
+    part: Part, images: ImageFormat = "exact", file_hashes: Mapping[str, str] | None = None
+) -> Node:
     """The node that stands for a part in the local prompt, without its links.
 
     Its input ``part`` is JSON text: ``{"name", "prompt", "inputs": [{"key", "type"}],
-    "outputs": [{"key", "type"}], "files": {name: SHA-256}}``. The same part gives the same
-    text, so that ComfyUI finds it in its cache.
+    "outputs": [{"key", "type"}], "files": {name: SHA-256}, "images"}``. The same part gives the
+    same text, so that ComfyUI finds it in its cache.
     """
     document: dict[str, object] = {
         "name": part.name,
@@ -153,6 +160,7 @@ def part_node(part: Part, file_hashes: Mapping[str, str] | None = None) -> Node:
         "inputs": [{"key": one.key, "type": one.type} for one in part.inputs],
         "outputs": [{"key": one.key, "type": one.type} for one in part.outputs],
         "files": dict(sorted((file_hashes or {}).items())),
+        "images": images,
     }
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     title = f"Remote part ({part.name})" if part.name else "Remote part"
