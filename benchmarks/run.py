@@ -7,6 +7,7 @@ import sys
 from conversion import bench_conversion
 from lane import bench_lane
 from large_download import bench_download
+from offload import bench_offload
 from overhead import bench_overhead
 from startup import bench_command, bench_help
 from terminal import bench_terminal
@@ -25,6 +26,7 @@ BENCHMARKS = {
     "download": bench_download,
     "conversion": bench_conversion,
     "values": bench_values,
+    "offload": bench_offload,
 }
 
 
