@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..jobs.record import SavedOutput
-from ..media.files import place, safe_relative_path, storage_errors
+from ..media.files import place, private_folder, safe_relative_path, storage_errors
 from ..media.value_files import PlainFile, files_of
 from ..media.values import DecodedValue, encode
 from ..outputs import kind_of
@@ -52,7 +51,8 @@ def show_results(
             continue
         files = None if exact else files_of(decoded)
         if not files:
-            files = [_value_file(decoded)]
+            saved.append(_saved_exactly(key, decoded, folder))
+            continue
         saved += [
             _saved(key if len(files) == 1 else f"{key}_{number:05}", file, folder)
             for number, file in enumerate(files, start=1)
@@ -60,19 +60,23 @@ def show_results(
     return saved
 
 
-def _value_file(decoded: DecodedValue) -> PlainFile:
+def _saved_exactly(key: str, decoded: DecodedValue, folder: Path) -> SavedOutput:
+    """As a value file, which is not put together in memory."""
     encoded = encode(decoded.value, decoded.type, as_list=decoded.is_list)
-    data = b"".join(encoded.chunks())
-    return PlainFile(".safetensors", "application/octet-stream", data)
+    filename = str(safe_relative_path(f"{key}.safetensors"))
+    with private_folder(folder) as beside:
+        path = beside / "file"
+        sha256 = encoded.write(path)
+        placed = place(path, folder / filename, sha256)
+    return SavedOutput(placed, None, kind_of(filename), filename, sha256, encoded.size)
 
 
 def _saved(name: str, file: PlainFile, folder: Path) -> SavedOutput:
     sha256 = hashlib.sha256(file.data).hexdigest()
     filename = str(safe_relative_path(name + file.suffix))
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".comfy-remote-", dir=folder) as beside:
-            path = Path(beside) / "file"
+    with private_folder(folder) as beside:
+        path = beside / "file"
+        with storage_errors(path):
             path.write_bytes(file.data)
-            placed = place(path, folder / filename, sha256)
+        placed = place(path, folder / filename, sha256)
     return SavedOutput(placed, None, kind_of(filename), filename, sha256, len(file.data))
