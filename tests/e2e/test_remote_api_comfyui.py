@@ -104,6 +104,15 @@ async def test_its_key_is_the_environments_and_nowhere_else(
     assert KEY.encode() not in written
 
 
+async def test_a_workflow_on_the_same_comfyui_would_wait_for_ever(
+    client: Client, server: PackServer
+) -> None:
+    prompt = _calling(server.url, 3, workflow=json.dumps(workflow()), output_key="picture")
+    job = await client.submit(prompt, timeout=60)
+    with pytest.raises(ExecutionFailed, match="is this ComfyUI"):
+        await job.outputs()
+
+
 async def test_progress_and_interrupt_reach_the_service(client: Client, service: Service) -> None:
     async with service.running() as running:
         prompt = _calling(
