@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import quote
 
 from ..errors import ConfigurationError, TargetNotFound, TargetUnreachable
 from .runpod import RunPodTarget
@@ -72,6 +73,11 @@ class ModalTarget(RunPodTarget):
         memory: Path | None = None,
         bucket: BucketSettings | None = None,
     ) -> None:
+        if not app or quote(app, safe="") != app:
+            raise ConfigurationError(
+                f"{app!r} is not the name of an app on Modal.",
+                advice="`modal app list` shows what is deployed: modal:NAME is the target.",
+            )
         self._found = url is not None
         super().__init__(
             app,

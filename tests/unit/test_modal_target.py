@@ -90,6 +90,13 @@ def test_a_domain_of_ones_own_takes_variables_of_ones_own():
     assert target._http.authorization() == {"Modal-Key": "wk-mine-01", "Modal-Secret": "ws-mine-01"}
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "../v2"])
+def test_names_that_are_none(name):
+    with pytest.raises(ConfigurationError, match="not the name of an app") as refused:
+        ModalTarget(name, {})
+    assert "modal app list" in refused.value.advice
+
+
 def test_no_token_is_needed_on_this_machine():
     target = open_target("cloud", _configured(base_url="http://127.0.0.1:8000"), {})
     assert isinstance(target, ModalTarget)
