@@ -72,6 +72,7 @@ def convert(
     """
     from ..errors import WorkflowInvalid
     from ..workflow.load import load_workflow
+    from .schemas import schemas_from
 
     if schemas_file is not None and on is not None:
         raise click.UsageError("--schemas and --on both say where the schemas come from.")
@@ -85,7 +86,7 @@ def convert(
             failures.append(error)
     schemas = None
     if any(one.prompt is None for one in loaded.values()):
-        schemas = _schemas(schemas_file, on)
+        schemas = schemas_from(schemas_file, on)
     for path, one in loaded.items():
         try:
             prompt = _converted(one, schemas)
@@ -146,27 +147,6 @@ def _is_same(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except OSError:  # one of them isn't there
         return False
-
-
-def _schemas(file: Path | None, on: str | None) -> Schemas:
-    import json
-
-    from ..errors import ConfigurationError, WorkflowInvalid
-    from ..workflow.schema import Schemas
-    from .schemas import schemas_of
-
-    if file is not None:
-        try:
-            return Schemas(json.loads(file.read_bytes()), str(file))
-        except (OSError, ValueError, RecursionError) as error:
-            reason = f"{error}."
-        except WorkflowInvalid as error:
-            reason = error.message
-        raise ConfigurationError(
-            f"The node schemas in {file} cannot be read: {reason}",
-            advice="Save them from a running ComfyUI: its address followed by /object_info.",
-        )
-    return schemas_of(on)
 
 
 def _converted(loaded: LoadedWorkflow, schemas: Schemas | None) -> Prompt:

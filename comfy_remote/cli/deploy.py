@@ -64,11 +64,18 @@ def deploy() -> None:
     help="Start containers from a snapshot. [default: none]",
 )
 @click.option(
-    "--schemas-of",
-    "on",
+    "--schemas",
+    "schemas_file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Node schemas, as saved from a ComfyUI's /object_info: for a workflow in UI format with "
+    "custom nodes.",
+)
+@click.option(
+    "--on",
     metavar="TARGET",
     shell_complete=complete_target,
-    help="Take the node schemas of this target, for a workflow in UI format with custom nodes.",
+    help="Take the node schemas of this target instead.",
 )
 @click.option("--deploy/--no-deploy", "deploys", default=True, help="Or write the project only.")
 @click.option("--force", is_flag=True, help="Replace the project's files, also edited ones.")
@@ -88,6 +95,7 @@ def modal(
     secrets: tuple[str, ...],
     max_containers: int | None,
     snapshot: str | None,
+    schemas_file: Path | None,
     on: str | None,
     deploys: bool,
     force: bool,
@@ -110,8 +118,10 @@ def modal(
       comfy-remote run workflow.json --on modal:portraits
     """
     from ..deploy.modal.workflow_file import make_project
-    from .schemas import schemas_of
+    from .schemas import schemas_from
 
+    if schemas_file is not None and on is not None:
+        raise click.UsageError("--schemas and --on both say where the schemas come from.")
     given: dict[str, object] = {
         "app_name": app,
         "gpu_type": gpu,
@@ -129,7 +139,12 @@ def modal(
 
         given["build_nonce"] = uuid.uuid4().hex
     project = make_project(
-        workflow, given, parent=folder, schemas=lambda: schemas_of(on), force=force, clean=clean
+        workflow,
+        given,
+        parent=folder,
+        schemas=lambda: schemas_from(schemas_file, on),
+        force=force,
+        clean=clean,
     )
     say(f"The project is in {project.folder}.")
     for note in project.notes:
@@ -153,7 +168,7 @@ def modal(
     elif url is not None:
         print(url)
     if url is None:
-        say(f"Not deployed. To deploy it: modal deploy {project.folder / 'workflow.py'}")
+        say(f'Not deployed. To deploy it: modal deploy "{project.folder / "workflow.py"}"')
     else:
         _say_how_to_use(project, url)
 
@@ -186,7 +201,7 @@ def _say_how_to_use(project: Project, url: str) -> None:
         "MODAL_PROXY_TOKEN_SECRET."
     )
     if project.config.models:
-        say(f"Fetch its models once: modal run {project.folder / 'workflow.py'}::models")
+        say(f'Fetch its models once: modal run "{project.folder / "workflow.py"}::models"')
     say(
         f"Run it: comfy-remote run WORKFLOW --on modal:{name}\n"
         "On machines without Modal's SDK, comfy-remote.toml has to say where it is:\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .console import say
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from ..workflow.prompt import Prompt
     from ..workflow.schema import Schemas
 
-__all__ = ["schemas_of"]
+__all__ = ["schemas_from", "schemas_of"]
 
 
 def schemas_of(on: str | None, prompt: Prompt | None = None) -> Schemas:
@@ -45,3 +46,29 @@ def schemas_of(on: str | None, prompt: Prompt | None = None) -> Schemas:
         say(f"{target.name} cannot be asked about its nodes; ComfyUI's own are known.")
         return Schemas.bundled()
     return Schemas(nodes, target.name)
+
+
+def schemas_from(file: Path | None, on: str | None) -> Schemas:
+    """Those of a file that was saved from ComfyUI, else as `schemas_of`.
+
+    Raises:
+        ConfigurationError: The file has none, or as `schemas_of`.
+        TargetError: As `schemas_of`.
+    """
+    import json
+
+    from ..errors import ConfigurationError, WorkflowInvalid
+    from ..workflow.schema import Schemas
+
+    if file is None:
+        return schemas_of(on)
+    try:
+        return Schemas(json.loads(file.read_bytes()), str(file))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = f"{error}."
+    except WorkflowInvalid as error:
+        reason = error.message
+    raise ConfigurationError(
+        f"The node schemas in {file} cannot be read: {reason}",
+        advice="Save them from a running ComfyUI: its address followed by /object_info.",
+    )

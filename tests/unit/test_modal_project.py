@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from comfy_remote.cli.main import cli
 from comfy_remote.deploy.modal.config import CONFIG_FILE, ModalConfig, package_list
 from comfy_remote.deploy.modal.deployment import deploy
 from comfy_remote.deploy.modal.packing import Packing, pack
@@ -245,7 +247,7 @@ def test_models_with_an_address_are_listed_and_the_others_told():
         f'name="big.safetensors" sha256={"ab" * 32}',
     )
     (note,) = found.notes
-    assert "modal volume put comfyui-models rare.safetensors /vae/rare.safetensors" in note
+    assert 'modal volume put comfyui-models "rare.safetensors" "/vae/rare.safetensors"' in note
 
 
 def test_node_packs_at_a_commit_are_pinned_and_the_others_told():
@@ -455,6 +457,29 @@ def test_making_a_project_needs_no_sdk(workflow):
         [sys.executable, "-c", code, str(workflow)], cwd=ROOT, check=True, env={**os.environ}
     )
     assert (workflow.parent / "modal_comfy-remote" / WORKFLOW_FILE).is_file()
+
+
+def test_custom_nodes_are_converted_by_a_file_of_schemas(tmp_path):
+    """What the error advises is what the command takes."""
+    flow = tmp_path / "flow.json"
+    nodes = [
+        {"id": 1, "type": "Theirs", "outputs": [], "inputs": [], "widgets_values": ["a", 5]},
+    ]
+    flow.write_text(json.dumps({"nodes": nodes, "links": [], "version": 0.4}))
+    arguments = ["deploy", "modal", str(flow), "--no-deploy", "--json"]
+    ran = CliRunner().invoke(cli, arguments)
+    assert isinstance(ran.exception, WorkflowInvalid)
+    assert "--on TARGET" in ran.exception.advice and "--schemas" in ran.exception.advice
+    widgets = {"text": ["STRING", {}], "count": ["INT", {}]}
+    node = {"input": {"required": widgets}, "output": [], "output_node": True, "name": "Theirs"}
+    known = tmp_path / "object_info.json"
+    known.write_text(json.dumps({"Theirs": node}))
+    ran = CliRunner().invoke(cli, [*arguments, "--schemas", str(known)])
+    assert ran.exception is None, ran.output
+    prompt = json.loads((tmp_path / "modal_comfy-remote" / PROMPT_FILE).read_text())
+    assert prompt["1"]["inputs"] == {"text": "a", "count": 5}
+    both = CliRunner().invoke(cli, [*arguments, "--schemas", str(known), "--on", "sandbox"])
+    assert both.exit_code == 2
 
 
 def test_something_that_is_no_workflow_is_refused(tmp_path):

@@ -100,7 +100,7 @@ def _no_address(model: Model, volume: str) -> str:
     return (
         f"The workflow does not say where {name} is to be had. Add a line to models in "
         f"modal_config.json (`{folder} https://…`), or put the file there: modal volume put "
-        f"{volume} {_file_of(model)} /{folder}/{name}"
+        f'{volume} "{_file_of(model)}" "/{folder}/{name}"'
     )
 
 
