@@ -30,7 +30,6 @@ from ..errors import (
     RequestTooLarge,
     TargetError,
     TargetUnreachable,
-    error_from_json,
 )
 from ..wire.call import (
     INLINE_LIMIT,
@@ -297,9 +296,11 @@ class RestClient:
 
     def _refused(self, status: int, said: JsonValue) -> ComfyRemoteError:
         if isinstance(said, dict):
-            if isinstance(ours := said.get("comfy_remote"), dict):
-                return error_from_json(ours)
-            failed = CallAnswer.read({**said, "status": CallStatus.FAILED.value}).failure()
+            ours = said.get("comfy_remote")
+            told = {**said, "error": ours} if isinstance(ours, dict) else said
+            failed = CallAnswer.read({**told, "status": CallStatus.FAILED.value}).failure()
+            if isinstance(ours, dict):
+                return failed
             if said.get("status") or said.get("error") or said.get("detail"):
                 failed.details["http_status"] = status
                 return failed

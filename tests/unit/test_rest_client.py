@@ -194,6 +194,15 @@ async def test_what_goes_wrong_there_is_told(
         raise last.failure()
 
 
+async def test_a_refusal_without_end_is_cut_off(server: ScriptedServer) -> None:
+    endless = {"code": "workflow_invalid", "message": "no " * 100_000, "advice": "so " * 100_000}
+    for status, said in ((400, {"comfy_remote": endless}), (200, {"error": endless})):
+        server.on("POST /call", Answer({**said, "status": "failed"}, status))
+        with pytest.raises(WorkflowInvalid) as caught:
+            raise (await _call(_client(server)))[-1].failure()
+        assert len(str(caught.value)) < 10_000
+
+
 async def test_a_key_that_is_refused_is_another_thing_than_none(server: ScriptedServer) -> None:
     server.on("POST /call", Answer({}, 401))
     with pytest.raises(AuthenticationError, match="refused the key"):
