@@ -14,7 +14,14 @@ import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, field
 
-from ..errors import ComfyRemoteError, JobNotFound, OutputLost, TargetError
+from ..errors import (
+    ComfyRemoteError,
+    JobNotFound,
+    OutputLost,
+    RateLimited,
+    TargetError,
+    TargetUnreachable,
+)
 from ..events import Event, JobState, Log, Progress, Queued, Started
 from ..jobs.call import Call, start_call
 from ..jobs.client import Client, resume
@@ -171,9 +178,15 @@ class Calls:
         followed = self._followed.get(call_id) or self._found(call_id)
         if followed is None or followed.status.final:
             return
-        await followed.sent.wait()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(followed.sent.wait(), _ANSWERED_WITHIN)
         if followed.job is not None:
             await followed.job.cancel()
+        elif not followed.sent.is_set():
+            raise TargetUnreachable(
+                "The call has not reached its target yet, or the target cannot be reached now.",
+                advice="Cancel it again in a moment.",
+            )
 
     def check(self, call_id: str) -> None:
         """Refuse ids of calls that are not this service's.
@@ -232,12 +245,15 @@ class Calls:
             await self._follow(call_id, followed, call)
 
     async def _resume(self, entry: JobEntry, followed: _Followed) -> None:
-        async with (
-            self._ending(entry.id, followed),
-            resume(entry.id, record=self._record) as job,
-        ):
+        async with self._ending(entry.id, followed):
             interface = Interface.of(entry.prompt, self.workflow.schemas)
-            await self._follow(entry.id, followed, Call(job, interface))
+            while not followed.status.final:
+                try:
+                    async with resume(entry.id, record=self._record) as job:
+                        await self._follow(entry.id, followed, Call(job, interface))
+                except (TargetUnreachable, RateLimited) as error:
+                    followed.message = str(error)
+                    await asyncio.sleep(_UNREACHABLE_AGAIN_AFTER)
 
     async def _follow(self, call_id: str, followed: _Followed, call: Call) -> None:
         followed.job = call.job

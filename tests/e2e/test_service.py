@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ from comfy_remote.errors import (
     WorkflowInvalid,
 )
 from comfy_remote.jobs.call import Call, ValueFile
-from comfy_remote.jobs.client import Client
+from comfy_remote.jobs.client import Client, resume
+from comfy_remote.jobs.job import Job
 from comfy_remote.jobs.record import Record
 from comfy_remote.media.values import encode
 from comfy_remote.service.results import ResultStore
@@ -205,6 +208,34 @@ async def test_results_that_cannot_be_fetched_at_once_are_fetched_later(
         answers = await called(server.url, {"image": encode(picture(), "IMAGE")})
     assert answers[-1].status is CallStatus.COMPLETED, answers[-1].error
     assert len(tries) == 2
+
+
+async def test_a_target_that_is_away_at_a_restart_is_waited_for(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service.running() as server, RestClient(server.url) as client:
+        answer = await client.start({"image": encode(picture(), "IMAGE"), "steps": 5})
+    back = asyncio.Event()
+
+    @asynccontextmanager
+    async def resumed(job_id: str, *, record: Record) -> AsyncIterator[Job]:
+        if not back.is_set():
+            raise TargetUnreachable("The line is down.")
+        async with resume(job_id, record=record) as job:
+            yield job
+
+    monkeypatch.setattr("comfy_remote.service.calls.resume", resumed)
+    monkeypatch.setattr("comfy_remote.service.calls._UNREACHABLE_AGAIN_AFTER", 0.1)
+    monkeypatch.setattr("comfy_remote.service.calls._ANSWERED_WITHIN", 0.2)
+    async with service.running() as server, aiohttp.ClientSession(server.url) as curl:
+        async with curl.get(f"/calls/{answer.id}?wait=1") as response:
+            said = await response.json()
+        assert (said["status"], said["message"]) == ("pending", "The line is down.")
+        async with curl.delete(f"/calls/{answer.id}") as response:
+            assert response.status == 502
+        back.set()
+        async with curl.get(f"/calls/{answer.id}?wait=60") as response:
+            assert (await response.json())["status"] == "completed"
 
 
 async def test_two_processes_may_follow_the_same_call(service: Service, tmp_path: Path) -> None:
