@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeGuard, cast
 
 from ..errors import WorkflowInvalid
+from .interface import REMOTE_INPUT, REMOTE_OUTPUT, REMOTE_PART, REMOTE_SHOWN
 from .json_text import EXPORT, decode, parse_json
 from .metadata import SIGNATURE_BYTES, Malformed, Metadata, kind_of, read_metadata
 from .prompt import Node, Prompt, is_link
@@ -221,10 +222,24 @@ def _from_metadata(metadata: Metadata, name: str) -> LoadedWorkflow:
             ):
                 raise
             prompt = None  # a saver's own idea of a prompt
+        if found is not None and prompt is not None and _is_piece(prompt):
+            prompt = None  # saved by a prompt that ran in several places: not the whole of it
         return LoadedWorkflow(name, metadata.kind, prompt, found)
     if found is None:
         raise _no_workflow(metadata, name)
     return LoadedWorkflow(name, metadata.kind, None, found)
+
+
+def _is_piece(prompt: Prompt) -> bool:
+    """Whether nodes of it stand for what ran elsewhere: see `workflow.cut`."""
+    return any(
+        node["class_type"] in (REMOTE_PART, REMOTE_SHOWN)
+        or (
+            node["class_type"] in (REMOTE_INPUT, REMOTE_OUTPUT)
+            and node_id.startswith(("remote_input_", "remote_output_"))
+        )
+        for node_id, node in prompt.items()
+    )
 
 
 def _embedded(text: str | None, *, nan_to_null: bool = False) -> JsonValue:

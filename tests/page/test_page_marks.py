@@ -190,6 +190,37 @@ def test_the_cut_is_shown_before_anything_runs(page: ComfyPage, dialog: Locator)
     assert page.history() == []
 
 
+def test_what_is_marked_runs_there_and_is_shown_here(page: ComfyPage, dialog: Locator) -> None:
+    page.load(INVERT)
+    page.node(3, "node.properties.comfy_remote = { part: 'there' }")
+    page.node(4, "node.properties.comfy_remote = { part: 'there' }")
+    page.run()
+    (entry,) = page.wait_for_history(1)
+    assert entry["status"]["status_str"] == "success"
+    assert [n["class_type"] for n in entry["prompt"][2].values()] == [
+        "LoadImage",
+        "ComfyRemotePart",
+    ]
+    page.wait_for_node(4, "node.imgs?.length === 1 && node.imgs[0].naturalWidth > 0")
+    page.picture("ran")
+
+
+def test_pictures_may_travel_smaller(page: ComfyPage, dialog: Locator) -> None:
+    page.load(INVERT)
+    page.node(3, "node.properties.comfy_remote = { part: 'there' }")
+    run_command(page, "ShowCut")
+    choice = dialog.get_by_label("Pictures travel")
+    expect(choice).to_have_value("exact")
+    choice.select_option("png")
+    expect(dialog).to_contain_text("nearest of 256")
+    expect(dialog.get_by_label("Pictures travel")).to_have_value("png")
+    page.picture("images")
+    extra = page.window.evaluate("async () => (await window.app.graphToPrompt()).workflow.extra")
+    assert extra["comfy_remote"] == {"images": "png"}
+    dialog.get_by_label("Pictures travel").select_option("exact")
+    expect(dialog).not_to_contain_text("nearest of 256")
+
+
 def test_why_a_cut_cannot_be_is_told(page: ComfyPage, dialog: Locator) -> None:
     page.load(INVERT)
     page.node(3, "node.properties.comfy_remote = { part: 'gpu' }")

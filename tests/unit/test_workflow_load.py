@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from comfy_remote.errors import WorkflowInvalid
 from comfy_remote.workflow.load import load_workflow, parse_prompt
@@ -147,3 +149,21 @@ def test_any_file_is_a_prompt_or_a_clear_no(
 def test_a_link_is_what_comfyui_takes_for_one() -> None:
     assert is_link(["1", 0])
     assert not any(map(is_link, [["1"], [1, 0], ["1", "0"], ["1", 0, 0], "1", None, ("1", 0)]))
+
+
+def test_a_picture_saved_by_a_prompt_in_several_places_has_the_whole_in_its_workflow(
+    tmp_path: Path,
+) -> None:
+    workflow = {"nodes": [{"id": 1, "type": "LoadImage"}], "links": []}
+    pieces = [
+        {"7": {"class_type": "ComfyRemotePart", "inputs": {"part": "{}"}}},
+        {"remote_input_0": {"class_type": "ComfyRemoteInput", "inputs": {"key": "1.0"}}},
+    ]
+    whole = {"1": {"class_type": "ComfyRemoteInput", "inputs": {"key": "image"}}}
+    for prompt, kept in [*((piece, None) for piece in pieces), (whole, whole)]:
+        texts = PngInfo()
+        texts.add_text("prompt", json.dumps(prompt))
+        texts.add_text("workflow", json.dumps(workflow))
+        Image.new("RGB", (1, 1)).save(tmp_path / "saved.png", pnginfo=texts)
+        loaded = load_workflow(tmp_path / "saved.png")
+        assert (loaded.prompt, loaded.workflow) == (kept, workflow)

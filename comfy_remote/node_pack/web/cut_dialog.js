@@ -4,13 +4,22 @@
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { element } from './dom.js'
+import { setImages } from './marks.js'
 import { openModal } from './modal.js'
 import { asRemoteError, postCut } from './remote_api.js'
 
+/** @import { Images } from './marks.js' */
 /** @import { Crossing, Cut, Part } from './remote_api.js' */
 /** @import { RemoteState } from './remote_state.js' */
 
 /** @typedef {(nodeId: string) => string} Namer */
+
+/** @type {Record<Images, string>} */
+const IMAGES = {
+  exact: 'exactly as they are',
+  png: 'as 8-bit PNG: smaller, each value is rounded',
+  webp: 'as 8-bit WebP: smaller still, each value is rounded'
+}
 
 /**
  * Ask the server, and show what it says.
@@ -20,6 +29,15 @@ import { asRemoteError, postCut } from './remote_api.js'
 export async function showCut(state) {
   const content = element('div', { 'aria-live': 'polite' }, 'Asking the targets …')
   const modal = openModal('What runs where', content)
+  await fill(content, state)
+  return modal
+}
+
+/**
+ * @param {HTMLElement} content
+ * @param {RemoteState} state
+ */
+async function fill(content, state) {
   try {
     const { output, workflow } = await app.graphToPrompt()
     const cut = await postCut({ client_id: api.clientId, prompt: output, workflow })
@@ -29,13 +47,29 @@ export async function showCut(state) {
       return `${node?._meta?.title ?? node?.class_type ?? 'node'} (${nodeId})`
     }
     content.replaceChildren(...cutContent(cut, named, state.target))
+    if (cut.parts.length > 0) content.append(imagesChoice(cut, () => void fill(content, state)))
   } catch (error) {
     const { message, advice } = asRemoteError(error)
     content.replaceChildren(
       element('p', { class: 'comfy-remote-problem', role: 'alert' }, `${message} ${advice}`.trim())
     )
   }
-  return modal
+}
+
+/**
+ * @param {Cut} cut
+ * @param {() => void} changed
+ */
+function imagesChoice(cut, changed) {
+  const choice = element('select', {})
+  for (const [value, words] of Object.entries(IMAGES)) {
+    choice.append(element('option', { value, selected: value === cut.images }, words))
+  }
+  choice.addEventListener('change', () => {
+    setImages(/** @type {Images} */ (choice.value))
+    changed()
+  })
+  return element('label', { class: 'comfy-remote-choice' }, 'Pictures travel ', choice)
 }
 
 /**

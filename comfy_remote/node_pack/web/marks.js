@@ -81,6 +81,21 @@ export function mark(items, part) {
   app.canvas.setDirty(true, true)
 }
 
+/** @typedef {'exact' | 'png' | 'webp'} Images  How pictures travel to marked nodes and back. */
+
+/**
+ * Say how pictures travel, in the workflow; the page can undo it.
+ *
+ * @param {Images} images
+ */
+export function setImages(images) {
+  const { extra } = app.rootGraph ?? app.graph
+  app.canvas.emitBeforeChange()
+  if (images === 'exact') delete extra[MARK]
+  else extra[MARK] = { images }
+  app.canvas.emitAfterChange()
+}
+
 /**
  * Let a node show where it runs, for as long as it exists.
  *

@@ -85,6 +85,7 @@ import { api } from '../../scripts/api.js'
  * @property {string[]} here
  * @property {Part[]} parts
  * @property {string[]} notes
+ * @property {'exact' | 'png' | 'webp'} images
  */
 
 /** A refusal, with what to do about it. */

@@ -154,6 +154,7 @@ class ComfyRemotePart(Node):
         output_node=True,
         style="v3",
         module=_MODULE,
+        deprecated=True,
         input_is_list=True,
     )
 
@@ -177,6 +178,7 @@ class ComfyRemoteShown(Node):
         output_node=True,
         style="v3",
         module=_MODULE,
+        deprecated=True,
     )
 
     def run(

@@ -135,6 +135,7 @@ class NodeSchema:
         style: How ComfyUI declares the node.
         embeds_prompt: The node writes the prompt and the workflow into its files.
         module: Where ComfyUI has the node.
+        deprecated: The page does not offer it.
         input_is_list: The node takes each input as a list, as long as that is, and runs once.
     """
 
@@ -147,6 +148,7 @@ class NodeSchema:
     style: Literal["v1", "v3"] = "v1"
     embeds_prompt: bool = False
     module: str = "nodes"
+    deprecated: bool = False
     description: str = ""
     input_is_list: bool = False
 
@@ -197,4 +199,5 @@ class NodeSchema:
             "python_module": self.module,
             "category": self.category,
             "output_node": self.output_node,
+            **({"deprecated": True} if self.deprecated else {}),
         }
