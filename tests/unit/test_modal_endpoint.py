@@ -7,6 +7,7 @@ import inspect
 import json
 from typing import Any
 
+import aiohttp
 import pytest
 
 from comfy_remote.errors import (
@@ -167,7 +168,15 @@ async def test_every_way_a_call_ends(monkeypatch, error, expected):
 
 
 @pytest.mark.parametrize(
-    "error", [modal.exception.ConnectionError("gone"), modal.exception.AuthError("no")]
+    "error",
+    [
+        modal.exception.ConnectionError("gone"),
+        modal.exception.AuthError("no"),
+        # A large result is fetched by plain HTTP.
+        aiohttp.ServerDisconnectedError(),
+        aiohttp.ClientPayloadError("cut off"),
+        ConnectionResetError("reset"),
+    ],
 )
 async def test_modal_that_does_not_answer_says_nothing_of_the_job(monkeypatch, error):
     class FunctionCall:

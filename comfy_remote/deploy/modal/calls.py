@@ -10,11 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import modal
 
 from ...errors import ComfyRemoteError, EngineCrashed, JobTimedOut, TargetUnreachable
 
-__all__ = ["CallResult", "Load", "ModalCalls"]
+__all__ = ["MODAL_FAILED", "CallResult", "Load", "ModalCalls"]
+
+MODAL_FAILED = (modal.exception.Error, OSError, aiohttp.ClientError)
+"""What is raised where Modal cannot be asked; what is over 2 MiB travels by plain HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class ModalCalls:
         """
         try:
             call = await self._workflow().run.spawn.aio(payload)
-        except modal.exception.Error as error:
+        except MODAL_FAILED as error:
             raise _unreachable(error) from error
         return str(call.object_id)
 
@@ -100,9 +104,9 @@ class ModalCalls:
             modal.exception.ExecutionError,
         ) as error:
             return CallResult(error=_ended(str(error)))
-        except (modal.exception.Error, OSError) as error:
+        except MODAL_FAILED as error:
             raise _unreachable(error) from error
-        # An exception of the function itself arrives as what it was there.
+        # An exception of the function itself arrives as what it was there. Ours lets none out.
         except Exception as error:  # noqa: BLE001
             return CallResult(error=_ended(f"{type(error).__name__}: {error}"))
         return CallResult(text=str(text))
@@ -117,7 +121,7 @@ class ModalCalls:
             await modal.FunctionCall.from_id(call_id).cancel.aio()
         except modal.exception.NotFoundError:
             return
-        except (modal.exception.Error, OSError) as error:
+        except MODAL_FAILED as error:
             raise _unreachable(error) from error
 
     async def load(self) -> Load:
@@ -128,7 +132,7 @@ class ModalCalls:
         """
         try:
             stats = await self._workflow().run.get_current_stats.aio()
-        except (modal.exception.Error, OSError) as error:
+        except MODAL_FAILED as error:
             raise _unreachable(error) from error
         return Load(
             waiting=stats.backlog,

@@ -12,12 +12,11 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Protocol
 
-import modal
-
 from ...errors import OutputError, OutputLost, TargetUnreachable
 from ...media.files import CHUNK_SIZE, storage_errors
 from ...targets.download import Downloaded
 from ...worker.store import StoredFile
+from .calls import MODAL_FAILED
 
 __all__ = ["OutputVolume", "VolumeStore", "read_output"]
 
@@ -59,7 +58,7 @@ class VolumeStore:
         await asyncio.to_thread(self._keep, file, self._folder / job_id / file.sha256)
         try:
             await self._volume.commit.aio()
-        except modal.exception.Error as error:
+        except MODAL_FAILED as error:
             raise OutputError(
                 "An output is too large for the result, and Modal's Volume did not take it: "
                 f"{type(error).__name__}: {error}",
@@ -110,7 +109,7 @@ async def read_output(
             f"There is no such file of job {job_id}.",
             advice="Large outputs are kept for a day; run the job again.",
         ) from None
-    except modal.exception.Error as error:
+    except MODAL_FAILED as error:
         raise TargetUnreachable(
             f"Modal did not give out a file: {type(error).__name__}.", advice="Try again."
         ) from error

@@ -24,6 +24,7 @@ from ...worker.model_actions import models_of
 from ...worker.models.library import ModelLibrary
 from ...worker.models.settings import ModelSettings
 from ...worker.settings import WorkerSettings
+from .calls import MODAL_FAILED
 from .config import ModalConfig
 from .image import COMFYUI
 from .notes import Notes, RunNote, TextDict
@@ -140,21 +141,21 @@ class ModalWorker:
         """Write a note; without one the job is as good."""
         try:
             await self._notes.runs(call_id, note)
-        except (modal.exception.Error, OSError) as error:
+        except MODAL_FAILED as error:
             _log.warning("how far %s is could not be noted: %s", call_id, error)
 
     async def _take_no_more(self) -> None:
         """Have another container take the next job."""
         try:
             await modal.experimental.stop_fetching_inputs.aio()
-        except (modal.exception.Error, OSError) as error:
+        except MODAL_FAILED as error:
             _log.warning("this container goes on, though it should be replaced: %s", error)
 
     async def _see_new_models(self) -> None:
         """Have what other containers have put on the volume since this one has started."""
         try:
             await self._models.reload.aio()
-        except (modal.exception.Error, OSError, RuntimeError) as error:
+        except (*MODAL_FAILED, RuntimeError) as error:
             # A model that is in use is an open file, and keeps the mount as it is.
             _log.info("the models volume is not looked at anew: %s", error)
 
@@ -162,7 +163,7 @@ class ModalWorker:
         """Let other containers have what this one has fetched."""
         try:
             await self._models.commit.aio()
-        except (modal.exception.Error, OSError) as error:
+        except MODAL_FAILED as error:
             # What the job has made is not lost for it. Modal does the same at times by itself.
             _log.warning("the models volume was not committed: %s", error)
 
