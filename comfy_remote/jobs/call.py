@@ -35,12 +35,12 @@ from .job import Job
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Call", "ValueFile", "call", "call_files", "start_call"]
+__all__ = ["LONGEST_PLAIN_TEXT", "Call", "ValueFile", "call", "call_files", "start_call"]
 
 _CANCEL_PATIENCE = 10.0
 _SUBMIT_PATIENCE = 20.0
-# Above that, a text is no longer something to have in a prompt and in the record of jobs.
-_LONGEST_PLAIN_TEXT = 64 * 1024
+LONGEST_PLAIN_TEXT = 64 * 1024
+"""Characters: a longer text travels as a file, not in the prompt and the record of jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +302,7 @@ def _argument(
 ) -> FileArgument:
     if isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    if isinstance(value, str) and len(value) <= _LONGEST_PLAIN_TEXT:
+    if isinstance(value, str) and len(value) <= LONGEST_PLAIN_TEXT:
         return value
     whole = value if isinstance(value, DecodedValue) else DecodedValue(entry.type, False, value)
     encoded = encode(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import InputFileMissing, ValueInvalid, WorkflowInvalid
-from ..jobs.call import ValueFile
+from ..jobs.call import LONGEST_PLAIN_TEXT, ValueFile
 from ..media.value_files import value_of_file
 from ..media.value_types import check_type
 from ..media.values import decode_value, encode, read_value
@@ -57,7 +57,9 @@ async def argument_of_file(
     if media_type == "application/octet-stream":
         return await _file(entry, ValueEnvelope(encoding="safetensors"), content, store)
     made = await asyncio.to_thread(_encoded_file, content, media_type, entry.type)
-    return made if isinstance(made, str) else await store.add(made)
+    if isinstance(made, str):
+        return await _plain(entry, made, store)
+    return await store.add(made)
 
 
 def media_type_of_input(filename: str, otherwise: str = "text/plain") -> str:
@@ -81,8 +83,7 @@ def plain_argument(text: str, type_: str) -> JsonValue:
 
 async def _argument(entry: InterfaceInput, value: JsonValue, store: ValueStore) -> Argument:
     if not is_envelope(value):
-        _check(entry, value)
-        return value
+        return await _plain(entry, value, store)
     envelope = ValueEnvelope.read(value)
     if envelope.url is not None:
         raise ValueInvalid(
@@ -92,8 +93,7 @@ async def _argument(entry: InterfaceInput, value: JsonValue, store: ValueStore) 
         )
     if envelope.encoding in ("identity", "json"):
         plain = envelope.decode(tensors="numpy").value
-        _check(entry, plain)
-        return plain  # type: ignore[return-value]  # it was JSON
+        return await _plain(entry, plain, store)  # type: ignore[arg-type]  # it was JSON
     if envelope.data is None and envelope.sha256 is not None:
         found = store.get(envelope.sha256)
         if found is None:
@@ -109,6 +109,15 @@ async def _argument(entry: InterfaceInput, value: JsonValue, store: ValueStore) 
         media_type = envelope.media_type or "text/plain"
         return await argument_of_file(entry, content, media_type, store)
     return await _file(entry, envelope, content, store)
+
+
+async def _plain(entry: InterfaceInput, value: JsonValue, store: ValueStore) -> Argument:
+    _check(entry, value)
+    if not isinstance(value, str | list | dict):
+        return value
+    if len(await asyncio.to_thread(json.dumps, value)) <= LONGEST_PLAIN_TEXT:
+        return value
+    return await store.add(await asyncio.to_thread(_encoded, value, entry.type))
 
 
 async def _file(
@@ -149,7 +158,11 @@ def _encoded_file(content: bytes, media_type: str, type_: str) -> bytes | str:
         found, value = value_of_file(path, media_type, wanted)
     if isinstance(value, str):
         return value
-    return b"".join(encode(value, found).chunks())
+    return _encoded(value, found)
+
+
+def _encoded(value: object, type_: str) -> bytes:
+    return b"".join(encode(value, type_).chunks())
 
 
 _FROM_FILES = (ANY, "IMAGE", "MASK", "AUDIO", "VIDEO", "STRING")

@@ -83,6 +83,17 @@ async def test_large_values_travel_as_files(service: Service, tmp_path: Path) ->
         assert len(list((tmp_path / "values").iterdir())) == 1
 
 
+async def test_a_long_text_is_not_kept_in_the_record(service: Service, tmp_path: Path) -> None:
+    text = "so long " * 20_000
+    inputs = {"image": encode(picture(), "IMAGE"), "words": text}
+    async with service.running() as server:
+        last = (await called(server.url, inputs))[-1]
+        assert (await value_of(server.url, last.results["said"], tmp_path)) == text
+    with Record(tmp_path / "home") as record:
+        (entry,) = record.newest()
+        assert text not in str(entry.prompt)
+
+
 async def test_a_call_as_curl_makes_it(service: Service) -> None:
     png = io.BytesIO()
     Image.fromarray(np.full((4, 6, 3), 200, np.uint8)).save(png, "PNG")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from ...errors import ComfyRemoteError, JobTimedOut, WorkflowInvalid
 from ...events import Event, Log, Preview, Progress, Queued, Started
-from ...jobs.call import call
+from ...jobs.call import LONGEST_PLAIN_TEXT, call
 from ...jobs.client import Client
 from ...media.value_types import check_type
 from ...media.values import DecodedValue, EncodedValue, ObjectAdapter, encode
@@ -40,7 +40,6 @@ MOST_DECLARED = 16
 _INTERRUPT_POLL = 0.25
 _SEND_GRACE = 5.0
 _CANCEL_GRACE = 10.0
-_LONGEST_PLAIN_TEXT = 64 * 1024
 # `input_0`; `input_0_$remote_inputs_ag$` and `remote_inputs.input_0`, as ComfyUI's growing
 # inputs are or were called, so in workflows that others' versions of this node have saved.
 _NUMBERED = re.compile(r"(?:remote_inputs\.)?input_(\d{1,6})(?:_\$remote_inputs_ag\$)?")
@@ -258,7 +257,7 @@ class RemoteCall:
     def _encoded(self, one: NamedValue) -> EncodedValue | JsonValue:
         value = one.value
         no_json = isinstance(value, float) and not math.isfinite(value)
-        long = isinstance(value, str) and len(value) > _LONGEST_PLAIN_TEXT
+        long = isinstance(value, str) and len(value) > LONGEST_PLAIN_TEXT
         if isinstance(value, (str, int, float)) and not no_json and not long:
             type_ = _PLAIN_TYPES.get(type(value), ANY) if one.type == ANY else one.type
             return ValueEnvelope.identity(value, type_).to_json()
