@@ -459,6 +459,34 @@ def test_making_a_project_needs_no_sdk(workflow):
     assert (workflow.parent / "modal_comfy-remote" / WORKFLOW_FILE).is_file()
 
 
+def test_files_that_calls_need_come_along_but_only_those_beside_the_workflow(tmp_path):
+    mine, private = tmp_path / "mine", tmp_path / "private.png"
+    (mine / "input" / "sub").mkdir(parents=True)
+    (mine / "input" / "sub" / "a.png").write_bytes(b"a")
+    (mine / "b.png").write_bytes(b"b")
+    private.write_bytes(b"private")
+    names = ["sub/a.png", "b.png", "../private.png", str(private)]
+    prompt: Any = {
+        str(number): {"class_type": "LoadImage", "inputs": {"image": name}}
+        for number, name in enumerate(names)
+    }
+    prompt["9"] = {
+        "class_type": "ComfyRemoteOutput",
+        "inputs": {"value": ["0", 0], "key": "result"},
+    }
+    flow = mine / "flow.json"
+    flow.write_text(json.dumps(prompt))
+    project = make_project(flow, {})
+    copied = [path for path in (project.folder / "input").rglob("*") if path.is_file()]
+    assert sorted(path.read_bytes() for path in copied) == [b"a", b"b"]
+    assert len([note for note in project.notes if "private.png" in note]) == 2
+    (told,) = [note for note in project.notes if "deployed with it" in note]
+    assert str(mine / "b.png") in told
+    (project.folder / "input" / "private.png").write_bytes(b"put there by hand")
+    again = make_project(flow, {})
+    assert [note for note in again.notes if note.startswith("../private.png")] == []
+
+
 def test_custom_nodes_are_converted_by_a_file_of_schemas(tmp_path):
     """What the error advises is what the command takes."""
     flow = tmp_path / "flow.json"
