@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from ..errors import WorkflowInvalid
+from ..errors import ValueCannotTravel, WorkflowInvalid
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from .values import ImageFormat, ObjectAdapter
+    from .values import EncodedValue, ImageFormat, ObjectAdapter
 
 __all__ = [
     "VALUES_FOLDER",
     "VALUES_KEY",
     "KeptValue",
+    "encode_items",
     "items_of_file",
     "items_of_text",
     "keep_value",
@@ -83,16 +84,42 @@ def keep_value(
         items: What ComfyUI calls a list: each item is of the type.
         type_name: ComfyUI's type, ``*`` if it is not known.
         temp: ComfyUI's temp folder.
-        images: See `values.encode`.
+        images: See `encode_items`.
 
     Raises:
         ValueCannotTravel: A model or the like is in it.
         LocalStorageError: It cannot be written.
     """
+    encoded = encode_items(items, type_name, images=images, adapters=adapters)
+    return KeptValue(encoded.write_into(temp / VALUES_FOLDER), type_name)
+
+
+def encode_items(
+    items: list[object],
+    type_name: str,
+    *,
+    images: ImageFormat = "exact",
+    adapters: Sequence[ObjectAdapter] = (),
+) -> EncodedValue:
+    """A value that ComfyUI has as a list, for a file.
+
+    Args:
+        items: What ComfyUI calls a list: each item is of the type.
+        type_name: ComfyUI's type, ``*`` if it is not known.
+        images: See `values.encode`. Pictures that have no place in such a file (an upscaled one,
+            with values above 1) go exactly instead: nobody should lose an hour's work to it.
+
+    Raises:
+        ValueCannotTravel: A model or the like is in it.
+    """
     from .values import encode  # here, as below: a job that carries no values needs none of it
 
-    encoded = encode(items, type_name, as_list=True, images=images, adapters=adapters)
-    return KeptValue(encoded.write_into(temp / VALUES_FOLDER), type_name)
+    try:
+        return encode(items, type_name, as_list=True, images=images, adapters=adapters)
+    except ValueCannotTravel:
+        if images == "exact":
+            raise
+    return encode(items, type_name, as_list=True, adapters=adapters)
 
 
 def items_of_file(

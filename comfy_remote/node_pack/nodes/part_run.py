@@ -17,8 +17,8 @@ from ...jobs.client import Client
 from ...jobs.job import Job
 from ...jobs.record import Record
 from ...media.files import private_folder
-from ...media.remote_values import VALUES_KEY, value_file_name
-from ...media.values import ObjectAdapter, decode_value, encode, read_value
+from ...media.remote_values import VALUES_KEY, encode_items, value_file_name
+from ...media.values import ObjectAdapter, decode_value, read_value
 from ...outputs import RemoteOutput
 from ...targets.base import InputFile, RunRequest
 from ...targets.config import home
@@ -160,8 +160,9 @@ class PartRun:
                     return plain
                 case str() as plain if len(plain) <= _LONGEST_PLAIN_TEXT:
                     return plain
-        images = self.document.images
-        encoded = encode(items, value.type, as_list=True, images=images, adapters=self.adapters)
+        encoded = encode_items(
+            items, value.type, images=self.document.images, adapters=self.adapters
+        )
         path = encoded.write_into(folder)
         return InputFile(value_file_name(path.stem), path, encoded.size, path.stem)
 
