@@ -74,3 +74,14 @@ def test_threads_do_not_disturb_each_other() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(hand_over, range(500)))
+
+
+def test_what_nobody_asks_for_is_not_kept_for_long() -> None:
+    values = RunValues(unasked=1)
+    for run in "abc":
+        values.put("1", {"made": run}, run)
+    assert [values.number("1", run) > 0 for run in "abc"] == [False, False, True]
+    assert values.take("1", "a") is None  # somebody is there
+    for run in "def":
+        values.put("1", {"made": run}, run)
+    assert [values.take("1", run) for run in "cdef"] == [{"made": run} for run in "cdef"]

@@ -28,7 +28,8 @@ class ComfyRemoteOutput(io.ComfyNode):
     """Passes its value on and, where a caller asks for it, writes it as a value file."""
 
     # See ComfyRemoteInput: reached by the class.
-    _made: ClassVar[RunValues] = RunValues()
+    # In the page nobody pops what it makes; ComfyUI's cache holds the newest anyway.
+    _made: ClassVar[RunValues] = RunValues(unasked=1)
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -77,7 +78,7 @@ class ComfyRemoteOutput(io.ComfyNode):
         Returns:
             The value, or the list of values where there are not just one. ``None`` when there
             is none: it was taken, the node came from ComfyUI's cache, it sent its value to a
-            caller, or four newer runs have displaced it.
+            caller, or newer runs have displaced it: four, or one before the first pop.
         """
         if prompt_id is None:
             return cls._made.take_newest(node_id)

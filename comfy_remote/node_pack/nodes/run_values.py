@@ -26,10 +26,12 @@ class RunValues:
     Args:
         of_a_node: Runs of one node that are kept; the oldest go first.
         in_all: Payloads that are kept.
+        unasked: As `of_a_node`, until somebody has asked for a payload: perhaps nobody ever does.
     """
 
-    def __init__(self, *, of_a_node: int = 4, in_all: int = 64) -> None:
+    def __init__(self, *, of_a_node: int = 4, in_all: int = 64, unasked: int | None = None) -> None:
         self._of_a_node = of_a_node
+        self._keeps = of_a_node if unasked is None else unasked
         self._in_all = in_all
         self._kept: OrderedDict[tuple[str, str | None], _Kept] = OrderedDict()
         self._numbers = itertools.count(1)
@@ -42,7 +44,7 @@ class RunValues:
             self._kept.pop(key, None)
             self._kept[key] = _Kept(dict(payload), next(self._numbers))
             same = [other for other in self._kept if other[0] == key[0]]
-            for old in same[: -self._of_a_node]:
+            for old in same[: -self._keeps]:
                 del self._kept[old]
             while len(self._kept) > self._in_all:
                 self._kept.popitem(last=False)
@@ -56,12 +58,14 @@ class RunValues:
     def take(self, node_id: str, prompt_id: str | None) -> dict[str, object] | None:
         """The payload for a run, which is forgotten: its own, or one for any run."""
         with self._lock:
+            self._keeps = self._of_a_node
             key = self._key(node_id, prompt_id)
             return self._kept.pop(key).payload if key is not None else None
 
     def take_newest(self, node_id: str) -> dict[str, object] | None:
         """The last payload for any run of the node, which is forgotten."""
         with self._lock:
+            self._keeps = self._of_a_node
             for key in reversed(self._kept):
                 if key[0] == str(node_id):
                     return self._kept.pop(key).payload
