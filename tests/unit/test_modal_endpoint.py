@@ -117,6 +117,7 @@ def test_modals_sdk_has_what_is_used_of_it():
         *(volume.commit, volume.reload, volume.read_file),
         *(call.get, call.cancel),
         *(function.spawn, function.get_current_stats),
+        *(modal.App("any").deploy, modal.App("any").stop),
         modal.experimental.stop_fetching_inputs,
     ):
         assert callable(method) and callable(method.aio)

@@ -393,6 +393,19 @@ async def test_an_edit_that_breaks_it_is_shown(workflow):
 
 
 @pytest.mark.usefixtures("_nobody")
+async def test_an_sdk_that_is_too_old_is_told(workflow, tmp_path, monkeypatch):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import modal\nmodal.__version__ = '1.6.3.dev2'\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    with pytest.raises(ConfigurationError, match=r"is 1\.6\.3.* and 1\.6\.4 is needed") as refused:
+        await deploy(make_project(workflow, {}).folder, lambda line: None)
+    assert "--upgrade modal" in refused.value.advice
+    assert (ROOT / "pyproject.toml").read_text().count('"modal>=1.6.4,<2"') == 2
+
+
+@pytest.mark.usefixtures("_nobody")
 async def test_code_that_may_be_a_strangers_is_not_run(workflow, tmp_path):
     """Neither an edited workflow.py, nor what lies about to be found by an import."""
     ran = tmp_path / "ran"

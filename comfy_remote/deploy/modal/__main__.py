@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import traceback
 from importlib.machinery import SourceFileLoader
@@ -26,6 +27,9 @@ from ...errors import (
 from .project import WORKFLOW_FILE, template
 
 __all__ = ["main"]
+
+# The first that has all that is used of it: `App.stop`, `stop_fetching_inputs` as a coroutine.
+_OLDEST = (1, 6, 4)
 
 
 def main() -> int:
@@ -49,6 +53,7 @@ def main() -> int:
 
 
 def _deploy(folder: Path, *, stop_first: bool, only_ours: bool) -> str:
+    _check_version(modal.__version__)
     project = _imported(folder, only_ours=only_ours)
     app, front = getattr(project, "app", None), getattr(project, "front", None)
     if not isinstance(app, modal.App) or not isinstance(front, modal.Function):
@@ -85,6 +90,16 @@ def _deploy(folder: Path, *, stop_first: bool, only_ours: bool) -> str:
             advice="The function `front` in workflow.py needs @modal.web_server.",
         )
     return str(url)
+
+
+def _check_version(version: str) -> None:
+    """Refuse an SDK that is too old, which the containers would have, too."""
+    oldest = ".".join(map(str, _OLDEST))
+    if tuple(map(int, re.findall(r"\d+", version)[:3])) < _OLDEST:
+        raise ConfigurationError(
+            f"Modal's SDK here is {version}, and {oldest} is needed.",
+            advice=f'Renew it: "{sys.executable}" -m pip install --upgrade modal',
+        )
 
 
 class _Source(SourceFileLoader):
