@@ -280,13 +280,17 @@ async def test_prompts_without_marks_are_the_host_s_own(shown: Page, here: PackS
     assert entry["prompt"][2] == prompt
 
 
-async def test_with_remote_on_all_of_it_goes_there(shown: Page, there: PackServer) -> None:
+async def test_with_remote_on_all_of_it_goes_there(
+    shown: Page, there: PackServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     prompt = graph()
     async with page(there.url) as target:
         before = set(await target.get("/history"))
         extra: dict[str, Any] = {"comfy_remote": {"target": there.url}}
         answer = await shown.queue(prompt, extra_data={**marked(prompt, {"2": there.url}), **extra})
         entry = await shown.ended(answer.body["prompt_id"])
+        assert caplog.text.count("its marks mean nothing") == 1
         assert parts_of(entry) == []
         (job,) = set(await target.get("/history")) - before
         assert set((await target.get(f"/history/{job}"))[job]["outputs"]) == {"4", "5", "7"}

@@ -192,33 +192,60 @@ async def test_what_is_blocked_there_is_blocked_here(
     assert set(entry["outputs"]) == {"3" if first else "4"}
 
 
+def two_slow_ones(seconds: float) -> Prompt:
+    """For targets that have the sandbox's slow node."""
+
+    def slow() -> dict[str, Any]:
+        return node(
+            "SandboxSlow",
+            image=("1", 0),
+            steps=10,
+            seconds_per_step=seconds / 10,
+            preview=False,
+            seed=new_seed(),
+        )
+
+    return {
+        "1": node("EmptyImage", width=16, height=16, batch_size=1, color=new_seed()),
+        "2": slow(),
+        "3": slow(),
+        "4": node("PreviewImage", images=("2", 0)),
+        "5": node("PreviewImage", images=("3", 0)),
+    }
+
+
 async def test_parts_run_side_by_side(shown: Page) -> None:
+    seconds = 3.0
     async with SandboxServer() as one, SandboxServer() as other:
-        seconds = 3.0
-
-        def slow(source: str) -> dict[str, Any]:
-            return node(
-                "SandboxSlow",
-                image=(source, 0),
-                steps=10,
-                seconds_per_step=seconds / 10,
-                preview=False,
-                seed=new_seed(),
-            )
-
-        prompt: Prompt = {
-            "1": node("EmptyImage", width=16, height=16, batch_size=1, color=new_seed()),
-            "2": slow("1"),
-            "3": slow("1"),
-            "4": node("PreviewImage", images=("2", 0)),
-            "5": node("PreviewImage", images=("3", 0)),
-        }
         begun = time.monotonic()
+        prompt = two_slow_ones(seconds)
         entry = await run(shown, prompt, {"2": one.url, "3": other.url})
         took = time.monotonic() - begun
     assert len(parts_of(entry)) == 2
     assert set(entry["outputs"]) == {"4", "5"}
     assert took < 1.7 * seconds
+
+
+@pytest.mark.parametrize("how", ["interrupt", "a failure of the one"])
+async def test_all_parts_end_together(shown: Page, how: str) -> None:
+    """ComfyUI tells only one of them that it was interrupted."""
+    prompt = two_slow_ones(60.0)
+    if how != "interrupt":
+        prompt["2"] = node("SandboxFail", image=("1", 0), mode="error", message="out of luck")
+    async with SandboxServer() as one, SandboxServer() as other:
+        answer = await queue(shown, prompt, {"2": one.url, "3": other.url})
+        assert answer.status == 200, answer.body
+        async with page(one.url) as first, page(other.url) as second:
+            if how == "interrupt":
+                for target in (first, second):
+                    while not await target.running():
+                        await asyncio.sleep(0.05)
+                await shown.post("/interrupt")
+            entry = await shown.ended(answer.body["prompt_id"])
+            kind = "execution_interrupted" if how == "interrupt" else "execution_error"
+            assert entry["status"]["messages"][-1][0] == kind
+            for target in (first, second):
+                assert await target.running() == []
 
 
 async def test_interrupt_ends_the_job_on_the_target(shown: Page, there: PackServer) -> None:
