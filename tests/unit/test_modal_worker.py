@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from typing import Any
 
 import pytest
@@ -50,6 +52,16 @@ async def test_an_engine_that_does_not_start_is_the_jobs_error_and_ends_no_conta
     await one.ready()
     answer = json.loads(await one.run("fc-1", json.dumps({"workflow": PROMPT})))
     assert "is not a ComfyUI" in json.dumps(answer["error"])
+
+
+async def test_outputs_of_days_before_go_when_a_container_starts(tmp_path):
+    for name, age in (("fc-old", 25 * 3600), ("fc-new", 3600)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ("0" * 64)).write_bytes(b"x")
+        then = time.time() - age
+        os.utime(tmp_path / name, (then, then))
+    await worker(tmp_path, COMFY_REMOTE_ENGINE=str(tmp_path / "nowhere")).ready()
+    assert not (tmp_path / "fc-old").exists() and (tmp_path / "fc-new").exists()
 
 
 def test_comfyui_does_not_look_for_its_packages_among_the_workers(tmp_path, monkeypatch):

@@ -67,7 +67,7 @@ class VolumeStore:
         return StoredFile(url=f"files/{job_id}/{file.sha256}")
 
     def _keep(self, file: Downloaded, path: Path) -> None:
-        self._forget_old()
+        self.forget_old()
         beside = path.with_name(f".{uuid.uuid4().hex}.part")
         with storage_errors(path):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,7 +78,8 @@ class VolumeStore:
             finally:
                 beside.unlink(missing_ok=True)
 
-    def _forget_old(self) -> None:
+    def forget_old(self) -> None:
+        """Remove what was put there more than a day ago. Blocking."""
         now = time.time()
         for folder in self._folder.iterdir() if self._folder.is_dir() else ():
             with contextlib.suppress(OSError):  # another container has removed it

@@ -83,12 +83,13 @@ class ModalWorker:
                 settings.models, download=config.download_models if allowed is None else allowed
             ),
         )
+        self._store = VolumeStore(outputs, outputs_folder)
         self._handler = JobHandler(
             self._engine,
             self._settings,
             models=models_of(self._engine, self._settings),
             environ=environ,
-            store=VolumeStore(outputs, outputs_folder),
+            store=self._store,
         )
         self._notes = Notes(notes)
         self._models = models
@@ -99,6 +100,7 @@ class ModalWorker:
         One that does not start is logged only: the job starts it again, and tells its own client
         why it failed. A container that ends here would be started again and again, with its GPU.
         """
+        await asyncio.to_thread(self._store.forget_old)
         try:
             await self._engine.ready()
         except ComfyRemoteError as error:
