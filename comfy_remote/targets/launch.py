@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TypedDict
 
-__all__ = ["PACKAGE_PARENT", "detached", "own_module"]
+__all__ = ["PACKAGE_PARENT", "detached", "own_module", "own_program"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -24,6 +24,18 @@ def own_module(name: str) -> tuple[str, str]:
     """
     # The folder's name and not `__package__`: inside ComfyUI the package has another one.
     return "-m", f"{_PACKAGE.name}.{name}"
+
+
+# ComfyUI's portable Python for Windows looks in no working folder, so `-m` finds nothing there.
+_RUN = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
+
+
+def own_program(name: str) -> tuple[str, ...]:
+    """Like `own_module`, for any Python, isolated ones too, and in any working folder."""
+    return "-c", _RUN, str(PACKAGE_PARENT), own_module(name)[1]
 
 
 class _Detached(TypedDict, total=False):

@@ -23,7 +23,7 @@ from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, RemoteRef, RunRequest
 from .comfyui import ComfyUITarget
-from .launch import PACKAGE_PARENT, detached, own_module
+from .launch import PACKAGE_PARENT, detached, own_program
 from .secrets import without_secrets
 
 __all__ = ["SandboxTarget"]
@@ -170,7 +170,7 @@ class SandboxTarget:
 
 
 def _launch() -> subprocess.Popen[bytes]:
-    command = [sys.executable, *own_module("sandbox"), "--port", "0", "--idle-exit", _IDLE_EXIT]
+    command = [sys.executable, *own_program("sandbox"), "--port", "0", "--idle-exit", _IDLE_EXIT]
     try:
         # Not asyncio's, which ends with its loop: this one may go on after it.
         return subprocess.Popen(
