@@ -14,6 +14,7 @@ from ..workflow.prompt import Prompt
 from .host import Host
 from .input_files import InputFiles
 from .known_targets import known_targets
+from .own_address import refuse_own_address
 from .switch import Switch
 from .target_pool import TargetPool
 
@@ -78,6 +79,17 @@ class Cutter:
             return cut(prompt, marks, local, remote, targets=targets, loaded=loaded, images=images)
 
         return await asyncio.to_thread(work)
+
+    async def check_elsewhere(self, name: str, port: int | None) -> None:
+        """See that a target is not this server.
+
+        Args:
+            port: That this server listens on.
+
+        Raises:
+            ConfigurationError: It is.
+        """
+        refuse_own_address((await self._pool.client(name)).target, port)
 
     def _usual_target(self, client_id: str | None) -> str:
         chosen = self._switch.usual_target_of(client_id)

@@ -114,7 +114,7 @@ class LaneRouter:
     ) -> web.StreamResponse:
         """Let the host run it, but for the nodes that are marked to run elsewhere."""
         try:
-            ready = await self._offload.prepare(body)
+            ready = await self._offload.prepare(body, _own_port(request))
         except ComfyRemoteError as error:
             return web.json_response(refusal_body(error), status=400)
         if ready is None:
@@ -179,6 +179,12 @@ class LaneRouter:
             if connection is not None and connection is not before:
                 self._lane.show_running(client_id)
                 return
+
+
+def _own_port(request: web.Request) -> int | None:
+    """The port of this server that a request came to."""
+    name = None if request.transport is None else request.transport.get_extra_info("sockname")
+    return name[1] if isinstance(name, tuple) and len(name) > 1 else None
 
 
 def _object(raw: bytes) -> dict[str, JsonValue]:

@@ -67,11 +67,14 @@ class Offload:
         self._told: set[str] = set()
         host.on_prompt(_replaced)
 
-    async def prepare(self, body: Mapping[str, JsonValue]) -> ReadyPrompt | None:
+    async def prepare(
+        self, body: Mapping[str, JsonValue], own_port: int | None = None
+    ) -> ReadyPrompt | None:
         """What to run instead; ``None`` where nothing that runs is marked.
 
         Args:
             body: Of ``POST /prompt``.
+            own_port: That this server listens on.
 
         Raises:
             CutImpossible: What is marked cannot run elsewhere.
@@ -90,6 +93,8 @@ class Offload:
         if not made.parts:
             return None
         _check_size(made)
+        for part in made.parts:
+            await self._cutter.check_elsewhere(part.name, own_port)
         hashes = {part.node_id: await self._files.hashes(part.prompt) for part in made.parts}
         for note in made.notes:
             _log.info("Part of the workflow runs elsewhere: %s", note)

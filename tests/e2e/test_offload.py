@@ -226,6 +226,14 @@ async def test_interrupt_ends_the_job_on_the_target(shown: Page, there: PackServ
         assert await target.running() == []
 
 
+async def test_a_part_on_this_very_server_would_wait_for_ever(
+    shown: Page, here: PackServer
+) -> None:
+    answer = await queue(shown, graph(), {"2": here.url})
+    assert answer.status == 400
+    assert "is this ComfyUI" in answer.body["error"]["message"]
+
+
 async def test_a_failure_there_names_its_node(shown: Page, there: PackServer) -> None:
     prompt = graph()
     prompt["2"] = node("SandboxFail", image=("1", 0), mode="error", message="out of luck")

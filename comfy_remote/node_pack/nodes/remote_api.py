@@ -9,21 +9,18 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 from server import PromptServer
-from yarl import URL
 
 from ...errors import ConfigurationError, WorkflowInvalid
 from ...jobs.client import Client
 from ...jobs.record import Record
 from ...media.files import private_folder
 from ...service.workflow import ServedWorkflow
-from ...targets.base import Target
-from ...targets.comfyui import ComfyUITarget
 from ...targets.config import Configuration, home
-from ...targets.http_address import is_loopback
 from ...targets.rest import RestClient, call_address
 from ...targets.rest_login import service_headers
 from ...workflow.interface import ANY
 from ...workflow.load import LoadedWorkflow, load_workflow
+from ..own_address import refuse_own_address
 from .comfyui_watcher import NodeWatcher
 from .link_type import type_of_link
 from .remote_call import MOST_DECLARED, NamedValue, RemoteCall, named_values
@@ -199,7 +196,7 @@ async def _on_target(
     record = Record(home())
     try:
         async with Client(target, record=record) as client:
-            _refuse_this_server(client.target)
+            refuse_own_address(client.target, PromptServer.instance.port)
             served = await ServedWorkflow.of(
                 loaded, client, name=name, base=Path(folder_paths.get_input_directory())
             )
@@ -215,18 +212,6 @@ async def _on_target(
     finally:
         record.close()
     return io.NodeOutput(result.value if result.is_list else [result.value])
-
-
-def _refuse_this_server(target: Target) -> None:
-    if not isinstance(target, ComfyUITarget):
-        return
-    address = URL(target.url)
-    if is_loopback(address.host) and address.port == PromptServer.instance.port:
-        raise ConfigurationError(
-            f"{target.url} is this ComfyUI, which runs one prompt at a time: the workflow would "
-            "wait for Remote API, and Remote API for the workflow.",
-            advice="Name another target, or put the workflow's nodes into this graph.",
-        )
 
 
 def _loaded(workflow: str) -> tuple[LoadedWorkflow, str]:
