@@ -17,6 +17,7 @@ from .known_targets import known_targets
 from .own_address import refuse_own_address
 from .switch import Switch
 from .target_pool import TargetPool
+from .trusted_targets import refuse_stranger
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -60,10 +61,13 @@ class Cutter:
         Raises:
             CutImpossible: What is marked cannot run there.
             WorkflowInvalid: There is nothing to run.
-            ConfigurationError: A target means nothing, or its key is missing.
+            ConfigurationError: A target means nothing, its key is missing, or it is an address
+                that only the workflow knows.
             TargetError: A target cannot be asked what it has.
         """
         marks = marked_nodes(prompt, marks_in(workflow))
+        for name in {*marks.values()} - {""}:
+            await asyncio.to_thread(refuse_stranger, name)
         if "" in marks.values():
             usual = await asyncio.to_thread(self._usual_target, client_id)
             marks = {node_id: name or usual for node_id, name in marks.items()}

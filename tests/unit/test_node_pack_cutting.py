@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -29,7 +31,9 @@ def marked(part: str | None, node_id: int = 2) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
+async def http(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[aiohttp.ClientSession]:
     for name in [name for name in os.environ if name.startswith("RUNPOD_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
@@ -43,12 +47,16 @@ async def post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         record = Record(tmp_path / "home")
         server = SandboxServer(extend=lambda app: install(SandboxHost(app), record))
         async with server, aiohttp.ClientSession(server.url) as http:
+            yield http
 
-            async def post(path: str, **body: Any) -> tuple[int, Any]:
-                async with http.post(path, json=body) as answer:
-                    return answer.status, await answer.json()
 
-            yield post
+@pytest.fixture
+def post(http: aiohttp.ClientSession) -> Any:
+    async def post(path: str, **body: Any) -> tuple[int, Any]:
+        async with http.post(path, json=body) as answer:
+            return answer.status, await answer.json()
+
+    return post
 
 
 async def test_the_cut_is_told_and_nothing_runs(post: Any) -> None:
@@ -100,3 +108,44 @@ def test_the_switch_forgets_what_is_not_said_again() -> None:
     assert switch.usual_target_of("a") == "y"
     switch.set("a", None)
     assert switch.usual_target_of("a") is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://gpu.example.com",
+        "http://192.0.2.7:8188",
+        "abc123-8188.proxy.runpod.net",
+        "pod:abc123def456",
+        "http://127.0.0.1@example.com",
+        "localhost.example.com:8188",
+    ],
+)
+async def test_a_workflow_does_not_choose_where_pictures_go(post: Any, address: str) -> None:
+    """An address is the page's to choose, or its owner's to name."""
+    status, answer = await post("/remote/cut", prompt=PROMPT, workflow=marked(address))
+    assert status == 400
+    assert answer["error"]["code"] == "configuration"
+    assert "comfy-remote.toml" in answer["error"]["advice"]
+    body = {"prompt": PROMPT, "extra_data": {"extra_pnginfo": {"workflow": marked(address)}}}
+    status, answer = await post("/prompt", **body)
+    assert (status, answer["error"]["type"]) == (400, "configuration")
+
+
+@pytest.mark.parametrize("address", ["https://gpu.example.com", "pod:abc123def456"])
+async def test_nor_does_a_part_that_a_workflow_brings_along(
+    post: Any, http: aiohttp.ClientSession, address: str
+) -> None:
+    document = {"name": address, "prompt": PROMPT, "inputs": [], "outputs": []}
+    part = {"class_type": "ComfyRemotePart", "inputs": {"part": json.dumps(document)}}
+    status, answer = await post("/prompt", prompt={"1": part})
+    assert status == 200
+    prompt_id, found = answer["prompt_id"], {}
+    while not found:
+        await asyncio.sleep(0.05)
+        async with http.get(f"/history/{prompt_id}") as told:
+            found = await told.json()
+    entry = found[prompt_id]
+    assert entry["status"]["status_str"] == "error"
+    (error,) = [data for kind, data in entry["status"]["messages"] if kind == "execution_error"]
+    assert "an address that you have not named" in error["exception_message"]

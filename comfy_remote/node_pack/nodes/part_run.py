@@ -29,6 +29,7 @@ from ..output_nodes import node_of
 from ..part_document import PartDocument, PartValue
 from ..preview_picture import preview_picture
 from ..saved_outputs import OutputSaver
+from ..trusted_targets import CHOSEN, refuse_stranger
 from .remote_run import RemoteRun
 
 if TYPE_CHECKING:
@@ -107,6 +108,9 @@ class PartRun:
             BaseException: What the watcher raises.
         """
         document = self.document
+        if document.name not in self.host.app.get(CHOSEN, ()):
+            # Not cut here: it came in a workflow as it is.
+            await asyncio.to_thread(refuse_stranger, document.name)
         if len(values) != len(document.inputs):
             raise WorkflowInvalid(
                 f"Remote part takes {len(document.inputs)} values, and {len(values)} are there.",
