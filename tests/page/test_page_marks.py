@@ -90,6 +90,8 @@ def test_a_node_is_marked_by_the_toolbox_and_looks_it(page: ComfyPage) -> None:
     toolbox_button(page).click()
     assert marks(page) == {"3": ""}
     assert (badges(page, 3), badges(page, 4)) == (["☁ there"], [])
+    told = page.window.get_by_text(re.compile(r"^1 node on there\. Crosses: about .*B\.$"))
+    expect(told).to_be_visible()  # before anything runs
     page.picture("marked")
     toolbox_button(page).click()
     assert (marks(page), badges(page, 3)) == ({}, [])

@@ -6,6 +6,7 @@ import { app } from '../../scripts/app.js'
 import { element } from './dom.js'
 import { setImages } from './marks.js'
 import { openModal } from './modal.js'
+import { showNote, showWarning } from './notices.js'
 import { asRemoteError, postCut } from './remote_api.js'
 
 /** @import { Images } from './marks.js' */
@@ -31,6 +32,26 @@ export async function showCut(state) {
   const modal = openModal('What runs where', content)
   await fill(content, state)
   return modal
+}
+
+/**
+ * Say in a line what the marks now come to: it is known before anything runs.
+ */
+export async function tellCut() {
+  try {
+    const { output, workflow } = await app.graphToPrompt()
+    const cut = await postCut({ client_id: api.clientId, prompt: output, workflow })
+    if (cut.parts.length === 0) return
+    const where = cut.parts.map((part) => `${countOf(part.nodes)} on ${part.name}`).join(', ')
+    showNote('Runs elsewhere', `${where}. Crosses: ${totalWords(cut)}.`)
+  } catch (error) {
+    showWarning('This cannot run elsewhere', error)
+  }
+}
+
+/** @param {string[]} nodes */
+function countOf(nodes) {
+  return nodes.length === 1 ? '1 node' : `${nodes.length} nodes`
 }
 
 /**
@@ -157,6 +178,11 @@ function row(tag, cells) {
 
 /** @param {Cut} cut */
 function total(cut) {
+  return element('p', {}, element('strong', {}, `Crosses: ${totalWords(cut)}.`))
+}
+
+/** @param {Cut} cut */
+function totalWords(cut) {
   const all = cut.parts.flatMap((part) => [...part.inputs, ...part.outputs])
   const known = all.filter((one) => one.size !== null)
   const bytes = known.reduce((sum, one) => sum + (one.size ?? 0), 0)
@@ -165,8 +191,7 @@ function total(cut) {
     known.length > 0 ? `about ${humanSize(bytes)}` : '',
     unknown > 0 ? `${unknown} of a size that the graph does not tell` : ''
   ]
-  const text = words.filter((word) => word).join(', and ') || 'nothing'
-  return element('p', {}, element('strong', {}, `Crosses: ${text}.`))
+  return words.filter((word) => word).join(', and ') || 'nothing'
 }
 
 /**

@@ -2,6 +2,7 @@
 /** Where people mark nodes to run elsewhere: menus, the toolbox over a selection, commands. */
 
 import { app } from '../../scripts/app.js'
+import { tellCut } from './cut_dialog.js'
 import { showNote } from './notices.js'
 import { canBeMarked, isGroup, isMarked, mark, partOf } from './marks.js'
 import { askForTarget } from './target_dialog.js'
@@ -22,13 +23,13 @@ const SHOW = 'ComfyRemote.ShowCut'
  */
 export function markMenus(state, showCut) {
   /** @param {Item[]} items */
-  const toggle = (items) => mark(items, items.every(isMarked) ? null : '')
+  const toggle = (items) => markAndTell(items, items.every(isMarked) ? null : '')
 
   /** @param {Item[]} items */
   const choose = async (items) => {
     if (state.targets.length === 0) await state.refresh().catch(() => null)
     const part = await askForTarget(state, partOf(items[0]) ?? null)
-    if (part !== undefined) mark(items, part)
+    if (part !== undefined) markAndTell(items, part)
   }
 
   /** @param {(items: Item[]) => void} action */
@@ -85,6 +86,15 @@ export function markMenus(state, showCut) {
       return group ? menuFor([group], 'this group ') : []
     }
   }
+}
+
+/**
+ * @param {Item[]} items
+ * @param {string | null} part
+ */
+function markAndTell(items, part) {
+  mark(items, part)
+  void tellCut()
 }
 
 /** @returns {Item[]} */
