@@ -110,6 +110,13 @@ class _Context:
     interrupt: threading.Event
     node_id: str = ""
 
+    def linked_type(self, name: str) -> str | None:
+        link = links(self.prompt[self.node_id]).get(name)
+        if link is None:
+            return None
+        source, index = link
+        return NODES[self.prompt[source]["class_type"]].schema.outputs[index].type
+
     def run_part(
         self, part: str, values: Sequence[list[object]]
     ) -> tuple[Sequence[list[object]], ShownByNode]:

@@ -48,6 +48,9 @@ class NodeContext(Protocol):
     node_id: str
     """The node that runs."""
 
+    def linked_type(self, name: str) -> str | None:
+        """The type of what the running node's input is linked to; ``None`` without a link."""
+
     def run_part(
         self, part: str, values: Sequence[list[object]]
     ) -> tuple[Sequence[list[object]], Mapping[str, Mapping[str, JsonValue]]]:

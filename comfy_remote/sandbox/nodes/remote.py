@@ -23,7 +23,6 @@ from ...workflow.interface import (
     REMOTE_PART,
     REMOTE_SHOWN,
 )
-from ...workflow.prompt import Prompt, is_link
 from ..folders import Folders, PathOutsideFolder
 from .base import Node, NodeContext, NodeResult
 from .schema import Input, NodeSchema, Output, string
@@ -129,7 +128,7 @@ class ComfyRemoteOutput(Node):
     ) -> NodeResult:
         if not (send and send[0]):
             return NodeResult([value])
-        kind = _type_of_value(context.prompt, context.node_id)
+        kind = context.linked_type("value") or ANY
         form = images[0] if images else "exact"
         kept = keep_value(value, kind, context.folders.root / "temp", images=form)
         return NodeResult([value], {VALUES_KEY: [kept.shown(key[0])]})
@@ -189,13 +188,3 @@ class ComfyRemoteShown(Node):
     ) -> NodeResult:
         del context  # the node that it stands for is named
         return NodeResult([], shown.get(node_id))
-
-
-def _type_of_value(prompt: Prompt, node_id: str) -> str:
-    from .registry import NODES  # lists this module's nodes
-
-    link = prompt[node_id]["inputs"].get("value")
-    if not isinstance(link, list) or not is_link(link):
-        return ANY
-    outputs = NODES[prompt[str(link[0])]["class_type"]].schema.outputs
-    return outputs[int(str(link[1]))].type
