@@ -37,9 +37,10 @@ class PartialFile:
                 self.version = self._note.read_text(encoding="utf-8", errors="replace")
             # Appended to, and emptied if nobody knows what it is a part of.
             self._file = self.path.open("ab" if self.version else "wb")
-            with self.path.open("rb") as before:
-                while chunk := before.read(CHUNK_SIZE):
-                    self._count(chunk)
+            if self.version:
+                with self.path.open("rb") as before:
+                    while chunk := before.read(CHUNK_SIZE):
+                        self._count(chunk)
 
     def __enter__(self) -> PartialFile:
         return self
@@ -81,7 +82,8 @@ class PartialFile:
         """Give it its name; closed before."""
         with storage_errors(self._whole):
             self.path.replace(self._whole)
-            self._note.unlink(missing_ok=True)
+            if self.version is not None:
+                self._note.unlink(missing_ok=True)
         return self._whole
 
     def remove(self) -> None:

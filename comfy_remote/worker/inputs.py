@@ -97,6 +97,8 @@ class InputReceiver:
     async def kept(self, files: Iterable[InputFile]) -> list[str]:
         """The SHA-256 of those files that are remembered."""
         known = dict.fromkeys(file.sha256 for file in files)
+        if not known:
+            return []
         return await asyncio.to_thread(lambda: [one for one in known if self._cache.has(one)])
 
     async def delete_stored(self, request: JobRequest) -> list[str]:
