@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputFileMissing
 from ..media.files import safe_relative_path, sha256_of
 from ..targets.base import InputFile, Target, input_errors
-from ..workflow.files import ANNOTATION, FileUse, every_file_use
+from ..workflow.files import ANNOTATION, FileUse, every_file_use, file_below
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .host import FolderKind, Host
@@ -95,13 +94,7 @@ class InputFiles:
         if use.folder == "asset":
             return self._host.asset(use.name)
         kinds: dict[str, FolderKind] = {"output": "output", "temp": "temp"}
-        folder = os.path.realpath(self._host.folder(kinds.get(use.folder, "input")))
-        try:
-            path = os.path.realpath(Path(folder, use.name))
-            inside = os.path.commonpath((folder, path)) == folder
-        except ValueError:  # a NUL in the name, or another drive on Windows
-            return None
-        return Path(path) if inside and _is_file(Path(path)) else None
+        return file_below(self._host.folder(kinds.get(use.folder, "input")), use.name)
 
     def _described(self, path: Path) -> tuple[int, str]:
         """Size and SHA-256. A batch loads the same files every time, so they are kept."""
@@ -128,13 +121,6 @@ def _uploads(prompt: Prompt, schemas: Schemas | None) -> Iterator[FileUse]:
                 annotated = ANNOTATION.match(value)
                 name, folder = annotated.groups() if annotated else (value, "input")
                 yield FileUse(node_id, spec.name, name, folder)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # the name is too long
-        return False
 
 
 def _plain_name(use: FileUse, path: Path) -> str:

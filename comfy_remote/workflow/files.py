@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 from collections.abc import Iterator, Sequence
@@ -112,8 +113,9 @@ def file_below(folder: Path, name: str) -> Path | None:
     For names that somebody else has chosen: ``..``, absolute paths and links do not lead out.
     """
     try:
-        path = (folder / name).resolve()
-        inside = path.is_relative_to(folder.resolve()) and path.is_file()
+        # `Path.resolve` raises RuntimeError where links go in a circle, before Python 3.13.
+        path = Path(os.path.realpath(folder / name))
+        inside = path.is_relative_to(os.path.realpath(folder)) and path.is_file()
     except (OSError, ValueError):  # too long, or a null byte in it
         return None
     return path if inside else None

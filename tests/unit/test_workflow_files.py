@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from comfy_remote.workflow.files import FileUse, file_uses, find_file, missing_file
+from comfy_remote.workflow.files import FileUse, file_below, file_uses, find_file, missing_file
 from comfy_remote.workflow.prompt import Prompt
 
 
@@ -69,3 +70,10 @@ def test_the_error_names_node_file_and_folders(tmp_path: Path) -> None:
 def test_a_picture_in_place_of_a_name_does_not_fill_the_screen() -> None:
     use = FileUse("0", "image", "data:image/png;base64," + "A" * 99999)
     assert len(missing_file(use, _loads("x"), []).message) < 200
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_links_in_a_circle_are_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("b.png")
+    (tmp_path / "b.png").symlink_to("a.png")
+    assert file_below(tmp_path, "a.png") is None
