@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +18,7 @@ from ..errors import LocalStorageError
 
 __all__ = [
     "CHUNK_SIZE",
+    "copy_whole",
     "place",
     "place_new",
     "private_folder",
@@ -195,6 +197,24 @@ def take_name(source: Path, destination: Path, sha256: str) -> None:
         if not destination.is_file() or sha256_of(destination) != sha256:
             raise
         source.unlink()
+
+
+def copy_whole(source: Path, destination: Path) -> None:
+    """Copy a file, whole or not at all, mode 0600; what has the name is replaced.
+
+    The folders are made when missing, for their owner only.
+
+    Raises:
+        OSError: It cannot be copied. Nothing is left.
+    """
+    destination.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = destination.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        shutil.copyfile(source, beside)
+        beside.chmod(0o600)
+        beside.replace(destination)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _candidates(destination: Path) -> Iterator[Path]:

@@ -8,6 +8,8 @@ import re
 import shutil
 from pathlib import Path
 
+from ..media.files import copy_whole
+
 __all__ = ["InputCache"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -49,19 +51,13 @@ class InputCache:
         size = path.stat().st_size
         if size > self._limit or not _SHA256.fullmatch(sha256):
             return
-        beside = here.with_suffix(f".{os.getpid()}.part")
         with contextlib.suppress(OSError):
             if here.is_file():
                 os.utime(here)
                 return
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._make_room(size)
-            try:
-                shutil.copyfile(path, beside)
-                beside.chmod(0o600)
-                beside.replace(here)
-            finally:
-                beside.unlink(missing_ok=True)
+            copy_whole(path, here)
 
     def _make_room(self, needed: int) -> None:
         files = []

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import shutil
 import time
 import uuid
 from pathlib import Path
 
 from ..errors import OutputLost
-from ..media.files import storage_errors
+from ..media.files import copy_whole, storage_errors
 from ..targets.download import Downloaded
 from .store import StoredFile
 
@@ -74,15 +73,8 @@ class KeptFiles:
 
     def _keep(self, file: Downloaded, path: Path) -> None:
         self._make_room(file.size)
-        beside = path.with_suffix(".part")
         with storage_errors(path):
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                shutil.copyfile(file.path, beside)
-                beside.chmod(0o600)
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
+            copy_whole(file.path, path)
 
     def _make_room(self, needed: int) -> None:
         now = time.time()

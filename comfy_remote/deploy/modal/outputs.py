@@ -7,13 +7,12 @@ import contextlib
 import re
 import shutil
 import time
-import uuid
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import OutputError, OutputLost, TargetUnreachable
-from ...media.files import CHUNK_SIZE, storage_errors
+from ...media.files import CHUNK_SIZE, copy_whole, storage_errors
 from ...targets.download import Downloaded
 from ...worker.store import StoredFile
 from .calls import MODAL_FAILED
@@ -68,15 +67,8 @@ class VolumeStore:
 
     def _keep(self, file: Downloaded, path: Path) -> None:
         self.forget_old()
-        beside = path.with_name(f".{uuid.uuid4().hex}.part")
         with storage_errors(path):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                shutil.copyfile(file.path, beside)
-                beside.chmod(0o600)
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
+            copy_whole(file.path, path)
 
     def forget_old(self) -> None:
         """Remove what was put there more than a day ago. Blocking."""
