@@ -15,14 +15,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config.secrets import redact
 from ..errors import ComfyRemoteError
 from ..events import Event, Finished, Log, OutputReady, Progress, Queued, Started
 from ..jobs.record import SavedOutput
 from ..media.files import safe_relative_path, storage_errors
+from ..net.address import shown
 from ..outputs import RemoteOutput
 from ..targets.base import Capabilities
-from ..targets.http_address import shown
-from ..targets.secrets import redact
 from ..version import __version__
 from ..workflow.prompt import Prompt
 from .console import resume_command

@@ -175,7 +175,7 @@ def _key_words(token: SecretStr | None, token_file: Path | None) -> str:
 
 
 def _say_how_to_use(gateway: GatewayServer, host: str, key: str) -> None:
-    from ..targets.http_address import is_loopback
+    from ..net.address import is_loopback
 
     url = gateway.url.replace("//0.0.0.0:", "//THIS-MACHINE:").replace("//[::]:", "//THIS-MACHINE:")
     say(

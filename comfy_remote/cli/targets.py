@@ -22,8 +22,8 @@ def targets(json_lines: bool) -> None:
     """
     import json
 
+    from ..config.secrets import secret
     from ..targets.config import CONFIG_NAME, Configuration
-    from ..targets.secrets import secret
     from .console import say
 
     configuration = Configuration.load()

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from ..errors import AuthenticationError, ComfyRemoteError, RateLimited, TargetNotFound
-from ..targets.http_address import is_loopback
+from ..net.address import is_loopback
 from .limits import GatewayLimits
 
 __all__ = ["Access", "RouteHandler", "foreign_page", "refusal", "refusals", "sent_token"]

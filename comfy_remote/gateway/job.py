@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from yarl import URL
 
 from ..errors import WorkflowInvalid
-from ..targets.http_address import is_loopback
+from ..net.address import is_loopback
 from ..wire.problems import problems_in
 from ..wire.runpod import RunPodState
 from .limits import GatewayLimits

@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from ..errors import ConfigurationError
-from ..targets.http_address import is_loopback
+from ..net.address import is_loopback
 from .limits import MINIMUM_TOKEN_LENGTH
 
 __all__ = ["check_token", "in_url", "listen"]

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from pydantic_core import to_json
 
 from ..errors import ConfigurationError
-from ..targets.http_address import is_loopback
+from ..net.address import is_loopback
 from . import webhook
 from .access import Access, refusals
 from .client_routes import client_routes

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..config.secrets import secret
 from ..errors import ComfyRemoteError, ConfigurationError, WorkflowInvalid
+from ..net.address import shown
 from ..targets.base import Capabilities, Target
 from ..targets.comfyui import ComfyUITarget
 from ..targets.config import (
@@ -22,10 +24,8 @@ from ..targets.config import (
     needs_key,
     open_target,
 )
-from ..targets.http_address import shown
 from ..targets.pods import account_pods, pod_of
 from ..targets.runpod import RunPodTarget
-from ..targets.secrets import secret
 from ..version import __version__
 from ..workflow.check import FileSearch, check_prompt
 from ..workflow.convert import convert_workflow

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from ..config.secrets import secret
 from ..targets.config import Configuration, TargetSettings, needs_key
-from ..targets.secrets import secret
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -5,9 +5,9 @@ from __future__ import annotations
 from yarl import URL
 
 from ..errors import ConfigurationError
+from ..net.address import is_loopback
 from ..targets.base import Target
 from ..targets.comfyui import ComfyUITarget
-from ..targets.http_address import is_loopback
 
 __all__ = ["refuse_own_address"]
 

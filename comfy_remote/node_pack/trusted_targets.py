@@ -6,8 +6,8 @@ from aiohttp import web
 from yarl import URL
 
 from ..errors import ConfigurationError
+from ..net.address import is_loopback, shown
 from ..targets.config import Configuration
-from ..targets.http_address import is_loopback, shown
 
 __all__ = ["CHOSEN", "refuse_stranger"]
 

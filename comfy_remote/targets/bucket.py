@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from yarl import URL
 
 from ..errors import ConfigurationError, OutputError
+from ..net.address import base_address, is_loopback
 from ..outputs import media_type_of
-from .http_address import base_address, is_loopback
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

@@ -24,6 +24,7 @@ from ..errors import (
     TargetNotFound,
 )
 from ..events import Event, Finished, JobState, Log
+from ..net.address import base_address, check_key_is_safe
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
 from .base import CHOICE_KEY, Capabilities, Health, RemoteRef, RunRequest
@@ -33,7 +34,6 @@ from .comfyui_socket import ComfyUISocket
 from .comfyui_uploads import Uploads, has_input
 from .concurrent_map import concurrent_map
 from .http import HttpClient, Response, version_in
-from .http_address import base_address, check_key_is_safe
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr

@@ -39,12 +39,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config.secrets import secret
 from ..errors import ConfigurationError
+from ..net.address import POD_PROXY, base_address, is_loopback, shown
 from ..workflow.values import did_you_mean
 from .base import RemoteRef, Target
-from .http_address import POD_PROXY, base_address, is_loopback, shown
 from .login import login_headers, secret_missing
-from .secrets import secret
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

@@ -26,9 +26,9 @@ from ..errors import (
     TargetUnreachable,
 )
 from ..media.files import CHUNK_SIZE
+from ..net.address import POD_PROXY, base_address, is_loopback
+from ..net.guard import PublicResolver, checked, proxy_for
 from ..wire.json_text import parse_json
-from .foreign import PublicResolver, checked, proxy_for
-from .http_address import POD_PROXY, base_address, is_loopback
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr

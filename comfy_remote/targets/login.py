@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ..config.secrets import KEY_RING_SERVICE, secret
 from ..errors import ConfigurationError
-from .secrets import KEY_RING_SERVICE, secret
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import AuthenticationError, ConfigurationError, TargetError, TargetUnreachable
+from ..net.address import POD_PROXY, base_address, check_key_is_safe
 from ..workflow.values import did_you_mean
-from .http_address import POD_PROXY, base_address, check_key_is_safe
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -183,7 +183,7 @@ async def account_pods(environment: Mapping[str, str] = os.environ) -> list[Pod]
         AuthenticationError: RunPod refuses the key.
         TargetError: RunPod could not be asked, or its answer is not understood.
     """
-    from .secrets import secret
+    from ..config.secrets import secret
 
     key = secret("RUNPOD_API_KEY", environment)
     if key is not None:

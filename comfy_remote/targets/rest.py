@@ -31,6 +31,7 @@ from ..errors import (
     TargetError,
     TargetUnreachable,
 )
+from ..net.address import base_address, check_key_is_safe, is_loopback
 from ..wire.call import (
     INLINE_LIMIT,
     LONGEST_WAIT,
@@ -40,7 +41,6 @@ from ..wire.call import (
     request_body,
 )
 from .http import HttpClient, Response
-from .http_address import base_address, check_key_is_safe, is_loopback
 from .rest_login import token_variable
 from .within import within
 

@@ -47,6 +47,7 @@ from ..errors import (
 )
 from ..events import Event, Finished, Log, Progress
 from ..media.files import CHUNK_SIZE
+from ..net.address import base_address, check_key_is_safe, is_loopback
 from ..outputs import RemoteOutput
 from ..wire.actions import DescribeAnswer, FetchAnswer, unpack_nodes
 from ..wire.request import COMFY_REMOTE_1
@@ -61,7 +62,6 @@ from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, RemoteRef, RunRequest
 from .bucket import Bucket, BucketSettings
 from .http import HttpClient, Response
-from .http_address import base_address, check_key_is_safe, is_loopback
 from .runpod_description import Description, DescriptionCache
 from .runpod_inputs import StoredInput, store_input, too_many_bytes
 from .runpod_request import request_body

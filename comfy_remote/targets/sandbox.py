@@ -17,6 +17,7 @@ from contextlib import aclosing
 
 import aiohttp
 
+from ..config.secrets import without_secrets
 from ..errors import TargetUnreachable
 from ..events import Event, Finished, JobState
 from ..outputs import RemoteOutput
@@ -24,7 +25,6 @@ from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, RemoteRef, RunRequest
 from .comfyui import ComfyUITarget
 from .launch import PACKAGE_PARENT, detached, own_program
-from .secrets import without_secrets
 
 __all__ = ["SandboxTarget"]
 

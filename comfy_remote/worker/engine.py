@@ -13,8 +13,8 @@ from pathlib import Path
 
 import aiohttp
 
+from ..config.secrets import without_secrets
 from ..errors import EngineCrashed, TargetUnreachable
-from ..targets.secrets import without_secrets
 from .choice import EngineChoice, choose_engine
 from .process import ChildProcess
 

@@ -14,8 +14,8 @@ from yarl import URL
 
 from ..errors import TargetError, WorkflowInvalid
 from ..media.files import CHUNK_SIZE, storage_errors
+from ..net.guard import PrivateAddress, PublicResolver, checked, proxy_for
 from ..targets.base import InputFile
-from ..targets.foreign import PrivateAddress, PublicResolver, checked, proxy_for
 from ..wire.request import InputFileSent
 
 __all__ = ["delete_urls", "fetch_input"]

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from yarl import URL
 
 from ..errors import ConfigurationError
+from ..net.address import is_loopback
 from ..targets.bucket import BucketSettings
-from ..targets.http_address import is_loopback
 from .models.settings import ModelSettings
 
 __all__ = ["WorkerSettings", "default_result_limit"]

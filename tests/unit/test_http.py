@@ -22,9 +22,9 @@ from comfy_remote.errors import (
     TargetNotFound,
     TargetUnreachable,
 )
+from comfy_remote.net.address import base_address, is_loopback
 from comfy_remote.targets import http
 from comfy_remote.targets.http import HttpClient, Response
-from comfy_remote.targets.http_address import base_address, is_loopback
 
 KEY = "planted-key-0123456789"
 

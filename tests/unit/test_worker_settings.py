@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from comfy_remote.config.secrets import redact, without_secrets
 from comfy_remote.errors import ConfigurationError
-from comfy_remote.targets.secrets import redact, without_secrets
 from comfy_remote.worker.choice import choose_engine
 from comfy_remote.worker.settings import WorkerSettings
 

@@ -21,8 +21,8 @@ from pydantic import JsonValue
 from yarl import URL
 
 from ...errors import ModelUnavailable, TargetError
-from ...targets.foreign import PrivateAddress, PublicResolver, checked, proxy_for
-from ...targets.http_address import is_loopback
+from ...net.address import is_loopback
+from ...net.guard import PrivateAddress, PublicResolver, checked, proxy_for
 from ...version import __version__
 from ...wire.json_text import parse_json
 from .link import Location, unavailable

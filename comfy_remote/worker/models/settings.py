@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from ...errors import ConfigurationError
-from ...targets.http_address import base_address, check_key_is_safe
+from ...net.address import base_address, check_key_is_safe
 
 __all__ = ["BucketSettings", "ModelSettings"]
 

@@ -6,7 +6,7 @@ import pytest
 from yarl import URL
 
 from comfy_remote.errors import TargetError
-from comfy_remote.targets.foreign import PublicResolver, checked, proxy_for
+from comfy_remote.net.guard import PublicResolver, checked, proxy_for
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from ..errors import ConfigurationError, TargetError
-from .http_address import base_address, is_loopback
+from .address import base_address, is_loopback
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address

@@ -1,0 +1,1 @@
+"""What the owner of this machine has said: secrets, and what is trusted."""

@@ -1,0 +1,1 @@
+"""What targets, worker, gateway and command share of the network: addresses and one guard."""
