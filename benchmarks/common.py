@@ -16,6 +16,13 @@ from comfy_remote.worker.engine import Engine
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = ROOT / ".bench"
+TINY = os.environ.get("BENCH_TINY") == "1"
+"""Whether to measure next to nothing and install nothing: a test runs every benchmark like that."""
+
+
+def size(full: int, tiny: int) -> int:
+    """How often, how many or how large: ``tiny`` where only a test wants to see that it runs."""
+    return tiny if TINY else full
 
 
 def prompt(color: int, prefix: str = "benchmark") -> dict[str, object]:
@@ -56,12 +63,15 @@ def report(name: str, ours: Sequence[float], theirs: Sequence[float], against: s
     )
 
 
-def command(*arguments: str, environment: dict[str, str] | None = None) -> None:
-    """Run a command to its end; its output is shown only if it fails."""
+def command(
+    *arguments: str, environment: dict[str, str] | None = None, folder: Path | None = None
+) -> None:
+    """Run a command to its end, in ``folder``; its output is shown only if it fails."""
     done = subprocess.run(
         arguments,
         capture_output=True,
         text=True,
+        cwd=folder,
         env={**os.environ, **(environment or {})},
         timeout=120,
         check=False,
@@ -75,11 +85,21 @@ def script(name: str, folder: Path = Path(sys.executable).parent) -> str:
     return str(folder / (f"{name}.exe" if sys.platform == "win32" else name))
 
 
+class Skipped(Exception):
+    """A benchmark cannot run here; says why."""
+
+
 def comfy_cli() -> str:
-    """The ``comfy`` command, installed into ``.bench/comfy-cli`` if it is not there."""
+    """The ``comfy`` command, installed into ``.bench/comfy-cli`` if it is not there.
+
+    Raises:
+        Skipped: It is not there, and a tiny run installs nothing.
+    """
     folder = BENCH / "comfy-cli"
     binaries = folder / ("Scripts" if sys.platform == "win32" else "bin")
     if not Path(script("comfy", binaries)).exists():
+        if TINY:
+            raise Skipped("comfy-cli is not installed")
         print("installing comfy-cli …")
         venv.create(folder, with_pip=True)
         command(script("python", binaries), "-m", "pip", "install", "--quiet", "comfy-cli")
@@ -87,14 +107,27 @@ def comfy_cli() -> str:
     return script("comfy", binaries)
 
 
-@contextmanager
-def comfyui() -> Iterator[Engine | None]:
-    """A ComfyUI from ``COMFYUI_DIR``, ``None`` where there is none."""
+def comfyui_folder() -> Path:
+    """The ComfyUI that ``COMFYUI_DIR`` names.
+
+    Raises:
+        Skipped: It names none.
+    """
     folder = os.environ.get("COMFYUI_DIR")
     if not folder:
-        yield None
-        return
-    engine = Engine.named(folder)
+        raise Skipped("no ComfyUI (set COMFYUI_DIR)")
+    return Path(folder)
+
+
+@contextmanager
+def comfyui() -> Iterator[Engine]:
+    """A ComfyUI from ``COMFYUI_DIR``, started; the sandbox in a tiny run without one.
+
+    Raises:
+        Skipped: There is no ComfyUI.
+    """
+    tiny = TINY and not os.environ.get("COMFYUI_DIR")
+    engine = Engine.named("sandbox" if tiny else str(comfyui_folder()))
     engine.start()
     try:
         yield engine

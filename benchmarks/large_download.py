@@ -10,11 +10,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from common import size
+
 from comfy_remote import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.worker.engine import Engine
 
-SIZE = 1_000_000_000
+SIZE = size(1_000_000_000, 1_000_000)
 
 
 def bench_download() -> None:
@@ -52,7 +54,7 @@ def main() -> None:
     finally:
         engine.stop()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
-    print(f"download: 1 GB in {seconds:.1f} s, peak memory {peak:.0f} MiB")
+    print(f"download: {SIZE / 1e9:g} GB in {seconds:.1f} s, peak memory {peak:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import random
 import sys
 import tempfile
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, report
+from common import ROOT, comfyui_folder, report, size
 
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]  # the servers with the pack in
 from comfyui_python import comfyui_python, with_requirements  # noqa: E402
@@ -21,16 +20,13 @@ from offload_kit import marked, node  # noqa: E402
 from pack import comfyui_with_pack  # noqa: E402
 
 _SIDE = 1024
-_BATCHES = ((1, 9), (16, 5))
+_BATCHES = ((1, size(9, 1)), (size(16, 2), size(5, 1)))
 """Pictures at once, and how often."""
 
 
 def bench_offload() -> None:
     """A picture goes there, is inverted, and comes back; and a batch of them."""
-    if "COMFYUI_DIR" not in os.environ:
-        print("offload: skipped, no ComfyUI (set COMFYUI_DIR)")
-        return
-    comfyui = Path(os.environ["COMFYUI_DIR"])
+    comfyui = comfyui_folder()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         base = Path(folder)
         environment = with_requirements(base / "requirements")

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import aiohttp
-from common import comfyui, prompt, report
+from common import comfyui, prompt, report, size
 
 from comfy_remote import Client
 from comfy_remote.jobs.record import Record
@@ -58,8 +58,5 @@ async def _compare(url: str, runs: int, folder: Path) -> None:
 def bench_overhead() -> None:
     """Submit, follow, fetch and save one small picture, in a warm process."""
     with comfyui() as engine, tempfile.TemporaryDirectory() as folder:
-        if engine is None:
-            print("overhead: skipped, no ComfyUI (set COMFYUI_DIR)")
-            return
         url = asyncio.run(engine.ready())
-        asyncio.run(_compare(url, 60, Path(folder)))
+        asyncio.run(_compare(url, size(60, 2), Path(folder)))

@@ -7,10 +7,11 @@ import random
 import statistics
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
-from common import comfyui, prompt
+from common import Skipped, comfyui, prompt, size
 
 from comfy_remote import Client
 from comfy_remote.gateway import GatewayServer
@@ -77,12 +78,13 @@ async def _measure(engine_url: str, runs: int, folder: Path) -> None:
 
 def bench_gateway() -> None:
     """CLI's path: client → gateway → RunPod SDK → worker → engine."""
-    with comfyui() as found, tempfile.TemporaryDirectory() as folder:
-        engine = found or Engine.named("sandbox")
-        engine.start()
+    with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         try:
-            url = asyncio.run(engine.ready())
-            print(f"gateway: engine is {engine.name}")
-            asyncio.run(_measure(url, 15, Path(folder)))
-        finally:
-            engine.stop()
+            engine = stack.enter_context(comfyui())
+        except Skipped:
+            engine = Engine.named("sandbox")
+            stack.callback(engine.stop)
+            engine.start()
+        url = asyncio.run(engine.ready())
+        print(f"gateway: engine is {engine.name}")
+        asyncio.run(_measure(url, size(15, 1), Path(folder)))

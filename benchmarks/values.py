@@ -15,14 +15,15 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 from aiohttp import web
+from common import size
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from comfy_remote.media.receive import file_chunks, receive_file
 from comfy_remote.media.values import EncodedValue, ImageFormat, encode, read_value
 
-SHAPE = (16, 1024, 1024, 3)
-RUNS = 7
+SHAPE = (size(16, 1), 1024, 1024, 3)
+RUNS = size(7, 1)
 _EVERY = 997  # one value of each page would do
 
 

@@ -18,13 +18,13 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
-from common import comfyui, in_turn, prompt, report
+from common import Skipped, comfyui, in_turn, prompt, report, size
 from pydantic import JsonValue
 
 from comfy_remote.worker.handler import JobHandler
 from comfy_remote.worker.settings import WorkerSettings
 
-_RUNS = 20
+_RUNS = size(20, 1)
 
 
 def _theirs(checkout: Path, host: str) -> ModuleType:
@@ -48,10 +48,9 @@ def bench_worker() -> None:
 
     logging.disable(logging.INFO)
     checkout = os.environ.get("WORKER_COMFYUI_DIR")
+    if not checkout:
+        raise Skipped("no worker-comfyui (set WORKER_COMFYUI_DIR)")
     with comfyui() as engine:
-        if engine is None or not checkout:
-            print("worker: skipped: no ComfyUI (COMFYUI_DIR) or no WORKER_COMFYUI_DIR")
-            return
         loop = asyncio.new_event_loop()
         url = loop.run_until_complete(engine.ready())
         theirs = _theirs(Path(checkout), url.removeprefix("http://"))

@@ -1,0 +1,60 @@
+"""Every benchmark runs, one after the other, as ``make bench`` runs them: here with tiny sizes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def run_all(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """The whole list, once."""
+    home = tmp_path_factory.mktemp("home")
+    without = {"COMFYUI_DIR", "COMFYUI_PYTHON", "WORKER_COMFYUI_DIR"}
+    environment = {name: value for name, value in os.environ.items() if name not in without}
+    environment |= {"BENCH_TINY": "1", "COMFY_REMOTE_HOME": str(home)}
+    return subprocess.run(
+        [sys.executable, BENCHMARKS / "run.py"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(310)
+def test_the_whole_list_runs(run_all: subprocess.CompletedProcess[str]):
+    assert run_all.returncode == 0, run_all.stdout + run_all.stderr
+    assert "Traceback" not in run_all.stderr
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("help", "command", "overhead", "terminal", "gateway", "worker"),
+        *("lane", "download", "conversion", "values", "offload"),
+    ],
+)
+def test_each_says_what_it_measured_or_why_it_did_not(
+    name: str, run_all: subprocess.CompletedProcess[str]
+):
+    assert any(line.startswith(name) for line in run_all.stdout.splitlines()), run_all.stdout
+
+
+def test_an_unknown_name_is_refused_with_those_there_are():
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "run.py", "help", "speed"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "no benchmark 'speed'; there are: help," in done.stderr
