@@ -3,6 +3,7 @@
 ```
 ComfyRemoteError
 ├── ConfigurationError      something here is set wrongly or missing
+│   └── NotTrusted          … or named by a file that the owner has not said yes to
 ├── AuthenticationError     the target refused the key (401, 403)
 ├── TargetError             the target and this machine did not understand each other
 │   ├── TargetUnreachable   no answer: refused, timed out, dropped, 5xx
@@ -59,6 +60,7 @@ __all__ = [
     "JobTimedOut",
     "LocalStorageError",
     "ModelUnavailable",
+    "NotTrusted",
     "OutOfMemory",
     "OutputCorrupt",
     "OutputError",
@@ -122,6 +124,16 @@ class ConfigurationError(ComfyRemoteError):
     code = "configuration"
     exit_status = 2
     http_status = 400
+
+
+class NotTrusted(ConfigurationError):
+    """Named by somebody whose word does not count: a file that came with a folder, a workflow.
+
+    ``details`` has ``path`` and ``names`` where a file can be said yes to.
+    """
+
+    code = "not_trusted"
+    http_status = 403
 
 
 class AuthenticationError(ComfyRemoteError):

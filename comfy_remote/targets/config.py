@@ -39,6 +39,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config.places import CONFIG_NAME, home
 from ..config.secrets import secret
 from ..errors import ConfigurationError
 from ..net.address import POD_PROXY, base_address, is_loopback, shown
@@ -65,7 +66,6 @@ __all__ = [
     "reopen",
 ]
 
-CONFIG_NAME = "comfy-remote.toml"
 MODAL_PROXY_HEADERS = {
     "Modal-Key": "MODAL_PROXY_TOKEN_ID",
     "Modal-Secret": "MODAL_PROXY_TOKEN_SECRET",
@@ -164,7 +164,7 @@ class Configuration:
         targets: dict[str, TargetSettings] = {}
         origins: dict[str, Path] = {}
         for path in reversed(_files(folder or Path.cwd())):
-            from .config_file import read_config
+            from ..config.config_file import read_config
 
             file = read_config(path)
             default = file.default or default
@@ -195,15 +195,6 @@ class Configuration:
     def choose(self, wanted: str | None) -> str:
         """The name or address to use: the one wanted, the default, else ``sandbox``."""
         return wanted or self.default or "sandbox"
-
-
-def home(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where the record is kept: ``COMFY_REMOTE_HOME``, else the user's data folder."""
-    if chosen := environment.get("COMFY_REMOTE_HOME"):
-        return Path(chosen).expanduser()
-    import platformdirs
-
-    return platformdirs.user_data_path("comfy-remote", appauthor=False)
 
 
 def open_target(

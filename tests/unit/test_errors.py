@@ -30,6 +30,7 @@ JSON = st.recursive(
 STATUSES = {
     "error": (1, 500),
     "configuration": (2, 400),
+    "not_trusted": (2, 403),
     "authentication": (3, 401),
     "target": (3, 502),
     "target_unreachable": (3, 502),

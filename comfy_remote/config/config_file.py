@@ -18,6 +18,8 @@ else:
 
 __all__ = ["ConfigFile", "TargetTable", "read_config"]
 
+_LARGEST = 256_000  # bytes
+
 
 class PolicyTable(BaseModel):
     """RunPod's ``policy`` of a request; times in milliseconds."""
@@ -30,7 +32,7 @@ class PolicyTable(BaseModel):
 
 
 class TargetTable(BaseModel):
-    """One ``[targets.NAME]`` table; see `config.TargetSettings`."""
+    """One ``[targets.NAME]`` table; see `settings.TargetSettings`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,6 +54,7 @@ class ConfigFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     default: str | None = None
+    allowed_addresses: list[str] = []
     targets: dict[str, TargetTable] = {}
 
 
@@ -62,20 +65,24 @@ def read_config(path: Path) -> ConfigFile:
         ConfigurationError: It cannot be read, or says something unknown.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise ConfigurationError(f"{path} is larger than {_LARGEST // 1000} kB.")
+        data = tomllib.loads(content.decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number too long, or too many brackets
         raise ConfigurationError(
-            f"{path} is not valid TOML: {error}.", advice="Mend that line."
+            f"{path} is not valid TOML: {error}.", advice="Correct that line."
         ) from error
     try:
         return ConfigFile.model_validate(data)
     except ValidationError as error:
         raise ConfigurationError(
             f"{path}: {problems_in(error, 'the file')}.",
-            advice="Known keys: default, and per target: target, base_url, key_env, "
-            "price_per_hour, keep_stored, bucket, policy, user, password_env, headers_env. A key "
-            "or password itself never stands there: key_env and the like name the environment "
-            "variables that hold them.",
+            advice="Known keys: default, allowed_addresses, and per target: target, base_url, "
+            "key_env, price_per_hour, keep_stored, bucket, policy, user, password_env, "
+            "headers_env. A key or password itself never stands there: key_env and the like name "
+            "the environment variables that hold them.",
         ) from None

@@ -1,0 +1,291 @@
+"""Who may name what: the one place that says whose word counts for addresses and variables.
+
+A ``comfy-remote.toml`` or ``.env`` in the current folder, or above it, may have come with
+somebody else's workflow. It is data until the owner of this machine has said yes to *what it
+names*: addresses, and variables that hold secrets. The yes is not to the file's bytes: a changed
+price does not ask again, a changed address does. Until then such a file may only choose among
+the owner's own targets by name.
+
+The owner's own words are the files in `places.owner_folders`, flags, the environment, an explicit
+``--config FILE``, and what is in the `TrustStore`: confirmed with ``comfy-remote trust`` or in
+ComfyUI's page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+import stat
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yarl import URL
+
+from ..errors import LocalStorageError, NotTrusted
+from ..net.address import base_address
+from .places import owner_folders
+
+if TYPE_CHECKING:
+    from .config_file import TargetTable
+
+__all__ = [
+    "TrustStore",
+    "named_default",
+    "named_target",
+    "named_variable",
+    "not_trusted",
+    "origin_of",
+]
+
+# All that a target's table says is what it names, but for these.
+_NAMES_NOTHING = {"price_per_hour", "keep_stored", "policy"}
+# Their values say whose place it is, and are no secrets.
+_SHOWN_VARIABLES = {"RUNPOD_ENDPOINT_ID"}
+_LOCK_PATIENCE = 30.0
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS files "
+    "(path TEXT, named TEXT, since REAL, PRIMARY KEY (path, named))",
+    "CREATE TABLE IF NOT EXISTS addresses (origin TEXT PRIMARY KEY, since REAL)",
+)
+
+
+class TrustStore:
+    """What the owner has said yes to: one file in their data folder, that only they may change.
+
+    Nothing is read before it is asked. A store that is broken, or that others may write to, holds
+    no yes: `problem` says why, and nothing can be added until it is removed. Several processes
+    may use it at a time.
+
+    Args:
+        home: The folder that holds it, as `places.home` gives it; made with the first yes.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.path = home / "trust.sqlite3"
+
+    # Files
+
+    def missing(self, path: Path, named: Iterable[str]) -> list[str]:
+        """Which of the things that a file names still lack a yes.
+
+        Args:
+            path: The file.
+            named: As `named_target`, `named_default` and `named_variable` give them.
+        """
+        known = {row[0] for row in self._rows("SELECT named FROM files WHERE path = ?", key(path))}
+        return [one for one in dict.fromkeys(named) if one not in known]
+
+    def trust(self, path: Path, named: Iterable[str]) -> None:
+        """Note the owner's yes to what a file names now; a yes to what it named before ends.
+
+        Raises:
+            LocalStorageError: It cannot be stored.
+        """
+        now = time.time()
+        rows = [(key(path), one, now) for one in dict.fromkeys(named)]
+        with self._writing() as connection:
+            connection.execute("DELETE FROM files WHERE path = ?", (key(path),))
+            connection.executemany("INSERT INTO files VALUES (?, ?, ?)", rows)
+
+    def forget(self, path: Path) -> bool:
+        """Take back the yes to a file, which need not exist any more; whether there was one.
+
+        Raises:
+            LocalStorageError: It cannot be stored.
+        """
+        return self._delete("DELETE FROM files WHERE path = ?", key(path))
+
+    def files(self) -> dict[Path, list[str]]:
+        """Every file with a yes, and what of it was named."""
+        found: dict[Path, list[str]] = {}
+        for path, named in self._rows("SELECT path, named FROM files ORDER BY path, rowid"):
+            found.setdefault(Path(path), []).append(named)
+        return found
+
+    # Addresses
+
+    def allows_address(self, url: str | URL) -> bool:
+        """Whether the owner has confirmed the origin of an http(s) address: scheme, host, port.
+
+        Only what was confirmed (in ComfyUI's page). `Configuration.allows_address` asks for
+        everything the owner has named, this included.
+        """
+        origin = origin_of(url)
+        return origin is not None and bool(
+            self._rows("SELECT 1 FROM addresses WHERE origin = ?", origin)
+        )
+
+    def confirm_address(self, url: str | URL) -> str:
+        """Note the owner's yes to the origin of an http(s) address; gives that origin.
+
+        Call it where a person has confirmed it, and nowhere else.
+
+        Raises:
+            ConfigurationError: It is no http(s) address.
+            LocalStorageError: It cannot be stored.
+        """
+        origin = origin_of(url) or str(base_address(str(url)).origin())
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO addresses VALUES (?, ?)", (origin, time.time())
+            )
+        return origin
+
+    def forget_address(self, url: str | URL) -> bool:
+        """Take back the yes to the origin of an address; whether there was one.
+
+        Raises:
+            LocalStorageError: It cannot be stored.
+        """
+        return self._delete("DELETE FROM addresses WHERE origin = ?", origin_of(url) or "")
+
+    def addresses(self) -> list[str]:
+        """Every origin with a yes."""
+        return [row[0] for row in self._rows("SELECT origin FROM addresses ORDER BY origin")]
+
+    # The file
+
+    def problem(self) -> str:
+        """Why the store cannot be used, as a sentence; empty where it can."""
+        try:
+            self._read("SELECT path, named FROM files")
+            self._read("SELECT origin FROM addresses")
+        except (sqlite3.Error, OSError) as error:
+            return f"{self.path} cannot be used: {error}. Remove it, and say yes again."
+        return ""
+
+    def _rows(self, query: str, *values: str) -> list[tuple[str, ...]]:
+        try:
+            return self._read(query, *values)
+        except (sqlite3.Error, OSError):
+            return []  # whoever is refused by that is also given `problem`
+
+    def _read(self, query: str, *values: str) -> list[tuple[str, ...]]:
+        if not self.path.exists():
+            return []
+        self._check_owner()
+        with contextlib.closing(self._connect()) as connection:
+            return connection.execute(query, values).fetchall()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.touch(mode=0o600)
+            self._check_owner()
+            with contextlib.closing(self._connect()) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                for statement in _TABLES:
+                    connection.execute(statement)
+                yield connection
+                connection.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            raise LocalStorageError(
+                f"The yes could not be stored: {self.path}: {error}.",
+                advice="Check that folder's permissions and space. If the file is damaged, remove "
+                "it, and say yes again.",
+                details={"path": str(self.path)},
+            ) from error
+
+    def _delete(self, statement: str, value: str) -> bool:
+        if not self.path.exists():
+            return False
+        with self._writing() as connection:
+            return connection.execute(statement, (value,)).rowcount > 0
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=_LOCK_PATIENCE, isolation_level=None)
+
+    def _check_owner(self) -> None:
+        if not hasattr(os, "getuid"):
+            return
+        found = self.path.stat()
+        if found.st_uid not in (os.getuid(), 0) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise OSError("others than you may write to it")
+
+
+def key(path: Path) -> str:
+    """What a file's yes is kept under: its real place, links and ``..`` resolved."""
+    return os.path.normcase(os.path.realpath(path))
+
+
+def origin_of(url: str | URL) -> str | None:
+    """``https://HOST[:PORT]`` of an http(s) address, in one spelling; ``None`` for others."""
+    try:
+        address = URL(str(url))
+        if address.scheme not in ("http", "https") or not address.host or address.user:
+            return None
+        return str(address.origin())
+    except ValueError:
+        return None
+
+
+def named_target(name: str, table: TargetTable) -> str:
+    """What a ``[targets.NAME]`` table names, in one line: its address, variables and login.
+
+    >>> from .config_file import TargetTable
+    >>> table = TargetTable(target="runpod:abc", key_env="MY_KEY", price_per_hour=0.69)
+    >>> named_target("gpu", table)
+    '[targets.gpu] target = "runpod:abc", key_env = "MY_KEY"'
+    """
+    said = table.model_dump(exclude=_NAMES_NOTHING, exclude_defaults=True)
+    pairs = [f"{field} = {json.dumps(value, sort_keys=True)}" for field, value in said.items()]
+    return f"[targets.{name if name.isidentifier() else json.dumps(name)}] {', '.join(pairs)}"
+
+
+def named_default(address: str) -> str:
+    """What ``default`` names where it is an address, in one line."""
+    return f"default = {json.dumps(address)}"
+
+
+def named_variable(variable: str, value: str) -> str:
+    """What a line of a ``.env`` names: whose account a run would use.
+
+    The value of a secret is stood for by four digits of its hash: enough to notice another one,
+    too few to find it from.
+    """
+    if variable in _SHOWN_VARIABLES:
+        return f"{variable} = {json.dumps(value)}"
+    digits = hashlib.sha256(f"{variable}={value}".encode()).hexdigest()[:4]
+    return f"{variable} = (hidden, {digits})"
+
+
+def not_trusted(
+    path: Path,
+    named: Sequence[str],
+    what: str,
+    store: TrustStore,
+    environment: Mapping[str, str] = os.environ,
+) -> NotTrusted:
+    """The error for something that a file names without the owner's yes.
+
+    Args:
+        path: The file.
+        named: All that it names and that lacks a yes.
+        what: What was wanted of it, as the beginning of a sentence: ``The target 'gpu'``.
+        store: Where the yes was looked for.
+        environment: Says where the owner's own folder is.
+    """
+    problem = store.problem()
+    return NotTrusted(
+        f"{what} is named by {path}, which may have come with somebody else's files, and you have "
+        f"not said yes to it.{' ' if problem else ''}{problem}",
+        advice=f"See what it names, and say yes: {trust_command(path)} (in a terminal). Where "
+        "there is none, name the file with --config, or put it into "
+        f"{owner_folders(environment)[0]}.",
+        details={"path": str(path), "names": list(named)},
+    )
+
+
+def trust_command(path: Path) -> str:
+    """What to type to say yes to a file."""
+    import shlex
+
+    quoted = subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
+    return f"comfy-remote trust {quoted}"
