@@ -6,6 +6,7 @@ test holds them to the program.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,7 +100,9 @@ def _synopsis(command: click.Command, context: click.Context) -> list[str]:
 
 def _paragraphs(command: click.Command) -> Iterator[str]:
     """The text of the help; what ``\\b`` keeps unwrapped stays as it is."""
-    for index, paragraph in enumerate((command.help or "").replace("\r", "").split("\n\n")):
+    # Before 3.13, Python keeps a docstring's indentation, and click passes it on.
+    text = inspect.cleandoc(command.help or "").replace("\r", "")
+    for index, paragraph in enumerate(text.split("\n\n")):
         lines = [line.strip() for line in paragraph.splitlines()]
         verbatim = "\b" in lines
         if index:
