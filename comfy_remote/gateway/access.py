@@ -16,6 +16,7 @@ from yarl import URL
 
 from ..errors import AuthenticationError, ComfyRemoteError, RateLimited, TargetNotFound
 from ..net.address import is_loopback
+from ..wire.origin import from_another_page
 from .limits import GatewayLimits
 
 __all__ = ["Access", "RouteHandler", "foreign_page", "refusal", "refusals", "sent_token"]
@@ -156,8 +157,7 @@ def foreign_page(request: web.Request, *, named_here_only: bool) -> web.Response
     Args:
         named_here_only: Refuse what asks for this server by another name than localhost's.
     """
-    origin = request.headers.get("Origin")
-    if origin is not None and not _same_host(origin, request.host):
+    if from_another_page(request.headers):
         return _forbidden("Requests from another site's page are refused.")
     if named_here_only and not is_loopback(_host_name(request.host)):
         return _forbidden("Without a token, only requests to localhost are answered.")
@@ -185,14 +185,3 @@ def _host_name(host: str) -> str:
         return URL(f"http://{host}").host or ""
     except ValueError:
         return ""
-
-
-def _same_host(origin: str, host: str) -> bool:
-    try:
-        source = URL(origin)
-        return (
-            source.scheme in ("http", "https")
-            and source.authority == URL(f"{source.scheme}://{host}").authority
-        )
-    except ValueError:
-        return False

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from ..media.received_inputs import InputFolder
 from .host import Host
-from .json_route import json_route
+from .json_route import json_route, program_route
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -25,8 +25,9 @@ def input_routes(host: Host) -> web.RouteTableDef:
     table = web.RouteTableDef()
     folder = InputFolder(host.folder("input"))
 
+    # Tells only whoever has the file already, by its hash, that it is here.
     @table.get("/remote/inputs/{name:.+}")
-    @json_route
+    @program_route
     async def has_input(request: web.Request) -> JsonValue:
         name, sha256 = request.match_info["name"], request.query.get("sha256", "")
         return {"there": await folder.has(name, sha256)}

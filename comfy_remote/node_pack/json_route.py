@@ -10,13 +10,13 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from ..errors import AuthenticationError, ComfyRemoteError, ConfigurationError, RequestTooLarge
-from ..wire.origin import is_foreign
 from ..wire.problems import problems_in
+from .own_page import refusal_of_other_origin, refusal_of_page
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["body_of", "json_route"]
+__all__ = ["body_of", "json_route", "program_route", "refused_page"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Route: TypeAlias = "Callable[[web.Request], Awaitable[JsonValue]]"
@@ -29,15 +29,25 @@ def json_route(route: _Route) -> _Handler:
     A `ComfyRemoteError` is answered with its own HTTP status and
     ``{"error": {"code", "message", "advice", "details"}}``; a page of another site gets 403.
     """
+    return _handler(route, refusal_of_page)
 
+
+def program_route(route: _Route) -> _Handler:
+    """A `json_route` for programs, which may reach this server by any name.
+
+    For a ``GET`` whose answer is worth nothing to a page that pretends to be this server's own.
+    """
+    return _handler(route, refusal_of_other_origin)
+
+
+def _handler(
+    route: _Route, check: Callable[[web.Request], Awaitable[AuthenticationError | None]]
+) -> _Handler:
     @wraps(route)
     async def handler(request: web.Request) -> web.Response:
-        if is_foreign(request.headers):
-            foreign = AuthenticationError(
-                "The request comes from a page of another site.",
-                advice="Use ComfyUI's own page, under the address that it was opened with.",
-            )
-            return _error(foreign, status=403)
+        refused = await check(request)
+        if refused is not None:
+            return refused_page(refused)
         try:
             return web.json_response(await route(request))
         except ComfyRemoteError as error:
@@ -72,6 +82,11 @@ async def body_of(request: web.Request, model: type[_Model]) -> _Model:
             f"The request is not valid: {problems_in(error, 'the body')}.",
             advice="docs/routes.md says what each route takes.",
         ) from None
+
+
+def refused_page(error: AuthenticationError) -> web.Response:
+    """The answer to what another site's page has sent: see `refusal_of_page`."""
+    return _error(error, status=403)
 
 
 def _error(error: ComfyRemoteError, status: int | None = None) -> web.Response:

@@ -16,9 +16,11 @@ from aiohttp.typedefs import Handler
 from ..errors import ComfyRemoteError
 from ..targets.base import CHOICE_KEY
 from .host import Host
+from .json_route import refused_page
 from .lane import RemoteLane
 from .offload import Offload
-from .submission import refusal_body, wanted_target
+from .own_page import refusal_of_page
+from .submission import leaves_this_machine, refusal_body, wanted_target
 from .switch import Switch
 
 if TYPE_CHECKING:
@@ -61,7 +63,11 @@ class Peers:
 
 
 class LaneRouter:
-    """Sends to the lane what is the lane's, and lets everything else pass untouched."""
+    """Sends to the lane what is the lane's, and lets everything else pass untouched.
+
+    What another site's page sends never reaches the lane: ComfyUI itself takes prompts from any
+    page where it is reached by another address than localhost's.
+    """
 
     def __init__(self, host: Host, switch: Switch, lane: RemoteLane, offload: Offload) -> None:
         self._host = host
@@ -85,16 +91,25 @@ class LaneRouter:
         if route := self._routes.get((request.method, path)):
             return await route(request, handler)
         job = _JOB_CANCEL.match(path) if request.method == "POST" else None
-        if job is not None and await self._lane.cancel(job["id"]):
-            return web.json_response({"cancelled": True})
-        return await handler(request)
+        if job is None or not self._lane.has(job["id"]):
+            return await handler(request)
+        if refused := await refusal_of_page(request):
+            return refused_page(refused)
+        return web.json_response({"cancelled": await self._lane.cancel(job["id"])})
 
     async def _prompt(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         raw = await request.read()
+        if refused := await refusal_of_page(request):
+            body = await _object(request)
+            client_id = body.get("client_id")
+            switched = isinstance(client_id, str) and self._switch.target_of(client_id) is not None
+            if switched or leaves_this_machine(body):
+                return web.json_response(refusal_body(refused), status=403)
+            return await handler(request)
         # Most prompts are local, and some have megabytes: not parsed twice for nothing.
         if not self._switch.in_use and CHOICE_KEY.encode() not in raw:
             return await handler(request)
-        body = _object(raw)
+        body = await _object(request)
         chosen, target = wanted_target(body)
         if "prompt" not in body or (chosen and target is None):
             return await handler(request)
@@ -123,7 +138,9 @@ class LaneRouter:
             return await handler(request)
 
     async def _queue(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        body = _object(await request.read())
+        body = await _object(request)
+        if await refusal_of_page(request):
+            return await handler(request)
         if body.get("clear"):
             self._lane.cancel_waiting()
         ids = body.get("delete")
@@ -133,10 +150,14 @@ class LaneRouter:
         return await handler(request)
 
     async def _interrupt(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        prompt_id = _object(await request.read()).get("prompt_id")
-        if prompt_id:
-            if await self._lane.cancel(prompt_id):
-                return web.Response()
+        prompt_id = (await _object(request)).get("prompt_id")
+        refused = await refusal_of_page(request)
+        if prompt_id and self._lane.has(prompt_id):
+            if refused:
+                return refused_page(refused)
+            await self._lane.cancel(prompt_id)
+            return web.Response()
+        if prompt_id or refused:
             return await handler(request)
         # "Stop what runs", and nothing says who asks. A prompt that runs on this machine is
         # stopped as ever, unless another browser started it and this one has a remote job.
@@ -148,9 +169,11 @@ class LaneRouter:
         return await handler(request)
 
     async def _cancel_jobs(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        ids = _object(await request.read()).get("job_ids")
+        ids = (await _object(request)).get("job_ids")
         if not isinstance(ids, list) or not any(self._lane.has(one) for one in ids):
             return await handler(request)
+        if refused := await refusal_of_page(request):
+            return refused_page(refused)
         if not all(_is_uuid(one) for one in ids):
             return await handler(request)  # refused there, before anything is cancelled
         # Not passed on: ComfyUI would see ours run, and interrupt whatever it runs itself.
@@ -161,7 +184,7 @@ class LaneRouter:
 
     async def _socket(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         client_id = request.query.get("clientId")
-        if client_id:
+        if client_id and not await refusal_of_page(request):
             self._peers.note(client_id, request)
             before = self._host.connection(client_id)
             greeting = asyncio.ensure_future(self._greet(client_id, before))
@@ -187,11 +210,14 @@ def _own_port(request: web.Request) -> int | None:
     return name[1] if isinstance(name, tuple) and len(name) > 1 else None
 
 
-def _object(raw: bytes) -> dict[str, JsonValue]:
-    """The body, if it is a JSON object; else nothing, and ComfyUI says what it thinks of it."""
+async def _object(request: web.Request) -> dict[str, JsonValue]:
+    """The body, if it is a JSON object; else nothing, and ComfyUI says what it thinks of it.
+
+    Decoded as ComfyUI does, by the charset that the request names: both see the same prompt.
+    """
     try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
+        body = json.loads(await request.text())
+    except (ValueError, LookupError, RecursionError, web.HTTPUnsupportedMediaType):
         return {}
     return body if isinstance(body, dict) else {}
 

@@ -22,6 +22,7 @@ from ..workflow.prompt import Prompt
 from .cutting import Cutter
 from .host import Host
 from .input_files import InputFiles
+from .submission import workflow_of
 from .trusted_targets import CHOSEN
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Offload:
             CutImpossible: What is marked cannot run elsewhere.
             ComfyRemoteError: The prompt is none, or a target cannot be asked.
         """
-        workflow = _workflow_of(body)
+        workflow = workflow_of(body)
         if workflow is None or not marks_in(workflow) or not isinstance(body.get("prompt"), dict):
             return None
         prompt = parse_prompt(body["prompt"], "The prompt", check_links=False)
@@ -109,7 +110,7 @@ class Offload:
         client_id = body.get("client_id")
         if not isinstance(client_id, str) or client_id in self._told:
             return
-        workflow = _workflow_of(body)
+        workflow = workflow_of(body)
         if workflow is not None and marks_in(workflow):
             if len(self._told) >= _MOST_TOLD:
                 self._told.clear()
@@ -137,13 +138,6 @@ def _replaced(body: dict[str, JsonValue]) -> dict[str, JsonValue]:
         return body
     prompt = cast("JsonValue", ready.prompt)
     return {**body, "prompt": prompt, "partial_execution_targets": [*ready.targets]}
-
-
-def _workflow_of(body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue] | None:
-    extra = body.get("extra_data")
-    info = extra.get("extra_pnginfo") if isinstance(extra, dict) else None
-    workflow = info.get("workflow") if isinstance(info, dict) else None
-    return workflow if isinstance(workflow, dict) else None
 
 
 def _check_size(made: Cut) -> None:

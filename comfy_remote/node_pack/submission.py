@@ -13,6 +13,8 @@ from ..errors import ComfyRemoteError, WorkflowInvalid
 from ..targets.base import CHOICE_KEY
 from ..targets.comfyui_progress import nodes_needed
 from ..workflow.check import validate_for
+from ..workflow.cut import marks_in
+from ..workflow.interface import REMOTE_PART
 from ..workflow.load import parse_prompt
 from ..workflow.prompt import Prompt, is_link
 from ..workflow.schema import Schemas
@@ -20,7 +22,21 @@ from ..workflow.schema import Schemas
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Checked", "Submission", "check", "refusal_body", "wanted_target"]
+__all__ = [
+    "SENDING_NODES",
+    "Checked",
+    "Submission",
+    "check",
+    "leaves_this_machine",
+    "refusal_body",
+    "wanted_target",
+    "workflow_of",
+]
+
+SENDING_NODES = frozenset(
+    {REMOTE_PART, "ComfyRemoteNode", "ComfyRemoteModalDeployment", "RunPodRemoteExecute"}
+)
+"""The classes of our nodes that send values of a workflow elsewhere."""
 
 # Logins of comfy.org, which ComfyUI keeps out of its queue and history, too.
 _SECRET_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
@@ -77,9 +93,8 @@ class Submission:
     @property
     def workflow(self) -> dict[str, JsonValue] | None:
         """The UI-format workflow that the page wants embedded in what is saved."""
-        info = self.extra_data.get("extra_pnginfo")
-        workflow = info.get("workflow") if isinstance(info, dict) else None
-        return workflow if isinstance(workflow, dict) else None
+        workflow = workflow_of({"extra_data": self.extra_data})
+        return None if workflow is None else dict(workflow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +151,29 @@ def wanted_target(body: Mapping[str, JsonValue]) -> tuple[bool, str | None]:
         return False, None
     target = choice["target"]
     return True, target if isinstance(target, str) and target else None
+
+
+def leaves_this_machine(body: Mapping[str, JsonValue]) -> bool:
+    """Whether what a page posts asks for anything to be sent elsewhere, as it stands.
+
+    Args:
+        body: Of ``POST /prompt``.
+    """
+    _, target = wanted_target(body)
+    prompt = body.get("prompt")
+    nodes = prompt.values() if isinstance(prompt, dict) else ()
+    classes = {str(node.get("class_type")) for node in nodes if isinstance(node, dict)}
+    workflow = workflow_of(body)
+    marked = workflow is not None and bool(marks_in(workflow))
+    return target is not None or marked or not classes.isdisjoint(SENDING_NODES)
+
+
+def workflow_of(body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue] | None:
+    """The UI-format workflow in what a page posts to ``/prompt``."""
+    extra = body.get("extra_data")
+    info = extra.get("extra_pnginfo") if isinstance(extra, dict) else None
+    workflow = info.get("workflow") if isinstance(info, dict) else None
+    return workflow if isinstance(workflow, dict) else None
 
 
 def refusal_body(error: ComfyRemoteError) -> dict[str, JsonValue]:

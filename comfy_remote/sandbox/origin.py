@@ -7,20 +7,24 @@ import logging
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ..wire.origin import is_foreign
+from ..net.own_names import allowed_by_environment
+from ..wire.origin import page_refusal
 
-__all__ = ["refuse_foreign_origins"]
+__all__ = ["refuse_other_pages"]
 
 logger = logging.getLogger(__name__)
 
 
 @web.middleware
-async def refuse_foreign_origins(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """403 for a request that a page of another origin made, by ComfyUI's rules."""
-    if is_foreign(request.headers):
-        origin = request.headers.get("Origin", "elsewhere")
-        logger.warning("Refused a request to %s from a page of %s", request.host, origin)
-        return web.Response(status=403)
+async def refuse_other_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """403 for a request that another site's page may have made.
+
+    Stricter than ComfyUI, which compares the origin only where it is asked for as localhost.
+    """
+    refused = page_refusal(request.method, request.headers, allowed_by_environment())
+    if refused is not None:
+        logger.warning("Refused a request. %s", refused)
+        return web.Response(status=403, text=f"{refused.message} {refused.advice}")
     if request.method == "OPTIONS":
         return web.Response()
     return await handler(request)

@@ -19,7 +19,7 @@ from .executor import PromptWorker
 from .folders import Folders
 from .frontend import find_frontend
 from .hooks import Hooks
-from .origin import refuse_foreign_origins
+from .origin import refuse_other_pages
 from .page_routes import Page, add_page
 from .prompt_queue import PromptQueue
 from .sockets import MAX_UPLOAD_BYTES, SocketHub
@@ -157,7 +157,7 @@ class SandboxServer:
     def _app(self) -> web.Application:
         app = web.Application(
             client_max_size=MAX_UPLOAD_BYTES,
-            middlewares=[self._note_activity, refuse_foreign_origins],
+            middlewares=[self._note_activity, refuse_other_pages],
         )
         app[ENGINE] = self._engine
         tables = [prompt_routes.routes, file_routes.routes, input_routes.routes, job_routes.routes]

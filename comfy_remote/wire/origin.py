@@ -1,46 +1,112 @@
-"""Whether a browser's request comes from another site's page, by ComfyUI's rules."""
+"""Whether a request may come from another site's page, through somebody's browser.
+
+A page may send requests to any address that its browser reaches: this machine, its network. Two
+things give it away. Browsers say which page a request comes from (``Origin``, ``Sec-Fetch-Site``);
+and a site that points its own name at this machine, to look like this server's own page ("DNS
+rebinding"), still asks for its own name (``Host``).
+"""
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from urllib.parse import SplitResult, urlsplit
 
-__all__ = ["is_foreign"]
+from ..errors import AuthenticationError
+from ..net.own_names import is_named, is_own_name
+
+__all__ = ["from_another_page", "origin_refusal", "page_refusal"]
+
+_PORTS = {"http": 80, "https": 443}
 
 
-def is_foreign(headers: Mapping[str, str]) -> bool:
-    """Whether a page of another origin made the request with these headers.
+def page_refusal(
+    method: str, headers: Mapping[str, str], allowed: Collection[str] = ()
+) -> AuthenticationError | None:
+    """Why a request is refused; ``None`` for the server's own page, and for programs.
 
-    Browsers let any page post to 127.0.0.1, but they say which page it was. As in ComfyUI,
-    the origin is compared only where the server is addressed as a loopback host.
+    A program that is no browser is known by what it does not send: browsers say the origin of
+    everything but ``GET`` and ``HEAD``. Of those two nothing tells it from a browser, so they are
+    answered only under this server's own names.
+
+    Args:
+        method: Of the request.
+        headers: By name, in any case (aiohttp's).
+        allowed: Further names of this server, that its owner has listed: see `is_own_name`.
+    """
+    if refused := origin_refusal(headers, allowed):
+        return refused
+    if "Origin" not in headers and method not in ("GET", "HEAD"):
+        return None
+    host = _parsed(f"//{headers.get('Host', '')}")
+    origin = _parsed(headers.get("Origin", ""))
+    if is_named(origin.hostname, allowed) or is_own_name(host.hostname, allowed):
+        return None
+    name = host.hostname
+    if not name:
+        return AuthenticationError("The request does not say which host it asks for.")
+    return AuthenticationError(
+        f"The request asks for {name}, a name that this server does not know as its own.",
+        advice=f"Open the page by the machine's IP address. {_advice(name)}",
+    )
+
+
+def origin_refusal(
+    headers: Mapping[str, str], allowed: Collection[str] = ()
+) -> AuthenticationError | None:
+    """Why a request is refused that another page has made, as its browser says; else ``None``."""
+    if not from_another_page(headers, allowed):
+        return None
+    name = _parsed(headers.get("Origin", "")).hostname
+    return AuthenticationError(
+        f"The request comes from a page of {name or 'another site'}, which is not this server's "
+        "own page.",
+        advice="Use this server's own page, under the address that it was opened with."
+        + (f" {_advice(name)}" if name else ""),
+    )
+
+
+def from_another_page(headers: Mapping[str, str], allowed: Collection[str] = ()) -> bool:
+    """Whether a browser says that another page than this server's own made the request.
 
     Args:
         headers: By name, in any case (aiohttp's).
+        allowed: Names under which this server's own page is reached, whatever ``Host`` says: a
+            proxy in front of it may have changed that.
     """
-    if headers.get("Sec-Fetch-Site") == "cross-site":
-        return True
-    host, origin = headers.get("Host"), headers.get("Origin")
-    if not host or not origin:
+    origin = headers.get("Origin")
+    if origin is not None and is_named(_parsed(origin).hostname, allowed):
         return False
-    try:
-        return not _same_site(urlsplit(f"//{host.lower()}"), urlsplit(origin.lower()))
-    except ValueError:  # no address, or no port
+    if headers.get("Sec-Fetch-Site", "none").lower() not in ("none", "same-origin"):
         return True
+    return origin is not None and not _same(_parsed(origin), headers.get("Host", ""))
 
 
-def _same_site(host: SplitResult, origin: SplitResult) -> bool:
-    if not _is_loopback(host.hostname) or not host.hostname or not origin.hostname:
-        return True
-    ports = {host.port, origin.port}
-    # Some clients leave the port out of one of the two; then it says nothing.
-    return host.hostname == origin.hostname and (len(ports) == 1 or None in ports)
-
-
-def _is_loopback(name: str | None) -> bool:
-    if not name:
+def _same(origin: SplitResult, host: str) -> bool:
+    """Whether an origin is what a browser calls the page of this host."""
+    default = _PORTS.get(origin.scheme)
+    if default is None or not origin.hostname:
         return False
+    asked = _parsed(f"//{host}")
+    return (origin.hostname, _port(origin, default)) == (asked.hostname, _port(asked, default))
+
+
+def _port(address: SplitResult, default: int) -> int | None:
     try:
-        return ipaddress.ip_address(name).is_loopback
+        return address.port or default
     except ValueError:
-        return name == "localhost" or name.endswith(".localhost")
+        return None
+
+
+def _parsed(address: str) -> SplitResult:
+    try:
+        return urlsplit(address.lower())
+    except ValueError:  # a bracket too few
+        return urlsplit("")
+
+
+def _advice(name: str) -> str:
+    return (
+        f'If {name} is a name of your own for this server, add the line allowed_hosts = ["{name}"] '
+        "to the comfy-remote.toml in your own configuration folder, or set "
+        f"COMFY_REMOTE_ALLOWED_HOSTS={name} in the environment that the server starts in."
+    )

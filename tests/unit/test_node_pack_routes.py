@@ -363,10 +363,23 @@ POSTS = {
 }
 
 
-@pytest.mark.parametrize("path", [*POSTS, "/remote/status", "/remote/object_info?target=sandbox"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *POSTS,
+        *("/remote/status", "/remote/object_info?target=sandbox", "/remote/jobs"),
+        "/remote/targets/sandbox",
+    ],
+)
 @pytest.mark.parametrize(
     "headers",
-    [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site", "Origin": "null"}],
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "https://evil.example", "Host": "192.168.1.20:8188"},
+        {"Origin": "null", "Host": "192.168.1.20:8188"},
+        {"Origin": "http://evil.example:8188", "Host": "evil.example:8188"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "null"},
+    ],
 )
 async def test_a_page_of_another_site_is_refused(
     page: Page, path: str, headers: dict[str, str]

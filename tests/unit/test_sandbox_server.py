@@ -342,12 +342,19 @@ async def test_a_client_that_comes_back_learns_what_runs(http: aiohttp.ClientSes
     await http.post("/interrupt")
 
 
-async def test_foreign_pages_are_refused(
-    http: aiohttp.ClientSession, server: SandboxServer
+async def test_other_sites_pages_are_refused(
+    http: aiohttp.ClientSession, server: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for origin, status in (("https://example.com", 403), (server.url, 200), ("null", 200)):
+    for origin, status in (("https://example.com", 403), (server.url, 200), ("null", 403)):
         async with http.get("/prompt", headers={"Origin": origin}) as response:
             assert response.status == status, origin
+    rebound = {"Host": "evil.example:8188"}
+    async with http.get("/prompt", headers=rebound) as response:
+        assert response.status == 403
+        assert "COMFY_REMOTE_ALLOWED_HOSTS=evil.example" in await response.text()
+    monkeypatch.setenv("COMFY_REMOTE_ALLOWED_HOSTS", "evil.example")
+    async with http.get("/prompt", headers=rebound) as response:
+        assert response.status == 200
 
 
 # --- files -------------------------------------------------------------------------------------

@@ -1,0 +1,67 @@
+"""The names by which this machine's own servers may be asked for."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Collection, Mapping
+
+from .address import POD_PROXY, is_loopback
+
+__all__ = ["ALLOWED_HOSTS", "allowed_by_environment", "is_named", "is_own_name"]
+
+ALLOWED_HOSTS = "COMFY_REMOTE_ALLOWED_HOSTS"
+"""The variable with further names, separated by commas."""
+
+# Nobody on the internet can own a name below these.
+_LOCAL = (".local", ".internal", ".home.arpa")
+
+
+def is_own_name(host: str | None, allowed: Collection[str] = ()) -> bool:
+    """Whether no other site's page can have this host name.
+
+    Its owner's servers have it, or it is an address and not a name at all. A page of
+    ``evil.example`` can make its name mean this machine, but its browser still asks for that name.
+
+    Args:
+        host: Without a port; in lower case.
+        allowed: Names that the owner has listed: ``comfy.example.org``, or ``*.example.ts.net``
+            for all below.
+    """
+    if not host:
+        return False
+    host = host.removesuffix(".")
+    if is_loopback(host) or host.endswith(".localhost") or _is_address(host):
+        return True
+    # RunPod alone says where these lead.
+    if host.endswith(POD_PROXY):
+        return True
+    own = socket.gethostname().lower()
+    return host == own or host in {own + end for end in _LOCAL} or is_named(host, allowed)
+
+
+def is_named(host: str | None, allowed: Collection[str]) -> bool:
+    """Whether a host name is one of a list, or below one of its ``*.example.org``."""
+    if not host:
+        return False
+    host = host.removesuffix(".")
+    for entry in allowed:
+        name = entry.strip().lower()
+        if host == name or (name.startswith("*.") and host.endswith(name[1:])):
+            return True
+    return False
+
+
+def allowed_by_environment(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """The names that the environment lists."""
+    names = environment.get(ALLOWED_HOSTS, "").split(",")
+    return tuple(name.strip() for name in names if name.strip())
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
