@@ -80,6 +80,8 @@ def serve(
     import asyncio
 
     from ..gateway import GatewayServer
+    from ..gateway.limits import GatewayLimits
+    from ..net.address import host_list
     from .interrupt import run_interruptible
 
     show_log()
@@ -90,6 +92,9 @@ def serve(
         port=port,
         token=token,
         ssl_context=ssl_context(certfile, keyfile),
+        limits=GatewayLimits(
+            webhook_hosts=host_list(os.environ.get("COMFY_REMOTE_WEBHOOK_HOSTS", ""))
+        ),
         webhook_secret=_webhook_secret(),
     )
     choice = str(comfyui.expanduser()) if comfyui is not None else engine

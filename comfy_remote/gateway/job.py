@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from yarl import URL
 
-from ..errors import WorkflowInvalid
-from ..net.address import is_loopback
+from ..errors import TargetError, WorkflowInvalid
 from ..wire.problems import problems_in
 from ..wire.runpod import RunPodState
 from .limits import GatewayLimits
+from .webhook import WEBHOOK, webhook_guard
 
 __all__ = ["Job", "Policy", "Submission"]
 
@@ -75,21 +74,11 @@ class Submission(BaseModel):
                 f"policy.ttl is {ttl} ms, which is out of range.",
                 advice=f"Give {least:.0f} to {most:.0f} ms.",
             )
-        if self.webhook is not None and not _may_be_called(self.webhook):
-            raise WorkflowInvalid(
-                "The webhook is not an https address.",
-                advice="Use https://…, or http:// for this machine itself.",
-            )
-
-
-def _may_be_called(address: str) -> bool:
-    try:
-        url = URL(address)
-    except ValueError:
-        return False
-    return bool(url.host) and (
-        url.scheme == "https" or (url.scheme == "http" and is_loopback(url.host))
-    )
+        if self.webhook is not None:
+            try:
+                webhook_guard(limits).check(self.webhook, WEBHOOK)
+            except TargetError as error:
+                raise WorkflowInvalid(error.message, advice=error.advice) from None
 
 
 @dataclass(slots=True, eq=False)

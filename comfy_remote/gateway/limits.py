@@ -1,4 +1,4 @@
-"""Every number the gateway keeps to, in one place."""
+"""Everything the gateway keeps to, in one place."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ class GatewayLimits:
         worker_silence: A worker that says nothing for so long has lost its jobs.
         worker_ping_interval: How often a worker is told to say that it lives.
         webhook_retry_delay: Between the attempts to deliver a webhook.
+        webhook_hosts: ``HOST`` or ``HOST:PORT`` in a private network, or on this machine, that
+            webhooks may go to. All others have to be public and https. Ours.
     """
 
     run_bytes: int = RUN_BODY_LIMIT
@@ -68,3 +70,4 @@ class GatewayLimits:
     worker_silence: float = 120.0
     worker_ping_interval: float = 10.0
     webhook_retry_delay: float = 10.0
+    webhook_hosts: frozenset[str] = frozenset()

@@ -206,6 +206,7 @@ class GatewayServer:
         await webhook.deliver(
             address,
             body,
+            guard=webhook.webhook_guard(self.limits),
             retry_delay=self.limits.webhook_retry_delay,
             message_id=job_id,
             key=self._webhook_key,

@@ -14,16 +14,21 @@ import hmac
 import logging
 import time
 
-import aiohttp
 from pydantic import SecretStr
-from yarl import URL
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, TargetError
+from ..net.deadline import timeout
+from ..net.fetch import NETWORK_ERRORS, GuardedHttp
+from ..net.guard import Guard
+from .limits import GatewayLimits
 
-__all__ = ["deliver", "signed_headers", "webhook_key"]
+__all__ = ["WEBHOOK", "deliver", "signed_headers", "webhook_guard", "webhook_key"]
+
+WEBHOOK = "The webhook's address"
+"""What to call it in errors."""
 
 _ATTEMPTS = 3
-_TIMEOUT = aiohttp.ClientTimeout(total=30.0)
+_PATIENCE = 30.0
 _log = logging.getLogger(__name__)
 
 
@@ -58,10 +63,20 @@ def signed_headers(key: bytes, message_id: str, timestamp: int, body: bytes) -> 
     }
 
 
+def webhook_guard(limits: GatewayLimits) -> Guard:
+    """Where the webhooks that clients name may lead."""
+    return Guard(
+        limits.webhook_hosts,
+        advice="Webhooks go to public https addresses. Whoever runs the gateway may name others "
+        "in COMFY_REMOTE_WEBHOOK_HOSTS.",
+    )
+
+
 async def deliver(
     address: str,
     body: bytes,
     *,
+    guard: Guard,
     retry_delay: float,
     message_id: str = "",
     key: bytes | None = None,
@@ -71,15 +86,14 @@ async def deliver(
     Redirects are not followed. What fails is logged, not raised: nobody waits for it.
 
     Args:
+        guard: Where it may go; see `webhook_guard`.
         message_id: The same each time, for a receiver to drop what it has got already.
         key: To sign with; ``None`` to leave the message unsigned, as RunPod does.
 
     Returns:
         Whether it was accepted.
     """
-    url = URL(address)
-    host = url.host
-    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+    async with GuardedHttp(guard, patience=_PATIENCE) as http:
         for attempt in range(_ATTEMPTS):
             if attempt:
                 await asyncio.sleep(retry_delay)
@@ -87,15 +101,20 @@ async def deliver(
             if key is not None:
                 headers |= signed_headers(key, message_id, int(time.time()), body)
             try:
-                async with session.post(
-                    url,
-                    data=body,
-                    headers=headers,
-                    allow_redirects=False,
-                ) as response:
-                    if response.status == 200:
-                        return True
-                    _log.warning("The webhook at %s answered %d.", host, response.status)
-            except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-                _log.warning("The webhook at %s could not be reached: %s.", host, error)
+                async with timeout(_PATIENCE):
+                    status = await _post(http, address, body, headers)
+            except TargetError as error:
+                _log.warning("A webhook was not sent: %s", error)
+                return False
+            except NETWORK_ERRORS as error:
+                _log.warning("A webhook could not be sent: %s.", type(error).__name__)
+                continue
+            if status == 200:
+                return True
+            _log.warning("A webhook was answered with HTTP %d.", status)
     return False
+
+
+async def _post(http: GuardedHttp, address: str, body: bytes, headers: dict[str, str]) -> int:
+    async with http.request("POST", address, what=WEBHOOK, headers=headers, data=body) as answer:
+        return answer.response.status

@@ -3,35 +3,65 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from ipaddress import IPv4Address, IPv6Address
 
 from yarl import URL
 
 from ..errors import ConfigurationError
 
-__all__ = ["POD_PROXY", "base_address", "check_key_is_safe", "is_loopback", "shown"]
+__all__ = [
+    "POD_PROXY",
+    "base_address",
+    "check_key_is_safe",
+    "host_list",
+    "ip_in",
+    "is_loopback",
+    "shown",
+]
 
 POD_PROXY = ".proxy.runpod.net"
 """How the hosts end under which RunPod's proxy has the ports of pods."""
 
 
+# What a resolver takes for an IPv4 address in an unusual form: its last part is a number
+# (2130706433, 127.1, 0177.0.0.1, 0x7f.1). No name in the DNS ends like that.
+_ENDS_IN_A_NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$", re.IGNORECASE)
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
+
+
+def ip_in(host: str | None) -> IPv4Address | IPv6Address | None:
+    """The IP address that a URL's host is, without brackets and zone; ``None`` for a name.
+
+    ``::ffff:10.0.0.1`` is ``10.0.0.1``.
+    """
+    try:
+        ip = ipaddress.ip_address((host or "").strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
+
+
 def is_loopback(host: str | None) -> bool:
     """Whether a host name or address can only mean this machine."""
-    if not host:
-        return False
-    if host == "localhost":
+    if host and host.removesuffix(".").lower() == "localhost":
         return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+    ip = ip_in(host)
+    return ip is not None and ip.is_loopback
+
+
+def host_list(text: str) -> frozenset[str]:
+    """The ``HOST`` and ``HOST:PORT`` in a setting, which commas or spaces separate."""
+    return frozenset(text.replace(",", " ").lower().split())
 
 
 def base_address(url: str) -> URL:
     """The base URL of a target, checked.
 
     Raises:
-        ConfigurationError: It is no ``http`` or ``https`` URL, or it holds more than a host
-            and a path. A name and password in it would end in the record and in messages.
+        ConfigurationError: It is no ``http`` or ``https`` URL, its host is an IP address in an
+            unusual form (``127.1``), or it holds more than a host and a path. A name and
+            password in it would end in the record and in messages.
     """
     try:
         address = URL(url)
@@ -43,6 +73,7 @@ def base_address(url: str) -> URL:
             f"{shown(url)} is not an http or https address.",
             advice="Write it like https://HOST or http://HOST:PORT.",
         )
+    _check_host(address)
     if address.user or address.password:
         raise ConfigurationError(
             f"The address {shown(url)} holds a user name or a password.",
@@ -55,6 +86,23 @@ def base_address(url: str) -> URL:
             advice="Leave away what begins with ? or #.",
         )
     return address
+
+
+def _check_host(address: URL) -> None:
+    """Refuse hosts that one library takes for a name, and another for an IP address."""
+    host = address.raw_host or ""
+    if ip_in(host) is not None:
+        return
+    if _ENDS_IN_A_NUMBER.search(host):
+        raise ConfigurationError(
+            f"The host {host} is an IP address in an unusual form.",
+            advice="Write it as four numbers with dots, like 192.168.1.20.",
+        )
+    if not _HOST_NAME.fullmatch(host):
+        raise ConfigurationError(
+            f"{shown(str(address))} has characters in its host that no name may have.",
+            advice="Write it like https://HOST or http://HOST:PORT.",
+        )
 
 
 def check_key_is_safe(address: URL) -> None:

@@ -1,23 +1,48 @@
-"""Addresses that came from elsewhere: where we may follow them, and through which proxy."""
+"""The one guard for addresses that somebody else names: where they may lead.
+
+A worker's answer, a job's request, a redirect and a webhook name addresses that the owner of
+this machine has not seen. They may lead to public servers by https, and to what the owner has
+named; never to this machine or its network, where they would reach what strangers must not.
+`Guard.check` looks at an address as it is written, `GuardedResolver` at what its name resolves
+to: a connection is made only to an IP address that has been looked at, so a name that resolves
+differently the second time gains nothing.
+"""
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import urllib.request
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from ..errors import ConfigurationError, TargetError
-from .address import base_address, is_loopback
+from .address import base_address, ip_in, is_loopback
 
-if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv6Address
+__all__ = ["Guard", "GuardedResolver", "PrivateAddress", "is_public", "proxy_for"]
 
-__all__ = ["PrivateAddress", "PublicResolver", "checked", "proxy_for"]
+_LEADS_AWAY = "{} leads to a private address, and nothing is sent there or fetched from it"
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")
+# Azure's own services for a machine (keys among them) have a public address.
+_AZURE_HOST = IPv4Address("168.63.129.16")
+
+
+def is_public(ip: IPv4Address | IPv6Address) -> bool:
+    """Whether an IP address is one of the public internet.
+
+    An IPv6 address that stands for an IPv4 one (mapped, NAT64, 6to4) is judged by that one.
+    """
+    if isinstance(ip, IPv6Address):
+        if ip in _NAT64:
+            return is_public(IPv4Address(int(ip) & 0xFFFF_FFFF))
+        if (inner := ip.ipv4_mapped or ip.sixtofour) is not None:
+            return is_public(inner)
+        return ip in _GLOBAL_UNICAST and ip.is_global
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved and ip != _AZURE_HOST
 
 
 def proxy_for(url: URL) -> str | None:
@@ -32,79 +57,123 @@ def proxy_for(url: URL) -> str | None:
     return urllib.request.getproxies().get(url.scheme)
 
 
-def checked(
-    url: str,
-    *,
-    target_is_here: bool,
-    what: str = "An output's address",
-    advice: str = "Configure the worker's storage with a public https address.",
-) -> URL:
-    """An address that came from elsewhere, if it is one that may be fetched.
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Which addresses of somebody else may be used.
 
-    Args:
-        url: As the target gave it.
-        target_is_here: Whether the target itself is on loopback. Only then may it name this
-            machine's own servers, also by plain http; another's answer could make us call them.
-        what: What to call it in errors.
-        advice: What to do about one that may not be fetched.
-
-    Raises:
-        TargetError: It is not https, or leads into a private network.
+    Attributes:
+        allowed: ``HOST`` or ``HOST:PORT`` that the owner of this machine has named: may be
+            private.
+        named_http: Whether those may be plain http, too; on this machine itself they always may.
+        origin: The address of who names them, where the owner has named that one: its own
+            scheme, host and port are allowed as well.
+        advice: For errors: what to do about an address that is refused.
     """
-    try:
-        # The query is a signature, which opens the output to whoever reads it: not shown.
-        address = base_address(url.partition("?")[0])
-    except ConfigurationError as error:
-        raise TargetError(f"{what} cannot be used. {error.message}") from None
-    if is_loopback(address.host) and target_is_here:
-        return URL(url)
-    if address.scheme != "https":
-        raise TargetError(f"{what} is not https: {address}.", advice=advice)
-    literal = _literal(address.host or "")
-    if is_loopback(address.host) or (literal is not None and not literal.is_global):
-        raise TargetError(f"{what} leads into a private network: {address.host}.", advice=advice)
-    return URL(url)
+
+    allowed: frozenset[str] = frozenset()
+    named_http: bool = True
+    origin: URL | None = None
+    advice: str = ""
+
+    def check(self, url: str | URL, what: str, *, plain_http: bool = False) -> URL:
+        """An address as it may be asked, judged by what is written in it.
+
+        Args:
+            url: Its query is kept, and never shown: it may be a signature.
+            what: What to call it in errors, for example ``The address of a.png``.
+            plain_http: Whether a public one may be plain http.
+
+        Raises:
+            TargetError: It may not be used.
+        """
+        try:
+            address = base_address(str(url).partition("?")[0].partition("#")[0])
+            whole = url if isinstance(url, URL) else URL(url)
+        except (ConfigurationError, ValueError) as error:
+            why = error.message if isinstance(error, ConfigurationError) else "It is no URL."
+            raise TargetError(f"{what} cannot be used. {why}", advice=self.advice) from None
+        host = address.raw_host or ""
+        if address.origin() == self._origin:
+            return whole
+        named = self.names(host, address.port)
+        plain_http = plain_http or (named and (self.named_http or is_loopback(host)))
+        if address.scheme != "https" and not plain_http:
+            raise TargetError(f"{what} is not https: {address}.", advice=self.advice)
+        ip = ip_in(host)
+        if named:
+            return whole
+        # Only an address of this machine's own network has a zone.
+        if is_loopback(host) or (ip is not None and (not is_public(ip) or "%" in host)):
+            raise self.private(host, what)
+        return whole
+
+    def names(self, host: str, port: int | None) -> bool:
+        """Whether the owner has named this host."""
+        host = host.removesuffix(".").lower()
+        spellings = [host, f"[{host}]"] if ":" in host else [host]
+        return any(name in self.allowed or f"{name}:{port}" in self.allowed for name in spellings)
+
+    def permits(self, host: str, port: int | None, address: str) -> bool:
+        """Whether a connection to ``host`` may go to this IP address, which it resolved to."""
+        own = self._origin
+        if self.names(host, port) or (own and (own.raw_host, own.port) == (host, port)):
+            return True
+        ip = ip_in(address)
+        return ip is not None and is_public(ip)
+
+    def resolved(self, host: str, port: int) -> list[str]:
+        """The IP addresses that a connection to ``host`` may go to. Blocking.
+
+        Raises:
+            PrivateAddress: There is none.
+            OSError: The name cannot be resolved.
+        """
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = [str(one[4][0]) for one in found]
+        permitted = [one for one in addresses if self.permits(host, port, one)]
+        if not permitted:
+            raise PrivateAddress(_LEADS_AWAY.format(host))
+        return permitted
+
+    def private(self, host: str, what: str) -> TargetError:
+        """The error of an address that leads where it must not."""
+        return TargetError(f"{what} leads into a private network: {host}.", advice=self.advice)
+
+    @property
+    def _origin(self) -> URL | None:
+        return self.origin.origin() if self.origin is not None else None
 
 
 class PrivateAddress(OSError):
     """A name leads into a private network."""
 
 
-class PublicResolver(AbstractResolver):
-    """Resolves names to public addresses only.
+class GuardedResolver(AbstractResolver):
+    """Resolves names to the addresses that a guard permits, for aiohttp's connections.
 
-    A worker's answer names the host of an output; without this, a hostile one could make us
-    fetch from the user's own network.
+    Args:
+        guard: Whose named hosts may have any address; all others public ones only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
         self._inner = ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Public addresses of ``host``.
+        """The permitted addresses of ``host``.
 
         Raises:
             PrivateAddress: There is none.
+            OSError: The name cannot be resolved.
         """
         found = await self._inner.resolve(host, port, family)
-        public = [one for one in found if (ip := _literal(one["host"])) and ip.is_global]
-        if not public:
-            raise PrivateAddress(
-                f"{host} leads to a private address, and nothing is fetched from there"
-            )
-        return public
+        permitted = [one for one in found if self._guard.permits(host, port, one["host"])]
+        if not permitted:
+            raise PrivateAddress(_LEADS_AWAY.format(host))
+        return permitted
 
     async def close(self) -> None:
         """Nothing to release."""
         await self._inner.close()
-
-
-def _literal(host: str) -> IPv4Address | IPv6Address | None:
-    try:
-        ip = ipaddress.ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return None
-    # ::ffff:10.0.0.1 is 10.0.0.1 by another name.
-    return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip

@@ -19,10 +19,13 @@ from yarl import URL
 
 from ..errors import ConfigurationError, OutputError
 from ..net.address import base_address, is_loopback
+from ..net.pinned import PinnedSender
 from ..outputs import media_type_of
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
+
+    from ..net.guard import Guard
 
 __all__ = ["Bucket", "BucketSettings"]
 
@@ -59,6 +62,11 @@ class BucketSettings:
     region: str
     access_key_id: str
     secret_access_key: SecretStr
+
+    @property
+    def host_and_port(self) -> str:
+        """``HOST:PORT`` of the service, as allow-lists of hosts have it."""
+        return f"{self.endpoint.raw_host}:{self.endpoint.port}"
 
     @classmethod
     def of(
@@ -160,10 +168,12 @@ class Bucket:
 
     Args:
         settings: Where it is, and the keys.
+        guard: Where its address may lead, if somebody else named it.
     """
 
-    def __init__(self, settings: BucketSettings) -> None:
+    def __init__(self, settings: BucketSettings, guard: Guard | None = None) -> None:
         self._settings = settings
+        self._guard = guard
         self._lock = threading.Lock()
         self._made: _S3 | None = None
 
@@ -227,7 +237,7 @@ class Bucket:
         with self._lock:  # boto3's sessions are not made for several threads
             if self._made is None:
                 try:
-                    self._made = _S3(self._settings)
+                    self._made = _S3(self._settings, self._guard)
                 except ValueError as error:  # boto3 takes fewer addresses than there are
                     raise ConfigurationError(
                         f"A bucket's address cannot be used: {error}.",
@@ -258,7 +268,7 @@ class Bucket:
 class _S3:
     """boto3's client, and what we ask of it. Blocking."""
 
-    def __init__(self, settings: BucketSettings) -> None:
+    def __init__(self, settings: BucketSettings, guard: Guard | None) -> None:
         import boto3.session
         from boto3.s3.transfer import TransferConfig
         from botocore.config import Config
@@ -281,6 +291,9 @@ class _S3:
                 response_checksum_validation="when_required",
             ),
         )
+        if guard is not None:
+            sender = PinnedSender(guard, "The bucket's address")
+            self._client.meta.events.register("before-send.s3", sender)
         self._transfer = TransferConfig(
             multipart_threshold=_PART, multipart_chunksize=_PART, max_concurrency=_PARTS_AT_ONCE
         )

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING
 from ..config.places import CONFIG_NAME, home
 from ..config.secrets import secret
 from ..errors import ConfigurationError
-from ..net.address import POD_PROXY, base_address, is_loopback, shown
+from ..net.address import POD_PROXY, base_address, host_list, is_loopback, shown
 from ..workflow.values import did_you_mean
 from .base import RemoteRef, Target
 from .login import login_headers, secret_missing
@@ -373,6 +373,7 @@ def _runpod(name: str, settings: TargetSettings, environment: Mapping[str, str])
         keep_stored=settings.keep_stored,
         memory=home(environment) / "endpoints",
         bucket=_bucket(name, settings, environment),
+        storage_hosts=host_list(environment.get("COMFY_REMOTE_OUTPUT_HOSTS", "")),
         policy=settings.policy,
     )
 
@@ -388,6 +389,7 @@ def _modal(name: str, settings: TargetSettings, environment: Mapping[str, str]) 
         keep_stored=settings.keep_stored,
         memory=home(environment) / "endpoints",
         bucket=_bucket(name, settings, environment),
+        storage_hosts=host_list(environment.get("COMFY_REMOTE_OUTPUT_HOSTS", "")),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -26,8 +26,9 @@ from ..errors import (
     TargetUnreachable,
 )
 from ..media.files import CHUNK_SIZE
-from ..net.address import POD_PROXY, base_address, is_loopback
-from ..net.guard import PublicResolver, checked, proxy_for
+from ..net.address import POD_PROXY, base_address
+from ..net.fetch import NETWORK_ERRORS, GuardedHttp
+from ..net.guard import Guard, proxy_for
 from ..wire.json_text import parse_json
 
 if TYPE_CHECKING:
@@ -36,10 +37,13 @@ if TYPE_CHECKING:
 __all__ = ["HttpClient", "Response", "version_in"]
 
 _ATTEMPTS = 5
-_NETWORK_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
 _ANSWER_LIMIT = 256 * 1024 * 1024
 _LONGEST_RETRY_AFTER = 60.0
 _SHORTEST_SECRET = 8
+_PRIVATE_STORAGE = (
+    "Outputs come from the target's own address, or from public https addresses. If this storage "
+    "is yours, name it in COMFY_REMOTE_OUTPUT_HOSTS (HOST or HOST:PORT)."
+)
 _NO_POD = (
     "RunPod's proxy answers, but not the pod: it is stopped or still starting, or no ComfyUI "
     "listens on that port (it needs --listen). Look at the pod in RunPod's console."
@@ -84,7 +88,7 @@ class HttpClient:
     """Requests to one base URL.
 
     The key travels in the ``Authorization`` header of requests to that base URL only:
-    redirects are not followed, `stream_foreign` sends no header of ours, and a server that
+    redirects are not followed, `stream_elsewhere` sends no header of ours, and a server that
     repeats the key in its answer does not get it into an error or a result.
 
     Args:
@@ -93,6 +97,8 @@ class HttpClient:
         headers: Sent with every request (never shown in errors).
         timeout: Seconds without a byte before a request is given up.
         answer_limit: Bytes that an answer may have, unless it is streamed.
+        elsewhere: ``HOST`` or ``HOST:PORT`` in a private network that the target's answers may
+            name as well, because the user has; see `net.guard`.
 
     Raises:
         ConfigurationError: The URL cannot be used (see `base_address`), or a header cannot be
@@ -107,8 +113,9 @@ class HttpClient:
         headers: Mapping[str, SecretStr] | None = None,
         timeout: float = 60.0,
         answer_limit: int = _ANSWER_LIMIT,
+        elsewhere: Collection[str] = (),
     ) -> None:
-        base_address(base_url)
+        address = base_address(base_url)
         self.base_url = base_url.rstrip("/")
         self._name = name
         self._where = f"{name} at {self.base_url}"
@@ -117,6 +124,8 @@ class HttpClient:
             _check_header(value)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=timeout)
         self._answer_limit = answer_limit
+        self._patience = timeout
+        self._guard = Guard(frozenset(elsewhere), origin=address, advice=_PRIVATE_STORAGE)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> HttpClient:
@@ -258,51 +267,50 @@ class HttpClient:
         Args:
             on_headers: Called with the answer's headers, before the first chunk.
         """
-        async with self._open(
-            self.session, self.url(path), self.authorization(), offset, self._where
-        ) as response:
+        async with self._open(self.url(path), self.authorization(), offset) as response:
             if on_headers is not None:
                 on_headers(response.headers)
             async for chunk in _from_offset(response, offset):
                 yield chunk
 
-    async def stream_foreign(self, url: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
-        """GET an absolute URL elsewhere (storage), without our key; see `checked`."""
-        async with self._elsewhere(url) as (session, address):
-            where = f"The storage at {address.host}"
-            async with self._open(session, address, {}, offset, where) as response:
-                async for chunk in _from_offset(response, offset):
-                    yield chunk
-
-    async def delete_foreign(self, url: str) -> None:
-        """DELETE an absolute URL elsewhere (a signed one), without our key; see `checked`.
+    async def stream_elsewhere(self, url: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        """GET an absolute URL (of storage) that an answer named, without our key.
 
         Raises:
-            TargetError: It was refused, or could not be reached.
+            TargetError: It may not be asked (see `net.guard`), or does not have it.
         """
-        async with self._elsewhere(url) as (session, address):
-            where = f"The storage at {address.host}"
-            try:
-                async with session.delete(address, allow_redirects=False) as response:
-                    # 404: it is gone already.
-                    if response.status >= 300 and response.status != 404:
-                        raise TargetError(f"{where} refused to delete (HTTP {response.status}).")
-            except _NETWORK_ERRORS as error:
-                raise _unreachable(error, where) from error
+        headers = _range(offset)
+        async with self._elsewhere("GET", url, headers) as response:
+            if response.status not in (200, 206) and not _all_there(response, offset):
+                raise await self._refused(response, _storage(response.url))
+            async for chunk in _from_offset(response, offset):
+                yield chunk
+
+    async def delete_elsewhere(self, url: str) -> None:
+        """DELETE an absolute URL (a signed one) that an answer named, without our key.
+
+        Raises:
+            TargetError: It may not be asked (see `net.guard`), refused, or could not be reached.
+        """
+        async with self._elsewhere("DELETE", url, {}) as response:
+            # 404: it is gone already.
+            if response.status >= 300 and response.status != 404:
+                raise TargetError(
+                    f"{_storage(response.url)} refused to delete (HTTP {response.status})."
+                )
 
     @asynccontextmanager
-    async def _elsewhere(self, url: str) -> AsyncIterator[tuple[aiohttp.ClientSession, URL]]:
-        """A session for one foreign address, which has been checked."""
-        address = checked(url, target_is_here=is_loopback(URL(self.base_url).host))
-        proxy = proxy_for(address)
-        # A proxy resolves by itself; without one, the address is looked at before it is used.
-        public = proxy is None and not is_loopback(address.host)
-        async with aiohttp.ClientSession(
-            timeout=self._timeout,
-            proxy=proxy,
-            connector=aiohttp.TCPConnector(resolver=PublicResolver() if public else None),
-        ) as session:
-            yield session, address
+    async def _elsewhere(
+        self, method: str, url: str, headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        async with GuardedHttp(self._guard, patience=self._patience) as http:
+            try:
+                async with http.request(
+                    method, url, what="An output's address", headers=headers
+                ) as answer:
+                    yield answer.response
+            except NETWORK_ERRORS as error:
+                raise _unreachable(error, _storage(URL(url))) from error
 
     async def exists(self, path: str) -> bool:
         """Whether GET ``path`` would give something; only the beginning is read.
@@ -312,9 +320,7 @@ class HttpClient:
             RateLimited: It may be there; we were not told.
         """
         try:
-            async with self._open(
-                self.session, self.url(path), self.authorization(), 0, self._where
-            ):
+            async with self._open(self.url(path), self.authorization(), 0):
                 return True
         except (TargetUnreachable, RateLimited):
             raise
@@ -324,23 +330,22 @@ class HttpClient:
     @asynccontextmanager
     async def _open(
         self,
-        session: aiohttp.ClientSession,
         url: URL,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         offset: int,
-        where: str,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        if offset:
-            headers = {**headers, "Range": f"bytes={offset}-"}
-        headers["Accept-Encoding"] = "identity"
+        headers = {**headers, **_range(offset)}
         try:
-            async with session.get(url, headers=headers, allow_redirects=False) as response:
+            async with self.session.get(url, headers=headers, allow_redirects=False) as response:
                 if response.status not in (200, 206) and not _all_there(response, offset):
-                    body = self._masked(await _read_limited(response, self._answer_limit))
-                    raise _error_of(Response(response.status, response.headers, body), where)
+                    raise await self._refused(response, self._where)
                 yield response
-        except _NETWORK_ERRORS as error:
-            raise _unreachable(error, where) from error
+        except NETWORK_ERRORS as error:
+            raise _unreachable(error, self._where) from error
+
+    async def _refused(self, response: aiohttp.ClientResponse, where: str) -> ComfyRemoteError:
+        body = self._masked(await _read_limited(response, self._answer_limit))
+        return _error_of(Response(response.status, response.headers, body), where)
 
     async def _once(
         self,
@@ -368,7 +373,7 @@ class HttpClient:
             ) as answer:
                 body = self._masked(await _read_limited(answer, self._answer_limit))
                 response = Response(answer.status, answer.headers, body)
-        except _NETWORK_ERRORS as error:
+        except NETWORK_ERRORS as error:
             raise _unreachable(error, self._where) from error
         if response.status >= 300 and response.status not in accept:
             raise _error_of(response, self._where)
@@ -498,6 +503,16 @@ def _check_header(value: SecretStr) -> None:
             "The key has a line break or another control character in it.",
             advice="Set its environment variable again, to the key alone.",
         )
+
+
+def _range(offset: int) -> dict[str, str]:
+    """Headers that ask for a content as it is stored, from a byte on."""
+    wanted = {"Range": f"bytes={offset}-"} if offset else {}
+    return {**wanted, "Accept-Encoding": "identity"}
+
+
+def _storage(url: URL) -> str:
+    return f"The storage at {url.host}"
 
 
 async def _from_offset(

@@ -10,7 +10,7 @@ Facts: modal.com/docs/guide/webhook-proxy-auth (the two headers), modal.com/docs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -72,6 +72,7 @@ class ModalTarget(RunPodTarget):
         keep_stored: bool = False,
         memory: Path | None = None,
         bucket: BucketSettings | None = None,
+        storage_hosts: Collection[str] = (),
     ) -> None:
         if not app or quote(app, safe="") != app:
             raise ConfigurationError(
@@ -88,6 +89,7 @@ class ModalTarget(RunPodTarget):
             memory=memory,
             bucket=bucket,
             headers=headers,
+            storage_hosts=storage_hosts,
         )
 
     async def __aenter__(self) -> ModalTarget:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 import json
 import re
 import time
@@ -31,7 +30,7 @@ from ..errors import (
     TargetError,
     TargetUnreachable,
 )
-from ..net.address import base_address, check_key_is_safe, is_loopback
+from ..net.address import base_address, check_key_is_safe, ip_in, is_loopback
 from ..wire.call import (
     INLINE_LIMIT,
     LONGEST_WAIT,
@@ -210,7 +209,7 @@ class RestClient:
         chunks = (
             self._http.stream(self._ours(url, self._url, "url").raw_path_qs)
             if own
-            else self._http.stream_foreign(str(address))
+            else self._http.stream_elsewhere(str(address))
         )
         begun, size = time.monotonic(), 0
         async with aclosing(chunks):
@@ -380,7 +379,7 @@ def call_address(url: str) -> URL:
         ConfigurationError: It may not be called.
     """
     address = base_address(url)
-    ip = _ip(address.host)
+    ip = ip_in(address.host)
     if ip is not None and (ip.is_link_local or ip.is_multicast or ip.is_unspecified):
         raise ConfigurationError(
             f"{address.host} is no address of a service.", advice="Check the address."
@@ -395,14 +394,6 @@ def call_address(url: str) -> URL:
             "`ssh -L 8000:127.0.0.1:8000 MACHINE`.",
         )
     return address
-
-
-def _ip(host: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        ip = ipaddress.ip_address((host or "").strip("[]").partition("%")[0])
-    except ValueError:
-        return None
-    return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
 
 
 def _is_local_name(host: str) -> bool:

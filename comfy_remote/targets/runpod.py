@@ -105,6 +105,8 @@ class RunPodTarget:
         bucket: Where input files go that do not fit the request.
         policy: RunPod's ``policy``, sent with every job.
         headers: What another server that speaks RunPod's API takes instead of a key.
+        storage_hosts: ``HOST`` or ``HOST:PORT`` in a private network that outputs may be stored
+            on. The bucket's is added to it.
 
     Raises:
         ConfigurationError: The key is missing, or the URL would send it in the clear.
@@ -141,6 +143,7 @@ class RunPodTarget:
         bucket: BucketSettings | None = None,
         policy: Mapping[str, int | bool] | None = None,
         headers: Mapping[str, SecretStr] | None = None,
+        storage_hosts: Collection[str] = (),
     ) -> None:
         address = base_address(base_url)
         check_key_is_safe(address)
@@ -160,6 +163,7 @@ class RunPodTarget:
         self._patience = patience
         self._keep_stored = keep_stored
         self._bucket = Bucket(bucket) if bucket is not None else None
+        self._storage_hosts = {*storage_hosts, *([bucket.host_and_port] if bucket else [])}
         self._policy = dict(policy or {})
         self._memory = memory
         self._describing: asyncio.Task[DescribeAnswer | None] | None = None
@@ -174,7 +178,12 @@ class RunPodTarget:
         self._base_url = base_url.rstrip("/")
         address = f"{self._base_url}/{self._endpoint}"
         self._descriptions = DescriptionCache(self._memory, address)
-        self._http = HttpClient(address, name=f"Endpoint {self._endpoint}", headers=self._headers)
+        self._http = HttpClient(
+            address,
+            name=f"Endpoint {self._endpoint}",
+            headers=self._headers,
+            elsewhere=self._storage_hosts,
+        )
 
     @property
     def name(self) -> str:
@@ -391,7 +400,7 @@ class RunPodTarget:
         else:
             stored_elsewhere = source.url is not None
             stream = (
-                self._http.stream_foreign(source.url, offset)
+                self._http.stream_elsewhere(source.url, offset)
                 if source.url is not None
                 else self._http.stream(source.path or "", offset)
             )
@@ -443,7 +452,7 @@ class RunPodTarget:
         for output in outputs if not self._keep_stored else ():
             if output.source is not None and output.source.delete_url is not None:
                 try:
-                    await self._http.delete_foreign(output.source.delete_url)
+                    await self._http.delete_elsewhere(output.source.delete_url)
                 except TargetError as error:
                     _log.warning("%s stays in storage: %s", output.filename, error)
 

@@ -1,11 +1,10 @@
-"""Input files by address: https, public, each redirect looked at before it is followed."""
+"""Input files by address, through `net.fetch`: from public servers, and those the owner named."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Collection
 from pathlib import Path
 
 import aiohttp
@@ -14,7 +13,8 @@ from yarl import URL
 
 from ..errors import TargetError, WorkflowInvalid
 from ..media.files import CHUNK_SIZE, storage_errors
-from ..net.guard import PrivateAddress, PublicResolver, checked, proxy_for
+from ..net.fetch import NETWORK_ERRORS, GuardedHttp, TooLarge, arriving
+from ..net.guard import Guard
 from ..targets.base import InputFile
 from ..wire.request import InputFileSent
 
@@ -22,8 +22,10 @@ __all__ = ["delete_urls", "fetch_input"]
 
 _ATTEMPTS = 4
 _MOST_REDIRECTS = 5
-_REDIRECTS = (301, 302, 303, 307, 308)
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15.0, sock_read=60.0)
+_ADVICE = (
+    "Inputs come from public https addresses. Whoever runs the worker may name others in "
+    "COMFY_REMOTE_INPUT_HOSTS."
+)
 
 
 class _TryAgain(Exception):
@@ -71,87 +73,62 @@ async def delete_urls(urls: Collection[str], *, hosts: Collection[str]) -> list[
         Why it did not work, where it did not.
     """
     problems = []
-    for url in urls:
-        try:
-            address = _permitted(URL(url), "a delete_url", hosts)
-            async with (
-                _session(address, hosts) as session,
-                session.delete(address, allow_redirects=False) as response,
-            ):
-                if response.status >= 300 and response.status != 404:
-                    problems.append(f"{address.host} answered HTTP {response.status} to DELETE")
-        except (WorkflowInvalid, aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            problems.append(str(error))
+    async with _http(hosts) as http:
+        for url in urls:
+            try:
+                async with http.request("DELETE", url, what="a delete_url") as answer:
+                    response = answer.response
+                    if response.status >= 300 and response.status != 404:
+                        problems.append(
+                            f"{response.url.host} answered HTTP {response.status} to DELETE"
+                        )
+            except TargetError as error:
+                problems.append(error.message)
+            except NETWORK_ERRORS as error:
+                # Not its text, which may have the whole address.
+                problems.append(f"it could not be reached: {type(error).__name__}")
     return problems
+
+
+def _http(hosts: Collection[str]) -> GuardedHttp:
+    return GuardedHttp(Guard(frozenset(hosts), advice=_ADVICE))
 
 
 async def _fetch_once(
     sent: InputFileSent, path: Path, hosts: Collection[str], limit: int
 ) -> tuple[int, str]:
     url = URL(sent.url or "")
+    what = f"The address of {sent.name}"
     try:
-        for _ in range(_MOST_REDIRECTS + 1):
-            url = _permitted(url, f"The address of {sent.name}", hosts)
-            async with (
-                _session(url, hosts) as session,
-                session.get(url, allow_redirects=False, proxy=proxy_for(url)) as response,
-            ):
-                target = response.headers.get("Location")
-                if response.status in _REDIRECTS and target:
-                    url = url.join(URL(target))
-                    continue
-                if response.status == 429 or response.status >= 500:
-                    raise _TryAgain(f"{url.host} answered HTTP {response.status}")
-                if response.status != 200:
-                    raise _refused(sent, f"{url.host} answered HTTP {response.status}")
-                return await _save(sent, response, path, limit)
-    except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
-        if isinstance(getattr(error, "os_error", None), PrivateAddress):
-            raise _refused(sent, f"{url.host} leads into a private network") from error
+        async with (
+            _http(hosts) as http,
+            http.request("GET", url, what=what, redirects=_MOST_REDIRECTS) as answer,
+        ):
+            response = answer.response
+            if response.status == 429 or response.status >= 500:
+                raise _TryAgain(f"{response.url.host} answered HTTP {response.status}")
+            if response.status != 200:
+                raise _refused(sent, f"{response.url.host} answered HTTP {response.status}")
+            return await _save(sent, response, path, limit)
+    except NETWORK_ERRORS as error:
         raise _TryAgain(f"{url.host} could not be reached: {type(error).__name__}") from error
-    raise _refused(sent, "it redirects too often")
+    except TargetError as error:
+        raise WorkflowInvalid(error.message, advice=error.advice) from None
 
 
 async def _save(
     sent: InputFileSent, response: aiohttp.ClientResponse, path: Path, limit: int
 ) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
-    with storage_errors(path), path.open("wb") as file:
-        async for chunk in response.content.iter_chunked(CHUNK_SIZE):
-            size += len(chunk)
-            if size > limit:
-                raise _refused(sent, f"it is larger than the {limit} bytes this worker takes")
-            digest.update(chunk)
-            await asyncio.to_thread(file.write, chunk)
-    return size, digest.hexdigest()
-
-
-@asynccontextmanager
-async def _session(url: URL, hosts: Collection[str]) -> AsyncIterator[aiohttp.ClientSession]:
-    # A proxy resolves by itself; a host that was named may be private.
-    free = proxy_for(url) is not None or _is_named(url, hosts)
-    connector = aiohttp.TCPConnector(resolver=None if free else PublicResolver())
-    async with aiohttp.ClientSession(timeout=_TIMEOUT, connector=connector) as session:
-        yield session
-
-
-def _permitted(url: URL, what: str, hosts: Collection[str]) -> URL:
-    if url.scheme in ("http", "https") and _is_named(url, hosts):
-        return url
     try:
-        return checked(
-            str(url),
-            target_is_here=False,
-            what=what,
-            advice="Inputs come from public https addresses. Whoever runs the worker may name "
-            "others in COMFY_REMOTE_INPUT_HOSTS.",
-        )
-    except TargetError as error:
-        raise WorkflowInvalid(error.message, advice=error.advice) from None
-
-
-def _is_named(url: URL, hosts: Collection[str]) -> bool:
-    return url.host in hosts or f"{url.host}:{url.port}" in hosts
+        with storage_errors(path), path.open("wb") as file:
+            async for chunk in arriving(response.content.iter_chunked(CHUNK_SIZE), largest=limit):
+                size += len(chunk)
+                digest.update(chunk)
+                await asyncio.to_thread(file.write, chunk)
+    except TooLarge:
+        raise _refused(sent, f"it is larger than the {limit} bytes this worker takes") from None
+    return size, digest.hexdigest()
 
 
 def _refused(sent: InputFileSent, why: str) -> WorkflowInvalid:

@@ -36,7 +36,7 @@ from .result import build_answer
 from .run import EngineRun, EngineTarget, JobEngine, unless_engine_dies
 from .sent_models import fetch_lacking
 from .settings import WorkerSettings, default_result_limit
-from .storage import BucketStore, settings_of
+from .storage import BucketStore, bucket_guard, check_address, settings_of
 from .store import ResultStore, Store
 
 __all__ = ["WorkflowJob"]
@@ -93,7 +93,8 @@ class WorkflowJob:
         key = request.comfy_org_api_key
         self._comfy_org_key = key.get_secret_value() if key else environ.get("COMFY_ORG_API_KEY")
         config = request.s3_config
-        self._bucket = settings_of(config) if config else settings.bucket
+        self._bucket_guard = bucket_guard(settings) if config else None
+        self._bucket = settings_of(config, bucket_guard(settings)) if config else settings.bucket
         self._last_run: EngineRun | None = None
         self._warnings: list[str] = []
 
@@ -116,6 +117,8 @@ class WorkflowJob:
         request = self._request
         # Before anything is started or fetched: what is wrong with the request itself.
         lines = parse_repo_list(request.repo_list)
+        if self._bucket is not None and self._bucket_guard is not None:
+            await check_address(self._bucket, self._bucket_guard)
         prompt = None if needs_schemas(request) else changed(plain_prompt(request), request)
         with tempfile.TemporaryDirectory(
             prefix="comfy-remote-job-", ignore_cleanup_errors=True
@@ -264,7 +267,7 @@ class WorkflowJob:
         """Where large outputs go: the request's or worker's bucket, a store, here."""
         settings, stores = self._settings, list[Store]()
         if self._bucket is not None:
-            stores.append(BucketStore(self._bucket))
+            stores.append(BucketStore(self._bucket, self._bucket_guard))
         if self._store is not None:
             stores.append(self._store)
         if settings.store_url:

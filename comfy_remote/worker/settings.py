@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from ..errors import ConfigurationError
-from ..net.address import is_loopback
+from ..net.address import host_list, is_loopback
 from ..targets.bucket import BucketSettings
 from .models.settings import ModelSettings
 
@@ -51,6 +51,8 @@ class WorkerSettings:
         input_size: Bytes that an input fetched by its address may have.
         input_hosts: ``HOST`` or ``HOST:PORT`` in a private network, or on this machine, that
             inputs may be fetched from all the same. The bucket's is added to it.
+        bucket_hosts: ``HOST`` or ``HOST:PORT`` in a private network, or on this machine, that a
+            request's ``s3Config`` may name all the same. The bucket's is added to it.
         keep_outputs: Whether a job's files stay in the engine's folders.
         worker: The worker's id, for the answer.
         refresh: Whether the worker is to be replaced after each job.
@@ -67,6 +69,7 @@ class WorkerSettings:
     input_limit: int = 2 * 10**9
     input_size: int = 4 * 10**9
     input_hosts: frozenset[str] = frozenset()
+    bucket_hosts: frozenset[str] = frozenset()
     keep_outputs: bool = False
     worker: str | None = None
     refresh: bool = False
@@ -77,8 +80,8 @@ class WorkerSettings:
         """Read ``COMFY_REMOTE_RESULT_LIMIT`` (bytes), ``COMFY_REMOTE_JOB_TIMEOUT`` (seconds),
         ``COMFY_REMOTE_STORE_URL``, ``COMFY_REMOTE_WORKER_DIR``, ``COMFY_REMOTE_KEPT_LIMIT``,
         ``COMFY_REMOTE_INPUT_CACHE_LIMIT`` and ``COMFY_REMOTE_INPUT_SIZE_LIMIT`` (bytes),
-        ``COMFY_REMOTE_INPUT_HOSTS``, ``RUNPOD_AI_API_KEY``, ``RUNPOD_POD_ID``,
-        ``REFRESH_WORKER`` and ``COMFY_REMOTE_KEEP_OUTPUTS`` (``true``), and what
+        ``COMFY_REMOTE_INPUT_HOSTS``, ``COMFY_REMOTE_BUCKET_HOSTS``, ``RUNPOD_AI_API_KEY``,
+        ``RUNPOD_POD_ID``, ``REFRESH_WORKER`` and ``COMFY_REMOTE_KEEP_OUTPUTS`` (``true``), and what
         `BucketSettings` and `ModelSettings` read.
 
         Raises:
@@ -96,9 +99,7 @@ class WorkerSettings:
                 )
         models = ModelSettings.from_environ(environ)
         bucket = BucketSettings.from_environ(environ)
-        hosts = environ.get("COMFY_REMOTE_INPUT_HOSTS", "").replace(",", " ").lower().split()
-        if bucket is not None:
-            hosts.append(f"{bucket.endpoint.host}:{bucket.endpoint.port}")
+        own = {bucket.host_and_port} if bucket is not None else set[str]()
         return cls(
             result_limit=int(limit) if limit is not None else None,
             job_timeout=_positive(environ, "COMFY_REMOTE_JOB_TIMEOUT") or _LONGEST_JOB,
@@ -106,7 +107,8 @@ class WorkerSettings:
             store_key=SecretStr(environ.get("RUNPOD_AI_API_KEY", "")),
             bucket=bucket,
             input_size=int(_positive(environ, "COMFY_REMOTE_INPUT_SIZE_LIMIT") or 4e9),
-            input_hosts=frozenset(hosts),
+            input_hosts=host_list(environ.get("COMFY_REMOTE_INPUT_HOSTS", "")) | own,
+            bucket_hosts=host_list(environ.get("COMFY_REMOTE_BUCKET_HOSTS", "")) | own,
             folder=_folder(environ, models.volume),
             kept_limit=int(_positive(environ, "COMFY_REMOTE_KEPT_LIMIT") or 8e9),
             input_limit=int(_positive(environ, "COMFY_REMOTE_INPUT_CACHE_LIMIT") or 2e9),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import quote
 
+from ..errors import TargetError, WorkflowInvalid
 from ..media.files import safe_relative_path
+from ..net.guard import Guard, PrivateAddress
 from ..targets.bucket import Bucket, BucketSettings
 from ..targets.download import Downloaded
 from ..wire.request import S3Config
+from .settings import WorkerSettings
 from .store import StoredFile
 
-__all__ = ["BucketStore", "settings_of"]
+__all__ = ["BucketStore", "bucket_guard", "check_address", "settings_of"]
+
+_SETTING = "s3Config.endpointUrl"
 
 # The longest that a signature may live. A client of ours deletes what it has fetched at once.
 _VALID_SECONDS = 7 * 24 * 3600
@@ -21,12 +27,13 @@ class BucketStore:
 
     Args:
         settings: The bucket.
+        guard: Where its address may lead, if a request named it.
     """
 
     public = True
 
-    def __init__(self, settings: BucketSettings) -> None:
-        self._bucket = Bucket(settings)
+    def __init__(self, settings: BucketSettings, guard: Guard | None = None) -> None:
+        self._bucket = Bucket(settings, guard)
 
     async def put(self, job_id: str, filename: str, file: Downloaded) -> StoredFile:
         """Store a file, with addresses to GET and to DELETE it that are valid for seven days.
@@ -43,16 +50,50 @@ class BucketStore:
         )
 
 
-def settings_of(config: S3Config) -> BucketSettings:
+def settings_of(config: S3Config, guard: Guard) -> BucketSettings:
     """The bucket of a request's ``s3Config``.
 
     Raises:
         ConfigurationError: Its address cannot be used.
+        WorkflowInvalid: It may not be used.
     """
-    return BucketSettings.of(
+    settings = BucketSettings.of(
         config.endpoint_url,
         config.access_id,
         config.access_secret,
         bucket=config.bucket_name,
-        name="s3Config.endpointUrl",
+        name=_SETTING,
     )
+    try:
+        guard.check(settings.endpoint, _SETTING)
+    except TargetError as error:
+        raise WorkflowInvalid(error.message, advice=error.advice) from None
+    return settings
+
+
+def bucket_guard(settings: WorkerSettings) -> Guard:
+    """Where the buckets that requests name may be."""
+    return Guard(
+        settings.bucket_hosts,
+        named_http=False,
+        advice="A request's bucket is at a public https address. Whoever runs the worker may name "
+        "others in COMFY_REMOTE_BUCKET_HOSTS.",
+    )
+
+
+async def check_address(bucket: BucketSettings, guard: Guard) -> None:
+    """Refuse a request's bucket whose name leads into a private network, before anything runs.
+
+    Each connection to it is checked again: this is only to say so early.
+
+    Raises:
+        WorkflowInvalid: It does.
+    """
+    host, port = bucket.endpoint.raw_host or "", bucket.endpoint.port or 443
+    try:
+        await asyncio.to_thread(guard.resolved, host, port)
+    except PrivateAddress:
+        error = guard.private(host, _SETTING)
+        raise WorkflowInvalid(error.message, advice=error.advice) from None
+    except OSError:
+        return  # the upload says what is wrong, and the output goes elsewhere

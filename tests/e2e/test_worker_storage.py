@@ -105,7 +105,9 @@ async def endpoint(worker: dict[str, str]) -> AsyncIterator[GatewayServer]:
 
 
 def target(gateway: GatewayServer, **options: Any) -> RunPodTarget:
-    return RunPodTarget("ep", TOKEN, base_url=gateway.endpoint_url.rpartition("/")[0], **options)
+    """A client's target; the storage on this machine is one that its user has named."""
+    url = gateway.endpoint_url.rpartition("/")[0]
+    return RunPodTarget("ep", TOKEN, base_url=url, storage_hosts=["127.0.0.1"], **options)
 
 
 async def answer(gateway: GatewayServer, payload: dict[str, JsonValue]) -> dict[str, Any]:
@@ -152,6 +154,7 @@ async def test_a_job_of_the_page_leaves_nothing_in_the_bucket(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNPOD_API_KEY", TOKEN.get_secret_value())
+    monkeypatch.setenv("COMFY_REMOTE_OUTPUT_HOSTS", s3.url.partition("//")[2])
     async with endpoint(environment(s3)) as gateway:
         monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", gateway.url)
         with sandbox_with_pack(tmp_path) as server:
@@ -198,7 +201,8 @@ async def test_a_requests_own_bucket_goes_before_the_workers(s3: S3Server) -> No
         "bucketName": BUCKET,
         "endpointUrl": s3.url,
     }
-    async with endpoint({"COMFY_REMOTE_RESULT_LIMIT": "4000"}) as gateway:
+    allowed = {"COMFY_REMOTE_BUCKET_HOSTS": s3.url.partition("//")[2]}
+    async with endpoint({"COMFY_REMOTE_RESULT_LIMIT": "4000", **allowed}) as gateway:
         seen = await answer(
             gateway, {"workflow": picture(), "format": "comfy-remote/1", "s3Config": config}
         )

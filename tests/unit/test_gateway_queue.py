@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -351,6 +352,10 @@ async def test_closing_answers_everybody_and_has_jobs_stopped(queue):
         (b'{"input": {}, "policy": {"ttl": 10}}', "out of range"),
         (b'{"input": {}, "webhook": "http://example.com/x"}', "https"),
         (b'{"input": {}, "webhook": "file:///etc/passwd"}', "https"),
+        (b'{"input": {}, "webhook": "https://127.0.0.1/x"}', "private network"),
+        (b'{"input": {}, "webhook": "https://169.254.169.254/x"}', "private network"),
+        (b'{"input": {}, "webhook": "http://localhost:8188/x"}', "COMFY_REMOTE_WEBHOOK_HOSTS"),
+        (b'{"input": {}, "webhook": "https://2130706433/x"}', "unusual form"),
     ],
 )
 def test_a_wrong_submission_says_what_is_wrong(body, words):
@@ -358,7 +363,8 @@ def test_a_wrong_submission_says_what_is_wrong(body, words):
         Submission.parse(body, LIMITS)
 
 
-def test_a_webhook_may_be_https_or_on_this_machine():
-    for address in ("https://example.com/x", "http://127.0.0.1:9/x", "http://localhost/x"):
+def test_a_webhook_may_be_public_or_where_the_owner_allows():
+    limits = replace(LIMITS, webhook_hosts=frozenset({"127.0.0.1:9"}))
+    for address in ("https://example.com/x", "http://127.0.0.1:9/x"):
         body = f'{{"input": 1, "webhook": "{address}"}}'.encode()
-        assert Submission.parse(body, LIMITS).webhook == address
+        assert Submission.parse(body, limits).webhook == address

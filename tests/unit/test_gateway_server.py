@@ -18,7 +18,12 @@ from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.wire.runpod import IDEMPOTENCY_HEADER, error_from_runpod
 
 TOKEN = SecretStr("a-token-for-this-test")
-LIMITS = GatewayLimits(poll_wait=0.2, stop_settle=0.0, webhook_retry_delay=0.01)
+LIMITS = GatewayLimits(
+    poll_wait=0.2,
+    stop_settle=0.0,
+    webhook_retry_delay=0.01,
+    webhook_hosts=frozenset({"127.0.0.1"}),
+)
 
 
 @pytest.fixture

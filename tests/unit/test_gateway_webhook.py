@@ -9,11 +9,13 @@ import json
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.resolver import ThreadedResolver
 from pydantic import JsonValue, SecretStr
 
 from comfy_remote.errors import ConfigurationError
 from comfy_remote.gateway import GatewayServer
-from comfy_remote.gateway.webhook import signed_headers, webhook_key
+from comfy_remote.gateway.limits import GatewayLimits
+from comfy_remote.gateway.webhook import deliver, signed_headers, webhook_guard, webhook_key
 
 
 def test_the_specifications_own_example() -> None:
@@ -54,7 +56,8 @@ async def test_a_gateway_with_a_secret_signs_what_it_sends() -> None:
     hook = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
     secret = SecretStr("whsec_" + base64.b64encode(bytes(range(32))).decode())
     try:
-        async with GatewayServer(webhook_secret=secret) as gateway:
+        limits = GatewayLimits(webhook_hosts=frozenset({"127.0.0.1"}))
+        async with GatewayServer(webhook_secret=secret, limits=limits) as gateway:
             gateway.add_local_worker(echo)
             async with (
                 aiohttp.ClientSession() as session,
@@ -71,3 +74,35 @@ async def test_a_gateway_with_a_secret_signs_what_it_sends() -> None:
     sent = int(headers["webhook-timestamp"])
     expected = signed_headers(bytes(range(32)), job_id, sent, body)
     assert headers["webhook-signature"] == expected["webhook-signature"]
+
+
+async def test_a_webhook_whose_name_leads_into_the_private_network_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def resolve(self: object, host: str, port: int = 0, family: int = 0) -> list[object]:
+        return [
+            {
+                "hostname": host,
+                "host": "127.0.0.1",
+                "port": port,
+                "family": 2,
+                "proto": 0,
+                "flags": 0,
+            }
+        ]
+
+    monkeypatch.setattr(ThreadedResolver, "resolve", resolve)
+    connected: list[object] = []
+    server = await asyncio.start_server(lambda r, w: connected.append(w.close()), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        accepted = await deliver(
+            f"https://rebound.example:{port}/hook?token=planted",
+            b"{}",
+            guard=webhook_guard(GatewayLimits()),
+            retry_delay=0.0,
+        )
+    assert not accepted
+    assert connected == []
+    assert "private network" in caplog.text
+    assert "planted" not in caplog.text

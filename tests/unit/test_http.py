@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
@@ -198,18 +199,46 @@ async def test_a_websockets_redirect_is_refused_too(server: ScriptedServer) -> N
         server.on("GET /ws", Answer(None, 302, {"Location": f"{thief.url}/ws"}))
         headers = {"X-Login": SecretStr(KEY)}
         async with HttpClient(server.url, name="The box", headers=headers) as client:
-            with pytest.raises(http._NETWORK_ERRORS):
+            with pytest.raises(http.NETWORK_ERRORS):
                 await client.session.ws_connect(client.url("ws"), headers=client.authorization())
         assert server.count("GET /ws") == 1
         assert thief.asked == []
 
 
-async def test_storage_elsewhere_gets_no_key(client: HttpClient) -> None:
-    async with ScriptedServer() as storage:
+@asynccontextmanager
+async def client_with(storage: ScriptedServer) -> AsyncIterator[HttpClient]:
+    """A client of another server, which the user allows to name this storage."""
+    async with ScriptedServer() as server:
+        headers = {"Authorization": SecretStr(f"Bearer {KEY}")}
+        named = [f"127.0.0.1:{storage.port}"]
+        async with HttpClient(server.url, name="The box", headers=headers, elsewhere=named) as made:
+            yield made
+
+
+async def test_storage_elsewhere_gets_no_key() -> None:
+    async with ScriptedServer() as storage, client_with(storage) as client:
         storage.on("GET /x.png", Answer(b"png"))
-        chunks = [chunk async for chunk in client.stream_foreign(f"{storage.url}/x.png?sig=1")]
+        chunks = [chunk async for chunk in client.stream_elsewhere(f"{storage.url}/x.png?sig=1")]
         assert chunks == [b"png"]
         assert KEY not in str(storage.asked[0].headers)
+
+
+async def test_a_target_on_this_machine_names_its_own_port_and_no_other(
+    server: ScriptedServer, client: HttpClient
+) -> None:
+    server.on("GET /own.png", Answer(b"own"))
+    assert [c async for c in client.stream_elsewhere(f"{server.url}/own.png")] == [b"own"]
+    await client.delete_elsewhere(f"{server.url}/own.png")
+    async with ScriptedServer() as other:
+        for host in ("127.0.0.1", "localhost", "localhost.", "2130706433", "127.1", "0x7f.1"):
+            for scheme in ("http", "https"):
+                url = f"{scheme}://{host}:{other.port}/api/x?sig=signature"
+                with pytest.raises(TargetError, match="An output's address"):
+                    async for _ in client.stream_elsewhere(url):
+                        pass
+                with pytest.raises(TargetError, match="An output's address"):
+                    await client.delete_elsewhere(url)
+        assert other.asked == []
 
 
 @pytest.mark.parametrize(
@@ -227,23 +256,21 @@ async def test_storage_must_be_https_and_its_signature_is_not_shown(
     client: HttpClient, url: str
 ) -> None:
     with pytest.raises(TargetError, match="An output's address") as caught:
-        async for _ in client.stream_foreign(url):
+        async for _ in client.stream_elsewhere(url):
             pass
     assert "signature" not in str(caught.value)
 
 
-async def test_an_error_of_storage_shows_neither_signature_nor_our_server(
-    server: ScriptedServer, client: HttpClient
-) -> None:
-    async with ScriptedServer() as storage:
+async def test_an_error_of_storage_shows_neither_signature_nor_our_server() -> None:
+    async with ScriptedServer() as storage, client_with(storage) as client:
         storage.on("GET /gone", Answer(None, 500))
         storage.on("GET /drop", drop)
         for path in ("gone", "drop"):
             with pytest.raises(TargetUnreachable, match="The storage at 127") as caught:
-                async for _ in client.stream_foreign(f"{storage.url}/{path}?sig=signature"):
+                async for _ in client.stream_elsewhere(f"{storage.url}/{path}?sig=signature"):
                     pass
             assert "signature" not in str(caught.value)
-            assert server.url not in str(caught.value)
+            assert client.base_url not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [200, 400, 404, 413, 500])

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp.resolver import ThreadedResolver
 from model_server import File, ModelServer, safetensors, sha256
 from models_kit import (
     CIVITAI_TOKEN,
@@ -17,7 +18,6 @@ from models_kit import (
     library_for,
     settings_for,
 )
-from yarl import URL
 
 from comfy_remote.errors import ComfyRemoteError, ConfigurationError, ModelUnavailable
 from comfy_remote.wire.repo_list import ModelLine, parse_repo_list
@@ -283,6 +283,21 @@ async def test_private_and_plain_addresses_are_not_asked(tmp_path: Path, url: st
     assert "password" not in str(caught.value).replace("a user name or a password", "")
 
 
+async def test_plain_http_is_asked_only_where_a_hash_proves_what_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(self: object, host: str, port: int = 0, family: int = 0) -> list[object]:
+        return [{"hostname": host, "host": "10.0.0.1", "port": port}]
+
+    monkeypatch.setattr(ThreadedResolver, "resolve", resolve)
+    line = "lora http://models.example/a.safetensors"
+    with pytest.raises(ModelUnavailable, match="not https"):
+        await ensure(library_for(tmp_path), line)
+    # Asked, had its name not led into a private network.
+    with pytest.raises(ModelUnavailable, match="private network"):
+        await ensure(library_for(tmp_path), f"{line} sha256={'0' * 64}")
+
+
 @pytest.mark.parametrize("url", ["https://", "https:///a.bin", "http://x:port/a", "https://[::1/a"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ModelUnavailable, match="no usable address"):
@@ -367,9 +382,7 @@ def test_settings_are_read_from_the_environment(tmp_path: Path) -> None:
     assert settings.download is True
     assert settings.size_limit == 5000
     assert settings.hugging_face_token.get_secret_value() == "hf_x"
-    assert settings.trusts(URL("https://nas.local:8443/a"))
-    assert settings.trusts(URL("https://hf-mirror.example/a"))
-    assert not settings.trusts(URL("https://nas.local/a"))
+    assert {"nas.local:8443", "other.local", "hf-mirror.example:443"} <= settings.hosts
     assert settings.bucket is not None
     assert "planted" not in repr(settings)
 

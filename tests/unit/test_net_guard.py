@@ -1,12 +1,21 @@
-"""Addresses that a worker's answer names: fetched only where they lead out of the house."""
+"""Addresses that somebody else names: asked only where they lead to public servers."""
 
 from __future__ import annotations
 
+import ipaddress
+import socket
+
 import pytest
+from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from comfy_remote.errors import TargetError
-from comfy_remote.net.guard import PublicResolver, checked, proxy_for
+from comfy_remote.errors import ConfigurationError, TargetError
+from comfy_remote.net.address import base_address, host_list, is_loopback
+from comfy_remote.net.guard import Guard, GuardedResolver, PrivateAddress, is_public, proxy_for
+
+WHAT = "An output's address"
+NOBODY = Guard()
+BOX = Guard(origin=URL("http://127.0.0.1:8000/v2/local"))
 
 
 @pytest.mark.parametrize(
@@ -14,52 +23,159 @@ from comfy_remote.net.guard import PublicResolver, checked, proxy_for
     [
         "https://bucket.example.com/a.png?signature=s",
         "https://8.8.8.8/a.png",
-        "http://127.0.0.1:9000/a.png",
-        "http://[::1]:9000/a.png",
-        "https://localhost/a.png",
+        "https://[2606:4700::1111]/a.png",
+        "https://[64:ff9b::808:808]/a.png",
+        "https://xn--bcher-kva.example/a.png",
     ],
 )
-def test_public_https_and_this_machine_are_fetched(url: str) -> None:
-    assert checked(url, target_is_here=True) == URL(url)
+def test_public_https_is_asked(url: str) -> None:
+    assert NOBODY.check(url, WHAT) == URL(url)
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:8188/view", "https://[::1]:9000/a.png", "https://localhost/a.png"]
-)
-def test_a_target_elsewhere_cannot_make_us_call_this_machines_servers(url: str) -> None:
-    with pytest.raises(TargetError, match=r"private network|not https"):
-        checked(url, target_is_here=False)
+PRIVATE = [
+    "http://bucket.example.com/a.png",
+    "https://192.168.1.1/a.png",
+    "https://10.0.0.1/a.png",
+    "https://100.64.0.1/a.png",
+    "https://169.254.169.254/latest/meta-data",
+    "https://168.63.129.16/metadata",
+    "https://224.0.0.1/a.png",
+    "https://0.0.0.0/a.png",
+    "https://[::]/a.png",
+    "https://[::1]:9000/a.png",
+    "https://[fe80::1]/a.png",
+    "https://[fe80::1%25eth0]/a.png",
+    "https://[2606:4700::1111%25eth0]/a.png",
+    "https://[fd00:ec2::254]/a.png",
+    "https://[fec0::1]/a.png",
+    "https://[ff0e::1]/a.png",
+    "https://[::ffff:10.0.0.1]/a.png",
+    "https://[::ffff:7f00:1]/a.png",
+    "https://[::7f00:1]/a.png",
+    "https://[64:ff9b::7f00:1]/a.png",
+    "https://[64:ff9b:1::7f00:1]/a.png",
+    "https://[2002:7f00:1::]/a.png",
+    "https://[2001:0:7f00:1::1]/a.png",
+    "https://localhost/a.png",
+    "https://localhost./a.png",
+    "https://LOCALHOST/a.png",
+    "https://ⓛocalhost/a.png",
+    "https://2130706433/a.png",
+    "https://127.1/a.png",
+    "https://127.0.0.1./a.png",
+    "https://0177.0.0.1/a.png",
+    "https://0x7f.1/a.png",
+    "https://0X7F000001/a.png",
+    "https://①②⑦.⓪.⓪.①/a.png",
+    "https://127。0。0。1/a.png",
+    "https://127.0.0.1%2f.example.com/a.png",
+    "https://8.8.8.8 /a.png",
+    "file:///etc/passwd",
+    "gopher://bucket.example.com/a.png",
+    "https://user:password@bucket.example.com/a.png",
+    "https://bucket.example.com\\@127.0.0.1/a.png",
+    "https://@127.0.0.1/a.png",
+    "//bucket.example.com/a.png",
+    "no address",
+    "",
+    "https://a..b/a.png",
+    f"https://{'a' * 64}.com/a.png",
+]
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://bucket.example.com/a.png",
-        "https://192.168.1.1/a.png",
-        "https://10.0.0.1/a.png",
-        "https://169.254.169.254/latest/meta-data",
-        "https://[fe80::1]/a.png",
-        "https://[::ffff:10.0.0.1]/a.png",
-        "https://0.0.0.0/a.png",
-        "file:///etc/passwd",
-        "https://user:password@bucket.example.com/a.png",
-        "no address",
-        "https://a..b/a.png",
-        f"https://{'a' * 64}.com/a.png",
-    ],
-)
+@pytest.mark.parametrize("url", PRIVATE)
 def test_everything_else_is_refused_and_the_signature_is_not_shown(url: str) -> None:
-    with pytest.raises(TargetError) as caught:
-        checked(f"{url}?signature=planted", target_is_here=True)
-    assert "planted" not in str(caught.value)
-    assert "password" not in str(caught.value).replace("a user name or a password", "")
+    for guard in (NOBODY, BOX):
+        with pytest.raises(TargetError, match=WHAT) as caught:
+            guard.check(f"{url}?signature=planted", WHAT)
+        assert "planted" not in str(caught.value)
+        assert "password" not in str(caught.value).replace("a user name or a password", "")
 
 
-async def test_a_name_that_leads_to_a_private_address_is_not_followed() -> None:
-    resolver = PublicResolver()
-    with pytest.raises(OSError, match="private address"):
-        await resolver.resolve("localhost", 443)
-    await resolver.close()
+def test_who_names_an_address_may_name_its_own() -> None:
+    url = "http://127.0.0.1:8000/files/a.png?x=1"
+    assert BOX.check(url, WHAT) == URL(url)
+    for other in ("http://127.0.0.1:8188/a", "https://127.0.0.1:8000/a", "http://localhost:8000/a"):
+        with pytest.raises(TargetError, match=r"private network|not https"):
+            BOX.check(other, WHAT)
+
+
+def test_what_the_owner_has_named_may_be_private() -> None:
+    guard = Guard(host_list("nas.local:9000, 10.0.0.5  [fd00::5]:9000"))
+    for url in ("http://nas.local:9000/a", "https://10.0.0.5/a", "http://[fd00::5]:9000/a"):
+        assert guard.check(url, WHAT) == URL(url)
+    for url in ("http://nas.local:9001/a", "https://10.0.0.6/a", "https://[fd00::5]:9001/a"):
+        with pytest.raises(TargetError):
+            guard.check(url, WHAT)
+    careful = Guard(host_list("nas.local:9000 127.0.0.1:9000"), named_http=False)
+    careful.check("http://127.0.0.1:9000/a", WHAT)
+    with pytest.raises(TargetError, match="not https"):
+        careful.check("http://nas.local:9000/a", WHAT)
+    careful.check("http://nas.local:9000/a", WHAT, plain_http=True)
+
+
+def test_plain_http_does_not_open_the_private_network() -> None:
+    NOBODY.check("http://bucket.example.com/a", WHAT, plain_http=True)
+    with pytest.raises(TargetError, match="private network"):
+        NOBODY.check("http://10.0.0.1/a", WHAT, plain_http=True)
+
+
+@pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.1", "0177.0.0.1", "1.2.3.4.5", "1"])
+def test_nobodys_address_may_be_a_number_in_disguise(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="unusual form"):
+        base_address(f"http://{host}:8188")
+
+
+def test_names_that_merely_hold_numbers_are_names() -> None:
+    for host in ("box1.lan", "1password.example", "a-1", "0x7f.example", "4090-box"):
+        assert base_address(f"http://{host}:8188").host == host
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost.", "127.0.0.9", "::1", "::ffff:127.0.0.1"]
+)
+def test_this_machine_by_all_its_names(host: str) -> None:
+    assert is_loopback(host)
+
+
+def test_an_address_in_another_one_is_judged() -> None:
+    assert is_public(ipaddress.ip_address("2002:0808:0808::"))
+    assert not is_public(ipaddress.ip_address("2002:0a00:0001::"))
+
+
+# --- what a name resolves to --------------------------------------------------------------
+
+
+def resolves_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    async def resolve(
+        self: object, host: str, port: int = 0, family: int = socket.AF_INET
+    ) -> list[dict[str, object]]:
+        return [{"hostname": host, "host": one, "port": port} for one in addresses]
+
+    monkeypatch.setattr(ThreadedResolver, "resolve", resolve)
+
+
+async def test_a_name_is_used_with_its_public_addresses_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolves_to(monkeypatch, "10.0.0.1", "93.184.216.34", "::1", "64:ff9b::7f00:1")
+    [one] = await GuardedResolver(NOBODY).resolve("evil.example", 443)
+    assert one["host"] == "93.184.216.34"
+    resolves_to(monkeypatch, "127.0.0.1", "fe80::1%2", "169.254.169.254")
+    with pytest.raises(PrivateAddress, match="private address"):
+        await GuardedResolver(NOBODY).resolve("evil.example", 443)
+
+
+async def test_only_the_named_port_of_a_host_may_be_private(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolves_to(monkeypatch, "10.0.0.1")
+    resolver = GuardedResolver(Guard(host_list("nas.local:9000"), origin=URL("https://box.lan")))
+    assert await resolver.resolve("nas.local", 9000)
+    assert await resolver.resolve("box.lan", 443)
+    for host, port in (("nas.local", 443), ("box.lan", 8443), ("evil.example", 443)):
+        with pytest.raises(PrivateAddress):
+            await resolver.resolve(host, port)
 
 
 def test_the_environments_proxy_is_used_but_not_for_this_machine(

@@ -519,8 +519,16 @@ def test_previews(data: str, previews: list[Preview]) -> None:
     assert [e for e in events if isinstance(e, Preview)] == previews
 
 
-async def test_worker_comfyuis_images_inline_and_in_a_bucket(target: RunPodTarget) -> None:
-    async with ScriptedServer() as bucket:
+async def test_worker_comfyuis_images_inline_and_in_a_bucket(server: ScriptedServer) -> None:
+    async with (
+        ScriptedServer() as bucket,
+        RunPodTarget(
+            "ep",
+            SecretStr(KEY),
+            base_url=f"{server.url}/v2",
+            storage_hosts=[f"127.0.0.1:{bucket.port}"],
+        ) as target,
+    ):
         bucket.on("GET /c.png", Answer(b"bucket"))
         images = [
             {"filename": "a.png", "type": "base64", "data": PNG},

@@ -159,7 +159,7 @@ async def test_a_file_comes_from_its_address_and_the_next_time_from_here(tmp_pat
     ("path", "sha256", "content", "says"),
     [
         ("/away", SHA256, CONTENT, "private network|not https"),
-        ("/around", SHA256, CONTENT, "redirects too often"),
+        ("/around", SHA256, CONTENT, "redirected more than 5 times"),
         ("/a.png", "0" * 64, CONTENT, "SHA-256"),
         ("/a.png", SHA256, b"", "SHA-256|empty"),
         ("/a.png", SHA256, bytes(60_000), "larger than"),

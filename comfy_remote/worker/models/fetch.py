@@ -1,7 +1,6 @@
-"""GET requests to where models are published, by way of redirects that we follow ourselves.
+"""GET requests to where models are published, through `net.fetch`.
 
-Each address on the way is looked at before it is asked, and a token is sent to its own origin
-only: what a site redirects to (its storage) never sees it.
+A token is sent to its own origin only: what a site redirects to (its storage) never sees it.
 """
 
 from __future__ import annotations
@@ -9,20 +8,18 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 from pydantic import JsonValue
 from yarl import URL
 
 from ...errors import ModelUnavailable, TargetError
-from ...net.address import is_loopback
-from ...net.guard import PrivateAddress, PublicResolver, checked, proxy_for
+from ...net.fetch import NETWORK_ERRORS, GuardedHttp, arriving
+from ...net.fetch import Answer as HttpAnswer
+from ...net.guard import Guard
 from ...version import __version__
 from ...wire.json_text import parse_json
 from .link import Location, unavailable
@@ -30,7 +27,6 @@ from .settings import ModelSettings
 
 __all__ = ["Answer", "ModelHttp", "TransferBroken"]
 
-_REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 10
 _JSON_LIMIT = 8 * 1024 * 1024
 _CHUNK = 64 * 1024
@@ -85,9 +81,9 @@ class Answer:
         if self.response is None:
             return
         try:
-            async for chunk in self.response.content.iter_chunked(size):
+            async for chunk in arriving(self.response.content.iter_chunked(size)):
                 yield chunk
-        except (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError) as error:
+        except NETWORK_ERRORS as error:
             raise TransferBroken(_why(error)) from error
 
 
@@ -100,21 +96,18 @@ class ModelHttp:
     """
 
     def __init__(self, settings: ModelSettings, *, timeout: float = 60.0) -> None:
-        self._settings = settings
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=15.0, sock_read=timeout)
-        self._resolver = _Resolver(settings)
-        self._session: aiohttp.ClientSession
-
-    async def __aenter__(self) -> ModelHttp:
-        self._session = aiohttp.ClientSession(
-            timeout=self._timeout,
-            connector=aiohttp.TCPConnector(limit=16, resolver=self._resolver),
+        self._http = GuardedHttp(
+            Guard(settings.hosts, named_http=False, advice=_PRIVATE),
+            patience=timeout,
             headers={"User-Agent": f"comfy-remote/{__version__}", "Accept-Encoding": "identity"},
         )
+
+    async def __aenter__(self) -> ModelHttp:
+        await self._http.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._session.close()
+        await self._http.__aexit__(*exc_info)
 
     async def probe(self, location: Location) -> Answer:
         """What there is to know of a file without its content: one byte is asked for.
@@ -145,8 +138,8 @@ class ModelHttp:
         extra = {"Range": bytes_wanted} if bytes_wanted else {}
         if bytes_wanted and etag:
             extra["If-Range"] = etag
-        async with self._follow(location, extra) as (response, first):
-            yield _answer(location, response, first)
+        async with self._follow(location, extra) as answer:
+            yield _answer(location, answer.response, answer.first)
 
     async def json(self, location: Location) -> JsonValue:
         """The JSON that an API answers.
@@ -155,10 +148,10 @@ class ModelHttp:
             ModelUnavailable: It refuses, cannot be reached, or answers something else.
         """
         try:
-            async with self._follow(location, {}) as (response, _):
-                _refuse_other(location, response)
+            async with self._follow(location, {}) as answer:
+                _refuse_other(location, answer.response)
                 body = bytearray()
-                async for chunk in response.content.iter_chunked(_CHUNK):
+                async for chunk in arriving(answer.response.content.iter_chunked(_CHUNK)):
                     body += chunk[: _JSON_LIMIT - len(body)]  # what is longer is no JSON then
             return parse_json(bytes(body))
         except (ValueError, TransferBroken, aiohttp.ClientError, asyncio.TimeoutError) as error:
@@ -170,98 +163,40 @@ class ModelHttp:
 
     @asynccontextmanager
     async def _follow(
-        self, location: Location, extra: dict[str, str]
-    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, aiohttp.ClientResponse]]:
-        """The last answer on the way, and the first one."""
-        url, first = location.url, None
-        home = location.url.origin()
-        for _ in range(_MOST_REDIRECTS):
-            url = self._permitted(url, location)
-            secrets = location.headers if url.origin() == home else {}
-            headers = {name: value.get_secret_value() for name, value in secrets.items()}
-            try:
-                response = await self._session.get(
-                    url, headers=headers | extra, allow_redirects=False, proxy=self._proxy(url)
-                )
-            except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-                if isinstance(getattr(error, "os_error", None), PrivateAddress):
-                    raise unavailable(
-                        f"An address of {location.shown} leads into a private network: {url.host}.",
-                        _PRIVATE,
-                    ) from error
-                raise TransferBroken(f"{url.host} could not be reached: {_why(error)}") from error
-            async with response:
-                first = first or response
-                target = response.headers.get("Location")
-                if response.status not in _REDIRECTS or not target:
-                    yield response, first
-                    return
-                url = _joined(url, target, location)
-                if url.origin() == home and url.path.rstrip("/").endswith("/login"):
-                    raise _denied(location, "a login page")
-        raise unavailable(
-            f"{location.shown} is redirected more than {_MOST_REDIRECTS} times.", location.missing
-        )
-
-    def _permitted(self, url: URL, location: Location) -> URL:
-        trusted = self._settings.trusts(url)
+        self, location: Location, headers: dict[str, str]
+    ) -> AsyncIterator[HttpAnswer]:
+        login = {name: value.get_secret_value() for name, value in location.headers.items()}
         try:
-            if trusted and (url.scheme == "https" or is_loopback(url.host)):
-                return url
-            checked(
-                str(url), target_is_here=False, what=f"An address of {location.shown}", advice=""
-            )
+            async with self._http.request(
+                "GET",
+                location.url,
+                what=f"An address of {location.shown}",
+                headers=headers,
+                login=login,
+                redirects=_MOST_REDIRECTS,
+                # Anybody on the way could change it: only what its SHA-256 proves.
+                plain_http=location.sha256 is not None,
+            ) as answer:
+                home = location.url.origin()
+                if any(url.origin() == home and _is_login_page(url) for url in answer.way):
+                    raise _denied(location, "a login page")
+                yield answer
         except TargetError as error:
-            raise unavailable(error.message, _PRIVATE) from None
-        return url
-
-    def _proxy(self, url: URL) -> str | None:
-        proxy = proxy_for(url)
-        if proxy is not None and (host := URL(proxy).host):
-            self._resolver.proxies.add(host)
-        return proxy
+            raise unavailable(error.message, error.advice) from None
+        except NETWORK_ERRORS as error:
+            raise TransferBroken(
+                f"{location.url.host} could not be reached: {_why(error)}"
+            ) from error
 
 
-class _Resolver(AbstractResolver):
-    """Public addresses only, but for the hosts that whoever runs this worker has named."""
-
-    def __init__(self, settings: ModelSettings) -> None:
-        self._settings = settings
-        self._public = PublicResolver()
-        self._any = ThreadedResolver()
-        self.proxies: set[str] = set()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        trusted = {host, f"{host}:{port}"} & self._settings.hosts or host in self.proxies
-        resolver: AbstractResolver = self._any if trusted else self._public
-        return await resolver.resolve(host, port, family)
-
-    async def close(self) -> None:
-        await self._public.close()
-        await self._any.close()
-
-
-def _joined(url: URL, target: str, location: Location) -> URL:
-    try:
-        # A signature is of the address as it was written.
-        joined = url.join(URL(target, encoded=target.isascii() and " " not in target))
-        usable = joined.scheme in ("http", "https") and joined.host and joined.port is not None
-    except ValueError:
-        usable = False
-    if not usable:
-        raise unavailable(
-            f"{url.host} redirects {location.shown} to something that is no web address.",
-            location.missing,
-        )
-    return joined
+def _is_login_page(url: URL) -> bool:
+    return url.path.rstrip("/").endswith("/login")
 
 
 def _answer(
-    location: Location, response: aiohttp.ClientResponse, first: aiohttp.ClientResponse
+    location: Location, response: aiohttp.ClientResponse, first: Mapping[str, str]
 ) -> Answer:
-    linked = first.headers.get("X-Linked-Etag") or first.headers.get("ETag") or ""
+    linked = first.get("X-Linked-Etag") or first.get("ETag") or ""
     linked = linked.removeprefix("W/").strip('"')
     etag = response.headers.get("ETag")
     disposition = response.content_disposition
@@ -282,9 +217,7 @@ def _answer(
     )
 
 
-def _size_of(
-    response: aiohttp.ClientResponse, first: aiohttp.ClientResponse
-) -> tuple[int | None, int]:
+def _size_of(response: aiohttp.ClientResponse, first: Mapping[str, str]) -> tuple[int | None, int]:
     """Size of the whole file, and the offset of the first byte that comes."""
     start, size = 0, None
     if response.status in (206, 416):
@@ -296,7 +229,7 @@ def _size_of(
             size = int(match[2]) if match[2] != "*" else None
     elif response.status == 200 and "Content-Encoding" not in response.headers:
         size = response.content_length
-    linked = first.headers.get("X-Linked-Size", "")
+    linked = first.get("X-Linked-Size", "")
     if size is None and linked.isascii() and linked.isdigit():
         size = int(linked)
     return size, start

@@ -160,6 +160,8 @@ class Planner:
             raise unavailable(f"{line.shown} is not on this worker.", self._refuse)
         try:
             location = await link.locate(self._http.json)
+            if line.sha256 is not None:
+                location = replace(location, sha256=line.sha256)
             found = await self._probe(location)
         except ModelUnavailable as error:
             if self._refuse is not None:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from ...errors import ConfigurationError
-from ...net.address import base_address, check_key_is_safe
+from ...net.address import base_address, check_key_is_safe, host_list
 
 __all__ = ["BucketSettings", "ModelSettings"]
 
@@ -68,10 +68,6 @@ class ModelSettings:
         hosts = {host.lower() for host in self.hosts} | {f"{url.host}:{url.port}" for url in ours}
         object.__setattr__(self, "hosts", frozenset(hosts))
 
-    def trusts(self, url: URL) -> bool:
-        """Whether the address is one that whoever runs this worker has named."""
-        return url.host in self.hosts or f"{url.host}:{url.port}" in self.hosts
-
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> ModelSettings:
         """Read ``COMFY_REMOTE_MODELS_DIR``, ``COMFY_REMOTE_VOLUME``, ``DOWNLOAD_MODELS``,
@@ -91,7 +87,7 @@ class ModelSettings:
             volume=Path(text("COMFY_REMOTE_VOLUME") or "/runpod-volume"),
             download=_yes_or_no(text("DOWNLOAD_MODELS")),
             size_limit=_size(text("COMFY_REMOTE_MODEL_SIZE_LIMIT")),
-            hosts=frozenset(text("COMFY_REMOTE_MODEL_HOSTS").replace(",", " ").split()),
+            hosts=host_list(text("COMFY_REMOTE_MODEL_HOSTS")),
             hugging_face=_endpoint("HF_ENDPOINT", text("HF_ENDPOINT") or _HUGGING_FACE),
             hugging_face_token=SecretStr(text("HF_TOKEN") or text("HUGGING_FACE_HUB_TOKEN")),
             civitai=_endpoint("CIVITAI_ENDPOINT", text("CIVITAI_ENDPOINT") or _CIVITAI),

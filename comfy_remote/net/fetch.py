@@ -1,0 +1,211 @@
+"""The one HTTP client for addresses that somebody else names; see `guard`.
+
+Input files, models, outputs in storage and webhooks go through it. Redirects are followed here,
+each checked like the first address, and a login is sent to its own origin only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+from yarl import URL
+
+from ..errors import TargetError
+from .deadline import timeout
+from .guard import Guard, GuardedResolver, PrivateAddress, proxy_for
+
+__all__ = ["NETWORK_ERRORS", "Answer", "GuardedHttp", "TooLarge", "TooSlow", "arriving"]
+
+NETWORK_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
+"""What a request may raise besides `TargetError`: it did not work now, and may later."""
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_SLOWEST = 16 * 1024
+
+
+class TooLarge(Exception):
+    """More bytes came than may."""
+
+
+class TooSlow(asyncio.TimeoutError):
+    """The bytes come so slowly that waiting for them has no end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The last answer on the way, its content not read yet.
+
+    Attributes:
+        response: Not a redirect.
+        first: Headers of the first answer: a site says of its file what its storage does not.
+        way: All addresses that were asked.
+    """
+
+    response: aiohttp.ClientResponse
+    first: Mapping[str, str]
+    way: tuple[URL, ...]
+
+
+class GuardedHttp:
+    """Requests to addresses of somebody else; used as an asynchronous context manager.
+
+    Args:
+        guard: Which addresses may be asked.
+        patience: Seconds for an answer to begin, and without a byte of it.
+        headers: Sent with every request.
+    """
+
+    def __init__(
+        self, guard: Guard, *, patience: float = 60.0, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self._guard = guard
+        self._patience = patience
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=15.0, sock_read=patience)
+        self._headers = dict(headers or {})
+        self._resolver = GuardedResolver(guard)
+        self._direct: aiohttp.ClientSession | None = None
+        self._proxied: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> GuardedHttp:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for session in (self._direct, self._proxied):
+            if session is not None:
+                await session.close()
+        self._direct = self._proxied = None
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        url: str | URL,
+        *,
+        what: str,
+        headers: Mapping[str, str] | None = None,
+        login: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        redirects: int = 0,
+        plain_http: bool = False,
+    ) -> AsyncIterator[Answer]:
+        """One request, whatever status it is answered with.
+
+        Args:
+            what: What to call the address in errors.
+            headers: Sent to every address on the way.
+            login: Sent to the first address's origin only.
+            redirects: How many are followed; 0 to have a redirect as the answer.
+            plain_http: See `Guard.check`.
+
+        Raises:
+            TargetError: An address may not be asked, or it redirects too often.
+            aiohttp.ClientError, asyncio.TimeoutError, ConnectionError: It could not be reached.
+        """
+        address = self._guard.check(url, what, plain_http=plain_http)
+        home, first, way = address.origin(), None, [address]
+        while True:
+            secret = login or {} if address.origin() == home else {}
+            response = await self._ask(method, address, {**(headers or {}), **secret}, data, what)
+            async with response:
+                first = first or response.headers
+                target = response.headers.get("Location")
+                if not redirects or response.status not in _REDIRECTS or not target:
+                    yield Answer(response, first, tuple(way))
+                    return
+            if len(way) > redirects:
+                raise TargetError(
+                    f"{what} is redirected more than {redirects} times.", advice=self._guard.advice
+                )
+            address = self._guard.check(
+                _joined(address, target, what, self._guard), what, plain_http=plain_http
+            )
+            way.append(address)
+
+    async def _ask(
+        self, method: str, url: URL, headers: Mapping[str, str], data: bytes | None, what: str
+    ) -> aiohttp.ClientResponse:
+        proxy = proxy_for(url)
+        try:
+            if proxy is not None:
+                await self._look_before_the_proxy(url)
+            session = self._session_for(proxy)
+            async with timeout(self._patience):
+                return await session.request(
+                    method, url, headers=headers, data=data, proxy=proxy, allow_redirects=False
+                )
+        except (aiohttp.ClientError, PrivateAddress) as error:
+            if isinstance(getattr(error, "os_error", error), PrivateAddress):
+                raise self._guard.private(url.host or "", what) from error
+            raise
+
+    async def _look_before_the_proxy(self, url: URL) -> None:
+        """A proxy resolves by itself, and knows names that nobody here does."""
+        host, port = url.raw_host or "", url.port or 443
+        try:
+            await self._resolver.resolve(host, port, socket.AF_UNSPEC)
+        except PrivateAddress:
+            raise
+        except OSError:
+            return
+
+    def _session_for(self, proxy: str | None) -> aiohttp.ClientSession:
+        if proxy is not None:
+            # The proxy itself is usually in a private network.
+            if self._proxied is None:
+                self._proxied = self._new_session(None)
+            return self._proxied
+        if self._direct is None:
+            self._direct = self._new_session(self._resolver)
+        return self._direct
+
+    def _new_session(self, resolver: GuardedResolver | None) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            timeout=self._timeout,
+            headers=self._headers,
+            connector=aiohttp.TCPConnector(limit=16, resolver=resolver),
+            # A cookie of one address is no business of the next.
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+
+async def arriving(
+    chunks: AsyncIterable[bytes], *, largest: int | None = None, patience: float = 60.0
+) -> AsyncGenerator[bytes, None]:
+    """The same chunks, as long as they are not too many and do not come too slowly.
+
+    Args:
+        largest: Bytes that may come; ``None`` for any number.
+        patience: Seconds that the first byte may take; beyond them, 16 KiB a second at least.
+
+    Raises:
+        TooLarge: More came.
+        TooSlow: They came more slowly.
+    """
+    begun, size = time.monotonic(), 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if largest is not None and size > largest:
+            raise TooLarge
+        if time.monotonic() - begun > patience + size / _SLOWEST:
+            raise TooSlow
+        yield chunk
+
+
+def _joined(url: URL, target: str, what: str, guard: Guard) -> URL:
+    try:
+        # A signature is of the address as it was written.
+        joined = url.join(URL(target, encoded=target.isascii() and " " not in target))
+        if joined.scheme in ("http", "https") and joined.host and joined.port is not None:
+            return joined
+    except ValueError:
+        pass
+    raise TargetError(
+        f"{what} is redirected by {url.host} to something that is no web address.",
+        advice=guard.advice,
+    )
