@@ -232,10 +232,41 @@ def requirements(path: Path) -> dict[str, str]:
     pins = {}
     for line in path.read_text().splitlines():
         if line and line[0] not in "# ":
-            name, _, version = line.partition("==")
+            name, _, version = line.removesuffix(" \\").partition("==")
             assert re.fullmatch(r"[0-9][0-9a-z.+]*", version.split(" ")[0]), line
             pins[name] = version
     return pins
+
+
+@pytest.mark.parametrize("name", ["worker", "comfyui", "uv"])
+def test_every_package_is_installed_by_the_hash_of_its_files(name):
+    file = f"requirements-{name}.txt"
+    text = (DOCKER / file).read_text()
+    packages = re.split(r"\n(?=[a-z])", text)[1:]
+    assert len(packages) == len(requirements(DOCKER / file))
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", one) for one in packages)
+    builds = [path.read_text() for path in DOCKERFILES]
+    used = [text.replace("\\\n", " ") for text in builds if file in text]
+    assert used
+    for text in used:
+        (line,) = re.findall(rf"(?m)^.*pip install.*{file}", text)
+        commands = [one for one in line.split("&&") if file in one]
+        assert all("--require-hashes" in one for one in commands)
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_what_is_built_upon_cannot_be_moved(dockerfile):
+    """An image by its digest, ComfyUI by its commit: a tag may become other code tomorrow."""
+    text = dockerfile.read_text()
+    arguments = dict(re.findall(r"(?m)^ARG (\w+)=(\S+)$", text))
+    stages = re.findall(r"(?m)^FROM \S+ AS (\w+)", text)
+    for image in re.findall(r"(?m)^FROM (\S+)", text):
+        if image not in stages:
+            name = re.fullmatch(r"\$\{(\w+)\}", image)
+            assert re.search(r"@sha256:[0-9a-f]{64}$", arguments[name[1]] if name else image)
+    if "COMFYUI_COMMIT" in arguments:
+        assert re.fullmatch(r"[0-9a-f]{40}", arguments["COMFYUI_COMMIT"])
+    assert "git clone" not in text
 
 
 def test_everything_the_worker_needs_is_pinned():
@@ -253,7 +284,7 @@ def test_everything_the_worker_needs_is_pinned():
 def test_torch_is_pinned_in_one_place_only():
     torch = requirements(DOCKER / "requirements-torch.txt")
     assert set(torch) == {"torch", "torchvision", "torchaudio"}
-    assert not set(torch) & set(requirements(DOCKER / "constraints-comfyui.txt"))
+    assert not set(torch) & set(requirements(DOCKER / "requirements-comfyui.txt"))
 
 
 # ---- RunPod Hub -------------------------------------------------------------------------------
