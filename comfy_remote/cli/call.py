@@ -34,7 +34,8 @@ __all__ = ["call"]
     multiple=True,
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A file that a Load node of a workflow names, if it is not beside it. May be repeated.",
+    help="A file that a Load node of a workflow names, if it is not in the folder of the workflow, "
+    "in the current one, or below these. May be repeated.",
 )
 @click.option(
     "-o",

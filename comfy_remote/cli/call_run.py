@@ -37,6 +37,7 @@ from ..wire.call import CallAnswer, CallStatus
 from ..workflow.interface import Interface
 from .call_inputs import Given
 from .call_results import show_results
+from .errors import files_named_with
 from .follow import CANCEL_PATIENCE, supervise, wait_and_list
 from .reporter import Reporter
 
@@ -139,18 +140,19 @@ async def _call_workflow(
         for note in served.notes:
             reporter.note(note)
         arguments = await _arguments(plan.inputs, served.interface, ValueStore(spool / "sent"))
-        started = await start_call(
-            client,
-            served.prompt,
-            arguments,
-            files=plan.files,
-            base=served.base,
-            workflow=served.workflow,
-            schemas=served.schemas,
-            timeout=plan.timeout,
-            job_id=plan.job_id,
-            source=plan.what,
-        )
+        with files_named_with("--load"):
+            started = await start_call(
+                client,
+                served.prompt,
+                arguments,
+                files=plan.files,
+                base=served.base,
+                workflow=served.workflow,
+                schemas=served.schemas,
+                timeout=plan.timeout,
+                job_id=plan.job_id,
+                source=plan.what,
+            )
         reporter.following(started.job.id, client.target.name, served.prompt)
         await wait_and_list(started.job, reporter)
         return await _results(started, spool / "here")

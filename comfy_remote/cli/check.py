@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,11 @@ from .console import printable, say
 from .options import change_options, inputs_option
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from ..errors import WorkflowInvalid
     from ..targets.base import Target
     from ..targets.config import Configuration
     from ..workflow.check import Limits, Report
+    from ..workflow.files import FileSearch
     from ..workflow.load import LoadedWorkflow
     from ..workflow.prepare import Changes, PreparedWorkflow
     from ..workflow.prompt import Prompt
@@ -75,14 +75,14 @@ def check(
 
 
 def _report(path: Path, on: str | None, changes: Changes, inputs: tuple[Path, ...]) -> Report:
-    from ..workflow.check import FileSearch, check_prompt
-    from ..workflow.files import input_folders
+    from ..workflow.check import check_prompt
+    from ..workflow.files import FileSearch
     from ..workflow.load import load_workflow
     from ..workflow.models import find_models
 
     loaded = load_workflow(path, variables=changes.variables(os.environ))
-    folders = input_folders(path.absolute().parent)
-    prepared, schemas, there, limits = _on_target(loaded, on, changes, inputs, folders)
+    search = replace(FileSearch.beside(path.absolute().parent, inputs), name_it="--input FILE")
+    prepared, schemas, there, limits = _on_target(loaded, on, changes, search)
     for sentence in prepared.notes:
         say(sentence)
     say(f"Checked against the nodes of {schemas.source}.")
@@ -93,7 +93,7 @@ def _report(path: Path, on: str | None, changes: Changes, inputs: tuple[Path, ..
         prepared.prompt,
         schemas,
         workflow=prepared.workflow,
-        files=FileSearch(inputs, folders, there),
+        files=replace(search, on_target=there),
         limits=limits,
     )
 
@@ -102,8 +102,7 @@ def _on_target(
     loaded: LoadedWorkflow,
     on: str | None,
     changes: Changes,
-    inputs: tuple[Path, ...],
-    folders: list[Path],
+    search: FileSearch,
 ) -> tuple[PreparedWorkflow, Schemas, frozenset[str], Limits]:
     """The prompt, and what only the target knows: its schemas, its files, its limits.
 
@@ -139,7 +138,7 @@ def _on_target(
                 say(f"{target.name} cannot be asked about its nodes.")
             schemas = Schemas.bundled() if nodes is None else Schemas(nodes, target.name)
             prepared = _prepared(loaded, changes, schemas)
-            names = _not_here(prepared.prompt, inputs, folders)
+            names = _not_here(prepared.prompt, search)
             there = frozenset([name for name in names if await target.has_input(name)])
             return prepared, schemas, there
 
@@ -159,11 +158,11 @@ def _prepared(loaded: LoadedWorkflow, changes: Changes, schemas: Schemas) -> Pre
     return prepare(loaded, changes, schemas, keep_unknown=True)
 
 
-def _not_here(prompt: Prompt, inputs: Collection[Path], folders: list[Path]) -> list[str]:
-    from ..workflow.files import file_uses, find_file
+def _not_here(prompt: Prompt, search: FileSearch) -> list[str]:
+    from ..workflow.files import file_uses
 
     names = dict.fromkeys(use.name for use in file_uses(prompt))
-    return [name for name in names if find_file(name, list(inputs), folders) is None]
+    return [name for name in names if search.find(name) is None and not search.refusal(name)]
 
 
 def _limits(target: Target, chosen: str, configuration: Configuration) -> Limits:

@@ -56,7 +56,7 @@ def cut(
     from ..workflow.convert import convert_workflow
     from ..workflow.cut import cut as cut_prompt
     from ..workflow.cut import images_in
-    from ..workflow.files import find_file, input_folders
+    from ..workflow.files import FileSearch
     from ..workflow.load import load_workflow
     from .schemas import schemas_of
 
@@ -70,8 +70,8 @@ def cut(
     known = there if not there.is_snapshot else None
     marks = _marks(loaded, prompt, nodes, on)
     local = schemas_of(here, prompt) if here else _all_of(prompt, there, bundled)
-    folders = input_folders(workflow.absolute().parent)
-    loaded_here = loaded_pictures(prompt, lambda use: find_file(use.name, [], folders))
+    search = FileSearch.beside(workflow.absolute().parent)
+    loaded_here = loaded_pictures(prompt, lambda use: search.find(use.name))
     result = cut_prompt(
         prompt,
         marks,

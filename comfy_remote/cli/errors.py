@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from ..errors import ComfyRemoteError, node_problems
+from ..errors import ComfyRemoteError, InputFileMissing, node_problems
+from ..workflow.files import NAME_IT
 from .console import is_interactive, printable, resume_command
 
-__all__ = ["explain", "show_error"]
+__all__ = ["explain", "files_named_with", "show_error"]
 
 
 def show_error(error: ComfyRemoteError, *, resumable: str | None = None) -> None:
@@ -47,3 +50,13 @@ def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[st
     if resumable is not None and resumable not in error.advice:
         lines.append(f"To take it up again: {resume_command(resumable)}")
     return [printable(line) for line in lines]
+
+
+@contextmanager
+def files_named_with(option: str) -> Iterator[None]:
+    """Word the library's advice on input files for a command: ``--input FILE``."""
+    try:
+        yield
+    except InputFileMissing as error:
+        error.advice = error.advice.replace(NAME_IT, f"{option} FILE")
+        raise

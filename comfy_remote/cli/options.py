@@ -73,8 +73,8 @@ inputs_option = click.option(
     multiple=True,
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A file that a Load node names, if it is not beside the workflow or in an input folder "
-    "there. May be repeated.",
+    help="A file that a Load node names, if it is not in the folder of the workflow, in the "
+    "current one, or below these. May be repeated.",
 )
 
 

@@ -23,6 +23,7 @@ from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.text_to_image import blank_text_to_image, text_to_image
 from .console import resume_command
+from .errors import files_named_with
 from .follow import OnInterrupt, follow, supervise, wait_and_list
 from .open_file import open_first
 from .reporter import Reporter
@@ -108,7 +109,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             paid = price is not None or rented
             if paid and estimate.seconds is not None:
                 reporter.note(estimate.sentence())
-            job = await _submit(plan, prepared, client, asked)
+            with files_named_with("--input"):
+                job = await _submit(plan, prepared, client, asked)
             reporter.following(job.id, target.name, prepared.prompt)
             if plan.on_interrupt == "leave":
                 reporter.note(f"If this ends before the job does: {resume_command(job.id)}")

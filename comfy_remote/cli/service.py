@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import say
-from .options import complete_target
+from .options import complete_target, inputs_option
 from .serving import TOKEN_VARIABLE, listen_options, read_token, show_log, ssl_context
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ __all__ = ["service"]
     show_default=True,
     help="How long results, and files that callers sent, are kept.",
 )
+@inputs_option
 @listen_options(before=False)
 def service(
     workflow: Path,
@@ -46,6 +47,7 @@ def service(
     port: int,
     name: str | None,
     keep: float,
+    inputs: tuple[Path, ...],
     token_file: Path | None,
     certfile: Path | None,
     keyfile: Path | None,
@@ -69,6 +71,8 @@ def service(
     from ..service.results import ResultStore
     from ..service.store import ValueStore
     from ..targets.config import home
+    from ..workflow.files import FileSearch, refuse_files_elsewhere
+    from .errors import files_named_with
     from .interrupt import run_interruptible
 
     show_log()
@@ -78,7 +82,11 @@ def service(
     async def whole() -> None:
         with Record(home()) as record:
             async with Client(on, record=record) as client:
-                served = await ServedWorkflow.load(workflow, client, name=name)
+                served = await ServedWorkflow.load(workflow, client, name=name, files=inputs)
+                with files_named_with("--input"):
+                    refuse_files_elsewhere(
+                        served.prompt, FileSearch.beside(served.base, served.files)
+                    )
                 folder = home() / "services" / served.name
                 calls = Calls(client, record, served, ResultStore(folder / "results"))
                 server = ServiceServer(

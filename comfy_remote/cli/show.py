@@ -105,12 +105,16 @@ def _local_files(prompt: Prompt, base: Path) -> dict[str, LocalFile]:
     """The files that the prompt loads and that are here, as `run` would find them."""
     from ..media.files import sha256_of
     from ..targets.base import input_errors
-    from ..workflow.files import file_uses, find_file, input_folders
+    from ..workflow.files import FileSearch, file_uses
     from ..workflow.summary import LocalFile
+    from .console import say
 
     found: dict[str, LocalFile] = {}
-    for name in {use.name for use in file_uses(prompt)}:
-        path = find_file(name, [], input_folders(base))
+    search = FileSearch.beside(base)
+    for name in dict.fromkeys(use.name for use in file_uses(prompt)):
+        path = search.find(name)
+        if path is None and (why := search.refusal(name)):
+            say(f"{name}, {why}, is not sent unless --input FILE names it.")
         if path is not None:
             with input_errors(path):
                 found[name] = LocalFile(path, path.stat().st_size, sha256_of(path))

@@ -26,7 +26,7 @@ from ..media.files import (
 )
 from ..targets.base import InputFile, Recalls, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
-from ..workflow.files import file_below, file_uses, find_file, input_folders, missing_file
+from ..workflow.files import FileSearch, file_uses, missing_file
 from ..workflow.load import load_workflow, parse_workflow
 from ..workflow.models import find_models
 from ..workflow.prepare import Changes, prepare
@@ -119,8 +119,11 @@ class Client:
         Args:
             prompt: A dictionary in API or UI format; or the path of a file that
                 `load_workflow` reads: JSON, a picture that ComfyUI saved, and so on.
-            inputs: Files that the prompt's Load nodes name. Files beside the workflow, in
-                the current folder, or in an ``input`` folder there are found without.
+            inputs: Files that the prompt's Load nodes name, from anywhere; matched by their
+                file names. Files below the workflow's folder or the current one (or below an
+                ``input`` folder there) are found without. No others are taken: neither hidden
+                ones, nor what a workflow names with ``..``, an absolute path, or a link that
+                leads out of these folders.
             folder: Where the outputs are wanted; recorded, so that a resumed job finds it.
             workflow: UI-format workflow to embed in saved images; that of the file, if it has
                 one, by default.
@@ -138,7 +141,7 @@ class Client:
         Raises:
             WorkflowInvalid: The prompt is no prompt, cannot be converted, or the target
                 refuses it.
-            InputFileMissing: A file is neither here nor there.
+            InputFileMissing: A file is neither here nor there, or is not taken from where it is.
             TargetError: The target cannot be reached or used.
             SubmissionUnknown: The target may or may not have the job; it is not sent again.
             JobTimedOut: The target did not answer in time; it may have the job.
@@ -153,10 +156,10 @@ class Client:
         schemas = await self.schemas() if loaded.prompt is None else None
         prepared = prepare(loaded, Changes(), schemas)
         parsed, workflow = prepared.prompt, workflow or prepared.workflow
-        given = [Path(path) for path in inputs]
-        parsed, files = await self._files(
-            parsed, given, base or Path.cwd(), value_files, only_base=only_base
-        )
+        search = FileSearch.beside(base or Path.cwd(), [Path(path) for path in inputs])
+        if only_base:
+            search = FileSearch(search.given, search.roots[:1], name_it="")
+        parsed, files = await self._files(parsed, search, value_files)
         request = RunRequest(job_id or str(uuid.uuid4()), parsed, files, workflow)
         return await self.send(
             request, source=source or "library", folder=folder, timeout=timeout, begun=begun
@@ -271,25 +274,20 @@ class Client:
     async def _files(
         self,
         prompt: Prompt,
-        given: list[Path],
-        base: Path,
+        search: FileSearch,
         complete: Sequence[InputFile],
-        *,
-        only_base: bool,
     ) -> tuple[Prompt, list[InputFile]]:
         """The files that are here, and the prompt with the names they get on the target."""
-        folders = [base] if only_base else input_folders(base)
         found = {file.name: file for file in complete}
         names: dict[tuple[str, str], str] = {}
         for use in file_uses(prompt):
             if use.name in found and found[use.name] in complete:
                 continue
-            path = find_file(use.name, given, () if only_base else folders)
-            if path is None and only_base:
-                path = file_below(base, use.name)
+            path = search.find(use.name)
             if path is None:
-                if not await self.target.has_input(use.name):
-                    raise missing_file(use, prompt, folders)
+                refused = search.refusal(use.name) is not None
+                if refused or not await self.target.has_input(use.name):
+                    raise missing_file(use, prompt, search)
                 continue
             with input_errors(path):
                 digest = await asyncio.to_thread(sha256_of, path)

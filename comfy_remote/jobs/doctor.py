@@ -7,7 +7,7 @@ import re
 import statistics
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,9 +27,9 @@ from ..targets.config import (
 from ..targets.pods import account_pods, pod_of
 from ..targets.runpod import RunPodTarget
 from ..version import __version__
-from ..workflow.check import FileSearch, check_prompt
+from ..workflow.check import check_prompt
 from ..workflow.convert import convert_workflow
-from ..workflow.files import file_uses, find_file, input_folders
+from ..workflow.files import FileSearch, file_uses
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.models import find_models
 from ..workflow.schema import Schemas
@@ -383,12 +383,12 @@ async def _checked(target: Target, loaded: LoadedWorkflow, path: Path) -> list[F
     prompt = loaded.prompt
     if prompt is None:
         prompt = convert_workflow(loaded.workflow or {}, schemas, keep_unknown=True)
-    folders = input_folders(path.absolute().parent)
+    search = replace(FileSearch.beside(path.absolute().parent), name_it="--input FILE")
     names = dict.fromkeys(use.name for use in file_uses(prompt))
-    missing = [name for name in names if find_file(name, [], folders) is None]
+    missing = [name for name in names if search.find(name) is None and not search.refusal(name)]
     there = frozenset([name for name in missing if await target.has_input(name)])
     report = check_prompt(
-        prompt, schemas, workflow=loaded.workflow, files=FileSearch((), folders, there)
+        prompt, schemas, workflow=loaded.workflow, files=replace(search, on_target=there)
     )
     findings = [
         Finding(

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..workflow.files import ANNOTATION
+from ..workflow.files import ANNOTATION, names_another_machine
 
 __all__ = ["Folders", "PathOutsideFolder", "SaveLocation"]
 
@@ -56,6 +56,8 @@ class Folders:
         Raises:
             PathOutsideFolder: The result would be elsewhere, or no valid name.
         """
+        if any(map(names_another_machine, parts)):
+            raise PathOutsideFolder(f"Invalid file path: {parts!r}")
         base = os.path.realpath(folder)
         try:
             path = os.path.realpath(os.path.join(base, *parts))  # noqa: PTH118

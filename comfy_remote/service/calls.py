@@ -236,6 +236,7 @@ class Calls:
                 self._client,
                 self.workflow.prompt,
                 arguments,
+                files=self.workflow.files,
                 base=self.workflow.base,
                 workflow=self.workflow.workflow,
                 schemas=self.workflow.schemas,

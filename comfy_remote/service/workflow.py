@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ class ServedWorkflow:
         schemas: Tell the types.
         workflow: In UI format, to embed in saved images; ``None`` if there is none.
         base: Folder in which files that it loads are looked for.
+        files: Files that it loads from elsewhere.
     """
 
     name: str
@@ -41,11 +42,18 @@ class ServedWorkflow:
     schemas: Schemas
     workflow: Mapping[str, JsonValue] | None
     base: Path
+    files: tuple[Path, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     @classmethod
     async def load(
-        cls, path: Path, client: Client, *, name: str | None = None, changes: Changes | None = None
+        cls,
+        path: Path,
+        client: Client,
+        *,
+        name: str | None = None,
+        changes: Changes | None = None,
+        files: tuple[Path, ...] = (),
     ) -> ServedWorkflow:
         """Read a workflow file, in API or UI format, with the schemas of the target.
 
@@ -56,17 +64,19 @@ class ServedWorkflow:
             client: Of the target.
             name: The file's, without its ending, by default.
             changes: To be made to it, once for all calls.
+            files: As ``inputs`` of `Client.submit`: for its Load nodes.
 
         Raises:
             WorkflowInvalid: It cannot be read, or has no Remote Output.
         """
-        return await cls.of(
+        served = await cls.of(
             load_workflow(path),
             client,
             name=name or _name(path),
             base=path.absolute().parent,
             changes=changes,
         )
+        return replace(served, files=files)
 
     @classmethod
     async def of(

@@ -23,6 +23,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from ..outputs import RemoteOutput
+from ..workflow.files import file_below
 from ..workflow.prompt import Node, Prompt
 from ..workflow.sources import linked_node
 from .run import EngineTarget, at_most
@@ -48,14 +49,11 @@ class EngineFolders:
     def file(self, folder: str, subfolder: str, filename: str) -> Path | None:
         """A file in one of them, if it is one, and really there."""
         root = {"input": self.input, "output": self.output, "temp": self.temp}.get(folder)
-        if root is None:
+        name = f"{subfolder}/{filename}" if subfolder else filename
+        if root is None or file_below(root, name) is None:
             return None
-        try:
-            path = root / subfolder / filename
-            inside = path.resolve().is_relative_to(root.resolve())
-            return path if inside and path.is_file() and not path.is_symlink() else None
-        except (OSError, ValueError):  # a name that no file has
-            return None
+        path = root / name
+        return None if path.is_symlink() else path
 
 
 def folders_in(stats: Mapping[str, JsonValue]) -> EngineFolders | None:

@@ -226,14 +226,17 @@ async def test_a_missing_input_file(any_lane: Lane, out: Path):
     prompt["1"] = {"class_type": "LoadImage", "inputs": {"image": f"{mark}.png"}}
     error = await refused(InputFileMissing, any_lane, prompt, out)
     assert f"{mark}.png" in error.message
-    assert "--input" in error.advice
+    assert "inputs=[FILE]" in error.advice
     assert any_lane.proxy.count(any_lane.submit) == 0
 
 
-async def test_an_input_too_large_for_runpod(gateway: Lane, tmp_path: Path, out: Path):
+async def test_an_input_too_large_for_runpod(
+    gateway: Lane, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "large.png").write_bytes(os.urandom(9 << 20))
     prompt = picture(new_mark())
-    prompt["1"] = {"class_type": "LoadImage", "inputs": {"image": str(tmp_path / "large.png")}}
+    prompt["1"] = {"class_type": "LoadImage", "inputs": {"image": "large.png"}}
     error = await refused(RequestTooLarge, gateway, prompt, out)
     assert "9.0 MiB" in error.message
     assert gateway.proxy.count(gateway.submit) == 0
@@ -403,12 +406,15 @@ async def test_nobody_listens_for_a_moment(any_lane: Lane, out: Path):
 
 
 @pytest.mark.parametrize("fault", [Drop(), Drop(True), Answer(502, PAGE)], ids=name_of)
-async def test_the_upload_breaks(comfyui: Lane, tmp_path: Path, out: Path, fault: Fault):
+async def test_the_upload_breaks(
+    comfyui: Lane, tmp_path: Path, out: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
+):
     """Files may be sent twice: the engine keeps one."""
+    monkeypatch.chdir(tmp_path)
     mark = new_mark()
     Image.new("RGB", (64, 48), (0x33, 0x66, 0xCC)).save(tmp_path / f"{mark}.png")
     prompt = picture(mark)
-    prompt["1"] = {"class_type": "LoadImage", "inputs": {"image": str(tmp_path / f"{mark}.png")}}
+    prompt["1"] = {"class_type": "LoadImage", "inputs": {"image": f"{mark}.png"}}
     comfyui.proxy.plan("/upload/image", fault)
     assert_picture(await fetch(comfyui.target(), prompt, out), out)
     assert comfyui.engine.runs(mark) == 1

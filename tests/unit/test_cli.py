@@ -150,6 +150,31 @@ def test_errors(run, arguments: tuple[str, ...], status: int, words: str):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("name", ["../secret.png", "//host/share/secret.png", "{secret}"])
+def test_a_workflow_that_names_files_of_other_folders(run, tmp_path: Path, name: str):
+    """Each command says that it is not sent, and how to send it."""
+    secret = tmp_path.parent / "secret.png"
+    secret.write_bytes(b"secret")
+    image = name.format(secret=secret)
+    remote = {"class_type": "ComfyRemoteOutput", "inputs": {"key": "k", "value": ["1", 0]}}
+    write("w.json", {"1": {"class_type": "LoadImage", "inputs": {"image": image}}, "2": remote})
+    for command, option in (("run", "--input FILE"), ("call", "--load FILE")):
+        status, out, err = run(command, "w.json")
+        assert (status, out) == (InputFileMissing.exit_status, "")
+        assert "is not below the folder of the workflow or the current one" in err
+        assert f"Name it with {option}." in err
+    status, out, err = run("check", "w.json")
+    assert status == 4
+    assert "is not below the folder of the workflow" in out
+    assert "Name it with --input FILE." in out
+    status, out, err = run("show", "w.json")
+    assert status == 0
+    assert "is not sent unless --input FILE names it" in err
+    status, out, err = run("service", "w.json", "--port", "0")
+    assert status == InputFileMissing.exit_status
+    assert "Name it with --input FILE." in err
+
+
 def test_errors_as_json(run):
     write("good.json", PROMPT)
     status, out, err = run("run", "good.json", "--input", "nowhere.png", "--json")

@@ -168,17 +168,30 @@ async def test_files_are_found_beside_the_workflow(record: Record, tmp_path: Pat
 
 
 async def test_a_path_of_this_machine_is_not_told(record: Record, tmp_path: Path) -> None:
-    for folder, content in (("one", b"1"), ("two", b"2")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "x.png").write_bytes(content)
-    one, two = str(tmp_path / "one" / "x.png"), str(tmp_path / "two" / "x.png")
-    request = await _request(record, FakeTarget(), _loads(one, two))
-    first, second = request.files
-    assert first.name == "x.png"
-    assert second.name == f"{second.sha256[:12]}/x.png"
-    assert (first.path.read_bytes(), second.path.read_bytes()) == (b"1", b"2")
-    assert [n["inputs"]["image"] for n in request.prompt.values()] == [first.name, second.name]
+    path = tmp_path / "pictures" / "x.png"
+    path.parent.mkdir()
+    path.write_bytes(b"1")
+    request = await _request(record, FakeTarget(), _loads(str(path)), inputs=[path])
+    assert [(file.name, file.path) for file in request.files] == [("x.png", path)]
     assert str(tmp_path) not in json.dumps(request.prompt)
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "//host/share/secret.png", "{secret}"])
+async def test_what_lies_elsewhere_is_not_sent_unless_the_user_names_it(
+    record: Record, tmp_path: Path, name: str
+) -> None:
+    secret, folder = tmp_path / "secret.png", tmp_path / "cloned"
+    secret.write_bytes(b"secret")
+    folder.mkdir()
+    target = FakeTarget()
+    target.inputs = {name.format(secret=secret)}  # the target isn't asked about it either
+    (folder / "w.json").write_text(json.dumps(_loads(name.format(secret=secret))))
+    with pytest.raises(InputFileMissing, match="not below the folder of the workflow") as caught:
+        await _request(record, target, folder / "w.json")
+    assert caught.value.advice == "Name it with inputs=[FILE]."
+    assert record.newest() == []
+    request = await _request(record, target, folder / "w.json", inputs=[secret])
+    assert request.files[0].path == secret
 
 
 async def test_a_file_may_be_there_or_given_or_nowhere(record: Record, tmp_path: Path) -> None:

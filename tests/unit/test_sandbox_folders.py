@@ -68,3 +68,17 @@ def test_prefixes_have_folders_and_variables(folders: Folders) -> None:
 def test_prefixes_outside_are_refused(folders: Folders, prefix: str) -> None:
     with pytest.raises(PathOutsideFolder):
         folders.save_location(folders.root / "output", prefix, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["//host/share/a.png", "\\\\host\\share\\a.png", "\\\\.\\pipe\\a"])
+def test_the_path_of_another_machine_is_refused_before_it_is_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("os.path.realpath", lambda path, **_: asked.append(path))
+    folders = Folders(tmp_path)
+    with pytest.raises(PathOutsideFolder):
+        folders.input_path(name)
+    with pytest.raises(PathOutsideFolder):
+        folders.inside(tmp_path, "sub", name)
+    assert asked == []

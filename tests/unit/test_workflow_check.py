@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from comfy_remote.errors import WorkflowInvalid
 from comfy_remote.workflow.check import (
-    FileSearch,
     Limits,
     Problem,
     Report,
     check_prompt,
     validate_for,
 )
+from comfy_remote.workflow.files import FileSearch
 from comfy_remote.workflow.schema import Schemas
 
 PICTURE: dict[str, Any] = {
@@ -235,7 +235,7 @@ def _loads(name: str) -> dict[str, Any]:
 
 def test_files(tmp_path: Path) -> None:
     (tmp_path / "here.png").write_bytes(b"x" * 3_000_000)
-    search = FileSearch(folders=[tmp_path], on_target=frozenset({"there.png"}))
+    search = FileSearch(roots=(tmp_path,), on_target=frozenset({"there.png"}))
     assert check_prompt(_loads("here.png"), TARGET, files=search).problems == ()
     assert check_prompt(_loads("there.png"), TARGET, files=search).problems == ()
     problem = only(check_prompt(_loads("gone.png"), TARGET, files=search))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from comfy_remote.workflow.files import FileUse, file_below, file_uses, find_file, missing_file
+from comfy_remote.workflow.check import check_prompt
+from comfy_remote.workflow.files import FileSearch, FileUse, file_below, file_uses, missing_file
 from comfy_remote.workflow.prompt import Prompt
+from comfy_remote.workflow.schema import Schemas
 
 
 def _loads(*names: object, kind: str = "LoadImage", key: str = "image") -> Prompt:
@@ -40,36 +43,136 @@ def test_the_annotation_input_is_no_part_of_the_name() -> None:
 
 def test_a_file_given_by_the_user_wins_then_the_folders_in_order(tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    for folder in (here, there, there / "sub"):
+    for folder in (here, there, there / "sub", there / "input"):
         folder.mkdir()
         (folder / "x.png").write_bytes(b"")
-    assert find_file("x.png", [], [here, there]) == here / "x.png"
-    assert find_file("x.png", [there / "x.png"], [here]) == there / "x.png"
-    assert find_file("any/x.png", [there / "x.png"], [here]) == there / "x.png"
-    assert find_file("sub/x.png", [], [here, there]) == there / "sub" / "x.png"
-    assert find_file("sub\\x.png", [], [here, there]) == there / "sub" / "x.png"
-    assert find_file(str(there / "x.png"), [], [here]) == there / "x.png"
-    assert find_file("y.png", [tmp_path / "y.png"], [here]) is None
+    (there / "input" / "z.png").write_bytes(b"")
+    both = FileSearch(roots=(here, there))
+    given = FileSearch((there / "x.png",), (here,))
+    assert both.find("x.png") == here / "x.png"
+    assert given.find("x.png") == there / "x.png"
+    assert given.find("any/x.png") == there / "x.png"
+    assert both.find("sub/x.png") == there / "sub" / "x.png"
+    assert both.find("sub\\x.png") == there / "sub" / "x.png"
+    assert both.find("z.png") == there / "input" / "z.png"
+    assert FileSearch((tmp_path / "y.png",), (here,)).find("y.png") is None
 
 
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", "/", "a" * 5000, "data:image/png;base64," + "A" * 9999, "a\0b"]
-)
+@pytest.mark.parametrize("name", ["", ".", "a" * 5000, "data:image/png;base64," + "A" * 9999])
 def test_a_name_that_can_be_no_file_is_nowhere(tmp_path: Path, name: str) -> None:
-    assert find_file(name, [], [tmp_path]) is None
+    search = FileSearch(roots=(tmp_path,))
+    assert search.find(name) is None
+    assert search.refusal(name) is None
+
+
+def test_a_workflow_takes_files_of_its_folder_only_and_the_user_others(tmp_path: Path) -> None:
+    folder, secret = tmp_path / "cloned", tmp_path / "secret.png"
+    (folder / ".hidden").mkdir(parents=True)
+    for path in (secret, folder / ".env", folder / ".hidden" / "a.png"):
+        path.write_bytes(b"secret")
+    search = FileSearch(roots=(folder,))
+    for name in ("../secret.png", "sub/../../secret.png", "..\\secret.png", str(secret)):
+        assert search.find(name) is None
+        assert (
+            search.refusal(name)
+            == "which is not below the folder of the workflow or the current one"
+        )
+        assert FileSearch((secret,), (folder,)).find(name) == secret
+    for name in (".env", ".hidden/a.png"):
+        assert search.find(name) is None
+        assert "hidden" in (search.refusal(name) or "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_links_may_lead_anywhere_within_the_folder_and_not_out_of_it(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "cloned", tmp_path / "outside"
+    (folder / "sub").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "a.png").write_bytes(b"secret")
+    (folder / "sub" / "b.png").write_bytes(b"ours")
+    (folder / "input").symlink_to(outside)
+    (folder / "link.png").symlink_to(outside / "a.png")
+    (folder / "fine.png").symlink_to("sub/b.png")
+    search = FileSearch(roots=(folder,))
+    assert search.find("fine.png") == folder / "sub" / "b.png"
+    for name in ("link.png", "a.png"):
+        assert search.find(name) is None
+        assert search.refusal(name) == f"which is a link that leads out of {folder}"
+
+
+ELSEWHERE = [
+    "\\\\host\\share\\a.png",
+    "//host/share/a.png",
+    "\\/host/share/a.png",
+    " //host/share/a.png",
+    "\\\\?\\UNC\\host\\share\\a.png",
+    "\\\\?\\C:\\a.png",
+    "\\\\.\\pipe\\a",
+    "//./PhysicalDrive0",
+    "C:a.png",
+    "C:\\pictures\\a.png",
+    "z:/a.png",
+    "\\a.png",
+    "/net/host/a.png",
+    "sub/../../a.png",
+    "a\0b",
+]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize("annotation", ["", " [input]"])
+def test_names_of_other_machines_and_drives_are_never_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, annotation: str
+) -> None:
+    asked = record_lookups(monkeypatch)
+    prompt = _loads(name + annotation)
+    [use] = file_uses(prompt)
+    search = FileSearch.beside(tmp_path)
+    asked.clear()
+    assert search.find(use.name) is None
+    assert search.refusal(use.name) is not None
+    assert file_below(tmp_path, use.name) is None
+    check_prompt(prompt, Schemas.bundled(), files=search)
+    error = missing_file(use, prompt, search)
+    assert not [path for path in asked if Path(path) != tmp_path]
+    assert error.advice == "Name it with inputs=[FILE]."
+    search.find("a.png")
+    assert str(tmp_path / "a.png") in asked
+
+
+def record_lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths that the file system is asked about from now on."""
+    asked: list[str] = []
+    for module, names in (
+        (os, ("stat", "lstat", "readlink", "open", "scandir")),
+        (os.path, ("realpath", "exists", "isfile", "islink")),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, _recording(getattr(module, name), asked))
+    return asked
+
+
+def _recording(function: Callable[..., object], asked: list[str]) -> Callable[..., object]:
+    def recorded(path: object, *args: object, **named: object) -> object:
+        asked.append(os.fspath(path) if isinstance(path, str | os.PathLike) else str(path))
+        return function(path, *args, **named)
+
+    return recorded
 
 
 def test_the_error_names_node_file_and_folders(tmp_path: Path) -> None:
     prompt = _loads("x.png")
-    error = missing_file(FileUse("0", "image", "x.png"), prompt, [tmp_path])
-    assert "LoadImage (node 0) loads 'x.png'" in error.message
+    search = FileSearch(roots=(tmp_path,))
+    error = missing_file(FileUse("0", "image", "x.png"), prompt, search)
+    assert "LoadImage (node 0) loads 'x.png', which is not here" in error.message
     assert str(tmp_path) in error.message
+    assert error.advice == "Put it there, or name it with inputs=[FILE]."
     assert error.details == {"node_id": "0", "input": "image", "name": "x.png"}
 
 
 def test_a_picture_in_place_of_a_name_does_not_fill_the_screen() -> None:
     use = FileUse("0", "image", "data:image/png;base64," + "A" * 99999)
-    assert len(missing_file(use, _loads("x"), []).message) < 200
+    assert len(missing_file(use, _loads("x"), FileSearch()).message) < 200
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...media.files import safe_relative_path, storage_errors
-from ...workflow.files import file_below, file_uses
+from ...workflow.files import FileSearch, file_uses
 from ...workflow.interface import REMOTE_OUTPUT
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ...workflow.prepare import Changes, prepare
@@ -60,23 +60,23 @@ def _copy_inputs(prompt: Prompt, base: Path, folder: Path) -> Iterator[str]:
     """The files that the workflow loads, where it has an API of its own whose calls need them.
 
     A stranger's workflow could name any file of this machine, and have itself asked for it later:
-    so only those beside the workflow and in input folders come along, and that is told.
+    so only those that `run` would send come along, and a note names them.
     """
     if not any(node["class_type"] == REMOTE_OUTPUT for node in prompt.values()):
         return
-    places = dict.fromkeys([base, base / "input", Path.cwd() / "input"])
+    search = FileSearch.beside(base)
     copied = []
     for use in file_uses(prompt):
         if use.folder != "input":
             continue
-        below = (file_below(place, use.name) for place in places)
-        here = next((file for file in below if file is not None), None)
+        here = search.find(use.name)
         place = folder / safe_relative_path(use.name)
         if here is None and place.is_file():
             continue  # a person has put it there
         if here is None:
+            why = search.refusal(use.name) or "which is not beside it"
             yield (
-                f"{use.name}, which the workflow loads, is not beside it: put it into {folder}, or "
+                f"The workflow loads {use.name}, {why}: put it into {folder}, or "
                 "give its node a Remote Input."
             )
             continue

@@ -14,7 +14,7 @@ from ...deploy.modal.deployment import deploy
 from ...deploy.modal.project import Project
 from ...deploy.modal.workflow_file import make_project
 from ...errors import WorkflowInvalid
-from ...workflow.files import file_below
+from ...workflow.files import file_below, names_another_machine
 from ...workflow.schema import Schemas
 
 __all__ = ["Deployed", "DeploymentSettings", "DeploymentWatcher", "run_deployment", "workflow_at"]
@@ -178,8 +178,9 @@ def workflow_at(path: str, folders: Sequence[Path]) -> Path:
         raise WorkflowInvalid(
             "There is no workflow to deploy.", advice="Give the path of a workflow's JSON file."
         )
-    given = Path(wanted).expanduser()
-    if given.is_absolute() and given.is_file():
+    # The path may have come with the workflow that the node stands in.
+    given = None if names_another_machine(wanted) else Path(wanted).expanduser()
+    if given is not None and given.is_absolute() and given.is_file():
         return given
     found = next(
         (file for folder in folders if (file := file_below(folder, wanted)) is not None), None

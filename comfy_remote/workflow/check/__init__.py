@@ -12,14 +12,13 @@ checking    all of it together
 """
 
 from .checking import check_prompt, validate_for
-from .limits import FileSearch, Limits
+from .limits import Limits
 from .report import Advice, Problem, Report
 from .rules import NodeRules
 from .validation import Validated, full_type_name, validate_prompt
 
 __all__ = [
     "Advice",
-    "FileSearch",
     "Limits",
     "NodeRules",
     "Problem",

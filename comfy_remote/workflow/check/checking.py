@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from ...errors import WorkflowInvalid
+from ..files import FileSearch
 from ..load import parse_prompt
 from ..order import needed_nodes, output_nodes
 from ..packs import find_packs
@@ -14,7 +15,7 @@ from ..prompt import Prompt
 from ..schema import Schemas
 from .advice import advise
 from .graph import live_nodes
-from .limits import FileSearch, Limits, file_problems, request_size, result_size
+from .limits import Limits, file_problems, request_size, result_size
 from .node_rules import REPLACED_CLASSES, permissive, rules_of
 from .report import Problem, Report
 from .rules import NodeRules, Rules

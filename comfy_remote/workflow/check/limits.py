@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import file_uses, find_file
+from ..files import FileSearch, file_uses
 from ..prompt import Prompt
 from .report import Problem
 from .sizes import SAVERS, Pictures
@@ -16,7 +16,7 @@ from .sizes import SAVERS, Pictures
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["FileSearch", "Limits", "file_problems", "human_size", "request_size", "result_size"]
+__all__ = ["Limits", "file_problems", "human_size", "request_size", "result_size"]
 
 _ENVELOPE = 200
 _AROUND_FILE = 120
@@ -30,41 +30,27 @@ class Limits:
     result: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FileSearch:
-    """Where files that Load nodes name are looked for.
-
-    Attributes:
-        given: Files named by the user.
-        folders: Looked through in order.
-        on_target: Names that the target has already.
-    """
-
-    given: Sequence[Path] = ()
-    folders: Sequence[Path] = ()
-    on_target: frozenset[str] = frozenset()
-
-
 def file_problems(
     prompt: Prompt, search: FileSearch, live: Sequence[str]
 ) -> tuple[list[Problem], dict[str, Path]]:
     """Files that are nowhere; and those that are here, by name."""
     problems: list[Problem] = []
     found: dict[str, Path] = {}
-    looked = ", ".join(map(str, search.folders)) or "nowhere"
     for use in file_uses({node_id: prompt[node_id] for node_id in live}):
-        path = find_file(use.name, search.given, search.folders)
+        path = search.find(use.name)
         if path is not None:
             found[use.name] = path
         elif use.name not in search.on_target:
+            refused = search.refusal(use.name)
+            why = f", {refused}, is not sent" if refused else " is not here"
             problems.append(
                 Problem(
                     "missing_file",
-                    f"The file {use.name[:200]!r} is not here. Looked in: {looked}.",
+                    f"The file {use.name[:200]!r}{why}. Looked in: {search.folders()}.",
                     use.node_id,
                     prompt[use.node_id]["class_type"],
                     use.input,
-                    "Put it there, or name it with --input FILE.",
+                    search.advice(use.name),
                     details={"name": use.name},
                 )
             )

@@ -1,0 +1,26 @@
+"""The files that a prompt loads: which inputs name them, and where they are on this machine.
+
+```
+names   which names may be looked up here at all
+uses    which inputs of a prompt name a file
+search  where such a file is; and the error where it is not, or may not be taken
+```
+"""
+
+from .names import file_below, may_look_up, names_another_machine
+from .search import NAME_IT, FileSearch, missing_file, refuse_files_elsewhere
+from .uses import ANNOTATION, FileUse, every_file_use, file_uses
+
+__all__ = [
+    "ANNOTATION",
+    "NAME_IT",
+    "FileSearch",
+    "FileUse",
+    "every_file_use",
+    "file_below",
+    "file_uses",
+    "may_look_up",
+    "missing_file",
+    "names_another_machine",
+    "refuse_files_elsewhere",
+]

@@ -1,0 +1,125 @@
+"""Where the files are that a prompt loads: what may be taken, and from where."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import InputFileMissing
+from ..prompt import Prompt
+from .names import file_below, may_look_up
+from .uses import FileUse, file_uses
+
+__all__ = ["NAME_IT", "FileSearch", "missing_file", "refuse_files_elsewhere"]
+
+NAME_IT = "inputs=[FILE]"
+"""How a caller of the library names a file, for errors. Commands have their own option for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSearch:
+    """Where the files that a workflow names are looked for.
+
+    A workflow may come from anybody, so it gets files of the folders it is run from, and no others:
+    not hidden ones either, since the current folder may be somebody's home. Whatever else it needs,
+    the user names.
+
+    Attributes:
+        given: Files that the user has named. One is taken for every name that ends with its file
+            name, whatever folder that name has.
+        roots: Folders whose files may be taken: each is looked through, and its ``input`` folder.
+        on_target: Names that the target has already.
+        name_it: How the user names a file, in the words of the face; ``""`` if there is no way.
+    """
+
+    given: tuple[Path, ...] = ()
+    roots: tuple[Path, ...] = ()
+    on_target: frozenset[str] = frozenset()
+    name_it: str = NAME_IT
+
+    @classmethod
+    def beside(cls, base: Path, given: Iterable[Path] = ()) -> FileSearch:
+        """Below the folder of a workflow, then below the current one."""
+        return cls(tuple(given), tuple(dict.fromkeys([base, Path.cwd()])))
+
+    def find(self, name: str) -> Path | None:
+        """The file that a prompt calls ``name``; ``None`` if there is none that may be taken."""
+        file_name = name.replace("\\", "/").rpartition("/")[2]
+        for path in self.given:
+            if path.name == file_name and _is_file(path):
+                return path
+        if not may_look_up(name):
+            return None
+        for root, place in self._places(name):
+            below = file_below(root, place)
+            if below is not None and not _hidden(below, root):
+                return below
+        return None
+
+    def refusal(self, name: str) -> str | None:
+        """Why a name that `find` does not find is not taken; ``None`` if it is only not there."""
+        if not may_look_up(name):
+            return "which is not below the folder of the workflow or the current one"
+        for root, place in self._places(name):
+            if not _is_file(root / place):
+                continue
+            if file_below(root, place) is not None:
+                return "which is a hidden file or in a hidden folder"
+            return f"which is a link that leads out of {root}"
+        return None
+
+    def folders(self) -> str:
+        """The folders that are looked through, for people."""
+        places = [place for root in self.roots for place in (root, root / "input")]
+        return ", ".join(map(str, places)) or "nowhere"
+
+    def advice(self, name: str) -> str:
+        """What to do about a name that `find` does not find."""
+        put = "" if self.refusal(name) else "Put it there"
+        if not self.name_it:
+            return f"{put or 'Copy it there'}."
+        return f"{put}, or name it with {self.name_it}." if put else f"Name it with {self.name_it}."
+
+    def _places(self, name: str) -> Iterator[tuple[Path, str]]:
+        # The second is for a workflow that was saved on Windows.
+        for root in self.roots:
+            for folder in ("", "input/"):
+                for spelled in dict.fromkeys([name, name.replace("\\", "/")]):
+                    yield root, f"{folder}{spelled}"
+
+
+def missing_file(use: FileUse, prompt: Prompt, search: FileSearch) -> InputFileMissing:
+    """The error for a file that is nowhere, or that may not be taken."""
+    node = f"{prompt[use.node_id]['class_type']} (node {use.node_id})"
+    why = search.refusal(use.name) or "which is not here"
+    return InputFileMissing(
+        f"{node} loads {reprlib.repr(use.name)}, {why}. Looked in: {search.folders()}.",
+        advice=search.advice(use.name),
+        details={"node_id": use.node_id, "input": use.input, "name": use.name},
+    )
+
+
+def refuse_files_elsewhere(prompt: Prompt, search: FileSearch) -> None:
+    """See that no file which the prompt loads is one that may not be taken.
+
+    Raises:
+        InputFileMissing: One is.
+    """
+    for use in file_uses(prompt):
+        if search.find(use.name) is None and search.refusal(use.name):
+            raise missing_file(use, prompt, search)
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    below = path.relative_to(os.path.realpath(root))
+    return any(part.startswith(".") for part in below.parts)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # the name is too long: somebody put the picture itself there
+        return False
