@@ -19,7 +19,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
 from .errors import ComfyRemoteError
-from .outputs import RemoteOutput
+from .outputs import OutputProblem, RemoteOutput
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -141,14 +141,17 @@ class Finished:
         state: A final state.
         error: Why, unless the job succeeded.
         outputs: Everything the job produced, in the order of the prompt's nodes and, within
-            a node, in the order the node listed them. Empty unless it succeeded.
+            a node, in the order the node listed them. Of a job that failed, what it had
+            saved before, as far as the target still gives it out.
         details: JSON-able facts from the target: timings in seconds, worker, engine.
+        problems: What the workflow asked for and is not among the outputs, or is damaged.
     """
 
     state: JobState
     error: ComfyRemoteError | None = None
     outputs: tuple[RemoteOutput, ...] = ()
     details: dict[str, JsonValue] = field(default_factory=dict)
+    problems: tuple[OutputProblem, ...] = ()
 
 
 Event: TypeAlias = Queued | Started | Progress | Preview | OutputReady | Log | Finished
@@ -191,4 +194,5 @@ def event_to_json(event: Event) -> dict[str, JsonValue]:
                 "state": event.state.value,
                 "error": event.error.to_json() if event.error else None,
                 "details": event.details,
+                "problems": [problem.to_json() for problem in event.problems],
             }

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["OutputKind", "OutputSource", "RemoteOutput", "kind_of", "media_type_of"]
+__all__ = [
+    "OutputKind",
+    "OutputProblem",
+    "OutputSource",
+    "RemoteOutput",
+    "kind_of",
+    "media_type_of",
+]
 
 OutputKind = Literal["image", "video", "audio", "3d", "text", "file"]
 
@@ -126,4 +133,35 @@ class RemoteOutput:
             "size": self.size,
             "sha256": self.sha256,
             "text": self.text,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class OutputProblem:
+    """Why a job that ended well has less to give than its workflow asked for.
+
+    Attributes:
+        node_id: The node whose output it is; ``None`` if that is not known.
+        node_class: Its ``class_type``.
+        filename: The file that is missing or damaged; ``None`` if the node made nothing at all.
+        reason: A sentence.
+    """
+
+    node_id: str | None
+    node_class: str | None
+    filename: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        node = f"Node {self.node_id}" if self.node_id is not None else "An output"
+        named = f"{node} ({self.node_class})" if self.node_class else node
+        return ": ".join(part for part in (named, self.filename, self.reason) if part)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """``{"node_id", "node_class", "filename", "reason"}``."""
+        return {
+            "node_id": self.node_id,
+            "node_class": self.node_class,
+            "filename": self.filename,
+            "reason": self.reason,
         }

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import click
 
 from ..errors import ComfyRemoteError, JobCancelled, JobNotFound
-from ..events import Finished, JobState
+from ..events import Finished, JobState, Log
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record, SavedOutput
 from ..targets.config import home
@@ -18,7 +18,18 @@ from .console import resume_command
 from .interrupt import run_interruptible
 from .reporter import ListedOutput, Reporter
 
-__all__ = ["CANCEL_PATIENCE", "OnInterrupt", "follow", "supervise", "wait_and_list"]
+__all__ = [
+    "CANCEL_PATIENCE",
+    "INCOMPLETE",
+    "OnInterrupt",
+    "exit_if_incomplete",
+    "follow",
+    "supervise",
+    "wait_and_list",
+]
+
+INCOMPLETE = 8
+"""Exit status where the job succeeded, and an output is missing or damaged."""
 
 OnInterrupt: TypeAlias = Literal["cancel", "leave"]
 """What becomes of the job when the person presses Ctrl-C."""
@@ -115,10 +126,35 @@ async def wait_and_list(
     return [ListedOutput(output, job.address_of(output)) for output in await job.listed()]
 
 
+def exit_if_incomplete(job: Job) -> None:
+    """End with `INCOMPLETE` if a job that succeeded gave less than its workflow asked for.
+
+    Raises:
+        click.exceptions.Exit: It did.
+    """
+    if job.problems:
+        raise click.exceptions.Exit(INCOMPLETE)
+
+
 async def _save(job: Job, folder: Path, reporter: Reporter) -> list[SavedOutput]:
-    if job.finished is not None and job.finished.state is JobState.SUCCEEDED:
-        reporter.fetching(job.finished.outputs)
-    return await job.save_outputs(folder, reporter.received)
+    finished = job.finished
+    if finished is None or not finished.outputs:
+        return await job.save_outputs(folder, reporter.received)
+    reporter.fetching(finished.outputs)
+    known = len(finished.problems)
+    if finished.error is None:
+        saved = await job.save_outputs(folder, reporter.received)
+    else:
+        try:
+            saved = await job.save_outputs(folder, reporter.received, even_if_failed=True)
+            reporter.partial(saved)
+        except ComfyRemoteError as error:
+            reporter.event(Log(f"What it had saved could not be fetched: {error}", "warning"))
+    for problem in job.problems[known:]:
+        reporter.event(Log(str(problem), "warning"))
+    if finished.error is not None:
+        raise finished.error
+    return saved
 
 
 async def _interrupted(

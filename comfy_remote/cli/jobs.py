@@ -112,9 +112,10 @@ def resume(
     from ..errors import JobNotFound
     from ..jobs.client import Client
     from ..jobs.client import resume as take_up
+    from ..jobs.job import SAVED_BEFORE
     from ..jobs.record import Record
     from ..targets.config import home
-    from .follow import follow, supervise
+    from .follow import exit_if_incomplete, follow, supervise
     from .options import make_reporter
 
     began = time.monotonic()
@@ -134,15 +135,19 @@ def resume(
         if here is not None:
             reporter.following(entry.id, entry.target, entry.prompt)
             reporter.note("Its outputs are here already.")
+            if entry.error is not None:
+                reporter.partial(here)
+                raise entry.error
             reporter.saved(here, time.monotonic() - began)
             return
-        if entry.state.final and entry.error is not None:
+        if entry.error is not None and not entry.error.details.get(SAVED_BEFORE):
             raise entry.error
         reporter.connecting(entry.target)
         async with take_up(entry.id, record=record, timeout=timeout) as taken_up:
             reporter.following(entry.id, entry.target, entry.prompt)
             outputs = await follow(taken_up, folder, reporter)
-            reporter.saved(outputs, time.monotonic() - began)
+            reporter.saved(outputs, time.monotonic() - began, taken_up.problems)
+            exit_if_incomplete(taken_up)
 
     async def unknown(record: Record, target: str) -> None:
         reporter.connecting(target)
@@ -151,7 +156,8 @@ def resume(
             reporter.following(adopted.id, client.target.name, record.get(adopted.id).prompt)
             # It may be somebody else's: Ctrl-C must not stop it.
             outputs = await follow(adopted, folder, reporter, "leave")
-            reporter.saved(outputs, time.monotonic() - began)
+            reporter.saved(outputs, time.monotonic() - began, adopted.problems)
+            exit_if_incomplete(adopted)
 
     if found is not None:
         entry = found

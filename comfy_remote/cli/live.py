@@ -17,12 +17,19 @@ from rich.text import Text
 from ..errors import ComfyRemoteError
 from ..events import Event, Finished, Log, Preview, Progress, Queued, Started
 from ..jobs.record import SavedOutput
-from ..outputs import RemoteOutput
+from ..outputs import OutputProblem, RemoteOutput
 from ..workflow.prompt import Prompt
 from .console import human_seconds, human_size, printable
 from .errors import show_error
 from .pictures import Graphics, Picture, graphics_of, load_picture, remove_preview
-from .reporter import ListedOutput, node_label, print_listed, print_paths, relative
+from .reporter import (
+    ListedOutput,
+    incomplete,
+    node_label,
+    print_listed,
+    print_paths,
+    relative,
+)
 
 __all__ = ["LiveReporter"]
 
@@ -113,13 +120,32 @@ class LiveReporter:
         """See `Reporter`."""
         self._fetched += size
 
-    def saved(self, outputs: Sequence[SavedOutput], seconds: float) -> None:
+    def saved(
+        self,
+        outputs: Sequence[SavedOutput],
+        seconds: float,
+        problems: Sequence[OutputProblem] = (),
+    ) -> None:
         """See `Reporter`."""
         self._stop()
         plural = "" if len(outputs) == 1 else "s"
         done = f"{len(outputs)} output{plural} in {human_seconds(seconds)}"
         self._console.print(Text.assemble((f"{self._done} ", "bold green"), done))
+        self._say_incomplete(problems)
         self._show_first(outputs)
+        self._show_table(outputs)
+
+    def partial(self, outputs: Sequence[SavedOutput]) -> None:
+        """See `Reporter`."""
+        self._stop()
+        self._console.print(Text(f"Saved before it failed: {len(outputs)}.", "yellow"))
+        self._show_table(outputs)
+
+    def _say_incomplete(self, problems: Sequence[OutputProblem]) -> None:
+        if problems:
+            self._console.print(Text(incomplete(problems), "yellow"))
+
+    def _show_table(self, outputs: Sequence[SavedOutput]) -> None:
         if not sys.stdout.isatty():
             print_paths(outputs)
             return
@@ -131,12 +157,18 @@ class LiveReporter:
             table.add_row(path, Text(human_size(output.size), "dim"), Text(printable(node), "dim"))
         Console(highlight=False).print(table)
 
-    def listed(self, outputs: Sequence[ListedOutput], seconds: float) -> None:
+    def listed(
+        self,
+        outputs: Sequence[ListedOutput],
+        seconds: float,
+        problems: Sequence[OutputProblem] = (),
+    ) -> None:
         """See `Reporter`."""
         self._stop()
         plural = "" if len(outputs) == 1 else "s"
         done = f"{len(outputs)} output{plural} in {human_seconds(seconds)}, not fetched"
         self._console.print(Text.assemble((f"{self._done} ", "bold green"), done))
+        self._say_incomplete(problems)
         print_listed(outputs)
 
     def choose(self, question: str, options: Sequence[str]) -> int | None:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from ..errors import ComfyRemoteError
 from ..events import Event, Log, Progress, Queued, Started
 from ..jobs.record import SavedOutput
-from ..outputs import RemoteOutput
+from ..outputs import OutputProblem, RemoteOutput
 from ..workflow.prompt import Prompt
 from .console import human_seconds, human_size, say
 from .errors import show_error
-from .reporter import ListedOutput, node_label, print_listed, print_paths
+from .reporter import ListedOutput, incomplete, node_label, print_listed, print_paths
 
 __all__ = ["PlainReporter"]
 
@@ -63,18 +63,37 @@ class PlainReporter:
     def received(self, size: int) -> None:
         """See `Reporter`."""
 
-    def saved(self, outputs: Sequence[SavedOutput], seconds: float) -> None:
+    def saved(
+        self,
+        outputs: Sequence[SavedOutput],
+        seconds: float,
+        problems: Sequence[OutputProblem] = (),
+    ) -> None:
         """See `Reporter`."""
         size = sum(output.size for output in outputs)
         plural = "" if len(outputs) == 1 else "s"
         say(f"Done in {human_seconds(seconds)}: {len(outputs)} output{plural}, {human_size(size)}.")
+        if problems:
+            say(incomplete(problems))
         print_paths(outputs)
 
-    def listed(self, outputs: Sequence[ListedOutput], seconds: float) -> None:
+    def listed(
+        self,
+        outputs: Sequence[ListedOutput],
+        seconds: float,
+        problems: Sequence[OutputProblem] = (),
+    ) -> None:
         """See `Reporter`."""
         plural = "" if len(outputs) == 1 else "s"
         say(f"Done in {human_seconds(seconds)}: {len(outputs)} output{plural}, not fetched.")
+        if problems:
+            say(incomplete(problems))
         print_listed(outputs)
+
+    def partial(self, outputs: Sequence[SavedOutput]) -> None:
+        """See `Reporter`."""
+        say(f"Saved before it failed: {len(outputs)}.")
+        print_paths(outputs)
 
     def choose(self, question: str, options: Sequence[str]) -> int | None:  # noqa: ARG002
         """Nobody is there."""

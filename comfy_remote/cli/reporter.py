@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import ComfyRemoteError
 from ..events import Event, JobState, Preview, event_to_json
 from ..jobs.record import SavedOutput
-from ..outputs import RemoteOutput
+from ..outputs import OutputProblem, RemoteOutput
 from ..workflow.prompt import Prompt
 from .console import resume_command, say
 
@@ -22,6 +22,7 @@ __all__ = [
     "JsonReporter",
     "ListedOutput",
     "Reporter",
+    "incomplete",
     "node_label",
     "print_listed",
     "print_paths",
@@ -62,11 +63,24 @@ class Reporter(Protocol):
     def received(self, size: int) -> None:
         """So many more bytes of them are here."""
 
-    def saved(self, outputs: Sequence[SavedOutput], seconds: float) -> None:
-        """All of them are here."""
+    def saved(
+        self,
+        outputs: Sequence[SavedOutput],
+        seconds: float,
+        problems: Sequence[OutputProblem] = (),
+    ) -> None:
+        """All of them are here, but for those that have a problem. Each was told as a `Log`."""
 
-    def listed(self, outputs: Sequence[ListedOutput], seconds: float) -> None:
+    def listed(
+        self,
+        outputs: Sequence[ListedOutput],
+        seconds: float,
+        problems: Sequence[OutputProblem] = (),
+    ) -> None:
         """The job has succeeded, and its outputs are not fetched: where they are."""
+
+    def partial(self, outputs: Sequence[SavedOutput]) -> None:
+        """The job has failed; these, which it had saved before, are here. `failed` follows."""
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         """It did not work out."""
@@ -124,13 +138,27 @@ class JsonReporter:
     def received(self, size: int) -> None:
         """See `Reporter`."""
 
-    def saved(self, outputs: Sequence[SavedOutput], seconds: float) -> None:
-        """``{"event": "result", "state", "target", "outputs", "seconds"}``."""
-        self._result([output.to_json() for output in outputs], seconds)
+    def saved(
+        self,
+        outputs: Sequence[SavedOutput],
+        seconds: float,
+        problems: Sequence[OutputProblem] = (),
+    ) -> None:
+        """``{"event": "result", "state", "target", "outputs", "problems", "seconds"}``."""
+        self._result([output.to_json() for output in outputs], seconds, problems)
 
-    def listed(self, outputs: Sequence[ListedOutput], seconds: float) -> None:
+    def listed(
+        self,
+        outputs: Sequence[ListedOutput],
+        seconds: float,
+        problems: Sequence[OutputProblem] = (),
+    ) -> None:
         """Like `saved`; each output as `RemoteOutput.to_json` has it, with its ``url``."""
-        self._result([{**o.output.to_json(), "url": o.url} for o in outputs], seconds)
+        self._result([{**o.output.to_json(), "url": o.url} for o in outputs], seconds, problems)
+
+    def partial(self, outputs: Sequence[SavedOutput]) -> None:
+        """``{"event": "partial", "outputs"}``, before the error."""
+        self._print({"event": "partial", "outputs": [output.to_json() for output in outputs]})
 
     def choose(self, question: str, options: Sequence[str]) -> int | None:  # noqa: ARG002
         """Nobody is there."""
@@ -142,13 +170,19 @@ class JsonReporter:
         resume = resume_command(job_id) if job_id and resumable else None
         self._print({"event": "error", **error.to_json(), "resume": resume})
 
-    def _result(self, outputs: Sequence[Mapping[str, JsonValue]], seconds: float) -> None:
+    def _result(
+        self,
+        outputs: Sequence[Mapping[str, JsonValue]],
+        seconds: float,
+        problems: Sequence[OutputProblem],
+    ) -> None:
         self._print(
             {
                 "event": "result",
                 "state": JobState.SUCCEEDED.value,
                 "target": self._target,
                 "outputs": outputs,
+                "problems": [problem.to_json() for problem in problems],
                 "seconds": round(seconds, 3),
             }
         )
@@ -156,6 +190,12 @@ class JsonReporter:
     def _print(self, data: Mapping[str, object]) -> None:
         # ASCII, whatever the console's encoding; a line at a time, for who reads a pipe.
         print(json.dumps({**data, "job_id": self._job_id}), flush=True)
+
+
+def incomplete(problems: Sequence[OutputProblem]) -> str:
+    """The line for people that ends a run with problems."""
+    plural = "" if len(problems) == 1 else "s"
+    return f"Incomplete: {len(problems)} problem{plural}, see the warnings above."
 
 
 def print_paths(outputs: Sequence[SavedOutput]) -> None:

@@ -21,7 +21,7 @@ from ..events import Event, Finished, Log, OutputReady, Progress, Queued, Starte
 from ..jobs.record import SavedOutput
 from ..media.files import safe_relative_path, storage_errors
 from ..net.address import shown
-from ..outputs import RemoteOutput
+from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Capabilities
 from ..version import __version__
 from ..workflow.prompt import Prompt
@@ -246,21 +246,45 @@ class LoggedReporter:
         """See `Reporter`."""
         self._inner.received(size)
 
-    def saved(self, outputs: Sequence[SavedOutput], seconds: float) -> None:
+    def saved(
+        self,
+        outputs: Sequence[SavedOutput],
+        seconds: float,
+        problems: Sequence[OutputProblem] = (),
+    ) -> None:
         """See `Reporter`."""
+        self._log_saved(outputs)
+        self._log_problems(problems)
+        self._log.ended("succeeded")
+        self._inner.saved(outputs, seconds, problems)
+        self._inner.note(f"Log: {self._log.path}")
+
+    def listed(
+        self,
+        outputs: Sequence[ListedOutput],
+        seconds: float,
+        problems: Sequence[OutputProblem] = (),
+    ) -> None:
+        """See `Reporter`."""
+        self._log.facts["outputs"] = [{**o.output.to_json(), "url": _shown(o)} for o in outputs]
+        self._log_problems(problems)
+        self._log.ended("succeeded")
+        self._inner.listed(outputs, seconds, problems)
+        self._inner.note(f"Log: {self._log.path}")
+
+    def partial(self, outputs: Sequence[SavedOutput]) -> None:
+        """See `Reporter`."""
+        self._log_saved(outputs)
+        self._inner.partial(outputs)
+
+    def _log_saved(self, outputs: Sequence[SavedOutput]) -> None:
         self._log.facts["outputs"] = [output.to_json() for output in outputs]
         for output in outputs:
             self._log.line(f"Saved {output.path} ({output.size} bytes, SHA-256 {output.sha256})")
-        self._log.ended("succeeded")
-        self._inner.saved(outputs, seconds)
-        self._inner.note(f"Log: {self._log.path}")
 
-    def listed(self, outputs: Sequence[ListedOutput], seconds: float) -> None:
-        """See `Reporter`."""
-        self._log.facts["outputs"] = [{**o.output.to_json(), "url": _shown(o)} for o in outputs]
-        self._log.ended("succeeded")
-        self._inner.listed(outputs, seconds)
-        self._inner.note(f"Log: {self._log.path}")
+    def _log_problems(self, problems: Sequence[OutputProblem]) -> None:
+        if problems:
+            self._log.facts["problems"] = [problem.to_json() for problem in problems]
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         """See `Reporter`."""

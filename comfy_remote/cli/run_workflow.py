@@ -24,7 +24,7 @@ from ..workflow.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.text_to_image import blank_text_to_image, text_to_image
 from .console import resume_command
 from .errors import files_named_with
-from .follow import OnInterrupt, follow, supervise, wait_and_list
+from .follow import OnInterrupt, exit_if_incomplete, follow, supervise, wait_and_list
 from .open_file import open_first
 from .reporter import Reporter
 from .run_log import LoggedReporter, RunLog
@@ -118,12 +118,13 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 reporter.event(Log(sentence, "warning"))
             if plan.download:
                 saved = await follow(job, plan.folder, reporter, plan.on_interrupt)
-                reporter.saved(saved, time.monotonic() - began)
+                reporter.saved(saved, time.monotonic() - began, job.problems)
                 if plan.open_first and (why_not := open_first(saved)):
                     reporter.note(why_not)
             else:
                 listed = await wait_and_list(job, reporter, plan.on_interrupt)
-                reporter.listed(listed, time.monotonic() - began)
+                reporter.listed(listed, time.monotonic() - began, job.problems)
+            exit_if_incomplete(job)
 
     supervise(whole, reporter, plan.job_id)
 

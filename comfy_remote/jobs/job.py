@@ -21,7 +21,7 @@ from ..events import Event, Finished, JobState, Log, Progress, Queued, Started, 
 from ..media.files import place, safe_relative_path, storage_errors
 from ..media.partial_folder import partial_folder
 from ..media.remote_values import VALUES_KEY
-from ..outputs import RemoteOutput
+from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, Target, release
 from ..targets.concurrent_map import concurrent_map
 from ..targets.download import Downloaded, download
@@ -34,7 +34,10 @@ from .record import JobEntry, Record, SavedOutput
 from .sent_inputs import SentInputs, check_unchanged
 from .submission import submit
 
-__all__ = ["Job"]
+__all__ = ["SAVED_BEFORE", "Job"]
+
+SAVED_BEFORE = "outputs_saved"
+"""In the details of a failed job's error: how many outputs it had saved before."""
 
 _PROGRESS_RECORDED_EVERY = 1.0
 # A request of 10 MB takes its time on a slow line.
@@ -82,6 +85,7 @@ class Job:
         self._started: float | None = None
         self._sent = SentInputs(record, target)
         self._sending: asyncio.Future[RemoteRef] | None = None
+        self._not_fetched: list[OutputProblem] = []
         self._cancelled = False
 
     @property
@@ -93,6 +97,15 @@ class Job:
     def finished(self) -> Finished | None:
         """The last event, once the job has ended."""
         return self._finished
+
+    @property
+    def problems(self) -> list[OutputProblem]:
+        """What the workflow asked for and is not among its outputs, or is damaged.
+
+        Complete once the job has ended and its outputs were fetched.
+        """
+        known = [] if self._finished is None else self._finished.problems
+        return [*known, *self._not_fetched]
 
     async def __aiter__(self) -> AsyncGenerator[Event, None]:
         """Its events from now on; the last is `Finished`. A failed job raises nothing here.
@@ -136,27 +149,34 @@ class Job:
                 return event
         raise AssertionError("unreachable: a job's last event is Finished")
 
-    async def outputs(self, on_bytes: Callable[[int], None] | None = None) -> list[Output]:
+    async def outputs(
+        self,
+        on_bytes: Callable[[int], None] | None = None,
+        *,
+        even_if_failed: bool = False,
+    ) -> list[Output]:
         """Wait for the job, and bring all it produced here.
 
         In the order of the prompt's nodes and, within a node, of its list. Fetched side by
-        side, each checked against the size and SHA-256 that the target announced.
+        side, each checked against the size and SHA-256 that the target announced. One that the
+        target does not have is left out, as long as there are others: see `problems`.
 
         Args:
             on_bytes: Called with the number of bytes of each piece that arrives.
+            even_if_failed: Of a job that failed, bring what it had saved before, if anything,
+                instead of raising its error, which is in `finished`.
 
         Raises:
             ComfyRemoteError: The job's own error if it did not succeed; `OutputError` if an
                 output could not be brought here whole; `OutputLost` if there is none.
         """
-        outputs = (await self._succeeded()).outputs
+        outputs = await self._made(even_if_failed=even_if_failed)
         with storage_errors(Path(tempfile.gettempdir())):
             # Windows does not remove a file that an image still reads from.
             spool = tempfile.TemporaryDirectory(prefix="comfy-remote-", ignore_cleanup_errors=True)
         local = []
-        for output, here in zip(
-            outputs, await self._fetch(outputs, Path(spool.name), on_bytes), strict=True
-        ):
+        fetched = await self._fetch(outputs, Path(spool.name), on_bytes)
+        for output, here in self._without_lost(outputs, fetched):
             if isinstance(here, ComfyRemoteError):
                 raise here
             local.append(_local(_named_for_people(output, self._prompt), here, spool))
@@ -164,7 +184,11 @@ class Job:
         return local
 
     async def save_outputs(
-        self, folder: Path, on_bytes: Callable[[int], None] | None = None
+        self,
+        folder: Path,
+        on_bytes: Callable[[int], None] | None = None,
+        *,
+        even_if_failed: bool = False,
     ) -> list[SavedOutput]:
         """Like `outputs`, written below ``folder`` and recorded.
 
@@ -177,12 +201,12 @@ class Job:
             ComfyRemoteError: As `outputs`, and `LocalStorageError`. What could not be
                 written leaves nothing; what could stays.
         """
-        outputs = (await self._succeeded()).outputs
+        outputs = await self._made(even_if_failed=even_if_failed)
         saved: list[SavedOutput] = []
         with partial_folder(folder, self.id) as spool:
             fetched = await self._fetch(outputs, spool, on_bytes)
             failure: ComfyRemoteError | None = None
-            for output, here in zip(outputs, fetched, strict=True):
+            for output, here in self._without_lost(outputs, fetched):
                 try:
                     if isinstance(here, ComfyRemoteError):
                         raise here
@@ -202,7 +226,7 @@ class Job:
             ComfyRemoteError: The job's own error if it did not succeed; `OutputLost` if it made
                 nothing.
         """
-        return (await self._succeeded()).outputs
+        return await self._made()
 
     async def fetch(
         self,
@@ -318,6 +342,8 @@ class Job:
             case Finished():
                 self._finished = event
                 self._state = event.state
+                if event.error is not None and event.outputs:
+                    event.error.details.setdefault(SAVED_BEFORE, len(event.outputs))
                 seconds = self._run_seconds(event)
                 self._record.state(self.id, event.state, event.error, run_seconds=seconds)
                 self._sent.ended(self.id, self._prompt, event)
@@ -331,16 +357,35 @@ class Job:
             return None
         return time.monotonic() - self._started
 
-    async def _succeeded(self) -> Finished:
+    async def _made(self, *, even_if_failed: bool = False) -> tuple[RemoteOutput, ...]:
+        """Wait for the job; what there is to fetch."""
         finished = self._finished or await self.wait()
-        if finished.error is not None:
+        if finished.error is not None and not (even_if_failed and finished.outputs):
             raise finished.error
         if not finished.outputs:
             raise OutputLost(
                 "The job succeeded, but it made no output.",
                 advice="Add a node that saves what the workflow makes, for example Save Image.",
             )
-        return finished
+        return finished.outputs
+
+    def _without_lost(
+        self, outputs: Sequence[RemoteOutput], fetched: Sequence[Downloaded | ComfyRemoteError]
+    ) -> list[tuple[RemoteOutput, Downloaded | ComfyRemoteError]]:
+        """All but those that the target does not have, unless it has none of them."""
+        pairs = list(zip(outputs, fetched, strict=True))
+        there = [pair for pair in pairs if not isinstance(pair[1], OutputLost)]
+        for output, here in pairs:
+            reason = here.doubt if isinstance(here, Downloaded) else ""
+            if isinstance(here, OutputLost) and there:
+                reason = here.message
+            if reason:
+                node = self._prompt.get(output.node_id or "")
+                node_class = node["class_type"] if node else None
+                problem = OutputProblem(output.node_id, node_class, output.filename, reason)
+                if problem not in self._not_fetched:
+                    self._not_fetched.append(problem)
+        return there or pairs
 
     async def _fetch(
         self,

@@ -20,6 +20,7 @@ from ..jobs.client import Client
 from ..jobs.job import Job
 from ..jobs.record import JobEntry
 from ..targets.base import RunRequest
+from ..targets.comfyui_queue import skipped_in
 from ..targets.config import reopen
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
@@ -121,7 +122,7 @@ class RemoteLane:
             {
                 "prompt_id": entry.prompt_id,
                 "number": entry.number,
-                "node_errors": checked.node_errors,
+                "node_errors": checked.node_errors or _skipped_by_target(sending),
             },
         )
 
@@ -314,6 +315,27 @@ def _page(entry: QueueEntry, host: str) -> dict[str, JsonValue]:
         "prompt": cast("JsonValue", entry.prompt),  # a TypedDict is a dict
         "extra_data": entry.extra_data,
         "outputs": [*entry.outputs],
+    }
+
+
+def _skipped_by_target(sending: asyncio.Future[Submitted]) -> dict[str, JsonValue]:
+    """The nodes that a ComfyUI has already said it will not run, as ComfyUI's own answer has it."""
+    skipped = skipped_in(sending.result().job.ref.details) if sending.done() else []
+    return {
+        problem.node_id: {
+            "errors": [
+                {
+                    "type": "skipped",
+                    "message": problem.reason,
+                    "details": "",
+                    "extra_info": {},
+                }
+            ],
+            "dependent_outputs": [],
+            "class_type": problem.node_class,
+        }
+        for problem in skipped
+        if problem.node_id is not None
     }
 
 

@@ -8,7 +8,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from ..errors import ComfyRemoteError, ExecutionFailed, JobCancelled, LocalStorageError
+from ..errors import (
+    ComfyRemoteError,
+    ExecutionFailed,
+    JobCancelled,
+    LocalStorageError,
+    OutputLost,
+)
 from ..events import (
     Event,
     Finished,
@@ -213,8 +219,10 @@ class LaneJob:
             async for event in job:
                 if isinstance(event, Finished):
                     await self._finish(event, outputs)
-                    if saver.failure is not None:
+                    lost = isinstance(saver.failure, OutputLost) and bool(saver.shown)
+                    if saver.failure is not None and not lost:
                         raise saver.failure
+                    self._messages.problems = [*event.problems, *saver.problems]
                     await saver.release(event.outputs)
                     return
                 if isinstance(event, OutputReady):
@@ -260,12 +268,11 @@ class LaneJob:
                 self._note(event.message)
 
     async def _finish(self, event: Finished, outputs: Deliveries) -> None:
-        if event.error is not None:
-            await outputs.done()
-            raise event.error
         for output in event.outputs:
             outputs.add(self._placed(output))
         await outputs.done()
+        if event.error is not None:
+            raise event.error
 
     def _deliver_with(
         self, saver: OutputSaver
@@ -303,7 +310,7 @@ class LaneJob:
     def _recorded(self) -> None:
         prompt_id = self.entry.prompt_id
         try:
-            if self._saver is not None and self.state is JobState.SUCCEEDED:
+            if self._saver is not None and self._saver.saved:
                 self._record.saved(prompt_id, self._saver.saved)
             if self._submitted is None and self.state is JobState.CANCELLED:
                 self._record.state(prompt_id, self.state)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ComfyRemoteError
 from ..events import JobState, Preview, Progress
+from ..outputs import OutputProblem
 from ..targets.comfyui_progress import nodes_needed
 from .host import Host, QueueEntry, StatusMessage
 
@@ -46,6 +47,8 @@ class PageMessages:
         """The newest snapshot."""
         self.note = ""
         """The last thing worth telling a person."""
+        self.problems: list[OutputProblem] = []
+        """What a job that succeeded did not make, or not whole."""
         self._host = host
         self._entry = entry
         self._target = target
@@ -67,6 +70,7 @@ class PageMessages:
                     "fraction": round(self.progress.fraction, 4),
                     "estimated": self.progress.estimated,
                     "message": self.note or self.progress.message,
+                    "problems": [problem.to_json() for problem in self.problems],
                 },
             )
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ComfyRemoteError
+from ..errors import ComfyRemoteError, OutputLost
 from ..jobs.record import SavedOutput
 from ..media.files import place_new, private_folder, safe_relative_path
-from ..outputs import RemoteOutput
+from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Target, release
 from ..targets.concurrent_map import concurrent_map
 from ..targets.download import Downloaded, download
@@ -50,14 +50,16 @@ class OutputSaver:
     Attributes:
         shown: By node id, what the page is told that the node shows, in ComfyUI's own form.
         saved: The files, for the record.
-        failure: Why the first output that is not here could not be brought, with its
-            ``node_id`` in the details.
+        failure: Why an output could not be brought, with its ``node_id`` in the details. An
+            `OutputLost` only if nothing else went wrong: the target does not have it.
+        problems: Each output that the target does not have, or not whole.
     """
 
     def __init__(self, host: Host, target: Target, prompt_id: str) -> None:
         self.shown: dict[str, dict[str, JsonValue]] = {}
         self.saved: list[SavedOutput] = []
         self.failure: ComfyRemoteError | None = None
+        self.problems: list[OutputProblem] = []
         self._host = host
         self._target = target
         self._prompt_id = prompt_id
@@ -79,7 +81,9 @@ class OutputSaver:
         for output, entry in zip(outputs, entries, strict=True):
             if isinstance(entry, ComfyRemoteError):
                 entry.details.setdefault("node_id", node_id)
-                self.failure = self.failure or entry
+                if self.failure is None or isinstance(self.failure, OutputLost):
+                    self.failure = entry
+                self._note(output, entry.message)
                 continue
             told, animated = entry
             key = output.key or _KEYS.get(output.kind, "files")
@@ -93,6 +97,9 @@ class OutputSaver:
         node = await asyncio.to_thread(self._host.register, node, self._prompt_id)
         self.shown[node_id] = node
         return node
+
+    def _note(self, output: RemoteOutput, reason: str) -> None:
+        self.problems.append(OutputProblem(output.node_id, None, output.filename, reason))
 
     async def _entry_or_error(
         self, output: RemoteOutput, before: RemoteOutput | None
@@ -134,6 +141,8 @@ class OutputSaver:
         kind: FolderKind = "output" if output.folder == "output" else "temp"
         with private_folder(self._host.folder("temp")) as spool:
             fetched = await download(self._target, output, spool / uuid.uuid4().hex)
+            if fetched.doubt:
+                self._note(output, fetched.doubt)
             if before is not None:
                 await asyncio.wait({before})
             # A prompt that runs here numbers its files from when it began to save, and would

@@ -23,6 +23,7 @@ __all__ = [
     "Health",
     "InputFile",
     "KeepsInputs",
+    "OnThisMachine",
     "Recalls",
     "ReleasesOutputs",
     "RemoteRef",
@@ -165,6 +166,15 @@ class TellsVersions(Protocol):
 
     def version_of(self, output: RemoteOutput) -> str | None:
         """What it called the version that was read last; ``None`` if it said nothing."""
+
+
+@runtime_checkable
+class OnThisMachine(Protocol):
+    """A target that may be on this machine."""
+
+    @property
+    def local(self) -> bool:
+        """Whether it is: then no connection can damage what it gives."""
 
 
 @runtime_checkable

@@ -13,10 +13,12 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ..errors import (
+    AuthenticationError,
     ComfyRemoteError,
     OutputLost,
     SubmissionUnknown,
@@ -24,12 +26,21 @@ from ..errors import (
     TargetNotFound,
 )
 from ..events import Event, Finished, JobState, Log
-from ..net.address import base_address, check_key_is_safe
+from ..net.address import base_address, check_key_is_safe, is_loopback
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
 from .base import CHOICE_KEY, Capabilities, Health, RemoteRef, RunRequest
 from .comfyui_follow import PromptFollower, cancelled
-from .comfyui_queue import QueueItem, prompt_in, queue_items, refusal, rename_files
+from .comfyui_queue import (
+    QueueItem,
+    prompt_in,
+    queue_items,
+    refusal,
+    rename_files,
+    skipped_in,
+    skipped_nodes,
+    skipped_note,
+)
 from .comfyui_socket import ComfyUISocket
 from .comfyui_uploads import Uploads, has_input
 from .concurrent_map import concurrent_map
@@ -140,7 +151,8 @@ class ComfyUITarget:
             response = await self._http.submit("prompt", json.dumps(body).encode(), accept=(400,))
             if response.status == 400:
                 raise refusal(response.body)
-            return self._ref(request.job_id, self._accepted(response))
+            accepted = self._ref(request.job_id, self._accepted(response))
+            return _with_skipped(accepted, response)
         except SubmissionUnknown as error:
             if ref := await self._search(request.job_id):
                 return ref
@@ -193,12 +205,17 @@ class ComfyUITarget:
         if socket is None:
             socket = ComfyUISocket(self._http, ref.details.get("client_id", ref.job_id))
             await socket.start()
+        skipped = skipped_in(ref.details)
+        for problem in skipped:
+            yield Log(f"{problem}.", "warning")
         follower = PromptFollower(self, socket, ref.remote_id, prompt, patience=self._patience)
         try:
             async with aclosing(follower.events()) as events:
                 async for event in events:
                     if isinstance(event, Finished) and self._never_ran(event, ref):
                         event = cancelled()
+                    if isinstance(event, Finished):
+                        event = replace(event, problems=(*skipped, *event.problems))
                     yield event
         finally:
             await socket.stop()
@@ -230,10 +247,26 @@ class ComfyUITarget:
                     yield chunk
         except TargetNotFound as error:
             raise OutputLost(
-                f"{self._name} no longer has {output.filename}.",
-                advice="It was moved or deleted there after the run; run the workflow again.",
+                f"{self._name} does not have {output.filename}.",
+                advice="The node never wrote it, or it was moved or deleted after the run.",
                 details=error.details,
             ) from error
+        except (AuthenticationError, TargetError) as error:
+            # ComfyUI's own answers for a file outside of its folders. With a login of ours,
+            # a 403 may be the login's.
+            status = error.details.get("http_status")
+            if status != 400 and (status != 403 or self._headers):
+                raise
+            raise OutputLost(
+                f"{self._name} does not give out {output.filename} (HTTP {status}).",
+                advice="The node named a file outside of ComfyUI's folders.",
+                details=error.details,
+            ) from error
+
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine: no connection can damage what it gives."""
+        return is_loopback(base_address(self.url).host)
 
     def version_of(self, output: RemoteOutput) -> str | None:
         """The ``ETag`` (else the ``Last-Modified``) that came with a file when it was read."""
@@ -399,6 +432,13 @@ class ComfyUITarget:
         names = zip((file.name for file in request.files), uploaded, strict=True)
         renamed = {old: new for old, new in names if old != new}
         return rename_files(request.prompt, renamed) if renamed else request.prompt
+
+
+def _with_skipped(ref: RemoteRef, response: Response) -> RemoteRef:
+    """The reference, with the nodes that ComfyUI does not run: nothing tells of them later."""
+    answer = response.json()
+    skipped = skipped_nodes(answer.get("node_errors")) if isinstance(answer, dict) else []
+    return replace(ref, details={**ref.details, **skipped_note(skipped)})
 
 
 def _new_id() -> str:

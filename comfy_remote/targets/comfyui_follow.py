@@ -228,9 +228,9 @@ class PromptFollower:
             self._tracker.finished()
             for event in self._progress():
                 yield event
-            for output in finished.outputs:
-                for event in self._announce(output):
-                    yield event
+        for output in finished.outputs:
+            for event in self._announce(output):
+                yield event
         yield finished
 
     def _gone(self) -> Finished:

@@ -25,15 +25,18 @@ def finished_from_history(entry: dict[str, JsonValue], prompt: Prompt) -> Finish
     """The end of a job, from its history entry (present only once the prompt has ended)."""
     status = entry.get("status")
     status = status if isinstance(status, dict) else {}
-    messages = status.get("messages")
-    for name, data in _messages(messages):
+    messages = list(_messages(status.get("messages")))
+    outputs = tuple(_outputs(entry, prompt))
+    cached = [data.get("nodes") for name, data in messages if name == "execution_cached"]
+    details: dict[str, JsonValue] = {"cached_nodes": cached[0]} if cached and cached[0] else {}
+    for name, data in messages:
         if name == "execution_interrupted":
             return Finished(
                 JobState.CANCELLED,
                 JobCancelled("The job was interrupted on the target.", details=_where(data)),
             )
         if name == "execution_error":
-            return Finished(JobState.FAILED, execution_error(data))
+            return Finished(JobState.FAILED, execution_error(data), outputs, details)
     if status.get("status_str") == "error":
         return Finished(
             JobState.FAILED,
@@ -41,8 +44,10 @@ def finished_from_history(entry: dict[str, JsonValue], prompt: Prompt) -> Finish
                 "ComfyUI failed the job and gave no reason.",
                 advice="Look at ComfyUI's own log.",
             ),
+            outputs,
+            details,
         )
-    return Finished(JobState.SUCCEEDED, outputs=tuple(_outputs(entry, prompt)))
+    return Finished(JobState.SUCCEEDED, None, outputs, details)
 
 
 def execution_error(data: dict[str, JsonValue]) -> ComfyRemoteError:

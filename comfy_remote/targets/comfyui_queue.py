@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
+from ..outputs import OutputProblem
 from ..wire.json_text import parse_json
 from ..workflow.load import parse_prompt
 from ..workflow.prompt import Prompt
@@ -13,7 +16,18 @@ from ..workflow.prompt import Prompt
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["QueueItem", "prompt_in", "queue_items", "refusal", "rename_files"]
+__all__ = [
+    "QueueItem",
+    "prompt_in",
+    "queue_items",
+    "refusal",
+    "rename_files",
+    "skipped_in",
+    "skipped_nodes",
+    "skipped_note",
+]
+
+_SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +112,44 @@ def refusal(body: bytes) -> WorkflowInvalid:
         ),
         details={"error": _trimmed(error), "node_errors": dict(node_errors)},
     )
+
+
+def skipped_nodes(node_errors: JsonValue) -> list[OutputProblem]:
+    """The nodes that ComfyUI leaves out of a prompt that it accepted, and why.
+
+    From ``node_errors`` in its answer: it runs the outputs that are valid, and not the others.
+    """
+    return [
+        OutputProblem(
+            node_id,
+            str(node["class_type"]) if node["class_type"] else None,
+            None,
+            "it does not run: "
+            + "; ".join(map(_sentence, _problems(node)))
+            + _outputs_without(node_id, node_errors),
+        )
+        for node_id, node in _node_errors(node_errors).items()
+    ]
+
+
+def skipped_note(skipped: Sequence[OutputProblem]) -> dict[str, str]:
+    """`skipped_nodes` as an entry of `RemoteRef.details`, where a job resumed later finds it."""
+    if not skipped:
+        return {}
+    return {_SKIPPED: json.dumps([problem.to_json() for problem in skipped])}
+
+
+def skipped_in(details: Mapping[str, str]) -> list[OutputProblem]:
+    """The inverse of `skipped_note`."""
+    return [OutputProblem(**problem) for problem in json.loads(details.get(_SKIPPED, "[]"))]
+
+
+def _outputs_without(node_id: str, node_errors: JsonValue) -> str:
+    """Which output nodes wait for this one, where that is another node."""
+    node = node_errors.get(node_id) if isinstance(node_errors, dict) else None
+    listed = node.get("dependent_outputs") if isinstance(node, dict) else None
+    others = [str(one) for one in listed if one != node_id] if isinstance(listed, list) else []
+    return f". So nothing comes from node {', '.join(others)}" if others else ""
 
 
 def _sentence(error: dict[str, JsonValue]) -> str:

@@ -12,7 +12,7 @@ from ..errors import OutputCorrupt, RateLimited, TargetUnreachable
 from ..media.files import sha256_of, storage_errors
 from ..media.verify import check_whole
 from ..outputs import RemoteOutput
-from .base import Target, TellsVersions
+from .base import OnThisMachine, Target, TellsVersions
 from .partial_file import PartialFile
 
 __all__ = ["Downloaded", "download"]
@@ -23,11 +23,18 @@ _FIRST_WAIT = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """A complete file. ``sha256`` is of the bytes on disk."""
+    """A complete file.
+
+    Attributes:
+        sha256: Of the bytes on disk.
+        doubt: What its own format says is wrong with it, where it is nevertheless what the
+            target has; empty otherwise.
+    """
 
     path: Path
     size: int
     sha256: str
+    doubt: str = ""
 
 
 async def download(
@@ -43,6 +50,9 @@ async def download(
     that the target has now: see `PartialFile`. What arrives damaged is fetched anew, once. Memory
     stays at a chunk, whatever the size of the file.
 
+    A target on this machine gives what it has: a file that is damaged there is returned, with
+    a `Downloaded.doubt`.
+
     Args:
         on_bytes: Called with the number of bytes each chunk brought, also with those of an
             earlier try, and with a negative one when they are thrown away.
@@ -50,7 +60,8 @@ async def download(
     Raises:
         OutputLost: The target no longer has it.
         OutputCorrupt: Size or SHA-256 differ from what the target announced, or, where it
-            announced none, the file's own format says that it is cut off. Nothing is left.
+            announced none, the file is empty or its own format says that it is cut off. Nothing
+            is left.
         TargetUnreachable: The connection kept breaking. What arrived stays, for another try.
         LocalStorageError: It cannot be written (disk full). Nothing is left.
     """
@@ -95,10 +106,10 @@ async def _fetch(
                 on_bytes(partial.size)
             await _receive(target, output, partial, on_bytes)
         _check(output, partial.size, partial.sha256)
+        doubt = ""
         if output.sha256 is None:
-            with storage_errors(path):
-                await asyncio.to_thread(check_whole, partial.path, output.filename)
-        return Downloaded(partial.complete(), partial.size, partial.sha256)
+            doubt = await _doubt(target, output, partial)
+        return Downloaded(partial.complete(), partial.size, partial.sha256, doubt)
     except (TargetUnreachable, RateLimited, asyncio.CancelledError):
         if partial.version is None or not partial.size:
             partial.remove()
@@ -106,6 +117,22 @@ async def _fetch(
     except BaseException:
         partial.remove()
         raise
+
+
+async def _doubt(target: Target, output: RemoteOutput, partial: PartialFile) -> str:
+    """What the file's own format says is wrong with it.
+
+    Raises:
+        OutputCorrupt: The same, where it may have been damaged on its way; or it is empty.
+    """
+    try:
+        with storage_errors(partial.path):
+            await asyncio.to_thread(check_whole, partial.path, output.filename)
+    except OutputCorrupt as error:
+        if partial.size and isinstance(target, OnThisMachine) and target.local:
+            return error.message
+        raise
+    return ""
 
 
 async def _receive(

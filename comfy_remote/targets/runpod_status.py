@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from yarl import URL
 
 from ..errors import ComfyRemoteError, JobCancelled, JobExpired, JobTimedOut, OutputLost
@@ -21,8 +21,8 @@ from ..events import (
     Queued,
     Started,
 )
-from ..outputs import OutputSource, RemoteOutput, kind_of, media_type_of
-from ..wire.answer import Answer, AnswerOutput, ProgressSnapshot
+from ..outputs import OutputProblem, OutputSource, RemoteOutput, kind_of, media_type_of
+from ..wire.answer import Answer, AnswerOutput, AnswerProblem, ProgressSnapshot
 from ..wire.images_b64 import ImagesB64Answer
 from ..wire.plain import PlainAnswer
 from ..wire.request import COMFY_REMOTE_1
@@ -58,7 +58,10 @@ class StatusReader:
         elif status.status is RunPodState.COMPLETED:
             yield from self._completed(status)
         elif status.status.final:
-            yield _failed(status)
+            finished = _failed(status)
+            for output in finished.outputs:
+                yield OutputReady(output)
+            yield finished
 
     def _progress(self, output: JsonValue) -> Iterator[Event]:
         try:
@@ -102,7 +105,12 @@ class StatusReader:
             yield OutputReady(output)
         for warning in warnings:
             yield Log(f"The worker says: {warning}", "warning")
-        yield Finished(JobState.SUCCEEDED, outputs=outputs, details={**details, **_times(status)})
+        yield Finished(
+            JobState.SUCCEEDED,
+            outputs=outputs,
+            details={**details, **_times(status)},
+            problems=_problems(status.output),
+        )
 
 
 def error_in(output: JsonValue) -> ComfyRemoteError | None:
@@ -266,7 +274,26 @@ def _failed(status: JobStatus) -> Finished:
             error = error_from_runpod(status.error, status.output)
             if isinstance(error, JobCancelled):
                 return Finished(JobState.CANCELLED, error, details=times)
-            return Finished(JobState.FAILED, error, details=times)
+            saved = _saved_before(status.output)
+            return Finished(JobState.FAILED, error, saved, times, _problems(status.output))
+
+
+def _saved_before(output: JsonValue) -> tuple[RemoteOutput, ...]:
+    """What a job that failed had saved before, where the worker returns it."""
+    try:
+        return _outputs(output)[0]
+    except OutputLost:
+        return ()
+
+
+def _problems(output: JsonValue) -> tuple[OutputProblem, ...]:
+    """Which outputs our worker says are missing or damaged."""
+    listed = output.get("problems") if isinstance(output, dict) else None
+    try:
+        read = TypeAdapter(list[AnswerProblem]).validate_python(listed or [])
+    except ValidationError:
+        return ()
+    return tuple(one.problem() for one in read)
 
 
 def forgotten(name: str, kept: str = RESULTS_KEPT) -> Finished:

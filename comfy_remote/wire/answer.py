@@ -6,9 +6,15 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from ..outputs import OutputKind
+from ..outputs import OutputKind, OutputProblem
 
-__all__ = ["Answer", "AnswerOutput", "PreviewSnapshot", "ProgressSnapshot"]
+__all__ = [
+    "Answer",
+    "AnswerOutput",
+    "AnswerProblem",
+    "PreviewSnapshot",
+    "ProgressSnapshot",
+]
 
 
 class AnswerOutput(BaseModel):
@@ -39,16 +45,38 @@ class AnswerOutput(BaseModel):
     key: str | None = None
 
 
+class AnswerProblem(BaseModel):
+    """See `outputs.OutputProblem`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    node_id: str | None = None
+    node_class: str | None = None
+    filename: str | None = None
+    reason: str
+
+    @classmethod
+    def of(cls, problem: OutputProblem) -> AnswerProblem:
+        """The problem as the wire has it."""
+        return cls.model_validate(problem.to_json())
+
+    def problem(self) -> OutputProblem:
+        """The inverse of `of`."""
+        return OutputProblem(self.node_id, self.node_class, self.filename, self.reason)
+
+
 class Answer(BaseModel):
-    """The result of a job that succeeded.
+    """The result of a job: of one that succeeded, or what one that failed had saved before.
 
     Attributes:
         format: Says which dialect this is.
+        status: ``error`` where RunPod has the job's error beside this.
         outputs: In the order of the prompt's nodes and, within a node, of its list.
         timings: Seconds by phase: ``upload``, ``queue``, ``run``, ``collect``.
         engine: What ran the prompt, for example ``ComfyUI 0.33.0``.
         worker: The worker's id.
-        warnings: What went wrong without failing the job.
+        warnings: What went wrong without failing the job, the problems in words included.
+        problems: Which outputs are missing or damaged; ``None`` for none.
         kept_inputs: SHA-256 of the files that came with the job and that the worker keeps for a
             while: they may be sent again by it alone. ``None`` for none.
     """
@@ -56,12 +84,13 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     format: Literal["comfy-remote/1"] = "comfy-remote/1"
-    status: Literal["success"] = "success"
+    status: Literal["success", "error"] = "success"
     outputs: list[AnswerOutput]
     timings: dict[str, float] = {}
     engine: str | None = None
     worker: str | None = None
     warnings: list[str] = []
+    problems: list[AnswerProblem] | None = None
     kept_inputs: list[str] | None = None
 
     def facts(self) -> dict[str, JsonValue]:

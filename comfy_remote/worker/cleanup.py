@@ -134,12 +134,17 @@ class Cleaner:
         files = [(o.folder, o.subfolder, o.filename) for o in outputs if o.text is None]
         files = [one for one in files if one[0] in ("output", "temp")]
         inputs = [("input", *_split(name)) for name in uploaded]
-        self._note(prompt, outputs)
+        self.run_again(prompt, outputs)
         await asyncio.gather(
             forgotten, asyncio.to_thread(_remove, folders, [*files, *inputs], since)
         )
 
-    def _note(self, prompt: Prompt, outputs: Sequence[RemoteOutput]) -> None:
+    def run_again(self, prompt: Prompt, outputs: Sequence[RemoteOutput]) -> None:
+        """Have the nodes that made these run again when they come again.
+
+        Args:
+            prompt: As for `clean`.
+        """
         for output in outputs:
             # Of a node that another expanded into, the id begins with that of the drawn one.
             name = (output.node_id or "").partition(".")[0]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..outputs import RemoteOutput
+from ..errors import ComfyRemoteError, LocalStorageError, RateLimited, TargetUnreachable
+from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Target
 from ..targets.concurrent_map import concurrent_map
 from ..targets.download import Downloaded, download
+from ..workflow.prompt import Prompt
 
-__all__ = ["CollectedOutput", "collect_outputs"]
+__all__ = ["Collected", "CollectedOutput", "collect_outputs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +24,71 @@ class CollectedOutput:
     file: Downloaded | None
 
 
-async def collect_outputs(
-    target: Target, outputs: Sequence[RemoteOutput], folder: Path
-) -> list[CollectedOutput]:
-    """Stream every output into ``folder``, four side by side.
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What could be brought here.
 
-    Returns:
-        In the order of ``outputs``.
-
-    Raises:
-        ComfyRemoteError: As `download` does; the files then in ``folder`` are of no use.
+    Attributes:
+        outputs: In the order in which they were wanted.
+        problems: What is wrong with the others, and with those that are damaged.
+        lost: The outputs that the engine does not have, and why.
     """
 
-    async def collect(numbered: tuple[int, RemoteOutput]) -> CollectedOutput:
+    outputs: list[CollectedOutput] = field(default_factory=list)
+    problems: list[OutputProblem] = field(default_factory=list)
+    lost: list[tuple[RemoteOutput, ComfyRemoteError]] = field(default_factory=list)
+
+
+async def collect_outputs(
+    target: Target, outputs: Sequence[RemoteOutput], folder: Path, prompt: Prompt
+) -> Collected:
+    """Stream every output into ``folder``, four side by side.
+
+    One that the engine does not have, or not whole, does not cost the others.
+
+    Args:
+        prompt: Tells the classes of the nodes.
+
+    Raises:
+        TargetUnreachable: The engine does not answer.
+        LocalStorageError: It cannot be written (disk full).
+    """
+
+    async def collect(
+        numbered: tuple[int, RemoteOutput],
+    ) -> CollectedOutput | ComfyRemoteError:
         number, output = numbered
         if output.text is not None:
             return CollectedOutput(output, None)
-        file = await download(target, output, folder / f"output-{number}")
+        try:
+            file = await download(target, output, folder / f"output-{number}")
+        except LocalStorageError:
+            raise
+        except (TargetUnreachable, RateLimited) as error:
+            if "http_status" not in error.details:
+                raise
+            return error  # it answers, and has no answer but that for this file
+        except ComfyRemoteError as error:
+            return error
         return CollectedOutput(output, file)
 
-    return await concurrent_map(collect, enumerate(outputs))
+    collected = Collected()
+    found = await concurrent_map(collect, enumerate(outputs))
+    for output, here in zip(outputs, found, strict=True):
+        if isinstance(here, ComfyRemoteError):
+            collected.lost.append((output, here))
+            reason = here.message
+        else:
+            collected.outputs.append(here)
+            reason = here.file.doubt if here.file else ""
+        if reason:
+            node = prompt.get(output.node_id or "")
+            collected.problems.append(
+                OutputProblem(
+                    output.node_id,
+                    node["class_type"] if node else None,
+                    output.filename,
+                    reason,
+                )
+            )
+    return collected

@@ -10,9 +10,9 @@ from typing import TypeAlias
 from pydantic import JsonValue
 
 from ..errors import ExecutionFailed, OutputLost
-from ..outputs import RemoteOutput
+from ..outputs import OutputProblem, RemoteOutput
 from ..targets.download import Downloaded
-from ..wire.answer import Answer, AnswerOutput
+from ..wire.answer import Answer, AnswerOutput, AnswerProblem
 from ..wire.images_b64 import ImageB64, ImagesB64Answer
 from ..wire.plain import PlainAnswer
 from ..wire.request import COMFY_REMOTE_1, WORKER_COMFYUI, AnswerFormat
@@ -20,7 +20,7 @@ from ..wire.worker_comfyui import WorkerComfyUIAnswer, WorkerComfyUIImage
 from .collect import CollectedOutput
 from .store import StoredFile
 
-__all__ = ["AnswerFacts", "Content", "render", "wanted_outputs"]
+__all__ = ["AnswerFacts", "Content", "place_for", "render", "wanted_outputs"]
 
 Content: TypeAlias = Callable[[Downloaded], str]
 """What to write for a file: its base64, or nothing while sizes are being counted."""
@@ -39,6 +39,7 @@ class AnswerFacts:
     prompt_id: str = ""
     seconds: float = 0.0
     kept_inputs: Sequence[str] = ()
+    problems: Sequence[OutputProblem] = ()
 
 
 def wanted_outputs(
@@ -46,23 +47,29 @@ def wanted_outputs(
 ) -> tuple[RemoteOutput, ...]:
     """Those that the dialect has a place for, in the same order.
 
-    ``comfy-remote/1`` has one for all. The others return files only: those that are saved, of
-    whatever kind; and where nothing is saved, ``plain`` and ``images-b64`` return previews.
-
     Raises:
         OutputLost: There is none, for ``comfy-remote/1``.
         ExecutionFailed: There is none, for one of the others. (``worker-comfyui`` says
             ``success_no_images`` where there are outputs, and no file that is saved.)
     """
-    if dialect == COMFY_REMOTE_1 and outputs:
+    found = place_for(outputs, dialect)
+    if found or (dialect == WORKER_COMFYUI and outputs):
+        return found
+    kind = OutputLost if dialect == COMFY_REMOTE_1 else ExecutionFailed
+    raise kind(_NO_OUTPUT, advice=_ADD_A_NODE)
+
+
+def place_for(outputs: Sequence[RemoteOutput], dialect: AnswerFormat) -> tuple[RemoteOutput, ...]:
+    """Like `wanted_outputs`; empty if there is none.
+
+    ``comfy-remote/1`` has a place for all. The others return files only: those that are saved,
+    of whatever kind; and where nothing is saved, ``plain`` and ``images-b64`` return previews.
+    """
+    if dialect == COMFY_REMOTE_1:
         return tuple(outputs)
     files = [one for one in outputs if one.text is None]
     saved = [one for one in files if one.folder == "output"]
-    found = saved if saved or dialect == WORKER_COMFYUI else files
-    if found or (dialect == WORKER_COMFYUI and outputs):
-        return tuple(found)
-    kind = OutputLost if dialect == COMFY_REMOTE_1 else ExecutionFailed
-    raise kind(_NO_OUTPUT, advice=_ADD_A_NODE)
+    return tuple(saved if saved or dialect == WORKER_COMFYUI else files)
 
 
 def render(
@@ -133,6 +140,7 @@ def _comfy_remote(
         engine=facts.engine,
         worker=facts.worker,
         warnings=list(warnings),
+        problems=[AnswerProblem.of(problem) for problem in facts.problems] or None,
         kept_inputs=list(facts.kept_inputs) or None,
     ).model_dump(mode="json", exclude_none=True)
 

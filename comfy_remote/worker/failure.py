@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from ..config.secrets import redact
 from ..errors import ComfyRemoteError, node_problems
 from ..wire.plain import PlainError, plain_error_type
-from ..wire.request import COMFY_REMOTE_1, PLAIN, AnswerFormat
+from ..wire.request import COMFY_REMOTE_1, PLAIN, WORKER_COMFYUI, AnswerFormat
 from ..wire.runpod import error_to_runpod
 
 __all__ = ["failure_answer"]
@@ -23,8 +23,11 @@ def failure_answer(
     *,
     environ: Mapping[str, str],
     seconds: float = 0.0,
+    saved: Mapping[str, JsonValue] | None = None,
 ) -> dict[str, JsonValue]:
-    """``{"error": …}``, from which the SDK makes a failed job.
+    """``{"error": …}``, from which the SDK makes a failed job, with what it had saved before.
+
+    ``worker-comfyui`` has no failed job with pictures: there, ``errors`` says that it failed.
 
     Args:
         dialect: ``comfy-remote/1`` gets the whole error. Others get the form of ``plain``, of
@@ -33,14 +36,21 @@ def failure_answer(
             list of lines, as worker-comfyui has it.
         environ: Whose secrets are taken out.
         seconds: Since the job arrived.
+        saved: The answer with these outputs, in the same dialect; ``None`` if there are none.
     """
     if dialect == COMFY_REMOTE_1:
-        return {"error": redact(error_to_runpod(error), environ)}
+        failed: dict[str, JsonValue] = {**saved, "status": "error"} if saved else {}
+        return {**failed, "error": redact(error_to_runpod(error), environ)}
+    if dialect == WORKER_COMFYUI and saved:
+        warnings = saved.get("errors")
+        said: list[JsonValue] = [redact(f"The job failed: {error}", environ)]
+        return {**saved, "errors": [*said, *(warnings if isinstance(warnings, list) else [])]}
     plain = PlainError(
         error_type=plain_error_type(error),
         error=redact(str(error), environ),
         execution_time_seconds=seconds,
     ).model_dump(mode="json")
+    plain = {**(saved or {}), **plain}
     if dialect == PLAIN:
         return plain
     return {**plain, "details": [redact(line, environ) for line in _lines(error)]}

@@ -23,7 +23,7 @@ from .failure import failure_answer
 from .faults import needs_fresh_engine
 from .input_cache import InputCache
 from .inputs import InputReceiver
-from .job import WorkflowJob
+from .job import JobResult, WorkflowJob
 from .kept import KeptFiles
 from .model_actions import act_on_models
 from .models.library import ModelLibrary
@@ -98,9 +98,10 @@ class JobHandler:
         """
         begun = time.monotonic()
         payload = _lenient(payload)
+        saved: dict[str, JsonValue] | None = None
         try:
             async with self._one_at_a_time:
-                answer = await self._within_deadline(self._job(job_id, payload, report), payload)
+                result = await self._within_deadline(self._job(job_id, payload, report), payload)
         except ComfyRemoteError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - what is not answered here never ends
@@ -110,13 +111,17 @@ class JobHandler:
                 advice="This is a fault of the worker; its log has the traceback.",
             )
         else:
-            return {**answer, "refresh_worker": True} if self._settings.refresh else answer
+            if result.error is None:
+                answer = result.answer
+                return {**answer, "refresh_worker": True} if self._settings.refresh else answer
+            failure, saved = result.error, result.answer
         _log.warning("job %s failed: %s: %s", job_id, failure.code, failure)
         answer = failure_answer(
             failure,
             answer_format(payload),
             environ=_with_secrets_of(payload, self._environ),
             seconds=round(time.monotonic() - begun, 3),
+            saved=saved,
         )
         if needs_fresh_engine(failure):
             _log.error("the engine's GPU cannot be used any more: asking for a fresh worker")
@@ -126,8 +131,8 @@ class JobHandler:
         return {**answer, "refresh_worker": True}
 
     async def _within_deadline(
-        self, job: Coroutine[None, None, dict[str, JsonValue]], payload: JsonValue
-    ) -> dict[str, JsonValue]:
+        self, job: Coroutine[None, None, JobResult], payload: JsonValue
+    ) -> JobResult:
         wanted = payload.get("timeout") if isinstance(payload, dict) else None
         limits = [self._settings.job_timeout] if self._settings.job_timeout else []
         if isinstance(wanted, int | float) and 0 < wanted < _UNREASONABLE:
@@ -142,7 +147,7 @@ class JobHandler:
                 "the worker) higher.",
             ) from None
 
-    async def _job(self, job_id: str, payload: JsonValue, report: Report) -> dict[str, JsonValue]:
+    async def _job(self, job_id: str, payload: JsonValue, report: Report) -> JobResult:
         action = payload.get("action", "run") if isinstance(payload, dict) else "run"
         if not isinstance(action, str):
             raise WorkflowInvalid(
@@ -150,11 +155,10 @@ class JobHandler:
                 advice=_KNOWN_ACTIONS,
             )
         if action in MODEL_ACTIONS:
-            return await act_on_models(self._models, payload, report)
+            return JobResult(await act_on_models(self._models, payload, report))
         if action in WORKER_ACTIONS:
-            return (await self._about_worker(action, payload)).model_dump(
-                mode="json", exclude_none=True
-            )
+            about = await self._about_worker(action, payload)
+            return JobResult(about.model_dump(mode="json", exclude_none=True))
         if action != "run":
             raise WorkflowInvalid(
                 f"The job's input is not valid: action: there is no action {action!r}.",

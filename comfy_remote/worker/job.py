@@ -9,11 +9,19 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from ..errors import ComfyRemoteError, EngineCrashed, ExecutionFailed, OutOfMemory, OutputLost
+from ..errors import (
+    ComfyRemoteError,
+    EngineCrashed,
+    ExecutionFailed,
+    OutOfMemory,
+    OutputLost,
+    OutputTooLarge,
+)
 from ..events import Progress
 from ..targets.base import InputFile, RunRequest
 from ..targets.comfyui import engine_of
@@ -23,7 +31,6 @@ from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .changes import changed, convert, embedded_workflow, needs_schemas, plain_prompt
 from .cleanup import Cleaner
-from .collect import CollectedOutput
 from .dialects import AnswerFacts
 from .engine_facts import EngineFacts
 from .faults import needs_fresh_engine
@@ -33,15 +40,26 @@ from .model_actions import say_to
 from .models.library import ModelLibrary
 from .progress import ProgressReporter, Report
 from .result import build_answer
-from .run import EngineRun, EngineTarget, JobEngine, unless_engine_dies
+from .run import EngineRun, EngineTarget, JobEngine, RunResult, unless_engine_dies
 from .sent_models import fetch_lacking
 from .settings import WorkerSettings, default_result_limit
 from .storage import BucketStore, bucket_guard, check_address, settings_of
 from .store import ResultStore, Store
 
-__all__ = ["WorkflowJob"]
+__all__ = ["JobResult", "WorkflowJob"]
+
+# For the error beside a failed job's outputs: its message, a traceback and log lines.
+_ROOM_FOR_ERROR = 64 * 1024
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """An answer, and why the job failed after it had saved what is in it (else ``None``)."""
+
+    answer: dict[str, JsonValue]
+    error: ComfyRemoteError | None = None
 
 
 class WorkflowJob:
@@ -98,7 +116,7 @@ class WorkflowJob:
         self._last_run: EngineRun | None = None
         self._warnings: list[str] = []
 
-    async def run(self, report: Report) -> dict[str, JsonValue]:
+    async def run(self, report: Report) -> JobResult:
         """Run it.
 
         Returns:
@@ -113,7 +131,7 @@ class WorkflowJob:
             for problem in await self._receiver.delete_stored(self._request):
                 _log.warning("job %s: an input stays in storage: %s", self._id, problem)
 
-    async def _run(self, report: Report) -> dict[str, JsonValue]:
+    async def _run(self, report: Report) -> JobResult:
         request = self._request
         # Before anything is started or fetched: what is wrong with the request itself.
         lines = parse_repo_list(request.repo_list)
@@ -129,15 +147,17 @@ class WorkflowJob:
                 if lines:
                     await self._models.ensure_for_run(lines, say_to(reporter))
                 try:
-                    return await self._attempt(prompt, files, reporter, folder / "1")
+                    return await self._attempt(
+                        prompt, files, reporter, folder / "1", may_repeat=self._may_run_again
+                    )
                 except (EngineCrashed, OutOfMemory, OutputLost) as error:
-                    lost = self._last_run is not None and self._last_run.lost
-                    if isinstance(error, OutputLost) and not lost:
+                    stale = self._last_run.stale if self._last_run is not None else []
+                    if isinstance(error, OutputLost) and not stale:
                         raise
                     if not self._may_run_again or needs_fresh_engine(error):
                         raise
                     self._tell(f"{error.message} The job is run again, once.", reporter)
-                return await self._attempt(prompt, files, reporter, folder / "2")
+                return await self._attempt(prompt, files, reporter, folder / "2", may_repeat=False)
 
     @property
     def _may_run_again(self) -> bool:
@@ -155,19 +175,28 @@ class WorkflowJob:
         files: Sequence[InputFile],
         reporter: ProgressReporter,
         folder: Path,
-    ) -> dict[str, JsonValue]:
+        *,
+        may_repeat: bool,
+    ) -> JobResult:
         """One run, from an engine that may have to be started to the answer."""
         folder.mkdir()
         target = self._connect(await self._engine.ready())
         mark = self._engine.log_mark()
         try:
-            return await unless_engine_dies(
-                self._engine, self._answer(target, prompt, files, reporter, folder)
+            result = await unless_engine_dies(
+                self._engine,
+                self._answer(target, prompt, files, reporter, folder, may_repeat=may_repeat),
             )
         except ExecutionFailed as error:
-            if log := self._engine.log_since(mark):
-                error.details.setdefault("engine_log", "\n".join(log))
+            self._add_log(error, mark)
             raise
+        if isinstance(result.error, ExecutionFailed):
+            self._add_log(result.error, mark)
+        return result
+
+    def _add_log(self, error: ExecutionFailed, mark: int) -> None:
+        if log := self._engine.log_since(mark):
+            error.details.setdefault("engine_log", "\n".join(log))
 
     async def _answer(
         self,
@@ -176,7 +205,9 @@ class WorkflowJob:
         files: Sequence[InputFile],
         reporter: ProgressReporter,
         folder: Path,
-    ) -> dict[str, JsonValue]:
+        *,
+        may_repeat: bool,
+    ) -> JobResult:
         request = self._request
         async with target:
             stats = await self._about.stats(target)
@@ -196,19 +227,24 @@ class WorkflowJob:
             )
             engine_run = self._last_run = EngineRun(self._engine, target, self._id)
             try:
-                collected = await engine_run.outputs(run, reporter, request.format, folder)
+                result = await engine_run.result(
+                    run, reporter, request.format, folder, may_repeat=may_repeat
+                )
             except BaseException as error:
                 await self._clean(target, prompt, run, engine_run, stats)
+                self._cleaner.run_again(prompt, engine_run.stale)
                 if not isinstance(error, ComfyRemoteError):
                     raise
                 explained = lacking.explain(error)
                 if explained is error:
                     raise
                 raise explained from error
+            if result.error is not None:
+                result = replace(result, error=lacking.explain(result.error))
             # The files are in a folder of ours now: theirs can go while the answer is made.
             cleaning = asyncio.ensure_future(self._clean(target, prompt, run, engine_run, stats))
             try:
-                return await self._build(collected, engine_run, engine_of(stats), run)
+                return await self._build(result, engine_run, engine_of(stats), run)
             finally:
                 await cleaning
 
@@ -240,14 +276,33 @@ class WorkflowJob:
 
     async def _build(
         self,
-        collected: Sequence[CollectedOutput],
+        result: RunResult,
+        engine_run: EngineRun,
+        engine: str | None,
+        run: RunRequest,
+    ) -> JobResult:
+        for problem in result.problems:
+            _log.warning("job %s: %s", self._id, problem)
+        try:
+            answer = await self._built(result, engine_run, engine, run)
+        except OutputTooLarge as error:
+            if result.error is None:
+                raise
+            result.error.details["outputs_lost"] = error.message
+            raise result.error from error
+        return JobResult(answer, result.error)
+
+    async def _built(
+        self,
+        result: RunResult,
         engine_run: EngineRun,
         engine: str | None,
         run: RunRequest,
     ) -> dict[str, JsonValue]:
         settings = self._settings
+        room = _ROOM_FOR_ERROR if result.error is not None else 0
         return await build_answer(
-            collected,
+            result.outputs,
             self._request.format,
             AnswerFacts(
                 engine_run.timings,
@@ -256,11 +311,12 @@ class WorkflowJob:
                 run.job_id,
                 round(time.monotonic() - self._begun, 3),
                 await self._receiver.kept(run.files),
+                result.problems,
             ),
             job_id=self._id,
-            limit=settings.result_limit or default_result_limit(self._id),
+            limit=(settings.result_limit or default_result_limit(self._id)) - room,
             stores=self._stores(),
-            warnings=self._warnings,
+            warnings=[*self._warnings, *map(str, result.problems)],
         )
 
     def _stores(self) -> list[Store]:

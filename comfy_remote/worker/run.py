@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Coroutine, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -21,14 +22,21 @@ from ..errors import (
     TargetError,
 )
 from ..events import Finished, JobState, Log, OutputReady, Preview, Progress, Started
-from ..outputs import RemoteOutput
+from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, RunRequest, Target
 from ..wire.request import AnswerFormat
-from .collect import CollectedOutput, collect_outputs
-from .dialects import wanted_outputs
+from .collect import Collected, CollectedOutput, collect_outputs
+from .dialects import place_for, wanted_outputs
 from .progress import ProgressReporter
 
-__all__ = ["EngineRun", "EngineTarget", "JobEngine", "at_most", "unless_engine_dies"]
+__all__ = [
+    "EngineRun",
+    "EngineTarget",
+    "JobEngine",
+    "RunResult",
+    "at_most",
+    "unless_engine_dies",
+]
 
 _CANCEL_PATIENCE = 10.0
 _CRASH_PATIENCE = 1.0
@@ -86,6 +94,21 @@ class EngineTarget(Target, Protocol):
         """Take a prompt out of the history."""
 
 
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run gave.
+
+    Attributes:
+        outputs: In files of ours.
+        problems: What is missing or damaged.
+        error: Why the job failed after it had saved these; ``None`` if it succeeded.
+    """
+
+    outputs: list[CollectedOutput]
+    problems: list[OutputProblem]
+    error: ComfyRemoteError | None = None
+
+
 class EngineRun:
     """One run.
 
@@ -98,7 +121,8 @@ class EngineRun:
         timings: Seconds by phase, as far as it got: ``upload``, ``queue``, ``run``, ``collect``.
         started: When it was submitted, in seconds since the epoch.
         produced: What its nodes have listed so far, whether it succeeds or not.
-        lost: Whether it listed files that are not there. The engine's cache has been emptied.
+        stale: Files that nodes in the engine's cache still list, and that are not there. These
+            nodes have to run again.
     """
 
     def __init__(self, engine: JobEngine, target: EngineTarget, job_id: str) -> None:
@@ -108,16 +132,25 @@ class EngineRun:
         self.timings: dict[str, float] = {}
         self.started = time.time()
         self.produced: list[RemoteOutput] = []
-        self.lost = False
+        self.stale: list[RemoteOutput] = []
 
-    async def outputs(
-        self, run: RunRequest, reporter: ProgressReporter, dialect: AnswerFormat, folder: Path
-    ) -> list[CollectedOutput]:
+    async def result(
+        self,
+        run: RunRequest,
+        reporter: ProgressReporter,
+        dialect: AnswerFormat,
+        folder: Path,
+        *,
+        may_repeat: bool,
+    ) -> RunResult:
         """Run it, and bring what the dialect has a place for into ``folder``.
 
+        Args:
+            may_repeat: Whether there will be another run if that can help.
+
         Raises:
-            ComfyRemoteError: Why there is nothing to bring. Out of memory, the engine has been
-                asked to free what it can.
+            ComfyRemoteError: Why there is nothing to bring, or why to run it again. Out of
+                memory, the engine has been asked to free what it can.
         """
         self.started = time.time()
         begun = time.monotonic()
@@ -125,18 +158,37 @@ class EngineRun:
         self.timings["upload"] = _since(begun)
         finished = await self._follow(ref, run, reporter)
         self.produced += finished.outputs
-        await self._check(finished)
+        error = await self._error_of(finished)
+        if error is None:
+            wanted = wanted_outputs(finished.outputs, dialect)
+        else:
+            wanted = place_for(finished.outputs, dialect)
+            if not wanted or (may_repeat and isinstance(error, OutOfMemory)):
+                raise error
         begun = time.monotonic()
-        wanted = wanted_outputs(finished.outputs, dialect)
-        try:
-            collected = await collect_outputs(self._target, wanted, folder)
-        except OutputLost:
-            # The engine told of files from its cache that are not there any more.
-            self.lost = True
-            await at_most(_CANCEL_PATIENCE, self._target.free_memory(), "empty its cache")
-            raise
+        collected = await collect_outputs(self._target, wanted, folder, run.prompt)
         self.timings["collect"] = _since(begun)
-        return collected
+        if error is None and may_repeat:
+            self._check_cache(finished, collected)
+        if wanted and not collected.outputs:
+            raise error or collected.lost[0][1]
+        problems = [*finished.problems, *collected.problems]
+        return RunResult(collected.outputs, problems, error)
+
+    def _check_cache(self, finished: Finished, collected: Collected) -> None:
+        """Raises:
+        OutputLost: A node in the engine's cache lists a file that is there no more.
+        """
+        cached = finished.details.get("cached_nodes")
+        known = set(map(str, cached)) if isinstance(cached, list) else set()
+        stale = [
+            (output, error)
+            for output, error in collected.lost
+            if output.node_id in known and isinstance(error, OutputLost)
+        ]
+        if stale:
+            self.stale = [output for output, _ in stale]
+            raise stale[0][1]
 
     async def _submit(self, run: RunRequest) -> RemoteRef:
         """Submit; a job stopped in that very moment is stopped on the engine too."""
@@ -180,14 +232,14 @@ class EngineRun:
             raise
         raise TargetError("The engine's events ended without saying how the job did.")
 
-    async def _check(self, finished: Finished) -> None:
+    async def _error_of(self, finished: Finished) -> ComfyRemoteError | None:
         if finished.state is JobState.SUCCEEDED:
-            return
+            return None
         error = finished.error or ExecutionFailed("The engine failed the job without a reason.")
         if isinstance(error, OutOfMemory):
             # What is still loaded would make the next run fail as well.
             await at_most(_CANCEL_PATIENCE, self._target.free_memory(), "free its memory")
-        raise error
+        return error
 
     async def _cancel(self, ref: RemoteRef) -> None:
         if self._engine.alive:

@@ -409,3 +409,49 @@ def test_on_a_real_comfyui(cli: Cli, comfyui_url: str):
     assert len(sizes) == 2
     assert min(sizes) > 1000
     assert (cli.folder / done.stdout.splitlines()[0]).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_failed_run_leaves_what_it_had_saved_and_says_so(cli: Cli) -> None:
+    inputs = {"image": ["1", 0], "mode": "error", "message": "Out of paint."}
+    prompt = {
+        "1": node("EmptyImage", width=8, height=8, batch_size=1, color=1),
+        "2": node("SaveImage", images=["1", 0], filename_prefix="first"),
+        "3": node("SandboxFail", **inputs),
+        "4": node("SaveImage", images=["3", 0], filename_prefix="second"),
+    }
+    (cli.folder / "w.json").write_text(json.dumps(prompt))
+    ended = cli("run", "w.json", "--on", "sandbox", "--json", "-o", "out")
+    assert ended.returncode == 5, ended.stderr
+    *_, partial, error = lines_of(ended.stdout)
+    assert partial["event"] == "partial"
+    [saved] = partial["outputs"]
+    assert (saved["node_id"], Path(saved["path"]).is_file()) == ("2", True)
+    assert (error["event"], error["code"]) == ("error", "execution_failed")
+    again = cli("jobs", "resume", error["job_id"])
+    assert again.returncode == 5
+    assert "Out of paint." in again.stderr
+    assert again.stdout.strip().endswith("first_00001_.png")
+
+
+def test_a_run_that_lacks_an_output_says_so_and_ends_with_8(cli: Cli) -> None:
+    prompt = {
+        "1": node("EmptyImage", width=8, height=8, batch_size=1, color=2),
+        "2": node("SaveImage", images=["1", 0], filename_prefix="good"),
+        "3": node("SaveImage", filename_prefix="nothing to save"),
+    }
+    (cli.folder / "w.json").write_text(json.dumps(prompt))
+    ended = cli("run", "w.json", "--on", "sandbox", "--json", "-o", "out")
+    assert ended.returncode == 8, ended.stderr
+    result = lines_of(ended.stdout)[-1]
+    assert (result["event"], len(result["outputs"])) == ("result", 1)
+    [problem] = result["problems"]
+    assert (problem["node_id"], problem["node_class"]) == ("3", "SaveImage")
+    assert "images" in problem["reason"]
+    plain = cli("run", "w.json", "--on", "sandbox", "-o", "out")
+    assert plain.returncode == 8
+    assert "Warning: Node 3 (SaveImage): it does not run" in plain.stderr
+    assert "Incomplete: 1 problem" in plain.stderr
+
+
+def node(class_type: str, **inputs: object) -> dict[str, object]:
+    return {"class_type": class_type, "inputs": inputs}

@@ -415,7 +415,7 @@ async def test_what_fails_there_is_told_with_its_node(
         assert set(error) == set(same)
 
 
-async def test_an_output_that_is_not_there_is_its_nodes_error_and_costs_no_other(
+async def test_an_output_that_is_not_there_is_told_and_costs_no_other(
     sandbox: PackServer, target: SandboxServer
 ) -> None:
     prompt = picture(
@@ -434,13 +434,27 @@ async def test_an_output_that_is_not_there_is_its_nodes_error_and_costs_no_other
     )
     async with page(sandbox.url) as shown:
         prompt_id = (await shown.queue(prompt, target.url)).body["prompt_id"]
+        entry = await shown.ended(prompt_id)
+        assert entry["status"]["status_str"] == "success"
+        assert list(entry["outputs"]) == ["3"]
+        assert (await shown.heard("executed", prompt_id))["node"] == "3"
+        [problem] = (await shown.heard(JOB_EVENT, prompt_id, state="succeeded"))["problems"]
+        assert (problem["node_id"], problem["filename"]) == ("7", "listed-only.glb")
+
+
+async def test_what_was_saved_before_a_node_failed_is_shown(
+    sandbox: PackServer, target: SandboxServer
+) -> None:
+    prompt = picture("before")
+    prompt["8"] = _node("SandboxFail", image=["1", 0], mode="error", message="Out of paint.")
+    prompt["9"] = _node("PreviewImage", images=["8", 0])
+    async with page(sandbox.url) as shown:
+        prompt_id = (await shown.queue(prompt, target.url)).body["prompt_id"]
         error = await shown.heard("execution_error", prompt_id)
-        assert (error["node_id"], error["node_type"]) == ("7", "SandboxFile")
-        assert "listed-only.glb" in error["exception_message"]
+        assert error["node_id"] == "8"
         entry = await shown.ended(prompt_id)
         assert entry["status"]["status_str"] == "error"
         assert list(entry["outputs"]) == ["3"]
-        assert (await shown.heard("executed", prompt_id))["node"] == "3"
 
 
 async def test_a_target_that_goes_away_ends_in_a_clear_error(

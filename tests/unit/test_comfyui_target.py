@@ -502,7 +502,7 @@ async def test_a_file_that_was_deleted_there_is_lost(
     server: FakeComfyUI, target: ComfyUITarget
 ) -> None:
     output = RemoteOutput("2", "image", "x.png", source=OutputSource(path="view?filename=x.png"))
-    with pytest.raises(OutputLost, match=r"no longer has x\.png"):
+    with pytest.raises(OutputLost, match=r"does not have x\.png"):
         async for _ in target.read(output):
             pass
 
@@ -562,3 +562,59 @@ async def test_a_lying_server_ends_in_an_end_or_an_error_of_ours(
     except (ComfyRemoteError, asyncio.TimeoutError):
         return  # the last: it says that the prompt is still in its queue
     assert isinstance(events[-1], Finished)
+
+
+# --- a job that gives less than it was asked for ---------------------------------------------
+
+SKIPPED_NODE = {
+    "9": {
+        "class_type": "SaveImage",
+        "errors": [
+            {"type": "required_input_missing", "message": "Required input is missing",
+             "details": "images", "extra_info": {}}
+        ],
+        "dependent_outputs": ["9"],
+    }
+}  # fmt: skip
+
+
+async def test_an_output_that_comfyui_skips_is_told_and_counts(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    body = {"prompt_id": JOB, "number": 5, "node_errors": SKIPPED_NODE}
+    server.on("POST /prompt", Answer(body))
+    ref = await target.submit(RunRequest(JOB, PROMPT))
+    server.finish(JOB)
+    # Also in another process, which knows what the record has.
+    async with ComfyUITarget(server.url) as later:
+        events = [event async for event in later.follow(ref, PROMPT)]
+    assert isinstance(events[0], Log)
+    words = "Node 9 (SaveImage): it does not run: Required input is missing: images"
+    assert (events[0].message, events[0].level) == (f"{words}.", "warning")
+    assert isinstance(events[-1], Finished)
+    assert events[-1].state is JobState.SUCCEEDED
+    assert [str(problem) for problem in events[-1].problems] == [words]
+
+
+async def test_what_was_saved_before_a_node_failed_is_listed(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    failed = {"node_id": "1", "node_type": "EmptyImage", "exception_message": "no"}
+    server.finish(JOB, messages=[["execution_error", failed]])
+    events = await _events(target)
+    assert [event.output.filename for event in events if isinstance(event, OutputReady)] == [
+        "x.png"
+    ]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].state is JobState.FAILED
+    assert [output.filename for output in events[-1].outputs] == ["x.png"]
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+async def test_a_file_that_comfyui_does_not_give_out_is_lost(
+    server: FakeComfyUI, target: ComfyUITarget, status: int
+) -> None:
+    server.on("GET /view", Answer(None, status=status))
+    output = RemoteOutput("2", "image", "x.png", source=OutputSource(path="view?filename=x.png"))
+    with pytest.raises(OutputLost):
+        _ = [chunk async for chunk in target.read(output)]

@@ -73,6 +73,7 @@ EXAMPLES: list[tuple[Event, dict[str, object]]] = [
             "state": "failed",
             "error": OutOfMemory("Full.").to_json(),
             "details": {"run_seconds": 1.5},
+            "problems": [],
         },
     ),
 ]

@@ -294,7 +294,7 @@ async def test_no_output_is_an_error_not_a_success(record: Record) -> None:
     assert "Save Image" in caught.value.advice
 
 
-async def test_one_output_that_fails_does_not_lose_the_others(
+async def test_one_output_that_the_target_does_not_have_does_not_lose_the_others(
     record: Record, tmp_path: Path
 ) -> None:
     target = FakeTarget.making(a_txt=b"a", b_txt=b"b", c_txt=b"c")
@@ -302,12 +302,56 @@ async def test_one_output_that_fails_does_not_lose_the_others(
     out = tmp_path / "out"
     async with Client(target, record=record) as client:
         job = await client.submit(PROMPT)
-        with pytest.raises(OutputLost, match="b is gone"):
-            await job.save_outputs(out)
-        with pytest.raises(OutputLost, match="b is gone"):
+        saved = await job.save_outputs(out)
+        assert [one.filename for one in await job.outputs()] == ["a.txt", "c.txt"]
+        assert [str(problem) for problem in job.problems] == ["Node 2: b.txt: b is gone."]
+    assert sorted(path.name for path in out.iterdir()) == ["a.txt", "c.txt"]
+    assert record.get(job.id).outputs == tuple(saved)
+
+
+async def test_a_job_of_whose_outputs_none_is_there_fails(record: Record, tmp_path: Path) -> None:
+    target = FakeTarget.making(a_txt=b"a", b_txt=b"b")
+    target.files = {}
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT)
+        with pytest.raises(OutputLost):
+            await job.save_outputs(tmp_path / "out")
+        with pytest.raises(OutputLost):
             await job.outputs()
+
+
+async def test_one_output_that_breaks_on_its_way_is_left_for_the_next_try(
+    record: Record, tmp_path: Path
+) -> None:
+    target = FakeTarget.making(a_txt=b"a", b_png=b"", c_txt=b"c")
+    out = tmp_path / "out"
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT)
+        with pytest.raises(OutputCorrupt):
+            await job.save_outputs(out)
     assert sorted(path.name for path in out.iterdir()) == ["a.txt", "c.txt"]
     assert record.get(job.id).outputs == ()  # all of them or none: `resume` brings the rest
+
+
+async def test_what_a_failed_job_had_saved_is_there_for_who_asks(
+    record: Record, tmp_path: Path
+) -> None:
+    error = ExecutionFailed("Node 9 failed.")
+    end = Finished(JobState.FAILED, error, outputs=(output("a.txt"), output("b.txt")))
+    target = FakeTarget([Started(), end], {"a.txt": b"a", "b.txt": b"b"})
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT)
+        with pytest.raises(ExecutionFailed):
+            await job.outputs()
+        made = await job.outputs(even_if_failed=True)
+        assert [one.filename for one in made] == ["a.txt", "b.txt"]
+        assert job.finished is not None
+        assert job.finished.error is error
+        saved = await job.save_outputs(tmp_path / "out", even_if_failed=True)
+    entry = record.get(job.id)
+    assert (entry.state, entry.outputs) == (JobState.FAILED, tuple(saved))
+    assert entry.error is not None
+    assert entry.error.details["outputs_saved"] == 2
 
 
 async def test_the_next_try_fetches_only_what_is_missing(

@@ -275,6 +275,7 @@ def test_progress_is_told_once_and_says_when_it_is_a_guess(host: FakeHost) -> No
         "fraction": 0.5,
         "estimated": True,
         "message": "about 3 s",
+        "problems": [],
     }
 
 

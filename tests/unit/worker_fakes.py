@@ -75,11 +75,12 @@ class FakeEngine:
 class FakeTarget:
     """Plays a list of events; an exception in it is raised, a number is slept.
 
-    ``files`` holds the outputs' bytes by filename.
+    ``files`` holds the outputs' bytes by filename, or why one cannot be read.
     """
 
     script: Sequence[Event | ComfyRemoteError | float] = ()
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes | ComfyRemoteError] = field(default_factory=dict)
+    local: bool = True
     submit_delay: float = 0.0
     submitted: list[RunRequest] = field(default_factory=list)
     received: dict[str, bytes] = field(default_factory=dict)
@@ -141,8 +142,10 @@ class FakeTarget:
     async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
         if output.filename not in self.files:
             raise OutputLost(f"no {output.filename}")
-        content = self.files[output.filename][offset:]
-        for at in range(0, len(content), 1000):
+        content = self.files[output.filename]
+        if isinstance(content, ComfyRemoteError):
+            raise content
+        for at in range(offset, len(content), 1000):
             yield content[at : at + 1000]
 
     async def describe(self, classes: object = None) -> Capabilities:

@@ -13,7 +13,7 @@ import { showCut } from './cut_dialog.js'
 import { addStyles } from './dom.js'
 import { markMenus } from './mark_menus.js'
 import { addBadge } from './marks.js'
-import { showError, showNote, showWarning } from './notices.js'
+import { showError, showNote, showProblem, showWarning } from './notices.js'
 import { makePanel } from './panel.js'
 import { getAdditions } from './remote_api.js'
 import { REMOTE_API, makeItGrow } from './remote_api_node.js'
@@ -214,7 +214,9 @@ app.registerExtension({
     // The declared types know the page's own events only.
     const events = /** @type {EventTarget} */ (api)
     events.addEventListener('comfy_remote.job', (event) => {
-      state.update(/** @type {CustomEvent} */ (event).detail)
+      const { detail } = /** @type {CustomEvent} */ (event)
+      state.update(detail)
+      for (const problem of detail.problems ?? []) showProblem(problem)
     })
     api.addEventListener('reconnected', agree)
     void agree()

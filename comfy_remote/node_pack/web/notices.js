@@ -32,6 +32,17 @@ export function showNote(summary, detail) {
   show('info', summary, detail)
 }
 
+/**
+ * What a remote job that succeeded did not make, or not whole.
+ *
+ * @param {{node_id: string | null, filename: string | null, reason: string}} problem
+ */
+export function showProblem({ node_id, filename, reason }) {
+  const node = node_id === null ? null : `Node ${node_id}`
+  const words = [node, filename, reason].filter((part) => part !== null)
+  show('warn', 'An output is missing or damaged', words.join(': '))
+}
+
 /** @param {unknown} error */
 function wordsOf(error) {
   const { message, advice } = asRemoteError(error)
