@@ -37,7 +37,8 @@ def refusal(error: ComfyRemoteError, status: int | None = None) -> web.Response:
         {"error": str(error), "comfy_remote": error.to_json()}, status=status or error.http_status
     )
     if isinstance(error, RateLimited):
-        response.headers["Retry-After"] = str(round(_WINDOW))
+        again = error.details.get("retry_after")
+        response.headers["Retry-After"] = str(again if isinstance(again, int) else round(_WINDOW))
     return response
 
 

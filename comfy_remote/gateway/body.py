@@ -1,57 +1,164 @@
-"""Reading a request's body up to a limit, and writing JSON quickly."""
+"""Reading requests' bodies within limits of size and time, and writing JSON quickly."""
 
 from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from aiohttp import web
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
-from ..errors import RequestTooLarge, WorkflowInvalid
+from ..errors import RateLimited, RequestTooLarge, WorkflowInvalid
+from ..targets.within import within
+from ..wire.json_text import check_json_values
 
-__all__ = ["json_answer", "read_json", "read_limited"]
+__all__ = ["Bodies", "body_chunks", "json_answer", "json_bytes", "number_in_query"]
 
 _CHUNK = 256 * 1024
+_LONGEST_PAUSE = 30.0
+_SLOWEST = 8 * 1024  # bytes a second
+_PARSED_AT_A_TIME = 8
+_BUSY_AGAIN_AFTER = 5
+_QUICKLY_PARSED = 16 * 1024  # bytes: a thread would take longer to begin
+
+_T = TypeVar("_T")
 
 
-async def read_limited(request: web.Request, limit: int) -> bytes:
-    """The body.
+class Bodies:
+    """Reads the bodies of one server's requests, within limits for all of them together.
+
+    Args:
+        room: Bytes of all bodies in memory at a time.
+        values: Values that JSON may hold; see `check_json_values`.
+    """
+
+    def __init__(self, room: int, values: int) -> None:
+        self._room = room
+        self._values = values
+        self._held = 0
+        self._parsing = asyncio.Semaphore(_PARSED_AT_A_TIME)
+
+    @asynccontextmanager
+    async def receive(self, request: web.Request, limit: int) -> AsyncIterator[bytes]:
+        """The body, which counts as long as the context lasts.
+
+        Raises:
+            RequestTooLarge: It has more than ``limit`` bytes.
+            RateLimited: There is no room for it now.
+            WorkflowInvalid: It came too slowly.
+        """
+        if (request.content_length or 0) > limit:
+            raise _too_large(limit)
+        parts: list[bytes] = []
+        size = 0
+        try:
+            # Counted as it comes: who announces much and sends nothing takes no room.
+            async for chunk in body_chunks(request):
+                size += len(chunk)
+                self._held += len(chunk)
+                if size > limit:
+                    raise _too_large(limit)
+                if self._held > self._room:
+                    raise RateLimited(
+                        "Too many large requests are arriving at the same time.",
+                        advice="Send it again in a moment.",
+                        details={"retry_after": _BUSY_AGAIN_AFTER},
+                    )
+                parts.append(chunk)
+            yield b"".join(parts)
+        finally:
+            self._held -= size
+
+    @asynccontextmanager
+    async def parsed(self, body: bytes, parse: Callable[[bytes], _T]) -> AsyncIterator[_T]:
+        """What ``parse`` makes of a body, without blocking the event loop.
+
+        Parsed, JSON takes many times its size: so only a few contexts of this last at a time.
+        """
+        async with self._parsing:
+            small = len(body) <= _QUICKLY_PARSED
+            yield parse(body) if small else await asyncio.to_thread(parse, body)
+
+    def json_object(self, body: bytes) -> dict[str, JsonValue]:
+        """A body as a JSON object. Python's ``NaN`` and ``Infinity`` are taken, too.
+
+        Raises:
+            RequestTooLarge: It has too many values.
+            WorkflowInvalid: It is no JSON object.
+        """
+        check_json_values(body, self._values)
+        try:
+            value = from_json(body)
+        except ValueError as error:
+            raise WorkflowInvalid(f"The request's body is not JSON: {error}.") from None
+        if not isinstance(value, dict):
+            raise WorkflowInvalid("The request's body is not a JSON object.")
+        return value
+
+
+async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:
+    """A body as it arrives, from a client that must not take for ever.
 
     Raises:
-        RequestTooLarge: It has more than ``limit`` bytes.
+        WorkflowInvalid: Nothing came for 30 s, or less than 8 KiB a second in all.
     """
-    body = bytearray()
-    if (request.content_length or 0) <= limit:
-        async for chunk in request.content.iter_chunked(_CHUNK):
-            body += chunk
-            if len(body) > limit:
-                break
-        else:
-            return bytes(body)
-    raise RequestTooLarge(
+    begun, size = time.monotonic(), 0
+    while True:
+        try:
+            chunk = await within(request.content.read(_CHUNK), _LONGEST_PAUSE)
+        except asyncio.TimeoutError:
+            raise _too_slow() from None
+        if not chunk:
+            return
+        size += len(chunk)
+        if time.monotonic() - begun > _LONGEST_PAUSE + size / _SLOWEST:
+            raise _too_slow()
+        yield chunk
+
+
+def number_in_query(
+    request: web.Request, name: str, otherwise: int, *, least: int, most: int
+) -> int:
+    """A whole number in a request's query.
+
+    Raises:
+        WorkflowInvalid: It is none, or out of range.
+    """
+    given = request.query.get(name)
+    if given is None:
+        return otherwise
+    # The length first: a number of thousands of digits is neither read nor counted with.
+    if given.isascii() and given.isdecimal() and len(given) <= len(str(most)):
+        number = int(given)
+        if least <= number <= most:
+            return number
+    raise WorkflowInvalid(f"?{name}= must be a whole number from {least} to {most}.")
+
+
+def json_bytes(value: JsonValue) -> bytes:
+    """``value`` as JSON; ``NaN`` and ``Infinity``, which JSON has not, become null."""
+    return to_json(value, inf_nan_mode="null")
+
+
+def json_answer(value: JsonValue, *, status: int = 200) -> web.Response:
+    """``value`` as an answer."""
+    return web.Response(body=json_bytes(value), status=status, content_type="application/json")
+
+
+def _too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(
         f"The request's body is larger than the {limit} bytes ({limit / 2**20:g} MiB) accepted.",
         advice="Send large files by URL, or make them smaller.",
         details={"limit": limit},
     )
 
 
-async def read_json(request: web.Request, limit: int) -> dict[str, JsonValue]:
-    """The body as a JSON object, whatever its content type says: the RunPod SDK sends JSON as
-    ``application/x-www-form-urlencoded``.
-
-    Raises:
-        RequestTooLarge: It has more than ``limit`` bytes.
-        WorkflowInvalid: It is no JSON object.
-    """
-    body = await read_limited(request, limit)
-    try:
-        value = from_json(body)
-    except ValueError as error:
-        raise WorkflowInvalid(f"The request's body is not JSON: {error}.") from None
-    if not isinstance(value, dict):
-        raise WorkflowInvalid("The request's body is not a JSON object.")
-    return value
-
-
-def json_answer(value: JsonValue, *, status: int = 200) -> web.Response:
-    """``value`` as an answer."""
-    return web.Response(body=to_json(value), status=status, content_type="application/json")
+def _too_slow() -> WorkflowInvalid:
+    return WorkflowInvalid(
+        "The request's body came too slowly.",
+        advice=f"Send at least {_SLOWEST // 1024} KiB a second.",
+    )

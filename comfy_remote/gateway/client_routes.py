@@ -2,50 +2,61 @@
 
 from __future__ import annotations
 
-from aiohttp import web
+import asyncio
+import os
 
-from ..errors import OutputLost, WorkflowInvalid
+from aiohttp import web
+from pydantic_core import to_json
+
+from ..errors import JobNotFound, OutputLost, WorkflowInvalid
 from ..wire.runpod import IDEMPOTENCY_HEADER
 from .access import Access, refusal
-from .body import json_answer, read_limited
-from .endpoint import Endpoint, Status
+from .body import Bodies, json_answer, number_in_query
+from .endpoint import Endpoint, Status, StoredStatus, joined
 from .job import Submission
 
 __all__ = ["client_routes"]
 
 _LONGEST_KEY = 255
+_CHUNK = 256 * 1024
 
 
 def client_routes(endpoint: Endpoint, access: Access) -> list[web.RouteDef]:
     """The routes of one endpoint's clients."""
     limits = endpoint.limits
+    bodies = Bodies(limits.body_bytes, limits.json_values)
 
     def job_id_of(request: web.Request) -> str:
         return request.match_info["job_id"]
 
     async def submit(request: web.Request, limit: int, *, sync: bool) -> Status:
-        body = await read_limited(request, limit)
-        submission = Submission.parse(body, limits)
         key = request.headers.get(IDEMPOTENCY_HEADER)
         if key is not None and not 0 < len(key) <= _LONGEST_KEY:
             raise WorkflowInvalid(f"{IDEMPOTENCY_HEADER} must have 1 to {_LONGEST_KEY} characters.")
-        return await endpoint.submit(submission, sync=sync, idempotency_key=key)
+        async with (
+            bodies.receive(request, limit) as body,
+            bodies.parsed(body, lambda body: Submission.parse(body, limits)) as submission,
+        ):
+            return await endpoint.submit(submission, sync=sync, idempotency_key=key)
 
     async def run(request: web.Request) -> web.Response:
         return json_answer(_brief(await submit(request, limits.run_bytes, sync=False)))
 
-    async def runsync(request: web.Request) -> web.Response:
-        wait = _wait_of(request, limits.runsync_wait, limits.runsync_longest_wait)
+    async def runsync(request: web.Request) -> web.StreamResponse:
+        default, longest = limits.runsync_wait * 1000, limits.runsync_longest_wait * 1000
+        wait = number_in_query(request, "wait", round(default), least=0, most=round(longest))
         job = await submit(request, limits.runsync_bytes, sync=True)
-        return json_answer(await endpoint.wait(str(job["id"]), wait))
+        return await _answer(request, await endpoint.wait(str(job["id"]), wait / 1000))
 
-    async def status(request: web.Request) -> web.Response:
-        return json_answer(await endpoint.status(job_id_of(request)))
+    async def status(request: web.Request) -> web.StreamResponse:
+        return await _answer(request, await endpoint.status(job_id_of(request)))
 
     async def stream(request: web.Request) -> web.Response:
         job = await endpoint.status(job_id_of(request))
-        chunks = await endpoint.stream(job_id_of(request))
-        return json_answer({**_brief(job), "stream": chunks})
+        chunks = b",".join(await endpoint.stream(job_id_of(request)))
+        head = to_json(_brief(job.status if isinstance(job, StoredStatus) else job))
+        body = head[:-1] + b',"stream":[' + chunks + b"]}"
+        return web.Response(body=body, content_type="application/json")
 
     async def cancel(request: web.Request) -> web.Response:
         return json_answer(_brief(await endpoint.cancel(job_id_of(request))))
@@ -89,14 +100,26 @@ def _brief(status: Status) -> Status:
     return {"id": status["id"], "status": status["status"]}
 
 
-def _wait_of(request: web.Request, default: float, longest: float) -> float:
-    given = request.query.get("wait")
-    if given is None:
-        return default
+async def _answer(request: web.Request, found: Status | StoredStatus) -> web.StreamResponse:
+    """A status; what of it is in a file is sent from there, a part at a time.
+
+    Raises:
+        JobNotFound: The file has just gone.
+    """
+    if not isinstance(found, StoredStatus):
+        return json_answer(found)
     try:
-        seconds = int(given) / 1000
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= longest:
-        raise WorkflowInvalid(f"?wait= must be 0 to {longest * 1000:.0f} (milliseconds).")
-    return seconds
+        file = await asyncio.to_thread(found.more.open, "rb")
+    except FileNotFoundError:
+        raise JobNotFound(f"The result of job {found.status['id']} has gone.") from None
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        first = joined(to_json(found.status), await asyncio.to_thread(file.read, _CHUNK))
+        response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
+        response.content_length = len(first) + max(0, size - _CHUNK)
+        await response.prepare(request)
+        await response.write(first)
+        while chunk := await asyncio.to_thread(file.read, _CHUNK):
+            await response.write(chunk)
+    await response.write_eof()
+    return response

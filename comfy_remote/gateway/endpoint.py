@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from aiohttp import web
 from pydantic import JsonValue
+from pydantic_core import from_json, to_json
 
 from ..wire.runpod import EndpointHealth
-from .files import FileStore
-from .job import Submission
+from .job import Job, Submission
 from .limits import GatewayLimits
 from .queue import JobQueue
+from .store import JobStore
 
-__all__ = ["Endpoint", "LocalEndpoint", "Status"]
+__all__ = ["Endpoint", "LocalEndpoint", "Status", "StoredStatus"]
 
 Status: TypeAlias = dict[str, JsonValue]
 """What ``/status`` answers: `wire.runpod.JobStatus`, without the keys that are empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStatus:
+    """A status whose output is in a file.
+
+    Attributes:
+        status: Its other keys.
+        more: A file with one JSON object: those keys.
+    """
+
+    status: Status
+    more: Path
+
+
+def joined(first: bytes, second: bytes) -> bytes:
+    """One JSON object of two that are not both empty."""
+    return first if second == b"{}" else first[:-1] + b"," + second[1:]
 
 
 class Endpoint(Protocol):
@@ -38,14 +60,14 @@ class Endpoint(Protocol):
             RateLimited: Too many wait.
         """
 
-    async def wait(self, job_id: str, timeout: float) -> Status:
+    async def wait(self, job_id: str, timeout: float) -> Status | StoredStatus:
         """The job's status once it is final, or after ``timeout`` seconds."""
 
-    async def status(self, job_id: str) -> Status:
+    async def status(self, job_id: str) -> Status | StoredStatus:
         """The job's status now."""
 
-    async def stream(self, job_id: str) -> list[JsonValue]:
-        """Chunks that have come since the last call."""
+    async def stream(self, job_id: str) -> list[bytes]:
+        """Chunks that have come since the last call, each as JSON."""
 
     async def cancel(self, job_id: str) -> Status:
         """End a job; one that is final stays as it is."""
@@ -74,9 +96,9 @@ class Endpoint(Protocol):
 class LocalEndpoint:
     """A queue in this process, and the files beside it."""
 
-    def __init__(self, queue: JobQueue, files: FileStore) -> None:
+    def __init__(self, queue: JobQueue, store: JobStore) -> None:
         self._queue = queue
-        self._files = files
+        self._store = store
 
     @property
     def limits(self) -> GatewayLimits:
@@ -87,19 +109,35 @@ class LocalEndpoint:
         self, submission: Submission, *, sync: bool, idempotency_key: str | None
     ) -> Status:
         """See `Endpoint.submit`."""
-        return self._queue.add(submission, sync=sync, idempotency_key=idempotency_key).status()
+        if (known := self._queue.by_key(idempotency_key)) is not None:
+            return known.status()
+        self._queue.check_room()  # before anything is written
+        job_id = self._queue.new_id(sync=sync)
+        content = await asyncio.to_thread(to_json, submission.input)
+        limit = self.limits.runsync_bytes if sync else self.limits.run_bytes
+        await self._store.accept(job_id, content, result=limit)
+        try:
+            job = self._queue.add(
+                submission, job_id=job_id, sync=sync, idempotency_key=idempotency_key
+            )
+        except BaseException:
+            self._store.forget(job_id)
+            raise
+        if job.id != job_id:  # the same key has brought a job meanwhile
+            self._store.forget(job_id)
+        return job.status()
 
-    async def wait(self, job_id: str, timeout: float) -> Status:
+    async def wait(self, job_id: str, timeout: float) -> Status | StoredStatus:
         """See `Endpoint.wait`."""
         job = self._queue.get(job_id)
         await self._queue.wait_until_final(job, timeout)
-        return job.status()
+        return self._status(self._queue.get(job_id))  # it may have gone meanwhile
 
-    async def status(self, job_id: str) -> Status:
+    async def status(self, job_id: str) -> Status | StoredStatus:
         """See `Endpoint.status`."""
-        return self._queue.get(job_id).status()
+        return self._status(self._queue.get(job_id))
 
-    async def stream(self, job_id: str) -> list[JsonValue]:
+    async def stream(self, job_id: str) -> list[bytes]:
         """See `Endpoint.stream`."""
         return self._queue.take_stream(self._queue.get(job_id))
 
@@ -112,7 +150,10 @@ class LocalEndpoint:
     async def retry(self, job_id: str) -> Status:
         """See `Endpoint.retry`."""
         job = self._queue.get(job_id)
+        before = job.result
         self._queue.retry(job)
+        if before is not None:
+            self._store.drop(job_id, before)
         return job.status()
 
     async def purge(self) -> int:
@@ -127,4 +168,18 @@ class LocalEndpoint:
         """See `Endpoint.file`."""
         del request
         headers = {"Content-Type": "application/octet-stream", "Cache-Control": "private"}
-        return web.FileResponse(self._files.get(job_id, sha256), headers=headers)
+        return web.FileResponse(self._store.file(job_id, sha256), headers=headers)
+
+    async def whole_status(self, job: Job) -> bytes:
+        """What ``/status`` answers, as JSON."""
+        found = self._status(job)
+        if not isinstance(found, StoredStatus):
+            return to_json(found)
+        more = await asyncio.to_thread(found.more.read_bytes)
+        return joined(to_json(found.status), more)
+
+    def _status(self, job: Job) -> Status | StoredStatus:
+        if job.result is not None:
+            return StoredStatus(job.status(), self._store.result(job.id, job.result))
+        more: Status = from_json(job.more)
+        return {**job.status(), **more}

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SkipValidation, ValidationError
+from pydantic_core import from_json
 
 from ..errors import TargetError, WorkflowInvalid
+from ..wire.json_text import check_json_values
 from ..wire.problems import problems_in
 from ..wire.runpod import RunPodState
 from .limits import GatewayLimits
 from .webhook import WEBHOOK, webhook_guard
 
 __all__ = ["Job", "Policy", "Submission"]
+
+_MOST_MILLISECONDS = 10**15
+"""Far above every limit, and a number that can still be divided."""
+
+_Milliseconds = Annotated[int, Field(ge=0, le=_MOST_MILLISECONDS)]
+_LONGEST_ADDRESS = 2048
 
 
 class Policy(BaseModel):
@@ -26,8 +35,8 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
-    execution_timeout: int | None = Field(default=None, alias="executionTimeout")
-    time_to_live: int | None = Field(default=None, alias="ttl")
+    execution_timeout: _Milliseconds | None = Field(default=None, alias="executionTimeout")
+    time_to_live: _Milliseconds | None = Field(default=None, alias="ttl")
     low_priority: bool = Field(default=False, alias="lowPriority")
 
 
@@ -36,9 +45,9 @@ class Submission(BaseModel):
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
-    input: JsonValue
+    input: SkipValidation[JsonValue]  # it has just been read as JSON
     policy: Policy = Policy()
-    webhook: str | None = None
+    webhook: str | None = Field(default=None, max_length=_LONGEST_ADDRESS)
     s3_config: dict[str, JsonValue] | None = Field(default=None, alias="s3Config", repr=False)
 
     @classmethod
@@ -48,13 +57,17 @@ class Submission(BaseModel):
         Raises:
             WorkflowInvalid: Names what is wrong.
         """
+        check_json_values(body, limits.json_values)
         try:
-            submission = cls.model_validate_json(body)
+            # In two steps: only this reader can refuse NaN and Infinity.
+            submission = cls.model_validate(from_json(body, allow_inf_nan=False))
         except ValidationError as error:
             raise WorkflowInvalid(
                 f"The request is not valid: {problems_in(error, 'body')}.",
                 advice='Send JSON with the key "input".',
             ) from None
+        except ValueError as error:
+            raise WorkflowInvalid(f"The request's body is not JSON: {error}.") from None
         submission._check(limits)
         if submission.s3_config is not None and isinstance(submission.input, dict):
             # Beside the input, as RunPod's documentation has it; the worker reads it in there.
@@ -63,12 +76,13 @@ class Submission(BaseModel):
 
     def _check(self, limits: GatewayLimits) -> None:
         timeout, ttl = self.policy.execution_timeout, self.policy.time_to_live
-        if timeout is not None and timeout < limits.shortest_execution_timeout * 1000:
+        least, most = limits.shortest_execution_timeout * 1000, limits.longest_time_to_live * 1000
+        if timeout is not None and not least <= timeout <= most:
             raise WorkflowInvalid(
-                f"policy.executionTimeout is {timeout} ms, which is too short.",
-                advice=f"Give at least {limits.shortest_execution_timeout * 1000:.0f} ms.",
+                f"policy.executionTimeout is {timeout} ms, which is out of range.",
+                advice=f"Give {least:.0f} to {most:.0f} ms.",
             )
-        least, most = limits.shortest_time_to_live * 1000, limits.longest_time_to_live * 1000
+        least = limits.shortest_time_to_live * 1000
         if ttl is not None and not least <= ttl <= most:
             raise WorkflowInvalid(
                 f"policy.ttl is {ttl} ms, which is out of range.",
@@ -87,11 +101,10 @@ class Job:
 
     Attributes:
         id: Made here.
-        payload: The client's ``input``; ``None`` once the job can no longer be retried.
         created: When it was submitted.
         expires: When it is dropped, whatever its state.
         execution_timeout: Seconds it may run.
-        retention: Seconds its result is kept.
+        retention: Seconds its result is stored.
         result_limit: Bytes of the largest result it may have.
         low_priority: Whether it waits behind the others.
         webhook: Where to post the result.
@@ -99,13 +112,15 @@ class Job:
         queued: When it was last put into the queue.
         started: When a worker took it.
         finished: When it became final.
-        output: The newest progress while it runs, the result afterwards.
-        error: Why it failed: a string, as RunPod carries it.
-        stream: Chunks that no client has fetched yet.
+        forgotten: When its result went; it is known for its key's sake from then on.
+        more: What `status` has besides, as a JSON object: ``output``, the newest progress, while
+            it runs; ``error`` where the gateway itself ended it.
+        owed: Whether its webhook has yet to be called: until then its result stays.
+        result: The name of the file in the store with the same of a worker's result.
+        stream: Chunks that no client has fetched yet, each as JSON.
     """
 
     id: str
-    payload: JsonValue
     created: float
     expires: float
     execution_timeout: float
@@ -119,21 +134,26 @@ class Job:
     started: float | None = None
     finished: float | None = None
     worker_id: str | None = None
-    output: JsonValue = None
-    error: JsonValue = None
-    stream: list[JsonValue] = field(default_factory=list)
+    forgotten: float | None = None
+    owed: bool = False
+    more: bytes = b"{}"
+    result: str | None = None
+    stream: list[bytes] = field(default_factory=list)
     stream_bytes: int = 0
 
+    @property
+    def may_be_retried(self) -> bool:
+        """Whether a client may have it run again; its input stays for that."""
+        return self.state in (RunPodState.FAILED, RunPodState.TIMED_OUT)
+
     def status(self) -> dict[str, JsonValue]:
-        """What ``/status`` answers: `wire.runpod.JobStatus`, without the keys that are empty."""
+        """What ``/status`` answers: `wire.runpod.JobStatus`, without ``output`` and ``error``, and
+        without the keys that are empty.
+        """
         answer: dict[str, JsonValue] = {"id": self.id, "status": self.state.value}
         if self.started is not None:
             answer["delayTime"] = round((self.started - self.queued) * 1000)
             answer["workerId"] = self.worker_id
             if self.finished is not None:
                 answer["executionTime"] = round((self.finished - self.started) * 1000)
-        if self.output is not None:
-            answer["output"] = self.output
-        if self.error is not None:
-            answer["error"] = self.error
         return answer

@@ -22,8 +22,10 @@ class GatewayLimits:
     Attributes:
         run_bytes: Body of a ``/run`` request, and result of such a job.
         runsync_bytes: The same for ``/runsync``.
-        run_retention: How long a result is kept after ``/run``.
-        runsync_retention: How long a result is kept after ``/runsync``.
+        run_retention: How long a result is stored after ``/run``.
+        runsync_retention: How long a result is stored after ``/runsync``.
+        key_retention: How long an ``Idempotency-Key`` is good for after its job's result has
+            gone. Ours.
         runsync_wait: How long ``/runsync`` waits unless ``?wait=`` says otherwise.
         runsync_longest_wait: The longest ``?wait=`` that is honoured.
         execution_timeout: How long a job may run unless its policy says otherwise. RunPod's
@@ -31,13 +33,19 @@ class GatewayLimits:
         shortest_execution_timeout: The least ``policy.executionTimeout`` that is accepted.
         time_to_live: How long a job may exist in all, unless its policy says otherwise.
         shortest_time_to_live: The least ``policy.ttl`` that is accepted.
-        longest_time_to_live: The largest ``policy.ttl`` that is accepted.
+        longest_time_to_live: The largest ``policy.ttl`` or ``policy.executionTimeout`` that is
+            accepted.
         queued_jobs: Jobs that may wait; above it, 429.
-        finished_jobs: Results kept at a time; the oldest are forgotten first. Ours.
+        json_values: Values (and containers) in one request or result: each takes some 100 bytes
+            while it is read, however few it takes as text. Ours.
+        memory_bytes: What the queue itself may take in memory: a record for each job and key
+            that it knows, and what waits in streams. Above it, 429. Ours.
         requests_per_10s: Client requests within 10 s; above it, 429. ``None``: not limited.
-        stream_bytes: Chunks of one job kept for ``/stream``, counted as JSON. Ours.
+        body_bytes: All bodies that are being received at a time; above it, 429. Ours.
+        stream_bytes: Chunks of one job that wait for ``/stream``, counted as JSON. Ours.
         file_bytes: One file in the store. Ours.
-        store_bytes: All files in the store. Ours.
+        store_bytes: All files in the store: inputs, results, outputs. Above it, 429. Ours.
+        free_bytes: What the store leaves free on its disk. Above it, 429. Ours.
         poll_wait: How long a worker's poll is held open; the SDK gives up at 90.
         stop_settle: A stop signal follows the job at this distance at least: the SDK looks
             for new jobs every 0.1 s and drops a signal for one it has not begun.
@@ -52,6 +60,7 @@ class GatewayLimits:
     runsync_bytes: int = RUNSYNC_BODY_LIMIT
     run_retention: float = 30 * 60.0
     runsync_retention: float = 60.0
+    key_retention: float = 24 * 3600.0
     runsync_wait: float = 90.0
     runsync_longest_wait: float = 300.0
     execution_timeout: float = 24 * 3600.0
@@ -60,11 +69,14 @@ class GatewayLimits:
     shortest_time_to_live: float = 10.0
     longest_time_to_live: float = 7 * 24 * 3600.0
     queued_jobs: int = 500
-    finished_jobs: int = 200
+    json_values: int = 500_000
+    memory_bytes: int = 256 * 1024**2
     requests_per_10s: int | None = None
+    body_bytes: int = 256 * 1024**2
     stream_bytes: int = RUNSYNC_BODY_LIMIT
     file_bytes: int = 8 * 1024**3
     store_bytes: int = 64 * 1024**3
+    free_bytes: int = 1024**3
     poll_wait: float = 50.0
     stop_settle: float = 0.5
     worker_silence: float = 120.0

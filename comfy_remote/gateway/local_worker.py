@@ -8,11 +8,14 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
 
 from pydantic import JsonValue
-from pydantic_core import to_json
+from pydantic_core import from_json
 
-from ..errors import ComfyRemoteError, ExecutionFailed, OutputTooLarge
+from ..errors import ComfyRemoteError, ExecutionFailed
+from .body import json_bytes
 from .job import Job
 from .queue import JobQueue
+from .results import finish
+from .store import JobStore
 
 __all__ = ["Handler", "LocalWorker", "Report"]
 
@@ -40,8 +43,11 @@ class Handler(Protocol):
 class LocalWorker:
     """Takes jobs from a queue, one after the other, and awaits a handler for each."""
 
-    def __init__(self, queue: JobQueue, handler: Handler, *, worker_id: str = "local") -> None:
+    def __init__(
+        self, queue: JobQueue, store: JobStore, handler: Handler, *, worker_id: str = "local"
+    ) -> None:
         self._queue = queue
+        self._store = store
         self._handler = handler
         self.worker_id = worker_id
 
@@ -72,10 +78,12 @@ class LocalWorker:
 
     async def _work(self, job: Job) -> None:
         async def report(snapshot: dict[str, JsonValue]) -> None:
-            self._queue.progress(job.id, self.worker_id, snapshot)
+            self._queue.progress(job.id, self.worker_id, json_bytes({"output": snapshot}))
 
         try:
-            result = dict(await self._handler(job.id, job.payload, report))
+            content = await self._store.read_input(job.id)
+            payload = await asyncio.to_thread(from_json, content)
+            result = dict(await self._handler(job.id, payload, report))
         except ComfyRemoteError as error:
             self._queue.fail(job.id, self.worker_id, error)
             return
@@ -87,15 +95,14 @@ class LocalWorker:
             )
             self._queue.fail(job.id, self.worker_id, failure)
             return
-        if (size := len(to_json(result))) > job.result_limit:
-            too_large = OutputTooLarge(
-                f"The job's result has {size} bytes; an answer may have {job.result_limit}.",
-                advice="Have the worker store large outputs instead of returning them inline.",
-                details={"size": size, "limit": job.result_limit},
-            )
-            self._queue.fail(job.id, self.worker_id, too_large)
-            return
         failed = result.pop("error", None) or None
         # For RunPod's workers. In here, the handler has already ended its engine, if need be.
         result.pop("refresh_worker", None)
-        self._queue.finish(job.id, self.worker_id, output=result or None, error=failed)
+        await finish(
+            self._queue,
+            self._store,
+            job.id,
+            self.worker_id,
+            output=result or None,
+            error=failed,
+        )

@@ -1,4 +1,4 @@
-"""The job queue: RunPod's states and rules, without HTTP."""
+"""The job queue: RunPod's states and rules, without HTTP and without what jobs take and give."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 
-from pydantic import JsonValue
 from pydantic_core import to_json
 
 from ..errors import (
@@ -29,7 +29,9 @@ from .workers import WorkerRegistry
 
 __all__ = ["JobQueue"]
 
-_RETRYABLE = (RunPodState.FAILED, RunPodState.TIMED_OUT)
+_RECORD = 2048  # bytes that a job takes in memory with all that points to it, rounded up
+_CHUNK_OVERHEAD = 64
+_MEMORY_AGAIN_AFTER = 60
 
 
 def _ignore(job: Job) -> None:
@@ -42,11 +44,14 @@ class JobQueue:
     A job is handed to one worker, once. If that worker dies, the job fails: only a client's
     `retry` runs it again.
 
+    What is promised is never given up for room: a result goes when its time is over, a key when
+    its own is, and a queue that has no room takes no more jobs.
+
     Args:
         limits: What it keeps to.
-        clock: Seconds, never going back.
+        clock: Seconds, never going back: no jump of the system's clock ends a job or a promise.
         on_final: Called when a job becomes final.
-        on_forget: Called when a job, with its result, is forgotten.
+        on_forget: Called when a job's result is forgotten.
     """
 
     def __init__(
@@ -63,10 +68,14 @@ class JobQueue:
         self._on_final = on_final
         self._on_forget = on_forget
         self._jobs: dict[str, Job] = {}
+        # What has ended, oldest first, by how long it is stored; then what only has a key.
+        self._finished_jobs: dict[float, dict[str, Job]] = {}
+        self._forgotten_jobs: dict[str, Job] = {}
+        self._memory = 0
         self._waiting: deque[Job] = deque()
         self._waiting_low: deque[Job] = deque()
         self._running: dict[str, Job] = {}
-        self._by_key: dict[str, str] = {}
+        self._by_key: dict[str, Job] = {}
         self._queued = Signal()
         self._finished = Signal()
         self._closed = False
@@ -79,22 +88,38 @@ class JobQueue:
 
     # The client's side
 
+    @property
+    def memory(self) -> int:
+        """Bytes that its records and streams take, roughly."""
+        return self._memory
+
+    def by_key(self, idempotency_key: str | None) -> Job | None:
+        """The job that this key brought before, while the key is good."""
+        return None if idempotency_key is None else self._by_key.get(idempotency_key)
+
     def add(
-        self, submission: Submission, *, sync: bool = False, idempotency_key: str | None = None
+        self,
+        submission: Submission,
+        *,
+        job_id: str | None = None,
+        sync: bool = False,
+        idempotency_key: str | None = None,
     ) -> Job:
         """Put a job into the queue, or find the one that the same key put there before.
+
+        Args:
+            job_id: As `new_id` made it.
 
         Raises:
             RateLimited: The queue is full.
         """
-        if idempotency_key is not None and (known := self._by_key.get(idempotency_key)):
-            return self._jobs[known]
-        self._check_room()
+        if (known := self.by_key(idempotency_key)) is not None:
+            return known
+        self.check_room()
         limits, policy, now = self.limits, submission.policy, self._clock()
         ttl, timeout = policy.time_to_live, policy.execution_timeout
         job = Job(
-            id=f"sync-{uuid.uuid4()}" if sync else str(uuid.uuid4()),
-            payload=submission.input,
+            id=job_id or self.new_id(sync=sync),
             created=now,
             queued=now,
             expires=now + (limits.time_to_live if ttl is None else ttl / 1000),
@@ -107,7 +132,8 @@ class JobQueue:
         )
         self._jobs[job.id] = job
         if idempotency_key is not None:
-            self._by_key[idempotency_key] = job.id
+            self._by_key[idempotency_key] = job
+        self._memory += _size_of(job)
         self._line_of(job).append(job)
         self._queued.notify()
         return job
@@ -118,13 +144,42 @@ class JobQueue:
         Raises:
             JobNotFound: There is none, or its result has been forgotten.
         """
+        if (gone := self._forgotten_jobs.get(job_id)) is not None:
+            raise JobNotFound(
+                f"Job {job_id} is {gone.state.value}, and its result is not stored any more.",
+                advice=f"Results are stored for {gone.retention / 60:.0f} min.",
+            )
         if (job := self._jobs.get(job_id)) is None:
             raise JobNotFound(
                 f"This endpoint has no job {job_id}.",
-                advice="Results are kept for a while only: "
+                advice="Results are stored for a while only: "
                 f"{self.limits.run_retention / 60:.0f} min after /run.",
             )
         return job
+
+    @staticmethod
+    def new_id(*, sync: bool) -> str:
+        """An id for a job, which tells how it came."""
+        return f"sync-{uuid.uuid4()}" if sync else str(uuid.uuid4())
+
+    def check_room(self) -> None:
+        """Whether a job may come.
+
+        Raises:
+            RateLimited: The queue is full.
+        """
+        if len(self._waiting) + len(self._waiting_low) >= self.limits.queued_jobs:
+            raise RateLimited(
+                f"{self.limits.queued_jobs} jobs are waiting already.",
+                advice="Wait until some have run, or purge the queue.",
+            )
+        if self._memory >= self.limits.memory_bytes:
+            raise RateLimited(
+                f"The gateway has as many jobs in memory as it may: {self.limits.memory_bytes} "
+                "bytes.",
+                advice="Try again later: jobs go by themselves when they are old enough.",
+                details={"retry_after": _MEMORY_AGAIN_AFTER},
+            )
 
     async def wait_until_final(self, job: Job, timeout: float) -> None:
         """Return once the job is final (or dropped), or after ``timeout`` seconds."""
@@ -135,8 +190,9 @@ class JobQueue:
                 return
             await self._finished.wait(left)
 
-    def take_stream(self, job: Job) -> list[JsonValue]:
-        """Chunks that have come since the last call."""
+    def take_stream(self, job: Job) -> list[bytes]:
+        """Chunks that have come since the last call, each as JSON."""
+        self._memory -= job.stream_bytes
         chunks, job.stream, job.stream_bytes = job.stream, [], 0
         return chunks
 
@@ -154,14 +210,16 @@ class JobQueue:
             WorkflowInvalid: It is in another state.
             RateLimited: The queue is full.
         """
-        if job.state not in _RETRYABLE:
+        if not job.may_be_retried:
             raise WorkflowInvalid(
                 f"Job {job.id} is {job.state.value}.",
                 advice="Only FAILED and TIMED_OUT jobs can be retried.",
             )
-        self._check_room()
+        self.check_room()
+        del self._finished_jobs[job.retention][job.id]
         job.state = RunPodState.IN_QUEUE
-        job.output = job.error = job.worker_id = job.started = job.finished = None
+        job.more, job.result = b"{}", None
+        job.worker_id = job.started = job.finished = None
         self.take_stream(job)
         job.expires += self._clock() - job.created
         job.created = job.queued = self._clock()
@@ -235,40 +293,49 @@ class JobQueue:
         job = self._running.get(job_id)
         return job is not None and job.worker_id == worker_id
 
-    def progress(self, job_id: str, worker_id: str, output: JsonValue) -> None:
-        """Show ``output`` while the job runs. Ignored when it comes too late."""
+    def progress(self, job_id: str, worker_id: str, more: bytes) -> None:
+        """Show ``more`` (see `Job`) while the job runs. Ignored when it comes too late."""
         if self.is_running(job_id, worker_id):
-            self._running[job_id].output = output
+            self._running[job_id].more = more
 
-    def stream(self, job_id: str, worker_id: str, chunk: JsonValue) -> None:
-        """Keep a chunk for ``/stream``. Ignored when it comes too late.
+    def stream(self, job_id: str, worker_id: str, chunk: bytes) -> None:
+        """Add a chunk, as JSON, for ``/stream``. Ignored when it comes too late.
 
         Raises:
             OutputTooLarge: Too much is waiting to be fetched.
         """
         if not self.is_running(job_id, worker_id):
             return
-        job, size = self._running[job_id], len(to_json(chunk))
-        if job.stream_bytes + size > self.limits.stream_bytes:
+        job, size = self._running[job_id], len(chunk) + _CHUNK_OVERHEAD
+        if (
+            job.stream_bytes + size > self.limits.stream_bytes
+            or self._memory + size > self.limits.memory_bytes
+        ):
             raise OutputTooLarge(
-                f"More than {self.limits.stream_bytes} bytes of job {job_id} wait in its stream.",
+                f"{job.stream_bytes} bytes of job {job_id} wait in its stream, and no more fit.",
                 advice="Fetch /stream more often, or send less.",
             )
         job.stream.append(chunk)
         job.stream_bytes += size
+        self._memory += size
 
-    def finish(
-        self, job_id: str, worker_id: str, *, output: JsonValue = None, error: JsonValue = None
-    ) -> None:
-        """End a job with its result: failed if there is an ``error``. Ignored when too late."""
+    def finish(self, job_id: str, worker_id: str, *, result: str, failed: bool = False) -> bool:
+        """End a job with its result, which is in a file of that name.
+
+        Returns:
+            Whether it did: not when it comes too late.
+        """
         if not self.is_running(job_id, worker_id):
-            return
-        state = RunPodState.COMPLETED if error is None else RunPodState.FAILED
-        self._conclude(self._running[job_id], state, output=output, error=error)
+            return False
+        job = self._running[job_id]
+        job.result = result
+        self._conclude(job, RunPodState.FAILED if failed else RunPodState.COMPLETED)
+        return True
 
     def fail(self, job_id: str, worker_id: str, error: ComfyRemoteError) -> None:
         """End a job with one of our errors. Ignored when it comes too late."""
-        self.finish(job_id, worker_id, error=error_to_runpod(error))
+        if self.is_running(job_id, worker_id):
+            self._conclude(self._running[job_id], RunPodState.FAILED, error)
 
     def worker_is_idle(self, worker_id: str) -> None:
         """The worker says that it has no job: those it was given have lost their results."""
@@ -305,14 +372,22 @@ class JobQueue:
                     f"The job ran longer than the {job.execution_timeout:.0f} s allowed.",
                     advice="Allow more with policy.executionTimeout.",
                 )
-                self._conclude(job, RunPodState.TIMED_OUT, error=error_to_runpod(timed_out))
-        for job in list(self._jobs.values()):
-            if job.finished is not None:
-                if now - job.finished > job.retention:
-                    self._forget(job)
-            elif now > job.expires:
+                self._conclude(job, RunPodState.TIMED_OUT, timed_out)
+        for job in [*self._running.values(), *self._waiting, *self._waiting_low]:
+            if now > job.expires:
                 self._leave_worker_or_line(job)
+                job.state, job.finished = RunPodState.TIMED_OUT, now
                 self._forget(job)
+        for retention, jobs in self._finished_jobs.items():
+            for job in _older_than(now - retention, jobs, lambda job: job.finished):
+                if not job.owed:
+                    del jobs[job.id]
+                    self._forget(job)
+        since = now - self.limits.key_retention
+        for job in _older_than(since, self._forgotten_jobs, lambda job: job.forgotten):
+            del self._forgotten_jobs[job.id]
+            self._by_key.pop(job.idempotency_key or "", None)
+            self._memory -= _size_of(job)
 
     def close(self) -> None:
         """Answer everybody who waits, now and from now on; have workers stop their jobs."""
@@ -328,13 +403,6 @@ class JobQueue:
 
     def _line_of(self, job: Job) -> deque[Job]:
         return self._waiting_low if job.low_priority else self._waiting
-
-    def _check_room(self) -> None:
-        if len(self._waiting) + len(self._waiting_low) >= self.limits.queued_jobs:
-            raise RateLimited(
-                f"{self.limits.queued_jobs} jobs are waiting already.",
-                advice="Wait until some have run, or purge the queue.",
-            )
 
     def _hand_over(self, worker_id: str, count: int) -> list[Job]:
         jobs: list[Job] = []
@@ -360,32 +428,39 @@ class JobQueue:
             self.workers.request_stop(job.worker_id, job.id, job.started)
 
     def _conclude(
-        self,
-        job: Job,
-        state: RunPodState,
-        *,
-        output: JsonValue = None,
-        error: JsonValue = None,
+        self, job: Job, state: RunPodState, error: ComfyRemoteError | None = None
     ) -> None:
         self._running.pop(job.id, None)
-        job.state, job.output, job.error, job.finished = state, output, error, self._clock()
-        # Newest last, so that the oldest result is the first to go.
-        self._jobs[job.id] = self._jobs.pop(job.id)
+        job.state, job.finished = state, self._clock()
+        job.owed = job.webhook is not None
+        job.more = b"{}" if error is None else to_json({"error": error_to_runpod(error)})
+        self._finished_jobs.setdefault(job.retention, {})[job.id] = job
         if state is RunPodState.COMPLETED:
             self._completed += 1
-        elif state in _RETRYABLE:
+        elif job.may_be_retried:
             self._failed += 1
-        if state not in _RETRYABLE:
-            job.payload = None
-        finished = [known for known in self._jobs.values() if known.finished is not None]
-        for old in finished[: -self.limits.finished_jobs]:
-            self._forget(old)
         self._finished.notify()
         self._on_final(job)
 
     def _forget(self, job: Job) -> None:
         del self._jobs[job.id]
-        if job.idempotency_key is not None:
-            self._by_key.pop(job.idempotency_key, None)
+        self.take_stream(job)
+        job.more = b"{}"
+        if job.idempotency_key is None:
+            self._memory -= _size_of(job)
+        else:
+            job.forgotten = self._clock()
+            self._forgotten_jobs[job.id] = job
         self._finished.notify()
         self._on_forget(job)
+
+
+def _size_of(job: Job) -> int:
+    return _RECORD + len(job.idempotency_key or "") + len(job.webhook or "")
+
+
+def _older_than(
+    since: float, jobs: dict[str, Job], when: Callable[[Job], float | None]
+) -> list[Job]:
+    """The first of the jobs, which stand oldest first."""
+    return list(takewhile(lambda job: (when(job) or since) < since, jobs.values()))

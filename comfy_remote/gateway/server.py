@@ -12,7 +12,6 @@ from pathlib import Path
 
 from aiohttp import web
 from pydantic import SecretStr
-from pydantic_core import to_json
 
 from ..errors import ConfigurationError
 from ..net.address import is_loopback
@@ -20,19 +19,20 @@ from . import webhook
 from .access import Access, refusals
 from .client_routes import client_routes
 from .endpoint import LocalEndpoint
-from .files import FileStore
 from .job import Job
 from .limits import GatewayLimits
 from .listening import check_token, in_url, listen
 from .local_worker import Handler, LocalWorker
 from .queue import JobQueue
 from .sdk_worker import SdkWorker, worker_command
+from .store import JobStore
 from .worker_routes import worker_routes
 
 __all__ = ["GatewayServer"]
 
 _ENDPOINT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SWEEP_INTERVAL = 0.5
+_WEBHOOKS_AT_A_TIME = 4
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +49,8 @@ class GatewayServer:
         token: What clients must send as bearer token; at least 16 characters.
         limits: What it keeps to.
         ssl_context: To serve https.
-        files_folder: Where large outputs are kept; a temporary folder when ``None``.
+        files_folder: Where inputs, results and large outputs are stored; a temporary folder when
+            ``None``.
         webhook_secret: ``whsec_…``, to sign webhooks with; see `webhook.webhook_key`.
 
     Raises:
@@ -73,8 +74,10 @@ class GatewayServer:
         self.endpoint_id = endpoint_id
         self.limits = limits or GatewayLimits()
         self.worker_token = SecretStr(secrets.token_urlsafe(32))
-        self.files = FileStore(self.limits, files_folder)
-        self.queue = JobQueue(self.limits, on_final=self._notify, on_forget=self._forget)
+        self.store = JobStore(self.limits, files_folder)
+        self.queue = JobQueue(self.limits, on_final=self._ended, on_forget=self._forget)
+        self.endpoint = LocalEndpoint(self.queue, self.store)
+        self._webhooks = asyncio.Semaphore(_WEBHOOKS_AT_A_TIME)
         self._host = host
         self._port = port
         self._token = token
@@ -119,8 +122,8 @@ class GatewayServer:
             limits=self.limits,
         )
         app = web.Application(middlewares=[refusals])
-        app.add_routes(client_routes(LocalEndpoint(self.queue, self.files), access))
-        app.add_routes(worker_routes(self.queue, self.files, access))
+        app.add_routes(client_routes(self.endpoint, access))
+        app.add_routes(worker_routes(self.queue, self.store, access))
         # Cancelled handlers are how a worker that hangs up in a long poll is noticed.
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0
@@ -153,11 +156,11 @@ class GatewayServer:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
-        self.files.close()
+        await asyncio.to_thread(self.store.close)
 
     def add_local_worker(self, handler: Handler, *, worker_id: str = "local") -> LocalWorker:
         """Run jobs in this process, one at a time."""
-        worker = LocalWorker(self.queue, handler, worker_id=worker_id)
+        worker = LocalWorker(self.queue, self.store, handler, worker_id=worker_id)
         self._start_worker(worker.run())
         return worker
 
@@ -196,24 +199,31 @@ class GatewayServer:
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL)
             self.queue.sweep()
+            await self.store.remove_dropped()
 
-    def _notify(self, job: Job) -> None:
+    def _ended(self, job: Job) -> None:
+        if not job.may_be_retried:
+            self.store.drop(job.id)
         if job.webhook is not None:
-            body = to_json(job.status())
-            self._start_task(self._deliver(job.webhook, body, job.id))
+            self._start_task(self._deliver(job.webhook, job))
 
-    async def _deliver(self, address: str, body: bytes, job_id: str) -> None:
-        await webhook.deliver(
-            address,
-            body,
-            guard=webhook.webhook_guard(self.limits),
-            retry_delay=self.limits.webhook_retry_delay,
-            message_id=job_id,
-            key=self._webhook_key,
-        )
+    async def _deliver(self, address: str, job: Job) -> None:
+        # Few at a time: each has a whole result in memory.
+        async with self._webhooks:
+            try:
+                await webhook.deliver(
+                    address,
+                    await self.endpoint.whole_status(job),
+                    guard=webhook.webhook_guard(self.limits),
+                    retry_delay=self.limits.webhook_retry_delay,
+                    message_id=job.id,
+                    key=self._webhook_key,
+                )
+            finally:
+                job.owed = False
 
     def _forget(self, job: Job) -> None:
-        self.files.forget(job.id)
+        self.store.forget(job.id)
 
     def _start_task(self, work: Coroutine[object, object, None]) -> None:
         _start(work, self._tasks)

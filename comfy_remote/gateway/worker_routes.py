@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from aiohttp import web
 from pydantic import JsonValue
+from pydantic_core import to_json
 
 from ..errors import (
     JobNotFound,
+    LocalStorageError,
     OutputCorrupt,
     OutputError,
     OutputTooLarge,
@@ -17,20 +19,21 @@ from ..errors import (
     WorkflowInvalid,
 )
 from .access import Access, refusal
-from .body import json_answer, read_json
-from .files import FileStore
+from .body import Bodies, body_chunks, json_answer, json_bytes
 from .job import Job
 from .queue import JobQueue
+from .results import finish
+from .store import JobStore
 
 __all__ = ["worker_routes"]
 
-_CHUNK = 1024 * 1024
 _LARGEST_BATCH = 64
 
 
-def worker_routes(queue: JobQueue, files: FileStore, access: Access) -> list[web.RouteDef]:
+def worker_routes(queue: JobQueue, store: JobStore, access: Access) -> list[web.RouteDef]:
     """The routes of one endpoint's workers."""
     limits = queue.limits
+    bodies = Bodies(limits.body_bytes, limits.json_values)
 
     async def hand_over(request: web.Request, count: int) -> list[Job]:
         worker_id = request.match_info["worker_id"]
@@ -39,51 +42,69 @@ def worker_routes(queue: JobQueue, files: FileStore, access: Access) -> list[web
         return await queue.take(worker_id, wait=limits.poll_wait, count=count)
 
     async def job_take(request: web.Request) -> web.StreamResponse:
-        jobs = await hand_over(request, 1)
-        return await deliver(request, jobs, _as_taken(jobs[0]) if jobs else None)
+        return await deliver(request, await hand_over(request, 1), in_a_list=False)
 
     async def job_take_batch(request: web.Request) -> web.StreamResponse:
         wanted = request.query.get("batch_size", "1")
         count = int(wanted) if wanted.isdecimal() and len(wanted) < 4 else 1
         jobs = await hand_over(request, min(max(count, 1), _LARGEST_BATCH))
-        return await deliver(request, jobs, [_as_taken(job) for job in jobs])
+        return await deliver(request, jobs, in_a_list=True)
 
-    async def deliver(request: web.Request, jobs: list[Job], body: JsonValue) -> web.StreamResponse:
+    async def deliver(
+        request: web.Request, jobs: list[Job], *, in_a_list: bool
+    ) -> web.StreamResponse:
         """Answer with jobs. Those that cannot be written go back to the head of the line."""
-        if not jobs:
-            return web.Response(status=204)
         try:
-            return await _write(request, json_answer(body))
+            described = [one for job in jobs if (one := await as_taken(job)) is not None]
+            if not described:
+                return web.Response(status=204)
+            body = b"[" + b",".join(described) + b"]" if in_a_list else described[0]
+            return await _write(request, web.Response(body=body, content_type="application/json"))
         except BaseException:  # a cancelled handler means that the worker hung up
             queue.put_back(jobs)
             raise
+
+    async def as_taken(job: Job) -> bytes | None:
+        """What a worker is given of a job; ``None`` if that cannot be read, and it has failed."""
+        try:
+            content = await store.read_input(job.id)
+        except LocalStorageError as error:
+            queue.fail(job.id, job.worker_id or "", error)
+            return None
+        return to_json({"id": job.id})[:-1] + b',"input":' + content + b"}"
 
     async def job_done(request: web.Request) -> web.Response:
         job_id, worker_id = request.match_info["job_id"], request.match_info["worker_id"]
         queue.workers.heard_of(worker_id)
         job = queue.get(job_id)
         try:
-            result = await read_json(request, job.result_limit)
+            async with (
+                bodies.receive(request, job.result_limit) as body,
+                bodies.parsed(body, bodies.json_object) as result,
+            ):
+                await take_result(job_id, worker_id, result)
         except WorkflowInvalid as refused:
             error = _unusable(job, refused)
             queue.fail(job_id, worker_id, error)
             # The status that RunPod answers here; the SDK tries others again.
             return refusal(error, status=400)
-        if result.get("status") == "IN_PROGRESS":
-            queue.progress(job_id, worker_id, result.get("output"))
-        else:
-            queue.finish(
-                job_id,
-                worker_id,
-                output=result.get("output"),
-                error=result.get("error") or None,
-            )
         return json_answer({"id": job_id})
+
+    async def take_result(job_id: str, worker_id: str, result: dict[str, JsonValue]) -> None:
+        if result.get("status") == "IN_PROGRESS":
+            queue.progress(job_id, worker_id, json_bytes({"output": result.get("output")}))
+            return
+        error = result.get("error") or None
+        await finish(queue, store, job_id, worker_id, output=result.get("output"), error=error)
 
     async def job_stream(request: web.Request) -> web.Response:
         job_id, worker_id = request.match_info["job_id"], request.match_info["worker_id"]
         queue.workers.heard_of(worker_id)
-        queue.stream(job_id, worker_id, await read_json(request, limits.stream_bytes))
+        async with (
+            bodies.receive(request, limits.stream_bytes) as body,
+            bodies.parsed(body, bodies.json_object) as chunk,
+        ):
+            queue.stream(job_id, worker_id, json_bytes(chunk))
         return json_answer({"id": job_id})
 
     async def job_stop(request: web.Request) -> web.StreamResponse:
@@ -108,7 +129,7 @@ def worker_routes(queue: JobQueue, files: FileStore, access: Access) -> list[web
         job_id, sha256 = request.match_info["job_id"], request.match_info["sha256"]
         if (job := queue.get(job_id)).state.final:
             raise JobNotFound(f"Job {job_id} is {job.state.value}; its files are not kept.")
-        size = await files.put(job_id, sha256, request.content.iter_chunked(_CHUNK))
+        size = await store.put(job_id, sha256, body_chunks(request))
         return json_answer({"url": f"files/{job_id}/{sha256}", "size": size}, status=201)
 
     base = "/v2/{endpoint}"
@@ -122,10 +143,6 @@ def worker_routes(queue: JobQueue, files: FileStore, access: Access) -> list[web
         web.get(f"{base}/ping/{{worker_id}}", guard(ping)),
         web.put(f"{base}/files/{{job_id}}/{{sha256}}", guard(write_file)),
     ]
-
-
-def _as_taken(job: Job) -> dict[str, JsonValue]:
-    return {"id": job.id, "input": job.payload}
 
 
 def _unusable(job: Job, refused: WorkflowInvalid) -> OutputError:

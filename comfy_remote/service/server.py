@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from ..errors import AuthenticationError, OutputLost, RequestTooLarge, WorkflowInvalid
 from ..gateway.access import RouteHandler, foreign_page, refusals, sent_token
-from ..gateway.body import json_answer, read_json
+from ..gateway.body import Bodies, body_chunks, json_answer, number_in_query
 from ..gateway.listening import check_token, in_url, listen
 from ..media.value_files import PlainFile, files_of
 from ..media.values import read_value
@@ -32,6 +32,9 @@ from .store import ValueStore, remove_older
 __all__ = ["LARGEST_BODY", "ServiceServer", "say_protocol"]
 
 LARGEST_BODY = 256 * 1024 * 1024
+_BODIES = 512 * 1024 * 1024
+_JSON_VALUES = 1_000_000
+_MOST_FILES = 10**6
 _LONGEST_WAIT = 90.0
 _LONGEST_KEY = 200
 _SWEEP_EVERY = 600.0
@@ -72,6 +75,7 @@ class ServiceServer:
         self._token = token
         self._ssl_context = ssl_context
         self._keep = keep
+        self._bodies = Bodies(_BODIES, _JSON_VALUES)
         self._runner: web.AppRunner | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self.url = ""
@@ -143,9 +147,13 @@ class ServiceServer:
         if request.content_type == "multipart/form-data":
             arguments = await self._form(request)
         else:
-            body = await read_json(request, LARGEST_BODY)
             interface = self._calls.workflow.interface
-            arguments = await arguments_of(named_inputs(body), interface, self._values)
+            async with (
+                self._bodies.receive(request, LARGEST_BODY) as body,
+                self._bodies.parsed(body, self._bodies.json_object) as call,
+            ):
+                del body
+                arguments = await arguments_of(named_inputs(call), interface, self._values)
         call_id = await self._calls.start(arguments, key=key)
         return _answer(await self._calls.answer(call_id, "/calls", wait=wait), started=True)
 
@@ -198,7 +206,9 @@ class ServiceServer:
                 },
             )
         files = await asyncio.to_thread(_plain_files, file.path)
-        index = _index(request, len(files))
+        index = number_in_query(request, "index", 0, least=0, most=_MOST_FILES)
+        if index >= len(files):
+            raise OutputLost(f"The result has {len(files)} of them, counted from 0.")
         chosen = files[index]
         return web.Response(
             body=chosen.data,
@@ -214,7 +224,7 @@ class ServiceServer:
         return web.Response(status=404 if found is None else 200)
 
     async def _put_value(self, request: web.Request) -> web.Response:
-        kept = await self._values.put(request.match_info["sha256"], request.content.iter_any())
+        kept = await self._values.put(request.match_info["sha256"], body_chunks(request))
         return json_answer({"sha256": kept.sha256, "size": kept.size})
 
     async def sweep(self) -> None:
@@ -263,13 +273,6 @@ def _plain_files(path: Path) -> list[PlainFile]:
             advice="Leave `encoding=file` away: then it comes as a value file (docs/values.md).",
         )
     return files
-
-
-def _index(request: web.Request, count: int) -> int:
-    said = request.query.get("index", "0")
-    if not said.isdecimal() or int(said[:9]) >= count:
-        raise OutputLost(f"The result has {count} of them, counted from 0.")
-    return int(said)
 
 
 async def _limited(part: BodyPartReader, limit: int) -> bytes:

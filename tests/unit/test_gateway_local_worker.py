@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -12,10 +13,19 @@ from comfy_remote.gateway.job import Job, Submission
 from comfy_remote.wire.runpod import RunPodState, error_from_runpod
 
 
-async def run(gateway: GatewayServer, payload: object = 1) -> Job:
-    job = gateway.queue.add(Submission(input=payload))
+async def submit(gateway: GatewayServer, payload: object) -> Job:
+    status = await gateway.endpoint.submit(
+        Submission(input=payload), sync=False, idempotency_key=None
+    )
+    return gateway.queue.get(str(status["id"]))
+
+
+async def run(gateway: GatewayServer, payload: object = 1) -> dict[str, object]:
+    """A job's whole status once it is final."""
+    job = await submit(gateway, payload)
     await gateway.queue.wait_until_final(job, 5)
-    return job
+    status: dict[str, object] = json.loads(await gateway.endpoint.whole_status(job))
+    return status
 
 
 @pytest.fixture
@@ -29,17 +39,17 @@ async def test_result_and_progress(gateway):
 
     async def handler(job_id, payload, report):
         await report({"sequence": 1})
-        seen.append((gateway.queue.get(job_id).output, gateway.queue.health().workers.running))
+        seen.append((gateway.queue.get(job_id).more, gateway.queue.health().workers.running))
         return {"doubled": payload * 2}
 
     gateway.add_local_worker(handler)
     job = await run(gateway, 21)
-    assert (job.state, job.output, job.worker_id) == (
-        RunPodState.COMPLETED,
+    assert (job["status"], job["output"], job["workerId"]) == (
+        "COMPLETED",
         {"doubled": 42},
         "local",
     )
-    assert seen == [({"sequence": 1}, 1)]
+    assert seen == [(b'{"output":{"sequence":1}}', 1)]
     assert gateway.queue.health().workers.idle == 1
 
 
@@ -49,7 +59,7 @@ async def test_the_key_error_makes_it_fail_and_is_not_output(gateway):
 
     gateway.add_local_worker(handler)
     job = await run(gateway)
-    assert (job.state, job.error, job.output) == (RunPodState.FAILED, "no", {"rest": 1})
+    assert (job["status"], job["error"], job["output"]) == ("FAILED", "no", {"rest": 1})
 
 
 async def test_exceptions_fail_the_job_and_not_the_worker(gateway):
@@ -75,9 +85,9 @@ async def test_exceptions_fail_the_job_and_not_the_worker(gateway):
     }
     for payload, code in expected.items():
         job = await run(gateway, payload)
-        assert job.state is RunPodState.FAILED
-        assert error_from_runpod(job.error).code == code
-    assert (await run(gateway)).output == {"fine": True}
+        assert job["status"] == "FAILED"
+        assert error_from_runpod(str(job["error"])).code == code
+    assert (await run(gateway))["output"] == {"fine": True}
 
 
 async def test_cancel_cancels_the_handler_and_the_next_job_runs(gateway):
@@ -96,11 +106,11 @@ async def test_cancel_cancels_the_handler_and_the_next_job_runs(gateway):
         return {}
 
     gateway.add_local_worker(handler)
-    job = gateway.queue.add(Submission(input="slow"))
+    job = await submit(gateway, "slow")
     await asyncio.wait_for(started.wait(), 5)
     gateway.queue.cancel(job)
     assert job.state is RunPodState.CANCELLED
-    assert (await run(gateway, "quick")).output == {"after": True}
+    assert (await run(gateway, "quick"))["output"] == {"after": True}
 
 
 async def test_stopping_the_server_cancels_the_handler():
@@ -116,6 +126,6 @@ async def test_stopping_the_server_cancels_the_handler():
 
     async with GatewayServer() as gateway:
         gateway.add_local_worker(handler)
-        gateway.queue.add(Submission(input=1))
+        await submit(gateway, 1)
         await asyncio.wait_for(started.wait(), 5)
     assert cancelled.is_set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
@@ -46,6 +47,13 @@ def submission(value: object = 1, **policy: object) -> Submission:
     return Submission(input={"value": value}, policy=Policy.model_validate(policy))
 
 
+def more_of(job: Job) -> dict[str, object]:
+    """What the queue itself adds to the job's status."""
+    more = json.loads(job.more)
+    assert isinstance(more, dict)
+    return more
+
+
 async def take_one(queue: JobQueue, worker: str = "w") -> Job:
     (job,) = await queue.take(worker, wait=0)
     return job
@@ -57,22 +65,23 @@ async def test_a_job_goes_from_the_line_to_a_worker_to_its_result(queue, clock):
 
     clock.now += 2
     assert (await take_one(queue)) is job
-    queue.progress(job.id, "w", {"step": 1})
-    assert job.status()["output"] == {"step": 1}
+    queue.progress(job.id, "w", b'{"output":{"step":1}}')
+    assert more_of(job) == {"output": {"step": 1}}
     assert queue.health().jobs.in_progress == 1
 
     clock.now += 3
-    queue.finish(job.id, "w", output={"answer": 42})
+    assert queue.finish(job.id, "w", result="file")
+    assert job.result == "file"
+    assert more_of(job) == {}, "what was shown meanwhile has gone"
     assert job.status() == {
         "id": job.id,
         "status": "COMPLETED",
         "delayTime": 2000,
         "executionTime": 3000,
         "workerId": "w",
-        "output": {"answer": 42},
     }
     assert JobStatus.model_validate(job.status()).execution_time == 3000
-    assert job.payload is None, "the input of a job that cannot run again is not kept"
+    assert not job.may_be_retried
 
 
 async def test_first_come_first_served_and_low_priority_last(queue):
@@ -119,16 +128,16 @@ async def test_a_cancelled_job_is_not_put_back(queue):
 async def test_what_comes_after_the_result_is_ignored(queue):
     job = queue.add(submission())
     await take_one(queue)
-    queue.finish(job.id, "w", output="first")
-    queue.progress(job.id, "w", "late progress")
-    queue.finish(job.id, "w", error="late failure")
-    assert (job.state, job.output, job.error) == (RunPodState.COMPLETED, "first", None)
+    assert queue.finish(job.id, "w", result="first")
+    queue.progress(job.id, "w", b'{"output":"late progress"}')
+    assert not queue.finish(job.id, "w", result="late", failed=True)
+    assert (job.state, job.result, more_of(job)) == (RunPodState.COMPLETED, "first", {})
 
 
 async def test_another_workers_result_is_ignored(queue):
     job = queue.add(submission())
     await take_one(queue, "mine")
-    queue.finish(job.id, "somebody", output="forged")
+    assert not queue.finish(job.id, "somebody", result="forged")
     assert job.state is RunPodState.IN_PROGRESS
 
 
@@ -147,8 +156,8 @@ async def test_cancelling_a_running_job_tells_its_worker_once_and_drops_the_resu
     queue.cancel(job)
     assert await waiting == [job.id]
     assert await queue.workers.take_stops("w", wait=0) == []
-    queue.finish(job.id, "w", output="too late")
-    assert (job.state, job.output) == (RunPodState.CANCELLED, None)
+    assert not queue.finish(job.id, "w", result="too late")
+    assert (job.state, job.result) == (RunPodState.CANCELLED, None)
 
 
 async def test_a_stop_signal_waits_until_the_worker_has_begun(queue, clock):
@@ -166,7 +175,7 @@ async def test_a_dead_worker_fails_its_job_which_is_not_run_again(queue):
     await take_one(queue, "alive")
     queue.worker_is_gone("dying", EngineCrashed("It died."))
     assert job.state is RunPodState.FAILED
-    assert isinstance(error_from_runpod(job.error), EngineCrashed)
+    assert isinstance(error_from_runpod(more_of(job)["error"]), EngineCrashed)
     assert other.state is RunPodState.IN_PROGRESS
     assert await queue.take("alive", wait=0) == []
 
@@ -175,20 +184,20 @@ async def test_a_worker_that_asks_for_work_without_having_answered_has_lost_the_
     job = queue.add(submission())
     await take_one(queue)
     queue.worker_is_idle("w")
-    assert isinstance(error_from_runpod(job.error), OutputLost)
+    assert isinstance(error_from_runpod(more_of(job)["error"]), OutputLost)
 
 
-async def test_retry_keeps_id_and_input_and_removes_the_old_result(queue, clock):
+async def test_retry_keeps_the_id_and_removes_the_old_result(queue, clock):
     job = queue.add(submission("again"))
     await take_one(queue)
-    queue.finish(job.id, "w", error="no")
+    queue.finish(job.id, "w", result="no", failed=True)
     clock.now += 5
     queue.retry(job)
     assert job.status() == {"id": job.id, "status": "IN_QUEUE"}
     clock.now += 1
     again = await take_one(queue)
     assert again is job
-    assert again.payload == {"value": "again"}
+    assert again.result is None
     assert again.status()["delayTime"] == 1000
     assert queue.health().jobs.retried == 1
 
@@ -229,7 +238,7 @@ async def test_a_job_that_runs_too_long_times_out_and_is_stopped(queue, clock):
     clock.now += 0.2
     queue.sweep()
     assert job.state is RunPodState.TIMED_OUT
-    assert isinstance(error_from_runpod(job.error), JobTimedOut)
+    assert isinstance(error_from_runpod(more_of(job)["error"]), JobTimedOut)
     assert await queue.workers.take_stops("w", wait=0) == [job.id]
 
 
@@ -252,24 +261,70 @@ async def test_results_are_kept_for_a_while(clock, sync, kept):
     queue = JobQueue(LIMITS, clock=clock, on_forget=forgotten.append)
     job = queue.add(submission(), sync=sync)
     await take_one(queue)
-    queue.finish(job.id, "w", output="here")
+    queue.finish(job.id, "w", result="here")
     clock.now += kept - 1
     queue.sweep()
-    assert queue.get(job.id).output == "here"
+    assert queue.get(job.id).result == "here"
     clock.now += 2
     queue.sweep()
     assert forgotten == [job]
 
 
-async def test_the_oldest_results_go_when_there_are_too_many(clock):
-    queue = JobQueue(GatewayLimits(finished_jobs=2), clock=clock)
-    jobs = [queue.add(submission(n)) for n in range(4)]
-    for _ in jobs[:3]:
-        job = await take_one(queue)
-        queue.finish(job.id, "w", output=job.id)
+async def test_no_result_goes_before_its_time_however_many_there_are(queue, clock):
+    jobs = []
+    for n in range(1000):
+        jobs.append(queue.add(submission(n), idempotency_key=str(n)))
+        queue.finish((await take_one(queue)).id, "w", result="here")
+        queue.sweep()
+    clock.now += LIMITS.run_retention - 1
+    queue.sweep()
+    assert [queue.get(job.id) for job in jobs] == jobs
+    assert [queue.add(submission(), idempotency_key=str(n)) for n in range(1000)] == jobs
+
+
+async def test_a_key_is_good_for_longer_than_its_jobs_result(queue, clock):
+    job = queue.add(submission(), sync=True, idempotency_key="k")
+    await take_one(queue)
+    queue.finish(job.id, "w", result="here")
+    clock.now += LIMITS.runsync_retention + 1
+    queue.sweep()
     with pytest.raises(JobNotFound):
-        queue.get(jobs[0].id)
-    assert [queue.get(job.id) for job in jobs[1:]] == jobs[1:], "waiting jobs are not results"
+        queue.get(job.id)
+    clock.now += LIMITS.key_retention - 1
+    queue.sweep()
+    assert queue.add(submission(), idempotency_key="k") is job, "it would run twice"
+    assert await queue.take("w", wait=0) == []
+    clock.now += 2
+    queue.sweep()
+    assert queue.add(submission(), idempotency_key="k") is not job
+
+
+async def test_a_result_stays_until_its_webhook_was_called(queue, clock):
+    job = queue.add(Submission(input=1, webhook="https://example.com/x"))
+    await take_one(queue)
+    queue.finish(job.id, "w", result="here")
+    clock.now += LIMITS.run_retention + 1
+    queue.sweep()
+    assert queue.get(job.id) is job
+    job.owed = False
+    queue.sweep()
+    with pytest.raises(JobNotFound):
+        queue.get(job.id)
+
+
+async def test_memory_is_bounded_and_given_back(clock):
+    queue = JobQueue(GatewayLimits(memory_bytes=10_000), clock=clock)
+    while queue.memory < 10_000:
+        job = queue.add(submission())
+        queue.finish((await take_one(queue)).id, "w", result="here")
+    with pytest.raises(RateLimited) as full:
+        queue.add(submission())
+    assert full.value.details["retry_after"] > 0
+    assert queue.get(job.id) is job, "what is promised is not given up for room"
+    clock.now += LIMITS.run_retention + 1
+    queue.sweep()
+    assert queue.memory == 0
+    queue.add(submission())
 
 
 async def test_the_line_is_bounded(clock):
@@ -304,23 +359,23 @@ async def test_a_silent_worker_is_given_up(queue, clock):
 
 
 async def test_streamed_chunks_come_once_in_order_and_are_bounded(clock):
-    queue = JobQueue(GatewayLimits(stream_bytes=40), clock=clock)
+    queue = JobQueue(GatewayLimits(stream_bytes=200), clock=clock)
     job = queue.add(submission())
     await take_one(queue)
-    queue.stream(job.id, "w", {"output": 1})
-    queue.stream(job.id, "w", {"output": 2})
-    assert queue.take_stream(job) == [{"output": 1}, {"output": 2}]
+    queue.stream(job.id, "w", b"1")
+    queue.stream(job.id, "w", b"2")
+    assert queue.take_stream(job) == [b"1", b"2"]
     assert queue.take_stream(job) == []
     with pytest.raises(OutputTooLarge):
-        queue.stream(job.id, "w", {"output": "x" * 40})
+        queue.stream(job.id, "w", b"x" * 200)
 
 
 async def test_health_counts(queue):
     done, failed, running, _ = (queue.add(submission(n)) for n in range(4))
     for _ in range(3):
         await take_one(queue)
-    queue.finish(done.id, "w", output=1)
-    queue.finish(failed.id, "w", error="no")
+    queue.finish(done.id, "w", result="1")
+    queue.finish(failed.id, "w", result="no", failed=True)
     await queue.take("idle", wait=0, count=0)
     assert running.state is RunPodState.IN_PROGRESS
     assert queue.health().model_dump(by_alias=True) == {
@@ -348,8 +403,19 @@ async def test_closing_answers_everybody_and_has_jobs_stopped(queue):
         (b"{", "JSON"),
         (b"[]", "body"),
         (b"{}", "input"),
-        (b'{"input": {}, "policy": {"executionTimeout": 10}}', "too short"),
+        (b'{"input": {}, "policy": {"executionTimeout": 10}}', "out of range"),
         (b'{"input": {}, "policy": {"ttl": 10}}', "out of range"),
+        *(
+            (b'{"input": 1, "policy": {"%s": %s}}' % (name, number), "policy|out of range")
+            for name in (b"ttl", b"executionTimeout")
+            for number in (b"9" * 400, b"9" * 5000, b"1e400", b"-1", b"1.5", b'"x"', b"9" * 18)
+        ),
+        (b'{"input": NaN}', "JSON"),
+        (b'{"input": 1, "policy": {"ttl": Infinity}}', "JSON"),
+        (b'{"input": 1, "policy": {"lowPriority": 7}}', "lowPriority"),
+        (b'{"input": 1, "webhook": "https://x/' + b"y" * 3000 + b'"}', "webhook"),
+        (b'{"input": [' + b"[],[]," * 300_000 + b"1]}", "values"),
+        (b'{"input": ' + b"[" * 100_000, "JSON"),
         (b'{"input": {}, "webhook": "http://example.com/x"}', "https"),
         (b'{"input": {}, "webhook": "file:///etc/passwd"}', "https"),
         (b'{"input": {}, "webhook": "https://127.0.0.1/x"}', "private network"),

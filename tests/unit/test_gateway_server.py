@@ -382,29 +382,30 @@ async def test_files_live_as_long_as_their_job(tmp_path):
             async with both.put(f"files/{job_id}/{sha256}", data=b"big") as answer:
                 assert answer.status == 201
             stored = [path for path in tmp_path.rglob("*") if path.is_file()]
-            assert [path.read_bytes() for path in stored] == [b"big"]
+            assert {path.read_bytes() for path in stored} == {b"big", b'{"x":1}'}
             await done(both, job_id, {"output": 1})
             for _ in range(100):
-                if not stored[0].exists():
+                if not list(tmp_path.rglob(f"{job_id}*")):
                     break
                 await asyncio.sleep(0.05)
-            assert not stored[0].exists()
+            assert not list(tmp_path.rglob(f"{job_id}*")), "input, result and file"
             await get(both, f"files/{job_id}/{sha256}", 404)
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_the_store_is_bounded(tmp_path):
-    limits = GatewayLimits(file_bytes=1000, store_bytes=1500)
+    limits = GatewayLimits(run_bytes=1000, file_bytes=10_000, store_bytes=20_000)
     async with GatewayServer(limits=limits, files_folder=tmp_path) as gateway:
         headers = {"Authorization": gateway.worker_token.get_secret_value()}
         async with aiohttp.ClientSession(gateway.endpoint_url + "/", headers=headers) as both:
             job_id = await started(both, both)
-            for size, byte, status in ((1001, b"a", 413), (900, b"b", 201), (900, b"c", 413)):
+            for size, byte, status in ((10_001, b"a", 413), (9000, b"b", 201), (9000, b"c", 413)):
                 content = byte * size
                 sha256 = hashlib.sha256(content).hexdigest()
                 async with both.put(f"files/{job_id}/{sha256}", data=content) as answer:
                     assert answer.status == status
-        assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+        names = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+        assert sorted(names) == sorted([hashlib.sha256(b"b" * 9000).hexdigest(), "input.json"])
 
 
 def test_beyond_loopback_a_token_is_needed():

@@ -10,7 +10,6 @@ from contextlib import aclosing
 from typing import cast
 
 from aiohttp import web
-from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
 from ...errors import (
@@ -120,7 +119,7 @@ class ModalEndpoint:
             run = await self._notes.of_run(job_id)
         return note, _described(job_id, note, run, result)
 
-    async def stream(self, job_id: str) -> list[JsonValue]:
+    async def stream(self, job_id: str) -> list[bytes]:
         """None: our worker sends no chunks."""
         del job_id
         return []

@@ -1,0 +1,312 @@
+"""What the gateway holds of its jobs, as files: a folder for each job.
+
+``JOB/input.json`` is what the client sent, ``JOB/result-….json`` what ``/status`` adds to the
+job's state, and ``JOB/SHA256`` an output that is too large for an answer. Each is whole or not
+there. The queue says which of them are still needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import threading
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import BinaryIO, ParamSpec, TypeVar
+
+from ..errors import LocalStorageError, OutputCorrupt, OutputLost, OutputTooLarge, RateLimited
+from ..media.files import storage_errors
+from .limits import GatewayLimits
+
+__all__ = ["JobStore", "in_thread"]
+
+_INPUT = "input.json"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_JOB_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+_BLOCK = 4096  # what a small file takes on most disks
+_FULL = "Free some space there; results go by themselves when they are old enough."
+_FULL_AGAIN_AFTER = 60
+
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class JobStore:
+    """Files on disk. All that touches the disk does so in a thread.
+
+    Args:
+        limits: For the sizes of one file and of all, and the space that stays free.
+        folder: Where; a temporary folder when ``None``. What the store wrote is deleted
+            by `close`.
+    """
+
+    def __init__(self, limits: GatewayLimits, folder: Path | None = None) -> None:
+        self._limits = limits
+        self._parent = folder
+        self._root: Path | None = None
+        self._files: dict[str, dict[str, int]] = {}
+        self._dropped: list[tuple[Path, int]] = []
+        self._used = 0
+        self._making = threading.Lock()
+
+    @property
+    def used(self) -> int:
+        """Bytes of all files, each rounded up to whole blocks of the disk."""
+        return self._used
+
+    async def accept(self, job_id: str, content: bytes, *, result: int) -> None:
+        """Store a new job's input.
+
+        Args:
+            content: JSON.
+            result: Bytes that its result may have: there has to be room for it, too.
+
+        Raises:
+            RateLimited: The store or the disk is full.
+            LocalStorageError: The disk cannot be written.
+        """
+        needed = len(content) + result
+        if self._used + needed > self._limits.store_bytes:
+            raise _full(f"The gateway stores {self._limits.store_bytes} bytes at most.")
+
+        def write(path: Path) -> None:
+            free = shutil.disk_usage(self._folder()).free
+            if free - needed < self._limits.free_bytes:
+                raise _full(f"The gateway's disk has only {free} bytes left.")
+            _write(path, content)
+
+        await self._store(job_id, _INPUT, len(content), write)
+
+    async def read_input(self, job_id: str) -> bytes:
+        """What `accept` stored.
+
+        Raises:
+            LocalStorageError: It cannot be read (any more).
+        """
+        try:
+            return await asyncio.to_thread(lambda: self._path(job_id, _INPUT).read_bytes())
+        except OSError as error:
+            raise LocalStorageError(
+                f"The input of job {job_id} cannot be read: {error.strerror or error}.",
+                advice="Submit the job again.",
+            ) from error
+
+    async def add_result(self, job_id: str, content: bytes) -> str:
+        """Store what a job gave, in a file of its own: nothing is replaced.
+
+        Returns:
+            The file's name, for `result` and `drop`.
+
+        Raises:
+            LocalStorageError: The disk is full or cannot be written.
+        """
+        name = f"result-{uuid.uuid4().hex}.json"
+        await self._store(job_id, name, len(content), lambda path: _write(path, content))
+        return name
+
+    def result(self, job_id: str, name: str) -> Path:
+        """Where a result is."""
+        return self._path(job_id, name)
+
+    async def put(self, job_id: str, sha256: str, chunks: AsyncIterator[bytes]) -> int:
+        """Store an output that is too large for an answer.
+
+        Returns:
+            Its size in bytes.
+
+        Raises:
+            OutputTooLarge: It, or all files together, are above the limit.
+            OutputCorrupt: Its SHA-256 is another.
+            LocalStorageError: The disk is full or cannot be written.
+        """
+        _check_sha256(sha256)
+        path = await asyncio.to_thread(self._path, job_id, sha256)
+        beside = path.with_name(f".{uuid.uuid4().hex}.part")
+        digest, size = hashlib.sha256(), 0
+
+        def append(file: BinaryIO, chunk: bytes) -> None:
+            self._check_free(len(chunk))
+            digest.update(chunk)
+            file.write(chunk)
+
+        with storage_errors(path, full=_FULL):
+            try:
+                file = await asyncio.to_thread(_created, beside)
+                with file:
+                    async for chunk in chunks:
+                        size += len(chunk)
+                        self._used += len(chunk)
+                        self._check_size(size)
+                        await in_thread(append, file, chunk)
+                if digest.hexdigest() != sha256:
+                    raise OutputCorrupt(
+                        f"A file of job {job_id} arrived with another SHA-256 than announced.",
+                        advice="Send it again.",
+                    )
+                await in_thread(beside.replace, path)
+                self._count(job_id, sha256, size)
+            finally:
+                self._used -= size
+                await in_thread(beside.unlink, missing_ok=True)
+        return size
+
+    def file(self, job_id: str, sha256: str) -> Path:
+        """Where the output of that SHA-256 is.
+
+        Raises:
+            OutputLost: There is none.
+        """
+        _check_sha256(sha256)
+        if sha256 not in self._files.get(job_id, {}):
+            raise OutputLost(
+                f"There is no such file of job {job_id}.",
+                advice="Files are stored as long as the job's result; run the job again.",
+            )
+        return self._path(job_id, sha256)
+
+    def drop(self, job_id: str, name: str = _INPUT) -> None:
+        """Have one file removed soon: the input, unless another is named."""
+        files = self._files.get(job_id, {})
+        if (size := files.pop(name, None)) is not None:
+            self._dropped.append((self._path(job_id, name), size))
+        if not files:
+            self._files.pop(job_id, None)
+
+    def forget(self, job_id: str) -> None:
+        """Have all files of a job removed soon."""
+        for name in list(self._files.get(job_id, {})):
+            self.drop(job_id, name)
+
+    async def remove_dropped(self) -> None:
+        """Remove what was dropped. To be called about once a second."""
+        dropped, self._dropped = self._dropped, []
+        if not dropped:
+            return
+        gone = await in_thread(lambda: [_removed(path) for path, _ in dropped])
+        # Windows removes no file that is being read: such a one waits for the next time.
+        self._dropped += [one for one, done in zip(dropped, gone, strict=True) if not done]
+        self._used -= sum(size for (_, size), done in zip(dropped, gone, strict=True) if done)
+
+    def close(self) -> None:
+        """Delete everything. This blocks."""
+        self._files.clear()
+        self._dropped.clear()
+        self._used = 0
+        if self._root is not None:
+            shutil.rmtree(self._root, ignore_errors=True)
+            self._root = None
+
+    async def _store(
+        self, job_id: str, name: str, size: int, write: Callable[[Path], None]
+    ) -> None:
+        self._count(job_id, name, size)
+
+        def make() -> None:
+            path = self._path(job_id, name)
+            with storage_errors(path, full=_FULL):
+                write(path)
+
+        try:
+            await in_thread(make)
+        except BaseException:
+            self.drop(job_id, name)
+            raise
+
+    def _count(self, job_id: str, name: str, size: int) -> None:
+        held = -(-size // _BLOCK) * _BLOCK
+        files = self._files.setdefault(job_id, {})
+        self._used += held - files.get(name, 0)
+        files[name] = held
+
+    def _path(self, job_id: str, name: str) -> Path:
+        if not _JOB_ID.fullmatch(job_id):
+            raise OutputLost("There is no job of that name.")
+        return self._folder() / job_id / name
+
+    def _folder(self) -> Path:
+        with self._making:
+            if self._root is None:
+                where = self._parent or Path(tempfile.gettempdir())
+                with storage_errors(where):
+                    where.mkdir(parents=True, exist_ok=True)
+                    self._root = Path(tempfile.mkdtemp(prefix="comfy-remote-gateway-", dir=where))
+            return self._root
+
+    def _check_size(self, size: int) -> None:
+        limits = self._limits
+        if size > limits.file_bytes:
+            raise OutputTooLarge(
+                f"The file is larger than the {limits.file_bytes} bytes accepted.",
+                advice="Make the output smaller, or raise the gateway's limit.",
+            )
+        if self._used > limits.store_bytes:
+            raise OutputTooLarge(
+                f"The store is full: it holds at most {limits.store_bytes} bytes.",
+                advice="Results go by themselves when they are old enough; run the job then, or "
+                "raise the gateway's limit.",
+            )
+
+    def _check_free(self, size: int) -> None:
+        if shutil.disk_usage(self._folder()).free - size < self._limits.free_bytes:
+            raise OSError(errno.ENOSPC, "the rest is reserved")
+
+
+async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """What ``work`` gives, run in a thread. Whoever is cancelled meanwhile waits for its end, so
+    that nothing is written after they have cleaned up.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        task.exception()  # so that asyncio does not log it: who was cancelled wants no answer
+        raise
+
+
+def _created(path: Path) -> BinaryIO:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), "wb")
+
+
+def _write(path: Path, content: bytes) -> None:
+    beside = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        with _created(beside) as file:
+            file.write(content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _removed(path: Path) -> bool:
+    """Whether a file is gone; with the last one of a job, its folder goes."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    with contextlib.suppress(OSError):  # it holds others
+        path.parent.rmdir()
+    return True
+
+
+def _check_sha256(sha256: str) -> None:
+    if not _SHA256.fullmatch(sha256):
+        raise OutputLost("There is no file of that name.")
+
+
+def _full(why: str) -> RateLimited:
+    return RateLimited(
+        f"{why} No more jobs are taken for now.",
+        advice="Try again later: results go by themselves when they are old enough.",
+        details={"retry_after": _FULL_AGAIN_AFTER},
+    )

@@ -1,0 +1,262 @@
+"""What a gateway does when it is flooded, filled, starved or left alone.
+
+Each test is a row of the table in docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from gateway_process import TOKEN, gateway_process
+from pydantic import SecretStr
+
+from comfy_remote.gateway import GatewayLimits, GatewayServer
+
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+MIB = 1024 * 1024
+
+
+@asynccontextmanager
+async def served(
+    folder: Path, limits: GatewayLimits | None = None
+) -> AsyncIterator[tuple[GatewayServer, aiohttp.ClientSession, aiohttp.ClientSession]]:
+    """A gateway in this process, with a session for its client and one for its worker."""
+    async with GatewayServer(
+        endpoint_id="desk", token=SecretStr(TOKEN), limits=limits, files_folder=folder
+    ) as gateway:
+        base = gateway.endpoint_url + "/"
+        worker = {"Authorization": gateway.worker_token.get_secret_value()}
+        async with (
+            aiohttp.ClientSession(base, headers=HEADERS) as client,
+            aiohttp.ClientSession(base, headers=worker) as works,
+        ):
+            yield gateway, client, works
+
+
+async def echo(job_id: str, payload: object, report: object) -> dict[str, object]:
+    return {"echo": payload}
+
+
+async def submit(
+    client: aiohttp.ClientSession, value: object, *, key: str | None = None, sync: bool = False
+) -> dict[str, object]:
+    headers = {"Idempotency-Key": key} if key else {}
+    path = "runsync" if sync else "run"
+    async with client.post(path, json={"input": value}, headers=headers) as answer:
+        assert answer.status == 200, await answer.text()
+        status: dict[str, object] = await answer.json()
+        return status
+
+
+async def ended(client: aiohttp.ClientSession, job_id: object) -> dict[str, object]:
+    for _ in range(1000):
+        async with client.get(f"status/{job_id}") as answer:
+            assert answer.status == 200, await answer.text()
+            status: dict[str, object] = await answer.json()
+        if status["status"] not in ("IN_QUEUE", "IN_PROGRESS"):
+            return status
+        await asyncio.sleep(0.01)
+    raise AssertionError(status)
+
+
+async def test_400_results_are_all_there_and_their_keys_run_nothing_twice(tmp_path):
+    async with served(tmp_path) as (gateway, client, _):
+        gateway.add_local_worker(echo)
+        ids = [(await submit(client, n, key=f"key {n}"))["id"] for n in range(400)]
+        for n, job_id in enumerate(ids):
+            status = await ended(client, job_id)
+            assert (status["status"], status["output"]) == ("COMPLETED", {"echo": n})
+        assert [(await submit(client, n, key=f"key {n}"))["id"] for n in range(400)] == ids
+        assert gateway.queue.health().jobs.completed == 400
+
+
+async def test_a_key_is_good_although_the_result_has_gone(tmp_path):
+    limits = GatewayLimits(runsync_retention=0.1)
+    async with served(tmp_path, limits) as (gateway, client, _):
+        gateway.add_local_worker(echo)
+        first = await submit(client, 1, key="once", sync=True)
+        assert first["status"] == "COMPLETED"
+        for _ in range(200):
+            async with client.get(f"status/{first['id']}") as answer:
+                if answer.status == 404:
+                    break
+            await asyncio.sleep(0.02)
+        assert (await submit(client, 1, key="once")) == {"id": first["id"], "status": "COMPLETED"}
+        # Asked for the result itself, it says why there is none.
+        headers = {"Idempotency-Key": "once"}
+        async with client.post("runsync", json={"input": 1}, headers=headers) as answer:
+            assert answer.status == 404
+            assert "not stored any more" in (await answer.json())["error"]
+        assert gateway.queue.health().jobs.completed == 1
+
+
+async def test_a_full_store_takes_no_jobs_and_says_when_to_ask_again(tmp_path):
+    limits = GatewayLimits(run_bytes=10_000, store_bytes=50_000, run_retention=0.5)
+    async with served(tmp_path, limits) as (gateway, client, _):
+        gateway.add_local_worker(echo)
+        done: list[str] = []
+        said: dict[str, str] = {}
+        while not said:
+            async with client.post("run", json={"input": "x" * 3000}) as answer:
+                if answer.status == 429:
+                    assert int(answer.headers["Retry-After"]) > 0
+                    said = await answer.json()
+                else:
+                    done.append((await answer.json())["id"])
+        assert "stores 50000 bytes" in said["error"]
+        assert done, "nothing was taken at all"
+        for job_id in done:  # what is promised is not given up for room
+            assert (await ended(client, job_id))["status"] == "COMPLETED"
+        for _ in range(200):  # old results go, and there is room again
+            async with client.post("run", json={"input": 1}) as answer:
+                if answer.status == 200:
+                    break
+            await asyncio.sleep(0.05)
+        assert answer.status == 200
+
+
+async def test_a_full_queue_takes_no_jobs_and_says_when_to_ask_again(tmp_path):
+    async with served(tmp_path, GatewayLimits(queued_jobs=3)) as (_, client, _):
+        for n in range(3):
+            await submit(client, n, key=str(n))
+        async with client.post("run", json={"input": 4}) as answer:
+            assert answer.status == 429
+            assert int(answer.headers["Retry-After"]) > 0
+        assert (await submit(client, 2, key="2"))["status"] == "IN_QUEUE", "a known key is answered"
+    assert not list(tmp_path.rglob("input.json"))
+
+
+async def test_space_is_left_on_the_disk(tmp_path, monkeypatch):
+    import shutil
+
+    async with served(tmp_path) as (gateway, client, worker):
+        free = gateway.limits.free_bytes
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, free))
+        async with client.post("run", json={"input": 1}) as answer:
+            assert answer.status == 429
+            assert "bytes left" in (await answer.json())["error"]
+        monkeypatch.undo()
+        job = await submit(client, 1)
+        async with worker.get("job-take/w?gpu=x"):
+            pass
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, free))
+        async with worker.put(f"files/{job['id']}/{'0' * 64}", data=b"large") as answer:
+            assert answer.status == 507
+        # The result itself is owed: it may use what is left.
+        async with worker.post(f"job-done/w/{job['id']}?gpu=x", json={"output": 2}) as answer:
+            assert answer.status == 200
+        assert (await ended(client, job["id"]))["output"] == 2
+
+
+async def test_a_disk_that_is_full_at_the_end_fails_the_job_with_the_reason(tmp_path, monkeypatch):
+    import errno
+
+    async with served(tmp_path) as (gateway, client, worker):
+        job = await submit(client, 1)
+        async with worker.get("job-take/w?gpu=x"):
+            pass
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("comfy_remote.gateway.store._write", full)
+        async with worker.post(f"job-done/w/{job['id']}?gpu=x", json={"output": 2}) as answer:
+            assert answer.status == 200, "to the worker it is done: it has nothing to send again"
+        status = await ended(client, job["id"])
+        assert status["status"] == "FAILED"
+        assert "is full" in str(status["error"])
+        async with client.post("run", json={"input": 2}) as answer:
+            assert answer.status == 507
+        monkeypatch.undo()
+        assert gateway.store.used < MIB
+        await submit(client, 3)
+
+
+async def test_a_jump_of_the_clock_ends_neither_results_nor_jobs(tmp_path, monkeypatch):
+    import time
+
+    async with served(tmp_path) as (gateway, client, worker):
+        done, running = await submit(client, 1), await submit(client, 2)
+        for _ in range(2):
+            async with worker.get("job-take/w?gpu=x"):
+                pass
+        async with worker.post(f"job-done/w/{done['id']}?gpu=x", json={"output": 2}):
+            pass
+        real = time.time
+        for jump in (-86400 * 30, 86400 * 30):
+            monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
+            gateway.queue.sweep()
+            assert (await ended(client, done["id"]))["output"] == 2
+            async with client.get(f"status/{running['id']}") as answer:
+                assert (await answer.json())["status"] == "IN_PROGRESS"
+
+
+async def test_a_worker_that_hangs_up_while_it_is_given_a_job_does_not_have_it(tmp_path):
+    async with served(tmp_path) as (gateway, client, worker):
+        job = await submit(client, "x" * (8 * MIB))
+        host, port = "127.0.0.1", int(gateway.url.split(":")[2].split("/")[0])
+        reader, writer = await asyncio.open_connection(host, port, limit=1024)
+        token = gateway.worker_token.get_secret_value()
+        head = f"GET /v2/desk/job-take/gone?gpu=x HTTP/1.1\r\nHost: {host}\r\n"
+        writer.write(f"{head}Authorization: {token}\r\n\r\n".encode())
+        assert b"200" in await reader.readline()
+        async with client.get(f"status/{job['id']}") as answer:
+            assert (await answer.json())["status"] == "IN_PROGRESS"
+        writer.transport.abort()
+        async with worker.get("job-take/w?gpu=x") as answer:
+            assert answer.status == 200
+            assert (await answer.json())["id"] == job["id"]
+
+
+memory_is_measured = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@memory_is_measured
+async def test_failing_jobs_of_empty_lists_take_no_memory(tmp_path):
+    body = b'{"input":{"fail":1,"x":[' + b"[],[]," * (9 * MIB // 6) + b"1]}}"
+    with gateway_process(tmp_path) as gateway:
+        async with aiohttp.ClientSession(gateway.url + "/", headers=HEADERS) as client:
+            for _ in range(12):
+                async with client.post("run", data=body) as answer:
+                    assert answer.status == 413
+                    assert "values" in (await answer.json())["error"]
+        assert gateway.peak_memory() < 200 * MIB
+
+
+@memory_is_measured
+async def test_inputs_of_failed_jobs_lie_on_the_disk(tmp_path):
+    few_lists = b"[]," * 100_000
+    body = b'{"input":{"fail":1,"l":[' + few_lists + b'1],"x":"' + b"x" * (9 * MIB) + b'"}}'
+    with gateway_process(tmp_path) as gateway:
+        async with aiohttp.ClientSession(gateway.url + "/", headers=HEADERS) as client:
+            for _ in range(12):
+                async with client.post("run", data=body) as answer:
+                    assert answer.status == 200
+                    job = await answer.json()
+                assert (await ended(client, job["id"]))["status"] == "FAILED"
+        assert gateway.peak_memory() < 250 * MIB
+    assert sum(path.stat().st_size for path in tmp_path.rglob("input.json")) > 12 * 9 * MIB
+
+
+@memory_is_measured
+async def test_many_large_bodies_at_a_time_are_bounded(tmp_path):
+    with gateway_process(tmp_path, body_bytes=30 * MIB) as gateway:
+        body = b'{"input":"' + b"x" * (9 * MIB) + b'"}'
+
+        async def send() -> int:
+            async with client.post("run", data=body) as answer:
+                if answer.status == 429:
+                    assert int(answer.headers["Retry-After"]) > 0
+                return answer.status
+
+        async with aiohttp.ClientSession(gateway.url + "/", headers=HEADERS) as client:
+            found = await asyncio.gather(*(send() for _ in range(40)))
+        assert set(found) <= {200, 429}
+        assert 200 in found
+        assert gateway.peak_memory() < 300 * MIB
