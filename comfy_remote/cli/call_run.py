@@ -132,6 +132,8 @@ async def _call_workflow(
 ) -> dict[str, DecodedValue]:
     configuration = Configuration.load()
     chosen = configuration.choose(plan.on)
+    if configuration.untrusted is not None:
+        reporter.note(configuration.untrusted.sentence())
     if plan.on is None and configuration.default is None:
         reporter.note("No target is configured: using the sandbox.")
     reporter.connecting(chosen)

@@ -116,7 +116,9 @@ def _on_target(
     from .interrupt import run_interruptible
 
     configuration = Configuration.load()
-    chosen = on or configuration.default
+    chosen = on or configuration.chosen_default()
+    if configuration.untrusted is not None:
+        say(configuration.untrusted.sentence())
     if chosen is None:
         say("No target is named or configured.")
         return (

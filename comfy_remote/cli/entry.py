@@ -1,11 +1,10 @@
-"""How both commands begin and end: credentials, logging, and the place where errors end up."""
+"""How both commands begin and end: logging, and the place where errors end up."""
 
 from __future__ import annotations
 
 import gc
 import os
 import sys
-from pathlib import Path
 
 import click
 
@@ -18,14 +17,7 @@ EXIT_STATUSES = (
 
 
 def start(*, verbose: bool = False) -> None:
-    """Take the credentials of a ``.env`` file, and log if that is wanted (also: ``DEBUG=1``).
-
-    Raises:
-        ConfigurationError: There is a ``.env`` that cannot be read.
-    """
-    from ..targets.environment import load_env_files, nearest_folder
-
-    load_env_files(nearest_folder(Path.cwd()))
+    """Log if that is wanted (also: ``DEBUG=1``)."""
     if verbose or os.environ.get("DEBUG", "") not in ("", "0"):
         import logging
 

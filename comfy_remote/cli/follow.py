@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import click
 
-from ..errors import ComfyRemoteError, JobCancelled, JobNotFound
+from ..errors import ComfyRemoteError, JobCancelled, JobNotFound, NotTrusted
 from ..events import Finished, JobState, Log
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record, SavedOutput
@@ -17,6 +17,7 @@ from ..targets.config import home
 from .console import resume_command
 from .interrupt import run_interruptible
 from .reporter import ListedOutput, Reporter
+from .trust import can_ask
 
 __all__ = [
     "CANCEL_PATIENCE",
@@ -52,6 +53,8 @@ def supervise(
         try:
             with Record(home()) as record:
                 _supervise(work, record, reporter, job_id)
+        except NotTrusted:
+            raise
         except ComfyRemoteError as error:  # the record itself cannot be used
             reporter.failed(error, None, resumable=False)
             raise click.exceptions.Exit(error.exit_status) from error
@@ -67,6 +70,8 @@ def _supervise(
         run_interruptible(work(record))
         return
     except ComfyRemoteError as caught:
+        if isinstance(caught, NotTrusted) and can_ask():
+            raise  # to ask, and to begin again: see `trust.asks_for_trust`
         error = caught
     except asyncio.CancelledError:
         known = _known(record, job_id)

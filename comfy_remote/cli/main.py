@@ -15,11 +15,13 @@ from .doctor import doctor
 from .entry import EXIT_STATUSES, enter, start
 from .jobs import jobs
 from .models import models
+from .options import config_option
 from .run import run
 from .serve import serve
 from .service import service
 from .show import show
 from .targets import targets
+from .trust import asks_for_trust, trust
 
 __all__ = ["cli", "main"]
 
@@ -37,6 +39,7 @@ class _InOrder(click.Group):
     epilog=EXIT_STATUSES,
 )
 @click.version_option(__version__, prog_name="comfy-remote", message="%(prog)s %(version)s")
+@config_option
 @click.option("-v", "--verbose", is_flag=True, help="Log what is going on (also: DEBUG=1).")
 def cli(verbose: bool) -> None:
     """Run ComfyUI workflows on a GPU elsewhere: RunPod, a pod, a machine on the LAN.
@@ -48,9 +51,22 @@ def cli(verbose: bool) -> None:
 
 _COMMANDS = (
     *(run, call, check, convert, show, cut, jobs, doctor, models),
-    *(serve, service, deploy, targets, completion),
+    *(serve, service, deploy, targets, trust, completion),
 )
+
+
+def _prepare(command: click.Command) -> None:
+    """Give a command, or all below a group, what every command has."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _prepare(below)
+    elif command.callback is not None:
+        config_option(command)
+        command.callback = asks_for_trust(command.callback)
+
+
 for _command in _COMMANDS:
+    _prepare(_command)
     cli.add_command(_command)
 
 

@@ -32,12 +32,16 @@ _ENVIRONMENT = (
     ("RUNPOD_ENDPOINT_ID", "The endpoint that runpod: alone means."),
     ("MODAL_PROXY_TOKEN_ID", "What modal: targets take, with MODAL_PROXY_TOKEN_SECRET."),
     ("RUNPOD_POD_URL", "The pod of comfy-run-remote, where --pod-url is not given."),
-    ("COMFY_REMOTE_HOME", "Where the record of jobs is."),
+    ("COMFY_REMOTE_CONFIG", "As --config."),
+    ("COMFY_REMOTE_HOME", "Where the record of jobs is, and what you have said yes to."),
     ("COMFY_REMOTE_GRAPHICS", "How to show pictures: kitty, iterm2, sixel, blocks or none."),
     ("NO_COLOR", "Neither colours nor pictures."),
     ("DEBUG", "1 logs what goes on."),
 )
-_FILES = (("comfy-remote.toml", "Names for targets: in this folder, above it, or the user's."),)
+_FILES = (
+    ("comfy-remote.toml", "Names for targets: the user's, or in this folder or above it."),
+    (".env", "Keys, likewise. What a folder's files name needs a yes: comfy-remote trust."),
+)
 
 
 def man_page(command: click.Command, name: str) -> str:

@@ -173,6 +173,8 @@ def _run(on: str | None, work: Callable[[Target], Coroutine[object, object, _T]]
 
     configuration = Configuration.load()
     target = open_target(configuration.choose(on), configuration)
+    if configuration.untrusted is not None:
+        say(configuration.untrusted.sentence())
 
     async def whole() -> _T:
         async with target:

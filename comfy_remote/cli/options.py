@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = [
     "change_options",
     "complete_job",
     "complete_target",
+    "config_option",
     "download_option",
     "inputs_option",
     "json_option",
@@ -75,6 +77,25 @@ inputs_option = click.option(
     type=click.Path(path_type=Path),
     help="A file that a Load node names, if it is not in the folder of the workflow, in the "
     "current one, or below these. May be repeated.",
+)
+
+
+def _use_config(_context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+    """Have all that asks for the configuration read that file, in processes below, too."""
+    if path is not None:
+        from ..config.places import CONFIG_VARIABLE
+
+        os.environ[CONFIG_VARIABLE] = str(path.absolute())
+
+
+config_option = click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    expose_value=False,
+    is_eager=True,  # before names of targets are completed
+    callback=_use_config,
+    help="Take the targets from this comfy-remote.toml; the current folder's files are not read.",
 )
 
 

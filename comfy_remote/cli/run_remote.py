@@ -12,12 +12,14 @@ from .options import (
     SECONDS,
     change_options,
     complete_target,
+    config_option,
     download_option,
     inputs_option,
     json_option,
     open_option,
     preview_option,
 )
+from .trust import asks_for_trust
 
 if TYPE_CHECKING:
     from ..workflow.prepare import Changes
@@ -72,6 +74,8 @@ __all__ = ["main", "run_remote"]
 @json_option
 @preview_option
 @open_option
+@config_option
+@asks_for_trust
 def run_remote(
     workflow: Path | None,
     image_id: str | None,
@@ -107,14 +111,12 @@ def run_remote(
     import_ahead()
     from dataclasses import replace
 
-    from ..targets.config import Configuration
-    from ..targets.pods import chosen_pod_address
     from .options import make_reporter
     from .run_workflow import RunPlan, run_workflow
 
     plan = RunPlan(
         workflow,
-        chosen_pod_address(pod_url, Configuration.load().targets),
+        _pod_address(pod_url),
         # Scripts pass variables that may be empty: as good as not given.
         replace(changes, output_folder=output_folder or None, image_id=image_id or None),
         inputs,
@@ -128,6 +130,16 @@ def run_remote(
     if not image_id:
         plan = replace(plan, changes=replace(plan.changes, image_id=plan.job_id[:8]))
     run_workflow(plan, make_reporter(json_lines=json_lines, preview=preview))
+
+
+def _pod_address(pod_url: str | None) -> str:
+    from ..config.settings import Configuration
+    from ..targets.pods import chosen_pod_address
+
+    configuration = Configuration.load()
+    if pod_url is not None:
+        configuration.settings_of(pod_url)  # a name that has no yes is not taken for a pod's id
+    return chosen_pod_address(pod_url, configuration.targets)
 
 
 def main() -> None:

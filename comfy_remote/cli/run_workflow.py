@@ -89,6 +89,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
         configuration = Configuration.load()
         chosen = configuration.choose(plan.on)
         target = open_target(chosen, configuration, choose_pod=reporter.choose)
+        if configuration.untrusted is not None:
+            reporter.note(configuration.untrusted.sentence())
         if plan.on is None and configuration.default is None:
             reporter.note("No target is configured: using the sandbox.")
         elif plan.on is None:

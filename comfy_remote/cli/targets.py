@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,32 +19,47 @@ def targets(json_lines: bool) -> None:
     """List the configured targets.
 
     Those that comfy-remote.toml names, the file they were read from, and whether their keys are
-    set.
+    set. What a folder's file names without your yes (see comfy-remote trust) is marked.
     """
     import json
 
+    from ..config.places import CONFIG_NAME
     from ..config.secrets import secret
-    from ..targets.config import CONFIG_NAME, Configuration
+    from ..config.settings import Configuration
+    from ..config.target_settings import TargetSettings
     from .console import say
 
     configuration = Configuration.load()
-    chosen = configuration.choose(None)
-    rows: list[dict[str, Any]] = []
-    for name, settings in configuration.targets.items():
+    untrusted = configuration.untrusted
+    refused = untrusted is not None and untrusted.default is not None
+    chosen = None if refused else configuration.choose(None)
+
+    def described(
+        name: str, settings: TargetSettings, path: Path, *, trusted: bool
+    ) -> dict[str, Any]:
         variable = settings.key_variable
-        rows.append(
-            {
-                "name": name,
-                "target": settings.target,
-                "default": name == chosen,
-                "key_env": variable,
-                "key_set": secret(variable, os.environ) is not None if variable else None,
-                "secrets": {
-                    one: secret(one, os.environ) is not None for one in settings.secret_variables
-                },
-                "file": str(configuration.origins[name]),
-            }
-        )
+        variables = settings.secret_variables if trusted else ()  # not even looked for
+        known = {one: secret(one, os.environ) is not None for one in variables}
+        return {
+            "name": name,
+            "target": settings.target,
+            "default": trusted and name == chosen,
+            "key_env": variable,
+            "key_set": known.get(variable) if variable else None,
+            "secrets": known,
+            "file": str(path),
+            "trusted": trusted,
+        }
+
+    rows = [
+        described(name, settings, configuration.origins[name], trusted=True)
+        for name, settings in configuration.targets.items()
+    ]
+    if untrusted is not None:
+        rows += [
+            described(name, settings, untrusted.path, trusted=False)
+            for name, settings in untrusted.targets.items()
+        ]
     if json_lines:
         for row in rows:
             print(json.dumps(row))
@@ -71,13 +87,16 @@ def targets(json_lines: bool) -> None:
                         f"{one} {'is set' if known else 'is not set'}"
                         for one, known in row["secrets"].items()
                     )
-                    or "none",
-                    str(row["file"]),
+                    or ("none" if row["trusted"] else "not looked for"),
+                    f"{row['file']}{'' if row['trusted'] else ' (not trusted yet)'}",
                 )
                 for row in rows
             ],
         )
+    if untrusted is not None:
+        say(untrusted.sentence())
+    used = "the sandbox" if chosen == "sandbox" else chosen or "nothing until you have said yes"
     say(
-        f"Without --on, {'the sandbox' if chosen == 'sandbox' else chosen} is used. Any of these "
-        "works, too: runpod:ENDPOINT, modal:APP, pod:ID, pod:auto, http://HOST:8188, sandbox."
+        f"Without --on, {used} is used. Any of these works, too: runpod:ENDPOINT, modal:APP, "
+        "pod:ID, pod:auto, http://HOST:8188, sandbox."
     )

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ConfigurationError
 from ..wire.problems import problems_in
+from .target_settings import TargetSettings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,7 +33,7 @@ class PolicyTable(BaseModel):
 
 
 class TargetTable(BaseModel):
-    """One ``[targets.NAME]`` table; see `settings.TargetSettings`."""
+    """One ``[targets.NAME]`` table; see `TargetSettings`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,6 +47,10 @@ class TargetTable(BaseModel):
     keep_stored: bool = False
     bucket: str | None = None
     policy: PolicyTable | None = None
+
+    def to_settings(self) -> TargetSettings:
+        """The same, for those who open it."""
+        return TargetSettings(**self.model_dump(exclude_none=True))
 
 
 class ConfigFile(BaseModel):

@@ -6,10 +6,20 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["CONFIG_NAME", "ENV_NAME", "home", "is_owners", "nearest", "owner_folders"]
+__all__ = [
+    "CONFIG_NAME",
+    "CONFIG_VARIABLE",
+    "ENV_NAME",
+    "home",
+    "is_owners",
+    "nearest",
+    "owner_folders",
+]
 
 CONFIG_NAME = "comfy-remote.toml"
 ENV_NAME = ".env"
+CONFIG_VARIABLE = "COMFY_REMOTE_CONFIG"
+"""Names the file of ``--config``, for all that this process starts, too."""
 
 
 def home(environment: Mapping[str, str] = os.environ) -> Path:

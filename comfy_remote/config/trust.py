@@ -30,6 +30,7 @@ from yarl import URL
 from ..errors import LocalStorageError, NotTrusted
 from ..net.address import base_address
 from .places import owner_folders
+from .target_settings import TargetSettings
 
 if TYPE_CHECKING:
     from .config_file import TargetTable
@@ -82,16 +83,16 @@ class TrustStore:
         return [one for one in dict.fromkeys(named) if one not in known]
 
     def trust(self, path: Path, named: Iterable[str]) -> None:
-        """Note the owner's yes to what a file names now; a yes to what it named before ends.
+        """Note the owner's yes to what a file names.
+
+        Call it where a person has seen all of that and said yes, and nowhere else.
 
         Raises:
             LocalStorageError: It cannot be stored.
         """
-        now = time.time()
-        rows = [(key(path), one, now) for one in dict.fromkeys(named)]
+        rows = [(key(path), one, time.time()) for one in named]
         with self._writing() as connection:
-            connection.execute("DELETE FROM files WHERE path = ?", (key(path),))
-            connection.executemany("INSERT INTO files VALUES (?, ?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
 
     def forget(self, path: Path) -> bool:
         """Take back the yes to a file, which need not exist any more; whether there was one.
@@ -227,21 +228,22 @@ def origin_of(url: str | URL) -> str | None:
 
 
 def named_target(name: str, table: TargetTable) -> str:
-    """What a ``[targets.NAME]`` table names, in one line: its address, variables and login.
+    """What a ``[targets.NAME]`` table names, in one line: its addresses, variables and login.
 
     >>> from .config_file import TargetTable
-    >>> table = TargetTable(target="runpod:abc", key_env="MY_KEY", price_per_hour=0.69)
+    >>> table = TargetTable(target="runpod:abc", user="ann", price_per_hour=0.69)
     >>> named_target("gpu", table)
-    '[targets.gpu] target = "runpod:abc", key_env = "MY_KEY"'
+    '[targets.gpu] target = "runpod:abc", user = "ann" (sends RUNPOD_API_KEY)'
     """
     said = table.model_dump(exclude=_NAMES_NOTHING, exclude_defaults=True)
     pairs = [f"{field} = {json.dumps(value, sort_keys=True)}" for field, value in said.items()]
-    return f"[targets.{name if name.isidentifier() else json.dumps(name)}] {', '.join(pairs)}"
+    title = name if name.isidentifier() and name.isascii() else json.dumps(name)
+    return f"[targets.{title}] {', '.join(pairs)}{_sends(table.to_settings())}"
 
 
 def named_default(address: str) -> str:
     """What ``default`` names where it is an address, in one line."""
-    return f"default = {json.dumps(address)}"
+    return f"default = {json.dumps(address)}{_sends(TargetSettings(address))}"
 
 
 def named_variable(variable: str, value: str) -> str:
@@ -289,3 +291,8 @@ def trust_command(path: Path) -> str:
 
     quoted = subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
     return f"comfy-remote trust {quoted}"
+
+
+def _sends(settings: TargetSettings) -> str:
+    variables = ", ".join(settings.secret_variables)
+    return f" (sends {variables})" if variables else ""

@@ -60,14 +60,23 @@ class Client:
             ``sandbox``, or a `Target`. ``None`` takes the configured default, else the
             sandbox.
         record: Where jobs are recorded; the user's own record by default.
+        config: A ``comfy-remote.toml`` to take names from, whatever the current folder has.
 
     Raises:
         ConfigurationError: The target means nothing, or its key is missing.
+        NotTrusted: The target is named by a ``comfy-remote.toml`` in the current folder or above
+            it, and its owner has not said yes to that; ``config`` names the file instead.
     """
 
-    def __init__(self, target: str | Target | None = None, *, record: Record | None = None) -> None:
+    def __init__(
+        self,
+        target: str | Target | None = None,
+        *,
+        record: Record | None = None,
+        config: Path | str | None = None,
+    ) -> None:
         if target is None or isinstance(target, str):
-            configuration = Configuration.load()
+            configuration = Configuration.load(file=config)
             target = open_target(configuration.choose(target), configuration)
         self.target = target
         self._own_record = record is None
@@ -302,7 +311,11 @@ class Client:
 
 @asynccontextmanager
 async def resume(
-    job_id: str, *, record: Record | None = None, timeout: float | None = None
+    job_id: str,
+    *,
+    record: Record | None = None,
+    timeout: float | None = None,
+    config: Path | str | None = None,
 ) -> AsyncIterator[Job]:
     """A job from the record, followed again from where it stands. Nothing runs twice.
 
@@ -310,6 +323,7 @@ async def resume(
         job_id: Its id, or at least the first four characters.
         record: The user's own by default.
         timeout: As for `Client.submit`.
+        config: As for `Client`.
 
     Raises:
         JobNotFound: The record has no such job.
@@ -320,7 +334,8 @@ async def resume(
     record = record or Record(home())
     try:
         entry = record.get(job_id)
-        async with Client(reopen(entry.target, entry.ref), record=record) as client:
+        target = reopen(entry.target, entry.ref, config=config)
+        async with Client(target, record=record) as client:
             yield await client.take_up(entry, timeout=timeout)
     finally:
         if own:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..config.secrets import secret
-from ..errors import ComfyRemoteError, ConfigurationError, WorkflowInvalid
+from ..errors import ComfyRemoteError, ConfigurationError, NotTrusted, WorkflowInvalid
 from ..net.address import shown
 from ..targets.base import Capabilities, Target
 from ..targets.comfyui import ComfyUITarget
@@ -64,9 +64,9 @@ class Finding:
     """What one check found.
 
     Attributes:
-        check: What was looked at: ``installation``, ``configuration``, ``record``, ``target``,
-            ``key``, ``pod``, ``connection``, ``comfyui``, ``device``, ``latency``, ``socket``,
-            ``workers``, ``queue`` or ``workflow``.
+        check: What was looked at: ``installation``, ``configuration``, ``trust``, ``record``,
+            ``target``, ``key``, ``pod``, ``connection``, ``comfyui``, ``device``, ``latency``,
+            ``socket``, ``workers``, ``queue`` or ``workflow``.
         status: A ``problem`` keeps jobs from running; a ``warning`` may; ``skipped`` could not be
             looked at.
         message: What is so.
@@ -123,7 +123,13 @@ async def examine(
         yield _problem("configuration", error)
         return
     yield _configuration(configuration)
-    name = configuration.choose(wanted)
+    if configuration.untrusted is not None:
+        yield Finding("trust", "warning", configuration.untrusted.sentence())
+    try:
+        name = configuration.choose(wanted)
+    except NotTrusted as error:
+        yield _problem("target", error)
+        return
     settings = configuration.targets.get(name) or TargetSettings(name)
     for finding in _keys(settings, environment):
         yield finding

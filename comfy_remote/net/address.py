@@ -11,17 +11,20 @@ from yarl import URL
 from ..errors import ConfigurationError
 
 __all__ = [
+    "COMFYUI_PORT",
     "POD_PROXY",
     "base_address",
     "check_key_is_safe",
     "host_list",
     "ip_in",
     "is_loopback",
+    "pod_proxy_url",
     "shown",
 ]
 
 POD_PROXY = ".proxy.runpod.net"
 """How the hosts end under which RunPod's proxy has the ports of pods."""
+COMFYUI_PORT = 8188
 
 
 # What a resolver takes for an IPv4 address in an unusual form: its last part is a number
@@ -128,3 +131,8 @@ def shown(url: str) -> str:
     if not address.absolute:
         return url.split("?")[0]
     return str(address.with_user(None).with_query(None).with_fragment(None))
+
+
+def pod_proxy_url(pod_id: str, port: int = COMFYUI_PORT) -> str:
+    """Where RunPod's proxy has a port of a pod."""
+    return f"https://{pod_id}-{port}{POD_PROXY}"

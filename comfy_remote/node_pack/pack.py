@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from ..config.environment import load_env_files
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.record import Record
 from ..targets.config import home
-from ..targets.environment import load_env_files, pack_folders
 from .cutting import Cutter
 from .host import Host
 from .input_routes import input_routes
@@ -79,9 +79,9 @@ def install(host: Host, record: Record | None = None) -> Pack:
 
 
 def load_credentials() -> None:
-    """Take what the environment lacks from a ``.env`` beside the pack or ComfyUI."""
+    """Take what the environment lacks from the owner's ``.env`` files."""
     try:
-        for path in load_env_files(pack_folders()):
+        for path in load_env_files():
             _log.info("Credentials are taken from %s", path)
     except ConfigurationError as error:
         _log.warning("%s", error)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import AuthenticationError, ConfigurationError, TargetError, TargetUnreachable
-from ..net.address import POD_PROXY, base_address, check_key_is_safe
+from ..net.address import COMFYUI_PORT, base_address, check_key_is_safe, pod_proxy_url
 from ..workflow.values import did_you_mean
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ..wire.runpod_pods import CtlPod, RestPod
 
 __all__ = [
-    "COMFYUI_PORT",
     "WAYS_TO_NAME_A_POD",
     "ChoosePod",
     "Pod",
@@ -34,10 +33,8 @@ __all__ = [
     "find_pod",
     "is_pod_id",
     "pod_of",
-    "pod_proxy_url",
 ]
 
-COMFYUI_PORT = 8188
 DEFAULT_API_URL = "https://api.runpod.io"
 WAYS_TO_NAME_A_POD = (
     "Name it with --pod-url (or --on) ID-8188.proxy.runpod.net; or set RUNPOD_POD_URL for "
@@ -110,11 +107,6 @@ def is_pod_id(text: str) -> bool:
     Of a hundred ids, about one has no digit, and is taken for a name: ``pod:ID`` says it.
     """
     return _POD_ID.fullmatch(text) is not None and any(c.isdigit() for c in text)
-
-
-def pod_proxy_url(pod_id: str, port: int = COMFYUI_PORT) -> str:
-    """Where RunPod's proxy has a port of a pod."""
-    return f"https://{pod_id}-{port}{POD_PROXY}"
 
 
 def pod_of(address: str) -> str | None:
@@ -191,6 +183,10 @@ async def account_pods(environment: Mapping[str, str] = os.environ) -> list[Pod]
     program = shutil.which("runpodctl", path=environment.get("PATH"))
     if program is not None:
         return await asyncio.to_thread(_from_runpodctl, program, environment)
+    from ..config.environment import withheld
+
+    if refused := withheld(["RUNPOD_API_KEY"], environment):
+        raise refused
     raise ConfigurationError(
         "No pod is named, and there is no way to look for one: RUNPOD_API_KEY is not set, and "
         "runpodctl is not installed.",

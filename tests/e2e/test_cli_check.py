@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from owner import configure
 
 GOOD: dict[str, Any] = {
     "1": {"class_type": "EmptyImage",
@@ -98,7 +99,7 @@ def test_what_is_no_workflow(folder: Path) -> None:
 
 
 def test_a_configured_target_that_is_away_and_a_named_one(folder: Path) -> None:
-    (folder / "comfy-remote.toml").write_text('default = "http://127.0.0.1:9"\n')
+    configure(folder / "home", 'default = "http://127.0.0.1:9"\n')
     done = check(folder, "good.json")
     assert done.returncode == 0
     assert "cannot be asked" in done.stderr

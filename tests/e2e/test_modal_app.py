@@ -24,6 +24,7 @@ from comfyui_python import comfyui_python, with_requirements
 from conftest import find_comfyui, free_port
 from engine_client import EngineClient
 from modal_double import CALL, FakeDict, FakeModal, FakeVolume
+from owner import configure
 from pack import comfyui_with_pack, install_pack
 
 from comfy_remote.deploy.modal import calls as calls_module
@@ -35,7 +36,6 @@ from comfy_remote.jobs.record import Record
 from comfy_remote.media.values import encode, read_value
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import RunRequest
-from comfy_remote.targets.config import CONFIG_NAME
 from comfy_remote.targets.modal import ModalTarget
 from comfy_remote.targets.rest import RestClient
 
@@ -170,8 +170,9 @@ def slow(seconds: float) -> Any:
 
 @pytest.mark.parametrize("app", _engines(), indirect=True)
 async def test_a_client_runs_a_workflow_by_the_targets_name(app, tmp_path, monkeypatch):
-    (tmp_path / CONFIG_NAME).write_text(
-        f'[targets.cloud]\ntarget = "modal:portraits"\nbase_url = "{app.url}"\n'
+    configure(
+        tmp_path / "home",
+        f'[targets.cloud]\ntarget = "modal:portraits"\nbase_url = "{app.url}"\n',
     )
     monkeypatch.chdir(tmp_path)
     with Record(tmp_path / "home") as record:
@@ -478,8 +479,9 @@ async def test_the_command_calls_it_by_its_name(app, tmp_path):
     from PIL import Image
 
     Image.new("RGB", (8, 4), (255, 0, 0)).save(tmp_path / "red.png")
-    (tmp_path / CONFIG_NAME).write_text(
-        f'[targets.cloud]\ntarget = "modal:portraits"\nbase_url = "{app.url}"\n'
+    configure(
+        tmp_path / "home",
+        f'[targets.cloud]\ntarget = "modal:portraits"\nbase_url = "{app.url}"\n',
     )
     command = ("call", "cloud", "-i", "picture=@red.png", "-o", "got", "--json")
     process = await asyncio.create_subprocess_exec(

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import pytest
 from comfyui_python import comfyui_python, with_requirements
 from conftest import find_comfyui
+from owner import configure
 from pack import PackServer, comfyui_with_pack, sandbox_with_pack
 from PIL import Image
 
@@ -220,9 +221,10 @@ def test_a_run_on_a_silent_worker_is_estimated_and_its_price_told(
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("RUNPOD_ENDPOINT_BASE_URL", raising=False)
     (tmp_path / "workflow.json").write_text(json.dumps(PROMPT))
-    (tmp_path / "comfy-remote.toml").write_text(
+    configure(
+        tmp_path / "home",
         f'[targets.gpu]\ntarget = "runpod:silent"\nbase_url = "{silent_worker}/v2"\n'
-        "price_per_hour = 1.8\n"
+        "price_per_hour = 1.8\n",
     )
     command = [sys.executable, "-m", "comfy_remote", "run", "workflow.json", "--on", "gpu"]
     first = subprocess.run(

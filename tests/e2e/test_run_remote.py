@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from owner import configure
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
@@ -394,10 +395,11 @@ def test_secrets_are_nowhere(remote: Command, sandbox_url: str):
     """Not in what is printed, logged, recorded or saved, also with DEBUG=1 and when it fails."""
     planted = {"STUDIO_PASSWORD": "planted-2b7e51aa", "ACCESS": "planted-9d01cc34"}
     basic = "YW5uOnBsYW50ZWQtMmI3ZTUxYWE="  # ann:planted-2b7e51aa
-    (remote.folder / "comfy-remote.toml").write_text(
+    configure(
+        remote.folder / "home",
         f'[targets.studio]\ntarget = "{sandbox_url}"\nuser = "ann"\n'
         'password_env = "STUDIO_PASSWORD"\nheaders_env = { X-Access = "ACCESS" }\n'
-        '[targets.gone]\ntarget = "http://127.0.0.1:9"\nheaders_env = { X-Access = "ACCESS" }\n'
+        '[targets.gone]\ntarget = "http://127.0.0.1:9"\nheaders_env = { X-Access = "ACCESS" }\n',
     )
     path = write(remote.folder, picture())
     said = ""

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from owner import configure
 
 from comfy_remote import __version__
 from comfy_remote.cli.main import cli, main
@@ -247,8 +248,8 @@ def test_targets(run, monkeypatch: pytest.MonkeyPatch):
     _, out, err = run("targets")
     assert out == ""
     assert "No targets are configured" in err
-    file = write(
-        "comfy-remote.toml",
+    file = configure(
+        Path("home"),
         'default = "gpu"\n[targets.gpu]\ntarget = "runpod:abc"\n[targets.box]\n'
         'target = "runpod:w"\nbase_url = "https://box/v2"\nkey_env = "BOX_TOKEN"\n'
         '[targets.lan]\ntarget = "http://192.168.1.20:8188"\n',
@@ -264,6 +265,7 @@ def test_targets(run, monkeypatch: pytest.MonkeyPatch):
         "key_set": False,
         "secrets": {"RUNPOD_API_KEY": False},
         "file": str(file.absolute()),
+        "trusted": True,
     }
     assert (rows["box"]["key_env"], rows["box"]["key_set"]) == ("BOX_TOKEN", True)
     assert (rows["lan"]["key_env"], rows["lan"]["key_set"]) == (None, None)

@@ -6,12 +6,15 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from owner import configure
 
+from comfy_remote.config.config_file import read_config
+from comfy_remote.config.settings import named_in
+from comfy_remote.config.trust import TrustStore
 from comfy_remote.errors import ConfigurationError
 from comfy_remote.targets.base import RemoteRef, Target
 from comfy_remote.targets.comfyui import ComfyUITarget
 from comfy_remote.targets.config import (
-    CONFIG_NAME,
     Configuration,
     TargetSettings,
     home,
@@ -37,16 +40,15 @@ def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def _write(folder: Path, text: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "comfy-remote.toml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
 def _key_of(target: Target) -> str | None:
     assert isinstance(target, ComfyUITarget | RunPodTarget)
     return target._http.authorization().get("Authorization")
+
+
+def _say_yes(path: Path) -> None:
+    """As the owner does with `comfy-remote trust`."""
+    named = named_in(read_config(path), ())
+    TrustStore(home()).trust(path, named.values())
 
 
 # --- addresses ----------------------------------------------------------------------------
@@ -161,7 +163,7 @@ target = "something"
 
 
 def test_names_from_a_file(tmp_path: Path) -> None:
-    _write(tmp_path, EXAMPLE)
+    configure(tmp_path / "home", EXAMPLE)
     configuration = Configuration.load(tmp_path)
     assert configuration.choose(None) == "gpu"
     assert configuration.choose("lan") == "lan"
@@ -186,18 +188,19 @@ def test_names_from_a_file(tmp_path: Path) -> None:
 def test_a_project_is_found_from_a_folder_below_and_goes_before_the_user(
     tmp_path: Path, user_folder: Path
 ) -> None:
-    _write(
+    configure(
         user_folder, 'default = "mine"\n[targets.a]\ntarget = "u:1"\n[targets.b]\ntarget = "u:2"'
     )
     project = tmp_path / "project"
-    _write(project, '[targets.a]\ntarget = "p:1"')
+    path = configure(project, '[targets.a]\ntarget = "p:1"')
     below = project / "workflows" / "old"
     below.mkdir(parents=True)
+    _say_yes(path)
     configuration = Configuration.load(below)
     assert {name: s.target for name, s in configuration.targets.items()} == {"a": "p:1", "b": "u:2"}
     assert configuration.default == "mine"
-    _write(project, 'default = "ours"')
-    assert Configuration.load(below).default == "ours"
+    configure(project, 'default = "b"')
+    assert Configuration.load(below).default == "b"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +217,7 @@ def test_a_project_is_found_from_a_folder_below_and_goes_before_the_user(
 def test_a_file_that_says_something_else_is_refused_without_showing_it(
     tmp_path: Path, text: str, message: str
 ) -> None:
-    path = _write(tmp_path, text)
+    path = configure(tmp_path / "home", text)
     with pytest.raises(ConfigurationError, match=message) as caught:
         Configuration.load(tmp_path)
     assert str(path) in caught.value.message
@@ -222,7 +225,7 @@ def test_a_file_that_says_something_else_is_refused_without_showing_it(
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
-    (tmp_path / "comfy-remote.toml").write_bytes(b"\xff\xfe")
+    (tmp_path / "home" / "comfy-remote.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Configuration.load(tmp_path)
 
@@ -239,7 +242,7 @@ def test_where_the_record_is_kept(tmp_path: Path) -> None:
 def test_a_job_is_looked_for_where_it_was_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _write(tmp_path, '[targets.gpu]\ntarget = "http://new.example:8188"')
+    configure(tmp_path / "home", '[targets.gpu]\ntarget = "http://new.example:8188"')
     monkeypatch.chdir(tmp_path)
     details = {"endpoint": "old", "base_url": "http://127.0.0.1:8000/v2"}
     target = reopen("gpu", RemoteRef("j", "r", details), ENVIRONMENT)
@@ -281,10 +284,11 @@ def test_the_key_of_a_name_stays_with_the_address_it_has_today(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / CONFIG_NAME).write_text(
-        '[targets.box]\ntarget = "https://new.example.com:8188"\nkey_env = "BOX_TOKEN"\n'
+    configure(
+        tmp_path / "home",
+        '[targets.box]\ntarget = "https://new.example.com:8188"\nkey_env = "BOX_TOKEN"\n',
     )
-    environment = {"BOX_TOKEN": "the-new-token", "COMFY_REMOTE_HOME": str(tmp_path)}
+    environment = {"BOX_TOKEN": "the-new-token"}
     old = RemoteRef("j", "r", {"url": "https://old.example.com:8188"})
     new = RemoteRef("j", "r", {"url": "https://new.example.com:8188"})
     elsewhere = reopen("box", old, environment)
@@ -297,11 +301,13 @@ def test_the_key_of_a_name_stays_with_the_address_it_has_today(
 
 
 def test_a_key_does_not_travel_in_the_clear(tmp_path: Path) -> None:
-    _write(tmp_path, '[targets.lan]\ntarget = "192.168.1.20:8188"\nkey_env = "LAN_TOKEN"')
+    configure(
+        tmp_path / "home", '[targets.lan]\ntarget = "192.168.1.20:8188"\nkey_env = "LAN_TOKEN"'
+    )
     with pytest.raises(ConfigurationError, match="not https") as caught:
         open_target("lan", Configuration.load(tmp_path), {"LAN_TOKEN": "lan-token"})
     assert "lan-token" not in str(caught.value)
-    _write(tmp_path, '[targets.here]\ntarget = "127.0.0.1:8188"\nkey_env = "LAN_TOKEN"')
+    configure(tmp_path / "home", '[targets.here]\ntarget = "127.0.0.1:8188"\nkey_env = "LAN_TOKEN"')
     here = open_target("here", Configuration.load(tmp_path), {"LAN_TOKEN": "lan-token"})
     assert _key_of(here) == "Bearer lan-token"
 
@@ -315,7 +321,7 @@ def test_a_key_does_not_travel_in_the_clear(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_does_not_send_runpods_key_elsewhere(tmp_path: Path, table: str):
-    _write(tmp_path, f"[targets.gpu]\n{table}\n")
+    configure(tmp_path / "home", f"[targets.gpu]\n{table}\n")
     configuration = Configuration.load(tmp_path)
     with pytest.raises(ConfigurationError, match=r"would send RUNPOD_API_KEY to thief\.example"):
         open_target("gpu", configuration, {"RUNPOD_API_KEY": "rpa_secret"})
@@ -348,8 +354,8 @@ def test_a_pod_that_is_no_id() -> None:
 
 
 def test_a_runpod_target_has_its_policy_and_its_bucket(tmp_path: Path) -> None:
-    _write(
-        tmp_path,
+    configure(
+        tmp_path / "home",
         """
 [targets.gpu]
 target = "runpod:abc"
@@ -365,6 +371,6 @@ policy = { executionTimeout = 600000, lowPriority = true }
     assert target._policy == {"executionTimeout": 600000, "lowPriority": True}
     with pytest.raises(ConfigurationError, match="bucket of the target 'gpu'"):
         open_target("gpu", configuration, ENVIRONMENT)
-    _write(tmp_path, '[targets.gpu]\ntarget = "runpod:abc"\npolicy = { timeout = 3 }')
+    configure(tmp_path / "home", '[targets.gpu]\ntarget = "runpod:abc"\npolicy = { timeout = 3 }')
     with pytest.raises(ConfigurationError, match=r"policy\.timeout"):
         Configuration.load(tmp_path)

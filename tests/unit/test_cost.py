@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fake_target import FakeTarget
+from owner import configure
 
 from comfy_remote.errors import ConfigurationError, ExecutionFailed
 from comfy_remote.events import Finished, JobState, Started
@@ -123,11 +124,10 @@ async def test_a_failed_run_is_no_measure(record: Record) -> None:
 
 def test_the_price_stands_in_the_configuration(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
-    path = tmp_path / "comfy-remote.toml"
     text = (
         '[targets.gpu]\ntarget = "runpod:x"\nprice_per_hour = {}\n[targets.b]\ntarget = "sandbox"'
     )
-    path.write_text(text.format("0.69"))
+    configure(tmp_path / "home", text.format("0.69"))
     configuration = Configuration.load(tmp_path)
     assert configuration.price_per_hour("gpu") == 0.69
     assert configuration.price_per_hour("b") is None
@@ -135,7 +135,7 @@ def test_the_price_stands_in_the_configuration(tmp_path: Path, monkeypatch: Any)
     assert configuration.address_of("gpu") == "runpod:x"
     assert configuration.address_of("sandbox") == "sandbox"
     for wrong in ("-1", "inf", "nan", '"cheap"'):
-        path.write_text(text.format(wrong))
+        configure(tmp_path / "home", text.format(wrong))
         with pytest.raises(ConfigurationError, match="price_per_hour"):
             Configuration.load(tmp_path)
 

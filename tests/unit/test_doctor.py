@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fake_comfyui import FakeComfyUI
 from fake_target import FakeTarget
+from owner import configure
 from scripted_server import Answer, ScriptedServer
 
 from comfy_remote.jobs.doctor import Finding, examine
@@ -138,8 +139,8 @@ async def test_an_endpoint(monkeypatch: pytest.MonkeyPatch):
 async def test_an_app_on_modal(tmp_path: Path):
     health = {"jobs": {"inProgress": 0, "inQueue": 3}, "workers": {"idle": 0, "running": 0}}
     async with ScriptedServer() as server:
-        (tmp_path / "comfy-remote.toml").write_text(
-            f'[targets.x]\ntarget = "modal:abc"\nbase_url = "{server.url}"\n'
+        configure(
+            tmp_path / "home", f'[targets.x]\ntarget = "modal:abc"\nbase_url = "{server.url}"\n'
         )
         server.on("GET /v2/abc/health", Answer(health))
         found = await findings("x")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from owner import configure
 from scripted_server import Answer, ScriptedServer
 
 from comfy_remote.config.secrets import secret
@@ -84,9 +85,10 @@ def test_runpods_key_goes_nowhere_else(address):
 def test_resumed_jobs_log_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
-    Path("comfy-remote.toml").write_text(
+    configure(
+        tmp_path / "home",
         '[targets.studio]\ntarget = "https://c.test"\nuser = "ann"\npassword_env = "PASSWORD"\n'
-        '[targets.any]\ntarget = "pod:auto"\nkey_env = "TOKEN"\n'
+        '[targets.any]\ntarget = "pod:auto"\nkey_env = "TOKEN"\n',
     )
 
     def sent(name: str, url: str) -> dict[str, str]:

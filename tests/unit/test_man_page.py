@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from owner import configure
 
 from comfy_remote.cli.main import cli
 from comfy_remote.cli.man_page import man_page, pages
@@ -94,7 +95,7 @@ def test_completion_knows_names_and_jobs(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    (tmp_path / "comfy-remote.toml").write_text('[targets.gpu]\ntarget = "runpod:x"\n')
+    configure(tmp_path / "home", '[targets.gpu]\ntarget = "runpod:x"\n')
     context = click.Context(run_remote)
     option = run_remote.params[0]
     assert complete_target(context, option, "") == ["gpu", "pod:auto", "sandbox"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from owner import configure
 
 from comfy_remote.jobs.record import Record
 from comfy_remote.node_pack.pack import install
@@ -39,10 +40,11 @@ async def http(
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     async with SandboxServer() as there:
-        Path("comfy-remote.toml").write_text(
+        configure(
+            tmp_path / "home",
             f'default = "there"\n[targets.there]\ntarget = "{there.url}"\n'
             f'[targets.other]\ntarget = "{there.url}/"\n'
-            '[targets.gone]\ntarget = "http://127.0.0.1:9"\n'
+            '[targets.gone]\ntarget = "http://127.0.0.1:9"\n',
         )
         record = Record(tmp_path / "home")
         server = SandboxServer(extend=lambda app: install(SandboxHost(app), record))

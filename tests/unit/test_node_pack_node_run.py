@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_target import FakeTarget, output
+from owner import configure
 
 from comfy_remote import Client
 from comfy_remote.errors import ExecutionFailed, JobCancelled, JobTimedOut, TargetUnreachable
@@ -97,7 +98,7 @@ async def run(
         return await RemoteRun("gpu", page, timeout).outputs(client, record, REQUEST)
 
 
-async def test_all_is_told(record):
+async def test_all_is_told(record, tmp_path):
     made = FakeTarget.making(a_txt=b"picture")
     details = Finished(JobState.SUCCEEDED, outputs=(output("a.txt"),), details={"run_seconds": 9.5})
     made.events = [
@@ -109,7 +110,7 @@ async def test_all_is_told(record):
         details,
     ]
     settings = '[targets.gpu]\ntarget = "runpod:x"\nprice_per_hour = 3.6\n'
-    Path("comfy-remote.toml").write_text(settings)
+    configure(tmp_path / "home", settings)
     page = Page()
     outputs = await run(made, page, record)
     assert [one.bytes() for one in outputs] == [b"picture"]

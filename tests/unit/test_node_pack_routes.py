@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from owner import configure
 from PIL import Image
 
 from comfy_remote.events import JobState
@@ -122,10 +123,6 @@ async def engine() -> AsyncIterator[str]:
         yield server.url
 
 
-def configure(tmp_path: Path, text: str) -> None:
-    (tmp_path / "comfy-remote.toml").write_text(text, encoding="utf-8")
-
-
 def view(prompt_id: str) -> LaneJobView:
     return LaneJobView(prompt_id, "gpu", "tab", JobState.RUNNING, 1000.0, 0.25, True, "about 3 s")
 
@@ -144,7 +141,7 @@ async def test_status_lists_targets_and_jobs_without_asking_anybody(
     page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(
-        tmp_path,
+        tmp_path / "home",
         'default = "gpu"\n[targets.gpu]\ntarget = "runpod:abc"\n'
         '[targets.box]\ntarget = "runpod:x"\nbase_url = "http://127.0.0.1:9/v2"\n'
         '[targets.lan]\ntarget = "https://gpu.invalid"\nkey_env = "LAN_TOKEN"\n',
@@ -198,7 +195,7 @@ async def test_without_a_configuration_the_endpoint_of_the_environment_comes_fir
 async def test_a_broken_configuration_is_an_error_that_says_where(
     page: Page, tmp_path: Path
 ) -> None:
-    configure(tmp_path, "[targets.gpu]\napi_key = 'x'\ntarget='sandbox'\n")
+    configure(tmp_path / "home", "[targets.gpu]\napi_key = 'x'\ntarget='sandbox'\n")
     status, body = await page.get("/remote/status")
     assert (status, body["error"]["code"]) == (400, "configuration")
     assert "comfy-remote.toml" in body["error"]["message"]
@@ -278,7 +275,7 @@ async def test_an_endpoint_without_workers_says_why(page: Page, tmp_path: Path) 
     app.router.add_get("/v2/idle/health", health)
     async with TestServer(app) as server:
         url = str(server.make_url("/v2"))
-        configure(tmp_path, f'[targets.gpu]\ntarget = "runpod:idle"\nbase_url = "{url}"\n')
+        configure(tmp_path / "home", f'[targets.gpu]\ntarget = "runpod:idle"\nbase_url = "{url}"\n')
         _, body = await page.get("/remote/targets/gpu")
     assert body["health"] == {"ready": 0, "running": 0, "queued": 2}
     assert body["known"] is False
@@ -301,7 +298,10 @@ async def test_only_what_the_target_alone_has_is_listed(page: Page, engine: str)
 
 
 async def test_a_target_that_cannot_say_what_it_has(page: Page, tmp_path: Path) -> None:
-    configure(tmp_path, '[targets.gpu]\ntarget = "runpod:x"\nbase_url = "http://127.0.0.1:9/v2"\n')
+    configure(
+        tmp_path / "home",
+        '[targets.gpu]\ntarget = "runpod:x"\nbase_url = "http://127.0.0.1:9/v2"\n',
+    )
     status, body = await page.get("/remote/object_info?target=gpu")
     assert status == 200
     assert body == {"target": "gpu", "known": False, "nodes": {}, "choices": {}}
@@ -319,7 +319,7 @@ async def test_a_job_is_cancelled_by_its_id(page: Page) -> None:
 
 
 async def test_an_estimate_of_time_and_price(page: Page, tmp_path: Path) -> None:
-    configure(tmp_path, '[targets.gpu]\ntarget = "runpod:x"\nprice_per_hour = 3.6\n')
+    configure(tmp_path / "home", '[targets.gpu]\ntarget = "runpod:x"\nprice_per_hour = 3.6\n')
     prompt = {"1": {"class_type": "KSampler", "inputs": {"steps": 20, "seed": 1}}}
     body = {"target": "gpu", "prompt": prompt}
     _, unknown = await page.post("/remote/estimate", body)

@@ -1,0 +1,210 @@
+"""``comfy-remote trust``: saying yes to what a folder's files name, and taking it back."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .console import is_interactive, say
+from .options import json_option
+
+if TYPE_CHECKING:
+    from ..config.trust import TrustStore
+
+__all__ = ["asks_for_trust", "can_ask", "trust"]
+
+
+@click.command()
+@click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+@click.option("--list", "list_it", is_flag=True, help="List every yes, also those of the page.")
+@click.option("--remove", metavar="FILE|URL", help="Take back the yes to a file, or to an address.")
+@json_option
+def trust(file: Path | None, list_it: bool, remove: str | None, json_lines: bool) -> None:
+    """Say yes to the addresses and variables that a folder's files name.
+
+    A comfy-remote.toml or .env in the current folder, or above it, may have come with somebody
+    else's workflow. Until you have said yes to what it names, nothing is sent to its addresses,
+    no variable is read for it, and its .env sets none. It can still choose one of your own
+    targets as the default. A changed address or variable asks again.
+
+    FILE is a comfy-remote.toml, a .env, or a folder with them; by default, those that are found
+    from the current folder. It takes a person at a terminal. Without one, name the file with
+    --config, or put it into your own configuration folder: both are your own word.
+
+    \b
+    Examples:
+      comfy-remote trust
+      comfy-remote trust --list
+      comfy-remote trust --remove ./comfy-remote.toml
+    """
+    from ..config.places import home
+    from ..config.trust import TrustStore
+
+    if (file is not None) + list_it + (remove is not None) > 1:
+        raise click.UsageError("Give one of FILE, --list and --remove.")
+    if json_lines and not list_it:
+        raise click.UsageError("--json goes with --list.")
+    store = TrustStore(home())
+    if list_it:
+        _list(store, json_lines=json_lines)
+    elif remove is not None:
+        _remove(store, remove)
+    else:
+        for path in _files(file):
+            _say_yes(store, path)
+
+
+def asks_for_trust(command: Callable[..., None]) -> Callable[..., None]:
+    """A command's function which, at a terminal, asks for the yes that it lacks, and begins again.
+
+    Nothing has been sent by then: what lacks a yes is found out before a target is opened.
+    """
+
+    @functools.wraps(command)
+    def asking(*arguments: Any, **options: Any) -> None:  # click gives whatever the options are
+        from ..config.environment import load_env_files
+        from ..errors import NotTrusted
+
+        while True:
+            load_env_files()
+            try:
+                return command(*arguments, **options)
+            except NotTrusted as error:
+                if not _asked(error):
+                    raise
+
+    return asking
+
+
+def can_ask() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty() and is_interactive(sys.stderr)
+
+
+def _asked(error: Exception) -> bool:
+    from ..config.places import home
+    from ..config.trust import TrustStore
+    from ..errors import NotTrusted
+
+    if not isinstance(error, NotTrusted) or not can_ask():
+        return False
+    path, names = error.details.get("path"), error.details.get("names")
+    if not isinstance(path, str) or not isinstance(names, list):
+        return False
+    say(error.message)
+    return _confirmed(TrustStore(home()), Path(path), [str(name) for name in names])
+
+
+def _confirmed(store: TrustStore, path: Path, names: list[str]) -> bool:
+    say(f"{path} names:")
+    for name in names:
+        say(f"  {name}")
+    if not click.confirm("Do you say yes to this?", default=False, err=True):
+        return False
+    store.trust(path, names)
+    return True
+
+
+def _files(file: Path | None) -> list[Path]:
+    """The files that are meant: there, and of the two names that are looked for."""
+    from ..config.environment import env_files
+    from ..config.places import CONFIG_NAME, ENV_NAME, nearest
+    from ..errors import ConfigurationError
+
+    if file is None:
+        near = nearest(CONFIG_NAME)
+        found = [*([near] if near else []), *env_files()[:1]]
+        where = "in this folder or above it"
+    else:
+        given = file.expanduser().absolute()
+        places = [given / CONFIG_NAME, given / ENV_NAME] if given.is_dir() else [given]
+        found = [path for path in places if path.name in (CONFIG_NAME, ENV_NAME) and path.is_file()]
+        where = f"at {file}"
+    if not found:
+        raise ConfigurationError(
+            f"There is no {CONFIG_NAME} and no {ENV_NAME} {where}.",
+            advice="A file of another name is used with --config FILE only, which needs no yes.",
+        )
+    return found
+
+
+def _say_yes(store: TrustStore, path: Path) -> None:
+    from ..config.places import is_owners, owner_folders
+    from ..errors import ConfigurationError
+
+    if is_owners(path):
+        say(f"{path} is your own: it lies in one of your configuration folders. It needs no yes.")
+        return
+    names = _named(path)
+    missing = store.missing(path, names)
+    if not names:
+        say(f"{path} names nothing that needs a yes.")
+    elif not missing:
+        say(f"You have said yes to all that {path} names:")
+        for name in names:
+            say(f"  {name}")
+    elif not can_ask():
+        for name in missing:
+            say(f"  {name}")
+        raise ConfigurationError(
+            f"{path} names this, and nobody can be asked about it: a yes takes a person at a "
+            "terminal.",
+            advice="Name the file with --config (or COMFY_REMOTE_CONFIG), or put it into "
+            f"{owner_folders()[0]}: both are your own word and need no yes.",
+        )
+    elif _confirmed(store, path, names):
+        say(f"It is used from now on. To take that back: comfy-remote trust --remove {path}")
+    else:
+        raise click.exceptions.Exit(1)
+
+
+def _named(path: Path) -> list[str]:
+    from ..config.config_file import read_config
+    from ..config.environment import read_env_file
+    from ..config.places import ENV_NAME
+    from ..config.settings import Configuration, named_in
+    from ..config.trust import named_variable
+
+    if path.name == ENV_NAME:
+        return [named_variable(name, value) for name, value in read_env_file(path).items()]
+    owners = Configuration.load(path.parent).owners
+    return list(named_in(read_config(path), owners).values())
+
+
+def _list(store: TrustStore, *, json_lines: bool) -> None:
+    import json
+
+    files, addresses = store.files(), store.addresses()
+    if problem := store.problem():
+        say(problem)
+    if json_lines:
+        for path, names in files.items():
+            print(json.dumps({"file": str(path), "names": names}))
+        for address in addresses:
+            print(json.dumps({"address": address}))
+        return
+    if not files and not addresses:
+        say("You have not said yes to anything.")
+    for path, names in files.items():
+        print(path)
+        for name in names:
+            print(f"  {name}")
+    for address in addresses:
+        print(f"{address}  (confirmed in ComfyUI's page)")
+
+
+def _remove(store: TrustStore, what: str) -> None:
+    from ..errors import ConfigurationError
+
+    is_url = what.startswith(("http://", "https://"))
+    taken_back = store.forget_address(what) if is_url else store.forget(Path(what).expanduser())
+    if not taken_back:
+        raise ConfigurationError(
+            f"There is no yes to {what}.", advice="comfy-remote trust --list shows all."
+        )
+    say(f"Taken back: {what}")

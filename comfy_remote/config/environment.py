@@ -1,0 +1,136 @@
+"""Credentials from ``.env`` files, for those who do not set environment variables.
+
+Read at the edges only: by the command and by the node pack. What the environment has already is
+never changed, and nothing but credentials is taken: a ``.env`` is often written for other
+programs, too. One in a folder that may have come from somebody needs the owner's yes: with
+somebody else's key, somebody else's account gets the pictures.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Mapping, MutableMapping
+from pathlib import Path
+
+from ..errors import ConfigurationError, NotTrusted
+from .places import CONFIG_VARIABLE, ENV_NAME, home, is_owners, nearest, owner_folders
+
+# The rest of this folder where it is needed: most users have no such file.
+
+__all__ = ["env_files", "load_env_files", "read_env_file", "withheld"]
+
+_CREDENTIALS = (
+    "RUNPOD_API_KEY",
+    "RUNPOD_ENDPOINT_ID",
+    "MODAL_PROXY_TOKEN_ID",
+    "MODAL_PROXY_TOKEN_SECRET",
+)
+_LARGEST = 256_000  # bytes
+
+
+def env_files(environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """The ``.env`` files that count, the first one first.
+
+    The one in the current folder or the nearest folder above it, unless ``COMFY_REMOTE_CONFIG``
+    names a configuration; then those in the owner's folders.
+    """
+    near = None if environment.get(CONFIG_VARIABLE) else nearest(ENV_NAME)
+    owners = (folder / ENV_NAME for folder in owner_folders(environment))
+    return list(dict.fromkeys([*([near] if near else []), *(p for p in owners if p.is_file())]))
+
+
+def load_env_files(environment: MutableMapping[str, str] = os.environ) -> list[Path]:
+    """Take the credentials that are not set yet from the `env_files`.
+
+    These are ``RUNPOD_API_KEY``, ``RUNPOD_ENDPOINT_ID``, ``MODAL_PROXY_TOKEN_ID`` and
+    ``…_SECRET``, and the variables that targets in ``comfy-remote.toml`` name for their keys,
+    passwords and headers. A file of the owner's may set them all, any other one those that have
+    the owner's yes.
+
+    Args:
+        environment: Is added to.
+
+    Returns:
+        The files that something was taken from.
+
+    Raises:
+        ConfigurationError: One cannot be read.
+    """
+    used: list[Path] = []
+    for path in env_files(environment):
+        found = read_env_file(path, environment)
+        allowed = found.keys() - _untrusted(path, found, environment).keys()
+        new = {name: found[name] for name in allowed if name not in environment}
+        if new:
+            environment.update(new)
+            used.append(path)
+    return used
+
+
+def read_env_file(path: Path, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The credentials in one ``.env``, whoever wrote it; nothing else that it sets.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    from dotenv import dotenv_values
+
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(
+            f"{path} cannot be read: {why}.", advice="Correct the file, or remove it."
+        ) from error
+    # What stands there is meant as it is: a key may have a $ in it.
+    found = dotenv_values(stream=io.StringIO(text), interpolate=False)
+    return {name: value for name in _wanted(environment) if (value := found.get(name))}
+
+
+def withheld(
+    variables: Iterable[str], environment: Mapping[str, str] = os.environ
+) -> NotTrusted | None:
+    """The error if a ``.env`` has what is lacking, but not the owner's yes to it.
+
+    Args:
+        variables: That are needed, and set nowhere else.
+        environment: Where the owner's folders are named.
+    """
+    from .trust import TrustStore, not_trusted
+
+    for path in env_files(environment):
+        try:
+            untrusted = _untrusted(path, read_env_file(path, environment), environment)
+        except ConfigurationError:
+            continue
+        if lacking := [name for name in variables if name in untrusted]:
+            store = TrustStore(home(environment))
+            what = f"The value of {' and '.join(lacking)}"
+            return not_trusted(path, list(untrusted.values()), what, store, environment)
+    return None
+
+
+def _untrusted(
+    path: Path, found: Mapping[str, str], environment: Mapping[str, str]
+) -> dict[str, str]:
+    """Those of a file's variables that lack a yes, each with the line that stands for it."""
+    if not found or is_owners(path, environment):
+        return {}
+    from .trust import TrustStore, named_variable
+
+    named = {name: named_variable(name, value) for name, value in found.items()}
+    missing = set(TrustStore(home(environment)).missing(path, named.values()))
+    return {name: line for name, line in named.items() if line in missing}
+
+
+def _wanted(environment: Mapping[str, str]) -> list[str]:
+    from .settings import Configuration
+
+    try:
+        targets = Configuration.load(environment=environment).targets.values()
+    except ConfigurationError:
+        return [*_CREDENTIALS]  # whoever needs the configuration says what is wrong with it
+    named = (name for target in targets for name in target.secret_variables)
+    return list(dict.fromkeys([*_CREDENTIALS, *named]))

@@ -1,0 +1,288 @@
+"""Which targets there are, and what each name means.
+
+Names stand in ``comfy-remote.toml``: the owner's own, and the one in the current folder or the
+nearest folder above it, which counts first once the owner has said yes to what it names (see
+`trust`). Secrets never stand in that file: it names the environment variable that holds the key.
+
+```toml
+default = "gpu"
+
+[targets.gpu]
+target = "runpod:abc123xyz"
+
+[targets.box]
+target = "runpod:workshop"
+base_url = "https://box.local:8000/v2"
+key_env = "BOX_TOKEN"
+price_per_hour = 0.69
+
+[targets.lan]
+target = "http://192.168.1.20:8188"
+
+[targets.cloud]
+target = "modal:portraits"
+base_url = "https://ann--portraits-front.modal.run"
+
+[targets.studio]
+target = "https://comfy.example.org"
+user = "ann"
+password_env = "STUDIO_PASSWORD"
+```
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import NotTrusted
+from ..net.address import shown
+from .places import CONFIG_NAME, CONFIG_VARIABLE, home, is_owners, nearest, owner_folders
+from .target_settings import TargetSettings, comfyui_url, is_address, modal_front
+
+if TYPE_CHECKING:
+    from yarl import URL
+
+    from .config_file import ConfigFile
+
+__all__ = ["Configuration", "Untrusted", "named_in"]
+
+
+@dataclass(frozen=True, slots=True)
+class Untrusted:
+    """What the current folder's file names without the owner's yes; none of it is used.
+
+    Attributes:
+        path: The file.
+        targets: Settings by name.
+        default: Its default, unless that is one of the owner's names.
+        named: All of it, a line each: see `named_in`.
+    """
+
+    path: Path
+    targets: Mapping[str, TargetSettings]
+    default: str | None
+    named: tuple[str, ...]
+
+    def sentence(self) -> str:
+        """For people whose command needs none of it."""
+        from .trust import trust_command
+
+        names = ", ".join(self.targets) or f"default = {shown(self.default or '')}"
+        return (
+            f"{self.path} is not used: you have not said yes to what it names ({names}). To see "
+            f"that, and say yes: {trust_command(self.path)}"
+        )
+
+    def error(self, what: str, environment: Mapping[str, str] = os.environ) -> NotTrusted:
+        """The error for something that was wanted of it.
+
+        Args:
+            what: As the beginning of a sentence: ``The target 'gpu'``.
+            environment: Says where the store is.
+        """
+        from .trust import TrustStore, not_trusted
+
+        return not_trusted(self.path, self.named, what, TrustStore(home(environment)), environment)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What the configuration files say: the current folder's, if it may, before the owner's.
+
+    Attributes:
+        default: Name or address of the target to use when none is given; see `choose`.
+        targets: Settings by name.
+        origins: The file that each name was read from.
+        allowed_addresses: http(s) addresses that the owner's files allow besides those of
+            ``targets``; a folder's file allows none.
+        owners: The names of the owner's own targets.
+        untrusted: What is left out for want of a yes; ``None`` if nothing is.
+    """
+
+    default: str | None
+    targets: Mapping[str, TargetSettings]
+    origins: Mapping[str, Path] = field(default_factory=dict)
+    allowed_addresses: tuple[str, ...] = ()
+    owners: frozenset[str] = frozenset()
+    untrusted: Untrusted | None = None
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | None = None,
+        *,
+        file: Path | str | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> Configuration:
+        """Read the files that exist.
+
+        Args:
+            folder: Where to begin to look; the current folder by default.
+            file: One that the owner has named: it counts first, and no folder is looked at.
+                The one that ``COMFY_REMOTE_CONFIG`` names by default.
+            environment: Where the owner's folders are named.
+
+        Raises:
+            ConfigurationError: A file cannot be read, or says something unknown.
+        """
+        chosen = file or environment.get(CONFIG_VARIABLE)
+        near = None if chosen else nearest(CONFIG_NAME, folder)
+        owners = [one / CONFIG_NAME for one in reversed(owner_folders(environment))]
+        owners = [path for path in owners if path.is_file()]
+        if chosen:
+            owners.append(Path(chosen).expanduser())
+        elif near is not None and is_owners(near, environment):
+            owners.append(near)
+            near = None
+        found = cls(None, {})
+        for path in owners:
+            found = found._with(_read(path), path)
+        return found if near is None else found._with_folders(_read(near), near, environment)
+
+    def _with(self, file: ConfigFile, path: Path) -> Configuration:
+        """With a file of the owner's, which goes before what was read until now."""
+        return Configuration(
+            file.default or self.default,
+            {**self.targets, **_settings(file)},
+            {**self.origins, **dict.fromkeys(file.targets, path)},
+            (*self.allowed_addresses, *file.allowed_addresses),
+            self.owners | file.targets.keys(),
+        )
+
+    def _with_folders(
+        self, file: ConfigFile, path: Path, environment: Mapping[str, str]
+    ) -> Configuration:
+        """With as much of a folder's file as has the owner's yes."""
+        from .trust import TrustStore
+
+        named = named_in(file, self.targets)
+        missing = set(TrustStore(home(environment)).missing(path, named.values()))
+        said = _settings(file)
+        refused = {name: one for name, one in said.items() if named[name] in missing}
+        default = file.default
+        if named.get(None) not in missing and (default not in refused or default in self.targets):
+            default = None
+        usable = file.model_copy(
+            update={
+                "default": None if default else file.default,
+                "targets": {n: one for n, one in file.targets.items() if n not in refused},
+                "allowed_addresses": [],
+            }
+        )
+        left = tuple(one for one in named.values() if one in missing)
+        untrusted = Untrusted(path, refused, default, left) if left else None
+        return replace(self._with(usable, path), owners=self.owners, untrusted=untrusted)
+
+    def settings_of(self, name: str) -> TargetSettings | None:
+        """The settings of a name; ``None`` for what is no name, such as an address.
+
+        Raises:
+            NotTrusted: Only a folder's file has that name, and it has no yes.
+        """
+        settings = self.targets.get(name)
+        refused = self.untrusted
+        if settings is None and refused and name in refused.targets and not is_address(name):
+            raise refused.error(f"The target {shown(name)!r}")
+        return settings
+
+    def address_of(self, name: str) -> str:
+        """What a name means; an address means itself.
+
+        Raises:
+            NotTrusted: As `settings_of`.
+        """
+        settings = self.settings_of(name)
+        return name if settings is None else settings.target
+
+    def service_of(self, name: str) -> str:
+        """The address that calls of a name go to: like `address_of`, and an app's on Modal.
+
+        Raises:
+            NotTrusted: As `settings_of`.
+        """
+        settings = self.settings_of(name)
+        if settings is None or not settings.target.startswith("modal:"):
+            return self.address_of(name)
+        return modal_front(settings) or settings.target
+
+    def price_per_hour(self, name: str) -> float | None:
+        """US dollars for an hour of a target's GPU; ``None`` where it is not configured."""
+        settings = self.targets.get(name)
+        return None if settings is None else settings.price_per_hour
+
+    def chosen_default(self) -> str | None:
+        """The configured default; ``None`` where there is none.
+
+        Raises:
+            NotTrusted: The folder's file has another default than one of the owner's names, and
+                it has no yes.
+        """
+        if self.untrusted is not None and self.untrusted.default is not None:
+            raise self.untrusted.error(f"The default target {shown(self.untrusted.default)!r}")
+        return self.default
+
+    def choose(self, wanted: str | None) -> str:
+        """The name or address to use: the one wanted, the default, else ``sandbox``.
+
+        Raises:
+            NotTrusted: As `chosen_default`.
+        """
+        return wanted or self.chosen_default() or "sandbox"
+
+    def allows_address(self, url: str | URL, environment: Mapping[str, str] = os.environ) -> bool:
+        """Whether the owner has named the origin (scheme, host, port) of an http(s) address.
+
+        In a target's ``target`` or ``base_url``, in ``allowed_addresses``, or confirmed in
+        ComfyUI's page (see `TrustStore.confirm_address`). Ask this before anything is sent to an
+        address that a workflow or a page has named.
+
+        Args:
+            url: With or without a path.
+            environment: Says where the store is.
+        """
+        from .trust import TrustStore, origin_of
+
+        origin = origin_of(url)
+        if origin is None:
+            return False
+        named = {origin_of(one) for one in (*self._addresses(), *self.allowed_addresses)}
+        return origin in named or TrustStore(home(environment)).allows_address(origin)
+
+    def _addresses(self) -> Iterator[str]:
+        for settings in self.targets.values():
+            yield settings.base_url or ""
+            if is_address(settings.target) and settings.target not in ("sandbox", "pod:auto"):
+                yield comfyui_url(settings.target)
+
+
+def named_in(file: ConfigFile, owners: Collection[str]) -> dict[str | None, str]:
+    """What a file names, a line each: its targets by name; by ``None`` a default, if an address.
+
+    Args:
+        file: Its contents.
+        owners: The names of the owner's own targets: to choose among them names nothing.
+    """
+    from .trust import named_default, named_target
+
+    named: dict[str | None, str] = {
+        name: named_target(name, table) for name, table in file.targets.items()
+    }
+    default = file.default
+    known = default is None or default in file.targets or default in owners
+    if default and not known and default != "sandbox" and is_address(default):
+        named[None] = named_default(default)
+    return named
+
+
+def _read(path: Path) -> ConfigFile:
+    from .config_file import read_config  # most users have no such file
+
+    return read_config(path)
+
+
+def _settings(file: ConfigFile) -> dict[str, TargetSettings]:
+    return {name: table.to_settings() for name, table in file.targets.items()}

@@ -1,0 +1,13 @@
+"""The owner's own configuration, which needs no yes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def configure(home: Path, text: str) -> Path:
+    """Write ``comfy-remote.toml`` into the folder that ``COMFY_REMOTE_HOME`` names."""
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / "comfy-remote.toml"
+    path.write_text(text, encoding="utf-8")
+    return path

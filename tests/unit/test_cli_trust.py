@@ -1,0 +1,209 @@
+"""``comfy-remote trust``, ``--config``, and the question at a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from owner import configure
+
+NAMES = '[targets.there]\ntarget = "http://127.0.0.1:9"\nkey_env = "PLANTED"\n'
+LINE = '[targets.there] target = "http://127.0.0.1:9", key_env = "PLANTED" (sends PLANTED)'
+PICTURE = {
+    "1": {
+        "class_type": "EmptyImage",
+        "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0},
+    },
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("PLANTED", "planted-secret")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("COMFY_REMOTE_CONFIG", raising=False)
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    Path("w.json").write_text(json.dumps(PICTURE))
+    return tmp_path / "project"
+
+
+def command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "comfy_remote", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def at_a_terminal(answer: str, *arguments: str) -> tuple[int, str]:
+    """The exit status and all that a person sees, who answers the first question like that."""
+    import pty  # where there are terminals
+
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "comfy_remote", *arguments])
+    seen, deadline = b"", time.monotonic() + 60
+    answered = False
+    while time.monotonic() < deadline:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # Linux: the other end is closed
+            break
+        if not part:
+            break
+        seen += part
+        if not answered and b"[y/N]" in seen:
+            os.write(terminal, answer.encode() + b"\n")
+            answered = True
+    _, status = os.waitpid(child, 0)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(status), seen.decode().replace("\r\n", "\n")
+
+
+on_posix = pytest.mark.skipif(os.name != "posix", reason="a pseudo-terminal")
+
+
+def test_without_a_terminal_it_is_refused_with_the_command(project: Path) -> None:
+    path = configure(project, 'default = "there"\n' + NAMES)
+    for arguments in (["run", "w.json"], ["check", "w.json"], ["run", "w.json", "--on", "there"]):
+        done = command(*arguments, stdin="y\n" * 9)
+        assert done.returncode == 2, done.stderr
+        assert f"comfy-remote trust {path}" in done.stderr
+        assert "--config" in done.stderr
+        assert "planted-secret" not in done.stdout + done.stderr
+    found = [json.loads(line) for line in command("doctor", "--json").stdout.splitlines()]
+    (target,) = [one for one in found if one["check"] == "target"]
+    assert (target["status"], f"trust {path}" in target["advice"]) == ("problem", True)
+    done = command("run", "w.json", "--json")
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["event"], last["code"]) == ("error", "not_trusted")
+
+
+def test_nobody_but_a_person_at_a_terminal_says_yes(project: Path) -> None:
+    path = configure(project, NAMES)
+    done = command("trust", str(path), stdin="y\n" * 9)
+    assert done.returncode == 2
+    assert LINE in done.stderr
+    assert "--config" in done.stderr
+    assert command("trust", "--list").stdout == ""
+    assert command("run", "w.json", "--on", "there").returncode == 2
+
+
+@on_posix
+def test_a_yes_is_given_listed_and_taken_back(project: Path) -> None:
+    path = configure(project, NAMES)
+    status, seen = at_a_terminal("n", "trust")
+    assert (status, LINE in seen) == (1, True)
+    assert command("trust", "--list").stdout == ""
+    status, seen = at_a_terminal("y", "trust", str(path))
+    assert (status, LINE in seen) == (0, True)
+    assert command("trust", "--list").stdout == f"{path}\n  {LINE}\n"
+    listed = command("trust", "--list", "--json").stdout
+    assert json.loads(listed) == {"file": str(path), "names": [LINE]}
+    again = command("trust")
+    assert (again.returncode, LINE in again.stderr) == (0, True)
+    rows = [json.loads(line) for line in command("targets", "--json").stdout.splitlines()]
+    assert [(row["name"], row["trusted"], row["key_set"]) for row in rows] == [
+        ("there", True, True)
+    ]
+    assert command("run", "w.json", "--on", "there").returncode == 3  # nobody is there
+    assert command("trust", "--remove", str(path)).returncode == 0
+    assert command("trust", "--remove", str(path)).returncode == 2
+    assert command("run", "w.json", "--on", "there").returncode == 2
+
+
+@on_posix
+def test_a_command_asks_and_goes_on(project: Path) -> None:
+    configure(project, '[targets.here]\ntarget = "sandbox"\n')
+    status, seen = at_a_terminal("n", "run", "w.json", "--on", "here")
+    assert status == 2
+    assert '[targets.here] target = "sandbox"' in seen
+    assert not Path("output").exists() or not list(Path("output").glob("*.png"))
+    status, seen = at_a_terminal("y", "run", "w.json", "--on", "here", "--no-preview")
+    assert status == 0, seen
+    assert list(Path("output").glob("*.png"))
+    assert command("check", "w.json", "--on", "here").returncode == 0
+
+
+def test_what_is_not_trusted_is_marked_and_its_variables_are_not_looked_for(project: Path) -> None:
+    path = configure(project, NAMES)
+    done = command("targets")
+    assert "not trusted yet" in " ".join(done.stdout.split())
+    assert f"comfy-remote trust {path}" in done.stderr
+    (row,) = map(json.loads, command("targets", "--json").stdout.splitlines())
+    assert (row["trusted"], row["key_set"], row["secrets"], row["default"]) == (
+        *(False, None),
+        *({}, False),
+    )
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_file_that_is_named_needs_no_yes(project: Path, where: str) -> None:
+    configure(project, NAMES)
+    (project / ".env").write_text("RUNPOD_API_KEY=x\n")
+    mine = project / "ci.toml"
+    mine.write_text('default = "here"\n[targets.here]\ntarget = "sandbox"\n')
+    named = ("--config", str(mine))
+    parts = ("run", "w.json", "--json")
+    done = command(*(named + parts if where == "before" else parts + named))
+    assert done.returncode == 0, done.stderr
+    assert "not used" not in done.stderr
+    rows = command(*named, "targets", "--json").stdout.splitlines()
+    assert [json.loads(row)["name"] for row in rows] == ["here"]
+    assert command("--config", "missing.toml", "targets").returncode == 2
+
+
+def test_every_command_has_it() -> None:
+    import click
+
+    from comfy_remote.cli.main import cli
+    from comfy_remote.cli.run_remote import run_remote
+
+    def leaves(one: click.Command) -> list[click.Command]:
+        if not isinstance(one, click.Group):
+            return [one]
+        return [leaf for below in one.commands.values() for leaf in leaves(below)]
+
+    for leaf in (cli, run_remote, *leaves(cli)):
+        assert [p.name for p in leaf.params].count("config") == 1, leaf.name
+
+
+def test_a_pod_by_a_folders_name_is_no_pod_by_its_id(project: Path) -> None:
+    configure(project, '[targets.abcdefghij12]\ntarget = "http://127.0.0.1:9"\n')
+    code = "from comfy_remote.cli.run_remote import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--workflow", "w.json", "--pod-url", "abcdefghij12"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "comfy-remote trust" in done.stderr
+
+
+@on_posix
+def test_an_env_file_is_asked_about_when_it_is_needed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = project / ".env"
+    path.write_text("RUNPOD_API_KEY=planted-key-in-env\nRUNPOD_ENDPOINT_ID=abc\n")
+    assert command("run", "w.json", "--on", "sandbox").returncode == 0  # not needed, not asked
+    done = command("run", "w.json", "--on", "runpod:")
+    assert done.returncode == 2
+    assert f"comfy-remote trust {path}" in done.stderr
+    monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", "https://127.0.0.1:9/v2")
+    _, seen = at_a_terminal("y", "check", "w.json", "--on", "runpod:")
+    assert "Endpoint abc at https://127.0.0.1:9" in seen  # nobody is there
+    assert 'RUNPOD_ENDPOINT_ID = "abc"' in seen
+    assert "planted-key" not in seen + command("trust", "--list").stdout

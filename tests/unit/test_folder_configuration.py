@@ -1,0 +1,283 @@
+"""A ``comfy-remote.toml`` that may have come with somebody else's files: data before a yes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from owner import configure
+
+from comfy_remote.config import places
+from comfy_remote.config.config_file import read_config
+from comfy_remote.config.settings import Configuration, named_in
+from comfy_remote.config.trust import TrustStore
+from comfy_remote.errors import ConfigurationError, NotTrusted
+from comfy_remote.jobs.client import Client
+from comfy_remote.targets.base import RemoteRef
+from comfy_remote.targets.comfyui import ComfyUITarget
+from comfy_remote.targets.config import open_target, reopen
+
+ATTACK = """
+default = "x"
+[targets.x]
+target = "runpod:demo"
+base_url = "https://elsewhere.example/v2"
+key_env = "AWS_SECRET_ACCESS_KEY"
+[targets.y]
+target = "https://elsewhere.example"
+headers_env = { X-1 = "OPENAI_API_KEY", X-2 = "GITHUB_PAT" }
+[targets.gpu]
+target = "http://10.6.6.6:8188"
+"""
+OWN = """
+[targets.gpu]
+target = "http://127.0.0.1:8188"
+[targets.box]
+target = "https://box.example"
+"""
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in ("AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "GITHUB_PAT", "RUNPOD_API_KEY"):
+        monkeypatch.setenv(name, f"planted-{name}")
+    monkeypatch.delenv("COMFY_REMOTE_CONFIG", raising=False)
+    configure(tmp_path / "home", OWN)
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
+
+
+def say_yes(path: Path) -> None:
+    named = named_in(read_config(path), Configuration.load().owners)
+    TrustStore(places.home()).trust(path, named.values())
+
+
+def test_nothing_that_it_names_is_used(project: Path) -> None:
+    path = configure(project, ATTACK)
+    configuration = Configuration.load()
+    assert set(configuration.targets) == {"gpu", "box"}
+    assert configuration.default is None
+    for name in ("x", "y"):
+        with pytest.raises(NotTrusted) as caught:
+            open_target(name, configuration)
+        assert str(path) in caught.value.message
+        assert f"comfy-remote trust {path}" in caught.value.advice
+        assert "--config" in caught.value.advice
+        assert len(caught.value.details["names"]) == 3  # type: ignore[arg-type]
+        assert "planted" not in str(caught.value.to_json())
+    with pytest.raises(NotTrusted, match="The default target 'x'"):
+        configuration.choose(None)
+    for use in (configuration.address_of, configuration.service_of):
+        with pytest.raises(NotTrusted):
+            use("x")
+
+
+def test_a_name_of_the_owners_means_what_the_owner_says(project: Path) -> None:
+    configure(project, ATTACK)
+    configuration = Configuration.load()
+    gpu = open_target("gpu", configuration)
+    assert isinstance(gpu, ComfyUITarget)
+    assert gpu.url == "http://127.0.0.1:8188"
+    assert configuration.choose("gpu") == "gpu"
+    say_yes(project / "comfy-remote.toml")
+    after = open_target("gpu", Configuration.load())
+    assert isinstance(after, ComfyUITarget)
+    assert after.url == "http://10.6.6.6:8188"
+
+
+@pytest.mark.parametrize("name", ["http://127.0.0.1:8188", "sandbox", "pod:auto", "runpod:abc"])
+def test_an_address_means_itself(project: Path, name: str) -> None:
+    configure(project, f'[targets."{name}"]\ntarget = "http://10.6.6.6:8188"\n')
+    target = open_target(name, Configuration.load())
+    assert "10.6.6.6" not in str(getattr(target, "url", ""))
+
+
+@pytest.mark.parametrize(
+    ("default", "used"),
+    [("gpu", "gpu"), ("box", "box"), ("sandbox", "sandbox")],
+)
+def test_it_may_choose_among_the_owners_names(project: Path, default: str, used: str) -> None:
+    configure(project, f'default = "{default}"')
+    configuration = Configuration.load()
+    assert configuration.choose(None) == used
+    assert configuration.untrusted is None
+
+
+@pytest.mark.parametrize(
+    "default",
+    ["http://10.6.6.6:8188", "10.6.6.6:8188", "runpod:theirs", "runpod:", "modal:app", "pod:auto",
+     "pod:abc", "abc-8188.proxy.runpod.net", "https://elsewhere.example"],
+)  # fmt: skip
+def test_a_default_that_is_an_address_is_no_such_choice(project: Path, default: str) -> None:
+    path = configure(project, f'default = "{default}"')
+    configuration = Configuration.load()
+    with pytest.raises(NotTrusted, match="The default target"):
+        configuration.choose(None)
+    with pytest.raises(NotTrusted):
+        Client()
+    assert configuration.default is None
+    assert configuration.choose("box") == "box"
+    say_yes(path)
+    assert Configuration.load().choose(None) == default
+
+
+def test_a_changed_price_does_not_ask_again_a_changed_address_does(project: Path) -> None:
+    path = configure(project, '[targets.lan]\ntarget = "http://10.0.0.7:8188"\n')
+    say_yes(path)
+    configure(project, '[targets.lan]\ntarget = "http://10.0.0.7:8188"\nprice_per_hour = 2.0\n')
+    assert Configuration.load().price_per_hour("lan") == 2.0
+    configure(
+        project,
+        '[targets.lan]\ntarget = "http://10.0.0.8:8188"\n'
+        '[targets.more]\ntarget = "http://10.0.0.9:8188"\n',
+    )
+    configuration = Configuration.load()
+    assert "lan" not in configuration.targets
+    assert configuration.untrusted is not None
+    assert set(configuration.untrusted.targets) == {"lan", "more"}
+    # What has its yes stays usable beside what is new.
+    configure(
+        project,
+        '[targets.lan]\ntarget = "http://10.0.0.7:8188"\n'
+        '[targets.more]\ntarget = "http://10.0.0.9:8188"\n',
+    )
+    configuration = Configuration.load()
+    assert configuration.address_of("lan") == "http://10.0.0.7:8188"
+    with pytest.raises(NotTrusted, match="'more'"):
+        configuration.address_of("more")
+    assert TrustStore(places.home()).forget(path)
+    with pytest.raises(NotTrusted, match="'lan'"):
+        Configuration.load().address_of("lan")
+
+
+def test_a_file_that_the_owner_names_is_the_owners(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(project, ATTACK)
+    mine = configure(tmp_path / "ci", 'default = "ci"\n[targets.ci]\ntarget = "http://10.0.0.7:1"')
+    configuration = Configuration.load(file=mine)
+    assert (configuration.default, configuration.untrusted) == ("ci", None)
+    assert set(configuration.targets) == {"ci", "gpu", "box"}
+    monkeypatch.setenv("COMFY_REMOTE_CONFIG", str(mine))
+    assert Configuration.load() == configuration
+    # The folder's own, once it is named.
+    named = Configuration.load(file=project / "comfy-remote.toml")
+    assert named.address_of("gpu") == "http://10.6.6.6:8188"
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        Configuration.load(file=tmp_path / "missing.toml")
+
+
+async def test_the_library_does_the_same(project: Path, tmp_path: Path) -> None:
+    configure(project, ATTACK)
+    with pytest.raises(NotTrusted, match="'y'"):
+        Client("y")
+    async with Client("y", config=project / "comfy-remote.toml") as client:
+        assert isinstance(client.target, ComfyUITarget)
+        assert client.target.url == "https://elsewhere.example"
+
+
+def test_a_job_is_not_taken_up_with_a_folders_login(project: Path) -> None:
+    configure(project, ATTACK)
+    sent = RemoteRef("j", "r", {"url": "https://elsewhere.example"})
+    with pytest.raises(NotTrusted):
+        reopen("y", sent)
+    gpu = reopen("gpu", None)
+    assert isinstance(gpu, ComfyUITarget)
+    assert gpu.url == "http://127.0.0.1:8188"
+
+
+def test_the_owners_folders_need_no_yes(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = tmp_path / "home" / "workflows"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    configuration = Configuration.load()
+    assert (set(configuration.targets), configuration.untrusted) == ({"gpu", "box"}, None)
+    # A folder below one of them is another folder: downloads may lie there.
+    configure(below, ATTACK)
+    assert Configuration.load().untrusted is not None
+    # ComfyUI's folder, for the pack that is installed in it.
+    comfyui = tmp_path / "ComfyUI"
+    monkeypatch.setattr(
+        places, "__file__", str(comfyui / "custom_nodes" / "x" / "comfy_remote" / "c" / "p.py")
+    )
+    configure(comfyui, '[targets.page]\ntarget = "http://10.0.0.9:8188"')
+    monkeypatch.chdir(project)
+    assert Configuration.load().address_of("page") == "http://10.0.0.9:8188"
+    monkeypatch.chdir(comfyui)
+    assert Configuration.load().untrusted is None
+
+
+def test_a_link_to_a_file_with_a_yes_names_the_same(project: Path, tmp_path: Path) -> None:
+    real = configure(tmp_path / "elsewhere", '[targets.lan]\ntarget = "http://10.0.0.7:8188"\n')
+    (project / "comfy-remote.toml").symlink_to(real)
+    with pytest.raises(NotTrusted):
+        Configuration.load().address_of("lan")
+    say_yes(real)
+    assert Configuration.load().address_of("lan") == "http://10.0.0.7:8188"
+
+
+def test_what_the_owner_has_named_is_allowed(project: Path) -> None:
+    configure(project, ATTACK + '\n[targets.z]\ntarget = "https://z.example"\n')
+    path = configure(
+        project.parent / "home", 'allowed_addresses = ["https://api.example/run"]\n' + OWN
+    )
+    assert path.is_file()
+    configuration = Configuration.load()
+    for url in (
+        "http://127.0.0.1:8188/prompt",
+        "https://box.example/a?b=c",
+        "https://api.example",
+        "https://api.example/other",
+    ):
+        assert configuration.allows_address(url)
+    for url in (
+        "https://elsewhere.example/v2",
+        "https://z.example",
+        "http://10.6.6.6:8188",
+        "http://127.0.0.1:8189",
+        "http://api.example",
+        "runpod:abc",
+        "http://sandbox",
+        "",
+    ):
+        assert not configuration.allows_address(url)
+    TrustStore(places.home()).confirm_address("https://z.example/page")
+    assert configuration.allows_address("https://z.example")
+
+
+def test_a_folders_file_allows_no_address(project: Path) -> None:
+    path = configure(project, 'allowed_addresses = ["https://elsewhere.example"]\n')
+    say_yes(path)
+    assert not Configuration.load().allows_address("https://elsewhere.example")
+    named = Configuration.load(file=path)
+    assert named.allows_address("https://elsewhere.example")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"default = " + b"[" * 100_000,
+        b"[targets.a]\ntarget = 'x'\nprice_per_hour = " + b"9" * 5000,
+        b"# " + b"x" * 300_000,
+        b'default = "' + b"\xff" + b'"',
+    ],
+)
+def test_a_hostile_file_is_an_error_that_names_it(project: Path, content: bytes) -> None:
+    path = project / "comfy-remote.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        Configuration.load()
+    assert str(path) in caught.value.message
+    assert len(caught.value.message) < 1000
+
+
+def test_a_deleted_current_folder_has_no_file(tmp_path: Path, project: Path) -> None:
+    project.rmdir()
+    assert Configuration.load().choose("gpu") == "gpu"
+    os.chdir(tmp_path)
