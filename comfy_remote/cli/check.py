@@ -83,8 +83,10 @@ def _report(path: Path, on: str | None, changes: Changes, inputs: tuple[Path, ..
     loaded = load_workflow(path, variables=changes.variables(os.environ))
     search = replace(FileSearch.beside(path.absolute().parent, inputs), name_it="--input FILE")
     prepared, schemas, there, limits = _on_target(loaded, on, changes, search)
+    doubts = {doubt.sentence for doubt in prepared.doubts}  # in the report
     for sentence in prepared.notes:
-        say(sentence)
+        if sentence not in doubts:
+            say(sentence)
     say(f"Checked against the nodes of {schemas.source}.")
     if schemas.is_snapshot and (models := len(find_models(prepared.prompt))):
         named = "the model" if models == 1 else f"the {models} models"
@@ -95,6 +97,7 @@ def _report(path: Path, on: str | None, changes: Changes, inputs: tuple[Path, ..
         workflow=prepared.workflow,
         files=replace(search, on_target=there),
         limits=limits,
+        doubts=prepared.doubts,
     )
 
 

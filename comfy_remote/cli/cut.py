@@ -53,11 +53,12 @@ def cut(
       comfy-remote cut workflow.json --json | jq '.parts[].inputs'
     """
     from ..jobs.loaded_pictures import loaded_pictures
-    from ..workflow.convert import convert_workflow
+    from ..workflow.convert import convert
     from ..workflow.cut import cut as cut_prompt
     from ..workflow.cut import images_in
     from ..workflow.files import FileSearch
     from ..workflow.load import load_workflow
+    from .console import say
     from .schemas import schemas_of
 
     loaded = load_workflow(workflow, variables=os.environ)
@@ -65,7 +66,10 @@ def cut(
     prompt = loaded.prompt
     if prompt is None:
         first = schemas_of(on) if on else bundled
-        prompt = convert_workflow(loaded.workflow or {}, first, keep_unknown=True)
+        converted = convert(loaded.workflow or {}, first, keep_unknown=True)
+        for doubt in converted.doubts:
+            say(doubt.sentence)
+        prompt = converted.prompt
     there = schemas_of(on, prompt) if on else bundled
     known = there if not there.is_snapshot else None
     marks = _marks(loaded, prompt, nodes, on)

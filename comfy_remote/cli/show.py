@@ -85,12 +85,15 @@ def show(workflow: Path, on: str | None, json_lines: bool) -> None:
 
 
 def _prompt(loaded: LoadedWorkflow, schemas: Schemas) -> Prompt:
-    from ..workflow.convert import convert_workflow
+    from ..workflow.convert import convert
     from .console import say
 
     if loaded.prompt is not None or loaded.workflow is None:
         return loaded.prompt or {}
-    prompt = convert_workflow(loaded.workflow, schemas, keep_unknown=True)
+    converted = convert(loaded.workflow, schemas, keep_unknown=True)
+    for doubt in converted.doubts:
+        say(doubt.sentence)
+    prompt = converted.prompt
     unknown = sorted({n["class_type"] for n in prompt.values() if n["class_type"] not in schemas})
     if unknown:
         say(

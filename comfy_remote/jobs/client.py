@@ -6,6 +6,7 @@ The one way in: the command line, the page and the nodes all start jobs through 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = ["Client", "resume"]
+
+_log = logging.getLogger(__name__)
 
 
 class Client:
@@ -164,6 +167,8 @@ class Client:
             loaded = parse_workflow(cast("JsonValue", prompt), source or "The prompt")
         schemas = await self.schemas() if loaded.prompt is None else None
         prepared = prepare(loaded, Changes(), schemas)
+        for doubt in prepared.doubts:
+            _log.warning("%s", doubt.sentence)
         parsed, workflow = prepared.prompt, workflow or prepared.workflow
         search = FileSearch.beside(base or Path.cwd(), [Path(path) for path in inputs])
         if only_base:

@@ -28,7 +28,7 @@ from ..targets.pods import account_pods, pod_of
 from ..targets.runpod import RunPodTarget
 from ..version import __version__
 from ..workflow.check import check_prompt
-from ..workflow.convert import convert_workflow
+from ..workflow.convert import Doubt, convert
 from ..workflow.files import FileSearch, file_uses
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.models import find_models
@@ -387,14 +387,20 @@ async def _checked(target: Target, loaded: LoadedWorkflow, path: Path) -> list[F
     nodes = (await target.describe(classes)).nodes
     schemas = Schemas.bundled() if nodes is None else Schemas(nodes, target.name)
     prompt = loaded.prompt
+    doubts: tuple[Doubt, ...] = ()
     if prompt is None:
-        prompt = convert_workflow(loaded.workflow or {}, schemas, keep_unknown=True)
+        converted = convert(loaded.workflow or {}, schemas, keep_unknown=True)
+        prompt, doubts = converted.prompt, converted.doubts
     search = replace(FileSearch.beside(path.absolute().parent), name_it="--input FILE")
     names = dict.fromkeys(use.name for use in file_uses(prompt))
     missing = [name for name in names if search.find(name) is None and not search.refusal(name)]
     there = frozenset([name for name in missing if await target.has_input(name)])
     report = check_prompt(
-        prompt, schemas, workflow=loaded.workflow, files=replace(search, on_target=there)
+        prompt,
+        schemas,
+        workflow=loaded.workflow,
+        files=replace(search, on_target=there),
+        doubts=doubts,
     )
     findings = [
         Finding(

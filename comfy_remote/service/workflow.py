@@ -96,6 +96,7 @@ class ServedWorkflow:
             schemas = Schemas.bundled()
             notes.append(f"The types of its keys are those of ComfyUI's own nodes: {error}")
         prepared = prepare(loaded, changes or Changes(), schemas)
+        notes += [doubt.sentence for doubt in prepared.doubts]
         interface = Interface.of(prepared.prompt, schemas)
         if not interface.outputs:
             raise WorkflowInvalid(

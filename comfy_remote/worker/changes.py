@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -9,7 +10,7 @@ from pydantic import JsonValue
 
 from ..errors import WorkflowInvalid
 from ..wire.request import JobRequest
-from ..workflow.convert import convert_workflow
+from ..workflow.convert import convert as convert_workflow
 from ..workflow.edit import Place, apply_overrides, find_node, put
 from ..workflow.load import is_ui_format, parse_prompt
 from ..workflow.prompt import Prompt
@@ -20,6 +21,8 @@ from ..workflow.sources import Sources
 from ..workflow.text import find_texts
 
 __all__ = ["changed", "convert", "embedded_workflow", "needs_schemas", "plain_prompt"]
+
+_log = logging.getLogger(__name__)
 
 _PROMPT_NODE, _SEED_NODE, _SIZE_NODE = "6", "25", "27"
 _SEEDS = ("seed", "noise_seed")
@@ -47,7 +50,10 @@ def convert(request: JobRequest, schemas: Schemas) -> Prompt:
         WorkflowInvalid: It cannot be converted; says which node is why.
     """
     with _field("workflow"):
-        prompt = convert_workflow(request.workflow, schemas)
+        converted = convert_workflow(request.workflow, schemas)
+        for doubt in converted.doubts:
+            _log.warning("%s", doubt.sentence)
+        prompt = converted.prompt
         if not prompt:
             raise WorkflowInvalid(
                 "It has no node that runs.",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
 from .edit import Place, apply_settings, put
 from .load import LoadedWorkflow, in_ui_format
+from .placeholders import fill_in_prompt
 from .prompt import Prompt
 from .save_folder import find_name_prefixes, name_below
 from .schema import Schemas
@@ -20,6 +22,8 @@ from .text import Side, find_texts
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+
+    from .convert import Doubt
 
 __all__ = ["Changes", "PreparedWorkflow", "prepare"]
 
@@ -88,14 +92,16 @@ class PreparedWorkflow:
     Attributes:
         prompt: API format, changed.
         workflow: UI format, as it was loaded, to embed in the outputs; ``None`` if there is none.
-        notes: What was found and done, a sentence each, for people.
+        notes: What was found and done, a sentence each, for people; the doubts among them.
         source: Where it came from: see `LoadedWorkflow.source`.
+        doubts: Saved values that may not be where they belong.
     """
 
     prompt: Prompt
     workflow: dict[str, JsonValue] | None
     notes: tuple[str, ...]
     source: str
+    doubts: tuple[Doubt, ...] = ()
 
 
 def prepare(
@@ -122,14 +128,18 @@ def prepare(
         WorkflowInvalid: The workflow cannot be converted, or a change does not fit it.
     """
     notes = [loaded.describe()]
+    doubts: tuple[Doubt, ...] = ()
     if loaded.prompt is not None:
-        prompt = loaded.prompt
+        prompt = fill_in_prompt(loaded.prompt, datetime.now().astimezone())
+        if prompt is not loaded.prompt:
+            notes.append("Dates and values are filled in where names of files ask for them.")
     elif schemas is None or loaded.workflow is None:
         raise in_ui_format(loaded.source)
     else:
-        from .convert import convert_workflow  # here: a prompt needs none of it
+        from .convert import convert  # here: a prompt needs none of it
 
-        prompt = convert_workflow(loaded.workflow, schemas, keep_unknown=keep_unknown)
+        converted = convert(loaded.workflow, schemas, keep_unknown=keep_unknown)
+        prompt, doubts = converted.prompt, converted.doubts
         if not prompt:
             raise WorkflowInvalid(
                 f"{loaded.source} is empty: it has no node that runs.",
@@ -137,6 +147,7 @@ def prepare(
                 "export it again.",
             )
         notes.append(f"Converted to API format with the node schemas of {schemas.source}.")
+        notes += [doubt.sentence for doubt in doubts]
     texts: tuple[tuple[Side, str, str | None], ...] = (
         ("positive", "PROMPT", changes.prompt),
         ("negative", "NEGATIVE", changes.negative),
@@ -170,7 +181,7 @@ def prepare(
         prompt = name_below(prompt, places, changes.output_folder)
     before, prompt = prompt, apply_settings(prompt, changes.settings, schemas)
     notes += _settings_made(before, prompt)
-    return PreparedWorkflow(prompt, loaded.workflow, tuple(notes), loaded.source)
+    return PreparedWorkflow(prompt, loaded.workflow, tuple(notes), loaded.source, doubts)
 
 
 def _settings_made(before: Prompt, after: Prompt) -> Iterator[str]:

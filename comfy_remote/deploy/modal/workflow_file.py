@@ -53,7 +53,8 @@ def make_project(
     folder = project_folder(workflow, config.app_name, parent)
     project = write_project(folder, prepared.prompt, found, given, force=force, clean=clean)
     notes = _copy_inputs(prepared.prompt, workflow.absolute().parent, folder / INPUT_FOLDER)
-    return replace(project, notes=(*project.notes, *notes))
+    doubts = [doubt.sentence for doubt in prepared.doubts]
+    return replace(project, notes=(*project.notes, *doubts, *notes))
 
 
 def _copy_inputs(prompt: Prompt, base: Path, folder: Path) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import uuid
 from pathlib import Path
@@ -20,7 +21,7 @@ from ...targets.base import InputFile, RunRequest, Target
 from ...targets.config import Configuration, home
 from ...workflow.files import file_below, file_uses
 from ...workflow.load import LoadedWorkflow, load_workflow
-from ...workflow.prepare import Changes, prepare
+from ...workflow.prepare import Changes, PreparedWorkflow, prepare
 from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
 from ..comfyui_host import ComfyUIHost
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunPodRemoteExecute"]
 
+_log = logging.getLogger(__name__)
 _LONGEST = 7 * 24 * 3600
 
 
@@ -202,7 +204,7 @@ class RunPodRemoteExecute(io.ComfyNode):
     @classmethod
     async def _run_here(cls, loaded: LoadedWorkflow, images: torch.Tensor | None) -> io.NodeOutput:
         schemas = local_schemas() if loaded.prompt is None else None
-        prompt = by_number(prepare(loaded, Changes(), schemas).prompt)
+        prompt = by_number(_prepared(loaded, schemas).prompt)
         refuse_itself(prompt)
         if images is not None:
             prompt, slots = spread_pictures(prompt, len(images))
@@ -217,6 +219,13 @@ class RunPodRemoteExecute(io.ComfyNode):
         return io.NodeOutput(expansion.result, expand=expansion.graph)
 
 
+def _prepared(loaded: LoadedWorkflow, schemas: Schemas | None) -> PreparedWorkflow:
+    prepared = prepare(loaded, Changes(), schemas)
+    for doubt in prepared.doubts:
+        _log.warning("%s", doubt.sentence)
+    return prepared
+
+
 async def _run_there(
     run: RemoteRun, loaded: LoadedWorkflow, images: torch.Tensor | None
 ) -> io.NodeOutput:
@@ -224,7 +233,7 @@ async def _run_there(
         record = Record(home())
         try:
             async with Client(run.target, record=record) as client:
-                prepared = prepare(loaded, Changes(), await _schemas_there(client, loaded))
+                prepared = _prepared(loaded, await _schemas_there(client, loaded))
                 prompt = by_number(prepared.prompt)
                 refuse_itself(prompt)
                 prompt, files = await _with_files(prompt, images, temporary, client.target)

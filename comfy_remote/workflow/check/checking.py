@@ -14,6 +14,7 @@ from ..packs import find_packs
 from ..prompt import Prompt
 from ..schema import Schemas
 from .advice import advise
+from .doubtful import doubtful_values
 from .graph import live_nodes
 from .limits import Limits, file_problems, request_size, result_size
 from .node_rules import REPLACED_CLASSES, permissive, rules_of
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pydantic import JsonValue
+
+    from ..convert import Doubt
 
 __all__ = ["check_prompt", "validate_for"]
 
@@ -60,6 +63,7 @@ def check_prompt(
     workflow: Mapping[str, JsonValue] | None = None,
     files: FileSearch | None = None,
     limits: Limits | None = None,
+    doubts: Iterable[Doubt] = (),
 ) -> Report:
     """Check a prompt against the schemas of a target.
 
@@ -70,6 +74,7 @@ def check_prompt(
         workflow: The same in UI format, which may name the packs of nodes.
         files: Where the files of Load nodes are looked for; ``None``: they are not.
         limits: Of the target's queue; none by default.
+        doubts: What its conversion was not sure of.
 
     Raises:
         WorkflowInvalid: It is not a prompt at all; says why.
@@ -97,6 +102,7 @@ def check_prompt(
     sizes = _sizes(prompt, roots, schemas)
     problems += request_size(prompt, workflow, found_files, limits)
     problems += result_size(prompt, live, sizes, limits)
+    problems += doubtful_values(prompt, doubts)
     return Report(
         problems=tuple(_in_order(prompt, problems)),
         advice=tuple(advise(prompt, live, roots, sizes)),

@@ -33,6 +33,8 @@ ProblemCode = Literal[
     "output_too_large",
     "request_too_large",
     "workflow_invalid",
+    "value_doubtful",
+    "placeholder_left",
 ]
 """Where ComfyUI has a name for it, it is ComfyUI's."""
 

@@ -3,6 +3,8 @@
 ```
 document    the file as saved
 node        a node as the editor has it after loading: slots, widgets, values
+pack_widgets  widgets of packs' own scripts      older_packs  values that older packs saved
+restoring   saved values that do not fit their widgets    doubt  what is said about them
 autogrow    lists of its inputs that grow
 graph       nodes and links, subgraphs and their instances
 loading     a document to its graphs       promotion   widgets promoted by older files
@@ -12,6 +14,7 @@ prompt      the graphs to a prompt              foreign    nodes of classes that
 ```
 """
 
-from .prompt import convert_workflow
+from .doubt import Doubt
+from .prompt import Converted, convert, convert_workflow
 
-__all__ = ["convert_workflow"]
+__all__ = ["Converted", "Doubt", "convert", "convert_workflow"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .document import SavedNode
+from .widgets import CONTROL_VALUES
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -24,7 +25,6 @@ LORA_LISTS = {"Power Lora Loader (rgthree)"}
 """Classes whose widgets no schema lists: as many LoRAs as somebody added."""
 
 
-_CONTROL = ("fixed", "increment", "decrement", "randomize")
 _CONTROL_NAMES = ("control_after_generate", "control_filter_list")
 _EDITOR_ONLY = {"upload": "IMAGEUPLOAD AUDIOUPLOAD", "audioUI": "AUDIO_UI"}
 
@@ -80,6 +80,6 @@ def _zip(
         found[name] = values[position]
         position += 1
         spare = len(values) - position - (len(names) - done)
-        if kind == "INT" and spare > 0 and values[position] in _CONTROL:
+        if kind == "INT" and spare > 0 and values[position] in CONTROL_VALUES:
             position += 1
     return found if position == len(values) else None

@@ -9,13 +9,16 @@ Source of facts: ComfyUI's frontend 1.49.6 (node registration, `configure`, dyna
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..schema import InputSchema, NodeSchema, input_schema
 from .autogrow import Autogrow
 from .document import BYPASSED, MUTED, Output, SavedNode, Slot, mapping
+from .older_packs import as_saved_today
+from .pack_widgets import brought_inputs, pack_widgets
 from .problem import invalid
+from .restoring import Misfits, exchanged
 from .widgets import (
     AUTOGROW,
     DYNAMIC_COMBO,
@@ -41,6 +44,7 @@ class Node:
     Attributes:
         virtual: Whether it exists in the editor only, and never in a prompt.
         values: What its widgets hold, by name.
+        misfits: Saved values that do not fit its widgets.
     """
 
     def __init__(self, saved: SavedNode, schema: NodeSchema | None, *, virtual: bool) -> None:
@@ -59,7 +63,11 @@ class Node:
         self._kinds: dict[str, str] = {}
         self._groups: dict[str, Autogrow] = {}
         self._options: dict[str, dict[str, JsonValue]] = {}
+        self._brought: dict[str, Mapping[str, list[InputSchema]]] = {}
+        self._brought_now: dict[str, list[str]] = {}
+        self._pack_widgets: frozenset[str] = frozenset()
         self._moved_from: int | None = None
+        self.misfits = Misfits()
 
     @property
     def active(self) -> bool:
@@ -76,6 +84,7 @@ class Node:
         if schema is None:
             self.inputs = saved.inputs
             return
+        self._pack_widgets = pack_widgets(schema, saved)
         for spec in schema.inputs:
             self._add_socket(spec)
         for spec in schema.inputs:
@@ -105,13 +114,18 @@ class Node:
         self.values[widget.name] = value
         if widget.kind == DYNAMIC_COMBO:
             self._switch(widget, value)
+        elif widget.name in self._brought:
+            self._bring(widget, value)
         elif widget.kind == "option" and value and self.widgets[-1] is widget:
             self._add_option()
 
     # What the class gives.
 
+    def _is_edited(self, spec: InputSchema) -> bool:
+        return is_widget(spec) or spec.name in self._pack_widgets
+
     def _add_socket(self, spec: InputSchema) -> None:
-        if is_widget(spec):
+        if self._is_edited(spec):
             return
         if spec.type == AUTOGROW:
             self._add_group(spec)
@@ -124,12 +138,16 @@ class Node:
             self._append_slot(Slot(spec.name, spec.type))
 
     def _add_widget(self, spec: InputSchema) -> None:
-        if not is_widget(spec):
+        if not self._is_edited(spec):
             return
         for widget in widgets_of(spec):
             self._register(widget)
         if spec.widget_type == DYNAMIC_COMBO:
             self._add_dynamic_combo(spec)
+        elif brought := brought_inputs(spec):
+            self._brought[spec.name] = brought
+            own = next(w for w in self.widgets if w.name == spec.name)
+            self._bring(own, self.values[spec.name])
         if not spec.options.get("socketless"):
             self._append_slot(Slot(spec.name, spec.type, widget=spec.name))
 
@@ -216,6 +234,28 @@ class Node:
                 if old_slot.link is not None:
                     self._linked(index)
 
+    # Lists whose chosen value brings along further inputs, right after it.
+
+    def _bring(self, widget: Widget, value: JsonValue | Unset) -> None:
+        """Replace the inputs that the last choice brought along by those of another."""
+        specs = self._brought[widget.name].get(value, []) if isinstance(value, str) else []
+        gone = self._brought_now.get(widget.name, [])
+        for name in gone:
+            self.values.pop(name, None)
+            self._kinds.pop(name, None)
+        self.widgets[:] = [w for w in self.widgets if w.name not in gone]
+        count, place = len(self.widgets), self.widgets.index(widget) + 1
+        known = {slot.name for slot in self.inputs}
+        for spec in specs:
+            for added in widgets_of(spec):
+                self._register(added)
+            if spec.name not in known:
+                self._append_slot(Slot(spec.name, spec.type, widget=spec.name))
+        added_widgets = self.widgets[count:]
+        del self.widgets[count:]
+        self.widgets[place:place] = added_widgets
+        self._brought_now[widget.name] = [w.name for w in added_widgets]
+
     # Lists of inputs that grow: one more than are linked.
 
     def _add_group(self, spec: InputSchema) -> None:
@@ -284,23 +324,15 @@ class Node:
             index += 1
 
     def _restore_values(self, schema: NodeSchema) -> None:
-        values = self.saved.values
+        values = as_saved_today(self.type, self.saved.values)
         if isinstance(values, dict):
             self._restore_named(values)
         elif values:
-            values = _without_forced(schema, self.widgets, values)
-            position = index = 0
-            while index < len(self.widgets) and position < len(values):  # may grow on the way
-                widget = self.widgets[index]
-                index += 1
-                if widget.saved:
-                    self.set_value(widget, values[position])
-                    position += 1
+            self._restore_listed(_without_forced(schema, self.widgets, values))
         for widget in self.widgets:
-            if widget.kind == "COMBO" and widget.schema and widget.schema.choices:
-                value = self.values.get(widget.name)
-                if value is None or value is UNSET:
-                    self.values[widget.name] = widget.schema.choices[0]
+            choices = widget.schema.choices if widget.schema else ()
+            if widget.kind == "COMBO" and choices and self.values.get(widget.name) is None:
+                self.values[widget.name] = choices[0]
 
     def _restore_named(self, values: dict[str, JsonValue]) -> None:
         index = 0
@@ -309,6 +341,41 @@ class Node:
             index += 1
             if widget.saved and widget.name in values:
                 self.set_value(widget, values[widget.name])
+        placed = {w.name: values[w.name] for w in self.widgets if w.name in values}
+        self.misfits.find([(self._needed(name), value) for name, value in placed.items()])
+        self.misfits.left_by_name({k: v for k, v in values.items() if k not in placed})
+
+    def _needed(self, name: str) -> Widget:
+        return next(widget for widget in self.widgets if widget.name == name)
+
+    def _restore_listed(self, values: list[JsonValue]) -> None:
+        placed: list[tuple[Widget, JsonValue]] = []
+        missing: set[str] = set()
+        position = index = 0
+        while index < len(self.widgets) and position < len(values):  # may grow on the way
+            widget = self.widgets[index]
+            index += 1
+            if not widget.saved or widget.name in missing:
+                continue
+            self.set_value(widget, values[position])
+            placed.append((widget, values[position]))
+            position += 1
+            missing |= self._not_saved(widget, index, len(values) - position)
+        for widget, value in exchanged(placed, self._pack_widgets):
+            self.set_value(widget, value)
+        self.misfits.find(placed)
+        if placed:  # else what the node showed
+            self.misfits.left_in_list(values[position:])
+
+    def _not_saved(self, widget: Widget, index: int, left: int) -> set[str]:
+        """Which of the inputs that a choice brought along have no place among the values left.
+
+        The last values belong to the widgets after them: the file is from before all of these
+        existed. They then have their defaults.
+        """
+        brought = self._brought_now.get(widget.name, [])
+        after = sum(other.saved for other in self.widgets[index + len(brought) :])
+        return set(brought[max(0, left - after) :])
 
     def _drop_stale_inputs(self) -> None:
         """Inputs made from widgets that the class no longer has."""

@@ -10,16 +10,19 @@ import math
 import random
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
 from ..packs import pack_for_people, said_pack
+from ..placeholders import CORE_SAVERS, as_text, fill_in, has_placeholders
 from ..prompt import Node as PromptNode
 from ..prompt import Prompt
 from ..schema import Schemas
 from .document import read_document, renumber
+from .doubt import Doubt
 from .foreign import LORA_LISTS, lora_list, named_values, nameless_values
 from .graph import Graph, Host
 from .loading import load_graph
@@ -27,47 +30,33 @@ from .node import Node
 from .primitives import apply_primitives
 from .problem import invalid
 from .resolve import Given, Origin, Resolver, Scope
-from .text import replace_in_text, resolve_choices
+from .text import resolve_choices
 from .virtual import REFUSED
 from .widgets import UNSET, Unset, Widget
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["convert_workflow"]
+__all__ = ["Converted", "convert", "convert_workflow"]
 
 _MAX_NODES = 100_000
 _EXACT = 2**53
 """Up to here, JavaScript's numbers hold every whole number."""
 _ALIAS = "Node name for S&R"
 _WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
-_SAVERS = {
-    "SaveImage",
-    "SaveImageAdvanced",
-    "SaveSVGNode",
-    "SaveVideo",
-    "SaveAnimatedWEBP",
-    "SaveWEBM",
-    "SaveAudio",
-    "SaveAudioMP3",
-    "SaveAudioOpus",
-    "SaveAudioAdvanced",
-    "SaveGLB",
-    "Save3DAdvanced",
-    "SaveGaussianSplat",
-    "SavePointCloud",
-    "SaveAnimatedPNG",
-    "CLIPSave",
-    "VAESave",
-    "ModelSave",
-    "LoraSave",
-    "SaveLatent",
-}
 _LIVE = {
     "LOAD_3D": "a view of a 3D scene that only the editor can render",
     "LOAD_3D_ANIMATION": "a view of a 3D scene that only the editor can render",
     "WEBCAM": "a picture that only the editor can take from a camera",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A prompt, and the saved values in it that may not be where they belong."""
+
+    prompt: Prompt
+    doubts: tuple[Doubt, ...]
 
 
 def convert_workflow(
@@ -78,6 +67,18 @@ def convert_workflow(
     now: datetime | None = None,
     keep_unknown: bool | None = None,
 ) -> Prompt:
+    """The prompt of `convert`, whatever is doubtful in it."""
+    return convert(workflow, schemas, rng=rng, now=now, keep_unknown=keep_unknown).prompt
+
+
+def convert(
+    workflow: Mapping[str, JsonValue],
+    schemas: Schemas,
+    *,
+    rng: random.Random | None = None,
+    now: datetime | None = None,
+    keep_unknown: bool | None = None,
+) -> Converted:
     """Convert a workflow in UI format (schema 0.4 or 1.0) to a prompt.
 
     Muted nodes and nodes that exist in the editor only are left out, bypassed ones are passed
@@ -109,7 +110,8 @@ def convert_workflow(
         root = load_graph(document, schemas)
         keep = not schemas.is_snapshot if keep_unknown is None else keep_unknown
         texts = (rng or random.Random(), now or datetime.now().astimezone())
-        return _Conversion(root, schemas, *texts, keep_unknown=keep).prompt()
+        conversion = _Conversion(root, schemas, *texts, keep_unknown=keep)
+        return Converted(conversion.prompt(), tuple(conversion.doubts))
     except RecursionError:
         raise WorkflowInvalid(
             "The workflow is nested, or linked in a chain, too deeply to be converted."
@@ -135,6 +137,7 @@ class _Conversion:
         self._rng = rng
         self._now = now
         self._aliases: dict[str, Node] | None = None
+        self.doubts: list[Doubt] = []
 
     def prompt(self) -> Prompt:
         for graph in self._graphs():
@@ -203,6 +206,9 @@ class _Conversion:
                 else:
                     inputs[slot.name] = _wrapped(source.value)
         self._refuse_captures(node, inputs)
+        for name, message in node.misfits.sentences:
+            if name is None or not _is_link(inputs.get(name)):
+                self.doubts.append(Doubt(scope.node_id(node), node.type, name, f"{message}."))
         if not all(map(_is_finite, inputs.values())):
             raise invalid(node, "a number in it is too large for JSON")
         return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
@@ -235,7 +241,7 @@ class _Conversion:
         if isinstance(value, str):
             if widget.dynamic:
                 return resolve_choices(value, self._rng)
-            if widget.name == "filename_prefix" and node.type in _SAVERS:
+            if has_placeholders(node.type, widget.name):
                 return self._replace(value)
         return value if isinstance(value, Unset) else _wrapped(value)
 
@@ -245,7 +251,7 @@ class _Conversion:
                 raise invalid(node, f"its input {widget.name!r} is {_LIVE[widget.kind]}")
 
     def _replace(self, text: str) -> str:
-        return replace_in_text(text, self._lookup, self._now) if "%" in text else text
+        return fill_in(text, self._lookup, self._now) if "%" in text else text
 
     def _lookup(self, name: str, widget_name: str) -> str | None:
         """The value of a node's widget; the node is named by its alias, else by its title."""
@@ -258,25 +264,15 @@ class _Conversion:
         widget = node.widget(widget_name) if node is not None else None
         if node is None or widget is None:
             return None
-        return _text(node.values.get(widget.name))
+        value = node.values.get(widget.name)
+        return "" if isinstance(value, Unset) else as_text(value)
 
 
 def _alias(node: Node) -> str | None:
     alias = node.properties.get(_ALIAS)
     if isinstance(alias, str):
         return alias
-    return node.type if node.schema is not None and node.type not in _SAVERS else None
-
-
-def _text(value: JsonValue | Unset) -> str:
-    """As JavaScript writes it."""
-    if value is None or isinstance(value, Unset):
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
-        return str(int(value))
-    return str(value)
+    return node.type if node.schema is not None and node.type not in CORE_SAVERS else None
 
 
 def _in_file_order(prompt: Prompt) -> list[str]:

@@ -10,6 +10,7 @@ extensions), read and then checked against what it makes of the official templat
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AUTOGROW",
+    "CONTROL_VALUES",
     "DYNAMIC_COMBO",
     "MATCH_TYPE",
     "UNSET",
     "Unset",
     "Widget",
+    "fits",
     "has_widget",
     "is_widget",
     "settle",
@@ -36,6 +39,9 @@ DYNAMIC_COMBO: Final = "COMFY_DYNAMICCOMBO_V3"
 AUTOGROW: Final = "COMFY_AUTOGROW_V3"
 MATCH_TYPE: Final = "COMFY_MATCHTYPE_V3"
 
+_COLOR = re.compile(r"#[0-9a-fA-F]{3,8}")
+CONTROL_VALUES = ("fixed", "increment", "decrement", "randomize")
+"""What happens to a seed after a run."""
 _SEEDS = ("seed", "noise_seed")
 _BOX = {"x": 0, "y": 0, "width": 512, "height": 512}
 
@@ -185,13 +191,58 @@ def _video_edit_default(schema: InputSchema) -> JsonValue:
     return value
 
 
-def _default(schema: InputSchema) -> JsonValue:
+def _default(schema: InputSchema) -> JsonValue | Unset:
     kind = schema.widget_type
     default = schema.options.get("default")
     inner = schema.options.get("options")
     if default is None and kind in _NESTED_DEFAULT and isinstance(inner, dict):
         default = inner.get(_NESTED_DEFAULT[kind])
-    return _SIMPLE[kind] if default is None else default
+    return _SIMPLE.get(kind, UNSET) if default is None else default
+
+
+def fits(widget: Widget, value: JsonValue) -> bool:
+    """Whether a saved value can be one of this widget's, by its kind alone.
+
+    A choice that is not in the list fits: lists differ between two machines, and a ComfyUI
+    refuses what it does not have.
+    """
+    match widget.kind:
+        case "INT" | "FLOAT":
+            return _number(value) is not None or _reads_as_number(value)
+        case "BOOLEAN":
+            return isinstance(value, bool) or value in (0, 1)
+        case "STRING" | "MARKDOWN":
+            return isinstance(value, str | None)
+        case "COMBO":
+            choices = widget.schema.choices if widget.schema else ()
+            return (
+                value is None
+                or value in choices
+                or (isinstance(value, list) and widget.default == [])
+                or any(type(value) is type(choice) for choice in choices)
+                or (not choices and isinstance(value, str))
+            )
+        case "control":
+            return value in CONTROL_VALUES or isinstance(value, bool)
+        case _ if widget.kind in _TYPES or isinstance(widget.default, Unset | None):
+            return True
+        case _:  # a pack's own: as its default is
+            return value is None or _shape(value) == _shape(widget.default)
+
+
+def _reads_as_number(value: JsonValue) -> bool:
+    """A text that a ComfyUI reads as a number."""
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+def _shape(value: JsonValue | Unset) -> str:
+    if isinstance(value, str):
+        return "color" if _COLOR.fullmatch(value) else "text"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "number" if number else type(value).__name__
 
 
 def settle(widget: Widget, value: JsonValue) -> JsonValue:

@@ -1,0 +1,68 @@
+"""``%date:…%`` and ``%Node.input%`` in prompts that no page has made."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from comfy_remote.workflow.check import check_prompt
+from comfy_remote.workflow.load import parse_workflow
+from comfy_remote.workflow.placeholders import fill_in_prompt, left_over
+from comfy_remote.workflow.prepare import Changes, prepare
+from comfy_remote.workflow.prompt import Prompt
+from comfy_remote.workflow.schema import Schemas
+
+NOW = datetime(2026, 3, 4, 15, 6, 7, tzinfo=timezone.utc)
+
+
+def prompt_of(prefix: str, saver: str = "SaveImage") -> Prompt:
+    return {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 64, "height": 48, "batch_size": 1, "color": 255},
+            "_meta": {"title": "Red"},
+        },
+        "2": {"class_type": saver, "inputs": {"images": ["1", 0], "filename_prefix": prefix}},
+    }
+
+
+def prefix_of(prompt: Prompt) -> object:
+    return prompt["2"]["inputs"]["filename_prefix"]
+
+
+def test_dates_and_values_are_filled_in_where_the_page_would() -> None:
+    given = prompt_of("d/%date:yyyy-MM-dd%/%date:hhmmss%_%EmptyImage.width%_%Red.color%")
+    assert prefix_of(fill_in_prompt(given, NOW)) == "d/2026-03-04/150607_64_255"
+    assert prefix_of(given) != prefix_of(fill_in_prompt(given, NOW)), "the given one is not changed"
+    video = prompt_of("%date:yyyy%", "VHS_VideoCombine")
+    assert prefix_of(fill_in_prompt(video, NOW)) == "2026"
+
+
+def test_what_cannot_be_found_stays_and_is_named() -> None:
+    given = prompt_of("%KSampler.seed%_%SaveImage.images%_%width%")
+    done = fill_in_prompt(given, NOW)
+    assert done is given
+    assert [found for *_, found in left_over(done)] == ["%KSampler.seed%", "%SaveImage.images%"]
+
+
+def test_a_saver_that_nobody_knows_keeps_its_placeholders_and_check_names_them() -> None:
+    given = prompt_of("%date:yyyy%/x", "Unheard Of Saver")
+    done = fill_in_prompt(given, NOW)
+    assert prefix_of(done) == "%date:yyyy%/x"
+    problems = check_prompt(done, Schemas.bundled()).problems
+    [left] = [p for p in problems if p.code == "placeholder_left"]
+    assert (left.node_id, left.input, left.severity) == ("2", "filename_prefix", "warning")
+    assert "%date:yyyy%" in left.message
+
+
+def test_texts_of_other_inputs_are_not_taken_for_names() -> None:
+    text: Prompt = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "50% A.b 20% off"}}}
+    assert list(left_over(text)) == []
+
+
+def test_a_prompt_in_api_format_is_prepared_with_them_filled_in() -> None:
+    document = {
+        key: dict(node) for key, node in prompt_of("%date:yyyy%_%EmptyImage.width%").items()
+    }
+    prepared = prepare(parse_workflow(document), Changes())  # type: ignore[arg-type]
+    assert prefix_of(prepared.prompt) == f"{datetime.now().astimezone():%Y}_64"
+    assert any("filled in" in note for note in prepared.notes)
