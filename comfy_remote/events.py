@@ -143,7 +143,8 @@ class Finished:
         outputs: Everything the job produced, in the order of the prompt's nodes and, within
             a node, in the order the node listed them. Of a job that failed, what it had
             saved before, as far as the target still gives it out.
-        details: JSON-able facts from the target: timings in seconds, worker, engine.
+        details: JSON-able facts from the target: timings in seconds, worker, engine; and
+            ``warnings``, sentences about the outputs that were also told as `Log`.
         problems: What the workflow asked for and is not among the outputs, or is damaged.
     """
 

@@ -107,6 +107,8 @@ class RemoteOutput:
         source: Where to read the bytes; ``None`` for a text.
         key: Under which ComfyUI's history listed it: ``images``, ``gifs``, ``audio``, ``3d``,
             ``text``, …; ``None`` where the worker does not say.
+        number: Its position in the answer of a worker that gives file names without subfolders,
+            so that two files may have one name; ``None`` elsewhere.
     """
 
     node_id: str | None
@@ -120,6 +122,12 @@ class RemoteOutput:
     text: str | None = None
     source: OutputSource | None = None
     key: str | None = None
+    number: int | None = None
+
+    @property
+    def file(self) -> tuple[str, str, str, int | None]:
+        """What tells this file apart from the other files of its job."""
+        return self.folder, self.subfolder, self.filename, self.number
 
     def to_json(self) -> dict[str, JsonValue]:
         """A description for people and programs: everything but the bytes."""

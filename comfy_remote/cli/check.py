@@ -75,14 +75,14 @@ def check(
 
 
 def _report(path: Path, on: str | None, changes: Changes, inputs: tuple[Path, ...]) -> Report:
-    from ..workflow.check import check_prompt
+    from ..workflow.check import Problem, check_prompt
     from ..workflow.files import FileSearch
     from ..workflow.load import load_workflow
     from ..workflow.models import find_models
 
     loaded = load_workflow(path, variables=changes.variables(os.environ))
     search = replace(FileSearch.beside(path.absolute().parent, inputs), name_it="--input FILE")
-    prepared, schemas, there, limits = _on_target(loaded, on, changes, search)
+    prepared, schemas, there, limits, not_returned = _on_target(loaded, on, changes, search)
     doubts = {doubt.sentence for doubt in prepared.doubts}  # in the report
     for sentence in prepared.notes:
         if sentence not in doubts:
@@ -91,7 +91,7 @@ def _report(path: Path, on: str | None, changes: Changes, inputs: tuple[Path, ..
     if schemas.is_snapshot and (models := len(find_models(prepared.prompt))):
         named = "the model" if models == 1 else f"the {models} models"
         say(f"Only a target can tell whether it has {named} that the workflow names.")
-    return check_prompt(
+    report = check_prompt(
         prepared.prompt,
         schemas,
         workflow=prepared.workflow,
@@ -99,6 +99,10 @@ def _report(path: Path, on: str | None, changes: Changes, inputs: tuple[Path, ..
         limits=limits,
         doubts=prepared.doubts,
     )
+    if not_returned:
+        problem = Problem("outputs_not_returned", not_returned, severity="warning")
+        report = replace(report, problems=(*report.problems, problem))
+    return report
 
 
 def _on_target(
@@ -106,13 +110,16 @@ def _on_target(
     on: str | None,
     changes: Changes,
     search: FileSearch,
-) -> tuple[PreparedWorkflow, Schemas, frozenset[str], Limits]:
+) -> tuple[PreparedWorkflow, Schemas, frozenset[str], Limits, str]:
     """The prompt, and what only the target knows: its schemas, its files, its limits.
+
+    Last, which nodes' outputs it does not return; see `ReturnsSomeOutputs`.
 
     Raises:
         TargetError: The target was named with ``--on``, and cannot be asked.
     """
     from ..errors import AuthenticationError, TargetError
+    from ..targets.base import ReturnsSomeOutputs
     from ..targets.config import Configuration, open_target
     from ..workflow.check import Limits
     from ..workflow.schema import Schemas
@@ -129,11 +136,12 @@ def _on_target(
             Schemas.bundled(),
             frozenset(),
             Limits(),
+            "",
         )
     target = open_target(chosen, configuration)
     limits = _limits(target, chosen, configuration)
 
-    async def ask() -> tuple[PreparedWorkflow, Schemas, frozenset[str]]:
+    async def ask() -> tuple[PreparedWorkflow, Schemas, frozenset[str], Limits, str]:
         classes = None
         if loaded.prompt is not None:
             classes = {node["class_type"] for node in loaded.prompt.values()}
@@ -145,15 +153,19 @@ def _on_target(
             prepared = _prepared(loaded, changes, schemas)
             names = _not_here(prepared.prompt, search)
             there = frozenset([name for name in names if await target.has_input(name)])
-            return prepared, schemas, there
+            not_returned = ""
+            if isinstance(target, ReturnsSomeOutputs):
+                not_returned = target.not_returned(prepared.prompt)
+            return prepared, schemas, there, limits, not_returned
 
     try:
-        return (*run_interruptible(ask()), limits)
+        return run_interruptible(ask())
     except (TargetError, AuthenticationError) as error:
         if on is not None:
             raise
         say(f"The configured target {target.name} cannot be asked: {error.message}")
-        return _prepared(loaded, changes, Schemas.bundled()), Schemas.bundled(), frozenset(), limits
+        bundled = Schemas.bundled()
+        return _prepared(loaded, changes, bundled), bundled, frozenset(), limits, ""
 
 
 def _prepared(loaded: LoadedWorkflow, changes: Changes, schemas: Schemas) -> PreparedWorkflow:

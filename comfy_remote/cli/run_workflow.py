@@ -16,6 +16,7 @@ from ..events import Log
 from ..jobs.client import Client
 from ..jobs.cost import estimate_run
 from ..media.files import private_folder
+from ..targets.base import ReturnsSomeOutputs
 from ..targets.config import Configuration, open_target
 from ..targets.within import within
 from ..workflow.files import file_uses
@@ -111,6 +112,10 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             paid = price is not None or rented
             if paid and estimate.seconds is not None:
                 reporter.note(estimate.sentence())
+            if isinstance(client.target, ReturnsSomeOutputs) and (
+                sentence := client.target.not_returned(prepared.prompt)
+            ):
+                reporter.event(Log(sentence, "warning"))
             with files_named_with("--input"):
                 job = await _submit(plan, prepared, client, asked)
             reporter.following(job.id, target.name, prepared.prompt)

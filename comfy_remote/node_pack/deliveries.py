@@ -16,19 +16,20 @@ class Deliveries:
     A target tells of a node's outputs one after the other; the page is told of all at once.
     """
 
-    def __init__(self, deliver: Callable[[str, Sequence[RemoteOutput]], Awaitable[None]]) -> None:
+    def __init__(
+        self, deliver: Callable[[str | None, Sequence[RemoteOutput]], Awaitable[None]]
+    ) -> None:
         self._deliver = deliver
-        self._gathered: dict[str, list[RemoteOutput]] = {}
+        self._gathered: dict[str | None, list[RemoteOutput]] = {}
         self._under_way: list[asyncio.Future[None]] = []
-        self._known: set[tuple[str | None, str, str, str]] = set()
+        self._known: set[tuple[object, ...]] = set()
 
-    def add(self, placed: tuple[str, RemoteOutput]) -> None:
+    def add(self, output: RemoteOutput) -> None:
         """One output exists. The same one may be told of twice."""
-        node_id, output = placed
-        identity = (output.node_id, output.folder, output.subfolder, output.filename)
+        identity = (output.node_id, *output.file)
         if identity not in self._known:
             self._known.add(identity)
-            self._gathered.setdefault(node_id, []).append(output)
+            self._gathered.setdefault(output.node_id, []).append(output)
 
     def flush(self) -> None:
         """Something else was told: these nodes have no more."""

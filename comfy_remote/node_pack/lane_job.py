@@ -30,10 +30,10 @@ from ..jobs.client import Client
 from ..jobs.job import Job
 from ..jobs.record import Record
 from ..outputs import RemoteOutput
+from ..targets.base import ReturnsSomeOutputs
 from ..targets.runpod import RunPodTarget
 from .deliveries import Deliveries
 from .host import Host, JobResult, QueueEntry
-from .output_nodes import node_of
 from .page_messages import PageMessages
 from .saved_outputs import OutputSaver
 
@@ -200,6 +200,12 @@ class LaneJob:
                 raise
             raise JobCancelled("The job was cancelled before it was sent.") from None
         self._submitted = submitted
+        target = submitted.client.target
+        if isinstance(target, ReturnsSomeOutputs) and (
+            sentence := target.not_returned(self.entry.prompt)
+        ):
+            self._note(sentence)
+            self._messages.job(self.state)
         self._saver = saver = OutputSaver(self._host, submitted.client.target, self.entry.prompt_id)
         if self._cancelled:
             self._send_cancel(submitted.job)
@@ -226,7 +232,7 @@ class LaneJob:
                     await saver.release(event.outputs)
                     return
                 if isinstance(event, OutputReady):
-                    outputs.add(self._placed(event.output))
+                    outputs.add(event.output)
                 else:
                     outputs.flush()
                     self._heard(event)
@@ -268,28 +274,28 @@ class LaneJob:
                 self._note(event.message)
 
     async def _finish(self, event: Finished, outputs: Deliveries) -> None:
+        warnings = event.details.get("warnings")
+        self._messages.warnings = warnings if isinstance(warnings, list) else []
         for output in event.outputs:
-            outputs.add(self._placed(output))
+            outputs.add(output)
         await outputs.done()
         if event.error is not None:
             raise event.error
 
     def _deliver_with(
         self, saver: OutputSaver
-    ) -> Callable[[str, Sequence[RemoteOutput]], Awaitable[None]]:
-        async def deliver(node_id: str, made: Sequence[RemoteOutput]) -> None:
+    ) -> Callable[[str | None, Sequence[RemoteOutput]], Awaitable[None]]:
+        async def deliver(node_id: str | None, made: Sequence[RemoteOutput]) -> None:
             shown = await saver.bring(node_id, made)
-            if shown:
+            if shown and node_id is not None:
                 self._messages.executed(node_id, shown)
 
-        def begin(node_id: str, made: Sequence[RemoteOutput]) -> Awaitable[None]:
-            self._messages.arriving(node_id)
+        def begin(node_id: str | None, made: Sequence[RemoteOutput]) -> Awaitable[None]:
+            if node_id is not None:
+                self._messages.arriving(node_id)
             return deliver(node_id, made)
 
         return begin
-
-    def _placed(self, output: RemoteOutput) -> tuple[str, RemoteOutput]:
-        return node_of(output, self.entry.prompt), output
 
     def _failed(self, error: ComfyRemoteError) -> None:
         if self._cancelled or isinstance(error, JobCancelled):

@@ -49,6 +49,8 @@ class PageMessages:
         """The last thing worth telling a person."""
         self.problems: list[OutputProblem] = []
         """What a job that succeeded did not make, or not whole."""
+        self.warnings: list[JsonValue] = []
+        """What a person has to know of the outputs, once the job has ended."""
         self._host = host
         self._entry = entry
         self._target = target
@@ -71,6 +73,7 @@ class PageMessages:
                     "estimated": self.progress.estimated,
                     "message": self.note or self.progress.message,
                     "problems": [problem.to_json() for problem in self.problems],
+                    **({"warnings": self.warnings} if self.warnings else {}),
                 },
             )
 

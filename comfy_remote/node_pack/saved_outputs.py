@@ -22,7 +22,10 @@ from .host import FolderKind, Host
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["OutputSaver"]
+__all__ = ["NO_NODE", "OutputSaver"]
+
+NO_NODE = "comfy_remote"
+"""Stands for a node's id in the history, for outputs that may be of any of several nodes."""
 
 # What ComfyUI's saving nodes call a file: "{prefix}_{counter:05}_.png".
 _NUMBERED = re.compile(r"^(?P<prefix>.+)_(?P<counter>\d+)_?$")
@@ -30,8 +33,6 @@ _KEYS = {"image": "images", "video": "images", "audio": "audio", "3d": "3d", "te
 # Pictures that may move: the page plays them where `animated` says so.
 _MAY_MOVE = frozenset({"image/webp", "image/png", "image/gif", "image/apng"})
 _MOST_NAMES = 100_000
-
-_Identity = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,19 @@ class OutputSaver:
         self._host = host
         self._target = target
         self._prompt_id = prompt_id
-        self._here: dict[_Identity, asyncio.Task[_Here]] = {}
+        self._here: dict[tuple[object, ...], asyncio.Task[_Here]] = {}
 
     async def release(self, outputs: Sequence[RemoteOutput]) -> None:
         """Tell the target that these are all here: it need not keep them."""
         await release(self._target, outputs)
 
-    async def bring(self, node_id: str, outputs: Sequence[RemoteOutput]) -> dict[str, JsonValue]:
+    async def bring(
+        self, node_id: str | None, outputs: Sequence[RemoteOutput]
+    ) -> dict[str, JsonValue]:
         """Save all that one node made; what the page is told that it shows.
+
+        Outputs whose node is not known (``None``) are shown under `NO_NODE`: in the history and
+        the queue, on no node of the graph.
 
         What cannot be brought here costs no other output; see `failure`.
         """
@@ -80,7 +86,8 @@ class OutputSaver:
         moves = False
         for output, entry in zip(outputs, entries, strict=True):
             if isinstance(entry, ComfyRemoteError):
-                entry.details.setdefault("node_id", node_id)
+                if node_id is not None:
+                    entry.details.setdefault("node_id", node_id)
                 if self.failure is None or isinstance(self.failure, OutputLost):
                     self.failure = entry
                 self._note(output, entry.message)
@@ -95,7 +102,7 @@ class OutputSaver:
         if moves:
             node["animated"] = [True]
         node = await asyncio.to_thread(self._host.register, node, self._prompt_id)
-        self.shown[node_id] = node
+        self.shown[NO_NODE if node_id is None else node_id] = node
         return node
 
     def _note(self, output: RemoteOutput, reason: str) -> None:
@@ -128,11 +135,10 @@ class OutputSaver:
 
     async def _file(self, output: RemoteOutput, before: RemoteOutput | None) -> _Here:
         """The file, fetched unless it is here or on its way already."""
-        identity = _identity(output)
-        if identity not in self._here:
-            earlier = None if before is None else self._here.get(_identity(before))
-            self._here[identity] = asyncio.ensure_future(self._fetch(output, earlier))
-        return await asyncio.shield(self._here[identity])
+        if output.file not in self._here:
+            earlier = None if before is None else self._here.get(before.file)
+            self._here[output.file] = asyncio.ensure_future(self._fetch(output, earlier))
+        return await asyncio.shield(self._here[output.file])
 
     async def _fetch(self, output: RemoteOutput, before: asyncio.Task[_Here] | None) -> _Here:
         """Args:
@@ -170,10 +176,6 @@ class OutputSaver:
         for task in self._here.values():
             task.cancel()
         await asyncio.gather(*self._here.values(), return_exceptions=True)
-
-
-def _identity(output: RemoteOutput) -> _Identity:
-    return output.folder, output.subfolder, output.filename
 
 
 def _place(fetched: Downloaded, output: RemoteOutput, folder: Path, mark: str) -> Path:

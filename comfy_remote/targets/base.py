@@ -27,6 +27,7 @@ __all__ = [
     "Recalls",
     "ReleasesOutputs",
     "RemoteRef",
+    "ReturnsSomeOutputs",
     "RunRequest",
     "Target",
     "TellsVersions",
@@ -175,6 +176,14 @@ class OnThisMachine(Protocol):
     @property
     def local(self) -> bool:
         """Whether it is: then no connection can damage what it gives."""
+
+
+@runtime_checkable
+class ReturnsSomeOutputs(Protocol):
+    """A target whose workers may not be able to return every kind of output."""
+
+    def not_returned(self, prompt: Prompt) -> str:
+        """Which nodes' outputs will not come back, for people; ``""`` if all will."""
 
 
 @runtime_checkable

@@ -22,6 +22,7 @@ from .runpod import RunPodTarget
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from ..workflow.prompt import Prompt
     from .bucket import BucketSettings
 
 __all__ = ["BODY_LIMIT", "FRONT", "ModalTarget", "find_front"]
@@ -98,6 +99,11 @@ class ModalTarget(RunPodTarget):
             self._found = True
         await super().__aenter__()
         return self
+
+    def not_returned(self, prompt: Prompt) -> str:
+        """Nothing: the workers are Comfy Remote's."""
+        del prompt
+        return ""
 
     def _no_such_endpoint(self, error: TargetNotFound) -> TargetNotFound:
         return _no_such_app(self._endpoint, error)

@@ -65,6 +65,7 @@ from .http import HttpClient, Response
 from .runpod_description import Description, DescriptionCache
 from .runpod_inputs import StoredInput, store_input, too_many_bytes
 from .runpod_request import request_body
+from .runpod_result import not_returned_before
 from .runpod_status import RESULTS_KEPT, StatusReader, error_in, forgotten
 
 __all__ = ["DEFAULT_BASE_URL", "RunPodTarget"]
@@ -286,9 +287,16 @@ class RunPodTarget:
                     yield forgotten(self._name, self.results_kept)
                     return
                 for event in reader.events(status) if isinstance(status, JobStatus) else [status]:
+                    if isinstance(event, Finished) and reader.worker_is_ours is not None:
+                        self._descriptions.saw_worker(ours=reader.worker_is_ours)
                     yield event
                     if isinstance(event, Finished):
                         return
+
+    def not_returned(self, prompt: Prompt) -> str:
+        """What the public worker-comfyui cannot return, unless the worker is known to be ours."""
+        ours = self._descriptions.worker_is_ours
+        return "" if ours else not_returned_before(prompt, known=ours is not None)
 
     async def act(
         self,
@@ -487,9 +495,12 @@ class RunPodTarget:
             _log.info("%s does not say what it has: %s", self._name, error)
             # Else a worker of somebody else's: it knows no such job.
             kept = before if isinstance(error, _UNANSWERED) else None
+            if not isinstance(error, _UNANSWERED):
+                self._descriptions.saw_worker(ours=False)
             return self._descriptions.write(kept).answer
         if answer.nodes is None and before is not None:
             answer = answer.model_copy(update={"nodes": before.nodes})
+        self._descriptions.saw_worker(ours=True)
         return self._descriptions.write(answer).answer
 
     async def _is_awake(self) -> bool:

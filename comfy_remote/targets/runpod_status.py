@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterator
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from yarl import URL
@@ -21,14 +20,14 @@ from ..events import (
     Queued,
     Started,
 )
-from ..outputs import OutputProblem, OutputSource, RemoteOutput, kind_of, media_type_of
+from ..outputs import OutputProblem, OutputSource, RemoteOutput
 from ..wire.answer import Answer, AnswerOutput, AnswerProblem, ProgressSnapshot
 from ..wire.images_b64 import ImagesB64Answer
 from ..wire.plain import PlainAnswer
 from ..wire.request import COMFY_REMOTE_1
 from ..wire.runpod import JobStatus, RunPodState, error_from_runpod
-from ..wire.worker_comfyui import WorkerComfyUIAnswer
 from ..workflow.prompt import Prompt
+from .runpod_result import Result, unplaced_outputs, worker_comfyui_result
 
 __all__ = ["RESULTS_KEPT", "StatusReader", "error_in", "forgotten"]
 
@@ -39,6 +38,9 @@ class StatusReader:
     """Turns one ``/status`` after another into events, each thing told once."""
 
     def __init__(self, prompt: Prompt) -> None:
+        self.worker_is_ours: bool | None = None
+        """Whether the worker that answered is Comfy Remote's; ``None`` until one has."""
+        self._prompt = prompt
         self._total = len(prompt)
         self._state: RunPodState | None = None
         self._sequence = -1
@@ -58,7 +60,7 @@ class StatusReader:
         elif status.status is RunPodState.COMPLETED:
             yield from self._completed(status)
         elif status.status.final:
-            finished = _failed(status)
+            finished = _failed(status, self._prompt)
             for output in finished.outputs:
                 yield OutputReady(output)
             yield finished
@@ -95,22 +97,21 @@ class StatusReader:
             yield Finished(JobState.FAILED, error, details=_times(status))
             return
         try:
-            outputs, warnings, details = _outputs(status.output)
+            read = _read(status.output, self._prompt)
         except OutputLost as error:
-            yield Finished(JobState.FAILED, error)
+            yield Finished(JobState.FAILED, error, details=_times(status))
             return
+        self.worker_is_ours = read.ours
         total = self._last.nodes_total if self._last else self._total
         yield Progress(nodes_done=total, nodes_total=total)
-        for output in outputs:
+        for output in read.outputs:
             yield OutputReady(output)
-        for warning in warnings:
-            yield Log(f"The worker says: {warning}", "warning")
-        yield Finished(
-            JobState.SUCCEEDED,
-            outputs=outputs,
-            details={**details, **_times(status)},
-            problems=_problems(status.output),
-        )
+        for warning in read.warnings:
+            yield Log(warning, "warning")
+        state = JobState.SUCCEEDED if read.failure is None else JobState.FAILED
+        details = {**read.details, **_times(status)}
+        problems = _problems(status.output)
+        yield Finished(state, read.failure, read.outputs, details, problems)
 
 
 def error_in(output: JsonValue) -> ComfyRemoteError | None:
@@ -121,11 +122,8 @@ def error_in(output: JsonValue) -> ComfyRemoteError | None:
     return error_from_runpod(said, output) if said else None
 
 
-_Outputs: TypeAlias = tuple[tuple[RemoteOutput, ...], Sequence[str], dict[str, JsonValue]]
-
-
-def _outputs(output: JsonValue) -> _Outputs:
-    """The outputs in a result in any dialect, the worker's warnings, and other details.
+def _read(output: JsonValue, prompt: Prompt) -> Result:
+    """A result in any dialect.
 
     Raises:
         OutputLost: There is none, or it is in no dialect we know.
@@ -144,10 +142,12 @@ def _outputs(output: JsonValue) -> _Outputs:
                 f"The worker's answer is not valid: {error.errors()[0]['msg']}.",
                 advice="Update the worker, or this program.",
             ) from error
-        return tuple(_ours(item) for item in answer.outputs), answer.warnings, answer.facts()
-    for read in (_plain, _images_b64, _worker_comfyui):
+        warnings = [f"The worker says: {warning}" for warning in answer.warnings]
+        outputs = tuple(_ours(item) for item in answer.outputs)
+        return Result(outputs, warnings, answer.facts(), ours=True)
+    for read in (_plain, _images_b64, worker_comfyui_result):
         try:
-            found = read(output)
+            found = read(output, prompt)
         except ValidationError:
             continue
         if found is not None:
@@ -158,58 +158,24 @@ def _outputs(output: JsonValue) -> _Outputs:
     )
 
 
-def _plain(output: JsonValue) -> _Outputs | None:
+def _plain(output: JsonValue, prompt: Prompt) -> Result | None:
     if not isinstance(output, dict) or "filenames" not in output:
         return None
     answer = PlainAnswer.model_validate(output)
-    files = zip(answer.filenames, answer.images, strict=False)
-    return (
-        tuple(_unnamed(name, OutputSource(data=data)) for name, data in files),
-        (),
-        {"worker_seconds": answer.execution_time_seconds},
-    )
+    sources = [OutputSource(data=data) for data in answer.images]
+    outputs = unplaced_outputs(prompt, list(zip(answer.filenames, sources, strict=False)))
+    return Result(outputs, details={"worker_seconds": answer.execution_time_seconds})
 
 
-def _images_b64(output: JsonValue) -> _Outputs | None:
+def _images_b64(output: JsonValue, prompt: Prompt) -> Result | None:
     if not isinstance(output, dict) or "images" not in output or not output["images"]:
         return None
     answer = ImagesB64Answer.model_validate(output)
-    outputs = tuple(
-        _unnamed(image.name or f"image_{number:05}.png", OutputSource(data=image.b64))
+    files = [
+        (image.name or f"image_{number:05}.png", OutputSource(data=image.b64))
         for number, image in enumerate(answer.images, 1)
-    )
-    return outputs, (), {}
-
-
-def _worker_comfyui(output: JsonValue) -> _Outputs | None:
-    if not isinstance(output, dict) or not output.keys() & {"images", "status"}:
-        return None
-    answer = WorkerComfyUIAnswer.model_validate(output)
-    # With some images here, and others lost or a later node failed: still COMPLETED.
-    warnings = answer.errors or []
-    outputs = tuple(
-        _unnamed(
-            image.filename,
-            OutputSource(data=image.data)
-            if image.type == "base64"
-            else OutputSource(url=image.data),
-        )
-        for image in answer.images
-    )
-    return outputs, warnings, {"errors": list(warnings)} if warnings else {}
-
-
-def _unnamed(name: str, source: OutputSource) -> RemoteOutput:
-    """An output of a worker that does not say which node made it."""
-    subfolder, _, filename = name.rpartition("/")
-    return RemoteOutput(
-        node_id=None,
-        kind=kind_of(filename),
-        filename=filename,
-        subfolder=subfolder,
-        media_type=media_type_of(filename),
-        source=source,
-    )
+    ]
+    return Result(unplaced_outputs(prompt, files))
 
 
 def _ours(item: AnswerOutput) -> RemoteOutput:
@@ -245,7 +211,7 @@ def _stored(address: str, delete_url: str | None) -> OutputSource | None:
     return OutputSource(url=address, delete_url=delete_url)
 
 
-def _failed(status: JobStatus) -> Finished:
+def _failed(status: JobStatus, prompt: Prompt) -> Finished:
     times = _times(status)
     match status.status:
         case RunPodState.CANCELLED:
@@ -274,14 +240,14 @@ def _failed(status: JobStatus) -> Finished:
             error = error_from_runpod(status.error, status.output)
             if isinstance(error, JobCancelled):
                 return Finished(JobState.CANCELLED, error, details=times)
-            saved = _saved_before(status.output)
+            saved = _saved_before(status.output, prompt)
             return Finished(JobState.FAILED, error, saved, times, _problems(status.output))
 
 
-def _saved_before(output: JsonValue) -> tuple[RemoteOutput, ...]:
+def _saved_before(output: JsonValue, prompt: Prompt) -> tuple[RemoteOutput, ...]:
     """What a job that failed had saved before, where the worker returns it."""
     try:
-        return _outputs(output)[0]
+        return _read(output, prompt).outputs
     except OutputLost:
         return ()
 

@@ -17,6 +17,7 @@ from ..errors import (
     error_from_json,
 )
 from .json_text import parse_json
+from .worker_comfyui import node_in
 
 __all__ = [
     "IDEMPOTENCY_HEADER",
@@ -147,6 +148,7 @@ def error_from_runpod(error: JsonValue, output: JsonValue = None) -> ComfyRemote
 
 def _failure(words: str, **details: JsonValue) -> ExecutionFailed:
     message = f"The worker failed the job: {words}"
+    details.update(node_in(words))
     # What torch says on CUDA and elsewhere; another worker passes on no exception's class.
     if "out of memory" in words.lower() or "Allocation on device" in words:
         advice = "Use a smaller size or batch, a smaller (quantised) model, or a larger GPU."

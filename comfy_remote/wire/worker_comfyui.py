@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
-__all__ = ["WorkerComfyUIAnswer", "WorkerComfyUIImage"]
+__all__ = ["WorkerComfyUIAnswer", "WorkerComfyUIImage", "node_in"]
+
+# An output that the workflow made and the worker could not return.
+_OF_ONE_FILE = re.compile(
+    r"(Error (uploading|encoding) .+|Failed to fetch image data .+|Skipping image in node .+)",
+    re.DOTALL,
+)
+_EXECUTION_ERROR = re.compile(r"Node Type: (?P<type>.+?), Node ID: (?P<id>[^,\s]+), Message:")
 
 
 class WorkerComfyUIImage(BaseModel):
@@ -20,11 +28,13 @@ class WorkerComfyUIImage(BaseModel):
 
 
 class WorkerComfyUIAnswer(BaseModel):
-    """A result. Only saved images and videos: it has no place for previews, audio or text.
+    """A result: the saved files that nodes list as images. There is no place for anything else.
 
     Attributes:
-        images: In the order of the prompt's nodes.
-        errors: What went wrong without failing the job.
+        images: In the order in which the nodes ran. Names need not be unique: their folders are
+            not given.
+        errors: What went wrong. Also of a workflow that failed after a file was saved: RunPod
+            calls that job completed.
         status: ``success_no_images`` when there are none; absent otherwise.
     """
 
@@ -33,3 +43,16 @@ class WorkerComfyUIAnswer(BaseModel):
     images: list[WorkerComfyUIImage] = []
     errors: list[str] | None = None
     status: Literal["success_no_images"] | None = None
+
+    @property
+    def failures(self) -> list[str]:
+        """The errors that mean that the workflow failed: all but those of single files."""
+        return [line for line in self.errors or [] if not _OF_ONE_FILE.match(line)]
+
+
+def node_in(line: str) -> dict[str, JsonValue]:
+    """``node_id`` and ``node_class``, if an error's line names a node."""
+    found = _EXECUTION_ERROR.search(line)
+    if found is None:
+        return {}
+    return {"node_id": found["id"], "node_class": found["type"]}

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,11 +26,11 @@ from comfy_remote.errors import (
 )
 from comfy_remote.events import JobState, Preview, Progress
 from comfy_remote.node_pack.comfyui_host import ComfyUIHost
+from comfy_remote.node_pack.deliveries import Deliveries
 from comfy_remote.node_pack.host import LocalPrompt, QueueEntry
 from comfy_remote.node_pack.input_files import InputFiles
-from comfy_remote.node_pack.output_nodes import node_of
 from comfy_remote.node_pack.page_messages import JOB_EVENT, PageMessages
-from comfy_remote.node_pack.saved_outputs import OutputSaver
+from comfy_remote.node_pack.saved_outputs import NO_NODE, OutputSaver
 from comfy_remote.node_pack.submission import (
     Submission,
     check,
@@ -439,11 +440,25 @@ async def test_a_batch_is_numbered_in_its_own_order(host: FakeHost) -> None:
     ]
 
 
-def test_an_output_without_a_node_is_its_prefix_s(host: FakeHost) -> None:
-    assert node_of(_output("two_00001_.png", node_id=None), PROMPT) == "3"
-    assert node_of(_output("one_00001_.png", node_id=None), PROMPT) == "2"
-    assert node_of(_output("other.png", node_id=None), PROMPT) == "2"
-    assert node_of(_output("two_00001_.png", node_id="9"), PROMPT) == "9"
+async def test_files_of_one_name_are_told_apart(host: FakeHost) -> None:
+    one = _output("x_00001_.png", node_id=None, number=0)
+    delivered: list[Any] = []
+
+    async def deliver(node_id: str | None, made: Any) -> None:
+        delivered.append((node_id, made))
+
+    gathered = Deliveries(deliver)
+    for output in (one, replace(one, number=1), one):
+        gathered.add(output)
+    await gathered.done()
+    assert delivered == [(None, [one, replace(one, number=1)])]
+    target = FakeTarget()
+    target.files = {"x_00001_.png": _picture()}
+    saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
+    await saver.bring(None, delivered[0][1])
+    assert target.read_names == ["x_00001_.png"] * 2
+    assert len({saved.path for saved in saver.saved}) == 2
+    assert list(saver.shown) == [NO_NODE]
 
 
 # --- what is loaded

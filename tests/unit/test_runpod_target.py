@@ -474,11 +474,11 @@ async def test_a_silent_endpoint_keeps_nobody_from_leaving(
         (_status("COMPLETED", output={"error": "no"}), JobState.FAILED, ExecutionFailed),
         (_status("COMPLETED", output={**OUTPUTS, "outputs": 3}), JobState.FAILED, OutputLost),
         (_status("COMPLETED", output=OUTPUTS), JobState.SUCCEEDED, type(None)),
-        (_status("COMPLETED", output={"images": []}), JobState.SUCCEEDED, type(None)),
+        (_status("COMPLETED", output={"images": []}), JobState.FAILED, OutputLost),
         (
             _status("COMPLETED", output={"status": "success_no_images", "images": []}),
-            JobState.SUCCEEDED,
-            type(None),
+            JobState.FAILED,
+            OutputLost,
         ),
     ],
 )
@@ -535,15 +535,35 @@ async def test_worker_comfyuis_images_inline_and_in_a_bucket(server: ScriptedSer
             {"filename": "b.webp", "type": "base64", "data": f"data:image/webp;base64,{PNG}"},
             {"filename": "c.png", "type": "s3_url", "data": f"{bucket.url}/c.png?X-Sig=1"},
         ]
-        output = {"images": images, "errors": ["one failed"]}
+        lost = "Failed to fetch image data for d.png from /view endpoint."
+        output = {"images": images, "errors": [lost]}
         *_, warning, finished = _read(_status("COMPLETED", output=output))
-        assert warning == Log("The worker says: one failed", "warning")
+        assert warning == Log(f"The worker says: {lost}", "warning")
         assert isinstance(finished, Finished)
-        assert finished.details["errors"] == ["one failed"]
+        assert finished.state is JobState.SUCCEEDED
+        assert finished.details["errors"] == [lost]
         assert [(o.kind, o.media_type) for o in finished.outputs][1] == ("image", "image/webp")
         read = [await _bytes(target, output) for output in finished.outputs]
         assert read == [b"png", b"png", b"bucket"]
         assert KEY not in str(bucket.asked[0].headers)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Workflow execution error: Node Type: KSampler, Node ID: 9:3, Message: bad, very bad",
+        "Something new that this worker says one day",
+    ],
+)
+def test_worker_comfyuis_errors_beside_images_are_a_failure(line: str) -> None:
+    images = [{"filename": "a.png", "type": "base64", "data": PNG}]
+    finished = _end(_status("COMPLETED", output={"images": images, "errors": [line]}))
+    assert finished.state is JobState.FAILED
+    assert isinstance(finished.error, ExecutionFailed)
+    assert line in finished.error.message
+    named = {"node_id": "9:3", "node_class": "KSampler"} if "KSampler" in line else {}
+    assert finished.error.details == named
+    assert [output.filename for output in finished.outputs] == ["a.png"]
 
 
 async def test_our_outputs_inline_as_text_and_stored(

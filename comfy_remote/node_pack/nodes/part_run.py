@@ -25,7 +25,6 @@ from ...targets.config import home
 from ...workflow.interface import Argument, Interface, ValueFileName
 from ..host import Host
 from ..input_files import InputFiles
-from ..output_nodes import node_of
 from ..part_document import PartDocument, PartValue
 from ..preview_picture import preview_picture
 from ..saved_outputs import OutputSaver
@@ -214,10 +213,9 @@ class PartRun:
         return sent
 
     async def _save(self, saver: OutputSaver, outputs: Sequence[RemoteOutput]) -> None:
-        prompt = self.document.runnable()
-        by_node: dict[str, list[RemoteOutput]] = {}
+        by_node: dict[str | None, list[RemoteOutput]] = {}
         for output in outputs:
-            by_node.setdefault(node_of(output, prompt), []).append(output)
+            by_node.setdefault(output.node_id, []).append(output)
         for node_id, made in by_node.items():
             await saver.bring(node_id, made)
 

@@ -13,7 +13,7 @@ import { showCut } from './cut_dialog.js'
 import { addStyles } from './dom.js'
 import { markMenus } from './mark_menus.js'
 import { addBadge } from './marks.js'
-import { showError, showNote, showProblem, showWarning } from './notices.js'
+import { showCaution, showError, showNote, showProblem, showWarning } from './notices.js'
 import { makePanel } from './panel.js'
 import { getAdditions } from './remote_api.js'
 import { REMOTE_API, makeItGrow } from './remote_api_node.js'
@@ -217,6 +217,9 @@ app.registerExtension({
       const { detail } = /** @type {CustomEvent} */ (event)
       state.update(detail)
       for (const problem of detail.problems ?? []) showProblem(problem)
+      for (const warning of detail.state === 'succeeded' ? (detail.warnings ?? []) : []) {
+        showCaution(`Remote job on ${detail.target}`, warning)
+      }
     })
     api.addEventListener('reconnected', agree)
     void agree()

@@ -43,6 +43,14 @@ export function showProblem({ node_id, filename, reason }) {
   show('warn', 'An output is missing or damaged', words.join(': '))
 }
 
+/**
+ * @param {string} summary
+ * @param {string} detail
+ */
+export function showCaution(summary, detail) {
+  show('warn', summary, detail)
+}
+
 /** @param {unknown} error */
 function wordsOf(error) {
   const { message, advice } = asRemoteError(error)

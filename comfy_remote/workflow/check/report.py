@@ -32,6 +32,7 @@ ProblemCode = Literal[
     "invalid_node",
     "output_too_large",
     "request_too_large",
+    "outputs_not_returned",
     "workflow_invalid",
     "value_doubtful",
     "placeholder_left",

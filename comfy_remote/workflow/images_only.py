@@ -1,0 +1,177 @@
+"""Facts about workers that return saved pictures only, with a file's name and nothing else.
+
+The public worker-comfyui is one: of what a node lists in ComfyUI's history it returns the files
+under ``images`` that are not temporary (see its ``handler.py`` and its README, 5.0 to 5.8). From
+the prompt alone follows, for many nodes, whether that is all they make, and which node a returned
+file came from.
+
+Source of facts: the ``ui`` of each node in ComfyUI 0.33.0's ``nodes.py`` and ``comfy_extras``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from .order import output_nodes
+from .prompt import Node, Prompt
+
+__all__ = ["NotReturned", "nodes_of_files", "not_returned"]
+
+# With the endings of their files.
+_RETURNED: Mapping[str, str] = {
+    "SaveAnimatedPNG": "png",
+    "SaveAnimatedWEBP": "webp",
+    "SaveImage": "png",
+    "SaveImageAdvanced": "[^.]+",
+    "SaveSVGNode": "svg",
+    "SaveVideo": "mp4|mkv|mov|webm",
+    "SaveWEBM": "webm",
+}
+_NOT_RETURNED: Mapping[str, str] = {
+    "ComfyRemoteOutput": "values",
+    "ImageCompare": "previews",
+    "MaskPreview": "previews",
+    "Preview3D": "a 3D view",
+    "Preview3DAdvanced": "a 3D view",
+    "Preview3DAnimation": "a 3D view",
+    "PreviewAny": "text",
+    "PreviewAudio": "sound",
+    "PreviewGaussianSplat": "a 3D view",
+    "PreviewImage": "previews",
+    "PreviewPointCloud": "a 3D view",
+    "Save3DAdvanced": "3D models",
+    "SaveAudio": "sound",
+    "SaveAudioAdvanced": "sound",
+    "SaveAudioMP3": "sound",
+    "SaveAudioOpus": "sound",
+    "SaveGLB": "3D models",
+    "SaveGaussianSplat": "3D models",
+    "SaveImageWebsocket": "pictures sent over the WebSocket",
+    "SaveLatent": "latents",
+    "SavePointCloud": "3D models",
+    "SaveText": "text",
+    "SaveTextNode": "text",
+    # VideoHelperSuite, in an eighth of the workflows that people share.
+    "VHS_VideoCombine": "videos listed as gifs",
+}
+# Inputs that say what a node's files are called: `filename_prefix` in core and most packs.
+_NAMING = re.compile("prefix|file_?name", re.IGNORECASE)
+_TOKEN = re.compile(r"%[^%]*%")
+
+
+@dataclass(frozen=True, slots=True)
+class NotReturned:
+    """A node whose outputs do not come back.
+
+    Attributes:
+        what: What it makes, for people; ``None`` for a class we do not know: it may come back.
+    """
+
+    node_id: str
+    node_class: str
+    what: str | None
+
+    def __str__(self) -> str:
+        """``5 (SaveAudio: sound)``."""
+        what = "" if self.what is None else f": {self.what}"
+        return f"{self.node_id} ({self.node_class}{what})"
+
+
+def not_returned(prompt: Prompt) -> list[NotReturned]:
+    """The nodes whose outputs such a worker cannot return, or may not, in the prompt's order."""
+    ends = set(output_nodes(prompt))
+    return [
+        NotReturned(node_id, node["class_type"], _NOT_RETURNED.get(node["class_type"]))
+        for node_id, node in prompt.items()
+        if node["class_type"] in _NOT_RETURNED
+        or (node_id in ends and node["class_type"] not in _RETURNED)
+    ]
+
+
+def nodes_of_files(prompt: Prompt, filenames: Sequence[str]) -> list[str | None]:
+    """The node that saved each file, as far as its name tells; else ``None``.
+
+    A file is a node's if its name is what only that node's file name prefix leads to. The order
+    of the files says nothing more: ComfyUI runs independent output nodes in any order.
+
+    Args:
+        filenames: Without folders, or with the subfolder before (``films/x_00001_.webm``).
+    """
+    named, unnamed = _savers(prompt)
+    return [_node_of(filename, named, unnamed) for filename in filenames]
+
+
+def _savers(prompt: Prompt) -> tuple[dict[str, list[_Naming]], list[str]]:
+    """The nodes that may save pictures: those with inputs that name the files, and the others."""
+    ends = set(output_nodes(prompt))
+    named: dict[str, list[_Naming]] = {}
+    unnamed: list[str] = []
+    for node_id, node in prompt.items():
+        if node["class_type"] in _NOT_RETURNED:
+            continue
+        if names := _namings(node):
+            if node_id in ends or node["class_type"] in _RETURNED or "filename_prefix" in names:
+                named[node_id] = list(names.values())
+        elif node_id in ends:
+            unnamed.append(node_id)
+    return named, unnamed
+
+
+@dataclass(frozen=True, slots=True)
+class _Naming:
+    """How a node names its files: a folder and a name, tokens in both as patterns.
+
+    A prefix that is linked may be anything.
+    """
+
+    folder: str = ".*"
+    name: str = ".*"
+    ending: str = "[^.]+"
+
+    def fits(self, subfolder: str, filename: str) -> bool:
+        """Whether ComfyUI would have given this name, with its counter after the prefix."""
+        if subfolder and not re.fullmatch(self.folder, subfolder, re.IGNORECASE | re.DOTALL):
+            return False
+        numbered = rf"{self.name}_\d+_?\.({self.ending})"
+        return re.fullmatch(numbered, filename, re.IGNORECASE | re.DOTALL) is not None
+
+
+def _namings(node: Node) -> dict[str, _Naming]:
+    found: dict[str, _Naming] = {}
+    ending = _RETURNED.get(node["class_type"], "[^.]+")
+    for key, value in node["inputs"].items():
+        if _NAMING.search(key) is None:
+            continue
+        if isinstance(value, str):
+            folder, _, name = value.replace("\\", "/").rpartition("/")
+            found[key] = _Naming(_pattern(folder), _pattern(name), ending)
+        elif isinstance(value, list):
+            found[key] = _Naming(ending=ending)
+    return found
+
+
+def _pattern(words: str) -> str:
+    """Of text with ``%tokens%``, which ComfyUI replaces with a date, a size or a number."""
+    return ".*".join(re.escape(part) for part in _TOKEN.split(words))
+
+
+def _node_of(
+    filename: str, named: Mapping[str, Collection[_Naming]], unnamed: Sequence[str]
+) -> str | None:
+    path = PurePosixPath(filename.replace("\\", "/"))
+    subfolder = "" if path.parent == PurePosixPath() else str(path.parent)
+    fitting = [
+        node_id
+        for node_id, namings in named.items()
+        if any(naming.fits(subfolder, path.name) for naming in namings)
+    ]
+    if len(fitting) == 1:
+        [only] = fitting
+        return only
+    if not fitting and len(named) + len(unnamed) == 1:
+        # Its own way of naming files, and nobody else can have made them.
+        return next(iter([*named, *unnamed]))
+    return None
