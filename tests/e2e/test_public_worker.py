@@ -153,7 +153,7 @@ async def test_a_workflow_that_fails_after_a_file_was_saved_has_failed(
 
     status, _, err = await _run(endpoint, _fails_after_saving(), tmp_path)
     assert status == 5
-    assert "Before it failed, the job saved 1 output" in err
+    assert "Saved before it failed: 1." in err
 
 
 async def test_what_it_cannot_return_is_said_before_and_after(
