@@ -18,7 +18,7 @@ from .places import CONFIG_VARIABLE, ENV_NAME, home, is_owners, nearest, owner_f
 
 # The rest of this folder where it is needed: most users have no such file.
 
-__all__ = ["env_files", "load_env_files", "read_env_file", "withheld"]
+__all__ = ["env_files", "load_env_files", "read_env_file", "unused_files", "withheld"]
 
 _CREDENTIALS = (
     "RUNPOD_API_KEY",
@@ -110,6 +110,26 @@ def withheld(
             what = f"The value of {' and '.join(lacking)}"
             return not_trusted(path, list(untrusted.values()), what, store, environment)
     return None
+
+
+def unused_files(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A sentence for each of the current folder's files that names something without a yes.
+
+    Raises:
+        ConfigurationError: One cannot be read.
+    """
+    from .settings import Configuration
+    from .trust import trust_command
+
+    untrusted = Configuration.load(environment=environment).untrusted
+    sentences = [untrusted.sentence()] if untrusted is not None else []
+    for path in env_files(environment):
+        if lacking := _untrusted(path, read_env_file(path, environment), environment):
+            sentences.append(
+                f"{path} is not used: you have not said yes to its {', '.join(lacking)}. To see "
+                f"that, and say yes: {trust_command(path)}"
+            )
+    return sentences
 
 
 def _untrusted(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..config.places import ENV_NAME, owner_folders
 from ..config.secrets import secret
 from ..errors import ComfyRemoteError, ConfigurationError, NotTrusted, WorkflowInvalid
 from ..net.address import shown
@@ -216,8 +217,8 @@ def _keys(settings: TargetSettings, environment: Mapping[str, str]) -> Iterator[
                 "key",
                 "problem",
                 f"{variable} is not set.",
-                f"Set it in the environment of this terminal, or in a .env file here (not in a "
-                f"workflow): {_where_from(variable)}",
+                "Set it in the environment of this terminal, or in "
+                f"{owner_folders()[0] / ENV_NAME} (not in a workflow): {_where_from(variable)}",
                 ConfigurationError.exit_status,
             )
         else:

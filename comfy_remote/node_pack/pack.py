@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from ..config.environment import load_env_files
+from ..config.environment import load_env_files, unused_files
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.record import Record
 from ..targets.config import home
@@ -79,10 +79,12 @@ def install(host: Host, record: Record | None = None) -> Pack:
 
 
 def load_credentials() -> None:
-    """Take what the environment lacks from the owner's ``.env`` files."""
+    """Take what the environment lacks from ``.env`` files; log which files lack a yes."""
     try:
         for path in load_env_files():
             _log.info("Credentials are taken from %s", path)
+        for sentence in unused_files():
+            _log.warning("%s", sentence)
     except ConfigurationError as error:
         _log.warning("%s", error)
 

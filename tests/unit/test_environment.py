@@ -181,6 +181,22 @@ def test_what_is_withheld_is_said_with_the_command_that_says_yes(tmp_path: Path)
     assert withheld(["RUNPOD_API_KEY"]) is None
 
 
+def test_comfyui_logs_which_files_lack_a_yes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from comfy_remote.node_pack.pack import load_credentials
+
+    monkeypatch.delenv("RUNPOD_API_KEY", raising=False)
+    path = write(tmp_path / "project", f"RUNPOD_API_KEY={KEY}\n")
+    configuration = tmp_path / "project" / "comfy-remote.toml"
+    configuration.write_text('[targets.x]\ntarget = "runpod:x"\n')
+    load_credentials()
+    assert "RUNPOD_API_KEY" not in os.environ
+    for unused in (path, configuration):
+        assert f"comfy-remote trust {unused}" in caplog.text
+    assert KEY not in caplog.text
+
+
 def test_the_nearest_folder_upward_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = tmp_path / "project" / "a" / "b"
     deep.mkdir(parents=True)

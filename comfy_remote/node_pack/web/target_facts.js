@@ -81,7 +81,7 @@ function keyWords({ key }) {
 function keyAdvice({ key }) {
   if (key.set || !key.needed || !key.variable) return null
   return (
-    `Set ${key.variable} in the environment that ComfyUI starts in, or in a file .env beside it, ` +
+    `Set ${key.variable} in the environment that ComfyUI starts in, or in a file .env in its folder, ` +
     'and restart ComfyUI.'
   )
 }
