@@ -20,6 +20,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import ControlType, Segment
 from rich.style import Style
 
+from ..errors import OutputCorrupt
 from .sixel import cell_size, encode_sixel
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ _CHOSEN: Mapping[str, Graphics | None] = {
 # Terminals whose own names say that they show sixels, always.
 _SIXEL_TERMS = ("foot", "mlterm", "contour", "yaft")
 
+_LARGEST = 512 * 1024**2  # bytes as float32: 44 million pixels
+_LARGE = 4_000_000
 # Terminal cells are about twice as high as wide.
 _CELL_WIDTH, _CELL_HEIGHT = 10, 20
 _KITTY_CHUNK = 4096
@@ -68,7 +71,7 @@ def graphics_of(console: Console, environment: Mapping[str, str] = os.environ) -
 def load_picture(
     source: bytes | Path, graphics: Graphics, *, columns: int, rows: int, preview: bool = False
 ) -> Picture | None:
-    """A picture to print; ``None`` if it is none that Pillow can read.
+    """A picture to print; ``None`` if Pillow cannot read it, or it is too large for a preview.
 
     Args:
         source: The encoded picture, or its file.
@@ -77,14 +80,20 @@ def load_picture(
         rows: Cells it may take at most in height.
         preview: Whether it takes the place of the preview before.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
+
+    from ..media.images import check_decoded_size, decoding_errors
 
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             # Decodes a large JPEG at a fraction of its size.
             image.draft("RGB", (columns * _CELL_WIDTH * 2, rows * _CELL_HEIGHT * 2))
+            check_decoded_size(image, "The preview", _LARGEST, one_frame=True)
+            if image.width * image.height > _LARGE:
+                # Smaller first: in RGB, it would be in memory twice.
+                image.thumbnail((columns * _CELL_WIDTH * 2, rows * _CELL_HEIGHT * 2))
             small = image.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OutputCorrupt, *decoding_errors()):  # type: ignore[misc]  # they are exceptions
         return None
     width, height = small.size
     scale = min(columns * _CELL_WIDTH / width, rows * _CELL_HEIGHT / height)

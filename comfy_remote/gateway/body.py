@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from aiohttp import web
@@ -53,23 +53,44 @@ class Bodies:
         """
         if (request.content_length or 0) > limit:
             raise _too_large(limit)
-        parts: list[bytes] = []
-        size = 0
-        try:
-            # Counted as it comes: who announces much and sends nothing takes no room.
-            async for chunk in body_chunks(request):
-                size += len(chunk)
-                self._held += len(chunk)
-                if size > limit:
-                    raise _too_large(limit)
-                if self._held > self._room:
-                    raise RateLimited(
-                        "Too many large requests are arriving at the same time.",
-                        advice="Send it again in a moment.",
-                        details={"retry_after": _BUSY_AGAIN_AFTER},
-                    )
+        with self.counting(limit) as count:
+            parts: list[bytes] = []
+            async for chunk in body_chunks(request.content.read):
+                count(len(chunk))
                 parts.append(chunk)
             yield b"".join(parts)
+
+    @contextmanager
+    def counting(self, limit: int) -> Iterator[Callable[[int], None]]:
+        """Count bytes as they come: who announces much and sends nothing takes no room.
+
+        Args:
+            limit: How many this one may have.
+
+        Yields:
+            To be called with the number of those that have come.
+
+        Raises:
+            RequestTooLarge: They are more than ``limit``.
+            RateLimited: There is no room for them now.
+        """
+        size = 0
+
+        def count(more: int) -> None:
+            nonlocal size
+            size += more
+            self._held += more
+            if size > limit:
+                raise _too_large(limit)
+            if self._held > self._room:
+                raise RateLimited(
+                    "Too many large requests are arriving at the same time.",
+                    advice="Send it again in a moment.",
+                    details={"retry_after": _BUSY_AGAIN_AFTER},
+                )
+
+        try:
+            yield count
         finally:
             self._held -= size
 
@@ -100,8 +121,11 @@ class Bodies:
         return value
 
 
-async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:
+async def body_chunks(read: Callable[[int], Awaitable[bytes]]) -> AsyncIterator[bytes]:
     """A body as it arrives, from a client that must not take for ever.
+
+    Args:
+        read: Gives the next bytes, of so many at most; none at the end.
 
     Raises:
         WorkflowInvalid: Nothing came for 30 s, or less than 8 KiB a second in all.
@@ -109,7 +133,7 @@ async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:
     begun, size = time.monotonic(), 0
     while True:
         try:
-            chunk = await within(request.content.read(_CHUNK), _LONGEST_PAUSE)
+            chunk = await within(read(_CHUNK), _LONGEST_PAUSE)
         except asyncio.TimeoutError:
             raise _too_slow() from None
         if not chunk:

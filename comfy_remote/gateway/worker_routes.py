@@ -129,7 +129,7 @@ def worker_routes(queue: JobQueue, store: JobStore, access: Access) -> list[web.
         job_id, sha256 = request.match_info["job_id"], request.match_info["sha256"]
         if (job := queue.get(job_id)).state.final:
             raise JobNotFound(f"Job {job_id} is {job.state.value}; its files are not kept.")
-        size = await store.put(job_id, sha256, body_chunks(request))
+        size = await store.put(job_id, sha256, body_chunks(request.content.read))
         return json_answer({"url": f"files/{job_id}/{sha256}", "size": size}, status=201)
 
     base = "/v2/{endpoint}"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "LARGEST_DECODED",
+    "check_decoded_size",
     "decoding_errors",
     "image_array",
     "open_image",
@@ -24,6 +26,39 @@ __all__ = [
     "pixels_of",
     "upright_frames",
 ]
+
+
+LARGEST_DECODED = 4 * 1024**3
+"""Bytes that the frames of a picture may have as float32 RGB."""
+
+_FLOAT_RGB = 12
+_LARGEST_OPENED = 180_000_000  # pixels of one frame, which Pillow decodes to 4 bytes each
+
+
+def check_decoded_size(
+    image: Image, name: str, limit: int = LARGEST_DECODED, *, one_frame: bool = False
+) -> None:
+    """Refuse a picture that would take too much memory, before it is decoded.
+
+    Args:
+        image: Opened, not loaded.
+        name: What to call it in the error.
+        limit: Bytes of its frames as float32 RGB.
+        one_frame: Whether only its first frame is wanted.
+
+    Raises:
+        OutputCorrupt: It would take more.
+    """
+    pixels = image.width * image.height
+    # Of a camera's MPO only the first is taken.
+    if not one_frame and image.format != "MPO" and pixels * _FLOAT_RGB <= limit:
+        pixels *= getattr(image, "n_frames", 1)
+    if pixels * _FLOAT_RGB > limit or image.width * image.height > _LARGEST_OPENED:
+        raise OutputCorrupt(
+            f"{name} is too large to be decoded: {image.width} x {image.height} pixels, "
+            f"{pixels * _FLOAT_RGB} bytes in all; {limit} are allowed.",
+            advice="Make it smaller, or give its frames in parts.",
+        )
 
 
 def decoding_errors() -> tuple[type[Exception], ...]:
@@ -55,12 +90,13 @@ def open_image(path: Path, name: str | None = None) -> Image:
         name: What to call it in the error; the file's name by default.
 
     Raises:
-        OutputCorrupt: It is no picture that Pillow can decode.
+        OutputCorrupt: It is no picture that Pillow can decode, or too large.
     """
     from PIL import Image
 
     with _decoding(name or path.name):
         image = Image.open(path)
+        check_decoded_size(image, name or path.name, one_frame=True)
         image.load()
     return image
 
@@ -84,22 +120,28 @@ def picture_size(path: Path) -> tuple[int, int, int]:
         return frames, width, height
 
 
-def image_array(path: Path, name: str | None = None) -> NDArray[numpy.float32]:
+def image_array(
+    path: Path, name: str | None = None, *, limit: int = LARGEST_DECODED
+) -> NDArray[numpy.float32]:
     """A picture, or the frames of an animated one, as ComfyUI's LoadImage decodes it.
 
     Args:
         name: What to call it in the error; the file's name by default.
+        limit: Bytes that the result may have.
 
     Returns:
         ``[B, H, W, 3]`` float32 in ``0.0..1.0``, RGB, alpha dropped, EXIF rotation applied;
         B is the number of frames.
 
     Raises:
-        OutputCorrupt: It is no picture that Pillow can decode.
+        OutputCorrupt: It is no picture that Pillow can decode, or too large.
     """
     import numpy as np
+    from PIL import Image
 
-    with open_image(path, name) as image, _decoding(name or path.name):
+    shown = name or path.name
+    with _decoding(shown), Image.open(path) as image:
+        check_decoded_size(image, shown, limit)
         return np.stack([pixels_of(frame.convert("RGB")) for frame in upright_frames(image)])
 
 

@@ -7,9 +7,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..errors import OutputCorrupt
+from ..media.images import check_decoded_size
+
 __all__ = ["alpha_picture", "colour_picture", "preview_picture"]
 
 _QUALITY = 90
+_LARGEST = 1024**3  # bytes as float32: 89 million pixels
 
 
 def preview_picture(path: Path, wanted: str, *, opaque: bool) -> tuple[bytes, str]:
@@ -24,12 +28,12 @@ def preview_picture(path: Path, wanted: str, *, opaque: bool) -> tuple[bytes, st
         The file's content and its media type.
 
     Raises:
-        OSError: It is no picture.
+        OSError: It is no picture, or too large to be shown.
     """
     words = wanted.split(";")
     kind = words[0] if words[0] in ("webp", "jpeg") else "webp"
     quality = min(100, int(words[-1])) if words[-1].isdecimal() else _QUALITY
-    with Image.open(path) as picture:
+    with _opened(path) as picture:
         shown = picture.convert("RGB") if opaque or kind == "jpeg" else picture
         return _file(shown, kind, quality), f"image/{kind}"
 
@@ -40,7 +44,7 @@ def colour_picture(path: Path) -> bytes:
     Raises:
         OSError: It is no picture.
     """
-    with Image.open(path) as picture:
+    with _opened(path) as picture:
         return _file(picture.convert("RGB"), "png")
 
 
@@ -50,10 +54,20 @@ def alpha_picture(path: Path) -> bytes:
     Raises:
         OSError: It is no picture.
     """
-    with Image.open(path) as picture:
+    with _opened(path) as picture:
         shown = Image.new("RGBA", picture.size)
         shown.putalpha(picture.convert("RGBA").getchannel("A"))
         return _file(shown, "png")
+
+
+def _opened(path: Path) -> Image.Image:
+    picture = Image.open(path)
+    try:
+        check_decoded_size(picture, path.name, _LARGEST, one_frame=True)
+    except OutputCorrupt as error:
+        picture.close()
+        raise OSError(error.message) from error
+    return picture
 
 
 def _file(picture: Image.Image, kind: str, quality: int | None = None) -> bytes:

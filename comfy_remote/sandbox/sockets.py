@@ -32,6 +32,9 @@ _PREVIEW_IMAGE_WITH_METADATA = 4
 _JPEG = 1
 _PNG = 2
 
+_WAITING_BYTES = 64 * 1024 * 1024
+_PATIENCE = 30.0
+
 _Outgoing = tuple[str | bytes, str | None]
 
 
@@ -49,6 +52,8 @@ class SocketHub:
         self._features: dict[str, Mapping[str, JsonValue]] = {}
         # One queue for all messages keeps their order.
         self._outbox: asyncio.Queue[_Outgoing] = asyncio.Queue()
+        self._waiting = 0
+        self._closing: set[asyncio.Task[bool]] = set()
         self._executing: tuple[str | None, str | None] = (None, None)
         self._publisher = asyncio.create_task(self._publish())
 
@@ -136,20 +141,43 @@ class SocketHub:
             self.send("feature_flags", SERVER_FEATURES, client_id)
 
     def _put(self, message: str | bytes, client_id: str | None) -> None:
-        self._loop.call_soon_threadsafe(self._outbox.put_nowait, (message, client_id))
+        self._loop.call_soon_threadsafe(self._add, message, client_id)
+
+    def _add(self, message: str | bytes, client_id: str | None) -> None:
+        # Previews are left out for a client that does not keep up; it misses nothing else.
+        if isinstance(message, bytes) and self._waiting + len(message) > _WAITING_BYTES:
+            return
+        self._waiting += len(message)
+        self._outbox.put_nowait((message, client_id))
 
     async def _publish(self) -> None:
         while True:
             message, client_id = await self._outbox.get()
+            self._waiting -= len(message)
             if client_id is None:
                 receivers = list(self._sockets.values())
             else:
                 receivers = [s for key, s in self._sockets.items() if key == client_id]
             for socket in receivers:
                 try:
-                    if isinstance(message, bytes):
-                        await socket.send_bytes(message)
-                    else:
-                        await socket.send_str(message)
+                    await asyncio.wait_for(_send(socket, message), _PATIENCE)
+                except asyncio.TimeoutError:
+                    # It has stopped reading; the others must not wait for it.
+                    self._drop(socket)
                 except (ConnectionError, RuntimeError) as error:
                     logger.debug("A client has gone: %s", error)
+
+    def _drop(self, socket: web.WebSocketResponse) -> None:
+        for client_id, known in list(self._sockets.items()):
+            if known is socket:
+                del self._sockets[client_id]
+        closing = asyncio.create_task(socket.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+
+async def _send(socket: web.WebSocketResponse, message: str | bytes) -> None:
+    if isinstance(message, bytes):
+        await socket.send_bytes(message)
+    else:
+        await socket.send_str(message)

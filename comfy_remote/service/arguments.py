@@ -56,10 +56,9 @@ async def argument_of_file(
     """
     if media_type == "application/octet-stream":
         return await _file(entry, ValueEnvelope(encoding="safetensors"), content, store)
-    made = await asyncio.to_thread(_encoded_file, content, media_type, entry.type)
-    if isinstance(made, str):
-        return await _plain(entry, made, store)
-    return await store.add(made)
+    async with store.decoding:
+        made = await asyncio.to_thread(_from_file, content, media_type, entry.type, store)
+    return await _plain(entry, made, store) if isinstance(made, str) else made
 
 
 def media_type_of_input(filename: str, otherwise: str = "text/plain") -> str:
@@ -117,20 +116,20 @@ async def _plain(entry: InterfaceInput, value: JsonValue, store: ValueStore) -> 
         return value
     if len(await asyncio.to_thread(json.dumps, value)) <= LONGEST_PLAIN_TEXT:
         return value
-    return await store.add(await asyncio.to_thread(_encoded, value, entry.type))
+    return await asyncio.to_thread(store.write, encode(value, entry.type))
 
 
 async def _file(
     entry: InterfaceInput, envelope: ValueEnvelope, content: bytes, store: ValueStore
 ) -> ValueFile:
-    decoded = await asyncio.to_thread(decode_value, content, tensors="numpy")
+    decoded = await asyncio.to_thread(decode_value, content, tensors="numpy", pixels=False)
     _check_items(entry, decoded.value, is_list=decoded.is_list)
     kept = await store.add(content)
     return ValueFile(kept.path, kept.size, kept.sha256, envelope.type)
 
 
 def _check_file(entry: InterfaceInput, path: Path) -> None:
-    decoded = read_value(path, tensors="numpy")
+    decoded = read_value(path, tensors="numpy", pixels=False)
     _check_items(entry, decoded.value, is_list=decoded.is_list)
 
 
@@ -150,19 +149,13 @@ def _check(entry: InterfaceInput, value: object) -> None:
         ) from None
 
 
-def _encoded_file(content: bytes, media_type: str, type_: str) -> bytes | str:
+def _from_file(content: bytes, media_type: str, type_: str, store: ValueStore) -> ValueFile | str:
     with tempfile.TemporaryDirectory(prefix="comfy-remote-") as folder:
         path = Path(folder) / "value"
         path.write_bytes(content)
         wanted = next((one for one in type_.split(",") if one in _FROM_FILES), type_)
         found, value = value_of_file(path, media_type, wanted)
-    if isinstance(value, str):
-        return value
-    return _encoded(value, found)
-
-
-def _encoded(value: object, type_: str) -> bytes:
-    return b"".join(encode(value, type_).chunks())
+    return value if isinstance(value, str) else store.write(encode(value, found))
 
 
 _FROM_FILES = (ANY, "IMAGE", "MASK", "AUDIO", "VIDEO", "STRING")

@@ -98,7 +98,7 @@ class ResultStore:
 def _envelope(file: ValueFile, url: str) -> JsonValue:
     if file.size > INLINE_LIMIT:
         return ValueEnvelope.linked(file.type, file.sha256, file.size, url).to_json()
-    decoded = read_value(file.path, tensors="numpy")
+    decoded = read_value(file.path, tensors="numpy", pixels=False)
     type_ = file.type if decoded.type == "*" else decoded.type
     value = _single(decoded)
     if isinstance(value, str | int | float | bool):

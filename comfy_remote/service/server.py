@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from pathlib import Path
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, MultipartReader, web
 from pydantic import SecretStr
 
-from ..errors import AuthenticationError, OutputLost, RequestTooLarge, WorkflowInvalid
+from ..errors import AuthenticationError, OutputLost, WorkflowInvalid
 from ..gateway.access import RouteHandler, foreign_page, refusals, sent_token
 from ..gateway.body import Bodies, body_chunks, json_answer, number_in_query
 from ..gateway.listening import check_token, in_url, listen
 from ..media.value_files import PlainFile, files_of
 from ..media.values import read_value
+from ..targets.within import within
 from ..wire.call import PROTOCOL, PROTOCOL_HEADER, CallAnswer, named_inputs
 from .arguments import (
     Argument,
@@ -35,6 +36,7 @@ LARGEST_BODY = 256 * 1024 * 1024
 _BODIES = 512 * 1024 * 1024
 _JSON_VALUES = 1_000_000
 _MOST_FILES = 10**6
+_PATIENCE = 30.0
 _LONGEST_WAIT = 90.0
 _LONGEST_KEY = 200
 _SWEEP_EVERY = 600.0
@@ -160,27 +162,31 @@ class ServiceServer:
     async def _form(self, request: web.Request) -> dict[str, Argument]:
         """A form as curl sends it: ``-F image=@photo.png -F prompt="a cat"``."""
         arguments: dict[str, Argument] = {}
-        interface = self._calls.workflow.interface
-        left = LARGEST_BODY
-        form = await request.multipart()
-        while (part := await form.next()) is not None:
-            if not isinstance(part, BodyPartReader) or not part.name:
-                raise WorkflowInvalid("The form has a part without a name.")
-            entry = interface.input(part.name)
-            content = await _limited(part, left)
-            left -= len(content)
-            if part.filename:
-                said = part.headers.get("Content-Type", "text/plain")
-                media_type = media_type_of_input(part.filename, said)
-                arguments[part.name] = await argument_of_file(
-                    entry, content, media_type, self._values
-                )
-            else:
-                text = content.decode("utf-8", "replace")
-                arguments |= await arguments_of(
-                    {part.name: plain_argument(text, entry.type)}, interface, self._values
-                )
+        with self._bodies.counting(LARGEST_BODY) as count:
+            form = await request.multipart()
+            while (part := await _next_part(form)) is not None:
+                if not isinstance(part, BodyPartReader) or not part.name:
+                    raise WorkflowInvalid("The form has a part without a name.")
+                if part.name in arguments:
+                    raise WorkflowInvalid(f"The form has two parts of the name {part.name}.")
+                arguments |= await self._argument(part, part.name, count)
         return arguments
+
+    async def _argument(
+        self, part: BodyPartReader, name: str, count: Callable[[int], None]
+    ) -> dict[str, Argument]:
+        interface = self._calls.workflow.interface
+        entry = interface.input(name)
+        content = bytearray()
+        async for chunk in body_chunks(part.read_chunk):
+            count(len(chunk))
+            content += chunk
+        if part.filename:
+            said = part.headers.get("Content-Type", "text/plain")
+            media_type = media_type_of_input(part.filename, said)
+            return {name: await argument_of_file(entry, bytes(content), media_type, self._values)}
+        text = content.decode("utf-8", "replace")
+        return await arguments_of({name: plain_argument(text, entry.type)}, interface, self._values)
 
     async def _status(self, request: web.Request) -> web.Response:
         call_id = request.match_info["call"]
@@ -205,7 +211,8 @@ class ServiceServer:
                     "X-Content-Type-Options": "nosniff",
                 },
             )
-        files = await asyncio.to_thread(_plain_files, file.path)
+        async with self._values.decoding:
+            files = await asyncio.to_thread(_plain_files, file.path)
         index = number_in_query(request, "index", 0, least=0, most=_MOST_FILES)
         if index >= len(files):
             raise OutputLost(f"The result has {len(files)} of them, counted from 0.")
@@ -224,7 +231,9 @@ class ServiceServer:
         return web.Response(status=404 if found is None else 200)
 
     async def _put_value(self, request: web.Request) -> web.Response:
-        kept = await self._values.put(request.match_info["sha256"], body_chunks(request))
+        kept = await self._values.put(
+            request.match_info["sha256"], body_chunks(request.content.read)
+        )
         return json_answer({"sha256": kept.sha256, "size": kept.size})
 
     async def sweep(self) -> None:
@@ -275,18 +284,8 @@ def _plain_files(path: Path) -> list[PlainFile]:
     return files
 
 
-async def _limited(part: BodyPartReader, limit: int) -> bytes:
-    content = bytearray()
-    async for chunk in _chunks(part):
-        content += chunk
-        if len(content) > limit:
-            raise RequestTooLarge(
-                f"The form is larger than the {LARGEST_BODY} bytes accepted.",
-                advice="Send large values with PUT /values/SHA256 first.",
-            )
-    return bytes(content)
-
-
-async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
-    while chunk := await part.read_chunk(256 * 1024):
-        yield chunk
+async def _next_part(form: MultipartReader) -> MultipartReader | BodyPartReader | None:
+    try:
+        return await within(form.next(), _PATIENCE)
+    except asyncio.TimeoutError:
+        raise WorkflowInvalid("The form came too slowly.") from None

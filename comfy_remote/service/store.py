@@ -15,6 +15,7 @@ from ..errors import ValueInvalid
 from ..jobs.call import ValueFile
 from ..media.files import storage_errors
 from ..media.receive import receive_file
+from ..media.values import EncodedValue
 
 __all__ = ["ValueStore", "remove_older"]
 
@@ -34,6 +35,8 @@ class ValueStore:
 
     def __init__(self, folder: Path, *, room: int = 20 * 1024**3) -> None:
         self.folder = folder
+        self.decoding = asyncio.Semaphore(1)
+        """For whoever decodes a picture: it takes many times what its file has."""
         self._room = room
 
     def get(self, sha256: str) -> ValueFile | None:
@@ -66,6 +69,18 @@ class ValueStore:
 
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
         return self.get(sha256) or await self.put(sha256, _whole(content))
+
+    def write(self, value: EncodedValue) -> ValueFile:
+        """Store a value that was made here; it blocks meanwhile.
+
+        Raises:
+            LocalStorageError: It cannot be written.
+        """
+        with storage_errors(self.folder):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = value.write_into(self.folder)
+        self._make_room(path)
+        return ValueFile(path, path.stat().st_size, path.stem)
 
     def _path(self, sha256: str) -> Path:
         if _SHA256.fullmatch(sha256) is None:

@@ -11,7 +11,8 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..wire.json_text import parse_json
+from ..errors import RequestTooLarge
+from ..wire.json_text import check_json_values, parse_json
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -21,6 +22,7 @@ __all__ = ["HANDSHAKE", "Message", "PreviewMessage", "TextMessage", "decode_bina
 HANDSHAKE = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
 """First message of a client that understands previews with metadata (type 4)."""
 
+_MOST_VALUES = 500_000
 _PREVIEW = 1
 _PREVIEW_WITH_METADATA = 4
 _MEDIA_TYPES = {1: "image/jpeg", 2: "image/png"}
@@ -55,8 +57,9 @@ Message: TypeAlias = TextMessage | PreviewMessage
 def decode_text(text: str) -> TextMessage | None:
     """``None`` for anything that is not a message: custom nodes send their own."""
     try:
+        check_json_values(text.encode("utf-8", "replace"), _MOST_VALUES)
         value = parse_json(text)
-    except ValueError:
+    except (ValueError, RequestTooLarge):
         return None
     match value:
         case {"type": str(kind), "data": dict(data)}:

@@ -18,6 +18,7 @@ _OPEN_TIMEOUT = 3.0
 _RECONNECT_DELAYS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _LARGEST_MESSAGE = 64 * 1024 * 1024
 _KEPT_MESSAGES = 1000
+_KEPT_BYTES = 64 * 1024 * 1024
 
 
 class ComfyUISocket:
@@ -31,7 +32,8 @@ class ComfyUISocket:
         self._http = http
         self._client_id = client_id
         # Bounded: a reader that stops reading must not fill the memory with previews.
-        self._messages: deque[Message] = deque(maxlen=_KEPT_MESSAGES)
+        self._messages: deque[tuple[Message, int]] = deque()
+        self._bytes = 0
         self._arrived = Signal()
         self._opened = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -61,7 +63,21 @@ class ComfyUISocket:
         if not self._messages:
             # Not `wait_for(queue.get())`, in which a cancel could be lost before Python 3.12.
             await self._arrived.wait(timeout)
-        return self._messages.popleft() if self._messages else None
+        return self._take() if self._messages else None
+
+    def _take(self) -> Message:
+        message, size = self._messages.popleft()
+        self._bytes -= size
+        return message
+
+    def _add(self, message: Message, size: int) -> None:
+        self._messages.append((message, size))
+        self._bytes += size
+        while len(self._messages) > _KEPT_MESSAGES or (
+            self._bytes > _KEPT_BYTES and len(self._messages) > 1
+        ):
+            self._take()
+        self._arrived.notify()
 
     async def _run(self) -> None:
         failures = 0
@@ -95,5 +111,4 @@ class ComfyUISocket:
                 elif frame.type is aiohttp.WSMsgType.BINARY:
                     message = decode_binary(frame.data)
                 if message is not None:
-                    self._messages.append(message)
-                    self._arrived.notify()
+                    self._add(message, len(frame.data))

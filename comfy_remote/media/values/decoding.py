@@ -46,6 +46,7 @@ def read_value(
     tensors: TensorLibrary,
     adapters: Sequence[ObjectAdapter] = (),
     limits: ValueLimits = _LIMITS,
+    pixels: bool = True,
 ) -> DecodedValue:
     """Read a value file. Its tensors stay in the file, mapped, until they are used.
 
@@ -55,6 +56,8 @@ def read_value(
     Args:
         tensors: Which library's tensors the value shall hold.
         adapters: For the objects in it; of a kind that none knows, it holds `ObjectParts`.
+        pixels: Whether pictures in it are decoded. If not, only their heads are read, and zeros
+            that take no memory stand for them: for those who want to know what a value is.
 
     Raises:
         ValueInvalid: The file is damaged, hostile, beyond the limits, or not there.
@@ -68,7 +71,7 @@ def read_value(
             f"The value file {path} cannot be read: {why}.",
             advice="It may have been removed, or never written whole: run the job again.",
         ) from error
-    return _decode(data, tensors, adapters, limits)
+    return _decode(data, tensors, adapters, limits, pixels)
 
 
 def decode_value(
@@ -77,17 +80,22 @@ def decode_value(
     tensors: TensorLibrary,
     adapters: Sequence[ObjectAdapter] = (),
     limits: ValueLimits = _LIMITS,
+    pixels: bool = True,
 ) -> DecodedValue:
     """Like `read_value`, from a file's bytes. Tensors share a buffer that can be written to.
 
     Raises:
         ValueInvalid: They are damaged, hostile, or beyond the limits.
     """
-    return _decode(memoryview(data), tensors, adapters, limits)
+    return _decode(memoryview(data), tensors, adapters, limits, pixels)
 
 
 def _decode(
-    data: memoryview, library: TensorLibrary, adapters: Sequence[ObjectAdapter], limits: ValueLimits
+    data: memoryview,
+    library: TensorLibrary,
+    adapters: Sequence[ObjectAdapter],
+    limits: ValueLimits,
+    pixels: bool,
 ) -> DecodedValue:
     layout = parse_layout(data, limits)
     if layout.metadata.get("format") != FORMAT:
@@ -99,7 +107,7 @@ def _decode(
     type_, is_list = document["type"], document["list"]
     if not isinstance(type_, str) or not isinstance(is_list, bool):
         raise invalid("its type is no text, or its list no boolean")
-    assembly = _Assembly(data, layout.entries, library, adapters, limits)
+    assembly = _Assembly(data, layout.entries, library, adapters, limits, pixels)
     value = assembly.value(document["value"])
     if is_list and not isinstance(value, list):
         raise invalid("it says that it is a list, and is none")
@@ -118,7 +126,9 @@ class _Assembly:
         library: TensorLibrary,
         adapters: Sequence[ObjectAdapter],
         limits: ValueLimits,
+        pixels: bool,
     ) -> None:
+        self._pixels = pixels
         self._data = data
         self._entries = entries
         self._library = library
@@ -201,6 +211,8 @@ class _Assembly:
         self._picture_bytes += math.prod(extents) * ITEM_SIZES.get(dtype, 1)
         if self._picture_bytes > self._limits.bytes:
             raise invalid(f"its pictures need more than {self._limits.bytes} bytes")
+        if len(self._pictures) + len(blobs) != len(self._pictures.union(blobs)):
+            raise invalid("a picture stands in it twice, which makes much of little")
         self._pictures.update(blobs)
         return decode_pictures(
             [self._blob(name) for name in blobs],
@@ -208,6 +220,7 @@ class _Assembly:
             (count, height, width, channels),
             dtype,
             self._library,
+            pixels=self._pixels,
         )
 
     def _dict(self, items: list[JsonValue], depth: int) -> dict[object, object]:

@@ -105,11 +105,14 @@ def decode_pictures(
     shape: tuple[int, int, int, int],
     dtype: str,
     library: TensorLibrary,
+    *,
+    pixels: bool = True,
 ) -> object:
     """The IMAGE that was encoded so.
 
     Args:
         shape: ``[B, H, W, C]``, already held against the limits.
+        pixels: Whether to decode them. If not, zeros without memory stand for NumPy's.
 
     Raises:
         ValueInvalid: The pictures are damaged, or not of that shape.
@@ -123,6 +126,8 @@ def decode_pictures(
     # Before memory is taken for them all.
     for data in files:
         _open(data, format_, mode, (width, height), load=False)
+    if not pixels:
+        return np.broadcast_to(np.zeros((), _FLOATS[dtype]), shape)
     image = np.empty(shape, _FLOATS[dtype])
     for index, data in enumerate(files):
         levels = _open(data, format_, mode, (width, height), load=True)

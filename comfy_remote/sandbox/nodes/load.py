@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import JsonValue
 
 from ...media.files import sha256_of
-from ...media.images import pixels_of, upright_frames
+from ...media.images import check_decoded_size, pixels_of, upright_frames
 from ...outputs import kind_of
 from ..folders import Folders, PathOutsideFolder
 from .base import ImageBatch, MaskBatch, Node, NodeContext, NodeResult
@@ -86,6 +86,7 @@ def _load(folders: Folders, name: str) -> tuple[ImageBatch, MaskBatch]:
     images: list[ImageBatch] = []
     masks: list[MaskBatch] = []
     with Image.open(folders.input_path(name)) as file:
+        check_decoded_size(file, name)
         for frame in upright_frames(file):
             images.append(pixels_of(frame.convert("RGB")))
             masks.append(_transparency(frame))

@@ -1,0 +1,83 @@
+"""What a service does with hostile requests. Each test is a row of docs/reliability.md."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import pytest
+from service_kit import Service
+
+from comfy_remote.media.values import encode
+
+
+@pytest.fixture
+def service(tmp_path: Path, sandbox_url: str, monkeypatch: pytest.MonkeyPatch) -> Service:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    return Service(tmp_path, sandbox_url)
+
+
+async def refused(url: str, **request: object) -> tuple[int, str]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, **request) as answer,  # type: ignore[arg-type]
+    ):
+        return answer.status, str((await answer.json())["error"])
+
+
+async def test_a_service_takes_one_value_a_key(service: Service) -> None:
+    async with service.running() as server:
+        form = aiohttp.FormData()
+        for _ in range(120):
+            form.add_field("words", "again", content_type="text/plain")
+        status, error = await refused(server.url, data=form)
+        assert status == 400
+        assert "two parts of the name words" in error
+
+
+async def test_a_service_takes_no_picture_that_stands_for_many(service: Service) -> None:
+    frames = np.zeros((2, 64, 64, 3), np.float32)
+    value = b"".join(encode(frames, "IMAGE", images="png").chunks())
+    many = value.replace(b'"b0\\",\\"b1', b'"b0\\",\\"b0')
+    async with service.running() as server, aiohttp.ClientSession() as session:
+        import hashlib
+
+        sha256 = hashlib.sha256(many).hexdigest()
+        async with session.put(f"{server.url}values/{sha256}", data=many) as answer:
+            assert answer.status == 200
+        envelope = {"type": "IMAGE", "encoding": "safetensors", "sha256": sha256}
+        status, error = await refused(server.url, json={"inputs": {"image": envelope}})
+        assert status == 400
+        assert "stands in it twice" in error
+
+
+async def test_a_service_parses_no_json_of_too_many_values(service: Service) -> None:
+    body = b'{"inputs":{"words":[' + b"[],[]," * 1_000_000 + b"1]}}"
+    async with service.running() as server:
+        status, error = await refused(server.url, data=body)
+        assert status == 413
+        assert "1000000 values" in error
+
+
+@pytest.mark.parametrize("query", ["wait=1e400", "wait=nan", f"wait={'9' * 5000}", "wait=x"])
+async def test_a_service_refuses_times_that_are_none(service: Service, query: str) -> None:
+    async with service.running() as server:
+        status, error = await refused(f"{server.url}?{query}", json={"inputs": {}})
+        assert status == 400
+        assert "no number of seconds" in error
+
+
+async def test_a_service_refuses_indices_that_are_none(service: Service) -> None:
+    image = encode(np.zeros((1, 8, 8, 3), np.float32), "IMAGE")
+    data = base64.b64encode(b"".join(image.chunks())).decode()
+    call = {"image": {"type": "IMAGE", "encoding": "safetensors", "data": data}}
+    async with service.running() as server, aiohttp.ClientSession() as session:
+        async with session.post(f"{server.url}?wait=30", json={"inputs": call}) as answer:
+            call_id = (await answer.json())["id"]
+        where = f"{server.url}calls/{call_id}/results/picture"
+        for index in ("9" * 20, "-1", "²", "0000000000000000000001", "x"):
+            async with session.get(where, params={"encoding": "file", "index": index}) as answer:
+                assert answer.status == 400, index
+                assert "index" in (await answer.json())["error"]
