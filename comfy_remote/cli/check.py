@@ -80,7 +80,7 @@ def _report(path: Path, on: str | None, changes: Changes, inputs: tuple[Path, ..
     from ..workflow.load import load_workflow
     from ..workflow.models import find_models
 
-    loaded = load_workflow(path, variables=changes.variables(os.environ))
+    loaded = load_workflow(path, variables=changes.variables())
     search = replace(FileSearch.beside(path.absolute().parent, inputs), name_it="--input FILE")
     prepared, schemas, there, limits, not_returned = _on_target(loaded, on, changes, search)
     doubts = {doubt.sentence for doubt in prepared.doubts}  # in the report

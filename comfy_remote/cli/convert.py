@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import say
+from .options import var_option
 
 if TYPE_CHECKING:
     from ..errors import WorkflowInvalid
@@ -51,15 +52,20 @@ _STDIN = Path("-")
     help="Where the result goes: a file, or a folder (one that exists, or a name that ends in /), "
     "which several workflows need. Default: standard output.",
 )
+@var_option
 def convert(
-    workflows: tuple[Path, ...], schemas_file: Path | None, on: str | None, output: str | None
+    workflows: tuple[Path, ...],
+    schemas_file: Path | None,
+    on: str | None,
+    output: str | None,
+    variables: dict[str, str],
 ) -> None:
     """Convert workflows from UI format to API format.
 
     WORKFLOW is whatever `run` takes: a JSON file, a picture, video, sound or model that ComfyUI
     saved, or - for standard input. The result is what ComfyUI's own Workflow > Export (API)
-    gives. What is in API format already is passed on. ${NAME} in a JSON file is filled in from
-    the environment.
+    gives. What is in API format already is passed on. ${NAME} in a JSON file is filled in
+    with --var.
 
     A file that -o names is replaced, but never one that is being converted. Of several
     workflows, each that fails is reported, the others are converted, and the exit status is 4.
@@ -81,7 +87,7 @@ def convert(
     loaded: dict[Path, LoadedWorkflow] = {}
     for path in dict.fromkeys(workflows):
         try:
-            loaded[path] = load_workflow(path, variables=os.environ)
+            loaded[path] = load_workflow(path, variables=variables)
         except WorkflowInvalid as error:
             failures.append(error)
     schemas = None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option
+from .options import json_option, var_option
 
 if TYPE_CHECKING:
     from ..workflow.cut import Crossing, Cut
@@ -37,9 +36,15 @@ __all__ = ["cut"]
     metavar="TARGET",
     help="The ComfyUI that runs the rest. Default: one that has all the nodes.",
 )
+@var_option
 @json_option
 def cut(
-    workflow: Path, nodes: tuple[str, ...], on: str | None, here: str | None, json_lines: bool
+    workflow: Path,
+    nodes: tuple[str, ...],
+    on: str | None,
+    here: str | None,
+    variables: dict[str, str],
+    json_lines: bool,
 ) -> None:
     """Show what would run where, if some nodes of a workflow ran elsewhere. Runs nothing.
 
@@ -61,7 +66,7 @@ def cut(
     from .console import say
     from .schemas import schemas_of
 
-    loaded = load_workflow(workflow, variables=os.environ)
+    loaded = load_workflow(workflow, variables=variables)
     bundled = schemas_of(None)
     prompt = loaded.prompt
     if prompt is None:

@@ -28,6 +28,7 @@ __all__ = [
     "open_option",
     "preview_option",
     "timeout_option",
+    "var_option",
 ]
 
 
@@ -99,6 +100,32 @@ config_option = click.option(
 )
 
 
+def _variables(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """``NAME=value``, or ``NAME`` for the environment variable of that name."""
+    given: dict[str, str] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not name.isidentifier() or not name.isascii():
+            raise click.BadParameter(f"{name!r} is not a name. Write NAME=VALUE, or NAME.")
+        if not equals and name not in os.environ:
+            raise click.BadParameter(f"there is no environment variable {name}.")
+        given[name] = text if equals else os.environ[name]
+    return given
+
+
+var_option = click.option(
+    "--var",
+    "variables",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    callback=_variables,
+    help="Fill in ${NAME} in a JSON file; without a value, from the environment variable of that "
+    "name. May be repeated.",
+)
+
+
 def complete_target(
     _context: click.Context, _option: click.Parameter, incomplete: str
 ) -> list[str]:
@@ -161,6 +188,7 @@ _CHANGE_OPTIONS = (
     ),
     click.option("--height", type=click.IntRange(min=1), help="Pixels, likewise."),
     click.option("--batch", type=click.IntRange(min=1), help="How many at once, likewise."),
+    var_option,
 )
 _CHANGES = (
     *("settings", "prompt", "prompt_nodes", "negative"),
@@ -178,7 +206,8 @@ def change_options(command: Callable[..., None]) -> Callable[..., None]:
     def with_changes(**given: Any) -> None:  # click gives whatever the options are
         from ..workflow.prepare import Changes
 
-        changes = Changes(**{name: given.pop(name) for name in _CHANGES})
+        variables = given.pop("variables")
+        changes = Changes(**{name: given.pop(name) for name in _CHANGES}, given=variables)
         if changes.prompt_nodes and changes.prompt is None:
             raise click.UsageError(
                 "--prompt-node says where the text goes: give --prompt TEXT, too."

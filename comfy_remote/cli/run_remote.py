@@ -93,7 +93,7 @@ def run_remote(
     """Run a workflow on a ComfyUI elsewhere, and fetch what it makes.
 
     ${NAME} in a JSON file is filled in: ${PROMPT}, ${SEED}, ${IMAGE_ID} and ${OUTPUT_FOLDER} from
-    the options, others from the environment. Files that Load nodes name are sent along. Ctrl-C
+    the options, others with --var. Files that Load nodes name are sent along. Ctrl-C
     leaves the job running, and says how to fetch it. Each run leaves a log in
     ./logs/generations/. DEBUG=1 says more.
 

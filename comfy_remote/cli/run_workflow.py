@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 import uuid
 from collections.abc import Coroutine, Iterator
@@ -147,7 +146,7 @@ async def _log_target(log: RunLog, target: Target, plan: RunPlan, asked: float) 
 def _load(plan: RunPlan) -> LoadedWorkflow | None:
     loaded = None
     if plan.workflow is not None:
-        loaded = load_workflow(plan.workflow, variables=plan.changes.variables(os.environ))
+        loaded = load_workflow(plan.workflow, variables=plan.changes.variables())
     for path in plan.inputs:
         if not path.is_file():
             raise InputFileMissing(f"--input {path}: there is no such file.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option
+from .options import json_option, var_option
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -44,8 +44,9 @@ _LONGEST_VALUE = 60
     help="Ask this target about its nodes. Without it there is no network, and ComfyUI's own "
     "nodes are known.",
 )
+@var_option
 @json_option
-def show(workflow: Path, on: str | None, json_lines: bool) -> None:
+def show(workflow: Path, on: str | None, variables: dict[str, str], json_lines: bool) -> None:
     """Show what a workflow is: what can be set, what it needs, what it makes.
 
     WORKFLOW is whatever `run` takes. The inputs are named as --set takes them; those that have
@@ -58,14 +59,12 @@ def show(workflow: Path, on: str | None, json_lines: bool) -> None:
       comfy-remote show ComfyUI_00042_.png --on http://192.168.1.20:8188
       comfy-remote show workflow.json --json | jq -r '.models[].url'
     """
-    import os
-
     from ..workflow.load import load_workflow
     from ..workflow.summary import summarize
     from .console import say
     from .schemas import schemas_of
 
-    loaded = load_workflow(workflow, variables=os.environ)
+    loaded = load_workflow(workflow, variables=variables)
     schemas = schemas_of(on, loaded.prompt)
     prompt = _prompt(loaded, schemas)
     base = workflow.absolute().parent

@@ -48,16 +48,13 @@ FindingStatus = Literal["ok", "warning", "problem", "skipped"]
 _OLDEST_TESTED = (0, 3, 64)
 _SLOW_SECONDS = 1.0
 _ROUND_TRIPS = 5
-_ANY_VALUES = {
-    "PROMPT": "",
-    "NEGATIVE": "",
-    "SEED": "0",
-    "IMAGE_ID": "x",
-    "OUTPUT_FOLDER": "x",
-    "WIDTH": "1024",
-    "HEIGHT": "1024",
-    "BATCH": "1",
-}
+
+
+class _AnyValues(dict[str, str]):
+    """A value for every variable of a template: what a run would give does not matter here."""
+
+    def __missing__(self, name: str) -> str:
+        return "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +110,8 @@ async def examine(
     loaded: LoadedWorkflow | None = None
     if workflow is not None:
         try:
-            # What a run would give does not matter here.
-            loaded = load_workflow(workflow, variables={**_ANY_VALUES, **environment})
+            values = _AnyValues(PROMPT="", NEGATIVE="", WIDTH="1024", HEIGHT="1024")
+            loaded = load_workflow(workflow, variables=values)
         except WorkflowInvalid as error:
             yield _problem("workflow", error)
     yield _record()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,7 @@ class Changes:
         settings: ``NODE.input=value``; applied last.
         output_folder: Where the target shall save, below its own output folder.
         image_id: A word for this run, for ``${IMAGE_ID}`` alone.
+        given: Further variables by name, for ``${NAME}`` in the file.
     """
 
     prompt: str | None = None
@@ -56,6 +57,7 @@ class Changes:
     settings: Sequence[str] = ()
     output_folder: str | None = None
     image_id: str | None = None
+    given: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.settings) or any(
@@ -67,9 +69,9 @@ class Changes:
             )
         )
 
-    def variables(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """What templates are filled in with: the environment, and what is given here."""
-        given = {
+    def variables(self) -> dict[str, str]:
+        """What ``${NAME}`` in a file is filled in with: what was given for this run by name."""
+        changes = {
             "PROMPT": self.prompt,
             "NEGATIVE": self.negative,
             "SEED": self.seed,
@@ -80,8 +82,8 @@ class Changes:
             "IMAGE_ID": self.image_id,
         }
         return {
-            **environment,
-            **{name: str(value) for name, value in given.items() if value is not None},
+            **self.given,
+            **{name: str(value) for name, value in changes.items() if value is not None},
         }
 
 

@@ -11,8 +11,6 @@ from ..errors import WorkflowInvalid
 
 __all__ = ["fill_in", "variables_in"]
 
-# What looks like a credential stays out of a workflow, which ends in pictures and logs.
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 # One pass over the JSON text: an escape, the start or end of a string, a placeholder.
 _PART = re.compile(r'\\.|"|\$?\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}', re.DOTALL)
 
@@ -35,11 +33,12 @@ def fill_in(text: str, variables: Mapping[str, str], name: str = "The workflow")
 
     Args:
         text: JSON, or what is JSON once it is filled in.
-        variables: Usually the environment, and what was given on the command line.
+        variables: What was given for this run by name. Never the whole environment: a file from
+            elsewhere could name any of it, and what a workflow holds ends in pictures and logs.
         name: Begins the messages of errors.
 
     Raises:
-        WorkflowInvalid: A variable has no value, or its name looks like that of a secret.
+        WorkflowInvalid: A variable has no value.
     """
     if "${" not in text:
         return text
@@ -63,26 +62,18 @@ def fill_in(text: str, variables: Mapping[str, str], name: str = "The workflow")
 
 
 def _value(variable: str, variables: Mapping[str, str], name: str) -> str:
-    if _SECRET.search(variable):
-        raise WorkflowInvalid(
-            f"{name} asks for ${{{variable}}}, which looks like a secret and is not filled in.",
-            advice="Workflows end in pictures and logs. Name the variable differently if it is "
-            "no secret.",
-            details={"variable": variable},
-        )
-    if variable not in variables:
+    try:
+        return variables[variable]
+    except KeyError:
         import difflib  # here: only a mistake needs it
 
-        near = difflib.get_close_matches(
-            variable, [v for v in variables if not _SECRET.search(v)], 1
-        )
+        near = difflib.get_close_matches(variable, variables, 1)
         hint = f" Did you mean ${{{near[0]}}}?" if near else ""
         raise WorkflowInvalid(
-            f"{name} asks for ${{{variable}}}, which has no value.{hint}",
+            f"{name} asks for ${{{variable}}}, which was not given.{hint}",
             advice=_advice(variable),
             details={"variable": variable},
-        )
-    return variables[variable]
+        ) from None
 
 
 def _advice(variable: str) -> str:
@@ -90,12 +81,16 @@ def _advice(variable: str) -> str:
         "PROMPT": "--prompt TEXT",
         "NEGATIVE": "--negative TEXT",
         "SEED": "--seed N",
+        "WIDTH": "--width N",
+        "HEIGHT": "--height N",
+        "BATCH": "--batch N",
         "OUTPUT_FOLDER": "--output-folder PATH (of comfy-run-remote)",
         "IMAGE_ID": "--image-id ID (of comfy-run-remote)",
     }
-    given = f"Give {options[variable]}, or set" if variable in options else "Set"
+    option = f"{options[variable]}, or " if variable in options else ""
     return (
-        f"{given} the environment variable {variable}; write $${{{variable}}} for the text itself."
+        f"Give {option}--var {variable}=VALUE, or --var {variable} for the environment variable "
+        f"of that name. $${{{variable}}} stands for the text itself."
     )
 
 

@@ -109,8 +109,8 @@ def test_a_template_on_standard_input(tmp_path: Path, sandbox_url: str):
     done = run(
         tmp_path,
         *("-", "--on", sandbox_url, "--prompt", "a red picture", "--width", 24),
+        *("--var", f"COLOUR={0xFF0000}"),
         given=TEMPLATE,
-        COLOUR=str(0xFF0000),
     )
     (picture,) = outputs(done, tmp_path)
     assert picture.name.startswith("a red picture")
@@ -126,10 +126,19 @@ def test_a_picture_on_standard_input(tmp_path: Path, sandbox_url: str):
 @pytest.mark.parametrize(
     ("arguments", "environment", "status", "words"),
     [
-        (("-",), {}, 4, "${WIDTH}, which has no value"),
-        (("-", "--width", 8), {"COLOUR": "1"}, 4, "Give --prompt TEXT"),
-        (("-", "--width", 8, "--prompt", "x", "--seed", 3), {"COLOUR": "1"}, 4, "has a seed"),
-        (("-", "--width", 8, "--prompt", "x"), {"COLOUR": "99999999"}, 4, "bigger than max"),
+        (("-",), {"WIDTH": "8"}, 4, "${WIDTH}, which was not given"),
+        (("-", "--width", 8), {"COLOUR": "1"}, 4, "--var COLOUR=VALUE, or --var COLOUR "),
+        (("-", "--width", 8, "--var", "COLOUR"), {"COLOUR": "1"}, 4, "Give --prompt TEXT"),
+        (
+            ("-", "--width", 8, "--prompt", "x", "--seed", 3, "--var", "COLOUR=1"),
+            *({}, 4, "has a seed"),
+        ),
+        (
+            ("-", "--width", 8, "--prompt", "x", "--var", "COLOUR"),
+            *({"COLOUR": "99999999"}, 4, "bigger than max"),
+        ),
+        (("-", "--var", "COLOUR"), {}, 2, "no environment variable COLOUR"),
+        (("-", "--var", "2=x"), {}, 2, "'2' is not a name"),
         (("-", "--seed", "x"), {}, 2, "is no seed"),
         (("-", "--width", "0"), {}, 2, "--width"),
         (("-", "--prompt-node", "6"), {}, 2, "give --prompt TEXT, too"),

@@ -142,13 +142,13 @@ def test_the_template_is_filled_in_as_json(remote: Command, sandbox_url: str):
     prompt["2"]["_meta"] = {"title": "${PROMPT}"}
     done = remote(
         *("--workflow", write(remote.folder, text), "--pod-url", sandbox_url, "--seed", "255"),
-        *("--prompt", 'say "hi"\n', "--output-folder", "x"),
+        *("--prompt", 'say "hi"\n', "--output-folder", "x", "--var", "FROM_ENVIRONMENT"),
         FROM_ENVIRONMENT="named",
     )
     assert done.returncode == 4  # no text to set, and nothing was filled in for it
     done = remote(
         *("--workflow", write(remote.folder, text), "--pod-url", sandbox_url, "--seed", "255"),
-        *("--output-folder", "x"),
+        *("--output-folder", "x", "--var", "FROM_ENVIRONMENT"),
         FROM_ENVIRONMENT="named",
     )
     assert done.returncode == 0, done.stderr

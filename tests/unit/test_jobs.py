@@ -64,7 +64,7 @@ def _png(seed: int = 0) -> bytes:
 
 
 def _reopening(monkeypatch: pytest.MonkeyPatch, target: FakeTarget) -> None:
-    monkeypatch.setattr(module, "reopen", lambda wanted, ref: target)
+    monkeypatch.setattr(module, "reopen", lambda *_, **__: target)
 
 
 # --- submitting ---------------------------------------------------------------------------

@@ -593,8 +593,9 @@ def test_a_text_that_the_template_took_up_is_not_looked_for():
     assert prepare(took, Changes(prompt="a cat", seed=3)).prompt == prompt
 
 
-def test_the_command_lines_values_go_before_the_environment():
-    variables = Changes(prompt="a cat", seed=3).variables({"SEED": "1", "X": "2"})
+def test_templates_get_what_is_given_by_name_and_options_go_first(monkeypatch):
+    monkeypatch.setenv("HOME_OF_TEST", "not read")
+    variables = Changes(prompt="a cat", seed=3, given={"SEED": "1", "X": "2"}).variables()
     assert variables == {"PROMPT": "a cat", "SEED": "3", "X": "2"}
 
 
