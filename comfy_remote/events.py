@@ -14,6 +14,7 @@ targets produce them, and jobs stand above targets.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
@@ -29,13 +30,22 @@ __all__ = [
     "Finished",
     "JobState",
     "Log",
+    "NodeText",
     "OutputReady",
     "Preview",
     "Progress",
     "Queued",
+    "Shown",
+    "ShownValues",
     "Started",
     "event_to_json",
 ]
+
+
+ShownValues: TypeAlias = Mapping[str, "JsonValue"]
+"""What a node shows in ComfyUI's page (its ``ui``): by key, ``None`` where the key holds nothing
+but outputs that are described as such, in their order; else all of the key's value, its files
+named as on the target."""
 
 
 class JobState(str, Enum):
@@ -126,6 +136,32 @@ class OutputReady:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """What a node shows in ComfyUI's page. Comes before the node's outputs, where it comes at all.
+
+    Attributes:
+        node_id: The node.
+        values: See `ShownValues`; empty where the node's outputs are all that it shows.
+    """
+
+    node_id: str
+    values: ShownValues
+
+
+@dataclass(frozen=True, slots=True)
+class NodeText:
+    """A text that a node shows while it runs, instead of the one before.
+
+    Attributes:
+        node_id: The node.
+        text: May have several lines.
+    """
+
+    node_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """A line worth telling: a lost socket, a retry, a notice of the target."""
 
@@ -146,6 +182,8 @@ class Finished:
         details: JSON-able facts from the target: timings in seconds, worker, engine; and
             ``warnings``, sentences about the outputs that were also told as `Log`.
         problems: What the workflow asked for and is not among the outputs, or is damaged.
+        shown: By node, what it shows besides its outputs. Nodes that show nothing else are left
+            out; empty where the target does not say.
     """
 
     state: JobState
@@ -153,9 +191,12 @@ class Finished:
     outputs: tuple[RemoteOutput, ...] = ()
     details: dict[str, JsonValue] = field(default_factory=dict)
     problems: tuple[OutputProblem, ...] = ()
+    shown: Mapping[str, ShownValues] = field(default_factory=dict)
 
 
-Event: TypeAlias = Queued | Started | Progress | Preview | OutputReady | Log | Finished
+Event: TypeAlias = (
+    Queued | Started | Progress | Preview | Shown | NodeText | OutputReady | Log | Finished
+)
 
 
 def event_to_json(event: Event) -> dict[str, JsonValue]:
@@ -185,6 +226,10 @@ def event_to_json(event: Event) -> dict[str, JsonValue]:
                 "media_type": event.media_type,
                 "data": base64.b64encode(event.data).decode("ascii"),
             }
+        case Shown(node_id, values):
+            return {"event": "shown", "node_id": node_id, "values": dict(values)}
+        case NodeText(node_id, text):
+            return {"event": "text", "node_id": node_id, "text": text}
         case OutputReady(output):
             return {"event": "output", "output": output.to_json()}
         case Log():
@@ -196,4 +241,5 @@ def event_to_json(event: Event) -> dict[str, JsonValue]:
                 "error": event.error.to_json() if event.error else None,
                 "details": event.details,
                 "problems": [problem.to_json() for problem in event.problems],
+                "shown": {node_id: dict(values) for node_id, values in event.shown.items()},
             }

@@ -254,6 +254,10 @@ class ComfyUIHost:
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
+    def send_text(self, text: str, node_id: str, client_id: str | None) -> None:
+        """See `Host.send_text`."""
+        self._server.send_progress_text(text, node_id, client_id)
+
     def connection(self, client_id: str) -> object | None:
         """See `Host.connection`."""
         socket: object | None = self._server.sockets.get(client_id)

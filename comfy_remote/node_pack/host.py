@@ -148,5 +148,8 @@ class Host(Protocol):
             metadata: ``node_id``, ``prompt_id`` and so on; old pages get none.
         """
 
+    def send_text(self, text: str, node_id: str, client_id: str | None) -> None:
+        """Show a text on a node while it runs, instead of the one before."""
+
     def connection(self, client_id: str) -> object | None:
         """The page's WebSocket, to tell one from the next."""

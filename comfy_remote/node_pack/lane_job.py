@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from ..errors import (
@@ -20,10 +20,13 @@ from ..events import (
     Finished,
     JobState,
     Log,
+    NodeText,
     OutputReady,
     Preview,
     Progress,
     Queued,
+    Shown,
+    ShownValues,
     Started,
 )
 from ..jobs.client import Client
@@ -32,7 +35,7 @@ from ..jobs.record import Record
 from ..outputs import RemoteOutput
 from ..targets.base import ReturnsSomeOutputs
 from ..targets.runpod import RunPodTarget
-from .deliveries import Deliveries
+from .deliveries import Deliver, Deliveries
 from .host import Host, JobResult, QueueEntry
 from .page_messages import PageMessages
 from .saved_outputs import OutputSaver
@@ -233,6 +236,8 @@ class LaneJob:
                     return
                 if isinstance(event, OutputReady):
                     outputs.add(event.output)
+                elif isinstance(event, Shown):
+                    outputs.show(event.node_id, event.values)
                 else:
                     outputs.flush()
                     self._heard(event)
@@ -270,6 +275,8 @@ class LaneJob:
                 self._messages.moved(event)
             case Preview():
                 self._messages.preview(event)
+            case NodeText():
+                self._messages.text(event)
             case Log():
                 self._note(event.message)
 
@@ -282,18 +289,20 @@ class LaneJob:
         if event.error is not None:
             raise event.error
 
-    def _deliver_with(
-        self, saver: OutputSaver
-    ) -> Callable[[str | None, Sequence[RemoteOutput]], Awaitable[None]]:
-        async def deliver(node_id: str | None, made: Sequence[RemoteOutput]) -> None:
-            shown = await saver.bring(node_id, made)
+    def _deliver_with(self, saver: OutputSaver) -> Deliver:
+        async def deliver(
+            node_id: str | None, made: Sequence[RemoteOutput], values: ShownValues | None
+        ) -> None:
+            shown = await saver.bring(node_id, made, values)
             if shown and node_id is not None:
                 self._messages.executed(node_id, shown)
 
-        def begin(node_id: str | None, made: Sequence[RemoteOutput]) -> Awaitable[None]:
+        def begin(
+            node_id: str | None, made: Sequence[RemoteOutput], values: ShownValues | None
+        ) -> Awaitable[None]:
             if node_id is not None:
                 self._messages.arriving(node_id)
-            return deliver(node_id, made)
+            return deliver(node_id, made, values)
 
         return begin
 

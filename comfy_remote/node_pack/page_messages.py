@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import ComfyRemoteError
-from ..events import JobState, Preview, Progress
+from ..events import JobState, NodeText, Preview, Progress
 from ..outputs import OutputProblem
 from ..targets.comfyui_progress import nodes_needed
 from .host import Host, QueueEntry, StatusMessage
@@ -120,6 +120,10 @@ class PageMessages:
             },
             self._entry.client_id,
         )
+
+    def text(self, text: NodeText) -> None:
+        """A node shows a text while it runs."""
+        self._host.send_text(text.text, text.node_id, self._entry.client_id)
 
     def arriving(self, node_id: str) -> None:
         """What a node made is on its way here: the node has not finished before that."""
@@ -265,7 +269,13 @@ class PageMessages:
         }
 
     def _display(self, node_id: str) -> dict[str, JsonValue]:
-        return {"node": node_id, "display_node": node_id, "prompt_id": self._entry.prompt_id}
+        shown_on = node_id
+        # A node that another expanded into: ComfyUI shows what it does on that one.
+        while shown_on not in self._entry.prompt and "." in shown_on:
+            shown_on = shown_on.rpartition(".")[0]
+        if shown_on not in self._entry.prompt:
+            shown_on = node_id
+        return {"node": node_id, "display_node": shown_on, "prompt_id": self._entry.prompt_id}
 
     def _keep(self, event: str, data: dict[str, JsonValue], *, broadcast: bool = False) -> None:
         stamped = {**data, "timestamp": int(time.time() * 1000)}

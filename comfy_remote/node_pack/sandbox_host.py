@@ -157,6 +157,10 @@ class SandboxHost:
         """See `Host.send_preview`."""
         self._engine.sockets.send_encoded_preview(picture, media_type, metadata, client_id)
 
+    def send_text(self, text: str, node_id: str, client_id: str | None) -> None:
+        """See `Host.send_text`."""
+        self._engine.sockets.send_text(text, node_id, client_id)
+
     def connection(self, client_id: str) -> object | None:
         """See `Host.connection`."""
         return self._engine.sockets.connection(client_id)

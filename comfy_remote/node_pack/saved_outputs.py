@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ComfyRemoteError, OutputLost
+from ..events import ShownValues
 from ..jobs.record import SavedOutput
 from ..media.files import place_new, private_folder, safe_relative_path
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Target, release
+from ..targets.comfyui_history import named_file
 from ..targets.concurrent_map import concurrent_map
 from ..targets.download import Downloaded, download
 from .host import FolderKind, Host
@@ -44,6 +46,11 @@ class _Here:
     folder: FolderKind
     moves: bool
 
+    @property
+    def path(self) -> str:
+        """Below its folder, as ComfyUI writes it."""
+        return f"{self.subfolder}/{self.filename}".lstrip("/")
+
 
 class OutputSaver:
     """Brings the outputs of one job here, each file once.
@@ -71,7 +78,10 @@ class OutputSaver:
         await release(self._target, outputs)
 
     async def bring(
-        self, node_id: str | None, outputs: Sequence[RemoteOutput]
+        self,
+        node_id: str | None,
+        outputs: Sequence[RemoteOutput],
+        values: ShownValues | None = None,
     ) -> dict[str, JsonValue]:
         """Save all that one node made; what the page is told that it shows.
 
@@ -79,6 +89,9 @@ class OutputSaver:
         the queue, on no node of the graph.
 
         What cannot be brought here costs no other output; see `failure`.
+
+        Args:
+            values: What it shows besides; ``None`` where the target does not say.
         """
         numbered = zip(outputs, (None, *outputs), strict=False)
         entries = await concurrent_map(lambda pair: self._entry_or_error(*pair), numbered)
@@ -97,16 +110,69 @@ class OutputSaver:
             shown.setdefault(key, []).append(told)
             moves = moves or (animated and key == "images")
         node: dict[str, JsonValue] = dict(shown)
+        if values is not None:
+            node = await self._with_values(node, values)
+        elif moves:
+            node["animated"] = [True]
         if not node:
             return node
-        if moves:
-            node["animated"] = [True]
         node = await asyncio.to_thread(self._host.register, node, self._prompt_id)
         self.shown[NO_NODE if node_id is None else node_id] = node
         return node
 
     def _note(self, output: RemoteOutput, reason: str) -> None:
         self.problems.append(OutputProblem(output.node_id, None, output.filename, reason))
+
+    async def _with_values(
+        self, told: dict[str, JsonValue], values: ShownValues
+    ) -> dict[str, JsonValue]:
+        """What a node shows, by its own keys in its own order, with the names that files have here.
+
+        Args:
+            told: By key, what its outputs alone tell.
+            values: Of the target.
+        """
+        here: dict[object, _Here] = {
+            file: task.result()
+            for file, task in self._here.items()
+            if task.done() and not task.cancelled() and task.exception() is None
+        }
+        node: dict[str, JsonValue] = {}
+        for key, value in values.items():
+            if value is not None:
+                node[key] = self._renamed(key, value, here)
+            elif key in told:
+                node[key] = told[key]
+        return {**node, **{key: value for key, value in told.items() if key not in values}}
+
+    def _renamed(self, key: str, value: JsonValue, here: Mapping[object, _Here]) -> JsonValue:
+        """A key's value. A file that did not arrive is left out."""
+        if not isinstance(value, list):
+            return value
+        renamed: list[JsonValue] = []
+        for one in value:
+            file = named_file(key, one)
+            if file is None:
+                renamed.append(one)
+                continue
+            found = here.get(file)
+            if found is None:
+                continue
+            if isinstance(one, dict):
+                renamed.append({**one, **self._file_of(found, with_path="fullpath" in one)})
+            else:
+                renamed.append(found.path)
+        return renamed
+
+    def _file_of(self, here: _Here, *, with_path: bool) -> dict[str, JsonValue]:
+        file: dict[str, JsonValue] = {
+            "filename": here.filename,
+            "subfolder": here.subfolder,
+            "type": here.folder,
+        }
+        if with_path:
+            file["fullpath"] = str(self._host.folder(here.folder) / here.path)
+        return file
 
     async def _entry_or_error(
         self, output: RemoteOutput, before: RemoteOutput | None
@@ -123,12 +189,8 @@ class OutputSaver:
             return output.text, False
         here = await self._file(output, before)
         if output.key == "result":
-            return f"{here.subfolder}/{here.filename}".lstrip("/"), False
-        entry: dict[str, JsonValue] = {
-            "filename": here.filename,
-            "subfolder": here.subfolder,
-            "type": here.folder,
-        }
+            return here.path, False
+        entry = self._file_of(here, with_path=False)
         if output.key == "gifs":
             entry["format"] = output.media_type
         return entry, here.moves

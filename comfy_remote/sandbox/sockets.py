@@ -28,6 +28,7 @@ SERVER_FEATURES: Mapping[str, JsonValue] = {
 
 # ComfyUI's numbers for binary messages, and for the format of a preview without metadata.
 _PREVIEW_IMAGE = 1
+_TEXT = 3
 _PREVIEW_IMAGE_WITH_METADATA = 4
 _JPEG = 1
 _PNG = 2
@@ -95,6 +96,11 @@ class SocketHub:
                 ">II", _PREVIEW_IMAGE, _PNG if media_type == "image/png" else _JPEG
             )
         self._put(header + picture, client_id)
+
+    def send_text(self, text: str, node_id: str, client_id: str | None) -> None:
+        """Send a text that a node shows while it runs."""
+        node = node_id.encode()
+        self._put(struct.pack(">II", _TEXT, len(node)) + node + text.encode(), client_id)
 
     def connection(self, client_id: str) -> object | None:
         """A client's socket, to tell one from the next."""

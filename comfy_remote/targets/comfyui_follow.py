@@ -7,11 +7,24 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import EngineCrashed, JobCancelled, JobExpired, TargetError, TargetUnreachable
-from ..events import Event, Finished, JobState, Log, OutputReady, Preview, Progress, Queued, Started
+from ..events import (
+    Event,
+    Finished,
+    JobState,
+    Log,
+    NodeText,
+    OutputReady,
+    Preview,
+    Progress,
+    Queued,
+    Shown,
+    ShownValues,
+    Started,
+)
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
-from .comfyui_history import finished_from_history, outputs_of_node
-from .comfyui_messages import Message, PreviewMessage, TextMessage
+from .comfyui_history import finished_from_history, outputs_of_node, shown_by_node
+from .comfyui_messages import Message, NodeTextMessage, PreviewMessage, TextMessage
 from .comfyui_progress import ProgressTracker
 from .comfyui_queue import QueueItem
 from .comfyui_socket import ComfyUISocket
@@ -70,6 +83,7 @@ class PromptFollower:
         self._ended = False
         self._misses = 0
         self._announced: set[tuple[str | None, str, str, str]] = set()
+        self._shown: set[str] = set()
         self._heard_at = time.monotonic()
         self._told_quiet = False
 
@@ -120,6 +134,10 @@ class PromptFollower:
                 node = message.node_id or self._tracker.current
                 yield Preview(node, message.media_type, message.data)
             return
+        if isinstance(message, NodeTextMessage):
+            if self._started:
+                yield NodeText(message.node_id, message.text)
+            return
         if message.text("prompt_id") != self._prompt_id:
             return
         self._heard_at = time.monotonic()
@@ -150,8 +168,14 @@ class PromptFollower:
             return
         self._tracker.executed(node)
         own = message.text("node") or node
+        yield from self._show(own, shown_by_node(message.data.get("output")))
         for output in outputs_of_node(own, message.data.get("output")):
             yield from self._announce(output)
+
+    def _show(self, node_id: str, values: ShownValues) -> Iterator[Event]:
+        if node_id not in self._shown:
+            self._shown.add(node_id)
+            yield Shown(node_id, values)
 
     def _announce(self, output: RemoteOutput) -> Iterator[Event]:
         identity = (output.node_id, output.folder, output.subfolder, output.filename)
@@ -227,6 +251,10 @@ class PromptFollower:
                 yield event
             self._tracker.finished()
             for event in self._progress():
+                yield event
+        nodes = dict.fromkeys(one.node_id for one in finished.outputs if one.node_id)
+        for node_id in {**nodes, **finished.shown}:
+            for event in self._show(node_id, finished.shown.get(node_id, {})):
                 yield event
         for output in finished.outputs:
             for event in self._announce(output):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from ..errors import ComfyRemoteError, ExecutionFailed, JobCancelled, OutOfMemory
-from ..events import Finished, JobState
+from ..events import Finished, JobState, ShownValues
 from ..media.remote_values import VALUES_KEY, sha256_in_name
 from ..outputs import OutputSource, RemoteOutput, kind_of, media_type_of
 from ..workflow.prompt import Prompt
@@ -16,9 +17,16 @@ from ..workflow.prompt import Prompt
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["execution_error", "finished_from_history", "outputs_of_node"]
+__all__ = [
+    "execution_error",
+    "finished_from_history",
+    "named_file",
+    "outputs_of_node",
+    "shown_by_node",
+]
 
 _LONGEST_TRACEBACK = 8000
+_FILE_KEYS = {"filename", "subfolder", "type"}
 
 
 def finished_from_history(entry: dict[str, JsonValue], prompt: Prompt) -> Finished:
@@ -26,7 +34,7 @@ def finished_from_history(entry: dict[str, JsonValue], prompt: Prompt) -> Finish
     status = entry.get("status")
     status = status if isinstance(status, dict) else {}
     messages = list(_messages(status.get("messages")))
-    outputs = tuple(_outputs(entry, prompt))
+    outputs, shown = tuple(_outputs(entry, prompt)), _shown(entry)
     cached = [data.get("nodes") for name, data in messages if name == "execution_cached"]
     details: dict[str, JsonValue] = {"cached_nodes": cached[0]} if cached and cached[0] else {}
     for name, data in messages:
@@ -36,7 +44,8 @@ def finished_from_history(entry: dict[str, JsonValue], prompt: Prompt) -> Finish
                 JobCancelled("The job was interrupted on the target.", details=_where(data)),
             )
         if name == "execution_error":
-            return Finished(JobState.FAILED, execution_error(data), outputs, details)
+            error = execution_error(data)
+            return Finished(JobState.FAILED, error, outputs, details, shown=shown)
     if status.get("status_str") == "error":
         return Finished(
             JobState.FAILED,
@@ -46,8 +55,9 @@ def finished_from_history(entry: dict[str, JsonValue], prompt: Prompt) -> Finish
             ),
             outputs,
             details,
+            shown=shown,
         )
-    return Finished(JobState.SUCCEEDED, None, outputs, details)
+    return Finished(JobState.SUCCEEDED, None, outputs, details, shown=shown)
 
 
 def execution_error(data: dict[str, JsonValue]) -> ComfyRemoteError:
@@ -114,6 +124,34 @@ def outputs_of_node(node_id: str, ui: JsonValue) -> Iterator[RemoteOutput]:
                 )
 
 
+def shown_by_node(ui: JsonValue) -> ShownValues:
+    """What one node's ``ui`` dictionary has besides its outputs; empty if that is nothing."""
+    if not isinstance(ui, dict):
+        return {}
+    told = Counter(output.key for output in outputs_of_node("", ui))
+    shown: dict[str, JsonValue] = {
+        key: None if key == VALUES_KEY or _is_told(values, told[key]) else values
+        for key, values in ui.items()
+    }
+    return shown if any(values is not None for values in shown.values()) else {}
+
+
+def _is_told(values: JsonValue, outputs: int) -> bool:
+    """Whether there is nothing in a key's values that its outputs do not tell."""
+    if not isinstance(values, list) or not values or len(values) != outputs:
+        return False
+    return all(
+        isinstance(value, str) or (isinstance(value, dict) and value.keys() == _FILE_KEYS)
+        for value in values
+    )
+
+
+def named_file(key: str, value: JsonValue) -> tuple[object, ...] | None:
+    """The file that a value under a key of a node's ``ui`` names, as `RemoteOutput.file` does."""
+    file = _named_file(key, value)
+    return None if file is None else _file("", key, file).file
+
+
 def _named_file(key: str, value: JsonValue) -> dict[str, JsonValue] | None:
     """``{filename, subfolder?, type?}``, if the value names a file."""
     if isinstance(value, dict):
@@ -161,6 +199,13 @@ def _outputs(entry: dict[str, JsonValue], prompt: Prompt) -> Iterator[RemoteOutp
 
     for node_id in sorted(outputs, key=lambda n: order.get(drawn(n), len(order))):
         yield from outputs_of_node(node_id, outputs[node_id])
+
+
+def _shown(entry: dict[str, JsonValue]) -> dict[str, ShownValues]:
+    outputs = entry.get("outputs")
+    by_node = outputs if isinstance(outputs, dict) else {}
+    shown = {node_id: shown_by_node(ui) for node_id, ui in by_node.items()}
+    return {node_id: values for node_id, values in shown.items() if values}
 
 
 def _messages(messages: JsonValue) -> Iterator[tuple[str, dict[str, JsonValue]]]:

@@ -17,13 +17,22 @@ from ..wire.json_text import check_json_values, parse_json
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["HANDSHAKE", "Message", "PreviewMessage", "TextMessage", "decode_binary", "decode_text"]
+__all__ = [
+    "HANDSHAKE",
+    "Message",
+    "NodeTextMessage",
+    "PreviewMessage",
+    "TextMessage",
+    "decode_binary",
+    "decode_text",
+]
 
 HANDSHAKE = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
 """First message of a client that understands previews with metadata (type 4)."""
 
 _MOST_VALUES = 500_000
 _PREVIEW = 1
+_TEXT = 3
 _PREVIEW_WITH_METADATA = 4
 _MEDIA_TYPES = {1: "image/jpeg", 2: "image/png"}
 
@@ -51,7 +60,15 @@ class PreviewMessage:
     prompt_id: str | None = None
 
 
-Message: TypeAlias = TextMessage | PreviewMessage
+@dataclass(frozen=True, slots=True)
+class NodeTextMessage:
+    """A text that a node shows while it runs; nothing says of which prompt."""
+
+    node_id: str
+    text: str
+
+
+Message: TypeAlias = TextMessage | PreviewMessage | NodeTextMessage
 
 
 def decode_text(text: str) -> TextMessage | None:
@@ -70,13 +87,16 @@ def decode_text(text: str) -> TextMessage | None:
             return None
 
 
-def decode_binary(frame: bytes) -> PreviewMessage | None:
-    """``None`` for frames that are no previews, and for broken ones."""
+def decode_binary(frame: bytes) -> PreviewMessage | NodeTextMessage | None:
+    """``None`` for frames that are neither previews nor texts, and for broken ones."""
     if len(frame) < 8:
         return None
     kind, second = struct.unpack(">II", frame[:8])
     if kind == _PREVIEW:
         return PreviewMessage(_MEDIA_TYPES.get(second, "image/jpeg"), frame[8:])
+    if kind == _TEXT and len(frame) >= 8 + second:
+        node, text = frame[8 : 8 + second], frame[8 + second :]
+        return NodeTextMessage(node.decode(errors="replace"), text.decode(errors="replace"))
     if kind == _PREVIEW_WITH_METADATA and len(frame) >= 8 + second:
         try:
             metadata = parse_json(frame[8 : 8 + second])

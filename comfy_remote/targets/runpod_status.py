@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from yarl import URL
@@ -14,10 +14,13 @@ from ..events import (
     Finished,
     JobState,
     Log,
+    NodeText,
     OutputReady,
     Preview,
     Progress,
     Queued,
+    Shown,
+    ShownValues,
     Started,
 )
 from ..outputs import OutputProblem, OutputSource, RemoteOutput
@@ -45,6 +48,7 @@ class StatusReader:
         self._state: RunPodState | None = None
         self._sequence = -1
         self._last: Progress | None = None
+        self._texts: dict[str, str] = {}
 
     def events(self, status: JobStatus) -> Iterator[Event]:
         """What is new in this answer; `Finished` last, once the job has ended."""
@@ -85,6 +89,10 @@ class StatusReader:
         if progress != self._last:
             self._last = progress
             yield progress
+        for node_id, text in snapshot.texts.items():
+            if self._texts.get(node_id) != text:
+                self._texts[node_id] = text
+                yield NodeText(node_id, text)
         if snapshot.preview is not None:
             try:
                 data = base64.b64decode(snapshot.preview.data, validate=True)
@@ -98,12 +106,17 @@ class StatusReader:
             return
         try:
             read = _read(status.output, self._prompt)
+            shown = _shown(status.output)
         except OutputLost as error:
             yield Finished(JobState.FAILED, error, details=_times(status))
             return
         self.worker_is_ours = read.ours
         total = self._last.nodes_total if self._last else self._total
         yield Progress(nodes_done=total, nodes_total=total)
+        if shown is not None:
+            nodes = dict.fromkeys(one.node_id for one in read.outputs if one.node_id)
+            for node_id in {**nodes, **shown}:
+                yield Shown(node_id, shown.get(node_id, {}))
         for output in read.outputs:
             yield OutputReady(output)
         for warning in read.warnings:
@@ -111,7 +124,7 @@ class StatusReader:
         state = JobState.SUCCEEDED if read.failure is None else JobState.FAILED
         details = {**read.details, **_times(status)}
         problems = _problems(status.output)
-        yield Finished(state, read.failure, read.outputs, details, problems)
+        yield Finished(state, read.failure, read.outputs, details, problems, shown or {})
 
 
 def error_in(output: JsonValue) -> ComfyRemoteError | None:
@@ -156,6 +169,12 @@ def _read(output: JsonValue, prompt: Prompt) -> Result:
         "The worker's result is in no form this program knows.",
         advice="Use Comfy Remote's worker or the public worker-comfyui (5.0 or later).",
     )
+
+
+def _shown(output: JsonValue) -> Mapping[str, ShownValues] | None:
+    """By node, what it shows besides its outputs; ``None`` where the worker does not say."""
+    ours = isinstance(output, dict) and output.get("format") == COMFY_REMOTE_1
+    return Answer.model_validate(output).shown if ours else None
 
 
 def _plain(output: JsonValue, prompt: Prompt) -> Result | None:

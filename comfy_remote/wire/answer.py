@@ -77,6 +77,8 @@ class Answer(BaseModel):
         worker: The worker's id.
         warnings: What went wrong without failing the job, the problems in words included.
         problems: Which outputs are missing or damaged; ``None`` for none.
+        shown: By node, what it shows in ComfyUI's page besides its outputs: see
+            `events.ShownValues`. ``None`` from older workers, which do not say.
         kept_inputs: SHA-256 of the files that came with the job and that the worker keeps for a
             while: they may be sent again by it alone. ``None`` for none.
     """
@@ -91,6 +93,7 @@ class Answer(BaseModel):
     worker: str | None = None
     warnings: list[str] = []
     problems: list[AnswerProblem] | None = None
+    shown: dict[str, dict[str, JsonValue]] | None = None
     kept_inputs: list[str] | None = None
 
     def facts(self) -> dict[str, JsonValue]:
@@ -112,6 +115,9 @@ class ProgressSnapshot(BaseModel):
 
     Numbered, since an update can overtake another on its way: a client drops one whose
     ``sequence`` is not above the last it saw.
+
+    Attributes:
+        texts: By node, the newest text that it shows while it runs.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -125,4 +131,5 @@ class ProgressSnapshot(BaseModel):
     step: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     steps: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     message: str = ""
+    texts: dict[str, str] = {}
     preview: PreviewSnapshot | None = None

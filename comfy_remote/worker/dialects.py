@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from pydantic import JsonValue
 
 from ..errors import ExecutionFailed, OutputLost
+from ..events import ShownValues
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.download import Downloaded
 from ..wire.answer import Answer, AnswerOutput, AnswerProblem
@@ -40,12 +41,17 @@ class AnswerFacts:
     seconds: float = 0.0
     kept_inputs: Sequence[str] = ()
     problems: Sequence[OutputProblem] = ()
+    shown: Mapping[str, ShownValues] = field(default_factory=dict)
 
 
 def wanted_outputs(
-    outputs: Sequence[RemoteOutput], dialect: AnswerFormat
+    outputs: Sequence[RemoteOutput], dialect: AnswerFormat, *, shows_values: bool = False
 ) -> tuple[RemoteOutput, ...]:
     """Those that the dialect has a place for, in the same order.
+
+    Args:
+        shows_values: Whether a node shows something else in ComfyUI's page, which only
+            ``comfy-remote/1`` has a place for.
 
     Raises:
         OutputLost: There is none, for ``comfy-remote/1``.
@@ -55,6 +61,8 @@ def wanted_outputs(
     found = place_for(outputs, dialect)
     if found or (dialect == WORKER_COMFYUI and outputs):
         return found
+    if dialect == COMFY_REMOTE_1 and shows_values:
+        return ()
     kind = OutputLost if dialect == COMFY_REMOTE_1 else ExecutionFailed
     raise kind(_NO_OUTPUT, advice=_ADD_A_NODE)
 
@@ -141,6 +149,7 @@ def _comfy_remote(
         worker=facts.worker,
         warnings=list(warnings),
         problems=[AnswerProblem.of(problem) for problem in facts.problems] or None,
+        shown={node_id: dict(values) for node_id, values in facts.shown.items()},
         kept_inputs=list(facts.kept_inputs) or None,
     ).model_dump(mode="json", exclude_none=True)
 

@@ -43,6 +43,7 @@ from .result import build_answer
 from .run import EngineRun, EngineTarget, JobEngine, RunResult, unless_engine_dies
 from .sent_models import fetch_lacking
 from .settings import WorkerSettings, default_result_limit
+from .shown import shown_within
 from .storage import BucketStore, bucket_guard, check_address, settings_of
 from .store import ResultStore, Store
 
@@ -301,6 +302,7 @@ class WorkflowJob:
     ) -> dict[str, JsonValue]:
         settings = self._settings
         room = _ROOM_FOR_ERROR if result.error is not None else 0
+        shown, left_out = shown_within(engine_run.shown)
         return await build_answer(
             result.outputs,
             self._request.format,
@@ -312,11 +314,12 @@ class WorkflowJob:
                 round(time.monotonic() - self._begun, 3),
                 await self._receiver.kept(run.files),
                 result.problems,
+                shown,
             ),
             job_id=self._id,
             limit=(settings.result_limit or default_result_limit(self._id)) - room,
             stores=self._stores(),
-            warnings=[*self._warnings, *map(str, result.problems)],
+            warnings=[*self._warnings, *map(str, result.problems), *left_out],
         )
 
     def _stores(self) -> list[Store]:

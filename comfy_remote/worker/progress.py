@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from pydantic import JsonValue
 
-from ..events import Preview, Progress
+from ..events import NodeText, Preview, Progress
 from ..wire.answer import PreviewSnapshot, ProgressSnapshot
 
 __all__ = ["ProgressReporter", "Report"]
@@ -21,6 +21,8 @@ Report: TypeAlias = Callable[[dict[str, JsonValue]], Awaitable[None]]
 """Sends one snapshot to the queue; may fail or hang."""
 
 _PREVIEW_LIMIT = 64 * 1024
+_LONGEST_TEXT = 4000
+_MOST_TEXTS = 50
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class ProgressReporter:
         self._preview_interval = preview_interval
         self._patience = patience
         self._progress = Progress()
+        self._texts: dict[str, str] = {}
         self._preview: Preview | None = None
         self._preview_due = 0.0
         self._sequence = 0
@@ -73,6 +76,14 @@ class ProgressReporter:
             self._preview = event
             self._news.set()
 
+    def text(self, event: NodeText) -> None:
+        """Take note of a node's text: the newest of each of the last nodes is sent."""
+        self._texts.pop(event.node_id, None)
+        self._texts[event.node_id] = event.text[:_LONGEST_TEXT]
+        while len(self._texts) > _MOST_TEXTS:
+            del self._texts[next(iter(self._texts))]
+        self._news.set()
+
     async def __aenter__(self) -> ProgressReporter:
         self._task = asyncio.create_task(self._run())
         return self
@@ -87,12 +98,14 @@ class ProgressReporter:
 
     async def _run(self) -> None:
         sent: Progress | None = None
+        texts: dict[str, str] = {}
         while True:
             await self._news.wait()
             self._news.clear()
             preview = self._due_preview()
-            if preview is not None or (self._progress != sent and self._progress != Progress()):
-                sent = self._progress
+            moved = self._progress != sent and self._progress != Progress()
+            if preview is not None or moved or self._texts != texts:
+                sent, texts = self._progress, dict(self._texts)
                 await self._send(sent, preview)
             if self._closing.is_set() and not self._news.is_set():
                 return
@@ -122,6 +135,7 @@ class ProgressReporter:
             step=progress.step,
             steps=progress.steps,
             message=progress.message,
+            texts=self._texts,
             preview=_snapshot(preview) if preview is not None else None,
         )
         try:

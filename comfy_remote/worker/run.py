@@ -21,7 +21,17 @@ from ..errors import (
     OutputLost,
     TargetError,
 )
-from ..events import Finished, JobState, Log, OutputReady, Preview, Progress, Started
+from ..events import (
+    Finished,
+    JobState,
+    Log,
+    NodeText,
+    OutputReady,
+    Preview,
+    Progress,
+    ShownValues,
+    Started,
+)
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, RunRequest, Target
 from ..wire.request import AnswerFormat
@@ -121,6 +131,7 @@ class EngineRun:
         timings: Seconds by phase, as far as it got: ``upload``, ``queue``, ``run``, ``collect``.
         started: When it was submitted, in seconds since the epoch.
         produced: What its nodes have listed so far, whether it succeeds or not.
+        shown: By node, what it shows besides its outputs.
         stale: Files that nodes in the engine's cache still list, and that are not there. These
             nodes have to run again.
     """
@@ -132,6 +143,7 @@ class EngineRun:
         self.timings: dict[str, float] = {}
         self.started = time.time()
         self.produced: list[RemoteOutput] = []
+        self.shown: Mapping[str, ShownValues] = {}
         self.stale: list[RemoteOutput] = []
 
     async def result(
@@ -158,9 +170,10 @@ class EngineRun:
         self.timings["upload"] = _since(begun)
         finished = await self._follow(ref, run, reporter)
         self.produced += finished.outputs
+        self.shown = finished.shown
         error = await self._error_of(finished)
         if error is None:
-            wanted = wanted_outputs(finished.outputs, dialect)
+            wanted = wanted_outputs(finished.outputs, dialect, shows_values=bool(finished.shown))
         else:
             wanted = place_for(finished.outputs, dialect)
             if not wanted or (may_repeat and isinstance(error, OutOfMemory)):
@@ -218,6 +231,8 @@ class EngineRun:
                             reporter.progress(event)
                         case Preview():
                             reporter.preview(event)
+                        case NodeText():
+                            reporter.text(event)
                         case OutputReady(output):
                             self.produced.append(output)
                         case Log():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
@@ -12,8 +13,13 @@ from hypothesis import strategies as st
 
 from comfy_remote.errors import ExecutionFailed, JobCancelled, OutOfMemory, WorkflowInvalid
 from comfy_remote.events import JobState, Progress
-from comfy_remote.targets.comfyui_history import finished_from_history, outputs_of_node
+from comfy_remote.targets.comfyui_history import (
+    finished_from_history,
+    outputs_of_node,
+    shown_by_node,
+)
 from comfy_remote.targets.comfyui_messages import (
+    NodeTextMessage,
     PreviewMessage,
     TextMessage,
     decode_binary,
@@ -155,8 +161,63 @@ def test_any_text_frame_is_a_message_or_nothing(text: str) -> None:
         st.binary(max_size=20) | JSON.map(lambda value: json.dumps(value).encode()),
     )
 )
-def test_any_binary_frame_is_a_preview_or_nothing(frame: bytes) -> None:
-    assert isinstance(decode_binary(frame), PreviewMessage | None)
+def test_any_binary_frame_is_a_preview_or_a_text_or_nothing(frame: bytes) -> None:
+    assert isinstance(decode_binary(frame), PreviewMessage | NodeTextMessage | None)
+
+
+def test_a_text_that_a_running_node_shows() -> None:
+    # As `PromptServer.send_progress_text` packs it.
+    frame = struct.pack(">II", 3, 4) + b"12:3" + "step 1\nöäü".encode()
+    assert decode_binary(frame) == NodeTextMessage("12:3", "step 1\nöäü")
+    assert decode_binary(struct.pack(">II", 3, 99) + b"12:3") is None
+
+
+CAMERA = {"position": {"x": 1.5, "y": 0, "z": -2}, "zoom": None}
+GIF = {
+    "filename": "a_00001.mp4",
+    "subfolder": "",
+    "type": "output",
+    "format": "video/h264-mp4",
+    "frame_rate": 8.0,
+    "workflow": "a_00001.png",
+    "fullpath": "/workspace/output/a_00001.mp4",
+}
+PLAIN = {"filename": "x.png", "subfolder": "", "type": "output"}
+
+
+@pytest.mark.parametrize(
+    ("ui", "values"),
+    [
+        # Told by the node's outputs alone.
+        ({"images": [PLAIN]}, {}),
+        ({"text": ["a", "b"], "images": [PLAIN, {**PLAIN, "filename": "y.png"}]}, {}),
+        ({"result": ["mesh/a.glb"]}, {}),
+        ({}, {}),
+        (None, {}),
+        ([], {}),
+        # Not told.
+        ({"images": [PLAIN], "animated": [False]}, {"images": None, "animated": [False]}),
+        ({"value": [1.5], "on": [True], "all": [{"a": [None]}]},) * 2,
+        ({"result": ["a.glb", CAMERA, None]},) * 2,
+        ({"gifs": [GIF]},) * 2,
+        ({"images": []},) * 2,
+        ({"text": ["a", 1]},) * 2,
+        # The same file twice is one output: the second key would be empty.
+        ({"images": [PLAIN], "again": [PLAIN]}, {"images": None, "again": [PLAIN]}),
+        ({"status": ["saved"]},) * 2,
+    ],
+)
+def test_what_a_node_shows_besides_its_outputs(ui: Any, values: Any) -> None:
+    assert shown_by_node(ui) == values
+    entry: Any = {"status": {"status_str": "success"}, "outputs": {"7": ui}}
+    assert finished_from_history(entry, {}).shown == ({"7": values} if values else {})
+
+
+@given(JSON)
+def test_whatever_a_node_shows_is_survived(ui: Any) -> None:
+    assert isinstance(shown_by_node(ui), dict)
+    entry: Any = {"status": {"status_str": "success"}, "outputs": {"7": ui}}
+    finished_from_history(entry, {})
 
 
 # --- progress ---------------------------------------------------------------------------

@@ -34,10 +34,12 @@ from comfy_remote.events import (
     Finished,
     JobState,
     Log,
+    NodeText,
     OutputReady,
     Preview,
     Progress,
     Queued,
+    Shown,
     Started,
 )
 from comfy_remote.media.files import sha256_of
@@ -361,8 +363,31 @@ async def test_a_prompt_wholly_from_cache_still_has_its_outputs(
 ) -> None:
     server.finish(JOB)
     events = await _events(target)
-    assert _kinds(events) == ["Started", "Progress", "OutputReady", "Finished"]
+    assert _kinds(events) == ["Started", "Progress", "Shown", "OutputReady", "Finished"]
     assert events[1] == Progress(2, 2)
+
+
+async def test_what_nodes_show_is_told_once_and_before_their_outputs(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    ui = {"images": [{"filename": "x.png", "subfolder": "", "type": "output"}], "count": [3]}
+    late = {"value": [True]}
+    text = b"working"
+
+    async def run() -> None:
+        await server.say_bytes(struct.pack(">II", 3, 1) + b"2" + text)
+        await server.say("executed", node="2", output=ui, prompt_id=JOB)
+        server.finish(JOB, {"2": ui, "1": late})
+
+    server.start(JOB)
+    events = await _events(target, {Started: run})
+    told = [e for e in events if isinstance(e, (Shown, OutputReady, NodeText))]
+    assert [type(e).__name__ for e in told] == ["NodeText", "Shown", "OutputReady", "Shown"]
+    assert told[0] == NodeText("2", "working")
+    assert told[1] == Shown("2", {"images": None, "count": [3]})
+    assert told[3] == Shown("1", late)
+    assert isinstance(events[-1], Finished)
+    assert events[-1].shown == {"1": late, "2": {"images": None, "count": [3]}}
 
 
 async def test_an_output_is_announced_once(server: FakeComfyUI, target: ComfyUITarget) -> None:

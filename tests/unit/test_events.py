@@ -16,10 +16,12 @@ from comfy_remote.events import (
     Finished,
     JobState,
     Log,
+    NodeText,
     OutputReady,
     Preview,
     Progress,
     Queued,
+    Shown,
     Started,
     event_to_json,
 )
@@ -61,19 +63,30 @@ EXAMPLES: list[tuple[Event, dict[str, object]]] = [
             "data": base64.b64encode(b"\xff\xd8").decode(),
         },
     ),
+    (
+        Shown("9", {"images": None, "count": [2]}),
+        {"event": "shown", "node_id": "9", "values": {"images": None, "count": [2]}},
+    ),
+    (NodeText("9", "two\nlines"), {"event": "text", "node_id": "9", "text": "two\nlines"}),
     (OutputReady(OUTPUT), {"event": "output", "output": OUTPUT.to_json()}),
     (
         Log("Trying again.", "warning"),
         {"event": "log", "level": "warning", "message": "Trying again."},
     ),
     (
-        Finished(JobState.FAILED, OutOfMemory("Full."), details={"run_seconds": 1.5}),
+        Finished(
+            JobState.FAILED,
+            OutOfMemory("Full."),
+            details={"run_seconds": 1.5},
+            shown={"9": {"count": [2]}},
+        ),
         {
             "event": "finished",
             "state": "failed",
             "error": OutOfMemory("Full.").to_json(),
             "details": {"run_seconds": 1.5},
             "problems": [],
+            "shown": {"9": {"count": [2]}},
         },
     ),
 ]

@@ -24,7 +24,7 @@ from comfy_remote.errors import (
     OutputTooLarge,
     WorkflowInvalid,
 )
-from comfy_remote.events import JobState, Preview, Progress
+from comfy_remote.events import JobState, NodeText, Preview, Progress
 from comfy_remote.node_pack.comfyui_host import ComfyUIHost
 from comfy_remote.node_pack.deliveries import Deliveries
 from comfy_remote.node_pack.host import LocalPrompt, QueueEntry
@@ -56,6 +56,7 @@ class FakeHost:
         self.base = base
         self.sent: list[tuple[str, dict[str, Any], str | None]] = []
         self.previews: list[tuple[bytes, str, dict[str, Any], str | None]] = []
+        self.texts: list[tuple[str, str, str | None]] = []
         self.local: LocalPrompt | None = None
         self.assets: dict[str, Path] = {}
         for name in ("input", "output", "temp"):
@@ -81,6 +82,9 @@ class FakeHost:
         self, picture: bytes, media_type: str, metadata: dict[str, Any], client_id: str | None
     ) -> None:
         self.previews.append((picture, media_type, metadata, client_id))
+
+    def send_text(self, text: str, node_id: str, client_id: str | None) -> None:
+        self.texts.append((text, node_id, client_id))
 
 
 class FakeTarget:
@@ -394,6 +398,68 @@ async def test_every_kind_is_shown_under_its_own_key(host: FakeHost) -> None:
     assert await bring(text) == {"text": ["Hello"]}
 
 
+async def test_a_node_shows_what_it_shows_there(host: FakeHost) -> None:
+    """All of its `ui`, in its order; only the names of files are those they have here."""
+    (host.base / "output" / "clip_00001.mp4").write_bytes(b"old")
+    files = {"clip_00001.mp4": b"v", "m.glb": b"m", "x.png": _picture()}
+
+    def file(name: str, **more: Any) -> RemoteOutput:  # announced, so that nobody looks inside
+        return _output(name, sha256=hashlib.sha256(files[name]).hexdigest(), **more)
+
+    saver = OutputSaver(host, FakeTarget(files), ID)  # type: ignore[arg-type]
+    there = {"filename": "clip_00001.mp4", "subfolder": "", "type": "output"}
+    gif = {"format": "video/h264-mp4", "frame_rate": 8.0, "workflow": "clip_00001.png"}
+    values: Any = {
+        "count": [3],
+        "gifs": [{**there, **gif, "fullpath": "/workspace/output/clip_00001.mp4"}],
+        "images": None,
+        "on": [True, None, {"a": 1}],
+    }
+    made = [
+        file("clip_00001.mp4", key="gifs", kind="video", media_type="video/mp4"),
+        file("x.png", key="images"),
+    ]
+    shown: Any = await saver.bring("2", made, values)
+    assert [*shown] == ["count", "gifs", "images", "on"]
+    assert shown["count"] == [3]
+    assert shown["on"] == [True, None, {"a": 1}]
+    assert shown["images"] == [{"filename": "x.png", "subfolder": "", "type": "output"}]
+    (told,) = shown["gifs"]
+    assert told["filename"] != "clip_00001.mp4"
+    assert {key: told[key] for key in gif} == gif
+    assert Path(told["fullpath"]).read_bytes() == b"v"
+
+    camera = {"position": {"x": 1}}
+    model = file("m.glb", key="result", kind="3d", subfolder="mesh")
+    shown = await saver.bring("3", [model], {"result": ["mesh/m.glb", camera, None]})
+    assert shown == {"result": ["mesh/m.glb", camera, None]}
+    # Values alone; and the plain word that there is nothing besides.
+    assert await saver.bring("4", [], {"value": [1.5]}) == {"value": [1.5]}
+    assert await saver.bring("5", [file("x.png", key="images")], {}) == {
+        "images": [{"filename": "x.png", "subfolder": "", "type": "output"}]
+    }
+    assert saver.shown["4"] == {"value": [1.5]}
+
+
+async def test_a_target_names_no_file_of_this_machine(host: FakeHost) -> None:
+    """What did not arrive as an output is no file for the page either."""
+    saver = OutputSaver(host, FakeTarget(), ID)  # type: ignore[arg-type]
+    secret = {"filename": "secret.png", "subfolder": "..", "type": "input"}
+    assert await saver.bring("2", [], {"images": [secret], "n": [1]}) == {"images": [], "n": [1]}
+
+
+def test_a_text_is_shown_on_its_node_while_it_runs(host: FakeHost) -> None:
+    _messages(host).text(NodeText("2", "loading"))
+    assert host.texts == [("loading", "2", "c")]
+
+
+def test_what_a_node_expanded_into_is_shown_on_that_node(host: FakeHost) -> None:
+    messages = _messages(host)
+    messages.executed("2.0.0.1", {"n": [1]})
+    assert host.sent[-2][1]["display_node"] == "2"
+    assert host.sent[-2][1]["node"] == "2.0.0.1"
+
+
 async def test_a_hostile_name_stays_in_the_folder(host: FakeHost) -> None:
     names = ["../../up.png", "/abs.png", "..", "C:\\x.png"]
     target = FakeTarget(dict.fromkeys(names, _picture()))
@@ -444,7 +510,8 @@ async def test_files_of_one_name_are_told_apart(host: FakeHost) -> None:
     one = _output("x_00001_.png", node_id=None, number=0)
     delivered: list[Any] = []
 
-    async def deliver(node_id: str | None, made: Any) -> None:
+    async def deliver(node_id: str | None, made: Any, values: Any) -> None:
+        assert values is None
         delivered.append((node_id, made))
 
     gathered = Deliveries(deliver)

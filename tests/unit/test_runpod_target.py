@@ -40,10 +40,12 @@ from comfy_remote.events import (
     Finished,
     JobState,
     Log,
+    NodeText,
     OutputReady,
     Preview,
     Progress,
     Queued,
+    Shown,
     Started,
 )
 from comfy_remote.outputs import OutputSource, RemoteOutput
@@ -492,6 +494,33 @@ def test_a_job_that_never_ran_never_started() -> None:
     for state in ("CANCELLED", "TIMED_OUT"):
         events = _read(_status("IN_QUEUE"), _status(state))
         assert Started() not in events
+
+
+def test_what_nodes_show_is_told_before_their_outputs() -> None:
+    text = {"format": "comfy-remote/1", "node_id": "3", "kind": "text", "filename": "t.txt"}
+    done = {
+        "format": "comfy-remote/1",
+        "outputs": [{**text, "text": "hi", "key": "text"}],
+        "shown": {"4": {"value": [1, None]}},
+    }
+    snapshot = {"format": "comfy-remote/1 progress", "sequence": 1, "texts": {"4": "loading"}}
+    again = {**snapshot, "sequence": 2, "texts": {"4": "loading", "5": "x"}}
+    events = _read(
+        _status("IN_PROGRESS", output=snapshot),
+        _status("IN_PROGRESS", output=again),
+        _status("COMPLETED", output=done),
+    )
+    assert [event for event in events if isinstance(event, NodeText)] == [
+        NodeText("4", "loading"),
+        NodeText("5", "x"),
+    ]
+    told = [event for event in events if isinstance(event, (Shown, OutputReady, Finished))]
+    assert told[:2] == [Shown("3", {}), Shown("4", {"value": [1, None]})]
+    assert [type(event).__name__ for event in told[2:]] == ["OutputReady", "Finished"]
+    # An older worker does not say: then it is made up from the outputs, as before.
+    old = {key: value for key, value in done.items() if key != "shown"}
+    events = _read(_status("COMPLETED", output=old))
+    assert not any(isinstance(event, Shown) for event in events)
 
 
 def test_progress_that_overtook_another_is_dropped() -> None:

@@ -22,8 +22,9 @@ from comfy_remote.errors import (
     WorkflowInvalid,
 )
 from comfy_remote.events import Finished, JobState, Preview, Progress, Started
+from comfy_remote.targets.runpod_status import StatusReader
 from comfy_remote.wire.answer import Answer
-from comfy_remote.wire.runpod import error_from_runpod
+from comfy_remote.wire.runpod import JobStatus, error_from_runpod
 from comfy_remote.worker.handler import JobHandler
 from comfy_remote.worker.settings import WorkerSettings
 
@@ -63,6 +64,30 @@ def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Jobs' folders are made here; every test checks that none is left."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
+
+
+async def test_what_nodes_show_besides_their_outputs_comes_back() -> None:
+    shown = {"2": {"images": None, "count": [3, None]}, "5": {"value": [1.5]}}
+    big = {"9": {"value": ["x" * 2_000_000]}}
+    end = Finished(JobState.SUCCEEDED, outputs=(output("a.bmp"),), shown={**big, **shown})
+    target = FakeTarget([Started(), end], {"a.bmp": b"BM"})
+    result = await handler_for(target)("1", OURS, silent)
+    answer = Answer.model_validate(result)
+    assert answer.shown == shown
+    (warning,) = answer.warnings
+    assert "Node 9 shows 2.0 MB" in warning
+    (finished,) = [
+        event
+        for event in StatusReader(PROMPT).events(
+            JobStatus.model_validate({"id": "1", "status": "COMPLETED", "output": result})
+        )
+        if isinstance(event, Finished)
+    ]
+    assert finished.shown == shown
+    # A workflow that shows values, and makes no file, has a result.
+    end = Finished(JobState.SUCCEEDED, shown=shown)
+    result = await handler_for(FakeTarget([Started(), end], {}))("1", OURS, silent)
+    assert Answer.model_validate(result).shown == shown
 
 
 async def test_outputs_come_back_byte_for_byte_in_order(temp: Path) -> None:

@@ -8,7 +8,7 @@ import base64
 import pytest
 from pydantic import JsonValue
 
-from comfy_remote.events import Preview, Progress
+from comfy_remote.events import NodeText, Preview, Progress
 from comfy_remote.worker.progress import ProgressReporter
 
 Snapshot = dict[str, JsonValue]
@@ -55,6 +55,21 @@ async def test_reports_never_overlap() -> None:
     assert sink.most_under_way == 1
     assert sink.under_way == 0
     assert sink.got[-1]["nodes_done"] == 19
+
+
+async def test_texts_of_nodes_are_sent_the_newest_of_each_within_bounds() -> None:
+    sink = Sink()
+    async with ProgressReporter(sink, interval=0.01) as reporter:
+        reporter.text(NodeText("1", "first"))
+        await asyncio.sleep(0.03)
+        assert sink.got[-1]["texts"] == {"1": "first"}
+        reporter.text(NodeText("1", "x" * 10_000))
+        for number in range(2, 100):
+            reporter.text(NodeText(str(number), "t"))
+    texts = sink.got[-1]["texts"]
+    assert isinstance(texts, dict)
+    assert list(texts) == [str(number) for number in range(50, 100)]
+    assert len(sink.got) <= 4
 
 
 async def test_nothing_new_is_nothing_sent() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...errors import ExecutionFailed, OutputLost, WorkflowInvalid
-from ...events import Event, Preview, Progress
+from ...events import Event, Preview, Progress, ShownValues
 from ...jobs.client import Client
 from ...jobs.job import Job
 from ...jobs.record import Record
@@ -179,7 +179,7 @@ class PartRun:
         try:
             files, _ = await asyncio.gather(
                 job.fetch([one for one in sent if one is not None], here),
-                self._save(saver, saved),
+                self._save(saver, saved, job.finished.shown if job.finished else {}),
             )
         finally:
             await saver.stop()
@@ -212,12 +212,18 @@ class PartRun:
             )
         return sent
 
-    async def _save(self, saver: OutputSaver, outputs: Sequence[RemoteOutput]) -> None:
+    async def _save(
+        self,
+        saver: OutputSaver,
+        outputs: Sequence[RemoteOutput],
+        shown: Mapping[str, ShownValues],
+    ) -> None:
         by_node: dict[str | None, list[RemoteOutput]] = {}
         for output in outputs:
             by_node.setdefault(output.node_id, []).append(output)
-        for node_id, made in by_node.items():
-            await saver.bring(node_id, made)
+        values: dict[str | None, ShownValues] = dict(shown.items())
+        for node_id in {**by_node, **values}:
+            await saver.bring(node_id, by_node.get(node_id, []), values.get(node_id))
 
     def _decoded(self, path: Path, value: PartValue) -> list[object]:
         # Windows does not remove a file that is mapped, and this one is removed soon.
