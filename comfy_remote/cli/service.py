@@ -10,12 +10,14 @@ import click
 
 from .console import say
 from .options import complete_target, inputs_option
-from .serving import TOKEN_VARIABLE, listen_options, read_token, show_log, ssl_context
+from .serving import TOKEN_VARIABLE, finite, listen_options, read_token, show_log, ssl_context
 
 if TYPE_CHECKING:
     from ..service import ServedWorkflow
 
 __all__ = ["service"]
+
+_LONGEST_KEEP = 10 * 365 * 24
 
 
 @click.command()
@@ -33,7 +35,8 @@ __all__ = ["service"]
 @click.option(
     "--keep",
     metavar="HOURS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, min_open=True, max=_LONGEST_KEEP),
+    callback=finite,
     default=24.0,
     show_default=True,
     help="How long results, and files that callers sent, are kept.",

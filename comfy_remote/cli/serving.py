@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-__all__ = ["TOKEN_VARIABLE", "listen_options", "read_token", "show_log", "ssl_context"]
+__all__ = ["TOKEN_VARIABLE", "finite", "listen_options", "read_token", "show_log", "ssl_context"]
 
 TOKEN_VARIABLE = "COMFY_REMOTE_TOKEN"  # noqa: S105  # its name, not its value
+
+_LONGEST_TOKEN = 4096
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -70,6 +73,14 @@ def listen_options(*, before: bool) -> Callable[[_Command], _Command]:
     return decorate
 
 
+def finite(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """A number given on the command line, which has to be one: ``nan`` passes every range."""
+    del context, parameter
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a number of hours.")
+    return value
+
+
 def show_log() -> None:
     """What the server does, a line each, on standard error."""
     import logging
@@ -93,11 +104,16 @@ def read_token(file: Path | None) -> SecretStr | None:
         value = os.environ.get(TOKEN_VARIABLE, "")
     else:
         try:
-            value = file.read_text(encoding="utf-8-sig")
+            with file.open("rb") as opened:
+                value = opened.read(_LONGEST_TOKEN + 1).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"The token cannot be read from {file}: {error}.") from error
         if not value.strip():
             raise ConfigurationError(f"{file} is empty: it should hold the token.")
+        if len(value) > _LONGEST_TOKEN:
+            raise ConfigurationError(
+                f"{file} has more than {_LONGEST_TOKEN} bytes: it should hold the token alone."
+            )
     return SecretStr(value.strip()) if value.strip() else None
 
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from ..errors import ConfigurationError
 from ..net.address import is_loopback
+from ..net.serving import GuardedRunner
 from . import webhook
 from .access import Access, refusals
 from .client_routes import client_routes
@@ -125,9 +126,7 @@ class GatewayServer:
         app.add_routes(client_routes(self.endpoint, access))
         app.add_routes(worker_routes(self.queue, self.store, access))
         # Cancelled handlers are how a worker that hangs up in a long poll is noticed.
-        self._runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0
-        )
+        self._runner = GuardedRunner(app, handler_cancellation=True, shutdown_timeout=2.0)
         await self._runner.setup()
         try:
             port = await listen(self._runner, self._host, self._port, self._ssl_context)

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import JsonValue
 
+from ..net.serving import GuardedRunner
 from . import file_routes, input_routes, job_routes, page_routes, prompt_routes, user_routes
 from .engine import ENGINE, Engine
 from .executor import PromptWorker
@@ -109,7 +110,7 @@ class SandboxServer:
         self._engine = Engine(folders, hooks, queue, sockets, asyncio.Event())
         self._worker = PromptWorker(queue, sockets, folders, hooks, own_process=self._own_process)
         self._worker.start()
-        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)
+        self._runner = GuardedRunner(self._app(), shutdown_timeout=1.0)
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._host, self._port).start()

@@ -17,6 +17,7 @@ from ..gateway.body import Bodies, body_chunks, json_answer, number_in_query
 from ..gateway.listening import check_token, in_url, listen
 from ..media.value_files import PlainFile, files_of
 from ..media.values import read_value
+from ..net.serving import GuardedRunner
 from ..targets.within import within
 from ..wire.call import PROTOCOL, PROTOCOL_HEADER, CallAnswer, named_inputs
 from .arguments import (
@@ -86,7 +87,7 @@ class ServiceServer:
         app = web.Application(middlewares=[self._guard], client_max_size=LARGEST_BODY)
         app.add_routes(self.routes())
         app.on_response_prepare.append(say_protocol)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        self._runner = GuardedRunner(app, shutdown_timeout=2.0)
         await self._runner.setup()
         try:
             port = await listen(self._runner, self._host, self._port, self._ssl_context)

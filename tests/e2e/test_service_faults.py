@@ -81,3 +81,21 @@ async def test_a_service_refuses_indices_that_are_none(service: Service) -> None
             async with session.get(where, params={"encoding": "file", "index": index}) as answer:
                 assert answer.status == 400, index
                 assert "index" in (await answer.json())["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", ""), ("GET", "openapi.json"), ("DELETE", "calls/x"), ("PUT", f"values/{'0' * 64}")],
+)
+@pytest.mark.parametrize(
+    "headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}]
+)
+async def test_pages_of_other_sites_reach_no_route_of_a_service(
+    service: Service, method: str, path: str, headers: dict[str, str]
+) -> None:
+    async with (
+        service.running() as server,
+        aiohttp.ClientSession() as session,
+        session.request(method, server.url + path, headers=headers, json={}) as answer,
+    ):
+        assert answer.status == 403

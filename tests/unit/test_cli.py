@@ -13,7 +13,7 @@ from owner import configure
 
 from comfy_remote import __version__
 from comfy_remote.cli.main import cli, main
-from comfy_remote.errors import InputFileMissing, OutputLost
+from comfy_remote.errors import ConfigurationError, InputFileMissing, OutputLost
 from comfy_remote.events import JobState
 from comfy_remote.jobs.record import Record, SavedOutput
 from comfy_remote.targets.base import RemoteRef
@@ -273,3 +273,19 @@ def test_targets(run, monkeypatch: pytest.MonkeyPatch):
     assert "gpu (default)" in out
     assert "BOX_TOKEN is set" in out
     assert "a-secret" not in out + err
+
+
+@pytest.mark.parametrize("hours", ["nan", "inf", "-1", "0", "1e400", "x"])
+def test_how_long_a_service_stores_results_is_a_number(run, hours):
+    status, _, said = run("service", "x.json", "--keep", hours)
+    assert status == 2
+    assert "--keep" in said
+
+
+def test_a_token_file_that_never_ends_is_refused(tmp_path):
+    from comfy_remote.cli.serving import read_token
+
+    path = tmp_path / "token"
+    path.write_bytes(b"x" * 5000)
+    with pytest.raises(ConfigurationError, match="more than 4096 bytes"):
+        read_token(path)

@@ -19,6 +19,7 @@ from ...gateway.access import Access, refusals
 from ...gateway.client_routes import client_routes
 from ...gateway.endpoint import Endpoint
 from ...gateway.listening import listen
+from ...net.serving import GuardedRunner
 from ...service.server import LARGEST_BODY
 from .calls import ModalCalls
 from .endpoint import ModalEndpoint
@@ -88,7 +89,7 @@ async def _serve(
     try:
         with tempfile.TemporaryDirectory(prefix="comfy-remote-front-") as folder:
             async with service_routes(app_name, project, port, Path(folder)) as more:
-                runner = web.AppRunner(front_app(app_name, endpoint, more), access_log=None)
+                runner = GuardedRunner(front_app(app_name, endpoint, more))
                 await runner.setup()
                 # Modal looks for the server at the container's own address, not at loopback.
                 await listen(runner, "0.0.0.0", port, None)  # noqa: S104

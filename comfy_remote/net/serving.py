@@ -1,0 +1,158 @@
+"""What a server of ours allows a connection: time to ask, time to read the answer, and company."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import cast
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+__all__ = ["GuardedRunner"]
+
+_BEFORE_A_REQUEST = 15.0
+_BETWEEN_REQUESTS = 60.0
+_WITHOUT_READING = 60.0
+_MOST_CONNECTIONS = 800
+
+
+class GuardedRunner(web.AppRunner):
+    """An `aiohttp.web.AppRunner` whose clients cannot hold its connections for nothing.
+
+    A connection ends that brings no whole request within 15 s, none after the one before within a
+    minute, or reads none of an answer for a minute. There are 800 at most: a new one takes the
+    place of the oldest that has not asked for anything yet, or is refused. How long a request's
+    body may take is up to the routes.
+
+    Args:
+        app: Not started yet.
+        shutdown_timeout: Seconds that requests have to end when the server stops.
+        handler_cancellation: Whether a client that hangs up cancels its request's handler.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        shutdown_timeout: float = 60.0,
+        handler_cancellation: bool = False,
+    ) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            shutdown_timeout=shutdown_timeout,
+            handler_cancellation=handler_cancellation,
+            keepalive_timeout=_BETWEEN_REQUESTS,
+        )
+        app.middlewares.insert(0, _note_request)
+        self._connections: set[_Connection] = set()
+        # In the order in which they came.
+        self._silent: dict[_Connection, None] = {}
+
+    @property
+    def server(self) -> web.Server | None:
+        """What makes a protocol for each connection."""
+        server = super().server
+        if server is None:
+            return None
+        # Sites only call it.
+        return cast("web.Server", lambda: _Connection(cast("asyncio.Protocol", server()), self))
+
+    def opened(self, connection: _Connection) -> bool:
+        """Count a connection.
+
+        Returns:
+            Whether there is room for it.
+        """
+        if len(self._connections) >= _MOST_CONNECTIONS:
+            oldest = next(iter(self._silent), None)
+            if oldest is None:
+                return False
+            oldest.abort()
+            self.closed(oldest)
+        self._connections.add(connection)
+        self._silent[connection] = None
+        return True
+
+    def asked(self, connection: _Connection) -> None:
+        """Note that a connection has brought a request."""
+        self._silent.pop(connection, None)
+
+    def closed(self, connection: _Connection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+        self._silent.pop(connection, None)
+
+
+class _Connection(asyncio.Protocol):
+    """Between a connection and aiohttp's protocol for it, which gets all that arrives."""
+
+    def __init__(self, inner: asyncio.Protocol, runner: GuardedRunner) -> None:
+        self._inner = inner
+        self._runner = runner
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._inner.connection_made(transport)
+        if not self._runner.opened(self):
+            self.abort()
+            return
+        _end_when_nothing_is_read(self._transport, _WITHOUT_READING)
+        self._abort_in(_BEFORE_A_REQUEST)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        self._runner.closed(self)
+        self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._abort_in(_WITHOUT_READING)
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stop_timer()
+        self._inner.resume_writing()
+
+    def request_began(self) -> None:
+        self._stop_timer()
+        self._runner.asked(self)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _abort_in(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.abort)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+@web.middleware
+async def _note_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    protocol = None if request.transport is None else request.transport.get_protocol()
+    if isinstance(protocol, _Connection):
+        protocol.request_began()
+    return await handler(request)
+
+
+def _end_when_nothing_is_read(transport: asyncio.Transport, seconds: float) -> None:
+    """The same for files, which the system sends past the protocol; Linux only."""
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    connection = transport.get_extra_info("socket")
+    if option is not None and connection is not None:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, option, round(seconds * 1000))

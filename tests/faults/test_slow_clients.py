@@ -1,0 +1,191 @@
+"""Clients that hold a connection for nothing, and pages of other sites: gateway and service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from comfy_remote.gateway import GatewayServer, body
+from comfy_remote.net import serving
+from comfy_remote.net.serving import GuardedRunner
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def short_times(monkeypatch):
+    monkeypatch.setattr(serving, "_BEFORE_A_REQUEST", 0.3)
+    monkeypatch.setattr(serving, "_WITHOUT_READING", 0.5)
+    monkeypatch.setattr(serving, "_BETWEEN_REQUESTS", 0.5)
+    monkeypatch.setattr(body, "_LONGEST_PAUSE", 0.3)
+
+
+@pytest.fixture
+async def gateway(short_times) -> AsyncIterator[GatewayServer]:
+    async with GatewayServer(endpoint_id="desk") as server:
+        yield server
+
+
+def port_of(gateway: GatewayServer) -> int:
+    return int(gateway.url.split(":")[2].split("/")[0])
+
+
+async def connect(
+    port: int, head: bytes = b""
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head)
+    return reader, writer
+
+
+async def closed(reader: asyncio.StreamReader) -> bytes:
+    """What came until the connection ended; an error if it does not end."""
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    except ConnectionError:
+        return b""
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"GET /v2/desk/health HTTP/1.1\r\nHost: localhost\r\n",
+        b"\r\n\r\n\r\n",
+        b"GET /v2/desk/health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /v2/desk/hea",
+    ],
+)
+async def test_half_open_connections_end(gateway, head):
+    reader, writer = await connect(port_of(gateway), head)
+    await closed(reader)
+    writer.close()
+
+
+async def test_a_head_that_drips_ends(gateway):
+    reader, writer = await connect(port_of(gateway), b"GET /v2/desk/health HTTP/1.1\r\n")
+
+    async def drip() -> None:
+        while True:
+            writer.write(b"X-A: b\r\n")
+            await asyncio.sleep(0.05)
+
+    dripping = asyncio.create_task(drip())
+    await closed(reader)
+    dripping.cancel()
+    writer.close()
+
+
+async def test_a_body_that_does_not_come_is_refused(gateway):
+    head = b"POST /v2/desk/run HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+    reader, writer = await connect(port_of(gateway), head)
+    answer = await asyncio.wait_for(reader.readuntil(b"}}"), 10)
+    assert b"400" in answer.splitlines()[0]
+    assert b"too slowly" in answer
+    writer.close()
+
+
+async def test_a_body_that_drips_is_refused(gateway):
+    head = b"POST /v2/desk/run HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
+    reader, writer = await connect(port_of(gateway), head)
+
+    async def drip() -> None:
+        while True:
+            writer.write(b"x")
+            await asyncio.sleep(0.05)
+
+    dripping = asyncio.create_task(drip())
+    assert b"too slowly" in await asyncio.wait_for(reader.readuntil(b"}}"), 10)
+    dripping.cancel()
+    writer.close()
+
+
+async def test_an_answer_that_nobody_reads_ends(short_times):
+    async def large(_request: web.Request) -> web.Response:
+        return web.Response(body=b"x" * (32 * MIB))
+
+    app = web.Application()
+    app.router.add_get("/", large)
+    runner = GuardedRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readline()
+    for _ in range(100):
+        if not runner._connections:
+            break
+        await asyncio.sleep(0.05)
+    assert not runner._connections
+    writer.close()
+    await runner.cleanup()
+
+
+async def test_half_open_connections_do_not_keep_others_out(monkeypatch):
+    monkeypatch.setattr(serving, "_MOST_CONNECTIONS", 20)
+    async with GatewayServer(endpoint_id="desk") as gateway:
+        opened = [await connect(port_of(gateway), b"GET /") for _ in range(60)]
+        assert gateway._runner is not None
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{gateway.endpoint_url}/health") as answer,
+        ):
+            assert answer.status == 200
+        assert len(gateway._runner._connections) <= 20  # type: ignore[attr-defined]
+        for _, writer in opened:
+            writer.close()
+
+
+async def test_a_running_request_is_not_pushed_out_by_others(monkeypatch):
+    monkeypatch.setattr(serving, "_MOST_CONNECTIONS", 5)
+    async with GatewayServer(endpoint_id="desk") as gateway, aiohttp.ClientSession() as session:
+        waiting = asyncio.create_task(
+            session.post(f"{gateway.endpoint_url}/runsync?wait=1000", json={"input": 1})
+        )
+        await asyncio.sleep(0.2)
+        opened = [await connect(port_of(gateway)) for _ in range(30)]
+        async with await waiting as answer:
+            assert (await answer.json())["status"] == "IN_QUEUE"
+        for _, writer in opened:
+            writer.close()
+
+
+GATEWAY_ROUTES = (
+    ("POST", "run"),
+    ("POST", "runsync"),
+    ("POST", "cancel/x"),
+    ("POST", "retry/x"),
+    ("POST", "purge-queue"),
+    ("POST", "status/x"),
+    ("POST", "stream/x"),
+    ("GET", "stream/x"),
+    ("GET", "status/x"),
+    ("GET", "health"),
+)
+
+
+@pytest.mark.parametrize(("method", "path"), GATEWAY_ROUTES)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example", "Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"},
+    ],
+)
+async def test_pages_of_other_sites_reach_no_route_of_the_gateway(method, path, headers):
+    async with (
+        GatewayServer(endpoint_id="desk") as gateway,
+        aiohttp.ClientSession() as session,
+        session.request(
+            method, f"{gateway.endpoint_url}/{path}", headers=headers, json={"input": 1}
+        ) as answer,
+    ):
+        assert answer.status == 403
+        assert not gateway.queue.health().jobs.in_queue
