@@ -12,7 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..errors import (
@@ -21,10 +21,7 @@ from ..errors import (
     OutputLost,
 )
 from ..events import JobState
-from ..media.files import (
-    safe_relative_path,
-    sha256_of,
-)
+from ..media.files import sha256_of
 from ..targets.base import InputFile, Recalls, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
 from ..workflow.files import FileSearch, file_uses, missing_file
@@ -34,6 +31,7 @@ from ..workflow.prepare import Changes, prepare
 from ..workflow.prompt import Prompt
 from ..workflow.repo_list import find_repo_list
 from ..workflow.schema import Schemas
+from .found_files import FoundFiles
 from .job import Job
 from .record import JobEntry, Record
 from .sent_inputs import SentInputs
@@ -292,10 +290,9 @@ class Client:
         complete: Sequence[InputFile],
     ) -> tuple[Prompt, list[InputFile]]:
         """The files that are here, and the prompt with the names they get on the target."""
-        found = {file.name: file for file in complete}
-        names: dict[tuple[str, str], str] = {}
+        found = FoundFiles(complete)
         for use in file_uses(prompt):
-            if use.name in found and found[use.name] in complete:
+            if found.has(use):
                 continue
             path = search.find(use.name)
             if path is None:
@@ -305,13 +302,8 @@ class Client:
                 continue
             with input_errors(path):
                 digest = await asyncio.to_thread(sha256_of, path)
-                size = path.stat().st_size
-            name = _name_there(use.name)
-            if name in found and found[name].sha256 != digest:
-                name = f"{digest[:12]}/{name}"
-            found[name] = InputFile(name, path, size, digest)
-            names[use.node_id, use.input] = name
-        return _with_inputs(prompt, names), list(found.values())
+                found.add(use, path, path.stat().st_size, digest)
+        return found.named_in(prompt), found.files
 
 
 @asynccontextmanager
@@ -345,18 +337,3 @@ async def resume(
     finally:
         if own:
             record.close()
-
-
-def _name_there(name: str) -> str:
-    """What the target shall call a file: of an absolute path, the file's name alone."""
-    absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive
-    return str(safe_relative_path(PureWindowsPath(name).name if absolute else name))
-
-
-def _with_inputs(prompt: Prompt, values: Mapping[tuple[str, str], str]) -> Prompt:
-    changed: Prompt = {
-        node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in prompt.items()
-    }
-    for (node_id, key), value in values.items():
-        changed[node_id]["inputs"][key] = value
-    return changed

@@ -162,13 +162,25 @@ def _to_json(request: RunRequest) -> str:
     return json.dumps(kept)
 
 
+def _file_from_json(file: dict[str, JsonValue]) -> InputFile:
+    # Requests of version 0.1 have no places.
+    places = cast("list[tuple[str, str]]", file.get("places", []))
+    return InputFile(
+        name=str(file["name"]),
+        path=Path(str(file["path"])),
+        size=int(str(file["size"])),
+        sha256=str(file["sha256"]),
+        places=tuple((node_id, key) for node_id, key in places),
+    )
+
+
 def _from_json(job_id: str, prompt: Prompt, text: str) -> RunRequest | None:
     try:
         kept = json.loads(text)
         return RunRequest(
             job_id,
             prompt,
-            [InputFile(**{**file, "path": Path(file["path"])}) for file in kept["files"]],
+            [_file_from_json(file) for file in kept["files"]],
             cast("dict[str, JsonValue] | None", kept["workflow"]),
             front=bool(kept["front"]),
             repo_list=str(kept["repo_list"]),

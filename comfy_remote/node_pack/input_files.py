@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputFileMissing
-from ..media.files import safe_relative_path, sha256_of
+from ..jobs.found_files import FoundFiles
+from ..media.files import sha256_of
 from ..targets.base import InputFile, Target, input_errors
-from ..workflow.files import ANNOTATION, FileUse, every_file_use, file_below
+from ..workflow.files import ANNOTATION, FileUse, every_file_use, file_below, under_plain_name
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .host import FolderKind, Host
@@ -41,19 +42,19 @@ class InputFiles:
         Raises:
             InputFileMissing: One is neither here nor on the target.
         """
-        found: dict[str, InputFile] = {}
-        names: dict[tuple[str, str], str] = {}
+        found = FoundFiles()
         for use in every_file_use(prompt):
             path = await self._here(use)
             if path is not None:
-                await self._add(use, path, found, names)
+                await self._add(use, path, found)
             elif use.folder != "input" or not await target.has_input(use.name):
                 raise _missing(use, prompt)
+        known = {(use.node_id, use.input) for use in every_file_use(prompt)}
         for use in _uploads(prompt, schemas):
-            path = None if (use.node_id, use.input) in names else await self._here(use)
+            path = None if (use.node_id, use.input) in known else await self._here(use)
             if path is not None:
-                await self._add(use, path, found, names)
-        return _renamed(prompt, names), list(found.values())
+                await self._add(use, path, found)
+        return found.named_in(prompt), found.files
 
     async def hashes(self, prompt: Prompt) -> dict[str, str]:
         """The SHA-256 of the files that a prompt loads, by the name it has for them.
@@ -75,26 +76,19 @@ class InputFiles:
     async def _here(self, use: FileUse) -> Path | None:
         return await asyncio.to_thread(self.find, use)
 
-    async def _add(
-        self,
-        use: FileUse,
-        path: Path,
-        found: dict[str, InputFile],
-        names: dict[tuple[str, str], str],
-    ) -> None:
+    async def _add(self, use: FileUse, path: Path, found: FoundFiles) -> None:
         size, digest = await asyncio.to_thread(self._described, path)
-        name = str(safe_relative_path(_plain_name(use, path)))
-        if name in found and found[name].sha256 != digest:
-            name = f"{digest[:12]}/{name}"
-        found[name] = InputFile(name, path, size, digest)
-        names[use.node_id, use.input] = name
+        found.add(use, path, size, digest)
 
     def find(self, use: FileUse) -> Path | None:
         """Where a file is, if it is in one of ComfyUI's folders. Blocking."""
         if use.folder == "asset":
             return self._host.asset(use.name)
         kinds: dict[str, FolderKind] = {"output": "output", "temp": "temp"}
-        return file_below(self._host.folder(kinds.get(use.folder, "input")), use.name)
+        folder = self._host.folder(kinds.get(use.folder, "input"))
+        return file_below(folder, use.name) or under_plain_name(
+            use.name, lambda name: file_below(folder, name)
+        )
 
     def _described(self, path: Path) -> tuple[int, str]:
         """Size and SHA-256. A batch loads the same files every time, so they are kept."""
@@ -120,12 +114,7 @@ def _uploads(prompt: Prompt, schemas: Schemas | None) -> Iterator[FileUse]:
             if upload and isinstance(value, str):
                 annotated = ANNOTATION.match(value)
                 name, folder = annotated.groups() if annotated else (value, "input")
-                yield FileUse(node_id, spec.name, name, folder)
-
-
-def _plain_name(use: FileUse, path: Path) -> str:
-    # An asset is named by its hash, which has no ending.
-    return path.name if use.folder == "asset" else use.name
+                yield FileUse(node_id, spec.name, name, folder, value)
 
 
 def _missing(use: FileUse, prompt: Prompt) -> InputFileMissing:
@@ -136,12 +125,3 @@ def _missing(use: FileUse, prompt: Prompt) -> InputFileMissing:
         advice="Choose a file that is there, or upload it again.",
         details={"node_id": use.node_id, "input": use.input, "name": use.name},
     )
-
-
-def _renamed(prompt: Prompt, names: dict[tuple[str, str], str]) -> Prompt:
-    changed: Prompt = {
-        node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in prompt.items()
-    }
-    for (node_id, key), name in names.items():
-        changed[node_id]["inputs"][key] = name
-    return changed

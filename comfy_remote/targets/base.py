@@ -49,12 +49,15 @@ class InputFile:
         path: Where it is on this machine.
         size: Bytes.
         sha256: 64 lower-case hex digits.
+        places: The inputs that name it: node id, input. Empty where that is not known: then it is
+            every input with exactly that value.
     """
 
     name: str
     path: Path
     size: int
     sha256: str
+    places: tuple[tuple[str, str], ...] = ()
 
 
 @contextmanager

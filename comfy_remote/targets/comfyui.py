@@ -36,7 +36,6 @@ from .comfyui_queue import (
     prompt_in,
     queue_items,
     refusal,
-    rename_files,
     skipped_in,
     skipped_nodes,
     skipped_note,
@@ -45,6 +44,7 @@ from .comfyui_socket import ComfyUISocket
 from .comfyui_uploads import Uploads, has_input
 from .concurrent_map import concurrent_map
 from .http import HttpClient, Response, version_in
+from .input_names import UsersNames, by_content, rename_files
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
@@ -125,8 +125,9 @@ class ComfyUITarget:
         socket = ComfyUISocket(self._http, request.job_id)
         self._sockets[request.job_id] = socket
         try:
-            prompt, _ = await asyncio.gather(self._with_uploads(request), socket.start())
-            ref = await self._post(request, prompt)
+            with UsersNames(request.prompt).in_errors():
+                prompt, _ = await asyncio.gather(self._with_uploads(request), socket.start())
+                ref = await self._post(request, prompt)
         except BaseException:
             self._sockets.pop(request.job_id, None)  # closed meanwhile, there is none
             await socket.stop()
@@ -205,9 +206,9 @@ class ComfyUITarget:
         if socket is None:
             socket = ComfyUISocket(self._http, ref.details.get("client_id", ref.job_id))
             await socket.start()
-        skipped = skipped_in(ref.details)
+        skipped, names = skipped_in(ref.details), UsersNames(prompt)
         for problem in skipped:
-            yield Log(f"{problem}.", "warning")
+            yield names.event(Log(f"{problem}.", "warning"))
         follower = PromptFollower(self, socket, ref.remote_id, prompt, patience=self._patience)
         try:
             async with aclosing(follower.events()) as events:
@@ -216,7 +217,7 @@ class ComfyUITarget:
                         event = cancelled()
                     if isinstance(event, Finished):
                         event = replace(event, problems=(*skipped, *event.problems))
-                    yield event
+                    yield names.event(event)
         finally:
             await socket.stop()
 
@@ -425,7 +426,8 @@ class ComfyUITarget:
         return None
 
     async def _with_uploads(self, request: RunRequest) -> Prompt:
-        """Send the files, and the prompt with the names ComfyUI gave them."""
+        """Send the files by content names; the prompt with the names that ComfyUI gave them."""
+        request = by_content(request)
         uploaded = await concurrent_map(
             lambda file: self._uploads.send(self._http, file), request.files
         )

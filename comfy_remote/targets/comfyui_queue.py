@@ -21,7 +21,6 @@ __all__ = [
     "prompt_in",
     "queue_items",
     "refusal",
-    "rename_files",
     "skipped_in",
     "skipped_nodes",
     "skipped_note",
@@ -67,24 +66,6 @@ def prompt_in(item: JsonValue, prompt_id: str) -> Prompt | None:
             return parse_prompt(prompt, "The prompt on the target", check_links=False)
         case _:
             return None
-
-
-def rename_files(prompt: Prompt, names: dict[str, str]) -> Prompt:
-    """The prompt with file names replaced wherever an input is exactly that name.
-
-    ``name [input]``, ComfyUI's long form of the same name, is replaced as well.
-    """
-    names = names | {f"{old} [input]": new for old, new in names.items()}
-    return {
-        node_id: {
-            **node,
-            "inputs": {
-                key: names.get(value, value) if isinstance(value, str) else value
-                for key, value in node["inputs"].items()
-            },
-        }
-        for node_id, node in prompt.items()
-    }
 
 
 def refusal(body: bytes) -> WorkflowInvalid:

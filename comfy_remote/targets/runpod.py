@@ -62,6 +62,7 @@ from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, RemoteRef, RunRequest
 from .bucket import Bucket, BucketSettings
 from .http import HttpClient, Response
+from .input_names import UsersNames, by_content
 from .runpod_description import Description, DescriptionCache
 from .runpod_inputs import StoredInput, store_input, too_many_bytes
 from .runpod_request import request_body
@@ -234,12 +235,13 @@ class RunPodTarget:
 
     async def _request_body(self, request: RunRequest, stored: dict[str, StoredInput]) -> bytes:
         """The JSON of a request, small enough. What is put into the bucket is noted."""
-        body = await asyncio.to_thread(request_body, request, stored, self._policy)
+        named = by_content(request)
+        body = await asyncio.to_thread(request_body, named, stored, self._policy)
         if len(body) > self.body_limit and self._bucket is not None:
-            whole = [file for file in request.files if file.sha256 not in request.known_inputs]
+            whole = [file for file in named.files if file.sha256 not in request.known_inputs]
             for file in too_many_bytes(whole, len(body) - self.body_limit):
                 stored[file.name] = await store_input(self._bucket, request.job_id, file)
-            body = await asyncio.to_thread(request_body, request, stored, self._policy)
+            body = await asyncio.to_thread(request_body, named, stored, self._policy)
         if len(body) > self.body_limit:
             sizes = ", ".join(f"{f.name} {f.size / 2**20:.1f} MiB" for f in request.files)
             raise RequestTooLarge(
@@ -280,7 +282,7 @@ class RunPodTarget:
                 "are there, though it was queued in front.",
                 "warning",
             )
-        reader = StatusReader(prompt)
+        reader, names = StatusReader(prompt), UsersNames(prompt)
         async with aclosing(self._statuses(ref)) as statuses:
             async for status in statuses:
                 if status is None:
@@ -289,7 +291,7 @@ class RunPodTarget:
                 for event in reader.events(status) if isinstance(status, JobStatus) else [status]:
                     if isinstance(event, Finished) and reader.worker_is_ours is not None:
                         self._descriptions.saw_worker(ours=reader.worker_is_ours)
-                    yield event
+                    yield names.event(event)
                     if isinstance(event, Finished):
                         return
 

@@ -25,6 +25,7 @@ from ..errors import (
 from ..events import Progress
 from ..targets.base import InputFile, RunRequest
 from ..targets.comfyui import engine_of
+from ..targets.input_names import UsersNames
 from ..wire.repo_list import parse_repo_list
 from ..wire.request import JobRequest
 from ..workflow.prompt import Prompt
@@ -115,6 +116,7 @@ class WorkflowJob:
         self._bucket_guard = bucket_guard(settings) if config else None
         self._bucket = settings_of(config, bucket_guard(settings)) if config else settings.bucket
         self._last_run: EngineRun | None = None
+        self._names = UsersNames({})
         self._warnings: list[str] = []
 
     async def run(self, report: Report) -> JobResult:
@@ -197,7 +199,7 @@ class WorkflowJob:
 
     def _add_log(self, error: ExecutionFailed, mark: int) -> None:
         if log := self._engine.log_since(mark):
-            error.details.setdefault("engine_log", "\n".join(log))
+            error.details.setdefault("engine_log", self._names.text("\n".join(log)))
 
     async def _answer(
         self,
@@ -226,6 +228,7 @@ class WorkflowJob:
                 if self._comfy_org_key
                 else {},
             )
+            self._names = UsersNames(run.prompt)
             engine_run = self._last_run = EngineRun(self._engine, target, self._id)
             try:
                 result = await engine_run.result(

@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import urllib.request
 from collections.abc import Iterator
@@ -30,7 +31,8 @@ from comfy_remote.worker.settings import WorkerSettings
 class Worker:
     """A handler on an engine of its own."""
 
-    def __init__(self, engine: Engine, root: Path, **settings: Any) -> None:
+    def __init__(self, engine: Engine, root: Path, name: str = "sandbox", **settings: Any) -> None:
+        self.name = name
         self.engine = engine
         self._root = root
         self.handler = JobHandler(engine, WorkerSettings(folder=root / "worker", **settings))
@@ -41,8 +43,8 @@ class Worker:
         assert "error" not in result, result
         return Answer.model_validate(result)
 
-    async def fail(self, prompt: dict[str, Any]) -> Any:
-        payload = {"format": "comfy-remote/1", "workflow": prompt}
+    async def fail(self, prompt: dict[str, Any], **fields: JsonValue) -> Any:
+        payload = {"format": "comfy-remote/1", "workflow": prompt, **fields}
         return error_from_runpod((await self.handler("job", payload, silent))["error"])
 
     async def stats(self, path: str = "system_stats") -> Any:
@@ -73,11 +75,12 @@ def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Worker]:
         if not name:
             pytest.skip("skipped: no ComfyUI")
         base = tmp_path / "comfy"
-        base.mkdir()
+        (base / "input/3d").mkdir(parents=True)
+        (base / "input/3d/_model.obj").touch()  # ComfyUI 0.3.64 refuses Load3D without any
         environ["COMFYUI_ARGS"] = f"--cpu --disable-all-custom-nodes --base-directory {base}"
     engine = Engine.named(name, environ)
     try:
-        yield Worker(engine, tmp_path)
+        yield Worker(engine, tmp_path, request.param)
     finally:
         engine.stop()
 
@@ -123,6 +126,42 @@ async def test_a_job_leaves_nothing_behind(worker: Worker) -> None:
     assert colors(answer) == [0x010203, 0x010203]
     assert await worker.files() == []
     assert await worker.stats("history") == {}
+
+
+def load(worker: Worker, name: str) -> dict[str, Any]:
+    """A node that does not look whether the content of its file has changed."""
+    if worker.name == "sandbox":
+        return {"class_type": "SandboxLoad", "inputs": {"image": name}}
+    camera = {"position": {"x": 0, "y": 0, "z": 0}, "target": {"x": 0, "y": 0, "z": 0}}
+    captured = dict.fromkeys(("image", "mask", "normal", "lineart"), f"{name} [input]")
+    image = {**captured, "recording": "", "camera_info": camera}
+    inputs = {"model_file": "3d/_model.obj", "image": image, "width": 8, "height": 8}
+    return {"class_type": "Load3D", "inputs": inputs}
+
+
+async def test_two_files_of_one_name_are_two_pictures(worker: Worker) -> None:
+    """Also for a client that knows nothing of names by content, and in a folder."""
+    prompt = {"1": load(worker, "captures/scene.png"), "2": save("1")}
+    seen = []
+    for color in (0xFF0000, 0x0000FF, 0xFF0000):
+        image = picture("captures/scene.png", color)
+        seen += colors(await worker.run(prompt, images=[image]))
+        assert await worker.files() == []
+    assert seen == [0xFF0000, 0x0000FF, 0xFF0000]
+
+
+def picture(name: str, color: int) -> dict[str, JsonValue]:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (color >> 16, color >> 8 & 255, color & 255)).save(buffer, "PNG")
+    return {"name": name, "image": base64.b64encode(buffer.getvalue()).decode()}
+
+
+async def test_an_error_names_a_file_as_the_client_does(worker: Worker) -> None:
+    prompt = {"1": load(worker, "scene.png"), "2": save("1")}
+    damaged: JsonValue = {"name": "scene.png", "image": base64.b64encode(b"no picture").decode()}
+    error = await worker.fail(prompt, images=[damaged])
+    assert "scene.png" in str(error)
+    assert not re.search(r"scene_[0-9a-f]{12}", json.dumps(error.to_json()))
 
 
 async def test_a_job_that_fails_leaves_nothing_behind(sandbox: Worker) -> None:

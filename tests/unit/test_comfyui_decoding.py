@@ -26,7 +26,8 @@ from comfy_remote.targets.comfyui_messages import (
     decode_text,
 )
 from comfy_remote.targets.comfyui_progress import ProgressTracker, nodes_needed
-from comfy_remote.targets.comfyui_queue import QueueItem, queue_items, refusal, rename_files
+from comfy_remote.targets.comfyui_queue import QueueItem, queue_items, refusal
+from comfy_remote.targets.input_names import rename_files
 from comfy_remote.wire.json_text import parse_json
 from comfy_remote.workflow.prompt import Prompt
 

@@ -133,7 +133,7 @@ async def test_files_are_sent_first_and_their_new_names_stand_in_the_prompt(
     load = {"class_type": "LoadImage", "inputs": {"image": "masks/ä b.png"}}
     await target.submit(RunRequest(JOB, {"1": load}, [file]))  # type: ignore[dict-item]
     posted = server.asked[-1].json()
-    assert posted["prompt"]["1"]["inputs"]["image"] == "masks/1 ä b.png"
+    assert posted["prompt"]["1"]["inputs"]["image"] == "masks/1 ä b_8f8cbb7dcf46.png"
     assert server.count("POST /prompt") == 1
 
 

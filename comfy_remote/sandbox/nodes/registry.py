@@ -35,6 +35,7 @@ _CLASSES: tuple[type[Node], ...] = (
     testing.SandboxSlow,
     testing.SandboxFail,
     testing.SandboxFile,
+    testing.SandboxLoad,
 )
 
 NODES: Mapping[str, type[Node]] = MappingProxyType({node.schema.name: node for node in _CLASSES})

@@ -1,22 +1,26 @@
 """Nodes that ComfyUI does not have: to watch progress, to cancel, and to provoke faults."""
 
 # A node takes what its schema says, whether it needs it or not.
-# ruff: noqa: ARG002
+# ruff: noqa: ARG002, ARG003
 
 from __future__ import annotations
 
 import os
 import random
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pydantic import JsonValue
 
+from ..folders import Folders
 from .base import ImageBatch, Node, NodeContext, NodeResult, SavedFile
+from .load import LoadImage
 from .save import to_picture
 from .schema import NodeSchema, Output, boolean, choice, floating, integer, socket, string
 
-__all__ = ["SandboxFail", "SandboxFile", "SandboxSlow"]
+__all__ = ["SandboxFail", "SandboxFile", "SandboxLoad", "SandboxSlow"]
 
 _CATEGORY = "sandbox"
 _MODULE = "comfy_remote.sandbox"
@@ -99,6 +103,25 @@ class SandboxFail(Node):
         if mode == "crash" and context.own_process:
             os._exit(1)  # no clean-up: that is what a crash is
         raise RuntimeError(message)
+
+
+class SandboxLoad(LoadImage):
+    """Load an image, and never look whether the file has changed: as nodes of many packs do.
+
+    The name has to follow from the content, or a cached result is another picture's.
+    """
+
+    schema = replace(
+        LoadImage.schema,
+        name="SandboxLoad",
+        display_name="Load without a fingerprint (Sandbox)",
+        category=_CATEGORY,
+        module=_MODULE,
+    )
+
+    @classmethod
+    def fingerprint(cls, folders: Folders, inputs: Mapping[str, JsonValue]) -> str:
+        return ""
 
 
 class SandboxFile(Node):

@@ -8,8 +8,14 @@ search  where such a file is; and the error where it is not, or may not be taken
 """
 
 from .names import file_below, may_look_up, names_another_machine
-from .search import NAME_IT, FileSearch, missing_file, refuse_files_elsewhere
-from .uses import ANNOTATION, FileUse, every_file_use, file_uses
+from .search import (
+    NAME_IT,
+    FileSearch,
+    missing_file,
+    refuse_files_elsewhere,
+    under_plain_name,
+)
+from .uses import ANNOTATION, FileUse, every_file_use, file_uses, with_names
 
 __all__ = [
     "ANNOTATION",
@@ -23,4 +29,6 @@ __all__ = [
     "missing_file",
     "names_another_machine",
     "refuse_files_elsewhere",
+    "under_plain_name",
+    "with_names",
 ]

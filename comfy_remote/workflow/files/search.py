@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import InputFileMissing
+from ...media.content_names import split_content_name
+from ...media.files import sha256_of
 from ..prompt import Prompt
 from .names import file_below, may_look_up
 from .uses import FileUse, file_uses
 
-__all__ = ["NAME_IT", "FileSearch", "missing_file", "refuse_files_elsewhere"]
+__all__ = ["NAME_IT", "FileSearch", "missing_file", "refuse_files_elsewhere", "under_plain_name"]
 
 NAME_IT = "inputs=[FILE]"
 """How a caller of the library names a file, for errors. Commands have their own option for it."""
@@ -47,6 +49,9 @@ class FileSearch:
 
     def find(self, name: str) -> Path | None:
         """The file that a prompt calls ``name``; ``None`` if there is none that may be taken."""
+        return self._find(name) or under_plain_name(name, self._find)
+
+    def _find(self, name: str) -> Path | None:
         file_name = name.replace("\\", "/").rpartition("/")[2]
         for path in self.given:
             if path.name == file_name and _is_file(path):
@@ -89,6 +94,25 @@ class FileSearch:
             for folder in ("", "input/"):
                 for spelled in dict.fromkeys([name, name.replace("\\", "/")]):
                     yield root, f"{folder}{spelled}"
+
+
+def under_plain_name(name: str, find: Callable[[str], Path | None]) -> Path | None:
+    """The file that a name by content was made for, if it still has that content.
+
+    A picture saved by an engine holds the prompt with the names that files have there:
+    ``portrait_9f86d081884c.png`` was ``portrait.png``.
+
+    Args:
+        find: Finds a file by the user's name.
+    """
+    plain = split_content_name(name)
+    path = find(plain[0]) if plain is not None else None
+    if plain is None or path is None:
+        return None
+    try:
+        return path if sha256_of(path).startswith(plain[1]) else None
+    except OSError:
+        return None
 
 
 def missing_file(use: FileUse, prompt: Prompt, search: FileSearch) -> InputFileMissing:

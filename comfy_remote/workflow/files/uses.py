@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..interface import REMOTE_INPUT
 from ..prompt import Prompt
 
-__all__ = ["ANNOTATION", "FileUse", "every_file_use", "file_uses"]
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["ANNOTATION", "FileUse", "every_file_use", "file_uses", "with_names"]
 
 # Inputs of ComfyUI's own nodes (and of VideoHelperSuite's) that name a file in `input/`.
 _FILE_INPUTS = {
@@ -21,12 +25,22 @@ _FILE_INPUTS = {
     "LoadLatent": "latent",
     "Load3D": "model_file",
     "Load3DAnimation": "model_file",
+    "Load3DAdvanced": "model_file",
+    "Painter": "mask",
     REMOTE_INPUT: "file",
     "VHS_LoadVideo": "video",
     "VHS_LoadAudioUpload": "audio",
 }
 ANNOTATION = re.compile(r"^(?P<name>.*?) ?\[(?P<folder>input|output|temp)\]$", re.DOTALL)
 """``name [input]`` says which of ComfyUI's folders a name is in; input is the default."""
+
+
+# Inputs whose value is an object, and the keys in it that name files: what the page of a 3D node
+# has captured.
+_CAPTURED = ("image", "mask", "normal", "lineart", "recording")
+_FILES_IN_OBJECTS = {("Load3D", "image"): _CAPTURED, ("Load3DAnimation", "image"): _CAPTURED}
+# Nodes that may do without: then the input is empty.
+_MAY_BE_EMPTY = frozenset({REMOTE_INPUT, "Painter"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +50,14 @@ class FileUse:
     Attributes:
         name: Below that folder; of an asset, ``blake3:`` and its hash.
         folder: ``input``, ``output``, ``temp`` or ``asset``.
+        value: As it is in the prompt: perhaps one of several in a list or an object.
     """
 
     node_id: str
     input: str
     name: str
     folder: str = "input"
+    value: str = field(default="", compare=False)
 
 
 def file_uses(prompt: Prompt) -> Iterator[FileUse]:
@@ -56,16 +72,47 @@ def file_uses(prompt: Prompt) -> Iterator[FileUse]:
 def every_file_use(prompt: Prompt) -> Iterator[FileUse]:
     """Every file the prompt loads, from whatever folder, in the order of its nodes."""
     for node_id, node in prompt.items():
-        key = _FILE_INPUTS.get(node["class_type"])
-        value = node["inputs"].get(key) if key else None
-        if key is None or not isinstance(value, str):
-            continue
-        if not value and node["class_type"] == REMOTE_INPUT:
-            continue  # it takes its value from elsewhere
-        annotated = ANNOTATION.match(value)
-        if value.startswith("blake3:"):
-            yield FileUse(node_id, key, value, "asset")
-        elif annotated is None:
-            yield FileUse(node_id, key, value)
-        else:
-            yield FileUse(node_id, key, annotated["name"], annotated["folder"])
+        kind = node["class_type"]
+        for key, value in node["inputs"].items():
+            for name in _named(kind, key, value):
+                if name != "none":
+                    yield _use(node_id, key, name)
+
+
+def with_names(prompt: Prompt, names: Mapping[FileUse, str]) -> Prompt:
+    """The prompt with other names for some of the files that it loads."""
+    changed: Prompt = {
+        node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in prompt.items()
+    }
+    for use, name in names.items():
+        inputs = changed[use.node_id]["inputs"]
+        inputs[use.input] = _with_name(inputs[use.input], use.value, name)
+    return changed
+
+
+def _named(kind: str, key: str, value: JsonValue) -> Iterator[str]:
+    """The names in one input, if it is one for files."""
+    if _FILE_INPUTS.get(kind) == key and isinstance(value, str):
+        if value or kind not in _MAY_BE_EMPTY:
+            yield value
+    elif isinstance(value, dict):
+        for part in _FILES_IN_OBJECTS.get((kind, key), ()):
+            if (found := value.get(part)) and isinstance(found, str):
+                yield found
+
+
+def _use(node_id: str, key: str, value: str) -> FileUse:
+    if value.startswith("blake3:"):
+        return FileUse(node_id, key, value, "asset", value)
+    annotated = ANNOTATION.match(value)
+    if annotated is None:
+        return FileUse(node_id, key, value, value=value)
+    return FileUse(node_id, key, annotated["name"], annotated["folder"], value)
+
+
+def _with_name(value: JsonValue, old: str, new: str) -> JsonValue:
+    if isinstance(value, list):
+        return [_with_name(one, old, new) for one in value]
+    if isinstance(value, dict):
+        return {key: _with_name(one, old, new) for key, one in value.items()}
+    return new if value == old else value

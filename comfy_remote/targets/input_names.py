@@ -1,0 +1,175 @@
+"""What input files are called on their way into an engine, and in what the engine says of them.
+
+Every target that takes files calls `by_content` on its requests, so that a name in an engine never
+stands for two contents, and `UsersNames` on what
+comes back: only the engine sees the names by content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+from ..errors import ComfyRemoteError
+from ..events import Event, Finished, Log, OutputReady, Progress
+from ..media.content_names import content_name, with_plain_names
+from ..outputs import RemoteOutput
+from ..workflow.files import ANNOTATION
+from ..workflow.prompt import Node, Prompt, is_link
+from .base import InputFile, RunRequest
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["UsersNames", "by_content", "rename_files"]
+
+_LONGEST_NAME = 1024
+
+
+def by_content(request: RunRequest) -> RunRequest:
+    """The request with its files named by content, in the prompt, too.
+
+    A file that no input names keeps its name: something else may look for it.
+    """
+    prompt = request.prompt
+    files: list[InputFile] = []
+    for file in request.files:
+        name = content_name(file.name, file.sha256)
+        renamed = prompt if name == file.name else _renamed(prompt, file, name)
+        files.append(file if renamed is prompt else replace(file, name=name))
+        prompt = renamed
+    return replace(request, prompt=prompt, files=files)
+
+
+def rename_files(prompt: Prompt, names: Mapping[str, str]) -> Prompt:
+    """The prompt with file names replaced wherever a value is exactly that name.
+
+    Also in lists and objects of names, and in ComfyUI's long form ``name [input]``.
+    """
+    return {node_id: _node(node, names) for node_id, node in prompt.items()}
+
+
+def _renamed(prompt: Prompt, file: InputFile, name: str) -> Prompt:
+    """The same object, if nothing names the file."""
+    names = {file.name: name}
+    changed = dict(prompt)
+    if not file.places:
+        changed = rename_files(prompt, names)
+    for node_id, key in file.places:
+        if node_id in changed:
+            changed[node_id] = _node(changed[node_id], names, key)
+    return prompt if changed == prompt else changed
+
+
+def _node(node: Node, names: Mapping[str, str], only: str | None = None) -> Node:
+    inputs = {
+        key: _value(value, names) if only in (None, key) else value
+        for key, value in node["inputs"].items()
+    }
+    return {**node, "inputs": inputs}
+
+
+def _value(value: JsonValue, names: Mapping[str, str]) -> JsonValue:
+    if isinstance(value, str):
+        annotated = ANNOTATION.match(value)
+        plain = annotated["name"] if annotated and annotated["folder"] == "input" else value
+        return names.get(plain.replace("\\", "/"), value)
+    if isinstance(value, list):
+        return value if is_link(value) else [_value(one, names) for one in value]
+    if isinstance(value, dict):
+        return {key: _value(one, names) for key, one in value.items()}
+    return value
+
+
+class UsersNames:
+    """Turns names by content back into those that a prompt has.
+
+    Args:
+        prompt: As it was before `by_content`.
+    """
+
+    def __init__(self, prompt: Prompt) -> None:
+        self._prompt = prompt
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return list(
+            dict.fromkeys(
+                name
+                for node in self._prompt.values()
+                for value in node["inputs"].values()
+                for name in _names_in(value)
+            )
+        )
+
+    def text(self, text: str) -> str:
+        """A text for people."""
+        return with_plain_names(text, self._names)
+
+    def event(self, event: Event) -> Event:
+        """What a target says of a job."""
+        match event:
+            case Log(message):
+                return replace(event, message=self.text(message))
+            case Progress(message=message) if message:
+                return replace(event, message=self.text(message))
+            case OutputReady(output):
+                return OutputReady(self._output(output))
+            case Finished():
+                if event.error is not None:
+                    self.reword(event.error)
+                return replace(
+                    event,
+                    outputs=tuple(map(self._output, event.outputs)),
+                    problems=tuple(
+                        replace(problem, reason=self.text(problem.reason))
+                        for problem in event.problems
+                    ),
+                )
+            case _:
+                return event
+
+    def reword(self, error: ComfyRemoteError) -> None:
+        """Change what an error says."""
+        error.message, error.advice = self.text(error.message), self.text(error.advice)
+        details = cast("dict[str, JsonValue]", self._json(error.details))
+        error.details.clear()
+        error.details.update(details)
+
+    @contextmanager
+    def in_errors(self) -> Iterator[None]:
+        """`reword` what is raised."""
+        try:
+            yield
+        except ComfyRemoteError as error:
+            self.reword(error)
+            raise
+
+    def _output(self, output: RemoteOutput) -> RemoteOutput:
+        if output.text is not None:
+            return replace(output, text=self.text(output.text))
+        if output.folder == "input":  # a node that shows what it loads
+            return replace(output, filename=self.text(output.filename))
+        return output
+
+    def _json(self, value: JsonValue) -> JsonValue:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self._json(one) for one in value]
+        if isinstance(value, dict):
+            return {key: self._json(one) for key, one in value.items()}
+        return value
+
+
+def _names_in(value: JsonValue) -> Iterator[str]:
+    if isinstance(value, str):
+        if value and len(value) <= _LONGEST_NAME and "\n" not in value:
+            annotated = ANNOTATION.match(value)
+            yield (annotated["name"] if annotated else value).replace("\\", "/")
+    elif isinstance(value, list | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _names_in(one)
