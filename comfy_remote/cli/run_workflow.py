@@ -17,7 +17,7 @@ from ..jobs.cost import estimate_run
 from ..media.files import private_folder
 from ..targets.base import ReturnsSomeOutputs
 from ..targets.config import Configuration, open_target
-from ..targets.within import within
+from ..targets.deadline import Deadline
 from ..workflow.files import file_uses
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.prepare import Changes, PreparedWorkflow, prepare
@@ -49,7 +49,8 @@ class RunPlan:
         changes: What to change in the workflow.
         inputs: Files that the workflow loads.
         folder: Where the outputs go, here; absolute.
-        timeout: Seconds from when the target is open; ``None`` for as long as it takes.
+        timeout: Seconds from when the target is open until the outputs are here; ``None`` for as
+            long as it takes.
         download: Whether to fetch the outputs; else they are listed.
         on_interrupt: What becomes of the job at Ctrl-C.
         log_folder: Where to leave a log of the run; ``None`` for no log.
@@ -98,11 +99,11 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
         reporter.connecting(target.name)
         async with Client(target, record=record) as client:
             # Not before: finding a pod, or starting the sandbox, takes the time it takes.
-            asked = time.monotonic()
+            deadline = Deadline(plan.timeout)
             if log is not None:
-                await _log_target(log, target, plan, asked)
+                await _log_target(log, target, deadline)
             preparing = _prepared(plan, loaded, client)
-            prepared = await _in_time(preparing, plan, asked, target.name)
+            prepared = await _in_time(preparing, deadline, target.name)
             for sentence in prepared.notes:
                 reporter.note(sentence)
             price = configuration.price_per_hour(target.name)
@@ -116,7 +117,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             ):
                 reporter.event(Log(sentence, "warning"))
             with files_named_with("--input"):
-                job = await _submit(plan, prepared, client, asked)
+                job = await _submit(plan, prepared, client, deadline)
             reporter.following(job.id, target.name, prepared.prompt)
             if plan.on_interrupt == "leave":
                 reporter.note(f"If this ends before the job does: {resume_command(job.id)}")
@@ -135,12 +136,12 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
     supervise(whole, reporter, plan.job_id)
 
 
-async def _log_target(log: RunLog, target: Target, plan: RunPlan, asked: float) -> None:
+async def _log_target(log: RunLog, target: Target, deadline: Deadline) -> None:
     # Here: importing it takes long, and is done ahead meanwhile.
     from ..targets.comfyui import ComfyUITarget
 
     if isinstance(target, ComfyUITarget):
-        log.target(target.name, await _in_time(target.describe(()), plan, asked, target.name))
+        log.target(target.name, await _in_time(target.describe(()), deadline, target.name))
 
 
 def _load(plan: RunPlan) -> LoadedWorkflow | None:
@@ -166,11 +167,9 @@ async def _prepared(
     return prepare(loaded, plan.changes, await client.schemas(loaded.prompt) if unsure else None)
 
 
-async def _submit(plan: RunPlan, prepared: PreparedWorkflow, client: Client, asked: float) -> Job:
-    timeout = None
-    if plan.timeout is not None:
-        # To a tenth: it is told, should it pass.
-        timeout = max(0.1, round(plan.timeout - (time.monotonic() - asked), 1))
+async def _submit(
+    plan: RunPlan, prepared: PreparedWorkflow, client: Client, deadline: Deadline
+) -> Job:
     return await client.submit(
         prepared.prompt,
         inputs=plan.inputs,
@@ -178,22 +177,19 @@ async def _submit(plan: RunPlan, prepared: PreparedWorkflow, client: Client, ask
         workflow=prepared.workflow,
         source=prepared.source,
         base=(plan.workflow or Path()).absolute().parent,
-        timeout=timeout,
+        timeout=deadline.seconds,
+        begun=deadline.begun,
         job_id=plan.job_id,
     )
 
 
-async def _in_time(
-    work: Coroutine[object, object, _T], plan: RunPlan, asked: float, target: str
-) -> _T:
+async def _in_time(work: Coroutine[object, object, _T], deadline: Deadline, target: str) -> _T:
     """What is asked before anything is sent, within the time of the whole run."""
-    if plan.timeout is None:
-        return await work
     try:
-        return await within(work, max(0.0, plan.timeout - (time.monotonic() - asked)))
+        return await deadline.within(work)
     except asyncio.TimeoutError:
         raise JobTimedOut(
-            f"{target} did not answer within {plan.timeout:g} s. Nothing was sent.",
+            f"{target} did not answer within {deadline}. Nothing was sent.",
             advice="Check that it runs and that the address is right, or give it more time with "
             "--timeout.",
         ) from None

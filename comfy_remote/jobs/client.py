@@ -18,16 +18,18 @@ from typing import TYPE_CHECKING, cast
 from ..errors import (
     ConfigurationError,
     JobNotFound,
+    JobTimedOut,
     OutputLost,
 )
 from ..events import JobState
 from ..media.files import sha256_of
 from ..targets.base import InputFile, Recalls, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
+from ..targets.deadline import Deadline
 from ..workflow.files import FileSearch, file_uses, missing_file
-from ..workflow.load import load_workflow, parse_workflow
+from ..workflow.load import LoadedWorkflow, load_workflow, parse_workflow
 from ..workflow.models import find_models
-from ..workflow.prepare import Changes, prepare
+from ..workflow.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.prompt import Prompt
 from ..workflow.repo_list import find_repo_list
 from ..workflow.schema import Schemas
@@ -123,6 +125,7 @@ class Client:
         job_id: str | None = None,
         value_files: Sequence[InputFile] = (),
         only_base: bool = False,
+        begun: float | None = None,
     ) -> Job:
         """Record a job, send its files and its prompt.
 
@@ -140,13 +143,15 @@ class Client:
             source: A word for where the prompt came from, for the record.
             base: Folder in which to look for files first; the workflow file's own, or the
                 current one, by default.
-            timeout: Seconds from now within which the job must end; submitting or following
-                it raises `JobTimedOut` after that. The job itself goes on.
+            timeout: Seconds from now within which the job must end and its outputs must be here;
+                submitting or following it, or fetching, raises `JobTimedOut` after that. The job
+                itself goes on.
             job_id: A lower-case UUID, for callers who must know it if this raises.
             value_files: Files that the prompt's Remote Input nodes name, under those names.
             only_base: Take no file but those below ``base`` and the ones in ``inputs``: for a
                 prompt that somebody else may have written, who could name any file of this
                 machine.
+            begun: When ``timeout`` began to run, by `time.monotonic`; now by default.
 
         Raises:
             WorkflowInvalid: The prompt is no prompt, cannot be converted, or the target
@@ -156,26 +161,44 @@ class Client:
             SubmissionUnknown: The target may or may not have the job; it is not sent again.
             JobTimedOut: The target did not answer in time; it may have the job.
         """
-        begun = time.monotonic()
+        deadline = Deadline(timeout, begun)
         if isinstance(prompt, str | Path):
             source = source or str(prompt)
             base = base or Path(prompt).absolute().parent
             loaded = load_workflow(prompt)
         else:
             loaded = parse_workflow(cast("JsonValue", prompt), source or "The prompt")
+        search = FileSearch.beside(base or Path.cwd(), [Path(path) for path in inputs])
+        if only_base:
+            search = FileSearch(search.given, search.roots[:1], name_it="")
+        try:
+            prepared, files = await deadline.within(self._prepared(loaded, search, value_files))
+        except asyncio.TimeoutError:
+            raise JobTimedOut(
+                f"{self.target.name} did not answer within {deadline}. Nothing was sent.",
+                advice="Check that it runs and that the address is right, or give it more time.",
+            ) from None
+        request = RunRequest(
+            job_id or str(uuid.uuid4()), prepared.prompt, files, workflow or prepared.workflow
+        )
+        return await self.send(
+            request,
+            source=source or "library",
+            folder=folder,
+            timeout=timeout,
+            begun=deadline.begun,
+        )
+
+    async def _prepared(
+        self, loaded: LoadedWorkflow, search: FileSearch, value_files: Sequence[InputFile]
+    ) -> tuple[PreparedWorkflow, list[InputFile]]:
+        """The workflow as it is sent, and its files."""
         schemas = await self.schemas() if loaded.prompt is None else None
         prepared = prepare(loaded, Changes(), schemas)
         for doubt in prepared.doubts:
             _log.warning("%s", doubt.sentence)
-        parsed, workflow = prepared.prompt, workflow or prepared.workflow
-        search = FileSearch.beside(base or Path.cwd(), [Path(path) for path in inputs])
-        if only_base:
-            search = FileSearch(search.given, search.roots[:1], name_it="")
-        parsed, files = await self._files(parsed, search, value_files)
-        request = RunRequest(job_id or str(uuid.uuid4()), parsed, files, workflow)
-        return await self.send(
-            request, source=source or "library", folder=folder, timeout=timeout, begun=begun
-        )
+        prompt, files = await self._files(prepared.prompt, search, value_files)
+        return replace(prepared, prompt=prompt), files
 
     async def send(
         self,
@@ -220,10 +243,13 @@ class Client:
             page=page,
         )
         sent.remember(request)
-        ref = await submit(self.target, self._record, request, timeout)
-        return Job(self.target, self._record, ref, request.prompt, timeout, begun)
+        deadline = Deadline(timeout, begun)
+        ref = await submit(self.target, self._record, request, deadline)
+        return Job(self.target, self._record, ref, request.prompt, deadline)
 
-    async def take_up(self, entry: JobEntry, *, timeout: float | None = None) -> Job:
+    async def take_up(
+        self, entry: JobEntry, *, timeout: float | None = None, begun: float | None = None
+    ) -> Job:
         """A job from the record, to be followed again. Nothing is submitted.
 
         Raises:
@@ -233,7 +259,15 @@ class Client:
         """
         if entry.ref is None and entry.state.final and entry.error is not None:
             raise entry.error
-        ref = entry.ref or await self.target.find(entry.id)
+        deadline = Deadline(timeout, begun)
+        try:
+            ref = entry.ref or await deadline.within(self.target.find(entry.id))
+        except asyncio.TimeoutError:
+            raise JobTimedOut(
+                f"{self.target.name} did not say within {deadline} whether it has the job.",
+                advice=f"Try again with `comfy-remote jobs resume {entry.id}`.",
+                details={"job_id": entry.id},
+            ) from None
         if ref is None:
             error = OutputLost(
                 f"{self.target.name} never got the job.", advice="Run the workflow again."
@@ -242,7 +276,7 @@ class Client:
             raise error
         if entry.ref is None:
             self._record.submitted(ref)
-        return Job(self.target, self._record, ref, entry.prompt, timeout, entry=entry)
+        return Job(self.target, self._record, ref, entry.prompt, deadline, entry=entry)
 
     async def adopt(
         self, remote_id: str, *, folder: Path | None = None, timeout: float | None = None
@@ -260,7 +294,14 @@ class Client:
                 f"{self.target.name} cannot be asked about jobs that were not sent from here.",
                 advice="A ComfyUI can: give its address.",
             )
-        recalled = await self.target.recall(remote_id)
+        deadline = Deadline(timeout)
+        try:
+            recalled = await deadline.within(self.target.recall(remote_id))
+        except asyncio.TimeoutError:
+            raise JobTimedOut(
+                f"{self.target.name} did not say within {deadline} whether it has that job.",
+                advice="Check that it runs and that the address is right, or give it more time.",
+            ) from None
         if recalled is None:
             raise JobNotFound(
                 f"{self.target.name} has no job {remote_id!r}, neither in its queue nor in its "
@@ -277,7 +318,7 @@ class Client:
             prompt=prompt,
         )
         self._record.submitted(ref)
-        return Job(self.target, self._record, ref, prompt, timeout)
+        return Job(self.target, self._record, ref, prompt, deadline)
 
     def _close_record(self) -> None:
         if self._own_record:
@@ -329,11 +370,12 @@ async def resume(
     """
     own = record is None
     record = record or Record(home())
+    begun = time.monotonic()
     try:
         entry = record.get(job_id)
         target = reopen(entry.target, entry.ref, config=config)
         async with Client(target, record=record) as client:
-            yield await client.take_up(entry, timeout=timeout)
+            yield await client.take_up(entry, timeout=timeout, begun=begun)
     finally:
         if own:
             record.close()

@@ -7,9 +7,10 @@ import re
 import statistics
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ..config.places import ENV_NAME, owner_folders
 from ..config.secrets import secret
@@ -25,6 +26,7 @@ from ..targets.config import (
     needs_key,
     open_target,
 )
+from ..targets.deadline import Deadline
 from ..targets.pods import account_pods, pod_of
 from ..targets.runpod import RunPodTarget
 from ..version import __version__
@@ -34,16 +36,15 @@ from ..workflow.files import FileSearch, file_uses
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.models import find_models
 from ..workflow.schema import Schemas
+from .checks import Checks, Finding, FindingStatus, problem_of
 from .record import Record
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from ..targets.pods import ChoosePod
+    from ..targets.pods import ChoosePod, Pod
 
-__all__ = ["Finding", "FindingStatus", "examine"]
-
-FindingStatus = Literal["ok", "warning", "problem", "skipped"]
+__all__ = ["Finding", "FindingStatus", "TimeLimits", "examine"]
 
 _OLDEST_TESTED = (0, 3, 64)
 _SLOW_SECONDS = 1.0
@@ -58,37 +59,18 @@ class _AnyValues(dict[str, str]):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found.
+class TimeLimits:
+    """In seconds.
 
     Attributes:
-        check: What was looked at: ``installation``, ``configuration``, ``trust``, ``record``,
-            ``target``, ``key``, ``pod``, ``connection``, ``comfyui``, ``device``, ``latency``,
-            ``socket``, ``workers``, ``queue`` or ``workflow``.
-        status: A ``problem`` keeps jobs from running; a ``warning`` may; ``skipped`` could not be
-            looked at.
-        message: What is so.
-        advice: What to do; empty when there is nothing to do.
-        exit_status: Of the command, if this is its first problem.
-        details: JSON-able facts.
+        whole: For everything together.
+        each: For one check.
+        workflow: For the check of a workflow: a worker may have to start to say what it has.
     """
 
-    check: str
-    status: FindingStatus
-    message: str
-    advice: str = ""
-    exit_status: int = 0
-    details: Mapping[str, JsonValue] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, JsonValue]:
-        """All fields."""
-        return {
-            "check": self.check,
-            "status": self.status,
-            "message": self.message,
-            "advice": self.advice,
-            "details": dict(self.details),
-        }
+    whole: float = 60.0
+    each: float = 15.0
+    workflow: float = 50.0
 
 
 async def examine(
@@ -97,14 +79,18 @@ async def examine(
     *,
     environment: Mapping[str, str] = os.environ,
     choose_pod: ChoosePod | None = None,
+    limits: TimeLimits = TimeLimits(),
 ) -> AsyncGenerator[Finding, None]:
-    """Look at everything in turn. What depends on something that failed is left out.
+    """Look at everything, side by side where one does not depend on another.
+
+    What depends on something that failed is left out.
 
     Args:
         wanted: Name or address of the target; the configured one by default.
         workflow: Checked against the target's nodes and models, if given.
         environment: Where the keys are.
         choose_pod: As for `open_target`.
+        limits: What takes longer is given up, and said.
     """
     yield Finding("installation", "ok", f"Comfy Remote {__version__}.")
     loaded: LoadedWorkflow | None = None
@@ -113,12 +99,12 @@ async def examine(
             values = _AnyValues(PROMPT="", NEGATIVE="", WIDTH="1024", HEIGHT="1024")
             loaded = load_workflow(workflow, variables=values)
         except WorkflowInvalid as error:
-            yield _problem("workflow", error)
+            yield problem_of("workflow", error)
     yield _record()
     try:
         configuration = Configuration.load()
     except ComfyRemoteError as error:
-        yield _problem("configuration", error)
+        yield problem_of("configuration", error)
         return
     yield _configuration(configuration)
     if configuration.untrusted is not None:
@@ -126,7 +112,7 @@ async def examine(
     try:
         name = configuration.choose(wanted)
     except NotTrusted as error:
-        yield _problem("target", error)
+        yield problem_of("target", error)
         return
     settings = configuration.targets.get(name) or TargetSettings(name)
     for finding in _keys(settings, environment):
@@ -134,48 +120,59 @@ async def examine(
     try:
         target = open_target(name, configuration, environment, choose_pod=choose_pod)
     except ComfyRemoteError as error:
-        yield _problem("target", error)
+        yield problem_of("target", error)
         return
     meaning = "" if settings.target == name else f", that is {shown(settings.target)}"
     yield Finding("target", "ok", f"{shown(name)}{meaning}.")
-    async for finding in _pod(settings, environment):
-        yield finding
-    try:
-        async with target:
-            async for finding in _at_target(target, loaded, workflow):
-                yield finding
-    except ComfyRemoteError as error:
-        yield _problem("connection", error)
+    deadline = Deadline(limits.whole)
+    checks = Checks(deadline, limits.each)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(checks.stop)
+        checks.begin("pod", _pod(settings, environment))
+        opened = await checks.look("connection", _opened(stack, target))
+        stack.push_async_callback(checks.stop)  # before the target closes
+        connected = opened or await checks.look("connection", _connection(target))
+        async for finding in checks.findings():
+            yield finding
+        for finding in connected:
+            yield finding
+        if any(finding.status == "problem" for finding in connected):
+            return
+        if isinstance(target, ComfyUITarget):
+            checks.begin("comfyui", _engine(target))
+            checks.begin("socket", _socket(target))
+        if loaded is not None and workflow is not None:
+            checks.begin("workflow", _workflow(target, loaded, workflow), limits.workflow)
+        async for finding in checks.findings():
+            yield finding
 
 
-async def _at_target(
-    target: Target, loaded: LoadedWorkflow | None, path: Path | None
-) -> AsyncGenerator[Finding, None]:
-    """What only the open target can tell.
+async def _opened(stack: AsyncExitStack, target: Target) -> list[Finding]:
+    await stack.enter_async_context(target)
+    return []
 
-    Raises:
-        ComfyRemoteError: It cannot be asked.
-    """
+
+async def _connection(target: Target) -> list[Finding]:
+    """Whether it answers, how fast, and how busy it is."""
     began = time.perf_counter()
     health = await target.health()
     first = time.perf_counter() - began
-    yield Finding("connection", "ok", f"{target.name} answers.")
+    found = [Finding("connection", "ok", f"{target.name} answers.")]
     if isinstance(target, ComfyUITarget):
-        capabilities = await target.describe(())
-        yield _comfyui(capabilities)
-        yield _device(capabilities)
-        yield await _latency(target)
-        yield await _socket(target)
         waiting = health.running + health.queued
         queue = f"{health.running} running, {health.queued} waiting"
-        yield Finding("queue", "ok", f"{queue}." if waiting else "Nothing runs or waits.")
+        found.append(await _latency(target))
+        found.append(Finding("queue", "ok", f"{queue}." if waiting else "Nothing runs or waits."))
     else:
         advice = target.no_worker if isinstance(target, RunPodTarget) else ""
-        yield _workers(health.ready, health.running, health.queued, advice)
-        yield Finding("latency", "ok", f"It took {first * 1000:.0f} ms to answer.")
-    if loaded is not None and path is not None:
-        for finding in await _workflow(target, loaded, path):
-            yield finding
+        found.append(_workers(health.ready, health.running, health.queued, advice))
+        found.append(Finding("latency", "ok", f"It took {first * 1000:.0f} ms to answer."))
+    return found
+
+
+async def _engine(target: Target) -> list[Finding]:
+    capabilities = await target.describe(())
+    return [_comfyui(capabilities), _device(capabilities)]
 
 
 def _record() -> Finding:
@@ -183,7 +180,7 @@ def _record() -> Finding:
         with Record(home()) as record:
             return Finding("record", "ok", f"Jobs are recorded in {record.path}.")
     except ComfyRemoteError as error:
-        return _problem("record", error)
+        return problem_of("record", error)
 
 
 def _configuration(configuration: Configuration) -> Finding:
@@ -230,36 +227,36 @@ def _where_from(variable: str) -> str:
     return "whoever set up that server has it."
 
 
-async def _pod(
-    settings: TargetSettings, environment: Mapping[str, str]
-) -> AsyncGenerator[Finding, None]:
+async def _pod(settings: TargetSettings, environment: Mapping[str, str]) -> list[Finding]:
     """What RunPod says of the pod that is named; nothing for other targets."""
     pod_id = pod_of(settings.target)
     if pod_id is None:
-        return
+        return []
     try:
         pods = {pod.id: pod for pod in await account_pods(environment)}
     except ComfyRemoteError as error:
-        yield Finding("pod", "skipped", f"RunPod was not asked about it. {error.message}")
-        return
-    pod = pods.get(pod_id)
+        return [Finding("pod", "skipped", f"RunPod was not asked about it. {error.message}")]
+    return [_pod_finding(pod_id, pods.get(pod_id))]
+
+
+def _pod_finding(pod_id: str, pod: Pod | None) -> Finding:
     if pod is None:
-        yield Finding(
+        return Finding(
             "pod",
             "warning",
             f"RunPod does not list the pod {pod_id} as running, or it is another account's.",
             "Look for it in RunPod's console (https://console.runpod.io/pods).",
         )
-    elif not pod.running:
-        yield Finding(
+    if not pod.running:
+        return Finding(
             "pod",
             "problem",
             f"The pod is not running: {pod}.",
             "Start it in RunPod's console (https://console.runpod.io/pods).",
             3,
         )
-    elif pod.url is None:
-        yield Finding(
+    if pod.url is None:
+        return Finding(
             "pod",
             "problem",
             f"The pod {pod} does not expose port 8188.",
@@ -267,8 +264,7 @@ async def _pod(
             "--listen.",
             3,
         )
-    else:
-        yield Finding("pod", "ok", f"{pod} runs.")
+    return Finding("pod", "ok", f"{pod} runs.")
 
 
 def _comfyui(capabilities: Capabilities) -> Finding:
@@ -345,15 +341,17 @@ async def _latency(target: Target) -> Finding:
     return Finding("latency", "ok", f"An answer takes {seconds * 1000:.0f} ms.", details=details)
 
 
-async def _socket(target: ComfyUITarget) -> Finding:
+async def _socket(target: ComfyUITarget) -> list[Finding]:
     if await target.socket_opens():
-        return Finding("socket", "ok", "The WebSocket opens: progress is live.")
-    return Finding(
-        "socket",
-        "warning",
-        "The WebSocket does not open: there is no live progress, and no preview.",
-        "Jobs run all the same. If a proxy stands in between, let it pass WebSockets on /ws.",
-    )
+        return [Finding("socket", "ok", "The WebSocket opens: progress is live.")]
+    return [
+        Finding(
+            "socket",
+            "warning",
+            "The WebSocket does not open: there is no live progress, and no preview.",
+            "Jobs run all the same. If a proxy stands in between, let it pass WebSockets on /ws.",
+        )
+    ]
 
 
 def _workers(ready: int, running: int, queued: int, advice: str) -> Finding:
@@ -375,7 +373,7 @@ async def _workflow(target: Target, loaded: LoadedWorkflow, path: Path) -> list[
     try:
         return await _checked(target, loaded, path)
     except WorkflowInvalid as error:
-        return [_problem("workflow", error)]
+        return [problem_of("workflow", error)]
 
 
 async def _checked(target: Target, loaded: LoadedWorkflow, path: Path) -> list[Finding]:
@@ -426,9 +424,3 @@ async def _checked(target: Target, loaded: LoadedWorkflow, path: Path) -> list[F
     elif not report.errors:
         findings.append(Finding("workflow", "ok", f"{counted}. The target has what they need."))
     return findings
-
-
-def _problem(check: str, error: ComfyRemoteError) -> Finding:
-    return Finding(
-        check, "problem", error.message, error.advice, error.exit_status, {"code": error.code}
-    )

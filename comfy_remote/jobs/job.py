@@ -18,14 +18,15 @@ from ..errors import (
     SubmissionUnknown,
 )
 from ..events import Event, Finished, JobState, Log, Progress, Queued, Started, event_to_json
+from ..media.disk_space import DiskLimits
 from ..media.files import place, safe_relative_path, storage_errors
 from ..media.partial_folder import partial_folder
 from ..media.remote_values import VALUES_KEY
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, Target, release
 from ..targets.concurrent_map import concurrent_map
+from ..targets.deadline import Deadline
 from ..targets.download import Downloaded, download
-from ..targets.within import within
 from ..workflow.interface import REMOTE_OUTPUT, key_of
 from ..workflow.prompt import Prompt
 from .estimate import estimate_progress, with_estimates
@@ -62,8 +63,7 @@ class Job:
         record: Record,
         ref: RemoteRef,
         prompt: Prompt,
-        timeout: float | None = None,
-        begun: float | None = None,
+        deadline: Deadline | None = None,
         *,
         entry: JobEntry | None = None,
     ) -> None:
@@ -72,9 +72,7 @@ class Job:
         self._target = target
         self._record = record
         self._prompt = prompt
-        self._timeout = timeout
-        begun = time.monotonic() if begun is None else begun
-        self._deadline = None if timeout is None else begun + timeout
+        self._deadline = deadline or Deadline(None)
         self._finished: Finished | None = None
         self._state = JobState.QUEUED
         self._recorded_progress = 0.0
@@ -278,7 +276,7 @@ class Job:
             raise
         # Not stopped half way, if whoever follows the job gives up: it may have arrived.
         self._sending = asyncio.ensure_future(
-            submit(self._target, self._record, request, self._time_left())
+            submit(self._target, self._record, request, self._deadline)
         )
         await self._sent_again()
         if self._cancelled:
@@ -308,17 +306,14 @@ class Job:
             advice=f"Look for it with `comfy-remote jobs resume {self.id}`.",
         )
 
-    def _time_left(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-
     async def _next(self, events: AsyncGenerator[Event, None]) -> Event:
-        if self._deadline is None:
+        if self._deadline.seconds is None:
             return await events.__anext__()
         try:
-            return await within(events.__anext__(), self._time_left())
+            return await self._deadline.within(events.__anext__())
         except asyncio.TimeoutError:
             raise JobTimedOut(
-                f"The job did not end within {self._timeout:g} s. It was not cancelled: it may "
+                f"The job did not end within {self._deadline}. It was not cancelled: it may "
                 f"still be running at {self._target.name}.",
                 advice=f"Fetch it with `comfy-remote jobs resume {self.id}`, or stop it with "
                 f"`comfy-remote jobs cancel {self.id}`.",
@@ -402,7 +397,18 @@ class Job:
             except ComfyRemoteError as error:
                 return error
 
-        return await concurrent_map(fetch, enumerate(outputs))
+        with storage_errors(spool):
+            whole = sum(output.size or 0 for output in outputs)
+            DiskLimits.of().check_room(spool / "outputs", whole)
+        try:
+            return await self._deadline.within(concurrent_map(fetch, enumerate(outputs)))
+        except asyncio.TimeoutError:
+            raise JobTimedOut(
+                f"The job has ended, but its outputs did not arrive within {self._deadline}.",
+                advice=f"Fetch them with `comfy-remote jobs resume {self.id}`: what has arrived "
+                "is not fetched again. With --timeout, give it more time.",
+                details={"job_id": self.id},
+            ) from None
 
 
 def _named_for_people(output: RemoteOutput, prompt: Prompt) -> RemoteOutput:

@@ -7,27 +7,27 @@ import asyncio
 from ..errors import ComfyRemoteError, JobTimedOut, SubmissionUnknown
 from ..events import JobState
 from ..targets.base import RemoteRef, RunRequest, Target
-from ..targets.within import within
+from ..targets.deadline import Deadline
 from .record import Record
 
 __all__ = ["submit"]
 
 
 async def submit(
-    target: Target, record: Record, request: RunRequest, timeout: float | None
+    target: Target, record: Record, request: RunRequest, deadline: Deadline
 ) -> RemoteRef:
     """Submit a request whose job the record has.
 
     Args:
-        timeout: Seconds that the target may take to answer.
+        deadline: By when the target has to answer.
 
     Raises:
         ComfyRemoteError: As `Client.submit`.
     """
     try:
-        ref = await within(target.submit(request), timeout)
+        ref = await deadline.within(target.submit(request))
     except asyncio.TimeoutError:
-        late = _unanswered(request.job_id, target.name, timeout or 0.0)
+        late = _unanswered(request.job_id, target.name, deadline)
         record.state(request.job_id, JobState.QUEUED, late)
         raise late from None
     except SubmissionUnknown as error:
@@ -41,9 +41,9 @@ async def submit(
     return ref
 
 
-def _unanswered(job_id: str, target: str, timeout: float) -> JobTimedOut:
+def _unanswered(job_id: str, target: str, deadline: Deadline) -> JobTimedOut:
     return JobTimedOut(
-        f"{target} did not answer the submission within {timeout:g} s. It may have the job.",
+        f"{target} did not answer the submission within {deadline}. It may have the job.",
         advice=f"Look for it with `comfy-remote jobs resume {job_id}`.",
         details={"job_id": job_id},
     )

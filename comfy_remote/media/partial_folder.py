@@ -9,20 +9,27 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import RateLimited, TargetUnreachable
+from ..errors import JobTimedOut, RateLimited, TargetUnreachable
 from .files import private_folder, safe_relative_path, storage_errors
 
 __all__ = ["partial_folder"]
 
 _LOCK = "lock"
-_TO_BE_CONTINUED = (TargetUnreachable, RateLimited, asyncio.CancelledError, KeyboardInterrupt)
+_TO_BE_CONTINUED = (
+    TargetUnreachable,
+    RateLimited,
+    JobTimedOut,
+    asyncio.CancelledError,
+    KeyboardInterrupt,
+)
 
 
 @contextlib.contextmanager
 def partial_folder(folder: Path, name: str) -> Iterator[Path]:
     """The folder ``.comfy-remote-NAME`` below ``folder``, for this process alone.
 
-    It stays when what is done in it was interrupted (killed, cancelled, the target out of reach),
+    It stays when what is done in it was interrupted (killed, cancelled, the target out of reach,
+    out of time),
     with whatever it holds, and is removed at every other end. While another process has it, a new
     private one takes its place.
 

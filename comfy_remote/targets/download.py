@@ -9,16 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OutputCorrupt, RateLimited, TargetUnreachable
+from ..media.disk_space import DiskLimits
 from ..media.files import sha256_of, storage_errors
 from ..media.verify import check_whole
 from ..outputs import RemoteOutput
 from .base import OnThisMachine, Target, TellsVersions
 from .partial_file import PartialFile
+from .throughput import TOO_SLOW
 
 __all__ = ["Downloaded", "download"]
 
 _ATTEMPTS = 5
 _FIRST_WAIT = 0.25
+# Another connection may be a quick one; with a second slow one it is the line.
+_SLOW_ATTEMPTS = 2
+_ROOM_CHECKED_EVERY = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ async def download(
     output: RemoteOutput,
     path: Path,
     on_bytes: Callable[[int], None] | None = None,
+    limits: DiskLimits | None = None,
 ) -> Downloaded:
     """Bring an output to ``path``, in a folder of ours.
 
@@ -56,15 +62,19 @@ async def download(
     Args:
         on_bytes: Called with the number of bytes each chunk brought, also with those of an
             earlier try, and with a negative one when they are thrown away.
+        limits: How much of the disk it may take; as the environment says, by default.
 
     Raises:
         OutputLost: The target no longer has it.
         OutputCorrupt: Size or SHA-256 differ from what the target announced, or, where it
             announced none, the file is empty or its own format says that it is cut off. Nothing
             is left.
-        TargetUnreachable: The connection kept breaking. What arrived stays, for another try.
-        LocalStorageError: It cannot be written (disk full). Nothing is left.
+        OutputTooLarge: It has more bytes than `DiskLimits` allows. Nothing is left.
+        TargetUnreachable: The connection kept breaking, or is too slow. What arrived stays, for
+            another try.
+        LocalStorageError: It cannot be written (disk full, or nearly so). Nothing is left.
     """
+    limits = limits or DiskLimits.of()
     tell = on_bytes or _nobody
     if (here := await _here(output, path)) is not None:
         tell(here.size)
@@ -77,10 +87,10 @@ async def download(
         tell(size)
 
     try:
-        return await _fetch(target, output, path, count)
+        return await _fetch(target, output, path, count, limits)
     except OutputCorrupt:
         tell(-arrived)
-        return await _fetch(target, output, path, tell)
+        return await _fetch(target, output, path, tell, limits)
 
 
 def _nobody(_size: int) -> None:
@@ -97,14 +107,19 @@ async def _here(output: RemoteOutput, path: Path) -> Downloaded | None:
 
 
 async def _fetch(
-    target: Target, output: RemoteOutput, path: Path, on_bytes: Callable[[int], None]
+    target: Target,
+    output: RemoteOutput,
+    path: Path,
+    on_bytes: Callable[[int], None],
+    limits: DiskLimits,
 ) -> Downloaded:
     partial = await asyncio.to_thread(PartialFile, path)
     try:
         with partial:
             if partial.size:
                 on_bytes(partial.size)
-            await _receive(target, output, partial, on_bytes)
+            limits.check_room(path, max(0, (output.size or 0) - partial.size))
+            await _receive(target, output, partial, on_bytes, limits)
         _check(output, partial.size, partial.sha256)
         doubt = ""
         if output.sha256 is None:
@@ -136,10 +151,15 @@ async def _doubt(target: Target, output: RemoteOutput, partial: PartialFile) -> 
 
 
 async def _receive(
-    target: Target, output: RemoteOutput, partial: PartialFile, on_bytes: Callable[[int], None]
+    target: Target,
+    output: RemoteOutput,
+    partial: PartialFile,
+    on_bytes: Callable[[int], None],
+    limits: DiskLimits,
 ) -> None:
     """All that is missing."""
-    failures = 0
+    failures = slow = 0
+    room_checked = partial.size
     while True:
         try:
             async with aclosing(target.read(output, partial.size)) as chunks:
@@ -159,12 +179,18 @@ async def _receive(
                     failures = 0
                     if output.size is not None and partial.size > output.size:
                         raise _wrong_size(output, partial.size)
+                    if output.size is None:
+                        limits.check_size(output.filename, partial.size)
+                    if abs(partial.size - room_checked) >= _ROOM_CHECKED_EVERY:
+                        room_checked = partial.size
+                        limits.check_room(partial.path, 0)
                     on_bytes(len(chunk))
                 else:
                     return
-        except (TargetUnreachable, RateLimited):
+        except (TargetUnreachable, RateLimited) as error:
             failures += 1
-            if failures >= _ATTEMPTS:
+            slow += bool(error.details.get(TOO_SLOW))
+            if failures >= _ATTEMPTS or slow >= _SLOW_ATTEMPTS:
                 raise
             await asyncio.sleep(_FIRST_WAIT * 2 ** (failures - 1))
 

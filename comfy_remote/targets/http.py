@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -30,6 +30,7 @@ from ..net.address import POD_PROXY, base_address
 from ..net.fetch import NETWORK_ERRORS, GuardedHttp
 from ..net.guard import Guard, proxy_for
 from ..wire.json_text import parse_json
+from .throughput import Throughput
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
@@ -99,6 +100,7 @@ class HttpClient:
         answer_limit: Bytes that an answer may have, unless it is streamed.
         elsewhere: ``HOST`` or ``HOST:PORT`` in a private network that the target's answers may
             name as well, because the user has; see `net.guard`.
+        throughput: How fast an answer's body has to arrive.
 
     Raises:
         ConfigurationError: The URL cannot be used (see `base_address`), or a header cannot be
@@ -114,6 +116,7 @@ class HttpClient:
         timeout: float = 60.0,
         answer_limit: int = _ANSWER_LIMIT,
         elsewhere: Collection[str] = (),
+        throughput: Throughput = Throughput(),  # noqa: B008 - frozen
     ) -> None:
         address = base_address(base_url)
         self.base_url = base_url.rstrip("/")
@@ -124,6 +127,7 @@ class HttpClient:
             _check_header(value)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=timeout)
         self._answer_limit = answer_limit
+        self._throughput = throughput
         self._patience = timeout
         self._guard = Guard(frozenset(elsewhere), origin=address, advice=_PRIVATE_STORAGE)
         self._session: aiohttp.ClientSession | None = None
@@ -270,7 +274,7 @@ class HttpClient:
         async with self._open(self.url(path), self.authorization(), offset) as response:
             if on_headers is not None:
                 on_headers(response.headers)
-            async for chunk in _from_offset(response, offset):
+            async for chunk in self._body(response, offset, self._where):
                 yield chunk
 
     async def stream_elsewhere(self, url: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
@@ -283,7 +287,7 @@ class HttpClient:
         async with self._elsewhere("GET", url, headers) as response:
             if response.status not in (200, 206) and not _all_there(response, offset):
                 raise await self._refused(response, _storage(response.url))
-            async for chunk in _from_offset(response, offset):
+            async for chunk in self._body(response, offset, _storage(response.url)):
                 yield chunk
 
     async def delete_elsewhere(self, url: str) -> None:
@@ -298,6 +302,14 @@ class HttpClient:
                 raise TargetError(
                     f"{_storage(response.url)} refused to delete (HTTP {response.status})."
                 )
+
+    async def _body(
+        self, response: aiohttp.ClientResponse, offset: int, where: str
+    ) -> AsyncGenerator[bytes, None]:
+        watched = self._throughput.watched(_from_offset(response, offset), where)
+        async with aclosing(watched) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     @asynccontextmanager
     async def _elsewhere(
@@ -344,7 +356,7 @@ class HttpClient:
             raise _unreachable(error, self._where) from error
 
     async def _refused(self, response: aiohttp.ClientResponse, where: str) -> ComfyRemoteError:
-        body = self._masked(await _read_limited(response, self._answer_limit))
+        body = self._masked(await self._read(response))
         return _error_of(Response(response.status, response.headers, body), where)
 
     async def _once(
@@ -371,13 +383,26 @@ class HttpClient:
             async with self.session.request(
                 method, self.url(path), data=data, headers=sent, allow_redirects=False
             ) as answer:
-                body = self._masked(await _read_limited(answer, self._answer_limit))
+                body = self._masked(await self._read(answer))
                 response = Response(answer.status, answer.headers, body)
         except NETWORK_ERRORS as error:
             raise _unreachable(error, self._where) from error
         if response.status >= 300 and response.status not in accept:
             raise _error_of(response, self._where)
         return response
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """The whole body of an answer."""
+        body = bytearray()
+        async with aclosing(self._body(response, 0, self._where)) as chunks:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > self._answer_limit:
+                    raise TargetError(
+                        f"The target's answer is larger than {self._answer_limit // 2**20} MiB.",
+                        advice="Check the address: this is not an answer we asked for.",
+                    )
+        return bytes(body)
 
     def _masked(self, body: bytes) -> bytes:
         for value in self._headers.values():
@@ -533,18 +558,6 @@ def _all_there(response: aiohttp.ClientResponse, offset: int) -> bool:
     """Whether ``offset`` is the end: the connection broke after the last byte."""
     end = f"bytes */{offset}"
     return offset > 0 and response.status == 416 and response.headers.get("Content-Range") == end
-
-
-async def _read_limited(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_chunked(CHUNK_SIZE):
-        body += chunk
-        if len(body) > limit:
-            raise TargetError(
-                f"The target's answer is larger than {limit // 2**20} MiB.",
-                advice="Check the address: this is not an answer we asked for.",
-            )
-    return bytes(body)
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

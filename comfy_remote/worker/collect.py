@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ComfyRemoteError, LocalStorageError, RateLimited, TargetUnreachable
+from ..media.disk_space import DiskLimits
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Target
 from ..targets.concurrent_map import concurrent_map
 from ..targets.download import Downloaded, download
 from ..workflow.prompt import Prompt
+
+# From the engine on this machine; what the worker keeps has limits of its own.
+_NO_LIMITS = DiskLimits(largest=2**63, free=0)
 
 __all__ = ["Collected", "CollectedOutput", "collect_outputs"]
 
@@ -61,7 +65,7 @@ async def collect_outputs(
         if output.text is not None:
             return CollectedOutput(output, None)
         try:
-            file = await download(target, output, folder / f"output-{number}")
+            file = await download(target, output, folder / f"output-{number}", limits=_NO_LIMITS)
         except LocalStorageError:
             raise
         except (TargetUnreachable, RateLimited) as error:

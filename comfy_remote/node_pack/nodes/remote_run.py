@@ -185,6 +185,8 @@ class RemoteRun:
     def _too_late(self, error: JobTimedOut) -> JobTimedOut:
         if self.timeout is None or self._elapsed() < self.timeout:
             return error  # the endpoint's own limit
+        if self._job is not None and self._job.state.final:
+            return error  # it has run, and its outputs did not arrive in time
         return JobTimedOut(
             f"The workflow did not end on {self.target} within {self.timeout:g} s. It was "
             "cancelled there.",

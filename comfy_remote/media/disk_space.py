@@ -1,0 +1,94 @@
+"""How much of this machine's disk an output may take."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
+from ..errors import ConfigurationError, LocalStorageError, OutputTooLarge
+
+__all__ = ["DiskLimits"]
+
+_SIZE_LIMIT = "COMFY_REMOTE_OUTPUT_SIZE_LIMIT"
+_FREE_SPACE = "COMFY_REMOTE_FREE_SPACE"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskLimits:
+    """Attributes:
+    largest: Bytes that a file may have whose size nobody announced.
+    free: Bytes of the disk that stay free.
+    """
+
+    largest: int = 64 * 2**30
+    free: int = 512 * 2**20
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str] = os.environ) -> DiskLimits:
+        """From ``COMFY_REMOTE_OUTPUT_SIZE_LIMIT`` and ``COMFY_REMOTE_FREE_SPACE``.
+
+        Bytes, or with a unit: ``20GB``, ``512MiB``.
+
+        Raises:
+            ConfigurationError: One is no size.
+        """
+        return cls(
+            _size(environment, _SIZE_LIMIT, cls().largest),
+            _size(environment, _FREE_SPACE, cls().free),
+        )
+
+    def check_size(self, filename: str, size: int) -> None:
+        """Refuse an output that has grown beyond what an unannounced one may have.
+
+        Raises:
+            OutputTooLarge: It has.
+        """
+        if size > self.largest:
+            raise OutputTooLarge(
+                f"{filename} has more than {_shown(self.largest)}, and the target did not say how "
+                "large it is.",
+                advice=f"If that is right, set {_SIZE_LIMIT} (for example 200GB) and fetch it with "
+                "`comfy-remote jobs resume`.",
+                details={"filename": filename, "limit": self.largest},
+            )
+
+    def check_room(self, path: Path, size: int) -> None:
+        """Refuse to write ``size`` more bytes at ``path``, if too little would stay free.
+
+        Raises:
+            LocalStorageError: Too little would.
+        """
+        try:
+            free = shutil.disk_usage(path.parent).free
+        except OSError:
+            return  # writing will say what is wrong
+        if free - size < self.free:
+            raise LocalStorageError(
+                f"The disk that holds {path.parent} has {_shown(free)} free, of which "
+                f"{_shown(self.free)} are left alone: there is no room for {path.name}"
+                f"{f' ({_shown(size)})' if size else ''}.",
+                advice="Free some space, or name a folder on another disk with -o, then fetch the "
+                f"outputs with `comfy-remote jobs resume`. {_FREE_SPACE} says how much stays free.",
+                details={"path": str(path), "free": free, "reserve": self.free},
+            )
+
+
+def _size(environment: Mapping[str, str], name: str, default: int) -> int:
+    value = environment.get(name, "").strip()
+    if not value:
+        return default
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(value))
+    except ValidationError:
+        raise ConfigurationError(
+            f"{name} is no size: {value!r}.", advice="Give bytes, or a unit with it: 20GB, 512MiB."
+        ) from None
+
+
+def _shown(size: int) -> str:
+    return ByteSize(size).human_readable(decimal=True, separator=" ")
