@@ -54,7 +54,8 @@ timeout_option = click.option(
     "--timeout",
     metavar="SECONDS",
     type=SECONDS,
-    help="Stop waiting after this long. The job goes on, and can be resumed.",
+    help="Stop after this long, fetching the outputs included. The job goes on, and can be "
+    "resumed.",
 )
 preview_option = click.option(
     "--preview/--no-preview", default=True, help="Show pictures in the terminal."

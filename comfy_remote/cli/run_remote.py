@@ -68,7 +68,8 @@ __all__ = ["main", "run_remote"]
     type=SECONDS,
     default=3600,
     show_default=True,
-    help="Stop waiting after this long. The job goes on, and can be resumed.",
+    help="Stop after this long, fetching the outputs included. The job goes on, and can be "
+    "resumed.",
 )
 @inputs_option
 @json_option

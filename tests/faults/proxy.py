@@ -25,6 +25,7 @@ __all__ = [
     "Answer",
     "Cut",
     "Delay",
+    "Drip",
     "Drop",
     "Fault",
     "FaultProxy",
@@ -99,6 +100,18 @@ class Stall:
     forwarded: bool = False
 
 
+@dataclass(frozen=True)
+class Drip:
+    """Pass on the body in pieces, with a pause after each, its length not announced.
+
+    With ``endless``, zeros follow, without an end.
+    """
+
+    size: int = 1
+    every: float = 0.05
+    endless: bool = False
+
+
 def name_of(fault: object) -> str:
     """Short, for the ids of tests."""
     match fault:
@@ -111,7 +124,7 @@ def name_of(fault: object) -> str:
     return type(fault).__name__.lower()
 
 
-Fault: TypeAlias = Answer | Drop | NotHttp | Cut | Shorten | Rewrite | Delay | Stall
+Fault: TypeAlias = Answer | Drop | NotHttp | Cut | Shorten | Rewrite | Delay | Stall | Drip
 
 
 @dataclass
@@ -360,8 +373,28 @@ class FaultProxy:
                 await response.write(body[:after])
                 await asyncio.sleep(0.05)  # the bytes get there before the reset does
                 return _gone(request)
+            case Drip():
+                return await self._drip(request, status, headers, body, fault)
         seen.got = body
         return web.Response(status=status, headers=headers, body=body)
+
+    async def _drip(
+        self,
+        request: web.Request,
+        status: int,
+        headers: dict[str, str],
+        body: bytes,
+        drip: Drip,
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers=headers)
+        await response.prepare(request)
+        for start in range(0, len(body), drip.size):
+            await response.write(body[start : start + drip.size])
+            await asyncio.sleep(drip.every)
+        while drip.endless:
+            await response.write(bytes(drip.size))
+            await asyncio.sleep(drip.every)
+        return response
 
     async def _websocket(self, request: web.Request, seen: Seen) -> web.StreamResponse:
         assert self._session is not None

@@ -1,0 +1,220 @@
+"""What would go on for ever ends: by a deadline, by a floor of throughput, by the disk's room.
+
+Each in the command's or the library's own way through a target, and what had arrived is not lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from lanes import (
+    TOKEN,
+    Lane,
+    assert_picture,
+    comfyui_lane,
+    command,
+    fetch,
+    file,
+    files_in,
+    gateway_lane,
+    new_mark,
+    picture,
+    slow_picture,
+)
+from proxy import Drip, Fault, Stall, name_of
+
+from comfy_remote import Record, resume
+from comfy_remote.errors import (
+    JobTimedOut,
+    LocalStorageError,
+    OutputTooLarge,
+    TargetUnreachable,
+)
+from comfy_remote.events import JobState
+from comfy_remote.jobs.doctor import TimeLimits, examine
+from comfy_remote.media import disk_space
+from comfy_remote.targets.http import HttpClient
+from comfy_remote.targets.throughput import Throughput
+
+SECONDS = 1.0
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record of its own, and the gateway's key in the environment."""
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RUNPOD_API_KEY", TOKEN)
+    monkeypatch.delenv("RUNPOD_ENDPOINT_BASE_URL", raising=False)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "here" / "out"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(params=["comfyui", "gateway"])
+async def lane(request: pytest.FixtureRequest, sandbox_url: str) -> AsyncIterator[Lane]:
+    opened = comfyui_lane if request.param == "comfyui" else gateway_lane
+    async with opened(sandbox_url) as made:
+        yield made
+
+
+@pytest.fixture
+async def comfyui(sandbox_url: str) -> AsyncIterator[Lane]:
+    async with comfyui_lane(sandbox_url) as made:
+        yield made
+
+
+def _newest() -> JobState:
+    with Record(Path(os.environ["COMFY_REMOTE_HOME"])) as record:
+        return record.newest(1)[0].state
+
+
+# One deadline
+
+
+@pytest.mark.parametrize("fault", [Stall(), Drip()], ids=name_of)
+@pytest.mark.parametrize("phase", ["submit", "poll"])
+async def test_a_deadline_in_the_submission_and_while_it_runs(
+    lane: Lane, out: Path, phase: str, fault: Fault
+) -> None:
+    lane.proxy.plan(getattr(lane, phase), fault, times=None)
+    began = time.monotonic()
+    with pytest.raises(JobTimedOut) as caught:
+        await fetch(lane.target(), picture(new_mark()), out, timeout=SECONDS)
+    assert time.monotonic() - began < SECONDS + 3
+    assert "jobs resume" in caught.value.advice
+    assert f"{SECONDS:g} s" in caught.value.message
+    assert files_in(out) == []
+
+
+async def test_a_deadline_in_the_queue(lane: Lane, out: Path) -> None:
+    prompt = slow_picture(new_mark(), steps=60)
+    with pytest.raises(JobTimedOut, match="not cancelled"):
+        await fetch(lane.target(), prompt, out, timeout=SECONDS)
+    lane.engine._post("interrupt", {})
+
+
+async def test_a_deadline_while_outputs_arrive(comfyui: Lane, out: Path) -> None:
+    comfyui.proxy.plan("/view", Drip(), times=1)
+    began = time.monotonic()
+    with pytest.raises(JobTimedOut, match="outputs did not arrive") as caught:
+        await fetch(comfyui.target(), picture(new_mark()), out, timeout=SECONDS)
+    assert time.monotonic() - began < SECONDS + 3
+    assert _newest() is JobState.SUCCEEDED
+    async with resume(str(caught.value.details["job_id"]), timeout=20) as job:
+        assert_picture(await job.save_outputs(out), out)
+
+
+async def test_the_command_s_timeout_covers_the_download(comfyui: Lane, out: Path) -> None:
+    comfyui.proxy.plan("/view", Drip(every=0.5), times=None)
+    workflow = out.parent / "w.json"
+    workflow.write_text(json.dumps(picture(new_mark())))
+    began = time.monotonic()
+    arguments = ("run", workflow, "--on", comfyui.address, "-o", out, "--json")
+    ended = await command(comfyui, *arguments, "--timeout", 3, cwd=out.parent)
+    assert ended.status == 6, ended.stderr
+    assert time.monotonic() - began < 20
+    assert ended.result["code"] == "timed_out"
+    assert "jobs resume" in ended.result["resume"]
+
+
+# A floor of throughput
+
+
+async def test_a_dripping_download_ends_without_a_timeout(
+    comfyui: Lane, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floor = Throughput(size=1000, seconds=0.4)
+    monkeypatch.setitem(HttpClient.__init__.__kwdefaults__, "throughput", floor)  # type: ignore[attr-defined]
+    comfyui.proxy.plan("/view", Drip(every=0.05), times=None)
+    with pytest.raises(TargetUnreachable, match="too slow"):
+        await fetch(comfyui.target(), picture(new_mark()), out)
+    assert comfyui.proxy.count("/view") == 2
+
+
+async def test_a_dripping_answer_ends_without_a_timeout(
+    comfyui: Lane, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floor = Throughput(size=1000, seconds=0.2)
+    monkeypatch.setitem(HttpClient.__init__.__kwdefaults__, "throughput", floor)  # type: ignore[attr-defined]
+    comfyui.proxy.plan(comfyui.poll, Drip(every=0.05), times=None)
+    with pytest.raises(TargetUnreachable):
+        await fetch(comfyui.target(patience=0.5), picture(new_mark()), out)
+
+
+# The disk
+
+
+async def test_an_endless_output_ends_at_the_size_limit(
+    comfyui: Lane, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMFY_REMOTE_OUTPUT_SIZE_LIMIT", "5MB")
+    comfyui.proxy.plan("/view", Drip(1 << 20, 0.0, endless=True), times=None)
+    with pytest.raises(OutputTooLarge, match=r"more than 5\.0 MB") as caught:
+        await fetch(comfyui.target(), picture(new_mark()), out)
+    assert "COMFY_REMOTE_OUTPUT_SIZE_LIMIT" in caught.value.advice
+    assert files_in(out) == []
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_a_reserve_of_the_disk_stays_free(
+    comfyui: Lane, out: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    enough, left = 2**40, 3
+
+    def usage(path: Path) -> SimpleNamespace:
+        nonlocal left
+        left -= 1
+        return SimpleNamespace(free=enough if when == "meanwhile" and left > 0 else 2**20)
+
+    monkeypatch.setattr(disk_space, "shutil", SimpleNamespace(disk_usage=usage))
+    prompt = file(new_mark(), 64 << 20)
+    with pytest.raises(LocalStorageError, match="left alone") as caught:
+        await fetch(comfyui.target(), prompt, out)
+    assert "jobs resume" in caught.value.advice
+    assert "COMFY_REMOTE_FREE_SPACE" in caught.value.advice
+    assert files_in(out) == []
+    monkeypatch.setattr(disk_space, "shutil", shutil)
+    job_id = _newest_id()
+    async with resume(job_id, timeout=20) as job:
+        [saved] = await job.save_outputs(out)
+    assert saved.size == 64 << 20
+
+
+def _newest_id() -> str:
+    with Record(Path(os.environ["COMFY_REMOTE_HOME"])) as record:
+        return record.newest(1)[0].id
+
+
+# The doctor
+
+
+@pytest.mark.parametrize("path", ["/queue", "/system_stats", "/object_info"])
+async def test_the_doctor_ends(comfyui: Lane, out: Path, path: str) -> None:
+    comfyui.proxy.plan(path, Stall(), times=None)
+    workflow = out / "w.json"
+    workflow.write_text(json.dumps(picture(new_mark())))
+    began = time.monotonic()
+    limits = TimeLimits(whole=2.0, each=0.5, workflow=0.5)
+    found = [one async for one in examine(comfyui.address, workflow, limits=limits)]
+    assert time.monotonic() - began < 4
+    given_up = [one for one in found if "given up" in one.message]
+    stuck = {
+        "/queue": {"connection"},
+        "/system_stats": {"comfyui", "workflow"},
+        "/object_info": {"workflow"},
+    }
+    assert {one.check for one in given_up} == stuck[path]
+    assert all(one.exit_status == 3 and one.advice for one in given_up)
+    # The others were looked at meanwhile.
+    assert path == "/queue" or "socket" in {one.check for one in found}
