@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ByteSize, TypeAdapter, ValidationError
-
 from ..errors import ConfigurationError, LocalStorageError, OutputTooLarge
 
 __all__ = ["DiskLimits"]
@@ -82,6 +80,9 @@ def _size(environment: Mapping[str, str], name: str, default: int) -> int:
     value = environment.get(name, "").strip()
     if not value:
         return default
+    # Here: it takes long to import, and is imported ahead meanwhile (`cli.import_ahead`).
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
     try:
         return int(TypeAdapter(ByteSize).validate_python(value))
     except ValidationError:
@@ -91,4 +92,6 @@ def _size(environment: Mapping[str, str], name: str, default: int) -> int:
 
 
 def _shown(size: int) -> str:
+    from pydantic import ByteSize
+
     return ByteSize(size).human_readable(decimal=True, separator=" ")
