@@ -6,11 +6,13 @@ There is no table of prices in here: a price is what the user has set (``price_p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..units import dollars
 from ..workflow.prompt import Prompt
-from ..workflow.workload import workload_of
+from ..workflow.workload import Workload, workload_of
 from .record import PastRun, Record
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-__all__ = ["RunEstimate", "estimate_run", "seconds_by"]
+__all__ = ["Guess", "RunEstimate", "estimate_run", "guess_by"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +31,16 @@ class RunEstimate:
         target: The target's name.
         seconds: On the GPU, without the queue and the start of a worker; ``None`` when this
             workflow has not run on that target before.
-        runs: How many past runs say so.
+        runs: How many past runs it is taken from.
         price_per_hour: US dollars, as configured; ``None`` when it is not.
+        scaled: What is different from those runs, and is allowed for: ``steps 20 → 40``.
     """
 
     target: str
     seconds: float | None
     runs: int
     price_per_hour: float | None
+    scaled: tuple[str, ...] = ()
 
     @property
     def price(self) -> float | None:
@@ -46,16 +50,17 @@ class RunEstimate:
         return self.seconds * self.price_per_hour / 3600
 
     def sentence(self) -> str:
-        """For people: ``About 35 s and $0.01 on gpu, by 5 past runs of this workflow.``"""
+        """For people: ``About 35 s and $0.01 on gpu, from 5 runs of this workflow.``"""
         if self.seconds is None:
             return (
                 f"How long it takes is not known: this workflow has not run on {self.target} yet."
             )
-        price = "" if self.price is None else f" and ${_dollars(self.price)}"
-        runs = "1 past run" if self.runs == 1 else f"{self.runs} past runs"
+        price = "" if self.price is None else f" and {dollars(self.price)}"
+        runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
+        scaled = f", scaled by {', '.join(self.scaled)}" if self.scaled else ""
         time = f"About {_duration(self.seconds)}{price} on {self.target}"
         unknown = "" if price else " What that costs is not known: no price_per_hour is set for it."
-        return f"{time}, by {runs} of this workflow.{unknown}"
+        return f"{time}, from {runs} of this workflow{scaled}.{unknown}"
 
     def to_json(self) -> dict[str, JsonValue]:
         """All of it, and the sentence as ``text``."""
@@ -63,6 +68,7 @@ class RunEstimate:
             "target": self.target,
             "seconds": None if self.seconds is None else round(self.seconds, 2),
             "runs": self.runs,
+            "scaled": list(self.scaled),
             "price_per_hour": self.price_per_hour,
             "price": None if self.price is None else round(self.price, 6),
             "text": self.sentence(),
@@ -75,7 +81,7 @@ def estimate_run(
     """What past runs say about a prompt.
 
     Those with the same nodes and models on the same target count; where steps, size or number
-    differ, the time is scaled with the work (see `workflow.workload`).
+    differ, the time of the runs nearest to it is scaled with the work (see `workflow.workload`).
 
     Args:
         record: Where past runs are.
@@ -84,16 +90,53 @@ def estimate_run(
         price_per_hour: US dollars for an hour of the target's GPU.
     """
     workload = workload_of(prompt)
-    runs = record.past_runs(target, workload.shape)
-    return RunEstimate(target, seconds_by(runs, workload.work), len(runs), price_per_hour)
+    guess = guess_by(record.past_runs(target, workload.shape), workload)
+    if guess is None:
+        return RunEstimate(target, None, 0, price_per_hour)
+    return RunEstimate(target, guess.seconds, guess.runs, price_per_hour, guess.scaled)
 
 
-def seconds_by(runs: Sequence[PastRun], work: float) -> float | None:
-    """How long so much work takes, by the median of past runs; ``None`` without any."""
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """How long a prompt probably runs.
+
+    Attributes:
+        seconds: Without the queue.
+        runs: How many runs say so.
+        scaled: What they differ in, as in `Workload.changes_from`.
+    """
+
+    seconds: float
+    runs: int
+    scaled: tuple[str, ...]
+
+
+def guess_by(runs: Sequence[PastRun], workload: Workload) -> Guess | None:
+    """How long so much work takes, by the past runs that were nearest to it in work.
+
+    The farther a run, the less its time says: much of it (loading a model) does not scale.
+
+    Returns:
+        ``None`` without any run.
+    """
     from statistics import median  # here: the first run has nothing to learn from
 
+    known = [(run.seconds, workload_of(run.prompt)) for run in runs]
+    known = [(seconds, past) for seconds, past in known if past.work > 0]
+    if not known or workload.work <= 0:
+        return None
+    nearest = min((past for _, past in known), key=lambda past: _distance(past, workload))
+    alike = [seconds for seconds, past in known if math.isclose(past.work, nearest.work)]
     # The median: one cold start, or one run that was cached, does not count.
-    return median(run.seconds / run.work for run in runs) * work if runs else None
+    seconds = median(alike) * workload.work / nearest.work
+    if math.isclose(nearest.work, workload.work):
+        return Guess(seconds, len(alike), ())
+    changes = workload.changes_from(nearest) or ["the work in it"]
+    return Guess(seconds, len(alike), tuple(changes))
+
+
+def _distance(past: Workload, workload: Workload) -> float:
+    return abs(math.log(past.work / workload.work))
 
 
 def _duration(seconds: float) -> str:
@@ -104,8 +147,3 @@ def _duration(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def _dollars(price: float) -> str:
-    """Two digits that say something: 12.30, 0.05, 0.0042."""
-    return f"{price:.2f}" if price >= 0.01 else f"{price:.2g}"

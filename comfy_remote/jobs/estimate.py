@@ -15,7 +15,7 @@ from itertools import accumulate
 from ..events import Event, Progress, Queued, Started
 from ..workflow.prompt import Prompt
 from ..workflow.workload import Workload, workload_of
-from .cost import seconds_by
+from .cost import guess_by
 from .record import Record
 
 __all__ = ["ProgressEstimate", "estimate_progress", "with_estimates"]
@@ -81,16 +81,16 @@ def estimate_progress(record: Record, target: str, prompt: Prompt) -> ProgressEs
     workload = workload_of(prompt)
     alike = record.past_runs(target, workload.shape)
     others = alike or record.past_runs(target)
-    seconds = seconds_by(others, workload.work)
-    if alike:
-        basis = f"by past runs: {len(alike)}"
-    elif others:
+    guess = guess_by(others, workload)
+    if alike and guess is not None:
+        scaled = f", scaled by {', '.join(guess.scaled)}" if guess.scaled else ""
+        basis = f"by past runs: {guess.runs}{scaled}"
+    elif guess is not None:
         basis = "by past runs of other workflows"
     else:
         basis = "no past run to go by"
-    return ProgressEstimate(
-        prompt, workload, max(0.1, seconds or workload.work * _SECONDS_FOR_WORK), basis
-    )
+    seconds = workload.work * _SECONDS_FOR_WORK if guess is None else guess.seconds
+    return ProgressEstimate(prompt, workload, max(0.1, seconds), basis)
 
 
 async def with_estimates(

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import (
     ComfyRemoteError,
@@ -29,11 +30,15 @@ from ..targets.deadline import Deadline
 from ..targets.download import Downloaded, download
 from ..workflow.interface import REMOTE_OUTPUT, key_of
 from ..workflow.prompt import Prompt
+from ..workflow.workload import workload_of
 from .estimate import estimate_progress, with_estimates
 from .output import Output
 from .record import JobEntry, Record, SavedOutput
 from .sent_inputs import SentInputs, check_unchanged
 from .submission import submit
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["SAVED_BEFORE", "Job"]
 
@@ -344,7 +349,12 @@ class Job:
                 self._sent.ended(self.id, self._prompt, event)
 
     def _run_seconds(self, finished: Finished) -> float | None:
-        """How long it ran: as the target says, else as seen, if it was seen from the start."""
+        """How long it ran: as the target says, else as seen, if it was seen from the start.
+
+        A job most of which was cached says nothing of how long the next one takes.
+        """
+        if _mostly_cached(self._prompt, finished.details.get("cached_nodes")):
+            return None
         said = finished.details.get("run_seconds")
         if isinstance(said, int | float) and said > 0:
             return float(said)
@@ -447,3 +457,11 @@ def _place(remote: RemoteOutput, here: Downloaded, folder: Path) -> SavedOutput:
         sha256=here.sha256,
         size=here.size,
     )
+
+
+def _mostly_cached(prompt: Prompt, cached: JsonValue) -> bool:
+    if not isinstance(cached, list) or not cached:
+        return False
+    workload = workload_of(prompt)
+    ran = sum(node.work for node in workload.nodes if node.node_id not in cached)
+    return ran < workload.work / 2

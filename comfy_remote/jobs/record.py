@@ -138,11 +138,11 @@ class PastRun:
 
     Attributes:
         seconds: Without the time in the queue.
-        work: Of its prompt: see `workflow.workload`.
+        prompt: API format, as it ran.
     """
 
     seconds: float
-    work: float
+    prompt: Prompt
 
 
 class Record:
@@ -360,7 +360,7 @@ class Record:
             limit: At most so many.
         """
         rows = self.execute(
-            "SELECT run_seconds, work FROM jobs WHERE target = ? AND state = 'succeeded' "
+            "SELECT run_seconds, prompt FROM jobs WHERE target = ? AND state = 'succeeded' "
             "AND run_seconds IS NOT NULL AND work > 0 AND (? IS NULL OR shape = ?) "
             "ORDER BY created DESC LIMIT ?",
             target,
@@ -368,7 +368,8 @@ class Record:
             shape,
             limit,
         )
-        return [PastRun(row["run_seconds"], row["work"]) for row in rows]
+        with self._errors():
+            return [PastRun(row["run_seconds"], json.loads(row["prompt"])) for row in rows]
 
     def execute(self, sql: str, *values: str | float | None) -> list[sqlite3.Row]:
         """Run one statement, for what the record keeps beside the jobs (see `sent_inputs`).

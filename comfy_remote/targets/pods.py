@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import AuthenticationError, ConfigurationError, TargetError, TargetUnreachable
 from ..net.address import COMFYUI_PORT, base_address, check_key_is_safe, pod_proxy_url
+from ..units import dollars
 from ..workflow.values import did_you_mean
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Pod:
 
     def __str__(self) -> str:
         """For people: ``abc123xyz (training, RTX 4090, $0.44 an hour)``."""
-        cost = None if not self.cost else f"${self.cost:.2f} an hour"
+        cost = None if not self.cost else f"{dollars(self.cost)} an hour"
         status = None if self.running else self.status.lower()
         facts = [fact for fact in (self.name, self.gpu, cost, status) if fact]
         return f"{self.id} ({', '.join(facts)})" if facts else self.id

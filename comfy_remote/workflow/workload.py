@@ -1,7 +1,7 @@
 """How much work a prompt is, node by node, and which prompts are alike in that.
 
 A guess from the document alone, good enough to compare runs of the same workflow: samplers cost
-steps x megapixels x pictures, every other node about as much as one step.
+steps x megapixels x pictures, every other node a fixed part and one that grows with its pictures.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
 from .model_folders import MODEL_SUFFIXES
@@ -19,14 +19,53 @@ from .order import needed_nodes, output_nodes
 from .prompt import Node, Prompt
 from .sources import Sources, linked_node
 
-__all__ = ["NodeWork", "Workload", "workload_of"]
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["Amount", "NodeWork", "Workload", "workload_of"]
 
 _PIXELS = 1_000_000
 _MOST = 1e6
 """No number of a prompt counts for more: one out of range must not drown the others."""
 _NEAR = 500
-"""So many nodes before a sampler are looked at for a size; no real chain is longer."""
+"""So many nodes before a sampler are looked at for its sigmas; no real chain is longer."""
 _FRAMES_PER_LATENT = 4  # as today's video models pack them
+_FIXED = 0.5
+"""Of a node that does not sample: what it costs however small its pictures are."""
+
+# Links to the picture, latent or sound that a node works on, the likeliest first: its other links
+# (a mask, a control picture) may be of another size.
+_WORKED_ON = (
+    *("latent_image", "samples", "latent", "latents", "pixels", "image", "images"),
+    *("video_latent", "audio_latent", "audio", "video"),
+)
+_FRAMES = ("length", "num_frames", "frames", "video_frames", "frame_count")
+_REPEATED = ("amount", "multiplier")
+_SCALED = ("scale_by", "upscale_by")
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much a node works on. What is not known counts as 1.
+
+    Attributes:
+        pixels: Of one picture; ``None`` where no node says (that of a loaded picture).
+        frames: Of a video.
+        batch: Pictures, videos or sounds at once.
+        seconds: Of a sound.
+    """
+
+    pixels: float | None = None
+    frames: float = 1.0
+    batch: float = 1.0
+    seconds: float = 1.0
+
+    @property
+    def megapixels(self) -> float:
+        """In all, frames counted as video models pack them."""
+        one = 1.0 if self.pixels is None else self.pixels / _PIXELS
+        latents = math.ceil(self.frames / _FRAMES_PER_LATENT)
+        return min(_MOST, one * latents * self.batch * self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +74,15 @@ class NodeWork:
 
     Attributes:
         node_id: The node.
-        work: Its cost; 1.0 is one sampler step on one megapixel, or any node that does not
-            sample.
+        work: Its cost; 1.0 is one sampler step on one megapixel, or any other node on one.
         steps: Of a sampler; ``None`` for other nodes.
+        amount: What it works on.
     """
 
     node_id: str
     work: float
     steps: float | None = None
+    amount: Amount = Amount()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +100,30 @@ class Workload:
     nodes: tuple[NodeWork, ...]
     work: float
 
+    def changes_from(self, other: Workload) -> list[str]:
+        """What makes it more or less work than another of its shape: ``steps 20 → 40``.
+
+        Those of the node that it matters to most.
+        """
+        if not self.nodes or len(self.nodes) != len(other.nodes):
+            return []
+        now, then = max(
+            zip(self.nodes, other.nodes, strict=True),
+            key=lambda two: abs(two[0].work - two[1].work),
+        )
+        pairs = (
+            ("steps", then.steps, now.steps),
+            ("pixels", then.amount.pixels, now.amount.pixels),
+            ("frames", then.amount.frames, now.amount.frames),
+            ("batch", then.amount.batch, now.amount.batch),
+            ("seconds", then.amount.seconds, now.amount.seconds),
+        )
+        return [
+            f"{name} {_shown(before)} → {_shown(after)}"
+            for name, before, after in pairs
+            if before is not None and after is not None and before != after
+        ]
+
 
 def workload_of(prompt: Prompt) -> Workload:
     """The work of a prompt. Never fails: what it cannot read counts as a small picture."""
@@ -69,19 +133,27 @@ def workload_of(prompt: Prompt) -> Workload:
         order = needed_nodes(prompt, ends or list(prompt))
     except WorkflowInvalid:
         order = list(prompt)  # the target will say what is wrong with it
-    scheduled = _steps_by_sampler(prompt)
     sources = Sources(prompt)
-    nodes = tuple(_work_of(prompt, sources, node_id, scheduled) for node_id in order)
-    return Workload(_shape(prompt, order), nodes, math.fsum(node.work for node in nodes))
+    scheduled = _steps_by_sampler(prompt)
+    schedulers = set(scheduled.values())
+    amounts: dict[str, Amount] = {}
+    nodes = []
+    for node_id in order:
+        amount = amounts[node_id] = _amount(prompt, sources, node_id, amounts)
+        steps = None
+        if node_id not in schedulers:  # its steps are its sampler's
+            steps = _steps(prompt, sources, scheduled.get(node_id, node_id))
+        nodes.append(_work_of(node_id, steps, amount))
+    work = math.fsum(node.work for node in nodes)
+    return Workload(_shape(prompt, order), tuple(nodes), work)
 
 
-def _work_of(prompt: Prompt, sources: Sources, node_id: str, scheduled: dict[str, str]) -> NodeWork:
-    if node_id in scheduled.values():
-        return NodeWork(node_id, 1.0)  # a scheduler: the steps are its sampler's
-    steps = _steps(prompt, sources, scheduled.get(node_id, node_id))
+def _work_of(node_id: str, steps: float | None, amount: Amount) -> NodeWork:
     if steps is None:
-        return NodeWork(node_id, 1.0)
-    return NodeWork(node_id, steps * max(0.1, _megapixels(prompt, sources, node_id)), steps)
+        work = _FIXED * (1 + amount.megapixels)
+    else:
+        work = steps * max(0.1, amount.megapixels)
+    return NodeWork(node_id, work, steps, amount)
 
 
 def _steps_by_sampler(prompt: Prompt) -> dict[str, str]:
@@ -109,26 +181,39 @@ def _steps(prompt: Prompt, sources: Sources, node_id: str) -> float | None:
     return max(1.0, min(steps, last) - first)
 
 
-def _megapixels(prompt: Prompt, sources: Sources, node_id: str) -> float:
-    """Of the picture that a sampler works on, times how many there are.
+def _amount(prompt: Prompt, sources: Sources, node_id: str, known: dict[str, Amount]) -> Amount:
+    """What a node works on: what it says itself, else what it is linked to."""
+    inputs = prompt[node_id]["inputs"]
 
-    Those of the nearest node upstream that has a width and a height; one, if there is none.
-    """
-    waiting, seen = deque([node_id]), {node_id}
-    while waiting and len(seen) < _NEAR:
-        current = waiting.popleft()
-        width = _number(prompt, sources, current, "width")
-        height = _number(prompt, sources, current, "height")
-        if width and height:
-            batch = _number(prompt, sources, current, "batch_size") or 1.0
-            frames = _number(prompt, sources, current, "length") or 1.0
-            latents = math.ceil(frames / _FRAMES_PER_LATENT)
-            return min(_MOST, width * height / _PIXELS * batch * latents)
-        for source in _sources(prompt, prompt[current]):
-            if source not in seen:
-                seen.add(source)
-                waiting.append(source)
-    return 1.0
+    def number(*names: str) -> float | None:
+        found = (_number(prompt, sources, node_id, name) for name in names)
+        return next((one for one in found if one is not None), None)
+
+    amount = _worked_on(prompt, inputs, known)
+    width, height, megapixels = number("width"), number("height"), number("megapixels")
+    if width and height:
+        amount = replace(amount, pixels=width * height)
+    elif megapixels:
+        amount = replace(amount, pixels=megapixels * _PIXELS)
+    elif (factor := number(*_SCALED)) and amount.pixels:
+        amount = replace(amount, pixels=amount.pixels * factor**2)
+    return replace(
+        amount,
+        frames=number(*_FRAMES) or amount.frames,
+        batch=number("batch_size") or min(_MOST, amount.batch * (number(*_REPEATED) or 1.0)),
+        seconds=number("seconds") or amount.seconds,
+    )
+
+
+def _worked_on(prompt: Prompt, inputs: dict[str, JsonValue], known: dict[str, Amount]) -> Amount:
+    """The amount behind the link to what is worked on; else the most behind any link."""
+    for name in _WORKED_ON:
+        link = linked_node(prompt, inputs.get(name))
+        if link is not None and link[0] in known:
+            return known[link[0]]
+    links = (linked_node(prompt, value) for value in inputs.values())
+    behind = [known[link[0]] for link in links if link is not None and link[0] in known]
+    return max(behind, key=lambda one: (one.pixels is not None, one.megapixels), default=Amount())
 
 
 def _sources(prompt: Prompt, node: Node) -> list[str]:
@@ -157,3 +242,7 @@ def _shape(prompt: Prompt, order: list[str]) -> str:
 def _models(node: Node) -> list[str]:
     texts = [value for value in node["inputs"].values() if isinstance(value, str)]
     return [text for text in texts if PurePosixPath(text).suffix.lower() in MODEL_SUFFIXES]
+
+
+def _shown(number: float) -> str:
+    return f"{number:,.0f}" if number == int(number) else f"{number:g}"

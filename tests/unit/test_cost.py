@@ -16,6 +16,7 @@ from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.cost import RunEstimate, estimate_run
 from comfy_remote.jobs.record import Record
 from comfy_remote.targets.config import Configuration
+from comfy_remote.units import dollars
 from comfy_remote.workflow.prompt import Prompt
 
 
@@ -62,20 +63,89 @@ def test_the_middle_of_the_newest_runs_counts(record: Record) -> None:
     assert (estimate.seconds, estimate.runs) == (11.0, 9)
 
 
-def test_more_steps_take_longer(record: Record) -> None:
-    past(record, 10.0, prompt(steps=20))
-    assert estimate_run(record, "gpu", prompt(steps=60)).seconds == pytest.approx(30.0)
+def test_more_steps_take_longer_and_it_says_from_what(record: Record) -> None:
+    for seconds in (10.0, 11.0, 12.0):
+        past(record, seconds, prompt(steps=20))
+    estimate = estimate_run(record, "gpu", prompt(steps=60), 3600.0)
+    assert estimate.seconds == pytest.approx(33.0)
+    assert estimate.sentence() == (
+        "About 33 s and $33.00 on gpu, from 3 runs of this workflow, scaled by steps 20 → 60."
+    )
+    assert estimate.to_json()["scaled"] == ["steps 20 → 60"]
+    assert estimate.to_json()["price"] == 33.0  # programs get the number
+    # The runs that are nearest say most: a model is loaded once, however many the steps are.
+    past(record, 20.0, prompt(steps=60, seed=5))
+    nearest = estimate_run(record, "gpu", prompt(steps=60))
+    assert (nearest.seconds, nearest.runs, nearest.scaled) == (20.0, 1, ())
+
+
+def picture(**changed: Any) -> Prompt:
+    size = {"width": 512, "height": 512, "length": 1, "batch_size": 1, **changed}
+    return {
+        "1": {"class_type": "EmptyLatentVideo", "inputs": size},
+        "2": {"class_type": "KSampler", "inputs": {"latent_image": ["1", 0], "steps": 20}},
+        "3": {"class_type": "VAEDecode", "inputs": {"samples": ["2", 0]}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "times", "scaled"),
+    [
+        ({"width": 1024, "height": 1024}, 4, "pixels 262,144 → 1,048,576"),
+        ({"length": 81}, 21, "frames 1 → 81"),
+        ({"batch_size": 4}, 4, "batch 1 → 4"),
+    ],
+)
+def test_it_scales_with_pixels_frames_and_batch(
+    record: Record, changed: dict[str, int], times: int, scaled: str
+) -> None:
+    past(record, 10.0, picture())
+    estimate = estimate_run(record, "gpu", picture(**changed))
+    assert estimate.seconds == pytest.approx(10.0 * times, rel=0.2)
+    assert estimate.scaled == (scaled,)
+
+
+def test_a_workflow_without_a_sampler_scales_too(record: Record) -> None:
+    def drawn(side: int) -> Prompt:
+        size = {"width": side, "height": side, "batch_size": 1}
+        return {
+            "1": {"class_type": "EmptyImage", "inputs": size},
+            "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
+        }
+
+    past(record, 1.1, drawn(512))
+    estimate = estimate_run(record, "gpu", drawn(4096))
+    assert estimate.seconds is not None
+    assert 10 < estimate.seconds < 25
+    assert estimate.scaled == ("pixels 262,144 → 16,777,216",)
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        (0.0, "$0"),
+        (6e-05, "less than $0.01"),
+        (0.0099, "less than $0.01"),
+        (0.01, "$0.01"),
+        (0.042, "$0.04"),
+        (12.3, "$12.30"),
+        (1234.5, "$1,234.50"),
+        (1e9, "$1,000,000,000.00"),
+    ],
+)
+def test_money_reads_like_money(amount: float, shown: str) -> None:
+    assert dollars(amount) == shown
 
 
 @pytest.mark.parametrize(
     ("seconds", "price", "said"),
     [
-        (4.24, 3.6, "About 4.2 s and $0.0042 on gpu"),
+        (4.24, 3.6, "About 4.2 s and less than $0.01 on gpu"),
         (35, 3.6, "About 35 s and $0.04 on gpu"),
         (90, 4.0, "About 90 s and $0.10 on gpu"),
         (600, 0.0, "About 10 min and $0 on gpu"),
         (9000, 2.0, "About 2.5 h and $5.00 on gpu"),
-        (35, None, "About 35 s on gpu, by 2 past runs of this workflow. What that costs is not "),
+        (35, None, "About 35 s on gpu, from 2 runs of this workflow. What that costs is not "),
     ],
 )
 def test_it_is_said_in_words(seconds: float, price: float | None, said: str) -> None:
@@ -113,6 +183,18 @@ async def test_a_run_that_was_not_seen_from_the_start_is_not_measured(record: Re
         again = await client.take_up(record.get(job.id))
         await again.wait()
     assert record.get(job.id).run_seconds is None
+
+
+async def test_a_run_that_was_mostly_cached_is_no_measure(record: Record) -> None:
+    def ended(*cached: str) -> Finished:
+        details = {"run_seconds": 0.2, "cached_nodes": list(cached)}
+        return Finished(JobState.SUCCEEDED, details=details)  # type: ignore[arg-type]
+
+    for cached, seconds in ((("1", "2"), None), (("1",), 0.2), ((), 0.2)):
+        async with Client(FakeTarget([Started(), ended(*cached)]), record=record) as client:
+            job = await client.submit(picture())
+            await job.wait()
+        assert record.get(job.id).run_seconds == seconds
 
 
 async def test_a_failed_run_is_no_measure(record: Record) -> None:

@@ -335,7 +335,9 @@ async def test_an_estimate_of_time_and_price(page: Page, tmp_path: Path) -> None
         "runs": 1,
         "price_per_hour": 3.6,
         "price": 0.02,
-        "text": "About 20 s and $0.02 on gpu, by 1 past run of this workflow.",
+        "scaled": ["steps 20 → 10"],
+        "text": "About 20 s and $0.02 on gpu, from 1 run of this workflow, scaled by steps "
+        "20 → 10.",
     }
 
 

@@ -194,7 +194,7 @@ async def test_a_killed_client_is_resumed_and_the_job_sent_whole(
     target.kept.clear()
     async with Client(target, record=record) as client:
         job = await client.submit(PROMPT, workflow={"nodes": []})
-    monkeypatch.setattr(client_module, "reopen", lambda *_: target)
+    monkeypatch.setattr(client_module, "reopen", lambda *_, **__: target)
     async with resume(job.id, record=record) as again:
         [found] = await again.outputs()
     assert found.bytes() == b"bytes"
@@ -224,7 +224,7 @@ async def test_a_client_that_is_killed_while_it_sends_again_does_not_send_a_thir
         await asyncio.gather(following, return_exceptions=True)
         assert job._sending is not None
         job._sending.cancel()
-    monkeypatch.setattr(client_module, "reopen", lambda *_: target)
+    monkeypatch.setattr(client_module, "reopen", lambda *_, **__: target)
     target.known = SubmissionUnknown("Nobody knows.")
     with pytest.raises(SubmissionUnknown):
         async with resume(job.id, record=record):

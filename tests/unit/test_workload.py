@@ -102,6 +102,46 @@ def test_what_cannot_be_read_does_not_matter(odd: Any) -> None:
         assert 5.0 <= work.work < 1e15
 
 
+@pytest.mark.parametrize(
+    ("between", "megapixels"),
+    [
+        (node("LatentUpscaleBy", samples=["1", 0], scale_by=2.0), 4.0),
+        (node("ImageScaleToTotalPixels", image=["1", 0], megapixels=0.5), 0.5),
+        (node("ImageScale", image=["1", 0], width=2000, height=1000), 2.0),
+        (node("RepeatLatentBatch", samples=["1", 0], amount=3), 3.0),
+        (node("ControlNet", samples=["1", 0], image=["9", 0]), 1.0),
+    ],
+)
+def test_what_stands_between_counts(between: Any, megapixels: float) -> None:
+    prompt: Prompt = {
+        "1": node("EmptyLatentImage", width=1000, height=1000, batch_size=1),
+        "9": node("EmptyImage", width=9000, height=9000, batch_size=1),
+        "2": between,
+        "3": node("KSampler", latent_image=["2", 0], steps=10),
+    }
+    assert sampler(prompt) == (pytest.approx(10 * megapixels), 10.0)
+
+
+def test_a_number_of_pictures_is_known_past_a_change_of_size() -> None:
+    prompt: Prompt = {
+        "1": node("EmptyLatentImage", width=500, height=500, batch_size=4),
+        "2": node("LatentUpscale", samples=["1", 0], width=1000, height=1000),
+        "3": node("KSampler", latent_image=["2", 0], steps=10),
+    }
+    assert sampler(prompt) == (40.0, 10.0)
+
+
+def test_what_changed_is_said() -> None:
+    before = workload_of(text_to_image())
+    assert workload_of(text_to_image(seed=5)).changes_from(before) == []
+    assert workload_of(text_to_image(steps=30, width=2000, batch=4)).changes_from(before) == [
+        "steps 20 → 30",
+        "pixels 1,000,000 → 2,000,000",
+        "batch 1 → 4",
+    ]
+    assert workload_of({}).changes_from(before) == []
+
+
 def test_a_circle_or_a_link_into_nothing_does_not_matter() -> None:
     circle: Prompt = {
         "1": node("KSampler", latent_image=["2", 0], steps=3, sigmas=["2", 0]),

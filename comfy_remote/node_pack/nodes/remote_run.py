@@ -19,6 +19,7 @@ from ...jobs.output import Output
 from ...jobs.record import Record
 from ...targets.base import RunRequest
 from ...targets.config import Configuration
+from ...units import dollars
 from ...workflow.prompt import Prompt
 
 __all__ = ["RemoteRun", "Watcher", "pictures_of"]
@@ -202,7 +203,7 @@ class RemoteRun:
         if isinstance(seconds, int | float):
             text += f", {seconds:.1f} s of it on the GPU"
             if estimate.price_per_hour is not None:
-                text += f": about ${seconds * estimate.price_per_hour / 3600:.2g}"
+                text += f": {dollars(seconds * estimate.price_per_hour / 3600)}"
         return text
 
 
