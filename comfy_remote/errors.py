@@ -9,6 +9,7 @@ ComfyRemoteError
 │   ├── TargetUnreachable   no answer: refused, timed out, dropped, 5xx
 │   ├── TargetNotFound      no such endpoint (404)
 │   ├── RateLimited         429 for longer than we were willing to wait
+│   ├── TargetStalled       it accepts jobs and runs none
 │   ├── SubmissionUnknown   the answer to a submission was lost; it may have been accepted
 │   └── DeploymentFailed    a workflow could not be put there as a service of its own
 ├── WorkflowInvalid         the workflow cannot run as it is
@@ -71,6 +72,7 @@ __all__ = [
     "SubmissionUnknown",
     "TargetError",
     "TargetNotFound",
+    "TargetStalled",
     "TargetUnreachable",
     "ValueCannotTravel",
     "ValueInvalid",
@@ -170,6 +172,12 @@ class RateLimited(TargetError):
 
     code = "rate_limited"
     http_status = 429
+
+
+class TargetStalled(TargetError):
+    """The target answers and accepts jobs, but runs none: the job may still be in its queue."""
+
+    code = "target_stalled"
 
 
 class SubmissionUnknown(TargetError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from pydantic import JsonValue
 from pydantic_core import from_json
@@ -23,6 +23,8 @@ Report: TypeAlias = Callable[[dict[str, JsonValue]], Awaitable[None]]
 """Shows a dictionary as the job's ``output`` while it is in progress."""
 
 _POLL = 30.0
+_FIRST_DELAY = 1.0
+_LONGEST_DELAY = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -40,8 +42,23 @@ class Handler(Protocol):
         """
 
 
+@runtime_checkable
+class GetsReady(Protocol):
+    """A handler that cannot take a job at any time."""
+
+    async def ready(self) -> None:
+        """Wait until it can.
+
+        Raises:
+            ComfyRemoteError: It cannot.
+        """
+
+
 class LocalWorker:
-    """Takes jobs from a queue, one after the other, and awaits a handler for each."""
+    """Takes jobs from a queue, one after the other, and awaits a handler for each.
+
+    A job is taken only when the handler is ready: until then it can go to another worker.
+    """
 
     def __init__(
         self, queue: JobQueue, store: JobStore, handler: Handler, *, worker_id: str = "local"
@@ -54,8 +71,21 @@ class LocalWorker:
     async def run(self) -> None:
         """Work until cancelled, or until the queue is closed."""
         while not self._queue.closed:
+            await self._get_ready()
             for job in await self._queue.take(self.worker_id, wait=_POLL):
                 await self._run(job)
+
+    async def _get_ready(self) -> None:
+        delay = _FIRST_DELAY
+        while isinstance(self._handler, GetsReady):
+            try:
+                await self._handler.ready()
+                return
+            except ComfyRemoteError as error:
+                self._queue.workers.remove(self.worker_id)  # for /health: nobody takes jobs
+                _log.error("The worker takes no job. %s", error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_DELAY)
 
     async def _run(self, job: Job) -> None:
         work = asyncio.create_task(self._work(job), name=f"job {job.id}")

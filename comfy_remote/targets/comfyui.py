@@ -69,6 +69,8 @@ class ComfyUITarget:
             ``https``, or on this machine.
         patience: Seconds that a ComfyUI may be out of reach while a job runs before the job
             is given up as unreachable. It may still be running then.
+        stall_patience: Seconds that it may have a job and run nothing at all before the job is
+            given up.
 
     Raises:
         ConfigurationError: The URL is none, or the headers would travel in the clear.
@@ -81,10 +83,12 @@ class ComfyUITarget:
         name: str | None = None,
         headers: Mapping[str, SecretStr] | None = None,
         patience: float = 60.0,
+        stall_patience: float = 300.0,
     ) -> None:
         self._name = name or url.rstrip("/")
         self._headers = headers
         self._patience = patience
+        self._stall_patience = stall_patience
         self._use(url)
         self._sockets: dict[str, ComfyUISocket] = {}
         self._cancelled: set[str] = set()
@@ -203,13 +207,22 @@ class ComfyUITarget:
                 "warning",
             )
         socket = self._sockets.pop(ref.job_id, None)
+        just_sent = socket is not None
         if socket is None:
             socket = ComfyUISocket(self._http, ref.details.get("client_id", ref.job_id))
             await socket.start()
         skipped, names = skipped_in(ref.details), UsersNames(prompt)
         for problem in skipped:
             yield names.event(Log(f"{problem}.", "warning"))
-        follower = PromptFollower(self, socket, ref.remote_id, prompt, patience=self._patience)
+        follower = PromptFollower(
+            self,
+            socket,
+            ref.remote_id,
+            prompt,
+            patience=self._patience,
+            stall_patience=self._stall_patience,
+            from_start=just_sent,
+        )
         try:
             async with aclosing(follower.events()) as events:
                 async for event in events:
@@ -369,6 +382,11 @@ class ComfyUITarget:
     async def history_entry(self, prompt_id: str) -> dict[str, JsonValue] | None:
         """The history of one prompt, asked once; ``None`` until it has ended."""
         return self._entry(prompt_id, await self._http.get_once(_history_path(prompt_id)))
+
+    async def holds(self, prompt_id: str) -> bool:
+        """Whether a prompt runs or waits there, asked once."""
+        running, pending = await self.queue()
+        return any(item.prompt_id == prompt_id for item in [*running, *pending])
 
     async def queue(self) -> tuple[list[QueueItem], list[QueueItem]]:
         """What runs and what waits, asked once."""

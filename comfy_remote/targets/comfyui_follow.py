@@ -6,7 +6,14 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import EngineCrashed, JobCancelled, JobExpired, TargetError, TargetUnreachable
+from ..errors import (
+    EngineCrashed,
+    JobCancelled,
+    JobExpired,
+    TargetError,
+    TargetStalled,
+    TargetUnreachable,
+)
 from ..events import (
     Event,
     Finished,
@@ -39,6 +46,9 @@ _FIRST_POLL = 0.1
 _LONGEST_POLL = 2.0
 _MISSES_BEFORE_GONE = 3
 _QUIET_FOR = 90.0
+# ComfyUI begins with a prompt at once if nothing else runs.
+_IDLE_NOTICE = 30.0
+_BUSY_NOTICE = 600.0
 
 
 class PromptSource(Protocol):
@@ -60,6 +70,9 @@ class PromptFollower:
         prompt_id: ComfyUI's id of the prompt.
         prompt: The prompt itself.
         patience: Seconds without any answer before `TargetUnreachable` is raised.
+        stall_patience: Seconds that ComfyUI may have the prompt and begin nothing before
+            `TargetStalled` is raised, while it runs nothing else.
+        from_start: Whether the prompt has just been submitted, so that no message was missed.
     """
 
     def __init__(
@@ -70,6 +83,8 @@ class PromptFollower:
         prompt: Prompt,
         *,
         patience: float,
+        stall_patience: float = 300.0,
+        from_start: bool = False,
     ) -> None:
         self._source = source
         self._socket = socket
@@ -86,6 +101,14 @@ class PromptFollower:
         self._shown: set[str] = set()
         self._heard_at = time.monotonic()
         self._told_quiet = False
+        self._stall_patience = stall_patience
+        # Without its messages, nobody can tell whether a prompt that runs has begun a node.
+        self._saw_all = from_start and socket.connected
+        self._began_a_node = False
+        self._idle_since: float | None = None
+        self._told_idle = False
+        self._ahead: tuple[str, float] | None = None
+        self._told_ahead: set[str] = set()
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Yield events; the last is `Finished`."""
@@ -106,12 +129,15 @@ class PromptFollower:
                 yield Log("The target's WebSocket dropped: polling until it is back.", "warning")
                 wait = _FIRST_POLL
             was_connected = self._socket.connected
+            self._saw_all = self._saw_all and was_connected
             try:
                 async for event in self._poll():
                     yield event
                     if isinstance(event, Finished):
                         return
                 failing_since = None
+            except TargetStalled:
+                raise
             except TargetError as error:
                 # Whatever a proxy in between says (404, 502, a page), the prompt may go on.
                 # Counted from the first failure, not from the last answer: in between, the
@@ -145,6 +171,8 @@ class PromptFollower:
         if not self._started and message.type.startswith(("execut", "progress")):
             yield from self._begin()
         tracker = self._tracker
+        if message.type not in ("execution_start", "execution_cached"):
+            self._began_a_node = True
         match message.type:
             case "execution_cached":
                 tracker.cached(message.data.get("nodes"))
@@ -209,13 +237,16 @@ class PromptFollower:
                 self._tracker.wanted(here[0].outputs)
                 for event in () if self._started else self._begin():
                     yield event
-                for event in self._quiet():
+                idle = self._saw_all and not self._began_a_node
+                for event in self._idle() if idle else self._quiet():
                     yield event
                 for event in self._progress():
                     yield event
                 return
             if waiting:
                 self._misses = 0
+                for event in self._behind(running[0].prompt_id) if running else self._idle():
+                    yield event
                 ahead = sum(item.number < waiting[0].number for item in pending) + len(running)
                 if ahead != self._position:
                     self._position = ahead
@@ -243,6 +274,40 @@ class PromptFollower:
             f"{f', at {node}' if node else ''}. Loading a large model, or a node that reports no "
             "steps, can take long.",
         )
+
+    def _idle(self) -> Iterator[Event]:
+        """ComfyUI has the prompt, runs nothing else, and does nothing of it.
+
+        Raises:
+            TargetStalled: For too long.
+        """
+        self._idle_since = self._idle_since or time.monotonic()
+        waited = time.monotonic() - self._idle_since
+        why = (
+            f"ComfyUI has had the job for {waited:.0f} s and runs nothing: it answers, but the "
+            "part of it that runs prompts may have ended."
+        )
+        advice = "Look at ComfyUI's log for an exception in prompt_worker, and restart ComfyUI."
+        if waited > self._stall_patience:
+            raise TargetStalled(why, advice=f"{advice} Then run the workflow again.")
+        if waited > min(_IDLE_NOTICE, self._stall_patience / 2) and not self._told_idle:
+            self._told_idle = True
+            yield Log(f"{why} {advice}", "warning")
+
+    def _behind(self, prompt_id: str) -> Iterator[Event]:
+        """Say once of each prompt that it has been running for long, and holds up this one."""
+        self._idle_since = None
+        now = time.monotonic()
+        if self._ahead is None or self._ahead[0] != prompt_id:
+            self._ahead = (prompt_id, now)
+        waited = now - self._ahead[1]
+        if waited > _BUSY_NOTICE and prompt_id not in self._told_ahead:
+            self._told_ahead.add(prompt_id)
+            yield Log(
+                f"The job has waited {waited / 60:.0f} minutes for prompt {prompt_id}, which runs "
+                "there. If that one hangs, restart ComfyUI and run the workflow again.",
+                "warning",
+            )
 
     async def _finish(self, entry: dict[str, JsonValue]) -> AsyncGenerator[Event, None]:
         finished = finished_from_history(entry, self._prompt)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ import aiohttp
 from ..config.secrets import without_secrets
 from ..errors import EngineCrashed, TargetUnreachable
 from .choice import EngineChoice, choose_engine
+from .faults import NOT_STARTED
 from .process import ChildProcess
 
 __all__ = ["Engine"]
@@ -27,6 +29,10 @@ _ATTACH_PATIENCE = 30.0
 _START_PATIENCE = 900.0
 _LINES_IN_ERRORS = 30
 _KILLED = -9
+# How Python says that ComfyUI's thread for prompts has ended: it answers on, and runs nothing.
+_NO_PROMPT_THREAD = re.compile(r"Exception in thread .*\(prompt_worker\)")
+# For the traceback, which comes after that line.
+_TRACEBACK_PATIENCE = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +61,7 @@ class Engine:
         self._process: ChildProcess | None = None
         self._printed_url: str | None = None
         self._was_ready = False
+        self._why_ended = ""
         self._lock = threading.Lock()
 
     @classmethod
@@ -98,6 +105,7 @@ class Engine:
             self._choice = choice
             self._was_ready = False
             self._printed_url = None
+            self._why_ended = ""
             self._process = None
             if choice.command:
                 self._process = ChildProcess(
@@ -158,9 +166,9 @@ class Engine:
         if process is None:
             await asyncio.Event().wait()
             raise AssertionError("unreachable")
-        return _crash(
-            f"The engine ({self.name}) ended while the job ran", process, await process.wait()
-        )
+        status = await process.wait()
+        what = self._why_ended or f"The engine ({self.name}) ended while the job ran"
+        return _crash(what, process, status)
 
     def log_mark(self) -> int:
         """How many lines the process has written so far."""
@@ -193,6 +201,11 @@ class Engine:
     def _heard(self, line: str) -> None:
         """A line of its output; the sandbox says where it listens in one of them."""
         _log.info("engine | %s", line)
+        if _NO_PROMPT_THREAD.search(line) and self._process is not None:
+            self._why_ended = (
+                f"The engine ({self.name}) had lost its thread for prompts and was ended"
+            )
+            threading.Timer(_TRACEBACK_PATIENCE, self._process.stop).start()
         known = self._printed_url is not None or (self._choice and self._choice.url)
         if known or not line.startswith("{"):
             return
@@ -207,7 +220,9 @@ class Engine:
         # The next job starts it anew: the reason may have gone (a port, a full disk).
         name = self.name
         self.stop()
-        return _crash(f"The engine ({name}) ended before it was ready", process, status)
+        error = _crash(f"The engine ({name}) ended before it was ready", process, status)
+        error.details[NOT_STARTED] = True
+        return error
 
 
 async def _answers(session: aiohttp.ClientSession, url: str) -> bool:

@@ -6,7 +6,10 @@ import re
 
 from ..errors import ComfyRemoteError
 
-__all__ = ["needs_fresh_engine"]
+__all__ = ["NOT_STARTED", "needs_fresh_engine"]
+
+NOT_STARTED = "engine_not_started"
+"""In the details of an error: the engine ended before it was ready."""
 
 # After any of these the process's CUDA context is lost: every later call fails the same way
 # (NVIDIA, CUDA Runtime API, cudaError_t: "process must be terminated and relaunched"), or the
@@ -22,9 +25,12 @@ _LOST_CONTEXT = re.compile(
 
 
 def needs_fresh_engine(error: ComfyRemoteError) -> bool:
-    """Whether the error says that the engine's CUDA context is lost.
+    """Whether the error says that the engine cannot be started, or has lost its CUDA context.
 
-    Read from what the node raised, not from the engine's log, which may tell of older ones.
+    The latter is read from what the node raised, not from the engine's log, which may tell of
+    older ones.
     """
+    if error.details.get(NOT_STARTED):
+        return True
     said = f"{error.message}\n{error.details.get('traceback', '')}"
     return _LOST_CONTEXT.search(said) is not None

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 
 from pydantic import BaseModel, JsonValue
 
@@ -28,6 +29,7 @@ from .kept import KeptFiles
 from .model_actions import act_on_models
 from .models.library import ModelLibrary
 from .progress import Report
+from .recovery import settle
 from .run import EngineTarget, JobEngine
 from .settings import WorkerSettings
 from .store import Store
@@ -35,6 +37,8 @@ from .store import Store
 __all__ = ["JobHandler"]
 
 _KNOWN_ACTIONS = f"Use one of: run, {', '.join(sorted(MODEL_ACTIONS | WORKER_ACTIONS))}."
+# An engine of ours has nothing else to do: what it has not begun by then, it never will.
+_CONNECT = partial(ComfyUITarget, stall_patience=60.0)
 _UNREASONABLE = 1e9  # seconds: no deadline, but a mistake
 
 _log = logging.getLogger(__name__)
@@ -58,7 +62,7 @@ class JobHandler:
         settings: WorkerSettings | None = None,
         *,
         models: ModelLibrary | None = None,
-        connect: Callable[[str], EngineTarget] = ComfyUITarget,
+        connect: Callable[[str], EngineTarget] = _CONNECT,
         environ: Mapping[str, str] = os.environ,
         store: Store | None = None,
     ) -> None:
@@ -77,6 +81,26 @@ class JobHandler:
             limit=self._settings.input_size,
         )
         self._one_at_a_time = asyncio.Lock()
+        self._job_now: WorkflowJob | None = None
+        self._settling: asyncio.Task[None] | None = None
+        self.broken: ComfyRemoteError | None = None
+        """Why no job can run here: the engine cannot be started, or its GPU is lost."""
+
+    async def ready(self) -> None:
+        """Wait until the engine can take a job; to be awaited before one is taken.
+
+        It has been started, and what the job before may have left running there has ended.
+
+        Raises:
+            ComfyRemoteError: The engine cannot be started: no job should be taken.
+        """
+        await self._settled()
+        try:
+            await self._engine.ready()
+        except ComfyRemoteError as error:
+            self.broken = error
+            raise
+        self.broken = None
 
     async def __call__(
         self, job_id: str, payload: JsonValue, report: Report
@@ -101,7 +125,13 @@ class JobHandler:
         saved: dict[str, JsonValue] | None = None
         try:
             async with self._one_at_a_time:
-                result = await self._within_deadline(self._job(job_id, payload, report), payload)
+                await self._settled()  # before this job's own time begins
+                self._job_now = None
+                try:
+                    job = self._job(job_id, payload, report)
+                    result = await self._within_deadline(job, payload)
+                finally:
+                    self._see_that_it_settles()
         except ComfyRemoteError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - what is not answered here never ends
@@ -124,11 +154,30 @@ class JobHandler:
             saved=saved,
         )
         if needs_fresh_engine(failure):
-            _log.error("the engine's GPU cannot be used any more: asking for a fresh worker")
+            self.broken = failure
+            _log.error("no job can run here any more: asking for a fresh worker")
             await asyncio.to_thread(self._engine.stop)
         elif not self._settings.refresh:
             return answer
         return {**answer, "refresh_worker": True}
+
+    def _see_that_it_settles(self) -> None:
+        """Beside whatever else goes on, free the engine of a run that did not end."""
+        prompt_id = self._job_now.left_running if self._job_now is not None else None
+        if prompt_id is not None:
+            self._settling = asyncio.ensure_future(self._settle(prompt_id))
+
+    async def _settle(self, prompt_id: str) -> None:
+        try:
+            await settle(self._engine, self._connect, prompt_id, self._settings.cancel_grace)
+        except ComfyRemoteError as error:
+            _log.error("the engine could not be started again: %s", error)
+
+    async def _settled(self) -> None:
+        """Wait for `_settle`. Cancelled, it goes on."""
+        if self._settling is not None:
+            await asyncio.shield(self._settling)
+            self._settling = None
 
     async def _within_deadline(
         self, job: Coroutine[None, None, JobResult], payload: JsonValue
@@ -165,7 +214,7 @@ class JobHandler:
                 advice=_KNOWN_ACTIONS,
             )
         async with self._models.in_use():
-            job = WorkflowJob(
+            job = self._job_now = WorkflowJob(
                 job_id,
                 JobRequest.parse(payload),
                 engine=self._engine,

@@ -21,6 +21,7 @@ from ..errors import (
     OutOfMemory,
     OutputLost,
     OutputTooLarge,
+    TargetError,
 )
 from ..events import Progress
 from ..targets.base import InputFile, RunRequest
@@ -40,6 +41,7 @@ from .kept import KeptFiles
 from .model_actions import say_to
 from .models.library import ModelLibrary
 from .progress import ProgressReporter, Report
+from .recovery import end_if_hung
 from .result import build_answer
 from .run import EngineRun, EngineTarget, JobEngine, RunResult, unless_engine_dies
 from .sent_models import fetch_lacking
@@ -134,6 +136,11 @@ class WorkflowJob:
             for problem in await self._receiver.delete_stored(self._request):
                 _log.warning("job %s: an input stays in storage: %s", self._id, problem)
 
+    @property
+    def left_running(self) -> str | None:
+        """The engine's id of a run that may not have ended there."""
+        return self._last_run.unfinished if self._last_run is not None else None
+
     async def _run(self, report: Report) -> JobResult:
         request = self._request
         # Before anything is started or fetched: what is wrong with the request itself.
@@ -193,6 +200,13 @@ class WorkflowJob:
         except ExecutionFailed as error:
             self._add_log(error, mark)
             raise
+        except TargetError as error:
+            log = self._engine.log_since(mark)  # gone with its process
+            crash = await end_if_hung(self._engine, error)
+            if crash is None:
+                raise
+            crash.details["engine_log"] = "\n".join(log)
+            raise crash from error
         if isinstance(result.error, ExecutionFailed):
             self._add_log(result.error, mark)
         return result

@@ -20,6 +20,7 @@ from ..errors import (
     OutOfMemory,
     OutputLost,
     TargetError,
+    WorkflowInvalid,
 )
 from ..events import (
     Finished,
@@ -103,6 +104,9 @@ class EngineTarget(Target, Protocol):
     async def forget(self, prompt_id: str) -> None:
         """Take a prompt out of the history."""
 
+    async def holds(self, prompt_id: str) -> bool:
+        """Whether a prompt runs or waits there, asked once."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
@@ -132,6 +136,7 @@ class EngineRun:
         started: When it was submitted, in seconds since the epoch.
         produced: What its nodes have listed so far, whether it succeeds or not.
         shown: By node, what it shows besides its outputs.
+        unfinished: The id under which it was submitted, unless it is known to have ended.
         stale: Files that nodes in the engine's cache still list, and that are not there. These
             nodes have to run again.
     """
@@ -145,6 +150,7 @@ class EngineRun:
         self.produced: list[RemoteOutput] = []
         self.shown: Mapping[str, ShownValues] = {}
         self.stale: list[RemoteOutput] = []
+        self.unfinished: str | None = None
 
     async def result(
         self,
@@ -166,9 +172,15 @@ class EngineRun:
         """
         self.started = time.time()
         begun = time.monotonic()
-        ref = await self._submit(run)
+        self.unfinished = run.job_id
+        try:
+            ref = await self._submit(run)
+        except WorkflowInvalid:
+            self.unfinished = None
+            raise
         self.timings["upload"] = _since(begun)
         finished = await self._follow(ref, run, reporter)
+        self.unfinished = None
         self.produced += finished.outputs
         self.shown = finished.shown
         error = await self._error_of(finished)

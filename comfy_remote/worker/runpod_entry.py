@@ -82,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             status = asyncio.run(run_test(handler, payload))
         else:
             _serve(handler)
+            # RunPod, or who else started it, is to see that it did not just end.
+            status = handler.broken.exit_status if handler.broken is not None else 0
     except ComfyRemoteError as error:
         parser.exit(error.exit_status, f"{parser.prog}: {error}\n")
     finally:
@@ -124,7 +126,13 @@ def _serve(handler: JobHandler) -> None:
     config: dict[str, object] = {}
 
     async def handle(job: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        answer = await run(job)
+        try:
+            answer = await run(job)
+        finally:
+            # The SDK takes the next job once this one has ended.
+            await _until_ready(handler)
+            if handler.broken is not None:
+                config["refresh_worker"] = True
         if answer.get("refresh_worker"):
             # RunPod replaces the worker, and the SDK ends this process once it has answered.
             config["refresh_worker"] = True
@@ -143,7 +151,18 @@ def _serve(handler: JobHandler) -> None:
             return await handler(job_id, payload, report)
 
     config["handler"] = handle
+    # No job is taken, and so none fails, before the engine has started once.
+    asyncio.run(handler.ready())
     runpod.serverless.start(config)
+
+
+async def _until_ready(handler: JobHandler) -> None:
+    if handler.broken is not None:
+        return
+    try:
+        await handler.ready()
+    except ComfyRemoteError as error:
+        _log.error("no job can run here any more: %s", error)
 
 
 def _payload_of(job: dict[str, JsonValue]) -> JsonValue:

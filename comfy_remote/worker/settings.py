@@ -53,6 +53,8 @@ class WorkerSettings:
             inputs may be fetched from all the same. The bucket's is added to it.
         bucket_hosts: ``HOST`` or ``HOST:PORT`` in a private network, or on this machine, that a
             request's ``s3Config`` may name all the same. The bucket's is added to it.
+        cancel_grace: Seconds after a cancel that the engine has to stop a prompt, before its
+            process is ended and started again.
         keep_outputs: Whether a job's files stay in the engine's folders.
         worker: The worker's id, for the answer.
         refresh: Whether the worker is to be replaced after each job.
@@ -70,6 +72,7 @@ class WorkerSettings:
     input_size: int = 4 * 10**9
     input_hosts: frozenset[str] = frozenset()
     bucket_hosts: frozenset[str] = frozenset()
+    cancel_grace: float = 30.0
     keep_outputs: bool = False
     worker: str | None = None
     refresh: bool = False
@@ -77,7 +80,8 @@ class WorkerSettings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> WorkerSettings:
-        """Read ``COMFY_REMOTE_RESULT_LIMIT`` (bytes), ``COMFY_REMOTE_JOB_TIMEOUT`` (seconds),
+        """Read ``COMFY_REMOTE_RESULT_LIMIT`` (bytes), ``COMFY_REMOTE_JOB_TIMEOUT`` and
+        ``COMFY_REMOTE_CANCEL_GRACE`` (seconds),
         ``COMFY_REMOTE_STORE_URL``, ``COMFY_REMOTE_WORKER_DIR``, ``COMFY_REMOTE_KEPT_LIMIT``,
         ``COMFY_REMOTE_INPUT_CACHE_LIMIT`` and ``COMFY_REMOTE_INPUT_SIZE_LIMIT`` (bytes),
         ``COMFY_REMOTE_INPUT_HOSTS``, ``COMFY_REMOTE_BUCKET_HOSTS``, ``RUNPOD_AI_API_KEY``,
@@ -113,6 +117,7 @@ class WorkerSettings:
             kept_limit=int(_positive(environ, "COMFY_REMOTE_KEPT_LIMIT") or 8e9),
             input_limit=int(_positive(environ, "COMFY_REMOTE_INPUT_CACHE_LIMIT") or 2e9),
             worker=environ.get("RUNPOD_POD_ID") or None,
+            cancel_grace=_positive(environ, "COMFY_REMOTE_CANCEL_GRACE") or 30.0,
             keep_outputs=_is_true(environ, "COMFY_REMOTE_KEEP_OUTPUTS"),
             refresh=_is_true(environ, "REFRESH_WORKER"),
             models=models,

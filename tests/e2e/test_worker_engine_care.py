@@ -287,3 +287,29 @@ async def test_a_job_over_its_deadline_is_stopped_on_the_engine(sandbox: Worker)
     assert (result["status"], result["error_type"]) == ("error", "timeout")
     answer = await asyncio.wait_for(sandbox.run({"1": source(1), "2": save("1")}), 10.0)
     assert answer.outputs
+
+
+@pytest.mark.timeout(300)
+async def test_an_engine_that_loses_its_prompt_thread_is_replaced(worker: Worker) -> None:
+    """3,000 linked nodes end ComfyUI 0.33.0's thread for prompts, and it answers on.
+
+    Where an engine runs or refuses them, there is nothing to replace.
+    """
+    prompt = {"1": source(1), **{str(n): invert(n - 1) for n in range(2, 3000)}}
+    # ComfyUI checks a chain output by output: in one piece, it would refuse it.
+    previews = {f"p{n}": preview(str(n)) for n in range(300, 3000, 300)}
+    payload = {"format": "comfy-remote/1", "workflow": {**prompt, **previews}}
+    result = await worker.handler("long", payload, silent)
+    if "error" in result:
+        assert error_from_runpod(result["error"]).code in ("engine_crashed", "workflow_invalid")
+    await worker.handler.ready()
+    answer = await asyncio.wait_for(worker.run({"1": source(2), "2": save("1")}), 20.0)
+    assert colors(answer) == [2]
+
+
+def invert(of: int) -> dict[str, Any]:
+    return {"class_type": "ImageInvert", "inputs": {"image": [str(of), 0]}}
+
+
+def preview(of: str) -> dict[str, Any]:
+    return {"class_type": "PreviewImage", "inputs": {"images": [of, 0]}}

@@ -26,6 +26,7 @@ from comfy_remote.errors import (
     OutputLost,
     SubmissionUnknown,
     TargetError,
+    TargetStalled,
     TargetUnreachable,
     WorkflowInvalid,
 )
@@ -643,3 +644,51 @@ async def test_a_file_that_comfyui_does_not_give_out_is_lost(
     output = RemoteOutput("2", "image", "x.png", source=OutputSource(path="view?filename=x.png"))
     with pytest.raises(OutputLost):
         _ = [chunk async for chunk in target.read(output)]
+
+
+# --- a ComfyUI that answers and runs nothing -------------------------------------------------
+
+
+async def test_a_job_that_waits_behind_nothing_is_told_and_given_up(server: FakeComfyUI) -> None:
+    async with ComfyUITarget(server.url, stall_patience=0.4) as target:
+        ref = await target.submit(RunRequest(JOB, PROMPT))
+        events: list[Event] = []
+        with pytest.raises(TargetStalled, match="runs nothing"):
+            async for event in target.follow(ref, PROMPT):
+                events.append(event)
+    told = [event.message for event in events if isinstance(event, Log)]
+    assert len(told) == 1
+    assert "prompt_worker" in told[0]
+
+
+async def test_a_job_that_begins_no_node_is_told_and_given_up(server: FakeComfyUI) -> None:
+    async with ComfyUITarget(server.url, stall_patience=0.4) as target:
+        ref = await target.submit(RunRequest(JOB, PROMPT))
+        server.start(JOB)
+        await server.say("execution_start", prompt_id=JOB)
+        with pytest.raises(TargetStalled):
+            _ = [event async for event in target.follow(ref, PROMPT)]
+
+
+async def test_a_node_that_takes_long_is_no_reason_to_give_up(server: FakeComfyUI) -> None:
+    async with ComfyUITarget(server.url, stall_patience=0.2) as target:
+        ref = await target.submit(RunRequest(JOB, PROMPT))
+        server.start(JOB)
+        asyncio.get_running_loop().call_later(0.8, server.finish, JOB)
+        await server.say("executing", prompt_id=JOB, node="1")
+        events = [event async for event in target.follow(ref, PROMPT)]
+    assert isinstance(events[-1], Finished)
+
+
+async def test_a_job_behind_one_that_runs_for_long_is_told_which(
+    server: FakeComfyUI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comfyui_follow, "_BUSY_NOTICE", 0.1)
+    async with ComfyUITarget(server.url, stall_patience=0.2) as target:
+        ref = await target.submit(RunRequest(JOB, PROMPT))
+        server.running = [[1, "somebody's", PROMPT, {}, ["2"]]]
+        asyncio.get_running_loop().call_later(0.6, server.finish, JOB)
+        events = [event async for event in target.follow(ref, PROMPT)]
+    told = [event.message for event in events if isinstance(event, Log)]
+    assert len(told) == 1
+    assert "for prompt somebody's" in told[0]

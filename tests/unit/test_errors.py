@@ -36,6 +36,7 @@ STATUSES = {
     "target_unreachable": (3, 502),
     "target_not_found": (3, 404),
     "rate_limited": (3, 429),
+    "target_stalled": (3, 502),
     "submission_unknown": (3, 502),
     "deployment_failed": (3, 502),
     "workflow_invalid": (4, 400),

@@ -233,3 +233,24 @@ async def test_the_engine_ends_when_its_worker_is_killed(tmp_path: Path) -> None
     assert await gone(engine)
     if sys.platform != "win32":  # there the child ends only with `Engine.stop`
         assert await gone(child)
+
+
+NO_PROMPT_THREAD = """
+import json, threading, time
+def prompt_worker():
+    raise RecursionError("maximum recursion depth exceeded")
+print(json.dumps({"url": "http://127.0.0.1:9"}), flush=True)
+threading.Thread(target=prompt_worker, daemon=True).start()
+time.sleep(300)
+"""
+
+
+async def test_an_engine_without_its_thread_for_prompts_is_ended(tmp_path: Path) -> None:
+    engine = Engine(lambda: choice(tmp_path, NO_PROMPT_THREAD))
+    try:
+        engine.start()
+        error = await asyncio.wait_for(engine.died(), 10.0)
+    finally:
+        engine.stop()
+    assert "had lost its thread for prompts" in error.message
+    assert "maximum recursion depth exceeded" in error.message

@@ -86,6 +86,7 @@ class FakeTarget:
     received: dict[str, bytes] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
     freed: int = 0
+    held: bool | ComfyRemoteError = False
     forgotten: list[str] = field(default_factory=list)
     nodes: Mapping[str, JsonValue] | None = None
     stats: Mapping[str, JsonValue] = field(
@@ -104,6 +105,11 @@ class FakeTarget:
 
     async def forget(self, prompt_id: str) -> None:
         self.forgotten.append(prompt_id)
+
+    async def holds(self, prompt_id: str) -> bool:
+        if isinstance(self.held, ComfyRemoteError):
+            raise self.held
+        return self.held
 
     @property
     def name(self) -> str:

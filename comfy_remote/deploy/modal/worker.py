@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -135,6 +136,8 @@ class ModalWorker:
             await self._show_new_models()
         if answer.get("refresh_worker") and not modal.is_local():
             await self._take_no_more()
+        with contextlib.suppress(ComfyRemoteError):
+            await self._handler.ready()  # what hangs is not the next job's affair
         done = note.model_copy(update={"progress": None, "finished": time.time()})
         await self._note(call_id, done)
         return to_json(answer).decode()

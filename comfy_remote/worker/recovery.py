@@ -1,0 +1,93 @@
+"""Bringing an engine back to where it can take the next job, after one that did not end well.
+
+A cancel is a request: a node that sleeps, a process that was stopped, a library that hangs does
+not follow it. An engine that goes on with a job nobody waits for is ended and started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from ..errors import (
+    ComfyRemoteError,
+    EngineCrashed,
+    SubmissionUnknown,
+    TargetError,
+    TargetStalled,
+    TargetUnreachable,
+)
+from .run import EngineTarget, JobEngine
+
+__all__ = ["end_if_hung", "settle"]
+
+_ASK_EVERY = 0.25
+_ANSWER_PATIENCE = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+async def settle(
+    engine: JobEngine, connect: Callable[[str], EngineTarget], prompt_id: str, grace: float
+) -> None:
+    """Wait until the engine has done with a prompt that was cancelled, or see to it.
+
+    Args:
+        connect: Makes the target for the engine's URL.
+        prompt_id: The prompt's id there.
+        grace: Seconds it may take. After that a process of ours is ended and started again; of
+            an engine that somebody else has started, the log says what it does.
+
+    Raises:
+        ComfyRemoteError: It was ended, and could not be started again.
+    """
+    if not engine.alive:
+        return
+    deadline = time.monotonic() + grace
+    async with connect(await engine.ready()) as target:
+        while (what := await _occupation(target, prompt_id)) is not None:
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(_ASK_EVERY)
+    if what is None or not engine.alive:
+        return
+    if engine.pid is None:
+        _log.error("the engine %s; it was not started here, so it is left alone", what)
+        return
+    _log.error("the engine %s %.0f s after the cancel: it is started again", what, grace)
+    await asyncio.to_thread(engine.stop)
+    await engine.ready()
+
+
+async def _occupation(target: EngineTarget, prompt_id: str) -> str | None:
+    """What keeps the engine from the next job; ``None`` if nothing does."""
+    try:
+        held = await asyncio.wait_for(target.holds(prompt_id), _ANSWER_PATIENCE)
+    except (ComfyRemoteError, asyncio.TimeoutError):
+        return "does not answer"
+    return "still has the job" if held else None
+
+
+async def end_if_hung(engine: JobEngine, error: TargetError) -> EngineCrashed | None:
+    """End an engine of ours that does not answer any more, or runs nothing.
+
+    Returns:
+        How it ended: another run may succeed. ``None`` if the error says nothing of that kind,
+        or somebody else has started the engine.
+    """
+    answered = "http_status" in error.details
+    hung = isinstance(error, TargetStalled | SubmissionUnknown) or (
+        isinstance(error, TargetUnreachable) and not answered
+    )
+    if not hung or engine.pid is None or not engine.alive:
+        return None
+    _log.error("the engine hangs: %s It is started again", error.message)
+    await asyncio.to_thread(engine.stop)
+    return EngineCrashed(
+        f"The engine hung and was ended. {error.message}",
+        advice="Its log says what it was doing. A node that blocks ComfyUI as a whole is one "
+        "reason, a machine without free memory another.",
+        details=error.details,
+    )
