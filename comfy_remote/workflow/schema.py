@@ -65,6 +65,8 @@ class NodeSchema:
     python_module: str | None = None
     """Where ComfyUI loaded it from: "nodes", "comfy_extras.…", "custom_nodes.PACK"; of
     ComfyUI's own nodes, the bundled snapshot does not say."""
+    unproduced: frozenset[str] = frozenset()
+    """The inputs whose type no class here gives: nothing could be linked to them."""
 
 
 class Schemas:
@@ -190,7 +192,21 @@ class Schemas:
             ),
             output_node=raw.get("output_node") is True,
             python_module=module if isinstance(module, str) else None,
+            unproduced=frozenset(
+                spec.name for spec in inputs.values() if spec.type not in self._produced
+            ),
         )
+
+    @cached_property
+    def _produced(self) -> frozenset[str]:
+        """The types of all outputs of all classes."""
+        found: set[str] = set()
+        for raw in self._classes.values():
+            outputs = _mapping(raw).get("output")
+            for kind in outputs if isinstance(outputs, list) else ():
+                if isinstance(kind, str):
+                    found.update(kind.split(","))
+        return frozenset(found)
 
 
 def input_schema(name: str, spec: JsonValue, *, optional: bool = False) -> InputSchema:

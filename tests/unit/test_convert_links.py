@@ -247,7 +247,6 @@ def test_subgraphs_that_multiply_without_end_are_an_error() -> None:
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        ("Anything Everywhere", "when the workflow is queued"),
         ("Random Unmuter (rgthree)", "picks the nodes that run"),
         ("workflow>My group", "group node"),
     ],

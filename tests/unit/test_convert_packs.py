@@ -267,3 +267,49 @@ def test_dates_are_filled_in_for_the_packs_whose_scripts_do_it() -> None:
     converted = made(COMBINE, values, kind="VHS_VideoCombine")
     assert inputs(converted)["filename_prefix"] == "v/2026-03-04/x"
     assert inputs(made(COMBINE, values))["filename_prefix"] == "v/%date:yyyy-MM-dd%/x"
+
+
+def test_values_left_for_a_type_that_nothing_gives_are_its_widgets() -> None:
+    optional = {"select_styles": ["PROMPT_STYLES", {}]}
+    converted = made({"styles": [["a", "b"], {}]}, ["a", "one,two"], optional=optional)
+    assert inputs(converted) == {"styles": "a", "select_styles": "one,two"}
+    assert inputs(made({"styles": [["a", "b"], {}]}, ["a"], optional=optional)) == {"styles": "a"}
+
+
+# What the scripts of packs set when a file is loaded.
+
+
+def test_a_bridge_shows_what_passes_through_it() -> None:
+    required = {"images": ["IMAGE"], "image": ["STRING", {}]}
+    sockets: dict[str, tuple[str, int | None]] = {"images": ("IMAGE", None)}
+    converted = made(required, ["#placeholder"], kind="PreviewBridge", inputs=sockets)
+    assert inputs(converted) == {"image": "$1-0"}
+
+
+def test_a_menu_goes_back_to_its_first_line() -> None:
+    required = {"text": ["STRING", {}], "Select to add LoRA": [["Select", "x"], {}]}
+    assert inputs(made(required, ["t", "y"]))["Select to add LoRA"] == "Select"
+
+
+def test_a_seed_that_is_drawn_is_drawn() -> None:
+    required = {"seed": ["INT", {"min": 0}]}
+    drawn = inputs(made(required, [-1, None], kind="KSampler (Efficient)"))["seed"]
+    assert isinstance(drawn, int)
+    assert drawn >= 0
+    assert inputs(made(required, [-1]))["seed"] == -1
+
+
+def test_what_only_a_drawing_gives_is_said() -> None:
+    required = {"coordinates": ["STRING", {}]}
+    [doubt] = made(required, ["[]"], kind="SplineEditor").doubts
+    assert doubt.input == "coordinates"
+    assert "drawing" in doubt.message
+
+
+def test_a_group_node_says_that_newer_editors_read_it_otherwise() -> None:
+    document = workflow(saved(1, "workflow>G"))
+    document["extra"] = {"groupNodes": {"G": {"nodes": [{**saved(0, "Made"), "index": 0}]}}}
+    info: dict[str, Any] = {"Made": {"input": {}, "output": []}}
+    [doubt] = convert(document, Schemas(info, "a test")).doubts
+    assert (doubt.node_id, doubt.input) == ("1", None)
+    assert "group node" in doubt.message

@@ -98,7 +98,11 @@ class Port:
 
 @dataclass(slots=True)
 class SavedGraph:
-    """The root graph, or the definition of a subgraph (then with an id, name and ports)."""
+    """The root graph, or the definition of a subgraph (then with an id, name and ports).
+
+    Attributes:
+        everywhere: The links that Use Everywhere has noted; ``None`` if it has not.
+    """
 
     nodes: list[SavedNode]
     links: dict[LinkId, Link]
@@ -106,6 +110,7 @@ class SavedGraph:
     name: str = ""
     inputs: list[Port] = field(default_factory=list)
     outputs: list[Port] = field(default_factory=list)
+    everywhere: list[dict[str, JsonValue]] | None = None
 
 
 @dataclass(slots=True)
@@ -175,7 +180,9 @@ def _graph(raw: Mapping[str, JsonValue], where: str) -> SavedGraph:
         read = _link(link)
         if read is not None:
             links[read[0]] = read[1]
-    return SavedGraph(nodes, links)
+    noted = mapping(raw.get("extra")).get("ue_links")
+    everywhere = list(_mappings(noted)) if isinstance(noted, list) else None
+    return SavedGraph(nodes, links, everywhere=everywhere)
 
 
 def read_node(raw: JsonValue, where: str) -> SavedNode:

@@ -32,6 +32,7 @@ class Graph:
         self.outputs = saved.outputs
         self.nodes: dict[str, Node] = {}
         self.hosts: list[Host] = []
+        self.everywhere = saved.everywhere
 
     def target(self, link_id: LinkId) -> tuple[Node, Slot] | None:
         """The node and the input that a link ends at."""

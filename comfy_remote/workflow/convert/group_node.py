@@ -78,7 +78,9 @@ class GroupNodes:
         graph = self._inside(group, outer)
         # Its values are in the nodes inside by now.
         bare = replace(saved, inputs=outer.inputs, values=None, named_values=None, properties={})
-        return Host(replace(bare, title=outer.title), graph)
+        host = Host(replace(bare, title=outer.title), graph)
+        host.misfits.group_node()
+        return host
 
     def _type(self, name: str) -> GroupType:
         if name not in self._types:

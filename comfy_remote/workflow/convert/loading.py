@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from ...errors import WorkflowInvalid
 from ..schema import Schemas
 from .document import Document, SavedGraph
+from .everywhere import EVERYWHERE, link_everywhere
 from .graph import Graph, Host
 from .group_node import GroupNodes
 from .node import Node
@@ -49,7 +50,7 @@ def load_graph(document: Document, schemas: Schemas) -> Graph:
                     "it is a subgraph, and the file does not say what is in it",
                     "Save the workflow again in the ComfyUI that it was made in.",
                 )
-            virtual = schema is None and node.type in VIRTUAL
+            virtual = schema is None and (node.type in VIRTUAL or node.type in EVERYWHERE)
             loaded = Node(node, schema, virtual=virtual)
             loaded.restore()
             for index, slot in loaded.moved_inputs():
@@ -60,6 +61,7 @@ def load_graph(document: Document, schemas: Schemas) -> Graph:
         for loaded in graph.nodes.values():
             if isinstance(loaded, Host):
                 migrate_promotions(loaded)
+        link_everywhere(graph)
         return graph
 
     for saved in _innermost_first(document.subgraphs):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..schema import InputSchema, NodeSchema, input_schema
 from .autogrow import Autogrow
 from .document import BYPASSED, MUTED, Output, SavedNode, Slot, mapping
-from .older_packs import as_saved_today
+from .older_packs import DRAWN, as_saved_today, is_menu
 from .pack_widgets import brought_inputs, pack_widgets
 from .problem import invalid
 from .restoring import Misfits, exchanged
@@ -324,14 +324,17 @@ class Node:
             index += 1
 
     def _restore_values(self, schema: NodeSchema) -> None:
-        values = as_saved_today(self.type, self.saved.values)
+        if self.type in DRAWN:
+            self.misfits.drawn(DRAWN[self.type])
+        values = as_saved_today(self.type, self.id, self.saved.values)
         if isinstance(values, dict):
             self._restore_named(values)
         elif values:
             self._restore_listed(_without_forced(schema, self.widgets, values))
         for widget in self.widgets:
             choices = widget.schema.choices if widget.schema else ()
-            if widget.kind == "COMBO" and choices and self.values.get(widget.name) is None:
+            unset = self.values.get(widget.name) is None or is_menu(widget.name)
+            if widget.kind == "COMBO" and choices and unset:
                 self.values[widget.name] = choices[0]
 
     def _restore_named(self, values: dict[str, JsonValue]) -> None:

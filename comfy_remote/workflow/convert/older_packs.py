@@ -1,8 +1,8 @@
-"""Values as older versions of some packs saved them, in the shape of today's.
+"""What the scripts of some packs do with a node's values when the editor loads it.
 
-The packs' own scripts do this when they load such a file.
+Most bring the values of older versions into the shape of today's.
 
-Source of facts: VideoHelperSuite (how it restores its nodes).
+Source of facts: how VideoHelperSuite, Impact Pack, Easy Use and KJNodes restore their nodes.
 """
 
 from __future__ import annotations
@@ -12,26 +12,50 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["as_saved_today"]
+__all__ = ["DRAWN", "DRAWS_SEED", "as_saved_today", "is_menu"]
 
 _Values: TypeAlias = "list[JsonValue] | dict[str, JsonValue] | None"
 
 _VIDEO = ["video", "force_rate", "force_size"]
 _FRAMES = ["frame_load_cap", "skip_first_frames", "select_every_nth"]
 _LOADERS: Final = {"VHS_LoadVideo", "VHS_LoadVideoPath"}
+_BRIDGES: Final = {"PreviewBridge", "PreviewBridgeLatent"}
+_RENAMED_CHOICES: Final = {"自定义 x 自定义": "width x height (custom)"}
+DRAWN: Final = {"SplineEditor": "coordinates"}
+"""Classes whose script computes values from what it draws, and one of these values."""
+DRAWS_SEED: Final = {
+    "KSampler (Efficient)",
+    "KSampler Adv. (Efficient)",
+    "KSampler SDXL (Eff.)",
+    "Tiled Upscaler Script",
+}
+"""Classes whose script takes a seed of -1 for a new one each time."""
 _OLD_NAMES: Final = {"VHS_VideoCombine": {"save_image": "save_output"}}
 
 
-def as_saved_today(class_type: str, values: _Values) -> _Values:
+def as_saved_today(class_type: str, node_id: str, values: _Values) -> _Values:
     """The saved values of a node, by position or by name; not changed in place."""
-    if not class_type.startswith("VHS_"):
-        return values
+    if class_type.startswith("VHS_"):
+        return _video_helper(class_type, values)
+    if class_type in _BRIDGES and isinstance(values, list) and values:
+        return [f"${node_id}-0", *values[1:]]  # its picture is the one that passes through
+    if class_type.startswith("easy ") and isinstance(values, list):
+        return [_RENAMED_CHOICES.get(v, v) if isinstance(v, str) else v for v in values]
+    return values
+
+
+def is_menu(widget: str) -> bool:
+    """Whether a list is a menu of its script, which goes back to its first line at once."""
+    return widget in ("Select to add LoRA", "Select to add Wildcard")
+
+
+def _video_helper(class_type: str, values: _Values) -> _Values:
     if isinstance(values, list):
         values = _listed(class_type, values)
     if isinstance(values, dict):
         old_names = _OLD_NAMES.get(class_type, {})
         # What goes by today's name counts more.
-        renamed = {old_names.get(k, k): v for k, v in values.items() if k in old_names}
+        renamed = {old_names[k]: v for k, v in values.items() if k in old_names}
         values = {**renamed, **{k: v for k, v in values.items() if k not in old_names}}
         if "force_size" in values:
             values = _without_force_size(values)
@@ -39,14 +63,18 @@ def as_saved_today(class_type: str, values: _Values) -> _Values:
 
 
 def _listed(class_type: str, values: list[JsonValue]) -> _Values:
-    while values and isinstance(values[-1], dict | None):
-        values = values[:-1]  # previews and buttons
+    while values and _is_preview(values[-1]):
+        values = values[:-1]
     if class_type == "VHS_LoadImages" and len(values) > 1 and not isinstance(values[1], int):
         return [values[0], *values[2:]]  # its upload button stood here
     if class_type in _LOADERS and len(values) > 2 and isinstance(values[2], str):
         sizes = ["custom_width", "custom_height"] if _has_sizes(values) else []
         return dict(zip([*_VIDEO, *sizes, *_FRAMES], values, strict=False))
     return values
+
+
+def _is_preview(value: JsonValue) -> bool:
+    return isinstance(value, dict | None) or (isinstance(value, str) and value.startswith("/view?"))
 
 
 def _has_sizes(values: list[JsonValue]) -> bool:

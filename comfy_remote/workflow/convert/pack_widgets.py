@@ -26,37 +26,42 @@ def pack_widgets(schema: NodeSchema, saved: SavedNode) -> frozenset[str]:
     """The inputs of types that the editor does not know which are edited in place all the same.
 
     A file lists every socket of a node. So an input that it does not list, and which has a
-    default or a saved value, is a widget; one that it lists is what it says there.
+    default or a saved value, is a widget; one that it lists is what it says there. An input
+    without a default is one only if values are left for it, and nothing could be linked to it.
     """
     slots = {slot.name: slot for slot in saved.inputs}
-    plain = sum(
-        widget.saved for spec in schema.inputs if is_widget(spec) for widget in widgets_of(spec)
-    )
+    edited_ones = [spec for spec in schema.inputs if is_widget(spec)]
+    plain = sum(widget.saved for spec in edited_ones for widget in widgets_of(spec))
+    most = plain + sum(_most_brought(spec) for spec in edited_ones)
+    count = len(saved.values or ())
     found: set[str] = set()
     for spec in schema.inputs:
-        if not _may_be_widget(spec):
+        if has_widget(spec) or spec.socket_only or spec.type == "*" or _is_dynamic(spec):
             continue
         slot = slots.get(spec.name)
         if slot is not None:
             edited = slot.widget is not None
         elif isinstance(saved.values, dict):
-            edited = spec.name in saved.values or not spec.optional
+            has_default = spec.options.get("default") is not None
+            edited = spec.name in saved.values or (not spec.optional and has_default)
         else:
             # A text alone says little: "None" is the default of sockets, too.
             default = spec.options.get("default")
-            words = isinstance(default, str) and not default.startswith("#")
-            more_values = len(saved.values or ()) > plain
-            edited = not (spec.optional and words) or more_values or "widgetType" in spec.options
+            known = isinstance(default, str | int | float) or "widgetType" in spec.options
+            words = spec.optional and isinstance(default, str) and not default.startswith("#")
+            edited = known and (not words or count > plain)
+            edited = edited or (count > most and spec.name in schema.unproduced)
         if edited:
             found.add(spec.name)
     return frozenset(found)
 
 
-def _may_be_widget(spec: InputSchema) -> bool:
-    if has_widget(spec) or spec.socket_only or spec.type == "*" or spec.type.startswith("COMFY_"):
-        return False
-    default = spec.options.get("default")
-    return isinstance(default, str | int | float) or "widgetType" in spec.options
+def _is_dynamic(spec: InputSchema) -> bool:
+    return spec.type.startswith("COMFY_")
+
+
+def _most_brought(spec: InputSchema) -> int:
+    return max(map(len, brought_inputs(spec).values()), default=0)
 
 
 def brought_inputs(spec: InputSchema) -> Mapping[str, list[InputSchema]]:

@@ -27,6 +27,7 @@ from .foreign import LORA_LISTS, lora_list, named_values, nameless_values
 from .graph import Graph, Host
 from .loading import load_graph
 from .node import Node
+from .older_packs import DRAWS_SEED
 from .primitives import apply_primitives
 from .problem import invalid
 from .resolve import Given, Origin, Resolver, Scope
@@ -177,6 +178,7 @@ class _Conversion:
         if count[0] > _MAX_NODES:
             raise WorkflowInvalid(f"The workflow expands to more than {_MAX_NODES} nodes.")
         if isinstance(node, Host):
+            self._note(scope, node, {})
             inside = scope.inside(node)
             for inner in node.definition.nodes.values():
                 yield from self._expand(inside, inner, count)
@@ -206,12 +208,15 @@ class _Conversion:
                 else:
                     inputs[slot.name] = _wrapped(source.value)
         self._refuse_captures(node, inputs)
-        for name, message in node.misfits.sentences:
-            if name is None or not _is_link(inputs.get(name)):
-                self.doubts.append(Doubt(scope.node_id(node), node.type, name, f"{message}."))
+        self._note(scope, node, inputs)
         if not all(map(_is_finite, inputs.values())):
             raise invalid(node, "a number in it is too large for JSON")
         return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
+
+    def _note(self, scope: Scope, node: Node, inputs: Mapping[str, JsonValue]) -> None:
+        for name, message in node.misfits.sentences:
+            if name is None or not _is_link(inputs.get(name)):
+                self.doubts.append(Doubt(scope.node_id(node), node.type, name, f"{message}."))
 
     def _foreign_inputs(self, node: Node) -> dict[str, JsonValue]:
         values = named_values(node.saved)
@@ -243,6 +248,8 @@ class _Conversion:
                 return resolve_choices(value, self._rng)
             if has_placeholders(node.type, widget.name):
                 return self._replace(value)
+        if _is_any_seed(node, widget, value):
+            return self._rng.randrange(2**48)
         return value if isinstance(value, Unset) else _wrapped(value)
 
     def _refuse_captures(self, node: Node, inputs: dict[str, JsonValue]) -> None:
@@ -266,6 +273,11 @@ class _Conversion:
             return None
         value = node.values.get(widget.name)
         return "" if isinstance(value, Unset) else as_text(value)
+
+
+def _is_any_seed(node: Node, widget: Widget, value: JsonValue | Unset) -> bool:
+    """Whether a seed is -1 on a node whose script then draws one on queueing."""
+    return node.type in DRAWS_SEED and widget.name in ("seed", "noise_seed") and value == -1
 
 
 def _alias(node: Node) -> str | None:

@@ -46,6 +46,26 @@ class Misfits:
                 )
             )
 
+    def drawn(self, name: str) -> None:
+        """Note that a script of the page would compute values anew."""
+        self.sentences.append(
+            (
+                name,
+                "in the page, its script computes values from its drawing when the workflow is "
+                "loaded; here they are those of the file",
+            )
+        )
+
+    def group_node(self) -> None:
+        """Note that newer editors read group nodes otherwise."""
+        self.sentences.append(
+            (
+                None,
+                "it is a group node. The values in it are those that its file shows; newer "
+                "editors make a subgraph of it when they load it, and mix up many of them",
+            )
+        )
+
     def left_in_list(self, values: Sequence[JsonValue]) -> None:
         """Note values that are left when every widget has its own."""
         left = [value for value in values if _says_something(value)]

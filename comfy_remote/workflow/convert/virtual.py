@@ -30,13 +30,7 @@ _SWITCHBOARDS = {
 }
 VIRTUAL: Final = frozenset({PRIMITIVE} | SETTERS | GETTERS | _PASSING | _NOTES | _SWITCHBOARDS)
 
-_EVERYWHERE = "it links inputs that the file shows as unlinked, when the workflow is queued"
 REFUSED: Final = {
     "Random Unmuter (rgthree)": "it picks the nodes that run when the workflow is queued",
-    "Anything Everywhere": _EVERYWHERE,
-    "Anything Everywhere?": _EVERYWHERE,
-    "Anything Everywhere3": _EVERYWHERE,
-    "Prompts Everywhere": _EVERYWHERE,
-    "Seed Everywhere": _EVERYWHERE,
 }
 """Classes whose effect only the editor can compute, and why."""
