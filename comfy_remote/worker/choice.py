@@ -20,6 +20,8 @@ _GUARD = Path(__file__).with_name("guard.py")
 
 # Of ComfyUI's --verbose.
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+# Whoever names one of these has no GPU, or one that torch itself does not know.
+_WITHOUT_TORCHS_GPU = {"--cpu", "--directml"}
 # Whoever names one of these has decided where ComfyUI computes.
 _DEVICE_FLAGS = {
     "--cpu",
@@ -47,6 +49,7 @@ class EngineChoice:
         cwd: The folder to start it in.
         models: ComfyUI's ``models`` folder, where there is one.
         notes: What was decided on the way, for the log.
+        gpu_python: The Python whose torch is to find a GPU; ``None`` where none is expected.
     """
 
     name: str
@@ -55,6 +58,7 @@ class EngineChoice:
     cwd: Path = Path()
     models: Path | None = None
     notes: tuple[str, ...] = ()
+    gpu_python: str | None = None
 
 
 def choose_engine(choice: str, environ: Mapping[str, str] = os.environ) -> EngineChoice:
@@ -101,6 +105,8 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
             advice="Give the folder that holds ComfyUI's main.py, or --engine sandbox.",
         )
     arguments = shlex.split(environ.get("COMFYUI_ARGS", ""))
+    python = _python_of(folder, environ)
+    on_gpu = _WITHOUT_TORCHS_GPU.isdisjoint(a.partition("=")[0] for a in arguments)
     notes = []
     if _DEVICE_FLAGS.isdisjoint(a.partition("=")[0] for a in arguments) and not _has_gpu():
         arguments = ["--cpu", *arguments]
@@ -120,7 +126,7 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
         name=f"ComfyUI in {folder}",
         url=f"http://127.0.0.1:{port}",
         command=guarded(
-            _python_of(folder, environ),
+            python,
             str(folder / "main.py"),
             *("--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch"),
             *arguments,
@@ -128,6 +134,7 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
         cwd=folder,
         models=_models_folder(folder, arguments),
         notes=tuple(notes),
+        gpu_python=python if on_gpu else None,
     )
 
 

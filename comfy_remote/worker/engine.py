@@ -18,6 +18,7 @@ from ..config.secrets import without_secrets
 from ..errors import EngineCrashed, TargetUnreachable
 from .choice import EngineChoice, choose_engine
 from .faults import NOT_STARTED
+from .gpu import check_gpu
 from .process import ChildProcess
 
 __all__ = ["Engine"]
@@ -83,6 +84,17 @@ class Engine:
     def models_folder(self) -> Path | None:
         """Its own ``models`` folder; ``None`` before it was started, and where there is none."""
         return self._choice.models if self._choice else None
+
+    async def check_gpu(self) -> None:
+        """Have its Python compute something on the GPU, unless it is to run without one.
+
+        Raises:
+            EngineCrashed: It cannot.
+            ConfigurationError: See `start`.
+        """
+        self.start()
+        if self._choice is not None and self._choice.gpu_python is not None:
+            await check_gpu(self._choice.gpu_python, self._engine_environment())
 
     @property
     def alive(self) -> bool:

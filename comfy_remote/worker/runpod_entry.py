@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if test:
             status = asyncio.run(run_test(handler, payload))
         else:
-            _serve(handler)
+            _serve(handler, engine)
             # RunPod, or who else started it, is to see that it did not just end.
             status = handler.broken.exit_status if handler.broken is not None else 0
     except ComfyRemoteError as error:
@@ -107,7 +107,7 @@ def _local_api(arguments: Sequence[str]) -> list[str]:
     return ["--rp_serve_api", "--rp_api_host=0.0.0.0"]
 
 
-def _serve(handler: JobHandler) -> None:
+def _serve(handler: JobHandler, engine: Engine) -> None:
     # Without a queue (the SDK's own HTTP server), there is nobody to report progress to.
     local = "RUNPOD_WEBHOOK_POST_OUTPUT" not in os.environ
     if "RUNPOD_DEBUG_LEVEL" not in os.environ:
@@ -152,8 +152,20 @@ def _serve(handler: JobHandler) -> None:
 
     config["handler"] = handle
     # No job is taken, and so none fails, before the engine has started once.
-    asyncio.run(handler.ready())
+    asyncio.run(_first_ready(handler, engine, check_gpu=not local))
     runpod.serverless.start(config)
+
+
+async def _first_ready(handler: JobHandler, engine: Engine, *, check_gpu: bool) -> None:
+    """Wait until the engine has started, on a GPU that works.
+
+    Raises:
+        ComfyRemoteError: It has not.
+    """
+    # The SDK's own variable: whoever sets it knows that there is none.
+    if check_gpu and not _is_true("RUNPOD_SKIP_GPU_CHECK"):
+        await engine.check_gpu()
+    await handler.ready()
 
 
 async def _until_ready(handler: JobHandler) -> None:
