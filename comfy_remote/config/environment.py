@@ -116,7 +116,7 @@ def unused_files(environment: Mapping[str, str] = os.environ) -> list[str]:
     """A sentence for each of the current folder's files that names something without a yes.
 
     Raises:
-        ConfigurationError: One cannot be read.
+        ConfigurationError: A ``comfy-remote.toml`` cannot be read.
     """
     from .settings import Configuration
     from .trust import trust_command
@@ -124,7 +124,11 @@ def unused_files(environment: Mapping[str, str] = os.environ) -> list[str]:
     untrusted = Configuration.load(environment=environment).untrusted
     sentences = [untrusted.sentence()] if untrusted is not None else []
     for path in env_files(environment):
-        if lacking := _untrusted(path, read_env_file(path, environment), environment):
+        try:
+            lacking = _untrusted(path, read_env_file(path, environment), environment)
+        except ConfigurationError:
+            continue  # `load_env_files` says so
+        if lacking:
             sentences.append(
                 f"{path} is not used: you have not said yes to its {', '.join(lacking)}. To see "
                 f"that, and say yes: {trust_command(path)}"

@@ -294,5 +294,7 @@ def trust_command(path: Path) -> str:
 
 
 def _sends(settings: TargetSettings) -> str:
-    variables = ", ".join(settings.secret_variables)
-    return f" (sends {variables})" if variables else ""
+    variables = [*settings.secret_variables]
+    if settings.bucket is not None:
+        variables.append("BUCKET_ACCESS_KEY_ID")  # the other key only signs
+    return f" (sends {', '.join(variables)})" if variables else ""

@@ -27,6 +27,7 @@ def run(
     inputs: Sequence[Path | str] = (),
     timeout: float | None = None,
     on_event: Callable[[Event], None] | None = None,
+    config: Path | str | None = None,
 ) -> list[Output]:
     """Run a prompt on a target and return what it produced.
 
@@ -42,13 +43,14 @@ def run(
         inputs: As for `Client.submit`.
         timeout: Seconds within which the job must end.
         on_event: Called with each event.
+        config: As for `Client`.
 
     Raises:
         ComfyRemoteError: Whatever went wrong.
     """
 
     async def whole() -> list[Output]:
-        async with Client(target) as client:
+        async with Client(target, config=config) as client:
             job = await client.submit(prompt, inputs=inputs, timeout=timeout)
             async for event in job:
                 if on_event is not None:

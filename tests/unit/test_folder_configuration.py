@@ -9,7 +9,7 @@ import pytest
 from owner import configure
 
 from comfy_remote.config import places
-from comfy_remote.config.config_file import read_config
+from comfy_remote.config.config_file import ConfigFile, read_config
 from comfy_remote.config.settings import Configuration, named_in
 from comfy_remote.config.trust import TrustStore
 from comfy_remote.errors import ConfigurationError, NotTrusted
@@ -257,6 +257,16 @@ def test_a_folders_file_allows_no_address(project: Path) -> None:
     assert not Configuration.load().allows_address("https://elsewhere.example")
     named = Configuration.load(file=path)
     assert named.allows_address("https://elsewhere.example")
+
+
+def test_a_folders_file_can_say_nothing_but_targets_and_a_default(project: Path) -> None:
+    lists = set(ConfigFile.model_fields) - {"default", "targets"}
+    said = [f'{name} = ["elsewhere.example"]' for name in sorted(lists)]
+    path = configure(project, "\n".join([*said, "[targets.lan]", 'target = "http://10.0.0.7:1"']))
+    say_yes(path)
+    configuration = Configuration.load()
+    assert configuration.address_of("lan") == "http://10.0.0.7:1"
+    assert {name: getattr(configuration, name) for name in lists} == dict.fromkeys(lists, ())
 
 
 @pytest.mark.parametrize(

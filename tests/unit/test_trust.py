@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_remote.config.config_file import ConfigFile, TargetTable
+from comfy_remote.config.config_file import TargetTable
 from comfy_remote.config.trust import (
     TrustStore,
     named_default,
@@ -71,7 +71,6 @@ def test_what_names_nothing_asks_for_nothing() -> None:
     assert set(TargetTable.model_fields) - set(changed) == {
         *("target", "base_url", "bucket", "user", "key_env", "password_env", "headers_env")
     }
-    assert set(ConfigFile.model_fields) == {"default", "allowed_addresses", "targets"}
 
 
 def test_the_name_and_the_pairs_belong_to_it() -> None:
