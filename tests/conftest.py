@@ -21,6 +21,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from comfy_remote.config.secrets import SECRETS
+
 # A busy machine is slow, not wrong.
 settings.register_profile("by hand", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # A change is judged by what it breaks, not by what chance finds on that day; chance has its
@@ -126,3 +128,10 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process notes each secret that it reads; here, each test is one."""
+    monkeypatch.setattr(SECRETS, "_known", {})
+    monkeypatch.setattr(SECRETS, "_forms", ())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import printable, say
+from .console import print_json, printable, say
 from .options import change_options, inputs_option
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def check(
     except WorkflowInvalid as error:
         report = _unusable(error)
     if as_json:
-        print(json.dumps({"source": source, **report.to_json()}))
+        print_json({"source": source, **report.to_json()})
     else:
         _print(report, source)
     if report.errors:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Mapping
 from typing import TextIO
 
-__all__ = ["human_seconds", "human_size", "is_interactive", "printable", "resume_command", "say"]
+from ..clean import clean
+from ..config.secrets import redact
+
+__all__ = [
+    "human_seconds",
+    "human_size",
+    "is_interactive",
+    "print_json",
+    "printable",
+    "resume_command",
+    "say",
+]
 
 
 def is_interactive(stream: TextIO) -> bool:
@@ -15,11 +28,16 @@ def is_interactive(stream: TextIO) -> bool:
 
 
 def printable(text: str) -> str:
-    """Text that came from elsewhere, without what would steer the terminal.
+    """Text that came from elsewhere, without secrets and what would steer the terminal."""
+    return clean(redact(text))
 
-    Line breaks stay; other control characters become U+FFFD.
+
+def print_json(data: Mapping[str, object]) -> None:
+    """One JSON object, a line on standard output, without secrets.
+
+    ASCII, whatever the console's encoding; at once, for who reads a pipe.
     """
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+    print(redact(json.dumps(data)), flush=True)
 
 
 def say(text: str) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .console import printable, say
+from .console import print_json, printable, say
 from .options import complete_target
 
 if TYPE_CHECKING:
@@ -154,16 +153,14 @@ def modal(
         url = _deployed(project, rebuild=rebuild, stop_first=stop_first)
     if json_lines:
         name = project.config.app_name
-        print(
-            json.dumps(
-                {
-                    "folder": str(project.folder),
-                    "target": f"modal:{name}",
-                    "url": url,
-                    "kept": list(project.kept),
-                    "notes": list(project.notes),
-                }
-            )
+        print_json(
+            {
+                "folder": str(project.folder),
+                "target": f"modal:{name}",
+                "url": url,
+                "kept": list(project.kept),
+                "notes": list(project.notes),
+            }
         )
     elif url is not None:
         print(url)

@@ -44,9 +44,9 @@ def doctor(context: click.Context, workflow: Path | None, on: str | None, json_l
       comfy-remote doctor --json | jq 'select(.status == "problem")'
     """
     import asyncio
-    import json
 
     from ..jobs.doctor import examine
+    from .console import print_json
     from .interrupt import run_interruptible
 
     first = 0
@@ -57,7 +57,7 @@ def doctor(context: click.Context, workflow: Path | None, on: str | None, json_l
             if finding.status == "problem":
                 first = first or finding.exit_status
             if json_lines:
-                print(json.dumps(finding.to_json()), flush=True)
+                print_json(finding.to_json())
             else:
                 _show(finding)
 

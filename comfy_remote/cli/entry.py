@@ -8,6 +8,8 @@ import sys
 
 import click
 
+from ..config.secrets import SECRETS
+
 __all__ = ["EXIT_STATUSES", "enter", "start"]
 
 EXIT_STATUSES = (
@@ -17,13 +19,14 @@ EXIT_STATUSES = (
 
 
 def start(*, verbose: bool = False) -> None:
-    """Log if that is wanted (also: ``DEBUG=1``)."""
+    """Know this process's secrets, and log if that is wanted (also: ``DEBUG=1``)."""
+    SECRETS.add_environment(os.environ)
     if verbose or os.environ.get("DEBUG", "") not in ("", "0"):
         import logging
 
-        logging.basicConfig(
-            level=logging.DEBUG, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-        )
+        from ..config.log import log_to_stderr
+
+        log_to_stderr(logging.DEBUG, "%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def enter(command: click.Command, name: str) -> None:

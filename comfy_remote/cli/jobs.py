@@ -39,17 +39,16 @@ def jobs() -> None:
 @json_option
 def list_jobs(limit: int, json_lines: bool) -> None:
     """List the jobs sent from this machine."""
-    import json
 
     from ..jobs.record import Record
     from ..targets.config import home
-    from .console import say
+    from .console import print_json, say
 
     with Record(home()) as record:
         entries = record.newest(limit)
     if json_lines:
         for entry in entries:
-            print(json.dumps(_to_json(entry)))
+            print_json(_to_json(entry))
     elif not entries:
         say("No jobs yet. `comfy-remote run WORKFLOW.json` sends one.")
     else:
@@ -61,15 +60,14 @@ def list_jobs(limit: int, json_lines: bool) -> None:
 @json_option
 def show(job: str, json_lines: bool) -> None:
     """Show all that is recorded of a job."""
-    import json
-
     from ..jobs.record import Record
     from ..targets.config import home
+    from .console import print_json
 
     with Record(home()) as record:
         entry = record.get(job)
     if json_lines:
-        print(json.dumps({**_to_json(entry), "prompt": entry.prompt}))
+        print_json({**_to_json(entry), "prompt": entry.prompt})
         return
     _print_details(entry)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from .console import human_size, is_interactive, printable, say
+from .console import human_size, is_interactive, print_json, printable, say
 from .options import json_option
 
 if TYPE_CHECKING:
@@ -250,7 +249,7 @@ def _telling(json_lines: bool) -> Iterator[Callable[[str], None]]:
 
 
 def _tell_json(message: str) -> None:
-    print(json.dumps({"event": "progress", "message": message}), flush=True)
+    print_json({"event": "progress", "message": message})
 
 
 def _redraw(message: str) -> None:
@@ -279,7 +278,7 @@ def _tell_pruned(pruned: list[str], notes: list[str]) -> None:
 
 
 def _print_json(answer: BaseModel) -> None:
-    print(json.dumps(answer.model_dump(mode="json")), flush=True)
+    print_json(answer.model_dump(mode="json"))
 
 
 def _row(folder: str, model: ModelFile) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from ..events import Event, JobState, Preview, event_to_json
 from ..jobs.record import SavedOutput
 from ..outputs import OutputProblem, RemoteOutput
 from ..workflow.prompt import Prompt
-from .console import resume_command, say
+from .console import print_json, printable, resume_command, say
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -188,8 +187,7 @@ class JsonReporter:
         )
 
     def _print(self, data: Mapping[str, object]) -> None:
-        # ASCII, whatever the console's encoding; a line at a time, for who reads a pipe.
-        print(json.dumps({**data, "job_id": self._job_id}), flush=True)
+        print_json({**data, "job_id": self._job_id})
 
 
 def incomplete(problems: Sequence[OutputProblem]) -> str:
@@ -208,7 +206,7 @@ def print_listed(outputs: Sequence[ListedOutput]) -> None:
     """Where the outputs of `Reporter.listed` are, a URL a line, on standard output."""
     for listed in outputs:
         if listed.url is not None:
-            print(listed.url, flush=True)
+            print(printable(listed.url), flush=True)
         else:
             say(f"{listed.output.filename} has no address: it is fetched with the result.")
 

@@ -15,7 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config.secrets import redact
+from ..clean import clean_json, one_line
+from ..config.secrets import redact, redact_json
 from ..errors import ComfyRemoteError
 from ..events import Event, Finished, Log, OutputReady, Progress, Queued, Started
 from ..jobs.record import SavedOutput
@@ -93,10 +94,8 @@ class RunLog:
         self._write(
             lambda: _append(
                 self.path,
-                redact(
-                    f"{now:%H:%M:%S}.{now.microsecond // 1000:03} +{since:8.3f}  {text}\n",
-                    os.environ,
-                ),
+                f"{now:%H:%M:%S}.{now.microsecond // 1000:03} +{since:8.3f}  "
+                f"{one_line(redact(text, os.environ))}\n",
             )
         )
 
@@ -162,7 +161,8 @@ class RunLog:
 
     def save(self) -> None:
         """Write the ``.json``, whole or not at all."""
-        text = redact(json.dumps(self.facts, indent=2, ensure_ascii=False), os.environ) + "\n"
+        facts = clean_json(redact_json(self.facts, os.environ))
+        text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
         beside = self.path.with_suffix(".json.part")
 
         def write() -> None:

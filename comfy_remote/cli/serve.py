@@ -197,7 +197,6 @@ def _say_how_to_use(gateway: GatewayServer, host: str, key: str) -> None:
 
 
 def _webhook_secret() -> SecretStr | None:
-    from pydantic import SecretStr
+    from ..config.secrets import secret
 
-    secret = os.environ.get("COMFY_REMOTE_WEBHOOK_SECRET", "").strip()
-    return SecretStr(secret) if secret else None
+    return secret("COMFY_REMOTE_WEBHOOK_SECRET", os.environ)

@@ -85,9 +85,9 @@ def show_log() -> None:
     """What the server does, a line each, on standard error."""
     import logging
 
-    if not logging.getLogger().handlers:
-        form = "%(asctime)s %(message)s"
-        logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S")
+    from ..config.log import log_to_stderr
+
+    log_to_stderr(logging.INFO, "%(asctime)s %(message)s", "%H:%M:%S")
 
 
 def read_token(file: Path | None) -> SecretStr | None:
@@ -98,6 +98,7 @@ def read_token(file: Path | None) -> SecretStr | None:
     """
     from pydantic import SecretStr
 
+    from ..config.secrets import SECRETS
     from ..errors import ConfigurationError
 
     if file is None:
@@ -114,6 +115,7 @@ def read_token(file: Path | None) -> SecretStr | None:
             raise ConfigurationError(
                 f"{file} has more than {_LONGEST_TOKEN} bytes: it should hold the token alone."
             )
+    SECRETS.add(TOKEN_VARIABLE, value.strip())
     return SecretStr(value.strip()) if value.strip() else None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import is_interactive, say
+from .console import is_interactive, printable, say
 from .options import json_option
 
 if TYPE_CHECKING:
@@ -191,11 +191,11 @@ def _list(store: TrustStore, *, json_lines: bool) -> None:
     if not files and not addresses:
         say("You have not said yes to anything.")
     for path, names in files.items():
-        print(path)
+        print(printable(str(path)))
         for name in names:
-            print(f"  {name}")
+            print(printable(f"  {name}"))
     for address in addresses:
-        print(f"{address}  (confirmed in ComfyUI's page)")
+        print(printable(f"{address}  (confirmed in ComfyUI's page)"))
 
 
 def _remove(store: TrustStore, what: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import ConfigurationError, NotTrusted
 from .places import CONFIG_VARIABLE, ENV_NAME, home, is_owners, nearest, owner_folders
+from .secrets import SECRETS
 
 # The rest of this folder where it is needed: most users have no such file.
 
@@ -65,6 +66,7 @@ def load_env_files(environment: MutableMapping[str, str] = os.environ) -> list[P
         if new:
             environment.update(new)
             used.append(path)
+    SECRETS.add_environment(environment)
     return used
 
 

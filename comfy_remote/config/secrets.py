@@ -1,17 +1,34 @@
-"""Keeping secrets to the process that needs them: away from engines, out of words."""
+"""Secrets: read by name, known by value, taken out of what is said and written.
+
+A configuration may call a secret whatever it likes (``key_env = "STUDIO"``), so its name proves
+nothing: each value that is read as a secret is noted in `SECRETS`, and `redact` finds it in any
+text, also as JSON, a URL or base64 write it.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
-from collections.abc import Mapping
+import re
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pydantic import SecretStr
+    from pydantic import JsonValue, SecretStr
 
-__all__ = ["KEY_RING_SERVICE", "redact", "secret", "without_secrets"]
+__all__ = [
+    "KEY_RING_SERVICE",
+    "SECRETS",
+    "SecretValues",
+    "looks_secret",
+    "redact",
+    "redact_json",
+    "secret",
+]
 
 KEY_RING_SERVICE = "comfy-remote"
 """Under which the key ring has our secrets: ``keyring set comfy-remote RUNPOD_API_KEY``."""
@@ -20,17 +37,90 @@ _log = logging.getLogger(__name__)
 
 _SECRET_WORDS = {
     "APIKEY",
+    "AUTH",
+    "COOKIE",
     "CREDENTIAL",
     "CREDENTIALS",
+    "CREDS",
+    "DSN",
     "KEY",
+    "KEYS",
+    "PASS",
+    "PASSPHRASE",
     "PASSWD",
     "PASSWORD",
+    "PAT",
+    "PWD",
     "SECRET",
+    "SECRETS",
     "TOKEN",
+    "TOKENS",
 }
-# Nodes that fetch gated models read these themselves.
-_ENGINE_MAY_SEE = {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
+# PGPASSWORD, GITHUBTOKEN
+_SECRET_ENDINGS = ("APIKEY", "ACCESSKEY", "PASSWORD", "PASSWD", "PASS", "SECRET", "TOKEN")
+_NO_SECRETS = {"PWD", "OLDPWD", "SSH_AUTH_SOCK"}
+_PASSWORD_IN_URL = re.compile(r"://[^/@:\s]*:([^/@\s]+)@")
+# A shorter one may well be an ordinary word.
 _SHORTEST_SECRET = 6
+
+
+class SecretValues:
+    """The values of secrets, and all the ways in which a text may write them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, str] = {}
+        self._forms: tuple[tuple[str, str], ...] | None = ()
+
+    def add(self, name: str, value: str) -> None:
+        """Note a value; ``[name]`` stands for it from now on."""
+        with self._lock:
+            if value not in self._known:
+                self._known[value] = name
+                self._forms = None
+
+    def add_environment(
+        self, environ: Mapping[str, str], names: Collection[str] | None = None
+    ) -> None:
+        """Note the values of some variables.
+
+        Args:
+            names: Which; ``None`` for those that are named like secrets, and for passwords in
+                URLs.
+        """
+        if names is None:
+            found = list(_secrets_in(environ))
+        else:
+            found = [(environ[name].strip(), name) for name in names if name in environ]
+        for value, name in found:
+            self.add(name, value)
+
+    @contextmanager
+    def holding(self, values: Mapping[str, str]) -> Iterator[None]:
+        """Know some values, by name, for a while: those that came with a job."""
+        new = {value: name for name, value in values.items() if value not in self._known}
+        for value, name in new.items():
+            self.add(name, value)
+        try:
+            yield
+        finally:
+            with self._lock:
+                for value in new:
+                    self._known.pop(value, None)
+                self._forms = None
+
+    def redact(self, text: str) -> str:
+        """The text with ``[NAME]`` for each value."""
+        with self._lock:
+            if self._forms is None:
+                self._forms = _forms(self._known.items())
+            forms = self._forms
+        return _replaced(text, forms)
+
+
+SECRETS = SecretValues()
+"""What this process has read as a secret. One for the process, as its log handlers are: whatever
+it says, to whomever, must not hold them."""
 
 
 def secret(name: str, environment: Mapping[str, str]) -> SecretStr | None:
@@ -44,6 +134,7 @@ def secret(name: str, environment: Mapping[str, str]) -> SecretStr | None:
         return None
     from pydantic import SecretStr  # here: it takes long to import
 
+    SECRETS.add(name, value)
     return SecretStr(value)
 
 
@@ -61,41 +152,78 @@ def _from_key_ring(name: str) -> str:
         return ""
 
 
-def _is_secret(name: str) -> bool:
-    return not _SECRET_WORDS.isdisjoint(name.upper().split("_"))
+def looks_secret(name: str) -> bool:
+    """Whether a variable is named like a secret: ``GITHUB_PAT``, ``PGPASSWORD``, ``R2_KEY``."""
+    upper = name.upper()
+    if upper in _NO_SECRETS:
+        return False
+    words = re.split(r"[^A-Z0-9]+", upper)
+    return not _SECRET_WORDS.isdisjoint(words) or upper.endswith(_SECRET_ENDINGS)
 
 
-def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment for the engine, whose custom nodes are other people's code.
+def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
+    """``text`` with ``[NAME]`` for every secret that this process has read.
 
-    Leaves out what is named like a secret (``RUNPOD_API_KEY``, ``R2_SECRET_ACCESS_KEY``,
-    ``CIVITAI_TOKEN``), except Hugging Face's token, and RunPod's job URLs: whoever has those
-    can take and answer the endpoint's jobs.
+    Args:
+        environ: Whose variables that are named like secrets, and passwords in whose URLs, are
+            replaced, too.
     """
+    text = SECRETS.redact(text)
+    return _replaced(text, _forms(_secrets_in(environ))) if environ else text
+
+
+def redact_json(value: JsonValue, environ: Mapping[str, str] | None = None) -> JsonValue:
+    """The same JSON value with all of its texts, keys too, redacted."""
+    match value:
+        case str():
+            return redact(value, environ)
+        case list():
+            return [redact_json(one, environ) for one in value]
+        case dict():
+            return {redact(key, environ): redact_json(one, environ) for key, one in value.items()}
+        case _:
+            return value
+
+
+def _secrets_in(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name, value in environ.items():
+        # Whoever has RunPod's job addresses can take and answer the endpoint's jobs.
+        if looks_secret(name) or name.upper().startswith("RUNPOD_WEBHOOK_"):
+            yield value, name
+        for password in _PASSWORD_IN_URL.findall(value):
+            yield password, name
+
+
+def _forms(secrets: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Each way to write each value, with its name; the longest first, so that one which contains
+    another vanishes whole."""
+    forms = {
+        form: name
+        for value, name in secrets
+        if len(value) >= _SHORTEST_SECRET
+        for form in _written(value)
+    }
+    return tuple(sorted(forms.items(), key=lambda pair: -len(pair[0])))
+
+
+def _written(value: str) -> set[str]:
+    from urllib.parse import quote, quote_plus  # here: not every command needs it
+
+    raw = value.encode("utf-8", "surrogatepass")
     return {
-        name: value
-        for name, value in environ.items()
-        if name in _ENGINE_MAY_SEE
-        or not (_is_secret(name) or name.upper().startswith("RUNPOD_WEBHOOK_"))
+        value,
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        quote(raw, safe=""),
+        quote(raw),
+        quote_plus(raw),
+        base64.b64encode(raw).decode("ascii").rstrip("="),
+        base64.urlsafe_b64encode(raw).decode("ascii").rstrip("="),
     }
 
 
-def redact(text: str, environ: Mapping[str, str]) -> str:
-    """``text`` with the value of every secret of ``environ`` replaced by ``[NAME]``.
-
-    Also where the text is JSON, in which a quote or a backslash is written differently.
-    """
-    secrets = [
-        (written, name)
-        for name, value in environ.items()
-        if _is_secret(name) and len(value) >= _SHORTEST_SECRET
-        for written in {
-            value,
-            json.dumps(value)[1:-1],
-            json.dumps(value, ensure_ascii=False)[1:-1],
-        }
-    ]
-    # The longest first, so that one which contains another vanishes whole.
-    for value, name in sorted(secrets, reverse=True, key=lambda pair: len(pair[0])):
-        text = text.replace(value, f"[{name}]")
+def _replaced(text: str, forms: tuple[tuple[str, str], ...]) -> str:
+    for form, name in forms:
+        if form in text:
+            text = text.replace(form, f"[{name}]")
     return text

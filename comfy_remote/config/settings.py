@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING
 from ..errors import NotTrusted
 from ..net.address import shown
 from .places import CONFIG_NAME, CONFIG_VARIABLE, home, is_owners, nearest, owner_folders
+from .secrets import SECRETS
 from .target_settings import TargetSettings, comfyui_url, is_address, modal_front
 
 if TYPE_CHECKING:
@@ -141,7 +142,14 @@ class Configuration:
         found = cls(None, {})
         for path in owners:
             found = found._with(_read(path), path)
-        return found if near is None else found._with_folders(_read(near), near, environment)
+        if near is not None:
+            found = found._with_folders(_read(near), near, environment)
+        for target in found.targets.values():
+            SECRETS.add_environment(environment, target.secret_variables)
+            if target.user and (password := environment.get(target.password_env or "")):
+                # In base64, as it is sent, it is as good as the password.
+                SECRETS.add(target.password_env or "", f"{target.user}:{password.strip()}")
+        return found
 
     def _with(self, file: ConfigFile, path: Path) -> Configuration:
         """With a file of the owner's, which goes before what was read until now."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from aiohttp import web
 from pydantic import SecretStr
 
+from ..config.secrets import SECRETS
 from ..errors import ConfigurationError
 from ..net.address import is_loopback
 from ..net.serving import GuardedRunner
@@ -75,6 +76,7 @@ class GatewayServer:
         self.endpoint_id = endpoint_id
         self.limits = limits or GatewayLimits()
         self.worker_token = SecretStr(secrets.token_urlsafe(32))
+        SECRETS.add("the worker's token", self.worker_token.get_secret_value())
         self.store = JobStore(self.limits, files_folder)
         self.queue = JobQueue(self.limits, on_final=self._ended, on_forget=self._forget)
         self.endpoint = LocalEndpoint(self.queue, self.store)

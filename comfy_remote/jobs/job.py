@@ -34,6 +34,7 @@ from ..workflow.workload import workload_of
 from .estimate import estimate_progress, with_estimates
 from .output import Output
 from .record import JobEntry, Record, SavedOutput
+from .said import cleaned
 from .sent_inputs import SentInputs, check_unchanged
 from .submission import submit
 
@@ -129,7 +130,7 @@ class Job:
                 with_estimates(followed, estimate, elapsed=self._ran_before)
             ) as events:
                 while not missed:
-                    event = await self._next(events)
+                    event = cleaned(await self._next(events))
                     if self._state is JobState.RUNNING and isinstance(event, Queued | Started):
                         continue  # followed again (to see a cancel through), the job begins anew
                     if isinstance(event, Finished):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from ..config.secrets import redact_json
 from ..errors import ComfyRemoteError, JobNotFound, LocalStorageError, error_from_json
 from ..events import JobState
 from ..targets.base import RemoteRef
@@ -290,7 +291,7 @@ class Record:
             "WHERE id = ? AND NOT (state = 'succeeded' AND ? = 'expired')",
             now,
             state.value,
-            json.dumps(error.to_json()) if error else None,
+            json.dumps(redact_json(error.to_json())) if error else None,
             now if state is JobState.RUNNING else None,
             run_seconds,
             job_id,

@@ -10,6 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from ..errors import AuthenticationError, ComfyRemoteError, ConfigurationError, RequestTooLarge
+from ..jobs.said import cleaned_error
 from ..wire.problems import problems_in
 from .own_page import refusal_of_other_origin, refusal_of_page
 
@@ -90,4 +91,5 @@ def refused_page(error: AuthenticationError) -> web.Response:
 
 
 def _error(error: ComfyRemoteError, status: int | None = None) -> web.Response:
-    return web.json_response({"error": error.to_json()}, status=status or error.http_status)
+    said = cleaned_error(error).to_json()
+    return web.json_response({"error": said}, status=status or error.http_status)

@@ -32,6 +32,7 @@ from ..events import (
 from ..jobs.client import Client
 from ..jobs.job import Job
 from ..jobs.record import Record
+from ..jobs.said import cleaned_error, cleaned_text
 from ..outputs import RemoteOutput
 from ..targets.base import ReturnsSomeOutputs
 from ..targets.runpod import RunPodTarget
@@ -312,6 +313,7 @@ class LaneJob:
             self._messages.interrupted()
         else:
             self.state = JobState.FAILED
+            cleaned_error(error)
             self._note(str(error))
             self._messages.failed(error)
 
@@ -335,4 +337,4 @@ class LaneJob:
 
     def _note(self, message: str) -> None:
         _log.info("Remote job %s on %s: %s", self.entry.prompt_id, self.target, message)
-        self._messages.note = message
+        self._messages.note = cleaned_text(message)

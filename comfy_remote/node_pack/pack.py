@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from ..config.environment import load_env_files, unused_files
+from ..config.log import clean_handlers
+from ..config.secrets import SECRETS
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.record import Record
 from ..targets.config import home
@@ -51,6 +54,8 @@ def install(host: Host, record: Record | None = None) -> Pack:
     Raises:
         LocalStorageError: The record cannot be opened.
     """
+    SECRETS.add_environment(os.environ)
+    clean_handlers(__name__.rpartition(".node_pack")[0])  # ComfyUI's own handlers; our records
     record = record or Record(home())
     switch, pool = Switch(), TargetPool(record)
     lane = RemoteLane(host, pool)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from ..errors import ComfyRemoteError, WorkflowInvalid
+from ..jobs.said import cleaned_json
 from ..targets.base import CHOICE_KEY
 from ..targets.comfyui_progress import nodes_needed
 from ..workflow.check import validate_for
@@ -190,10 +191,12 @@ def refusal_body(error: ComfyRemoteError) -> dict[str, JsonValue]:
             "details": error.advice,
             "extra_info": {},
         }
-    return {
-        "error": theirs,
-        "node_errors": node_errors if isinstance(node_errors, dict) else {},
-    }
+    return cleaned_json(
+        {
+            "error": theirs,
+            "node_errors": node_errors if isinstance(node_errors, dict) else {},
+        }
+    )
 
 
 def _last_nodes(prompt: Prompt) -> list[str]:

@@ -14,6 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
+from ..config.log import log_to_stderr
 from .server import SandboxServer
 
 
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="exit after this long without a request or a prompt",
     )
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    log_to_stderr(logging.INFO, "%(asctime)s %(name)s: %(message)s")
     # A polite kill cleans up like Ctrl-C does. (Windows never delivers it.)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

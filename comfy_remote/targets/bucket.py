@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from yarl import URL
 
+from ..config.secrets import SECRETS
 from ..errors import ConfigurationError, OutputError
 from ..net.address import base_address, is_loopback
 from ..net.pinned import PinnedSender
@@ -147,6 +148,7 @@ class BucketSettings:
                 f"There is a bucket, but not both of {' and '.join(keys)} are set.",
                 advice="Set both, or unset BUCKET_ENDPOINT_URL.",
             )
+        SECRETS.add(keys[1], secret)
         return cls.of(
             address,
             access,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..config.secrets import KEY_RING_SERVICE, secret
+from ..config.secrets import KEY_RING_SERVICE, SECRETS, secret
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -101,5 +101,6 @@ def _bearer(token: SecretStr) -> SecretStr:
 def _basic(user: str, password: SecretStr) -> SecretStr:
     from pydantic import SecretStr
 
-    pair = f"{user}:{password.get_secret_value()}".encode()
-    return SecretStr(f"Basic {base64.b64encode(pair).decode('ascii')}")
+    pair = f"{user}:{password.get_secret_value()}"
+    SECRETS.add("a login", pair)  # in base64 it is as good as the password
+    return SecretStr(f"Basic {base64.b64encode(pair.encode()).decode('ascii')}")

@@ -17,7 +17,7 @@ from contextlib import aclosing
 
 import aiohttp
 
-from ..config.secrets import without_secrets
+from ..config.engine_environment import engine_environment
 from ..errors import TargetUnreachable
 from ..events import Event, Finished, JobState
 from ..outputs import RemoteOutput
@@ -180,7 +180,7 @@ def _launch() -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             # It may outlive us, and has no use for a key.
-            env=without_secrets(os.environ),
+            env=engine_environment(os.environ),
             **detached(),
         )
     except OSError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import aiohttp
 
-from ..config.secrets import without_secrets
+from ..config.engine_environment import engine_environment
 from ..errors import EngineCrashed, TargetUnreachable
 from .choice import EngineChoice, choose_engine
 from .faults import NOT_STARTED
@@ -205,7 +205,7 @@ class Engine:
         return (self._choice.url if self._choice else None) or self._printed_url
 
     def _engine_environment(self) -> dict[str, str]:
-        environ = without_secrets(self._environ)
+        environ = engine_environment(self._environ)
         # Lines reach the log when they are written, and no Windows code page garbles them.
         environ.update(PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8")
         return environ

@@ -12,6 +12,7 @@ from functools import partial
 
 from pydantic import BaseModel, JsonValue
 
+from ..config.secrets import SECRETS
 from ..errors import ComfyRemoteError, ExecutionFailed, JobTimedOut, WorkflowInvalid
 from ..targets.comfyui import ComfyUITarget
 from ..wire.actions import WORKER_ACTIONS
@@ -128,8 +129,9 @@ class JobHandler:
                 await self._settled()  # before this job's own time begins
                 self._job_now = None
                 try:
-                    job = self._job(job_id, payload, report)
-                    result = await self._within_deadline(job, payload)
+                    with SECRETS.holding(_secrets_of(payload)):
+                        job = self._job(job_id, payload, report)
+                        result = await self._within_deadline(job, payload)
                 finally:
                     self._see_that_it_settles()
         except ComfyRemoteError as error:
@@ -149,7 +151,7 @@ class JobHandler:
         answer = failure_answer(
             failure,
             answer_format(payload),
-            environ=_with_secrets_of(payload, self._environ),
+            environ={**self._environ, **_secrets_of(payload)},
             seconds=round(time.monotonic() - begun, 3),
             saved=saved,
         )
@@ -253,16 +255,14 @@ def _lenient(payload: JsonValue) -> JsonValue:
     return payload
 
 
-def _with_secrets_of(payload: JsonValue, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment, and under names of secrets the keys that came with the request."""
-    found = dict(environ)
-    if isinstance(payload, dict):
-        config = payload.get("s3Config", payload.get("s3_config"))
-        config = config if isinstance(config, dict) else {}
-        for name, value in (
-            ("REQUEST_COMFY_ORG_API_KEY", payload.get("comfy_org_api_key")),
-            ("REQUEST_S3_SECRET", config.get("accessSecret", config.get("access_secret"))),
-        ):
-            if isinstance(value, str):
-                found[name] = value
-    return found
+def _secrets_of(payload: JsonValue) -> dict[str, str]:
+    """The keys that came with a request, under names of secrets."""
+    if not isinstance(payload, dict):
+        return {}
+    config = payload.get("s3Config", payload.get("s3_config"))
+    config = config if isinstance(config, dict) else {}
+    found = {
+        "REQUEST_COMFY_ORG_API_KEY": payload.get("comfy_org_api_key"),
+        "REQUEST_S3_SECRET": config.get("accessSecret", config.get("access_secret")),
+    }
+    return {name: value for name, value in found.items() if isinstance(value, str)}

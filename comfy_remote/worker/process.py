@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ..clean import one_line
 from ..errors import ConfigurationError
 from ..targets.launch import detached
 
@@ -163,7 +164,7 @@ class ChildProcess:
             return
         with output:
             for line in output:
-                text = _COLOUR.sub("", line).rstrip()[:_LONGEST_LINE]
+                text = one_line(_COLOUR.sub("", line).rstrip()[:_LONGEST_LINE])
                 self._lines.append(text)
                 self._heard += 1
                 self._on_line(text)

@@ -12,6 +12,8 @@ from typing import TypeAlias
 
 from pydantic import JsonValue
 
+from ..clean import clean
+from ..config.secrets import redact
 from ..events import NodeText, Preview, Progress
 from ..wire.answer import PreviewSnapshot, ProgressSnapshot
 
@@ -79,7 +81,7 @@ class ProgressReporter:
     def text(self, event: NodeText) -> None:
         """Take note of a node's text: the newest of each of the last nodes is sent."""
         self._texts.pop(event.node_id, None)
-        self._texts[event.node_id] = event.text[:_LONGEST_TEXT]
+        self._texts[event.node_id] = clean(redact(event.text[:_LONGEST_TEXT]))
         while len(self._texts) > _MOST_TEXTS:
             del self._texts[next(iter(self._texts))]
         self._news.set()
@@ -134,7 +136,7 @@ class ProgressReporter:
             node_class=progress.node_class,
             step=progress.step,
             steps=progress.steps,
-            message=progress.message,
+            message=clean(redact(progress.message)),
             texts=self._texts,
             preview=_snapshot(preview) if preview is not None else None,
         )

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
+from ..config.secrets import redact
 from ..errors import ComfyRemoteError, OutputTooLarge
 from ..targets.download import Downloaded
 from ..wire.request import COMFY_REMOTE_1, WORKER_COMFYUI, AnswerFormat
@@ -99,9 +100,8 @@ class _Answer:
 
     def rendered(self, content: Content) -> dict[str, JsonValue]:
         """The answer as it stands."""
-        return render(
-            self._dialect, self._collected, self._facts, self._stored, self._warnings, content
-        )
+        warnings = [redact(warning) for warning in self._warnings]
+        return render(self._dialect, self._collected, self._facts, self._stored, warnings, content)
 
     async def store_largest(self) -> bool:
         """Put the largest that is still part of the answer elsewhere; whether that was done."""

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
+from ..config.log import log_to_stderr
+from ..config.secrets import SECRETS
 from ..errors import ComfyRemoteError
 from .engine import Engine
 from .guard import wait_for_end_of
@@ -64,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rest = [*rest, *_local_api(rest)]
     # The SDK reads the command line itself.
     sys.argv = [sys.argv[0], *rest]
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    SECRETS.add_environment(os.environ)
+    log_to_stderr(logging.INFO, "%(levelname)s %(name)s: %(message)s")
     if ours.parent_pid is not None:
         threading.Thread(target=_end_with, args=(ours.parent_pid,), daemon=True).start()
     engine = Engine.named(ours.engine)

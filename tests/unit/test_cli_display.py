@@ -239,7 +239,7 @@ def test_errors_are_explained():
 
 
 def test_words_and_numbers():
-    assert printable("a\x1b[0m\n\u202eb\t") == "a\ufffd[0m\n\ufffdb\ufffd"
+    assert printable("a\x1b[0m\n\u202eb\t") == "a\ufffd[0m\n\ufffdb "
     assert [human_size(n) for n in (0, 999, 1000, 15_400, 999_600, 2.5e9, 3e12)] == [
         "0 B",
         "999 B",

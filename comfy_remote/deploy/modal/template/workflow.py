@@ -14,6 +14,7 @@ from pathlib import Path
 
 import modal
 
+from comfy_remote.config.log import log_to_stderr
 from comfy_remote.deploy.modal.config import ModalConfig
 from comfy_remote.deploy.modal.front import serve_front
 from comfy_remote.deploy.modal.image import (
@@ -31,7 +32,7 @@ CONFIG = ModalConfig.read(HERE / "modal_config.json")
 
 if not modal.is_local():
     # Into `modal app logs`: what ComfyUI and the worker say, and how far downloads are.
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    log_to_stderr(logging.INFO, "%(levelname)s %(name)s: %(message)s")
 
 app = modal.App(CONFIG.app_name)
 notes = modal.Dict.from_name(f"{CONFIG.app_name}-jobs", create_if_missing=True)

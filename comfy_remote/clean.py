@@ -1,0 +1,48 @@
+"""Text from elsewhere, made safe for a line in a terminal, a log or a page.
+
+A remote's message, a node's class, a file's name may hold characters that steer a terminal,
+begin a line of their own in a log, turn the order of what is shown, or cannot be written at all.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["clean", "clean_json", "one_line"]
+
+# Control characters (C0 but for the line break, DEL, C1), lone surrogates, line and paragraph
+# separators, and what is invisible and changes the order or the meaning of what is beside it.
+_UNSAFE = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u180e\u200b\u200e\u200f\u2028-\u202e"
+    "\u2060-\u206f\ufeff\ufff0-\ufffb\U000e0000-\U000e007f]"
+)
+_BREAKS = re.compile(r"(?:\r\n|[\n\r\t\x0b\x0c\x85\u2028\u2029])+")
+
+
+def clean(text: str) -> str:
+    """The text with line breaks as they are, and U+FFFD for what must not be shown."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSAFE.sub("\ufffd", text.replace("\t", " "))
+
+
+def one_line(text: str) -> str:
+    """`clean`, and a space for line breaks: for a log, where a line is an entry."""
+    return clean(_BREAKS.sub(" ", text))
+
+
+def clean_json(value: JsonValue) -> JsonValue:
+    """The same JSON value with all of its texts, keys too, `clean`."""
+    match value:
+        case str():
+            return clean(value)
+        case list():
+            return [clean_json(one) for one in value]
+        case dict():
+            return {clean(key): clean_json(one) for key, one in value.items()}
+        case _:
+            return value
