@@ -29,10 +29,10 @@ from ..service.arguments import (
 from ..service.store import ValueStore
 from ..service.workflow import ServedWorkflow
 from ..targets.config import Configuration
+from ..targets.deadline import Deadline
 from ..targets.rest import RestClient, call_address
 from ..targets.rest_login import service_headers
 from ..targets.rest_values import received
-from ..targets.within import within
 from ..wire.call import CallAnswer, CallStatus
 from ..workflow.interface import Interface
 from .call_inputs import Given
@@ -197,25 +197,39 @@ async def _call_service(
     inputs = {given.key: _sent(given) for given in plan.inputs}
     reporter.connecting(url)
     async with RestClient(url, headers=headers) as client:
-        answer = await _start(client, inputs, plan.job_id)
+        deadline = Deadline(plan.timeout)
+        try:
+            answer = await deadline.within(_start(client, inputs, plan.job_id))
+        except asyncio.TimeoutError:
+            raise _too_late(f"The service did not take the call within {deadline}.") from None
         reporter.following(answer.id or plan.job_id, url, {})
         try:
-            answer = await within(_follow(client, answer, reporter), plan.timeout)
+            answer = await deadline.within(_follow(client, answer, reporter))
         except asyncio.TimeoutError:
             await _cancel(client, answer)
-            raise JobTimedOut(
-                f"The call did not end within {plan.timeout:g} s. It was cancelled.",
-                advice="Give it more time with --timeout.",
-            ) from None
+            raise _too_late(f"The call did not end within {deadline}. It was cancelled.") from None
         except asyncio.CancelledError:
             await _cancel(client, answer)
             raise JobCancelled("The call was cancelled.") from None
         if answer.status is not CallStatus.COMPLETED:
             raise answer.failure()
-        return {
-            key: await received(client, value, spool, tensors="numpy")
-            for key, value in answer.results.items()
-        }
+        try:
+            return await deadline.within(_received(client, answer, spool))
+        except asyncio.TimeoutError:
+            raise _too_late(
+                f"The call has ended, but its results did not arrive within {deadline}."
+            ) from None
+
+
+async def _received(client: RestClient, answer: CallAnswer, spool: Path) -> dict[str, DecodedValue]:
+    return {
+        key: await received(client, value, spool, tensors="numpy")
+        for key, value in answer.results.items()
+    }
+
+
+def _too_late(message: str) -> JobTimedOut:
+    return JobTimedOut(message, advice="Give it more time with --timeout.")
 
 
 async def _start(

@@ -9,6 +9,7 @@ import sys
 import click
 
 from ..config.secrets import SECRETS
+from .signals import treat_like_ctrl_c
 
 __all__ = ["EXIT_STATUSES", "enter", "start"]
 
@@ -35,6 +36,7 @@ def enter(command: click.Command, name: str) -> None:
         # A console that cannot show a character (cp1252) gets its escape, not a traceback.
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+    treat_like_ctrl_c()
     try:
         # Not click's own `standalone_mode`, which ends Ctrl-C with status 1.
         sys.exit(command.main(prog_name=name, standalone_mode=False))
@@ -43,7 +45,9 @@ def enter(command: click.Command, name: str) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except Exception as error:
+    except BaseException as error:
+        if _is_cancelled(error):
+            sys.exit(130)
         from ..errors import ComfyRemoteError
         from .errors import show_error
 
@@ -55,3 +59,10 @@ def enter(command: click.Command, name: str) -> None:
         # The process ends: to look through all that was ever imported for garbage takes longer
         # than a small run does.
         gc.freeze()
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether it is what a command raises that was interrupted while it waited."""
+    # Not imported for this: it takes longer than what small commands do.
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and isinstance(error, asyncio.CancelledError)

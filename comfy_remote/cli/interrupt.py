@@ -1,4 +1,4 @@
-"""Ctrl-C, the same on every platform and Python: first politely, then at once."""
+"""Ctrl-C and its like, the same on every platform and Python: first politely, then at once."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from collections.abc import Coroutine
 from types import FrameType
 from typing import TypeVar
 
+from .signals import LIKE_CTRL_C
+
 __all__ = ["run_interruptible"]
 
 _T = TypeVar("_T")
 
 
-def run_interruptible(work: Coroutine[object, object, _T], *, also: tuple[str, ...] = ()) -> _T:
+def run_interruptible(work: Coroutine[object, object, _T]) -> _T:
     """Like `asyncio.run`, but the first Ctrl-C cancels ``work``, which may then tidy up.
+
+    So do the signals `LIKE_CTRL_C`.
 
     Not `asyncio.run`'s own handling, which in Python 3.10 cancels every task, also those that
     tidying up needs; nor `loop.add_signal_handler`, which Windows lacks.
 
     Args:
         work: What to run.
-        also: Names of other signals to treat so, where the platform has them.
 
     Raises:
-        KeyboardInterrupt: At the second Ctrl-C, wherever the work is then.
+        KeyboardInterrupt: At the second signal, wherever the work is then.
     """
-    numbers = [signal.SIGINT, *(getattr(signal, name) for name in also if hasattr(signal, name))]
+    numbers = [signal.SIGINT, *LIKE_CTRL_C]
 
     async def main() -> _T:
         task = asyncio.current_task()

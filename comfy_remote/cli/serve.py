@@ -113,7 +113,7 @@ def serve(
 
     # To be stopped is how a server ends.
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
-        run_interruptible(whole(), also=("SIGTERM", "SIGBREAK"))
+        run_interruptible(whole())
 
 
 @contextlib.contextmanager

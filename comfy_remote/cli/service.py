@@ -108,7 +108,7 @@ def service(
 
     # To be stopped is how a server ends.
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
-        run_interruptible(whole(), also=("SIGTERM", "SIGBREAK"))
+        run_interruptible(whole())
 
 
 def _key_words(token_file: Path | None) -> str:

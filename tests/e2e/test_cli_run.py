@@ -210,10 +210,11 @@ def test_a_killed_client_on_the_default_sandbox_resumes(cli: Cli):
 
 
 @POSIX
-def test_ctrl_c_cancels_the_job(cli: Cli, sandbox_url: str):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_cancels_the_job(cli: Cli, sandbox_url: str, number: signal.Signals):
     process = cli.start("run", slow(cli.folder, 0.1, 300), "--on", sandbox_url, "--json")
     job_id = read_until(process, a_step)[0]["job_id"]
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130, err
     error = lines_of(out)[-1]
@@ -337,6 +338,37 @@ def test_a_folder_that_cannot_be_written_to_is_noticed_before_the_run(cli: Cli):
     assert done.returncode == 7
     assert "Choose another folder with -o" in done.stderr
     assert cli("jobs", "list", "--json").stdout == ""
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("doctor",),
+        ("check",),
+        ("show",),
+        ("models", "list"),
+        ("jobs", "resume", "0000", "--json"),
+        ("call", "--json", "-i", "a=1"),
+    ],
+    ids=" ".join,
+)
+def test_a_sigterm_ends_every_command_that_waits(cli: Cli, arguments: tuple[str, ...]):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        first, *rest = arguments
+        file = [] if first in ("doctor", "models", "jobs") else [slow(cli.folder)]
+        process = cli.start(first, *file, *rest, "--on", url)
+        accepted, _ = mute.accept()
+        with accepted:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, (out, err)
+    assert "Traceback" not in err
+    if "--json" in arguments:
+        error = lines_of(out)[-1]
+        assert (error["event"], error["code"]) == ("error", "cancelled")
 
 
 @POSIX

@@ -243,7 +243,8 @@ def test_nobody_answers_in_time(remote: Command):
 
 
 @POSIX
-def test_ctrl_c_leaves_the_job(remote: Command, sandbox_url: str):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_the_job(remote: Command, sandbox_url: str, number: signal.Signals):
     process = remote.start(
         *("run_remote", "--workflow", write(remote.folder, slow()), "--pod-url", sandbox_url)
     )
@@ -251,7 +252,7 @@ def test_ctrl_c_leaves_the_job(remote: Command, sandbox_url: str):
     for line in process.stderr:
         if line.startswith("Running"):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "goes on at the target" in err
