@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import tempfile
 import time
 import uuid
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from ..jobs.call import Call, start_call
 from ..jobs.client import Client
 from ..jobs.record import Record
 from ..media.files import private_folder
+from ..media.temporary import TemporaryFolder
 from ..media.values import DecodedValue, encode, read_value
 from ..service.arguments import (
     Argument,
@@ -87,9 +87,7 @@ def run_call(plan: CallPlan, reporter: Reporter) -> None:
         with private_folder(plan.folder):
             pass  # It can be written to: better known before a GPU has worked for it.
         url = _service_of(plan)
-        with tempfile.TemporaryDirectory(
-            prefix="comfy-remote-call-", ignore_cleanup_errors=True
-        ) as spool:
+        with TemporaryFolder("call") as spool:
             if url is None:
                 results = await _call_workflow(plan, record, reporter, Path(spool))
             else:

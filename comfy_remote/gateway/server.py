@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from ..config.secrets import SECRETS
 from ..errors import ConfigurationError
+from ..media.temporary import remove_leftovers
 from ..net.address import is_loopback
 from ..net.serving import GuardedRunner
 from . import webhook
@@ -77,6 +78,7 @@ class GatewayServer:
         self.limits = limits or GatewayLimits()
         self.worker_token = SecretStr(secrets.token_urlsafe(32))
         SECRETS.add("the worker's token", self.worker_token.get_secret_value())
+        self._files_folder = files_folder
         self.store = JobStore(self.limits, files_folder)
         self.queue = JobQueue(self.limits, on_final=self._ended, on_forget=self._forget)
         self.endpoint = LocalEndpoint(self.queue, self.store)
@@ -118,6 +120,7 @@ class GatewayServer:
         Raises:
             ConfigurationError: The address or port cannot be used, with what to do.
         """
+        await asyncio.to_thread(remove_leftovers, self._files_folder)
         access = Access(
             endpoint_id=self.endpoint_id,
             client_token=self._token,

@@ -14,7 +14,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +22,7 @@ from typing import BinaryIO, ParamSpec, TypeVar
 
 from ..errors import LocalStorageError, OutputCorrupt, OutputLost, OutputTooLarge, RateLimited
 from ..media.files import storage_errors
+from ..media.temporary import TemporaryFolder
 from .limits import GatewayLimits
 
 __all__ = ["JobStore", "in_thread"]
@@ -52,7 +52,7 @@ class JobStore:
     def __init__(self, limits: GatewayLimits, folder: Path | None = None) -> None:
         self._limits = limits
         self._parent = folder
-        self._root: Path | None = None
+        self._root: TemporaryFolder | None = None
         self._files: dict[str, dict[str, int]] = {}
         self._dropped: list[tuple[Path, int]] = []
         self._used = 0
@@ -202,7 +202,7 @@ class JobStore:
         self._dropped.clear()
         self._used = 0
         if self._root is not None:
-            shutil.rmtree(self._root, ignore_errors=True)
+            self._root.cleanup()
             self._root = None
 
     async def _store(
@@ -235,11 +235,8 @@ class JobStore:
     def _folder(self) -> Path:
         with self._making:
             if self._root is None:
-                where = self._parent or Path(tempfile.gettempdir())
-                with storage_errors(where):
-                    where.mkdir(parents=True, exist_ok=True)
-                    self._root = Path(tempfile.mkdtemp(prefix="comfy-remote-gateway-", dir=where))
-            return self._root
+                self._root = TemporaryFolder("gateway", self._parent)
+            return Path(self._root.name)
 
     def _check_size(self, size: int) -> None:
         limits = self._limits

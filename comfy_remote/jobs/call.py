@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import math
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..errors import ComfyRemoteError, JobTimedOut, OutputLost
 from ..events import Event
-from ..media.files import sha256_of, storage_errors
+from ..media.files import sha256_of
 from ..media.remote_values import VALUES_KEY, value_file_name
+from ..media.temporary import TemporaryFolder
 from ..media.values import DecodedValue, ObjectAdapter, decode_value, encode, read_value
 from ..targets.base import InputFile, input_errors
 from ..workflow.interface import ANY, Argument, Interface, InterfaceInput, ValueFileName
@@ -263,10 +263,7 @@ async def call(
     """
     schemas = schemas or Schemas.bundled()
     interface = Interface.of(prompt, schemas)
-    with storage_errors(Path(tempfile.gettempdir())):
-        # Windows does not remove a file that is mapped.
-        spool = tempfile.TemporaryDirectory(prefix="comfy-remote-call-", ignore_cleanup_errors=True)
-    with spool as name:
+    with TemporaryFolder("call") as name:
         sent, here = Path(name, "sent"), Path(name, "here")
         here.mkdir()
         arguments = await asyncio.to_thread(

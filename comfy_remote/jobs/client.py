@@ -23,6 +23,7 @@ from ..errors import (
 )
 from ..events import JobState
 from ..media.files import sha256_of
+from ..media.temporary import remove_leftovers
 from ..targets.base import InputFile, Recalls, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
 from ..targets.deadline import Deadline
@@ -87,6 +88,7 @@ class Client:
 
     async def __aenter__(self) -> Client:
         try:
+            await asyncio.to_thread(remove_leftovers)
             await self.target.__aenter__()
         except BaseException:
             self._close_record()

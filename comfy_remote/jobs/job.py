@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -23,6 +22,7 @@ from ..media.disk_space import DiskLimits
 from ..media.files import place, safe_relative_path, storage_errors
 from ..media.partial_folder import partial_folder
 from ..media.remote_values import VALUES_KEY
+from ..media.temporary import TemporaryFolder
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, Target, release
 from ..targets.concurrent_map import concurrent_map
@@ -175,9 +175,7 @@ class Job:
                 output could not be brought here whole; `OutputLost` if there is none.
         """
         outputs = await self._made(even_if_failed=even_if_failed)
-        with storage_errors(Path(tempfile.gettempdir())):
-            # Windows does not remove a file that an image still reads from.
-            spool = tempfile.TemporaryDirectory(prefix="comfy-remote-", ignore_cleanup_errors=True)
+        spool = TemporaryFolder("outputs")
         local = []
         fetched = await self._fetch(outputs, Path(spool.name), on_bytes)
         for output, here in self._without_lost(outputs, fetched):
@@ -431,9 +429,7 @@ def _named_for_people(output: RemoteOutput, prompt: Prompt) -> RemoteOutput:
     return replace(output, filename=f"{name}.safetensors", subfolder="")
 
 
-def _local(
-    remote: RemoteOutput, here: Downloaded, spool: tempfile.TemporaryDirectory[str]
-) -> Output:
+def _local(remote: RemoteOutput, here: Downloaded, spool: TemporaryFolder) -> Output:
     return Output(
         node_id=remote.node_id,
         kind=remote.kind,

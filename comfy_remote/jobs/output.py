@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from ..media.files import place, safe_relative_path
+from ..media.temporary import TemporaryFolder
 from ..outputs import OutputKind
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Output:
     size: int
     sha256: str
     _path: Path = field(repr=False)
-    _spool: tempfile.TemporaryDirectory[str] | None = field(repr=False, compare=False)
+    _spool: TemporaryFolder | None = field(repr=False, compare=False)
 
     def save(self, folder: Path | str) -> Path:
         """Write it below ``folder``, in its subfolder, readable by you alone (mode 0600).

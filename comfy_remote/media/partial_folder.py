@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import JobTimedOut, RateLimited, TargetUnreachable
 from .files import private_folder, safe_relative_path, storage_errors
+from .process_lock import ProcessLock
 
 __all__ = ["partial_folder"]
 
@@ -47,7 +48,7 @@ def partial_folder(folder: Path, name: str) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         ours = True
         try:
-            stack.enter_context(_locked(made / _LOCK))
+            stack.callback(ProcessLock(made / _LOCK).close)
         except sqlite3.Error:  # another has it, or the file system has no locks
             ours = False
         if not ours:
@@ -69,16 +70,3 @@ def partial_folder(folder: Path, name: str) -> Iterator[Path]:
 def _remove(made: Path, stack: contextlib.ExitStack) -> None:
     stack.close()  # Windows removes no file that is open
     shutil.rmtree(made, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """A lock that the system takes back however this process ends, on every platform.
-
-    Raises:
-        sqlite3.Error: Another process has it, or it cannot be had there.
-    """
-    # SQLite has solved this for all of them, and is imported anyway.
-    with contextlib.closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as lock:
-        lock.execute("BEGIN EXCLUSIVE")
-        yield

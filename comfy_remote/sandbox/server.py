@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import JsonValue
 
+from ..media.temporary import TemporaryFolder, remove_leftovers
 from ..net.serving import GuardedRunner
 from . import file_routes, input_routes, job_routes, page_routes, prompt_routes, user_routes
 from .engine import ENGINE, Engine
@@ -83,7 +83,7 @@ class SandboxServer:
             if frontend is None
             else Page(find_frontend(frontend), dict(web_directories or {}), dict(templates or {}))
         )
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: TemporaryFolder | None = None
         self._requests = 0
         self._last_activity = time.monotonic()
         self.url = ""
@@ -97,10 +97,8 @@ class SandboxServer:
     async def __aenter__(self) -> SandboxServer:
         root = self._directory
         if root is None:
-            # Left-over locks on Windows must not turn an orderly end into an error.
-            self._temporary = tempfile.TemporaryDirectory(
-                prefix="comfy-remote-sandbox-", ignore_cleanup_errors=True
-            )
+            await asyncio.to_thread(remove_leftovers)
+            self._temporary = TemporaryFolder("sandbox")
             root = Path(self._temporary.name)
         folders = Folders(root.resolve())
         folders.create()

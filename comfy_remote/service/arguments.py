@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import InputFileMissing, ValueInvalid, WorkflowInvalid
 from ..jobs.call import LONGEST_PLAIN_TEXT, ValueFile
+from ..media.temporary import TemporaryFolder
 from ..media.value_files import value_of_file
 from ..media.value_types import check_type
 from ..media.values import decode_value, encode, read_value
@@ -150,7 +150,7 @@ def _check(entry: InterfaceInput, value: object) -> None:
 
 
 def _from_file(content: bytes, media_type: str, type_: str, store: ValueStore) -> ValueFile | str:
-    with tempfile.TemporaryDirectory(prefix="comfy-remote-") as folder:
+    with TemporaryFolder("value") as folder:
         path = Path(folder) / "value"
         path.write_bytes(content)
         wanted = next((one for one in type_.split(",") if one in _FROM_FILES), type_)

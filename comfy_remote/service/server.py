@@ -15,6 +15,7 @@ from ..errors import AuthenticationError, OutputLost, WorkflowInvalid
 from ..gateway.access import RouteHandler, foreign_page, refusals, sent_token
 from ..gateway.body import Bodies, body_chunks, json_answer, number_in_query
 from ..gateway.listening import check_token, in_url, listen
+from ..media.temporary import remove_leftovers
 from ..media.value_files import PlainFile, files_of
 from ..media.values import read_value
 from ..net.serving import GuardedRunner
@@ -84,6 +85,7 @@ class ServiceServer:
         self.url = ""
 
     async def __aenter__(self) -> ServiceServer:
+        await asyncio.to_thread(remove_leftovers)
         app = web.Application(middlewares=[self._guard], client_max_size=LARGEST_BODY)
         app.add_routes(self.routes())
         app.on_response_prepare.append(say_protocol)

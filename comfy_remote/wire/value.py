@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from ..errors import ValueInvalid
+from ..media.temporary import TemporaryFolder
 from ..media.value_files import value_of_file
 from ..media.values import (
     DecodedValue,
@@ -176,7 +176,7 @@ class ValueEnvelope(BaseModel):
     def _file(self, tensors: TensorLibrary, limits: ValueLimits) -> DecodedValue:
         content = self.content(limits)
         # Windows lets nobody open a temporary file that is open.
-        with tempfile.TemporaryDirectory(prefix="comfy-remote-") as folder:
+        with TemporaryFolder("value") as folder:
             path = Path(folder) / "value"
             path.write_bytes(content)
             type_, value = value_of_file(path, self.media_type or "unknown", self.type)

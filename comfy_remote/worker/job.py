@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from ..errors import (
     TargetError,
 )
 from ..events import Progress
+from ..media.temporary import TemporaryFolder
 from ..targets.base import InputFile, RunRequest
 from ..targets.comfyui import engine_of
 from ..targets.input_names import UsersNames
@@ -148,9 +148,7 @@ class WorkflowJob:
         if self._bucket is not None and self._bucket_guard is not None:
             await check_address(self._bucket, self._bucket_guard)
         prompt = None if needs_schemas(request) else changed(plain_prompt(request), request)
-        with tempfile.TemporaryDirectory(
-            prefix="comfy-remote-job-", ignore_cleanup_errors=True
-        ) as name:
+        with TemporaryFolder("job") as name:
             folder = Path(name)
             files = await self._receiver.receive(request, folder)
             async with ProgressReporter(report, previews=request.previews) as reporter:

@@ -20,6 +20,7 @@ from pydantic import JsonValue
 from ..config.log import log_to_stderr
 from ..config.secrets import SECRETS
 from ..errors import ComfyRemoteError
+from ..media.temporary import remove_leftovers
 from .engine import Engine
 from .guard import wait_for_end_of
 from .handler import JobHandler
@@ -70,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     log_to_stderr(logging.INFO, "%(levelname)s %(name)s: %(message)s")
     if ours.parent_pid is not None:
         threading.Thread(target=_end_with, args=(ours.parent_pid,), daemon=True).start()
+    remove_leftovers()
     engine = Engine.named(ours.engine)
     status = 0
     try:

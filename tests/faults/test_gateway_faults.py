@@ -214,6 +214,20 @@ async def test_a_worker_that_hangs_up_while_it_is_given_a_job_does_not_have_it(t
             assert (await answer.json())["id"] == job["id"]
 
 
+async def test_a_killed_gateways_files_go_when_the_next_one_starts(tmp_path):
+    with gateway_process(tmp_path) as gateway:
+        async with aiohttp.ClientSession(gateway.url + "/", headers=HEADERS) as client:
+            job = await submit(client, "x" * MIB)
+            await ended(client, job["id"])
+        gateway.process.kill()
+    assert len(list(tmp_path.rglob("result-*.json"))) == 1
+    with gateway_process(tmp_path) as gateway:
+        async with aiohttp.ClientSession(gateway.url + "/", headers=HEADERS) as client:
+            await ended(client, (await submit(client, 1))["id"])
+        assert len(list(tmp_path.rglob("result-*.json"))) == 1, "its own alone"
+        assert len(list(tmp_path.glob("comfy-remote-gateway-*"))) == 1
+
+
 memory_is_measured = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 

@@ -381,7 +381,7 @@ async def test_files_live_as_long_as_their_job(tmp_path):
             sha256 = hashlib.sha256(b"big").hexdigest()
             async with both.put(f"files/{job_id}/{sha256}", data=b"big") as answer:
                 assert answer.status == 201
-            stored = [path for path in tmp_path.rglob("*") if path.is_file()]
+            stored = list(tmp_path.rglob(f"{job_id}/*"))
             assert {path.read_bytes() for path in stored} == {b"big", b'{"x":1}'}
             await done(both, job_id, {"output": 1})
             for _ in range(100):
@@ -404,7 +404,7 @@ async def test_the_store_is_bounded(tmp_path):
                 sha256 = hashlib.sha256(content).hexdigest()
                 async with both.put(f"files/{job_id}/{sha256}", data=content) as answer:
                     assert answer.status == status
-        names = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+        names = [path.name for path in tmp_path.rglob(f"{job_id}/*")]
         assert sorted(names) == sorted([hashlib.sha256(b"b" * 9000).hexdigest(), "input.json"])
 
 

@@ -10,12 +10,12 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 from ...errors import ComfyRemoteError, ConfigurationError, DeploymentFailed, error_from_json
+from ...media.temporary import TemporaryFolder
 from ...targets.launch import PACKAGE_PARENT, own_module
 from ...worker.choice import guarded
 from ...worker.process import ChildProcess
@@ -63,9 +63,7 @@ async def deploy(
     environ = dict(os.environ)
     if rebuild:
         environ["MODAL_IGNORE_CACHE"] = "1"
-    with tempfile.TemporaryDirectory(
-        prefix="comfy-remote-deploy-", ignore_cleanup_errors=True
-    ) as name:
+    with TemporaryFolder("deploy") as name:
         result = Path(name) / "result.json"
         arguments = [str(folder.absolute()), str(result)]
         arguments += ["--stop-first"] if stop_first else []

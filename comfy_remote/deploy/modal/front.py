@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -19,6 +18,7 @@ from ...gateway.access import Access, refusals
 from ...gateway.client_routes import client_routes
 from ...gateway.endpoint import Endpoint
 from ...gateway.listening import listen
+from ...media.temporary import TemporaryFolder
 from ...net.serving import GuardedRunner
 from ...service.server import LARGEST_BODY
 from .calls import ModalCalls
@@ -87,7 +87,7 @@ async def _serve(
     port: int, app_name: str, endpoint: Endpoint, project: Path, listening: Future[None]
 ) -> None:
     try:
-        with tempfile.TemporaryDirectory(prefix="comfy-remote-front-") as folder:
+        with TemporaryFolder("front") as folder:
             async with service_routes(app_name, project, port, Path(folder)) as more:
                 runner = GuardedRunner(front_app(app_name, endpoint, more))
                 await runner.setup()

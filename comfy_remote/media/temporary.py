@@ -1,0 +1,110 @@
+"""Temporary folders that do not outlive their process for long.
+
+A process that is killed removes nothing. So each folder holds a lock that the system takes back
+then, and whatever starts next removes the folders whose locks it can have.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+import tempfile
+from pathlib import Path
+
+from .files import storage_errors
+from .process_lock import ProcessLock
+
+__all__ = ["TemporaryFolder", "remove_leftovers"]
+
+_PREFIX = "comfy-remote-"
+_LOCK = ".lock"
+_TRIES = 3
+
+
+class TemporaryFolder(tempfile.TemporaryDirectory[str]):
+    """A new folder that only its owner may enter, removed with `cleanup` or with this object.
+
+    Args:
+        kind: Part of its name, ``comfy-remote-KIND-…``.
+        parent: Below the system's temporary folder when ``None``; made when missing.
+
+    Raises:
+        LocalStorageError: It cannot be made.
+    """
+
+    def __init__(self, kind: str, parent: Path | None = None) -> None:
+        where = parent or Path(tempfile.gettempdir())
+        with storage_errors(where):
+            where.mkdir(parents=True, exist_ok=True)
+            # Windows does not remove a file that is mapped, and an orderly end is no error.
+            super().__init__(prefix=f"{_PREFIX}{kind}-", dir=where, ignore_cleanup_errors=True)
+            self._lock = _locked(Path(self.name))
+
+    def cleanup(self) -> None:
+        """Remove it."""
+        if self._lock is not None:
+            self._lock.close()  # Windows removes no file that is open
+        super().cleanup()
+
+
+def _locked(folder: Path) -> ProcessLock | None:
+    """The lock of a new folder; ``None`` where there are none: nobody takes it for a leftover."""
+    for _ in range(_TRIES):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            lock = ProcessLock(folder / _LOCK)
+        except sqlite3.Error:
+            (folder / _LOCK).unlink(missing_ok=True)
+            continue
+        if (folder / _LOCK).exists():
+            return lock
+        # Another process has taken it for a leftover before it was locked, and has removed it.
+        lock.close()
+    return None
+
+
+def remove_leftovers(parent: Path | None = None) -> list[Path]:
+    """Remove the temporary folders of this user's processes that have ended; it blocks meanwhile.
+
+    Nothing is followed out of them, and what is not surely a leftover stays.
+
+    Args:
+        parent: Where they are; the system's temporary folder when ``None``.
+
+    Returns:
+        What is gone.
+    """
+    where = parent or Path(tempfile.gettempdir())
+    try:
+        folders = [path for path in where.iterdir() if path.name.startswith(_PREFIX)]
+    except OSError:
+        return []
+    return [folder for folder in folders if _removed(folder)]
+
+
+def _removed(folder: Path) -> bool:
+    if not _is_ours(folder):
+        return False
+    try:
+        lock = ProcessLock(folder / _LOCK, existing=True)
+    except sqlite3.Error:  # its process lives
+        return False
+    # Windows removes no file that is open; neither does it remove one that another has opened.
+    if os.name == "nt":
+        lock.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    lock.close()
+    return not folder.exists()
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        about, lock = folder.lstat(), (folder / _LOCK).lstat()
+    except OSError:  # it has no lock, or has just gone
+        return False
+    # Neither may be a link, and another user's stays.
+    if not stat.S_ISDIR(about.st_mode) or not stat.S_ISREG(lock.st_mode):
+        return False
+    return not hasattr(os, "getuid") or about.st_uid == lock.st_uid == os.getuid()

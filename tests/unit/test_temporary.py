@@ -1,0 +1,132 @@
+"""Temporary folders: whose process has ended goes with the next start, and nothing else."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from comfy_remote.media.temporary import TemporaryFolder, remove_leftovers
+
+KILLED = """
+import os, signal, sys
+from comfy_remote.media.temporary import TemporaryFolder
+folder = TemporaryFolder("test")
+open(os.path.join(folder.name, "large"), "w").close()
+print(folder.name, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("TEMP", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def leftover() -> Path:
+    """The folder of a process that was killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    folder = Path(process.stdout.readline().strip())
+    assert remove_leftovers() == [], "its process lives"
+    assert (folder / "large").exists()
+    process.kill()
+    process.communicate()
+    return folder
+
+
+def test_a_folder_goes_with_its_object():
+    folder = TemporaryFolder("test")
+    path = Path(folder.name)
+    assert path.stat().st_mode & 0o077 == 0 or os.name == "nt"
+    folder.cleanup()
+    assert not path.exists()
+    with TemporaryFolder("test") as name:
+        (Path(name) / "x").touch()
+    assert not Path(name).exists()
+
+
+def test_a_killed_processs_folder_goes_with_the_next_start():
+    folder = leftover()
+    assert remove_leftovers() == [folder]
+    assert not folder.exists()
+
+
+def test_own_folders_stay():
+    with TemporaryFolder("test") as name:
+        assert remove_leftovers() == []
+        assert Path(name).exists()
+        assert remove_leftovers() == [], "looking has not cost the lock"
+
+
+def test_what_is_not_ours_stays(tmp_path):
+    (tmp_path / "comfy-remote-without-a-lock").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".lock").touch()
+    (tmp_path / "comfy-remote-a-file").touch()
+    assert remove_leftovers() == []
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="makes links")
+def test_links_are_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / ".lock").touch()
+    (precious / "file").touch()
+    (tmp_path / "comfy-remote-link").symlink_to(precious)
+    linked_lock = tmp_path / "comfy-remote-linked-lock"
+    linked_lock.mkdir()
+    (linked_lock / ".lock").symlink_to(precious / ".lock")
+    assert remove_leftovers() == []
+    folder = leftover()
+    (folder / "inside").symlink_to(precious)
+    assert remove_leftovers() == [folder]
+    assert (precious / "file").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="users by number")
+def test_another_users_folder_stays(monkeypatch):
+    folder = leftover()
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    assert remove_leftovers() == []
+    monkeypatch.undo()
+    assert folder.exists()
+
+
+def test_a_folder_that_is_swept_while_it_is_made_is_made_again(monkeypatch):
+    from comfy_remote.media import temporary
+
+    real, swept = temporary.ProcessLock, []
+
+    def beaten(path: Path, **more: bool) -> object:
+        if not swept and not more:
+            swept.append(path)
+            path.touch()
+            assert remove_leftovers() == [path.parent]
+        return real(path, **more)
+
+    monkeypatch.setattr(temporary, "ProcessLock", beaten)
+    with TemporaryFolder("test") as name:
+        assert (Path(name) / ".lock").exists()
+        assert remove_leftovers() == []
+    assert swept
+
+
+def test_what_is_collected_is_removed():
+    folder = TemporaryFolder("test")
+    path = Path(folder.name)
+    with pytest.warns(ResourceWarning):
+        del folder
+        gc.collect()
+    assert not path.exists()
