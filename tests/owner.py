@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from comfy_remote.config.trust import TrustStore
+
 
 def configure(home: Path, text: str) -> Path:
     """Write ``comfy-remote.toml`` into the folder that ``COMFY_REMOTE_HOME`` names."""
@@ -11,3 +13,10 @@ def configure(home: Path, text: str) -> Path:
     path = home / "comfy-remote.toml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def confirm(home: Path, *urls: str) -> None:
+    """Say yes to addresses, as somebody does in ComfyUI's page."""
+    store = TrustStore(home)
+    for url in urls:
+        store.confirm_address(url)

@@ -100,6 +100,8 @@ class Configuration:
         origins: The file that each name was read from.
         allowed_addresses: http(s) addresses that the owner's files allow besides those of
             ``targets``; a folder's file allows none.
+        allowed_hosts: Names of this machine's servers that the owner's files list: see
+            `net.own_names`. A folder's file lists none.
         owners: The names of the owner's own targets.
         untrusted: What is left out for want of a yes; ``None`` if nothing is.
     """
@@ -110,6 +112,7 @@ class Configuration:
     allowed_addresses: tuple[str, ...] = ()
     owners: frozenset[str] = frozenset()
     untrusted: Untrusted | None = None
+    allowed_hosts: tuple[str, ...] = ()
 
     @classmethod
     def load(
@@ -159,6 +162,7 @@ class Configuration:
             {**self.origins, **dict.fromkeys(file.targets, path)},
             (*self.allowed_addresses, *file.allowed_addresses),
             self.owners | file.targets.keys(),
+            allowed_hosts=(*self.allowed_hosts, *file.allowed_hosts),
         )
 
     def _with_folders(
@@ -179,6 +183,7 @@ class Configuration:
                 "default": None if default else file.default,
                 "targets": {n: one for n, one in file.targets.items() if n not in refused},
                 "allowed_addresses": [],
+                "allowed_hosts": [],
             }
         )
         left = tuple(one for one in named.values() if one in missing)

@@ -17,7 +17,7 @@ from .known_targets import known_targets
 from .own_address import refuse_own_address
 from .switch import Switch
 from .target_pool import TargetPool
-from .trusted_targets import refuse_stranger
+from .trusted_targets import NamedAddress, check_addresses
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -61,16 +61,19 @@ class Cutter:
         Raises:
             CutImpossible: What is marked cannot run there.
             WorkflowInvalid: There is nothing to run.
-            ConfigurationError: A target means nothing, its key is missing, or it is an address
-                that only the workflow knows.
+            NotTrusted: A target is an address that the owner has neither named nor confirmed.
+            ConfigurationError: A target means nothing, or its key is missing.
             TargetError: A target cannot be asked what it has.
         """
         marks = marked_nodes(prompt, marks_in(workflow))
-        for name in {*marks.values()} - {""}:
-            await asyncio.to_thread(refuse_stranger, name)
         if "" in marks.values():
             usual = await asyncio.to_thread(self._usual_target, client_id)
             marks = {node_id: name or usual for node_id, name in marks.items()}
+        named = [
+            NamedAddress(name, node_id, "The mark of", prompt[node_id]["class_type"])
+            for node_id, name in marks.items()
+        ]
+        await asyncio.to_thread(check_addresses, named)
         names = list(dict.fromkeys(marks.values()))
         answers = await asyncio.gather(*map(self._pool.schemas, names))
         remote = dict(zip(names, answers, strict=True))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from ..config.own_page import refusal_of_other_origin, refusal_of_page
 from ..errors import AuthenticationError, ComfyRemoteError, ConfigurationError, RequestTooLarge
 from ..jobs.said import cleaned_error
 from ..wire.problems import problems_in
-from .own_page import refusal_of_other_origin, refusal_of_page
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -30,7 +30,7 @@ def json_route(route: _Route) -> _Handler:
     A `ComfyRemoteError` is answered with its own HTTP status and
     ``{"error": {"code", "message", "advice", "details"}}``; a page of another site gets 403.
     """
-    return _handler(route, refusal_of_page)
+    return _handler(route, lambda one: refusal_of_page(one.method, one.headers))
 
 
 def program_route(route: _Route) -> _Handler:
@@ -38,7 +38,7 @@ def program_route(route: _Route) -> _Handler:
 
     For a ``GET`` whose answer is worth nothing to a page that pretends to be this server's own.
     """
-    return _handler(route, refusal_of_other_origin)
+    return _handler(route, lambda one: refusal_of_other_origin(one.headers))
 
 
 def _handler(

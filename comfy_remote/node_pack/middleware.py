@@ -13,15 +13,22 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ..errors import ComfyRemoteError
+from ..config.own_page import refusal_of_page
+from ..errors import AuthenticationError, ComfyRemoteError, NotTrusted
 from ..targets.base import CHOICE_KEY
 from .host import Host
 from .json_route import refused_page
 from .lane import RemoteLane
 from .offload import Offload
-from .own_page import refusal_of_page
-from .submission import leaves_this_machine, refusal_body, wanted_target
+from .submission import SENDING_NODES, leaves_this_machine, refusal_body, wanted_target
 from .switch import Switch
+from .trusted_targets import (
+    CONFIRM_EVENT,
+    addresses_in,
+    check_addresses,
+    check_target,
+    confirm_message,
+)
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -32,6 +39,8 @@ _JOB_CANCEL = re.compile(r"^/jobs/(?P<id>[^/]+)/cancel$")
 _CONNECT_PATIENCE = 10.0
 _CONNECT_POLL = 0.05
 _MOST_PEERS = 1000
+
+_WORDS_OF_OURS = (CHOICE_KEY.encode(), *(name.encode() for name in SENDING_NODES))
 
 _Route = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
@@ -93,13 +102,13 @@ class LaneRouter:
         job = _JOB_CANCEL.match(path) if request.method == "POST" else None
         if job is None or not self._lane.has(job["id"]):
             return await handler(request)
-        if refused := await refusal_of_page(request):
+        if refused := await _other_page(request):
             return refused_page(refused)
         return web.json_response({"cancelled": await self._lane.cancel(job["id"])})
 
     async def _prompt(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         raw = await request.read()
-        if refused := await refusal_of_page(request):
+        if refused := await _other_page(request):
             body = await _object(request)
             client_id = body.get("client_id")
             switched = isinstance(client_id, str) and self._switch.target_of(client_id) is not None
@@ -107,15 +116,21 @@ class LaneRouter:
                 return web.json_response(refusal_body(refused), status=403)
             return await handler(request)
         # Most prompts are local, and some have megabytes: not parsed twice for nothing.
-        if not self._switch.in_use and CHOICE_KEY.encode() not in raw:
+        if not self._switch.in_use and not any(word in raw for word in _WORDS_OF_OURS):
             return await handler(request)
         body = await _object(request)
         chosen, target = wanted_target(body)
-        if "prompt" not in body or (chosen and target is None):
+        if "prompt" not in body:
             return await handler(request)
         if not chosen:
             client_id = body.get("client_id")
             target = self._switch.target_of(client_id if isinstance(client_id, str) else None)
+        try:
+            await asyncio.to_thread(_check_addresses, target, body)
+        except ComfyRemoteError as error:
+            return self._refused(error, body)
+        if target is None and chosen:
+            return await handler(request)
         if target is None:
             return await self._here(request, handler, body)
         self._offload.note_ignored_marks(body, target)
@@ -131,15 +146,23 @@ class LaneRouter:
         try:
             ready = await self._offload.prepare(body, _own_port(request))
         except ComfyRemoteError as error:
-            return web.json_response(refusal_body(error), status=400)
+            return self._refused(error, body)
         if ready is None:
             return await handler(request)
         with self._offload.applied(ready):
             return await handler(request)
 
+    def _refused(self, error: ComfyRemoteError, body: dict[str, JsonValue]) -> web.Response:
+        """ComfyUI's own refusal; the page is sent what it can ask its user about it."""
+        client_id = body.get("client_id")
+        message = confirm_message(error) if isinstance(error, NotTrusted) else None
+        if message is not None and isinstance(client_id, str):
+            self._host.send(CONFIRM_EVENT, message, client_id)
+        return web.json_response(refusal_body(error), status=400)
+
     async def _queue(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         body = await _object(request)
-        if await refusal_of_page(request):
+        if await _other_page(request):
             return await handler(request)
         if body.get("clear"):
             self._lane.cancel_waiting()
@@ -151,7 +174,7 @@ class LaneRouter:
 
     async def _interrupt(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         prompt_id = (await _object(request)).get("prompt_id")
-        refused = await refusal_of_page(request)
+        refused = await _other_page(request)
         if prompt_id and self._lane.has(prompt_id):
             if refused:
                 return refused_page(refused)
@@ -172,7 +195,7 @@ class LaneRouter:
         ids = (await _object(request)).get("job_ids")
         if not isinstance(ids, list) or not any(self._lane.has(one) for one in ids):
             return await handler(request)
-        if refused := await refusal_of_page(request):
+        if refused := await _other_page(request):
             return refused_page(refused)
         if not all(_is_uuid(one) for one in ids):
             return await handler(request)  # refused there, before anything is cancelled
@@ -184,7 +207,7 @@ class LaneRouter:
 
     async def _socket(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         client_id = request.query.get("clientId")
-        if client_id and not await refusal_of_page(request):
+        if client_id and not await _other_page(request):
             self._peers.note(client_id, request)
             before = self._host.connection(client_id)
             greeting = asyncio.ensure_future(self._greet(client_id, before))
@@ -202,6 +225,25 @@ class LaneRouter:
             if connection is not None and connection is not before:
                 self._lane.show_running(client_id)
                 return
+
+
+def _check_addresses(target: str | None, body: dict[str, JsonValue]) -> None:
+    """See that nothing of a prompt goes where nobody has said yes to.
+
+    What runs elsewhere as a whole is judged there: its nodes send from there.
+
+    Raises:
+        NotTrusted: It would.
+    """
+    prompt = body.get("prompt")
+    if target is not None:
+        check_target(target)
+    elif isinstance(prompt, dict):
+        check_addresses(addresses_in(prompt))
+
+
+async def _other_page(request: web.Request) -> AuthenticationError | None:
+    return await refusal_of_page(request.method, request.headers)
 
 
 def _own_port(request: web.Request) -> int | None:

@@ -23,7 +23,6 @@ from .cutting import Cutter
 from .host import Host
 from .input_files import InputFiles
 from .submission import workflow_of
-from .trusted_targets import CHOSEN
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -67,8 +66,6 @@ class Offload:
         self._cutter = cutter
         self._files = InputFiles(host)
         self._told: set[str] = set()
-        self._chosen: set[str] = set()
-        host.app[CHOSEN] = self._chosen
         host.on_prompt(_replaced)
 
     async def prepare(
@@ -99,7 +96,6 @@ class Offload:
         _check_size(made)
         for part in made.parts:
             await self._cutter.check_elsewhere(part.name, own_port)
-            self._chosen.add(part.name)
         hashes = {part.node_id: await self._files.hashes(part.prompt) for part in made.parts}
         for note in made.notes:
             _log.info("Part of the workflow runs elsewhere: %s", note)

@@ -14,7 +14,13 @@ from typing import Annotated, Protocol
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from ..errors import ComfyRemoteError, ConfigurationError, JobNotFound, TargetError
+from ..errors import (
+    ComfyRemoteError,
+    ConfigurationError,
+    JobNotFound,
+    NotTrusted,
+    TargetError,
+)
 from ..jobs.cost import estimate_run
 from ..targets.config import Configuration, open_target
 from ..version import __version__
@@ -29,6 +35,7 @@ from .saved_images import SaveRequest, save_images
 from .switch import Switch
 from .target_models import choices_there, nodes_there
 from .target_pool import TargetPool
+from .trusted_targets import check_target, confirm, unconfirmed_address
 
 __all__ = ["Lane", "LaneJob", "routes"]
 
@@ -75,6 +82,12 @@ class _SwitchRequest(BaseModel):
     client_id: Annotated[str, Field(min_length=1, max_length=200)]
     target: Annotated[str, Field(min_length=1, max_length=500)] | None
     usual: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+
+
+class _AddressRequest(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    target: Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class _EstimateRequest(BaseModel):
@@ -124,7 +137,7 @@ def routes(
     async def set_switch(request: web.Request) -> JsonValue:
         wanted = await body_of(request, _SwitchRequest)
         if wanted.target is not None:
-            await asyncio.to_thread(open_target, wanted.target)  # raises if it cannot be used
+            await asyncio.to_thread(_check_usable, wanted.target)
         switch.set(wanted.client_id, wanted.target, wanted.usual)
         if wanted.target is not None:
             # What the page asks next takes seconds on a ComfyUI with many nodes.
@@ -160,6 +173,26 @@ def routes(
             "nodes": nodes_there(here, there),
             "choices": choices,
         }
+
+    @table.get("/remote/addresses")
+    @json_route
+    async def address_state(request: web.Request) -> JsonValue:
+        target = _required(request, "target")
+        address = await asyncio.to_thread(unconfirmed_address, target)
+        return {"target": target, "confirmed": address is None, "address": address}
+
+    @table.post("/remote/addresses")
+    @json_route
+    async def confirm_address(request: web.Request) -> JsonValue:
+        wanted = await body_of(request, _AddressRequest)
+        # A person says yes, in a page, and no program for them. Every browser says its page here.
+        if "Origin" not in request.headers:
+            raise NotTrusted(
+                "Only ComfyUI's page can confirm an address.",
+                advice="Without the page, add it to allowed_addresses in your own "
+                "comfy-remote.toml.",
+            )
+        return {"confirmed": await asyncio.to_thread(confirm, wanted.target)}
 
     @table.get("/remote/jobs")
     @json_route
@@ -213,6 +246,11 @@ def routes(
 
 def _known() -> list[KnownTarget]:
     return list(known_targets(Configuration.load(), os.environ))
+
+
+def _check_usable(target: str) -> None:
+    check_target(target)
+    open_target(target)  # raises if it means nothing, or its key is missing
 
 
 async def _prefetch(pool: TargetPool, target: str) -> None:

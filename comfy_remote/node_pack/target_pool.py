@@ -10,6 +10,7 @@ from ..jobs.client import Client
 from ..jobs.record import Record
 from ..targets.base import Capabilities
 from ..workflow.schema import Schemas
+from .trusted_targets import check_target
 
 __all__ = ["TargetPool"]
 
@@ -42,6 +43,7 @@ class TargetPool:
         """The client of a target: a configured name, or an address.
 
         Raises:
+            NotTrusted: It is an address that the owner has neither named nor confirmed.
             ConfigurationError: It means nothing, or its key is missing.
             TargetError: It cannot be reached.
         """
@@ -85,6 +87,9 @@ class TargetPool:
             await client.__aexit__(None, None, None)
 
     async def _entry(self, target: str) -> _Entry:
+        # Here, where all of the page's connections are opened, so that none is forgotten; and each
+        # time, since a yes can be taken back.
+        await asyncio.to_thread(check_target, target)
         async with self._opening:
             if target not in self._entries:
                 client = Client(target, record=self.record)

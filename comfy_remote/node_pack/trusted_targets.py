@@ -1,48 +1,222 @@
-"""Which targets a workflow may name: nobody else's workflow decides where pictures are sent."""
+"""Which addresses a page or a workflow may name: nobody else decides where pictures are sent.
+
+A workflow may come from anybody. Where it names an address (a mark, a part, Remote API, a target
+in what is posted to ``/prompt``), nothing is sent there, and nothing asked, before the owner of
+this machine has named it in their configuration or confirmed it in ComfyUI's page.
+"""
 
 from __future__ import annotations
 
-from aiohttp import web
-from yarl import URL
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError
-from ..net.address import is_loopback, shown
-from ..targets.config import Configuration
+from ..config.places import CONFIG_NAME, home, owner_folders
+from ..config.settings import Configuration
+from ..config.target_settings import comfyui_url, is_address
+from ..config.trust import TrustStore, origin_of
+from ..errors import NotTrusted, WorkflowInvalid
+from ..net.address import shown
+from ..workflow.interface import REMOTE_PART
+from .part_document import PartDocument
 
-__all__ = ["CHOSEN", "refuse_stranger"]
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
-CHOSEN = web.AppKey("comfy_remote_chosen_targets", set[str])
-"""Addresses that somebody at this server's page has chosen, and that parts were cut for."""
+__all__ = [
+    "CONFIRM_EVENT",
+    "NamedAddress",
+    "addresses_in",
+    "check_addresses",
+    "check_target",
+    "confirm",
+    "confirm_message",
+    "unconfirmed_address",
+]
+
+CONFIRM_EVENT = "comfy_remote.confirm"
+"""The message by which a page is asked to ask: see `confirm_message`."""
 
 _OWN = ("runpod:", "modal:")
 """Reached with the keys of whoever runs this server, so only what is theirs."""
 
 
-def refuse_stranger(name: str) -> None:
-    """See that a target that stands in a workflow is one of this machine's owner.
+@dataclass(frozen=True, slots=True)
+class NamedAddress:
+    """An address, or a target's name, that stands in a node of a workflow.
+
+    Attributes:
+        name: As it stands there.
+        node_id: The node's.
+        title: What the page calls the node.
+        class_type: The node's.
+    """
+
+    name: str
+    node_id: str
+    title: str
+    class_type: str = ""
+
+
+def unconfirmed_address(name: str, configuration: Configuration | None = None) -> str | None:
+    """The origin that a name stands for, if its owner has not named or confirmed it.
+
+    ``None`` where they have: it is a configured name, ``sandbox``, ``pod:auto``, or reached with
+    the owner's own keys (``runpod:ENDPOINT``, ``modal:APP``). A pod by its id may be anybody's,
+    and this machine's own ports have other servers than ours.
 
     Args:
-        name: A name from comfy-remote.toml, ``runpod:ENDPOINT``, ``modal:APP``, ``pod:auto``,
-            ``sandbox``, or an address of this machine. A pod by its id may be anybody's.
+        name: A target's or service's name or address. One that means nothing gives ``None``, too:
+            whoever opens it says so.
+        configuration: The owner's; read from the files by default.
 
     Raises:
-        ConfigurationError: It is none of these.
+        NotTrusted: The name stands in a folder's file that has no yes.
     """
-    if name in ("sandbox", "pod:auto") or name.startswith(_OWN) or _is_this_machine(name):
+    if name in ("", "sandbox", "pod:auto") or name.startswith(_OWN):
+        return None
+    configuration = configuration or Configuration.load()
+    if configuration.settings_of(name) is not None or name == configuration.default:
+        return None
+    if not is_address(name):
+        return None
+    url = comfyui_url(name)
+    if configuration.allows_address(url):
+        return None
+    return origin_of(url) or shown(url)
+
+
+def check_target(name: str) -> None:
+    """See that a target or service that a page or a workflow names is one of this machine's owner.
+
+    Raises:
+        NotTrusted: It is an address that they have neither named nor confirmed. ``details`` has it
+            as ``address``.
+    """
+    address = unconfirmed_address(name)
+    if address is not None:
+        raise NotTrusted(
+            f"{address} is an address that you have not confirmed. Nothing was sent there.",
+            advice=_advice(address),
+            details={"address": address},
+        )
+
+
+def check_addresses(named: Iterable[NamedAddress]) -> None:
+    """See the same of all that the nodes of a workflow name.
+
+    Raises:
+        NotTrusted: Of the first that is not confirmed. ``details`` has it as ``address``, all of
+            them as ``nodes`` (``node_id``, ``title``, ``address``), and ComfyUI's ``node_errors``.
+    """
+    all_named = list(named)
+    configuration = Configuration.load() if all_named else None
+    found = [
+        (one, address)
+        for one in all_named
+        if (address := unconfirmed_address(one.name, configuration)) is not None
+    ]
+    if not found:
         return
-    if name in Configuration.load().targets:
-        return
-    raise ConfigurationError(
-        f"The workflow says that a part of it shall run on {shown(name)}, an address that you "
-        "have not named.",
-        advice="Give it a name in comfy-remote.toml and mark the nodes with that, or choose it in "
-        "the Remote switch and mark them for the switch's target. So nobody else's workflow can "
-        "choose where your pictures are sent.",
+    first, address = found[0]
+    raise NotTrusted(
+        f"{first.title} (node {first.node_id}) names {address}, an address that you have not "
+        "confirmed. Nothing was sent there.",
+        advice=_advice(address),
+        details={
+            "address": address,
+            "nodes": [
+                {"node_id": one.node_id, "title": one.title, "address": where}
+                for one, where in found
+            ],
+            "node_errors": {one.node_id: _node_error(one, where) for one, where in found},
+        },
     )
 
 
-def _is_this_machine(name: str) -> bool:
+def addresses_in(prompt: Mapping[str, JsonValue]) -> Iterator[NamedAddress]:
+    """What the nodes of a prompt name. An input that is linked is not known before it runs.
+
+    Args:
+        prompt: In API format, as it was posted.
+    """
+    for node_id, node in prompt.items():
+        inputs = node.get("inputs") if isinstance(node, dict) else None
+        if not isinstance(node, dict) or not isinstance(inputs, dict):
+            continue
+        match node.get("class_type"):
+            case "ComfyRemoteNode":
+                name = inputs.get("url")
+            case "RunPodRemoteExecute" if inputs.get("enable_remote") is not False:
+                name = inputs.get("target")
+            case str(kind) if kind == REMOTE_PART:
+                name = _target_of_part(inputs.get("part"))
+            case _:
+                continue
+        if isinstance(name, str):
+            class_type = str(node["class_type"])
+            meta = node.get("_meta")
+            title = meta.get("title") if isinstance(meta, dict) else None
+            title = title if isinstance(title, str) and title else _TITLES[class_type]
+            yield NamedAddress(name.strip(), node_id, title, class_type)
+
+
+def confirm(target: str) -> str | None:
+    """Note the owner's yes to a target's address, and give its origin; ``None`` if it needs none.
+
+    Raises:
+        ConfigurationError: It is no address.
+        LocalStorageError: The yes cannot be stored.
+    """
+    if unconfirmed_address(target) is None:
+        return None
+    return TrustStore(home()).confirm_address(comfyui_url(target))
+
+
+def confirm_message(error: NotTrusted) -> dict[str, JsonValue] | None:
+    """What a page is sent so that it asks its user; ``None`` if a page cannot confirm it.
+
+    ``{"address": ORIGIN, "nodes": [{"node_id", "title", "address"}]}``.
+    """
+    address = error.details.get("address")
+    if address is None:
+        return None
+    return {"address": address, "nodes": error.details.get("nodes", [])}
+
+
+_TITLES = {
+    "ComfyRemoteNode": "Remote API",
+    "RunPodRemoteExecute": "RunPod Remote Execute",
+    REMOTE_PART: "Remote part",
+}
+
+
+def _target_of_part(text: JsonValue) -> str | None:
     try:
-        return is_loopback(URL(name if "://" in name else f"http://{name}").host)
-    except ValueError:
-        return False
+        return PartDocument.parse(text).name if isinstance(text, str) else None
+    except WorkflowInvalid:
+        return None  # the node says so
+
+
+def _node_error(named: NamedAddress, address: str) -> JsonValue:
+    return {
+        "class_type": named.class_type,
+        "dependent_outputs": [],
+        "errors": [
+            {
+                "type": NotTrusted.code,
+                "message": f"{address} is not confirmed",
+                "details": "Nothing was sent there.",
+                "extra_info": {},
+            }
+        ],
+    }
+
+
+def _advice(address: str) -> str:
+    file = owner_folders()[0] / CONFIG_NAME
+    return (
+        "ComfyUI's page asks you whether it may be used. Without the page: add the line "
+        f'allowed_addresses = ["{address}"] to {file}, or give the address a name there. So nobody '
+        "else's workflow can choose where your pictures are sent."
+    )

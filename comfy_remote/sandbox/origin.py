@@ -7,8 +7,7 @@ import logging
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ..net.own_names import allowed_by_environment
-from ..wire.origin import page_refusal
+from ..config.own_page import refusal_of_page
 
 __all__ = ["refuse_other_pages"]
 
@@ -21,7 +20,7 @@ async def refuse_other_pages(request: web.Request, handler: Handler) -> web.Stre
 
     Stricter than ComfyUI, which compares the origin only where it is asked for as localhost.
     """
-    refused = page_refusal(request.method, request.headers, allowed_by_environment())
+    refused = await refusal_of_page(request.method, request.headers)
     if refused is not None:
         logger.warning("Refused a request. %s", refused)
         return web.Response(status=403, text=f"{refused.message} {refused.advice}")

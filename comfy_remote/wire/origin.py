@@ -17,10 +17,15 @@ from ..net.own_names import is_named, is_own_name
 __all__ = ["from_another_page", "origin_refusal", "page_refusal"]
 
 _PORTS = {"http": 80, "https": 443}
+_FILE = "your own comfy-remote.toml"
 
 
 def page_refusal(
-    method: str, headers: Mapping[str, str], allowed: Collection[str] = ()
+    method: str,
+    headers: Mapping[str, str],
+    allowed: Collection[str] = (),
+    *,
+    file: str = _FILE,
 ) -> AuthenticationError | None:
     """Why a request is refused; ``None`` for the server's own page, and for programs.
 
@@ -32,8 +37,9 @@ def page_refusal(
         method: Of the request.
         headers: By name, in any case (aiohttp's).
         allowed: Further names of this server, that its owner has listed: see `is_own_name`.
+        file: Where they list them, for the advice.
     """
-    if refused := origin_refusal(headers, allowed):
+    if refused := origin_refusal(headers, allowed, file=file):
         return refused
     if "Origin" not in headers and method not in ("GET", "HEAD"):
         return None
@@ -46,12 +52,12 @@ def page_refusal(
         return AuthenticationError("The request does not say which host it asks for.")
     return AuthenticationError(
         f"The request asks for {name}, a name that this server does not know as its own.",
-        advice=f"Open the page by the machine's IP address. {_advice(name)}",
+        advice=f"Open the page by the machine's IP address. {_advice(name, file)}",
     )
 
 
 def origin_refusal(
-    headers: Mapping[str, str], allowed: Collection[str] = ()
+    headers: Mapping[str, str], allowed: Collection[str] = (), *, file: str = _FILE
 ) -> AuthenticationError | None:
     """Why a request is refused that another page has made, as its browser says; else ``None``."""
     if not from_another_page(headers, allowed):
@@ -61,7 +67,7 @@ def origin_refusal(
         f"The request comes from a page of {name or 'another site'}, which is not this server's "
         "own page.",
         advice="Use this server's own page, under the address that it was opened with."
-        + (f" {_advice(name)}" if name else ""),
+        + (f" {_advice(name, file)}" if name else ""),
     )
 
 
@@ -104,9 +110,9 @@ def _parsed(address: str) -> SplitResult:
         return urlsplit("")
 
 
-def _advice(name: str) -> str:
+def _advice(name: str, file: str) -> str:
     return (
         f'If {name} is a name of your own for this server, add the line allowed_hosts = ["{name}"] '
-        "to the comfy-remote.toml in your own configuration folder, or set "
-        f"COMFY_REMOTE_ALLOWED_HOSTS={name} in the environment that the server starts in."
+        f"at the top of {file}, or set COMFY_REMOTE_ALLOWED_HOSTS={name} in the environment that "
+        "the server starts in."
     )

@@ -43,10 +43,18 @@ class Page:
         extra = dict(body.pop("extra_data", {}))
         if target is not None:
             extra["comfy_remote"] = {"target": target}
+            await self.confirm(target)
         return await self.post(
             "/prompt",
             {"prompt": prompt, "client_id": self.client_id, "extra_data": extra, **body},
         )
+
+    async def confirm(self, target: str) -> None:
+        """Say yes to a target's address, as somebody does in the page's dialog."""
+        async with self.session.post(
+            f"{self.url}/remote/addresses", json={"target": target}, headers={"Origin": self.url}
+        ) as response:
+            assert response.status == 200, await response.text()
 
     async def post(self, path: str, body: Any = None) -> Answer:
         async with self.session.post(f"{self.url}/api{path}", json=body) as response:

@@ -48,6 +48,8 @@ def marked(prompt: Prompt, marks: Mapping[str, str], **extra: Any) -> dict[str, 
 async def queue(
     page: Page, prompt: Prompt, marks: Mapping[str, str] | None = None, **body: Any
 ) -> Answer:
+    for target in {*(marks or {}).values()} - {""}:
+        await page.confirm(target)
     return await page.queue(prompt, extra_data=marked(prompt, marks or {}), **body)
 
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from comfy_remote.jobs.record import Record
@@ -104,7 +105,11 @@ def sandbox_with_pack(
     if not running:
         raise RuntimeError("the sandbox did not start") from (failures or [None])[0]
     try:
-        yield running[0]
+        # What is confirmed in its page stays out of the user's own folder.
+        with pytest.MonkeyPatch.context() as environment:
+            if "COMFY_REMOTE_HOME" not in os.environ:
+                environment.setenv("COMFY_REMOTE_HOME", str(home))
+            yield running[0]
     finally:
         loop, stop = loops[0]
         loop.call_soon_threadsafe(stop.set)

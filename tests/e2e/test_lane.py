@@ -546,6 +546,7 @@ async def test_the_switch_decides_and_the_prompt_may_say_otherwise(
     server: PackServer, target: SandboxServer
 ) -> None:
     async with page(server.url) as shown, page(server.url) as other, page(target.url) as there:
+        await shown.confirm(target.url)
         switched = await shown.post(
             "/remote/switch", {"client_id": shown.client_id, "target": target.url}
         )

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from comfyui_python import comfyui_python, with_requirements
 from conftest import find_comfyui
+from lane_page import page
+from owner import confirm
 from pack import PackServer, comfyui_with_pack
 from service_kit import Service, workflow
 
-from comfy_remote.errors import ExecutionFailed, JobCancelled
+from comfy_remote.errors import ExecutionFailed, JobCancelled, WorkflowInvalid
 from comfy_remote.events import Progress
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.job import Job
@@ -79,9 +81,10 @@ async def _pixels(job: Job) -> list[Any]:
     ],
 )
 async def test_a_service_changes_a_picture(
-    client: Client, service: Service, inputs: dict[str, Any]
+    client: Client, server: PackServer, service: Service, inputs: dict[str, Any]
 ) -> None:
     async with service.running() as running:
+        confirm(server.home, running.url)
         prompt = _calling(running.url, output_key="picture", poll_interval=0.1, **inputs)
         pictures = await _pixels(await client.submit(prompt))
     assert len(pictures) == 2
@@ -95,6 +98,7 @@ async def test_its_key_is_the_environments_and_nowhere_else(
     from pydantic import SecretStr
 
     async with service.running(SecretStr(KEY)) as running:
+        confirm(server.home, running.url)
         prompt = _calling(
             running.url, 1, keys="image", input_0=["1", 0], output_key="picture", poll_interval=0.1
         )
@@ -107,14 +111,18 @@ async def test_its_key_is_the_environments_and_nowhere_else(
 async def test_a_workflow_on_the_same_comfyui_would_wait_for_ever(
     client: Client, server: PackServer
 ) -> None:
+    confirm(server.home, server.url)
     prompt = _calling(server.url, 3, workflow=json.dumps(workflow()), output_key="picture")
     job = await client.submit(prompt, timeout=60)
     with pytest.raises(ExecutionFailed, match="is this ComfyUI"):
         await job.outputs()
 
 
-async def test_progress_and_interrupt_reach_the_service(client: Client, service: Service) -> None:
+async def test_progress_and_interrupt_reach_the_service(
+    client: Client, server: PackServer, service: Service
+) -> None:
     async with service.running() as running:
+        confirm(server.home, running.url)
         prompt = _calling(
             running.url,
             2,
@@ -158,13 +166,38 @@ async def test_progress_and_interrupt_reach_the_service(client: Client, service:
     ],
 )
 async def test_what_goes_wrong_is_told(
-    client: Client, service: Service, inputs: dict[str, Any], words: str
+    client: Client, server: PackServer, service: Service, inputs: dict[str, Any], words: str
 ) -> None:
     async with service.running() as running:
+        named = ("http://169.254.169.254", "http://example.com", "http://127.0.0.1:9")
+        confirm(server.home, running.url, *named)
         given = {"url": running.url, "keys": "image", **inputs}
         prompt = _calling(input_0=["1", 0], poll_interval=0.1, color=3, **given)
         with pytest.raises(ExecutionFailed, match=words):
             await (await client.submit(prompt)).outputs()
+
+
+async def test_nothing_is_sent_to_an_address_that_nobody_has_confirmed(
+    client: Client, server: PackServer, service: Service
+) -> None:
+    async with service.running() as running:
+        address = f"http://localhost:{running.url.rstrip('/').rpartition(':')[2]}"
+        with pytest.raises(WorkflowInvalid, match="is not confirmed"):
+            await client.submit(_calling(address, 7, input_0=["1", 0], keys="image"))
+        # Linked, it is known only when the node runs.
+        prompt = _calling(address, 8, input_0=["1", 0], keys="image")
+        prompt["2"]["inputs"]["url"] = ["4", 0]
+        prompt["4"] = {"class_type": "PrimitiveString", "inputs": {"value": address}}
+        async with page(server.url) as shown:
+            answer = await shown.queue(prompt)
+            entry = await shown.ended(answer.body["prompt_id"])
+            asked = await shown.heard("comfy_remote.confirm")
+    assert asked["address"] == address
+    assert asked["nodes"] == [{"node_id": "2", "title": "Remote API", "address": address}]
+    (error,) = [data for kind, data in entry["status"]["messages"] if kind == "execution_error"]
+    assert "an address that you have not confirmed" in error["exception_message"]
+    with Record(service.folder / "home") as record:
+        assert record.newest() == []
 
 
 async def test_a_workflow_runs_on_a_target(
@@ -173,6 +206,7 @@ async def test_a_workflow_runs_on_a_target(
     folder = server.directory / "user/default/workflows"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "invert.json").write_text(json.dumps(workflow()))
+    confirm(server.home, sandbox_url)
     for given in ("invert.json", json.dumps(workflow())):
         prompt = _calling(
             sandbox_url, 4, keys="image", input_0=["1", 0], output_key="picture", workflow=given
@@ -209,6 +243,7 @@ async def test_a_workflow_runs_on_a_target(
 )
 async def test_other_types_come_back_as_they_went(
     client: Client,
+    server: PackServer,
     service: Service,
     kind: str,
     making: dict[str, Any],
@@ -220,6 +255,7 @@ async def test_other_types_come_back_as_they_went(
     if kind == "AUDIO":
         making["inputs"].update(sample_rate=44100, channels=2)
     async with service.running() as running:
+        confirm(server.home, running.url)
         prompt = _calling(
             running.url,
             5,

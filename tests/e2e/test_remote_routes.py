@@ -85,6 +85,9 @@ def test_a_comfyui_takes_the_key_from_its_env_file(server: PackServer) -> None:
 
 def test_the_switch_and_what_the_target_has(server: PackServer, sandbox_url: str) -> None:
     wanted = {"client_id": "tab", "target": sandbox_url}
+    assert ask(server, "/remote/switch", wanted)[0] == 403
+    yes = ask(server, "/remote/addresses", {"target": sandbox_url}, Origin=server.url)
+    assert yes == (200, {"confirmed": sandbox_url})
     assert ask(server, "/remote/switch", wanted) == (200, {"target": sandbox_url})
     assert ask(server, "/remote/status?client_id=tab")[1]["target"] == sandbox_url
     _, state = ask(server, f"/remote/targets/{quote(sandbox_url, safe='')}")
@@ -106,7 +109,7 @@ def test_errors_have_one_shape(server: PackServer) -> None:
     for path, body, expected in (
         ("/remote/switch", {"client_id": "tab", "target": "nonsense"}, (400, "configuration")),
         ("/remote/jobs/none/cancel", {}, (404, "job_not_found")),
-        ("/remote/object_info?target=http://127.0.0.1:9", None, (502, "target_unreachable")),
+        ("/remote/object_info?target=http://127.0.0.1:9", None, (403, "not_trusted")),
         ("/remote/save", {"images": [{"b64": "no"}]}, (400, "configuration")),
     ):
         status, answer = ask(server, path, body)

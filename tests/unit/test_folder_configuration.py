@@ -252,11 +252,16 @@ def test_what_the_owner_has_named_is_allowed(project: Path) -> None:
 
 
 def test_a_folders_file_allows_no_address(project: Path) -> None:
-    path = configure(project, 'allowed_addresses = ["https://elsewhere.example"]\n')
+    path = configure(
+        project,
+        'allowed_addresses = ["https://elsewhere.example"]\nallowed_hosts = ["evil.example"]\n',
+    )
     say_yes(path)
+    assert Configuration.load().allowed_hosts == ()
     assert not Configuration.load().allows_address("https://elsewhere.example")
     named = Configuration.load(file=path)
     assert named.allows_address("https://elsewhere.example")
+    assert named.allowed_hosts == ("evil.example",)
 
 
 def test_a_folders_file_can_say_nothing_but_targets_and_a_default(project: Path) -> None:

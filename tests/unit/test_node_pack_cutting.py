@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -13,8 +12,11 @@ import aiohttp
 import pytest
 from owner import configure
 
+from comfy_remote.errors import NotTrusted
 from comfy_remote.jobs.record import Record
+from comfy_remote.node_pack.nodes.part_run import PartRun
 from comfy_remote.node_pack.pack import install
+from comfy_remote.node_pack.part_document import PartDocument
 from comfy_remote.node_pack.sandbox_host import SandboxHost
 from comfy_remote.node_pack.switch import Switch
 from comfy_remote.sandbox.server import SandboxServer
@@ -121,33 +123,37 @@ def test_the_switch_forgets_what_is_not_said_again() -> None:
         "pod:abc123def456",
         "http://127.0.0.1@example.com",
         "localhost.example.com:8188",
+        # This machine has other servers than ours.
+        "http://127.0.0.1:6379",
+        "localhost:8189",
     ],
 )
 async def test_a_workflow_does_not_choose_where_pictures_go(post: Any, address: str) -> None:
-    """An address is the page's to choose, or its owner's to name."""
+    """An address is its owner's to name, or to confirm in the page."""
     status, answer = await post("/remote/cut", prompt=PROMPT, workflow=marked(address))
-    assert status == 400
-    assert answer["error"]["code"] == "configuration"
-    assert "comfy-remote.toml" in answer["error"]["advice"]
+    assert status == 403
+    assert answer["error"]["code"] == "not_trusted"
+    assert "allowed_addresses = [" in answer["error"]["advice"]
+    (node,) = answer["error"]["details"]["nodes"]
+    assert node["node_id"] == "2"
     body = {"prompt": PROMPT, "extra_data": {"extra_pnginfo": {"workflow": marked(address)}}}
     status, answer = await post("/prompt", **body)
-    assert (status, answer["error"]["type"]) == (400, "configuration")
+    assert (status, answer["error"]["type"]) == (400, "not_trusted")
+    assert [*answer["node_errors"]] == ["2"]
+    # Nor does the target of the switch, which a mark without a name stands for.
+    await post("/remote/switch", client_id="c", target=None, usual=address)
+    body = {"prompt": PROMPT, "workflow": marked(""), "client_id": "c"}
+    status, answer = await post("/remote/cut", **body)
+    assert (status, answer["error"]["code"]) == (403, "not_trusted")
 
 
-@pytest.mark.parametrize("address", ["https://gpu.example.com", "pod:abc123def456"])
-async def test_nor_does_a_part_that_a_workflow_brings_along(
-    post: Any, http: aiohttp.ClientSession, address: str
-) -> None:
+@pytest.mark.parametrize("address", ["https://gpu.example.com", "http://127.0.0.1:6379"])
+async def test_nor_does_a_part_that_a_workflow_brings_along(post: Any, address: str) -> None:
     document = {"name": address, "prompt": PROMPT, "inputs": [], "outputs": []}
     part = {"class_type": "ComfyRemotePart", "inputs": {"part": json.dumps(document)}}
     status, answer = await post("/prompt", prompt={"1": part})
-    assert status == 200
-    prompt_id, found = answer["prompt_id"], {}
-    while not found:
-        await asyncio.sleep(0.05)
-        async with http.get(f"/history/{prompt_id}") as told:
-            found = await told.json()
-    entry = found[prompt_id]
-    assert entry["status"]["status_str"] == "error"
-    (error,) = [data for kind, data in entry["status"]["messages"] if kind == "execution_error"]
-    assert "an address that you have not named" in error["exception_message"]
+    assert (status, answer["error"]["type"]) == (400, "not_trusted")
+    assert f"Remote part (node 1) names {address}" in answer["error"]["message"]
+    # Where nobody has read what was posted, the part itself refuses.
+    with pytest.raises(NotTrusted, match="that you have not confirmed"):
+        await PartRun(Any, PartDocument.parse(json.dumps(document)), Any).run([])  # type: ignore[arg-type]

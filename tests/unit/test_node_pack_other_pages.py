@@ -1,4 +1,4 @@
-"""What another site's page gets of ComfyUI's routes where the lane listens: nothing of ours.
+"""What other pages, and workflows of others, get of ComfyUI's routes where the lane listens.
 
 The server here lets everything pass, as ComfyUI does where it is reached at a LAN address.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from owner import configure, confirm
 
 from comfy_remote.node_pack.lane import LaneAnswer
 from comfy_remote.node_pack.middleware import LaneRouter
@@ -49,6 +51,7 @@ class Server:
     http: TestClient[Any, Any]
     passed: list[str] = field(default_factory=list)
     lane: list[str] = field(default_factory=list)
+    asked: list[tuple[str | None, Any]] = field(default_factory=list)
 
     async def post(self, path: str, body: object, headers: dict[str, str]) -> tuple[int, Any]:
         # As a form is sent: no browser asks anybody first.
@@ -59,7 +62,10 @@ class Server:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
+async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path))
+    allowed = ["http://evil.example", "http://gpu.example:8188"]
+    configure(tmp_path, f"allowed_addresses = {json.dumps(allowed)}\n")
     switch = Switch()
     switch.set("tab", "http://gpu.example:8188")
 
@@ -86,6 +92,10 @@ async def server() -> AsyncIterator[Server]:
             found.lane.append(f"show {client_id}")
 
     class Host:
+        def send(self, event: str, data: Any, client_id: str | None) -> None:
+            assert event == "comfy_remote.confirm"
+            found.asked.append((client_id, data))
+
         def before_prompt(self, body: Any) -> Any:
             return body
 
@@ -192,3 +202,108 @@ async def test_the_own_page_cancels(server: Server) -> None:
     cancel = f"cancel {OURS}"
     assert server.lane == [cancel, "interrupt", cancel, cancel, "clear", cancel]
     assert server.passed == ["/queue"]
+
+
+async def test_names_of_the_owners_configuration(server: Server, tmp_path: Path) -> None:
+    named = {"Host": "comfy.example.org", "Origin": "https://comfy.example.org"}
+    status, body = await server.post("/prompt", LEAVES["target"], named)
+    assert status == 403
+    assert 'allowed_hosts = ["comfy.example.org"]' in body["error"]["details"]
+    file = tmp_path / "comfy-remote.toml"
+    file.write_text('allowed_hosts = ["comfy.example.org"]\n' + file.read_text())
+    assert (await server.post("/prompt", LEAVES["target"], named))[0] == 200
+    # A mistake in the file locks nobody out who needs none of it.
+    file.write_text("[")
+    assert (await server.post("/prompt", LEAVES["target"], EVIL))[0] == 403
+    assert (await server.post("/prompt", LOCAL, OWN))[0] == 200
+    assert (await server.post("/prompt", {**LOCAL, "client_id": "x"}, OWN))[0] == 200
+
+
+# --- addresses that a workflow names
+
+STRANGER = "http://10.1.2.3:9000"
+
+
+def _node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"5": {"class_type": class_type, "inputs": inputs}}
+
+
+def _part(name: str) -> dict[str, Any]:
+    return _node("ComfyRemotePart", part=json.dumps({"name": name, "prompt": {}}))
+
+
+NAMING: list[tuple[dict[str, Any], str]] = [
+    (_node("ComfyRemoteNode", url=f" {STRANGER}/api "), "Remote API"),
+    (_node("ComfyRemoteNode", url=STRANGER, workflow="{}"), "Remote API"),
+    (_node("ComfyRemoteNode", url="10.1.2.3:9000", workflow="x.json"), "Remote API"),
+    (_node("RunPodRemoteExecute", target=STRANGER, enable_remote=True), "RunPod Remote Execute"),
+    (
+        _node("RunPodRemoteExecute", target=STRANGER, enable_remote=["1", 0]),
+        "RunPod Remote Execute",
+    ),
+    (_part(STRANGER), "Remote part"),
+]
+
+
+@pytest.mark.parametrize("extra", [{}, {"comfy_remote": {"target": None}}])
+@pytest.mark.parametrize(("prompt", "title"), NAMING)
+async def test_a_workflow_does_not_choose_where_it_is_sent(
+    server: Server, tmp_path: Path, prompt: dict[str, Any], title: str, extra: dict[str, Any]
+) -> None:
+    body = {"prompt": {**LOCAL["prompt"], **prompt}, "client_id": "me", "extra_data": extra}
+    status, answer = await server.post("/prompt", body, OWN)
+    assert (status, answer["error"]["type"]) == (400, "not_trusted")
+    assert f"{title} (node 5) names {STRANGER}" in answer["error"]["message"]
+    assert answer["node_errors"]["5"]["errors"][0]["message"] == f"{STRANGER} is not confirmed"
+    node = {"node_id": "5", "title": title, "address": STRANGER}
+    assert server.asked == [("me", {"address": STRANGER, "nodes": [node]})]
+    assert server.passed == []
+    # A script, which listens to nothing.
+    assert (await server.post("/prompt", {**body, "client_id": None}, PROGRAM))[0] == 400
+    assert len(server.asked) == 1
+    confirm(tmp_path, STRANGER)
+    assert (await server.post("/prompt", body, OWN))[0] == 200
+    assert server.passed == ["/prompt"]
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:6379", "http://localhost:9", "https://x.example"]
+)
+async def test_this_machine_has_other_servers_than_ours(server: Server, address: str) -> None:
+    body = {"prompt": _node("ComfyRemoteNode", url=address)}
+    assert (await server.post("/prompt", body, OWN))[0] == 400
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        _node("ComfyRemoteNode", url="gpu"),
+        _node("ComfyRemoteNode", url=["1", 0]),  # known when it runs: the node itself asks
+        _node("ComfyRemoteNode", url=""),
+        _node("RunPodRemoteExecute", target="", enable_remote=True),
+        _node("RunPodRemoteExecute", target="runpod:mine"),
+        _node("RunPodRemoteExecute", target=STRANGER, enable_remote=False),
+        _node("ComfyRemotePart", part="nonsense"),
+        {
+            "5": {"class_type": "ComfyRemoteNode"},
+            "6": None,
+            "7": {"class_type": ["x"], "inputs": {}},
+        },
+    ],
+)
+async def test_what_names_no_address_is_left_to_its_node(
+    server: Server, prompt: dict[str, Any]
+) -> None:
+    assert (await server.post("/prompt", {"prompt": prompt}, OWN))[0] == 200
+
+
+async def test_a_target_in_what_is_posted_is_the_owners_too(server: Server, tmp_path: Path) -> None:
+    body = {"prompt": {}, "client_id": "me", "extra_data": {"comfy_remote": {"target": STRANGER}}}
+    for headers in (OWN, PROGRAM):
+        status, answer = await server.post("/prompt", body, headers)
+        assert (status, answer["error"]["type"]) == (400, "not_trusted")
+    assert server.lane == []
+    assert server.asked == [("me", {"address": STRANGER, "nodes": []})] * 2
+    confirm(tmp_path, STRANGER)
+    assert (await server.post("/prompt", body, PROGRAM))[0] == 200
+    assert server.lane == [STRANGER]

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from owner import configure
+from owner import configure, confirm
 from PIL import Image
 
 from comfy_remote.events import JobState
@@ -118,8 +118,10 @@ async def page(tmp_path: Path) -> AsyncIterator[Page]:
 
 
 @pytest.fixture
-async def engine() -> AsyncIterator[str]:
+async def engine(tmp_path: Path) -> AsyncIterator[str]:
+    """One whose address has been confirmed."""
     async with SandboxServer() as server:
+        confirm(tmp_path / "home", server.url)
         yield server.url
 
 
@@ -219,6 +221,54 @@ async def test_a_target_that_cannot_be_used_is_not_switched_to(page: Page, targe
     assert page.switch.target_of("tab") == "sandbox"
 
 
+async def test_no_address_is_opened_that_nobody_has_confirmed(page: Page) -> None:
+    asked: list[str] = []
+
+    async def any_route(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", any_route)
+    async with TestServer(app) as server:
+        url = str(server.make_url("")).rstrip("/")
+        status, body = await page.post("/remote/switch", {"client_id": "tab", "target": url})
+        assert (status, body["error"]["code"]) == (403, "not_trusted")
+        assert body["error"]["details"]["address"] == url
+        assert f'allowed_addresses = ["{url}"]' in body["error"]["advice"]
+        assert page.switch.target_of("tab") is None
+        _, body = await page.get(f"/remote/targets/{url}")
+        assert (body["error"]["code"], body["health"]) == ("not_trusted", None)
+        status, body = await page.get(f"/remote/object_info?target={url}")
+        assert (status, body["error"]["code"]) == (403, "not_trusted")
+        assert asked == []
+
+        origin = str(page.http.make_url("")).rstrip("/")
+        wanted = {"target": f"{url}/"}
+        state = {"target": f"{url}/", "confirmed": False, "address": url}
+        assert await page.get(f"/remote/addresses?target={url}/") == (200, state)
+        # A person says yes, in the page; no other page, and no program for them.
+        for headers in ({}, {"Origin": "http://evil.example"}):
+            status, body = await page.post("/remote/addresses", wanted, **headers)
+            assert status == 403
+        assert (await page.get(f"/remote/addresses?target={url}"))[1]["confirmed"] is False
+        answer = await page.post("/remote/addresses", wanted, Origin=origin)
+        assert answer == (200, {"confirmed": url})
+        assert (await page.get(f"/remote/addresses?target={url}"))[1]["address"] is None
+        status, _ = await page.post("/remote/switch", {"client_id": "tab", "target": url})
+        assert (status, page.switch.target_of("tab")) == (200, url)
+
+
+@pytest.mark.parametrize("target", ["sandbox", "runpod:abc", "modal:app", "pod:auto", "gpu"])
+async def test_the_owners_own_targets_need_no_yes(page: Page, tmp_path: Path, target: str) -> None:
+    configure(tmp_path / "home", '[targets.gpu]\ntarget = "http://192.168.1.20:8188"\n')
+    _, body = await page.get(f"/remote/addresses?target={target}")
+    assert (body["confirmed"], body["address"]) == (True, None)
+    # Nor do their addresses by themselves.
+    _, body = await page.get("/remote/addresses?target=http://192.168.1.20:8188/x")
+    assert body["confirmed"] is True
+
+
 async def test_a_missing_key_says_how_to_set_it(page: Page) -> None:
     _, body = await page.post("/remote/switch", {"client_id": "tab", "target": "runpod:abc"})
     assert "RUNPOD_API_KEY" in body["error"]["advice"]
@@ -233,8 +283,11 @@ async def test_switching_asks_the_target_for_its_nodes_ahead(page: Page, engine:
     pytest.fail("nothing was asked")
 
 
-async def test_a_target_that_cannot_be_reached_can_be_switched_to(page: Page) -> None:
+async def test_a_target_that_cannot_be_reached_can_be_switched_to(
+    page: Page, tmp_path: Path
+) -> None:
     target = "http://127.0.0.1:9"
+    confirm(tmp_path / "home", target)
     body = {"client_id": "tab", "target": target}
     assert await page.post("/remote/switch", body) == (200, {"target": target})
 
@@ -256,11 +309,13 @@ async def test_a_target_says_how_it_is(page: Page, engine: str, quoted: bool) ->
         ("nonsense", "configuration"),
         ("runpod:abc", "configuration"),
         ("http://127.0.0.1:9", "target_unreachable"),
+        ("http://127.0.0.1:8", "not_trusted"),
     ],
 )
 async def test_what_is_wrong_with_a_target_is_part_of_the_answer(
-    page: Page, target: str, code: str
+    page: Page, target: str, code: str, tmp_path: Path
 ) -> None:
+    confirm(tmp_path / "home", "http://127.0.0.1:9")
     status, body = await page.get(f"/remote/targets/{target}")
     assert (status, body["health"]) == (200, None)
     assert body["error"]["code"] == code
@@ -362,6 +417,7 @@ POSTS = {
     "/remote/jobs/p1/cancel": {},
     "/remote/estimate": {"target": "gpu", "prompt": {"1": {"class_type": "X", "inputs": {}}}},
     "/remote/save": {"images": []},
+    "/remote/addresses": {"target": "sandbox"},
 }
 
 

@@ -28,7 +28,7 @@ from ..input_files import InputFiles
 from ..part_document import PartDocument, PartValue
 from ..preview_picture import preview_picture
 from ..saved_outputs import OutputSaver
-from ..trusted_targets import CHOSEN, refuse_stranger
+from ..trusted_targets import check_target
 from .remote_run import RemoteRun
 
 if TYPE_CHECKING:
@@ -107,9 +107,8 @@ class PartRun:
             BaseException: What the watcher raises.
         """
         document = self.document
-        if document.name not in self.host.app.get(CHOSEN, ()):
-            # Not cut here: it came in a workflow as it is.
-            await asyncio.to_thread(refuse_stranger, document.name)
+        # It may have come in a workflow as it is, and not been cut here.
+        await asyncio.to_thread(check_target, document.name)
         if len(values) != len(document.inputs):
             raise WorkflowInvalid(
                 f"Remote part takes {len(document.inputs)} values, and {len(values)} are there.",

@@ -21,6 +21,7 @@ from ...targets.rest_login import service_headers
 from ...workflow.interface import ANY
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ..own_address import refuse_own_address
+from .ask_to_confirm import check_address
 from .comfyui_watcher import NodeWatcher
 from .link_type import type_of_link
 from .remote_call import MOST_DECLARED, NamedValue, RemoteCall, named_values
@@ -145,6 +146,7 @@ class ComfyRemoteNode(io.ComfyNode):
         values = named_values(inputs, _types(cls.hidden.dynprompt, unique_id), keys)
         watcher = NodeWatcher(unique_id)
         seconds = timeout or None
+        await check_address(url.strip(), unique_id, "Remote API")
         if workflow.strip():
             return await _on_target(
                 url.strip(), workflow, values, watcher, seconds, output_key.strip(), output_type
@@ -187,11 +189,9 @@ async def _on_target(
 ) -> io.NodeOutput:
     """Run the workflow as a job."""
     loaded, name = _loaded(workflow)
-    target = wanted
     if wanted.startswith(("http://", "https://")):
         call_address(wanted)
-    else:
-        target = target_of(wanted, Configuration.load().targets, os.environ)
+    target = target_of(wanted, os.environ)
     remote = RemoteCall(target, watcher, timeout, adapters=ADAPTERS)
     record = Record(home())
     try:

@@ -18,7 +18,7 @@ from ...jobs.client import Client
 from ...jobs.record import Record
 from ...media.files import private_folder, sha256_of
 from ...targets.base import InputFile, RunRequest, Target
-from ...targets.config import Configuration, home
+from ...targets.config import home
 from ...workflow.files import file_below, file_uses
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ...workflow.prepare import Changes, PreparedWorkflow, prepare
@@ -26,6 +26,7 @@ from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
 from ..comfyui_host import ComfyUIHost
 from ..input_files import InputFiles
+from .ask_to_confirm import check_address
 from .comfyui_watcher import NodeWatcher
 from .expansion import expand, no_picture, picture_sources, take_nodes
 from .image_inputs import by_number, load_nodes, spread_pictures, with_nodes
@@ -97,8 +98,8 @@ class RunPodRemoteExecute(io.ComfyNode):
                     "target",
                     default="",
                     optional=True,
-                    tooltip="Empty: the endpoint in RUNPOD_ENDPOINT_ID. Or runpod:ENDPOINT, or a "
-                    "name from comfy-remote.toml.",
+                    tooltip="Empty: the endpoint in RUNPOD_ENDPOINT_ID. Or runpod:ENDPOINT, a name "
+                    "from comfy-remote.toml, or an address that you have confirmed.",
                 ),
                 io.Int.Input(
                     "timeout",
@@ -179,7 +180,8 @@ class RunPodRemoteExecute(io.ComfyNode):
             return io.NodeOutput(as_saved(input_images))
         if loaded is None:
             loaded, input_images = cls._open_graph(), None
-        address = target_of(target, Configuration.load().targets, os.environ)
+        address = target_of(target, os.environ)
+        await check_address(address, cls.hidden.unique_id, "RunPod Remote Execute")
         run = RemoteRun(address, NodeWatcher(cls.hidden.unique_id), timeout or None)
         return await _run_there(run, loaded, input_images)
 

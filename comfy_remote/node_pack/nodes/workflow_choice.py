@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,20 +111,16 @@ def graph_before(
     return {**part, _free_id(part): save}
 
 
-def target_of(wanted: str, configured: Iterable[str], environment: Mapping[str, str]) -> str:
+def target_of(wanted: str, environment: Mapping[str, str]) -> str:
     """The target that the node runs on.
 
-    Addresses are not taken: a workflow that comes from somebody else must not make this machine
-    send pictures to a server of theirs. One that its owner has named in comfy-remote.toml is.
-
     Args:
-        wanted: The node's input: a configured name, ``runpod:ENDPOINT``, ``sandbox``, or
-            nothing for the endpoint in ``RUNPOD_ENDPOINT_ID``.
-        configured: The names in comfy-remote.toml.
+        wanted: The node's input: a configured name, ``runpod:ENDPOINT``, ``sandbox``, an address,
+            or nothing for the endpoint in ``RUNPOD_ENDPOINT_ID``.
         environment: Variables.
 
     Raises:
-        ConfigurationError: It is none of these, or the variable is not set.
+        ConfigurationError: The variable is not set.
     """
     wanted = wanted.strip()
     if wanted in ("", "runpod:"):
@@ -137,14 +133,7 @@ def target_of(wanted: str, configured: Iterable[str], environment: Mapping[str, 
                 "https://console.runpod.io/serverless.",
             )
         return f"runpod:{endpoint}"
-    if wanted in configured or wanted == "sandbox" or wanted.startswith(("runpod:", "modal:")):
-        return wanted
-    raise ConfigurationError(
-        f"{wanted!r} is no target that this node runs on.",
-        advice="Use runpod:ENDPOINT, sandbox, or a name from comfy-remote.toml. An address has "
-        "to be given a name there first, so that nobody else's workflow can choose where your "
-        "pictures are sent.",
-    )
+    return wanted
 
 
 def refuse_itself(prompt: Prompt) -> None:

@@ -9,6 +9,7 @@
 
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
+import { askForNodes, mayUse } from './confirm_dialog.js'
 import { showCut } from './cut_dialog.js'
 import { addStyles } from './dom.js'
 import { markMenus } from './mark_menus.js'
@@ -57,13 +58,29 @@ async function toggle() {
 
 /** @param {string} target */
 async function choose(target) {
+  if (!(await isUsable(target))) return
   await app.extensionManager.setting.set(TARGET_SETTING, target)
   if (state.target !== null) await switchTo(target)
   else await state.agree().catch((error) => showError('Remote', error))
 }
 
+/**
+ * Ask whether a target's address may be used, if nobody has confirmed it yet.
+ *
+ * @param {string} target
+ */
+async function isUsable(target) {
+  try {
+    return await mayUse(target)
+  } catch (error) {
+    showError(`Remote cannot use ${target}`, error)
+    return false
+  }
+}
+
 /** @param {string | null} target */
 async function switchTo(target) {
+  if (target !== null && !(await isUsable(target))) return
   try {
     await state.switchTo(target)
   } catch (error) {
@@ -220,6 +237,9 @@ app.registerExtension({
       for (const warning of detail.state === 'succeeded' ? (detail.warnings ?? []) : []) {
         showCaution(`Remote job on ${detail.target}`, warning)
       }
+    })
+    events.addEventListener('comfy_remote.confirm', (event) => {
+      void askForNodes(/** @type {CustomEvent} */ (event).detail)
     })
     api.addEventListener('reconnected', agree)
     void agree()

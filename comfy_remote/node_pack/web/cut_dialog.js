@@ -3,6 +3,7 @@
 
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
+import { askIfUnconfirmed } from './confirm_dialog.js'
 import { element } from './dom.js'
 import { setImages } from './marks.js'
 import { openModal } from './modal.js'
@@ -45,6 +46,7 @@ export async function tellCut() {
     const where = cut.parts.map((part) => `${countOf(part.nodes)} on ${part.name}`).join(', ')
     showNote('Runs elsewhere', `${where}. Crosses: ${totalWords(cut)}.`)
   } catch (error) {
+    if (await askIfUnconfirmed(error)) return tellCut()
     showWarning('This cannot run elsewhere', error)
   }
 }
@@ -70,6 +72,7 @@ async function fill(content, state) {
     content.replaceChildren(...cutContent(cut, named, state.target))
     if (cut.parts.length > 0) content.append(imagesChoice(cut, () => void fill(content, state)))
   } catch (error) {
+    if (await askIfUnconfirmed(error)) return fill(content, state)
     const { message, advice } = asRemoteError(error)
     content.replaceChildren(
       element('p', { class: 'comfy-remote-problem', role: 'alert' }, `${message} ${advice}`.trim())

@@ -93,11 +93,13 @@ export class RemoteError extends Error {
   /**
    * @param {string} message
    * @param {string} advice
+   * @param {Record<string, any>} details
    */
-  constructor(message, advice = '') {
+  constructor(message, advice = '', details = {}) {
     super(message)
     this.name = 'RemoteError'
     this.advice = advice
+    this.details = details
   }
 }
 
@@ -157,6 +159,25 @@ export function getAdditions(target) {
 }
 
 /**
+ * @param {string} target  A name or an address.
+ * @returns {Promise<{target: string, confirmed: boolean, address: string | null}>} The address that
+ *   nobody has confirmed yet, if there is one.
+ */
+export function getAddress(target) {
+  return ask(`/remote/addresses?target=${encodeURIComponent(target)}`)
+}
+
+/**
+ * Say yes to a target's address. Only after somebody has been asked.
+ *
+ * @param {string} target
+ * @returns {Promise<unknown>}
+ */
+export function postAddress(target) {
+  return ask('/remote/addresses', { target })
+}
+
+/**
  * @param {string} promptId
  * @returns {Promise<unknown>}
  */
@@ -181,7 +202,7 @@ async function ask(route, body) {
   const answer = await response.json().catch(() => null)
   if (response.ok && answer !== null) return answer
   const error = answer?.error
-  if (typeof error?.message === 'string') throw new RemoteError(error.message, error.advice)
+  if (typeof error?.message === 'string') throw new RemoteError(error.message, error.advice, error.details)
   throw new RemoteError(
     `ComfyUI answered ${response.status} to ${route.split('?')[0]}.`,
     "ComfyUI's log says more."

@@ -1,0 +1,130 @@
+// @ts-check
+/** The question whether an address may be used that nobody has confirmed yet. */
+
+import { element } from './dom.js'
+import { openModal } from './modal.js'
+import { showError, showNote } from './notices.js'
+import { RemoteError, getAddress, postAddress } from './remote_api.js'
+
+/**
+ * @typedef {object} AskingNode  A node of the graph that names an address.
+ * @property {string} node_id
+ * @property {string} title
+ * @property {string} address
+ */
+
+/**
+ * Ask about a target that somebody chooses in this page, unless its address may be used already.
+ *
+ * @param {string} target  A name or an address.
+ * @returns {Promise<boolean>} Whether it may be used.
+ * @throws {import('./remote_api.js').RemoteError}
+ */
+export async function mayUse(target) {
+  const { confirmed, address } = await getAddress(target)
+  if (confirmed || address === null) return true
+  if (!(await ask(address, []))) return false
+  await postAddress(target)
+  return true
+}
+
+/**
+ * @typedef {object} Refused  Why the server did not do something.
+ * @property {string} address  That nobody has confirmed yet.
+ * @property {AskingNode[]} [nodes]  All that name such an address.
+ */
+
+/**
+ * Ask about what stopped a workflow that was queued.
+ *
+ * @param {Refused} refused
+ */
+export async function askForNodes(refused) {
+  if (await confirmAll(refused)) {
+    showNote('Confirmed', `${refused.address} may be used now. Run the workflow again.`)
+  }
+}
+
+/**
+ * Ask if that is what an error is about.
+ *
+ * @param {unknown} error
+ * @returns {Promise<boolean>} Whether all of it may be used now.
+ */
+export async function askIfUnconfirmed(error) {
+  if (!(error instanceof RemoteError) || typeof error.details.address !== 'string') return false
+  return confirmAll(/** @type {Refused} */ (error.details))
+}
+
+/**
+ * @param {Refused} refused
+ * @returns {Promise<boolean>}
+ */
+async function confirmAll({ address, nodes = [] }) {
+  const addresses = new Set([address, ...nodes.map((node) => node.address)])
+  for (const one of addresses) {
+    if (asking.has(one)) return false
+    asking.add(one)
+    try {
+      if ((await getAddress(one)).confirmed) continue
+      if (!(await ask(one, nodes.filter((node) => node.address === one)))) return false
+      await postAddress(one)
+    } catch (error) {
+      showError('The address was not confirmed', error)
+      return false
+    } finally {
+      asking.delete(one)
+    }
+  }
+  return true
+}
+
+/** Addresses with an open question: a batch is refused many times. @type {Set<string>} */
+const asking = new Set()
+
+/**
+ * @param {string} address
+ * @param {AskingNode[]} nodes  That name it; empty where the person did.
+ * @returns {Promise<boolean>}
+ */
+function ask(address, nodes) {
+  const names = nodes.map((node) => `${node.title} (node ${node.node_id})`)
+  const who = names.length > 0 ? `${names.join(', ')} would send to` : 'Workflows would be sent to'
+  return new Promise((resolve) => {
+    const form = element(
+      'form',
+      { method: 'dialog', class: 'comfy-remote-question' },
+      element('p', {}, who),
+      element('p', { class: 'comfy-remote-asked' }, address),
+      element(
+        'p',
+        {},
+        'You have not confirmed this address yet. Whoever it belongs to gets the pictures, texts ' +
+          'and other values that are sent there. If the workflow came from somebody else, it may ' +
+          'be theirs.'
+      ),
+      element(
+        'div',
+        { class: 'comfy-remote-answers' },
+        element(
+          'button',
+          { type: 'submit', class: 'comfy-remote-button', value: 'no', autofocus: true },
+          'Cancel'
+        ),
+        element(
+          'button',
+          { type: 'submit', class: 'comfy-remote-button', value: 'yes' },
+          'Use this address'
+        )
+      ),
+      element(
+        'p',
+        { class: 'comfy-remote-foot' },
+        'You are asked once. `comfy-remote trust`, on the machine that ComfyUI runs on, lists ' +
+          'what you have confirmed and takes it back.'
+      )
+    )
+    const modal = openModal('Use this address?', form)
+    modal.addEventListener('close', () => resolve(modal.returnValue === 'yes'))
+  })
+}
