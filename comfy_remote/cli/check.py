@@ -150,7 +150,7 @@ def _on_target(
                 say(f"{target.name} cannot be asked about its nodes.")
             schemas = Schemas.bundled() if nodes is None else Schemas(nodes, target.name)
             prepared = _prepared(loaded, changes, schemas)
-            names = _not_here(prepared.prompt, search)
+            names = _not_here(prepared.prompt, schemas, search)
             there = frozenset([name for name in names if await target.has_input(name)])
             not_returned = ""
             if isinstance(target, ReturnsSomeOutputs):
@@ -174,10 +174,10 @@ def _prepared(loaded: LoadedWorkflow, changes: Changes, schemas: Schemas) -> Pre
     return prepare(loaded, changes, schemas, keep_unknown=True)
 
 
-def _not_here(prompt: Prompt, search: FileSearch) -> list[str]:
+def _not_here(prompt: Prompt, schemas: Schemas, search: FileSearch) -> list[str]:
     from ..workflow.files import file_uses
 
-    names = dict.fromkeys(use.name for use in file_uses(prompt))
+    names = dict.fromkeys(use.name for use in file_uses(prompt, schemas))
     return [name for name in names if search.find(name) is None and not search.refusal(name)]
 
 

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import InputFileMissing, JobTimedOut
@@ -18,7 +18,6 @@ from ..media.files import private_folder
 from ..targets.base import ReturnsSomeOutputs
 from ..targets.config import Configuration, open_target
 from ..targets.deadline import Deadline
-from ..workflow.files import file_uses
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.text_to_image import blank_text_to_image, text_to_image
@@ -121,7 +120,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             reporter.following(job.id, target.name, prepared.prompt)
             if plan.on_interrupt == "leave":
                 reporter.note(f"If this ends before the job does: {resume_command(job.id)}")
-            for sentence in _unused_inputs(plan, prepared):
+            for sentence in _unused_inputs(plan, job):
                 reporter.event(Log(sentence, "warning"))
             if plan.download:
                 saved = await follow(job, plan.folder, reporter, plan.on_interrupt)
@@ -195,9 +194,7 @@ async def _in_time(work: Coroutine[object, object, _T], deadline: Deadline, targ
         ) from None
 
 
-def _unused_inputs(plan: RunPlan, prepared: PreparedWorkflow) -> Iterator[str]:
-    uses = file_uses(prepared.prompt)
-    used = {PurePosixPath(use.name.replace("\\", "/")).name for use in uses}
+def _unused_inputs(plan: RunPlan, job: Job) -> Iterator[str]:
     for path in plan.inputs:
-        if path.name not in used:
+        if path not in job.inputs:
             yield f"--input {path} was not sent: no Load node names {path.name!r}."

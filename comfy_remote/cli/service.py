@@ -88,7 +88,7 @@ def service(
                 served = await ServedWorkflow.load(workflow, client, name=name, files=inputs)
                 with files_named_with("--input"):
                     refuse_files_elsewhere(
-                        served.prompt, FileSearch.beside(served.base, served.files)
+                        served.prompt, FileSearch.beside(served.base, served.files), served.schemas
                     )
                 folder = home() / "services" / served.name
                 calls = Calls(client, record, served, ResultStore(folder / "results"))

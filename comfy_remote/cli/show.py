@@ -69,7 +69,7 @@ def show(workflow: Path, on: str | None, variables: dict[str, str], json_lines: 
     prompt = _prompt(loaded, schemas)
     base = workflow.absolute().parent
     summary = summarize(
-        prompt, schemas=schemas, workflow=loaded.workflow, files=_local_files(prompt, base)
+        prompt, schemas=schemas, workflow=loaded.workflow, files=_local_files(prompt, schemas, base)
     )
     if json_lines:
         head: dict[str, JsonValue] = {
@@ -103,7 +103,7 @@ def _prompt(loaded: LoadedWorkflow, schemas: Schemas) -> Prompt:
     return prompt
 
 
-def _local_files(prompt: Prompt, base: Path) -> dict[str, LocalFile]:
+def _local_files(prompt: Prompt, schemas: Schemas, base: Path) -> dict[str, LocalFile]:
     """The files that the prompt loads and that are here, as `run` would find them."""
     from ..media.files import sha256_of
     from ..targets.base import input_errors
@@ -113,7 +113,7 @@ def _local_files(prompt: Prompt, base: Path) -> dict[str, LocalFile]:
 
     found: dict[str, LocalFile] = {}
     search = FileSearch.beside(base)
-    for name in dict.fromkeys(use.name for use in file_uses(prompt)):
+    for name in dict.fromkeys(use.name for use in file_uses(prompt, schemas)):
         path = search.find(name)
         if path is None and (why := search.refusal(name)):
             say(f"{name}, {why}, is not sent unless --input FILE names it.")

@@ -27,7 +27,7 @@ from ..media.temporary import remove_leftovers
 from ..targets.base import InputFile, Recalls, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
 from ..targets.deadline import Deadline
-from ..workflow.files import FileSearch, file_uses, missing_file
+from ..workflow.files import FileSearch, FileUse, file_uses, may_name_files, missing_file
 from ..workflow.load import LoadedWorkflow, load_workflow, parse_workflow
 from ..workflow.models import find_models
 from ..workflow.prepare import Changes, PreparedWorkflow, prepare
@@ -247,7 +247,8 @@ class Client:
         sent.remember(request)
         deadline = Deadline(timeout, begun)
         ref = await submit(self.target, self._record, request, deadline)
-        return Job(self.target, self._record, ref, request.prompt, deadline)
+        inputs = [file.path for file in request.files]
+        return Job(self.target, self._record, ref, request.prompt, deadline, inputs=inputs)
 
     async def take_up(
         self, entry: JobEntry, *, timeout: float | None = None, begun: float | None = None
@@ -334,19 +335,32 @@ class Client:
     ) -> tuple[Prompt, list[InputFile]]:
         """The files that are here, and the prompt with the names they get on the target."""
         found = FoundFiles(complete)
-        for use in file_uses(prompt):
+        for use in await self._file_uses(prompt, search):
             if found.has(use):
                 continue
             path = search.find(use.name)
-            if path is None:
-                refused = search.refusal(use.name) is not None
-                if refused or not await self.target.has_input(use.name):
-                    raise missing_file(use, prompt, search)
+            if path is not None:
+                with input_errors(path):
+                    digest = await asyncio.to_thread(sha256_of, path)
+                    found.add(use, path, path.stat().st_size, digest)
+            elif use.on_target:
                 continue
-            with input_errors(path):
-                digest = await asyncio.to_thread(sha256_of, path)
-                found.add(use, path, path.stat().st_size, digest)
+            elif search.refusal(use.name) or not await self.target.has_input(use.name):
+                raise missing_file(use, prompt, search)
         return found.named_in(prompt), found.files
+
+    async def _file_uses(self, prompt: Prompt, search: FileSearch) -> list[FileUse]:
+        """What the prompt loads, also by nodes of packs.
+
+        The target is asked for the schemas of those whose values are names of files here.
+        """
+        unsure = await asyncio.to_thread(may_name_files, prompt, search)
+        if not unsure:
+            return list(file_uses(prompt))
+        schemas = await asyncio.to_thread(Schemas.bundled)
+        if any(node["class_type"] not in schemas for node in unsure.values()):
+            schemas = await self.schemas(unsure)
+        return list(file_uses(prompt, schemas))
 
 
 @asynccontextmanager

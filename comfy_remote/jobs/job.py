@@ -61,6 +61,8 @@ class Job:
 
     Attributes:
         id: A lower-case UUID; ``comfy-remote jobs resume`` takes it.
+        inputs: The files of this machine that go along with it; of a job that was taken up again,
+            none are known.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class Job:
         deadline: Deadline | None = None,
         *,
         entry: JobEntry | None = None,
+        inputs: Sequence[Path] = (),
     ) -> None:
         self.id = ref.job_id
+        self.inputs = tuple(inputs)
         self.ref = ref
         self._target = target
         self._record = record

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputFileMissing
 from ..jobs.found_files import FoundFiles
 from ..media.files import sha256_of
 from ..targets.base import InputFile, Target, input_errors
-from ..workflow.files import ANNOTATION, FileUse, every_file_use, file_below, under_plain_name
+from ..workflow.files import FileUse, every_file_use, file_below, under_plain_name
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .host import FolderKind, Host
@@ -43,29 +42,29 @@ class InputFiles:
             InputFileMissing: One is neither here nor on the target.
         """
         found = FoundFiles()
-        for use in every_file_use(prompt):
+        for use in every_file_use(prompt, schemas):
             path = await self._here(use)
             if path is not None:
                 await self._add(use, path, found)
+            elif use.on_target:
+                continue
             elif use.folder != "input" or not await target.has_input(use.name):
                 raise _missing(use, prompt)
-        known = {(use.node_id, use.input) for use in every_file_use(prompt)}
-        for use in _uploads(prompt, schemas):
-            path = None if (use.node_id, use.input) in known else await self._here(use)
-            if path is not None:
-                await self._add(use, path, found)
         return found.named_in(prompt), found.files
 
-    async def hashes(self, prompt: Prompt) -> dict[str, str]:
+    async def hashes(self, prompt: Prompt, schemas: Schemas) -> dict[str, str]:
         """The SHA-256 of the files that a prompt loads, by the name it has for them.
 
         Those that are not here are left out.
+
+        Args:
+            schemas: As for `collect`.
 
         Raises:
             InputFileMissing: One is here, and cannot be read.
         """
         found: dict[str, str] = {}
-        for use in every_file_use(prompt):
+        for use in every_file_use(prompt, schemas):
             path = await self._here(use)
             if path is not None:
                 found[f"{use.name} [{use.folder}]"] = (
@@ -102,19 +101,6 @@ class InputFiles:
                     self._digests.clear()
                 self._digests[key] = digest
         return status.st_size, digest
-
-
-def _uploads(prompt: Prompt, schemas: Schemas | None) -> Iterator[FileUse]:
-    """Inputs that by their schema take an uploaded file (``image_upload`` and its like)."""
-    for node_id, node in prompt.items():
-        schema = None if schemas is None else schemas.get(node["class_type"])
-        for spec in schema.inputs if schema is not None else ():
-            value = node["inputs"].get(spec.name)
-            upload = any(key.endswith("_upload") and on for key, on in spec.options.items())
-            if upload and isinstance(value, str):
-                annotated = ANNOTATION.match(value)
-                name, folder = annotated.groups() if annotated else (value, "input")
-                yield FileUse(node_id, spec.name, name, folder, value)
 
 
 def _missing(use: FileUse, prompt: Prompt) -> InputFileMissing:

@@ -7,6 +7,7 @@ hook for prompts then takes what is ready: it is not to wait, and not to fail.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ class Offload:
     """
 
     def __init__(self, host: Host, cutter: Cutter) -> None:
+        self._host = host
         self._cutter = cutter
         self._files = InputFiles(host)
         self._told: set[str] = set()
@@ -96,7 +98,11 @@ class Offload:
         _check_size(made)
         for part in made.parts:
             await self._cutter.check_elsewhere(part.name, own_port)
-        hashes = {part.node_id: await self._files.hashes(part.prompt) for part in made.parts}
+        classes = {node["class_type"] for node in prompt.values()}
+        schemas = await asyncio.to_thread(self._host.schemas, classes)
+        hashes = {
+            part.node_id: await self._files.hashes(part.prompt, schemas) for part in made.parts
+        }
         for note in made.notes:
             _log.info("Part of the workflow runs elsewhere: %s", note)
         return ReadyPrompt(made.with_files(hashes), [*made.targets])

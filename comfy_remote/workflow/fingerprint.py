@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
-from .files import file_uses
+from .files import file_uses, with_names
 from .order import needed_nodes, output_nodes
 from .prompt import Prompt, is_link
 from .schema import Schemas
@@ -63,7 +63,7 @@ def fingerprint(
             "No node of the workflow is an output.",
             advice="Add one, for example Save Image, and export the workflow again.",
         )
-    contents = _contents(prompt, file_hashes or {})
+    contents = _contents(prompt, file_hashes or {}, schemas)
     digests: dict[str, str] = {}
     for node_id in needed_nodes(prompt, outputs):
         node = prompt[node_id]
@@ -77,14 +77,20 @@ def fingerprint(
 
 
 def _contents(
-    prompt: Prompt, file_hashes: Mapping[str, str]
+    prompt: Prompt, file_hashes: Mapping[str, str], schemas: Schemas | None
 ) -> dict[tuple[str, str], dict[str, JsonValue]]:
     """What stands for the inputs that name a file of known content."""
-    return {
-        (use.node_id, use.input): {"file": file_hashes[use.name]}
-        for use in file_uses(prompt)
-        if use.name in file_hashes
+    known = {
+        use: file_hashes[use.name] for use in file_uses(prompt, schemas) if use.name in file_hashes
     }
+    hashed = with_names(prompt, known)
+    contents: dict[tuple[str, str], dict[str, JsonValue]] = {}
+    for use, digest in known.items():
+        one = prompt[use.node_id]["inputs"][use.input] == use.value
+        # Of several names in a list or an object, the rest of it counts, too.
+        several = _literal(use.node_id, hashed[use.node_id]["inputs"][use.input])
+        contents[use.node_id, use.input] = {"file": digest} if one else {"files": several}
+    return contents
 
 
 def _meaning(node_id: str, value: JsonValue, digests: Mapping[str, str]) -> dict[str, JsonValue]:

@@ -199,7 +199,7 @@ def summarize(
     inputs, unclear = settable_inputs(prompt, schemas)
     loaded = [
         LoadedFile(use.node_id, use.input, use.name, files.get(use.name))
-        for use in file_uses(running)
+        for use in file_uses(running, schemas)
     ]
     return Summary(
         inputs=tuple(inputs),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
+from pydantic import JsonValue
+
 from comfy_remote.errors import ComfyRemoteError, OutputLost
 from comfy_remote.events import Event, Finished, JobState, Started
 from comfy_remote.outputs import OutputSource, RemoteOutput, kind_of, media_type_of
@@ -32,6 +34,7 @@ class FakeTarget:
         refuses: Raised by `submit`.
         known: What `find` answers.
         inputs: Names that are there already.
+        nodes: What it says of its nodes; ``None`` if it cannot say.
         log: The calls, in order.
     """
 
@@ -43,6 +46,7 @@ class FakeTarget:
         self.refuses: BaseException | None = None
         self.known: RemoteRef | ComfyRemoteError | None = None
         self.inputs: set[str] = set()
+        self.nodes: dict[str, JsonValue] | None = None
         self.log: list[str] = []
         self.requests: list[RunRequest] = []
         self.reading = self.most_reading = 0
@@ -101,7 +105,8 @@ class FakeTarget:
             self.reading -= 1
 
     async def describe(self, classes: object = None) -> Capabilities:
-        return Capabilities(None, None, None)
+        self.log.append("describe")
+        return Capabilities(self.nodes, None, None)
 
     async def health(self) -> Health:
         return Health(1, 0, 0)

@@ -210,6 +210,41 @@ async def test_a_file_may_be_there_or_given_or_nowhere(record: Record, tmp_path:
     assert request.prompt["0"]["inputs"]["image"] == "x.png"
 
 
+async def test_files_of_nodes_of_packs_travel(record: Record, tmp_path: Path) -> None:
+    """What their schema says, which the target is asked for only where a file is here."""
+    target = FakeTarget()
+    target.nodes = {
+        "Pack": {
+            "input": {
+                "required": {
+                    "image": [["there.png"], {"image_upload": True}],
+                    "several": [[], {"file_upload": True}],
+                    "model": [["m.pth"]],
+                }
+            }
+        }
+    }
+    inputs = {"image": "local.png", "several": ["a.glb"], "model": "m.pth", "text": "x.txt"}
+    workflow = {"1": {"class_type": "Pack", "inputs": inputs}}
+    (tmp_path / "w.json").write_text(json.dumps(workflow))
+    request = await _request(record, target, tmp_path / "w.json")
+    assert "describe" not in target.log
+    assert request.files == []
+    for name in ("local.png", "m.pth", "x.txt"):
+        (tmp_path / name).write_bytes(b"content")
+    with pytest.raises(InputFileMissing, match=r"Pack \(node 1\) loads 'a\.glb'"):
+        await _request(record, target, tmp_path / "w.json")
+    (tmp_path / "a.glb").write_bytes(b"3d")
+    request = await _request(record, target, tmp_path / "w.json")
+    assert [(file.name, file.places) for file in request.files] == [
+        ("local.png", (("1", "image"),)),
+        ("a.glb", (("1", "several"),)),
+    ]
+    workflow["1"]["inputs"] |= {"image": "there.png", "several": []}
+    (tmp_path / "w.json").write_text(json.dumps(workflow))
+    assert (await _request(record, target, tmp_path / "w.json")).files == []
+
+
 # --- following ----------------------------------------------------------------------------
 
 

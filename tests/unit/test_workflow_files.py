@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from comfy_remote.workflow.check import check_prompt
-from comfy_remote.workflow.files import FileSearch, FileUse, file_below, file_uses, missing_file
+from comfy_remote.workflow.files import (
+    FileSearch,
+    FileUse,
+    every_file_use,
+    file_below,
+    file_uses,
+    missing_file,
+    with_names,
+)
 from comfy_remote.workflow.prompt import Prompt
 from comfy_remote.workflow.schema import Schemas
 
@@ -180,3 +188,100 @@ def test_links_in_a_circle_are_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("b.png")
     (tmp_path / "b.png").symlink_to("a.png")
     assert file_below(tmp_path, "a.png") is None
+
+
+# --- nodes of packs ------------------------------------------------------------------------
+
+PACK = Schemas(
+    {
+        "PackLoader": {
+            "input": {
+                "required": {
+                    "image": [["there.png"], {"image_upload": True}],
+                    "clip": ["STRING", {"video_upload": True}],
+                    "several": ["COMBO", {"options": [], "file_upload": True, "multiselect": True}],
+                    "saved": ["COMBO", {"image_upload": True, "image_folder": "output"}],
+                    "source": [
+                        "COMFY_DYNAMICCOMBO_V3",
+                        {"options": [{"key": "file", "inputs": {"required": {
+                            "sound": [[], {"audio_upload": True}]}}}]},
+                    ],
+                },
+                "optional": {
+                    "model": [["m.safetensors"]],
+                    "off": [[], {"image_upload": False}],
+                    "folder": [[], {"folder_upload": True}],
+                },
+            }
+        }
+    },
+    "the pack",
+)  # fmt: skip
+
+
+def _pack(**inputs: object) -> Prompt:
+    return {"1": {"class_type": "PackLoader", "inputs": inputs}}  # type: ignore[typeddict-item]
+
+
+def test_an_input_that_takes_an_uploaded_file_names_a_file() -> None:
+    prompt = _pack(
+        image="there.png",
+        clip="clips/a.mp4 [input]",
+        several={"__value__": ["b.glb", "c.glb"]},
+        saved="d.png",
+        source="file",
+        **{"source.sound": "e.wav"},
+        model="m.safetensors",
+        off="f.png",
+        folder="g.png",
+    )
+    uses = list(every_file_use(prompt, PACK))
+    assert [(use.input, use.name, use.folder) for use in uses] == [
+        ("image", "there.png", "input"),
+        ("clip", "clips/a.mp4", "input"),
+        ("several", "b.glb", "input"),
+        ("several", "c.glb", "input"),
+        ("saved", "d.png", "output"),
+        ("source.sound", "e.wav", "input"),
+    ]
+    assert [use.on_target for use in uses] == [True, False, False, False, False, False]
+    renamed = with_names(prompt, {uses[1]: "x.mp4", uses[3]: "y.glb"})["1"]["inputs"]
+    assert (renamed["clip"], renamed["several"]) == ("x.mp4", {"__value__": ["b.glb", "y.glb"]})
+    assert list(every_file_use(_pack(image=["4", 0], clip="", several=["4", 0]), PACK)) == []
+    assert list(every_file_use(prompt)) == []
+
+
+def test_the_uploads_of_comfyuis_own_nodes_are_known_without_schemas() -> None:
+    """So a run need not ask for them."""
+    schemas = Schemas.bundled()
+    for kind in schemas:
+        document = schemas.document(kind) or {}
+        for group in (document.get("input") or {}).values():  # type: ignore[union-attr]
+            for name in group if isinstance(group, dict) else ():
+                prompt: Prompt = {"1": {"class_type": kind, "inputs": {name: "a.png"}}}
+                by_schema = {use.input for use in every_file_use(prompt, schemas)}
+                assert by_schema == {use.input for use in every_file_use(prompt)}, kind
+
+
+def test_the_check_names_files_of_nodes_of_packs(tmp_path: Path) -> None:
+    prompt = _pack(image="gone.png", clip="here.mp4", several=[], source="file", saved="x")
+    (tmp_path / "here.mp4").touch()
+    report = check_prompt(prompt, PACK, files=FileSearch(roots=(tmp_path,)))
+    missing = [problem.input for problem in report.problems if problem.code == "missing_file"]
+    # Nodes without an output do not run, and so load nothing.
+    assert missing == []
+    prompt["2"] = {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}
+    report = check_prompt(prompt, PACK, files=FileSearch(roots=(tmp_path,)))
+    missing = [problem.input for problem in report.problems if problem.code == "missing_file"]
+    assert missing == ["image"]
+
+
+def test_captures_of_a_3d_node_are_files() -> None:
+    image = {"image": "3d/a.png [temp]", "mask": "3d/m.png", "recording": "", "camera_info": {}}
+    prompt: Prompt = {
+        "1": {"class_type": "Load3D", "inputs": {"model_file": "none", "image": image}}  # type: ignore[dict-item]
+    }
+    assert list(every_file_use(prompt)) == [
+        FileUse("1", "image", "3d/a.png", "temp"),
+        FileUse("1", "image", "3d/m.png"),
+    ]

@@ -52,12 +52,12 @@ def make_project(
     found = pack(prepared.prompt, prepared.workflow, known, volume=config.models_volume)
     folder = project_folder(workflow, config.app_name, parent)
     project = write_project(folder, prepared.prompt, found, given, force=force, clean=clean)
-    notes = _copy_inputs(prepared.prompt, workflow.absolute().parent, folder / INPUT_FOLDER)
+    notes = _copy_inputs(prepared.prompt, known, workflow.absolute().parent, folder / INPUT_FOLDER)
     doubts = [doubt.sentence for doubt in prepared.doubts]
     return replace(project, notes=(*project.notes, *doubts, *notes))
 
 
-def _copy_inputs(prompt: Prompt, base: Path, folder: Path) -> Iterator[str]:
+def _copy_inputs(prompt: Prompt, schemas: Schemas, base: Path, folder: Path) -> Iterator[str]:
     """The files that the workflow loads, where it has an API of its own whose calls need them.
 
     A stranger's workflow could name any file of this machine, and have itself asked for it later:
@@ -67,9 +67,7 @@ def _copy_inputs(prompt: Prompt, base: Path, folder: Path) -> Iterator[str]:
         return
     search = FileSearch.beside(base)
     copied = []
-    for use in file_uses(prompt):
-        if use.folder != "input":
-            continue
+    for use in file_uses(prompt, schemas):
         here = search.find(use.name)
         place = folder / safe_relative_path(use.name)
         if here is None and place.is_file():

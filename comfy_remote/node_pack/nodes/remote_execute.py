@@ -139,7 +139,9 @@ class RunPodRemoteExecute(io.ComfyNode):
             return []  # `execute` says so
         paths = [file_below(folder, workflow_file) for folder in _folders() if workflow_file]
         if loaded is not None and loaded.prompt is not None:
-            paths += [file_below(_input(), use.name) for use in file_uses(loaded.prompt)]
+            schemas = local_schemas({node["class_type"] for node in loaded.prompt.values()})
+            uses = file_uses(loaded.prompt, schemas)
+            paths += [file_below(_input(), use.name) for use in uses]
         return [_state(path) for path in paths if path is not None]
 
     @classmethod

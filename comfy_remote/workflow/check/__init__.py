@@ -3,11 +3,10 @@
 ```
 validation  ComfyUI's own checks and words       rules       what they must know of a class
 literals    values and types of single inputs    node_rules  rules from a ComfyUI's schemas
-inputs      dynamic inputs                       graph       links that may be broken
-structure   classes, links, circles              values      single inputs, and models
-limits      files, request, result               sizes       how many pictures of what size
-advice      what could cost less                 report      what comes of it all
-checking    all of it together
+structure   classes, links, circles              graph       links that may be broken
+limits      files, request, result               values      single inputs, and models
+advice      what could cost less                 sizes       how many pictures of what size
+checking    all of it together                   report      what comes of it all
 ```
 """
 

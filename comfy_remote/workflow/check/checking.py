@@ -97,7 +97,7 @@ def check_prompt(
     problems += chosen_inputs(prompt, schemas, live)
     found_files: dict[str, Path] = {}
     if files is not None:
-        file_errors, found_files = file_problems(prompt, files, live)
+        file_errors, found_files = file_problems(prompt, files, live, schemas)
         problems += file_errors
     sizes = _sizes(prompt, roots, schemas)
     problems += request_size(prompt, workflow, found_files, limits)

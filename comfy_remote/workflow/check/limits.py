@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..files import FileSearch, file_uses
 from ..prompt import Prompt
+from ..schema import Schemas
 from .report import Problem
 from .sizes import SAVERS, Pictures
 
@@ -31,16 +32,16 @@ class Limits:
 
 
 def file_problems(
-    prompt: Prompt, search: FileSearch, live: Sequence[str]
+    prompt: Prompt, search: FileSearch, live: Sequence[str], schemas: Schemas
 ) -> tuple[list[Problem], dict[str, Path]]:
     """Files that are nowhere; and those that are here, by name."""
     problems: list[Problem] = []
     found: dict[str, Path] = {}
-    for use in file_uses({node_id: prompt[node_id] for node_id in live}):
+    for use in file_uses({node_id: prompt[node_id] for node_id in live}, schemas):
         path = search.find(use.name)
         if path is not None:
             found[use.name] = path
-        elif use.name not in search.on_target:
+        elif not use.on_target and use.name not in search.on_target:
             refused = search.refusal(use.name)
             why = f", {refused}, is not sent" if refused else " is not here"
             problems.append(

@@ -14,7 +14,7 @@ from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from .inputs import live_inputs
+from ..live_inputs import live_inputs
 from .literals import check_literal, type_and_options, types_fit
 from .rules import NodeError, NodeRules, Rules, node_error
 

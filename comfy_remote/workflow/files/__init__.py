@@ -11,6 +11,7 @@ from .names import file_below, may_look_up, names_another_machine
 from .search import (
     NAME_IT,
     FileSearch,
+    may_name_files,
     missing_file,
     refuse_files_elsewhere,
     under_plain_name,
@@ -26,6 +27,7 @@ __all__ = [
     "file_below",
     "file_uses",
     "may_look_up",
+    "may_name_files",
     "missing_file",
     "names_another_machine",
     "refuse_files_elsewhere",

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import os
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...errors import InputFileMissing
 from ...media.content_names import split_content_name
 from ...media.files import sha256_of
-from ..prompt import Prompt
+from ..prompt import Prompt, is_link
+from ..schema import Schemas
 from .names import file_below, may_look_up
-from .uses import FileUse, file_uses
+from .uses import ANNOTATION, FileUse, every_file_use, file_uses
 
-__all__ = ["NAME_IT", "FileSearch", "missing_file", "refuse_files_elsewhere", "under_plain_name"]
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = [
+    "NAME_IT",
+    "FileSearch",
+    "may_name_files",
+    "missing_file",
+    "refuse_files_elsewhere",
+    "under_plain_name",
+]
+
+_LIKE_A_NAME = re.compile(r"[^\n]{1,255}\.\w{1,12}( ?\[input\])?")
 
 NAME_IT = "inputs=[FILE]"
 """How a caller of the library names a file, for errors. Commands have their own option for it."""
@@ -126,15 +141,47 @@ def missing_file(use: FileUse, prompt: Prompt, search: FileSearch) -> InputFileM
     )
 
 
-def refuse_files_elsewhere(prompt: Prompt, search: FileSearch) -> None:
+def may_name_files(prompt: Prompt, search: FileSearch) -> Prompt:
+    """The nodes that have the name of a file here in an input which is not known to load files.
+
+    Quick: only schemas can tell what such an input means, and most prompts have none. Blocking.
+    """
+    known = {(use.node_id, use.input) for use in every_file_use(prompt)}
+    found: dict[str, bool] = {}
+    unsure: Prompt = {}
+    for node_id, node in prompt.items():
+        for key, value in node["inputs"].items():
+            if (node_id, key) in known:
+                continue
+            for name in _possible_names(value):
+                if name not in found:
+                    found[name] = search.find(name) is not None
+                if found[name]:
+                    unsure[node_id] = node
+    return unsure
+
+
+def refuse_files_elsewhere(
+    prompt: Prompt, search: FileSearch, schemas: Schemas | None = None
+) -> None:
     """See that no file which the prompt loads is one that may not be taken.
 
     Raises:
         InputFileMissing: One is.
     """
-    for use in file_uses(prompt):
-        if search.find(use.name) is None and search.refusal(use.name):
+    for use in file_uses(prompt, schemas):
+        if not use.on_target and search.find(use.name) is None and search.refusal(use.name):
             raise missing_file(use, prompt, search)
+
+
+def _possible_names(value: JsonValue) -> Iterator[str]:
+    """Texts that look like a file's name, with or without a folder before and a word behind it."""
+    if isinstance(value, dict):
+        value = value.get("__value__")
+    for one in value if isinstance(value, list) and not is_link(value) else [value]:
+        if isinstance(one, str) and _LIKE_A_NAME.fullmatch(one):
+            annotated = ANNOTATION.match(one)
+            yield annotated["name"] if annotated else one
 
 
 def _hidden(path: Path, root: Path) -> bool:

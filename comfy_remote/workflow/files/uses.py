@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..interface import REMOTE_INPUT
-from ..prompt import Prompt
+from ..live_inputs import live_inputs
+from ..prompt import Prompt, is_link
+from ..schema import InputSchema, Schemas, input_schema
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = ["ANNOTATION", "FileUse", "every_file_use", "file_uses", "with_names"]
 
-# Inputs of ComfyUI's own nodes (and of VideoHelperSuite's) that name a file in `input/`.
+# Inputs of ComfyUI's own nodes (and of VideoHelperSuite's) that name a file in `input/`: known
+# without asking for schemas.
 _FILE_INPUTS = {
     "LoadImage": "image",
     "LoadImageMask": "image",
@@ -39,6 +42,9 @@ ANNOTATION = re.compile(r"^(?P<name>.*?) ?\[(?P<folder>input|output|temp)\]$", r
 # has captured.
 _CAPTURED = ("image", "mask", "normal", "lineart", "recording")
 _FILES_IN_OBJECTS = {("Load3D", "image"): _CAPTURED, ("Load3DAnimation", "image"): _CAPTURED}
+_UPLOAD = re.compile(r"(?!.*(folder|directory)).*_upload")
+_FOLDERS = ("input", "output", "temp")
+_LONGEST_NAME = 1024
 # Nodes that may do without: then the input is empty.
 _MAY_BE_EMPTY = frozenset({REMOTE_INPUT, "Painter"})
 
@@ -51,6 +57,7 @@ class FileUse:
         name: Below that folder; of an asset, ``blake3:`` and its hash.
         folder: ``input``, ``output``, ``temp`` or ``asset``.
         value: As it is in the prompt: perhaps one of several in a list or an object.
+        on_target: Whether the target lists it among the input's choices.
     """
 
     node_id: str
@@ -58,25 +65,38 @@ class FileUse:
     name: str
     folder: str = "input"
     value: str = field(default="", compare=False)
+    on_target: bool = field(default=False, compare=False)
 
 
-def file_uses(prompt: Prompt) -> Iterator[FileUse]:
+def file_uses(prompt: Prompt, schemas: Schemas | None = None) -> Iterator[FileUse]:
     """Every file the prompt loads from ``input/``, in the order of its nodes.
 
     Names annotated ``[output]`` or ``[temp]``, and ``blake3:`` hashes, are the target's own
     files and are left out.
+
+    Args:
+        schemas: As for `every_file_use`.
     """
-    return (use for use in every_file_use(prompt) if use.folder == "input")
+    return (use for use in every_file_use(prompt, schemas) if use.folder == "input")
 
 
-def every_file_use(prompt: Prompt) -> Iterator[FileUse]:
-    """Every file the prompt loads, from whatever folder, in the order of its nodes."""
+def every_file_use(prompt: Prompt, schemas: Schemas | None = None) -> Iterator[FileUse]:
+    """Every file the prompt loads, from whatever folder, in the order of its nodes.
+
+    Args:
+        schemas: Say which inputs of the nodes of packs take an uploaded file. Without them, only
+            the nodes of ComfyUI itself, and a few others, are known.
+    """
     for node_id, node in prompt.items():
-        kind = node["class_type"]
-        for key, value in node["inputs"].items():
-            for name in _named(kind, key, value):
-                if name != "none":
-                    yield _use(node_id, key, name)
+        kind, inputs = node["class_type"], node["inputs"]
+        uploads = {} if schemas is None else _uploads(schemas.document(kind), inputs)
+        for key, value in inputs.items():
+            if _FILE_INPUTS.get(kind) == key or (kind, key) in _FILES_IN_OBJECTS:
+                for name in _named(kind, key, value):
+                    if name != "none":
+                        yield _use(node_id, key, name)
+            elif key in uploads:
+                yield from _uploaded(node_id, uploads[key], value)
 
 
 def with_names(prompt: Prompt, names: Mapping[FileUse, str]) -> Prompt:
@@ -101,12 +121,37 @@ def _named(kind: str, key: str, value: JsonValue) -> Iterator[str]:
                 yield found
 
 
-def _use(node_id: str, key: str, value: str) -> FileUse:
+def _uploads(
+    document: Mapping[str, JsonValue] | None, inputs: Mapping[str, JsonValue]
+) -> dict[str, InputSchema]:
+    """The inputs of a node that take uploaded files: ``image_upload`` and its like are set."""
+    declared = (document or {}).get("input")
+    specs = live_inputs(declared if isinstance(declared, dict) else {}, inputs).all()
+    found = {name: input_schema(name, spec) for name, spec in specs.items()}
+    return {
+        name: spec
+        for name, spec in found.items()
+        if any(on and _UPLOAD.fullmatch(option) for option, on in spec.options.items())
+    }
+
+
+def _uploaded(node_id: str, spec: InputSchema, value: JsonValue) -> Iterator[FileUse]:
+    """What one input names that by its schema takes an uploaded file, or several."""
+    if isinstance(value, dict):
+        value = value.get("__value__")
+    folder = spec.options.get("image_folder")
+    for name in value if isinstance(value, list) and not is_link(value) else [value]:
+        if isinstance(name, str) and name and len(name) <= _LONGEST_NAME:
+            use = _use(node_id, spec.name, name, folder if folder in _FOLDERS else "input")
+            yield replace(use, on_target=name in spec.choices)
+
+
+def _use(node_id: str, key: str, value: str, folder: str = "input") -> FileUse:
     if value.startswith("blake3:"):
         return FileUse(node_id, key, value, "asset", value)
     annotated = ANNOTATION.match(value)
     if annotated is None:
-        return FileUse(node_id, key, value, value=value)
+        return FileUse(node_id, key, value, folder, value)
     return FileUse(node_id, key, annotated["name"], annotated["folder"], value)
 
 
