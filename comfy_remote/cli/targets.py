@@ -95,7 +95,7 @@ def targets(json_lines: bool) -> None:
         )
     if untrusted is not None:
         say(untrusted.sentence())
-    used = "the sandbox" if chosen == "sandbox" else chosen or "nothing until you have said yes"
+    used = "the sandbox" if chosen == "sandbox" else chosen or "no target, before your yes,"
     say(
         f"Without --on, {used} is used. Any of these works, too: runpod:ENDPOINT, modal:APP, "
         "pod:ID, pod:auto, http://HOST:8188, sandbox."

@@ -15,6 +15,7 @@ from .options import json_option
 
 if TYPE_CHECKING:
     from ..config.trust import TrustStore
+    from ..errors import ConfigurationError
 
 __all__ = ["asks_for_trust", "can_ask", "trust"]
 
@@ -55,8 +56,10 @@ def trust(file: Path | None, list_it: bool, remove: str | None, json_lines: bool
     elif remove is not None:
         _remove(store, remove)
     else:
-        for path in _files(file):
-            _say_yes(store, path)
+        files = _files(file)
+        unasked = [path for path in files if not _settled(store, path)]
+        if unasked:
+            raise _nobody_to_ask(unasked)
 
 
 def asks_for_trust(command: Callable[..., None]) -> Callable[..., None]:
@@ -102,8 +105,7 @@ def _asked(error: Exception) -> bool:
 
 def _confirmed(store: TrustStore, path: Path, names: list[str]) -> bool:
     say(f"{path} names:")
-    for name in names:
-        say(f"  {name}")
+    _show(names)
     if not click.confirm("Do you say yes to this?", default=False, err=True):
         return False
     store.trust(path, names)
@@ -133,34 +135,50 @@ def _files(file: Path | None) -> list[Path]:
     return found
 
 
-def _say_yes(store: TrustStore, path: Path) -> None:
-    from ..config.places import is_owners, owner_folders
-    from ..errors import ConfigurationError
+def _settled(store: TrustStore, path: Path) -> bool:
+    """Show what a file names, and ask; ``False`` if there is nobody to ask.
+
+    Raises:
+        click.exceptions.Exit: The answer is no.
+    """
+    from ..config.places import is_owners
 
     if is_owners(path):
         say(f"{path} is your own: it lies in one of your configuration folders. It needs no yes.")
-        return
+        return True
     names = _named(path)
-    missing = store.missing(path, names)
     if not names:
         say(f"{path} names nothing that needs a yes.")
-    elif not missing:
+    elif not store.missing(path, names):
         say(f"You have said yes to all that {path} names:")
-        for name in names:
-            say(f"  {name}")
+        _show(names)
     elif not can_ask():
-        for name in missing:
-            say(f"  {name}")
-        raise ConfigurationError(
-            f"{path} names this, and nobody can be asked about it: a yes takes a person at a "
-            "terminal.",
-            advice="Name the file with --config (or COMFY_REMOTE_CONFIG), or put it into "
-            f"{owner_folders()[0]}: both are your own word and need no yes.",
-        )
+        say(f"{path} names:")
+        _show(names)
+        return False
     elif _confirmed(store, path, names):
         say(f"It is used from now on. To take that back: comfy-remote trust --remove {path}")
     else:
         raise click.exceptions.Exit(1)
+    return True
+
+
+def _show(names: list[str]) -> None:
+    for name in names:
+        say(f"  {name}")
+
+
+def _nobody_to_ask(paths: list[Path]) -> ConfigurationError:
+    from ..config.places import CONFIG_NAME, owner_folders
+    from ..errors import ConfigurationError
+
+    return ConfigurationError(
+        f"Nobody can be asked about {' and '.join(map(str, paths))}: a yes takes a person at a "
+        "terminal.",
+        advice=f"Name a {CONFIG_NAME} with --config (or COMFY_REMOTE_CONFIG), set variables in the "
+        f"environment, or put the files into {owner_folders()[0]}: all of that is your own word "
+        "and needs no yes.",
+    )
 
 
 def _named(path: Path) -> list[str]:

@@ -29,7 +29,7 @@ from yarl import URL
 
 from ..errors import LocalStorageError, NotTrusted
 from ..net.address import base_address
-from .places import owner_folders
+from .places import ENV_NAME, owner_folders
 from .target_settings import TargetSettings
 
 if TYPE_CHECKING:
@@ -275,12 +275,16 @@ def not_trusted(
         environment: Says where the owner's own folder is.
     """
     problem = store.problem()
+    folder = owner_folders(environment)[0]
+    if path.name == ENV_NAME:
+        instead = f"set the variables in the environment, or put them into {folder / ENV_NAME}"
+    else:
+        instead = f"name the file with --config, or put it into {folder}"
     return NotTrusted(
         f"{what} is named by {path}, which may have come with somebody else's files, and you have "
         f"not said yes to it.{' ' if problem else ''}{problem}",
         advice=f"See what it names, and say yes: {trust_command(path)} (in a terminal). Where "
-        "there is none, name the file with --config, or put it into "
-        f"{owner_folders(environment)[0]}.",
+        f"there is none, {instead}.",
         details={"path": str(path), "names": list(named)},
     )
 

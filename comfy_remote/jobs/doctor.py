@@ -186,7 +186,8 @@ def _record() -> Finding:
 def _configuration(configuration: Configuration) -> Finding:
     files = sorted({str(path) for path in configuration.origins.values()})
     if not files:
-        return Finding("configuration", "ok", "There is no comfy-remote.toml; none is needed.")
+        none = "There is no comfy-remote.toml" + (" of your own" if configuration.untrusted else "")
+        return Finding("configuration", "ok", f"{none}; none is needed.")
     default = f", {configuration.default} by default" if configuration.default else ""
     return Finding(
         "configuration",

@@ -92,6 +92,8 @@ def test_without_a_terminal_it_is_refused_with_the_command(project: Path) -> Non
 
 def test_nobody_but_a_person_at_a_terminal_says_yes(project: Path) -> None:
     path = configure(project, NAMES)
+    (project / ".env").write_text("PLANTED=theirs\nRUNPOD_ENDPOINT_ID=theirs\n")
+    assert 'RUNPOD_ENDPOINT_ID = "theirs"' in command("trust", stdin="y\n" * 9).stderr
     done = command("trust", str(path), stdin="y\n" * 9)
     assert done.returncode == 2
     assert LINE in done.stderr

@@ -171,7 +171,7 @@ def test_what_is_withheld_is_said_with_the_command_that_says_yes(tmp_path: Path)
     error = withheld(["RUNPOD_ENDPOINT_ID", "RUNPOD_API_KEY"])
     assert error is not None
     assert f"comfy-remote trust {path}" in error.advice
-    assert "--config" in error.advice
+    assert str(tmp_path / "home" / ".env") in error.advice
     assert error.details == {
         "path": str(path),
         "names": [named_variable("RUNPOD_API_KEY", KEY)],
