@@ -109,7 +109,7 @@ def serve(
                 else:
                     await _start_sdk_worker(gateway, choice)
                 _say_how_to_use(gateway, host, _key_words(token, token_file))
-                await asyncio.Event().wait()
+                await gateway.wait_until_failed()
 
     # To be stopped is how a server ends.
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):

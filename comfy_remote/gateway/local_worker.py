@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from pydantic import JsonValue
 from pydantic_core import from_json
 
-from ..errors import ComfyRemoteError, ExecutionFailed
+from ..errors import ComfyRemoteError, ConfigurationError, ExecutionFailed
 from .body import json_bytes
 from .job import Job
 from .queue import JobQueue
@@ -69,7 +69,11 @@ class LocalWorker:
         self.worker_id = worker_id
 
     async def run(self) -> None:
-        """Work until cancelled, or until the queue is closed."""
+        """Work until cancelled, or until the queue is closed.
+
+        Raises:
+            ConfigurationError: The handler cannot get ready, and never will.
+        """
         while not self._queue.closed:
             await self._get_ready()
             for job in await self._queue.take(self.worker_id, wait=_POLL):
@@ -81,6 +85,8 @@ class LocalWorker:
             try:
                 await self._handler.ready()
                 return
+            except ConfigurationError:
+                raise  # it would be no better the next time
             except ComfyRemoteError as error:
                 self._queue.workers.remove(self.worker_id)  # for /health: nobody takes jobs
                 _log.error("The worker takes no job. %s", error)

@@ -74,14 +74,34 @@ class SdkWorker:
         self._grace = grace
         self._first_delay = first_delay
         self._longest_delay = longest_delay
+        self._was_ready = False
+        self._last_words = "it said nothing."
 
     async def run(self) -> None:
-        """Run the process, and run it again when it dies, until cancelled."""
+        """Run the process, and run it again when it dies, until cancelled.
+
+        Raises:
+            ConfigurationError: It cannot be started, or says by its exit status that a setting
+                is wrong: it would be no better the next time.
+            EngineCrashed: The first one ended with an error before it asked for jobs.
+        """
         loop = asyncio.get_running_loop()
         delay = self._first_delay
         while True:
             began = loop.time()
             status = await self._run_once()
+            if status == ConfigurationError.exit_status:
+                raise ConfigurationError(
+                    f"The worker could not begin: {self._last_words}",
+                    advice="Its log, above, may say more.",
+                )
+            if status > 0 and not self._was_ready:
+                raise EngineCrashed(
+                    f"The worker ended (status {status}) before it asked for jobs: "
+                    f"{self._last_words}",
+                    advice="Its log, above, may say more. No job was taken.",
+                    details={"status": status},
+                )
             if status == 0 and loop.time() - began > _SETTLED:
                 # It has ended by itself, to make place for a fresh one.
                 delay = self._first_delay
@@ -91,24 +111,21 @@ class SdkWorker:
             await asyncio.sleep(delay)
             delay = min(delay * 2, self._longest_delay)
 
-    async def _run_once(self) -> int | None:
-        """Its exit status; ``None`` if it could not be started."""
+    async def _run_once(self) -> int:
+        """Its exit status."""
         # A new id each time: what a dead worker's leftovers still send is not taken as its
         # successor's.
         worker_id = uuid.uuid4().hex[:16]
-        try:
-            process = ChildProcess(
-                "worker",
-                self._command,
-                environ=self._environment_of(worker_id),
-                on_line=self._heard,
-            )
-        except ConfigurationError as error:
-            _log.error("%s", error)
-            return None
+        process = ChildProcess(
+            "worker",
+            self._command,
+            environ=self._environment_of(worker_id),
+            on_line=self._heard,
+        )
         _log.info("Worker %s started (process %d).", worker_id, process.pid)
         try:
             status = await process.wait()
+            self._was_ready = self._was_ready or worker_id in self._queue.workers.ready
             _log.warning("Worker %s ended with status %d.", worker_id, status)
             self._queue.worker_is_gone(
                 worker_id,
@@ -126,7 +143,10 @@ class SdkWorker:
             self._queue.workers.remove(worker_id)
 
     def _heard(self, line: str) -> None:
-        _log.info("worker: %s", line.replace(self._token.get_secret_value(), "***"))
+        said = line.replace(self._token.get_secret_value(), "***")
+        if said.strip():
+            self._last_words = said.strip()
+        _log.info("worker: %s", said)
 
     def _environment_of(self, worker_id: str) -> dict[str, str]:
         # A worker that serves its own API would take no job of ours.

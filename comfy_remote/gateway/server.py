@@ -14,7 +14,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from ..config.secrets import SECRETS
-from ..errors import ConfigurationError
+from ..errors import ComfyRemoteError, ConfigurationError
 from ..media.temporary import remove_leftovers
 from ..net.address import is_loopback
 from ..net.serving import GuardedRunner
@@ -79,6 +79,8 @@ class GatewayServer:
         self.worker_token = SecretStr(secrets.token_urlsafe(32))
         SECRETS.add("the worker's token", self.worker_token.get_secret_value())
         self._files_folder = files_folder
+        self._failure: ComfyRemoteError | None = None
+        self._worker_failed = asyncio.Event()
         self.store = JobStore(self.limits, files_folder)
         self.queue = JobQueue(self.limits, on_final=self._ended, on_forget=self._forget)
         self.endpoint = LocalEndpoint(self.queue, self.store)
@@ -196,8 +198,32 @@ class GatewayServer:
 
         Returns:
             Whether one did within ``timeout`` seconds.
+
+        Raises:
+            ComfyRemoteError: A worker has ended for good; see `wait_until_failed`.
         """
-        return await self.queue.workers.wait_until_ready(timeout)
+        ready = asyncio.ensure_future(self.queue.workers.wait_until_ready(timeout))
+        failed = asyncio.ensure_future(self.wait_until_failed())
+        try:
+            await asyncio.wait({ready, failed}, return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                failed.result()
+            return await ready
+        finally:
+            for task in (ready, failed):
+                task.cancel()
+            await asyncio.gather(ready, failed, return_exceptions=True)
+
+    async def wait_until_failed(self) -> None:
+        """Wait until a worker has ended for good, which it never does in good order.
+
+        Raises:
+            ConfigurationError: A setting of its is wrong.
+            ComfyRemoteError: It could not begin.
+        """
+        await self._worker_failed.wait()
+        if self._failure is not None:
+            raise self._failure
 
     async def _sweep(self) -> None:
         while True:
@@ -233,7 +259,14 @@ class GatewayServer:
         _start(work, self._tasks)
 
     def _start_worker(self, work: Coroutine[object, object, None]) -> None:
-        _start(work, self._workers)
+        async def watched() -> None:
+            try:
+                await work
+            except ComfyRemoteError as error:
+                self._failure = error
+                self._worker_failed.set()
+
+        _start(watched(), self._workers)
 
 
 def _start(work: Coroutine[object, object, None], tasks: set[asyncio.Task[None]]) -> None:

@@ -174,3 +174,40 @@ def test_what_it_refuses(tmp_path: Path, arguments: tuple[str, ...], words: str)
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("worker", ["local", "runpod"])
+@pytest.mark.parametrize("wrong", ["setting", "folder", "engine"])
+def test_what_cannot_work_ends_it_and_costs_no_job(tmp_path: Path, worker: str, wrong: str):
+    if worker == "runpod" and find_spec("runpod") is None:
+        pytest.skip("the RunPod SDK is not installed")
+    comfyui = tmp_path / "ComfyUI"
+    (comfyui / "comfy").mkdir(parents=True)
+    (comfyui / "main.py").write_text("raise SystemExit('RuntimeError: no kernel image')")
+    engine = {"setting": "sandbox", "folder": str(tmp_path), "engine": str(comfyui)}[wrong]
+    timeout = "soon" if wrong == "setting" else ""
+    arguments = ("--port", "0", "--worker", worker, "--engine", engine)
+    done = subprocess.run(
+        [sys.executable, "-m", "comfy_remote", "serve", *arguments],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "COMFY_REMOTE_TOKEN": "",
+            "COMFY_REMOTE_JOB_TIMEOUT": timeout,
+            "COMFYUI_PYTHON": sys.executable,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    status, words = {
+        "setting": (2, "COMFY_REMOTE_JOB_TIMEOUT"),
+        "folder": (2, "is not a ComfyUI"),
+        "engine": (5, "no kernel image"),
+    }[wrong]
+    last = done.stderr.splitlines()[-3:]
+    assert done.returncode == status, done.stderr
+    assert words in " ".join(last)
+    assert "Ready." not in done.stderr
+    assert "Traceback" not in done.stderr

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from comfy_remote.errors import OutOfMemory
+from comfy_remote.errors import ComfyRemoteError, ConfigurationError, EngineCrashed, OutOfMemory
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.gateway.job import Job, Submission
 from comfy_remote.wire.runpod import RunPodState, error_from_runpod
@@ -129,3 +129,43 @@ async def test_stopping_the_server_cancels_the_handler():
         await submit(gateway, 1)
         await asyncio.wait_for(started.wait(), 5)
     assert cancelled.is_set()
+
+
+class Unready:
+    """A handler whose engine cannot be started so many times, and then can."""
+
+    def __init__(self, *errors: ComfyRemoteError) -> None:
+        self.errors = list(errors)
+        self.jobs: list[object] = []
+
+    async def ready(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+    async def __call__(self, job_id: str, payload: object, report: object) -> dict[str, object]:
+        self.jobs.append(payload)
+        return {}
+
+
+async def test_no_job_is_taken_while_the_engine_cannot_start(gateway, monkeypatch):
+    monkeypatch.setattr("comfy_remote.gateway.local_worker._FIRST_DELAY", 0.1)
+    handler = Unready(*(EngineCrashed("It ended.") for _ in range(3)))
+    gateway.add_local_worker(handler)
+    jobs = [await submit(gateway, n) for n in range(6)]
+    await asyncio.sleep(0.15)
+    assert {job.state for job in jobs} == {RunPodState.IN_QUEUE}
+    assert not gateway.queue.health().workers.idle
+    for job in jobs:
+        await gateway.queue.wait_until_final(job, 5)
+    assert {job.state for job in jobs} == {RunPodState.COMPLETED}
+    assert handler.jobs == list(range(6))
+
+
+async def test_a_wrong_setting_ends_the_worker_and_says_so(gateway):
+    gateway.add_local_worker(Unready(ConfigurationError("COMFYUI_DIR is no folder.")))
+    job = await submit(gateway, 1)
+    with pytest.raises(ConfigurationError, match="COMFYUI_DIR"):
+        await asyncio.wait_for(gateway.wait_until_failed(), 5)
+    with pytest.raises(ConfigurationError, match="COMFYUI_DIR"):
+        await gateway.wait_until_ready(5)
+    assert job.state is RunPodState.IN_QUEUE
