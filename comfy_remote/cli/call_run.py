@@ -135,7 +135,7 @@ async def _call_workflow(
     if plan.on is None and configuration.default is None:
         reporter.note("No target is configured: using the sandbox.")
     reporter.connecting(chosen)
-    async with Client(chosen, record=record) as client:
+    async with Client(chosen, record=record, on_interrupt=None) as client:
         served = await ServedWorkflow.load(Path(plan.what), client)
         for note in served.notes:
             reporter.note(note)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import click
 
 from ..errors import ComfyRemoteError, JobCancelled, JobNotFound, NotTrusted
 from ..events import Finished, JobState, Log
+from ..jobs.interruption import OnInterrupt
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record, SavedOutput
 from ..targets.config import home
@@ -31,9 +31,6 @@ __all__ = [
 
 INCOMPLETE = 8
 """Exit status where the job succeeded, and an output is missing or damaged."""
-
-OnInterrupt: TypeAlias = Literal["cancel", "leave"]
-"""What becomes of the job when the person presses Ctrl-C."""
 
 CANCEL_PATIENCE = 10.0
 """Seconds that a target has to confirm a cancel."""

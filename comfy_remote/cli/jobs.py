@@ -141,7 +141,7 @@ def resume(
         if entry.error is not None and not entry.error.details.get(SAVED_BEFORE):
             raise entry.error
         reporter.connecting(entry.target)
-        async with take_up(entry.id, record=record, timeout=timeout) as taken_up:
+        async with take_up(entry.id, record=record, timeout=timeout, on_interrupt=None) as taken_up:
             reporter.following(entry.id, entry.target, entry.prompt)
             outputs = await follow(taken_up, folder, reporter)
             reporter.saved(outputs, time.monotonic() - began, taken_up.problems)
@@ -149,7 +149,7 @@ def resume(
 
     async def unknown(record: Record, target: str) -> None:
         reporter.connecting(target)
-        async with Client(target, record=record) as client:
+        async with Client(target, record=record, on_interrupt=None) as client:
             adopted = await client.adopt(job, folder=folder, timeout=timeout)
             reporter.following(adopted.id, client.target.name, record.get(adopted.id).prompt)
             # It may be somebody else's: Ctrl-C must not stop it.
@@ -181,7 +181,7 @@ def cancel(job: str) -> None:
     from .interrupt import run_interruptible
 
     async def whole(record: Record, entry: JobEntry) -> Finished:
-        async with take_up(entry.id, record=record) as taken_up:
+        async with take_up(entry.id, record=record, on_interrupt=None) as taken_up:
             await taken_up.cancel()
             return await asyncio.wait_for(taken_up.wait(), CANCEL_PATIENCE)
 

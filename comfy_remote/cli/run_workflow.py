@@ -96,7 +96,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
         elif plan.on is None:
             reporter.note(f"Using the configured target: {target.name}.")
         reporter.connecting(target.name)
-        async with Client(target, record=record) as client:
+        async with Client(target, record=record, on_interrupt=None) as client:
             # Not before: finding a pod, or starting the sandbox, takes the time it takes.
             deadline = Deadline(plan.timeout)
             if log is not None:

@@ -84,7 +84,7 @@ def service(
 
     async def whole() -> None:
         with Record(home()) as record:
-            async with Client(on, record=record) as client:
+            async with Client(on, record=record, on_interrupt=None) as client:
                 served = await ServedWorkflow.load(workflow, client, name=name, files=inputs)
                 with files_named_with("--input"):
                     refuse_files_elsewhere(

@@ -30,6 +30,7 @@ from ..workflow.interface import ANY, Argument, Interface, InterfaceInput, Value
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .client import Client
+from .interruption import SUBMIT_PATIENCE, is_interruption
 from .job import Job
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["LONGEST_PLAIN_TEXT", "Call", "ValueFile", "call", "call_files", "start_call"]
 
 _CANCEL_PATIENCE = 10.0
-_SUBMIT_PATIENCE = 20.0
 LONGEST_PLAIN_TEXT = 64 * 1024
 """Characters: a longer text travels as a file, not in the prompt and the record of jobs."""
 
@@ -188,7 +188,8 @@ async def call_files(
 ) -> dict[str, ValueFile]:
     """Call a workflow with value files, and wait for those that it gives.
 
-    Cancelled while it runs, or not done in time, the job is cancelled on the target.
+    Interrupted while it runs (cancelled, an exception in ``on_event``), or not done in time, the
+    job is cancelled on the target.
 
     Args:
         folder: As for `Call.results`.
@@ -220,8 +221,9 @@ async def call_files(
             if on_event is not None:
                 on_event(event)
         return await started.results(folder)
-    except (asyncio.CancelledError, JobTimedOut):
-        await _cancel(started.job)
+    except BaseException as error:
+        if isinstance(error, JobTimedOut) or is_interruption(error):
+            await _cancel(started.job)
         raise
 
 
@@ -326,7 +328,7 @@ def _decoded(
 
 async def _cancel_start(starting: asyncio.Future[Call]) -> None:
     """The job may be there already: only the answer to its submission tells how to stop it."""
-    await asyncio.wait({starting}, timeout=_SUBMIT_PATIENCE)
+    await asyncio.wait({starting}, timeout=SUBMIT_PATIENCE)
     if not starting.done():
         starting.cancel()
     [started] = await asyncio.gather(starting, return_exceptions=True)

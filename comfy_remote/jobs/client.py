@@ -9,10 +9,11 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
 from ..errors import (
@@ -24,7 +25,7 @@ from ..errors import (
 from ..events import JobState
 from ..media.files import sha256_of
 from ..media.temporary import remove_leftovers
-from ..targets.base import InputFile, Recalls, RunRequest, Target, input_errors
+from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
 from ..targets.deadline import Deadline
 from ..workflow.files import FileSearch, FileUse, file_uses, may_name_files, missing_file
@@ -35,6 +36,7 @@ from ..workflow.prompt import Prompt
 from ..workflow.repo_list import find_repo_list
 from ..workflow.schema import Schemas
 from .found_files import FoundFiles
+from .interruption import SUBMIT_PATIENCE, OnInterrupt, end_jobs, is_interruption
 from .job import Job
 from .record import JobEntry, Record
 from .sent_inputs import SentInputs
@@ -59,12 +61,18 @@ class Client:
                 ...
             outputs = await job.outputs()
 
+    Left by an error that is not one of `comfy_remote.errors` (Ctrl-C, a cancelled task, a timeout
+    around it, the program's own exception), it cancels the jobs it has submitted and that have not
+    ended, or leaves them to the target; the log says which.
+
     Args:
         target: A name from ``comfy-remote.toml``, ``runpod:ENDPOINT``, a ComfyUI URL,
             ``sandbox``, or a `Target`. ``None`` takes the configured default, else the
             sandbox.
         record: Where jobs are recorded; the user's own record by default.
         config: A ``comfy-remote.toml`` to take names from, whatever the current folder has.
+        on_interrupt: ``"cancel"`` or ``"leave"``, as said above; ``None`` for callers that see to
+            it themselves.
 
     Raises:
         ConfigurationError: The target means nothing, or its key is missing.
@@ -78,6 +86,7 @@ class Client:
         *,
         record: Record | None = None,
         config: Path | str | None = None,
+        on_interrupt: OnInterrupt | None = "cancel",
     ) -> None:
         if target is None or isinstance(target, str):
             configuration = Configuration.load(file=config)
@@ -85,6 +94,8 @@ class Client:
         self.target = target
         self._own_record = record is None
         self._record = record or Record(home())
+        self._on_interrupt = on_interrupt
+        self._jobs: list[Job] = []
 
     async def __aenter__(self) -> Client:
         try:
@@ -95,11 +106,20 @@ class Client:
             raise
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         try:
-            await self.target.__aexit__(*exc_info)
+            if self._on_interrupt is not None and is_interruption(error):
+                await end_jobs(self._jobs, self.target.name, self._on_interrupt)
         finally:
-            self._close_record()
+            try:
+                await self.target.__aexit__(kind, error, traceback)
+            finally:
+                self._close_record()
 
     async def schemas(self, prompt: Prompt | None = None) -> Schemas:
         """The node schemas of the target, or the bundled ones where it cannot say.
@@ -246,9 +266,37 @@ class Client:
         )
         sent.remember(request)
         deadline = Deadline(timeout, begun)
-        ref = await submit(self.target, self._record, request, deadline)
+        submission = submit(self.target, self._record, request, deadline)
+        ref = await self._submitted(request, submission)
         inputs = [file.path for file in request.files]
-        return Job(self.target, self._record, ref, request.prompt, deadline, inputs=inputs)
+        return self._followed(
+            Job(self.target, self._record, ref, request.prompt, deadline, inputs=inputs)
+        )
+
+    async def _submitted(
+        self, request: RunRequest, submission: Coroutine[object, object, RemoteRef]
+    ) -> RemoteRef:
+        """The answer to a submission; interrupted, it is waited for, since the job may be there."""
+        if self._on_interrupt != "cancel":
+            return await submission
+        sending = asyncio.ensure_future(submission)
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            await asyncio.wait({sending}, timeout=SUBMIT_PATIENCE)
+            if not sending.done():
+                sending.cancel()
+            [ref] = await asyncio.gather(sending, return_exceptions=True)
+            if isinstance(ref, RemoteRef):
+                job = Job(self.target, self._record, ref, request.prompt)
+                await end_jobs([job], self.target.name, "cancel")
+            raise
+
+    def _followed(self, job: Job) -> Job:
+        """Remember it, for an interruption."""
+        if self._on_interrupt is not None:
+            self._jobs = [*(known for known in self._jobs if not known.state.final), job]
+        return job
 
     async def take_up(
         self, entry: JobEntry, *, timeout: float | None = None, begun: float | None = None
@@ -279,7 +327,9 @@ class Client:
             raise error
         if entry.ref is None:
             self._record.submitted(ref)
-        return Job(self.target, self._record, ref, entry.prompt, deadline, entry=entry)
+        return self._followed(
+            Job(self.target, self._record, ref, entry.prompt, deadline, entry=entry)
+        )
 
     async def adopt(
         self, remote_id: str, *, folder: Path | None = None, timeout: float | None = None
@@ -321,7 +371,7 @@ class Client:
             prompt=prompt,
         )
         self._record.submitted(ref)
-        return Job(self.target, self._record, ref, prompt, deadline)
+        return self._followed(Job(self.target, self._record, ref, prompt, deadline))
 
     def _close_record(self) -> None:
         if self._own_record:
@@ -370,6 +420,7 @@ async def resume(
     record: Record | None = None,
     timeout: float | None = None,
     config: Path | str | None = None,
+    on_interrupt: OnInterrupt | None = "leave",
 ) -> AsyncIterator[Job]:
     """A job from the record, followed again from where it stands. Nothing runs twice.
 
@@ -378,6 +429,7 @@ async def resume(
         record: The user's own by default.
         timeout: As for `Client.submit`.
         config: As for `Client`.
+        on_interrupt: As for `Client`; the job goes on, unless it is asked to be cancelled.
 
     Raises:
         JobNotFound: The record has no such job.
@@ -390,7 +442,7 @@ async def resume(
     try:
         entry = record.get(job_id)
         target = reopen(entry.target, entry.ref, config=config)
-        async with Client(target, record=record) as client:
+        async with Client(target, record=record, on_interrupt=on_interrupt) as client:
             yield await client.take_up(entry, timeout=timeout, begun=begun)
     finally:
         if own:

@@ -274,7 +274,8 @@ class RemoteLane:
                 raise
 
     async def _found_again(self, recorded: JobEntry) -> Submitted:
-        client = Client(reopen(recorded.target, recorded.ref), record=self._pool.record)
+        target = reopen(recorded.target, recorded.ref)
+        client = Client(target, record=self._pool.record, on_interrupt=None)
         await self._pool.keep(client)
         return Submitted(client, await client.take_up(recorded))
 

@@ -250,7 +250,7 @@ class Calls:
             interface = Interface.of(entry.prompt, self.workflow.schemas)
             while not followed.status.final:
                 try:
-                    async with resume(entry.id, record=self._record) as job:
+                    async with resume(entry.id, record=self._record, on_interrupt=None) as job:
                         await self._follow(entry.id, followed, Call(job, interface))
                 except (TargetUnreachable, RateLimited) as error:
                     followed.message = str(error)

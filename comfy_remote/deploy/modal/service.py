@@ -58,7 +58,7 @@ async def service_routes(
     served = ServedWorkflow(app_name, prompt, interface, schemas, None, project)
     target = ModalTarget(app_name, {}, url=f"http://127.0.0.1:{port}")
     with Record(folder) as record:
-        async with Client(target, record=record) as client:
+        async with Client(target, record=record, on_interrupt=None) as client:
             calls = Calls(client, record, served, ResultStore(folder / "results"))
             server = ServiceServer(calls, ValueStore(folder / "values"))
             async with calls:

@@ -116,7 +116,7 @@ class PartRun:
             )
         record = Record(home())
         try:
-            async with Client(document.name, record=record) as client:
+            async with Client(document.name, record=record, on_interrupt=None) as client:
                 with private_folder(self.host.folder("temp")) as folder:
                     request = await self._request(client, values, folder)
                     nodes = _Nodes(self.watcher, document.page_nodes())

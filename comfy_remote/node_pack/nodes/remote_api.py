@@ -195,7 +195,7 @@ async def _on_target(
     remote = RemoteCall(target, watcher, timeout, adapters=ADAPTERS)
     record = Record(home())
     try:
-        async with Client(target, record=record) as client:
+        async with Client(target, record=record, on_interrupt=None) as client:
             refuse_own_address(client.target, PromptServer.instance.port)
             served = await ServedWorkflow.of(
                 loaded, client, name=name, base=Path(folder_paths.get_input_directory())

@@ -236,7 +236,7 @@ async def _run_there(
     with private_folder(Path(folder_paths.get_temp_directory())) as temporary:
         record = Record(home())
         try:
-            async with Client(run.target, record=record) as client:
+            async with Client(run.target, record=record, on_interrupt=None) as client:
                 prepared = _prepared(loaded, await _schemas_there(client, loaded))
                 prompt = by_number(prepared.prompt)
                 refuse_itself(prompt)
