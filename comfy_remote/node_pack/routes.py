@@ -14,6 +14,7 @@ from typing import Annotated, Protocol
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from ..config.environment import unused_files
 from ..errors import (
     ComfyRemoteError,
     ConfigurationError,
@@ -130,6 +131,7 @@ def routes(
             "target": switch.target_of(request.query.get("client_id")),
             "targets": [target.to_json() for target in targets],
             "jobs": [_job_json(job) for job in lane.jobs()],
+            "unused": [*await asyncio.to_thread(unused_files)],
         }
 
     @table.post("/remote/switch")

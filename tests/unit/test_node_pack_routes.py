@@ -194,6 +194,19 @@ async def test_without_a_configuration_the_endpoint_of_the_environment_comes_fir
     assert [target["name"] for target in targets if target["default"]] == [default]
 
 
+async def test_files_that_lack_a_yes_are_named_with_the_command_that_says_it(
+    page: Page, tmp_path: Path
+) -> None:
+    assert (await page.get("/remote/status"))[1]["unused"] == []
+    path = configure(tmp_path, 'default = "x"\n[targets.x]\ntarget = "https://elsewhere.example"\n')
+    (tmp_path / ".env").write_text("RUNPOD_API_KEY=theirs\n")
+    _, body = await page.get("/remote/status")
+    assert [target["name"] for target in body["targets"]] == ["sandbox"]
+    assert f"comfy-remote trust {path}" in body["unused"][0]
+    assert f"comfy-remote trust {tmp_path / '.env'}" in body["unused"][1]
+    assert len(body["unused"]) == 2
+
+
 async def test_a_broken_configuration_is_an_error_that_says_where(
     page: Page, tmp_path: Path
 ) -> None:

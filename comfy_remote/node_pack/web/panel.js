@@ -49,6 +49,7 @@ export function makePanel(state, actions) {
     element('button', { type: 'submit', class: 'comfy-remote-button' }, 'Use')
   )
   const facts = element('div', { 'aria-live': 'polite' })
+  const unused = element('div', {})
   const jobs = makeJobList(state, actions.cancel)
   const problem = element('p', { class: 'comfy-remote-problem', role: 'alert', hidden: true })
   const root = element(
@@ -59,6 +60,7 @@ export function makePanel(state, actions) {
     element('label', { class: 'comfy-remote-caption' }, 'Target', choice),
     form,
     facts,
+    unused,
     element('h3', {}, 'Jobs'),
     jobs.root,
     element('h3', {}, 'Part of the graph'),
@@ -99,6 +101,8 @@ export function makePanel(state, actions) {
     const fresh = targetFacts(target, details)
     // Replaced only when something of it is new, so that text can be selected.
     if (!facts.firstChild?.isEqualNode(fresh)) facts.replaceChildren(fresh)
+    const sentences = state.unused.map((text) => element('p', { class: 'comfy-remote-advice' }, text))
+    if (unused.textContent !== state.unused.join('')) unused.replaceChildren(...sentences)
     jobs.show()
   }
 

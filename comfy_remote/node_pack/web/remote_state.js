@@ -29,6 +29,8 @@ export class RemoteState extends EventTarget {
     this.targets = []
     /** @type {Job[]} Those that have not ended, the newest first. */
     this.jobs = []
+    /** @type {string[]} A sentence for each file that is left out for want of a yes. */
+    this.unused = []
     /** @type {Set<string>} Prompt ids of jobs that are being cancelled. */
     this.cancelling = new Set()
     /** While the server has not confirmed a choice. */
@@ -70,6 +72,7 @@ export class RemoteState extends EventTarget {
     this.targets = status.targets
     this.jobs = [...status.jobs].reverse()
     this.version = status.version
+    this.unused = status.unused
     this.#changed()
     return status
   }
