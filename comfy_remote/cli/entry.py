@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..config.secrets import SECRETS
-from .signals import treat_like_ctrl_c
+from .streams import prepare_streams, silence_stdout
+
+if TYPE_CHECKING:
+    from ..errors import ComfyRemoteError
 
 __all__ = ["EXIT_STATUSES", "enter", "start"]
 
@@ -17,6 +23,9 @@ EXIT_STATUSES = (
     "Results go to standard output, everything else to standard error. Exit status: 0 done, "
     "2 usage, 3 connection, 4 workflow, 5 execution, 6 time, 7 outputs, 130 cancelled."
 )
+
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
+_LONGEST_SHOWN = 80
 
 
 def start(*, verbose: bool = False) -> None:
@@ -32,29 +41,25 @@ def start(*, verbose: bool = False) -> None:
 
 def enter(command: click.Command, name: str) -> None:
     """Run a command with ``sys.argv``, and exit with its status."""
-    for stream in (sys.stdout, sys.stderr):
-        # A console that cannot show a character (cp1252) gets its escape, not a traceback.
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace")
-    treat_like_ctrl_c()
+    prepare_streams()
     try:
         # Not click's own `standalone_mode`, which ends Ctrl-C with status 1.
-        sys.exit(command.main(prog_name=name, standalone_mode=False))
+        status = command.main(prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(status)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BaseException as error:
-        if _is_cancelled(error):
-            sys.exit(130)
-        from ..errors import ComfyRemoteError
+    except Exception as error:
         from .errors import show_error
 
-        if not isinstance(error, ComfyRemoteError):
+        failure = _failure(error)
+        if failure is None:
             raise
-        show_error(error)
-        sys.exit(error.exit_status)
+        show_error(failure)
+        sys.exit(failure.exit_status)
     finally:
         # The process ends: to look through all that was ever imported for garbage takes longer
         # than a small run does.
@@ -66,3 +71,45 @@ def _is_cancelled(error: BaseException) -> bool:
     # Not imported for this: it takes longer than what small commands do.
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and isinstance(error, asyncio.CancelledError)
+
+
+def _failure(error: Exception) -> ComfyRemoteError | None:
+    """What to show for an exception; ``None`` for one that nobody has foreseen."""
+    from ..errors import ComfyRemoteError, ConfigurationError, LocalStorageError
+
+    if isinstance(error, ComfyRemoteError):
+        return error
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is not None:
+        return _unusable_file(error)
+    try:
+        Path.cwd()
+    except OSError:
+        return ConfigurationError(
+            "The current folder was deleted, or cannot be read.", advice="Change to another folder."
+        )
+    if error.errno in _CANNOT_WRITE:
+        silence_stdout()
+        return LocalStorageError(
+            f"Standard output could not be written: {error.strerror}.",
+            advice="Free some space, or send it elsewhere. Jobs that ran are in the record: "
+            "`comfy-remote jobs list`.",
+        )
+    return None
+
+
+def _unusable_file(error: OSError) -> ComfyRemoteError:
+    from ..errors import ConfigurationError, LocalStorageError
+
+    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
+    shown = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"
+    if error.errno == errno.ENAMETOOLONG:
+        return ConfigurationError(
+            f"{shown} is too long for the name of a file: it has {len(name)} characters.",
+            advice="Check the command: is it a path?",
+        )
+    return LocalStorageError(
+        f"{shown} cannot be used: {error.strerror or error}.",
+        advice="Check that it exists, and its permissions.",
+    )

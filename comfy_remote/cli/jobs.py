@@ -31,7 +31,7 @@ def jobs() -> None:
 @click.option(
     "--limit",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000_000),
     default=20,
     show_default=True,
     help="How many, the newest first.",

@@ -32,7 +32,7 @@ from ..workflow.files import FileSearch, FileUse, file_uses, may_name_files, mis
 from ..workflow.load import LoadedWorkflow, load_workflow, parse_workflow
 from ..workflow.models import find_models
 from ..workflow.prepare import Changes, PreparedWorkflow, prepare
-from ..workflow.prompt import Prompt
+from ..workflow.prompt import Prompt, check_texts
 from ..workflow.repo_list import find_repo_list
 from ..workflow.schema import Schemas
 from .found_files import FoundFiles
@@ -247,6 +247,7 @@ class Client:
         Raises:
             ComfyRemoteError: As `submit`.
         """
+        check_texts(request.prompt)
         if not request.repo_list:
             repo_list = find_repo_list(request.prompt, request.workflow)
             request = replace(request, repo_list=repo_list)

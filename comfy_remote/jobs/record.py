@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..config.secrets import redact_json
-from ..errors import ComfyRemoteError, JobNotFound, LocalStorageError, error_from_json
+from ..errors import (
+    ComfyRemoteError,
+    ConfigurationError,
+    JobNotFound,
+    LocalStorageError,
+    error_from_json,
+)
 from ..events import JobState
 from ..targets.base import RemoteRef
 from ..workflow.prompt import Prompt
@@ -389,6 +395,11 @@ class Record:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(
+                f"{error.object[:80]!a} cannot be recorded: it is not UTF-8.",
+                advice="Give that file, folder or target another name.",
+            ) from error
         except (
             sqlite3.Error,
             OSError,

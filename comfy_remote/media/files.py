@@ -35,7 +35,11 @@ _MAX_PART = 120
 _FETCH_AGAIN = "Free some space, then fetch the outputs again with `comfy-remote jobs resume`."
 # Control characters, and what Windows forbids in a name (":" would open an NTFS stream).
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
-_RESERVED_ON_WINDOWS = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_RESERVED_ON_WINDOWS = re.compile(
+    r"^(con|prn|aux|nul|(com|lpt)[0-9¹²³]|conin\$|conout\$|clock\$) *(\.|$)", re.IGNORECASE
+)
+# Files that some program reads because of their name alone, ours among them.
+_READ_BY_NAME = {"comfy-remote.toml", "autorun.inf", "desktop.ini"}
 
 
 def _safe_part(part: str) -> str:
@@ -43,7 +47,8 @@ def _safe_part(part: str) -> str:
     cleaned = "".join(c for c in _FORBIDDEN.sub("_", part) if c.isprintable())
     # Windows strips trailing dots and spaces, so "a.png." would become another file's name.
     cleaned = cleaned.lstrip().rstrip(". ")
-    if _RESERVED_ON_WINDOWS.match(cleaned):
+    hidden = cleaned.startswith(".")
+    if hidden or _RESERVED_ON_WINDOWS.match(cleaned) or cleaned.casefold() in _READ_BY_NAME:
         cleaned = f"_{cleaned}"
     if len(cleaned) > _MAX_PART:
         suffix = PurePosixPath(cleaned).suffix[:20]
@@ -55,8 +60,10 @@ def safe_relative_path(filename: str, subfolder: str = "") -> PurePosixPath:
     """A path below any folder, made from names that came from elsewhere.
 
     ``..``, absolute parts and drive letters are dropped, both kinds of slash separate, what
-    some platform forbids becomes ``_``, and a name that vanishes becomes ``output``. The
-    result is the same on every platform and is never empty.
+    some platform forbids becomes ``_``, and a name that vanishes becomes ``output``. A hidden
+    name (``.env``), one that Windows reserves, and one that a program reads by itself
+    (``comfy-remote.toml``) get ``_`` before them. The result is the same on every platform and
+    is never empty.
 
     >>> str(safe_relative_path("../../x.png", "C:\\\\a"))
     'C_/a/x.png'

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, TypeAlias, TypedDict
+
+from ..errors import WorkflowInvalid
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Node", "NodeMeta", "Prompt", "is_link"]
+__all__ = ["Node", "NodeMeta", "Prompt", "check_texts", "is_link"]
 
 
 class NodeMeta(TypedDict, total=False):
@@ -38,3 +41,37 @@ def is_link(value: JsonValue) -> bool:
         and isinstance(value[0], str)
         and isinstance(value[1], int | float)
     )
+
+
+def check_texts(prompt: Prompt) -> None:
+    """Refuse a prompt with half a surrogate pair in it: no file and no node can take that.
+
+    An emoji that was cut in two leaves one, and so does an argument that is not UTF-8.
+
+    Raises:
+        WorkflowInvalid: Names node and input.
+    """
+    if _is_text(prompt):
+        return
+    for node_id, node in prompt.items():
+        for name, value in node["inputs"].items():
+            if not _is_text([name, value]):
+                raise WorkflowInvalid(
+                    f"The input {name} of node {node_id} ({node['class_type']}) holds half a "
+                    "character.",
+                    advice="Type that text again: an emoji in it may have been cut in two.",
+                    details={"node_id": node_id},
+                )
+        if not _is_text([node_id, node["class_type"]]):
+            raise WorkflowInvalid(
+                "The id or the class of a node holds half a character.",
+                advice="Export the workflow again from ComfyUI: Workflow > Export (API).",
+            )
+
+
+def _is_text(value: object) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -30,6 +30,9 @@ from comfy_remote.media.files import place, private_folder, safe_relative_path, 
 @example("0", "0.\U00018cd6")
 @example("", "")
 @example("", "\ud7fc 0")
+@example(".env", ".git")
+@example("CON .txt", "com¹")
+@example("\ud800.png", "\udfff")
 def test_a_safe_path_stays_below_its_folder_on_every_platform(name: str, subfolder: str) -> None:
     path = safe_relative_path(name, subfolder)
     assert not path.is_absolute()
@@ -38,6 +41,8 @@ def test_a_safe_path_stays_below_its_folder_on_every_platform(name: str, subfold
         assert part not in ("", ".", "..")
         assert not set(part) & set('<>:"|?*\\/\x00\n')
         assert not part.endswith((".", " "))
+        assert not part.startswith(".")
+        part.encode()
         assert part.isprintable()
         assert len(part) <= 121
     on_windows = PureWindowsPath("C:/out") / str(path)
@@ -57,6 +62,16 @@ def test_a_safe_path_stays_below_its_folder_on_every_platform(name: str, subfold
         ("..", "", "output"),
         ("..", "sub", "sub/output"),
         ("nul.png", "", "_nul.png"),
+        (".env", "", "_.env"),
+        ("x.png", ".git/hooks", "_.git/hooks/x.png"),
+        (".\u200benv", "", "_.env"),
+        ("comfy-remote.toml", "", "_comfy-remote.toml"),
+        ("Comfy-Remote.TOML", "a", "a/_Comfy-Remote.TOML"),
+        ("desktop.ini", "", "_desktop.ini"),
+        ("CON .txt", "", "_CON .txt"),
+        ("com¹.png", "LPT9", "_LPT9/_com¹.png"),
+        ("CONOUT$", "", "_CONOUT$"),
+        ("a.env", "..x", "_..x/a.env"),
     ],
 )
 def test_ordinary_names_are_kept(name: str, subfolder: str, expected: str) -> None:

@@ -1,0 +1,118 @@
+"""A command whose streams, folder or names are unusable: a sentence and the right status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from comfy_remote.errors import ConfigurationError, WorkflowInvalid
+from comfy_remote.jobs.record import Record
+from comfy_remote.workflow.prompt import check_texts
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX shells close streams")
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+PROMPT = {"1": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}}}
+
+
+def command(home: Path, shell: str) -> subprocess.CompletedProcess[str]:
+    """``$C`` in the shell's text is the command."""
+    (home / "w.json").write_text(json.dumps(PROMPT))
+    environment = {
+        **os.environ,
+        "COMFY_REMOTE_HOME": str(home / "state"),
+        "C": f"{sys.executable} -m comfy_remote",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    return subprocess.run(
+        ["sh", "-c", shell], cwd=home, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+@needs_full
+@pytest.mark.parametrize("words", ["show w.json", "show w.json --json", "--version"])
+def test_a_full_disk_behind_standard_output_is_said(tmp_path: Path, words: str) -> None:
+    done = command(tmp_path, f"$C {words} >/dev/full")
+    assert done.returncode == 7
+    assert "Standard output could not be written: No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@needs_full
+def test_a_full_disk_behind_standard_error_costs_the_messages_alone(tmp_path: Path) -> None:
+    assert command(tmp_path, "$C jobs list 2>/dev/full").returncode == 0
+    assert command(tmp_path, "$C show nowhere.json 2>/dev/full").returncode == 4
+
+
+@posix
+@pytest.mark.parametrize(
+    ("shell", "status"),
+    [
+        ("$C jobs list 2>&-", 0),
+        ("$C show nowhere.json 2>&-", 4),
+        ("$C jobs list >&-", 0),
+        ("$C jobs list <&- >&- 2>&-", 0),
+    ],
+)
+def test_closed_streams_change_no_status(tmp_path: Path, shell: str, status: int) -> None:
+    done = command(tmp_path, shell)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+
+
+@posix
+def test_a_deleted_current_folder_is_said(tmp_path: Path) -> None:
+    done = command(tmp_path, "mkdir gone; cd gone; rmdir ../gone; $C check ../w.json --on sandbox")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: The current folder was deleted")
+
+
+@posix
+@pytest.mark.parametrize("words", ["show {}", "check {}", "convert {}", "run w.json --input {}"])
+def test_a_name_of_5000_letters_is_said(tmp_path: Path, words: str) -> None:
+    done = command(tmp_path, f"$C {words.format('a' * 5000)}")
+    assert done.returncode == 2
+    assert "… is too long for the name of a file: it has 5000 characters." in done.stderr
+    assert len(done.stderr) < 400
+
+
+@posix
+def test_a_limit_of_20_digits_is_refused(tmp_path: Path) -> None:
+    done = command(tmp_path, "$C jobs list --limit 99999999999999999999")
+    assert done.returncode == 2
+    assert "Invalid value for '--limit'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("node_id", "class_type", "inputs", "says"),
+    [
+        ("3", "SaveImage", {"filename_prefix": "x\ud83d"}, r"filename_prefix of node 3 \(SaveIm"),
+        ("3", "A", {"list": [{"deep": "\udc00"}]}, "list of node 3"),
+        ("3", "A", {"\ud800": 1}, "of node 3"),
+        ("3", "A\ud800", {}, "the class of a node"),
+        ("\ud800", "A", {}, "id or the class"),
+    ],
+)
+def test_half_a_character_in_a_prompt_is_refused_by_node(
+    node_id: str, class_type: str, inputs: dict[str, object], says: str
+) -> None:
+    with pytest.raises(WorkflowInvalid, match=says) as caught:
+        check_texts({node_id: {"class_type": class_type, "inputs": inputs}})  # type: ignore[dict-item,typeddict-item]
+    assert not says.startswith("file") or caught.value.details == {"node_id": "3"}
+
+
+def test_a_whole_emoji_is_no_half_one() -> None:
+    check_texts({"1": {"class_type": "A", "inputs": {"text": "🐈 é \x1b"}}})
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_said(tmp_path: Path) -> None:
+    with (
+        Record(tmp_path) as record,
+        pytest.raises(ConfigurationError, match=r"cannot be recorded: it is not UTF-8"),
+    ):
+        record.execute("SELECT ?", "o\udcff")
