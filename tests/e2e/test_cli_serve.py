@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -211,3 +212,22 @@ def test_what_cannot_work_ends_it_and_costs_no_job(tmp_path: Path, worker: str, 
     assert words in " ".join(last)
     assert "Ready." not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_job_cannot_write_lines_of_its_own_into_the_log(servers: list[Serve]) -> None:
+    server = Serve("--engine", "sandbox")
+    servers.append(server)
+    base = server.url()
+    forged = "Evil\x1b[2J\x1b]0;owned\x07\r\n12:00:00 Ready. All is well.\u202e"
+    prompt = {"1": {"class_type": forged, "inputs": {}}}
+    request = urllib.request.Request(
+        f"{base}/local/runsync",
+        json.dumps({"input": {"workflow": prompt}}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert json.load(answer)["status"] == "FAILED"
+    server.stop(signal.SIGINT)
+    assert "Evil\ufffd[2J" in server.text
+    assert not {"\x1b", "\x07", "\u202e"} & set(server.text)
+    assert not any(line.startswith("12:00:00 Ready") for line in server.text.splitlines())

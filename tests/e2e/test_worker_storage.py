@@ -242,7 +242,7 @@ async def test_an_address_that_has_expired_is_a_lost_output(s3: S3Server, tmp_pa
     path.write_bytes(b"x" * 5000)
     await bucket.put(path, "job/a.png")
     url = await bucket.sign("GET", "job/a.png", 1)
-    made = RunPodTarget("ep", TOKEN, base_url="http://127.0.0.1:9/v2")
+    made = RunPodTarget("ep", TOKEN, base_url="http://127.0.0.1:9/v2", storage_hosts=["127.0.0.1"])
     output = RemoteOutput("1", "image", "a.png", source=OutputSource(url=url))
     async with made:
         assert b"".join([chunk async for chunk in made.read(output)]) == b"x" * 5000
