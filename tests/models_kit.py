@@ -46,9 +46,10 @@ async def ensure(
     said: list[str] | None = None,
     *,
     prune: bool = False,
+    name: str = "the tests' list",
 ) -> EnsureAnswer:
     heard = said if said is not None else []
-    return await library.ensure(parse_repo_list(text), heard.append, prune_others=prune)
+    return await library.ensure(parse_repo_list(text), heard.append, prune_others=prune, name=name)
 
 
 def files_in(root: Path) -> dict[str, bytes]:

@@ -76,7 +76,11 @@ def list_models(on: str | None, json_lines: bool) -> None:
 @_on_option
 @_list_argument
 @click.option(
-    "--prune", "prunes", is_flag=True, help="Also remove what the worker had fetched otherwise."
+    "--prune",
+    "prunes",
+    is_flag=True,
+    help="Also remove what the worker had fetched otherwise, unless another list has asked for "
+    "it in the last 7 days.",
 )
 @json_option
 def ensure(on: str | None, wanted: tuple[str, ...], prunes: bool, json_lines: bool) -> None:
@@ -93,7 +97,12 @@ def ensure(on: str | None, wanted: tuple[str, ...], prunes: bool, json_lines: bo
 
     repo_list = _repo_list(wanted, needed=True)
     with _telling(json_lines) as tell:
-        answer = _run(on, lambda target: ensure_models(target, repo_list, tell, prune=prunes))
+        answer = _run(
+            on,
+            lambda target: ensure_models(
+                target, repo_list, tell, prune=True if prunes else None, list_name=_name_of(wanted)
+            ),
+        )
     if json_lines:
         _print_json(answer)
         return
@@ -114,7 +123,7 @@ def check(on: str | None, wanted: tuple[str, ...], json_lines: bool) -> None:
     from ..targets.models import check_models
 
     repo_list = _repo_list(wanted, needed=True)
-    answer = _run(on, lambda target: check_models(target, repo_list))
+    answer = _run(on, lambda target: check_models(target, repo_list, list_name=_name_of(wanted)))
     if json_lines:
         _print_json(answer)
     else:
@@ -137,13 +146,14 @@ def check(on: str | None, wanted: tuple[str, ...], json_lines: bool) -> None:
 @models.command()
 @_on_option
 @_list_argument
-@click.option("--all", "everything", is_flag=True, help="Keep nothing but what is pinned.")
+@click.option("--all", "everything", is_flag=True, help="Name nothing to keep.")
 @json_option
 def prune(on: str | None, wanted: tuple[str, ...], everything: bool, json_lines: bool) -> None:
     """Have a worker remove what it had fetched itself and is not listed.
 
-    Never a file that somebody else put there, one that was changed since, or one that
-    `comfy-remote.pins` in the models folder names. `check` shows what would go.
+    Never a file that somebody else put there, one that was changed since, one that another
+    list has asked for in the last 7 days, or one that `comfy-remote.pins` in the models folder
+    names. `check` shows what would go.
     """
     from ..targets.models import prune_models
 
@@ -154,7 +164,10 @@ def prune(on: str | None, wanted: tuple[str, ...], everything: bool, json_lines:
     repo_list = _repo_list(wanted, needed=not everything)
     with _telling(json_lines) as tell:
         answer = _run(
-            on, lambda target: prune_models(target, repo_list, tell, everything=everything)
+            on,
+            lambda target: prune_models(
+                target, repo_list, tell, everything=everything, list_name=_name_of(wanted)
+            ),
         )
     if json_lines:
         _print_json(answer)
@@ -204,6 +217,30 @@ def _repo_list(wanted: tuple[str, ...], *, needed: bool) -> str:
             "models are to be had.",
         )
     return text
+
+
+def _name_of(wanted: tuple[str, ...]) -> str:
+    """What tells a list that is a file from all others: an edited one is still the same list.
+
+    A hash, since where a file is on whose machine is no affair of the worker's.
+    """
+    import hashlib
+    import platform
+
+    from ..targets.config import home
+
+    files = [str(Path(one).absolute()) for one in wanted if one != "-" and _is_file(one)]
+    if not files:
+        return ""
+    text = "\n".join([platform.node(), str(home()), *files])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _is_file(argument: str) -> bool:
+    try:
+        return Path(argument).is_file()
+    except (OSError, ValueError):  # a line may be no name of a file at all
+        return False
 
 
 def _lines_of(argument: str) -> str:

@@ -45,7 +45,7 @@ async def list_models(target: Target) -> ModelsAnswer:
 
 
 async def ensure_models(
-    target: Target, repo_list: str, say: Say, *, prune: bool = False
+    target: Target, repo_list: str, say: Say, *, prune: bool | None = None, list_name: str = ""
 ) -> EnsureAnswer:
     """Have a worker fetch what is missing of a list.
 
@@ -54,7 +54,9 @@ async def ensure_models(
     Args:
         repo_list: See `wire.repo_list.parse_repo_list`.
         say: Told how far it is.
-        prune: Whether the worker removes what it had fetched and is not listed.
+        prune: Whether the worker removes what it had fetched and is not listed; ``None`` for
+            what its owner has set.
+        list_name: See `ModelsRequest`.
 
     Raises:
         WorkflowInvalid: A line cannot be read.
@@ -62,24 +64,33 @@ async def ensure_models(
         LocalStorageError: The worker's disk is full.
         ConfigurationError: The target is no worker of ours.
     """
-    request = ModelsRequest(action="ensure", repo_list=repo_list, prune=prune)
+    request = ModelsRequest(action="ensure", repo_list=repo_list, prune=prune, list_name=list_name)
     return await _ask(target, request, EnsureAnswer, say)
 
 
-async def check_models(target: Target, repo_list: str, *, prune: bool = True) -> CheckAnswer:
+async def check_models(
+    target: Target, repo_list: str, *, prune: bool = True, list_name: str = ""
+) -> CheckAnswer:
     """What `ensure_models` would do. Nothing is changed.
 
     Raises:
         ComfyRemoteError: As `ensure_models`.
     """
-    request = ModelsRequest(action="check", repo_list=repo_list, prune=prune)
+    request = ModelsRequest(action="check", repo_list=repo_list, prune=prune, list_name=list_name)
     return await _ask(target, request, CheckAnswer, None)
 
 
 async def prune_models(
-    target: Target, repo_list: str, say: Say, *, everything: bool = False
+    target: Target,
+    repo_list: str,
+    say: Say,
+    *,
+    everything: bool = False,
+    list_name: str = "",
 ) -> PruneAnswer:
     """Have a worker remove what it had fetched itself and is neither listed nor pinned.
+
+    What another list has asked for in the last seven days stays.
 
     Args:
         everything: Whether an empty list means that nothing is wanted.
@@ -87,7 +98,9 @@ async def prune_models(
     Raises:
         ComfyRemoteError: As `ensure_models`.
     """
-    request = ModelsRequest(action="prune", repo_list=repo_list, everything=everything)
+    request = ModelsRequest(
+        action="prune", repo_list=repo_list, everything=everything, list_name=list_name
+    )
     return await _ask(target, request, PruneAnswer, say)
 
 
@@ -108,7 +121,7 @@ async def _ask(
             if listing
             else "Choose another target with --on.",
         )
-    output = await target.act(request.model_dump(mode="json"), say)
+    output = await target.act(request.model_dump(mode="json", exclude_none=True), say)
     try:
         return answer.model_validate(output)
     except ValidationError as error:

@@ -29,11 +29,15 @@ class ModelsRequest(BaseModel):
     """The ``input`` of a job that is about models.
 
     Attributes:
-        action: ``ensure`` fetches what is missing and prunes, ``check`` says what ``ensure``
-            would do, ``prune`` removes what the worker had fetched and is not listed,
-            ``models`` lists what is there.
+        action: ``ensure`` fetches what is missing and prunes if that is asked for, ``check``
+            says what ``ensure`` would do, ``prune`` removes what the worker had fetched and is
+            not listed, ``models`` lists what is there.
         repo_list: See `repo_list.parse_repo_list`.
-        prune: Whether ``ensure`` prunes (and ``check`` says so).
+        prune: Whether ``ensure`` prunes (and ``check`` says so); ``None`` for what the worker's
+            owner has set (``PRUNE_MODELS``), which is not to. What another list has asked for in
+            the last seven days always stays.
+        list_name: Tells this list from others, whoever's they are: what an earlier version of
+            the same list asked for counts no more. A list without a name is known by its lines.
         everything: Whether pruning with an empty list removes all the worker had fetched. An
             empty list alone is more likely a mistake, and prunes nothing.
     """
@@ -42,7 +46,8 @@ class ModelsRequest(BaseModel):
 
     action: ModelAction
     repo_list: str | list[str] = ""
-    prune: bool = True
+    prune: bool | None = None
+    list_name: str = Field(default="", max_length=200)
     everything: bool = False
 
     @classmethod
@@ -84,8 +89,9 @@ class CheckAnswer(BaseModel):
     """What ``ensure`` would do; nothing was changed.
 
     Attributes:
-        would_keep: Models that are there and would stay: listed, or pinned.
-        would_remove: What the worker had fetched, and is neither listed nor pinned.
+        would_keep: Models that are there and would stay: listed, pinned, or asked for by
+            another list of late; all, without ``prune``.
+        would_remove: What the worker had fetched and ``ensure`` would remove.
         would_fetch: Models that are missing.
         fetch_bytes: Their size, as far as it is known.
         free_bytes: Free space on the disk of the models.

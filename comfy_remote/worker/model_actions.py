@@ -45,11 +45,17 @@ async def act_on_models(
         say = say_to(reporter)
         match request.action:
             case "ensure":
-                answer = await library.ensure(lines, say, prune_others=request.prune)
+                answer = await library.ensure(
+                    lines, say, prune_others=request.prune, name=request.list_name
+                )
             case "check":
-                answer = await library.check(lines, prune_others=request.prune)
+                answer = await library.check(
+                    lines, prune_others=request.prune, name=request.list_name
+                )
             case "prune":
-                answer = await library.prune(lines, say, everything=request.everything)
+                answer = await library.prune(
+                    lines, say, everything=request.everything, name=request.list_name
+                )
             case "models":
                 answer = await library.models()
     return answer.model_dump(mode="json")

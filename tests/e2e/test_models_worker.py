@@ -134,13 +134,28 @@ async def test_the_commands_from_end_to_end(server: ModelServer, tmp_path: Path)
         out, _ = await running.command("list")
         assert "theirs.safetensors" in out
 
-        out, _ = await running.command("ensure", "--prune", "ckpt hf:org/repo/a.safetensors")
+        # Another list, which does not know of the first.
+        other = "ckpt hf:org/repo/a.safetensors"
+        out, error = await running.command("ensure", "--prune", other)
+        assert out.splitlines() == ["checkpoints/a.safetensors (was there)"]
+        assert "vae/b.safetensors stays: another list asked for it today" in error
+        out, error = await running.command("prune", "--all")
+        assert out == ""
+        assert "Nothing was removed." in error
+        # The first list itself, edited.
+        listed.write_text("ckpt hf:org/repo/a.safetensors\n")
+        out, _ = await running.command("check", str(listed))
+        assert out.splitlines() == [
+            "keep    checkpoints/a.safetensors",
+            "remove  vae/b.safetensors",
+        ]
+        out, _ = await running.command("ensure", str(listed))
+        assert (models / "vae/b.safetensors").exists()
+        out, _ = await running.command("ensure", "--prune", str(listed))
         assert out.splitlines() == [
             "checkpoints/a.safetensors (was there)",
             "vae/b.safetensors (removed)",
         ]
-        out, _ = await running.command("prune", "--all")
-        assert out.splitlines() == ["checkpoints/a.safetensors (removed)"]
         assert (models / "loras/theirs.safetensors").exists()
 
         _, error = await running.command("ensure", "lora hf:org/repo/none.safetensors", status=5)
@@ -151,17 +166,20 @@ async def test_the_commands_from_end_to_end(server: ModelServer, tmp_path: Path)
 
 async def test_the_dialect_of_the_remote_switch(server: ModelServer, tmp_path: Path) -> None:
     """``{action, repo_list}``, answered with ``{ensured, pruned}`` and ``{would_keep}``."""
-    async with worker(tmp_path, server) as running:
+    async with worker(tmp_path, server, PRUNE_MODELS="true") as running:
         both = "ckpt hf:org/repo/a.safetensors\nvae hf:org/repo/b.safetensors"
-        first = await act(running, action="ensure", repo_list=both)
+        first = await act(running, action="ensure", repo_list=both, list_name="mine")
         assert isinstance(first, dict)
         assert first["ensured"] == ["checkpoints/a.safetensors", "vae/b.safetensors"]
         one = both.splitlines()[:1]
-        check = await act(running, action="check", repo_list=one)
+        other = await act(running, action="ensure", repo_list=one)
+        assert isinstance(other, dict)
+        assert other["pruned"] == []
+        check = await act(running, action="check", repo_list=one, list_name="mine")
         assert isinstance(check, dict)
         assert check["would_keep"] == ["checkpoints/a.safetensors"]
         assert check["would_remove"] == ["vae/b.safetensors"]
-        second = await act(running, action="ensure", repo_list=one)
+        second = await act(running, action="ensure", repo_list=one, list_name="mine")
         assert isinstance(second, dict)
         assert second["pruned"] == ["vae/b.safetensors"]
         with pytest.raises(ComfyRemoteError, match="line 1: what follows"):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,8 +23,10 @@ from comfy_remote.wire.repo_list import parse_repo_list
 from comfy_remote.worker.models.library import ModelLibrary
 from comfy_remote.worker.models.manifest import Manifest
 from comfy_remote.worker.models.presence import Busy, Presence
+from comfy_remote.worker.models.process_mark import ProcessMark
 from comfy_remote.worker.models.prune import PrunePlan, verify
 
+NAME = "the tests' list"
 A, B, C = (safetensors(1000 + number) for number in range(3))
 
 
@@ -46,14 +52,16 @@ def line(server: ModelServer, name: str) -> str:
 
 
 async def prune(library: ModelLibrary, text: str, *, everything: bool = False) -> PruneAnswer:
-    return await library.prune(parse_repo_list(text), lambda _: None, everything=everything)
+    return await library.prune(
+        parse_repo_list(text), lambda _: None, everything=everything, name=NAME
+    )
 
 
 async def test_ensure_fetches_what_is_missing_and_removes_what_is_not_listed(
     server: ModelServer, library: ModelLibrary, tmp_path: Path
 ) -> None:
     text = f"{line(server, 'a')}\n{line(server, 'c')}"
-    would = await library.check(parse_repo_list(text))
+    would = await library.check(parse_repo_list(text), prune_others=True, name=NAME)
     assert would.would_keep == ["loras/a.safetensors"]
     assert would.would_remove == ["loras/b.safetensors"]
     assert would.would_fetch == ["loras/c.safetensors"]
@@ -87,7 +95,7 @@ async def test_an_empty_list_prunes_nothing_unless_everything_is_meant(
 ) -> None:
     assert (await ensure(library, "", prune=True)).pruned == []
     assert (await prune(library, "# nothing")).pruned == []
-    assert (await library.check([])).would_remove == []
+    assert (await library.check([], prune_others=True)).would_remove == []
     assert len(files_in(tmp_path)) == 3
     answer = await prune(library, "", everything=True)
     assert answer.pruned == ["loras/a.safetensors", "loras/b.safetensors"]
@@ -98,7 +106,7 @@ async def test_a_list_of_which_one_model_cannot_be_had_prunes_nothing(
     server: ModelServer, library: ModelLibrary, tmp_path: Path
 ) -> None:
     text = f"{line(server, 'a')}\n{line(server, 'gone')}"
-    would = await library.check(parse_repo_list(text))
+    would = await library.check(parse_repo_list(text), prune_others=True, name=NAME)
     assert would.would_remove == []
     assert "loras/b.safetensors" in would.would_keep
     assert "line 2" in would.problems[0]
@@ -185,7 +193,9 @@ async def test_what_another_worker_fetches_while_we_look_stays(
     def slowly(manifest: Manifest, plan: PrunePlan) -> dict[str, bool]:
         known = verify(manifest, plan)
         (tmp_path / "loras/new.safetensors").write_bytes(C)
-        Manifest(tmp_path).add(tmp_path / "loras/new.safetensors", "https://x.example", sha256(C))
+        Manifest(tmp_path).add(
+            tmp_path / "loras/new.safetensors", "https://x.example", sha256(C), "other"
+        )
         return known
 
     monkeypatch.setattr(module, "verify", slowly)
@@ -264,6 +274,45 @@ async def test_a_worker_that_is_gone_holds_nothing(tmp_path: Path) -> None:
         pass
 
 
+async def test_what_a_killed_worker_of_this_host_held_is_free_at_once(tmp_path: Path) -> None:
+    """Its mark is fresh; its process is gone."""
+    program = (
+        "import asyncio, os, sys\n"
+        "from pathlib import Path\n"
+        "from comfy_remote.worker.models.presence import Presence\n"
+        "async def hold():\n"
+        "    presence = Presence(Path(sys.argv[1]), 'killed')\n"
+        "    async with presence.using(), presence.claim('key', print):\n"
+        "        os._exit(9)\n"
+        "asyncio.run(hold())\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=60)
+    assert killed.returncode == 9
+    assert (tmp_path / ".comfy-remote/locks/key").exists()
+    alive = Presence(tmp_path, "alive")
+    async with asyncio.timeout(5) if sys.version_info >= (3, 11) else contextlib.nullcontext():
+        async with alive.using(), alive.claim("key", pytest.fail):
+            pass
+        async with alive.alone():
+            pass
+
+
+def test_a_process_is_only_gone_where_it_can_be_looked_at() -> None:
+    own = ProcessMark.own("w")
+    assert not own.is_gone()
+    assert own.model_copy(update={"pid": _no_process()}).is_gone()
+    assert not own.model_copy(update={"pid": _no_process(), "host": "elsewhere"}).is_gone()
+    assert not ProcessMark(worker="of an older version").is_gone()
+    if own.started is not None:  # the number of a process that ended is another's now
+        assert own.model_copy(update={"started": own.started - 1}).is_gone()
+
+
+def _no_process() -> int:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
 def alive_mark(root: Path) -> Path:
     (mark,) = (root / ".comfy-remote/workers").glob("*.json")
     return mark
@@ -316,10 +365,94 @@ def test_whatever_happened_only_untouched_files_of_ours_go(
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(A)
         if name in ours:
-            manifest.add(root / name, "https://x.example", sha256(A))
+            manifest.add(root / name, "https://x.example", sha256(A), "some list")
         if name in changed:
             (root / name).write_bytes(B)
     (root / "comfy-remote.pins").write_text("\n".join(pinned))
     answer = asyncio.run(prune(library_for(root), "", everything=True))
     assert set(answer.pruned) == ours - changed - pinned
     assert set(files_in(root)) - {"comfy-remote.pins"} == set(NAMES) - set(answer.pruned)
+
+
+# --- what other lists ask for -------------------------------------------------------------------
+
+
+_NOW = time.time()
+
+
+def days_pass(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
+    now = _NOW + days * 86400
+    monkeypatch.setattr("comfy_remote.worker.models.asked.time.time", lambda: now)
+
+
+async def test_two_clients_on_one_volume_keep_their_models(
+    server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = library_for(tmp_path, server), library_for(tmp_path, server)
+    await ensure(first, line(server, "a"), prune=True, name="")
+    answer = await ensure(second, line(server, "b"), prune=True, name="")
+    assert answer.pruned == []
+    assert answer.notes == [
+        "loras/a.safetensors stays: another list asked for it today, and models are kept for 7 "
+        "days."
+    ]
+    would = await second.check(parse_repo_list(line(server, "b")), prune_others=True)
+    assert (would.would_remove, would.notes) == ([], answer.notes)
+    assert set(would.would_keep) == {"loras/a.safetensors", "loras/b.safetensors"}
+    for text, everything in ((line(server, "b"), False), ("", True)):
+        done = await second.prune(parse_repo_list(text), lambda _: None, everything=everything)
+        assert done.pruned == []
+    days_pass(monkeypatch, 8)
+    answer = await ensure(second, line(server, "b"), prune=True, name="")
+    assert answer.pruned == ["loras/a.safetensors"]
+
+
+async def test_asking_again_keeps_a_model_longer(
+    server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = library_for(tmp_path, server)
+    await ensure(library, line(server, "a"), name="")
+    days_pass(monkeypatch, 5)
+    await library.ensure_for_run(parse_repo_list(line(server, "a")), lambda _: None)
+    days_pass(monkeypatch, 10)
+    assert (await ensure(library, line(server, "b"), prune=True, name="")).pruned == []
+    days_pass(monkeypatch, 13)
+    answer = await ensure(library, line(server, "b"), prune=True, name="")
+    assert answer.pruned == ["loras/a.safetensors"]
+
+
+async def test_an_edited_list_of_the_same_name_is_the_same_list(
+    server: ModelServer, tmp_path: Path
+) -> None:
+    library = library_for(tmp_path, server)
+    await ensure(library, f"{line(server, 'a')}\n{line(server, 'b')}", name="mine")
+    answer = await ensure(library, line(server, "a"), prune=True, name="mine")
+    assert answer.pruned == ["loras/b.safetensors"]
+
+
+async def test_an_older_manifest_does_not_say_who_asked_so_what_is_new_stays(
+    server: ModelServer, library: ModelLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for note in (tmp_path / ".comfy-remote/files").glob("*.json"):
+        old = json.loads(note.read_text())
+        del old["fetched_for"]
+        note.write_text(json.dumps(old))
+    assert (await prune(library, line(server, "a"))).pruned == []
+    days_pass(monkeypatch, 8)
+    assert (await prune(library, line(server, "a"))).pruned == ["loras/b.safetensors"]
+
+
+async def test_without_being_asked_nothing_is_pruned_unless_the_owner_says_so(
+    server: ModelServer, library: ModelLibrary, tmp_path: Path
+) -> None:
+    lines = parse_repo_list(line(server, "a"))
+    would = await library.check(lines, name=NAME)
+    assert would.would_remove == []
+    assert would.notes == ["With prune, these would be removed: loras/b.safetensors."]
+    assert (await library.ensure(lines, lambda _: None, name=NAME)).pruned == []
+    owner = library_for(tmp_path, server, prune=True)
+    assert (await owner.check(lines, name=NAME)).would_remove == ["loras/b.safetensors"]
+    kept = await owner.ensure(lines, lambda _: None, prune_others=False, name=NAME)
+    assert kept.pruned == []
+    answer = await owner.ensure(lines, lambda _: None, name=NAME)
+    assert answer.pruned == ["loras/b.safetensors"]

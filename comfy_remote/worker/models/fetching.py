@@ -32,8 +32,9 @@ async def fetch_all(
     manifest: Manifest,
     presence: Presence,
     say: Say,
+    fetched_for: str,
 ) -> None:
-    """Fetch models, four at a time; the first that cannot be had stops the others.
+    """Fetch models for a list, four at a time; the first that cannot be had stops the others.
 
     What is not complete then stays as a part, and the next time goes on from there.
 
@@ -41,7 +42,7 @@ async def fetch_all(
         ModelUnavailable: One of them cannot be had.
         LocalStorageError: One cannot be written.
     """
-    fetching = _Fetching(http, settings, manifest, presence, say)
+    fetching = _Fetching(http, settings, manifest, presence, say, fetched_for)
     await concurrent_map(fetching.one, missing)
 
 
@@ -53,7 +54,9 @@ class _Fetching:
         manifest: Manifest,
         presence: Presence,
         say: Say,
+        fetched_for: str,
     ) -> None:
+        self._fetched_for = fetched_for
         self._http = http
         self._settings = settings
         self._manifest = manifest
@@ -117,7 +120,7 @@ class _Fetching:
             else:
                 _rename_to_new(part.path, wanted.path)
         part.remove()
-        self._manifest.add(wanted.path, wanted.link.identity, sha256)
+        self._manifest.add(wanted.path, wanted.link.identity, sha256, self._fetched_for)
         _log.info("fetched %s from %s", wanted.path.name, wanted.link.identity)
 
 

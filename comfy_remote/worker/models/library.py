@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,7 @@ from ...wire.models import (
     PruneAnswer,
 )
 from ...wire.repo_list import ModelLine
+from .asked import ASKED_FOR_DAYS, Asked, list_key
 from .disk import bytes_to_fetch, check_space, fits, free_bytes
 from .fetch import ModelHttp
 from .fetching import Say, fetch_all
@@ -69,14 +71,21 @@ class ModelLibrary:
         self._hashes: FileHashes = {}
 
     async def ensure(
-        self, lines: Sequence[ModelLine], say: Say, *, prune_others: bool = False
+        self,
+        lines: Sequence[ModelLine],
+        say: Say,
+        *,
+        prune_others: bool | None = None,
+        name: str = "",
     ) -> EnsureAnswer:
-        """Have every model of the list, then remove what is not listed.
+        """Have every model of the list, then remove what is not listed, if that is wanted.
 
         Where the disk is too small for both, what is not listed goes first.
 
         Args:
-            prune_others: Whether to prune. An empty list prunes nothing.
+            prune_others: Whether to prune; ``None`` for what the worker's owner has set. An
+                empty list prunes nothing.
+            name: The list's, if it has one; see `asked.list_key`.
 
         Raises:
             ModelUnavailable: A model cannot be had; says which, and why. Nothing was pruned.
@@ -84,7 +93,8 @@ class ModelLibrary:
             ConfigurationError: There is no folder for models.
         """
         refuse = _WORKER_FETCHES_NONE if self._settings.download is False else None
-        return await self._ensure(lines, say, refuse, prune_others=prune_others)
+        prunes = self._prunes(prune_others)
+        return await self._ensure(lines, say, refuse, prune_others=prunes, name=name)
 
     async def ensure_for_run(self, lines: Sequence[ModelLine], say: Say) -> EnsureAnswer:
         """Have every model that a workflow's list names; nothing is pruned.
@@ -103,8 +113,14 @@ class ModelLibrary:
         refuse = None if self._settings.download else _NOT_WHILE_RUNNING
         return await self._ensure(lines, say, refuse, names_suffice=True)
 
-    async def check(self, lines: Sequence[ModelLine], *, prune_others: bool = True) -> CheckAnswer:
+    async def check(
+        self, lines: Sequence[ModelLine], *, prune_others: bool | None = None, name: str = ""
+    ) -> CheckAnswer:
         """What `ensure` would do. Changes nothing, and fetches nothing.
+
+        Args:
+            prune_others: As for `ensure`.
+            name: As for `ensure`.
 
         Raises:
             ConfigurationError: There is no folder for models.
@@ -119,12 +135,20 @@ class ModelLibrary:
         missing = _only(Missing, planned)
         listed = [folders.shown(one.path) for one in present]
         wanted = {*listed, *(folders.shown(one.path) for one in missing)}
-        pruning = await asyncio.to_thread(plan_prune, manifest, wanted)
+        asked = Asked(folders.root).by_others(list_key(name, lines), manifest.entries())
+        pruning = await asyncio.to_thread(plan_prune, manifest, wanted, asked)
         unlisted = [entry.path for entry in pruning.remove]
         # A line that could not be understood may be the one that wants a model.
         problems = _only(Problem, planned)
-        prunes = prune_others and bool(lines) and not problems
-        kept = [*listed, *(entry.path for entry in pruning.keep), *([] if prunes else unlisted)]
+        wants = self._prunes(prune_others)
+        prunes = wants and bool(lines) and not problems
+        stay = [entry.path for entry in (*pruning.keep, *pruning.asked)]
+        kept = [*listed, *stay, *([] if prunes else unlisted)]
+        notes = _notes_on_pruning(lines, prune_others=wants)
+        if prunes:
+            notes += _notes_on_asked(pruning, asked)
+        elif unlisted and lines and not problems:
+            notes.append(f"With prune, these would be removed: {', '.join(unlisted)}.")
         return CheckAnswer(
             would_keep=list(dict.fromkeys(kept)),
             would_remove=unlisted if prunes else [],
@@ -132,16 +156,24 @@ class ModelLibrary:
             fetch_bytes=bytes_to_fetch(missing, folders.root),
             free_bytes=free_bytes(folders.root),
             problems=[str(problem) for problem in problems],
-            notes=_notes_on_pruning(lines, prune_others=prune_others),
+            notes=notes,
         )
 
     async def prune(
-        self, lines: Sequence[ModelLine], say: Say, *, everything: bool = False
+        self,
+        lines: Sequence[ModelLine],
+        say: Say,
+        *,
+        everything: bool = False,
+        name: str = "",
     ) -> PruneAnswer:
         """Remove what we had fetched and is neither listed nor pinned.
 
+        What another list has asked for in the last seven days stays.
+
         Args:
             everything: Whether an empty list means that nothing is wanted.
+            name: As for `ensure`.
 
         Raises:
             ConfigurationError: There is no folder for models.
@@ -152,7 +184,14 @@ class ModelLibrary:
             return PruneAnswer(
                 pruned=[], notes=["The list is empty: nothing was pruned. `everything` would."]
             )
-        pruned, kept, notes = await self._prune(folders, lines, say)
+        key = list_key(name, lines)
+        if (folders.root / OUR_FOLDER).is_dir():
+            manifest = Manifest(folders.root)
+            links = [(line, understand(line, self._settings)) for line in lines]
+            await asyncio.to_thread(
+                Asked(folders.root).note, key, _wanted(links, folders, manifest)
+            )
+        pruned, kept, notes = await self._prune(folders, lines, say, key)
         return PruneAnswer(pruned=pruned, kept=kept, notes=notes)
 
     async def models(self) -> ModelsAnswer:
@@ -188,8 +227,9 @@ class ModelLibrary:
         *,
         names_suffice: bool = False,
         prune_others: bool = False,
+        name: str = "",
     ) -> EnsureAnswer:
-        folders = self._folders()
+        folders, key = self._folders(), list_key(name, lines)
         prunes = prune_others and bool(lines)
         notes = _notes_on_pruning(lines, prune_others=prune_others)
         pruned: list[str] = []
@@ -208,18 +248,21 @@ class ModelLibrary:
             planned = await planner.plan(lines)
             _raise_problems(_only(Problem, planned))
             missing = _only(Missing, planned)
+            there = [one for one in planned if not isinstance(one, Problem)]
+            if missing or (folders.root / OUR_FOLDER).is_dir():
+                paths = [folders.shown(one.path) for one in there]
+                await self._note_asked(folders.root, key, paths, needed=bool(missing))
             if missing:
                 presence = self._presence(folders.root)
                 await stack.enter_async_context(presence.using(_waiting(say, "prunes")))
                 if prunes and not fits(missing, folders.root):
-                    pruned, _, busy = await self._prune(folders, lines, say)
+                    pruned, _, busy = await self._prune(folders, lines, say, key)
                     notes += busy
                 check_space(missing, folders.root)
-                await fetch_all(missing, http, self._settings, manifest, presence, say)
+                await fetch_all(missing, http, self._settings, manifest, presence, say, key)
         if prunes and not pruned:
-            pruned, _, busy = await self._prune(folders, lines, say)
+            pruned, _, busy = await self._prune(folders, lines, say, key)
             notes += busy
-        there = [one for one in planned if not isinstance(one, Problem)]
         return EnsureAnswer(
             ensured=list(dict.fromkeys(folders.shown(one.path) for one in there)),
             fetched=[folders.shown(one.path) for one in missing],
@@ -227,8 +270,22 @@ class ModelLibrary:
             notes=list(dict.fromkeys(notes)),
         )
 
+    def _prunes(self, wanted: bool | None) -> bool:
+        return self._settings.prune if wanted is None else wanted
+
+    async def _note_asked(
+        self, root: Path, key: str, paths: Sequence[str], *, needed: bool
+    ) -> None:
+        try:
+            await asyncio.to_thread(Asked(root).note, key, paths)
+        except LocalStorageError as error:
+            if needed:
+                raise
+            # A volume that cannot be written to cannot be pruned by us; by others it may.
+            _log.warning("other workers are not told which models are wanted: %s", error)
+
     async def _prune(
-        self, folders: ModelFolders, lines: Sequence[ModelLine], say: Say
+        self, folders: ModelFolders, lines: Sequence[ModelLine], say: Say, key: str
     ) -> tuple[list[str], list[str], list[str]]:
         """What was removed, what was kept, and why not, if not."""
         links = [(line, understand(line, self._settings)) for line in lines]
@@ -236,29 +293,32 @@ class ModelLibrary:
             return [], [], []  # nothing was ever fetched
         say("Pruning models")
 
-        def planned() -> tuple[Manifest, set[str]]:
+        def planned() -> tuple[Manifest, set[str], dict[str, float]]:
             manifest = Manifest(folders.root)
-            return manifest, _wanted(links, folders, manifest)
+            asked = Asked(folders.root).by_others(key, manifest.entries())
+            return manifest, _wanted(links, folders, manifest), asked
 
         def verified() -> dict[str, bool]:
-            manifest, wanted = planned()
-            return verify(manifest, plan_prune(manifest, wanted))
+            manifest, wanted, asked = planned()
+            return verify(manifest, plan_prune(manifest, wanted, asked))
 
-        def pruned(known: dict[str, bool]) -> PrunePlan:
-            manifest, wanted = planned()
+        def pruned(known: dict[str, bool]) -> tuple[PrunePlan, dict[str, float]]:
+            manifest, wanted, asked = planned()
             parts = {part_key(line, link) for line, link in links}
-            return prune(manifest, wanted, parts, known)
+            return prune(manifest, wanted, asked, parts, known), asked
 
         try:
             known = await asyncio.to_thread(verified)
             async with self._presence(folders.root).alone():
                 # Not left by a cancel while the thread goes on: others would come in.
-                done = await run_whole(lambda: pruned(known))
+                done, asked = await run_whole(lambda: pruned(known))
         except Busy as busy:
             return [], [], [f"Nothing was pruned: {busy} is using this volume."]
         changed = [entry.path for entry in done.lost if (folders.root / entry.path).exists()]
         notes = [f"{path} was changed since it was fetched, and stays." for path in changed]
-        return [entry.path for entry in done.remove], [entry.path for entry in done.keep], notes
+        notes += _notes_on_asked(done, asked)
+        kept = [entry.path for entry in (*done.keep, *done.asked)]
+        return [entry.path for entry in done.remove], kept, notes
 
     def _models(self) -> ModelsAnswer:
         folders = self._folders()
@@ -330,6 +390,20 @@ def _raise_problems(problems: Sequence[Problem]) -> None:
 
 def _notes_on_pruning(lines: Sequence[ModelLine], *, prune_others: bool) -> list[str]:
     return ["The list is empty: nothing is pruned."] if prune_others and not lines else []
+
+
+def _notes_on_asked(plan: PrunePlan, asked: Mapping[str, float]) -> list[str]:
+    """Why these stay, though the list does not name them."""
+    now = time.time()
+    notes = []
+    for entry in plan.asked:
+        days = int(max(0.0, now - asked[entry.path]) // 86400)
+        when = "today" if days == 0 else f"{days} day{'' if days == 1 else 's'} ago"
+        notes.append(
+            f"{entry.path} stays: another list asked for it {when}, and models are kept for "
+            f"{ASKED_FOR_DAYS} days."
+        )
+    return notes
 
 
 def _waiting(say: Say, does: str) -> Callable[[str], None]:

@@ -37,6 +37,7 @@ class Entry(BaseModel):
         sha256: Of its content, counted while it was written.
         modified: The file's modification time right after, in ns since 1970.
         fetched: When, in s since 1970.
+        fetched_for: The list that asked for it (see `asked`); empty in entries of older versions.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -47,6 +48,7 @@ class Entry(BaseModel):
     sha256: str
     modified: int
     fetched: float = 0.0
+    fetched_for: str = ""
 
     def untouched(self, file: Path) -> bool:
         """Whether the file has the size and time that it had when we wrote it.
@@ -103,8 +105,8 @@ class Manifest:
         entry = next((each for each in self.entries() if each.path == name), None)
         return entry if entry is not None and entry.untouched(path) else None
 
-    def add(self, file: Path, identity: str, sha256: str) -> Entry:
-        """Remember a file that was just written.
+    def add(self, file: Path, identity: str, sha256: str, fetched_for: str) -> Entry:
+        """Remember a file that was just written, for a list (see `asked.list_key`).
 
         Raises:
             LocalStorageError: It cannot be remembered.
@@ -118,6 +120,7 @@ class Manifest:
                 sha256=sha256,
                 modified=status.st_mtime_ns,
                 fetched=time.time(),
+                fetched_for=fetched_for,
             )
             self._folder.mkdir(parents=True, exist_ok=True)
             write_whole(self._place(entry.path), entry.model_dump_json(indent=1))

@@ -1,12 +1,13 @@
 """Who else is at work on the same models folder: several workers may share one volume.
 
 Nothing here relies on locks of the operating system, which network volumes do not pass on. A
-worker leaves a mark, a small file that it writes anew every 15 s, while it uses or fetches
+worker leaves a mark, a small file that it writes again every 10 s, while it uses or fetches
 models. A lock is a file that only one can create, with its owner's mark in it; it holds while
 that mark is fresh. How old a mark is follows from the times that the volume itself gives to
-files, compared to that of our own mark: no two machines' clocks are compared.
+files, compared to that of our own mark: no two machines' clocks are compared. Of a worker on this
+very host, the process itself is looked at: what a killed one held is free at once.
 
-A worker that was stopped for two minutes (a frozen container) may lose what it held. It can
+A worker that was stopped for a minute (a frozen container) may lose what it held. It can
 cost a download that is made twice, or a model that has to be fetched again; no file that
 somebody else has put there is ever touched.
 """
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import uuid
@@ -25,6 +25,7 @@ from pathlib import Path
 
 from ...media.files import storage_errors
 from .folders import OUR_FOLDER
+from .process_mark import ProcessMark
 
 __all__ = ["Busy", "Presence"]
 
@@ -46,14 +47,12 @@ class Presence:
         stale: Seconds without one after which a worker counts as gone.
     """
 
-    def __init__(
-        self, root: Path, worker: str, *, beat: float = 15.0, stale: float = 120.0
-    ) -> None:
+    def __init__(self, root: Path, worker: str, *, beat: float = 10.0, stale: float = 60.0) -> None:
         self._marks = root / OUR_FOLDER / "workers"
         self._locks = root / OUR_FOLDER / "locks"
         self._token = uuid.uuid4().hex
         self._mark = self._marks / f"{self._token}.json"
-        self._worker = worker
+        self._own = ProcessMark.own(worker)
         self._beat = beat
         self._stale = stale
         self._users = 0
@@ -137,7 +136,7 @@ class Presence:
         self._write_mark()
 
     def _write_mark(self) -> None:
-        self._mark.write_text(json.dumps({"worker": self._worker}), encoding="utf-8")
+        self._mark.write_text(self._own.model_dump_json(), encoding="utf-8")
 
     def _refresh_mark(self) -> None:
         if self._users:  # else it was removed while this thread was being started
@@ -171,7 +170,7 @@ class Presence:
             age = self._mark.stat().st_mtime - path.stat().st_mtime
         except FileNotFoundError:
             return False
-        return age < self._stale
+        return age < self._stale and not ProcessMark.read(path).is_gone()
 
     def _owner_of(self, lock: Path) -> str | None:
         """The name of the other worker that holds a lock."""
@@ -225,8 +224,4 @@ class Presence:
 
 
 def _name_in(mark: Path) -> str:
-    try:
-        name = json.loads(mark.read_text(encoding="utf-8"))["worker"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another worker"
-    return str(name)[:80]
+    return ProcessMark.read(mark).worker[:80]

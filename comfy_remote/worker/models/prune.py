@@ -22,26 +22,30 @@ class PrunePlan:
     """What pruning would do.
 
     Attributes:
-        remove: Fetched by us, as we wrote them, neither listed nor pinned.
+        remove: Fetched by us, as we wrote them, neither listed nor pinned, and not asked for.
         keep: Fetched by us, as we wrote them, and listed or pinned.
+        asked: Fetched by us, as we wrote them, not listed, but another list has asked for them
+            of late.
         lost: Entries whose file is gone, or was changed and so is somebody's now.
     """
 
     remove: tuple[Entry, ...]
     keep: tuple[Entry, ...]
+    asked: tuple[Entry, ...]
     lost: tuple[Entry, ...]
 
 
-def plan_prune(manifest: Manifest, wanted: Collection[str]) -> PrunePlan:
+def plan_prune(manifest: Manifest, wanted: Collection[str], asked: Collection[str]) -> PrunePlan:
     """What pruning would do. Changes nothing.
 
     Args:
         wanted: Paths of the listed models, relative to the models folder.
+        asked: Paths of those that other lists have asked for; see `asked.Asked`.
 
     Raises:
         LocalStorageError: The pins cannot be read, so nothing can be said.
     """
-    remove, keep, lost = [], [], []
+    remove, keep, theirs, lost = [], [], [], []
     with storage_errors(manifest.root):
         for entry in manifest.entries():
             file = manifest.file(entry)
@@ -50,9 +54,11 @@ def plan_prune(manifest: Manifest, wanted: Collection[str]) -> PrunePlan:
                 lost.append(entry)
             elif entry.path in wanted or manifest.pinned(entry.path):
                 keep.append(entry)
+            elif entry.path in asked:
+                theirs.append(entry)
             else:
                 remove.append(entry)
-    return PrunePlan(tuple(remove), tuple(keep), tuple(lost))
+    return PrunePlan(tuple(remove), tuple(keep), tuple(theirs), tuple(lost))
 
 
 def verify(manifest: Manifest, plan: PrunePlan) -> dict[str, bool]:
@@ -78,6 +84,7 @@ def verify(manifest: Manifest, plan: PrunePlan) -> dict[str, bool]:
 def prune(
     manifest: Manifest,
     wanted: Collection[str],
+    asked: Collection[str],
     parts: Collection[str],
     verified: Mapping[str, bool],
 ) -> PrunePlan:
@@ -87,6 +94,7 @@ def prune(
 
     Args:
         wanted: As for `plan_prune`.
+        asked: As for `plan_prune`.
         parts: Keys of the `PartFile`s to keep.
         verified: What `verify` said. What it did not look at (another worker has fetched it
             since) is kept.
@@ -97,7 +105,7 @@ def prune(
     Raises:
         LocalStorageError: A file could not be removed.
     """
-    plan = plan_prune(manifest, wanted)
+    plan = plan_prune(manifest, wanted, asked)
     removed: list[Entry] = []
     kept, lost = list(plan.keep), list(plan.lost)
     for entry in plan.remove:
@@ -116,7 +124,7 @@ def prune(
     for entry in lost:
         manifest.forget(entry)
     _remove_parts(manifest.root, parts)
-    return PrunePlan(tuple(removed), tuple(kept), tuple(lost))
+    return PrunePlan(tuple(removed), tuple(kept), plan.asked, tuple(lost))
 
 
 def _remove_parts(root: Path, wanted: Collection[str]) -> None:

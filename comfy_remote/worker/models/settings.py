@@ -42,6 +42,7 @@ class ModelSettings:
         volume: Where RunPod mounts a network volume.
         download: Whether a job that runs a workflow may fetch models (``True``), only a job
             that asks for nothing else (``None``), or none at all (``False``).
+        prune: Whether an ``ensure`` that does not say prunes.
         size_limit: Bytes that one model may have; ``None`` for no limit.
         hosts: ``HOST`` or ``HOST:PORT`` in a private network (or on this machine) that models
             may come from all the same. The three endpoints below are added to it.
@@ -55,6 +56,7 @@ class ModelSettings:
     folder: Path | None = None
     volume: Path = Path("/runpod-volume")
     download: bool | None = None
+    prune: bool = False
     size_limit: int | None = None
     hosts: frozenset[str] = frozenset()
     hugging_face: URL = field(default=URL(_HUGGING_FACE))
@@ -71,8 +73,8 @@ class ModelSettings:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> ModelSettings:
         """Read ``COMFY_REMOTE_MODELS_DIR``, ``COMFY_REMOTE_VOLUME``, ``DOWNLOAD_MODELS``,
-        ``COMFY_REMOTE_MODEL_SIZE_LIMIT`` (bytes), ``COMFY_REMOTE_MODEL_HOSTS``, ``HF_ENDPOINT``,
-        ``HF_TOKEN``, ``CIVITAI_ENDPOINT``, ``CIVITAI_TOKEN`` and ``R2_*``.
+        ``PRUNE_MODELS``, ``COMFY_REMOTE_MODEL_SIZE_LIMIT`` (bytes), ``COMFY_REMOTE_MODEL_HOSTS``,
+        ``HF_ENDPOINT``, ``HF_TOKEN``, ``CIVITAI_ENDPOINT``, ``CIVITAI_TOKEN`` and ``R2_*``.
 
         Raises:
             ConfigurationError: One of them is not what it should be.
@@ -85,7 +87,8 @@ class ModelSettings:
         return cls(
             folder=Path(folder).expanduser().absolute() if folder else None,
             volume=Path(text("COMFY_REMOTE_VOLUME") or "/runpod-volume"),
-            download=_yes_or_no(text("DOWNLOAD_MODELS")),
+            download=_yes_or_no("DOWNLOAD_MODELS", text("DOWNLOAD_MODELS")),
+            prune=_yes_or_no("PRUNE_MODELS", text("PRUNE_MODELS")) or False,
             size_limit=_size(text("COMFY_REMOTE_MODEL_SIZE_LIMIT")),
             hosts=host_list(text("COMFY_REMOTE_MODEL_HOSTS")),
             hugging_face=_endpoint("HF_ENDPOINT", text("HF_ENDPOINT") or _HUGGING_FACE),
@@ -129,7 +132,7 @@ def _endpoint(name: str, address: str) -> URL:
     return url
 
 
-def _yes_or_no(text: str) -> bool | None:
+def _yes_or_no(name: str, text: str) -> bool | None:
     match text.lower():
         case "":
             return None
@@ -137,7 +140,7 @@ def _yes_or_no(text: str) -> bool | None:
             return True
         case "false" | "0" | "no" | "off":
             return False
-    raise ConfigurationError(f"DOWNLOAD_MODELS is neither true nor false: {text!r}.")
+    raise ConfigurationError(f"{name} is neither true nor false: {text!r}.")
 
 
 def _size(text: str) -> int | None:
