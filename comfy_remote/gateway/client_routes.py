@@ -108,6 +108,9 @@ async def _answer(request: web.Request, found: Status | StoredStatus) -> web.Str
     """
     if not isinstance(found, StoredStatus):
         return json_answer(found)
+    if isinstance(found.more, bytes):
+        body = joined(to_json(found.status), found.more)
+        return web.Response(body=body, content_type="application/json")
     try:
         file = await asyncio.to_thread(found.more.open, "rb")
     except FileNotFoundError:

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 
 from aiohttp import web
 from pydantic import JsonValue
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from ..wire.runpod import EndpointHealth
 from .job import Job, Submission
@@ -25,15 +25,15 @@ Status: TypeAlias = dict[str, JsonValue]
 
 @dataclass(frozen=True, slots=True)
 class StoredStatus:
-    """A status whose output is in a file.
+    """A status whose output is JSON already.
 
     Attributes:
         status: Its other keys.
-        more: A file with one JSON object: those keys.
+        more: One JSON object with those of the output, or a file with it.
     """
 
     status: Status
-    more: Path
+    more: bytes | Path
 
 
 def joined(first: bytes, second: bytes) -> bytes:
@@ -173,13 +173,12 @@ class LocalEndpoint:
     async def whole_status(self, job: Job) -> bytes:
         """What ``/status`` answers, as JSON."""
         found = self._status(job)
-        if not isinstance(found, StoredStatus):
-            return to_json(found)
-        more = await asyncio.to_thread(found.more.read_bytes)
+        more = found.more
+        if isinstance(more, Path):
+            more = await asyncio.to_thread(more.read_bytes)
         return joined(to_json(found.status), more)
 
-    def _status(self, job: Job) -> Status | StoredStatus:
+    def _status(self, job: Job) -> StoredStatus:
         if job.result is not None:
             return StoredStatus(job.status(), self._store.result(job.id, job.result))
-        more: Status = from_json(job.more)
-        return {**job.status(), **more}
+        return StoredStatus(job.status(), job.more)

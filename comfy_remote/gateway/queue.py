@@ -218,7 +218,8 @@ class JobQueue:
         self.check_room()
         del self._finished_jobs[job.retention][job.id]
         job.state = RunPodState.IN_QUEUE
-        job.more, job.result = b"{}", None
+        self._say(job, b"{}")
+        job.result = None
         job.worker_id = job.started = job.finished = None
         self.take_stream(job)
         job.expires += self._clock() - job.created
@@ -294,9 +295,14 @@ class JobQueue:
         return job is not None and job.worker_id == worker_id
 
     def progress(self, job_id: str, worker_id: str, more: bytes) -> None:
-        """Show ``more`` (see `Job`) while the job runs. Ignored when it comes too late."""
-        if self.is_running(job_id, worker_id):
-            self._running[job_id].more = more
+        """Show ``more`` (see `Job`) while the job runs. Ignored when it comes too late, and when
+        there is no room for it: the one before is shown then.
+        """
+        if not self.is_running(job_id, worker_id):
+            return
+        job = self._running[job_id]
+        if self._memory + len(more) - len(job.more) <= self.limits.memory_bytes:
+            self._say(job, more)
 
     def stream(self, job_id: str, worker_id: str, chunk: bytes) -> None:
         """Add a chunk, as JSON, for ``/stream``. Ignored when it comes too late.
@@ -433,7 +439,7 @@ class JobQueue:
         self._running.pop(job.id, None)
         job.state, job.finished = state, self._clock()
         job.owed = job.webhook is not None
-        job.more = b"{}" if error is None else to_json({"error": error_to_runpod(error)})
+        self._say(job, b"{}" if error is None else to_json({"error": error_to_runpod(error)}))
         self._finished_jobs.setdefault(job.retention, {})[job.id] = job
         if state is RunPodState.COMPLETED:
             self._completed += 1
@@ -442,10 +448,14 @@ class JobQueue:
         self._finished.notify()
         self._on_final(job)
 
+    def _say(self, job: Job, more: bytes) -> None:
+        self._memory += len(more) - len(job.more)
+        job.more = more
+
     def _forget(self, job: Job) -> None:
         del self._jobs[job.id]
         self.take_stream(job)
-        job.more = b"{}"
+        self._say(job, b"{}")
         if job.idempotency_key is None:
             self._memory -= _size_of(job)
         else:

@@ -15,6 +15,7 @@ from typing import BinaryIO, TypeAlias
 
 from ..errors import OutputCorrupt
 from .files import CHUNK_SIZE
+from .json_size import has_more_values
 from .verify_sound import is_mp3, whole_flac, whole_matroska, whole_mp3, whole_ogg
 
 __all__ = ["check_whole"]
@@ -25,6 +26,7 @@ _Check: TypeAlias = Callable[[BinaryIO, int], bool]
 _TAIL = 64 * 1024
 # The format's own limit.
 _LONGEST_HEADER = 100_000_000
+_MOST_VALUES = 2_000_000
 _KNOWN_BY_SIGNATURE = frozenset(
     {
         *(".png", ".apng", ".jpg", ".jpeg", ".webp", ".gif", ".avif"),
@@ -134,7 +136,10 @@ def _safetensors(file: BinaryIO, size: int) -> bool:
     if length > min(size - 8, _LONGEST_HEADER):
         return False
     try:
-        header = json.loads(file.read(length))
+        text = file.read(length)
+        if has_more_values(text, _MOST_VALUES):
+            return False
+        header = json.loads(text)
         ends = [
             entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
         ]

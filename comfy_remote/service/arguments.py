@@ -16,6 +16,7 @@ from ..media.value_types import check_type
 from ..media.values import decode_value, encode, read_value
 from ..outputs import media_type_of
 from ..wire.call import is_envelope
+from ..wire.json_text import check_json_values
 from ..wire.value import ValueEnvelope
 from ..workflow.interface import ANY, Interface, InterfaceInput
 from .store import ValueStore
@@ -70,9 +71,14 @@ def media_type_of_input(filename: str, otherwise: str = "text/plain") -> str:
 
 
 def plain_argument(text: str, type_: str) -> JsonValue:
-    """What a person typed for a key: a text where one is wanted, else JSON, else a text."""
+    """What a person typed for a key: a text where one is wanted, else JSON, else a text.
+
+    Raises:
+        RequestTooLarge: It is JSON of too many values.
+    """
     if "STRING" in type_.split(",") or type_ == "COMBO":
         return text
+    check_json_values(text.encode("utf-8", "replace"), _MOST_VALUES)
     try:
         value: JsonValue = json.loads(text)
     except (ValueError, RecursionError):
@@ -158,4 +164,5 @@ def _from_file(content: bytes, media_type: str, type_: str, store: ValueStore) -
     return value if isinstance(value, str) else store.write(encode(value, found))
 
 
+_MOST_VALUES = 1_000_000
 _FROM_FILES = (ANY, "IMAGE", "MASK", "AUDIO", "VIDEO", "STRING")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, JsonValue
 
 from ..config.secrets import SECRETS
 from ..errors import ComfyRemoteError, ExecutionFailed, JobTimedOut, WorkflowInvalid
+from ..media.json_size import has_more_values
 from ..targets.comfyui import ComfyUITarget
 from ..wire.actions import WORKER_ACTIONS
 from ..wire.models import MODEL_ACTIONS
@@ -40,6 +41,7 @@ __all__ = ["JobHandler"]
 _KNOWN_ACTIONS = f"Use one of: run, {', '.join(sorted(MODEL_ACTIONS | WORKER_ACTIONS))}."
 # An engine of ours has nothing else to do: what it has not begun by then, it never will.
 _CONNECT = partial(ComfyUITarget, stall_patience=60.0)
+_MOST_VALUES = 500_000
 _UNREASONABLE = 1e9  # seconds: no deadline, but a mistake
 
 _log = logging.getLogger(__name__)
@@ -245,7 +247,7 @@ class JobHandler:
 
 def _lenient(payload: JsonValue) -> JsonValue:
     """What worker-comfyui's clients may send: JSON in a string, ``null`` for "not given"."""
-    if isinstance(payload, str):
+    if isinstance(payload, str) and not has_more_values(payload, _MOST_VALUES):
         try:
             payload = json.loads(payload)
         except ValueError:

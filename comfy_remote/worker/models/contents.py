@@ -6,10 +6,13 @@ import json
 import struct
 from pathlib import Path
 
+from ...media.json_size import has_more_values
+
 __all__ = ["what_is_wrong"]
 
 # The format's own limit, as the safetensors library has it.
 _LONGEST_HEADER = 100_000_000
+_MOST_VALUES = 2_000_000
 _BEGINNING = 512
 
 
@@ -51,6 +54,8 @@ def _safetensors(path: Path) -> str | None:
         if length > min(_LONGEST_HEADER, size):
             return "it does not begin like a safetensors file"
         text = file.read(length)
+    if has_more_values(text, _MOST_VALUES):
+        return "the header of the safetensors file cannot be read"
     try:
         header = json.loads(text)
         ends = [
