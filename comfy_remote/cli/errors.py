@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,9 @@ from ..errors import ComfyRemoteError, InputFileMissing, node_problems
 from ..workflow.files import NAME_IT
 from .console import is_interactive, printable, resume_command
 
-__all__ = ["explain", "files_named_with", "show_error"]
+__all__ = ["explain", "files_named_with", "show_error", "traceback_of"]
+
+_log = logging.getLogger(__name__)
 
 
 def show_error(error: ComfyRemoteError, *, resumable: str | None = None) -> None:
@@ -21,6 +24,8 @@ def show_error(error: ComfyRemoteError, *, resumable: str | None = None) -> None
         resumable: Id of the job to take up again, if there is one.
     """
     headline, *rest = explain(error, resumable=resumable)
+    if _log.isEnabledFor(logging.DEBUG):
+        rest += traceback_of(error)
     if not is_interactive(sys.stderr):
         print(f"Error: {headline}", *rest, sep="\n", file=sys.stderr)
         return
@@ -31,6 +36,12 @@ def show_error(error: ComfyRemoteError, *, resumable: str | None = None) -> None
     console.print(Text.assemble(("Error: ", "bold red"), headline))
     for line in rest:
         console.print(Text(line))
+
+
+def traceback_of(error: ComfyRemoteError) -> list[str]:
+    """The lines of the node's own traceback, where the target gave one."""
+    lines = str(error.details.get("traceback") or "").rstrip().splitlines()
+    return [printable(f"  | {line}") for line in lines]
 
 
 def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[str]:

@@ -10,13 +10,19 @@ import click
 from .options import complete_job, json_option, preview_option, timeout_option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydantic import JsonValue
 
     from ..jobs.record import JobEntry, Record, SavedOutput
+    from ..jobs.standing import Standing
 
 __all__ = ["jobs"]
 
 _job_argument = click.argument("job", metavar="ID", shell_complete=complete_job)
+
+
+_offline_option = click.option("--offline", is_flag=True, help="Ask no target: what was seen last.")
 
 
 @click.group(no_args_is_help=True)
@@ -36,40 +42,48 @@ def jobs() -> None:
     show_default=True,
     help="How many, the newest first.",
 )
+@_offline_option
 @json_option
-def list_jobs(limit: int, json_lines: bool) -> None:
-    """List the jobs sent from this machine."""
+def list_jobs(limit: int, offline: bool, json_lines: bool) -> None:
+    """List the jobs sent from this machine.
 
+    Targets are asked about jobs that have not ended, side by side, for a few seconds. A job whose
+    target cannot be reached is shown as unknown.
+    """
     from ..jobs.record import Record
     from ..targets.config import home
     from .console import print_json, say
 
     with Record(home()) as record:
-        entries = record.newest(limit)
+        jobs = _standings(record, record.newest(limit), offline=offline)
     if json_lines:
-        for entry in entries:
-            print_json(_to_json(entry))
-    elif not entries:
+        for job in jobs:
+            print_json(_to_json(job))
+    elif not jobs:
         say("No jobs yet. `comfy-remote run WORKFLOW.json` sends one.")
     else:
-        _print_table(entries)
+        _print_table(jobs)
 
 
 @jobs.command()
 @_job_argument
+@_offline_option
 @json_option
-def show(job: str, json_lines: bool) -> None:
-    """Show all that is recorded of a job."""
+def show(job: str, offline: bool, json_lines: bool) -> None:
+    """Show all that is recorded of a job.
+
+    If it has not ended, its target is asked first.
+    """
     from ..jobs.record import Record
     from ..targets.config import home
     from .console import print_json
 
     with Record(home()) as record:
-        entry = record.get(job)
+        [standing] = _standings(record, [record.get(job)], offline=offline)
     if json_lines:
-        print_json({**_to_json(entry), "prompt": entry.prompt})
+        print_json({**_to_json(standing), "prompt": standing.entry.prompt})
         return
-    _print_details(entry)
+    _print_details(standing)
 
 
 @jobs.command()
@@ -230,10 +244,27 @@ def _all_here(entry: JobEntry, folder: Path) -> tuple[SavedOutput, ...] | None:
     return entry.outputs if entry.outputs and all(map(intact, entry.outputs)) else None
 
 
-def _to_json(entry: JobEntry) -> dict[str, JsonValue]:
+def _standings(record: Record, entries: Sequence[JobEntry], *, offline: bool) -> list[Standing]:
+    from ..jobs.standing import Standing, standings
+    from .interrupt import run_interruptible
+
+    # Importing an HTTP stack takes longer than all the rest.
+    if offline or all(entry.state.final for entry in entries):
+        return [Standing(entry) for entry in entries]
+    return run_interruptible(standings(record, entries))
+
+
+def _state(job: Standing) -> str:
+    return "unknown" if job.unknown else job.entry.state.value
+
+
+def _to_json(job: Standing) -> dict[str, JsonValue]:
+    entry = job.entry
     return {
         "job_id": entry.id,
-        "state": entry.state.value,
+        "state": _state(job),
+        "last_state": entry.state.value,
+        "unknown": job.unknown or None,
         "target": entry.target,
         "source": entry.source,
         "created": entry.created,
@@ -263,7 +294,7 @@ _STYLES = {
 }
 
 
-def _print_table(entries: list[JobEntry]) -> None:
+def _print_table(jobs: list[Standing]) -> None:
     from rich.table import Column
     from rich.text import Text
 
@@ -281,23 +312,28 @@ def _print_table(entries: list[JobEntry]) -> None:
         (
             entry.id[:8],
             _when(entry.created)[5:16],
-            Text(entry.state.value, _STYLES.get(entry.state.value, "")),
+            Text(_state(job), _STYLES.get(_state(job), "")),
             entry.target,
             Path(entry.source).name,
             str(len(entry.outputs) or ""),
         )
-        for entry in entries
+        for job in jobs
+        for entry in [job.entry]
     ]
     print_table(columns, rows)
 
 
-def _print_details(entry: JobEntry) -> None:
+def _print_details(job: Standing) -> None:
     from .console import human_seconds, human_size, printable, resume_command
-    from .errors import explain
+    from .errors import explain, traceback_of
 
+    entry = job.entry
+    state = entry.state.value
+    if job.unknown:
+        state = f"unknown ({state} when last seen). {job.unknown}"
     rows = [
         ("Job", entry.id),
-        ("State", entry.state.value),
+        ("State", state),
         ("Target", entry.target),
         ("Its id there", entry.ref.remote_id if entry.ref else "unknown"),
         ("Workflow", f"{entry.source} ({len(entry.prompt)} nodes)"),
@@ -315,6 +351,6 @@ def _print_details(entry: JobEntry) -> None:
         print(f"{name:<13}{printable(value)}")
     if entry.error is not None:
         headline, *rest = explain(entry.error)
-        print(f"{'Error':<13}{headline}", *rest, sep="\n")
+        print(f"{'Error':<13}{headline}", *rest, *traceback_of(entry.error), sep="\n")
     elif not entry.state.final or not entry.outputs:
         print(f"{'Take it up':<13}{resume_command(entry.id)}")

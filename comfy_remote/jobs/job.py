@@ -150,6 +150,23 @@ class Job:
             yield Log("The worker keeps the input files no more: the job is sent again with them.")
             await self._send_whole()
 
+    async def look(self) -> JobState:
+        """Ask the target once how the job stands, and record it; nothing is sent again.
+
+        Raises:
+            TargetError: The target cannot be asked.
+        """
+        async with aclosing(self._target.follow(self.ref, self._prompt)) as events:
+            async for event in events:
+                if isinstance(event, Finished) and self._sent.missed(self.ref, event):
+                    break  # it is to be sent once more, by whoever follows it
+                if isinstance(event, Progress) and self._state is not JobState.RUNNING:
+                    self._note(Started())
+                if isinstance(event, Queued | Started | Progress | Finished):
+                    self._note(event)
+                    break
+        return self._state
+
     async def wait(self) -> Finished:
         """Follow the job to its end."""
         async for event in self:

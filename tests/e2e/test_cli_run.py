@@ -209,6 +209,21 @@ def test_a_killed_client_on_the_default_sandbox_resumes(cli: Cli):
     assert (cli.folder / done.stdout.strip()).is_file()
 
 
+def test_a_list_says_how_the_jobs_of_a_killed_client_ended(cli: Cli, sandbox_url: str):
+    process = cli.start("run", slow(cli.folder), "--on", sandbox_url, "--json", "--no-preview")
+    job_id = read_until(process, a_step)[0]["job_id"]
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while job_id not in history(sandbox_url):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    (before,) = lines_of(cli("jobs", "list", "--json", "--offline").stdout)
+    assert before["state"] == "running"
+    (entry,) = lines_of(cli("jobs", "list", "--json").stdout)
+    assert (entry["state"], entry["unknown"], entry["outputs"]) == ("succeeded", None, [])
+
+
 @POSIX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_cancels_the_job(cli: Cli, sandbox_url: str, number: signal.Signals):

@@ -214,7 +214,8 @@ def add_job(record: Record, job_id: str, state: JobState, path: Path | None = No
         record.saved(job_id, [SavedOutput(path.absolute(), "1", "file", path.name, digest, 7)])
 
 
-def test_jobs(run, tmp_path: Path):
+def test_jobs(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("comfy_remote.jobs.standing._ASKING_SECONDS", 0.2)
     status, out, err = run("jobs", "list")
     assert (status, out) == (0, "")
     assert "No jobs yet" in err
@@ -233,6 +234,21 @@ def test_jobs(run, tmp_path: Path):
     _, out, _ = run("jobs", "show", "aaaa1")
     assert "Nothing is left." in out
     assert run("jobs", "show", "aaaa")[0] == 2
+
+    # Of one that had not ended, the target is asked, which does not exist.
+    with Record(tmp_path / "home") as record:
+        add_job(record, "bbbb1111-0000", JobState.RUNNING)
+    status, out, _ = run("jobs", "list", "--limit", 1)
+    assert (status, out.split("bbbb1111")[1].split()[2]) == (0, "unknown")
+    _, out, _ = run("jobs", "show", "bbbb", "--json")
+    shown = json.loads(out)
+    assert (shown["state"], shown["last_state"]) == ("unknown", "running")
+    assert "http://h:1" in shown["unknown"]
+    status, out, _ = run("jobs", "show", "bbbb")
+    assert status == 0
+    assert "unknown (running when last seen)" in out
+    _, out, _ = run("jobs", "show", "bbbb", "--json", "--offline")
+    assert json.loads(out)["state"] == "running"
 
     # Neither asks the target, which does not exist.
     status, out, err = run("jobs", "resume", "aaaa2")

@@ -1,0 +1,75 @@
+"""How recorded jobs stand now: targets are asked about those that had not ended when last seen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import ComfyRemoteError
+from ..targets.base import Target
+from ..targets.comfyui import ComfyUITarget
+from ..targets.config import reopen
+from ..targets.deadline import Deadline
+from .client import Client
+from .record import JobEntry, Record
+
+__all__ = ["Standing", "standings"]
+
+_ASKING_SECONDS = 5.0
+_AT_A_TIME = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A job, and whether its state is known.
+
+    Attributes:
+        entry: As the record has it now. Its state is the last that was seen.
+        unknown: Why it is not known how the job stands, a sentence; empty if it is known.
+    """
+
+    entry: JobEntry
+    unknown: str = ""
+
+
+async def standings(
+    record: Record, entries: Sequence[JobEntry], seconds: float | None = None
+) -> list[Standing]:
+    """Ask the targets of jobs that have not ended, side by side, and record what they say.
+
+    Nothing is sent again, fetched or cancelled. A target that cannot be reached, or takes longer
+    than ``seconds`` (5) for all together, makes its jobs unknown and nothing else.
+    """
+    deadline = Deadline(_ASKING_SECONDS if seconds is None else seconds)
+    # All at once: a few that hang must not keep the others from being asked.
+    free = asyncio.Semaphore(_AT_A_TIME)
+
+    async def stand(entry: JobEntry) -> Standing:
+        if entry.state.final:
+            return Standing(entry)
+        why = ""
+        try:
+            async with free:
+                await deadline.within(_ask(record, entry))
+        except asyncio.TimeoutError:
+            why = f"{entry.target} did not answer within {deadline}."
+        except ComfyRemoteError as error:
+            why = error.message
+        entry = record.get(entry.id)
+        return Standing(entry, "" if entry.state.final else why)
+
+    return await asyncio.gather(*(stand(entry) for entry in entries))
+
+
+async def _ask(record: Record, entry: JobEntry) -> None:
+    target = _reopened(entry)
+    async with Client(target, record=record, on_interrupt=None) as client:
+        await (await client.take_up(entry)).look()
+
+
+def _reopened(entry: JobEntry) -> Target:
+    if entry.target == "sandbox" and entry.ref is not None and "url" in entry.ref.details:
+        # Not as a `SandboxTarget`, which ends the sandbox when it closes: outputs may be there.
+        return ComfyUITarget(entry.ref.details["url"], name="sandbox")
+    return reopen(entry.target, entry.ref)
