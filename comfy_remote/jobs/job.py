@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config.said import cleaned
 from ..errors import (
     ComfyRemoteError,
     JobCancelled,
@@ -34,7 +35,6 @@ from ..workflow.workload import workload_of
 from .estimate import estimate_progress, with_estimates
 from .output import Output
 from .record import JobEntry, Record, SavedOutput
-from .said import cleaned
 from .sent_inputs import SentInputs, check_unchanged
 from .submission import submit
 

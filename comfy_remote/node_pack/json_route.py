@@ -10,8 +10,8 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from ..config.own_page import refusal_of_other_origin, refusal_of_page
+from ..config.said import cleaned_error
 from ..errors import AuthenticationError, ComfyRemoteError, ConfigurationError, RequestTooLarge
-from ..jobs.said import cleaned_error
 from ..wire.problems import problems_in
 
 if TYPE_CHECKING:

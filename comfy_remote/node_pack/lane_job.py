@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
+from ..config.said import cleaned_error, cleaned_text
 from ..errors import (
     ComfyRemoteError,
     ExecutionFailed,
@@ -32,7 +33,6 @@ from ..events import (
 from ..jobs.client import Client
 from ..jobs.job import Job
 from ..jobs.record import Record
-from ..jobs.said import cleaned_error, cleaned_text
 from ..outputs import RemoteOutput
 from ..targets.base import ReturnsSomeOutputs
 from ..targets.runpod import RunPodTarget

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from ..config.said import cleaned_json
 from ..errors import ComfyRemoteError, WorkflowInvalid
-from ..jobs.said import cleaned_json
 from ..targets.base import CHOICE_KEY
 from ..targets.comfyui_progress import nodes_needed
 from ..workflow.check import validate_for

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from ..config.said import cleaned_error
 from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -155,7 +156,7 @@ class ComfyUITarget:
         try:
             response = await self._http.submit("prompt", json.dumps(body).encode(), accept=(400,))
             if response.status == 400:
-                raise refusal(response.body)
+                raise cleaned_error(refusal(response.body))
             accepted = self._ref(request.job_id, self._accepted(response))
             return _with_skipped(accepted, response)
         except SubmissionUnknown as error:

@@ -14,6 +14,7 @@ import aiohttp
 import tenacity
 from yarl import URL
 
+from ..config.said import cleaned_error
 from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -462,7 +463,7 @@ def _unreachable(error: Exception, where: str) -> TargetUnreachable:
 
 
 def _error_of(response: Response, where: str) -> ComfyRemoteError:
-    error = _error_by_status(response, where)
+    error = cleaned_error(_error_by_status(response, where))
     if POD_PROXY in where and (advice := _POD_ADVICE.get(response.status)):
         error.advice = advice
     return error

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from yarl import URL
 
+from ..config.said import cleaned_error, cleaned_json, cleaned_text
 from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -280,8 +281,14 @@ class RestClient:
     def _read(self, response: Response, address: URL) -> CallAnswer:
         said = _limited_json(response.body, self._where)
         if response.status >= 400:
-            raise self._refused(response.status, said)
+            raise cleaned_error(self._refused(response.status, said))
         answer = CallAnswer.read(said, response.headers)
+        answer = answer.model_copy(
+            update={
+                "message": cleaned_text(answer.message),
+                "error": cleaned_json(answer.error) if answer.error is not None else None,
+            }
+        )
         if answer.poll_url is None and response.status == 202:
             # How others say it.
             found = response.headers.get("Location")

@@ -239,7 +239,7 @@ class Engine:
 
 async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
     try:
-        async with session.get(f"{url}/system_stats") as response:
+        async with session.get(f"{url}/system_stats", allow_redirects=False) as response:
             return response.status == 200
     except (aiohttp.ClientError, asyncio.TimeoutError):
         return False

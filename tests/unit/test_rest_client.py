@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,6 +15,7 @@ from aiohttp import web
 from pydantic import SecretStr
 from scripted_server import Answer, ScriptedServer, drop
 
+from comfy_remote.config.secrets import SECRETS
 from comfy_remote.errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -403,3 +405,31 @@ async def test_no_key_goes_to_another_origin(server: ScriptedServer) -> None:
         with pytest.raises(TargetError, match="not https"):
             await _downloaded(_client(server, headers=key), f"{other.url}/x")
         assert other.asked == []
+
+
+async def test_a_services_words_neither_steer_nor_repeat_a_secret(server: ScriptedServer) -> None:
+    SECRETS.add("STUDIO", "planted-odd-value")
+    said = "\x1b[2J\u202e planted-odd-value\ud800"
+    running = {"status": "running", "poll_url": "/poll", "progress": {"percent": 5}}
+    server.on("POST /call", Answer({**running, "message": said}))
+    failed = {"code": "execution_failed", "message": said, "details": {said: [said]}}
+    server.on("GET /poll", Answer({"status": "failed", "error": failed}))
+    first, *_, last = await _call(_client(server))
+    assert first.message == "\ufffd[2J\ufffd [STUDIO]?"
+    assert last.failure().message.startswith("\ufffd[2J\ufffd [STUDIO]")
+    assert not {"\x1b", "\u202e", "planted"} & set(json.dumps(last.error, ensure_ascii=False))
+    assert "planted" not in json.dumps(last.error)
+    for status in (400, 404, 500):
+        server.on("POST /call", Answer({"error": said, "detail": said}, status))
+        with pytest.raises(ComfyRemoteError) as caught:
+            await _call(_client(server))
+        shown = json.dumps(caught.value.to_json(), ensure_ascii=False) + str(caught.value)
+        assert not {"\x1b", "\u202e"} & set(shown)
+        assert "planted" not in shown
+
+
+async def test_results_are_content_and_stay_as_they_are(server: ScriptedServer) -> None:
+    SECRETS.add("STUDIO", "planted-odd-value")
+    server.on("POST /call", Answer({"status": "completed", "result": "\x1b planted-odd-value"}))
+    (answer,) = await _call(_client(server))
+    assert answer.results == {"result": "\x1b planted-odd-value"}

@@ -1,6 +1,6 @@
-"""What a target says of a job, before anybody sees it: no secret in it, nothing that steers.
+"""What a target says, before anybody sees it: no secret in it, nothing that steers.
 
-Record, command, page and library all get their events and errors from here on.
+Record, command, page, nodes and library all get their events and errors after this.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from ..clean import clean, clean_json
-from ..config.secrets import redact, redact_json
 from ..errors import ComfyRemoteError
 from ..events import Event, Finished, Log, NodeText, Progress
+from .secrets import redact, redact_json
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
