@@ -30,8 +30,8 @@ _MOST = 1e6
 _NEAR = 500
 """So many nodes before a sampler are looked at for its sigmas; no real chain is longer."""
 _FRAMES_PER_LATENT = 4  # as today's video models pack them
-_FIXED = 0.5
-"""Of a node that does not sample: what it costs however small its pictures are."""
+_FIXED = 0.1
+"""What a step, or a node that does not sample, costs however small its pictures are."""
 
 # Links to the picture, latent or sound that a node works on, the likeliest first: its other links
 # (a mask, a control picture) may be of another size.
@@ -150,9 +150,9 @@ def workload_of(prompt: Prompt) -> Workload:
 
 def _work_of(node_id: str, steps: float | None, amount: Amount) -> NodeWork:
     if steps is None:
-        work = _FIXED * (1 + amount.megapixels)
+        work = _FIXED + (1 - _FIXED) * amount.megapixels
     else:
-        work = steps * max(0.1, amount.megapixels)
+        work = steps * max(_FIXED, amount.megapixels)
     return NodeWork(node_id, work, steps, amount)
 
 
