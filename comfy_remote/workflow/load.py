@@ -38,6 +38,7 @@ __all__ = [
 _MAX_JSON_BYTES = 64 * 1024 * 1024
 _SPOOL_BYTES = 8 * 1024 * 1024
 _API, _UI = "workflow in API format", "workflow in UI format"
+_REQUEST = "request to a RunPod endpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class LoadedWorkflow:
         prompt: API format: what ran, or shall run. It goes before `workflow`.
         workflow: UI format: what the editor shows; embedded in the outputs of a run.
         variables: The names that were filled in.
+        left_out: What else a request has that its workflow came in.
     """
 
     source: str
@@ -57,18 +59,22 @@ class LoadedWorkflow:
     prompt: Prompt | None
     workflow: dict[str, JsonValue] | None
     variables: frozenset[str] = frozenset()
+    left_out: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """A sentence for people: what was found, and what is in it."""
         if self.found in (_API, _UI):
             return f"{self.source} is a {self.found}."
+        if self.found == _REQUEST:
+            others = f" Not taken from it: {', '.join(self.left_out)}." if self.left_out else ""
+            return f"{self.source} is a {self.found}; its workflow is taken.{others}"
         if self.prompt is None:
             held = "with its workflow, but not the prompt that ran"
         elif self.workflow is None:
             held = "with the prompt that made it"
         else:
             held = "with the prompt that made it, and its workflow"
-        article = "an" if self.found.startswith(("AV", "MP", "Ogg")) else "a"
+        article = "an" if self.found.startswith(("AV", "MP", "Ogg", "SVG")) else "a"
         return f"{self.source} is {article} {self.found} {held}."
 
 
@@ -78,8 +84,8 @@ def load_workflow(
     """Read what is in a file; ``-`` is standard input.
 
     Args:
-        path: A JSON file in API or UI format, or a PNG, WebP, JPEG, MP4, MOV, WebM, MKV, FLAC,
-            MP3, Ogg, Opus or GLB file that ComfyUI saved with its metadata.
+        path: A JSON file in API or UI format, or a PNG, WebP, JPEG, AVIF, SVG, MP4, MOV, WebM,
+            MKV, FLAC, MP3, Ogg, Opus, GLB or latent file that ComfyUI saved with its metadata.
         variables: What to fill in for ``${NAME}`` in a JSON file; ``None`` leaves the file as
             it is. Texts inside of pictures and the like are never changed: they have run.
 
@@ -139,13 +145,17 @@ def parse_workflow(document: JsonValue, name: str = "The workflow") -> LoadedWor
     """Tell API format and UI format apart.
 
     Of what is posted to ComfyUI, ``{"prompt": {…}, "extra_data": {…}}``, prompt and workflow
-    are taken.
+    are taken; of a request to a RunPod endpoint, ``{"input": {"workflow": {…}}}``, the workflow.
 
     Raises:
         WorkflowInvalid: It is neither; ``name`` begins the message.
     """
     if is_ui_format(document):
         return LoadedWorkflow(name, _UI, None, document)
+    if (request := _request(document)) is not None:
+        inner = parse_workflow(request["workflow"], name)
+        others = tuple(key for key, value in request.items() if value and key != "workflow")
+        return replace(inner, found=_REQUEST, left_out=others)
     prompt = parse_prompt(document, name)
     posted = document
     for key in ("extra_data", "extra_pnginfo", "workflow"):
@@ -180,6 +190,14 @@ def parse_prompt(
     if check_links:
         _check_links(name, prompt)
     return prompt
+
+
+def _request(document: JsonValue) -> dict[str, JsonValue] | None:
+    """The input of a request to a RunPod endpoint; ``None`` if it is none."""
+    request = document.get("input") if isinstance(document, dict) else None
+    if isinstance(request, dict) and isinstance(request.get("workflow"), dict):
+        return None if "class_type" in request else request
+    return None
 
 
 def is_ui_format(document: JsonValue) -> TypeGuard[dict[str, JsonValue]]:

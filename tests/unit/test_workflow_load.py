@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from comfy_remote.errors import WorkflowInvalid
-from comfy_remote.workflow.load import load_workflow, parse_prompt
+from comfy_remote.workflow.load import load_workflow, parse_prompt, parse_workflow
 from comfy_remote.workflow.prompt import Prompt, is_link
 
 PROMPT = {
@@ -167,3 +168,25 @@ def test_a_picture_saved_by_a_prompt_in_several_places_has_the_whole_in_its_work
         Image.new("RGB", (1, 1)).save(tmp_path / "saved.png", pnginfo=texts)
         loaded = load_workflow(tmp_path / "saved.png")
         assert (loaded.prompt, loaded.workflow) == (kept, workflow)
+
+
+@pytest.mark.parametrize(
+    "workflow", [PROMPT, {"nodes": [{"id": 1, "type": "EmptyImage"}], "links": []}]
+)
+def test_a_request_to_a_runpod_endpoint_is_taken_as_its_workflow(workflow: Any) -> None:
+    loaded = parse_workflow({"input": {"workflow": workflow, "images": []}}, "request.json")
+    assert (loaded.prompt or loaded.workflow) == workflow
+    assert loaded.describe() == (
+        "request.json is a request to a RunPod endpoint; its workflow is taken."
+    )
+
+
+def test_what_else_such_a_request_has_is_named() -> None:
+    request = {"workflow": PROMPT, "images": [{"name": "a.png"}], "seed": 7}
+    described = parse_workflow({"input": request, "webhook": "https://x"}, "it").describe()
+    assert described.endswith("Not taken from it: images, seed.")
+
+
+def test_a_node_may_be_called_input() -> None:
+    document: Any = {"input": {"class_type": "EmptyImage", "inputs": {}, "workflow": {}}}
+    assert list(parse_workflow(document).prompt or ()) == ["input"]

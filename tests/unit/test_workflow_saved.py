@@ -300,3 +300,73 @@ def test_ui_format_and_what_is_posted_to_comfyui():
     posted = {"prompt": PROMPT, "extra_data": {"extra_pnginfo": {"workflow": WORKFLOW}}}
     loaded = read(json.dumps(posted).encode())
     assert (loaded.prompt, loaded.workflow) == (PROMPT, WORKFLOW)
+
+
+def text_chunk(name: str, text: str) -> tuple[bytes, bytes]:
+    return b"tEXt", name.encode() + b"\0" + text.encode()
+
+
+def texts_in(data: bytes) -> dict[str, object]:
+    found = read(data, "it")
+    return {"prompt": found.prompt, "workflow": found.workflow}
+
+
+def test_chunks_behind_a_pictures_end_are_read_as_the_page_reads_them() -> None:
+    picture_end = png()
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + b"\0\0\0\0"
+        for kind, data in [text_chunk(name, text) for name, text in TEXTS.items()]
+    )
+    assert texts_in(picture_end + body) == {"prompt": PROMPT, "workflow": WORKFLOW}
+    assert texts_in(png(text_chunk("prompt", TEXTS["prompt"])) + b"\xff" * 40)["prompt"] == PROMPT
+    cut = png(text_chunk("prompt", TEXTS["prompt"])) + b"\0\0\xff\0tEXtworkflow\0{"
+    assert texts_in(cut) == {"prompt": PROMPT, "workflow": None}
+
+
+def avif(exif: bytes) -> bytes:
+    """Boxes only: what a reader of metadata looks at."""
+    info = box(b"infe", b"\2\0\0\0", struct.pack(">HH4s", 7, 0, b"Exif"), b"\0")
+    other = box(b"infe", b"\2\0\0\0", struct.pack(">HH4s", 1, 0, b"av01"), b"\0")
+    data = struct.pack(">I", 0) + exif
+    start = box(b"ftyp", b"avif\0\0\0\0avif")
+
+    def whole(offset: int) -> bytes:
+        items = struct.pack(">HHHII", 1, 0, 1, offset, 4) + struct.pack(
+            ">HHHII", 7, 0, 1, offset, len(data)
+        )
+        location = box(b"iloc", b"\0\0\0\0\x44\0", struct.pack(">H", 2), items)
+        meta = box(b"meta", b"\0\0\0\0", box(b"iinf", b"\0\0\0\0\0\2", other, info), location)
+        return start + meta + struct.pack(">I4s", len(data) + 8, b"mdat") + data
+
+    return whole(len(whole(0)) - len(data))
+
+
+def test_an_avif_picture_is_read() -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110] = f"workflow:{TEXTS['workflow']}", f"prompt:{TEXTS['prompt']}"
+    assert texts_in(avif(exif.tobytes().removeprefix(b"Exif\0\0"))) == {
+        "prompt": PROMPT,
+        "workflow": WORKFLOW,
+    }
+
+
+def test_a_cut_avif_picture_says_so() -> None:
+    with pytest.raises(WorkflowInvalid, match="ends too early"):
+        texts_in(avif(b"MM\0*\0\0\0\x08\0\0")[:60])
+
+
+@pytest.mark.parametrize("begins", ["<svg>", '<?xml version="1.0"?><svg>'])
+def test_a_drawing_is_read(begins: str) -> None:
+    both = json.dumps({"prompt": PROMPT, "workflow": WORKFLOW})
+    drawing = f"{begins}<metadata>\n<![CDATA[\n{both}\n]]></metadata><path/></svg>".encode()
+    assert texts_in(drawing) == {"prompt": PROMPT, "workflow": WORKFLOW}
+    with pytest.raises(WorkflowInvalid, match=r"SVG picture.*has no workflow"):
+        texts_in(f"{begins}<path/></svg>".encode())
+
+
+def test_a_latent_is_read() -> None:
+    header = json.dumps({"__metadata__": TEXTS, "latent_tensor": {}}).encode()
+    latent = struct.pack("<Q", len(header)) + header + b"\0" * 64
+    assert texts_in(latent) == {"prompt": PROMPT, "workflow": WORKFLOW}
+    with pytest.raises(WorkflowInvalid, match="safetensors"):
+        texts_in(struct.pack("<Q", 1 << 24) + b"{}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from . import audio, gltf, matroska, mp4, picture, png
+from . import audio, avif, gltf, matroska, mp4, picture, png, safetensors, svg
 from .reading import Malformed
 
 __all__ = ["Malformed", "Metadata", "kind_of", "read_metadata"]
@@ -44,6 +44,8 @@ def kind_of(start: bytes) -> tuple[str, Reader] | None:
     for offset, signature, kind, reader in _KINDS:
         if start[offset : offset + len(signature)] == signature:
             return kind, reader
+    if start[4:9] == b"\0\0\0\0{":
+        return "safetensors file", safetensors.read
     # FF FE begins a text in UTF-16; in MPEG audio it would be Layer I, which nobody writes.
     if len(start) > 1 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0 and start[1] != 0xFE:
         return "MP3 audio", _nothing
@@ -97,7 +99,8 @@ _KINDS: tuple[tuple[int, bytes, str, Reader], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "PNG picture", png.read),
     (8, b"WEBP", "WebP picture", picture.read_webp),
     (0, b"\xff\xd8\xff", "JPEG picture", picture.read_jpeg),
-    (4, b"ftypavif", "AVIF picture", _nothing),
+    (4, b"ftypavif", "AVIF picture", avif.read),
+    (4, b"ftypavis", "AVIF picture", avif.read),
     (4, b"ftypheic", "HEIC picture", _nothing),
     (4, b"ftyp", "MP4 video", mp4.read),
     (4, b"moov", "QuickTime video", mp4.read),
@@ -107,6 +110,8 @@ _KINDS: tuple[tuple[int, bytes, str, Reader], ...] = (
     (0, b"OggS", "Ogg audio", audio.read_ogg),
     (0, b"ID3", "MP3 audio", audio.read_id3),
     (0, b"glTF", "GLB model", gltf.read),
+    (0, b"<svg", "SVG picture", svg.read),
+    (0, b"<?xml", "SVG picture", svg.read),
     (0, b"GIF8", "GIF picture", _nothing),
     (0, b"BM", "BMP picture", _nothing),
     (0, b"II*\x00", "TIFF picture", _nothing),

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from .reading import Malformed, exactly, text_of
 
-__all__ = ["read"]
+__all__ = ["boxes", "read"]
 
 _MAX_KEYS = 10_000
 
@@ -22,7 +22,7 @@ def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
     file.seek(0, os.SEEK_END)
     size = file.tell()
     found = False
-    for kind, start, end in _boxes(file, 0, size):
+    for kind, start, end in boxes(file, 0, size):
         if kind == b"moov":
             found = True
             yield from _in_movie(file, start, end)
@@ -31,11 +31,11 @@ def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
 
 
 def _in_movie(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, str]]:
-    for kind, first, last in _boxes(file, start, end):
+    for kind, first, last in boxes(file, start, end):
         if kind == b"meta":
             yield from _in_meta(file, first, last)
         elif kind == b"udta":
-            for inner, begin, stop in _boxes(file, first, last):
+            for inner, begin, stop in boxes(file, first, last):
                 if inner == b"meta":
                     yield from _in_meta(file, begin, stop)
 
@@ -45,14 +45,14 @@ def _in_meta(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, str]]:
     if exactly(file, 8)[4:] != b"hdlr":  # ISO's has a version and flags, QuickTime's has not
         start += 4
     keys: list[str] = []
-    for kind, first, last in _boxes(file, start, end):
+    for kind, first, last in boxes(file, start, end):
         if kind == b"keys":
             keys = list(_keys(file, first, last))
         elif kind == b"ilst":
-            for item, begin, stop in _boxes(file, first, last):
+            for item, begin, stop in boxes(file, first, last):
                 index = int.from_bytes(item, "big")
                 name = keys[index - 1] if 0 < index <= len(keys) else item.decode("latin-1")
-                for inner, data, data_end in _boxes(file, begin, stop):
+                for inner, data, data_end in boxes(file, begin, stop):
                     if inner == b"data":
                         file.seek(data + 8)  # type and locale
                         yield name, text_of(exactly(file, max(0, data_end - data - 8)))
@@ -63,12 +63,12 @@ def _keys(file: BinaryIO, start: int, end: int) -> Iterator[str]:
     (count,) = struct.unpack(">I", exactly(file, 4))
     if count > _MAX_KEYS:
         raise Malformed(f"its metadata claims to have {count} names")
-    for _kind, first, last in _boxes(file, start + 8, end):
+    for _kind, first, last in boxes(file, start + 8, end):
         file.seek(first)
         yield text_of(exactly(file, last - first)).removeprefix("com.apple.quicktime.")
 
 
-def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Type, first byte and end of the boxes between two places."""
     while start + 8 <= end:
         file.seek(start)

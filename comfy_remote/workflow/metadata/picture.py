@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from .reading import Malformed, exactly, skip, text_of
 
-__all__ = ["read_jpeg", "read_webp"]
+__all__ = ["fields", "read_jpeg", "read_webp"]
 
 _NAMED = re.compile(r"\s*([A-Za-z_]{1,40})\s*:\s*(?=[\[{])")
 _EXIF_FOLDER = 0x8769
@@ -33,7 +33,7 @@ def read_webp(file: BinaryIO) -> Iterator[tuple[str, str]]:
             return
         kind, size = struct.unpack("<4sI", header)
         if kind == b"EXIF":
-            yield from _fields(exactly(file, size))
+            yield from fields(exactly(file, size))
             return
         skip(file, size + size % 2)
 
@@ -60,10 +60,11 @@ def read_jpeg(file: BinaryIO) -> Iterator[tuple[str, str]]:
         if kind == 0xFE:
             yield "comment", text_of(data)
         elif data.startswith(b"Exif\0\0"):
-            yield from _fields(data)
+            yield from fields(data)
 
 
-def _fields(data: bytes) -> Iterator[tuple[str, str]]:
+def fields(data: bytes) -> Iterator[tuple[str, str]]:
+    """The texts of EXIF data that begin with a name."""
     from PIL import Image
 
     exif = Image.Exif()

@@ -1,7 +1,8 @@
 """PNG: chunks ``tEXt``, ``zTXt``, ``iTXt``, and ComfyUI's own ``comf`` of animated pictures.
 
 The chunks are walked here: Pillow does not give private chunks, and must decode the picture
-to reach those behind it. Layout: PNG specification, 5.3 and 11.3.4.
+to reach those behind it. ComfyUI's page reads those behind the picture's end, too.
+Layout: PNG specification, 5.3 and 11.3.4.
 """
 
 from __future__ import annotations
@@ -23,14 +24,20 @@ def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
     """Names and texts, in the order of the file."""
     skip(file, 8)
     seen: set[str] = set()
+    after_end = False
     while True:
-        size, kind = _HEADER.unpack(exactly(file, _HEADER.size))
-        if kind == b"IEND":
+        header = file.read(_HEADER.size)
+        if after_end and len(header) < _HEADER.size:
             return
+        size, kind = _HEADER.unpack(header)
+        after_end = after_end or kind == b"IEND"
         if kind not in (b"tEXt", b"zTXt", b"iTXt", b"comf"):
             skip(file, size + _CRC_BYTES)
             continue
-        name, _, rest = exactly(file, size).partition(b"\0")
+        data = file.read(min(size, MAX_TEXT_BYTES)) if after_end else exactly(file, size)
+        if len(data) < size:
+            return  # no chunk: whatever somebody has put behind the picture
+        name, _, rest = data.partition(b"\0")
         skip(file, _CRC_BYTES)
         key = name.decode("latin-1").casefold()
         if key in seen:  # the first counts; unpacking the others would be for nothing
