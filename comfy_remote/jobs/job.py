@@ -29,6 +29,7 @@ from ..targets.base import RemoteRef, Target, release
 from ..targets.concurrent_map import concurrent_map
 from ..targets.deadline import Deadline
 from ..targets.download import Downloaded, download
+from ..targets.within import within
 from ..workflow.interface import REMOTE_OUTPUT, key_of
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
@@ -50,6 +51,8 @@ _PROGRESS_RECORDED_EVERY = 1.0
 # A request of 10 MB takes its time on a slow line.
 _OTHERS_PATIENCE = 120.0
 _LOOK_EVERY = 0.25
+_LOOK_PAUSE = 0.3
+_LOOK_SECONDS = 1.0
 _CANCELLED = Finished(JobState.CANCELLED, JobCancelled("The job was cancelled."))
 
 
@@ -156,15 +159,22 @@ class Job:
         Raises:
             TargetError: The target cannot be asked.
         """
+        # A target that is asked for the first time tells all that has been, in one go.
+        until: Deadline | None = None
         async with aclosing(self._target.follow(self.ref, self._prompt)) as events:
-            async for event in events:
+            while self._finished is None:
+                patience = None if until is None else until.at_most(_LOOK_PAUSE)
+                try:
+                    event = await within(events.__anext__(), patience)
+                except (asyncio.TimeoutError, StopAsyncIteration):
+                    break
                 if isinstance(event, Finished) and self._sent.missed(self.ref, event):
                     break  # it is to be sent once more, by whoever follows it
                 if isinstance(event, Progress) and self._state is not JobState.RUNNING:
                     self._note(Started())
                 if isinstance(event, Queued | Started | Progress | Finished):
+                    until = until or Deadline(_LOOK_SECONDS)
                     self._note(event)
-                    break
         return self._state
 
     async def wait(self) -> Finished:

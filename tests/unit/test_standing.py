@@ -65,9 +65,9 @@ def _entries(record: Record) -> list[JobEntry]:
 
 
 async def test_what_has_ended_meanwhile_is_known(record: Record, add: Add) -> None:
-    add(Queued(), Started(), Finished(JobState.SUCCEEDED))
-    add(Started(), Finished(JobState.SUCCEEDED))
-    add(Finished(JobState.SUCCEEDED))
+    add(Queued())
+    add(Started(), Progress(1, 2))
+    add(Queued(), Started(), Progress(2, 2), Finished(JobState.SUCCEEDED))
     add(Finished(JobState.FAILED, ExecutionFailed("It broke.")))
     add(Progress(1, 2))
     found = await standings(record, _entries(record))
