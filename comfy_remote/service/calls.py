@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 _CALL_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _POLL_AFTER = 1.0
 _RECENT = 1000
+_MOST_AT_A_TIME = 500
 _ANSWERED_WITHIN = 20.0
 _UNREACHABLE_AGAIN_AFTER = 5.0
 
@@ -111,10 +112,19 @@ class Calls:
         Raises:
             WorkflowInvalid: An argument is unknown, missing or does not fit; or the target
                 refuses the workflow.
+            RateLimited: There are too many calls, or no room for results.
             ComfyRemoteError: It could not be sent.
         """
         call_id = str(uuid.uuid4() if key is None else self._id_of(key))
         if key is not None and self._is_known(call_id):
+            return call_id
+        if len(self._tasks) >= _MOST_AT_A_TIME:
+            raise RateLimited(
+                f"{_MOST_AT_A_TIME} calls are under way already.",
+                advice="Call again when some have ended.",
+            )
+        await asyncio.to_thread(self.results.check_room)
+        if key is not None and self._is_known(call_id):  # it has come twice at the same time
             return call_id
         self.workflow.interface.with_values(
             self.workflow.prompt,

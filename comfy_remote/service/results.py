@@ -13,6 +13,7 @@ from ..media.files import storage_errors
 from ..media.values import DecodedValue, read_value
 from ..wire.call import INLINE_LIMIT
 from ..wire.value import ValueEnvelope
+from .store import no_room, room_left
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -27,10 +28,21 @@ class ResultStore:
 
     Args:
         folder: Its own.
+        room: Bytes of all results together. None is removed before its time to make room.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, room: int = 64 * 1024**3) -> None:
         self.folder = folder
+        self._room = room
+
+    def check_room(self) -> None:
+        """Whether a call may come; it blocks meanwhile.
+
+        Raises:
+            RateLimited: There is no room for its results.
+        """
+        if room_left(self.folder, self._room) == 0:
+            raise no_room()
 
     def keep(self, call_id: str, folder: Path, results: Mapping[str, ValueFile]) -> None:
         """Take a call's results, unless they are here already: another process of the service may

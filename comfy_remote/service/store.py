@@ -1,4 +1,4 @@
-"""Value files that callers sent, by their SHA-256. What is used least recently goes first."""
+"""Value files that callers sent, by their SHA-256."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 
-from ..errors import ValueInvalid
+from ..errors import RateLimited, RequestTooLarge, ValueInvalid
 from ..jobs.call import ValueFile
 from ..media.files import storage_errors
 from ..media.receive import receive_file
 from ..media.values import EncodedValue
 
-__all__ = ["ValueStore", "remove_older"]
+__all__ = ["ValueStore", "no_room", "remove_older", "room_left"]
 
 LARGEST_FILE = 4 * 1024**3
 """Bytes of one value file."""
 
+_FREE = 1024**3
+_AGAIN_AFTER = 60
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -30,7 +32,7 @@ class ValueStore:
 
     Args:
         folder: Its own.
-        room: Bytes of all files together; the oldest are removed to make room.
+        room: Bytes of all files together. None is removed before its time to make room.
     """
 
     def __init__(self, folder: Path, *, room: int = 20 * 1024**3) -> None:
@@ -53,14 +55,18 @@ class ValueStore:
 
         Raises:
             RequestTooLarge: It has more than 4 GiB.
+            RateLimited: There is no room for it now.
             ValueInvalid: Its SHA-256 is another.
             LocalStorageError: It cannot be written.
         """
         path = self._path(sha256)
         with storage_errors(self.folder):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        got = await receive_file(chunks, path, sha256=sha256, limit=min(LARGEST_FILE, self._room))
-        await asyncio.to_thread(self._make_room, path)
+        left = await asyncio.to_thread(room_left, self.folder, self._room)
+        try:
+            got = await receive_file(chunks, path, sha256=sha256, limit=min(LARGEST_FILE, left))
+        except RequestTooLarge as error:
+            raise no_room() if left < LARGEST_FILE else error from None
         return ValueFile(path, got.size, sha256)
 
     async def add(self, content: bytes) -> ValueFile:
@@ -74,12 +80,14 @@ class ValueStore:
         """Store a value that was made here; it blocks meanwhile.
 
         Raises:
+            RateLimited: There is no room for it now.
             LocalStorageError: It cannot be written.
         """
         with storage_errors(self.folder):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if room_left(self.folder, self._room) < value.size:
+            raise no_room()
         path = value.write_into(self.folder)
-        self._make_room(path)
         return ValueFile(path, path.stat().st_size, path.stem)
 
     def _path(self, sha256: str) -> Path:
@@ -87,22 +95,28 @@ class ValueStore:
             raise ValueInvalid("That is no SHA-256.", advice="It has 64 hex digits, in lower case.")
         return self.folder / f"{sha256}.safetensors"
 
-    def _make_room(self, newest: Path) -> None:
-        found = []
-        for path in self.folder.glob("*.safetensors"):
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue
-            found.append((status.st_mtime, status.st_size, path))
-        used = sum(size for _, size, _ in found)
-        for _, size, path in sorted(found):
-            if used <= self._room:
-                return
-            if path != newest:
-                with contextlib.suppress(PermissionError):  # Windows: a call reads it just now
-                    path.unlink(missing_ok=True)
-                    used -= size
+
+def room_left(folder: Path, room: int) -> int:
+    """Bytes that may still be written below a folder; it blocks meanwhile.
+
+    Args:
+        room: Bytes of all files there. Besides, 1 GiB stays free on the disk.
+    """
+    used = 0
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        with contextlib.suppress(OSError):  # it has just gone
+            used += path.lstat().st_size
+    there = next(one for one in (folder, *folder.parents) if one.is_dir())
+    return max(0, min(room - used, shutil.disk_usage(there).free - _FREE))
+
+
+def no_room() -> RateLimited:
+    """The error for a service whose folder or disk is full."""
+    return RateLimited(
+        "The service has no room for more files.",
+        advice="Try again later: results and files go by themselves when they are old enough.",
+        details={"retry_after": _AGAIN_AFTER},
+    )
 
 
 def remove_older(folder: Path, seconds: float) -> None:

@@ -229,10 +229,10 @@ async def test_a_target_that_is_away_at_a_restart_is_waited_for(
     back = asyncio.Event()
 
     @asynccontextmanager
-    async def resumed(job_id: str, *, record: Record) -> AsyncIterator[Job]:
+    async def resumed(job_id: str, *, record: Record, on_interrupt: None) -> AsyncIterator[Job]:
         if not back.is_set():
             raise TargetUnreachable("The line is down.")
-        async with resume(job_id, record=record) as job:
+        async with resume(job_id, record=record, on_interrupt=on_interrupt) as job:
             yield job
 
     monkeypatch.setattr("comfy_remote.service.calls.resume", resumed)

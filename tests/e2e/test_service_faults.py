@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import shutil
 from pathlib import Path
 
 import aiohttp
@@ -42,8 +44,6 @@ async def test_a_service_takes_no_picture_that_stands_for_many(service: Service)
     value = b"".join(encode(frames, "IMAGE", images="png").chunks())
     many = value.replace(b'"b0\\",\\"b1', b'"b0\\",\\"b0')
     async with service.running() as server, aiohttp.ClientSession() as session:
-        import hashlib
-
         sha256 = hashlib.sha256(many).hexdigest()
         async with session.put(f"{server.url}values/{sha256}", data=many) as answer:
             assert answer.status == 200
@@ -99,3 +99,37 @@ async def test_pages_of_other_sites_reach_no_route_of_a_service(
         session.request(method, server.url + path, headers=headers, json={}) as answer,
     ):
         assert answer.status == 403
+
+
+async def test_a_full_service_takes_no_calls_and_no_files_but_keeps_its_promises(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = encode(np.zeros((1, 8, 8, 3), np.float32), "IMAGE")
+    content = b"".join(image.chunks())
+    other = b"".join(encode(np.ones((1, 8, 8, 3), np.float32), "IMAGE").chunks())
+    envelope = {"type": "IMAGE", "encoding": "safetensors", "sha256": ""}
+    body = {"inputs": {"image": envelope}}
+    headers = {"Idempotency-Key": "once"}
+    async with service.running() as server, aiohttp.ClientSession() as session:
+        sha256 = hashlib.sha256(content).hexdigest()
+        async with session.put(f"{server.url}values/{sha256}", data=content) as answer:
+            assert answer.status == 200
+        envelope["sha256"] = sha256
+        async with session.post(f"{server.url}?wait=30", json=body, headers=headers) as answer:
+            call = await answer.json()
+            assert call["status"] == "completed"
+        free = shutil._ntuple_diskusage(0, 0, 1024**3)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+        async with session.post(server.url, json=body) as answer:
+            assert answer.status == 429
+            assert int(answer.headers["Retry-After"]) > 0
+        where = f"{server.url}values/{hashlib.sha256(other).hexdigest()}"
+        async with session.put(where, data=other) as answer:
+            assert answer.status == 429
+        # What is there stays, and a known key is answered.
+        async with session.head(f"{server.url}values/{sha256}") as answer:
+            assert answer.status == 200
+        async with session.get(f"{server.url}calls/{call['id']}") as answer:
+            assert (await answer.json())["status"] == "completed"
+        async with session.post(server.url, json=body, headers=headers) as answer:
+            assert (await answer.json())["id"] == call["id"]
