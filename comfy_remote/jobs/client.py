@@ -398,6 +398,8 @@ class Client:
                 continue
             elif search.refusal(use.name) or not await self.target.has_input(use.name):
                 raise missing_file(use, prompt, search)
+            else:
+                found.leave(use)
         return found.named_in(prompt), found.files
 
     async def _file_uses(self, prompt: Prompt, search: FileSearch) -> list[FileUse]:

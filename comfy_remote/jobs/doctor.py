@@ -36,6 +36,7 @@ from ..workflow.files import FileSearch, file_uses
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.models import find_models
 from ..workflow.schema import Schemas
+from ..workflow.spelling import as_listed
 from .checks import Checks, Finding, FindingStatus, problem_of
 from .record import Record
 
@@ -388,6 +389,7 @@ async def _checked(target: Target, loaded: LoadedWorkflow, path: Path) -> list[F
     if prompt is None:
         converted = convert(loaded.workflow or {}, schemas, keep_unknown=True)
         prompt, doubts = converted.prompt, converted.doubts
+    prompt, _ = as_listed(prompt, schemas)
     search = replace(FileSearch.beside(path.absolute().parent), name_it="--input FILE")
     names = dict.fromkeys(use.name for use in file_uses(prompt, schemas))
     missing = [name for name in names if search.find(name) is None and not search.refusal(name)]

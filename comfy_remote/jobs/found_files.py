@@ -51,6 +51,11 @@ class FoundFiles:
         self._files[name] = InputFile(name, path, size, sha256, tuple(dict.fromkeys(places)))
         self._names[use] = name
 
+    def leave(self, use: FileUse) -> None:
+        """Have a file that is on the target: with ``/``, which every system takes."""
+        if "\\" in use.name:
+            self._names[use] = use.name.replace("\\", "/")
+
     def named_in(self, prompt: Prompt) -> Prompt:
         """The prompt with these names."""
         return with_names(prompt, self._names)

@@ -50,6 +50,8 @@ class InputFiles:
                 continue
             elif use.folder != "input" or not await target.has_input(use.name):
                 raise _missing(use, prompt)
+            else:
+                found.leave(use)
         return found.named_in(prompt), found.files
 
     async def hashes(self, prompt: Prompt, schemas: Schemas) -> dict[str, str]:

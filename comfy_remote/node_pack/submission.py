@@ -19,6 +19,7 @@ from ..workflow.interface import REMOTE_PART
 from ..workflow.load import parse_prompt
 from ..workflow.prompt import Prompt, is_link
 from ..workflow.schema import Schemas
+from ..workflow.spelling import as_listed
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -130,6 +131,7 @@ def check(submission: Submission, schemas: Schemas | None) -> Checked:
             raise _refused("prompt_no_outputs", "Prompt has no outputs", "")
         needed = set(prompt) if only is None else nodes_needed(prompt, outputs)
         return Checked(_part(prompt, needed), outputs, {})
+    prompt, _ = as_listed(prompt, schemas)
     validated = validate_for(prompt, schemas, only)
     if validated.error is not None:
         message = str(validated.error.get("message"))

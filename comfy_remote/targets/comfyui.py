@@ -8,6 +8,7 @@ engine through this same class.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 import uuid
@@ -30,6 +31,8 @@ from ..events import Event, Finished, JobState, Log
 from ..net.address import base_address, check_key_is_safe, is_loopback
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
+from ..workflow.schema import Schemas
+from ..workflow.spelling import as_listed, classes_with_paths
 from .base import CHOICE_KEY, Capabilities, Health, RemoteRef, RunRequest
 from .comfyui_follow import PromptFollower, cancelled
 from .comfyui_queue import (
@@ -55,6 +58,7 @@ __all__ = ["ComfyUITarget", "device_of", "engine_of"]
 # Above that, one answer with all of them is quicker.
 _CLASSES_ONE_BY_ONE = 24
 _SUBMISSION_SEARCH = 10.0
+_LISTS_WITHIN = 10.0
 _QUEUES = ("queue_running", "queue_pending")
 # Listed by ComfyUI beside the folders that hold models.
 _NO_MODELS = {"custom_nodes", "datasets"}
@@ -93,7 +97,7 @@ class ComfyUITarget:
         self._use(url)
         self._sockets: dict[str, ComfyUISocket] = {}
         self._cancelled: set[str] = set()
-        self._without_models: set[str] = set()
+        self._notes: dict[str, list[Log]] = {}
         self._uploads = Uploads(self._name)
         self._versions: dict[str, str | None] = {}
 
@@ -131,14 +135,24 @@ class ComfyUITarget:
         self._sockets[request.job_id] = socket
         try:
             with UsersNames(request.prompt).in_errors():
-                prompt, _ = await asyncio.gather(self._with_uploads(request), socket.start())
+                prompt, schemas, _ = await asyncio.gather(
+                    self._with_uploads(request), self._lists(request.prompt), socket.start()
+                )
+                prompt, respelled = as_listed(prompt, schemas)
                 ref = await self._post(request, prompt)
         except BaseException:
             self._sockets.pop(request.job_id, None)  # closed meanwhile, there is none
             await socket.stop()
             raise
+        self._notes[request.job_id] = [Log(str(one)) for one in respelled]
         if request.repo_list:
-            self._without_models.add(request.job_id)
+            self._notes[request.job_id].append(
+                Log(
+                    f"The models of repo_list are not fetched: {self._name} is a ComfyUI, and only "
+                    "a worker can. Put those that are missing there into its models folder.",
+                    "warning",
+                )
+            )
         return ref
 
     async def _post(self, request: RunRequest, prompt: Prompt) -> RemoteRef:
@@ -200,13 +214,8 @@ class ComfyUITarget:
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """Events from the socket where there is one; the end always from the history."""
-        if ref.job_id in self._without_models:
-            self._without_models.discard(ref.job_id)
-            yield Log(
-                f"The models of repo_list are not fetched: {self._name} is a ComfyUI, and only a "
-                "worker can. Put those that are missing there into its models folder.",
-                "warning",
-            )
+        for note in self._notes.pop(ref.job_id, ()):
+            yield note
         socket = self._sockets.pop(ref.job_id, None)
         just_sent = socket is not None
         if socket is None:
@@ -443,6 +452,27 @@ class ComfyUITarget:
                 pass  # whatever it says now, the job may be there
             await asyncio.sleep(0.5)
         return None
+
+    async def _lists(self, prompt: Prompt) -> Schemas:
+        """The schemas of the nodes with a value that might be a path in one of ComfyUI's lists.
+
+        Only to spell such values as ComfyUI does: where it does not answer, they stay.
+        """
+        classes = sorted(classes_with_paths(prompt))
+
+        async def described(name: str) -> dict[str, JsonValue]:
+            try:
+                found = await self._http.get_json(f"object_info/{quote(name, safe='')}")
+            except ComfyRemoteError:
+                return {}
+            node = found.get(name) if isinstance(found, dict) else None
+            return {name: node} if isinstance(node, dict) else {}
+
+        nodes: dict[str, JsonValue] = {}
+        with contextlib.suppress(asyncio.TimeoutError):
+            for one in await asyncio.wait_for(concurrent_map(described, classes), _LISTS_WITHIN):
+                nodes.update(one)
+        return Schemas(nodes, self._name)
 
     async def _with_uploads(self, request: RunRequest) -> Prompt:
         """Send the files by content names; the prompt with the names that ComfyUI gave them."""

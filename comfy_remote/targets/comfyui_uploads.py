@@ -28,7 +28,7 @@ _STREAMED_FROM = 16 * 2**20
 
 async def has_input(http: HttpClient, name: str) -> bool:
     """Whether ComfyUI's ``input`` folder has a file of that name."""
-    path = PurePosixPath(name)
+    path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
         return False  # ComfyUI refuses these with 403, as if the key were wrong
     subfolder = "" if str(path.parent) == "." else str(path.parent)

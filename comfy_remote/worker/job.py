@@ -334,7 +334,12 @@ class WorkflowJob:
             job_id=self._id,
             limit=(settings.result_limit or default_result_limit(self._id)) - room,
             stores=self._stores(),
-            warnings=[*self._warnings, *map(str, result.problems), *left_out],
+            warnings=[
+                *self._warnings,
+                *engine_run.notes,
+                *map(str, result.problems),
+                *left_out,
+            ],
         )
 
     def _stores(self) -> list[Store]:

@@ -135,6 +135,7 @@ class EngineRun:
         timings: Seconds by phase, as far as it got: ``upload``, ``queue``, ``run``, ``collect``.
         started: When it was submitted, in seconds since the epoch.
         produced: What its nodes have listed so far, whether it succeeds or not.
+        notes: What was changed in the prompt for this engine.
         shown: By node, what it shows besides its outputs.
         unfinished: The id under which it was submitted, unless it is known to have ended.
         stale: Files that nodes in the engine's cache still list, and that are not there. These
@@ -148,6 +149,7 @@ class EngineRun:
         self.timings: dict[str, float] = {}
         self.started = time.time()
         self.produced: list[RemoteOutput] = []
+        self.notes: list[str] = []
         self.shown: Mapping[str, ShownValues] = {}
         self.stale: list[RemoteOutput] = []
         self.unfinished: str | None = None
@@ -249,6 +251,8 @@ class EngineRun:
                             self.produced.append(output)
                         case Log():
                             _log.warning("job %s: %s", self._job_id, event.message)
+                            if event.level == "info":  # about the prompt, not about the engine
+                                self.notes.append(event.message)
                         case Finished():
                             if started is not None:
                                 self.timings["queue"] = round(started - submitted, 3)

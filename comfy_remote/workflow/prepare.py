@@ -18,6 +18,7 @@ from .schema import Schemas
 from .seeds import find_seeds, has_seeds
 from .size import SizeInput, find_sizes
 from .sources import linked_node
+from .spelling import as_listed
 from .text import Side, find_texts
 
 if TYPE_CHECKING:
@@ -183,6 +184,9 @@ def prepare(
         prompt = name_below(prompt, places, changes.output_folder)
     before, prompt = prompt, apply_settings(prompt, changes.settings, schemas)
     notes += _settings_made(before, prompt)
+    if schemas is not None:
+        prompt, respelled = as_listed(prompt, schemas)
+        notes += map(str, respelled)
     return PreparedWorkflow(prompt, loaded.workflow, tuple(notes), loaded.source, doubts)
 
 

@@ -11,6 +11,7 @@ from ..errors import WorkflowInvalid
 from .json_text import refuse_constant
 from .prompt import Node, Prompt, is_link
 from .schema import InputSchema, Schemas, input_schema
+from .spelling import listed_as
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -74,7 +75,7 @@ def check_value(
     choices = _choices(schema)
     if choices and not schemas.is_snapshot and not _takes_files(schema):
         for one in value if isinstance(value, list) else [value]:
-            if one not in choices:
+            if one not in choices and listed_as(one, choices) is None:
                 raise WorkflowInvalid(
                     f"{_quoted(one)} is not among the choices of input {key} of node {node_id} "
                     f"({prompt[node_id]['class_type']}) on {schemas.source}."

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import find_comfyui
 from PIL import Image
 from pydantic import JsonValue
 
@@ -313,3 +314,32 @@ def invert(of: int) -> dict[str, Any]:
 
 def preview(of: str) -> dict[str, Any]:
     return {"class_type": "PreviewImage", "inputs": {"images": [of, 0]}}
+
+
+@pytest.mark.comfyui
+async def test_a_model_that_is_named_as_on_another_system(tmp_path: Path) -> None:
+    """It gets past ComfyUI's check, to the node that loads it."""
+    directory = find_comfyui()
+    if directory is None:
+        pytest.skip("skipped: no ComfyUI")
+    base = tmp_path / "comfy"
+    models = base / "models" / "upscale_models" / "sub"
+    models.mkdir(parents=True)
+    (models / "up.pth").write_bytes(b"no model")
+    arguments = f"--cpu --disable-all-custom-nodes --base-directory {base}"
+    engine = Engine.named(str(directory), {**os.environ, "COMFYUI_ARGS": arguments})
+    prompt = {
+        "1": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "sub\\up.pth"}},
+        "2": source(1),
+        "3": {
+            "class_type": "ImageUpscaleWithModel",
+            "inputs": {"upscale_model": ["1", 0], "image": ["2", 0]},
+        },
+        "4": save("3"),
+    }
+    try:
+        error = await Worker(engine, tmp_path).fail(prompt)
+    finally:
+        engine.stop()
+    assert error.code == "execution_failed", error
+    assert error.details["node_id"] == "1"

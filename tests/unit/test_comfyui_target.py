@@ -6,6 +6,7 @@ import asyncio
 import json
 import struct
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,26 @@ async def test_a_prompt_is_posted_under_our_own_id(
             "comfy_remote": {"target": None},
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("there", "here"), [("sub/up.pth", "sub\\up.pth"), ("a\\b.pth", "a/b.pth")]
+)
+async def test_a_value_is_posted_as_the_target_spells_it(
+    server: FakeComfyUI, target: ComfyUITarget, there: str, here: str
+) -> None:
+    node = {"input": {"required": {"model_name": [[there]]}}}
+    server.on("GET /object_info/UpscaleModelLoader", Answer({"UpscaleModelLoader": node}))
+    load = {"class_type": "UpscaleModelLoader", "inputs": {"model_name": here}}
+    save = {"class_type": "SaveImage", "inputs": {"filename_prefix": "video/a"}}
+    prompt = {"1": load, "2": save}
+    await target.submit(RunRequest(JOB, prompt))  # type: ignore[arg-type]
+    posted = next(asked for asked in server.asked if asked.path == "/prompt").json()
+    assert posted["prompt"] == {"1": {**load, "inputs": {"model_name": there}}, "2": save}
+    async with aclosing(target.follow(REF, PROMPT)) as events:
+        note = await anext(events)
+    assert isinstance(note, Log)
+    assert f"{here!r} is sent as the target spells it, {there!r}" in note.message
 
 
 async def test_files_are_sent_first_and_their_new_names_stand_in_the_prompt(

@@ -580,6 +580,22 @@ async def test_a_custom_nodes_upload_travels_too(host: FakeHost) -> None:
         assert sent["1"]["inputs"]["file"] == name
 
 
+def test_a_windows_name_passes_the_check_as_the_target_spells_it() -> None:
+    nodes = {
+        "Loader": {"input": {"required": {"model_name": [["sub/up.pth"]]}}, "output": ["IMAGE"]},
+        "Save": {"input": {"required": {"images": ["IMAGE"]}}, "output": [], "output_node": True},
+    }
+    prompt = {
+        "1": {"class_type": "Loader", "inputs": {"model_name": "sub\\up.pth"}},
+        "2": {"class_type": "Save", "inputs": {"images": ["1", 0]}},
+    }
+    submission = Submission.parse({"prompt": prompt}, "gpu")
+    checked = check(submission, Schemas(nodes, "test"))
+    assert checked.node_errors == {}
+    assert checked.prompt["1"]["inputs"]["model_name"] == "sub/up.pth"
+    assert submission.prompt["1"]["inputs"]["model_name"] == "sub\\up.pth"
+
+
 def test_a_comfyui_that_is_built_differently_is_left_alone() -> None:
     with pytest.raises(ConfigurationError, match="Remote is not available"):
         ComfyUIHost(SimpleNamespace(app=None, prompt_queue=SimpleNamespace()))

@@ -11,6 +11,8 @@ import execution
 from ...targets.comfyui_queue import refusal
 from ...workflow.order import needed_nodes
 from ...workflow.prompt import Prompt
+from ...workflow.spelling import as_listed, classes_with_paths
+from .local_schemas import local_schemas
 
 __all__ = ["checked"]
 
@@ -23,7 +25,8 @@ async def checked(prompt: Prompt) -> Prompt:
     Raises:
         WorkflowInvalid: ComfyUI would refuse it.
     """
-    copy = cast("Prompt", json.loads(json.dumps(prompt)))
+    listed, _ = as_listed(prompt, local_schemas(classes_with_paths(prompt)))
+    copy = cast("Prompt", json.loads(json.dumps(listed)))
     valid, error, outputs, node_errors = await execution.validate_prompt(
         str(uuid.uuid4()), copy, None
     )
