@@ -12,22 +12,16 @@ class ProcessLock:
     """Held from here to `close`, or to the end of the process.
 
     Args:
-        path: The lock's file, made when missing unless ``existing``.
-        existing: Whether to leave a missing file missing.
+        path: The lock's file, made when missing.
 
     Raises:
         sqlite3.Error: Another process has it, or it cannot be had there.
     """
 
-    def __init__(self, path: Path, *, existing: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         # SQLite has solved this for all platforms, and is imported anyway.
-        mode = "rw" if existing else "rwc"
         self._connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={mode}",
-            uri=True,
-            timeout=0.0,
-            isolation_level=None,
-            check_same_thread=False,
+            path, timeout=0.0, isolation_level=None, check_same_thread=False
         )
         try:
             self._connection.execute("BEGIN EXCLUSIVE")

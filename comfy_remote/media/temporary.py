@@ -88,7 +88,7 @@ def _removed(folder: Path) -> bool:
     if not _is_ours(folder):
         return False
     try:
-        lock = ProcessLock(folder / _LOCK, existing=True)
+        lock = ProcessLock(folder / _LOCK)
     except sqlite3.Error:  # its process lives
         return False
     # Windows removes no file that is open; neither does it remove one that another has opened.

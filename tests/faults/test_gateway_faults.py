@@ -76,6 +76,20 @@ async def test_400_results_are_all_there_and_their_keys_run_nothing_twice(tmp_pa
         assert gateway.queue.health().jobs.completed == 400
 
 
+async def test_a_key_that_comes_many_times_at_once_is_one_job(tmp_path):
+    async with served(tmp_path) as (gateway, client, _):
+        gateway.add_local_worker(echo)
+        found = await asyncio.gather(*(submit(client, 1, key="once") for _ in range(30)))
+        assert len({status["id"] for status in found}) == 1
+        await ended(client, found[0]["id"])
+        assert gateway.queue.health().jobs.completed == 1
+        for _ in range(100):  # what the others had written goes
+            if len(list(tmp_path.rglob("result-*"))) + len(list(tmp_path.rglob("input*"))) == 1:
+                break
+            await asyncio.sleep(0.05)
+        assert not list(tmp_path.rglob("input*"))
+
+
 async def test_a_key_is_good_although_the_result_has_gone(tmp_path):
     limits = GatewayLimits(runsync_retention=0.1)
     async with served(tmp_path, limits) as (gateway, client, _):
