@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..config.secrets import SECRETS
+from ..version import __version__
 from .streams import prepare_streams, silence_stdout
 
 if TYPE_CHECKING:
@@ -36,7 +37,16 @@ def start(*, verbose: bool = False) -> None:
 
         from ..config.log import log_to_stderr
 
-        log_to_stderr(logging.DEBUG, "%(asctime)s %(levelname)s %(name)s: %(message)s")
+        # Others' packages say little that helps, and asyncio and Pillow say much of it.
+        log_to_stderr(logging.INFO, "%(asctime)s %(levelname)s %(name)s: %(message)s")
+        log = logging.getLogger(__name__.partition(".")[0])
+        log.setLevel(logging.DEBUG)
+        log.debug(
+            "Comfy Remote %s, Python %s on %s.",
+            __version__,
+            sys.version.partition(" ")[0],
+            sys.platform,
+        )
 
 
 def enter(command: click.Command, name: str) -> None:

@@ -55,6 +55,17 @@ _COMMANDS = (
 )
 
 
+def _be_verbose(_context: click.Context, _option: click.Parameter, value: bool) -> None:
+    if value:
+        start(verbose=True)
+
+
+# Before the command, where --help names it, or after it, where people type it.
+_verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, hidden=True, expose_value=False, callback=_be_verbose
+)
+
+
 def _prepare(command: click.Command) -> None:
     """Give a command, or all below a group, what every command has."""
     if isinstance(command, click.Group):
@@ -62,6 +73,7 @@ def _prepare(command: click.Command) -> None:
             _prepare(below)
     elif command.callback is not None:
         config_option(command)
+        _verbose_option(command)
         command.callback = asks_for_trust(command.callback)
 
 

@@ -222,13 +222,16 @@ def change_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def make_reporter(*, json_lines: bool, preview: bool) -> Reporter:
     """JSON if it is wanted, a live display for who sits at a terminal, else plain lines."""
+    import logging
+
     from .console import is_interactive
 
     if json_lines:
         from .reporter import JsonReporter
 
         return JsonReporter(previews=preview)
-    if is_interactive(sys.stderr):
+    # Log lines would break a live display.
+    if is_interactive(sys.stderr) and not logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
         from .live import LiveReporter
 
         return LiveReporter(pictures=preview)

@@ -32,6 +32,7 @@ password_env = "STUDIO_PASSWORD"
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from .config_file import ConfigFile
 
 __all__ = ["Configuration", "Untrusted", "named_in"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +247,10 @@ class Configuration:
         Raises:
             NotTrusted: As `chosen_default`.
         """
-        return wanted or self.chosen_default() or "sandbox"
+        chosen = wanted or self.chosen_default() or "sandbox"
+        why = "named" if wanted else "the configured default" if self.default else "none configured"
+        _log.debug("Target: %s (%s).", shown(chosen), why)
+        return chosen
 
     def allows_address(self, url: str | URL, environment: Mapping[str, str] = os.environ) -> bool:
         """Whether the owner has named the origin (scheme, host, port) of an http(s) address.

@@ -216,6 +216,8 @@ class Client:
     ) -> tuple[PreparedWorkflow, list[InputFile]]:
         """The workflow as it is sent, and its files."""
         schemas = await self.schemas() if loaded.prompt is None else None
+        if schemas is not None:
+            _log.debug("The workflow is converted with the nodes of %s.", schemas.source)
         prepared = prepare(loaded, Changes(), schemas)
         for doubt in prepared.doubts:
             _log.warning("%s", doubt.sentence)
@@ -266,6 +268,16 @@ class Client:
             page=page,
         )
         sent.remember(request)
+        _log.debug(
+            "Job %s to %s: %d nodes, %d files (%d bytes, %d of them kept there), %d models named.",
+            request.job_id,
+            self.target.name,
+            len(request.prompt),
+            len(request.files),
+            sum(file.size for file in request.files),
+            sum(file.size for file in request.files if file.sha256 in request.known_inputs),
+            len(request.models),
+        )
         deadline = Deadline(timeout, begun)
         submission = submit(self.target, self._record, request, deadline)
         ref = await self._submitted(request, submission)

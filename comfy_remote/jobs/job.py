@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = ["SAVED_BEFORE", "Job"]
+
+_log = logging.getLogger(__name__)
 
 SAVED_BEFORE = "outputs_saved"
 """In the details of a failed job's error: how many outputs it had saved before."""
@@ -363,6 +366,7 @@ class Job:
             case Started():
                 self._started = time.monotonic()
                 self._state = JobState.RUNNING
+                _log.debug("Job %s runs.", self.id)
                 self._record.state(self.id, self._state)
             case Progress():
                 now = time.monotonic()
@@ -371,6 +375,14 @@ class Job:
                     self._record.progress(self.id, event_to_json(event))
             case Finished():
                 self._finished = event
+                _log.debug(
+                    "Job %s: %s after %.2f s, %d outputs; the target says %s.",
+                    self.id,
+                    event.state.value,
+                    time.monotonic() - self._deadline.begun,
+                    len(event.outputs),
+                    event.details,
+                )
                 self._state = event.state
                 if event.error is not None and event.outputs:
                     event.error.details.setdefault(SAVED_BEFORE, len(event.outputs))
@@ -432,10 +444,20 @@ class Job:
 
         async def fetch(numbered: tuple[int, RemoteOutput]) -> Downloaded | ComfyRemoteError:
             number, output = numbered
+            began = time.monotonic()
             try:
-                return await download(self._target, output, spool / str(number), on_bytes)
+                here = await download(self._target, output, spool / str(number), on_bytes)
             except ComfyRemoteError as error:
+                _log.debug("%s could not be fetched: %s", output.filename, error)
                 return error
+            _log.debug(
+                "%s is here: %d bytes, SHA-256 %s, in %.2f s.",
+                output.filename,
+                here.size,
+                here.sha256,
+                time.monotonic() - began,
+            )
+            return here
 
         with storage_errors(spool):
             whole = sum(output.size or 0 for output in outputs)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 
 from ..errors import ComfyRemoteError, JobTimedOut, SubmissionUnknown
 from ..events import JobState
@@ -11,6 +13,8 @@ from ..targets.deadline import Deadline
 from .record import Record
 
 __all__ = ["submit"]
+
+_log = logging.getLogger(__name__)
 
 
 async def submit(
@@ -24,6 +28,7 @@ async def submit(
     Raises:
         ComfyRemoteError: As `Client.submit`.
     """
+    began = time.monotonic()
     try:
         ref = await deadline.within(target.submit(request))
     except asyncio.TimeoutError:
@@ -38,6 +43,13 @@ async def submit(
         record.state(request.job_id, JobState.FAILED, error)
         raise
     record.submitted(ref)
+    _log.debug(
+        "%s has job %s as %s, %.2f s after its submission began.",
+        target.name,
+        request.job_id,
+        ref.remote_id,
+        time.monotonic() - began,
+    )
     return ref
 
 

@@ -19,6 +19,7 @@ from yarl import URL
 from ..errors import TargetError
 from .deadline import timeout
 from .guard import Guard, GuardedResolver, PrivateAddress, proxy_for
+from .request_log import logged_requests
 
 __all__ = ["NETWORK_ERRORS", "Answer", "GuardedHttp", "TooLarge", "TooSlow", "arriving"]
 
@@ -171,6 +172,7 @@ class GuardedHttp:
             connector=aiohttp.TCPConnector(limit=16, resolver=resolver),
             # A cookie of one address is no business of the next.
             cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[logged_requests()],
         )
 
 

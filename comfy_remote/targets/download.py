@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from .partial_file import PartialFile
 from .throughput import TOO_SLOW
 
 __all__ = ["Downloaded", "download"]
+
+_log = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
 _FIRST_WAIT = 0.25
@@ -192,6 +195,7 @@ async def _receive(
             slow += bool(error.details.get(TOO_SLOW))
             if failures >= _ATTEMPTS or slow >= _SLOW_ATTEMPTS:
                 raise
+            _log.debug("%s at byte %d: %s Trying again.", output.filename, partial.size, error)
             await asyncio.sleep(_FIRST_WAIT * 2 ** (failures - 1))
 
 

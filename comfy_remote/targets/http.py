@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
@@ -30,6 +31,7 @@ from ..media.files import CHUNK_SIZE
 from ..net.address import POD_PROXY, base_address
 from ..net.fetch import NETWORK_ERRORS, GuardedHttp
 from ..net.guard import Guard, proxy_for
+from ..net.request_log import logged_requests
 from ..wire.json_text import parse_json
 from .throughput import Throughput
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
 
 __all__ = ["HttpClient", "Response", "version_in"]
+
+_log = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
 _ANSWER_LIMIT = 256 * 1024 * 1024
@@ -141,7 +145,7 @@ class HttpClient:
             timeout=self._timeout,
             proxy=proxy_for(URL(self.base_url)),
             connector=aiohttp.TCPConnector(limit=16),
-            trace_configs=[redirects],
+            trace_configs=[redirects, logged_requests()],
         )
         return self
 
@@ -419,6 +423,7 @@ class HttpClient:
             retry=tenacity.retry_if_exception_type((TargetUnreachable, RateLimited)),
             stop=tenacity.stop_after_attempt(_ATTEMPTS),
             wait=_wait,
+            before_sleep=_log_retry,
             reraise=True,
         )
         async for one in retrying:
@@ -559,6 +564,12 @@ def _all_there(response: aiohttp.ClientResponse, offset: int) -> bool:
     """Whether ``offset`` is the end: the connection broke after the last byte."""
     end = f"bytes */{offset}"
     return offset > 0 and response.status == 416 and response.headers.get("Content-Range") == end
+
+
+def _log_retry(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    wait = state.next_action.sleep if state.next_action else 0.0
+    _log.debug("Try %d failed: %s Next in %.1f s.", state.attempt_number, error, wait)
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

@@ -474,6 +474,9 @@ class RunPodTarget:
         """
         del classes  # all of them are remembered, so they are asked for at once
         known = self._descriptions.read()
+        _log.debug(
+            "What %s has installed is %s.", self._name, "remembered" if known else "not known yet"
+        )
         if known is not None and (known.fresh or not await self._is_awake()):
             return _capabilities(known.answer)
         if self._describing is None or self._describing.done():

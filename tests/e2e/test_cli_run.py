@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from comfy_remote.version import __version__
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "prompts"
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
@@ -207,6 +210,43 @@ def test_a_killed_client_on_the_default_sandbox_resumes(cli: Cli):
     done = cli("jobs", "resume", job_id)
     assert done.returncode == 0, done.stderr
     assert (cli.folder / done.stdout.strip()).is_file()
+
+
+@pytest.mark.parametrize("how", ["before", "after", "DEBUG"])
+def test_more_words(cli: Cli, sandbox_url: str, how: str):
+    arguments = ["run", slow(cli.folder, 0.01, 3), "--on", sandbox_url, "--json"]
+    if how == "DEBUG":
+        done = cli(*arguments, DEBUG="1")
+    else:
+        done = cli("-v", *arguments) if how == "before" else cli(*arguments, "-v")
+    assert done.returncode == 0, done.stderr
+    assert [line["event"] for line in lines_of(done.stdout)][-1] == "result"
+    host = sandbox_url.removeprefix("http://")
+    assert f"Comfy Remote {__version__}, Python 3." in done.stderr
+    assert f"Target: {sandbox_url} (named)." in done.stderr
+    assert re.search(rf"POST {host}/prompt: 200 in \d+ ms", done.stderr)
+    assert re.search(rf"GET {host}/view: 200 in \d+ ms", done.stderr)
+    assert re.search(r"has job \S+ as \S+, \d+\.\d\d s after", done.stderr)
+    assert re.search(r"succeeded after \d+\.\d\d s, 1 outputs", done.stderr)
+    assert "filename=" not in done.stderr
+    assert "Using selector" not in done.stderr
+
+
+def test_more_words_of_a_failure(cli: Cli, sandbox_url: str):
+    prompt = json.loads(slow(cli.folder).read_text())
+    inputs = {"image": ["1", 0], "mode": "error", "message": "Not today."}
+    prompt["2"] = {"class_type": "SandboxFail", "inputs": inputs}
+    path = cli.folder / "fails.json"
+    path.write_text(json.dumps(prompt))
+    plain, wordy = (cli(*v, "run", path, "--on", sandbox_url) for v in ((), ("-v",)))
+    assert (plain.returncode, wordy.returncode) == (5, 5)
+    frame = "raise RuntimeError(message)"
+    assert frame not in plain.stderr
+    assert frame in wordy.stderr
+    (entry, _) = lines_of(cli("jobs", "list", "--json").stdout)
+    assert frame in cli("jobs", "show", entry["job_id"]).stdout
+    refused = cli("-v", "doctor", "--on", "http://127.0.0.1:9")
+    assert re.search(r"Try 1 failed: .*could not be reached.* Next in \d\.\d s\.", refused.stderr)
 
 
 def test_a_list_says_how_the_jobs_of_a_killed_client_ended(cli: Cli, sandbox_url: str):
