@@ -35,6 +35,14 @@ COMFYUI_START_SECONDS = 110
 
 
 @pytest.fixture(scope="session", autouse=True)
+def home_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is recorded, and what is said yes to, stays out of the user's own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMFY_REMOTE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def worker_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What workers keep for a while stays out of the user's own cache."""
     with pytest.MonkeyPatch.context() as patch:

@@ -144,6 +144,7 @@ def modal(
         schemas=lambda: schemas_from(schemas_file, on),
         force=force,
         clean=clean,
+        deploys=deploys,
     )
     say(f"The project is in {project.folder}.")
     for note in project.notes:

@@ -33,9 +33,10 @@ def trust(file: Path | None, list_it: bool, remove: str | None, json_lines: bool
     no variable is read for it, and its .env sets none. It can still choose one of your own
     targets as the default. A changed address or variable asks again.
 
-    FILE is a comfy-remote.toml, a .env, or a folder with them; by default, those that are found
-    from the current folder. It takes a person at a terminal. Without one, name the file with
-    --config, or put it into your own configuration folder: both are your own word.
+    FILE is a comfy-remote.toml, a .env, the modal_config.json of a project, or a folder with them;
+    by default, those that are found from the current folder. It takes a person at a terminal.
+    Without one, name a comfy-remote.toml with --config, or put the file into your own
+    configuration folder: both are your own word.
 
     \b
     Examples:
@@ -116,6 +117,7 @@ def _files(file: Path | None) -> list[Path]:
     """The files that are meant: there, and of the two names that are looked for."""
     from ..config.environment import env_files
     from ..config.places import CONFIG_NAME, ENV_NAME, nearest
+    from ..deploy.modal.config import CONFIG_FILE as MODAL_CONFIG
     from ..errors import ConfigurationError
 
     if file is None:
@@ -124,12 +126,13 @@ def _files(file: Path | None) -> list[Path]:
         where = "in this folder or above it"
     else:
         given = file.expanduser().absolute()
-        places = [given / CONFIG_NAME, given / ENV_NAME] if given.is_dir() else [given]
-        found = [path for path in places if path.name in (CONFIG_NAME, ENV_NAME) and path.is_file()]
+        names = (CONFIG_NAME, ENV_NAME, MODAL_CONFIG)
+        places = [given / name for name in names] if given.is_dir() else [given]
+        found = [path for path in places if path.name in names and path.is_file()]
         where = f"at {file}"
     if not found:
         raise ConfigurationError(
-            f"There is no {CONFIG_NAME} and no {ENV_NAME} {where}.",
+            f"There is no {CONFIG_NAME} or {ENV_NAME} {where}.",
             advice="A file of another name is used with --config FILE only, which needs no yes.",
         )
     return found
@@ -187,7 +190,13 @@ def _named(path: Path) -> list[str]:
     from ..config.places import ENV_NAME
     from ..config.settings import Configuration, named_in
     from ..config.trust import named_variable
+    from ..deploy.modal.config import CONFIG_FILE as MODAL_CONFIG
 
+    if path.name == MODAL_CONFIG:
+        from ..deploy.modal.named import named_in_folder
+        from ..deploy.modal.project import template
+
+        return named_in_folder(path.parent, template())
     if path.name == ENV_NAME:
         return [named_variable(name, value) for name, value in read_env_file(path).items()]
     owners = Configuration.load(path.parent).owners

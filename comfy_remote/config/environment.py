@@ -110,7 +110,11 @@ def withheld(
         if lacking := [name for name in variables if name in untrusted]:
             store = TrustStore(home(environment))
             what = f"The value of {' and '.join(lacking)}"
-            return not_trusted(path, list(untrusted.values()), what, store, environment)
+            own = owner_folders(environment)[0] / ENV_NAME
+            instead = f"set the variables in the environment, or put them into {own}"
+            return not_trusted(
+                path, list(untrusted.values()), what, store, environment, instead=instead
+            )
     return None
 
 

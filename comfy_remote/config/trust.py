@@ -29,7 +29,7 @@ from yarl import URL
 
 from ..errors import LocalStorageError, NotTrusted
 from ..net.address import base_address
-from .places import ENV_NAME, owner_folders
+from .places import owner_folders
 from .target_settings import TargetSettings
 
 if TYPE_CHECKING:
@@ -264,6 +264,8 @@ def not_trusted(
     what: str,
     store: TrustStore,
     environment: Mapping[str, str] = os.environ,
+    *,
+    instead: str = "",
 ) -> NotTrusted:
     """The error for something that a file names without the owner's yes.
 
@@ -273,18 +275,16 @@ def not_trusted(
         what: What was wanted of it, as the beginning of a sentence: ``The target 'gpu'``.
         store: Where the yes was looked for.
         environment: Says where the owner's own folder is.
+        instead: What to do where there is no terminal; by default, what helps with a
+            ``comfy-remote.toml``.
     """
     problem = store.problem()
-    folder = owner_folders(environment)[0]
-    if path.name == ENV_NAME:
-        instead = f"set the variables in the environment, or put them into {folder / ENV_NAME}"
-    else:
-        instead = f"name the file with --config, or put it into {folder}"
+    own = f"name the file with --config, or put it into {owner_folders(environment)[0]}"
     return NotTrusted(
         f"{what} is named by {path}, which may have come with somebody else's files, and you have "
         f"not said yes to it.{' ' if problem else ''}{problem}",
         advice=f"See what it names, and say yes: {trust_command(path)} (in a terminal). Where "
-        f"there is none, {instead}.",
+        f"there is none, {instead or own}.",
         details={"path": str(path), "names": list(named)},
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.util
 import json
 import os
@@ -16,6 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from comfy_remote.cli.main import cli
+from comfy_remote.config.places import home
+from comfy_remote.config.trust import TrustStore
 from comfy_remote.deploy.modal.config import CONFIG_FILE, ModalConfig, package_list
 from comfy_remote.deploy.modal.deployment import deploy
 from comfy_remote.deploy.modal.packing import Packing, pack
@@ -26,7 +29,12 @@ from comfy_remote.deploy.modal.project import (
     write_project,
 )
 from comfy_remote.deploy.modal.workflow_file import make_project
-from comfy_remote.errors import ConfigurationError, DeploymentFailed, WorkflowInvalid
+from comfy_remote.errors import (
+    ConfigurationError,
+    DeploymentFailed,
+    NotTrusted,
+    WorkflowInvalid,
+)
 from comfy_remote.workflow.schema import Schemas
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +46,8 @@ PROMPT: Any = {
 
 
 @pytest.fixture
-def workflow(tmp_path: Path) -> Path:
+def workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
     path = tmp_path / "picture.json"
     path.write_text(json.dumps(PROMPT))
     return path
@@ -112,6 +121,84 @@ def test_a_file_that_we_never_wrote_is_not_replaced(workflow):
     project = make_project(workflow, {"app_name": "mine"})
     assert project.kept == (WORKFLOW_FILE,)
     assert (folder / WORKFLOW_FILE).read_text() == "print('mine')\n"
+
+
+# --- whose word counts --------------------------------------------------------------------
+
+
+def _planted(workflow: Path) -> Path:
+    """A project that was in the folder when the workflow was cloned."""
+    folder = workflow.parent / "modal_comfy-remote"
+    folder.mkdir()
+    (folder / WORKFLOW_FILE).write_text("print('not ours')\n")
+    (folder / CONFIG_FILE).write_text(
+        json.dumps({"secrets": ["aws"], "extra_pip_packages": ["evil"], "timeout": 60})
+    )
+    return folder
+
+
+def test_a_project_that_came_with_a_folder_is_not_deployed_before_a_yes(workflow):
+    folder = _planted(workflow)
+    with pytest.raises(NotTrusted) as caught:
+        make_project(workflow, {}, deploys=True)
+    path = folder / CONFIG_FILE
+    assert f"comfy-remote trust {path}" in caught.value.advice
+    names = caught.value.details["names"]
+    assert names[:2] == ['secrets: "aws"', 'extra_pip_packages: "evil"']
+    assert "workflow.py, which runs on this machine" in names[2]
+    assert len(names) == 3
+    # Written it may be: nothing of it runs.
+    assert make_project(workflow, {}).kept == (WORKFLOW_FILE,)
+    with pytest.raises(NotTrusted):
+        make_project(workflow, {}, deploys=True)
+    TrustStore(home()).trust(path, names)
+    assert make_project(workflow, {}, deploys=True).kept == (WORKFLOW_FILE,)
+    (folder / WORKFLOW_FILE).write_text("print('not ours either')\n")
+    with pytest.raises(NotTrusted) as again:
+        make_project(workflow, {}, deploys=True)
+    assert len(again.value.details["names"]) == 1
+
+
+def test_it_cannot_pass_for_one_that_was_written_here(workflow):
+    folder = _planted(workflow)
+    said = json.loads((folder / CONFIG_FILE).read_text())
+    digest = hashlib.sha256((folder / WORKFLOW_FILE).read_bytes()).hexdigest()
+    said["generated"] = {WORKFLOW_FILE: digest}
+    (folder / CONFIG_FILE).write_text(json.dumps(said))
+    with pytest.raises(NotTrusted):
+        make_project(workflow, {}, deploys=True)
+    assert "not ours" not in (folder / WORKFLOW_FILE).read_text()  # replaced by ours
+
+
+@pytest.mark.parametrize("how", [{"clean": True}, {"clean": True, "force": True}])
+def test_what_is_written_anew_needs_no_yes(workflow, how):
+    _planted(workflow)
+    project = make_project(workflow, {"secrets": ["mine"]}, deploys=True, **how)
+    assert (project.kept, project.config.secrets) == ((), ["mine"])
+
+
+def test_what_was_given_here_needs_no_yes_and_what_is_added_by_hand_does(workflow):
+    given = {"secrets": ["mine"], "extra_pip_packages": ["einops"]}
+    folder = make_project(workflow, given, deploys=True).folder
+    assert make_project(workflow, {}, deploys=True).config.secrets == ["mine"]
+    path = folder / CONFIG_FILE
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({**said, "scaledown_window": 90}))
+    assert make_project(workflow, {}, deploys=True).config.scaledown_window == 90
+    path.write_text(json.dumps({**said, "secrets": ["mine", "another"]}))
+    with pytest.raises(NotTrusted) as caught:
+        make_project(workflow, {}, deploys=True)
+    assert caught.value.details["names"] == ['secrets: "another"']
+    with_it = {"secrets": ["mine", "another"]}
+    assert make_project(workflow, with_it, deploys=True).config.secrets == ["mine", "another"]
+
+
+def test_the_command_shows_what_a_project_names(workflow):
+    folder = _planted(workflow)
+    done = CliRunner().invoke(cli, ["trust", str(folder)])
+    assert done.exit_code != 0
+    assert 'secrets: "aws"' in done.output
+    assert "workflow.py, which runs on this machine" in done.output
 
 
 def test_the_config_keeps_what_a_person_wrote(workflow):

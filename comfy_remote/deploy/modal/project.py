@@ -17,6 +17,7 @@ from pathlib import Path
 from ...media.files import private_folder, storage_errors
 from ...workflow.prompt import Prompt
 from .config import CONFIG_FILE, ModalConfig
+from .named import named_in
 from .packing import Packing
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "WORKFLOW_FILE",
     "Project",
     "project_folder",
+    "read_text",
     "template",
     "write_project",
 ]
@@ -46,12 +48,16 @@ class Project:
         config: What it says now.
         kept: Names of the files that a person has edited and that would be others now.
         notes: What was done and what is missing, a sentence (or a few lines) each, for people.
+        named: What it names that needs a yes: see `named.named_in`.
+        brought: Those that the folder had before, and that were not given now.
     """
 
     folder: Path
     config: ModalConfig
     kept: tuple[str, ...]
     notes: tuple[str, ...]
+    named: tuple[str, ...] = ()
+    brought: tuple[str, ...] = ()
 
 
 def project_folder(workflow: Path, app_name: str, parent: Path | None = None) -> Path:
@@ -90,7 +96,8 @@ def write_project(
     if config_path.is_file() and not clean:
         before = ModalConfig.read(config_path)
     # Checked as they were given: what is wrong with one shall be said of that one.
-    asked = ModalConfig.checked(dict(given)).custom_nodes
+    asking = ModalConfig.checked(dict(given))
+    asked = asking.custom_nodes
     nodes = _pins(asked, _pins(before.custom_nodes, packing.custom_nodes))
     config = ModalConfig.checked(
         {
@@ -107,7 +114,7 @@ def write_project(
     kept, notes, generated = [], [], dict(before.generated)
     for name, text in wanted.items():
         path = folder / name
-        there = _read(path)
+        there = read_text(path)
         if there is None or there == text or force or clean or _hash(there) == generated.get(name):
             if there != text:
                 _write(path, text)
@@ -123,7 +130,12 @@ def write_project(
             "The workflow names these node packs, which are installed with it: look at them, or "
             f"remove them from {CONFIG_FILE}: {', '.join(named)}"
         )
-    return Project(folder, config, tuple(kept), (*notes, *packing.notes))
+    edited = read_text(folder / WORKFLOW_FILE) if WORKFLOW_FILE in kept else None
+    said_now = named_in(asking)
+    brought = [line for line in named_in(before, edited) if line not in said_now]
+    named = named_in(config, edited)
+    everything = (*notes, *packing.notes)
+    return Project(folder, config, tuple(kept), everything, tuple(named), tuple(brought))
 
 
 def template() -> str:
@@ -146,7 +158,8 @@ def _pins(first: Iterable[str], others: Iterable[str]) -> list[str]:
     return list(pins.values())
 
 
-def _read(path: Path) -> str | None:
+def read_text(path: Path) -> str | None:
+    """What a project's file says; ``None`` where there is none."""
     with storage_errors(path):
         # Line ends are kept as they are: an editor on Windows may have changed them all.
         return path.read_bytes().decode("utf-8", "replace") if path.is_file() else None

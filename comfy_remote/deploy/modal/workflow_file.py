@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ...config.places import home
+from ...config.trust import TrustStore, not_trusted
 from ...media.files import safe_relative_path, storage_errors
 from ...workflow.files import FileSearch, file_uses
 from ...workflow.interface import REMOTE_OUTPUT
@@ -14,7 +16,7 @@ from ...workflow.load import LoadedWorkflow, load_workflow
 from ...workflow.prepare import Changes, prepare
 from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
-from .config import ModalConfig
+from .config import CONFIG_FILE, ModalConfig
 from .packing import pack
 from .project import INPUT_FOLDER, Project, project_folder, write_project
 
@@ -29,6 +31,7 @@ def make_project(
     schemas: Callable[[], Schemas] = Schemas.bundled,
     force: bool = False,
     clean: bool = False,
+    deploys: bool = False,
 ) -> Project:
     """Make the project of a workflow file, or bring it up to date. Blocking.
 
@@ -39,11 +42,14 @@ def make_project(
         schemas: Asked for where the workflow is in UI format, or names packs.
         force: Whether files that a person has edited are replaced.
         clean: Whether what is in the project's files is forgotten.
+        deploys: Whether it shall be deployed: then what the folder has brought along needs its
+            owner's yes.
 
     Raises:
         WorkflowInvalid: The file has no workflow, or it cannot be converted.
         ConfigurationError: A value cannot be used.
         LocalStorageError: The project cannot be written.
+        NotTrusted: It was written and is not to be deployed: what it names lacks a yes.
     """
     loaded: LoadedWorkflow = load_workflow(workflow)
     known = schemas()
@@ -52,9 +58,32 @@ def make_project(
     found = pack(prepared.prompt, prepared.workflow, known, volume=config.models_volume)
     folder = project_folder(workflow, config.app_name, parent)
     project = write_project(folder, prepared.prompt, found, given, force=force, clean=clean)
+    _ask_the_owner(project, deploys=deploys)
     notes = _copy_inputs(prepared.prompt, known, workflow.absolute().parent, folder / INPUT_FOLDER)
     doubts = [doubt.sentence for doubt in prepared.doubts]
     return replace(project, notes=(*project.notes, *doubts, *notes))
+
+
+def _ask_the_owner(project: Project, *, deploys: bool) -> None:
+    """See that what the folder had before has a yes, and remember what was said now.
+
+    Raises:
+        NotTrusted: It has none.
+    """
+    path, store = project.folder / CONFIG_FILE, TrustStore(home())
+    missing = store.missing(path, project.brought)
+    if not missing:
+        if store.missing(path, project.named):
+            store.trust(path, project.named)
+    elif deploys:
+        raise not_trusted(
+            path,
+            missing,
+            "What would be deployed",
+            store,
+            instead="give what it names with options (--secret, --custom-node, --pip, --apt), and "
+            "have its files written anew (--clean)",
+        )
 
 
 def _copy_inputs(prompt: Prompt, schemas: Schemas, base: Path, folder: Path) -> Iterator[str]:

@@ -109,6 +109,7 @@ async def run_deployment(
         parent=Path(parent) if parent else None,
         schemas=schemas,
         clean=settings.clean_build,
+        deploys=settings.deploy,
     )
     for note in project.notes:
         watcher.log(note, "warning")

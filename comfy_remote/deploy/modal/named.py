@@ -1,0 +1,59 @@
+"""What a project names that needs its owner's yes: code, packages, secrets, models.
+
+A project's folder may have come with somebody's workflow. To deploy it runs its workflow.py here,
+and in the containers whatever it names, with the Modal Secrets that it names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from .config import CONFIG_FILE, ModalConfig
+
+__all__ = ["named_in", "named_in_folder"]
+
+_LISTS = ("secrets", "custom_nodes", "extra_pip_packages", "extra_system_packages", "models")
+_WORDS = ("comfyui_arguments", "models_volume")
+
+
+def named_in(config: ModalConfig, edited: str | None = None) -> list[str]:
+    """All that a project names, a line each.
+
+    Args:
+        config: Its modal_config.json.
+        edited: The text of its workflow.py, if that is not ours.
+    """
+    return list(_named(config, edited))
+
+
+def named_in_folder(folder: Path, template: str) -> list[str]:
+    """The same for a project as it lies there.
+
+    Args:
+        folder: The project's.
+        template: Our own workflow.py.
+
+    Raises:
+        ConfigurationError: modal_config.json cannot be read.
+    """
+    from .project import WORKFLOW_FILE, read_text
+
+    text = read_text(folder / WORKFLOW_FILE)
+    ours = text is None or text.replace("\r\n", "\n") == template
+    return named_in(ModalConfig.read(folder / CONFIG_FILE), None if ours else text)
+
+
+def _named(config: ModalConfig, edited: str | None) -> Iterator[str]:
+    said, usual = config.model_dump(), ModalConfig().model_dump()
+    for field in _LISTS:
+        for value in said[field]:
+            yield f"{field}: {json.dumps(value)}"
+    for field in _WORDS:
+        if said[field] != usual[field]:
+            yield f"{field} = {json.dumps(said[field])}"
+    if edited is not None:
+        digest = hashlib.sha256(edited.encode()).hexdigest()
+        yield f"workflow.py, which runs on this machine (edited, {digest[:16]})"
