@@ -40,10 +40,13 @@ def file_below(folder: Path, name: str) -> Path | None:
     """
     if not may_look_up(name):
         return None
+    joined = os.path.join(folder, name)  # noqa: PTH118  # a prompt may have hundreds of names
     try:
+        if not os.path.isfile(joined):  # noqa: PTH113
+            return None
         # `Path.resolve` raises RuntimeError where links form a cycle, before Python 3.13.
-        path = Path(os.path.realpath(folder / name))
-        inside = path.is_relative_to(os.path.realpath(folder)) and path.is_file()
+        path = Path(os.path.realpath(joined))
+        inside = path.is_relative_to(os.path.realpath(folder))
     except (OSError, ValueError):  # too long
         return None
     return path if inside else None
