@@ -14,7 +14,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from ..errors import ComfyRemoteError
-from ..events import Event, Finished, Log, OutputReady, Progress
+from ..events import (
+    Event,
+    Finished,
+    Log,
+    NodeText,
+    OutputReady,
+    Progress,
+    Shown,
+    ShownValues,
+)
 from ..media.content_names import content_name, with_plain_names
 from ..outputs import RemoteOutput
 from ..workflow.files import ANNOTATION
@@ -116,6 +125,10 @@ class UsersNames:
                 return replace(event, message=self.text(message))
             case Progress(message=message) if message:
                 return replace(event, message=self.text(message))
+            case NodeText(text=text):
+                return replace(event, text=self.text(text))
+            case Shown(values=values):
+                return replace(event, values=self._shown(values))
             case OutputReady(output):
                 return OutputReady(self._output(output))
             case Finished():
@@ -124,6 +137,7 @@ class UsersNames:
                 return replace(
                     event,
                     outputs=tuple(map(self._output, event.outputs)),
+                    shown={node: self._shown(values) for node, values in event.shown.items()},
                     problems=tuple(
                         replace(problem, reason=self.text(problem.reason))
                         for problem in event.problems
@@ -148,6 +162,9 @@ class UsersNames:
             self.reword(error)
             raise
 
+    def _shown(self, values: ShownValues) -> ShownValues:
+        return {key: self._json(value) for key, value in values.items()}
+
     def _output(self, output: RemoteOutput) -> RemoteOutput:
         if output.text is not None:
             return replace(output, text=self.text(output.text))
@@ -161,6 +178,8 @@ class UsersNames:
         if isinstance(value, list):
             return [self._json(one) for one in value]
         if isinstance(value, dict):
+            if "filename" in value and value.get("type") in ("output", "temp"):
+                return value  # a file that was made there, and is read by that name
             return {key: self._json(one) for key, one in value.items()}
         return value
 

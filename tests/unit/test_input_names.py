@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_remote.errors import ExecutionFailed
-from comfy_remote.events import Finished, JobState, Log, OutputReady, Progress
+from comfy_remote.events import Finished, JobState, Log, NodeText, OutputReady, Progress, Shown
 from comfy_remote.jobs.found_files import FoundFiles
 from comfy_remote.media.content_names import content_name, split_content_name, with_plain_names
 from comfy_remote.media.files import safe_relative_path
@@ -128,7 +128,9 @@ def test_what_an_engine_says_is_told_with_the_users_names() -> None:
     output = RemoteOutput("1", "image", red, folder="input")
     saved = RemoteOutput("1", "image", red, folder="output")
     text = RemoteOutput("1", "text", "text", text=f"b_{BLUE[:12]}.glb")
-    told = names.event(Finished(JobState.FAILED, error, (output, saved, text)))
+    made = {"filename": red, "type": "output"}
+    shown = {"result": [f"3d/{red}", {"zoom": 1}], "files": [made]}
+    told = names.event(Finished(JobState.FAILED, error, (output, saved, text), shown={"1": shown}))
     assert isinstance(told, Finished)
     assert error.to_json() == {
         "code": "execution_failed",
@@ -138,6 +140,9 @@ def test_what_an_engine_says_is_told_with_the_users_names() -> None:
     }
     assert [one.filename for one in told.outputs[:2]] == ["a.png", red]
     assert told.outputs[2].text == "b.glb"
+    assert told.shown == {"1": {"result": ["3d/a.png", {"zoom": 1}], "files": [made]}}
+    assert names.event(Shown("1", shown)) == Shown("1", told.shown["1"])
+    assert names.event(NodeText("1", red)) == NodeText("1", "a.png")
     assert names.event(Log(f"loading {red}")) == Log("loading a.png")
     assert names.event(Progress(message=f"loading {red}")) == Progress(message="loading a.png")
     assert names.event(OutputReady(output)) == OutputReady(told.outputs[0])
