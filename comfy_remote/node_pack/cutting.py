@@ -70,7 +70,7 @@ class Cutter:
             usual = await asyncio.to_thread(self._usual_target, client_id)
             marks = {node_id: name or usual for node_id, name in marks.items()}
         named = [
-            NamedAddress(name, node_id, "The mark of", prompt[node_id]["class_type"])
+            NamedAddress.of(name, node_id, prompt[node_id], "mark")
             for node_id, name in marks.items()
         ]
         await asyncio.to_thread(check_addresses, named)

@@ -50,12 +50,22 @@ class NamedAddress:
         node_id: The node's.
         title: What the page calls the node.
         class_type: The node's.
+        where: The input that has it, or ``mark``.
     """
 
     name: str
     node_id: str
     title: str
     class_type: str = ""
+    where: str = ""
+
+    @classmethod
+    def of(cls, name: str, node_id: str, node: Mapping[str, object], where: str) -> NamedAddress:
+        """The name in a node of a prompt in API format."""
+        class_type, meta = str(node.get("class_type")), node.get("_meta")
+        title = meta.get("title") if isinstance(meta, dict) else None
+        known = title if isinstance(title, str) and title else _TITLES.get(class_type, class_type)
+        return cls(name.strip(), node_id, known, class_type, where)
 
 
 def unconfirmed_address(name: str, configuration: Configuration | None = None) -> str | None:
@@ -146,19 +156,15 @@ def addresses_in(prompt: Mapping[str, JsonValue]) -> Iterator[NamedAddress]:
             continue
         match node.get("class_type"):
             case "ComfyRemoteNode":
-                name = inputs.get("url")
+                where, name = "url", inputs.get("url")
             case "RunPodRemoteExecute" if inputs.get("enable_remote") is not False:
-                name = inputs.get("target")
+                where, name = "target", inputs.get("target")
             case str(kind) if kind == REMOTE_PART:
-                name = _target_of_part(inputs.get("part"))
+                where, name = "part", _target_of_part(inputs.get("part"))
             case _:
                 continue
         if isinstance(name, str):
-            class_type = str(node["class_type"])
-            meta = node.get("_meta")
-            title = meta.get("title") if isinstance(meta, dict) else None
-            title = title if isinstance(title, str) and title else _TITLES[class_type]
-            yield NamedAddress(name.strip(), node_id, title, class_type)
+            yield NamedAddress.of(name, node_id, node, where)
 
 
 def confirm(target: str) -> str | None:
@@ -204,10 +210,11 @@ def _node_error(named: NamedAddress, address: str) -> JsonValue:
         "dependent_outputs": [],
         "errors": [
             {
-                "type": NotTrusted.code,
+                # One of ComfyUI's own: newer pages show the words of no other.
+                "type": "custom_validation_failed",
                 "message": f"{address} is not confirmed",
-                "details": "Nothing was sent there.",
-                "extra_info": {},
+                "details": f"{address} is not confirmed. Nothing was sent there.",
+                "extra_info": {"input_name": named.where},
             }
         ],
     }

@@ -14,6 +14,7 @@ import pytest
 from conftest import find_comfyui
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
+from comfyui_python import comfyui_python, with_requirements
 from pack import PackServer, comfyui_with_pack, sandbox_with_pack
 
 __all__ = ["PackServer", "start_server"]
@@ -41,6 +42,8 @@ def start_server(kind: str, base: Path, port: int | None = None) -> Iterator[Pac
     comfyui = find_comfyui()
     if comfyui is None:
         pytest.skip("skipped: no ComfyUI")
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    with comfyui_with_pack(comfyui, python, base, port=port) as server:
+    environment = with_requirements(base / "requirements")
+    with comfyui_with_pack(
+        comfyui, comfyui_python(), base, port=port, environment=environment
+    ) as server:
         yield server

@@ -279,6 +279,15 @@ async def test_pages_of_other_sites_are_refused(gateway, client):
             assert answer.status == status, origin
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_a_form_of_another_site_purges_nothing(gateway, client, site):
+    """By a browser that does not say which page it was."""
+    job = (await post(client, "run", {"input": 1}))["id"]
+    async with client.post("purge-queue", headers={"Sec-Fetch-Site": site}) as answer:
+        assert answer.status == 403
+    assert (await get(client, f"status/{job}"))["status"] == "IN_QUEUE"
+
+
 async def test_without_a_token_only_local_names_are_answered():
     async with GatewayServer(endpoint_id="desk") as gateway, aiohttp.ClientSession() as session:
         for host, status in (("evil.example:1", 403), ("localhost", 200), ("[::1]:1", 200)):

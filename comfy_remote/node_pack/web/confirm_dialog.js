@@ -93,15 +93,15 @@ function ask(address, nodes) {
   return new Promise((resolve) => {
     const form = element(
       'form',
-      { method: 'dialog', class: 'comfy-remote-question' },
+      { method: 'dialog' },
       element('p', {}, who),
       element('p', { class: 'comfy-remote-asked' }, address),
       element(
         'p',
         {},
         'You have not confirmed this address yet. Whoever it belongs to gets the pictures, texts ' +
-          'and other values that are sent there. If the workflow came from somebody else, it may ' +
-          'be theirs.'
+          'and other values that are sent there.' +
+          (names.length > 0 ? ' If the workflow came from somebody else, it may be theirs.' : '')
       ),
       element(
         'div',
@@ -120,8 +120,11 @@ function ask(address, nodes) {
       element(
         'p',
         { class: 'comfy-remote-foot' },
-        'You are asked once. `comfy-remote trust`, on the machine that ComfyUI runs on, lists ' +
-          'what you have confirmed and takes it back.'
+        'You are asked once. On the machine that ComfyUI runs on, ',
+        element('code', {}, 'comfy-remote trust --list'),
+        ' shows what you have confirmed, and ',
+        element('code', {}, '--remove'),
+        ' takes it back.'
       )
     )
     const modal = openModal('Use this address?', form)
