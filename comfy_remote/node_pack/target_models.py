@@ -14,8 +14,80 @@ __all__ = ["choices_there", "nodes_there"]
 
 
 def nodes_there(here: Schemas, there: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """The definitions of the classes that only the target has, as its ``/object_info`` has them."""
-    return {name: node for name, node in there.items() if name not in here}
+    """The definitions of the classes that only the target has, each complete.
+
+    A pack may leave fields out of its ``/object_info`` entry, or put something else there; pages
+    take for granted that all are as ComfyUI's own server writes them, and stop at the first that
+    is not. So what is missing or of another type gets ComfyUI's default.
+    """
+    return {
+        name: _complete(name, node)
+        for name, node in there.items()
+        if name and name not in here and isinstance(node, dict)
+    }
+
+
+def _complete(name: str, node: Mapping[str, JsonValue]) -> JsonValue:
+    outputs: list[JsonValue] = [
+        one if isinstance(one, str | list) else "*" for one in _list(node.get("output"))
+    ]
+    lists, names = _list(node.get("output_is_list")), _list(node.get("output_name"))
+    groups = {
+        group: _specifications(_mapping(node.get("input")).get(group))
+        for group in ("required", "optional", "hidden")
+    }
+    return {
+        **node,
+        "input": {group: specs for group, specs in groups.items() if specs or group == "required"},
+        "input_order": {
+            group: _in_order(specs, _mapping(node.get("input_order")).get(group))
+            for group, specs in groups.items()
+            if specs
+        },
+        "output": outputs,
+        "output_is_list": [
+            bool(lists[number]) if number < len(lists) else False for number in range(len(outputs))
+        ],
+        "output_name": [
+            _text(names[number] if number < len(names) else None, str(output))
+            for number, output in enumerate(outputs)
+        ],
+        "name": name,
+        "display_name": _text(node.get("display_name"), name),
+        "description": _text(node.get("description"), ""),
+        "python_module": _text(node.get("python_module"), "custom_nodes.unknown"),
+        "category": _text(node.get("category"), "remote"),
+        "output_node": node.get("output_node") is True,
+    }
+
+
+def _specifications(group: JsonValue) -> dict[str, JsonValue]:
+    """Inputs by name, each ``[type]`` or ``[type, options]``; a hidden one may be its type."""
+    found: dict[str, JsonValue] = {}
+    for name, spec in _mapping(group).items():
+        match spec:
+            case str() | [str() | [*_]] | [str() | [*_], dict()]:
+                found[name] = spec
+            case [str() | [*_] as kind, *_]:
+                found[name] = [kind, {}]
+    return found
+
+
+def _in_order(specs: Mapping[str, JsonValue], order: JsonValue) -> list[JsonValue]:
+    named = [name for name in _list(order) if isinstance(name, str) and name in specs]
+    return [*dict.fromkeys([*named, *specs])]
+
+
+def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: JsonValue) -> list[JsonValue]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: JsonValue, default: str) -> str:
+    return value if isinstance(value, str) and value else default
 
 
 def choices_there(here: Schemas, there: Schemas) -> dict[str, JsonValue]:

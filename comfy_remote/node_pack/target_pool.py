@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..jobs.client import Client
 from ..jobs.record import Record
 from ..targets.base import Capabilities
 from ..workflow.schema import Schemas
 from .trusted_targets import check_target
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["TargetPool"]
 
@@ -104,7 +109,14 @@ class TargetPool:
                 found = await entry.client.target.describe()
                 entry.capabilities = found
                 entry.schemas = (
-                    None if found.nodes is None else Schemas(found.nodes, entry.client.target.name)
+                    None
+                    if found.nodes is None
+                    else Schemas(_entries(found.nodes), entry.client.target.name)
                 )
                 entry.asked = time.monotonic()
             return entry.capabilities
+
+
+def _entries(nodes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Without what is no description of a class: it costs no other its own."""
+    return {name: node for name, node in nodes.items() if isinstance(node, dict)}

@@ -9,12 +9,16 @@ import dataclasses
 import sys
 from types import MappingProxyType
 
+from pydantic import JsonValue
+
+from comfy_remote.sandbox.folders import Folders
 from comfy_remote.sandbox.nodes import image, registry
 from comfy_remote.sandbox.nodes.base import ImageBatch, NodeContext, NodeResult
-from comfy_remote.sandbox.nodes.schema import choice
+from comfy_remote.sandbox.nodes.schema import NodeSchema, Output, choice
 from comfy_remote.sandbox.resize import RESIZE_METHODS
 
 ONLY_THERE = "InvertOnlyThere"
+ODD_ONLY_THERE = "AnOddOneOnlyThere"
 MODEL_ONLY_THERE = "only-there.safetensors"
 
 
@@ -23,6 +27,24 @@ class InvertOnlyThere(image.ImageInvert):
 
     schema = dataclasses.replace(
         image.ImageInvert.schema, name=ONLY_THERE, display_name="Invert, only there"
+    )
+
+
+class OddSchema(NodeSchema):
+    """As packs describe themselves that do so by hand."""
+
+    def to_json(self, folders: Folders) -> dict[str, JsonValue]:
+        described = super().to_json(folders)
+        for field in ("python_module", "category", "output_name", "description"):
+            del described[field]
+        return described
+
+
+class OddOnlyThere(image.ImageInvert):
+    """Inverts, and leaves out of its description what ComfyUI's page takes for granted."""
+
+    schema = OddSchema(
+        ODD_ONLY_THERE, "Odd", "", image.ImageInvert.schema.inputs, (Output("IMAGE"),)
     )
 
 
@@ -55,7 +77,12 @@ class ImageScale(image.ImageScale):
 if __name__ == "__main__":
     # The engine's other modules take the table when they are imported: so this comes first.
     registry.NODES = MappingProxyType(
-        {**registry.NODES, ONLY_THERE: InvertOnlyThere, "ImageScale": ImageScale}
+        {
+            **registry.NODES,
+            ONLY_THERE: InvertOnlyThere,
+            ODD_ONLY_THERE: OddOnlyThere,
+            "ImageScale": ImageScale,
+        }
     )
     from comfy_remote.sandbox.__main__ import main
 

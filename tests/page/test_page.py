@@ -17,7 +17,7 @@ pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e
 from comfy_page import ComfyPage, OpenPage
 from page_server import PackServer, start_server
 from playwright.sync_api import expect
-from richer_sandbox import MODEL_ONLY_THERE, ONLY_THERE
+from richer_sandbox import MODEL_ONLY_THERE, ODD_ONLY_THERE, ONLY_THERE
 
 from comfy_remote.jobs.record import Record
 
@@ -126,6 +126,8 @@ def test_models_and_nodes_of_the_target_can_be_used(page: ComfyPage, server: Pac
     page.wait_for_node(2, f"{methods}.includes('{MODEL_ONLY_THERE}')")
     page.reload()
     page.load(SCALE, {2: [MODEL_ONLY_THERE, 96, 64, "disabled"]})
+    # One whose description lacks fields costs neither itself nor the others.
+    assert page.window.evaluate(f"() => '{ODD_ONLY_THERE}' in LiteGraph.registered_node_types")
     title = page.window.evaluate(f"() => LiteGraph.registered_node_types.{ONLY_THERE}.title")
     assert title == "Invert, only there (remote)"
     assert page.node(3, "node.type") == ONLY_THERE

@@ -56,8 +56,13 @@ export async function refreshNodes(definitions, additions, previous) {
   if (!additions) return
   const changed = new Set(addTo(definitions, additions))
   for (const name of changed) {
-    await app.registerNodeDef(name, definitions[name])
-    hide(name, false)
+    try {
+      await app.registerNodeDef(name, definitions[name])
+      hide(name, false)
+    } catch (error) {
+      // One that the page cannot make a node of costs no other.
+      console.warn(`Comfy Remote: the page does not take the node ${name}`, error)
+    }
   }
   for (const node of nodesOf(app.graph)) {
     // A primitive node shows the choices of whatever it is connected to.
