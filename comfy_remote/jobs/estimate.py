@@ -7,11 +7,13 @@ estimated, none says that the job is done, and the first real one ends the guess
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import AsyncGenerator
 from itertools import accumulate
 
+from ..errors import LocalStorageError
 from ..events import Event, Progress, Queued, Started
 from ..workflow.prompt import Prompt
 from ..workflow.workload import Workload, workload_of
@@ -19,6 +21,8 @@ from .cost import guess_by
 from .record import Record
 
 __all__ = ["ProgressEstimate", "estimate_progress", "with_estimates"]
+
+_log = logging.getLogger(__name__)
 
 PATIENCE = 5.0
 """Seconds that a running job may say nothing before its progress is guessed."""
@@ -79,8 +83,12 @@ class ProgressEstimate:
 def estimate_progress(record: Record, target: str, prompt: Prompt) -> ProgressEstimate:
     """An estimate by past runs: of the same workflow there, else of any there, else by none."""
     workload = workload_of(prompt)
-    alike = record.past_runs(target, workload.shape)
-    others = alike or record.past_runs(target)
+    try:
+        alike = record.past_runs(target, workload.shape)
+        others = alike or record.past_runs(target)
+    except LocalStorageError as error:
+        _log.debug("There are no past runs to go by: %s", error)
+        alike = others = []
     guess = guess_by(others, workload)
     if alike and guess is not None:
         scaled = f", scaled by {', '.join(guess.scaled)}" if guess.scaled else ""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..errors import (
     ComfyRemoteError,
     JobCancelled,
     JobTimedOut,
+    LocalStorageError,
     OutputLost,
     SubmissionUnknown,
 )
@@ -92,6 +94,7 @@ class Job:
         self._finished: Finished | None = None
         self._state = JobState.QUEUED
         self._recorded_progress = 0.0
+        self._record_failed = False
         self._taken_up = entry is not None
         self._ran_before = 0.0
         if entry is not None and entry.started is not None:
@@ -251,7 +254,8 @@ class Job:
                     failure = failure or error
             if failure is not None:
                 raise failure
-        self._record.saved(self.id, saved)
+        with self._goes_on_without_record():
+            self._record.saved(self.id, saved)
         await release(self._target, outputs)
         return saved
 
@@ -358,7 +362,21 @@ class Job:
                 details={"job_id": self.id},
             ) from None
 
+    @contextlib.contextmanager
+    def _goes_on_without_record(self) -> Iterator[None]:
+        """That the record fails in mid-job costs the record, and not what a GPU has worked for."""
+        try:
+            yield
+        except LocalStorageError as error:
+            if not self._record_failed:
+                self._record_failed = True
+                _log.warning("%s Job %s goes on; it cannot be resumed later.", error, self.id)
+
     def _note(self, event: Event) -> None:
+        with self._goes_on_without_record():
+            self._recorded(event)
+
+    def _recorded(self, event: Event) -> None:
         match event:
             case Queued():
                 self._state = JobState.QUEUED

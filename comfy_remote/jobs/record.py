@@ -76,6 +76,13 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 """The statements that lead from each version of the file to the next. Only ever added to."""
 
+_UNUSABLE = "Check the folder's permissions and space, or set COMFY_REMOTE_HOME to another folder."
+_DAMAGED = (
+    "The file is damaged. Rename it, and the next command begins a new one (or set "
+    "COMFY_REMOTE_HOME to another folder). What still runs on a ComfyUI can be fetched with "
+    "`comfy-remote jobs resume PROMPT_ID --on URL`."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SavedOutput:
@@ -409,10 +416,10 @@ class Record:
             AttributeError,
         ) as error:
             # The last four: a row that somebody or something else has changed.
+            damaged = type(error) is sqlite3.DatabaseError  # "malformed", "not a database"
             raise LocalStorageError(
                 f"The record of jobs, {self.path}, cannot be used: {error}.",
-                advice="Check the folder's permissions and space, or set COMFY_REMOTE_HOME to "
-                "another folder.",
+                advice=_DAMAGED if damaged else _UNUSABLE,
                 details={"path": str(self.path)},
             ) from error
 

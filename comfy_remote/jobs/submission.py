@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 
-from ..errors import ComfyRemoteError, JobTimedOut, SubmissionUnknown
+from ..errors import ComfyRemoteError, JobTimedOut, LocalStorageError, SubmissionUnknown
 from ..events import JobState
 from ..targets.base import RemoteRef, RunRequest, Target
 from ..targets.deadline import Deadline
@@ -42,7 +42,11 @@ async def submit(
     except ComfyRemoteError as error:
         record.state(request.job_id, JobState.FAILED, error)
         raise
-    record.submitted(ref)
+    try:
+        record.submitted(ref)
+    except LocalStorageError as error:
+        # The GPU is at work: better a job that this program alone knows than none.
+        _log.warning("%s The job is %s at %s.", error, ref.remote_id, target.name)
     _log.debug(
         "%s has job %s as %s, %.2f s after its submission began.",
         target.name,
