@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Mapping, MutableMapping
 from pathlib import Path
 
+from ..clean import one_line
 from ..errors import ConfigurationError, NotTrusted
 from .places import CONFIG_VARIABLE, ENV_NAME, home, is_owners, nearest, owner_folders
 from .secrets import SECRETS
@@ -135,10 +136,11 @@ def unused_files(environment: Mapping[str, str] = os.environ) -> list[str]:
         except ConfigurationError:
             continue  # `load_env_files` says so
         if lacking:
-            sentences.append(
+            sentence = (
                 f"{path} is not used: you have not said yes to its {', '.join(lacking)}. To see "
                 f"that, and say yes: {trust_command(path)}"
             )
+            sentences.append(one_line(sentence))
     return sentences
 
 

@@ -39,6 +39,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..clean import one_line
 from ..errors import NotTrusted
 from ..net.address import shown
 from .places import CONFIG_NAME, CONFIG_VARIABLE, home, is_owners, nearest, owner_folders
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from .config_file import ConfigFile
 
 __all__ = ["Configuration", "Untrusted", "named_in"]
+
+_LONGEST_NAMES = 200  # letters, in a sentence
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +79,9 @@ class Untrusted:
         from .trust import trust_command
 
         names = ", ".join(self.targets) or f"default = {shown(self.default or '')}"
-        return (
+        if len(names) > _LONGEST_NAMES:
+            names = f"{names[:_LONGEST_NAMES]} …"
+        return one_line(
             f"{self.path} is not used: you have not said yes to what it names ({names}). To see "
             f"that, and say yes: {trust_command(self.path)}"
         )

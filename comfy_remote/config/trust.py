@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from yarl import URL
 
+from ..clean import one_line
 from ..errors import LocalStorageError, NotTrusted
 from ..net.address import base_address
 from .places import owner_folders
@@ -279,12 +280,21 @@ def not_trusted(
             ``comfy-remote.toml``.
     """
     problem = store.problem()
-    own = f"name the file with --config, or put it into {owner_folders(environment)[0]}"
-    return NotTrusted(
+    own = (
+        "name the file with --config (in Python: config=), or put it into "
+        f"{owner_folders(environment)[0]}"
+    )
+    message = (
         f"{what} is named by {path}, which may have come with somebody else's files, and you have "
-        f"not said yes to it.{' ' if problem else ''}{problem}",
-        advice=f"See what it names, and say yes: {trust_command(path)} (in a terminal). Where "
-        f"there is none, {instead or own}.",
+        f"not said yes to it. {problem}"
+    )
+    advice = (
+        f"See what it names, and say yes: {trust_command(path)} (in a terminal). Where there is "
+        f"none, {instead or own}."
+    )
+    return NotTrusted(
+        one_line(message).strip(),
+        advice=one_line(advice),
         details={"path": str(path), "names": list(named)},
     )
 

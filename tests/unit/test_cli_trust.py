@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -50,15 +50,19 @@ def at_a_terminal(answer: str, *arguments: str) -> tuple[int, str]:
     """The exit status and all that a person sees, who answers the first question like that."""
     import pty  # where there are terminals
 
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "comfy_remote", *arguments])
-    seen, deadline = b"", time.monotonic() + 60
-    answered = False
-    while time.monotonic() < deadline:
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "comfy_remote", *arguments],
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+    )
+    os.close(inside)
+    seen, answered = b"", False
+    while select.select([terminal], [], [], 60)[0]:
         try:
             part = os.read(terminal, 65536)
-        except OSError:  # Linux: the other end is closed
+        except OSError:  # Linux: nobody has the other end open
             break
         if not part:
             break
@@ -66,9 +70,8 @@ def at_a_terminal(answer: str, *arguments: str) -> tuple[int, str]:
         if not answered and b"[y/N]" in seen:
             os.write(terminal, answer.encode() + b"\n")
             answered = True
-    _, status = os.waitpid(child, 0)
     os.close(terminal)
-    return os.waitstatus_to_exitcode(status), seen.decode().replace("\r\n", "\n")
+    return process.wait(60), seen.decode().replace("\r\n", "\n")
 
 
 on_posix = pytest.mark.skipif(os.name != "posix", reason="a pseudo-terminal")

@@ -292,6 +292,23 @@ def test_a_hostile_file_is_an_error_that_names_it(project: Path, content: bytes)
     assert len(caught.value.message) < 1000
 
 
+def test_names_do_not_steer_a_terminal_or_fill_it(project: Path) -> None:
+    names = "\n".join(
+        f'[targets."\\u001b[2J\\n{n}\\u202e"]\ntarget = "http://10.6.6.6:{n}"'
+        for n in range(1, 300)
+    )
+    configure(project, f"{names}\n[targets.x]\ntarget = 'http://10.6.6.6'\n")
+    configuration = Configuration.load()
+    assert configuration.untrusted is not None
+    sentence = configuration.untrusted.sentence()
+    assert sentence.isprintable()
+    assert len(sentence) < 1000
+    with pytest.raises(NotTrusted) as caught:
+        configuration.settings_of("\x1b[2J\n7\u202e")
+    assert caught.value.message.isprintable()
+    assert all(str(line).isprintable() for line in caught.value.details["names"])  # type: ignore[union-attr]
+
+
 def test_a_deleted_current_folder_has_no_file(tmp_path: Path, project: Path) -> None:
     project.rmdir()
     assert Configuration.load().choose("gpu") == "gpu"
