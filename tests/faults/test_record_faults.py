@@ -103,7 +103,8 @@ record = Record(pathlib.Path(sys.argv[1]))
 print("open", flush=True)
 for n in itertools.count():
     name = f"{sys.argv[2]}-{n}"
-    record.add(name, target="t", source="s", folder=None, prompt={"1": {"class_type": "A" * 4000}})
+    prompt = {"1": {"class_type": "A" * 4000, "inputs": {}}}
+    record.add(name, target="t", source="s", folder=None, prompt=prompt)
     record.state(name, JobState.RUNNING)
     print(n, flush=True)
 """
@@ -119,6 +120,7 @@ def test_a_record_survives_writers_that_are_killed(home: Path) -> None:
         )
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(3)]
+        assert lines[2], "the writer ended by itself"
         time.sleep(chance.uniform(0.0, 0.1))
         process.kill()
         lines += process.communicate()[0].splitlines()
