@@ -13,6 +13,7 @@ import click
 
 from ..config.secrets import SECRETS
 from ..version import __version__
+from .signals import treat_like_ctrl_c
 from .streams import prepare_streams, silence_stdout
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def start(*, verbose: bool = False) -> None:
 def enter(command: click.Command, name: str) -> None:
     """Run a command with ``sys.argv``, and exit with its status."""
     prepare_streams()
+    treat_like_ctrl_c()
     try:
         # Not click's own `standalone_mode`, which ends Ctrl-C with status 1.
         status = command.main(prog_name=name, standalone_mode=False)
@@ -62,7 +64,11 @@ def enter(command: click.Command, name: str) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if _is_cancelled(error):
+            sys.exit(130)
         from .errors import show_error
 
         failure = _failure(error)
@@ -83,7 +89,7 @@ def _is_cancelled(error: BaseException) -> bool:
     return asyncio is not None and isinstance(error, asyncio.CancelledError)
 
 
-def _failure(error: Exception) -> ComfyRemoteError | None:
+def _failure(error: BaseException) -> ComfyRemoteError | None:
     """What to show for an exception; ``None`` for one that nobody has foreseen."""
     from ..errors import ComfyRemoteError, ConfigurationError, LocalStorageError
 

@@ -305,8 +305,8 @@ async def test_a_value_file_that_is_saved_is_called_by_its_key(
     job = await client.submit(prompt)
     saved = await job.save_outputs(tmp_path / "out")
     (only,) = saved
-    assert only.path == tmp_path / "out" / ".._my result.safetensors"
+    assert only.path == tmp_path / "out" / "_.._my result.safetensors"
     value: Any = read_value(only.path, tensors="numpy").value
     assert value[0].shape == (1, 8, 8, 3)
     (output,) = await job.outputs()
-    assert output.filename == ".._my result.safetensors"
+    assert output.filename == "_.._my result.safetensors"
