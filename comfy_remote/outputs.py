@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -72,13 +72,14 @@ def kind_of(filename: str) -> OutputKind:
 
 @dataclass(frozen=True, slots=True)
 class OutputSource:
-    """Where a target reads an output's bytes from. One of the first four is set.
+    """Where a target reads an output's bytes from. One of these is set.
 
     Attributes:
         path: Path and query below the target's own base URL.
         url: Absolute URL on another host (storage); fetched without the target's key.
         data: The bytes themselves, base64, as they came in the result.
         kept: Its name on the worker, which gives it out in parts.
+        file: A file of this machine, where the target put it as it arrived.
         delete_url: With ``url``: a signed address to DELETE it by, once it is here.
     """
 
@@ -86,6 +87,7 @@ class OutputSource:
     url: str | None = None
     data: str | None = None
     kept: str | None = None
+    file: Path | None = None
     delete_url: str | None = None
 
 

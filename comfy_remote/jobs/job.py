@@ -427,7 +427,7 @@ class Job:
         finished = self._finished or await self.wait()
         if finished.error is not None and not (even_if_failed and finished.outputs):
             raise finished.error
-        if not finished.outputs:
+        if not finished.outputs and not finished.problems:
             raise OutputLost(
                 "The job succeeded, but it made no output.",
                 advice="Add a node that saves what the workflow makes, for example Save Image.",

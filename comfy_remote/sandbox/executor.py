@@ -127,9 +127,11 @@ class _Context:
             )
         return self.hooks.run_part(self, part, values)
 
-    def progress(self, value: int, maximum: int, preview: Image | None = None) -> None:
+    def progress(
+        self, value: int, maximum: int, preview: Image | None = None, *, whole: bool = False
+    ) -> None:
         self.sleep(0)
-        self.report.node_progress(self.node_id, value, maximum, preview)
+        self.report.node_progress(self.node_id, value, maximum, preview, whole=whole)
 
     def sleep(self, seconds: float) -> None:
         if self.interrupt.wait(seconds):

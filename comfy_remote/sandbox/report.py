@@ -26,9 +26,14 @@ class Messenger(Protocol):
         """Send to one client, or to all of them."""
 
     def send_preview(
-        self, image: Image, metadata: Mapping[str, JsonValue], client_id: str | None
+        self,
+        image: Image,
+        metadata: Mapping[str, JsonValue],
+        client_id: str | None,
+        *,
+        whole: bool = False,
     ) -> None:
-        """Send a picture, in the newest form that the client understands."""
+        """Send a picture, in the newest form that the client understands; ``whole`` as a PNG."""
 
     def set_executing(self, client_id: str | None, node_id: str | None) -> None:
         """Remember what runs, to tell a client that connects anew."""
@@ -111,7 +116,13 @@ class RunReport:
             self._send("executing", self._display(node_id))
 
     def node_progress(
-        self, node_id: str, value: float, maximum: float, preview: Image | None
+        self,
+        node_id: str,
+        value: float,
+        maximum: float,
+        preview: Image | None,
+        *,
+        whole: bool = False,
     ) -> None:
         """The node has done ``value`` of ``maximum`` steps."""
         prompt_id = self._item.prompt_id
@@ -127,7 +138,7 @@ class RunReport:
                 "parent_node_id": None,
                 "real_node_id": node_id,
             }
-            self._messenger.send_preview(preview, metadata, self.client_id)
+            self._messenger.send_preview(preview, metadata, self.client_id, whole=whole)
 
     def node_finished(
         self, node_id: str, ui: Mapping[str, JsonValue] | None, *, from_cache: bool

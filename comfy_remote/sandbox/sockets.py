@@ -73,12 +73,24 @@ class SocketHub:
         self.send("status", {"status": self._status()}, None)
 
     def send_preview(
-        self, image: Image, metadata: Mapping[str, JsonValue], client_id: str | None
+        self,
+        image: Image,
+        metadata: Mapping[str, JsonValue],
+        client_id: str | None,
+        *,
+        whole: bool = False,
     ) -> None:
-        """Send a JPEG: with metadata to a client that said it can read them, else without."""
+        """Send a JPEG, or a PNG if it is to be ``whole``.
+
+        With metadata to a client that said it can read them, else without.
+        """
         buffer = BytesIO()
-        image.convert("RGB").save(buffer, "JPEG", quality=95)
-        self.send_encoded_preview(buffer.getvalue(), "image/jpeg", metadata, client_id)
+        if whole:
+            image.save(buffer, "PNG", compress_level=1)
+        else:
+            image.convert("RGB").save(buffer, "JPEG", quality=95)
+        media_type = "image/png" if whole else "image/jpeg"
+        self.send_encoded_preview(buffer.getvalue(), media_type, metadata, client_id)
 
     def send_encoded_preview(
         self,

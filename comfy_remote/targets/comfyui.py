@@ -12,9 +12,10 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -28,6 +29,7 @@ from ..errors import (
     TargetNotFound,
 )
 from ..events import Event, Finished, JobState, Log
+from ..media.files import CHUNK_SIZE
 from ..net.address import base_address, check_key_is_safe, is_loopback
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
@@ -35,6 +37,7 @@ from ..workflow.schema import Schemas
 from ..workflow.spelling import as_listed, classes_with_paths
 from .base import CHOICE_KEY, Capabilities, Health, RemoteRef, RunRequest
 from .comfyui_follow import PromptFollower, cancelled
+from .comfyui_frames import FrameSpool, SentFrames
 from .comfyui_queue import (
     QueueItem,
     prompt_in,
@@ -94,6 +97,7 @@ class ComfyUITarget:
         self._headers = headers
         self._patience = patience
         self._stall_patience = stall_patience
+        self._frames = FrameSpool()
         self._use(url)
         self._sockets: dict[str, ComfyUISocket] = {}
         self._cancelled: set[str] = set()
@@ -123,6 +127,7 @@ class ComfyUITarget:
         for socket in list(self._sockets.values()):
             await socket.stop()
         self._sockets.clear()
+        self._frames.close()
         await self._http.__aexit__()
 
     async def has_input(self, name: str) -> bool:
@@ -230,6 +235,7 @@ class ComfyUITarget:
             ref.remote_id,
             prompt,
             patience=self._patience,
+            frames=SentFrames(self._frames, prompt),
             stall_patience=self._stall_patience,
             from_start=just_sent,
         )
@@ -257,6 +263,10 @@ class ComfyUITarget:
         """Stream a file from ``/view``."""
         if output.text is not None:
             yield output.text.encode()[offset:]
+            return
+        if output.source is not None and output.source.file is not None:
+            async for chunk in _read_file(output.source.file, output.filename, offset):
+                yield chunk
             return
         if output.source is None or output.source.path is None:
             raise OutputLost(f"ComfyUI did not say where {output.filename} is.")
@@ -286,6 +296,10 @@ class ComfyUITarget:
                 advice="The node named a file outside of ComfyUI's folders.",
                 details=error.details,
             ) from error
+
+    async def release(self, outputs: Sequence[RemoteOutput]) -> None:
+        """Remove what was kept of these: pictures that came on the socket."""
+        self._frames.release(outputs)
 
     @property
     def local(self) -> bool:
@@ -483,6 +497,23 @@ class ComfyUITarget:
         names = zip((file.name for file in request.files), uploaded, strict=True)
         renamed = {old: new for old, new in names if old != new}
         return rename_files(request.prompt, renamed) if renamed else request.prompt
+
+
+async def _read_file(path: Path, filename: str, offset: int) -> AsyncGenerator[bytes, None]:
+    def read(at: int) -> bytes:
+        with path.open("rb") as file:
+            file.seek(at)
+            return file.read(CHUNK_SIZE)
+
+    try:
+        while chunk := await asyncio.to_thread(read, offset):
+            yield chunk
+            offset += len(chunk)
+    except OSError as error:
+        raise OutputLost(
+            f"{filename} came on the socket and is kept no more.",
+            advice="Run the workflow again.",
+        ) from error
 
 
 def _with_skipped(ref: RemoteRef, response: Response) -> RemoteRef:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import (
@@ -30,7 +32,8 @@ from ..events import (
 )
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
-from .comfyui_history import finished_from_history, outputs_of_node, shown_by_node
+from .comfyui_frames import SentFrames
+from .comfyui_history import finished_from_history, outputs_of_node, shown_by_node, silent_savers
 from .comfyui_messages import Message, NodeTextMessage, PreviewMessage, TextMessage
 from .comfyui_progress import ProgressTracker
 from .comfyui_queue import QueueItem
@@ -48,6 +51,7 @@ _MISSES_BEFORE_GONE = 3
 _QUIET_FOR = 90.0
 # ComfyUI begins with a prompt at once if nothing else runs.
 _IDLE_NOTICE = 30.0
+_LAST_WORDS = 0.5
 _BUSY_NOTICE = 600.0
 
 
@@ -72,6 +76,7 @@ class PromptFollower:
         patience: Seconds without any answer before `TargetUnreachable` is raised.
         stall_patience: Seconds that ComfyUI may have the prompt and begin nothing before
             `TargetStalled` is raised, while it runs nothing else.
+        frames: Keeps the pictures that nodes send instead of saving them.
         from_start: Whether the prompt has just been submitted, so that no message was missed.
     """
 
@@ -83,6 +88,7 @@ class PromptFollower:
         prompt: Prompt,
         *,
         patience: float,
+        frames: SentFrames,
         stall_patience: float = 300.0,
         from_start: bool = False,
     ) -> None:
@@ -102,6 +108,8 @@ class PromptFollower:
         self._heard_at = time.monotonic()
         self._told_quiet = False
         self._stall_patience = stall_patience
+        self._frames = frames
+        self._heard_end = False
         # Without its messages, nobody can tell whether a prompt that runs has begun a node.
         self._saw_all = from_start and socket.connected
         self._began_a_node = False
@@ -121,7 +129,7 @@ class PromptFollower:
         while True:
             message = await self._socket.next(max(0.0, next_poll - time.monotonic()))
             if message is not None:
-                for event in self._heard(message):
+                async for event in self._heard_or_kept(message):
                     yield event
                 if not self._ended and time.monotonic() < next_poll:
                     continue
@@ -153,6 +161,18 @@ class PromptFollower:
             )
             self._ended = False
 
+    async def _heard_or_kept(self, message: Message) -> AsyncGenerator[Event, None]:
+        """What a message says; a picture that is an output is kept before anything else."""
+        if isinstance(message, PreviewMessage) and message.prompt_id in (None, self._prompt_id):
+            node_id = message.node_id or self._tracker.current
+            if node_id is not None and self._frames.is_output(message, node_id):
+                output = await asyncio.to_thread(self._frames.keep, message, node_id)
+                if output is not None:
+                    for event in self._announce(output):
+                        yield event
+        for event in self._heard(message):
+            yield event
+
     def _heard(self, message: Message) -> Iterator[Event]:
         if isinstance(message, PreviewMessage):
             ours = message.prompt_id in (None, self._prompt_id)
@@ -181,6 +201,7 @@ class PromptFollower:
                 tracker.executing(node if node in self._prompt else tracker.current)
                 # ComfyUI says "no node" after it has written the history.
                 self._ended = message.data.get("node") is None
+                self._heard_end = self._heard_end or self._ended
             case "progress":
                 node = message.text("display_node") or message.text("node")
                 tracker.progress(node, message.data.get("value"), message.data.get("max"))
@@ -311,6 +332,15 @@ class PromptFollower:
 
     async def _finish(self, entry: dict[str, JsonValue]) -> AsyncGenerator[Event, None]:
         finished = finished_from_history(entry, self._prompt)
+        # Pictures on their way come before ComfyUI says that it has ended.
+        deadline = time.monotonic() + _LAST_WORDS
+        while self._socket.connected and not self._heard_end:
+            message = await self._socket.next(max(0.0, deadline - time.monotonic()))
+            if message is None:
+                break
+            async for event in self._heard_or_kept(message):
+                yield event
+        finished = self._with_frames(finished)
         if finished.state is JobState.SUCCEEDED:
             for event in () if self._started else self._begin():
                 yield event
@@ -325,6 +355,22 @@ class PromptFollower:
             for event in self._announce(output):
                 yield event
         yield finished
+
+    def _with_frames(self, finished: Finished) -> Finished:
+        outputs, problems = finished.outputs, finished.problems
+        if self._frames.outputs:
+            order = {node_id: number for number, node_id in enumerate(self._prompt)}
+            outputs = tuple(
+                sorted(
+                    (*outputs, *self._frames.outputs),
+                    # Of a node that another expanded into, the id begins with the drawn one's.
+                    key=lambda one: order.get((one.node_id or "").partition(".")[0], len(order)),
+                )
+            )
+        if finished.state is JobState.SUCCEEDED:
+            silent = silent_savers(self._prompt, outputs)
+            problems = (*problems, *self._frames.problems(), *silent)
+        return replace(finished, outputs=outputs, problems=problems)
 
     def _gone(self) -> Finished:
         """Neither in the queue nor in the history."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from ..errors import ComfyRemoteError, ExecutionFailed, JobCancelled, OutOfMemory
 from ..events import Finished, JobState, ShownValues
 from ..media.remote_values import VALUES_KEY, sha256_in_name
-from ..outputs import OutputSource, RemoteOutput, kind_of, media_type_of
+from ..outputs import OutputProblem, OutputSource, RemoteOutput, kind_of, media_type_of
 from ..workflow.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -23,8 +23,16 @@ __all__ = [
     "named_file",
     "outputs_of_node",
     "shown_by_node",
+    "silent_savers",
 ]
 
+# Core's nodes that write files and show nothing (ComfyUI 0.33.0).
+_SILENT_SAVERS = frozenset(
+    {
+        *("SaveImageDataSetToFolder", "SaveImageTextDataSetToFolder", "SaveTrainingDataset"),
+        *("CheckpointSave", "CLIPSave", "VAESave", "ModelSave", "SaveLoRA", "LoraSave"),
+    }
+)
 _LONGEST_TRACEBACK = 8000
 _FILE_KEYS = {"filename", "subfolder", "type"}
 
@@ -58,6 +66,21 @@ def finished_from_history(entry: dict[str, JsonValue], prompt: Prompt) -> Finish
             shown=shown,
         )
     return Finished(JobState.SUCCEEDED, None, outputs, details, shown=shown)
+
+
+def silent_savers(prompt: Prompt, outputs: Iterable[RemoteOutput]) -> list[OutputProblem]:
+    """The nodes that have saved files and told of none: nobody can fetch them by ComfyUI's API."""
+    known = {(output.node_id or "").partition(".")[0] for output in outputs}
+    return [
+        OutputProblem(
+            node_id,
+            node["class_type"],
+            None,
+            "it does not tell which files it saved; they are in ComfyUI's output folder",
+        )
+        for node_id, node in prompt.items()
+        if node["class_type"] in _SILENT_SAVERS and node_id not in known
+    ]
 
 
 def execution_error(data: dict[str, JsonValue]) -> ComfyRemoteError:

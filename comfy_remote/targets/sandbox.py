@@ -12,19 +12,22 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Collection
+import time
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 
 import aiohttp
 
 from ..config.engine_environment import engine_environment
-from ..errors import TargetUnreachable
-from ..events import Event, Finished, JobState
+from ..errors import ComfyRemoteError, TargetUnreachable
+from ..events import Event, Finished, JobState, Progress, Started
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, RemoteRef, RunRequest
 from .comfyui import ComfyUITarget
+from .engine_folders import folders_in
 from .launch import PACKAGE_PARENT, detached, own_program
+from .untold_files import NodeTimes, with_untold
 
 __all__ = ["SandboxTarget"]
 
@@ -95,9 +98,15 @@ class SandboxTarget:
         """See `Target.follow`."""
         self._unfinished.add(ref.job_id)
         try:
+            times, began = NodeTimes(), time.time()
             async with aclosing(self._engine.follow(ref, prompt)) as events:
                 async for event in events:
-                    if isinstance(event, Finished):
+                    if isinstance(event, Started):
+                        began = time.time()
+                    elif isinstance(event, Progress):
+                        times.running(event.node_id, time.time())
+                    elif isinstance(event, Finished):
+                        event = await self._with_untold(event, began, prompt, times)
                         self._unfinished.discard(ref.job_id)
                         if event.state is JobState.SUCCEEDED:
                             self._succeeded.add(ref.job_id)
@@ -106,6 +115,27 @@ class SandboxTarget:
             if self._ended():
                 self._unfinished.discard(ref.job_id)
             raise
+
+    async def _with_untold(
+        self, finished: Finished, began: float, prompt: Prompt, times: NodeTimes
+    ) -> Finished:
+        """Its folders are its own: what is new in them is the job's, whoever tells of it."""
+        try:
+            folders = folders_in(await self._engine.system())
+        except ComfyRemoteError:
+            return finished
+        if folders is None:
+            return finished
+        return await with_untold(finished, folders.output, began, prompt, times)
+
+    async def release(self, outputs: Sequence[RemoteOutput]) -> None:
+        """See `ReleasesOutputs`."""
+        await self._engine.release(outputs)
+
+    @property
+    def local(self) -> bool:
+        """Yes."""
+        return True
 
     async def cancel(self, ref: RemoteRef) -> None:
         """See `Target.cancel`."""

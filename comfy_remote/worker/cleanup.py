@@ -17,18 +17,16 @@ import json
 import logging
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import JsonValue
 
 from ..outputs import RemoteOutput
-from ..workflow.files import file_below
+from ..targets.engine_folders import EngineFolders, folders_in
 from ..workflow.prompt import Node, Prompt
 from ..workflow.sources import linked_node
 from .run import EngineTarget, at_most
 
-__all__ = ["Cleaner", "EngineFolders", "folders_in"]
+__all__ = ["Cleaner"]
 
 _PATIENCE = 10.0
 _RUN_AGAIN = "comfy_remote_run"
@@ -36,53 +34,6 @@ _RUN_AGAIN = "comfy_remote_run"
 _CLOCK_SLACK = 2.0
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineFolders:
-    """The three folders of an engine on this machine."""
-
-    input: Path
-    output: Path
-    temp: Path
-
-    def file(self, folder: str, subfolder: str, filename: str) -> Path | None:
-        """A file in one of them, if it is one, and really there."""
-        root = {"input": self.input, "output": self.output, "temp": self.temp}.get(folder)
-        name = f"{subfolder}/{filename}" if subfolder else filename
-        if root is None or file_below(root, name) is None:
-            return None
-        path = root / name
-        return None if path.is_symlink() else path
-
-
-def folders_in(stats: Mapping[str, JsonValue]) -> EngineFolders | None:
-    """The folders that an engine was started with, from the ``argv`` in its ``/system_stats``.
-
-    Source of facts: ComfyUI's ``folder_paths.py`` and ``main.py`` (0.3.64 and 0.33.0).
-    """
-    system = stats.get("system")
-    argv = system.get("argv") if isinstance(system, dict) else None
-    words = [str(word) for word in argv] if isinstance(argv, list) else []
-    if not words:
-        return None
-    given = [part for word in words for part in word.split("=", 1)]
-
-    def after(flag: str) -> Path | None:
-        named = given[given.index(flag) + 1 :][:1] if flag in given else []
-        return Path(named[0]) if named else None
-
-    base = after("--base-directory") or Path(words[0]).parent
-    if not base.is_absolute():
-        return None
-    temp = after("--temp-directory")
-    found = EngineFolders(
-        input=after("--input-directory") or base / "input",
-        output=after("--output-directory") or base / "output",
-        temp=temp / "temp" if temp else base / "temp",
-    )
-    absolute = all(path.is_absolute() for path in (found.input, found.output, found.temp))
-    return found if absolute else None
 
 
 class Cleaner:

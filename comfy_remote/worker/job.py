@@ -26,6 +26,7 @@ from ..events import Progress
 from ..media.temporary import TemporaryFolder
 from ..targets.base import InputFile, RunRequest
 from ..targets.comfyui import engine_of
+from ..targets.engine_folders import folders_in
 from ..targets.input_names import UsersNames
 from ..wire.repo_list import parse_repo_list
 from ..wire.request import JobRequest
@@ -241,7 +242,9 @@ class WorkflowJob:
                 else {},
             )
             self._names = UsersNames(run.prompt)
-            engine_run = self._last_run = EngineRun(self._engine, target, self._id)
+            engine_run = self._last_run = EngineRun(
+                self._engine, target, self._id, self._output_folder(stats)
+            )
             try:
                 result = await engine_run.result(
                     run, reporter, request.format, folder, may_repeat=may_repeat
@@ -263,6 +266,11 @@ class WorkflowJob:
                 return await self._build(result, engine_run, engine_of(stats), run)
             finally:
                 await cleaning
+
+    def _output_folder(self, stats: Mapping[str, JsonValue]) -> Path | None:
+        """The engine's output folder, if what is new in it can only be this job's."""
+        folders = folders_in(stats) if self._engine.pid is not None else None
+        return folders.output if folders is not None else None
 
     async def _clean(
         self,

@@ -35,6 +35,7 @@ from ..events import (
 )
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, RunRequest, Target
+from ..targets.untold_files import NodeTimes, with_untold
 from ..wire.request import AnswerFormat
 from .collect import Collected, CollectedOutput, collect_outputs
 from .dialects import place_for, wanted_outputs
@@ -130,6 +131,8 @@ class EngineRun:
         engine: Asked whether there is any use in cancelling.
         target: Open.
         job_id: The queue's, for the log.
+        output_folder: The engine's, if it is here and its files are ours: what is new in it
+            after the run is the job's, also where no node told of it.
 
     Attributes:
         timings: Seconds by phase, as far as it got: ``upload``, ``queue``, ``run``, ``collect``.
@@ -142,7 +145,15 @@ class EngineRun:
             nodes have to run again.
     """
 
-    def __init__(self, engine: JobEngine, target: EngineTarget, job_id: str) -> None:
+    def __init__(
+        self,
+        engine: JobEngine,
+        target: EngineTarget,
+        job_id: str,
+        output_folder: Path | None = None,
+    ) -> None:
+        self._output_folder = output_folder
+        self._times = NodeTimes()
         self._engine = engine
         self._target = target
         self._job_id = job_id
@@ -182,6 +193,10 @@ class EngineRun:
             raise
         self.timings["upload"] = _since(begun)
         finished = await self._follow(ref, run, reporter)
+        if self._output_folder is not None:
+            finished = await with_untold(
+                finished, self._output_folder, self.started, run.prompt, self._times
+            )
         self.unfinished = None
         self.produced += finished.outputs
         self.shown = finished.shown
@@ -242,6 +257,7 @@ class EngineRun:
                         case Started():
                             started = time.monotonic()
                         case Progress():
+                            self._times.running(event.node_id, time.time())
                             reporter.progress(event)
                         case Preview():
                             reporter.preview(event)

@@ -542,3 +542,28 @@ def test_a_run_that_lacks_an_output_says_so_and_ends_with_8(cli: Cli) -> None:
 
 def node(class_type: str, **inputs: object) -> dict[str, object]:
     return {"class_type": class_type, "inputs": inputs}
+
+
+def test_one_workflow_has_one_verdict_on_the_sandbox_too(cli: Cli) -> None:
+    """Pictures that are sent arrive, and so do files that no node tells of."""
+    picture = node("EmptyImage", width=8, height=8, batch_size=2, color=3)
+    sends = {"1": picture, "2": node("SaveImageWebsocket", images=["1", 0])}
+    (cli.folder / "sends.json").write_text(json.dumps(sends))
+    ended = cli("run", "sends.json", "--on", "sandbox", "--json", "-o", "out")
+    assert ended.returncode == 0, ended.stderr
+    outputs = lines_of(ended.stdout)[-1]["outputs"]
+    assert [one["filename"] for one in outputs] == [
+        "websocket_2_00001_.png",
+        "websocket_2_00002_.png",
+    ]
+    assert all(Path(one["path"]).stat().st_size == one["size"] for one in outputs)
+    more = {"folder_name": "set", "filename_prefix": "image", "mode": "overwrite"}
+    silent = {"1": picture, "2": node("SaveImageDataSetToFolder", images=["1", 0], **more)}
+    (cli.folder / "silent.json").write_text(json.dumps(silent))
+    ended = cli("run", "silent.json", "--on", "sandbox", "--json", "-o", "out")
+    assert ended.returncode == 0, ended.stderr
+    outputs = lines_of(ended.stdout)[-1]["outputs"]
+    assert [(one["node_id"], one["filename"]) for one in outputs] == [
+        ("2", "image_00000.png"),
+        ("2", "image_00001.png"),
+    ]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from worker_fakes import FakeTarget, output
 
-from comfy_remote.worker.cleanup import Cleaner, EngineFolders, folders_in
+from comfy_remote.targets.engine_folders import EngineFolders, folders_in
+from comfy_remote.worker.cleanup import Cleaner
 
 
 def stats(*argv: str) -> dict[str, Any]:

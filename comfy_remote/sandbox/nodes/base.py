@@ -60,8 +60,14 @@ class NodeContext(Protocol):
             WorkflowInvalid: Nothing is installed here that could.
         """
 
-    def progress(self, value: int, maximum: int, preview: Image | None = None) -> None:
+    def progress(
+        self, value: int, maximum: int, preview: Image | None = None, *, whole: bool = False
+    ) -> None:
         """Report ``value`` of ``maximum`` steps.
+
+        Args:
+            preview: A picture of how far it is.
+            whole: Send the picture without a loss: it is what the node is there for.
 
         Raises:
             Interrupted: Somebody asked to stop.

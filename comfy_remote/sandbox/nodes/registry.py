@@ -28,6 +28,8 @@ _CLASSES: tuple[type[Node], ...] = (
     save.SaveImage,
     save.PreviewImage,
     save.SaveAnimatedWEBP,
+    save.SaveImageWebsocket,
+    save.SaveImageDataSetToFolder,
     remote.ComfyRemoteInput,
     remote.ComfyRemoteOutput,
     remote.ComfyRemotePart,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import string as letters
+import uuid
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,10 +14,18 @@ from PIL.PngImagePlugin import PngInfo
 from pydantic import JsonValue
 
 from ...workflow.prompt import Prompt
+from ..folders import Folders
 from .base import ImageBatch, Node, NodeContext, NodeResult, SavedFile
 from .schema import NodeSchema, Output, boolean, choice, floating, integer, socket, string
 
-__all__ = ["PreviewImage", "SaveAnimatedWEBP", "SaveImage", "to_picture"]
+__all__ = [
+    "PreviewImage",
+    "SaveAnimatedWEBP",
+    "SaveImage",
+    "SaveImageDataSetToFolder",
+    "SaveImageWebsocket",
+    "to_picture",
+]
 
 _IMAGES_OUTPUT = Output("IMAGE", "images")
 
@@ -121,6 +130,72 @@ class SaveAnimatedWEBP(Node):
         if others:
             ui["animated"] = [True]
         return NodeResult([images], ui)
+
+
+class SaveImageWebsocket(Node):
+    """Whole pictures on the socket, and nothing on disk."""
+
+    schema = NodeSchema(
+        name="SaveImageWebsocket",
+        display_name="Save Image (Websocket)",
+        category="image",
+        inputs=(socket("images", "IMAGE"),),
+        outputs=(),
+        output_node=True,
+        module="custom_nodes.websocket_image_save",
+    )
+
+    @classmethod
+    def fingerprint(cls, folders: Folders, inputs: Mapping[str, JsonValue]) -> str:  # noqa: ARG003
+        """Always another: it runs again, since nothing of it is kept."""
+        return uuid.uuid4().hex
+
+    def run(self, context: NodeContext, images: ImageBatch) -> NodeResult:
+        for number, image in enumerate(images):
+            context.progress(number, len(images), to_picture(image), whole=True)
+        return NodeResult([])
+
+
+class SaveImageDataSetToFolder(Node):
+    """PNG files in a folder below the output folder, of which it does not tell."""
+
+    schema = NodeSchema(
+        name="SaveImageDataSetToFolder",
+        display_name="Save Image (to Folder) (DEPRECATED)",
+        category="image",
+        inputs=(
+            socket("images", "IMAGE"),
+            string("folder_name", "dataset"),
+            string("filename_prefix", "image"),
+            choice("mode", ("overwrite", "increment")),
+        ),
+        outputs=(),
+        output_node=True,
+        style="v3",
+        module="comfy_extras.nodes_dataset",
+        input_is_list=True,
+        deprecated=True,
+    )
+
+    def run(
+        self,
+        context: NodeContext,
+        images: list[ImageBatch],
+        folder_name: list[str],
+        filename_prefix: list[str],
+        mode: list[str],
+    ) -> NodeResult:
+        folder = context.folders.root / "output"
+        height, width = images[0].shape[1:3]
+        place = context.folders.save_location(
+            folder, f"{folder_name[0]}/{filename_prefix[0]}", width, height
+        )
+        first = place.counter if mode[0] == "increment" else 0
+        pictures = [image for batch in images for image in batch]
+        for number, image in enumerate(pictures, first):
+            filename = f"{place.name}_{number:05}.png"
+            to_picture(image).save(place.directory / filename)
+        return NodeResult([])
 
 
 def to_picture(image: ImageBatch) -> Image.Image:

@@ -1,0 +1,120 @@
+"""Pictures that a node sends on the socket instead of saving them (core's SaveImageWebsocket).
+
+They come once, as the previews do, and no history lists them: whoever listens has to keep them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+
+from ..errors import LocalStorageError
+from ..media.disk_space import DiskLimits
+from ..media.files import storage_errors
+from ..media.temporary import TemporaryFolder
+from ..outputs import OutputProblem, OutputSource, RemoteOutput
+from ..workflow.prompt import Prompt, is_link
+from .comfyui_messages import PreviewMessage
+
+__all__ = ["FrameSpool", "SentFrames"]
+
+# Those that send pictures and nothing else: without a picture, one was missed.
+_SENDERS = frozenset({"SaveImageWebsocket", "ETN_SendImageWebSocket"})
+
+
+class FrameSpool:
+    """The pictures of one target, in files of ours until they are fetched or the target closes."""
+
+    def __init__(self) -> None:
+        self._folder: TemporaryFolder | None = None
+        self._count = 0
+
+    def keep(self, content: bytes) -> Path:
+        """Write a picture.
+
+        Raises:
+            LocalStorageError: It cannot be written, or the disk would be too full.
+        """
+        if self._folder is None:
+            self._folder = TemporaryFolder("frames")
+        self._count += 1
+        path = Path(self._folder.name, f"{self._count}.png")
+        DiskLimits.of().check_room(path, len(content))
+        with storage_errors(path):
+            path.write_bytes(content)
+        return path
+
+    def release(self, outputs: Collection[RemoteOutput]) -> None:
+        """These are elsewhere now."""
+        for output in outputs:
+            if output.source is not None and output.source.file is not None:
+                output.source.file.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove all of them."""
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+
+class SentFrames:
+    """The pictures of one prompt.
+
+    Args:
+        spool: Where they go.
+        prompt: Tells which nodes others take something from: their pictures are previews.
+    """
+
+    def __init__(self, spool: FrameSpool, prompt: Prompt) -> None:
+        taken = {
+            str(value[0])
+            for node in prompt.values()
+            for value in node["inputs"].values()
+            if is_link(value) and isinstance(value, list)
+        }
+        self._spool = spool
+        self._prompt = prompt
+        self._ends = prompt.keys() - taken
+        self._failure: LocalStorageError | None = None
+        self.outputs: list[RemoteOutput] = []
+
+    def is_output(self, message: PreviewMessage, node_id: str | None) -> bool:
+        """Whether a picture is what the node is there for: whole, and of a node at the end.
+
+        Previews come as JPEG.
+        """
+        return message.media_type == "image/png" and node_id in self._ends
+
+    def keep(self, message: PreviewMessage, node_id: str) -> RemoteOutput | None:
+        """Write it; ``None`` if that fails, which is one of `problems` then. Blocks."""
+        number = sum(output.node_id == node_id for output in self.outputs) + 1
+        try:
+            path = self._spool.keep(message.data)
+        except LocalStorageError as error:
+            self._failure = error
+            return None
+        output = RemoteOutput(
+            node_id=node_id,
+            kind="image",
+            filename=f"websocket_{node_id}_{number:05}_.png",
+            media_type="image/png",
+            size=len(message.data),
+            sha256=hashlib.sha256(message.data).hexdigest(),
+            source=OutputSource(file=path),
+            key="images",
+        )
+        self.outputs.append(output)
+        return output
+
+    def problems(self) -> list[OutputProblem]:
+        """The nodes whose pictures are not here."""
+        reason = "its pictures are only sent while it runs, and none arrived here"
+        if self._failure is not None:
+            reason = f"a picture of it could not be kept: {self._failure.message}"
+        kept = {output.node_id for output in self.outputs} if self._failure is None else set()
+        return [
+            OutputProblem(node_id, node["class_type"], None, reason)
+            for node_id, node in self._prompt.items()
+            if node["class_type"] in _SENDERS and node_id not in kept
+        ]
