@@ -190,7 +190,7 @@ class Client:
             loaded = load_workflow(prompt)
         else:
             loaded = parse_workflow(cast("JsonValue", prompt), source or "The prompt")
-        search = FileSearch.beside(base or Path.cwd(), [Path(path) for path in inputs])
+        search = FileSearch.beside(base, [Path(path) for path in inputs])
         if only_base:
             search = FileSearch(search.given, search.roots[:1], name_it="")
         try:

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from lookups import record_lookups
 from owner import configure
 
 from comfy_remote import __version__
@@ -174,6 +175,28 @@ def test_a_workflow_that_names_files_of_other_folders(run, tmp_path: Path, name:
     status, out, err = run("service", "w.json", "--port", "0")
     assert status == InputFileMissing.exit_status
     assert "Name it with --input FILE." in err
+
+
+@pytest.mark.parametrize("name", ["//evilhost/share/a.png", "\\\\evilhost\\share\\a.png [input]"])
+def test_names_of_other_machines_are_never_looked_up(
+    run, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """On Windows, to look at such a path is to log in there."""
+    remote = {"class_type": "ComfyRemoteOutput", "inputs": {"key": "k", "value": ["1", 0]}}
+    load = {"class_type": "LoadImage", "inputs": {"image": name}}
+    save = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": name}}
+    write("w.json", {"1": load, "2": remote, "3": save})
+    asked = record_lookups(monkeypatch)
+    for command in (
+        ("show", "w.json"),
+        ("check", "w.json"),
+        ("cut", "w.json", "--remote", "1"),
+        ("run", "w.json", "--set", f"1.image={name}"),
+        ("call", "w.json"),
+    ):
+        run(*command)
+    assert [path for path in asked if path.endswith("w.json")]
+    assert not [path for path in asked if "evilhost" in path]
 
 
 def test_errors_as_json(run):

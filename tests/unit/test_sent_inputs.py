@@ -186,20 +186,28 @@ async def test_a_hash_that_another_worker_does_not_understand_is_not_sent_again(
     assert known(target) == [set(), {SHA256}, set()]
 
 
+@pytest.mark.parametrize("old", [False, True], ids=["now", "recorded without places"])
 async def test_a_killed_client_is_resumed_and_the_job_sent_whole(
-    record: Record, monkeypatch: pytest.MonkeyPatch
+    record: Record, monkeypatch: pytest.MonkeyPatch, old: bool
 ) -> None:
     target = KeepingTarget()
     await run(target, record)
     target.kept.clear()
     async with Client(target, record=record) as client:
         job = await client.submit(PROMPT, workflow={"nodes": []})
+    if old:
+        [row] = record.execute("SELECT request FROM jobs WHERE id = ?", job.id)
+        kept = json.loads(row["request"])
+        assert kept["files"][0].pop("places") == [["1", "image"]]
+        record.execute("UPDATE jobs SET request = ? WHERE id = ?", json.dumps(kept), job.id)
     monkeypatch.setattr(client_module, "reopen", lambda *_, **__: target)
     async with resume(job.id, record=record) as again:
         [found] = await again.outputs()
     assert found.bytes() == b"bytes"
     assert target.requests[-1].known_inputs == frozenset()
     assert target.requests[-1].workflow == {"nodes": []}
+    [file] = target.requests[-1].files
+    assert file.places == (() if old else (("1", "image"),))
 
 
 async def test_a_client_that_is_killed_while_it_sends_again_does_not_send_a_third_time(

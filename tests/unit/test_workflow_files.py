@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lookups import record_lookups
 
 from comfy_remote.workflow.check import check_prompt
 from comfy_remote.workflow.files import (
@@ -146,26 +146,6 @@ def test_names_of_other_machines_and_drives_are_never_looked_up(
     assert error.advice == "Name it with inputs=[FILE]."
     search.find("a.png")
     assert str(tmp_path / "a.png") in asked
-
-
-def record_lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths that the file system is asked about from now on."""
-    asked: list[str] = []
-    for module, names in (
-        (os, ("stat", "lstat", "readlink", "open", "scandir")),
-        (os.path, ("realpath", "exists", "isfile", "islink")),
-    ):
-        for name in names:
-            monkeypatch.setattr(module, name, _recording(getattr(module, name), asked))
-    return asked
-
-
-def _recording(function: Callable[..., object], asked: list[str]) -> Callable[..., object]:
-    def recorded(path: object, *args: object, **named: object) -> object:
-        asked.append(os.fspath(path) if isinstance(path, str | os.PathLike) else str(path))
-        return function(path, *args, **named)
-
-    return recorded
 
 
 def test_the_error_names_node_file_and_folders(tmp_path: Path) -> None:

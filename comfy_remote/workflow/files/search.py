@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import reprlib
@@ -58,9 +59,12 @@ class FileSearch:
     name_it: str = NAME_IT
 
     @classmethod
-    def beside(cls, base: Path, given: Iterable[Path] = ()) -> FileSearch:
-        """Below the folder of a workflow, then below the current one."""
-        return cls(tuple(given), tuple(dict.fromkeys([base, Path.cwd()])))
+    def beside(cls, base: Path | None, given: Iterable[Path] = ()) -> FileSearch:
+        """Below the folder of a workflow, if it is in one, then below the current one."""
+        roots = [] if base is None else [base]
+        with contextlib.suppress(OSError):  # the current folder has been removed
+            roots.append(Path.cwd())
+        return cls(tuple(given), tuple(dict.fromkeys(roots)))
 
     def find(self, name: str) -> Path | None:
         """The file that a prompt calls ``name``; ``None`` if there is none that may be taken."""
@@ -68,9 +72,12 @@ class FileSearch:
 
     def _find(self, name: str) -> Path | None:
         file_name = name.replace("\\", "/").rpartition("/")[2]
-        for path in self.given:
-            if path.name == file_name and _is_file(path):
-                return path
+        # A prompt from a saved picture has names by content; the user's word is for any content.
+        plain = split_content_name(file_name)
+        for wanted in (file_name, *(plain[:1] if plain else ())):
+            for path in self.given:
+                if path.name == wanted and _is_file(path):
+                    return path
         if not may_look_up(name):
             return None
         for root, place in self._places(name):
