@@ -98,7 +98,7 @@ class Uploads:
 
     async def _upload(self, http: HttpClient, file: InputFile) -> str:
         try:
-            response = await http.post_form("upload/image", lambda: _form(file))
+            response = await http.post_form("upload/image", lambda: _form(file), file.size)
         except RequestTooLarge as error:
             raise RequestTooLarge(
                 f"{self._name} does not take the file {file.name} ({file.size / 1e6:.0f} MB): "

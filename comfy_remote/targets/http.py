@@ -29,6 +29,7 @@ from ..errors import (
 )
 from ..media.files import CHUNK_SIZE
 from ..net.address import POD_PROXY, base_address
+from ..net.deadline import timeout
 from ..net.fetch import NETWORK_ERRORS, GuardedHttp
 from ..net.guard import Guard, proxy_for
 from ..net.request_log import logged_requests
@@ -43,6 +44,7 @@ __all__ = ["HttpClient", "Response", "version_in"]
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
+_SLOWEST_UPLOAD = 16 * 1024  # bytes a second
 _ANSWER_LIMIT = 256 * 1024 * 1024
 _LONGEST_RETRY_AFTER = 60.0
 _SHORTEST_SECRET = 8
@@ -209,7 +211,7 @@ class HttpClient:
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
 
         async def attempt() -> Response:
-            return await self._once("PUT", path, streamed=content(), headers=headers)
+            return await self._once("PUT", path, streamed=content(), headers=headers, size=size)
 
         return await self._retrying(attempt)
 
@@ -218,17 +220,18 @@ class HttpClient:
         return await self._retrying(lambda: self._once("POST", path, json_body=body))
 
     async def post_form(
-        self, path: str, form: Callable[[], AbstractContextManager[aiohttp.FormData]]
+        self, path: str, form: Callable[[], AbstractContextManager[aiohttp.FormData]], size: int
     ) -> Response:
         """POST a multipart form that may safely arrive twice; retried like `get`.
 
         Args:
             form: Makes the form for each try: its files are streamed, so each reads them anew.
+            size: Bytes of its files.
         """
 
         async def attempt() -> Response:
             with form() as made:
-                return await self._once("POST", path, form=made)
+                return await self._once("POST", path, form=made, size=size)
 
         return await self._retrying(attempt)
 
@@ -353,7 +356,8 @@ class HttpClient:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {**headers, **_range(offset)}
         try:
-            async with self.session.get(url, headers=headers, allow_redirects=False) as response:
+            request = self.session.get(url, headers=headers, allow_redirects=False)
+            async with await self._begun(request) as response:
                 if response.status not in (200, 206) and not _all_there(response, offset):
                     raise await self._refused(response, self._where)
                 yield response
@@ -375,7 +379,13 @@ class HttpClient:
         streamed: AsyncIterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         accept: tuple[int, ...] = (),
+        size: int = 0,
     ) -> Response:
+        """One request and its answer.
+
+        Args:
+            size: Bytes of a ``form`` or of what is ``streamed``.
+        """
         sent = {**self.authorization(), **(headers or {})}
         data: bytes | aiohttp.FormData | AsyncIterator[bytes] | None = raw_body
         if json_body is not None:
@@ -384,10 +394,13 @@ class HttpClient:
             sent["Content-Type"] = "application/json"
         else:
             data = form or streamed
+        if isinstance(data, bytes):
+            size = len(data)
         try:
-            async with self.session.request(
+            request = self.session.request(
                 method, self.url(path), data=data, headers=sent, allow_redirects=False
-            ) as answer:
+            )
+            async with await self._begun(request, size) as answer:
                 body = self._masked(await self._read(answer))
                 response = Response(answer.status, answer.headers, body)
         except NETWORK_ERRORS as error:
@@ -395,6 +408,18 @@ class HttpClient:
         if response.status >= 300 and response.status not in accept:
             raise _error_of(response, self._where)
         return response
+
+    async def _begun(
+        self, request: Awaitable[aiohttp.ClientResponse], size: int = 0
+    ) -> aiohttp.ClientResponse:
+        """The answer, once its headers are here. A peer that does not read, or drips, is given up.
+
+        Args:
+            size: Bytes that are sent first.
+        """
+        # aiohttp's own timeout begins when all is sent, and again with each byte that comes.
+        async with timeout(2 * self._patience + size / _SLOWEST_UPLOAD):
+            return await request
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         """The whole body of an answer."""

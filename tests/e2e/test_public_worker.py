@@ -85,9 +85,9 @@ def _fails_after_saving() -> dict[str, Any]:
 
 
 async def _run(
-    endpoint: str, prompt: dict[str, Any], folder: Path, *options: str
+    endpoint: str, prompt: dict[str, Any], folder: Path, *options: str, command: str = "run"
 ) -> tuple[int, list[dict[str, Any]], str]:
-    """``comfy-remote run``: its status, what it printed as JSON, its standard error."""
+    """A command on the workflow: its status, what it printed as JSON, its standard error."""
     (folder / "workflow.json").write_text(json.dumps(prompt))
     environment = {
         **os.environ,
@@ -96,7 +96,8 @@ async def _run(
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "comfy_remote", "run", "workflow.json", "--on", "runpod:public", "-o", "out"),
+        *("-m", "comfy_remote", command, "workflow.json", "--on", "runpod:public"),
+        *(("-o", "out") if command == "run" else ()),
         *options,
         cwd=folder,
         env=environment,
@@ -178,6 +179,10 @@ async def test_what_it_cannot_return_is_said_before_and_after(
             assert "4 (SandboxFile)" in sentence
         assert len(after) == 1
         prompt["1"] = _picture(16)
+    _, [report], _ = await _run(endpoint, prompt, tmp_path, "--json", command="check")
+    [problem] = [one for one in report["problems"] if one["code"] == "outputs_not_returned"]
+    assert problem["severity"] == "warning"
+    assert "3 (PreviewImage: previews)" in problem["message"]
 
 
 async def test_where_nothing_comes_back_the_reason_is_the_worker(

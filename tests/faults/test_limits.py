@@ -5,9 +5,12 @@ Each in the command's or the library's own way through a target, and what had ar
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -35,6 +38,7 @@ from comfy_remote.errors import (
     JobTimedOut,
     LocalStorageError,
     OutputTooLarge,
+    SubmissionUnknown,
     TargetUnreachable,
 )
 from comfy_remote.events import JobState
@@ -150,6 +154,44 @@ async def test_a_dripping_answer_ends_without_a_timeout(
     comfyui.proxy.plan(comfyui.poll, Drip(every=0.05), times=None)
     with pytest.raises(TargetUnreachable):
         await fetch(comfyui.target(patience=0.5), picture(new_mark()), out)
+
+
+async def test_a_peer_that_does_not_read_ends_the_upload(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("comfy_remote.targets.http._SLOWEST_UPLOAD", 32 << 20)
+    began = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        async with HttpClient(url, name="mute", timeout=0.5) as client:
+            with pytest.raises(SubmissionUnknown, match="not answer in time"):
+                await client.submit("run", bytes(16 << 20))
+    assert time.monotonic() - began < 5
+
+
+async def test_headers_that_drip_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comfy_remote.targets.http._ATTEMPTS", 1)
+
+    async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    try:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        began = time.monotonic()
+        async with HttpClient(url, name="drip", timeout=0.5) as client:
+            with pytest.raises(TargetUnreachable, match="not answer in time"):
+                await client.get("queue")
+            with pytest.raises(TargetUnreachable, match="not answer in time"):
+                _ = [chunk async for chunk in client.stream("view")]
+        assert time.monotonic() - began < 5
+    finally:
+        server.close()
 
 
 # The disk
