@@ -17,7 +17,10 @@ from ..wire.problems import problems_in
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["body_of", "json_route", "program_route", "refused_page"]
+__all__ = ["PAGE_HEADER", "body_of", "json_route", "program_route", "refused_page"]
+
+PAGE_HEADER = "Comfy-Remote-Page"
+"""What our own scripts in the page send."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Route: TypeAlias = "Callable[[web.Request], Awaitable[JsonValue]]"
@@ -30,7 +33,12 @@ def json_route(route: _Route) -> _Handler:
     A `ComfyRemoteError` is answered with its own HTTP status and
     ``{"error": {"code", "message", "advice", "details"}}``; a page of another site gets 403.
     """
-    return _handler(route, lambda one: refusal_of_page(one.method, one.headers))
+
+    async def check(request: web.Request) -> AuthenticationError | None:
+        refused = await refusal_of_page(request.method, request.headers)
+        return refused or _refusal_of_embedding(request)
+
+    return _handler(route, check)
 
 
 def program_route(route: _Route) -> _Handler:
@@ -83,6 +91,26 @@ async def body_of(request: web.Request, model: type[_Model]) -> _Model:
             f"The request is not valid: {problems_in(error, 'the body')}.",
             advice="docs/routes.md says what each route takes.",
         ) from None
+
+
+def _refusal_of_embedding(request: web.Request) -> AuthenticationError | None:
+    """Why a ``GET`` is refused that any page can make a browser send, as if for a picture.
+
+    Some of our routes ask a target, which may cost money. Over plain http, browsers do not say
+    which page it was; but only a server's own scripts can add a header of their own.
+    """
+    headers = request.headers
+    if (
+        request.method not in ("GET", "HEAD")
+        or not headers.get("User-Agent", "").startswith("Mozilla/")
+        or "Sec-Fetch-Site" in headers  # judged already
+        or PAGE_HEADER in headers
+    ):
+        return None
+    return AuthenticationError(
+        "The request comes from a browser, and does not say from which page.",
+        advice=f"Use ComfyUI's page, or send the header {PAGE_HEADER}: 1.",
+    )
 
 
 def refused_page(error: AuthenticationError) -> web.Response:

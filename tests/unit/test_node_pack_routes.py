@@ -466,6 +466,23 @@ async def test_a_page_of_another_site_is_refused(
     assert not page.lane.cancelled
 
 
+@pytest.mark.parametrize(
+    "path", ["/remote/status", "/remote/targets/gpu", "/remote/object_info?target=gpu"]
+)
+async def test_a_picture_in_another_page_asks_no_target(
+    page: Page, tmp_path: Path, path: str
+) -> None:
+    """`<img src=http://192.168.1.20:8188/remote/…>`: over http, browsers say no more than this."""
+    configure(tmp_path / "home", '[targets.gpu]\ntarget = "http://127.0.0.1:9"\n')
+    browser = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)", "Host": "192.168.1.20:8188"}
+    status, body = await page.get(path, **browser)
+    assert (status, body["error"]["code"]) == (403, "authentication")
+    assert page.pool._entries == {}
+    for own in ({"Comfy-Remote-Page": "1"}, {"Sec-Fetch-Site": "same-origin"}):
+        assert (await page.get(path, **browser, **own))[0] != 403
+    assert (await page.get(path, Host="192.168.1.20:8188"))[0] != 403  # a program
+
+
 @pytest.mark.parametrize("path", POSTS)
 async def test_the_own_page_is_not_refused(page: Page, path: str) -> None:
     page.lane.views = [view("p1")]

@@ -192,13 +192,17 @@ export function postCancel(promptId) {
  * @returns {Promise<any>}
  */
 async function ask(route, body) {
+  // No other site's page can send this header, so the server knows whose request it is.
+  const headers = { 'Comfy-Remote-Page': '1' }
   const response = await api.fetchApi(
     route,
-    body && {
-      method: 'POST',
-      headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify(body)
-    }
+    body
+      ? {
+          method: 'POST',
+          headers: { ...headers, 'Content-Type': 'application/json' },
+          body: JSON.stringify(body)
+        }
+      : { headers }
   )
   const answer = await response.json().catch(() => null)
   if (response.ok && answer !== null) return answer
