@@ -13,7 +13,13 @@ from comfy_remote.gateway.job import Job, Policy, Submission
 from comfy_remote.gateway.limits import GatewayLimits
 from comfy_remote.gateway.queue import JobQueue, _size_of
 
-LIMITS = GatewayLimits(queued_jobs=5, key_retention=500.0, memory_bytes=60_000)
+LIMITS = GatewayLimits(
+    queued_jobs=5,
+    run_retention=100.0,
+    runsync_retention=20.0,
+    key_retention=300.0,
+    memory_bytes=60_000,
+)
 WORKERS = st.sampled_from(["a", "b"])
 
 
@@ -98,8 +104,8 @@ class Promises(RuleBasedStateMachine):
         if job is not None and job.worker_id is not None:
             self.queue.progress(job.id, job.worker_id, b"x" * size)
 
-    @rule(seconds=st.floats(0, 2000))
-    def wait(self, seconds: float) -> None:
+    @rule(seconds=st.integers(1, 150))
+    def wait(self, seconds: int) -> None:
         self.now += seconds
         for worker in "ab":
             self.queue.workers.heard_of(worker)
