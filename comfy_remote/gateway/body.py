@@ -55,9 +55,13 @@ class Bodies:
             raise _too_large(limit)
         with self.counting(limit) as count:
             parts: list[bytes] = []
-            async for chunk in body_chunks(request.content.read):
-                count(len(chunk))
-                parts.append(chunk)
+            if request.content.is_eof():  # it is here already, as small ones are
+                parts.append(request.content.read_nowait(-1))
+                count(len(parts[0]))
+            else:
+                async for chunk in body_chunks(request.content.read):
+                    count(len(chunk))
+                    parts.append(chunk)
             yield b"".join(parts)
 
     @contextmanager

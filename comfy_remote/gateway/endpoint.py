@@ -113,12 +113,20 @@ class LocalEndpoint:
             return known.status()
         self._queue.check_room()  # before anything is written
         job_id = self._queue.new_id(sync=sync)
-        content = await asyncio.to_thread(to_json, submission.input)
+        content = to_json(submission.input)
         limit = self.limits.runsync_bytes if sync else self.limits.run_bytes
-        await self._store.accept(job_id, content, result=limit)
+        small = self._queue.has_memory_for(content)
+        if small:
+            self._store.check_room(limit)
+        else:
+            await self._store.accept(job_id, content, result=limit)
         try:
             job = self._queue.add(
-                submission, job_id=job_id, sync=sync, idempotency_key=idempotency_key
+                submission,
+                job_id=job_id,
+                content=content if small else None,
+                sync=sync,
+                idempotency_key=idempotency_key,
             )
         except BaseException:
             self._store.forget(job_id)

@@ -115,8 +115,10 @@ class Job:
         forgotten: When its result went; it is known for its key's sake from then on.
         more: What `status` has besides, as a JSON object: ``output``, the newest progress, while
             it runs; ``error`` where the gateway itself ended it.
+        input: What the client sent, as JSON; ``None`` where that is in the store, or not needed
+            any more.
         owed: Whether its webhook has yet to be called: until then its result stays.
-        result: The name of the file in the store with the same of a worker's result.
+        result: The name of the file in the store with its result instead, if that is large.
         stream: Chunks that no client has fetched yet, each as JSON.
     """
 
@@ -135,6 +137,7 @@ class Job:
     finished: float | None = None
     worker_id: str | None = None
     forgotten: float | None = None
+    input: bytes | None = None
     owed: bool = False
     more: bytes = b"{}"
     result: str | None = None

@@ -14,7 +14,7 @@ from ..errors import ComfyRemoteError, ConfigurationError, ExecutionFailed
 from .body import json_bytes
 from .job import Job
 from .queue import JobQueue
-from .results import finish
+from .results import finish, input_of
 from .store import JobStore
 
 __all__ = ["Handler", "LocalWorker", "Report"]
@@ -117,8 +117,9 @@ class LocalWorker:
             self._queue.progress(job.id, self.worker_id, json_bytes({"output": snapshot}))
 
         try:
-            content = await self._store.read_input(job.id)
-            payload = await asyncio.to_thread(from_json, content)
+            content = await input_of(self._store, job)
+            large = job.input is None
+            payload = await asyncio.to_thread(from_json, content) if large else from_json(content)
             result = dict(await self._handler(job.id, payload, report))
         except ComfyRemoteError as error:
             self._queue.fail(job.id, self.worker_id, error)

@@ -31,6 +31,7 @@ __all__ = ["JobQueue"]
 
 _RECORD = 2048  # bytes that a job takes in memory with all that points to it, rounded up
 _CHUNK_OVERHEAD = 64
+_SMALL = 4096
 _MEMORY_AGAIN_AFTER = 60
 
 
@@ -102,6 +103,7 @@ class JobQueue:
         submission: Submission,
         *,
         job_id: str | None = None,
+        content: bytes | None = None,
         sync: bool = False,
         idempotency_key: str | None = None,
     ) -> Job:
@@ -109,6 +111,7 @@ class JobQueue:
 
         Args:
             job_id: As `new_id` made it.
+            content: Its input as JSON, unless that is in the store.
 
         Raises:
             RateLimited: The queue is full.
@@ -129,11 +132,12 @@ class JobQueue:
             low_priority=policy.low_priority,
             webhook=submission.webhook,
             idempotency_key=idempotency_key,
+            input=content,
         )
         self._jobs[job.id] = job
         if idempotency_key is not None:
             self._by_key[idempotency_key] = job
-        self._memory += _size_of(job)
+        self._memory += _size_of(job) + len(content or b"")
         self._line_of(job).append(job)
         self._queued.notify()
         return job
@@ -161,6 +165,11 @@ class JobQueue:
     def new_id(*, sync: bool) -> str:
         """An id for a job, which tells how it came."""
         return f"sync-{uuid.uuid4()}" if sync else str(uuid.uuid4())
+
+    def has_memory_for(self, content: bytes) -> bool:
+        """Whether an input or a result is small enough to need no file."""
+        half = self.limits.memory_bytes // 2  # the rest is for records
+        return len(content) <= _SMALL and self._memory + len(content) <= half
 
     def check_room(self) -> None:
         """Whether a job may come.
@@ -325,8 +334,10 @@ class JobQueue:
         job.stream_bytes += size
         self._memory += size
 
-    def finish(self, job_id: str, worker_id: str, *, result: str, failed: bool = False) -> bool:
-        """End a job with its result, which is in a file of that name.
+    def finish(
+        self, job_id: str, worker_id: str, *, result: bytes | str, failed: bool = False
+    ) -> bool:
+        """End a job with its result: the name of its file in the store, or itself.
 
         Returns:
             Whether it did: not when it comes too late.
@@ -334,14 +345,13 @@ class JobQueue:
         if not self.is_running(job_id, worker_id):
             return False
         job = self._running[job_id]
-        job.result = result
-        self._conclude(job, RunPodState.FAILED if failed else RunPodState.COMPLETED)
+        self._conclude(job, RunPodState.FAILED if failed else RunPodState.COMPLETED, result)
         return True
 
     def fail(self, job_id: str, worker_id: str, error: ComfyRemoteError) -> None:
         """End a job with one of our errors. Ignored when it comes too late."""
         if self.is_running(job_id, worker_id):
-            self._conclude(self._running[job_id], RunPodState.FAILED, error)
+            self._conclude(self._running[job_id], RunPodState.FAILED, _as_result(error))
 
     def worker_is_idle(self, worker_id: str) -> None:
         """The worker says that it has no job: those it was given have lost their results."""
@@ -378,7 +388,7 @@ class JobQueue:
                     f"The job ran longer than the {job.execution_timeout:.0f} s allowed.",
                     advice="Allow more with policy.executionTimeout.",
                 )
-                self._conclude(job, RunPodState.TIMED_OUT, timed_out)
+                self._conclude(job, RunPodState.TIMED_OUT, _as_result(timed_out))
         for job in [*self._running.values(), *self._waiting, *self._waiting_low]:
             if now > job.expires:
                 self._leave_worker_or_line(job)
@@ -433,13 +443,14 @@ class JobQueue:
         elif job.worker_id is not None and job.started is not None:
             self.workers.request_stop(job.worker_id, job.id, job.started)
 
-    def _conclude(
-        self, job: Job, state: RunPodState, error: ComfyRemoteError | None = None
-    ) -> None:
+    def _conclude(self, job: Job, state: RunPodState, result: bytes | str = b"{}") -> None:
         self._running.pop(job.id, None)
         job.state, job.finished = state, self._clock()
         job.owed = job.webhook is not None
-        self._say(job, b"{}" if error is None else to_json({"error": error_to_runpod(error)}))
+        self._say(job, result if isinstance(result, bytes) else b"{}")
+        job.result = None if isinstance(result, bytes) else result
+        if not job.may_be_retried:
+            self._drop_input(job)
         self._finished_jobs.setdefault(job.retention, {})[job.id] = job
         if state is RunPodState.COMPLETED:
             self._completed += 1
@@ -452,8 +463,13 @@ class JobQueue:
         self._memory += len(more) - len(job.more)
         job.more = more
 
+    def _drop_input(self, job: Job) -> None:
+        self._memory -= len(job.input or b"")
+        job.input = None
+
     def _forget(self, job: Job) -> None:
         del self._jobs[job.id]
+        self._drop_input(job)
         self.take_stream(job)
         self._say(job, b"{}")
         if job.idempotency_key is None:
@@ -463,6 +479,10 @@ class JobQueue:
             self._forgotten_jobs[job.id] = job
         self._finished.notify()
         self._on_forget(job)
+
+
+def _as_result(error: ComfyRemoteError) -> bytes:
+    return to_json({"error": error_to_runpod(error)})
 
 
 def _size_of(job: Job) -> int:

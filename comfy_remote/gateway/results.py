@@ -1,17 +1,25 @@
-"""The end of a job: its result goes into the store, then the queue is told."""
+"""What jobs take and give: small in the queue, else in the store."""
 
 from __future__ import annotations
-
-import asyncio
 
 from pydantic import JsonValue
 
 from ..errors import LocalStorageError, OutputTooLarge
 from .body import json_bytes
+from .job import Job
 from .queue import JobQueue
 from .store import JobStore
 
-__all__ = ["finish"]
+__all__ = ["finish", "input_of"]
+
+
+async def input_of(store: JobStore, job: Job) -> bytes:
+    """What the client sent, as JSON.
+
+    Raises:
+        LocalStorageError: It cannot be read (any more).
+    """
+    return job.input if job.input is not None else await store.read_input(job.id)
 
 
 async def finish(
@@ -34,7 +42,7 @@ async def finish(
     given: JsonValue = {
         key: value for key, value in (("output", output), ("error", error)) if value is not None
     }
-    content = await asyncio.to_thread(json_bytes, given)
+    content = json_bytes(given)
     if len(content) > limit:
         too_large = OutputTooLarge(
             f"The job's result has {len(content)} bytes; an answer may have {limit}.",
@@ -43,10 +51,14 @@ async def finish(
         )
         queue.fail(job_id, worker_id, too_large)
         return
+    failed = error is not None
+    if queue.has_memory_for(content):
+        queue.finish(job_id, worker_id, result=content, failed=failed)
+        return
     try:
         name = await store.add_result(job_id, content)
     except LocalStorageError as full:
         queue.fail(job_id, worker_id, full)
         return
-    if not queue.finish(job_id, worker_id, result=name, failed=error is not None):
+    if not queue.finish(job_id, worker_id, result=name, failed=failed):
         store.drop(job_id, name)

@@ -123,6 +123,7 @@ class GatewayServer:
             ConfigurationError: The address or port cannot be used, with what to do.
         """
         await asyncio.to_thread(remove_leftovers, self._files_folder)
+        await self.store.look_after()
         access = Access(
             endpoint_id=self.endpoint_id,
             client_token=self._token,
@@ -229,7 +230,7 @@ class GatewayServer:
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL)
             self.queue.sweep()
-            await self.store.remove_dropped()
+            await self.store.look_after()
 
     def _ended(self, job: Job) -> None:
         if not job.may_be_retried:

@@ -56,6 +56,7 @@ class JobStore:
         self._files: dict[str, dict[str, int]] = {}
         self._dropped: list[tuple[Path, int]] = []
         self._used = 0
+        self._free = 2**63
         self._making = threading.Lock()
 
     @property
@@ -74,17 +75,19 @@ class JobStore:
             RateLimited: The store or the disk is full.
             LocalStorageError: The disk cannot be written.
         """
-        needed = len(content) + result
-        if self._used + needed > self._limits.store_bytes:
+        self.check_room(len(content) + result)
+        await self._store(job_id, _INPUT, len(content), lambda path: _write(path, content))
+
+    def check_room(self, size: int) -> None:
+        """Whether so many bytes may come.
+
+        Raises:
+            RateLimited: The store or the disk is full.
+        """
+        if self._used + size > self._limits.store_bytes:
             raise _full(f"The gateway stores {self._limits.store_bytes} bytes at most.")
-
-        def write(path: Path) -> None:
-            free = shutil.disk_usage(self._folder()).free
-            if free - needed < self._limits.free_bytes:
-                raise _full(f"The gateway's disk has only {free} bytes left.")
-            _write(path, content)
-
-        await self._store(job_id, _INPUT, len(content), write)
+        if self._free - size < self._limits.free_bytes:
+            raise _full(f"The gateway's disk has only {self._free} bytes left.")
 
     async def read_input(self, job_id: str) -> bytes:
         """What `accept` stored.
@@ -186,8 +189,11 @@ class JobStore:
         for name in list(self._files.get(job_id, {})):
             self.drop(job_id, name)
 
-    async def remove_dropped(self) -> None:
-        """Remove what was dropped. To be called about once a second."""
+    async def look_after(self) -> None:
+        """Remove what was dropped, and see how full the disk is. To be called about once a
+        second.
+        """
+        self._free = await in_thread(lambda: shutil.disk_usage(self._folder()).free)
         dropped, self._dropped = self._dropped, []
         if not dropped:
             return

@@ -22,7 +22,7 @@ from .access import Access, refusal
 from .body import Bodies, body_chunks, json_answer, json_bytes
 from .job import Job
 from .queue import JobQueue
-from .results import finish
+from .results import finish, input_of
 from .store import JobStore
 
 __all__ = ["worker_routes"]
@@ -67,7 +67,7 @@ def worker_routes(queue: JobQueue, store: JobStore, access: Access) -> list[web.
     async def as_taken(job: Job) -> bytes | None:
         """What a worker is given of a job; ``None`` if that cannot be read, and it has failed."""
         try:
-            content = await store.read_input(job.id)
+            content = await input_of(store, job)
         except LocalStorageError as error:
             queue.fail(job.id, job.worker_id or "", error)
             return None

@@ -76,10 +76,26 @@ async def test_400_results_are_all_there_and_their_keys_run_nothing_twice(tmp_pa
         assert gateway.queue.health().jobs.completed == 400
 
 
+async def test_large_inputs_and_results_are_files_and_go_in_time(tmp_path):
+    async with served(tmp_path, GatewayLimits(run_retention=0.5)) as (gateway, client, _):
+        gateway.add_local_worker(echo)
+        large = "x" * 100_000
+        status = await ended(client, (await submit(client, large))["id"])
+        assert status["output"] == {"echo": large}
+        assert len(list(tmp_path.rglob("result-*.json"))) == 1
+        for _ in range(100):
+            if not list(tmp_path.rglob("*.json")):
+                break
+            await asyncio.sleep(0.05)
+        assert not list(tmp_path.rglob("*.json"))
+        assert gateway.store.used == gateway.queue.memory == 0
+
+
 async def test_a_key_that_comes_many_times_at_once_is_one_job(tmp_path):
     async with served(tmp_path) as (gateway, client, _):
         gateway.add_local_worker(echo)
-        found = await asyncio.gather(*(submit(client, 1, key="once") for _ in range(30)))
+        large = "x" * 6000
+        found = await asyncio.gather(*(submit(client, large, key="once") for _ in range(30)))
         assert len({status["id"] for status in found}) == 1
         await ended(client, found[0]["id"])
         assert gateway.queue.health().jobs.completed == 1
@@ -111,19 +127,19 @@ async def test_a_key_is_good_although_the_result_has_gone(tmp_path):
 
 
 async def test_a_full_store_takes_no_jobs_and_says_when_to_ask_again(tmp_path):
-    limits = GatewayLimits(run_bytes=10_000, store_bytes=50_000, run_retention=0.5)
+    limits = GatewayLimits(run_bytes=30_000, store_bytes=100_000, run_retention=0.5)
     async with served(tmp_path, limits) as (gateway, client, _):
         gateway.add_local_worker(echo)
         done: list[str] = []
         said: dict[str, str] = {}
         while not said:
-            async with client.post("run", json={"input": "x" * 3000}) as answer:
+            async with client.post("run", json={"input": "x" * 6000}) as answer:
                 if answer.status == 429:
                     assert int(answer.headers["Retry-After"]) > 0
                     said = await answer.json()
                 else:
                     done.append((await answer.json())["id"])
-        assert "stores 50000 bytes" in said["error"]
+        assert "stores 100000 bytes" in said["error"]
         assert done, "nothing was taken at all"
         for job_id in done:  # what is promised is not given up for room
             assert (await ended(client, job_id))["status"] == "COMPLETED"
@@ -139,7 +155,7 @@ async def test_a_full_queue_takes_no_jobs_and_says_when_to_ask_again(tmp_path):
     async with served(tmp_path, GatewayLimits(queued_jobs=3)) as (_, client, _):
         for n in range(3):
             await submit(client, n, key=str(n))
-        async with client.post("run", json={"input": 4}) as answer:
+        async with client.post("run", json={"input": "x" * 6000}) as answer:
             assert answer.status == 429
             assert int(answer.headers["Retry-After"]) > 0
         assert (await submit(client, 2, key="2"))["status"] == "IN_QUEUE", "a known key is answered"
@@ -152,10 +168,13 @@ async def test_space_is_left_on_the_disk(tmp_path, monkeypatch):
     async with served(tmp_path) as (gateway, client, worker):
         free = gateway.limits.free_bytes
         monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, free))
-        async with client.post("run", json={"input": 1}) as answer:
-            assert answer.status == 429
-            assert "bytes left" in (await answer.json())["error"]
+        for value in (1, "x" * 6000):
+            await gateway.store.look_after()
+            async with client.post("run", json={"input": value}) as answer:
+                assert answer.status == 429
+                assert "bytes left" in (await answer.json())["error"]
         monkeypatch.undo()
+        await gateway.store.look_after()
         job = await submit(client, 1)
         async with worker.get("job-take/w?gpu=x"):
             pass
@@ -163,9 +182,10 @@ async def test_space_is_left_on_the_disk(tmp_path, monkeypatch):
         async with worker.put(f"files/{job['id']}/{'0' * 64}", data=b"large") as answer:
             assert answer.status == 507
         # The result itself is owed: it may use what is left.
-        async with worker.post(f"job-done/w/{job['id']}?gpu=x", json={"output": 2}) as answer:
+        given = {"output": "x" * 6000}
+        async with worker.post(f"job-done/w/{job['id']}?gpu=x", json=given) as answer:
             assert answer.status == 200
-        assert (await ended(client, job["id"]))["output"] == 2
+        assert (await ended(client, job["id"])).items() >= given.items()
 
 
 async def test_a_disk_that_is_full_at_the_end_fails_the_job_with_the_reason(tmp_path, monkeypatch):
@@ -180,12 +200,13 @@ async def test_a_disk_that_is_full_at_the_end_fails_the_job_with_the_reason(tmp_
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr("comfy_remote.gateway.store._write", full)
-        async with worker.post(f"job-done/w/{job['id']}?gpu=x", json={"output": 2}) as answer:
+        given = {"output": "x" * 6000}
+        async with worker.post(f"job-done/w/{job['id']}?gpu=x", json=given) as answer:
             assert answer.status == 200, "to the worker it is done: it has nothing to send again"
         status = await ended(client, job["id"])
         assert status["status"] == "FAILED"
         assert "is full" in str(status["error"])
-        async with client.post("run", json={"input": 2}) as answer:
+        async with client.post("run", json={"input": "x" * 6000}) as answer:
             assert answer.status == 507
         monkeypatch.undo()
         assert gateway.store.used < MIB
@@ -231,14 +252,12 @@ async def test_a_worker_that_hangs_up_while_it_is_given_a_job_does_not_have_it(t
 async def test_a_killed_gateways_files_go_when_the_next_one_starts(tmp_path):
     with gateway_process(tmp_path) as gateway:
         async with aiohttp.ClientSession(gateway.url + "/", headers=HEADERS) as client:
-            job = await submit(client, "x" * MIB)
+            job = await submit(client, {"fail": True, "x": "x" * MIB})
             await ended(client, job["id"])
         gateway.process.kill()
-    assert len(list(tmp_path.rglob("result-*.json"))) == 1
-    with gateway_process(tmp_path) as gateway:
-        async with aiohttp.ClientSession(gateway.url + "/", headers=HEADERS) as client:
-            await ended(client, (await submit(client, 1))["id"])
-        assert len(list(tmp_path.rglob("result-*.json"))) == 1, "its own alone"
+    assert len(list(tmp_path.rglob("input.json"))) == 1
+    with gateway_process(tmp_path):
+        assert not list(tmp_path.rglob("input.json"))
         assert len(list(tmp_path.glob("comfy-remote-gateway-*"))) == 1
 
 

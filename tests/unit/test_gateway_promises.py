@@ -42,12 +42,20 @@ class Promises(RuleBasedStateMachine):
         if hasattr(self, "loop"):
             self.loop.close()
 
-    @rule(target=jobs, key=st.sampled_from(["x", "y", "z", None]), sync=st.booleans())
-    def submit(self, key: str | None, sync: bool) -> Job | None:
+    @rule(
+        target=jobs,
+        key=st.sampled_from(["x", "y", "z", None]),
+        sync=st.booleans(),
+        size=st.integers(0, 6000),
+    )
+    def submit(self, key: str | None, sync: bool, size: int) -> Job | None:
+        content: bytes | None = b"x" * size
+        if not self.queue.has_memory_for(b"x" * size):
+            content = None  # it is in a file
         known = self.queue.by_key(key)
         submission = Submission(input=1, policy=Policy.model_validate({"ttl": 10_000_000}))
         try:
-            job = self.queue.add(submission, sync=sync, idempotency_key=key)
+            job = self.queue.add(submission, sync=sync, idempotency_key=key, content=content)
         except RateLimited:
             assert known is None, "a known key is answered by a full queue, too"
             return None
@@ -64,9 +72,14 @@ class Promises(RuleBasedStateMachine):
         for job in self.loop.run_until_complete(self.queue.take(worker, wait=0, count=count)):
             self.starts[job.id] += 1
 
-    @rule(job=jobs, worker=WORKERS, failed=st.booleans())
-    def finish(self, job: Job | None, worker: str, failed: bool) -> None:
-        if job is not None and self.queue.finish(job.id, worker, result="r", failed=failed):
+    @rule(
+        job=jobs,
+        worker=WORKERS,
+        failed=st.booleans(),
+        result=st.just("a file") | st.integers(2, 4000).map(lambda size: b"x" * size),
+    )
+    def finish(self, job: Job | None, worker: str, failed: bool, result: bytes | str) -> None:
+        if job is not None and self.queue.finish(job.id, worker, result=result, failed=failed):
             self.ended[job.id] = self.now
 
     @rule(job=jobs, worker=WORKERS)
@@ -136,8 +149,12 @@ class Promises(RuleBasedStateMachine):
         if not hasattr(self, "queue"):
             return
         known = [*self.queue._jobs.values(), *self.queue._forgotten_jobs.values()]
-        held = sum(_size_of(job) + job.stream_bytes + len(job.more) - 2 for job in known)
+        held = sum(
+            _size_of(job) + job.stream_bytes + len(job.more) - 2 + len(job.input or b"")
+            for job in known
+        )
         assert self.queue.memory == held
+        assert all(job.input is None for job in known if job.state.final and not job.may_be_retried)
 
 
 TestPromises = Promises.TestCase
