@@ -85,11 +85,13 @@ class Call:
         self.job = job
         self.interface = interface
 
-    async def results(self, folder: Path) -> dict[str, ValueFile]:
+    async def results(self, folder: Path, *, even_if_failed: bool = False) -> dict[str, ValueFile]:
         """Wait for the job, and bring its results here; nothing else that it made is fetched.
 
         Args:
             folder: There, empty, and private to the caller.
+            even_if_failed: Of a job that failed, bring those that it had given before, if it had
+                made anything, instead of raising its error.
 
         Returns:
             By key, in the order of the prompt's nodes.
@@ -97,9 +99,12 @@ class Call:
         Raises:
             ComfyRemoteError: The job's own error if it did not succeed, or `OutputError`.
         """
-        listed = [one for one in await self.job.listed() if one.key == VALUES_KEY]
-        by_node = {output.node_id: output for output in listed}
+        made = await self.job.listed(even_if_failed=even_if_failed)
+        by_node = {output.node_id: output for output in made if output.key == VALUES_KEY}
         wanted = self.interface.outputs
+        finished = self.job.finished
+        if finished is not None and finished.error is not None:
+            wanted = tuple(entry for entry in wanted if entry.node_id in by_node)
         missing = [entry.key for entry in wanted if entry.node_id not in by_node]
         if missing:
             raise OutputLost(

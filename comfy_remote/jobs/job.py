@@ -259,14 +259,17 @@ class Job:
         await release(self._target, outputs)
         return saved
 
-    async def listed(self) -> tuple[RemoteOutput, ...]:
+    async def listed(self, *, even_if_failed: bool = False) -> tuple[RemoteOutput, ...]:
         """Wait for the job, and describe what it produced; nothing is fetched.
+
+        Args:
+            even_if_failed: As for `outputs`.
 
         Raises:
             ComfyRemoteError: The job's own error if it did not succeed; `OutputLost` if it made
                 nothing.
         """
-        return await self._made()
+        return await self._made(even_if_failed=even_if_failed)
 
     async def fetch(
         self,

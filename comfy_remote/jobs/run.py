@@ -56,7 +56,8 @@ def run(
             fetch it.
 
     Raises:
-        ComfyRemoteError: Whatever went wrong.
+        ComfyRemoteError: Whatever went wrong. What a job that failed had saved before is fetched
+            by ``Job.outputs(even_if_failed=True)``; see `Client` and `resume`.
     """
 
     async def whole() -> list[Output]:

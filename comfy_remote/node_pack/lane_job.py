@@ -288,6 +288,8 @@ class LaneJob:
             outputs.add(output)
         await outputs.done()
         if event.error is not None:
+            if self._saver is not None:
+                await self._saver.release(event.outputs)
             raise event.error
 
     def _deliver_with(self, saver: OutputSaver) -> Deliver:

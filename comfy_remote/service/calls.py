@@ -159,15 +159,16 @@ class Calls:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(followed.ended.wait(), wait)
         url = f"{base}/{call_id}"
-        if followed is None or followed.status is CallStatus.COMPLETED:
+        if followed is None or followed.status.final:
             envelopes = await asyncio.to_thread(self.results.envelopes, call_id, f"{url}/results")
-            if envelopes:
+            error = self._entry(call_id).error if followed is None else followed.error
+            if envelopes and error is None:
                 return CallAnswer(status=CallStatus.COMPLETED, id=call_id, results=envelopes)
-            error = self._entry(call_id).error or _results_gone()
-            return CallAnswer(status=CallStatus.FAILED, id=call_id, error=error.to_json())
-        if followed.status is CallStatus.FAILED:
-            error = followed.error or _results_gone()
-            return CallAnswer(status=CallStatus.FAILED, id=call_id, error=error.to_json())
+            # A call that failed may have given some of its results before.
+            error = error or _results_gone()
+            return CallAnswer(
+                status=CallStatus.FAILED, id=call_id, results=envelopes, error=error.to_json()
+            )
         return CallAnswer(
             status=followed.status,
             id=call_id,
@@ -280,14 +281,18 @@ class Calls:
                 # again as long as somebody serves.
                 followed.message = str(error)
                 await asyncio.sleep(_UNREACHABLE_AGAIN_AFTER)
+        finished = call.job.finished
+        if finished is not None and finished.error is not None:
+            raise finished.error
         followed.status = CallStatus.COMPLETED
 
     async def _fetch(self, call_id: str, call: Call) -> None:
         if await asyncio.to_thread(self.results.get, call_id) is not None:
             return  # another process of this service has followed the call, too
         with private_folder(self.results.folder) as folder:
-            results = await call.results(folder)
-            await asyncio.to_thread(self.results.keep, call_id, folder, results)
+            results = await call.results(folder, even_if_failed=True)
+            if results:
+                await asyncio.to_thread(self.results.keep, call_id, folder, results)
 
     @contextlib.asynccontextmanager
     async def _ending(self, call_id: str, followed: _Followed) -> AsyncIterator[None]:

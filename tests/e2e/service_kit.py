@@ -50,11 +50,12 @@ class Service:
     def __init__(self, folder: Path, target: str) -> None:
         self.folder = folder
         self.target = target
+        self.workflow = workflow()
 
     @asynccontextmanager
     async def running(self, token: SecretStr | None = None) -> AsyncIterator[ServiceServer]:
         path = self.folder / "invert.json"
-        path.write_text(json.dumps(workflow()))
+        path.write_text(json.dumps(self.workflow))
         with Record(self.folder / "home") as record:
             async with Client(self.target, record=record) as client:
                 served = await ServedWorkflow.load(path, client)

@@ -360,3 +360,24 @@ async def test_it_describes_itself(service: Service) -> None:
     assert list(inputs["properties"]) == ["image", "words", "steps"]
     assert inputs["required"] == ["image"]
     assert {"type": "integer"} in inputs["properties"]["steps"]["anyOf"]
+
+
+async def test_a_call_that_fails_has_the_results_it_gave_before(
+    service: Service, tmp_path: Path
+) -> None:
+    fails = {"image": ["2", 0], "mode": "error", "message": "Out of paint."}
+    service.workflow["9"] = {"class_type": "SandboxFail", "inputs": fails}
+    last = {"value": ["9", 0], "key": "never"}
+    service.workflow["10"] = {"class_type": "ComfyRemoteOutput", "inputs": last}
+    inputs = {"image": encode(picture(), "IMAGE"), "words": "so far"}
+    async with service.running() as server, RestClient(server.url, poll_interval=0.1) as client:
+        answer = await client.start(inputs)
+    assert answer.id is not None
+    for _ in range(2):  # once it is followed to its end, then its results are kept
+        async with service.running() as server, aiohttp.ClientSession(server.url) as curl:
+            async with curl.get(f"/calls/{answer.id}?wait=60") as response:
+                said = await response.json()
+            assert said["status"] == "failed", said
+            assert "Out of paint." in said["error"]["message"]
+            assert said["results"]["said"]["data"] == "so far"
+            assert "never" not in said["results"]

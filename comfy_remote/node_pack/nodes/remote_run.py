@@ -157,6 +157,12 @@ class RemoteRun:
                     self.watcher.log(event.message, event.level)
                 case Finished():
                     self._line = f"Fetching from {self.target}"
+                    if event.error is not None and event.outputs:
+                        self.watcher.log(
+                            f"Before it failed, the job had saved {len(event.outputs)}: "
+                            f"`comfy-remote jobs resume {job.id}` fetches them.",
+                            "warning",
+                        )
         return await collect(job)
 
     async def _call_off(self, running: asyncio.Future[_T]) -> None:
