@@ -44,8 +44,9 @@ def home_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def worker_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What workers keep for a while stays out of the user's own cache."""
+    """What workers keep for a while stays out of the user's own cache; no registry is asked."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMFY_REMOTE_REGISTRY", "off")
         patch.setenv("COMFY_REMOTE_WORKER_DIR", str(tmp_path_factory.mktemp("worker")))
         yield
 

@@ -11,6 +11,7 @@ import click
 
 from .console import print_json, printable, say
 from .options import change_options, inputs_option
+from .schemas import completed, found_schemas, schemas_option
 
 if TYPE_CHECKING:
     from ..errors import WorkflowInvalid
@@ -34,6 +35,7 @@ __all__ = ["check"]
     help="Check against what this target has. Default: the configured one; if there is none, or "
     "it cannot be reached, what comes with Comfy Remote: ComfyUI's own nodes, and no models.",
 )
+@schemas_option
 @change_options
 @inputs_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -42,6 +44,7 @@ def check(
     context: click.Context,
     workflow: Path,
     on: str | None,
+    schemas_source: Path | str | None,
     changes: Changes,
     inputs: tuple[Path, ...],
     as_json: bool,
@@ -62,7 +65,7 @@ def check(
 
     source = "standard input" if str(workflow) == "-" else str(workflow)
     try:
-        report = _report(workflow, on, changes, inputs)
+        report = _report(workflow, on, schemas_source, changes, inputs)
     except WorkflowInvalid as error:
         report = _unusable(error)
     if as_json:
@@ -73,7 +76,13 @@ def check(
         context.exit(WorkflowInvalid.exit_status)
 
 
-def _report(path: Path, on: str | None, changes: Changes, inputs: tuple[Path, ...]) -> Report:
+def _report(
+    path: Path,
+    on: str | None,
+    given: Path | str | None,
+    changes: Changes,
+    inputs: tuple[Path, ...],
+) -> Report:
     from ..workflow.check import Problem, check_prompt
     from ..workflow.files import FileSearch
     from ..workflow.load import load_workflow
@@ -81,7 +90,8 @@ def _report(path: Path, on: str | None, changes: Changes, inputs: tuple[Path, ..
 
     loaded = load_workflow(path, variables=changes.variables())
     search = replace(FileSearch.beside(path.absolute().parent, inputs), name_it="--input FILE")
-    prepared, schemas, there, limits, not_returned = _on_target(loaded, on, changes, search)
+    said = None if given is None else found_schemas(given, None).schemas
+    prepared, schemas, there, limits, not_returned = _on_target(loaded, on, said, changes, search)
     doubts = {doubt.sentence for doubt in prepared.doubts}  # in the report
     for sentence in prepared.notes:
         if sentence not in doubts:
@@ -107,6 +117,7 @@ def _report(path: Path, on: str | None, changes: Changes, inputs: tuple[Path, ..
 def _on_target(
     loaded: LoadedWorkflow,
     on: str | None,
+    given: Schemas | None,
     changes: Changes,
     search: FileSearch,
 ) -> tuple[PreparedWorkflow, Schemas, frozenset[str], Limits, str]:
@@ -118,6 +129,7 @@ def _on_target(
         TargetError: The target was named with ``--on``, and cannot be asked.
     """
     from ..errors import AuthenticationError, TargetError
+    from ..schemas.finding import Found, from_registry, known_without, target_schemas
     from ..targets.base import ReturnsSomeOutputs
     from ..targets.config import Configuration, open_target
     from ..workflow.check import Limits
@@ -130,14 +142,10 @@ def _on_target(
         say(configuration.untrusted.sentence())
     if chosen is None:
         say("No target is named or configured.")
-        return (
-            _prepared(loaded, changes, Schemas.bundled()),
-            Schemas.bundled(),
-            frozenset(),
-            Limits(),
-            "",
-        )
+        known = completed(Found(given or Schemas.bundled()), loaded)
+        return _prepared(loaded, changes, known), known, frozenset(), Limits(), ""
     target = open_target(chosen, configuration)
+    address = configuration.address_of(chosen)
     limits = _limits(target, chosen, configuration)
 
     async def ask() -> tuple[PreparedWorkflow, Schemas, frozenset[str], Limits, str]:
@@ -145,10 +153,11 @@ def _on_target(
         if loaded.prompt is not None:
             classes = {node["class_type"] for node in loaded.prompt.values()}
         async with target:
-            nodes = (await target.describe(classes)).nodes
-            if nodes is None:
-                say(f"{target.name} cannot be asked about its nodes.")
-            schemas = Schemas.bundled() if nodes is None else Schemas(nodes, target.name)
+            found = Found(given) if given else await target_schemas(target, address, classes)
+            found = await from_registry(found, loaded)
+            for note in found.notes:
+                say(note)
+            schemas = found.schemas
             prepared = _prepared(loaded, changes, schemas)
             names = _not_here(prepared.prompt, schemas, search)
             there = frozenset([name for name in names if await target.has_input(name)])
@@ -162,9 +171,10 @@ def _on_target(
     except (TargetError, AuthenticationError) as error:
         if on is not None:
             raise
-        say(f"The configured target {target.name} cannot be asked: {error.message}")
-        bundled = Schemas.bundled()
-        return _prepared(loaded, changes, bundled), bundled, frozenset(), limits, ""
+        why = f"The configured target {target.name} cannot be asked: {error.message.rstrip('.')}"
+        found = Found(given, (f"{why}.",)) if given else known_without(address, target.name, why)
+        known = completed(found, loaded)
+        return _prepared(loaded, changes, known), known, frozenset(), limits, ""
 
 
 def _prepared(loaded: LoadedWorkflow, changes: Changes, schemas: Schemas) -> PreparedWorkflow:

@@ -12,6 +12,7 @@ import click
 
 from .console import say
 from .options import var_option
+from .schemas import schemas_option
 
 if TYPE_CHECKING:
     from ..errors import WorkflowInvalid
@@ -32,13 +33,7 @@ _STDIN = Path("-")
     required=True,
     type=click.Path(path_type=Path, allow_dash=True),
 )
-@click.option(
-    "--schemas",
-    "schemas_file",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Node schemas, as saved from a ComfyUI's /object_info.",
-)
+@schemas_option
 @click.option(
     "--on",
     metavar="TARGET",
@@ -55,7 +50,7 @@ _STDIN = Path("-")
 @var_option
 def convert(
     workflows: tuple[Path, ...],
-    schemas_file: Path | None,
+    schemas_source: Path | str | None,
     on: str | None,
     output: str | None,
     variables: dict[str, str],
@@ -78,9 +73,9 @@ def convert(
     """
     from ..errors import WorkflowInvalid
     from ..workflow.load import load_workflow
-    from .schemas import schemas_from
+    from .schemas import completed, found_schemas
 
-    if schemas_file is not None and on is not None:
+    if schemas_source is not None and on is not None:
         raise click.UsageError("--schemas and --on both say where the schemas come from.")
     places = _places(workflows, output)
     failures: list[WorkflowInvalid] = []
@@ -90,11 +85,12 @@ def convert(
             loaded[path] = load_workflow(path, variables=variables)
         except WorkflowInvalid as error:
             failures.append(error)
-    schemas = None
+    found = None
     if any(one.prompt is None for one in loaded.values()):
-        schemas = schemas_from(schemas_file, on)
+        found = found_schemas(schemas_source, on)
     for path, one in loaded.items():
         try:
+            schemas = completed(found, one) if found is not None else None
             prompt = _converted(one, schemas)
         except WorkflowInvalid as error:
             failures.append(_naming(one.source, error))

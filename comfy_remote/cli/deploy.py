@@ -9,6 +9,7 @@ import click
 
 from .console import print_json, printable, say
 from .options import complete_target
+from .schemas import schemas_option
 
 if TYPE_CHECKING:
     from ..deploy.modal.project import Project
@@ -62,14 +63,7 @@ def deploy() -> None:
     type=click.Choice(["none", "memory", "gpu"]),
     help="Start containers from a snapshot. [default: none]",
 )
-@click.option(
-    "--schemas",
-    "schemas_file",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Node schemas, as saved from a ComfyUI's /object_info: for a workflow in UI format with "
-    "custom nodes.",
-)
+@schemas_option
 @click.option(
     "--on",
     metavar="TARGET",
@@ -94,7 +88,7 @@ def modal(
     secrets: tuple[str, ...],
     max_containers: int | None,
     snapshot: str | None,
-    schemas_file: Path | None,
+    schemas_source: Path | str | None,
     on: str | None,
     deploys: bool,
     force: bool,
@@ -117,9 +111,9 @@ def modal(
       comfy-remote run workflow.json --on modal:portraits
     """
     from ..deploy.modal.workflow_file import make_project
-    from .schemas import schemas_from
+    from .schemas import completed, found_schemas
 
-    if schemas_file is not None and on is not None:
+    if schemas_source is not None and on is not None:
         raise click.UsageError("--schemas and --on both say where the schemas come from.")
     given: dict[str, object] = {
         "app_name": app,
@@ -141,7 +135,7 @@ def modal(
         workflow,
         given,
         parent=folder,
-        schemas=lambda: schemas_from(schemas_file, on),
+        schemas=lambda loaded: completed(found_schemas(schemas_source, on), loaded),
         force=force,
         clean=clean,
         deploys=deploys,

@@ -16,6 +16,7 @@ from .options import (
     preview_option,
     timeout_option,
 )
+from .schemas import schemas_option
 
 if TYPE_CHECKING:
     from ..workflow.prepare import Changes
@@ -34,6 +35,7 @@ __all__ = ["run"]
 )
 @change_options
 @inputs_option
+@schemas_option
 @click.option(
     "-o",
     "--output",
@@ -62,6 +64,7 @@ def run(
     on: str | None,
     changes: Changes,
     inputs: tuple[Path, ...],
+    schemas_source: Path | str | None,
     output: Path,
     download: bool,
     timeout: float | None,
@@ -102,5 +105,6 @@ def run(
         download,
         log_folder=log_folder,
         open_first=open_it,
+        schemas=schemas_source,
     )
     run_workflow(plan, make_reporter(json_lines=json_lines, preview=preview))

@@ -19,6 +19,7 @@ from .options import (
     open_option,
     preview_option,
 )
+from .schemas import schemas_option
 from .trust import asks_for_trust
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ __all__ = ["main", "run_remote"]
     "resumed.",
 )
 @inputs_option
+@schemas_option
 @json_option
 @preview_option
 @open_option
@@ -87,6 +89,7 @@ def run_remote(
     download: bool,
     timeout: float,
     inputs: tuple[Path, ...],
+    schemas_source: Path | str | None,
     json_lines: bool,
     preview: bool,
     open_it: bool,
@@ -127,6 +130,7 @@ def run_remote(
         "leave",
         Path("logs", "generations"),
         open_it,
+        schemas_source,
     )
     if not image_id:
         plan = replace(plan, changes=replace(plan.changes, image_id=plan.job_id[:8]))

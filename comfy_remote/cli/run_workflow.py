@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -67,6 +67,7 @@ class RunPlan:
     on_interrupt: OnInterrupt = "cancel"
     log_folder: Path | None = None
     open_first: bool = False
+    schemas: Path | str | None = None
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -96,7 +97,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
         elif plan.on is None:
             reporter.note(f"Using the configured target: {target.name}.")
         reporter.connecting(target.name)
-        async with Client(target, record=record, on_interrupt=None) as client:
+        async with Client(target, record=record, schemas=plan.schemas, on_interrupt=None) as client:
             # Not before: finding a pod, or starting the sandbox, takes the time it takes.
             deadline = Deadline(plan.timeout)
             if log is not None:
@@ -162,8 +163,11 @@ async def _prepared(
     if loaded is None:
         schemas = await client.schemas(blank_text_to_image().prompt)
         return prepare(text_to_image(schemas), plan.changes, schemas)
-    unsure = plan.changes or loaded.prompt is None
-    return prepare(loaded, plan.changes, await client.schemas(loaded.prompt) if unsure else None)
+    if not plan.changes and loaded.prompt is not None:
+        return prepare(loaded, plan.changes)
+    found = await client.schemas_for(loaded)
+    prepared = prepare(loaded, plan.changes, found.schemas)
+    return replace(prepared, notes=(*found.notes, *prepared.notes))
 
 
 async def _submit(

@@ -1,25 +1,46 @@
-"""The node schemas that a command reads a workflow by."""
+"""The node schemas that a command reads a workflow by, and a word on where they come from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from .console import say
-from .interrupt import run_interruptible
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
+    from ..schemas.finding import Found
+    from ..workflow.load import LoadedWorkflow
     from ..workflow.prompt import Prompt
     from ..workflow.schema import Schemas
 
-__all__ = ["schemas_from", "schemas_of"]
+__all__ = ["completed", "found_schemas", "schemas_of", "schemas_option"]
+
+
+def _file_or_address(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> Path | str | None:
+    if value is None or value.startswith(("http://", "https://")):
+        return value
+    if not Path(value).is_file():
+        raise click.BadParameter(f"there is no file {value}, and it is no http:// address.")
+    return Path(value)
+
+
+schemas_option: Callable[[Any], Any] = click.option(
+    "--schemas",
+    "schemas_source",
+    metavar="FILE|URL",
+    callback=_file_or_address,
+    help="Node schemas to read the workflow by: a ComfyUI that has its nodes "
+    "(http://127.0.0.1:8188), or a file saved from its /object_info.",
+)
 
 
 def schemas_of(on: str | None, prompt: Prompt | None = None) -> Schemas:
-    """Those of the target; the bundled ones without a target, or if it cannot say.
+    """Those of the target; else what it said the last time, or the bundled ones.
 
     Args:
         on: What was given as ``--on``.
@@ -27,48 +48,64 @@ def schemas_of(on: str | None, prompt: Prompt | None = None) -> Schemas:
 
     Raises:
         ConfigurationError: The target means nothing, or its key is missing.
-        TargetError: It cannot be reached or used.
+        TargetError: It cannot be reached or used, and nothing is remembered of it.
     """
-    from ..targets.config import open_target
-    from ..workflow.schema import Schemas
-
-    if on is None:
-        return Schemas.bundled()
-    target = open_target(on)
-    classes = None if prompt is None else {node["class_type"] for node in prompt.values()}
-
-    async def ask() -> Mapping[str, JsonValue] | None:
-        async with target:
-            return (await target.describe(classes)).nodes
-
-    nodes = run_interruptible(ask())
-    if nodes is None:
-        say(f"{target.name} cannot be asked about its nodes; ComfyUI's own are known.")
-        return Schemas.bundled()
-    return Schemas(nodes, target.name)
+    found = found_schemas(None, on, prompt)
+    _tell(found)
+    return found.schemas
 
 
-def schemas_from(file: Path | None, on: str | None) -> Schemas:
-    """Those of a file that was saved from ComfyUI, else as `schemas_of`.
+def found_schemas(given: Path | str | None, on: str | None, prompt: Prompt | None = None) -> Found:
+    """Those that are given, else as `schemas_of`; nothing is said yet.
 
     Raises:
-        ConfigurationError: The file has none, or as `schemas_of`.
+        ConfigurationError: There are none in what is given, or as `schemas_of`.
         TargetError: As `schemas_of`.
     """
-    import json
-
-    from ..errors import ConfigurationError, WorkflowInvalid
+    from ..schemas.finding import Found, given_schemas
     from ..workflow.schema import Schemas
+    from .interrupt import run_interruptible
 
-    if file is None:
-        return schemas_of(on)
+    if given is not None:
+        return Found(run_interruptible(given_schemas(given)))
+    return Found(Schemas.bundled()) if on is None else _of_target(on, prompt)
+
+
+def completed(found: Found, loaded: LoadedWorkflow) -> Schemas:
+    """The same with what the Comfy Registry knows of classes that the workflow needs."""
+    from ..schemas.finding import from_registry
+    from .interrupt import run_interruptible
+
+    whole = run_interruptible(from_registry(found, loaded))
+    _tell(whole)
+    return whole.schemas
+
+
+def _of_target(on: str, prompt: Prompt | None) -> Found:
+    from ..config.settings import Configuration
+    from ..errors import TargetError
+    from ..schemas.finding import remembered_schemas, target_schemas
+    from ..targets.config import open_target
+    from .interrupt import run_interruptible
+
+    configuration = Configuration.load()
+    target = open_target(on, configuration)
+    address = configuration.address_of(on)
+    classes = None if prompt is None else {node["class_type"] for node in prompt.values()}
+
+    async def ask() -> Found:
+        async with target:
+            return await target_schemas(target, address, classes)
+
     try:
-        return Schemas(json.loads(file.read_bytes()), str(file))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = f"{error}."
-    except WorkflowInvalid as error:
-        reason = error.message
-    raise ConfigurationError(
-        f"The node schemas in {file} cannot be read: {reason}",
-        advice="Save them from a running ComfyUI: its address followed by /object_info.",
-    )
+        return run_interruptible(ask())
+    except TargetError as error:
+        remembered = remembered_schemas(address, target.name, error.message.rstrip("."))
+        if remembered is None:
+            raise
+        return remembered
+
+
+def _tell(found: Found) -> None:
+    for note in found.notes:
+        say(note)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import json_option, var_option
+from .schemas import schemas_option
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -44,9 +45,16 @@ _LONGEST_VALUE = 60
     help="Ask this target about its nodes. Without it there is no network, and ComfyUI's own "
     "nodes are known.",
 )
+@schemas_option
 @var_option
 @json_option
-def show(workflow: Path, on: str | None, variables: dict[str, str], json_lines: bool) -> None:
+def show(
+    workflow: Path,
+    on: str | None,
+    schemas_source: Path | str | None,
+    variables: dict[str, str],
+    json_lines: bool,
+) -> None:
     """Show what a workflow is: what can be set, what it needs, what it makes.
 
     WORKFLOW is whatever `run` takes. The inputs are named as --set takes them; those that have
@@ -62,10 +70,12 @@ def show(workflow: Path, on: str | None, variables: dict[str, str], json_lines: 
     from ..workflow.load import load_workflow
     from ..workflow.summary import summarize
     from .console import say
-    from .schemas import schemas_of
+    from .schemas import completed, found_schemas
 
     loaded = load_workflow(workflow, variables=variables)
-    schemas = schemas_of(on, loaded.prompt)
+    found = found_schemas(schemas_source, on, loaded.prompt)
+    asked = on is not None or schemas_source is not None
+    schemas = completed(found, loaded) if asked else found.schemas  # else there is no network
     prompt = _prompt(loaded, schemas)
     base = workflow.absolute().parent
     summary = summarize(

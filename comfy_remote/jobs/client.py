@@ -25,6 +25,7 @@ from ..errors import (
 from ..events import JobState
 from ..media.files import sha256_of
 from ..media.temporary import remove_leftovers
+from ..schemas.finding import Found, from_registry, given_schemas, target_schemas
 from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
 from ..targets.deadline import Deadline
@@ -71,6 +72,8 @@ class Client:
             sandbox.
         record: Where jobs are recorded; the user's own record by default.
         config: A ``comfy-remote.toml`` to take names from, whatever the current folder has.
+        schemas: Node schemas to read workflows in UI format by, instead of the target's: the
+            address of a ComfyUI, or a file saved from its ``/object_info``.
         on_interrupt: ``"cancel"`` or ``"leave"``, as said above; ``None`` for callers that see to
             it themselves.
 
@@ -86,12 +89,18 @@ class Client:
         *,
         record: Record | None = None,
         config: Path | str | None = None,
+        schemas: Schemas | Path | str | None = None,
         on_interrupt: OnInterrupt | None = "cancel",
     ) -> None:
+        address = None
         if target is None or isinstance(target, str):
             configuration = Configuration.load(file=config)
-            target = open_target(configuration.choose(target), configuration)
+            chosen = configuration.choose(target)
+            address = configuration.address_of(chosen)
+            target = open_target(chosen, configuration)
         self.target = target
+        self.address = address or target.name
+        self._given = schemas
         self._own_record = record is None
         self._record = record or Record(home())
         self._on_interrupt = on_interrupt
@@ -122,17 +131,38 @@ class Client:
                 self._close_record()
 
     async def schemas(self, prompt: Prompt | None = None) -> Schemas:
-        """The node schemas of the target, or the bundled ones where it cannot say.
+        """The node schemas that were given, else the target's.
+
+        Where it cannot say, what it said the last time, or the bundled ones.
 
         Args:
             prompt: Asks for the schemas of its nodes only, which is much quicker.
 
         Raises:
+            ConfigurationError: There are none in what was given.
             TargetError: The target cannot be reached or used.
         """
+        return (await self._found(prompt)).schemas
+
+    async def schemas_for(self, loaded: LoadedWorkflow) -> Found:
+        """The same for a workflow, with what the Comfy Registry knows of classes it needs.
+
+        Raises:
+            ComfyRemoteError: As `schemas`.
+        """
+        return await from_registry(
+            await self._found(loaded.prompt), loaded, folder=self._record.path.parent
+        )
+
+    async def _found(self, prompt: Prompt | None) -> Found:
+        if isinstance(self._given, str | Path):
+            self._given = await given_schemas(self._given)
+        if self._given is not None:
+            return Found(self._given)
         classes = None if prompt is None else {node["class_type"] for node in prompt.values()}
-        nodes = (await self.target.describe(classes)).nodes
-        return Schemas.bundled() if nodes is None else Schemas(nodes, self.target.name)
+        return await target_schemas(
+            self.target, self.address, classes, folder=self._record.path.parent
+        )
 
     async def submit(
         self,
@@ -215,10 +245,12 @@ class Client:
         self, loaded: LoadedWorkflow, search: FileSearch, value_files: Sequence[InputFile]
     ) -> tuple[PreparedWorkflow, list[InputFile]]:
         """The workflow as it is sent, and its files."""
-        schemas = await self.schemas() if loaded.prompt is None else None
-        if schemas is not None:
-            _log.debug("The workflow is converted with the nodes of %s.", schemas.source)
-        prepared = prepare(loaded, Changes(), schemas)
+        found = await self.schemas_for(loaded) if loaded.prompt is None else None
+        if found is not None:
+            for note in found.notes:
+                _log.info("%s", note)
+            _log.debug("The workflow is converted with the nodes of %s.", found.schemas.source)
+        prepared = prepare(loaded, Changes(), found.schemas if found is not None else None)
         for doubt in prepared.doubts:
             _log.warning("%s", doubt.sentence)
         prompt, files = await self._files(prepared.prompt, search, value_files)

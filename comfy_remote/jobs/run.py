@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..events import Event
 from ..targets.base import Target
 from ..workflow.prompt import Prompt
+from ..workflow.schema import Schemas
 from .client import Client
 from .interruption import OnInterrupt
 from .output import Output
@@ -32,6 +33,7 @@ def run(
     timeout: float | None = None,
     on_event: Callable[[Event], None] | None = None,
     config: Path | str | None = None,
+    schemas: Schemas | Path | str | None = None,
     on_interrupt: OnInterrupt = "cancel",
 ) -> list[Output]:
     """Run a prompt on a target and return what it produced.
@@ -52,6 +54,7 @@ def run(
             `JobTimedOut` is raised and the job goes on: its id is in ``details["job_id"]``.
         on_event: Called with each event.
         config: As for `Client`.
+        schemas: As for `Client`.
         on_interrupt: ``"leave"`` has the target go on with the job instead; the log says how to
             fetch it.
 
@@ -61,7 +64,9 @@ def run(
     """
 
     async def whole() -> list[Output]:
-        async with Client(target, config=config, on_interrupt=on_interrupt) as client:
+        async with Client(
+            target, config=config, schemas=schemas, on_interrupt=on_interrupt
+        ) as client:
             job = await client.submit(prompt, inputs=inputs, timeout=timeout)
             async for event in job:
                 if on_event is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..jobs.client import Client
 from ..jobs.record import Record
+from ..schemas.memory import Memory
 from ..targets.base import Capabilities
 from ..workflow.schema import Schemas
 from .trusted_targets import check_target
@@ -108,6 +109,9 @@ class TargetPool:
             if entry.capabilities is None or renew or not fresh:
                 found = await entry.client.target.describe()
                 entry.capabilities = found
+                if found.nodes is not None:
+                    memory = Memory(self.record.path.parent)
+                    await asyncio.to_thread(memory.keep, entry.client.address, found.nodes)
                 entry.schemas = (
                     None
                     if found.nodes is None

@@ -91,7 +91,8 @@ class ServedWorkflow:
         """As `load`, from a workflow that has been read."""
         notes: list[str] = []
         try:
-            schemas = await client.schemas(loaded.prompt)
+            found = await client.schemas_for(loaded)
+            schemas, notes = found.schemas, [*found.notes]
         except TargetError as error:
             schemas = Schemas.bundled()
             notes.append(f"The types of its keys are those of ComfyUI's own nodes: {error}")

@@ -20,14 +20,15 @@ def output_nodes(prompt: Prompt, schemas: Schemas | None = None) -> list[str]:
 
     Args:
         prompt: Where to look.
-        schemas: Say which classes are outputs. A node of a class that they do not have, and
+        schemas: Say which classes are outputs. A node of a class of which they do not, and
             every node where there are no schemas, is an output if no other node is linked to it.
     """
     linked_to = {source for node in prompt.values() for source in _sources(node)}
     found = []
     for node_id, node in prompt.items():
         schema = schemas.get(node["class_type"]) if schemas is not None else None
-        if schema.output_node if schema is not None else node_id not in linked_to:
+        said = schema.output_node if schema is not None else None
+        if node_id not in linked_to if said is None else said:
             found.append(node_id)
     return found
 

@@ -61,7 +61,8 @@ class NodeSchema:
     declared: tuple[InputSchema, ...]
     """The same inputs in the order of declaration: required, then optional."""
     outputs: tuple[str, ...]
-    output_node: bool = False
+    output_node: bool | None = False
+    """Whether a prompt may end here; ``None``: that is not told, as by the Comfy Registry."""
     python_module: str | None = None
     """Where ComfyUI loaded it from: "nodes", "comfy_extras.…", "custom_nodes.PACK"; of
     ComfyUI's own nodes, the bundled snapshot does not say."""
@@ -138,6 +139,10 @@ class Schemas:
             classes[class_type] = {**raw, "input": groups}
         return Schemas(classes, self.source, snapshot=self.is_snapshot)
 
+    def with_classes(self, more: Mapping[str, JsonValue], source: str) -> Schemas:
+        """The same, with classes that are not here."""
+        return Schemas({**more, **self._classes}, source, snapshot=self.is_snapshot)
+
     @cached_property
     def has_dynamic_inputs(self) -> bool:
         """Whether any node has inputs that come and go (ComfyUI from the end of 2025)."""
@@ -154,7 +159,7 @@ class Schemas:
             return (
                 f"{class_type} is not among the nodes of the snapshot that comes with Comfy "
                 "Remote, which has ComfyUI's own nodes only. Name a ComfyUI that has it: "
-                "--on TARGET, or --schemas with a file saved from its /object_info."
+                "--on TARGET, or --schemas with its address or a file saved from its /object_info."
             )
         return (
             f"{class_type} is not among the nodes of {self.source}. Install its node pack there, "
@@ -181,6 +186,7 @@ class Schemas:
         outputs = raw.get("output")
         title = raw.get("display_name")
         module = raw.get("python_module")
+        said = raw.get("output_node")
         return NodeSchema(
             name=class_type,
             title=title if isinstance(title, str) and title else class_type,
@@ -190,7 +196,7 @@ class Schemas:
                 kind if isinstance(kind, str) else "COMBO"
                 for kind in (outputs if isinstance(outputs, list) else [])
             ),
-            output_node=raw.get("output_node") is True,
+            output_node=None if "output_node" in raw and said is None else said is True,
             python_module=module if isinstance(module, str) else None,
             unproduced=frozenset(
                 spec.name for spec in inputs.values() if spec.type not in self._produced

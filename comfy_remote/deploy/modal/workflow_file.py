@@ -28,7 +28,7 @@ def make_project(
     given: Mapping[str, object],
     *,
     parent: Path | None = None,
-    schemas: Callable[[], Schemas] = Schemas.bundled,
+    schemas: Callable[[LoadedWorkflow], Schemas] = lambda _loaded: Schemas.bundled(),
     force: bool = False,
     clean: bool = False,
     deploys: bool = False,
@@ -39,7 +39,7 @@ def make_project(
         workflow: Whatever holds one: JSON in API or UI format, a picture that ComfyUI saved.
         given: Fields of `ModalConfig` that a person has set.
         parent: Where the project's folder is made; beside the workflow by default.
-        schemas: Asked for where the workflow is in UI format, or names packs.
+        schemas: Gives those that the workflow is read by.
         force: Whether files that a person has edited are replaced.
         clean: Whether what is in the project's files is forgotten.
         deploys: Whether it shall be deployed: then what the folder has brought along needs its
@@ -52,7 +52,7 @@ def make_project(
         NotTrusted: It was written and is not to be deployed: what it names lacks a yes.
     """
     loaded: LoadedWorkflow = load_workflow(workflow)
-    known = schemas()
+    known = schemas(loaded)
     prepared = prepare(loaded, Changes(), known)
     config = ModalConfig.checked(dict(given))
     found = pack(prepared.prompt, prepared.workflow, known, volume=config.models_volume)

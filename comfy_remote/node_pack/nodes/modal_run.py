@@ -107,7 +107,7 @@ async def run_deployment(
         workflow,
         settings.given(),
         parent=Path(parent) if parent else None,
-        schemas=schemas,
+        schemas=lambda _loaded: schemas(),
         clean=settings.clean_build,
         deploys=settings.deploy,
     )

@@ -92,7 +92,11 @@ def check_prompt(
         (found := schemas.get(prompt[n]["class_type"])) and found.output_node for n in roots
     )
     if not known_outputs:
-        problems.append(no_output(schemas, unsure=bool(missing)))
+        untold = any(
+            (found := schemas.get(prompt[n]["class_type"])) and found.output_node is None
+            for n in roots
+        )
+        problems.append(no_output(schemas, unsure=bool(missing) or untold))
     problems += _input_problems(prompt, schemas, bool(broken))
     problems += chosen_inputs(prompt, schemas, live)
     found_files: dict[str, Path] = {}
@@ -146,7 +150,7 @@ def _with_replaced(rules: Rules, schemas: Schemas) -> Rules:
         if known is not None or not is_replaced(class_type, schemas):
             return known
         new = schemas.get(REPLACED_CLASSES[class_type])
-        return NodeRules({}, None, output_node=new is not None and new.output_node)
+        return NodeRules({}, None, output_node=new is not None and new.output_node is True)
 
     return replaced
 

@@ -74,7 +74,7 @@ def rules_of(schemas: Schemas, *, strict: bool = False) -> Rules:
         return NodeRules(
             inputs=declared if isinstance(declared, dict) else {},
             outputs=tuple(outputs) if isinstance(outputs, list) else (),
-            output_node=schema.output_node,
+            output_node=schema.output_node is not False,
             judges=partial(_judges, schemas, schema, strict),
             checks_types=class_type in _JUDGES_TYPES,
         )
