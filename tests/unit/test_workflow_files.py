@@ -228,6 +228,8 @@ def test_an_input_that_takes_an_uploaded_file_names_a_file() -> None:
     renamed = with_names(prompt, {uses[1]: "x.mp4", uses[3]: "y.glb"})["1"]["inputs"]
     assert (renamed["clip"], renamed["several"]) == ("x.mp4", {"__value__": ["b.glb", "y.glb"]})
     assert list(every_file_use(_pack(image=["4", 0], clip="", several=["4", 0]), PACK)) == []
+    for value in ("https://example.com/a.png", "data:image/png;base64,AAAA", "a\nb.png"):
+        assert list(every_file_use(_pack(image=value), PACK)) == []
     assert list(every_file_use(prompt)) == []
 
 

@@ -44,7 +44,8 @@ _CAPTURED = ("image", "mask", "normal", "lineart", "recording")
 _FILES_IN_OBJECTS = {("Load3D", "image"): _CAPTURED, ("Load3DAnimation", "image"): _CAPTURED}
 _UPLOAD = re.compile(r"(?!.*(folder|directory)).*_upload")
 _FOLDERS = ("input", "output", "temp")
-_LONGEST_NAME = 1024
+# Not an address, and not the content itself: what some nodes of packs take, too.
+_NAME = re.compile(r"(?!data:|[\w+.-]+://)[^\n]{1,1024}")
 # Nodes that may do without: then the input is empty.
 _MAY_BE_EMPTY = frozenset({REMOTE_INPUT, "Painter"})
 
@@ -141,7 +142,7 @@ def _uploaded(node_id: str, spec: InputSchema, value: JsonValue) -> Iterator[Fil
         value = value.get("__value__")
     folder = spec.options.get("image_folder")
     for name in value if isinstance(value, list) and not is_link(value) else [value]:
-        if isinstance(name, str) and name and len(name) <= _LONGEST_NAME:
+        if isinstance(name, str) and _NAME.fullmatch(name):
             use = _use(node_id, spec.name, name, folder if folder in _FOLDERS else "input")
             yield replace(use, on_target=name in spec.choices)
 
