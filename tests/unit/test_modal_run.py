@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from lookups import record_lookups
 
 from comfy_remote.errors import ConfigurationError, WorkflowInvalid
 from comfy_remote.node_pack.nodes import modal_run
@@ -152,6 +153,18 @@ async def test_modals_own_words_reach_the_node(workflow, monkeypatch, tmp_path):
     settings = DeploymentSettings(app_name="portraits")
     with pytest.raises(ConfigurationError, match="Modal does not know who you are"):
         await run_deployment(workflow, settings, Page(), Schemas.bundled)
+
+
+@pytest.mark.parametrize("path", ["//evilhost/share", "\\\\evilhost\\share"])
+async def test_paths_of_other_machines_are_not_looked_up(workflow, monkeypatch, path):
+    """They may have come with the workflow that the node stands in."""
+    asked = record_lookups(monkeypatch)
+    with pytest.raises(WorkflowInvalid):
+        workflow_at(f"{path}/w.json", (workflow.parent,))
+    settings = DeploymentSettings(app_name="p", working_directory=path, deploy=False)
+    with pytest.raises(ConfigurationError, match="on another machine"):
+        await run_deployment(workflow, settings, Page(), Schemas.bundled)
+    assert not [one for one in asked if "evilhost" in one]
 
 
 def test_where_workflows_are_looked_for(workflow, tmp_path):

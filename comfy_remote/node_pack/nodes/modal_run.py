@@ -13,7 +13,7 @@ from ...deploy.modal.config import package_list
 from ...deploy.modal.deployment import deploy
 from ...deploy.modal.project import Project
 from ...deploy.modal.workflow_file import make_project
-from ...errors import WorkflowInvalid
+from ...errors import ConfigurationError, WorkflowInvalid
 from ...workflow.files import file_below, names_another_machine
 from ...workflow.schema import Schemas
 
@@ -99,9 +99,14 @@ async def run_deployment(
         ComfyRemoteError: Whatever went wrong.
         BaseException: What the watcher raises; the deployment is stopped then.
     """
+    parent = settings.working_directory.strip()
+    if names_another_machine(parent):
+        raise ConfigurationError(
+            f"The project cannot be written to {parent}: that is on another machine.",
+            advice="Choose a folder of this machine as working_directory.",
+        )
     await watcher.progress(0.05, 1.0)
     watcher.say("Writing the project")
-    parent = settings.working_directory.strip()
     project = await asyncio.to_thread(
         make_project,
         workflow,
