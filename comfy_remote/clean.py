@@ -6,13 +6,14 @@ begin a line of their own in a log, turn the order of what is shown, or cannot b
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["clean", "clean_json", "one_line"]
+__all__ = ["clean", "clean_json", "escaped_json", "one_line"]
 
 # Control characters (C0 but for the line break, DEL, C1), lone surrogates, line and paragraph
 # separators, and what is invisible and changes the order or the meaning of what is beside it.
@@ -46,3 +47,8 @@ def clean_json(value: JsonValue) -> JsonValue:
             return {clean(key): clean_json(one) for key, one in value.items()}
         case _:
             return value
+
+
+def escaped_json(text: str) -> str:
+    """JSON with the same content, in which what must not be shown is written as ``\\uXXXX``."""
+    return _UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], text)

@@ -181,7 +181,9 @@ def _pretty(prompt: Prompt, encoding: str) -> str:
     """JSON for people; escaped where the encoding cannot write a character."""
     import json
 
-    text = json.dumps(prompt, indent=2, ensure_ascii=False)
+    from ..clean import escaped_json
+
+    text = escaped_json(json.dumps(prompt, indent=2, ensure_ascii=False))
     try:
         text.encode(encoding)
     except UnicodeEncodeError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..config.log import clean_handlers, log_to_stderr
 from ..config.secrets import SECRETS
 from ..version import __version__
 from .signals import treat_like_ctrl_c
@@ -33,10 +34,9 @@ _LONGEST_SHOWN = 80
 def start(*, verbose: bool = False) -> None:
     """Know this process's secrets, and log if that is wanted (also: ``DEBUG=1``)."""
     SECRETS.add_environment(os.environ)
+    clean_handlers()
     if verbose or os.environ.get("DEBUG", "") not in ("", "0"):
         import logging
-
-        from ..config.log import log_to_stderr
 
         # Others' packages say little that helps, and asyncio and Pillow say much of it.
         log_to_stderr(logging.INFO, "%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -66,14 +66,15 @@ def enter(command: click.Command, name: str) -> None:
         sys.exit(130)
     except SystemExit:
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  it is shown, or was a cancel
         if _is_cancelled(error):
             sys.exit(130)
-        from .errors import show_error
+        from .errors import show_error, show_unforeseen
 
         failure = _failure(error)
         if failure is None:
-            raise
+            show_unforeseen(error)
+            sys.exit(1)
         show_error(failure)
         sys.exit(failure.exit_status)
     finally:

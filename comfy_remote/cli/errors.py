@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import ComfyRemoteError, InputFileMissing, node_problems
 from ..workflow.files import NAME_IT
-from .console import is_interactive, printable, resume_command
+from .console import is_interactive, printable, resume_command, say
 
-__all__ = ["explain", "files_named_with", "show_error", "traceback_of"]
+__all__ = ["explain", "files_named_with", "show_error", "show_unforeseen", "traceback_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,12 @@ def traceback_of(error: ComfyRemoteError) -> list[str]:
     """The lines of the node's own traceback, where the target gave one."""
     lines = str(error.details.get("traceback") or "").rstrip().splitlines()
     return [printable(f"  | {line}") for line in lines]
+
+
+def show_unforeseen(error: BaseException) -> None:
+    """Print the traceback of a fault of ours, which may hold words from elsewhere."""
+    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    say("".join(lines).rstrip())
 
 
 def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[str]:

@@ -48,8 +48,12 @@ def log_to_stderr(level: int, form: str, datefmt: str | None = None) -> None:
 
 
 def clean_handlers(name: str = "") -> None:
-    """Have this process's handlers write clean records; see `CleanRecords`."""
-    for handler in logging.getLogger().handlers:
+    """Have this process's handlers write clean records; see `CleanRecords`.
+
+    Also the one that writes warnings where nobody has set up a log.
+    """
+    last = [logging.lastResort] if logging.lastResort is not None else []
+    for handler in [*logging.getLogger().handlers, *last]:
         known = (one.name for one in handler.filters if isinstance(one, CleanRecords))
         if name not in known:
             handler.addFilter(CleanRecords(name))

@@ -24,6 +24,7 @@ from PIL import Image
 from comfy_remote.gateway import GatewayServer
 from comfy_remote.sandbox.server import SandboxServer
 from comfy_remote.targets.base import RemoteRef, RunRequest
+from comfy_remote.targets.comfyui import ComfyUITarget
 from comfy_remote.targets.runpod import RunPodTarget
 from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
@@ -460,9 +461,8 @@ async def test_what_was_saved_before_a_node_failed_is_shown(
 async def test_a_target_that_goes_away_ends_in_a_clear_error(
     sandbox: PackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comfy_remote.targets.comfyui.ComfyUITarget.__init__.__kwdefaults__", {
-        "name": None, "headers": None, "patience": 1.0,
-    })  # fmt: skip
+    defaults = {**(ComfyUITarget.__init__.__kwdefaults__ or {}), "patience": 1.0}
+    monkeypatch.setattr(ComfyUITarget.__init__, "__kwdefaults__", defaults)
     async with page(sandbox.url) as shown:
         async with SandboxServer() as there:
             prompt_id = (await shown.queue(slow(60), there.url)).body["prompt_id"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfy_remote.clean import clean, clean_json, one_line
+from comfy_remote.clean import clean, clean_json, escaped_json, one_line
 from comfy_remote.config.log import CleanRecords, clean_handlers
 from comfy_remote.config.secrets import SECRETS
 
@@ -61,6 +62,14 @@ def test_json_is_cleaned_inside() -> None:
     assert clean_json({"a\x1b": ["\ud800", {"b": 1, "c": None}]}) == {
         "a\ufffd": ["\ufffd", {"b": 1, "c": None}]
     }
+
+
+def test_a_document_is_escaped_and_means_the_same() -> None:
+    document = {"a\x9b\u202e": ["\x1b", "🐈 é\n\ud800", "\U000e0041"]}
+    text = escaped_json(json.dumps(document, indent=2, ensure_ascii=False))
+    assert json.loads(text) == document
+    assert not set(text) & set(STEERING)
+    assert "🐈 é" in text
 
 
 def written(record_name: str, only: str = "", **how: Any) -> str:
@@ -115,7 +124,11 @@ def test_handlers_are_made_clean_once() -> None:
         clean_handlers()
         clean_handlers("comfy_remote")
         assert [one.name for one in handler.filters] == ["", "comfy_remote"]  # type: ignore[union-attr]
+        # What writes warnings where nobody has set up a log.
+        assert logging.lastResort is not None
+        assert any(isinstance(one, CleanRecords) for one in logging.lastResort.filters)
     finally:
         logging.getLogger().removeHandler(handler)
-        for other in logging.getLogger().handlers:
+        for other in [*logging.getLogger().handlers, logging.lastResort]:
+            assert other is not None
             other.filters[:] = [f for f in other.filters if not isinstance(f, CleanRecords)]

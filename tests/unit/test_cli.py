@@ -208,14 +208,15 @@ def test_errors_as_json(run):
     assert (error["job_id"], error["resume"]) == (None, None)
 
 
-def test_an_unexpected_error_is_not_swallowed(monkeypatch: pytest.MonkeyPatch):
+def test_an_unexpected_error_is_not_swallowed(run, monkeypatch: pytest.MonkeyPatch):
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("comfy_remote.cli.run_workflow.load_workflow", broken)
-    monkeypatch.setattr(sys, "argv", ["comfy-remote", "run", "x.json"])
-    with pytest.raises(ZeroDivisionError):
-        main()
+    status, _, err = run("run", "x.json")
+    assert status == 1
+    assert err.startswith("Traceback (most recent call last):")
+    assert err.endswith("ZeroDivisionError\n")
 
 
 def test_a_record_that_cannot_be_used(run, monkeypatch: pytest.MonkeyPatch):

@@ -88,6 +88,35 @@ def test_a_limit_of_20_digits_is_refused(tmp_path: Path) -> None:
     assert "Invalid value for '--limit'" in done.stderr
 
 
+def test_a_fault_of_ours_and_a_warning_are_clean_as_well(tmp_path: Path) -> None:
+    program = """
+import logging, os, click
+from comfy_remote.cli.entry import enter, start
+
+@click.command()
+def fault():
+    start()
+    said = chr(27) + "[2J " + os.environ["STUDIO_PASS"]
+    logging.getLogger("comfy_remote.x").warning("%s stays in storage", said)
+    raise RuntimeError(said)
+
+enter(fault, "fault")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "STUDIO_PASS": "planted-odd-value"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "\ufffd[2J [STUDIO_PASS] stays in storage" in done.stderr
+    assert "RuntimeError: \ufffd[2J [STUDIO_PASS]" in done.stderr
+    assert "planted" not in done.stderr
+    assert "\x1b" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("node_id", "class_type", "inputs", "says"),
     [
