@@ -385,3 +385,28 @@ async def test_files_that_no_node_tells_of_arrive(worker: Worker) -> None:
         assert [(o.node_id, o.subfolder) for o in answer.outputs] == [("2", "set")]
         assert answer.warnings == []
         assert await worker.files() == []
+
+
+async def test_what_was_saved_before_a_node_failed_comes_with_the_error(worker: Worker) -> None:
+    prompt = {
+        "1": source(0xC00000),
+        "2": save("1"),
+        "3": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "4": save("3", "../outside"),  # refused when it runs
+    }
+    payload = {"format": "comfy-remote/1", "workflow": prompt}
+    result = await worker.handler("job", payload, silent)
+    answer = Answer.model_validate(result)
+    assert (answer.status, colors(answer)) == ("error", [0xC00000])
+    assert error_from_runpod(result["error"]).details["node_id"] == "4"
+    assert await worker.files() == []
+
+
+async def test_an_output_that_the_engine_skips_is_told(worker: Worker) -> None:
+    unlinked = {"class_type": "SaveImage", "inputs": {"filename_prefix": "nothing"}}
+    answer = await worker.run({"1": source(0x0000FF), "2": save("1"), "3": unlinked})
+    assert colors(answer) == [0x0000FF]
+    [problem] = answer.problems or []
+    assert (problem.node_id, problem.node_class) == ("3", "SaveImage")
+    assert "images" in problem.reason
+    assert answer.warnings == [str(problem.problem())]
