@@ -41,6 +41,7 @@ status and the bodies of HTTP answers derive from them; nothing else decides eit
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -136,6 +137,9 @@ class NotTrusted(ConfigurationError):
 
     code = "not_trusted"
     http_status = 403
+
+    asks_for: tuple[Path, tuple[str, ...]] | None = None
+    """The same, for whoever asks a person. Not from JSON: no remote has us ask for a yes."""
 
 
 class AuthenticationError(ComfyRemoteError):

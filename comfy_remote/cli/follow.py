@@ -67,7 +67,7 @@ def _supervise(
         run_interruptible(work(record))
         return
     except ComfyRemoteError as caught:
-        if isinstance(caught, NotTrusted) and can_ask():
+        if isinstance(caught, NotTrusted) and caught.asks_for and can_ask():
             raise  # to ask, and to begin again: see `trust.asks_for_trust`
         error = caught
     except asyncio.CancelledError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from .options import json_option
 
 if TYPE_CHECKING:
     from ..config.trust import TrustStore
-    from ..errors import ConfigurationError
+    from ..errors import ConfigurationError, NotTrusted
 
 __all__ = ["asks_for_trust", "can_ask", "trust"]
 
@@ -90,21 +90,18 @@ def can_ask() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and is_interactive(sys.stderr)
 
 
-def _asked(error: Exception) -> bool:
+def _asked(error: NotTrusted) -> bool:
+    """Whether a person was asked, and has said yes."""
     from ..config.places import home
     from ..config.trust import TrustStore
-    from ..errors import NotTrusted
 
-    if not isinstance(error, NotTrusted) or not can_ask():
-        return False
-    path, names = error.details.get("path"), error.details.get("names")
-    if not isinstance(path, str) or not isinstance(names, list):
+    if error.asks_for is None or not can_ask():
         return False
     say(error.message)
-    return _confirmed(TrustStore(home()), Path(path), [str(name) for name in names])
+    return _confirmed(TrustStore(home()), *error.asks_for)
 
 
-def _confirmed(store: TrustStore, path: Path, names: list[str]) -> bool:
+def _confirmed(store: TrustStore, path: Path, names: Sequence[str]) -> bool:
     say(f"{path} names:")
     _show(names)
     if not click.confirm("Do you say yes to this?", default=False, err=True):
@@ -166,7 +163,7 @@ def _settled(store: TrustStore, path: Path) -> bool:
     return True
 
 
-def _show(names: list[str]) -> None:
+def _show(names: Sequence[str]) -> None:
     for name in names:
         say(f"  {name}")
 

@@ -292,11 +292,13 @@ def not_trusted(
         f"See what it names, and say yes: {trust_command(path)} (in a terminal). Where there is "
         f"none, {instead or own}."
     )
-    return NotTrusted(
+    error = NotTrusted(
         one_line(message).strip(),
         advice=one_line(advice),
         details={"path": str(path), "names": list(named)},
     )
+    error.asks_for = (path, tuple(named))
+    return error
 
 
 def trust_command(path: Path) -> str:

@@ -20,7 +20,12 @@ from comfy_remote.config.trust import (
     origin_of,
     trust_command,
 )
-from comfy_remote.errors import ConfigurationError, LocalStorageError
+from comfy_remote.errors import (
+    ConfigurationError,
+    LocalStorageError,
+    NotTrusted,
+    error_from_json,
+)
 
 GPU = TargetTable(target="runpod:abc", base_url="https://box.example/v2", key_env="BOX_TOKEN")
 
@@ -194,6 +199,14 @@ def test_a_broken_store_holds_no_yes(store: TrustStore, tmp_path: Path) -> None:
     store.path.unlink()
     store.trust(path, ["a"])
     assert store.problem() == ""
+
+
+def test_no_remote_has_a_person_asked(store: TrustStore, tmp_path: Path) -> None:
+    here = not_trusted(tmp_path / "comfy-remote.toml", ["a"], "The target 'gpu'", store)
+    assert here.asks_for == (tmp_path / "comfy-remote.toml", ("a",))
+    there = error_from_json(here.to_json())
+    assert isinstance(there, NotTrusted)
+    assert there.asks_for is None
 
 
 @pytest.mark.parametrize(
