@@ -29,7 +29,7 @@ from ..schemas.finding import Found, from_registry, given_schemas, target_schema
 from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
 from ..targets.deadline import Deadline
-from ..workflow.files import FileSearch, FileUse, file_uses, may_name_files, missing_file
+from ..workflow.files import FileSearch, FileUse, file_uses, missing_file, possible_uses
 from ..workflow.load import LoadedWorkflow, load_workflow, parse_workflow
 from ..workflow.models import find_models
 from ..workflow.prepare import Changes, PreparedWorkflow, prepare
@@ -449,15 +449,22 @@ class Client:
     async def _file_uses(self, prompt: Prompt, search: FileSearch) -> list[FileUse]:
         """What the prompt loads, also by nodes of packs.
 
-        The target is asked for the schemas of those whose values are names of files here.
+        The target is asked for the schemas of those whose values are names of files here. Where
+        nobody knows a node, it loads what the user has named.
         """
-        unsure = await asyncio.to_thread(may_name_files, prompt, search)
-        if not unsure:
+        possible = await asyncio.to_thread(possible_uses, prompt, search)
+        if not possible:
             return list(file_uses(prompt))
+        nodes: Prompt = {use.node_id: prompt[use.node_id] for use in possible}
         schemas = await asyncio.to_thread(Schemas.bundled)
-        if any(node["class_type"] not in schemas for node in unsure.values()):
-            schemas = await self.schemas(unsure)
-        return list(file_uses(prompt, schemas))
+        if any(node["class_type"] not in schemas for node in nodes.values()):
+            schemas = await self.schemas(nodes)
+        named = [
+            use
+            for use in possible
+            if prompt[use.node_id]["class_type"] not in schemas and search.named(use.name)
+        ]
+        return [*file_uses(prompt, schemas), *named]
 
 
 @asynccontextmanager

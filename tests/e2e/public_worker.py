@@ -16,6 +16,7 @@ import os
 import sys
 import urllib.parse
 import urllib.request
+import uuid
 from pathlib import Path
 
 import runpod
@@ -32,10 +33,27 @@ def ask(path, body=None):
         return answer.read()
 
 
+def upload(image):
+    """Under the name it comes with, in place of what has that name."""
+    boundary = uuid.uuid4().hex
+    head = f"--{boundary}\r\nContent-Disposition: form-data; name="
+    parts = [
+        f'{head}"overwrite"\r\n\r\ntrue\r\n',
+        f'{head}"image"; filename="{image["name"]}"\r\nContent-Type: image/png\r\n\r\n',
+    ]
+    body = "".join(parts).encode() + base64.b64decode(image["image"])
+    body += f"\r\n--{boundary}--\r\n".encode()
+    kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    request = urllib.request.Request(f"{ENGINE}/upload/image", body, kind)
+    urllib.request.urlopen(request, timeout=30).close()
+
+
 async def stand_in(job):
     workflow = job["input"].get("workflow")
     if workflow is None:
         return {"error": "Missing 'workflow' parameter"}
+    for image in job["input"].get("images") or []:
+        upload(image)
     prompt_id = json.loads(ask("/prompt", {"prompt": workflow}))["prompt_id"]
     while not (history := json.loads(ask(f"/history/{prompt_id}"))):
         await asyncio.sleep(0.05)

@@ -134,6 +134,23 @@ async def test_files_whose_prefix_is_one_node_s_are_its(endpoint: str, tmp_path:
     assert not [event for event in events if event["event"] == "log"]
 
 
+async def test_two_jobs_with_an_input_of_one_name_get_their_own(
+    endpoint: str, tmp_path: Path
+) -> None:
+    """The client names files by content: this worker does not."""
+    prompt = {
+        "1": _node("SandboxLoad", image="in.png"),
+        "2": _node("SaveImage", images=["1", 0], filename_prefix="own"),
+    }
+    for color in ((255, 0, 0), (0, 0, 255)):
+        Image.new("RGB", (8, 8), color).save(tmp_path / "in.png")
+        # What the node takes, nobody can ask this worker.
+        status, events, err = await _run(endpoint, prompt, tmp_path, "--json", "--input", "in.png")
+        assert status == 0, err
+        [output] = events[-1]["outputs"]
+        assert Image.open(output["path"]).convert("RGB").getpixel((0, 0)) == color
+
+
 async def test_a_workflow_that_fails_after_a_file_was_saved_has_failed(
     endpoint: str, tmp_path: Path
 ) -> None:

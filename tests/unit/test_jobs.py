@@ -240,6 +240,14 @@ async def test_files_of_nodes_of_packs_travel(record: Record, tmp_path: Path) ->
         ("local.png", (("1", "image"),)),
         ("a.glb", (("1", "several"),)),
     ]
+    target.nodes = None  # it cannot say: what the user names is sent
+    request = await _request(record, target, tmp_path / "w.json")
+    assert request.files == []
+    request = await _request(record, target, tmp_path / "w.json", inputs=["local.png"])
+    assert [file.name for file in request.files] == ["local.png"]
+    target.nodes = {
+        "Pack": {"input": {"required": {"image": [["there.png"], {"image_upload": True}]}}}
+    }
     workflow["1"]["inputs"] |= {"image": "there.png", "several": []}
     (tmp_path / "w.json").write_text(json.dumps(workflow))
     assert (await _request(record, target, tmp_path / "w.json")).files == []

@@ -11,8 +11,8 @@ from .names import file_below, may_look_up, names_another_machine
 from .search import (
     NAME_IT,
     FileSearch,
-    may_name_files,
     missing_file,
+    possible_uses,
     refuse_files_elsewhere,
     under_plain_name,
 )
@@ -27,9 +27,9 @@ __all__ = [
     "file_below",
     "file_uses",
     "may_look_up",
-    "may_name_files",
     "missing_file",
     "names_another_machine",
+    "possible_uses",
     "refuse_files_elsewhere",
     "under_plain_name",
     "with_names",

@@ -17,7 +17,7 @@ from ...media.files import sha256_of
 from ..prompt import Prompt, is_link
 from ..schema import Schemas
 from .names import file_below, may_look_up
-from .uses import ANNOTATION, FileUse, every_file_use, file_uses
+from .uses import FileUse, every_file_use, file_use, file_uses
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = [
     "NAME_IT",
     "FileSearch",
-    "may_name_files",
     "missing_file",
+    "possible_uses",
     "refuse_files_elsewhere",
     "under_plain_name",
 ]
@@ -70,7 +70,8 @@ class FileSearch:
         """The file that a prompt calls ``name``; ``None`` if there is none that may be taken."""
         return self._find(name) or under_plain_name(name, self._find)
 
-    def _find(self, name: str) -> Path | None:
+    def named(self, name: str) -> Path | None:
+        """The one of the user's files that is meant, if one is."""
         file_name = name.replace("\\", "/").rpartition("/")[2]
         # A prompt from a saved picture has names by content; the user's word is for any content.
         plain = split_content_name(file_name)
@@ -78,6 +79,11 @@ class FileSearch:
             for path in self.given:
                 if path.name == wanted and _is_file(path):
                     return path
+        return None
+
+    def _find(self, name: str) -> Path | None:
+        if (path := self.named(name)) is not None:
+            return path
         if not may_look_up(name):
             return None
         for root, place in self._places(name):
@@ -148,24 +154,23 @@ def missing_file(use: FileUse, prompt: Prompt, search: FileSearch) -> InputFileM
     )
 
 
-def may_name_files(prompt: Prompt, search: FileSearch) -> Prompt:
-    """The nodes that have the name of a file here in an input which is not known to load files.
+def possible_uses(prompt: Prompt, search: FileSearch) -> list[FileUse]:
+    """Files here whose name stands in an input that is not known to load files.
 
     Quick: only schemas can tell what such an input means, and most prompts have none. Blocking.
     """
     known = {(use.node_id, use.input) for use in every_file_use(prompt)}
     found: dict[str, bool] = {}
-    unsure: Prompt = {}
+    uses: list[FileUse] = []
     for node_id, node in prompt.items():
         for key, value in node["inputs"].items():
-            if (node_id, key) in known:
-                continue
-            for name in _possible_names(value):
-                if name not in found:
-                    found[name] = search.find(name) is not None
-                if found[name]:
-                    unsure[node_id] = node
-    return unsure
+            for text in () if (node_id, key) in known else _possible_names(value):
+                use = file_use(node_id, key, text)
+                if use.name not in found:
+                    found[use.name] = search.find(use.name) is not None
+                if found[use.name]:
+                    uses.append(use)
+    return uses
 
 
 def refuse_files_elsewhere(
@@ -187,8 +192,7 @@ def _possible_names(value: JsonValue) -> Iterator[str]:
         value = value.get("__value__")
     for one in value if isinstance(value, list) and not is_link(value) else [value]:
         if isinstance(one, str) and _LIKE_A_NAME.fullmatch(one):
-            annotated = ANNOTATION.match(one)
-            yield annotated["name"] if annotated else one
+            yield one
 
 
 def _hidden(path: Path, root: Path) -> bool:

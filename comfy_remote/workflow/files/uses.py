@@ -15,7 +15,7 @@ from ..schema import InputSchema, Schemas, input_schema
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["ANNOTATION", "FileUse", "every_file_use", "file_uses", "with_names"]
+__all__ = ["ANNOTATION", "FileUse", "every_file_use", "file_use", "file_uses", "with_names"]
 
 # Inputs of ComfyUI's own nodes (and of VideoHelperSuite's) that name a file in `input/`: known
 # without asking for schemas.
@@ -95,7 +95,7 @@ def every_file_use(prompt: Prompt, schemas: Schemas | None = None) -> Iterator[F
             if _FILE_INPUTS.get(kind) == key or (kind, key) in _FILES_IN_OBJECTS:
                 for name in _named(kind, key, value):
                     if name != "none":
-                        yield _use(node_id, key, name)
+                        yield file_use(node_id, key, name)
             elif key in uploads:
                 yield from _uploaded(node_id, uploads[key], value)
 
@@ -143,11 +143,12 @@ def _uploaded(node_id: str, spec: InputSchema, value: JsonValue) -> Iterator[Fil
     folder = spec.options.get("image_folder")
     for name in value if isinstance(value, list) and not is_link(value) else [value]:
         if isinstance(name, str) and _NAME.fullmatch(name):
-            use = _use(node_id, spec.name, name, folder if folder in _FOLDERS else "input")
+            use = file_use(node_id, spec.name, name, folder if folder in _FOLDERS else "input")
             yield replace(use, on_target=name in spec.choices)
 
 
-def _use(node_id: str, key: str, value: str, folder: str = "input") -> FileUse:
+def file_use(node_id: str, key: str, value: str, folder: str = "input") -> FileUse:
+    """What one value names: a file, perhaps with a word that says in which folder."""
     if value.startswith("blake3:"):
         return FileUse(node_id, key, value, "asset", value)
     annotated = ANNOTATION.match(value)
