@@ -215,7 +215,7 @@ def _list(store: TrustStore, *, json_lines: bool) -> None:
     if not files and not addresses:
         say("You have not said yes to anything.")
     for path, names in files.items():
-        print(printable(str(path)))
+        print(printable(f"{path}" if path.exists() else f"{path}  (no longer there)"))
         for name in names:
             print(printable(f"  {name}"))
     for address in addresses:

@@ -123,6 +123,9 @@ def test_a_yes_is_given_listed_and_taken_back(project: Path) -> None:
         ("there", True, True)
     ]
     assert command("run", "w.json", "--on", "there").returncode == 3  # nobody is there
+    path.rename(path.with_suffix(".away"))
+    assert f"{path}  (no longer there)" in command("trust", "--list").stdout
+    path.with_suffix(".away").rename(path)
     assert command("trust", "--remove", str(path)).returncode == 0
     assert command("trust", "--remove", str(path)).returncode == 2
     assert command("run", "w.json", "--on", "there").returncode == 2
