@@ -116,7 +116,7 @@ class _Connection(asyncio.Protocol):
         return self._inner.eof_received()
 
     def pause_writing(self) -> None:
-        self._abort_in(_WITHOUT_READING)
+        self._watch_reading()
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
@@ -130,6 +130,16 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    def _watch_reading(self, before: int | None = None) -> None:
+        """Abort once nothing of what waits to be sent has gone for a while."""
+        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if waiting == before:
+            self.abort()
+            return
+        self._stop_timer()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_WITHOUT_READING, self._watch_reading, waiting)
 
     def _abort_in(self, seconds: float) -> None:
         self._stop_timer()

@@ -125,6 +125,28 @@ async def test_an_answer_that_nobody_reads_ends(short_times):
     await runner.cleanup()
 
 
+async def test_a_slow_client_gets_a_large_answer_whole(short_times):
+    async def large(_request: web.Request) -> web.Response:
+        return web.Response(body=b"x" * (24 * MIB))
+
+    app = web.Application()
+    app.router.add_get("/", large)
+    runner = GuardedRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    size = 0
+    while chunk := await reader.read(MIB):
+        size += len(chunk)
+        if size % (2 * MIB) < len(chunk):
+            await asyncio.sleep(0.15)  # longer in all than an answer may stand still
+    assert size > 24 * MIB
+    writer.close()
+    await runner.cleanup()
+
+
 async def test_half_open_connections_do_not_keep_others_out(monkeypatch):
     monkeypatch.setattr(serving, "_MOST_CONNECTIONS", 20)
     async with GatewayServer(endpoint_id="desk") as gateway:
