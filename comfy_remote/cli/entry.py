@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..config.log import clean_handlers, log_to_stderr
 from ..config.secrets import SECRETS
 from ..version import __version__
 from .signals import treat_like_ctrl_c
@@ -33,6 +32,8 @@ _LONGEST_SHOWN = 80
 
 def start(*, verbose: bool = False) -> None:
     """Know this process's secrets, and log if that is wanted (also: ``DEBUG=1``)."""
+    from ..config.log import clean_handlers, log_to_stderr  # not for --help
+
     SECRETS.add_environment(os.environ)
     clean_handlers()
     if verbose or os.environ.get("DEBUG", "") not in ("", "0"):

@@ -7,14 +7,11 @@ text, also as JSON, a URL or base64 write it.
 
 from __future__ import annotations
 
-import base64
 import json
-import logging
 import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,8 +29,6 @@ __all__ = [
 
 KEY_RING_SERVICE = "comfy-remote"
 """Under which the key ring has our secrets: ``keyring set comfy-remote RUNPOD_API_KEY``."""
-
-_log = logging.getLogger(__name__)
 
 _SECRET_WORDS = {
     "APIKEY",
@@ -139,6 +134,8 @@ def secret(name: str, environment: Mapping[str, str]) -> SecretStr | None:
 
 
 def _from_key_ring(name: str) -> str:
+    from importlib.util import find_spec
+
     if find_spec("keyring") is None:
         return ""
     import keyring
@@ -148,7 +145,9 @@ def _from_key_ring(name: str) -> str:
         return (keyring.get_password(KEY_RING_SERVICE, name) or "").strip()
     except keyring.errors.KeyringError as error:
         # A locked ring, or a machine without one: as if nothing were in it.
-        _log.debug("The key ring cannot be used: %s", type(error).__name__)
+        import logging  # here, like keyring: most commands need neither
+
+        logging.getLogger(__name__).debug("The key ring cannot be used: %s", type(error).__name__)
         return ""
 
 
@@ -207,7 +206,8 @@ def _forms(secrets: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 
 
 def _written(value: str) -> set[str]:
-    from urllib.parse import quote, quote_plus  # here: not every command needs it
+    import base64  # here, both: not every command needs them
+    from urllib.parse import quote, quote_plus
 
     raw = value.encode("utf-8", "surrogatepass")
     return {
