@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import os
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from comfyui_python import comfyui_python, with_requirements
 from conftest import find_comfyui
 from lane_page import JOB_EVENT, Page, page
 from pack import PackServer, comfyui_with_pack, sandbox_with_pack
@@ -86,8 +86,9 @@ def server(
     comfyui = find_comfyui()
     if comfyui is None:
         pytest.skip("skipped: no ComfyUI")
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    with comfyui_with_pack(comfyui, python, tmp_path_factory.mktemp("comfyui")) as running:
+    environment = with_requirements(tmp_path_factory.mktemp("requirements"))
+    base = tmp_path_factory.mktemp("comfyui")
+    with comfyui_with_pack(comfyui, comfyui_python(), base, environment=environment) as running:
         yield running
 
 

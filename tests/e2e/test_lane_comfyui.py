@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from comfyui_python import comfyui_python, with_requirements
 from conftest import find_comfyui, free_port
 from lane_page import page
 from pack import PackServer, comfyui_with_pack
@@ -38,8 +37,8 @@ def _comfyui(
         if f'"{argument}"' not in declared:
             pytest.skip(f"skipped: this ComfyUI has no {argument}")
     arguments = (*arguments, *known_arguments)
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    return comfyui_with_pack(found, python, base, *arguments, **options)
+    options.setdefault("environment", with_requirements(base / "requirements"))
+    return comfyui_with_pack(found, comfyui_python(), base, *arguments, **options)
 
 
 def _kill(server: PackServer) -> None:
