@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,25 @@ async def test_with_several_users_and_on_the_network(tmp_path: Path, target: San
                 f"{server.url}/prompt", json=body, headers=headers
             ) as response:
                 assert response.status == 403
+            # At an address of the network, ComfyUI itself asks nobody.
+            lan = {"Host": "192.168.1.20:8188", "Content-Type": "text/plain"}
+            for prompt, origin, status in (
+                (body, "http://evil.example", 403),
+                ({"prompt": picture("here")}, "http://evil.example", 200),
+                (body, "http://192.168.1.20:8188", 200),
+            ):
+                async with one.session.post(
+                    f"{server.url}/prompt",
+                    data=json.dumps(prompt),
+                    headers={**lan, "Origin": origin},
+                ) as response:
+                    assert response.status == status, origin
+                    answer = await response.json(content_type=None)
+                if origin != "http://evil.example":
+                    own = answer["prompt_id"]
+                    await one.ended(own)
     async with page(target.url) as there:
-        assert list(await there.get("/history")) == [remote]
+        assert list(await there.get("/history")) == [remote, own]
 
 
 async def test_outputs_are_assets_where_comfyui_keeps_them(
