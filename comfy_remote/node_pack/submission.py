@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import uuid
@@ -39,6 +40,8 @@ SENDING_NODES = frozenset(
     {REMOTE_PART, "ComfyRemoteNode", "ComfyRemoteModalDeployment", "RunPodRemoteExecute"}
 )
 """The classes of our nodes that send values of a workflow elsewhere."""
+
+_log = logging.getLogger(__name__)
 
 # Logins of comfy.org, which ComfyUI keeps out of its queue and history, too.
 _SECRET_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
@@ -131,7 +134,9 @@ def check(submission: Submission, schemas: Schemas | None) -> Checked:
             raise _refused("prompt_no_outputs", "Prompt has no outputs", "")
         needed = set(prompt) if only is None else nodes_needed(prompt, outputs)
         return Checked(_part(prompt, needed), outputs, {})
-    prompt, _ = as_listed(prompt, schemas)
+    prompt, respelled = as_listed(prompt, schemas)
+    for note in respelled:
+        _log.info("%s", note)
     validated = validate_for(prompt, schemas, only)
     if validated.error is not None:
         message = str(validated.error.get("message"))

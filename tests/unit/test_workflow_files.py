@@ -20,6 +20,7 @@ from comfy_remote.workflow.files import (
 )
 from comfy_remote.workflow.prompt import Prompt
 from comfy_remote.workflow.schema import Schemas
+from comfy_remote.workflow.summary import LocalFile, summarize
 
 
 def _loads(*names: object, kind: str = "LoadImage", key: str = "image") -> Prompt:
@@ -256,6 +257,12 @@ def test_the_check_names_files_of_nodes_of_packs(tmp_path: Path) -> None:
     report = check_prompt(prompt, PACK, files=FileSearch(roots=(tmp_path,)))
     missing = [problem.input for problem in report.problems if problem.code == "missing_file"]
     assert missing == ["image"]
+    found = {"here.mp4": LocalFile(tmp_path / "here.mp4", 0, "5" * 64)}
+    summary = summarize(prompt, schemas=PACK, files=found)
+    assert [(one.name, one.file is not None) for one in summary.files] == [
+        ("gone.png", False),
+        ("here.mp4", True),
+    ]
 
 
 def test_captures_of_a_3d_node_are_files() -> None:
