@@ -888,7 +888,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("size", [6_000_000, 11_000_000])
-async def test_the_disk_is_full(lane: Lane, small_disk: Path, size: int):
+async def test_the_disk_is_full(lane: Lane, small_disk: Path, size: int, monkeypatch):
+    monkeypatch.setenv("COMFY_REMOTE_FREE_SPACE", "0")  # the last byte may be used
     mark = new_mark()
     error = await refused(LocalStorageError, lane, file(mark, size), small_disk)
     assert "full" in error.message
@@ -1330,7 +1331,7 @@ async def test_the_command_is_killed_and_resumes(lane: Lane, tmp_path: Path, out
     process.kill()
     await process.communicate()
     assert files_in(out) == []
-    listed = await command(lane, "jobs", "list", "--json", cwd=tmp_path)
+    listed = await command(lane, "jobs", "list", "--json", "--offline", cwd=tmp_path)
     (entry,) = map(json.loads, listed.stdout.splitlines())
     assert entry["state"] == "running"
     ended = await command(lane, "jobs", "resume", entry["job_id"], cwd=tmp_path)
