@@ -81,6 +81,7 @@ def serve(
 
     from ..gateway import GatewayServer
     from ..gateway.limits import GatewayLimits
+    from ..media.disk_space import DiskLimits
     from ..net.address import host_list
     from .interrupt import run_interruptible
 
@@ -93,7 +94,8 @@ def serve(
         token=token,
         ssl_context=ssl_context(certfile, keyfile),
         limits=GatewayLimits(
-            webhook_hosts=host_list(os.environ.get("COMFY_REMOTE_WEBHOOK_HOSTS", ""))
+            webhook_hosts=host_list(os.environ.get("COMFY_REMOTE_WEBHOOK_HOSTS", "")),
+            free_bytes=DiskLimits.of().free,
         ),
         webhook_secret=_webhook_secret(),
     )

@@ -76,7 +76,7 @@ class GatewayLimits:
     stream_bytes: int = RUNSYNC_BODY_LIMIT
     file_bytes: int = 8 * 1024**3
     store_bytes: int = 64 * 1024**3
-    free_bytes: int = 1024**3
+    free_bytes: int = 512 * 1024**2
     poll_wait: float = 50.0
     stop_settle: float = 0.5
     worker_silence: float = 120.0

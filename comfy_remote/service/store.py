@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import RateLimited, RequestTooLarge, ValueInvalid
 from ..jobs.call import ValueFile
+from ..media.disk_space import DiskLimits
 from ..media.files import storage_errors
 from ..media.receive import receive_file
 from ..media.values import EncodedValue
@@ -22,7 +23,6 @@ __all__ = ["ValueStore", "no_room", "remove_older", "room_left"]
 LARGEST_FILE = 4 * 1024**3
 """Bytes of one value file."""
 
-_FREE = 1024**3
 _AGAIN_AFTER = 60
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -100,14 +100,14 @@ def room_left(folder: Path, room: int) -> int:
     """Bytes that may still be written below a folder; it blocks meanwhile.
 
     Args:
-        room: Bytes of all files there. Besides, 1 GiB stays free on the disk.
+        room: Bytes of all files there. Besides, `DiskLimits.free` stays free on the disk.
     """
     used = 0
     for path in folder.rglob("*") if folder.is_dir() else ():
         with contextlib.suppress(OSError):  # it has just gone
             used += path.lstat().st_size
     there = next(one for one in (folder, *folder.parents) if one.is_dir())
-    return max(0, min(room - used, shutil.disk_usage(there).free - _FREE))
+    return max(0, min(room - used, shutil.disk_usage(there).free - DiskLimits.of().free))
 
 
 def no_room() -> RateLimited:

@@ -231,3 +231,17 @@ def test_a_job_cannot_write_lines_of_its_own_into_the_log(servers: list[Serve]) 
     assert "Evil\ufffd[2J" in server.text
     assert not {"\x1b", "\x07", "\u202e"} & set(server.text)
     assert not any(line.startswith("12:00:00 Ready") for line in server.text.splitlines())
+
+
+def test_how_much_stays_free_is_a_setting_that_is_checked(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "comfy_remote", "serve", "--port", "0", "--engine", "sandbox"],
+        cwd=tmp_path,
+        env={**os.environ, "COMFY_REMOTE_FREE_SPACE": "much"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "COMFY_REMOTE_FREE_SPACE is no size" in done.stderr

@@ -118,7 +118,7 @@ async def test_a_full_service_takes_no_calls_and_no_files_but_keeps_its_promises
         async with session.post(f"{server.url}?wait=30", json=body, headers=headers) as answer:
             call = await answer.json()
             assert call["status"] == "completed"
-        free = shutil._ntuple_diskusage(0, 0, 1024**3)
+        free = shutil._ntuple_diskusage(0, 0, 512 * 1024**2)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
         async with session.post(server.url, json=body) as answer:
             assert answer.status == 429
