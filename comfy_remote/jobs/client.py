@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
+from ..clean import clean
 from ..errors import (
     ConfigurationError,
     JobNotFound,
@@ -294,7 +295,7 @@ class Client:
         self._record.add(
             request.job_id,
             target=self.target.name,
-            source=source,
+            source=clean(source),  # a file's name need not be UTF-8
             folder=folder.absolute() if folder else None,
             prompt=request.prompt,
             page=page,

@@ -7,6 +7,7 @@ it. Any other takes it by ComfyUI's own upload, which holds it in memory and has
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from pathlib import Path, PurePosixPath
@@ -138,7 +139,8 @@ def _form(file: InputFile) -> Iterator[aiohttp.FormData]:
     if str(path.parent) != ".":
         form.add_field("subfolder", str(path.parent))
     with input_errors(file.path):
-        content = file.path.open("rb")
+        # By a name in bytes, which aiohttp does not quote: it need not be UTF-8.
+        content = open(os.fsencode(file.path), "rb")  # noqa: PTH123, SIM115
     with content:
         form.add_field("image", content, filename=path.name)
         yield form

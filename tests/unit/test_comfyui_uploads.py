@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +70,17 @@ async def test_a_comfyui_without_the_pack_gets_files_by_its_own_upload(
         other = value_file(tmp_path, b"other")
         assert await uploads.send(http, other) == other.name
     assert plain.asked == ["GET remote", "POST upload", "POST upload"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names there are UTF-8 or UTF-16")
+async def test_a_file_whose_own_name_is_not_utf_8_is_sent(
+    plain: PlainComfyUI, tmp_path: Path
+) -> None:
+    path = tmp_path / os.fsdecode(b"picture\xff.png")
+    path.write_bytes(b"content")
+    async with HttpClient(plain.url, name="It") as http:
+        file = InputFile("picture.png", path, 7, sha256_of(path))
+        assert await Uploads().send(http, file) == "picture.png"
 
 
 async def test_a_file_that_is_too_large_for_it_is_refused_with_the_way_out(
