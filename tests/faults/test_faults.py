@@ -963,6 +963,33 @@ async def test_a_node_fails(lane: Lane, out: Path):
     assert lane.engine.runs(mark) == 1
 
 
+async def test_a_node_fails_after_others_have_saved(lane: Lane, out: Path):
+    mark = new_mark()
+    saves = {"images": ["1", 0], "filename_prefix": "before"}
+    prompt = {"5": {"class_type": "SaveImage", "inputs": saves}}
+    prompt |= failing(mark, "error", "wrong colour")
+    async with Client(lane.target()) as client:
+        job = await client.submit(prompt, timeout=40.0)
+        with pytest.raises(ExecutionFailed, match="wrong colour"):
+            await job.save_outputs(out)
+        (saved,) = await job.save_outputs(out, even_if_failed=True)
+    assert (saved.node_id, files_in(out)) == ("5", [saved.path.name])
+    assert lane.engine.runs(mark) == 1
+
+
+async def test_one_of_two_outputs_does_not_exist(lane: Lane, out: Path):
+    mark = new_mark()
+    prompt = picture(mark)
+    prompt["5"] = file(mark, 10, list_under="3d", listed_filename="nowhere.glb")["1"]
+    async with Client(lane.target()) as client:
+        job = await client.submit(prompt, timeout=40.0)
+        saved = await job.save_outputs(out)
+        (problem,) = job.problems
+    assert "2" in [one.node_id for one in saved]
+    assert (problem.node_id, problem.filename) == ("5", "nowhere.glb")
+    assert lane.engine.runs(mark) == 1
+
+
 async def test_the_engine_runs_out_of_memory(lane: Lane, out: Path):
     mark = new_mark()
     error = await refused(OutOfMemory, lane, failing(mark, "out_of_memory"), out)
