@@ -173,8 +173,10 @@ def test_values_that_fit_only_after_an_exchange_are_exchanged() -> None:
     }
     converted = made(required, ["#00ff00", 30, False, 0, 0, True])
     assert inputs(converted) == {"invert": False, "threshold": 30, "mask_color": "#00ff00"}
-    assert [doubt.input for doubt in converted.doubts] == [None]
-    assert "0, 0, True" in converted.doubts[0].message
+    moved, left = converted.doubts
+    assert "'#00ff00' for mask_color" in moved.message
+    assert left.input is None
+    assert "0, 0, True" in left.message
 
 
 # What does not fit is said.
@@ -187,6 +189,16 @@ def test_a_value_that_cannot_belong_to_its_widget_is_said() -> None:
     assert (doubt.node_id, doubt.class_type, doubt.input) == ("1", "Made", "steps")
     assert doubt.sentence.startswith("Warning: node 1 (Made): saved values that cannot be of")
     assert "'euler' for steps (INT), 20 for sampler (COMBO), 'later' for on" in doubt.message
+
+
+def test_a_value_that_has_another_name_in_the_file_is_said() -> None:
+    required = {"steps": ["INT", {}], "cfg": ["FLOAT", {}]}
+    named = {"cfg": 7.5, "steps": 20}
+    converted = made(required, [7.5, 20], widgets_values_named=named)
+    assert inputs(converted) == {"steps": 7.5, "cfg": 20}
+    [doubt] = converted.doubts
+    assert "7.5 instead of 20 for steps" in doubt.message
+    assert made(required, [20, 7.5], widgets_values_named=named).doubts == ()
 
 
 def test_more_values_than_widgets_are_said_and_what_buttons_save_is_not() -> None:

@@ -364,9 +364,12 @@ class Node:
             placed.append((widget, values[position]))
             position += 1
             missing |= self._not_saved(widget, index, len(values) - position)
-        for widget, value in exchanged(placed, self._pack_widgets):
+        moved = list(exchanged(placed, self._pack_widgets))
+        for widget, value in moved:
             self.set_value(widget, value)
+        self.misfits.moved(moved)
         self.misfits.find(placed)
+        self.misfits.shifted(placed, self.saved.named_values or {})
         if placed:  # else what the node showed
             self.misfits.left_in_list(values[position:])
 

@@ -46,6 +46,35 @@ class Misfits:
                 )
             )
 
+    def moved(self, placed: Sequence[Placed]) -> None:
+        """Note the values that were exchanged."""
+        if placed:
+            named = ", ".join(f"{shown(value)} for {w.name}" for w, value in placed)
+            self.sentences.append(
+                (
+                    placed[0][0].name,
+                    f"saved values stand in places where they cannot be; taken are {named}. It may "
+                    "have been saved with another version of its pack",
+                )
+            )
+
+    def shifted(self, placed: Sequence[Placed], by_name: Mapping[str, JsonValue]) -> None:
+        """Note the values that the file has by name, too, and there for another input."""
+        wrong = [(w, v) for w, v in placed if w.name in by_name and by_name[w.name] != v]
+        if wrong:
+            named = [
+                f"{shown(value)} instead of {shown(by_name[w.name])} for {w.name}"
+                for w, value in wrong[:_MAX_SHOWN]
+            ]
+            self.sentences.append(
+                (
+                    wrong[0][0].name,
+                    f"by their places, its inputs get other values than by their names: "
+                    f"{', '.join(named)}{_and_more(len(wrong))}. ComfyUI's editor goes by places; "
+                    "check them, or set them",
+                )
+            )
+
     def drawn(self, name: str) -> None:
         """Note that a script of the page would compute values anew."""
         self.sentences.append(
