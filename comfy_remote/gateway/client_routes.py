@@ -31,8 +31,10 @@ def client_routes(endpoint: Endpoint, access: Access) -> list[web.RouteDef]:
 
     async def submit(request: web.Request, limit: int, *, sync: bool) -> Status:
         key = request.headers.get(IDEMPOTENCY_HEADER)
-        if key is not None and not 0 < len(key) <= _LONGEST_KEY:
-            raise WorkflowInvalid(f"{IDEMPOTENCY_HEADER} must have 1 to {_LONGEST_KEY} characters.")
+        if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isprintable()):
+            raise WorkflowInvalid(
+                f"{IDEMPOTENCY_HEADER} must have 1 to {_LONGEST_KEY} printable characters."
+            )
         async with (
             bodies.receive(request, limit) as body,
             bodies.parsed(body, lambda body: Submission.parse(body, limits)) as submission,

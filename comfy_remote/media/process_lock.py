@@ -32,3 +32,8 @@ class ProcessLock:
     def close(self) -> None:
         """Let it go."""
         self._connection.close()
+
+    def __del__(self) -> None:
+        # Since Python 3.13 SQLite complains of those who leave this to it.
+        if hasattr(self, "_connection"):
+            self._connection.close()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from typing import cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 __all__ = ["GuardedRunner"]
@@ -16,6 +18,17 @@ _BEFORE_A_REQUEST = 15.0
 _BETWEEN_REQUESTS = 60.0
 _WITHOUT_READING = 60.0
 _MOST_CONNECTIONS = 800
+
+
+def _without_tracebacks(record: logging.LogRecord) -> bool:
+    """What is no HTTP is its sender's fault, and no reason for thirty lines in our log."""
+    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+        record.exc_info, record.levelno, record.levelname = None, logging.INFO, "INFO"
+    return True
+
+
+_log = logging.getLogger(__name__)
+_log.addFilter(_without_tracebacks)
 
 
 class GuardedRunner(web.AppRunner):
@@ -42,6 +55,7 @@ class GuardedRunner(web.AppRunner):
         super().__init__(
             app,
             access_log=None,
+            logger=_log,
             shutdown_timeout=shutdown_timeout,
             handler_cancellation=handler_cancellation,
             keepalive_timeout=_BETWEEN_REQUESTS,

@@ -143,9 +143,9 @@ class ServiceServer:
 
     async def _call(self, request: web.Request) -> web.Response:
         key = request.headers.get("Idempotency-Key", "").strip() or None
-        if key is not None and len(key) > _LONGEST_KEY:
+        if key is not None and (len(key) > _LONGEST_KEY or not key.isprintable()):
             raise WorkflowInvalid(
-                f"The Idempotency-Key has more than {_LONGEST_KEY} characters.",
+                f"The Idempotency-Key must have {_LONGEST_KEY} printable characters at most.",
                 advice="Send a UUID.",
             )
         wait = _wait(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import shutil
@@ -11,6 +12,7 @@ import aiohttp
 import numpy as np
 import pytest
 from service_kit import Service
+from yarl import URL
 
 from comfy_remote.media.values import encode
 
@@ -133,3 +135,18 @@ async def test_a_full_service_takes_no_calls_and_no_files_but_keeps_its_promises
             assert (await answer.json())["status"] == "completed"
         async with session.post(server.url, json=body, headers=headers) as answer:
             assert (await answer.json())["id"] == call["id"]
+
+
+@pytest.mark.parametrize("key", ["\udcff", "x" * 300, "a\tb"])
+async def test_a_service_refuses_keys_that_are_none(service: Service, key: str) -> None:
+    async with service.running() as server, aiohttp.ClientSession() as session:
+        reader, writer = await asyncio.open_connection("127.0.0.1", URL(server.url).port)
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n"
+        sent = key.encode("utf-8", "surrogateescape")
+        writer.write(head + b"Idempotency-Key: " + sent + b"\r\n\r\n{}")
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        assert b" 400 " in answer.splitlines()[0]
+        assert b"printable" in answer
+        async with session.get(f"{server.url}calls/%FF") as other:
+            assert other.status == 404
