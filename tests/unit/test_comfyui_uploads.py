@@ -80,7 +80,7 @@ async def test_a_file_whose_own_name_is_not_utf_8_is_sent(
     path.write_bytes(b"content")
     async with HttpClient(plain.url, name="It") as http:
         file = InputFile("picture.png", path, 7, sha256_of(path))
-        assert await Uploads().send(http, file) == "picture.png"
+        assert await Uploads("It").send(http, file) == "picture.png"
 
 
 async def test_a_file_that_is_too_large_for_it_is_refused_with_the_way_out(
