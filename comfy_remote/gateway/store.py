@@ -193,7 +193,8 @@ class JobStore:
         """Remove what was dropped, and see how full the disk is. To be called about once a
         second.
         """
-        self._free = await in_thread(lambda: shutil.disk_usage(self._folder()).free)
+        with contextlib.suppress(OSError):  # somebody cleans up; the next file makes it again
+            self._free = await in_thread(lambda: shutil.disk_usage(self._folder()).free)
         dropped, self._dropped = self._dropped, []
         if not dropped:
             return

@@ -188,6 +188,22 @@ async def test_space_is_left_on_the_disk(tmp_path, monkeypatch):
         assert (await ended(client, job["id"])).items() >= given.items()
 
 
+async def test_a_folder_that_somebody_removes_costs_what_was_in_it_and_no_more(tmp_path):
+    import shutil
+
+    async with served(tmp_path) as (gateway, client, _):
+        gateway.add_local_worker(echo)
+        lost = await submit(client, "x" * 6000)
+        assert (await ended(client, lost["id"]))["status"] == "COMPLETED"
+        shutil.rmtree(next(tmp_path.glob("comfy-remote-gateway-*")))
+        async with client.get(f"status/{lost['id']}") as answer:
+            assert answer.status == 404
+            assert "has gone" in (await answer.json())["error"]
+        await gateway.store.look_after()
+        again = await submit(client, "x" * 6000)
+        assert (await ended(client, again["id"]))["status"] == "COMPLETED"
+
+
 async def test_a_disk_that_is_full_at_the_end_fails_the_job_with_the_reason(tmp_path, monkeypatch):
     import errno
 
