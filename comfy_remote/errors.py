@@ -141,6 +141,10 @@ class NotTrusted(ConfigurationError):
     asks_for: tuple[Path, tuple[str, ...]] | None = None
     """The same, for whoever asks a person. Not from JSON: no remote has us ask for a yes."""
 
+    page_asks: dict[str, JsonValue] | None = None
+    """Where it is an address: what ComfyUI's page asks about, ``address`` and ``nodes``. Not from
+    JSON, either."""
+
 
 class AuthenticationError(ComfyRemoteError):
     """The target refused the key (HTTP 401 or 403)."""

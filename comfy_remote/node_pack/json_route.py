@@ -11,7 +11,13 @@ from pydantic import BaseModel, ValidationError
 
 from ..config.own_page import refusal_of_other_origin, refusal_of_page
 from ..config.said import cleaned_error
-from ..errors import AuthenticationError, ComfyRemoteError, ConfigurationError, RequestTooLarge
+from ..errors import (
+    AuthenticationError,
+    ComfyRemoteError,
+    ConfigurationError,
+    NotTrusted,
+    RequestTooLarge,
+)
 from ..wire.problems import problems_in
 
 if TYPE_CHECKING:
@@ -119,5 +125,7 @@ def refused_page(error: AuthenticationError) -> web.Response:
 
 
 def _error(error: ComfyRemoteError, status: int | None = None) -> web.Response:
-    said = cleaned_error(error).to_json()
-    return web.json_response({"error": said}, status=status or error.http_status)
+    body: dict[str, JsonValue] = {"error": cleaned_error(error).to_json()}
+    if isinstance(error, NotTrusted) and error.page_asks is not None:
+        body["confirm"] = error.page_asks
+    return web.json_response(body, status=status or error.http_status)

@@ -27,7 +27,6 @@ from .trusted_targets import (
     addresses_in,
     check_addresses,
     check_target,
-    confirm_message,
 )
 
 if TYPE_CHECKING:
@@ -155,9 +154,9 @@ class LaneRouter:
     def _refused(self, error: ComfyRemoteError, body: dict[str, JsonValue]) -> web.Response:
         """ComfyUI's own refusal; the page is sent what it can ask its user about it."""
         client_id = body.get("client_id")
-        message = confirm_message(error) if isinstance(error, NotTrusted) else None
-        if message is not None and isinstance(client_id, str):
-            self._host.send(CONFIRM_EVENT, message, client_id)
+        asked = error.page_asks if isinstance(error, NotTrusted) else None
+        if asked is not None and isinstance(client_id, str):
+            self._host.send(CONFIRM_EVENT, asked, client_id)
         return web.json_response(refusal_body(error), status=400)
 
     async def _queue(self, request: web.Request, handler: Handler) -> web.StreamResponse:

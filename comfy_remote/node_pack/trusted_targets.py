@@ -7,7 +7,7 @@ this machine has named it in their configuration or confirmed it in ComfyUI's pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,12 +30,11 @@ __all__ = [
     "check_addresses",
     "check_target",
     "confirm",
-    "confirm_message",
     "unconfirmed_address",
 ]
 
 CONFIRM_EVENT = "comfy_remote.confirm"
-"""The message by which a page is asked to ask: see `confirm_message`."""
+"""The message by which a page is asked to ask, with `NotTrusted.page_asks`."""
 
 _OWN = ("runpod:", "modal:")
 """Reached with the keys of whoever runs this server, so only what is theirs."""
@@ -105,10 +104,9 @@ def check_target(name: str) -> None:
     """
     address = unconfirmed_address(name)
     if address is not None:
-        raise NotTrusted(
+        raise _unconfirmed(
             f"{address} is an address that you have not confirmed. Nothing was sent there.",
-            advice=_advice(address),
-            details={"address": address},
+            address,
         )
 
 
@@ -129,18 +127,11 @@ def check_addresses(named: Iterable[NamedAddress]) -> None:
     if not found:
         return
     first, address = found[0]
-    raise NotTrusted(
+    raise _unconfirmed(
         f"{first.title} (node {first.node_id}) names {address}, an address that you have not "
         "confirmed. Nothing was sent there.",
-        advice=_advice(address),
-        details={
-            "address": address,
-            "nodes": [
-                {"node_id": one.node_id, "title": one.title, "address": where}
-                for one, where in found
-            ],
-            "node_errors": {one.node_id: _node_error(one, where) for one, where in found},
-        },
+        address,
+        found,
     )
 
 
@@ -179,17 +170,6 @@ def confirm(target: str) -> str | None:
     return TrustStore(home()).confirm_address(comfyui_url(target))
 
 
-def confirm_message(error: NotTrusted) -> dict[str, JsonValue] | None:
-    """What a page is sent so that it asks its user; ``None`` if a page cannot confirm it.
-
-    ``{"address": ORIGIN, "nodes": [{"node_id", "title", "address"}]}``.
-    """
-    address = error.details.get("address")
-    if address is None:
-        return None
-    return {"address": address, "nodes": error.details.get("nodes", [])}
-
-
 _TITLES = {
     "ComfyRemoteNode": "Remote API",
     "RunPodRemoteExecute": "RunPod Remote Execute",
@@ -202,6 +182,22 @@ def _target_of_part(text: JsonValue) -> str | None:
         return PartDocument.parse(text).name if isinstance(text, str) else None
     except WorkflowInvalid:
         return None  # the node says so
+
+
+def _unconfirmed(
+    message: str, address: str, found: Sequence[tuple[NamedAddress, str]] = ()
+) -> NotTrusted:
+    """Args:
+    found: The nodes that name such an address, each with that.
+    """
+    nodes: list[JsonValue] = [
+        {"node_id": one.node_id, "title": one.title, "address": where} for one, where in found
+    ]
+    asked: dict[str, JsonValue] = {"address": address, "nodes": nodes}
+    problems: dict[str, JsonValue] = {one.node_id: _node_error(one, where) for one, where in found}
+    error = NotTrusted(message, advice=_advice(address), details={**asked, "node_errors": problems})
+    error.page_asks = asked
+    return error
 
 
 def _node_error(named: NamedAddress, address: str) -> JsonValue:

@@ -20,6 +20,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from owner import configure, confirm
 from PIL import Image
 
+from comfy_remote.errors import error_from_json
 from comfy_remote.events import JobState
 from comfy_remote.jobs.record import Record
 from comfy_remote.node_pack.cutting import Cutter
@@ -247,7 +248,7 @@ async def test_no_address_is_opened_that_nobody_has_confirmed(page: Page) -> Non
         url = str(server.make_url("")).rstrip("/")
         status, body = await page.post("/remote/switch", {"client_id": "tab", "target": url})
         assert (status, body["error"]["code"]) == (403, "not_trusted")
-        assert body["error"]["details"]["address"] == url
+        assert body["confirm"] == {"address": url, "nodes": []}
         assert f'allowed_addresses = ["{url}"]' in body["error"]["advice"]
         assert page.switch.target_of("tab") is None
         _, body = await page.get(f"/remote/targets/{url}")
@@ -280,6 +281,21 @@ async def test_the_owners_own_targets_need_no_yes(page: Page, tmp_path: Path, ta
     # Nor do their addresses by themselves.
     _, body = await page.get("/remote/addresses?target=http://192.168.1.20:8188/x")
     assert body["confirmed"] is True
+
+
+async def test_no_remote_has_the_page_ask_for_a_yes() -> None:
+    """Errors may have come from a target, word for word."""
+    theirs = {"code": "not_trusted", "message": "x", "details": {"address": "http://evil"}}
+
+    @json_route
+    async def broken(_request: web.Request) -> Any:
+        raise error_from_json(theirs)
+
+    app = web.Application()
+    app.router.add_get("/", broken)
+    async with TestClient(TestServer(app)) as http, http.get("/") as answer:
+        assert answer.status == 403
+        assert "confirm" not in await answer.json()
 
 
 async def test_a_missing_key_says_how_to_set_it(page: Page) -> None:

@@ -7,7 +7,7 @@ import asyncio
 from server import PromptServer
 
 from ...errors import NotTrusted
-from ..trusted_targets import CONFIRM_EVENT, NamedAddress, check_addresses, confirm_message
+from ..trusted_targets import CONFIRM_EVENT, NamedAddress, check_addresses
 
 __all__ = ["check_address"]
 
@@ -29,8 +29,7 @@ async def check_address(name: str, node_id: str, title: str) -> None:
     try:
         await asyncio.to_thread(check_addresses, [NamedAddress(name, node_id, title)])
     except NotTrusted as error:
-        message = confirm_message(error)
         server = PromptServer.instance
-        if message is not None and server.client_id is not None:
-            server.send_sync(CONFIRM_EVENT, message, server.client_id)
+        if error.page_asks is not None and server.client_id is not None:
+            server.send_sync(CONFIRM_EVENT, error.page_asks, server.client_id)
         raise

@@ -6,12 +6,7 @@ import { openModal } from './modal.js'
 import { showError, showNote } from './notices.js'
 import { RemoteError, getAddress, postAddress } from './remote_api.js'
 
-/**
- * @typedef {object} AskingNode  A node of the graph that names an address.
- * @property {string} node_id
- * @property {string} title
- * @property {string} address
- */
+/** @import { AskingNode, Refused } from './remote_api.js' */
 
 /**
  * Ask about a target that somebody chooses in this page, unless its address may be used already.
@@ -27,12 +22,6 @@ export async function mayUse(target) {
   await postAddress(target)
   return true
 }
-
-/**
- * @typedef {object} Refused  Why the server did not do something.
- * @property {string} address  That nobody has confirmed yet.
- * @property {AskingNode[]} [nodes]  All that name such an address.
- */
 
 /**
  * Ask about what stopped a workflow that was queued.
@@ -52,15 +41,14 @@ export async function askForNodes(refused) {
  * @returns {Promise<boolean>} Whether all of it may be used now.
  */
 export async function askIfUnconfirmed(error) {
-  if (!(error instanceof RemoteError) || typeof error.details.address !== 'string') return false
-  return confirmAll(/** @type {Refused} */ (error.details))
+  return error instanceof RemoteError && error.confirm ? confirmAll(error.confirm) : false
 }
 
 /**
  * @param {Refused} refused
  * @returns {Promise<boolean>}
  */
-async function confirmAll({ address, nodes = [] }) {
+async function confirmAll({ address, nodes }) {
   const addresses = new Set([address, ...nodes.map((node) => node.address)])
   for (const one of addresses) {
     if (asking.has(one)) return false

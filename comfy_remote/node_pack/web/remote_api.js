@@ -89,18 +89,31 @@ import { api } from '../../scripts/api.js'
  * @property {'exact' | 'png' | 'webp'} images
  */
 
+/**
+ * @typedef {object} AskingNode  A node of the graph that names an address.
+ * @property {string} node_id
+ * @property {string} title
+ * @property {string} address
+ */
+
+/**
+ * @typedef {object} Refused  Why the server did not do something.
+ * @property {string} address  That nobody has confirmed yet.
+ * @property {AskingNode[]} nodes  All that name such an address.
+ */
+
 /** A refusal, with what to do about it. */
 export class RemoteError extends Error {
   /**
    * @param {string} message
    * @param {string} advice
-   * @param {Record<string, any>} details
+   * @param {Refused | null} confirm  What somebody has to be asked about first.
    */
-  constructor(message, advice = '', details = {}) {
+  constructor(message, advice = '', confirm = null) {
     super(message)
     this.name = 'RemoteError'
     this.advice = advice
-    this.details = details
+    this.confirm = confirm
   }
 }
 
@@ -207,7 +220,7 @@ async function ask(route, body) {
   const answer = await response.json().catch(() => null)
   if (response.ok && answer !== null) return answer
   const error = answer?.error
-  if (typeof error?.message === 'string') throw new RemoteError(error.message, error.advice, error.details)
+  if (typeof error?.message === 'string') throw new RemoteError(error.message, error.advice, answer.confirm)
   throw new RemoteError(
     `ComfyUI answered ${response.status} to ${route.split('?')[0]}.`,
     "ComfyUI's log says more."
