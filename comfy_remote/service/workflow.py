@@ -96,7 +96,7 @@ class ServedWorkflow:
         except TargetError as error:
             schemas = Schemas.bundled()
             notes.append(f"The types of its keys are those of ComfyUI's own nodes: {error}")
-        prepared = prepare(loaded, changes or Changes(), schemas)
+        prepared = prepare(loaded, changes or Changes(), schemas, fill_names=False)
         notes += [doubt.sentence for doubt in prepared.doubts]
         interface = Interface.of(prepared.prompt, schemas)
         if not interface.outputs:

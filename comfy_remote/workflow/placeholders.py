@@ -10,7 +10,7 @@ scripts of VideoHelperSuite, KJNodes and Easy Use.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -85,19 +85,26 @@ def fill_in(text: str, lookup: Callable[[str, str], str | None], now: datetime) 
     return _PLACEHOLDER.sub(replace, text)
 
 
-def fill_in_prompt(prompt: Prompt, now: datetime) -> Prompt:
+def fill_in_prompt(prompt: Prompt, now: datetime, names: Mapping[str, str] | None = None) -> Prompt:
     """A prompt with the placeholders filled in where the page would have done it.
 
-    A node is named by its class, or by its title.
+    Args:
+        prompt: Not changed.
+        now: For dates.
+        names: Node ids by the names that placeholders call them. By default a node is called by
+            its class, else by its title.
 
     Returns:
         The same prompt if there are none, else a copy.
     """
 
     def lookup(name: str, key: str) -> str | None:
-        nodes = [node for node in prompt.values() if node["class_type"] == name] or [
-            node for node in prompt.values() if node.get("_meta", {}).get("title") == name
-        ]
+        if names is not None:
+            nodes = [prompt[names[name]]] if names.get(name) in prompt else []
+        else:
+            nodes = [node for node in prompt.values() if node["class_type"] == name] or [
+                node for node in prompt.values() if node.get("_meta", {}).get("title") == name
+            ]
         value = nodes[0]["inputs"].get(key) if nodes else None
         return None if value is None or isinstance(value, list) else as_text(value)
 

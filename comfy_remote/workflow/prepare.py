@@ -113,6 +113,7 @@ def prepare(
     schemas: Schemas | None = None,
     *,
     keep_unknown: bool | None = None,
+    fill_names: bool = True,
 ) -> PreparedWorkflow:
     """Make the prompt that is to run.
 
@@ -126,23 +127,26 @@ def prepare(
         schemas: The target's, if known. Needed for UI format; for the rest, values are checked
             against them.
         keep_unknown: As for `convert_workflow`.
+        fill_names: Whether ``%date:…%`` and ``%Node.input%`` are filled in: not in a prompt that
+            is changed again before it runs.
 
     Raises:
         WorkflowInvalid: The workflow cannot be converted, or a change does not fit it.
     """
     notes = [loaded.describe()]
     doubts: tuple[Doubt, ...] = ()
+    names: Mapping[str, str] | None = None
     if loaded.prompt is not None:
-        prompt = fill_in_prompt(loaded.prompt, datetime.now().astimezone())
-        if prompt is not loaded.prompt:
-            notes.append("Dates and values are filled in where names of files ask for them.")
+        prompt = loaded.prompt
     elif schemas is None or loaded.workflow is None:
         raise in_ui_format(loaded.source)
     else:
         from .convert import convert  # here: a prompt needs none of it
 
-        converted = convert(loaded.workflow, schemas, keep_unknown=keep_unknown)
-        prompt, doubts = converted.prompt, converted.doubts
+        # Names of files may have values in them that are changed below.
+        at_once = fill_names and not changes
+        converted = convert(loaded.workflow, schemas, keep_unknown=keep_unknown, fill_names=at_once)
+        prompt, doubts, names = converted.prompt, converted.doubts, converted.names
         if not prompt:
             raise WorkflowInvalid(
                 f"{loaded.source} is empty: it has no node that runs.",
@@ -184,6 +188,10 @@ def prepare(
         prompt = name_below(prompt, places, changes.output_folder)
     before, prompt = prompt, apply_settings(prompt, changes.settings, schemas)
     notes += _settings_made(before, prompt)
+    if fill_names:
+        before, prompt = prompt, fill_in_prompt(prompt, datetime.now().astimezone(), names)
+        if prompt is not before:
+            notes.append("Dates and values are filled in where names of files ask for them.")
     if schemas is not None:
         prompt, respelled = as_listed(prompt, schemas)
         notes += map(str, respelled)

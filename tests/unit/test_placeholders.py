@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from typing import Any
+
+from saved_workflow import saved, workflow
 
 from comfy_remote.workflow.check import check_prompt
 from comfy_remote.workflow.load import parse_workflow
@@ -66,3 +69,32 @@ def test_a_prompt_in_api_format_is_prepared_with_them_filled_in() -> None:
     prepared = prepare(parse_workflow(document), Changes())  # type: ignore[arg-type]
     assert prefix_of(prepared.prompt) == f"{datetime.now().astimezone():%Y}_64"
     assert any("filled in" in note for note in prepared.notes)
+
+
+def test_values_in_names_are_those_that_run() -> None:
+    document = workflow(
+        saved(1, "EmptyImage", [64, 48, 1, 255], outputs={"IMAGE": [1]}, title="Red"),
+        saved(2, "SaveImage", ["%Red.width%"], inputs={"images": ("IMAGE", 1)}),
+        links=[[1, 1, 0, 2, 0, "IMAGE"]],
+    )
+    schemas = Schemas.bundled()
+    changes = Changes(settings=["Red.width=32"])
+    loaded = parse_workflow(document, "it")
+    assert prefix_of(prepare(loaded, changes, schemas).prompt) == "32"
+    assert prefix_of(prepare(loaded, Changes(), schemas).prompt) == "64"
+    later = prepare(loaded, Changes(), schemas, fill_names=False)
+    assert prefix_of(later.prompt) == "%Red.width%"
+    api: Any = prompt_of("%EmptyImage.width%_%date:yyyy%")
+    changed = prepare(parse_workflow(api), Changes(settings=["1.width=16"])).prompt
+    assert prefix_of(changed) == f"16_{datetime.now().astimezone():%Y}"
+
+
+def test_a_node_is_called_by_its_own_alias() -> None:
+    alias = {"Node name for S&R": "Base"}
+    document = workflow(
+        saved(1, "EmptyImage", [64, 48, 1, 255], properties=alias),
+        saved(2, "SaveImage", ["%Base.width%"]),
+    )
+    changes = Changes(settings=["1.width=32"])
+    prepared = prepare(parse_workflow(document, "it"), changes, Schemas.bundled())
+    assert prefix_of(prepared.prompt) == "32"

@@ -54,10 +54,15 @@ _LIVE = {
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A prompt, and the saved values in it that may not be where they belong."""
+    """A prompt, and the saved values in it that may not be where they belong.
+
+    Attributes:
+        names: Node ids by what placeholders (``%Name.input%``) call the nodes.
+    """
 
     prompt: Prompt
     doubts: tuple[Doubt, ...]
+    names: Mapping[str, str]
 
 
 def convert_workflow(
@@ -79,6 +84,7 @@ def convert(
     rng: random.Random | None = None,
     now: datetime | None = None,
     keep_unknown: bool | None = None,
+    fill_names: bool = True,
 ) -> Converted:
     """Convert a workflow in UI format (schema 0.4 or 1.0) to a prompt.
 
@@ -99,6 +105,7 @@ def convert(
             ``UNKNOWN``, for a ComfyUI without the class to refuse. By default it is refused
             with the bundled snapshot, which cannot know what a target has, and kept with the
             schemas of a ComfyUI.
+        fill_names: Whether the placeholders in names of files are filled in.
 
     Raises:
         WorkflowInvalid: It is not a workflow, or something in it cannot be converted
@@ -111,8 +118,9 @@ def convert(
         root = load_graph(document, schemas)
         keep = not schemas.is_snapshot if keep_unknown is None else keep_unknown
         texts = (rng or random.Random(), now or datetime.now().astimezone())
-        conversion = _Conversion(root, schemas, *texts, keep_unknown=keep)
-        return Converted(conversion.prompt(), tuple(conversion.doubts))
+        conversion = _Conversion(root, schemas, *texts, keep_unknown=keep, fill_names=fill_names)
+        prompt = conversion.prompt()
+        return Converted(prompt, tuple(conversion.doubts), conversion.names())
     except RecursionError:
         raise WorkflowInvalid(
             "The workflow is nested, or linked in a chain, too deeply to be converted."
@@ -130,10 +138,13 @@ class _Conversion:
         now: datetime,
         *,
         keep_unknown: bool,
+        fill_names: bool,
     ) -> None:
         self._root = root
         self._resolver = Resolver()
         self._keep_unknown = keep_unknown
+        self._fill_names = fill_names
+        self._ids: dict[int, str] = {}
         self._schemas = schemas
         self._rng = rng
         self._now = now
@@ -146,6 +157,7 @@ class _Conversion:
         prompt: Prompt = {}
         for scope, node in self._executable():
             prompt[scope.node_id(node)] = self._convert(scope, node)
+            self._ids.setdefault(id(node), scope.node_id(node))
             if len(prompt) > _MAX_NODES:
                 raise WorkflowInvalid(f"The workflow expands to more than {_MAX_NODES} nodes.")
         for converted in prompt.values():
@@ -246,7 +258,7 @@ class _Conversion:
         if isinstance(value, str):
             if widget.dynamic:
                 return resolve_choices(value, self._rng)
-            if has_placeholders(node.type, widget.name):
+            if self._fill_names and has_placeholders(node.type, widget.name):
                 return self._replace(value)
         if _is_any_seed(node, widget, value):
             return self._rng.randrange(2**48)
@@ -262,17 +274,28 @@ class _Conversion:
 
     def _lookup(self, name: str, widget_name: str) -> str | None:
         """The value of a node's widget; the node is named by its alias, else by its title."""
-        if self._aliases is None:
-            nodes = [node for graph in self._graphs() for node in graph.nodes.values()]
-            titles = {node.title: node for node in reversed(nodes)}
-            aliases = {alias: n for n in reversed(nodes) if (alias := _alias(n)) is not None}
-            self._aliases = {**titles, **aliases}
-        node = self._aliases.get(name)
+        node = self._named().get(name)
         widget = node.widget(widget_name) if node is not None else None
         if node is None or widget is None:
             return None
         value = node.values.get(widget.name)
         return "" if isinstance(value, Unset) else as_text(value)
+
+    def names(self) -> dict[str, str]:
+        """The ids of nodes in the prompt, by alias or title."""
+        return {
+            name: self._ids[id(node)]
+            for name, node in self._named().items()
+            if id(node) in self._ids
+        }
+
+    def _named(self) -> dict[str, Node]:
+        if self._aliases is None:
+            nodes = [node for graph in self._graphs() for node in graph.nodes.values()]
+            titles = {node.title: node for node in reversed(nodes)}
+            aliases = {alias: n for n in reversed(nodes) if (alias := _alias(n)) is not None}
+            self._aliases = {**titles, **aliases}
+        return self._aliases
 
 
 def _is_any_seed(node: Node, widget: Widget, value: JsonValue | Unset) -> bool:

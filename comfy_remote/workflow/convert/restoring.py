@@ -22,8 +22,8 @@ __all__ = ["Misfits", "exchanged"]
 Placed: TypeAlias = "tuple[Widget, JsonValue]"
 
 _MAX_SHOWN = 5
-_UPLOAD = "image"
-"""What upload buttons save as their value."""
+_BUTTONS = ("image", "refresh")
+"""What buttons save as their value."""
 
 
 @dataclass(slots=True)
@@ -146,6 +146,6 @@ def _and_more(count: int) -> str:
 
 def _says_something(value: JsonValue) -> bool:
     """Buttons and previews save nothing, or what only the editor shows."""
-    if value is None or isinstance(value, dict) or value in ("", [], _UPLOAD):
+    if not isinstance(value, str | int | float) or value in ("", *_BUTTONS):
         return False
     return value not in CONTROL_VALUES
