@@ -221,3 +221,21 @@ def test_an_estimate_is_called_one(page: ComfyPage) -> None:
             {**job, "fraction": fraction, "estimated": estimated},
         )
         expect(page.panel.locator("[data-prompt-id] > .comfy-remote-quiet")).to_have_text(words)
+
+
+def test_an_output_that_is_missing_is_told(page: ComfyPage) -> None:
+    page.open_panel()
+    problem = {
+        "node_id": "7",
+        "node_class": "Save3D",
+        "filename": "model.glb",
+        "reason": "it is gone.",
+    }
+    job = {"prompt_id": "0", "target": "gpu", "state": "succeeded", "message": "", "fraction": 1}
+    page.window.evaluate(
+        "(detail) => window.app.api.dispatchEvent(new CustomEvent('comfy_remote.job', { detail }))",
+        {**job, "estimated": False, "problems": [problem]},
+    )
+    told = page.toasts.filter(has_text="Node 7: model.glb: it is gone.").first
+    expect(told).to_be_visible()
+    expect(told).to_contain_text("An output is missing or damaged")
