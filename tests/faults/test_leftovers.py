@@ -52,7 +52,7 @@ NEXT = {
 import asyncio, time
 from comfy_remote import Client
 async def main():
-    async with Client("sandbox"):
+    async with Client("http://127.0.0.1:1"):
         print("there", flush=True)
         time.sleep(100)
 asyncio.run(main())
