@@ -75,6 +75,14 @@ class CallPlan:
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """What came of a call: its results by key, and why it failed after it had given them."""
+
+    results: dict[str, DecodedValue]
+    error: ComfyRemoteError | None = None
+
+
 def run_call(plan: CallPlan, reporter: Reporter) -> None:
     """Call it, and tell the reporter.
 
@@ -89,10 +97,16 @@ def run_call(plan: CallPlan, reporter: Reporter) -> None:
         url = _service_of(plan)
         with TemporaryFolder("call") as spool:
             if url is None:
-                results = await _call_workflow(plan, record, reporter, Path(spool))
+                came = await _call_workflow(plan, record, reporter, Path(spool))
             else:
-                results = await _call_service(plan, url, reporter, Path(spool))
-            saved = show_results(results, plan.folder, exact=plan.exact, json_lines=plan.json_lines)
+                came = await _call_service(plan, url, reporter, Path(spool))
+            saved = show_results(
+                came.results, plan.folder, exact=plan.exact, json_lines=plan.json_lines
+            )
+        if came.error is not None:
+            if saved:
+                reporter.partial(saved)
+            raise came.error
         reporter.saved(saved, time.monotonic() - began)
 
     supervise(whole, reporter, plan.job_id)
@@ -125,9 +139,7 @@ def _service_of(plan: CallPlan) -> str | None:
     return url
 
 
-async def _call_workflow(
-    plan: CallPlan, record: Record, reporter: Reporter, spool: Path
-) -> dict[str, DecodedValue]:
+async def _call_workflow(plan: CallPlan, record: Record, reporter: Reporter, spool: Path) -> _Came:
     configuration = Configuration.load()
     chosen = configuration.choose(plan.on)
     if configuration.untrusted is not None:
@@ -154,13 +166,23 @@ async def _call_workflow(
                 source=plan.what,
             )
         reporter.following(started.job.id, client.target.name, served.prompt)
-        await wait_and_list(started.job, reporter)
-        return await _results(started, spool / "here")
+        failed = None
+        try:
+            await wait_and_list(started.job, reporter)
+        except ComfyRemoteError as error:
+            finished = started.job.finished
+            if finished is None or finished.error is not error or not finished.outputs:
+                raise
+            failed = error
+        try:
+            return _Came(await _results(started, spool / "here"), failed)
+        except ComfyRemoteError as error:
+            raise failed or error from error
 
 
 async def _results(started: Call, folder: Path) -> dict[str, DecodedValue]:
     folder.mkdir()
-    files = await started.results(folder)
+    files = await started.results(folder, even_if_failed=True)
     found = {}
     for key, file in files.items():
         decoded = await asyncio.to_thread(read_value, file.path, tensors="numpy")
@@ -188,9 +210,7 @@ async def _arguments(
     return arguments
 
 
-async def _call_service(
-    plan: CallPlan, url: str, reporter: Reporter, spool: Path
-) -> dict[str, DecodedValue]:
+async def _call_service(plan: CallPlan, url: str, reporter: Reporter, spool: Path) -> _Came:
     headers = service_headers(call_address(url), Configuration.load())
     inputs = {given.key: _sent(given) for given in plan.inputs}
     reporter.connecting(url)
@@ -209,10 +229,11 @@ async def _call_service(
         except asyncio.CancelledError:
             await _cancel(client, answer)
             raise JobCancelled("The call was cancelled.") from None
-        if answer.status is not CallStatus.COMPLETED:
-            raise answer.failure()
+        failed = None if answer.status is CallStatus.COMPLETED else answer.failure()
+        if failed is not None and not answer.results:
+            raise failed
         try:
-            return await deadline.within(_received(client, answer, spool))
+            return _Came(await deadline.within(_received(client, answer, spool)), failed)
         except asyncio.TimeoutError:
             raise _too_late(
                 f"The call has ended, but its results did not arrive within {deadline}."

@@ -50,6 +50,23 @@ def test_a_workflow_is_called(here: Path, sandbox_url: str) -> None:
         assert picture.getpixel((0, 0)) == (54, 54, 54)
 
 
+def test_a_call_that_fails_shows_what_it_gave_before(here: Path, sandbox_url: str) -> None:
+    document = workflow()
+    fails = {"image": ["2", 0], "mode": "error", "message": "Out of paint."}
+    document["9"] = {"class_type": "SandboxFail", "inputs": fails}
+    last = {"value": ["9", 0], "key": "never"}
+    document["10"] = {"class_type": "ComfyRemoteOutput", "inputs": last}
+    (here / "fails.json").write_text(json.dumps(document))
+    ended = run(
+        *("call", "fails.json", "--on", sandbox_url),
+        *("-i", "image=@photo.png", "-i", "words=hello"),
+    )
+    assert ended.returncode == 5, ended.stderr
+    assert "Out of paint." in ended.stderr
+    assert "said: hello" in ended.stdout.splitlines()
+    assert (here / "output" / "picture.png").is_file()
+
+
 def test_value_files_go_in_and_out_exactly(here: Path, sandbox_url: str) -> None:
     first = run(
         *("call", "invert.json", "--on", sandbox_url, "--exact", "--json"),
