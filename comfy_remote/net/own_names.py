@@ -37,8 +37,10 @@ def is_own_name(host: str | None, allowed: Collection[str] = ()) -> bool:
     # RunPod alone says where these lead.
     if host.endswith(POD_PROXY):
         return True
-    own = socket.gethostname().lower()
-    return host == own or host in {own + end for end in _LOCAL} or is_named(host, allowed)
+    whole = socket.gethostname().lower()
+    own = {whole, whole.partition(".")[0]} - {""}
+    local = {name + end for name in own for end in _LOCAL}
+    return host in own or host in local or is_named(host, allowed)
 
 
 def is_named(host: str | None, allowed: Collection[str]) -> bool:

@@ -61,6 +61,9 @@ class _Watcher:
         """Move the bar of a node, and show its work in progress."""
         self._context.report.node_progress(node_id, done, total, picture)
 
+    def node_text(self, node_id: str, text: str) -> None:
+        """The sandbox's page has no place for it."""
+
     async def node_finished(self, node_id: str) -> None:
         """Fill the bar; the sandbox itself does that of the one that runs."""
         if node_id != self._context.node_id:

@@ -16,6 +16,7 @@ import pytest
 from comfyui_python import comfyui_python, with_requirements
 from conftest import find_comfyui
 from lane_page import Page, page
+from offload_kit import marked
 from pack import comfyui_with_pack
 
 from comfy_remote.gateway import GatewayServer
@@ -123,7 +124,8 @@ async def lane(tmp_path: Path) -> AsyncIterator[Lane]:
                 f'[targets.worker]\ntarget = "runpod:lane"\nbase_url = "{gateway.url}"\n'
             )
             async with page(urls[1]) as shown:
-                yield Lane(shown, {"here": None, "comfyui": "comfyui", "worker": "worker"})
+                targets = {"here": None, "comfyui": "comfyui", "worker": "worker"}
+                yield Lane(shown, {**targets, "marked": None})
 
 
 def _prompt(seed: int) -> dict[str, Any]:
@@ -148,7 +150,9 @@ async def test_all_of_a_nodes_ui_is_shown_as_if_it_had_run_here(lane: Lane) -> N
     texts: dict[str, list[bytes]] = {}
     for seed, (where, target) in enumerate(lane.targets.items(), 1):
         lane.page.messages.clear()
-        answer = await lane.page.queue(_prompt(seed), target)
+        prompt = _prompt(seed)
+        marks = dict.fromkeys(prompt, "comfyui") if where == "marked" else {}
+        answer = await lane.page.queue(prompt, target, extra_data=marked(prompt, marks))
         assert answer.status == 200, answer.body
         prompt_id = answer.body["prompt_id"]
         entry = await lane.page.ended(prompt_id)
@@ -169,6 +173,8 @@ async def test_all_of_a_nodes_ui_is_shown_as_if_it_had_run_here(lane: Lane) -> N
     assert set(told["here"]) == {*"123", "history 1", "history 2", "history 3"}
     assert told["comfyui"] == told["here"]
     assert told["worker"] == told["here"]
+    assert told["marked"] == told["here"]
     assert texts["here"] == [struct.pack(">II", 3, 1) + b"1working on N\nsecond line"]
     assert texts["comfyui"] == texts["here"]
     assert texts["worker"] == texts["here"]
+    assert texts["here"][0] in texts["marked"]  # beside what is said of the part

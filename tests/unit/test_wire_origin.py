@@ -105,6 +105,15 @@ def test_a_wildcard_is_for_what_is_below(host: str) -> None:
     assert not is_own_name(host, ["*.example.org"])
 
 
+@pytest.mark.parametrize("called", ["Studio", "studio.example.org"])
+def test_the_machines_own_name_is_ours(monkeypatch: pytest.MonkeyPatch, called: str) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: called)
+    for name in ("studio", "studio.local", "studio.", called.lower()):
+        assert is_own_name(name)
+    for name in ("studio.evil.example", "studio.lan", "other", "local", ".local"):
+        assert not is_own_name(name)
+
+
 def test_names_of_the_environment() -> None:
     assert allowed_by_environment({}) == ()
     listed = {"COMFY_REMOTE_ALLOWED_HOSTS": " a.example, *.b.example,,"}

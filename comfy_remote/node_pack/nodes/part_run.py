@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...errors import ExecutionFailed, OutputLost, WorkflowInvalid
-from ...events import Event, Preview, Progress, ShownValues
+from ...events import Event, NodeText, Preview, Progress, ShownValues
 from ...jobs.client import Client
 from ...jobs.job import Job
 from ...jobs.record import Record
@@ -60,6 +60,9 @@ class PartWatcher(Protocol):
 
     async def node_finished(self, node_id: str) -> None:
         """The node has run."""
+
+    def node_text(self, node_id: str, text: str) -> None:
+        """The node shows a text while it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,12 @@ class PartRun:
             None if file is None else await asyncio.to_thread(self._decoded, next(paths), value)
             for file, value in zip(sent, self.document.outputs, strict=True)
         ]
-        return PartResult(values, saver.shown)
+        # ComfyUI puts the items of all calls of a node into one list, key by key.
+        shown: dict[str, dict[str, JsonValue]] = {
+            node_id: {key: value for key, value in ui.items() if isinstance(value, list)}
+            for node_id, ui in saver.shown.items()
+        }
+        return PartResult(values, shown)
 
     def _sent_values(self, listed: Sequence[RemoteOutput]) -> list[RemoteOutput | None]:
         """The value file of each output.
@@ -254,6 +262,8 @@ class _Nodes:
     def hear(self, event: Event) -> None:
         if isinstance(event, Progress):
             self._newest = event
+        elif isinstance(event, NodeText) and event.node_id in self._inside:
+            self._watcher.node_text(event.node_id, event.text)
 
     async def progress(self, done: float, total: float) -> None:
         del done, total  # of the job as a whole, which has no bar of its own

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.progress import get_progress_state
+from server import PromptServer
 
 from ...workflow.interface import MOST_PART_VALUES, REMOTE_PART, REMOTE_SHOWN
 from ..comfyui_host import ComfyUIHost
@@ -117,6 +118,11 @@ class _Watcher(NodeWatcher):
     ) -> None:
         """Move the bar of a node, and show its work in progress."""
         await self._execution.set_progress(done, total, node_id, preview_image=picture)
+
+    def node_text(self, node_id: str, text: str) -> None:
+        """Show a text on a node, as it does itself where it runs."""
+        server = PromptServer.instance
+        server.send_progress_text(text, node_id, server.client_id)
 
     async def node_finished(self, node_id: str) -> None:
         """Fill the bar; ComfyUI itself does that of the one that runs."""
