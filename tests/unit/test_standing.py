@@ -89,9 +89,9 @@ async def test_what_cannot_be_asked_is_unknown_and_costs_the_others_nothing(
     add(target=Unreachable())
     add(Finished(JobState.SUCCEEDED))
     began = time.monotonic()
-    found = await standings(record, _entries(record), seconds=0.5)
-    assert time.monotonic() - began < 3.0
-    assert all("did not answer within 0.5 s" in one.unknown for one in found[:40])
+    found = await standings(record, _entries(record), seconds=2.0)
+    assert time.monotonic() - began < 8.0
+    assert all("did not answer within 2 s" in one.unknown for one in found[:40])
     assert "could not be reached" in found[40].unknown
     assert found[40].entry.state is JobState.RUNNING
     assert (found[41].entry.state, found[41].unknown) == (JobState.SUCCEEDED, "")
