@@ -59,8 +59,8 @@ async def download(
     that the target has now: see `PartialFile`. What arrives damaged is fetched anew, once. Memory
     stays at a chunk, whatever the size of the file.
 
-    A target on this machine gives what it has: a file that is damaged there is returned, with
-    a `Downloaded.doubt`.
+    What arrives damaged is fetched once more. A target on this machine gives what it has: a file
+    that is still damaged then is returned, with a `Downloaded.doubt`.
 
     Args:
         on_bytes: Called with the number of bytes each chunk brought, also with those of an
@@ -90,10 +90,14 @@ async def download(
         tell(size)
 
     try:
-        return await _fetch(target, output, path, count, limits)
+        first = await _fetch(target, output, path, count, limits)
+        if not first.doubt:
+            return first
+        path.unlink()
     except OutputCorrupt:
-        tell(-arrived)
-        return await _fetch(target, output, path, tell, limits)
+        pass
+    tell(-arrived)
+    return await _fetch(target, output, path, tell, limits)
 
 
 def _nobody(_size: int) -> None:

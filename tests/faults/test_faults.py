@@ -68,6 +68,7 @@ from comfy_remote.errors import (
     WorkflowInvalid,
 )
 from comfy_remote.events import Event, Finished, JobState, Log, Progress, Started
+from comfy_remote.targets.comfyui import ComfyUITarget
 from comfy_remote.targets.runpod import RunPodTarget
 from comfy_remote.worker.engine import Engine
 
@@ -854,7 +855,13 @@ async def test_an_output_is_damaged(gateway: Lane, out: Path, size: int):
     assert gateway.engine.runs(mark) == 1
 
 
-async def test_a_picture_is_shortened_unnoticed_by_http(comfyui: Lane, out: Path):
+@pytest.fixture
+def far_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ComfyUI, which is on this machine, counts as one that is not."""
+    monkeypatch.setattr(ComfyUITarget, "local", False)
+
+
+async def test_a_picture_is_shortened_unnoticed_by_http(comfyui: Lane, out: Path, far_away: None):
     """ComfyUI announces neither size nor hash, but a picture knows where it ends."""
     mark = new_mark()
     comfyui.proxy.plan("/view", Shorten(150), times=None)
@@ -864,14 +871,15 @@ async def test_a_picture_is_shortened_unnoticed_by_http(comfyui: Lane, out: Path
     assert comfyui.engine.runs(mark) == 1
 
 
-async def test_a_picture_is_a_page(comfyui: Lane, out: Path):
+async def test_a_picture_is_a_page(comfyui: Lane, out: Path, far_away: None):
     comfyui.proxy.plan("/view", Answer(200, PAGE), times=None)
     await refused(OutputCorrupt, comfyui, picture(new_mark()), out)
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB."""
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file system of 4 MiB, all of which may be used."""
+    monkeypatch.setenv("COMFY_REMOTE_FREE_SPACE", "0")
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
     folder = tmp_path / "small"

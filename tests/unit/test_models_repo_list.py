@@ -105,7 +105,7 @@ def test_kinds_lead_to_comfyuis_folders(kind: str, folder: str) -> None:
         ("flux/a.gguf", "flux/a.gguf"),
         ("../../etc/a.safetensors", "etc/a.safetensors"),
         ("C:\\models\\a.ckpt", "C_/models/a.ckpt"),
-        (".hidden.pth", "hidden.pth"),
+        (".hidden.pth", "_.hidden.pth"),
     ],
 )
 def test_names_stay_below_their_folder(name: str, safe: str) -> None:
