@@ -190,6 +190,26 @@ async def test_a_failed_job_is_not_cancelled(record):
     assert "cancel" not in target.log
 
 
+async def test_what_a_failed_job_had_saved_can_be_fetched(record):
+    error = ExecutionFailed("It failed.")
+    end = Finished(JobState.FAILED, error, outputs=(output("a.txt"), output("b.txt")))
+    page = Page()
+    with pytest.raises(ExecutionFailed):
+        await run(FakeTarget([Started(), end], {"a.txt": b"a"}), page, record)
+    assert any(
+        "had saved 2" in line and f"jobs resume {REQUEST.job_id}" in line for line in page.logs
+    )
+
+
+async def test_an_output_that_is_gone_is_told_and_costs_no_other(record):
+    made = FakeTarget.making(a_txt=b"a", b_txt=b"b")
+    del made.files["b.txt"]
+    page = Page()
+    outputs = await run(made, page, record)
+    assert [one.bytes() for one in outputs] == [b"a"]
+    assert "warning: Node 2: b.txt: It is gone." in page.logs
+
+
 def local(node_id: str | None, filename: str, kind: OutputKind, folder: str = "output") -> Output:
     return Output(node_id, kind, filename, "", folder, "", 0, "", Path(filename), None)
 

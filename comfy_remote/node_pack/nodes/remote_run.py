@@ -163,7 +163,11 @@ class RemoteRun:
                             f"`comfy-remote jobs resume {job.id}` fetches them.",
                             "warning",
                         )
-        return await collect(job)
+        collected = await collect(job)
+        told = len(job.finished.problems) if job.finished is not None else 0
+        for problem in job.problems[told:]:
+            self.watcher.log(f"{problem}", "warning")
+        return collected
 
     async def _call_off(self, running: asyncio.Future[_T]) -> None:
         """Stop following, and see that the job stops, too: a GPU that nobody waits for costs."""
