@@ -207,11 +207,11 @@ async def test_results_that_cannot_be_fetched_at_once_are_fetched_later(
     tries = []
     results = Call.results
 
-    async def away_at_first(call: Call, folder: Path) -> dict[str, ValueFile]:
+    async def away_at_first(call: Call, folder: Path, **more: bool) -> dict[str, ValueFile]:
         tries.append(folder)
         if len(tries) == 1:
             raise TargetUnreachable("The line is down.")
-        return await results(call, folder)
+        return await results(call, folder, **more)
 
     monkeypatch.setattr(Call, "results", away_at_first)
     monkeypatch.setattr("comfy_remote.service.calls._UNREACHABLE_AGAIN_AFTER", 0.1)
