@@ -175,6 +175,8 @@ def test_a_seed_goes_to_seeds_that_were_made_inputs() -> None:
         {"group_restricted": True},
         {"ue_properties": {"version": "7.0", "color_restricted": 2}},
         {"ue_properties": {"version": "7.0", "group_regex": "Upscale"}},
+        {"ue_properties": {"version": "7.0", "title_regex": "(a+)+$"}},
+        {"ue_properties": {"version": "7.0", "title_regex": "("}},
     ],
 )
 def test_what_the_file_does_not_tell_is_refused_with_advice_that_works(

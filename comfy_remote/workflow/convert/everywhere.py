@@ -34,6 +34,8 @@ EVERYWHERE: Final = {
 _SEED = "Seed Everywhere"
 _SEED_INPUTS = re.compile(r"seed|随机种", re.IGNORECASE)
 _PROMPTS = (re.compile(r"(_|\b)pos(itive|_|\b)"), re.compile(r"(_|\b)neg(ative|_|\b)"))
+_MAX_TEXT = 100
+"""Of a pattern, and of what it is looked for in."""
 _ADVICE = (
     'Open it in a ComfyUI that has Use Everywhere, choose "Convert all UEs to real links" in the '
     "menu of the canvas, and save it. Workflow > Export (API) leaves these links out."
@@ -56,9 +58,9 @@ class _Broadcast:
     def reaches(self, node: Node, slot: Slot) -> bool:
         if slot.type != self.type or node.id == self.origin:
             return False
-        if self.title is not None and not self.title.search(node.title):
+        if self.title is not None and not self.title.search(node.title[:_MAX_TEXT]):
             return False
-        if self.input is not None and not self.input.search(slot.name):
+        if self.input is not None and not self.input.search(slot.name[:_MAX_TEXT]):
             return False
         return self.name is None or self.name == slot.name
 
@@ -167,11 +169,22 @@ def _patterns(node: Node, given: dict[str, JsonValue]) -> list[re.Pattern[str] |
         if not isinstance(text, str) or text in ("", ".*"):
             found.append(None)
             continue
-        try:
-            found.append(re.compile(text))
-        except re.error:
-            raise invalid(node, f"its {key} pattern {text!r} cannot be read", _ADVICE) from None
+        compiled = _compiled(text)
+        if compiled is None:
+            raise invalid(node, f"its {key} pattern {text!r} cannot be used here", _ADVICE)
+        found.append(compiled)
     return found
+
+
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    """A pattern; ``None`` if it is none, or may take for ever: it may be anybody's."""
+    repeats = len(re.findall(r"[*+{]", pattern))
+    if len(pattern) > _MAX_TEXT or repeats > 3 or re.search(r"\)\s*[*+{]", pattern):
+        return None
+    try:
+        return re.compile(pattern)
+    except re.error:
+        return None
 
 
 def _kind(graph: Graph, link: Link, slot: Slot) -> str:
