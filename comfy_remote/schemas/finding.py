@@ -100,7 +100,7 @@ async def target_schemas(
         target: Open.
         address: What its name means: see `Memory`.
         classes: As for `Target.describe`.
-        folder: Where descriptions are kept; the user's data folder by default.
+        folder: Where descriptions are stored; the user's data folder by default.
 
     Raises:
         TargetError: It cannot be reached.
@@ -148,7 +148,7 @@ async def from_registry(
 
     Args:
         found: Of a target that cannot be asked: with a note, or the snapshot.
-        folder: Where its answers are kept; the user's data folder by default.
+        folder: Where its answers are cached; the user's data folder by default.
     """
     if found.final or loaded.workflow is None or loaded.prompt is not None:
         return found

@@ -33,7 +33,7 @@ class Memory:
         """Store what a target said about all its nodes.
 
         Args:
-            address: Which target: what its name means, since names are given anew.
+            address: Of the target, and not its name, which may later mean another one.
             nodes: Its ``/object_info``.
         """
         if not self._store.is_newer(address, _OFTEN_ENOUGH):

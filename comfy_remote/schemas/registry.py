@@ -1,7 +1,7 @@
 """What the Comfy Registry says about the node classes of packs.
 
 It is asked for a pack's classes where the workflow names pack and version, else for the class. No
-key is needed, and nothing is sent but these names. Answers are kept: a version's classes do not
+key is needed, and nothing is sent but these names. Answers are cached: a version's classes do not
 change.
 
 Source of facts: the registry's published API (``/nodes/{pack}/versions/{version}/comfy-nodes``,

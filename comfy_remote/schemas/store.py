@@ -38,7 +38,7 @@ class Store:
 
     Args:
         folder: Made when something is stored.
-        most: How many documents are kept.
+        most: How many documents are stored.
         age: How long each is.
     """
 

@@ -62,7 +62,7 @@ class NodeSchema:
     """The same inputs in the order of declaration: required, then optional."""
     outputs: tuple[str, ...]
     output_node: bool | None = False
-    """Whether a prompt may end here; ``None``: that is not told, as by the Comfy Registry."""
+    """Whether a prompt may end here; ``None`` if unknown: the Comfy Registry does not say."""
     python_module: str | None = None
     """Where ComfyUI loaded it from: "nodes", "comfy_extras.…", "custom_nodes.PACK"; of
     ComfyUI's own nodes, the bundled snapshot does not say."""

@@ -92,11 +92,11 @@ def check_prompt(
         (found := schemas.get(prompt[n]["class_type"])) and found.output_node for n in roots
     )
     if not known_outputs:
-        untold = any(
+        undeclared = any(
             (found := schemas.get(prompt[n]["class_type"])) and found.output_node is None
             for n in roots
         )
-        problems.append(no_output(schemas, unsure=bool(missing) or untold))
+        problems.append(no_output(schemas, unsure=bool(missing) or undeclared))
     problems += _input_problems(prompt, schemas, bool(broken))
     problems += chosen_inputs(prompt, schemas, live)
     found_files: dict[str, Path] = {}

@@ -76,7 +76,7 @@ class Misfits:
             )
 
     def drawn(self, name: str) -> None:
-        """Note that a script of the page would compute values anew."""
+        """Note that a script of the page computes values again."""
         self.sentences.append(
             (
                 name,
