@@ -193,7 +193,7 @@ def _input_row(one: SettableInput) -> tuple[str, ...]:
 def _value(one: SettableInput) -> str:
     from ..workflow.prompt import is_link
 
-    if isinstance(one.value, list) and is_link(one.value):
+    if is_link(one.value):
         return f"(from node {one.value[0]})"
     return _short(one.value if isinstance(one.value, str) else json.dumps(one.value))
 

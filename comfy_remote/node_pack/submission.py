@@ -18,7 +18,8 @@ from ..workflow.check import validate_for
 from ..workflow.cut import marks_in
 from ..workflow.interface import REMOTE_PART
 from ..workflow.load import parse_prompt
-from ..workflow.prompt import Prompt, is_link
+from ..workflow.order import output_nodes
+from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from ..workflow.spelling import as_listed
 
@@ -129,7 +130,7 @@ def check(submission: Submission, schemas: Schemas | None) -> Checked:
     prompt, only = submission.prompt, submission.only_outputs
     if schemas is None:
         parse_prompt(cast("JsonValue", prompt), "The prompt")
-        outputs = _last_nodes(prompt) if only is None else [n for n in only if n in prompt]
+        outputs = output_nodes(prompt) if only is None else [n for n in only if n in prompt]
         if not outputs:
             raise _refused("prompt_no_outputs", "Prompt has no outputs", "")
         needed = set(prompt) if only is None else nodes_needed(prompt, outputs)
@@ -204,17 +205,6 @@ def refusal_body(error: ComfyRemoteError) -> dict[str, JsonValue]:
             "node_errors": node_errors if isinstance(node_errors, dict) else {},
         }
     )
-
-
-def _last_nodes(prompt: Prompt) -> list[str]:
-    """The nodes whose results no other takes: with all of them, everything runs."""
-    taken = {
-        value[0]
-        for node in prompt.values()
-        for value in node["inputs"].values()
-        if is_link(value) and isinstance(value, list)
-    }
-    return [node_id for node_id in prompt if node_id not in taken]
 
 
 def _prompt_id(value: JsonValue) -> str:

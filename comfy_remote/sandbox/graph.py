@@ -18,7 +18,7 @@ def links(node: Node) -> dict[str, tuple[str, int]]:
     found: dict[str, tuple[str, int]] = {}
     for entry in NODES[node["class_type"]].schema.inputs:
         value = node["inputs"].get(entry.name)
-        if is_link(value) and isinstance(value, list):
+        if is_link(value):
             found[entry.name] = (str(value[0]), int(str(value[1])))
     return found
 

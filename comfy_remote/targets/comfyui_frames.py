@@ -14,7 +14,8 @@ from ..media.disk_space import DiskLimits
 from ..media.files import storage_errors
 from ..media.temporary import TemporaryFolder
 from ..outputs import OutputProblem, OutputSource, RemoteOutput
-from ..workflow.prompt import Prompt, is_link
+from ..workflow.order import output_nodes
+from ..workflow.prompt import Prompt
 from .comfyui_messages import PreviewMessage
 
 __all__ = ["FrameSpool", "SentFrames"]
@@ -67,15 +68,9 @@ class SentFrames:
     """
 
     def __init__(self, spool: FrameSpool, prompt: Prompt) -> None:
-        taken = {
-            str(value[0])
-            for node in prompt.values()
-            for value in node["inputs"].values()
-            if is_link(value) and isinstance(value, list)
-        }
         self._spool = spool
         self._prompt = prompt
-        self._ends = prompt.keys() - taken
+        self._ends = frozenset(output_nodes(prompt))
         self._failure: LocalStorageError | None = None
         self.outputs: list[RemoteOutput] = []
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..events import Progress
-from ..workflow.prompt import Prompt, is_link
+from ..workflow.order import sources_of
+from ..workflow.prompt import Prompt
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -24,9 +25,7 @@ def nodes_needed(prompt: Prompt, outputs: Iterable[str]) -> set[str]:
         if node_id in needed:
             continue
         needed.add(node_id)
-        for value in prompt[node_id]["inputs"].values():
-            if is_link(value) and isinstance(value, list) and value[0] in prompt:
-                waiting.append(str(value[0]))
+        waiting += [source for source in sources_of(prompt[node_id]) if source in prompt]
     return needed
 
 

@@ -27,7 +27,7 @@ from .base import Capabilities, Health, RemoteRef, RunRequest
 from .comfyui import ComfyUITarget
 from .engine_folders import folders_in
 from .launch import PACKAGE_PARENT, detached, own_program
-from .untold_files import NodeTimes, with_untold
+from .unlisted_files import NodeTimes, with_unlisted
 
 __all__ = ["SandboxTarget"]
 
@@ -106,7 +106,7 @@ class SandboxTarget:
                     elif isinstance(event, Progress):
                         times.running(event.node_id, time.time())
                     elif isinstance(event, Finished):
-                        event = await self._with_untold(event, began, prompt, times)
+                        event = await self._with_unlisted(event, began, prompt, times)
                         self._unfinished.discard(ref.job_id)
                         if event.state is JobState.SUCCEEDED:
                             self._succeeded.add(ref.job_id)
@@ -116,17 +116,17 @@ class SandboxTarget:
                 self._unfinished.discard(ref.job_id)
             raise
 
-    async def _with_untold(
+    async def _with_unlisted(
         self, finished: Finished, began: float, prompt: Prompt, times: NodeTimes
     ) -> Finished:
-        """Its folders are its own: what is new in them is the job's, whoever tells of it."""
+        """The end of a job, with the new files in the sandbox's own folders that no node listed."""
         try:
             folders = folders_in(await self._engine.system())
         except ComfyRemoteError:
             return finished
         if folders is None:
             return finished
-        return await with_untold(finished, folders.output, began, prompt, times)
+        return await with_unlisted(finished, folders.output, began, prompt, times)
 
     async def release(self, outputs: Sequence[RemoteOutput]) -> None:
         """See `ReleasesOutputs`."""

@@ -35,7 +35,7 @@ from ..events import (
 )
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, RunRequest, Target
-from ..targets.untold_files import NodeTimes, with_untold
+from ..targets.unlisted_files import NodeTimes, with_unlisted
 from ..wire.request import AnswerFormat
 from .collect import Collected, CollectedOutput, collect_outputs
 from .dialects import place_for, wanted_outputs
@@ -194,7 +194,7 @@ class EngineRun:
         self.timings["upload"] = _since(begun)
         finished = await self._follow(ref, run, reporter)
         if self._output_folder is not None:
-            finished = await with_untold(
+            finished = await with_unlisted(
                 finished, self._output_folder, self.started, run.prompt, self._times
             )
         self.unfinished = None

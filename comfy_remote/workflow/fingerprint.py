@@ -95,7 +95,7 @@ def _contents(
 
 def _meaning(node_id: str, value: JsonValue, digests: Mapping[str, str]) -> dict[str, JsonValue]:
     """What stands for an input: tagged, so that no text can pass for a link or a file."""
-    if isinstance(value, list) and is_link(value):
+    if is_link(value):
         return {"link": digests[str(value[0])], "output": _literal(node_id, value[1])}
     if isinstance(value, dict) and "__value__" in value:
         value = value["__value__"]

@@ -289,7 +289,7 @@ def _type_behind(prompt: Prompt, node_id: str, schemas: Schemas | None) -> str:
     """The type that the nodes want which are linked to a node's first output."""
     for other in prompt.values():
         for name, value in other["inputs"].items():
-            if not is_link(value) or not isinstance(value, list) or value[0] != node_id:
+            if not is_link(value) or value[0] != node_id:
                 continue
             schema = input_schema_of(other, name, schemas)
             if schema is not None and _says_something(schema.type):
@@ -300,7 +300,7 @@ def _type_behind(prompt: Prompt, node_id: str, schemas: Schemas | None) -> str:
 def _type_of(prompt: Prompt, link: JsonValue, schemas: Schemas | None) -> str:
     """The type of what a link brings, through Remote nodes that only pass it on."""
     for _ in range(_LONGEST_CHAIN):
-        if schemas is None or not is_link(link) or not isinstance(link, list):
+        if schemas is None or not is_link(link):
             return ANY
         node = prompt.get(str(link[0]))
         if node is None:

@@ -328,7 +328,7 @@ def _node(name: str, node_id: str, value: JsonValue) -> Node:
 def _check_links(name: str, prompt: Prompt) -> None:
     for node_id, node in prompt.items():
         for key, value in node["inputs"].items():
-            if is_link(value) and isinstance(value, list) and value[0] not in prompt:
+            if is_link(value) and value[0] not in prompt:
                 raise WorkflowInvalid(
                     f"{name}: input {key} of node {node_id} ({node['class_type']}) is linked to "
                     f"node {value[0]}, which is not there.",

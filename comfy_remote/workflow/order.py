@@ -12,7 +12,7 @@ from ..errors import WorkflowInvalid
 from .prompt import Node, Prompt, is_link
 from .schema import Schemas
 
-__all__ = ["needed_nodes", "output_nodes"]
+__all__ = ["needed_nodes", "output_nodes", "sources_of"]
 
 
 def output_nodes(prompt: Prompt, schemas: Schemas | None = None) -> list[str]:
@@ -23,7 +23,7 @@ def output_nodes(prompt: Prompt, schemas: Schemas | None = None) -> list[str]:
         schemas: Say which classes are outputs. A node of a class of which they do not, and
             every node where there are no schemas, is an output if no other node is linked to it.
     """
-    linked_to = {source for node in prompt.values() for source in _sources(node)}
+    linked_to = {source for node in prompt.values() for source in sources_of(node)}
     found = []
     for node_id, node in prompt.items():
         schema = schemas.get(node["class_type"]) if schemas is not None else None
@@ -62,17 +62,13 @@ def needed_nodes(prompt: Prompt, outputs: list[str]) -> list[str]:
     return ordered
 
 
-def _sources(node: Node) -> list[str]:
+def sources_of(node: Node) -> list[str]:
     """The ids that a node is linked to, one for each link."""
-    return [
-        str(value[0])
-        for value in node["inputs"].values()
-        if isinstance(value, list) and is_link(value)
-    ]
+    return [str(value[0]) for value in node["inputs"].values() if is_link(value)]
 
 
 def _existing_sources(prompt: Prompt, node_id: str) -> list[str]:
-    sources = _sources(prompt[node_id])
+    sources = sources_of(prompt[node_id])
     for source in sources:
         if source not in prompt:
             raise WorkflowInvalid(

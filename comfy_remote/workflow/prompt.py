@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeGuard
 
 from ..errors import WorkflowInvalid
 
@@ -33,7 +33,7 @@ class Node(_Node, total=False):
 Prompt: TypeAlias = dict[str, Node]
 
 
-def is_link(value: JsonValue) -> bool:
+def is_link(value: object) -> TypeGuard[list[JsonValue]]:
     """Whether an input's value is a link, by the rule of ComfyUI's own `is_link`."""
     return (
         isinstance(value, list)

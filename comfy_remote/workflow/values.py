@@ -39,7 +39,7 @@ def value_from_text(
     schema = input_schema_of(node, key, schemas)
     if not isinstance(old, str) and (schema is None or schema.type != "STRING" or is_link(old)):
         link = _json(text)
-        if is_link(link) and isinstance(link, list):
+        if is_link(link):
             if link[0] not in prompt:
                 raise _does_not_fit(node_id, key, text, f"a link: there is no node {link[0]!r}")
             return link

@@ -77,7 +77,7 @@ def picture_sources(prompt: Prompt, schemas: Schemas) -> list[Link]:
         links: dict[str, list[Link]] = {"IMAGE": [], "MASK": []}
         for spec in schema.inputs:
             value = node["inputs"].get(spec.name)
-            if spec.type in links and isinstance(value, list) and is_link(value):
+            if spec.type in links and is_link(value):
                 links[spec.type].append([str(value[0]), int(str(value[1]))])
         found = links["IMAGE"] or links["MASK"]
         (previewed if any(word in name for word in _PREVIEW_WORDS) else saved).extend(found)
@@ -106,9 +106,7 @@ def expand(prompt: Prompt, sources: Sequence[Link], images: object, prefix: str)
     graph: dict[str, ExpansionNode] = {}
     for node_id, node in prompt.items():
         inputs: dict[str, object] = {
-            key: [f"{prefix}{value[0]}", value[1]]
-            if isinstance(value, list) and is_link(value)
-            else value
+            key: [f"{prefix}{value[0]}", value[1]] if is_link(value) else value
             for key, value in node["inputs"].items()
         }
         if node["class_type"] == TAKE:

@@ -41,10 +41,7 @@ def spread_pictures(prompt: Prompt, count: int) -> tuple[Prompt, list[str]]:
         WorkflowInvalid: There is no such node, or there are several but fewer than pictures.
     """
     linked = {
-        value[0]
-        for node in prompt.values()
-        for value in node["inputs"].values()
-        if isinstance(value, list) and is_link(value)
+        value[0] for node in prompt.values() for value in node["inputs"].values() if is_link(value)
     }
     slots = [i for i, node in prompt.items() if node["class_type"] == _LOAD and i in linked]
     if not slots:
@@ -91,7 +88,7 @@ def _one_batch(prompt: Prompt, slot: str, count: int) -> tuple[Prompt, list[str]
         if node_id != slot:
             inputs = dict(node["inputs"])
             for key, value in inputs.items():
-                if isinstance(value, list) and is_link(value) and value[0] == slot:
+                if is_link(value) and value[0] == slot:
                     inputs[key] = mask if value[1] == 1 else picture
             changed[node_id] = {**node, "inputs": inputs}
             continue

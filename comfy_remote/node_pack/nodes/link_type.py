@@ -19,7 +19,7 @@ def type_of_link(dynprompt: Any, link: object) -> str:  # ComfyUI's own class, w
         dynprompt: ComfyUI's ``DynamicPrompt``.
         link: ``[node id, output index]``.
     """
-    if not isinstance(link, list) or not is_link(link):
+    if not is_link(link):
         return ANY
     made_by = comfyui_nodes.NODE_CLASS_MAPPINGS[dynprompt.get_node(link[0])["class_type"]]
     kind = made_by.RETURN_TYPES[int(str(link[1]))]

@@ -16,7 +16,7 @@ __all__ = ["consumers", "cycles", "links", "live_nodes"]
 def links(node: Node) -> Iterator[tuple[str, str, JsonValue]]:
     """``(input, id of the source, index of its output)`` of each link, whole or broken."""
     for name, value in node["inputs"].items():
-        if is_link(value) and isinstance(value, list):
+        if is_link(value):
             yield name, str(value[0]), value[1]
 
 

@@ -180,7 +180,7 @@ class _Builder:
         inputs: dict[str, JsonValue] = {}
         for name, value in node["inputs"].items():
             inputs[name] = value
-            if isinstance(value, list) and is_link(value):
+            if is_link(value):
                 found = replaced.get(self._values.source(str(value[0]), value[1]))
                 if found is not None:
                     inputs[name] = [*found]

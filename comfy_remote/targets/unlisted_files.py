@@ -1,7 +1,7 @@
-"""Files that a job wrote into the output folder and that no node told of.
+"""Files that a job wrote into the output folder without any node listing them.
 
-Core's SaveImageDataSetToFolder does so, and custom nodes that write a text beside a picture. On
-an engine whose folders are here, they can be seen.
+ComfyUI's SaveImageDataSetToFolder writes such files, and so do custom nodes that put a text beside
+a picture. They can only be found if the engine's folders are on this machine.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from urllib.parse import urlencode
 
 from ..events import Finished
 from ..outputs import OutputSource, RemoteOutput, kind_of, media_type_of
-from ..workflow.prompt import Prompt, is_link
+from ..workflow.order import output_nodes
+from ..workflow.prompt import Prompt
 
-__all__ = ["NodeTimes", "untold_files", "with_untold"]
+__all__ = ["NodeTimes", "unlisted_files", "with_unlisted"]
 
-# The times of files come from the kernel's clock, which ticks.
+# The times of files come from the kernel's coarse clock, which may be this far behind.
 _CLOCK_TICK = 0.05
-# What a job writes, not what somebody has collected over the years.
+# Enough for what a job writes; a folder that has grown for years is not searched to its end.
 _MOST_SEEN = 50_000
 _MOST_FILES = 1000
 
 
 @dataclass
 class NodeTimes:
-    """Which node ran when, as the engine told it.
+    """Which node ran when, as the engine reported it.
 
     Attributes:
         began: When each began, in seconds since the epoch, and its id.
@@ -37,7 +38,7 @@ class NodeTimes:
     began: list[tuple[float, str]] = field(default_factory=list)
 
     def running(self, node_id: str | None, now: float) -> None:
-        """That node runs now."""
+        """Note that a node runs at this moment."""
         if node_id is not None and (not self.began or self.began[-1][1] != node_id):
             self.began.append((now, node_id))
 
@@ -47,15 +48,15 @@ class NodeTimes:
         return earlier[-1] if earlier else None
 
 
-async def with_untold(
+async def with_unlisted(
     finished: Finished, folder: Path, since: float, prompt: Prompt, times: NodeTimes
 ) -> Finished:
-    """The end of a job, with the files among its outputs that no node told of.
+    """The end of a job, with the files that no node listed added to its outputs.
 
     Args:
-        folder: As for `untold_files`, and so are the rest.
+        folder: As for `unlisted_files`, and so are the rest.
     """
-    more = await asyncio.to_thread(untold_files, folder, since, prompt, finished.outputs, times)
+    more = await asyncio.to_thread(unlisted_files, folder, since, prompt, finished.outputs, times)
     if not more:
         return finished
     order = {node_id: number for number, node_id in enumerate(prompt)}
@@ -64,33 +65,33 @@ async def with_untold(
         key=lambda one: order.get((one.node_id or "").partition(".")[0], len(order)),
     )
     found = {one.node_id for one in more}
-    # Whoever cannot see the folder has said that these are missing.
+    # Reported as missing by a target that did not look into the folder.
     problems = [one for one in finished.problems if one.filename or one.node_id not in found]
     return replace(finished, outputs=tuple(outputs), problems=tuple(problems))
 
 
-def untold_files(
+def unlisted_files(
     folder: Path,
     since: float,
     prompt: Prompt,
-    told: Sequence[RemoteOutput],
+    listed: Sequence[RemoteOutput],
     times: NodeTimes,
 ) -> list[RemoteOutput]:
-    """The files below the output folder that are new, and no output names. Blocks.
+    """The new files below the output folder that are not among the outputs. Blocking.
 
     Args:
         folder: The engine's ``output``.
         since: When the job began, in seconds since the epoch.
         prompt: The job's.
-        told: What its nodes have listed.
-        times: Tells whose a file is, where several nodes may have written it.
+        listed: The outputs that its nodes have listed.
+        times: Says which node wrote a file, if several may have.
 
     Returns:
-        By path. Each with its node where that can be known: the only one at the end of the prompt
-        that told of nothing, or that which ran when the file was written.
+        Sorted by path. The node is known if only one output node listed nothing, or if one of
+        the prompt's nodes ran when the file was written.
     """
-    known = {(one.subfolder, one.filename) for one in told}
-    silent = _silent_ends(prompt, told)
+    known = {(one.subfolder, one.filename) for one in listed}
+    silent = _silent_ends(prompt, listed)
     found = []
     for path, written in _new_files(folder, since - _CLOCK_TICK):
         relative = path.relative_to(folder)
@@ -103,16 +104,10 @@ def untold_files(
     return sorted(found, key=lambda one: (one.subfolder, one.filename))[:_MOST_FILES]
 
 
-def _silent_ends(prompt: Prompt, told: Iterable[RemoteOutput]) -> list[str]:
-    """The nodes at the end of the prompt that told of nothing."""
-    taken = {
-        str(value[0])
-        for node in prompt.values()
-        for value in node["inputs"].values()
-        if is_link(value) and isinstance(value, list)
-    }
-    spoke = {(one.node_id or "").partition(".")[0] for one in told}
-    return [node_id for node_id in prompt if node_id not in taken and node_id not in spoke]
+def _silent_ends(prompt: Prompt, listed: Iterable[RemoteOutput]) -> list[str]:
+    """The output nodes that listed nothing."""
+    with_outputs = {(one.node_id or "").partition(".")[0] for one in listed}
+    return [node_id for node_id in output_nodes(prompt) if node_id not in with_outputs]
 
 
 def _new_files(folder: Path, since: float) -> Iterator[tuple[Path, float]]:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from comfy_remote.outputs import RemoteOutput
-from comfy_remote.targets.untold_files import NodeTimes, untold_files
+from comfy_remote.targets.unlisted_files import NodeTimes, unlisted_files
 
 PROMPT = {
     "1": {"class_type": "EmptyImage", "inputs": {}},
@@ -33,7 +33,7 @@ def test_what_is_new_and_not_told_is_the_silent_nodes(tmp_path: Path) -> None:
     write(tmp_path, ".hidden/cache", now)
     write(tmp_path, ".dot", now)
     write(tmp_path, "empty.txt", now, b"")
-    found = untold_files(tmp_path, now - 1, PROMPT, [TOLD], NodeTimes())
+    found = unlisted_files(tmp_path, now - 1, PROMPT, [TOLD], NodeTimes())
     assert [(one.node_id, one.subfolder, one.filename) for one in found] == [
         ("3", "dataset", "image_00000.png"),
         ("3", "dataset", "image_00001.png"),
@@ -48,7 +48,7 @@ def test_a_link_out_of_the_folder_is_no_output(tmp_path: Path) -> None:
     folder = tmp_path / "output"
     folder.mkdir()
     (folder / "link.png").symlink_to(secret)
-    assert untold_files(folder, 0.0, PROMPT, [], NodeTimes()) == []
+    assert unlisted_files(folder, 0.0, PROMPT, [], NodeTimes()) == []
 
 
 def test_of_several_silent_nodes_it_is_the_one_that_ran(tmp_path: Path) -> None:
@@ -59,10 +59,10 @@ def test_of_several_silent_nodes_it_is_the_one_that_ran(tmp_path: Path) -> None:
         times.running(node_id, began)
     for name, at in (("of_3.png", now + 1.5), ("of_4.png", now + 2.5)):
         write(tmp_path, name, at)
-    found = untold_files(tmp_path, now, prompt, [TOLD], times)
+    found = unlisted_files(tmp_path, now, prompt, [TOLD], times)
     assert [(one.node_id, one.filename) for one in found] == [
         ("3", "of_3.png"),
         ("4", "of_4.png"),
     ]
-    nobody = untold_files(tmp_path, now, prompt, [TOLD], NodeTimes())
+    nobody = unlisted_files(tmp_path, now, prompt, [TOLD], NodeTimes())
     assert [one.node_id for one in nobody] == [None, None]
