@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["clean", "clean_json", "escaped_json", "one_line"]
+__all__ = ["clean", "escaped_json", "one_line", "with_texts"]
 
 # Control characters (C0 but for the line break, DEL, C1), lone surrogates, line and paragraph
 # separators, and what is invisible and changes the order or the meaning of what is beside it.
@@ -36,15 +37,15 @@ def one_line(text: str) -> str:
     return clean(_BREAKS.sub(" ", text))
 
 
-def clean_json(value: JsonValue) -> JsonValue:
-    """The same JSON value with all of its texts, keys too, `clean`."""
+def with_texts(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
+    """A JSON value with ``change`` applied to all of its texts, keys too."""
     match value:
         case str():
-            return clean(value)
+            return change(value)
         case list():
-            return [clean_json(one) for one in value]
+            return [with_texts(one, change) for one in value]
         case dict():
-            return {clean(key): clean_json(one) for key, one in value.items()}
+            return {change(key): with_texts(one, change) for key, one in value.items()}
         case _:
             return value
 

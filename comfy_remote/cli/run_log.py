@@ -15,8 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..clean import clean_json, one_line
-from ..config.secrets import redact, redact_json
+from ..clean import clean, one_line, with_texts
+from ..config.secrets import redact
 from ..errors import ComfyRemoteError
 from ..events import Event, Finished, Log, OutputReady, Progress, Queued, Started
 from ..jobs.record import SavedOutput
@@ -161,7 +161,7 @@ class RunLog:
 
     def save(self) -> None:
         """Write the ``.json``, whole or not at all."""
-        facts = clean_json(redact_json(self.facts, os.environ))
+        facts = with_texts(self.facts, lambda text: clean(redact(text, os.environ)))
         text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
         beside = self.path.with_suffix(".json.part")
 

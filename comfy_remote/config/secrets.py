@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ..clean import with_texts
+
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
 
@@ -171,17 +173,9 @@ def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
     return _replaced(text, _forms(_secrets_in(environ))) if environ else text
 
 
-def redact_json(value: JsonValue, environ: Mapping[str, str] | None = None) -> JsonValue:
+def redact_json(value: JsonValue) -> JsonValue:
     """The same JSON value with all of its texts, keys too, redacted."""
-    match value:
-        case str():
-            return redact(value, environ)
-        case list():
-            return [redact_json(one, environ) for one in value]
-        case dict():
-            return {redact(key, environ): redact_json(one, environ) for key, one in value.items()}
-        case _:
-            return value
+    return with_texts(value, redact)
 
 
 def _secrets_in(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -17,9 +17,9 @@ import time
 from pydantic import SecretStr
 
 from ..errors import ConfigurationError, TargetError
-from ..net.deadline import timeout
 from ..net.fetch import NETWORK_ERRORS, GuardedHttp
 from ..net.guard import Guard
+from ..net.timeouts import timeout
 from .limits import GatewayLimits
 
 __all__ = ["WEBHOOK", "deliver", "signed_headers", "webhook_guard", "webhook_key"]

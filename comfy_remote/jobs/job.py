@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config.said import cleaned
+from ..config.cleaned import cleaned
 from ..errors import (
     ComfyRemoteError,
     JobCancelled,

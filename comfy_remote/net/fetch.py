@@ -17,9 +17,9 @@ import aiohttp
 from yarl import URL
 
 from ..errors import TargetError
-from .deadline import timeout
 from .guard import Guard, GuardedResolver, PrivateAddress, proxy_for
 from .request_log import logged_requests
+from .timeouts import timeout
 
 __all__ = ["NETWORK_ERRORS", "Answer", "GuardedHttp", "TooLarge", "TooSlow", "arriving"]
 

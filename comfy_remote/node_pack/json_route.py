@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from ..config.cleaned import cleaned_error
 from ..config.own_page import refusal_of_other_origin, refusal_of_page
-from ..config.said import cleaned_error
 from ..errors import (
     AuthenticationError,
     ComfyRemoteError,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ..config.said import cleaned_error
+from ..config.cleaned import cleaned_error
 from ..errors import (
     AuthenticationError,
     ComfyRemoteError,

@@ -15,7 +15,7 @@ import aiohttp
 import tenacity
 from yarl import URL
 
-from ..config.said import cleaned_error
+from ..config.cleaned import cleaned_error
 from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -29,10 +29,10 @@ from ..errors import (
 )
 from ..media.files import CHUNK_SIZE
 from ..net.address import POD_PROXY, base_address
-from ..net.deadline import timeout
 from ..net.fetch import NETWORK_ERRORS, GuardedHttp
 from ..net.guard import Guard, proxy_for
 from ..net.request_log import logged_requests
+from ..net.timeouts import timeout
 from ..wire.json_text import parse_json
 from .throughput import Throughput
 

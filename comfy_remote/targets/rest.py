@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from yarl import URL
 
-from ..config.said import cleaned_error, cleaned_json, cleaned_text
+from ..config.cleaned import cleaned_error, cleaned_json, cleaned_text
 from ..errors import (
     AuthenticationError,
     ComfyRemoteError,

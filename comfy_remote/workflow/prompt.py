@@ -10,7 +10,7 @@ from ..errors import WorkflowInvalid
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Node", "NodeMeta", "Prompt", "check_texts", "is_link"]
+__all__ = ["Node", "NodeMeta", "Prompt", "check_texts", "is_link", "own_values"]
 
 
 class NodeMeta(TypedDict, total=False):
@@ -41,6 +41,16 @@ def is_link(value: object) -> TypeGuard[list[JsonValue]]:
         and isinstance(value[0], str)
         and isinstance(value[1], int | float)
     )
+
+
+def own_values(value: JsonValue) -> list[JsonValue]:
+    """The values in an input: of a list, wrapped as ``{"__value__": […]}`` or not, each; else one.
+
+    A link counts as one value.
+    """
+    if isinstance(value, dict):
+        value = value.get("__value__")
+    return value if isinstance(value, list) and not is_link(value) else [value]
 
 
 def check_texts(prompt: Prompt) -> None:

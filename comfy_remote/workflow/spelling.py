@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .live_inputs import CHOICE, live_inputs
-from .prompt import Node, Prompt, is_link
+from .prompt import Node, Prompt, is_link, own_values
 from .schema import Schemas, input_schema
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ def _each(value: JsonValue, choices: Sequence[JsonValue]) -> JsonValue:
 def _choices(name: str, spec: JsonValue) -> Sequence[JsonValue]:
     if isinstance(spec, list) and spec[:1] == [CHOICE]:
         options = spec[1].get("options") if len(spec) > 1 and isinstance(spec[1], dict) else None
-        return [one.get("key") for one in options or () if isinstance(one, dict)]  # type: ignore[union-attr]
+        listed = options if isinstance(options, list) else []
+        return [one.get("key") for one in listed if isinstance(one, dict)]
     return input_schema(name, spec).choices
 
 
@@ -120,24 +121,20 @@ def _declared(declared: dict[str, JsonValue], name: str) -> JsonValue:
 
 
 def _differences(node_id: str, node: Node, name: str, new: JsonValue) -> Iterator[Respelled]:
-    pairs = zip(_texts(node["inputs"][name]), _texts(new), strict=True)
+    pairs = zip(own_values(node["inputs"][name]), own_values(new), strict=True)
     for before, after in pairs:
         if before != after:
-            yield Respelled(node_id, node["class_type"], name, before, after)
-
-
-def _texts(value: JsonValue) -> list[str]:
-    if isinstance(value, dict):
-        value = value.get("__value__")
-    return [str(one) for one in (value if isinstance(value, list) else [value])]
+            yield Respelled(node_id, node["class_type"], name, str(before), str(after))
 
 
 def _has_path(value: JsonValue) -> bool:
-    if isinstance(value, str):
-        return ("/" in value or "\\" in value) and len(value) <= _LONGEST_PATH and "\n" not in value
-    if isinstance(value, dict):
-        return _has_path(value.get("__value__"))
-    return isinstance(value, list) and not is_link(value) and any(map(_has_path, value))
+    return any(
+        isinstance(one, str)
+        and ("/" in one or "\\" in one)
+        and len(one) <= _LONGEST_PATH
+        and "\n" not in one
+        for one in own_values(value)
+    )
 
 
 def _plain(name: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfy_remote.clean import clean, clean_json, escaped_json, one_line
+from comfy_remote.clean import clean, escaped_json, one_line, with_texts
 from comfy_remote.config.log import CleanRecords, clean_handlers
 from comfy_remote.config.secrets import SECRETS
 
@@ -59,7 +59,7 @@ def test_whatever_it_was_it_can_be_written_and_cleaned_again(text: str) -> None:
 
 
 def test_json_is_cleaned_inside() -> None:
-    assert clean_json({"a\x1b": ["\ud800", {"b": 1, "c": None}]}) == {
+    assert with_texts({"a\x1b": ["\ud800", {"b": 1, "c": None}]}, clean) == {
         "a\ufffd": ["\ufffd", {"b": 1, "c": None}]
     }
 

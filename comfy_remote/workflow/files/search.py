@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ...errors import InputFileMissing
 from ...media.content_names import split_content_name
 from ...media.files import sha256_of
-from ..prompt import Prompt, is_link
+from ..prompt import Prompt, own_values
 from ..schema import Schemas
 from .names import file_below, may_look_up
 from .uses import FileUse, every_file_use, file_use, file_uses
@@ -188,9 +188,7 @@ def refuse_files_elsewhere(
 
 def _possible_names(value: JsonValue) -> Iterator[str]:
     """Texts that look like a file's name, with or without a folder before and a word behind it."""
-    if isinstance(value, dict):
-        value = value.get("__value__")
-    for one in value if isinstance(value, list) and not is_link(value) else [value]:
+    for one in own_values(value):
         if isinstance(one, str) and _LIKE_A_NAME.fullmatch(one):
             yield one
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..interface import REMOTE_INPUT
 from ..live_inputs import live_inputs
-from ..prompt import Prompt, is_link
+from ..prompt import Prompt, own_values
 from ..schema import InputSchema, Schemas, input_schema
 
 if TYPE_CHECKING:
@@ -138,10 +138,8 @@ def _uploads(
 
 def _uploaded(node_id: str, spec: InputSchema, value: JsonValue) -> Iterator[FileUse]:
     """What one input names that by its schema takes an uploaded file, or several."""
-    if isinstance(value, dict):
-        value = value.get("__value__")
     folder = spec.options.get("image_folder")
-    for name in value if isinstance(value, list) and not is_link(value) else [value]:
+    for name in own_values(value):
         if isinstance(name, str) and _NAME.fullmatch(name):
             use = file_use(node_id, spec.name, name, folder if folder in _FOLDERS else "input")
             yield replace(use, on_target=name in spec.choices)

@@ -1,4 +1,4 @@
-"""`asyncio.timeout`, which Python 3.10 does not have: there it is aiohttp's own dependency."""
+"""`asyncio.timeout`; on Python 3.10, which lacks it, the one of aiohttp's own dependency."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a target says, before anybody sees it: no secret in it, nothing that steers.
+"""Events, errors and texts of targets, cleaned: no secrets, no control characters.
 
-Record, command, page, nodes and library all get their events and errors after this.
+Record, command, page, nodes and library get them only after this.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from ..clean import clean, clean_json
+from ..clean import clean, with_texts
 from ..errors import ComfyRemoteError
 from ..events import Event, Finished, Log, NodeText, Progress
-from .secrets import redact, redact_json
+from .secrets import redact
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -60,4 +60,4 @@ def cleaned_text(text: str) -> str:
 
 def cleaned_json(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """The same JSON object with its texts cleaned."""
-    return cast("dict[str, JsonValue]", clean_json(redact_json(data)))
+    return cast("dict[str, JsonValue]", with_texts(data, cleaned_text))
