@@ -3,7 +3,7 @@
 ```
 ComfyRemoteError
 ├── ConfigurationError      something here is set wrongly or missing
-│   └── NotTrusted          … or named by a file that the owner has not said yes to
+│   └── NotTrusted          … or named by a file that the owner has not trusted
 ├── AuthenticationError     the target refused the key (401, 403)
 ├── TargetError             the target and this machine did not understand each other
 │   ├── TargetUnreachable   no answer: refused, timed out, dropped, 5xx
@@ -132,14 +132,14 @@ class ConfigurationError(ComfyRemoteError):
 class NotTrusted(ConfigurationError):
     """Named by somebody whose word does not count: a file that came with a folder, a workflow.
 
-    ``details`` has ``path`` and ``names`` where a file can be said yes to.
+    ``details`` has ``path`` and ``names`` where a file can be trusted.
     """
 
     code = "not_trusted"
     http_status = 403
 
     asks_for: tuple[Path, tuple[str, ...]] | None = None
-    """The same, for whoever asks a person. Not from JSON: no remote has us ask for a yes."""
+    """The same, for code that asks a person. Never from JSON: no remote may make us ask."""
 
     page_asks: dict[str, JsonValue] | None = None
     """Where it is an address: what ComfyUI's page asks about, ``address`` and ``nodes``. Not from

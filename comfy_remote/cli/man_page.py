@@ -33,14 +33,14 @@ _ENVIRONMENT = (
     ("MODAL_PROXY_TOKEN_ID", "What modal: targets take, with MODAL_PROXY_TOKEN_SECRET."),
     ("RUNPOD_POD_URL", "The pod of comfy-run-remote, where --pod-url is not given."),
     ("COMFY_REMOTE_CONFIG", "As --config."),
-    ("COMFY_REMOTE_HOME", "Where the record of jobs is, and what you have said yes to."),
+    ("COMFY_REMOTE_HOME", "Where the record of jobs is, and the list of what you trust."),
     ("COMFY_REMOTE_GRAPHICS", "How to show pictures: kitty, iterm2, sixel, blocks or none."),
     ("NO_COLOR", "Neither colours nor pictures."),
     ("DEBUG", "1 logs what goes on."),
 )
 _FILES = (
     ("comfy-remote.toml", "Names for targets: the user's, or in this folder or above it."),
-    (".env", "Keys, likewise. What a folder's files name needs a yes: comfy-remote trust."),
+    (".env", "Keys, likewise. What a folder's files name has to be trusted: comfy-remote trust."),
 )
 
 

@@ -143,7 +143,7 @@ def _pod_address(pod_url: str | None) -> str:
 
     configuration = Configuration.load()
     if pod_url is not None:
-        configuration.settings_of(pod_url)  # a name that has no yes is not taken for a pod's id
+        configuration.settings_of(pod_url)  # a name that is not trusted is not taken for a pod's id
     return chosen_pod_address(pod_url, configuration.targets)
 
 

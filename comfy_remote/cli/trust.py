@@ -1,4 +1,4 @@
-"""``comfy-remote trust``: saying yes to what a folder's files name, and taking it back."""
+"""``comfy-remote trust``: trusting what a folder's files name, and taking that back."""
 
 from __future__ import annotations
 
@@ -22,21 +22,26 @@ __all__ = ["asks_for_trust", "can_ask", "trust"]
 
 @click.command()
 @click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
-@click.option("--list", "list_it", is_flag=True, help="List every yes, also those of the page.")
-@click.option("--remove", metavar="FILE|URL", help="Take back the yes to a file, or to an address.")
+@click.option(
+    "--list",
+    "list_it",
+    is_flag=True,
+    help="List all that you trust, also what you confirmed in the page.",
+)
+@click.option("--remove", metavar="FILE|URL", help="Stop trusting a file, or an address.")
 @json_option
 def trust(file: Path | None, list_it: bool, remove: str | None, json_lines: bool) -> None:
-    """Say yes to the addresses and variables that a folder's files name.
+    """Trust the addresses and variables that a folder's files name.
 
     A comfy-remote.toml or .env in the current folder, or above it, may have come with somebody
-    else's workflow. Until you have said yes to what it names, nothing is sent to its addresses,
-    no variable is read for it, and its .env sets none. It can still choose one of your own
+    else's workflow. Until you trust what it names, nothing is sent to its addresses, no
+    variable is read for it, and its .env sets none. It can still choose one of your own
     targets as the default. A changed address or variable asks again.
 
     FILE is a comfy-remote.toml, a .env, the modal_config.json of a project, or a folder with them;
-    by default, those that are found from the current folder. It takes a person at a terminal.
-    Without one, name a comfy-remote.toml with --config, or put the file into your own
-    configuration folder: both are your own word.
+    by default, those that are found from the current folder. Trusting takes a person at a
+    terminal. Without one, name a comfy-remote.toml with --config, or put the file into your own
+    configuration folder: neither has to be trusted first.
 
     \b
     Examples:
@@ -64,9 +69,9 @@ def trust(file: Path | None, list_it: bool, remove: str | None, json_lines: bool
 
 
 def asks_for_trust(command: Callable[..., None]) -> Callable[..., None]:
-    """A command's function which, at a terminal, asks for the yes that it lacks, and begins again.
+    """A command's function that asks for the trust it lacks, at a terminal, and begins again.
 
-    Nothing has been sent by then: what lacks a yes is found out before a target is opened.
+    Nothing has been sent by then: trust is checked before a target is opened.
     """
 
     @functools.wraps(command)
@@ -91,7 +96,7 @@ def can_ask() -> bool:
 
 
 def _asked(error: NotTrusted) -> bool:
-    """Whether a person was asked, and has said yes."""
+    """Whether a person was asked, and agreed."""
     from ..config.places import home
     from ..config.trust import TrustStore
 
@@ -104,14 +109,14 @@ def _asked(error: NotTrusted) -> bool:
 def _confirmed(store: TrustStore, path: Path, names: Sequence[str]) -> bool:
     say(f"{path} names:")
     _show(names)
-    if not click.confirm("Do you say yes to this?", default=False, err=True):
+    if not click.confirm("Do you trust this?", default=False, err=True):
         return False
     store.trust(path, names)
     return True
 
 
 def _files(file: Path | None) -> list[Path]:
-    """The files that are meant: there, and of the two names that are looked for."""
+    """The files that are meant: those that exist and have a name that can be trusted."""
     from ..config.environment import env_files
     from ..config.places import CONFIG_NAME, ENV_NAME, nearest
     from ..deploy.modal.config import CONFIG_FILE as MODAL_CONFIG
@@ -130,7 +135,7 @@ def _files(file: Path | None) -> list[Path]:
     if not found:
         raise ConfigurationError(
             f"There is no {CONFIG_NAME} or {ENV_NAME} {where}.",
-            advice="A file of another name is used with --config FILE only, which needs no yes.",
+            advice="A file of another name is used with --config FILE only, which needs no trust.",
         )
     return found
 
@@ -144,20 +149,20 @@ def _settled(store: TrustStore, path: Path) -> bool:
     from ..config.places import is_owners
 
     if is_owners(path):
-        say(f"{path} is your own: it lies in one of your configuration folders. It needs no yes.")
+        say(f"{path} is your own: it lies in one of your configuration folders. It is always used.")
         return True
     names = _named(path)
     if not names:
-        say(f"{path} names nothing that needs a yes.")
+        say(f"{path} names nothing that has to be trusted.")
     elif not store.missing(path, names):
-        say(f"You have said yes to all that {path} names:")
+        say(f"You trust all that {path} names:")
         _show(names)
     elif not can_ask():
         say(f"{path} names:")
         _show(names)
         return False
     elif _confirmed(store, path, names):
-        say(f"It is used from now on. To take that back: comfy-remote trust --remove {path}")
+        say(f"It is used from now on. To stop trusting it: comfy-remote trust --remove {path}")
     else:
         raise click.exceptions.Exit(1)
     return True
@@ -173,11 +178,11 @@ def _nobody_to_ask(paths: list[Path]) -> ConfigurationError:
     from ..errors import ConfigurationError
 
     return ConfigurationError(
-        f"Nobody can be asked about {' and '.join(map(str, paths))}: a yes takes a person at a "
-        "terminal.",
+        f"Nobody can be asked whether to trust {' and '.join(map(str, paths))}: that takes a "
+        "person at a terminal.",
         advice=f"Name a {CONFIG_NAME} with --config (or COMFY_REMOTE_CONFIG), set variables in the "
-        f"environment, or put the files into {owner_folders()[0]}: all of that is your own word "
-        "and needs no yes.",
+        f"environment, or put the files into {owner_folders()[0]}: none of "
+        "these has to be trusted first.",
     )
 
 
@@ -213,7 +218,7 @@ def _list(store: TrustStore, *, json_lines: bool) -> None:
             print(json.dumps({"address": address}))
         return
     if not files and not addresses:
-        say("You have not said yes to anything.")
+        say("You have not trusted anything yet.")
     for path, names in files.items():
         print(printable(f"{path}" if path.exists() else f"{path}  (no longer there)"))
         for name in names:
@@ -229,6 +234,6 @@ def _remove(store: TrustStore, what: str) -> None:
     taken_back = store.forget_address(what) if is_url else store.forget(Path(what).expanduser())
     if not taken_back:
         raise ConfigurationError(
-            f"There is no yes to {what}.", advice="comfy-remote trust --list shows all."
+            f"{what} is not trusted.", advice="comfy-remote trust --list shows all."
         )
-    say(f"Taken back: {what}")
+    say(f"No longer trusted: {what}")

@@ -2,8 +2,8 @@
 
 Read at the edges only: by the command and by the node pack. What the environment has already is
 never changed, and nothing but credentials is taken: a ``.env`` is often written for other
-programs, too. One in a folder that may have come from somebody needs the owner's yes: with
-somebody else's key, somebody else's account gets the pictures.
+programs, too. One in a folder that may have come from somebody has to be trusted first: with
+somebody else's key, the pictures are made on somebody else's account.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def load_env_files(environment: MutableMapping[str, str] = os.environ) -> list[P
 
     These are ``RUNPOD_API_KEY``, ``RUNPOD_ENDPOINT_ID``, ``MODAL_PROXY_TOKEN_ID`` and
     ``…_SECRET``, and the variables that targets in ``comfy-remote.toml`` name for their keys,
-    passwords and headers. A file of the owner's may set them all, any other one those that have
-    the owner's yes.
+    passwords and headers. A file of the owner's may set them all, any other one those that the
+    owner trusts.
 
     Args:
         environment: Is added to.
@@ -87,7 +87,7 @@ def read_env_file(path: Path, environment: Mapping[str, str] = os.environ) -> di
         raise ConfigurationError(
             f"{path} cannot be read: {why}.", advice="Correct the file, or remove it."
         ) from error
-    # What stands there is meant as it is: a key may have a $ in it.
+    # No interpolation: a key may have a $ in it.
     found = dotenv_values(stream=io.StringIO(text), interpolate=False)
     return {name: value for name in _wanted(environment) if (value := found.get(name))}
 
@@ -95,7 +95,7 @@ def read_env_file(path: Path, environment: Mapping[str, str] = os.environ) -> di
 def withheld(
     variables: Iterable[str], environment: Mapping[str, str] = os.environ
 ) -> NotTrusted | None:
-    """The error if a ``.env`` has what is lacking, but not the owner's yes to it.
+    """The error if a ``.env`` has what is lacking, but the owner has not trusted it.
 
     Args:
         variables: That are needed, and set nowhere else.
@@ -120,7 +120,7 @@ def withheld(
 
 
 def unused_files(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """A sentence for each of the current folder's files that names something without a yes.
+    """A sentence for each of the current folder's files that names something not trusted.
 
     Raises:
         ConfigurationError: A ``comfy-remote.toml`` cannot be read.
@@ -137,8 +137,8 @@ def unused_files(environment: Mapping[str, str] = os.environ) -> list[str]:
             continue  # `load_env_files` says so
         if lacking:
             sentence = (
-                f"{path} is not used: you have not said yes to its {', '.join(lacking)}. To see "
-                f"that, and say yes: {trust_command(path)}"
+                f"{path} is not used, because you have not trusted its {', '.join(lacking)}. To "
+                f"review that, and trust it: {trust_command(path)}"
             )
             sentences.append(one_line(sentence))
     return sentences
@@ -147,7 +147,7 @@ def unused_files(environment: Mapping[str, str] = os.environ) -> list[str]:
 def _untrusted(
     path: Path, found: Mapping[str, str], environment: Mapping[str, str]
 ) -> dict[str, str]:
-    """Those of a file's variables that lack a yes, each with the line that stands for it."""
+    """Those of a file's variables that are not trusted, each with the line that stands for it."""
     if not found or is_owners(path, environment):
         return {}
     from .trust import TrustStore, named_variable

@@ -1,8 +1,8 @@
 """Which targets there are, and what each name means.
 
 Names stand in ``comfy-remote.toml``: the owner's own, and the one in the current folder or the
-nearest folder above it, which counts first once the owner has said yes to what it names (see
-`trust`). Secrets never stand in that file: it names the environment variable that holds the key.
+nearest folder above it, which counts first once the owner trusts what it names (see `trust`).
+Secrets never stand in that file: it names the environment variable that holds the key.
 
 ```toml
 default = "gpu"
@@ -60,7 +60,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Untrusted:
-    """What the current folder's file names without the owner's yes; none of it is used.
+    """What the current folder's file names and the owner has not trusted; none of it is used.
 
     Attributes:
         path: The file.
@@ -75,15 +75,15 @@ class Untrusted:
     named: tuple[str, ...]
 
     def sentence(self) -> str:
-        """For people whose command needs none of it."""
+        """A sentence for people whose command does not need the file."""
         from .trust import trust_command
 
         names = ", ".join(self.targets) or f"default = {shown(self.default or '')}"
         if len(names) > _LONGEST_NAMES:
             names = f"{names[:_LONGEST_NAMES]} …"
         return one_line(
-            f"{self.path} is not used: you have not said yes to what it names ({names}). To see "
-            f"that, and say yes: {trust_command(self.path)}"
+            f"{self.path} is not used, because you have not trusted what it names ({names}). To "
+            f"review that, and trust it: {trust_command(self.path)}"
         )
 
     def error(self, what: str, environment: Mapping[str, str] = os.environ) -> NotTrusted:
@@ -111,7 +111,7 @@ class Configuration:
         allowed_hosts: Names of this machine's servers that the owner's files list: see
             `net.own_names`. A folder's file lists none.
         owners: The names of the owner's own targets.
-        untrusted: What is left out for want of a yes; ``None`` if nothing is.
+        untrusted: What is not used because it is not trusted; ``None`` if nothing is left out.
     """
 
     default: str | None
@@ -176,7 +176,7 @@ class Configuration:
     def _with_folders(
         self, file: ConfigFile, path: Path, environment: Mapping[str, str]
     ) -> Configuration:
-        """With as much of a folder's file as has the owner's yes."""
+        """With as much of a folder's file as the owner trusts."""
         from .trust import TrustStore
 
         named = named_in(file, self.targets)
@@ -202,7 +202,7 @@ class Configuration:
         """The settings of a name; ``None`` for what is no name, such as an address.
 
         Raises:
-            NotTrusted: Only a folder's file has that name, and it has no yes.
+            NotTrusted: Only a folder's file has that name, and it is not trusted.
         """
         settings = self.targets.get(name)
         refused = self.untrusted
@@ -240,7 +240,7 @@ class Configuration:
 
         Raises:
             NotTrusted: The folder's file has another default than one of the owner's names, and
-                it has no yes.
+                it is not trusted.
         """
         if self.untrusted is not None and self.untrusted.default is not None:
             raise self.untrusted.error(f"The default target {shown(self.untrusted.default)!r}")

@@ -1,14 +1,14 @@
-"""Who may name what: the one place that says whose word counts for addresses and variables.
+"""Whose addresses and variables are used: what the owner of this machine has trusted.
 
 A ``comfy-remote.toml`` or ``.env`` in the current folder, or above it, may have come with
-somebody else's workflow. It is data until the owner of this machine has said yes to *what it
-names*: addresses, and variables that hold secrets. The yes is not to the file's bytes: a changed
-price does not ask again, a changed address does. Until then such a file may only choose among
-the owner's own targets by name.
+somebody else's workflow. Nothing that it names (addresses, variables that hold secrets) is used
+before the owner has trusted it; until then it may only choose one of the owner's own targets by
+name. Trust is for what is named, not for the file: a changed price does not ask again, a changed
+address does.
 
-The owner's own words are the files in `places.owner_folders`, flags, the environment, an explicit
-``--config FILE``, and what is in the `TrustStore`: confirmed with ``comfy-remote trust`` or in
-ComfyUI's page.
+Trusted without asking is what the owner says themselves: the files in `places.owner_folders`,
+flags, the environment, and an explicit ``--config FILE``. All else is in the `TrustStore`, put
+there by ``comfy-remote trust`` or confirmed in ComfyUI's page.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ _TABLES = (
 
 
 class TrustStore:
-    """What the owner has said yes to: one file in their data folder, that only they may change.
+    """What the owner has trusted: one file in their data folder, which only they may change.
 
-    Nothing is read before it is asked. A store that is broken, or that others may write to, holds
-    no yes: `problem` says why, and nothing can be added until it is removed. Several processes
-    may use it at a time.
+    It is read when it is asked. A store that is broken, or that others may write to, counts as
+    empty: `problem` says why, and nothing can be added until it is removed. Several processes may
+    use it at a time.
 
     Args:
-        home: The folder that holds it, as `places.home` gives it; made with the first yes.
+        home: The folder that holds it, as `places.home` gives it; made when something is trusted.
     """
 
     def __init__(self, home: Path) -> None:
@@ -74,7 +74,7 @@ class TrustStore:
     # Files
 
     def missing(self, path: Path, named: Iterable[str]) -> list[str]:
-        """Which of the things that a file names still lack a yes.
+        """Which of the things that a file names are not trusted yet.
 
         Args:
             path: The file.
@@ -84,9 +84,9 @@ class TrustStore:
         return [one for one in dict.fromkeys(named) if one not in known]
 
     def trust(self, path: Path, named: Iterable[str]) -> None:
-        """Note the owner's yes to what a file names.
+        """Trust what a file names.
 
-        Call it where a person has seen all of that and said yes, and nowhere else.
+        Call it only where a person has seen all of that and agreed.
 
         Raises:
             LocalStorageError: It cannot be stored.
@@ -96,7 +96,7 @@ class TrustStore:
             connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
 
     def forget(self, path: Path) -> bool:
-        """Take back the yes to a file, which need not exist any more; whether there was one.
+        """Stop trusting a file, which need not exist any more; whether it was trusted.
 
         Raises:
             LocalStorageError: It cannot be stored.
@@ -104,7 +104,7 @@ class TrustStore:
         return self._delete("DELETE FROM files WHERE path = ?", key(path))
 
     def files(self) -> dict[Path, list[str]]:
-        """Every file with a yes, and what of it was named."""
+        """Every trusted file, and what it named."""
         found: dict[Path, list[str]] = {}
         for path, named in self._rows("SELECT path, named FROM files ORDER BY path, rowid"):
             found.setdefault(Path(path), []).append(named)
@@ -124,9 +124,9 @@ class TrustStore:
         )
 
     def confirm_address(self, url: str | URL) -> str:
-        """Note the owner's yes to the origin of an http(s) address; gives that origin.
+        """Trust the origin of an http(s) address, and return that origin.
 
-        Call it where a person has confirmed it, and nowhere else.
+        Call it only where a person has confirmed it.
 
         Raises:
             ConfigurationError: It is no http(s) address.
@@ -140,7 +140,7 @@ class TrustStore:
         return origin
 
     def forget_address(self, url: str | URL) -> bool:
-        """Take back the yes to the origin of an address; whether there was one.
+        """Stop trusting the origin of an address; whether it was trusted.
 
         Raises:
             LocalStorageError: It cannot be stored.
@@ -148,7 +148,7 @@ class TrustStore:
         return self._delete("DELETE FROM addresses WHERE origin = ?", origin_of(url) or "")
 
     def addresses(self) -> list[str]:
-        """Every origin with a yes."""
+        """Every trusted origin."""
         return [row[0] for row in self._rows("SELECT origin FROM addresses ORDER BY origin")]
 
     # The file
@@ -159,14 +159,14 @@ class TrustStore:
             self._read("SELECT path, named FROM files")
             self._read("SELECT origin FROM addresses")
         except (sqlite3.Error, OSError) as error:
-            return f"{self.path} cannot be used: {error}. Remove it, and say yes again."
+            return f"{self.path} cannot be used: {error}. Remove it, and trust again what you need."
         return ""
 
     def _rows(self, query: str, *values: str) -> list[tuple[str, ...]]:
         try:
             return self._read(query, *values)
         except (sqlite3.Error, OSError):
-            return []  # whoever is refused by that is also given `problem`
+            return []  # an error that follows from this also has `problem`
 
     def _read(self, query: str, *values: str) -> list[tuple[str, ...]]:
         if not self.path.exists():
@@ -189,9 +189,9 @@ class TrustStore:
                 connection.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
             raise LocalStorageError(
-                f"The yes could not be stored: {self.path}: {error}.",
+                f"What you trust could not be stored: {self.path}: {error}.",
                 advice="Check that folder's permissions and space. If the file is damaged, remove "
-                "it, and say yes again.",
+                "it, and trust again what you need.",
                 details={"path": str(self.path)},
             ) from error
 
@@ -213,7 +213,7 @@ class TrustStore:
 
 
 def key(path: Path) -> str:
-    """What a file's yes is kept under: its real place, links and ``..`` resolved."""
+    """What a file is stored under: its real path, links and ``..`` resolved."""
     return os.path.normcase(os.path.realpath(path))
 
 
@@ -250,8 +250,8 @@ def named_default(address: str) -> str:
 def named_variable(variable: str, value: str) -> str:
     """What a line of a ``.env`` names: whose account a run would use.
 
-    The value of a secret is stood for by four digits of its hash: enough to notice another one,
-    too few to find it from.
+    Four digits of its hash stand for the value of a secret: enough to notice another one, too few
+    to find it.
     """
     if variable in _SHOWN_VARIABLES:
         return f"{variable} = {json.dumps(value)}"
@@ -268,13 +268,13 @@ def not_trusted(
     *,
     instead: str = "",
 ) -> NotTrusted:
-    """The error for something that a file names without the owner's yes.
+    """The error for something that a file names and the owner has not trusted.
 
     Args:
         path: The file.
-        named: All that it names and that lacks a yes.
+        named: All that it names and that is not trusted.
         what: What was wanted of it, as the beginning of a sentence: ``The target 'gpu'``.
-        store: Where the yes was looked for.
+        store: Where trust was looked for.
         environment: Says where the owner's own folder is.
         instead: What to do where there is no terminal; by default, what helps with a
             ``comfy-remote.toml``.
@@ -286,11 +286,11 @@ def not_trusted(
     )
     message = (
         f"{what} is named by {path}, which may have come with somebody else's files, and you have "
-        f"not said yes to it. {problem}"
+        f"not trusted it. {problem}"
     )
     advice = (
-        f"See what it names, and say yes: {trust_command(path)} (in a terminal). Where there is "
-        f"none, {instead or own}."
+        f"Review what it names, and trust it: {trust_command(path)} (in a terminal). Without a "
+        f"terminal, {instead or own}."
     )
     error = NotTrusted(
         one_line(message).strip(),
@@ -302,7 +302,7 @@ def not_trusted(
 
 
 def trust_command(path: Path) -> str:
-    """What to type to say yes to a file."""
+    """What to type to trust a file."""
     import shlex
 
     quoted = subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))

@@ -81,7 +81,7 @@ class Client:
     Raises:
         ConfigurationError: The target means nothing, or its key is missing.
         NotTrusted: The target is named by a ``comfy-remote.toml`` in the current folder or above
-            it, and its owner has not said yes to that; ``config`` names the file instead.
+            it, and the owner has not trusted that; ``config`` names the file instead.
     """
 
     def __init__(

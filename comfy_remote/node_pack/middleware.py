@@ -227,7 +227,7 @@ class LaneRouter:
 
 
 def _check_addresses(target: str | None, body: dict[str, JsonValue]) -> None:
-    """See that nothing of a prompt goes where nobody has said yes to.
+    """Check that nothing of a prompt goes to an address that the owner has not confirmed.
 
     What runs elsewhere as a whole is judged there: its nodes send from there.
 

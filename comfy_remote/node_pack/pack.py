@@ -84,7 +84,7 @@ def install(host: Host, record: Record | None = None) -> Pack:
 
 
 def load_credentials() -> None:
-    """Take what the environment lacks from ``.env`` files; log which files lack a yes."""
+    """Take what the environment lacks from ``.env`` files; log which files are not trusted."""
     try:
         for path in load_env_files():
             _log.info("Credentials are taken from %s", path)

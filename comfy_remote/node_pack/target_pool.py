@@ -94,7 +94,7 @@ class TargetPool:
 
     async def _entry(self, target: str) -> _Entry:
         # Here, where all of the page's connections are opened, so that none is forgotten; and each
-        # time, since a yes can be taken back.
+        # time, since trust can be taken back.
         await asyncio.to_thread(check_target, target)
         async with self._opening:
             if target not in self._entries:

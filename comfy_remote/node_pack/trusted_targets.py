@@ -80,7 +80,7 @@ def unconfirmed_address(name: str, configuration: Configuration | None = None) -
         configuration: The owner's; read from the files by default.
 
     Raises:
-        NotTrusted: The name stands in a folder's file that has no yes.
+        NotTrusted: Only a folder's file has the name, and it is not trusted.
     """
     if name in ("", "sandbox", "pod:auto") or name.startswith(_OWN):
         return None
@@ -159,11 +159,11 @@ def addresses_in(prompt: Mapping[str, JsonValue]) -> Iterator[NamedAddress]:
 
 
 def confirm(target: str) -> str | None:
-    """Note the owner's yes to a target's address, and give its origin; ``None`` if it needs none.
+    """Trust a target's address, and return its origin; ``None`` if it needs none.
 
     Raises:
         ConfigurationError: It is no address.
-        LocalStorageError: The yes cannot be stored.
+        LocalStorageError: It cannot be stored.
     """
     if unconfirmed_address(target) is None:
         return None

@@ -70,7 +70,7 @@ def open_target(
 
     Raises:
         ConfigurationError: It means nothing, or a key is missing.
-        NotTrusted: It, or the key, is named by a folder's file that has no yes.
+        NotTrusted: It, or the key, is named by a folder's file that is not trusted.
     """
     configuration = configuration or Configuration.load()
     settings = configuration.settings_of(wanted)
@@ -105,7 +105,7 @@ def needs_key(settings: TargetSettings, environment: Mapping[str, str] = os.envi
 
 
 def _withheld(settings: TargetSettings, environment: Mapping[str, str]) -> NotTrusted | None:
-    """The error if what a target lacks stands in a ``.env`` that has no yes."""
+    """The error if what a target lacks is set in a ``.env`` that is not trusted."""
     lacking = []
     if settings.target == "runpod:" and not environment.get("RUNPOD_ENDPOINT_ID"):
         lacking.append("RUNPOD_ENDPOINT_ID")

@@ -93,7 +93,7 @@ def test_without_a_terminal_it_is_refused_with_the_command(project: Path) -> Non
     assert (last["event"], last["code"]) == ("error", "not_trusted")
 
 
-def test_nobody_but_a_person_at_a_terminal_says_yes(project: Path) -> None:
+def test_only_a_person_at_a_terminal_is_asked(project: Path) -> None:
     path = configure(project, NAMES)
     (project / ".env").write_text("PLANTED=theirs\nRUNPOD_ENDPOINT_ID=theirs\n")
     assert 'RUNPOD_ENDPOINT_ID = "theirs"' in command("trust", stdin="y\n" * 9).stderr
@@ -157,7 +157,7 @@ def test_what_is_not_trusted_is_marked_and_its_variables_are_not_looked_for(proj
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_a_file_that_is_named_needs_no_yes(project: Path, where: str) -> None:
+def test_a_file_that_is_named_is_trusted(project: Path, where: str) -> None:
     configure(project, NAMES)
     (project / ".env").write_text("RUNPOD_API_KEY=x\n")
     mine = project / "ci.toml"

@@ -1,4 +1,4 @@
-"""A ``comfy-remote.toml`` that may have come with somebody else's files: data before a yes."""
+"""A ``comfy-remote.toml`` that may have come with other people's files: data until trusted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "project"
 
 
-def say_yes(path: Path) -> None:
+def trust_all_of(path: Path) -> None:
     named = named_in(read_config(path), Configuration.load().owners)
     TrustStore(places.home()).trust(path, named.values())
 
@@ -83,7 +83,7 @@ def test_a_name_of_the_owners_means_what_the_owner_says(project: Path) -> None:
     assert isinstance(gpu, ComfyUITarget)
     assert gpu.url == "http://127.0.0.1:8188"
     assert configuration.choose("gpu") == "gpu"
-    say_yes(project / "comfy-remote.toml")
+    trust_all_of(project / "comfy-remote.toml")
     after = open_target("gpu", Configuration.load())
     assert isinstance(after, ComfyUITarget)
     assert after.url == "http://10.6.6.6:8188"
@@ -121,13 +121,13 @@ def test_a_default_that_is_an_address_is_no_such_choice(project: Path, default: 
         Client()
     assert configuration.default is None
     assert configuration.choose("box") == "box"
-    say_yes(path)
+    trust_all_of(path)
     assert Configuration.load().choose(None) == default
 
 
 def test_a_changed_price_does_not_ask_again_a_changed_address_does(project: Path) -> None:
     path = configure(project, '[targets.lan]\ntarget = "http://10.0.0.7:8188"\n')
-    say_yes(path)
+    trust_all_of(path)
     configure(project, '[targets.lan]\ntarget = "http://10.0.0.7:8188"\nprice_per_hour = 2.0\n')
     assert Configuration.load().price_per_hour("lan") == 2.0
     configure(
@@ -139,7 +139,7 @@ def test_a_changed_price_does_not_ask_again_a_changed_address_does(project: Path
     assert "lan" not in configuration.targets
     assert configuration.untrusted is not None
     assert set(configuration.untrusted.targets) == {"lan", "more"}
-    # What has its yes stays usable beside what is new.
+    # What is trusted stays usable beside what is new.
     configure(
         project,
         '[targets.lan]\ntarget = "http://10.0.0.7:8188"\n'
@@ -190,7 +190,7 @@ def test_a_job_is_not_taken_up_with_a_folders_login(project: Path) -> None:
     assert gpu.url == "http://127.0.0.1:8188"
 
 
-def test_the_owners_folders_need_no_yes(
+def test_the_owners_folders_are_trusted(
     tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     below = tmp_path / "home" / "workflows"
@@ -218,7 +218,7 @@ def test_a_link_to_a_file_with_a_yes_names_the_same(project: Path, tmp_path: Pat
     (project / "comfy-remote.toml").symlink_to(real)
     with pytest.raises(NotTrusted):
         Configuration.load().address_of("lan")
-    say_yes(real)
+    trust_all_of(real)
     assert Configuration.load().address_of("lan") == "http://10.0.0.7:8188"
 
 
@@ -256,7 +256,7 @@ def test_a_folders_file_allows_no_address(project: Path) -> None:
         project,
         'allowed_addresses = ["https://elsewhere.example"]\nallowed_hosts = ["evil.example"]\n',
     )
-    say_yes(path)
+    trust_all_of(path)
     assert Configuration.load().allowed_hosts == ()
     assert not Configuration.load().allows_address("https://elsewhere.example")
     named = Configuration.load(file=path)
@@ -268,7 +268,7 @@ def test_a_folders_file_can_say_nothing_but_targets_and_a_default(project: Path)
     lists = set(ConfigFile.model_fields) - {"default", "targets"}
     said = [f'{name} = ["elsewhere.example"]' for name in sorted(lists)]
     path = configure(project, "\n".join([*said, "[targets.lan]", 'target = "http://10.0.0.7:1"']))
-    say_yes(path)
+    trust_all_of(path)
     configuration = Configuration.load()
     assert configuration.address_of("lan") == "http://10.0.0.7:1"
     assert {name: getattr(configuration, name) for name in lists} == dict.fromkeys(lists, ())

@@ -1,4 +1,4 @@
-"""What the owner has said yes to: stored by what is named, for them alone, and taken back."""
+"""What the owner trusts: stored by what is named, for them alone, and taken back."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_it_is_its_owners_alone(store: TrustStore, tmp_path: Path) -> None:
             store.trust(tmp_path / "f", ["a"])
 
 
-def test_a_broken_store_holds_no_yes(store: TrustStore, tmp_path: Path) -> None:
+def test_a_broken_store_trusts_nothing(store: TrustStore, tmp_path: Path) -> None:
     path = tmp_path / "comfy-remote.toml"
     store.path.parent.mkdir()
     store.path.write_bytes(b"no database at all" * 100)
@@ -217,7 +217,7 @@ def test_no_remote_has_a_person_asked(store: TrustStore, tmp_path: Path) -> None
         ["CREATE VIEW files AS SELECT 1 AS x", "CREATE VIEW addresses AS SELECT 1 AS y"],
     ],
 )
-def test_a_store_of_another_shape_holds_no_yes(
+def test_a_store_of_another_shape_trusts_nothing(
     store: TrustStore, tmp_path: Path, tables: list[str]
 ) -> None:
     store.path.parent.mkdir()
@@ -231,7 +231,7 @@ def test_a_store_of_another_shape_holds_no_yes(
     assert store.problem()
 
 
-def test_many_processes_lose_no_yes(store: TrustStore) -> None:
+def test_many_processes_lose_no_trust(store: TrustStore) -> None:
     code = (
         "import sys; from pathlib import Path; from comfy_remote.config.trust import TrustStore\n"
         "store = TrustStore(Path(sys.argv[1]))\n"

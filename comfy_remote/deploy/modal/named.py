@@ -1,4 +1,4 @@
-"""What a project names that needs its owner's yes: code, packages, secrets, models.
+"""What a project names that its owner has to trust: code, packages, secrets, models.
 
 A project's folder may have come with somebody's workflow. To deploy it runs its workflow.py here,
 and in the containers whatever it names, with the Modal Secrets that it names.

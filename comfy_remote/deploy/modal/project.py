@@ -48,7 +48,7 @@ class Project:
         config: What it says now.
         kept: Names of the files that a person has edited and that would be others now.
         notes: What was done and what is missing, a sentence (or a few lines) each, for people.
-        named: What it names that needs a yes: see `named.named_in`.
+        named: What it names that has to be trusted: see `named.named_in`.
         brought: Those that the folder had before, and that were not given now.
     """
 

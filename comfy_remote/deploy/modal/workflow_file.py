@@ -42,14 +42,14 @@ def make_project(
         schemas: Gives those that the workflow is read by.
         force: Whether files that a person has edited are replaced.
         clean: Whether what is in the project's files is forgotten.
-        deploys: Whether it shall be deployed: then what the folder has brought along needs its
-            owner's yes.
+        deploys: Whether it will be deployed: then its owner has to trust what the folder has
+            brought along.
 
     Raises:
         WorkflowInvalid: The file has no workflow, or it cannot be converted.
         ConfigurationError: A value cannot be used.
         LocalStorageError: The project cannot be written.
-        NotTrusted: It was written and is not to be deployed: what it names lacks a yes.
+        NotTrusted: It was written, but may not be deployed: what it names is not trusted.
     """
     loaded: LoadedWorkflow = load_workflow(workflow)
     known = schemas(loaded)
@@ -65,7 +65,7 @@ def make_project(
 
 
 def _ask_the_owner(project: Project, *, deploys: bool) -> None:
-    """See that what the folder had before has a yes, and remember what was said now.
+    """Check that what the folder had before is trusted, and trust what is written now.
 
     Raises:
         NotTrusted: It has none.
@@ -82,7 +82,7 @@ def _ask_the_owner(project: Project, *, deploys: bool) -> None:
             "What would be deployed",
             store,
             instead="give what it names with options (--secret, --custom-node, --pip, --apt), and "
-            "have its files written anew (--clean)",
+            "have its files written again (--clean)",
         )
 
 

@@ -36,7 +36,7 @@ import { api } from '../../scripts/api.js'
  * @property {string | null} target  Where this client's prompts go; null: nowhere else.
  * @property {Target[]} targets
  * @property {Job[]} jobs
- * @property {string[]} unused  Of files that the owner has not said yes to, a sentence each.
+ * @property {string[]} unused  Of files that the owner has not trusted, a sentence each.
  */
 
 /**

@@ -29,7 +29,7 @@ export class RemoteState extends EventTarget {
     this.targets = []
     /** @type {Job[]} Those that have not ended, the newest first. */
     this.jobs = []
-    /** @type {string[]} A sentence for each file that is left out for want of a yes. */
+    /** @type {string[]} A sentence for each file that is not used because it is not trusted. */
     this.unused = []
     /** @type {Set<string>} Prompt ids of jobs that are being cancelled. */
     this.cancelling = new Set()
