@@ -77,17 +77,17 @@ class CallPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Came:
-    """What came of a call: its results by key, and why it failed after it had given them."""
+    """The outcome of a call: its results by key, and why it failed after it had given them."""
 
     results: dict[str, DecodedValue]
     error: ComfyRemoteError | None = None
 
 
 def run_call(plan: CallPlan, reporter: Reporter) -> None:
-    """Call it, and tell the reporter.
+    """Run the call, and report it.
 
     Raises:
-        click.exceptions.Exit: It did not end well; it has been told.
+        click.exceptions.Exit: The call failed; the reporter has said so.
     """
     began = time.monotonic()
 
@@ -133,8 +133,8 @@ def _service_of(plan: CallPlan) -> str | None:
             )
     if plan.on is not None or plan.files:
         raise ConfigurationError(
-            f"{plan.what} is a service: where it runs, and what it loads, is its own affair.",
-            advice="Leave --on and --load away.",
+            f"{plan.what} is a service, which decides itself where it runs and what it loads.",
+            advice="Omit --on and --load.",
         )
     return url
 

@@ -31,7 +31,7 @@ _LONGEST_SHOWN = 80
 
 
 def start(*, verbose: bool = False) -> None:
-    """Know this process's secrets, and log if that is wanted (also: ``DEBUG=1``)."""
+    """Note this process's secrets, and log if wanted (also by ``DEBUG=1``)."""
     from ..config.log import clean_handlers, log_to_stderr  # not for --help
 
     SECRETS.add_environment(os.environ)
@@ -92,7 +92,7 @@ def _is_cancelled(error: BaseException) -> bool:
 
 
 def _failure(error: BaseException) -> ComfyRemoteError | None:
-    """What to show for an exception; ``None`` for one that nobody has foreseen."""
+    """The error to show for an exception; ``None`` for an unforeseen one."""
     from ..errors import ComfyRemoteError, ConfigurationError, LocalStorageError
 
     if isinstance(error, ComfyRemoteError):

@@ -52,7 +52,7 @@ def show_unforeseen(error: BaseException) -> None:
 
 
 def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[str]:
-    """The lines that tell it all: message, details, advice, how to resume."""
+    """The lines to print: message, details, advice, how to resume."""
     lines = [error.message]
     for where, problem_class, words in node_problems(error):
         told = f"node {where} ({problem_class})"

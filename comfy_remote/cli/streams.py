@@ -33,7 +33,7 @@ def prepare_streams() -> None:
 
 
 def silence_stdout() -> None:
-    """Standard output failed: what is left in its buffer shall not fail again at the exit."""
+    """After standard output has failed: keep its buffer from failing again at the exit."""
     with contextlib.suppress(OSError, ValueError):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, sys.stdout.fileno())

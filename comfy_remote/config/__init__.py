@@ -1,1 +1,1 @@
-"""What the owner of this machine has said: secrets, and what is trusted."""
+"""Settings, secrets and trust: what the owner of this machine has configured."""

@@ -79,7 +79,7 @@ _COMPILERS = {"CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "CPATH", "LIBRARY_PA
 _SETTINGS = {"TOKENIZERS_PARALLELISM", "TQDM_DISABLE", "FORCE_COLOR", "NO_COLOR"}
 _NAMES = _HUGGING_FACE_TOKENS | _SYSTEM | _WINDOWS | _NETWORK | _COMPILERS | _SETTINGS
 
-# Families of settings: of the system, of GPUs, of torch and what is built on it, of ComfyUI.
+# Prefixes of settings: of the system, of GPUs, of torch and what is built on it, of ComfyUI.
 _FAMILIES = (
     *("LC_", "XDG_", "DYLD_", "PYTHON", "CONDA_", "UV_", "PROCESSOR_"),
     *("CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_", "NVTX_", "NCCL_"),

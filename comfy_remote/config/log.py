@@ -1,4 +1,4 @@
-"""What every log of ours has in common: no secret in it, and one entry a record."""
+"""Log handlers that write no secret, and one line for each message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CleanRecords(logging.Filter):
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Clean the record. True."""
+        """Clean the record, which always passes."""
         if self.name and not super().filter(record):
             return True
         try:

@@ -1,4 +1,4 @@
-"""Only a server's own page, and programs, may use it: by `wire.origin`, and the owner's words."""
+"""Refuses requests of other sites' pages: `wire.origin`, with the names that the owner allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where settings and data are: the owner's folders, and the folder that one happens to be in."""
+"""Where settings and data are: the owner's folders, and those at and above the current one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIG_VARIABLE = "COMFY_REMOTE_CONFIG"
 
 
 def home(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where the record is kept: ``COMFY_REMOTE_HOME``, else the user's data folder."""
+    """Where the record and other data are: ``COMFY_REMOTE_HOME``, else the user's data folder."""
     if chosen := environment.get("COMFY_REMOTE_HOME"):
         return Path(chosen).expanduser()
     import platformdirs

@@ -1,4 +1,4 @@
-"""Secrets: read by name, known by value, taken out of what is said and written.
+"""Secrets: read by name, known by value, removed from what is shown and written.
 
 A configuration may call a secret whatever it likes (``key_env = "STUDIO"``), so its name proves
 nothing: each value that is read as a secret is noted in `SECRETS`, and `redact` finds it in any

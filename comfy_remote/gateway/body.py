@@ -66,13 +66,13 @@ class Bodies:
 
     @contextmanager
     def counting(self, limit: int) -> Iterator[Callable[[int], None]]:
-        """Count bytes as they come: who announces much and sends nothing takes no room.
+        """Count bytes as they arrive: a client that announces many and sends none takes no room.
 
         Args:
             limit: How many this one may have.
 
         Yields:
-            To be called with the number of those that have come.
+            A function to call with the number of bytes that have arrived.
 
         Raises:
             RequestTooLarge: They are more than ``limit``.
@@ -154,7 +154,7 @@ def number_in_query(
     """A whole number in a request's query.
 
     Raises:
-        WorkflowInvalid: It is none, or out of range.
+        WorkflowInvalid: It is not a whole number, or out of range.
     """
     given = request.query.get(name)
     if given is None:
@@ -168,7 +168,7 @@ def number_in_query(
 
 
 def json_bytes(value: JsonValue) -> bytes:
-    """``value`` as JSON; ``NaN`` and ``Infinity``, which JSON has not, become null."""
+    """``value`` as JSON; ``NaN`` and ``Infinity``, which JSON lacks, become null."""
     return to_json(value, inf_nan_mode="null")
 
 

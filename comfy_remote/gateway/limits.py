@@ -1,4 +1,4 @@
-"""Everything the gateway keeps to, in one place."""
+"""All limits of the gateway, in one place."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GatewayLimits:
         runsync_wait: How long ``/runsync`` waits unless ``?wait=`` says otherwise.
         runsync_longest_wait: The longest ``?wait=`` that is honoured.
         execution_timeout: How long a job may run unless its policy says otherwise. RunPod's
-            default is 10 minutes, which protects from costs that one's own machine has not.
+            default is 10 minutes, which protects from costs that one's own machine does not have.
         shortest_execution_timeout: The least ``policy.executionTimeout`` that is accepted.
         time_to_live: How long a job may exist in all, unless its policy says otherwise.
         shortest_time_to_live: The least ``policy.ttl`` that is accepted.

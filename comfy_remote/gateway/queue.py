@@ -45,11 +45,11 @@ class JobQueue:
     A job is handed to one worker, once. If that worker dies, the job fails: only a client's
     `retry` runs it again.
 
-    What is promised is never given up for room: a result goes when its time is over, a key when
-    its own is, and a queue that has no room takes no more jobs.
+    No result or key is dropped to make room: each stays for its own time, and a full queue
+    accepts no more jobs.
 
     Args:
-        limits: What it keeps to.
+        limits: Those that apply to jobs.
         clock: Seconds, never going back: no jump of the system's clock ends a job or a promise.
         on_final: Called when a job becomes final.
         on_forget: Called when a job's result is forgotten.
@@ -186,7 +186,7 @@ class JobQueue:
             raise RateLimited(
                 f"The gateway has as many jobs in memory as it may: {self.limits.memory_bytes} "
                 "bytes.",
-                advice="Try again later: jobs go by themselves when they are old enough.",
+                advice="Try again later: old jobs are deleted.",
                 details={"retry_after": _MEMORY_AGAIN_AFTER},
             )
 
@@ -371,7 +371,7 @@ class JobQueue:
     # Time
 
     def sweep(self) -> None:
-        """Apply all that depends on time. To be called about once a second."""
+        """Apply all that depends on time. Call it about once a second."""
         now = self._clock()
         for worker_id in self.workers.silent_for(self.limits.worker_silence):
             self.worker_is_gone(

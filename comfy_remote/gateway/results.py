@@ -1,4 +1,4 @@
-"""What jobs take and give: small in the queue, else in the store."""
+"""Inputs and results of jobs: small ones are in the queue, the others in the store."""
 
 from __future__ import annotations
 

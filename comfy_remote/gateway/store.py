@@ -31,7 +31,7 @@ _INPUT = "input.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _JOB_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _BLOCK = 4096  # what a small file takes on most disks
-_FULL = "Free some space there; results go by themselves when they are old enough."
+_FULL = "Free some space there, or wait: old results are deleted."
 _FULL_AGAIN_AFTER = 60
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
@@ -45,8 +45,8 @@ class JobStore:
 
     Args:
         limits: For the sizes of one file and of all, and the space that stays free.
-        folder: Where; a temporary folder when ``None``. What the store wrote is deleted
-            by `close`.
+        folder: Where its own folder is made; in the system's temporary folder when ``None``.
+            `close` deletes it.
     """
 
     def __init__(self, limits: GatewayLimits, folder: Path | None = None) -> None:
@@ -117,7 +117,7 @@ class JobStore:
         return name
 
     def result(self, job_id: str, name: str) -> Path:
-        """Where a result is."""
+        """The path of a result."""
         return self._path(job_id, name)
 
     async def put(self, job_id: str, sha256: str, chunks: AsyncIterator[bytes]) -> int:
@@ -163,7 +163,7 @@ class JobStore:
         return size
 
     def file(self, job_id: str, sha256: str) -> Path:
-        """Where the output of that SHA-256 is.
+        """The path of the output with that SHA-256.
 
         Raises:
             OutputLost: There is none.
@@ -177,7 +177,7 @@ class JobStore:
         return self._path(job_id, sha256)
 
     def drop(self, job_id: str, name: str = _INPUT) -> None:
-        """Have one file removed soon: the input, unless another is named."""
+        """Mark one file for removal by `look_after`: the input, unless another is named."""
         files = self._files.get(job_id, {})
         if (size := files.pop(name, None)) is not None:
             self._dropped.append((self._path(job_id, name), size))
@@ -185,15 +185,13 @@ class JobStore:
             self._files.pop(job_id, None)
 
     def forget(self, job_id: str) -> None:
-        """Have all files of a job removed soon."""
+        """Mark all files of a job for removal by `look_after`."""
         for name in list(self._files.get(job_id, {})):
             self.drop(job_id, name)
 
     async def look_after(self) -> None:
-        """Remove what was dropped, and see how full the disk is. To be called about once a
-        second.
-        """
-        with contextlib.suppress(OSError):  # somebody cleans up; the next file makes it again
+        """Remove what was dropped, and measure the free space. Call it about once a second."""
+        with contextlib.suppress(OSError):  # the folder was removed; the next file makes it again
             self._free = await in_thread(lambda: shutil.disk_usage(self._folder()).free)
         dropped, self._dropped = self._dropped, []
         if not dropped:
@@ -255,8 +253,8 @@ class JobStore:
         if self._used > limits.store_bytes:
             raise OutputTooLarge(
                 f"The store is full: it holds at most {limits.store_bytes} bytes.",
-                advice="Results go by themselves when they are old enough; run the job then, or "
-                "raise the gateway's limit.",
+                advice="Run the job later, when old results have been deleted, or raise the "
+                "gateway's limit.",
             )
 
     def _check_free(self, size: int) -> None:
@@ -265,8 +263,10 @@ class JobStore:
 
 
 async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """What ``work`` gives, run in a thread. Whoever is cancelled meanwhile waits for its end, so
-    that nothing is written after they have cleaned up.
+    """The result of ``work``, run in a thread.
+
+    A caller that is cancelled meanwhile waits for its end, so that nothing is written after the
+    caller has cleaned up.
     """
     task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
     try:
@@ -310,7 +310,7 @@ def _check_sha256(sha256: str) -> None:
 
 def _full(why: str) -> RateLimited:
     return RateLimited(
-        f"{why} No more jobs are taken for now.",
-        advice="Try again later: results go by themselves when they are old enough.",
+        f"{why} No more jobs are accepted for now.",
+        advice="Try again later: old results are deleted.",
         details={"retry_after": _FULL_AGAIN_AFTER},
     )

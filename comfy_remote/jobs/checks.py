@@ -1,4 +1,4 @@
-"""Checks that run side by side, each for so long and no longer, and what they find."""
+"""Checks that run side by side, each with a time limit, and what they find."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Finding:
             ``socket``, ``workers``, ``queue`` or ``workflow``.
         status: A ``problem`` keeps jobs from running; a ``warning`` may; ``skipped`` could not be
             looked at.
-        message: What is so.
+        message: What was found.
         advice: What to do; empty when there is nothing to do.
         exit_status: Of the command, if this is its first problem.
         details: JSON-able facts.
@@ -96,7 +96,7 @@ class Checks:
                 Finding(
                     name,
                     "problem",
-                    f"This check was given up after {seconds:.0f} s.",
+                    f"This check was stopped after {seconds:.0f} s.",
                     "The target, or the way to it, is stuck or very slow: look at its log, and "
                     "try again.",
                     TargetUnreachable.exit_status,
@@ -106,7 +106,7 @@ class Checks:
             return [problem_of(name, error)]
 
     async def findings(self) -> AsyncGenerator[Finding, None]:
-        """What those find that have begun."""
+        """The findings of all checks that have begun."""
         while self._begun:
             found = await self._begun[0]
             del self._begun[0]

@@ -1,4 +1,4 @@
-"""The files that go along with a prompt, as they are found one after the other."""
+"""The files that are sent with a prompt, collected one by one as they are found."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class FoundFiles:
     """Collects files, each once, and the names that the prompt gets for them.
 
     They are the user's names, as far as they can be: without the folders of an absolute path, and
-    by content where two files come under one name. What an engine calls them is its target's
-    affair.
+    by content where two files come under one name. Its target decides what an
+    engine calls them.
 
     Args:
         complete: Files that the prompt names already.
@@ -40,7 +40,7 @@ class FoundFiles:
         return use.name in self._complete
 
     def add(self, use: FileUse, path: Path, size: int, sha256: str) -> None:
-        """Take a file along."""
+        """Add a file to those that are sent."""
         # An asset is named by its hash, which has no ending.
         name = _plain(path.name if use.folder == "asset" else use.name)
         known = self._files.get(name)
@@ -52,7 +52,7 @@ class FoundFiles:
         self._names[use] = name
 
     def leave(self, use: FileUse) -> None:
-        """Have a file that is on the target: with ``/``, which every system takes."""
+        """Use a file that the target has. Its name gets ``/``, which every system accepts."""
         if "\\" in use.name:
             self._names[use] = use.name.replace("\\", "/")
 

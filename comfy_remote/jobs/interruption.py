@@ -1,4 +1,4 @@
-"""What becomes of jobs whose program is interrupted: a GPU that nobody waits for costs money."""
+"""Cancels jobs whose program is interrupted: a GPU that nobody waits for costs money."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .job import Job
 __all__ = ["SUBMIT_PATIENCE", "OnInterrupt", "end_jobs", "is_interruption"]
 
 OnInterrupt: TypeAlias = Literal["cancel", "leave"]
-"""Whether the target stops the job, or goes on with it."""
+"""Whether the target cancels the job or continues it."""
 
 SUBMIT_PATIENCE = 20.0
 """Seconds to wait for the answer to a submission, which alone tells how to stop the job."""

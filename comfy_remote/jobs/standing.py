@@ -1,4 +1,4 @@
-"""How recorded jobs stand now: targets are asked about those that had not ended when last seen."""
+"""The present state of recorded jobs: targets are asked about those that had not ended."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _MOST_BYTES, _MOST_CHARACTERS = 240, 120
 def content_name(name: str, sha256: str) -> str:
     """``STEM_<12 hex digits>.EXT``, in the folder of ``name``.
 
-    A name that tells the content already is returned as it is: ``content_name`` of its own result,
+    A name that has these digits already is returned as it is: ``content_name`` of its own result,
     and the name of a value file.
 
     Args:
@@ -49,7 +49,7 @@ def content_name(name: str, sha256: str) -> str:
 
 
 def split_content_name(name: str) -> tuple[str, str] | None:
-    """The user's name of a file and its 12 digits; ``None`` if it tells no content.
+    """The user's name of a file and its 12 digits; ``None`` if it is not a name by content.
 
     A stem that was too long is given as far as the name has it.
     """

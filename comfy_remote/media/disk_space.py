@@ -18,9 +18,11 @@ _FREE_SPACE = "COMFY_REMOTE_FREE_SPACE"
 
 @dataclass(frozen=True, slots=True)
 class DiskLimits:
-    """Attributes:
-    largest: Bytes that a file may have whose size nobody announced.
-    free: Bytes of the disk that stay free.
+    """How much downloads may take.
+
+    Attributes:
+        largest: Bytes of a file whose size was not announced.
+        free: Bytes of the disk that stay free.
     """
 
     largest: int = 64 * 2**30
@@ -33,7 +35,7 @@ class DiskLimits:
         Bytes, or with a unit: ``20GB``, ``512MiB``.
 
         Raises:
-            ConfigurationError: One is no size.
+            ConfigurationError: One of them is not a size.
         """
         return cls(
             _size(environment, _SIZE_LIMIT, cls().largest),
@@ -68,7 +70,7 @@ class DiskLimits:
         if free - size < self.free:
             raise LocalStorageError(
                 f"The disk that holds {path.parent} has {_shown(free)} free, of which "
-                f"{_shown(self.free)} are left alone: there is no room for {path.name}"
+                f"{_shown(self.free)} are reserved: there is no room for {path.name}"
                 f"{f' ({_shown(size)})' if size else ''}.",
                 advice="Free some space, or name a folder on another disk with -o, then fetch the "
                 f"outputs with `comfy-remote jobs resume`. {_FREE_SPACE} says how much stays free.",
@@ -87,7 +89,8 @@ def _size(environment: Mapping[str, str], name: str, default: int) -> int:
         return int(TypeAdapter(ByteSize).validate_python(value))
     except ValidationError:
         raise ConfigurationError(
-            f"{name} is no size: {value!r}.", advice="Give bytes, or a unit with it: 20GB, 512MiB."
+            f"{name} is not a size: {value!r}.",
+            advice="Give bytes, or a unit with it: 20GB, 512MiB.",
         ) from None
 
 

@@ -103,8 +103,8 @@ def storage_errors(path: Path, *, full: str = _FETCH_AGAIN) -> Iterator[None]:
             ) from error
         raise LocalStorageError(
             f"{path} could not be written: {error.strerror or error}.",
-            advice="Choose another folder with -o (comfy-run-remote: --local-output), or mend its "
-            "permissions.",
+            advice="Choose another folder with -o (comfy-run-remote: --local-output), or correct "
+            "its permissions.",
             details={"path": str(path)},
         ) from error
 

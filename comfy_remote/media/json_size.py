@@ -1,4 +1,4 @@
-"""How much a JSON text would take in memory, told before it is parsed."""
+"""How much memory a JSON text would take, estimated before it is parsed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lock that the system takes back however its process ends, on every platform."""
+"""A lock that the system releases when its process ends, however it ends, on every platform."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ProcessLock:
         path: The lock's file, made when missing.
 
     Raises:
-        sqlite3.Error: Another process has it, or it cannot be had there.
+        sqlite3.Error: Another process holds it, or files cannot be locked there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,10 +30,10 @@ class ProcessLock:
             raise
 
     def close(self) -> None:
-        """Let it go."""
+        """Release it."""
         self._connection.close()
 
     def __del__(self) -> None:
-        # Since Python 3.13 SQLite complains of those who leave this to it.
+        # Since Python 3.13, SQLite warns if the connection is not closed.
         if hasattr(self, "_connection"):
             self._connection.close()

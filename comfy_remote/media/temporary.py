@@ -43,14 +43,14 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
             self._lock = _locked(Path(self.name))
 
     def cleanup(self) -> None:
-        """Remove it."""
+        """Remove the folder and what is in it."""
         if self._lock is not None:
             self._lock.close()  # Windows removes no file that is open
         super().cleanup()
 
 
 def _locked(folder: Path) -> ProcessLock | None:
-    """The lock of a new folder; ``None`` where there are none: nobody takes it for a leftover."""
+    """The lock of a new folder; ``None`` if there are no locks: it is no leftover."""
     for _ in range(_TRIES):
         folder.mkdir(mode=0o700, exist_ok=True)
         try:
@@ -68,13 +68,13 @@ def _locked(folder: Path) -> ProcessLock | None:
 def remove_leftovers(parent: Path | None = None) -> list[Path]:
     """Remove the temporary folders of this user's processes that have ended; it blocks meanwhile.
 
-    Nothing is followed out of them, and what is not surely a leftover stays.
+    Links out of them are not followed, and what is not certainly a leftover stays.
 
     Args:
         parent: Where they are; the system's temporary folder when ``None``.
 
     Returns:
-        What is gone.
+        The folders that were removed.
     """
     where = parent or Path(tempfile.gettempdir())
     try:
@@ -89,7 +89,7 @@ def _removed(folder: Path) -> bool:
         return False
     try:
         lock = ProcessLock(folder / _LOCK)
-    except sqlite3.Error:  # its process lives
+    except sqlite3.Error:  # its process is running
         return False
     # Windows removes no file that is open; neither does it remove one that another has opened.
     if os.name == "nt":

@@ -1,1 +1,1 @@
-"""What targets, worker, gateway and command share of the network: addresses and one guard."""
+"""Addresses, the guard for those that somebody else names, and what all network code shares."""

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 POD_PROXY = ".proxy.runpod.net"
-"""How the hosts end under which RunPod's proxy has the ports of pods."""
+"""How the names of hosts end that RunPod's proxy gives to the ports of pods."""
 COMFYUI_PORT = 8188
 
 
@@ -62,7 +62,7 @@ def base_address(url: str) -> URL:
     """The base URL of a target, checked.
 
     Raises:
-        ConfigurationError: It is no ``http`` or ``https`` URL, its host is an IP address in an
+        ConfigurationError: It is not an ``http`` or ``https`` URL, its host is an IP address in an
             unusual form (``127.1``), or it holds more than a host and a path. A name and
             password in it would end in the record and in messages.
     """
@@ -86,7 +86,7 @@ def base_address(url: str) -> URL:
     if address.query_string or address.fragment:
         raise ConfigurationError(
             f"The address {shown(url)} has more than a host and a path.",
-            advice="Leave away what begins with ? or #.",
+            advice="Remove the part that begins with ? or #.",
         )
     return address
 

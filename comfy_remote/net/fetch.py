@@ -31,21 +31,21 @@ _SLOWEST = 16 * 1024
 
 
 class TooLarge(Exception):
-    """More bytes came than may."""
+    """More bytes arrived than are allowed."""
 
 
 class TooSlow(asyncio.TimeoutError):
-    """The bytes come so slowly that waiting for them has no end."""
+    """The bytes arrive too slowly to wait for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The last answer on the way, its content not read yet.
+    """The answer after all redirects; its content has not been read yet.
 
     Attributes:
         response: Not a redirect.
         first: Headers of the first answer: a site says of its file what its storage does not.
-        way: All addresses that were asked.
+        way: All addresses that were asked, in order.
     """
 
     response: aiohttp.ClientResponse
@@ -146,7 +146,7 @@ class GuardedHttp:
             raise
 
     async def _look_before_the_proxy(self, url: URL) -> None:
-        """A proxy resolves by itself, and knows names that nobody here does."""
+        """Refuse what is known here to be private. A proxy resolves by itself, also other names."""
         host, port = url.raw_host or "", url.port or 443
         try:
             await self._resolver.resolve(host, port, socket.AF_UNSPEC)
@@ -170,7 +170,7 @@ class GuardedHttp:
             timeout=self._timeout,
             headers=self._headers,
             connector=aiohttp.TCPConnector(limit=16, resolver=resolver),
-            # A cookie of one address is no business of the next.
+            # No address gets the cookies of another.
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[logged_requests()],
         )
@@ -179,7 +179,7 @@ class GuardedHttp:
 async def arriving(
     chunks: AsyncIterable[bytes], *, largest: int | None = None, patience: float = 60.0
 ) -> AsyncGenerator[bytes, None]:
-    """The same chunks, as long as they are not too many and do not come too slowly.
+    """The same chunks, as long as they are not too large in all and arrive fast enough.
 
     Args:
         largest: Bytes that may come; ``None`` for any number.

@@ -65,8 +65,8 @@ class Guard:
         allowed: ``HOST`` or ``HOST:PORT`` that the owner of this machine has named: may be
             private.
         named_http: Whether those may be plain http, too; on this machine itself they always may.
-        origin: The address of who names them, where the owner has named that one: its own
-            scheme, host and port are allowed as well.
+        origin: The address of the server that names them, if the owner has named that server: its
+            own scheme, host and port are allowed as well.
         advice: For errors: what to do about an address that is refused.
     """
 
@@ -136,7 +136,7 @@ class Guard:
         return permitted
 
     def private(self, host: str, what: str) -> TargetError:
-        """The error of an address that leads where it must not."""
+        """The error for an address that leads into a private network."""
         return TargetError(f"{what} leads into a private network: {host}.", advice=self.advice)
 
     @property

@@ -19,10 +19,10 @@ _LOCAL = (".local", ".internal", ".home.arpa")
 
 
 def is_own_name(host: str | None, allowed: Collection[str] = ()) -> bool:
-    """Whether no other site's page can have this host name.
+    """Whether no other site's page can be served under this host name.
 
-    Its owner's servers have it, or it is an address and not a name at all. A page of
-    ``evil.example`` can make its name mean this machine, but its browser still asks for that name.
+    That is so for the names of the owner's servers, and for IP addresses. ``evil.example`` can make
+    its name resolve to this machine, but a browser that opens it still asks for ``evil.example``.
 
     Args:
         host: Without a port; in lower case.

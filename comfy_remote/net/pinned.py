@@ -70,7 +70,7 @@ class PinnedSender:
                     decode_content=False,
                 )
                 answer = AWSResponse(request.url, response.status, response.headers, response)
-                answer.content  # noqa: B018  reads it whole, as it is none of ours that is large
+                answer.content  # noqa: B018  reads it whole: no answer that we ask boto3 for is large
                 return answer
         except PrivateAddress as error:
             raise self._guard.private(url.host or "", self._what) from error

@@ -1,4 +1,4 @@
-"""What a server of ours allows a connection: time to ask, time to read the answer, and company."""
+"""Limits on the connections to our servers: time to ask, time to read the answer, and how many."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_CONNECTIONS = 800
 
 
 def _without_tracebacks(record: logging.LogRecord) -> bool:
-    """What is no HTTP is its sender's fault, and no reason for thirty lines in our log."""
+    """Log a request that is not HTTP in one line: it is its sender's fault."""
     if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
         record.exc_info, record.levelno, record.levelname = None, logging.INFO, "INFO"
     return True
@@ -34,10 +34,10 @@ _log.addFilter(_without_tracebacks)
 class GuardedRunner(web.AppRunner):
     """An `aiohttp.web.AppRunner` whose clients cannot hold its connections for nothing.
 
-    A connection ends that brings no whole request within 15 s, none after the one before within a
-    minute, or reads none of an answer for a minute. There are 800 at most: a new one takes the
-    place of the oldest that has not asked for anything yet, or is refused. How long a request's
-    body may take is up to the routes.
+    A connection is closed if its first request is not whole within 15 s, if the next one takes
+    longer than a minute, or if its client reads nothing of an answer for a minute. There are at
+    most 800: a new one replaces the oldest that has not sent a request yet, or is refused. How
+    long a request's body may take is up to the routes.
 
     Args:
         app: Not started yet.
@@ -62,7 +62,7 @@ class GuardedRunner(web.AppRunner):
         )
         app.middlewares.insert(0, _note_request)
         self._connections: set[_Connection] = set()
-        # In the order in which they came.
+        # Without a request so far; oldest first.
         self._silent: dict[_Connection, None] = {}
 
     @property
@@ -71,7 +71,7 @@ class GuardedRunner(web.AppRunner):
         server = super().server
         if server is None:
             return None
-        # Sites only call it.
+        # A site of aiohttp only calls what it gets here.
         return cast("web.Server", lambda: _Connection(cast("asyncio.Protocol", server()), self))
 
     def opened(self, connection: _Connection) -> bool:
@@ -95,7 +95,7 @@ class GuardedRunner(web.AppRunner):
         self._silent.pop(connection, None)
 
     def closed(self, connection: _Connection) -> None:
-        """Forget a connection."""
+        """Remove a connection from the count."""
         self._connections.discard(connection)
         self._silent.pop(connection, None)
 

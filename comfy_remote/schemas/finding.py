@@ -47,7 +47,7 @@ class Found:
 
     Attributes:
         notes: Sentences for people; empty where they are the target's own.
-        final: Whether they are: what it does not have then is nowhere else to be found.
+        final: Whether they are the target's own. Then no other source is asked.
     """
 
     schemas: Schemas
@@ -130,7 +130,7 @@ def remembered_schemas(
         return None
     day = f"{remembered.at.astimezone():%Y-%m-%d %H:%M}"
     schemas = Schemas(remembered.document, f"{name}, as of {day}")
-    return Found(schemas, (f"{why}; what it said on {day} is used.",))
+    return Found(schemas, (f"{why}; its schemas of {day} are used.",))
 
 
 def known_without(address: str, name: str, why: str, folder: Path | None = None) -> Found:
@@ -138,13 +138,13 @@ def known_without(address: str, name: str, why: str, folder: Path | None = None)
     remembered = remembered_schemas(address, name, why, folder)
     if remembered is not None:
         return remembered
-    return Found(Schemas.bundled(), (f"{why}; ComfyUI's own nodes are known.",))
+    return Found(Schemas.bundled(), (f"{why}; only ComfyUI's own nodes are known.",))
 
 
 async def from_registry(
     found: Found, loaded: LoadedWorkflow, *, folder: Path | None = None
 ) -> Found:
-    """The same with the classes that the workflow needs and the Comfy Registry knows.
+    """The same schemas, completed with what the Comfy Registry knows of the classes needed.
 
     Args:
         found: Of a target that cannot be asked: with a note, or the snapshot.
@@ -160,10 +160,11 @@ async def from_registry(
     notes = list(found.notes)
     host = registry.address.partition("://")[2]
     if answer.classes:
-        asked = "was asked for" if answer.asked else "said before what is used of"
-        notes.append(f"The Comfy Registry ({host}) {asked}: {', '.join(sorted(answer.classes))}.")
+        cached = "" if answer.asked else ", cached"
+        classes = ", ".join(sorted(answer.classes))
+        notes.append(f"From the Comfy Registry ({host}{cached}): the schemas of {classes}.")
     if answer.problem:
-        notes.append(f"The Comfy Registry ({host}) was not of use: {answer.problem}.")
+        notes.append(f"The Comfy Registry ({host}) could not be used: {answer.problem}.")
     source = f"{found.schemas.source} and the Comfy Registry"
     schemas = found.schemas.with_classes(answer.classes, source) if answer.classes else None
     return replace(found, schemas=schemas or found.schemas, notes=tuple(notes))

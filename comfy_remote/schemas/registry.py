@@ -64,7 +64,7 @@ class Registry:
 
     Args:
         home: The user's data folder.
-        address: Another one than the public one, which is asked by its owner's word.
+        address: Of the registry. One that the user has named may be in a private network.
     """
 
     def __init__(self, home: Path, address: str = _ADDRESS) -> None:
@@ -229,15 +229,17 @@ def _schemas(answer: Mapping[str, JsonValue], pack: str | None) -> dict[str, Jso
 
 
 def _saves(inputs: Mapping[str, JsonValue], outputs: JsonValue) -> bool:
-    """Whether a class is an output. The registry does not tell; those that save ask for what
-    they embed, and those that only show give nothing on."""
+    """Whether a class is an output, which the registry does not say.
+
+    Classes that save ask for what they embed; classes that only show something have no outputs.
+    """
     hidden = inputs.get("hidden")
     embeds = isinstance(hidden, dict) and bool({"prompt", "extra_pnginfo"} & hidden.keys())
     return embeds or outputs == []
 
 
 def _from_text(value: JsonValue) -> JsonValue:
-    """JSON in a text, as the registry has it; what is no text is taken as it is."""
+    """The value of a JSON text, as the registry has it; other values as they are."""
     if not isinstance(value, str):
         return value
     try:

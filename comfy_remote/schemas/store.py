@@ -71,7 +71,7 @@ class Store:
         return False
 
     def put(self, key: str, document: dict[str, JsonValue]) -> None:
-        """Store a document in place of the one of before."""
+        """Store a document, in place of the earlier one of that key."""
         at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         raw = json.dumps({"key": key, "at": at, "document": document}).encode()
         if len(raw) > _MAX_BYTES:

@@ -298,7 +298,7 @@ class ComfyUITarget:
             ) from error
 
     async def release(self, outputs: Sequence[RemoteOutput]) -> None:
-        """Remove what was kept of these: pictures that came on the socket."""
+        """Delete the pictures among these that arrived on the socket."""
         self._frames.release(outputs)
 
     @property
@@ -511,7 +511,7 @@ async def _read_file(path: Path, filename: str, offset: int) -> AsyncGenerator[b
             offset += len(chunk)
     except OSError as error:
         raise OutputLost(
-            f"{filename} came on the socket and is kept no more.",
+            f"{filename} was sent on the socket, and is no longer stored.",
             advice="Run the workflow again.",
         ) from error
 

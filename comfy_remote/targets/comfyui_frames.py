@@ -1,6 +1,6 @@
 """Pictures that a node sends on the socket instead of saving them (core's SaveImageWebsocket).
 
-They come once, as the previews do, and no history lists them: whoever listens has to keep them.
+They are sent once, like previews, and the history does not list them, so we save them at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .comfyui_messages import PreviewMessage
 
 __all__ = ["FrameSpool", "SentFrames"]
 
-# Those that send pictures and nothing else: without a picture, one was missed.
+# These nodes only send pictures: if none arrived, it was missed.
 _SENDERS = frozenset({"SaveImageWebsocket", "ETN_SendImageWebSocket"})
 
 
@@ -47,13 +47,13 @@ class FrameSpool:
         return path
 
     def release(self, outputs: Collection[RemoteOutput]) -> None:
-        """These are elsewhere now."""
+        """Delete the pictures of outputs that have been fetched."""
         for output in outputs:
             if output.source is not None and output.source.file is not None:
                 output.source.file.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove all of them."""
+        """Delete all pictures."""
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -63,8 +63,8 @@ class SentFrames:
     """The pictures of one prompt.
 
     Args:
-        spool: Where they go.
-        prompt: Tells which nodes others take something from: their pictures are previews.
+        spool: Where they are written.
+        prompt: Says which nodes feed others: their pictures are previews.
     """
 
     def __init__(self, spool: FrameSpool, prompt: Prompt) -> None:
@@ -75,14 +75,11 @@ class SentFrames:
         self.outputs: list[RemoteOutput] = []
 
     def is_output(self, message: PreviewMessage, node_id: str | None) -> bool:
-        """Whether a picture is what the node is there for: whole, and of a node at the end.
-
-        Previews come as JPEG.
-        """
+        """Whether a picture is an output: a PNG of a node at the end. Previews are JPEG."""
         return message.media_type == "image/png" and node_id in self._ends
 
     def keep(self, message: PreviewMessage, node_id: str) -> RemoteOutput | None:
-        """Write it; ``None`` if that fails, which is one of `problems` then. Blocks."""
+        """Write a picture; ``None`` if that fails, which `problems` then says. Blocking."""
         number = sum(output.node_id == node_id for output in self.outputs) + 1
         try:
             path = self._spool.keep(message.data)
@@ -103,10 +100,10 @@ class SentFrames:
         return output
 
     def problems(self) -> list[OutputProblem]:
-        """The nodes whose pictures are not here."""
+        """What is missing: one entry for each node whose pictures are not here."""
         reason = "its pictures are only sent while it runs, and none arrived here"
         if self._failure is not None:
-            reason = f"a picture of it could not be kept: {self._failure.message}"
+            reason = f"one of its pictures could not be saved: {self._failure.message}"
         kept = {output.node_id for output in self.outputs} if self._failure is None else set()
         return [
             OutputProblem(node_id, node["class_type"], None, reason)

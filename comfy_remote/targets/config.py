@@ -274,7 +274,7 @@ def modal_headers(
     if settings.key_env or settings.user or settings.password_env:
         raise ConfigurationError(
             f"The target {name!r} is a Modal app, which takes a proxy token and no other login.",
-            advice="Leave key_env, user and password_env away.",
+            advice="Remove key_env, user and password_env.",
         )
     for variable in settings.secret_variables:
         _refuse_key_elsewhere(name, settings, variable, environment)

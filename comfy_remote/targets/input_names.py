@@ -1,8 +1,8 @@
-"""What input files are called on their way into an engine, and in what the engine says of them.
+"""Names of input files: by content on the way into an engine, the user's own on the way back.
 
-Every target that takes files calls `by_content` on its requests, so that a name in an engine never
-stands for two contents, and `UsersNames` on what
-comes back: only the engine sees the names by content.
+Every target that takes files calls `by_content` on its requests, so that a name never stands for
+two contents in an engine, and `UsersNames` on what comes back, so that only the engine sees the
+names by content.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def rename_files(prompt: Prompt, names: Mapping[str, str]) -> Prompt:
 
 
 def _renamed(prompt: Prompt, file: InputFile, name: str) -> Prompt:
-    """The same object, if nothing names the file."""
+    """The prompt with a file renamed; the same object if nothing names the file."""
     names = {file.name: name}
     changed = dict(prompt)
     if not file.places:
@@ -119,7 +119,7 @@ class UsersNames:
         return with_plain_names(text, self._names)
 
     def event(self, event: Event) -> Event:
-        """What a target says of a job."""
+        """The same event with the users' names in its texts."""
         match event:
             case Log(message):
                 return replace(event, message=self.text(message))
@@ -147,7 +147,7 @@ class UsersNames:
                 return event
 
     def reword(self, error: ComfyRemoteError) -> None:
-        """Change what an error says."""
+        """Put the users' names into an error's texts, in place."""
         error.message, error.advice = self.text(error.message), self.text(error.advice)
         details = cast("dict[str, JsonValue]", self._json(error.details))
         error.details.clear()
@@ -155,7 +155,7 @@ class UsersNames:
 
     @contextmanager
     def in_errors(self) -> Iterator[None]:
-        """`reword` what is raised."""
+        """Put the users' names into errors that are raised in this context."""
         try:
             yield
         except ComfyRemoteError as error:

@@ -1,4 +1,4 @@
-"""The result of workers that give file names and bytes, and say of no file which node made it.
+"""The result of workers that return names and bytes of files, but not which node made them.
 
 Above all of the public worker-comfyui; see `workflow.images_only` for what it cannot return.
 """
@@ -150,9 +150,9 @@ def _where_unknown(outputs: Sequence[RemoteOutput]) -> list[str]:
     if not names:
         return []
     return [
-        "This worker does not say which node a file came from, and the file names do not tell for "
-        f"{', '.join(names)}: shown on no node. File name prefixes that differ in their last part "
-        "tell them apart."
+        "This worker does not say which node a file came from, and the names of these do not show "
+        f"it either: {', '.join(names)}. They are shown on no node. Use file name prefixes that "
+        "differ in their last part."
     ]
 
 

@@ -1,6 +1,6 @@
-"""A transfer that brings a byte now and then would go on for ever: the slowest that is put up with.
+"""The slowest transfer that is accepted. One that brings a byte now and then would never end.
 
-A connection without a single byte ends by its own timeout; this is for one that drips.
+A connection that brings nothing at all ends by its own timeout.
 """
 
 from __future__ import annotations

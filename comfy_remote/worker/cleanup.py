@@ -3,9 +3,9 @@
 A worker that stays up for hours would fill its disk, and one person's pictures would lie there
 while another's job runs.
 
-An engine caches: a node that has run before only tells again which files it wrote then. With
-these gone, the same names may even be another node's by now. So a node whose files have been
-removed is made to run again when it comes again, by an input that no node knows.
+An engine caches: a node that has run before is not run again, and lists the files that it wrote
+then. These have been removed, and their names may be another node's by now. So such a node gets an
+input that no node knows, which makes it run again.
 """
 
 from __future__ import annotations

@@ -132,13 +132,13 @@ class EngineRun:
         target: Open.
         job_id: The queue's, for the log.
         output_folder: The engine's, if it is here and its files are ours: what is new in it
-            after the run is the job's, also where no node told of it.
+            after the run is the job's, even if no node listed it.
 
     Attributes:
         timings: Seconds by phase, as far as it got: ``upload``, ``queue``, ``run``, ``collect``.
         started: When it was submitted, in seconds since the epoch.
         produced: What its nodes have listed so far, whether it succeeds or not.
-        notes: What was changed in the prompt for this engine.
+        notes: Sentences on what was changed in the prompt for this engine.
         shown: By node, what it shows besides its outputs.
         unfinished: The id under which it was submitted, unless it is known to have ended.
         stale: Files that nodes in the engine's cache still list, and that are not there. These

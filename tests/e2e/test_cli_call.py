@@ -100,7 +100,7 @@ def test_value_files_go_in_and_out_exactly(here: Path, sandbox_url: str) -> None
         (["nowhere", "-i", "a=1"], 2, "neither a file nor a name"),
         (["http://example.com/", "-i", "a=1"], 2, "not https"),
         (["http://127.0.0.1:9/", "-i", "a=1"], 3, "could not be reached"),
-        (["http://127.0.0.1:9/", "--on", "sandbox"], 2, "Leave --on"),
+        (["http://127.0.0.1:9/", "--on", "sandbox"], 2, "Omit --on"),
     ],
 )
 def test_what_is_wrong_is_said(

@@ -244,4 +244,4 @@ def test_how_much_stays_free_is_a_setting_that_is_checked(tmp_path: Path):
         check=False,
     )
     assert done.returncode == 2
-    assert "COMFY_REMOTE_FREE_SPACE is no size" in done.stderr
+    assert "COMFY_REMOTE_FREE_SPACE is not a size" in done.stderr

@@ -221,7 +221,7 @@ async def test_a_reserve_of_the_disk_stays_free(
 
     monkeypatch.setattr(disk_space, "shutil", SimpleNamespace(disk_usage=usage))
     prompt = file(new_mark(), 64 << 20)
-    with pytest.raises(LocalStorageError, match="left alone") as caught:
+    with pytest.raises(LocalStorageError, match="reserved") as caught:
         await fetch(comfyui.target(), prompt, out)
     assert "jobs resume" in caught.value.advice
     assert "COMFY_REMOTE_FREE_SPACE" in caught.value.advice
@@ -250,7 +250,7 @@ async def test_the_doctor_ends(comfyui: Lane, out: Path, path: str) -> None:
     limits = TimeLimits(whole=2.0, each=0.5, workflow=0.5)
     found = [one async for one in examine(comfyui.address, workflow, limits=limits)]
     assert time.monotonic() - began < 4
-    given_up = [one for one in found if "given up" in one.message]
+    given_up = [one for one in found if "was stopped" in one.message]
     stuck = {
         "/queue": {"connection"},
         "/system_stats": {"comfyui", "workflow"},

@@ -222,7 +222,7 @@ def test_what_a_target_said_is_used_when_it_cannot_be_asked(tmp_path: Path) -> N
     found = described(Target(None), tmp_path)
     assert "Blur" in found.schemas
     assert not found.final
-    assert found.notes[0].startswith("gpu cannot be asked about its nodes; what it said on 20")
+    assert found.notes[0].startswith("gpu cannot be asked about its nodes; its schemas of 20")
     other = described(Target(None), tmp_path, "runpod:other")
     assert other.schemas.is_snapshot
     assert "ComfyUI's own nodes" in other.notes[0]

@@ -60,7 +60,7 @@ def _deploy(folder: Path, *, stop_first: bool, only_ours: bool) -> str:
         raise DeploymentFailed(
             f"{folder / WORKFLOW_FILE} has no app and no front.",
             advice="They are what is deployed, and what answers: keep their names, or make the "
-            "file anew with --force.",
+            "file again with --force.",
         )
     try:
         if stop_first and app.name:
@@ -128,7 +128,7 @@ def _imported(folder: Path, *, only_ours: bool) -> ModuleType:
                 f"{path} was edited, and is where whoever reaches ComfyUI may write: it is not "
                 "run from here.",
                 advice=f"Deploy it by hand (modal deploy {path}), or have the project elsewhere "
-                "(working_directory), or written anew (clean_build).",
+                "(working_directory), or written again (clean_build).",
             )
         # What a person imports from beside it. At the end: nothing there stands in for a library.
         sys.path.append(str(folder))
@@ -146,7 +146,7 @@ def _imported(folder: Path, *, only_ours: bool) -> ModuleType:
         traceback.print_exc(file=sys.stdout)
         raise DeploymentFailed(
             f"{path} cannot be imported: {type(error).__name__}: {_first_line(error)}",
-            advice="Mend it, or make it anew with --force.",
+            advice="Correct it, or write it again with --force.",
         ) from error
     return module
 

@@ -70,7 +70,7 @@ class ModalEndpoint:
         del sync
         if submission.webhook is not None:
             raise WorkflowInvalid(
-                "An app on Modal calls no webhooks.", advice="Leave webhook away, and poll /status."
+                "An app on Modal calls no webhooks.", advice="Omit webhook, and poll /status."
             )
         if idempotency_key is not None and not await self._notes.claim(idempotency_key):
             return _status(await self._known(idempotency_key), RunPodState.IN_QUEUE)

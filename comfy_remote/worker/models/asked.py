@@ -1,4 +1,4 @@
-"""Which list asked for which models, and when: what others still count on is not pruned.
+"""Which list asked for which models, and when, so that pruning spares what other lists need.
 
 One small file a list, beside the manifest's, so that workers which share the volume never write
 over one another's notes. A list that comes again (of the same name, or with the same lines)

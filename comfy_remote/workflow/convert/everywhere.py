@@ -177,7 +177,7 @@ def _patterns(node: Node, given: dict[str, JsonValue]) -> list[re.Pattern[str] |
 
 
 def _compiled(pattern: str) -> re.Pattern[str] | None:
-    """A pattern; ``None`` if it is none, or may take for ever: it may be anybody's."""
+    """The compiled pattern; ``None`` if it is invalid, or might take very long to match."""
     repeats = len(re.findall(r"[*+{]", pattern))
     if len(pattern) > _MAX_TEXT or repeats > 3 or re.search(r"\)\s*[*+{]", pattern):
         return None

@@ -1,7 +1,7 @@
-"""Saved values against the widgets they went to: which cannot belong there, and which are left.
+"""Checks saved values against their widgets: which cannot belong there, and which are left over.
 
-A file by another version of a pack, or a pack whose script makes widgets that no schema shows,
-has its values in other places. The editor takes them as they come; here that is said.
+A file saved with another version of a pack, or by a pack whose script makes widgets that no schema
+shows, has its values in other places. The editor uses them as they are; we report them.
 """
 
 from __future__ import annotations

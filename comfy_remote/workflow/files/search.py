@@ -71,7 +71,7 @@ class FileSearch:
         return self._find(name) or under_plain_name(name, self._find)
 
     def named(self, name: str) -> Path | None:
-        """The one of the user's files that is meant, if one is."""
+        """The one of `given` that a name means; ``None`` if there is none."""
         file_name = name.replace("\\", "/").rpartition("/")[2]
         # A prompt from a saved picture has names by content; the user's word is for any content.
         plain = split_content_name(file_name)
@@ -176,7 +176,7 @@ def possible_uses(prompt: Prompt, search: FileSearch) -> list[FileUse]:
 def refuse_files_elsewhere(
     prompt: Prompt, search: FileSearch, schemas: Schemas | None = None
 ) -> None:
-    """See that no file which the prompt loads is one that may not be taken.
+    """Check that the prompt loads no file that may not be taken.
 
     Raises:
         InputFileMissing: One is.
