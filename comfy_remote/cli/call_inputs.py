@@ -37,7 +37,7 @@ def parse_inputs(texts: Sequence[str]) -> list[Given]:
         key, equals, value = text.partition("=")
         if not key or not equals:
             raise ConfigurationError(
-                f"-i {text} says no key.", advice="Write -i KEY=VALUE, or -i KEY=@FILE."
+                f"-i {text} has no key.", advice="Write -i KEY=VALUE, or -i KEY=@FILE."
             )
         if key in found:
             raise ConfigurationError(f"-i {key} is there twice.", advice="Give each key once.")

@@ -72,8 +72,10 @@ def deploy() -> None:
 )
 @click.option("--deploy/--no-deploy", "deploys", default=True, help="Or write the project only.")
 @click.option("--force", is_flag=True, help="Replace the project's files, also edited ones.")
-@click.option("--clean", is_flag=True, help="Forget what the project's files say, and begin anew.")
-@click.option("--rebuild", is_flag=True, help="Build the image anew, whatever Modal has cached.")
+@click.option("--clean", is_flag=True, help="Forget what the project's files say, and start over.")
+@click.option(
+    "--rebuild", is_flag=True, help="Build the whole image again, whatever Modal has cached."
+)
 @click.option("--stop-first", is_flag=True, help="Stop the app that is deployed now, before.")
 @click.option("--json", "json_lines", is_flag=True, help="Print the result as JSON.")
 def modal(

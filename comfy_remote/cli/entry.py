@@ -23,7 +23,8 @@ __all__ = ["EXIT_STATUSES", "enter", "start"]
 
 EXIT_STATUSES = (
     "Results go to standard output, everything else to standard error. Exit status: 0 done, "
-    "2 usage, 3 connection, 4 workflow, 5 execution, 6 time, 7 outputs, 130 cancelled."
+    "2 usage, 3 connection, 4 workflow, 5 execution, 6 time, 7 outputs, 8 incomplete (an output is "
+    "missing or damaged), 130 cancelled."
 )
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)

@@ -249,12 +249,24 @@ def _lines_of(argument: str) -> str:
     path = Path(argument)
     try:
         if not path.is_file():
-            return argument
+            return _line(argument)
         if path.suffix.lower() == ".json":
             return _lines_in_workflow(path)
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError):  # a line may be no name of a file at all
         return argument
+
+
+def _line(argument: str) -> str:
+    """The same; a line has a kind and a link, so a single word can only be meant as a file."""
+    from ..errors import ConfigurationError
+
+    if argument.strip() and len(argument.split()) == 1 and not argument.startswith("#"):
+        raise ConfigurationError(
+            f"{argument} is neither a file nor a line.",
+            advice="Check the path, or write the line in quotes: 'KIND URL'.",
+        )
+    return argument
 
 
 def _lines_in_workflow(path: Path) -> str:

@@ -19,7 +19,7 @@ def targets(json_lines: bool) -> None:
     """List the configured targets.
 
     Those that comfy-remote.toml names, the file they were read from, and whether their keys are
-    set. What a folder's file names without your yes (see comfy-remote trust) is marked.
+    set. What a folder's file names and you have not trusted (see comfy-remote trust) is marked.
     """
     import json
 
@@ -95,8 +95,11 @@ def targets(json_lines: bool) -> None:
         )
     if untrusted is not None:
         say(untrusted.sentence())
-    used = "the sandbox" if chosen == "sandbox" else chosen or "no target, before your yes,"
+    if chosen is None:
+        say("Without --on, nothing runs until you have trusted the default target.")
+    else:
+        say(f"Without --on, {'the sandbox' if chosen == 'sandbox' else chosen} is used.")
     say(
-        f"Without --on, {used} is used. Any of these works, too: runpod:ENDPOINT, modal:APP, "
-        "pod:ID, pod:auto, http://HOST:8188, sandbox."
+        "Any of these works, too: runpod:ENDPOINT, modal:APP, pod:ID, pod:auto, "
+        "http://HOST:8188, sandbox."
     )

@@ -164,6 +164,7 @@ def _settled(store: TrustStore, path: Path) -> bool:
     elif _confirmed(store, path, names):
         say(f"It is used from now on. To stop trusting it: comfy-remote trust --remove {path}")
     else:
+        say(f"Nothing has changed: what you have not trusted in {path} is not used.")
         raise click.exceptions.Exit(1)
     return True
 

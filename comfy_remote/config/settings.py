@@ -82,8 +82,8 @@ class Untrusted:
         if len(names) > _LONGEST_NAMES:
             names = f"{names[:_LONGEST_NAMES]} …"
         return one_line(
-            f"{self.path} is not used, because you have not trusted what it names ({names}). To "
-            f"review that, and trust it: {trust_command(self.path)}"
+            f"Not trusted, so not used: {names}, named by {self.path}. To review that, and trust "
+            f"it: {trust_command(self.path)}"
         )
 
     def error(self, what: str, environment: Mapping[str, str] = os.environ) -> NotTrusted:

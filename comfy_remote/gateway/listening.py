@@ -56,8 +56,8 @@ def check_token(host: str, token: SecretStr | None) -> None:
         if not is_loopback(host):
             raise ConfigurationError(
                 f"Listening on {host} without a token would let anybody on the network run jobs.",
-                advice="Set a token of at least "
-                f"{MINIMUM_TOKEN_LENGTH} characters, or listen on 127.0.0.1.",
+                advice=f"Give a token of at least {MINIMUM_TOKEN_LENGTH} characters "
+                "(--token-file FILE, or COMFY_REMOTE_TOKEN), or listen on 127.0.0.1.",
             )
     elif len(token.get_secret_value()) < MINIMUM_TOKEN_LENGTH:
         raise ConfigurationError(

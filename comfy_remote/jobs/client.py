@@ -82,6 +82,7 @@ class Client:
         ConfigurationError: The target means nothing, or its key is missing.
         NotTrusted: The target is named by a ``comfy-remote.toml`` in the current folder or above
             it, and the owner has not trusted that; ``config`` names the file instead.
+        ValueError: ``on_interrupt`` is neither of the two.
     """
 
     def __init__(
@@ -93,6 +94,8 @@ class Client:
         schemas: Schemas | Path | str | None = None,
         on_interrupt: OnInterrupt | None = "cancel",
     ) -> None:
+        if on_interrupt not in ("cancel", "leave", None):
+            raise ValueError(f"on_interrupt is 'cancel' or 'leave', not {on_interrupt!r}")
         address = None
         if target is None or isinstance(target, str):
             configuration = Configuration.load(file=config)

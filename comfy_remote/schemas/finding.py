@@ -75,7 +75,10 @@ async def given_schemas(source: Path | str) -> Schemas:
         return Schemas(nodes, source)
     try:
         text = await asyncio.to_thread(Path(source).read_bytes)
-        return Schemas(json.loads(text), str(source))
+        schemas = Schemas(document := json.loads(text), str(source))
+        if any("input" in node for node in document.values()):
+            return schemas
+        reason = "no node in it has inputs, as in what GET /object_info gives."
     except (OSError, ValueError, RecursionError) as error:
         reason = f"{error}."
     except WorkflowInvalid as error:

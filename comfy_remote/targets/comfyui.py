@@ -185,7 +185,7 @@ class ComfyUITarget:
                 f"{error.message} It was found neither in its queue nor in its history.",
                 advice="Nothing was sent again. If it turns up after all, `comfy-remote jobs "
                 f"resume {request.job_id}` fetches it; else check the address, and run the "
-                "workflow anew.",
+                "workflow again.",
                 details=error.details,
             ) from error
 

@@ -108,7 +108,7 @@ def execution_error(data: dict[str, JsonValue]) -> ComfyRemoteError:
         )
     return ExecutionFailed(
         f"{node} failed: {said}",
-        advice="Mend that node's inputs; the traceback is in the error's details.",
+        advice="Correct that node's inputs; the traceback is in the error's details.",
         details=details,
     )
 

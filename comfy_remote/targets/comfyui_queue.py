@@ -89,7 +89,7 @@ def refusal(body: bytes) -> WorkflowInvalid:
         advice=(
             "Install the node pack that has it on the target, or choose another target."
             if missing_node
-            else "Mend these inputs, or install on the target the models they name."
+            else "Correct these inputs, or install on the target the models they name."
         ),
         details={"error": _trimmed(error), "node_errors": dict(node_errors)},
     )

@@ -149,7 +149,13 @@ class RunPodTarget:
     ) -> None:
         address = base_address(base_url)
         check_key_is_safe(address)
-        if not endpoint or quote(endpoint, safe="") != endpoint:
+        if not endpoint:
+            raise ConfigurationError(
+                "runpod: alone takes the endpoint's id from RUNPOD_ENDPOINT_ID, which is not set.",
+                advice="Write runpod:ENDPOINT, or set that variable. RunPod's console shows the "
+                "id: https://console.runpod.io/serverless.",
+            )
+        if quote(endpoint, safe="") != endpoint:
             raise ConfigurationError(
                 f"{endpoint!r} is not an endpoint's id.",
                 advice="RunPod's console shows it: https://console.runpod.io/serverless.",

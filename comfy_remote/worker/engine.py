@@ -145,7 +145,7 @@ class Engine:
         if self._was_ready and alive and url is not None:
             return url  # it has answered before; should it hang, the job's own requests tell
         if self._process is not None and not self._process.alive and self._was_ready:
-            _log.warning("the engine has ended (%s): starting it anew", self._process.exit_status)
+            _log.warning("the engine has ended (%s): starting it again", self._process.exit_status)
         if self._process is None or self._process.alive or self._was_ready:
             self.start()
         process = self._process

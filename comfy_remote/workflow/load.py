@@ -332,7 +332,7 @@ def _check_links(name: str, prompt: Prompt) -> None:
                 raise WorkflowInvalid(
                     f"{name}: input {key} of node {node_id} ({node['class_type']}) is linked to "
                     f"node {value[0]}, which is not there.",
-                    advice="Connect it again in ComfyUI and export the workflow anew.",
+                    advice="Connect it again in ComfyUI and export the workflow again.",
                     details={"node_id": node_id, "input": key},
                 )
 

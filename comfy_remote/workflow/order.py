@@ -74,7 +74,7 @@ def _existing_sources(prompt: Prompt, node_id: str) -> list[str]:
             raise WorkflowInvalid(
                 f"Node {node_id} ({prompt[node_id]['class_type']}) is linked to node {source}, "
                 "which is not there.",
-                advice="Connect it again in ComfyUI and export the workflow anew.",
+                advice="Connect it again in ComfyUI and export the workflow again.",
                 details={"node_id": node_id},
             )
     return sources

@@ -78,19 +78,19 @@ def _value(variable: str, variables: Mapping[str, str], name: str) -> str:
 
 def _advice(variable: str) -> str:
     options = {
-        "PROMPT": "--prompt TEXT",
-        "NEGATIVE": "--negative TEXT",
-        "SEED": "--seed N",
-        "WIDTH": "--width N",
-        "HEIGHT": "--height N",
-        "BATCH": "--batch N",
-        "OUTPUT_FOLDER": "--output-folder PATH (of comfy-run-remote)",
-        "IMAGE_ID": "--image-id ID (of comfy-run-remote)",
+        "PROMPT": "--prompt TEXT, of run and check",
+        "NEGATIVE": "--negative TEXT, of run and check",
+        "SEED": "--seed N, of run and check",
+        "WIDTH": "--width N, of run and check",
+        "HEIGHT": "--height N, of run and check",
+        "BATCH": "--batch N, of run and check",
+        "OUTPUT_FOLDER": "--output-folder PATH, of comfy-run-remote",
+        "IMAGE_ID": "--image-id ID, of comfy-run-remote",
     }
-    option = f"{options[variable]}, or " if variable in options else ""
+    option = f" (or {options[variable]})" if variable in options else ""
     return (
-        f"Give {option}--var {variable}=VALUE, or --var {variable} for the environment variable "
-        f"of that name. $${{{variable}}} stands for the text itself."
+        f"Give --var {variable}=VALUE, or --var {variable} for the environment variable of that "
+        f"name{option}. $${{{variable}}} stands for the text itself."
     )
 
 

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from conftest import find_comfyui
 from model_server import File, ModelServer, safetensors, sha256
 from pydantic import JsonValue, SecretStr
 
+from comfy_remote.cli.models import models as models_command
 from comfy_remote.errors import (
     ComfyRemoteError,
     ConfigurationError,
@@ -102,6 +104,13 @@ async def server() -> AsyncIterator[ModelServer]:
 
 async def act(worker: Worker, **payload: JsonValue) -> JsonValue:
     return await worker.target.act(payload)
+
+
+def test_a_word_that_is_no_file_is_not_sent_as_a_line(tmp_path: Path) -> None:
+    missing = str(tmp_path / "models.txt")
+    done = CliRunner().invoke(models_command, ["ensure", "--on", "sandbox", missing])
+    assert isinstance(done.exception, ConfigurationError)
+    assert f"{missing} is neither a file nor a line." in done.exception.message
 
 
 async def test_the_commands_from_end_to_end(server: ModelServer, tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_a_yes_is_given_listed_and_taken_back(project: Path) -> None:
     path = configure(project, NAMES)
     status, seen = at_a_terminal("n", "trust")
     assert (status, LINE in seen) == (1, True)
+    assert "Nothing has changed" in seen
     assert command("trust", "--list").stdout == ""
     status, seen = at_a_terminal("y", "trust", str(path))
     assert (status, LINE in seen) == (0, True)
@@ -154,6 +155,16 @@ def test_what_is_not_trusted_is_marked_and_its_variables_are_not_looked_for(proj
         *(False, None),
         *({}, False),
     )
+
+
+@on_posix
+def test_only_what_is_new_in_a_file_is_said_to_be_unused(project: Path) -> None:
+    path = configure(project, 'default = "new"\n' + NAMES)
+    assert at_a_terminal("y", "trust")[0] == 0
+    path.write_text(path.read_text() + '[targets.new]\ntarget = "http://127.0.0.1:8"\n')
+    said = command("targets").stderr
+    assert f"Not trusted, so not used: new, named by {path}." in said
+    assert "Without --on, nothing runs until you have trusted the default target." in said
 
 
 @pytest.mark.parametrize("where", ["before", "after"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from owner import configure
@@ -12,6 +13,7 @@ from comfy_remote.config.config_file import read_config
 from comfy_remote.config.settings import named_in
 from comfy_remote.config.trust import TrustStore
 from comfy_remote.errors import ConfigurationError
+from comfy_remote.jobs.client import Client
 from comfy_remote.targets.base import RemoteRef, Target
 from comfy_remote.targets.comfyui import ComfyUITarget
 from comfy_remote.targets.config import (
@@ -127,7 +129,7 @@ def test_a_name_that_is_nearly_one(tmp_path: Path) -> None:
         ("http://host:8188?token=password", {}, "more than a host"),
         ("runpod:abc", {}, "no RunPod API key"),
         ("runpod:abc", {"RUNPOD_API_KEY": "  "}, "no RunPod API key"),
-        ("runpod:", ENVIRONMENT, "not an endpoint's id"),
+        ("runpod:", ENVIRONMENT, "RUNPOD_ENDPOINT_ID, which is not set"),
         ("runpod:a/../b", ENVIRONMENT, "not an endpoint's id"),
         (
             "runpod:abc",
@@ -374,3 +376,8 @@ policy = { executionTimeout = 600000, lowPriority = true }
     configure(tmp_path / "home", '[targets.gpu]\ntarget = "runpod:abc"\npolicy = { timeout = 3 }')
     with pytest.raises(ConfigurationError, match=r"policy\.timeout"):
         Configuration.load(tmp_path)
+
+
+def test_an_unknown_word_for_interruptions_is_refused() -> None:
+    with pytest.raises(ValueError, match="on_interrupt is 'cancel' or 'leave', not 'keep'"):
+        Client("sandbox", on_interrupt=cast(Any, "keep"))

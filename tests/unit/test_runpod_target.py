@@ -139,7 +139,7 @@ async def test_a_place_in_front_is_told_to_be_none_and_once(
         ("ep", "k", "http://192.168.1.20:8000/v2", "not https"),
         ("ep", "k", "ftp://127.0.0.1", "not an http"),
         ("ep", None, "https://api.example/v2", "no RunPod API key"),
-        ("", "k", "https://api.example/v2", "not an endpoint's id"),
+        ("", "k", "https://api.example/v2", "RUNPOD_ENDPOINT_ID, which is not set"),
         ("a/b", "k", "https://api.example/v2", "not an endpoint's id"),
         ("ep?x", "k", "https://api.example/v2", "not an endpoint's id"),
     ],

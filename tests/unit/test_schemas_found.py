@@ -253,7 +253,8 @@ def test_a_file_of_schemas_is_read_and_anything_else_is_named(tmp_path: Path) ->
     file = tmp_path / "object_info.json"
     file.write_text(json.dumps(OBJECT_INFO))
     assert "Blur" in asyncio.run(given_schemas(file))
-    for text in ("[]", "{"):
+    workflow = {"1": {"class_type": "Blur", "inputs": {}}}
+    for text in ("[]", "{", "{}", json.dumps(workflow)):
         file.write_text(text)
         with pytest.raises(ConfigurationError, match=r"object_info\.json cannot be read"):
             asyncio.run(given_schemas(file))

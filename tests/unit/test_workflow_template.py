@@ -63,7 +63,9 @@ def test_a_variable_that_was_not_given_is_named_with_the_way_to_give_it():
     assert "Did you mean ${SUBJECT}?" in caught.value.message
     assert "--var SUBJEKT=VALUE, or --var SUBJEKT " in caught.value.advice
     assert caught.value.details == {"variable": "SUBJEKT"}
-    with pytest.raises(WorkflowInvalid, match="--prompt TEXT, or --var PROMPT=VALUE"):
+    with pytest.raises(
+        WorkflowInvalid, match=r"--var PROMPT=VALUE, .*\(or --prompt TEXT, of run and check\)"
+    ):
         fill_in('"${PROMPT}"', {})
 
 

@@ -162,7 +162,7 @@ class ModalWorker:
             await self._models.reload.aio()
         except (*MODAL_FAILED, RuntimeError) as error:
             # A model that is in use is an open file, and keeps the mount as it is.
-            _log.info("the models volume is not looked at anew: %s", error)
+            _log.info("the models volume could not be reloaded: %s", error)
 
     async def _show_new_models(self) -> None:
         """Let other containers have what this one has fetched."""

@@ -80,13 +80,13 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
                     "clean_build",
                     default=False,
                     optional=True,
-                    tooltip="Write the project's files anew, also those that you have edited.",
+                    tooltip="Write the project's files again, also those that you have edited.",
                 ),
                 io.Boolean.Input(
                     "rebuild_modal_app",
                     default=False,
                     optional=True,
-                    tooltip="Build the image anew, whatever Modal has in its cache.",
+                    tooltip="Build the whole image again, whatever Modal has in its cache.",
                 ),
                 io.Boolean.Input(
                     "delete_modal_app",

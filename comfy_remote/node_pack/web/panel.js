@@ -39,7 +39,7 @@ export function makePanel(state, actions) {
   const address = element('input', {
     type: 'text',
     'aria-label': 'Address of a target',
-    placeholder: 'runpod:ENDPOINT or http://host:8188',
+    placeholder: 'runpod:ENDPOINT or a URL',
     spellcheck: 'false'
   })
   const form = element(

@@ -14,7 +14,7 @@ from .report import Problem
 
 __all__ = ["broken_links", "circles", "is_replaced", "missing_classes", "no_output"]
 
-_RECONNECT = "Connect it again in ComfyUI and save the workflow anew."
+_RECONNECT = "Connect it again in ComfyUI and save the workflow again."
 
 
 def is_replaced(class_type: str, schemas: Schemas) -> bool:
