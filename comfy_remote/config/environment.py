@@ -137,8 +137,8 @@ def unused_files(environment: Mapping[str, str] = os.environ) -> list[str]:
             continue  # `load_env_files` says so
         if lacking:
             sentence = (
-                f"Not trusted, so not used: {', '.join(lacking)}, set by {path}. To review that, and "
-                f"trust it: {trust_command(path)}"
+                f"Not trusted, so not used: {', '.join(lacking)}, set by {path}. To review that, "
+                f"and trust it: {trust_command(path)}"
             )
             sentences.append(one_line(sentence))
     return sentences
