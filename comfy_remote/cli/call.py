@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import complete_target, json_option, timeout_option
+from .options import complete_target, json_option, own_folder_by_default, timeout_option
 
 __all__ = ["call"]
 
@@ -43,6 +43,7 @@ __all__ = ["call"]
     metavar="DIR",
     type=click.Path(path_type=Path),
     default=Path("output"),
+    callback=own_folder_by_default,
     show_default=True,
     help="Where pictures, sounds and other files go.",
 )

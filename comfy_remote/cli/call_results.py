@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..jobs.record import SavedOutput
-from ..media.files import place, private_folder, safe_relative_path, storage_errors
+from ..media.files import place_below, private_folder, safe_relative_path, storage_errors
 from ..media.value_files import PlainFile, files_of
 from ..media.values import DecodedValue, encode
 from ..outputs import kind_of
@@ -63,20 +63,22 @@ def show_results(
 def _saved_exactly(key: str, decoded: DecodedValue, folder: Path) -> SavedOutput:
     """As a value file, which is not put together in memory."""
     encoded = encode(decoded.value, decoded.type, as_list=decoded.is_list)
-    filename = str(safe_relative_path(f"{key}.safetensors"))
+    relative = safe_relative_path(f"{key}.safetensors")
+    filename = str(relative)
     with private_folder(folder) as beside:
         path = beside / "file"
         sha256 = encoded.write(path)
-        placed = place(path, folder / filename, sha256)
+        placed = place_below(path, folder, relative, sha256)
     return SavedOutput(placed, None, kind_of(filename), filename, sha256, encoded.size)
 
 
 def _saved(name: str, file: PlainFile, folder: Path) -> SavedOutput:
     sha256 = hashlib.sha256(file.data).hexdigest()
-    filename = str(safe_relative_path(name + file.suffix))
+    relative = safe_relative_path(name + file.suffix)
+    filename = str(relative)
     with private_folder(folder) as beside:
         path = beside / "file"
         with storage_errors(path):
             path.write_bytes(file.data)
-        placed = place(path, folder / filename, sha256)
+        placed = place_below(path, folder, relative, sha256)
     return SavedOutput(placed, None, kind_of(filename), filename, sha256, len(file.data))

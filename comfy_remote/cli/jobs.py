@@ -128,7 +128,7 @@ def resume(
     from ..jobs.record import Record
     from ..targets.config import home
     from .follow import exit_if_incomplete, follow, supervise
-    from .options import make_reporter
+    from .options import make_reporter, own_folder
 
     began = time.monotonic()
     found: JobEntry | None = None
@@ -139,6 +139,8 @@ def resume(
             if on is None:
                 raise
     wanted = found.folder if found is not None else None
+    if output is None and wanted is None:
+        own_folder(Path("output"), "If that is meant, say so: -o output")
     folder = (output or wanted or Path("output")).expanduser().absolute()
     reporter = make_reporter(json_lines=json_lines, preview=preview)
 

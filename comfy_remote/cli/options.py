@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from .reporter import Reporter
@@ -26,6 +27,8 @@ __all__ = [
     "json_option",
     "make_reporter",
     "open_option",
+    "own_folder",
+    "own_folder_by_default",
     "preview_option",
     "timeout_option",
     "var_option",
@@ -125,6 +128,34 @@ var_option = click.option(
     help="Fill in ${NAME} in a JSON file; without a value, from the environment variable of that "
     "name. May be repeated.",
 )
+
+
+def own_folder(folder: Path, advice: str) -> Path:
+    """A folder below the current one that a command writes to unasked.
+
+    Args:
+        folder: Its relative path.
+        advice: What to do where it is refused.
+
+    Raises:
+        ConfigurationError: A link, which may have come with somebody's workflow, leads it out.
+    """
+    from ..errors import ConfigurationError
+    from ..media.files import leads_out
+
+    if leads_out(folder, Path.cwd()):
+        raise ConfigurationError(
+            f"{folder} is a link that leads out of the current folder.", advice=advice
+        )
+    return folder
+
+
+def own_folder_by_default(ctx: click.Context, option: click.Parameter, folder: Path) -> Path:
+    """For an option with a default: what the user names themselves may lead anywhere."""
+    named = ctx.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT
+    if named or ctx.resilient_parsing:
+        return folder
+    return own_folder(folder, f"If that is meant, say so: {option.opts[-1]} {folder}")
 
 
 def complete_target(

@@ -13,6 +13,7 @@ from .options import (
     download_option,
     inputs_option,
     open_option,
+    own_folder_by_default,
     preview_option,
     timeout_option,
 )
@@ -42,6 +43,7 @@ __all__ = ["run"]
     metavar="DIR",
     type=click.Path(path_type=Path),
     default=Path("output"),
+    callback=own_folder_by_default,
     show_default=True,
     help="Where the outputs go.",
 )

@@ -17,6 +17,8 @@ from .options import (
     inputs_option,
     json_option,
     open_option,
+    own_folder,
+    own_folder_by_default,
     preview_option,
 )
 from .schemas import schemas_option
@@ -59,6 +61,7 @@ __all__ = ["main", "run_remote"]
     metavar="DIR",
     type=click.Path(path_type=Path),
     default="./output/",
+    callback=own_folder_by_default,
     show_default=True,
     help="Where the outputs go, here.",
 )
@@ -128,7 +131,7 @@ def run_remote(
         timeout,
         download,
         "leave",
-        Path("logs", "generations"),
+        own_folder(Path("logs", "generations"), "Remove that link: logs are written there."),
         open_it,
         schemas_source,
     )

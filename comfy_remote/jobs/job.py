@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..events import Event, Finished, JobState, Log, Progress, Queued, Started, event_to_json
 from ..media.disk_space import DiskLimits
-from ..media.files import place, safe_relative_path, storage_errors
+from ..media.files import place_below, safe_relative_path, storage_errors
 from ..media.partial_folder import partial_folder
 from ..media.remote_values import VALUES_KEY
 from ..media.temporary import TemporaryFolder
@@ -521,7 +521,7 @@ def _local(remote: RemoteOutput, here: Downloaded, spool: TemporaryFolder) -> Ou
 def _place(remote: RemoteOutput, here: Downloaded, folder: Path) -> SavedOutput:
     relative = safe_relative_path(remote.filename, remote.subfolder)
     return SavedOutput(
-        path=place(here.path, folder / relative, here.sha256),
+        path=place_below(here.path, folder, relative, here.sha256),
         node_id=remote.node_id,
         kind=remote.kind,
         filename=remote.filename,

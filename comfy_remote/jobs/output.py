@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from ..media.files import place, safe_relative_path
+from ..media.files import place_below, safe_relative_path
 from ..media.temporary import TemporaryFolder
 from ..outputs import OutputKind
 
@@ -60,10 +60,10 @@ class Output:
             Where it is now.
 
         Raises:
-            LocalStorageError: It cannot be written (disk full, no permission).
+            LocalStorageError: It cannot be written (disk full, no permission, a link leads out).
         """
         relative = safe_relative_path(self.filename, self.subfolder)
-        return place(self._path, Path(folder) / relative, self.sha256)
+        return place_below(self._path, Path(folder), relative, self.sha256)
 
     def bytes(self) -> bytes:
         """The content, all of it in memory."""

@@ -19,7 +19,9 @@ from ..errors import LocalStorageError
 __all__ = [
     "CHUNK_SIZE",
     "copy_whole",
+    "leads_out",
     "place",
+    "place_below",
     "place_new",
     "private_folder",
     "safe_relative_path",
@@ -159,6 +161,35 @@ def place(source: Path, destination: Path, sha256: str) -> Path:
         f"No free name was found for {destination}.",
         advice="Choose another folder with -o (comfy-run-remote: --local-output).",
     )
+
+
+def place_below(source: Path, folder: Path, relative: PurePosixPath, sha256: str) -> Path:
+    """`place` under a name from elsewhere, which links below the folder do not lead out of it.
+
+    Args:
+        folder: Chosen by the user; it may itself be a link.
+        relative: As `safe_relative_path` gives it.
+
+    Raises:
+        LocalStorageError: As `place`, or a link leads out.
+    """
+    destination = folder / relative
+    if leads_out(destination.parent, folder):
+        raise LocalStorageError(
+            f"{destination} was not written: a link leads out of {folder}.",
+            advice="Remove that link, or choose another folder with -o (comfy-run-remote: "
+            "--local-output).",
+            details={"path": str(destination)},
+        )
+    return place(source, destination, sha256)
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether links make a path that stands below a folder lead out of it; neither need exist.
+
+    A folder that came with somebody's workflow may hold such links.
+    """
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def place_new(source: Path, candidates: Iterable[Path]) -> Path:

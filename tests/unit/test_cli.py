@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -329,3 +330,20 @@ def test_a_token_file_that_never_ends_is_refused(tmp_path):
     path.write_bytes(b"x" * 5000)
     with pytest.raises(ConfigurationError, match="more than 4096 bytes"):
         read_token(path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "w.json"], ["call", "w.json"], ["run", "w.json", "--json"]],
+)
+def test_a_default_folder_that_is_a_link_out_is_not_written_to(run, tmp_path, arguments):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone" / "output").symlink_to(tmp_path / "elsewhere")
+    os.chdir(tmp_path / "clone")
+    write("w.json", PROMPT)
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert "output is a link that leads out of the current folder" in err
+    assert "output output" in out + err  # how to say that it is meant
+    assert list((tmp_path / "elsewhere").iterdir()) == []

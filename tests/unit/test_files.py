@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 
 from comfy_remote.errors import LocalStorageError
 from comfy_remote.media import files
-from comfy_remote.media.files import place, private_folder, safe_relative_path, sha256_of
+from comfy_remote.media.files import (
+    place,
+    place_below,
+    private_folder,
+    safe_relative_path,
+    sha256_of,
+)
 
 
 @given(st.text(max_size=300), st.text(max_size=300))
@@ -110,6 +116,30 @@ def test_place_recognises_the_same_content(tmp_path: Path) -> None:
     first = place(source, tmp_path / "x.png", digest)
     assert place(source, tmp_path / "x.png", digest) == first
     assert len(list(tmp_path.glob("x*"))) == 1
+
+
+@pytest.mark.parametrize("subfolder", ["link", "link/deeper", "real/link", "gone"])
+def test_a_name_from_elsewhere_does_not_follow_links_out(tmp_path: Path, subfolder: str) -> None:
+    outside, out = tmp_path / "outside", tmp_path / "out"
+    outside.mkdir()
+    (out / "real").mkdir(parents=True)
+    (out / "link").symlink_to(outside)
+    (out / "real" / "link").symlink_to("../../outside")
+    (out / "gone").symlink_to(tmp_path / "not-yet")
+    source, digest = _file(tmp_path / "part", b"new")
+    with pytest.raises(LocalStorageError, match="leads out"):
+        place_below(source, out, safe_relative_path("x.desktop", subfolder), digest)
+    assert list(outside.iterdir()) == []
+    assert not (tmp_path / "not-yet").exists()
+
+
+def test_the_users_own_folder_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "b").mkdir(parents=True)
+    (tmp_path / "disk" / "a").symlink_to("b")
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    source, digest = _file(tmp_path / "part", b"new")
+    place_below(source, tmp_path / "out", safe_relative_path("x.png", "a"), digest)
+    assert (tmp_path / "disk" / "b" / "x.png").read_bytes() == b"new"
 
 
 def test_place_copies_where_links_are_not_possible(

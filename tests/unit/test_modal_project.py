@@ -71,6 +71,27 @@ def test_a_new_project_has_three_files(workflow):
     assert project.kept == ()
 
 
+@pytest.mark.parametrize("place", ["input", "input/deep/.ssh"])
+def test_links_of_a_folder_from_elsewhere_are_not_deployed(workflow, tmp_path, place):
+    (tmp_path / "private").mkdir()
+    link = tmp_path / "modal_portraits" / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "private")
+    with pytest.raises(ConfigurationError, match="leads out of the project"):
+        make_project(workflow, {"app_name": "portraits"})
+    assert list((tmp_path / "private").iterdir()) == []
+    link.unlink()
+    assert make_project(workflow, {"app_name": "portraits"}).config.app_name == "portraits"
+
+
+def test_a_project_that_is_a_link_out_has_to_be_named(workflow, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    (workflow.parent / "modal_portraits").symlink_to(outside)
+    with pytest.raises(ConfigurationError, match="leads out"):
+        make_project(workflow, {"app_name": "portraits"})
+    assert list(outside.iterdir()) == []
+
+
 def test_where_it_is_can_be_chosen(tmp_path):
     flow = tmp_path / "a" / "b.json"
     assert project_folder(flow, "x") == tmp_path / "a" / "modal_x"

@@ -17,7 +17,7 @@ import modal
 
 from ...errors import ConfigurationError
 from .config import CONFIG_FILE, ModalConfig
-from .project import INPUT_FOLDER, PROMPT_FILE
+from .project import INPUT_FOLDER, PROMPT_FILE, input_files
 
 __all__ = [
     "COMFYUI",
@@ -127,8 +127,8 @@ def with_project(image: modal.Image, folder: Path, *, pack: bool = False) -> mod
     image = image.add_local_dir(_PACKAGE, "/root/comfy_remote", ignore=unneeded)
     for name in (PROMPT_FILE, CONFIG_FILE):
         image = image.add_local_file(folder / name, f"/root/{name}")
-    if (folder / INPUT_FOLDER).is_dir():
-        image = image.add_local_dir(folder / INPUT_FOLDER, f"/root/{INPUT_FOLDER}")
+    if (inputs := input_files(folder)) is not None:
+        image = image.add_local_dir(inputs, f"/root/{INPUT_FOLDER}")
     if not pack:
         return image
     place = f"{COMFYUI}/custom_nodes/comfy-remote"

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from ...media.files import private_folder, storage_errors
+from ...errors import ConfigurationError
+from ...media.files import leads_out, private_folder, storage_errors
 from ...workflow.prompt import Prompt
 from .config import CONFIG_FILE, ModalConfig
 from .named import named_in
@@ -25,6 +26,7 @@ __all__ = [
     "PROMPT_FILE",
     "WORKFLOW_FILE",
     "Project",
+    "input_files",
     "project_folder",
     "read_text",
     "template",
@@ -61,10 +63,38 @@ class Project:
 
 
 def project_folder(workflow: Path, app_name: str, parent: Path | None = None) -> Path:
-    """Where the project of a workflow is: ``PARENT/APP``, else ``modal_APP`` beside it."""
+    """Where the project of a workflow is: ``PARENT/APP``, else ``modal_APP`` beside it.
+
+    Raises:
+        ConfigurationError: The latter is a link that leads elsewhere.
+    """
     if parent is not None:
         return parent.expanduser().absolute() / app_name
-    return workflow.expanduser().absolute().parent / f"modal_{app_name}"
+    beside = workflow.expanduser().absolute().parent
+    folder = beside / f"modal_{app_name}"
+    if leads_out(folder, beside):
+        raise ConfigurationError(
+            f"{folder} is a link that leads out of {beside}.",
+            advice="Name the project's folder with --folder, or remove the link.",
+        )
+    return folder
+
+
+def input_files(folder: Path) -> Path | None:
+    """A project's folder of files that the workflow loads; ``None`` where it has none.
+
+    Raises:
+        ConfigurationError: A link in it, which may have come with somebody's workflow, leads out:
+            what it leads to would be deployed.
+    """
+    place = folder / INPUT_FOLDER
+    for path in (place, *place.rglob("*")):
+        if leads_out(path, folder):
+            raise ConfigurationError(
+                f"{path} is a link that leads out of the project.",
+                advice="Put the file itself there, or remove the link.",
+            )
+    return place if place.is_dir() else None
 
 
 def write_project(

@@ -18,7 +18,7 @@ from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
 from .config import CONFIG_FILE, ModalConfig
 from .packing import pack
-from .project import INPUT_FOLDER, Project, project_folder, write_project
+from .project import INPUT_FOLDER, Project, input_files, project_folder, write_project
 
 __all__ = ["make_project"]
 
@@ -59,6 +59,7 @@ def make_project(
     folder = project_folder(workflow, config.app_name, parent)
     project = write_project(folder, prepared.prompt, found, given, force=force, clean=clean)
     _ask_the_owner(project, deploys=deploys)
+    input_files(folder)  # before anything is copied through a link
     notes = _copy_inputs(prepared.prompt, known, workflow.absolute().parent, folder / INPUT_FOLDER)
     doubts = [doubt.sentence for doubt in prepared.doubts]
     return replace(project, notes=(*project.notes, *doubts, *notes))
