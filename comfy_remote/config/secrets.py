@@ -35,11 +35,14 @@ KEY_RING_SERVICE = "comfy-remote"
 _SECRET_WORDS = {
     "APIKEY",
     "AUTH",
+    "BEARER",
     "COOKIE",
+    "CRED",
     "CREDENTIAL",
     "CREDENTIALS",
     "CREDS",
     "DSN",
+    "JWT",
     "KEY",
     "KEYS",
     "PASS",
@@ -47,9 +50,11 @@ _SECRET_WORDS = {
     "PASSWD",
     "PASSWORD",
     "PAT",
+    "PEM",
     "PWD",
     "SECRET",
     "SECRETS",
+    "SK",
     "TOKEN",
     "TOKENS",
 }
@@ -158,8 +163,8 @@ def looks_secret(name: str) -> bool:
     upper = name.upper()
     if upper in _NO_SECRETS:
         return False
-    words = re.split(r"[^A-Z0-9]+", upper)
-    return not _SECRET_WORDS.isdisjoint(words) or upper.endswith(_SECRET_ENDINGS)
+    words = re.split(r"[^A-Z]+", upper)  # TOKEN2 is another token
+    return any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDINGS) for word in words)
 
 
 def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
@@ -179,12 +184,15 @@ def redact_json(value: JsonValue) -> JsonValue:
 
 
 def _secrets_in(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    from urllib.parse import unquote  # here: not every command needs it
+
     for name, value in environ.items():
         # Whoever has RunPod's job addresses can take and answer the endpoint's jobs.
         if looks_secret(name) or name.upper().startswith("RUNPOD_WEBHOOK_"):
             yield value, name
         for password in _PASSWORD_IN_URL.findall(value):
             yield password, name
+            yield unquote(password), name  # as whoever uses it says it
 
 
 def _forms(secrets: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -59,6 +59,16 @@ SECRET_NAMES = [
     "AWS_SECRET_ACCESS_KEY",
     "AZURE_CLIENT_SECRET",
     "BASIC_AUTH",
+    "API_BEARER",
+    "APP_JWT",
+    "CERT_PEM",
+    "CLOUD_APIKEY2",
+    "GH_CRED",
+    "NPM_TOKEN_2",
+    "SECRET1",
+    "STRIPE_SK",
+    "TOKEN2",
+    "X_API_KEY2_OLD",
     "CIVITAI_API_KEY",
     "DB_PASS",
     "GITHUB_PAT",
@@ -91,6 +101,11 @@ def test_what_is_not(name: str) -> None:
 def test_a_password_in_a_url_is_one() -> None:
     environ = {"DATABASE_URL": "postgres://ann:planted-value@db.example/x"}
     assert redact("with planted-value", environ) == "with [DATABASE_URL]"
+
+
+def test_a_password_in_a_url_is_known_as_it_is_used_too() -> None:
+    environ = {"DATABASE_URL": "postgres://ann:pl%40nted%2Fvalue@db.example/x"}
+    assert redact("with pl@nted/value", environ) == "with [DATABASE_URL]"
 
 
 def test_every_secret_that_a_configuration_names_is_known(
