@@ -44,13 +44,16 @@ def busy(sandbox_url: str) -> Iterator[Callable[[], int]]:
             queue = json.load(answer)
         return len(queue["queue_running"]) + len(queue["queue_pending"])
 
-    assert count() == 0
+    def stop() -> None:
+        for path, body in (("queue", {"clear": True}), ("interrupt", {})):
+            sent, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+            request = urllib.request.Request(f"{sandbox_url}/{path}", sent, headers)
+            urllib.request.urlopen(request, timeout=10).close()
+        until(lambda: count() == 0)
+
+    stop()  # what other tests have left there
     yield count
-    for path, body in (("queue", {"clear": True}), ("interrupt", {})):
-        request = urllib.request.Request(
-            f"{sandbox_url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        urllib.request.urlopen(request, timeout=10).close()
+    stop()
 
 
 def slow(seconds: float = 30.0) -> dict[str, Any]:
