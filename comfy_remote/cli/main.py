@@ -67,13 +67,13 @@ _verbose_option = click.option(
 
 
 def _prepare(command: click.Command) -> None:
-    """Give a command, or all below a group, what every command has."""
+    """Give a command, or a group and all below it, what every command has."""
+    config_option(command)
+    _verbose_option(command)
     if isinstance(command, click.Group):
         for below in command.commands.values():
             _prepare(below)
     elif command.callback is not None:
-        config_option(command)
-        _verbose_option(command)
         command.callback = asks_for_trust(command.callback)
 
 

@@ -81,6 +81,7 @@ __all__ = ["main", "run_remote"]
 @preview_option
 @open_option
 @config_option
+@click.option("-v", "--verbose", is_flag=True, help="Log what is going on (also: DEBUG=1).")
 @asks_for_trust
 def run_remote(
     workflow: Path | None,
@@ -96,13 +97,14 @@ def run_remote(
     json_lines: bool,
     preview: bool,
     open_it: bool,
+    verbose: bool,
 ) -> None:
     """Run a workflow on a ComfyUI elsewhere, and fetch what it makes.
 
     ${NAME} in a JSON file is filled in: ${PROMPT}, ${SEED}, ${IMAGE_ID} and ${OUTPUT_FOLDER} from
     the options, others with --var. Files that Load nodes name are sent along. Ctrl-C
     leaves the job running, and says how to fetch it. Each run leaves a log in
-    ./logs/generations/. DEBUG=1 says more.
+    ./logs/generations/.
 
     \b
     Examples:
@@ -110,7 +112,7 @@ def run_remote(
       comfy-run-remote --workflow flux.json --prompt "a cat" --pod-url abc123xyz90
       comfy-run-remote --workflow film.json --image-id take-3 --output-folder films
     """
-    start()
+    start(verbose=verbose)
     if workflow is None and changes.prompt is None:
         raise click.UsageError("Give --prompt TEXT, --workflow FILE, or both.")
     from .import_ahead import import_ahead

@@ -108,7 +108,8 @@ def execution_error(data: dict[str, JsonValue]) -> ComfyRemoteError:
         )
     return ExecutionFailed(
         f"{node} failed: {said}",
-        advice="Correct that node's inputs; the traceback is in the error's details.",
+        advice="Correct that node's inputs. Its traceback is in the error's details, and in what "
+        "`comfy-remote jobs show` prints.",
         details=details,
     )
 

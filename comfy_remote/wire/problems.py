@@ -14,7 +14,11 @@ def problems_in(error: ValidationError, whole: str) -> str:
         whole: What to call the document itself, where all of it is wrong.
     """
     return "; ".join(
-        # What pydantic puts before the words of a check of ours tells people nothing.
-        f"{'.'.join(map(str, e['loc'])) or whole}: {e['msg'].removeprefix('Value error, ')}"
+        f"{'.'.join(map(str, e['loc'])) or whole}: {_words(e['type'], e['msg'])}"
         for e in error.errors()
     )
+
+
+def _words(kind: str, message: str) -> str:
+    """Pydantic's message, without what tells people nothing."""
+    return "unknown key" if kind == "extra_forbidden" else message.removeprefix("Value error, ")

@@ -101,7 +101,12 @@ def load_workflow(
                 return _spooled(file, str(path), variables)
             return read_workflow(file, str(path), variables=variables)
     except FileNotFoundError:
-        raise WorkflowInvalid(f"There is no file {path}.", advice="Check the path.") from None
+        advice = "Check the path."
+        if str(path).startswith(("http:", "https:")):  # a Path has one of the two slashes
+            advice = (
+                "Workflows are files: download it, or give it on standard input, with - for it."
+            )
+        raise WorkflowInvalid(f"There is no file {path}.", advice=advice) from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         if Path(path).is_dir():  # "Permission denied" on Windows
             raise WorkflowInvalid(

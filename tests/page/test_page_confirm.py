@@ -72,6 +72,16 @@ def test_a_new_address_is_asked_about_once(
     assert not page.complaints
 
 
+def test_an_address_that_means_nothing_leaves_the_target_as_it_is(page: ComfyPage) -> None:
+    page.switch_on("Remote: there")
+    page.open_panel()
+    type_in(page, "banana")
+    expect(page.toasts.filter(has_text="Remote stays on there").first).to_contain_text(
+        "There is no target 'banana'"
+    )
+    expect(page.switch).to_contain_text("Remote: there")
+
+
 def test_a_marked_workflow_of_somebody_else_asks_before_anything_is_sent(
     page: ComfyPage, server: PackServer, home: Path, stranger: str, dialog: Locator
 ) -> None:

@@ -189,13 +189,13 @@ def test_every_command_has_it() -> None:
     from comfy_remote.cli.main import cli
     from comfy_remote.cli.run_remote import run_remote
 
-    def leaves(one: click.Command) -> list[click.Command]:
-        if not isinstance(one, click.Group):
-            return [one]
-        return [leaf for below in one.commands.values() for leaf in leaves(below)]
+    def all_below(one: click.Command) -> list[click.Command]:
+        below = one.commands.values() if isinstance(one, click.Group) else ()
+        return [one, *(each for command in below for each in all_below(command))]
 
-    for leaf in (cli, run_remote, *leaves(cli)):
-        assert [p.name for p in leaf.params].count("config") == 1, leaf.name
+    for one in (run_remote, *all_below(cli)):
+        names = [p.name for p in one.params]
+        assert (names.count("config"), names.count("verbose")) == (1, 1), one.name
 
 
 def test_a_pod_by_a_folders_name_is_no_pod_by_its_id(project: Path) -> None:

@@ -209,8 +209,8 @@ def test_a_project_is_found_from_a_folder_below_and_goes_before_the_user(
     ("text", "message"),
     [
         ("default = [", "not valid TOML"),
-        (f'key = "{KEY}"', "key: Extra inputs are not permitted"),
-        (f'[targets.a]\ntarget = "x"\napi_key = "{KEY}"', "targets.a.api_key: Extra inputs"),
+        (f'key = "{KEY}"', "key: unknown key"),
+        (f'[targets.a]\ntarget = "x"\napi_key = "{KEY}"', "targets.a.api_key: unknown key"),
         (f'targets = "{KEY}"', "targets: "),
         ("[targets.a]", "targets.a.target: Field required"),
         ("[targets.a]\ntarget = 3", "targets.a.target: "),

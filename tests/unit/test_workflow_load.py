@@ -190,3 +190,8 @@ def test_what_else_such_a_request_has_is_named() -> None:
 def test_a_node_may_be_called_input() -> None:
     document: Any = {"input": {"class_type": "EmptyImage", "inputs": {}, "workflow": {}}}
     assert list(parse_workflow(document).prompt or ()) == ["input"]
+
+
+def test_an_address_instead_of_a_file_is_answered_with_the_way() -> None:
+    with pytest.raises(WorkflowInvalid, match="download it, or give it on standard input"):
+        load_workflow(Path("https://example.com/workflow.json"))

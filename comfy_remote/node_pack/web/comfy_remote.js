@@ -84,7 +84,8 @@ async function switchTo(target) {
   try {
     await state.switchTo(target)
   } catch (error) {
-    showError(target === null ? 'Remote stays on' : `Remote is not on: ${target}`, error)
+    const stays = `Remote stays on${target === null ? '' : ` ${state.target}`}`
+    showError(state.target === null ? `Remote is not on: ${target}` : stays, error)
     return
   }
   await updateLists()
