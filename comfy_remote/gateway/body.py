@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
@@ -13,6 +12,7 @@ from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
 from ..errors import RateLimited, RequestTooLarge, WorkflowInvalid
+from ..net.throughput import Throughput
 from ..targets.within import within
 from ..wire.json_text import check_json_values
 
@@ -132,20 +132,19 @@ async def body_chunks(read: Callable[[int], Awaitable[bytes]]) -> AsyncIterator[
         read: Gives the next bytes, of so many at most; none at the end.
 
     Raises:
-        WorkflowInvalid: Nothing came for 30 s, or less than 8 KiB a second in all.
+        WorkflowInvalid: Nothing came for 30 s, or less than 8 KiB a second within them.
     """
-    begun, size = time.monotonic(), 0
-    while True:
-        try:
-            chunk = await within(read(_CHUNK), _LONGEST_PAUSE)
-        except asyncio.TimeoutError:
-            raise _too_slow() from None
-        if not chunk:
-            return
-        size += len(chunk)
-        if time.monotonic() - begun > _LONGEST_PAUSE + size / _SLOWEST:
-            raise _too_slow()
-        yield chunk
+    throughput = Throughput(round(_SLOWEST * _LONGEST_PAUSE), _LONGEST_PAUSE)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        while chunk := await within(read(_CHUNK), _LONGEST_PAUSE):
+            yield chunk
+
+    try:
+        async for chunk in throughput.watched(chunks()):
+            yield chunk
+    except asyncio.TimeoutError:
+        raise _too_slow() from None
 
 
 def number_in_query(

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -19,23 +18,20 @@ from yarl import URL
 from ..errors import TargetError
 from .guard import Guard, GuardedResolver, PrivateAddress, proxy_for
 from .request_log import logged_requests
+from .throughput import Throughput
 from .timeouts import timeout
 
-__all__ = ["NETWORK_ERRORS", "Answer", "GuardedHttp", "TooLarge", "TooSlow", "arriving"]
+__all__ = ["NETWORK_ERRORS", "Answer", "GuardedHttp", "TooLarge", "arriving"]
 
 NETWORK_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
 """What a request may raise besides `TargetError`: it did not work now, and may later."""
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_SLOWEST = 16 * 1024
+_THROUGHPUT = Throughput(size=60 * 16 * 1024, seconds=60.0)
 
 
 class TooLarge(Exception):
     """More bytes arrived than are allowed."""
-
-
-class TooSlow(asyncio.TimeoutError):
-    """The bytes arrive too slowly to wait for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,26 +173,28 @@ class GuardedHttp:
 
 
 async def arriving(
-    chunks: AsyncIterable[bytes], *, largest: int | None = None, patience: float = 60.0
+    chunks: AsyncIterable[bytes],
+    *,
+    largest: int | None = None,
+    throughput: Throughput = _THROUGHPUT,
 ) -> AsyncGenerator[bytes, None]:
     """The same chunks, as long as they are not too large in all and arrive fast enough.
 
     Args:
         largest: Bytes that may come; ``None`` for any number.
-        patience: Seconds that the first byte may take; beyond them, 16 KiB a second at least.
+        throughput: How fast they have to arrive; by default 16 KiB a second, minute by minute.
 
     Raises:
         TooLarge: More came.
         TooSlow: They came more slowly.
     """
-    begun, size = time.monotonic(), 0
-    async for chunk in chunks:
-        size += len(chunk)
-        if largest is not None and size > largest:
-            raise TooLarge
-        if time.monotonic() - begun > patience + size / _SLOWEST:
-            raise TooSlow
-        yield chunk
+    size = 0
+    async with aclosing(throughput.watched(chunks)) as watched:
+        async for chunk in watched:
+            size += len(chunk)
+            if largest is not None and size > largest:
+                raise TooLarge
+            yield chunk
 
 
 def _joined(url: URL, target: str, what: str, guard: Guard) -> URL:

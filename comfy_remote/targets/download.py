@@ -15,8 +15,8 @@ from ..media.files import sha256_of, storage_errors
 from ..media.verify import check_whole
 from ..outputs import RemoteOutput
 from .base import OnThisMachine, Target, TellsVersions
+from .http import TOO_SLOW
 from .partial_file import PartialFile
-from .throughput import TOO_SLOW
 
 __all__ = ["Downloaded", "download"]
 

@@ -32,9 +32,9 @@ from ..net.address import POD_PROXY, base_address
 from ..net.fetch import NETWORK_ERRORS, GuardedHttp
 from ..net.guard import Guard, proxy_for
 from ..net.request_log import logged_requests
+from ..net.throughput import Throughput, TooSlow
 from ..net.timeouts import timeout
 from ..wire.json_text import parse_json
-from .throughput import Throughput
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
@@ -44,6 +44,8 @@ __all__ = ["HttpClient", "Response", "version_in"]
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
+TOO_SLOW = "too_slow"
+"""In the details of the error for an answer that arrives too slowly."""
 _SLOWEST_UPLOAD = 16 * 1024  # bytes a second
 _ANSWER_LIMIT = 256 * 1024 * 1024
 _LONGEST_RETRY_AFTER = 60.0
@@ -314,10 +316,17 @@ class HttpClient:
     async def _body(
         self, response: aiohttp.ClientResponse, offset: int, where: str
     ) -> AsyncGenerator[bytes, None]:
-        watched = self._throughput.watched(_from_offset(response, offset), where)
-        async with aclosing(watched) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        watched = self._throughput.watched(_from_offset(response, offset))
+        try:
+            async with aclosing(watched) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except TooSlow as error:
+            raise TargetUnreachable(
+                f"{where} {error}.",
+                advice="Check the connection, and try again.",
+                details={TOO_SLOW: True},
+            ) from error
 
     @asynccontextmanager
     async def _elsewhere(

@@ -44,8 +44,8 @@ from comfy_remote.errors import (
 from comfy_remote.events import JobState
 from comfy_remote.jobs.doctor import TimeLimits, examine
 from comfy_remote.media import disk_space
+from comfy_remote.net.throughput import Throughput
 from comfy_remote.targets.http import HttpClient
-from comfy_remote.targets.throughput import Throughput
 
 SECONDS = 1.0
 

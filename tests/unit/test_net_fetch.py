@@ -12,8 +12,9 @@ from aiohttp.resolver import ThreadedResolver
 from scripted_server import Answer, ScriptedServer
 
 from comfy_remote.errors import TargetError
-from comfy_remote.net.fetch import GuardedHttp, TooLarge, TooSlow, arriving
+from comfy_remote.net.fetch import GuardedHttp, TooLarge, arriving
 from comfy_remote.net.guard import Guard
+from comfy_remote.net.throughput import Throughput, TooSlow
 
 WHAT = "The address of a.png"
 
@@ -177,5 +178,31 @@ async def test_bytes_have_to_come_and_not_too_many(monkeypatch: pytest.MonkeyPat
         async for _ in arriving(chunks(4, 0), largest=300):
             pass
     with pytest.raises(TooSlow):
-        async for _ in arriving(chunks(100, 0.02), patience=0.05):
+        async for _ in arriving(chunks(100, 0.02), throughput=Throughput(size=1000, seconds=0.05)):
             pass
+
+
+async def test_a_transfer_that_began_fast_may_not_drip() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x" * 1_000_000
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            yield b"x"
+
+    size = 0
+    with pytest.raises(TooSlow):
+        async for chunk in Throughput(size=1000, seconds=0.1).watched(chunks()):
+            size += len(chunk)
+    assert 1_000_000 < size < 1_000_050
+
+
+async def test_the_time_of_who_reads_does_not_count() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x"
+
+    read = 0
+    async for _ in Throughput(size=1000, seconds=0.02).watched(chunks()):
+        await asyncio.sleep(0.03)
+        read += 1
+    assert read == 3
