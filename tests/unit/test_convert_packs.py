@@ -242,6 +242,7 @@ def test_a_value_that_a_link_replaces_is_no_doubt() -> None:
         ("512x?", 512, 0),
         ("?x256", 0, 256),
         ("256x128", 256, 128),
+        pytest.param(f"256x{'9' * 5000}", 256, 0, id="too many digits"),
     ],
 )
 def test_force_size_of_older_versions_becomes_a_width_and_a_height(

@@ -100,6 +100,25 @@ def test_civitais_pages_and_api_links_mean_a_version(url: str, meant: str) -> No
     assert identity(url) == meant
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["models/{}", "api/download/models/{}", "models/1?modelVersionId={}"],
+)
+def test_a_number_of_thousands_of_digits_is_no_model(path: str) -> None:
+    with pytest.raises(ModelUnavailable):
+        identity(f"https://civitai.com/{path.format('9' * 5000)}")
+
+
+async def test_sizes_of_thousands_of_digits_are_not_counted_with(
+    site: ModelServer, tmp_path: Path
+) -> None:
+    huge = "9" * 5000
+    site.files["/b.safetensors"] = File(MODEL, ranges=False, sized=False)
+    site.redirects["/a.safetensors"] = (f"{site.url}/b.safetensors", {"X-Linked-Size": huge})
+    await ensure(library_for(tmp_path, site), f"lora {site.url}/a.safetensors")
+    assert files_in(tmp_path) == {"loras/a.safetensors": MODEL}
+
+
 def test_a_signature_in_a_link_is_not_kept() -> None:
     kept = identity("https://x.example/a.safetensors?X-Amz-Signature=planted")
     assert kept.startswith("https://x.example/a.safetensors?")

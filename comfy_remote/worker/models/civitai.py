@@ -23,8 +23,9 @@ __all__ = ["CivitaiLink"]
 
 # All of them only yield numbers: requests, and the token, go to the endpoint alone.
 _HOSTS = {"civitai.com", "www.civitai.com", "civitai.green", "civitai.red"}
-_PAGE = re.compile(r"/models/(?P<model>\d+)(/.*)?")
-_API = re.compile(r"/api/download/models/(?P<version>\d+)/?")
+_PAGE = re.compile(r"/models/(?P<model>[0-9]{1,18})(/.*)?")
+_API = re.compile(r"/api/download/models/(?P<version>[0-9]{1,18})/?")
+_VERSION = re.compile("[0-9]{0,18}")
 _CHOICES = ("type", "format", "size", "fp")
 
 
@@ -100,7 +101,7 @@ class CivitaiLink:
             )
         match = _PAGE.fullmatch(address.path)
         version = address.query.get("modelVersionId", "")
-        if match is None or not (version.isdecimal() or version == ""):
+        if match is None or _VERSION.fullmatch(version) is None:
             raise unavailable(
                 f"{url.partition('?')[0]} is not the address of a model on Civitai.",
                 "Copy the address of the model's page, with ?modelVersionId=… for one version: "

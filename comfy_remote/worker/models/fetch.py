@@ -31,7 +31,8 @@ _MOST_REDIRECTS = 10
 _JSON_LIMIT = 8 * 1024 * 1024
 _CHUNK = 64 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+_SIZE = re.compile("[0-9]{1,18}")
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)")
 _WEB_PAGES = ("text/html", "application/xhtml+xml")
 _PRIVATE = (
     "Models come from public https addresses. Whoever runs the worker may name a server in a "
@@ -230,7 +231,7 @@ def _size_of(response: aiohttp.ClientResponse, first: Mapping[str, str]) -> tupl
     elif response.status == 200 and "Content-Encoding" not in response.headers:
         size = response.content_length
     linked = first.get("X-Linked-Size", "")
-    if size is None and linked.isascii() and linked.isdigit():
+    if size is None and _SIZE.fullmatch(linked):
         size = int(linked)
     return size, start
 

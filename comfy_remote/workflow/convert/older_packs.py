@@ -7,6 +7,7 @@ Source of facts: how VideoHelperSuite, Impact Pack, Easy Use and KJNodes restore
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ __all__ = ["DRAWN", "DRAWS_SEED", "as_saved_today", "is_menu"]
 _Values: TypeAlias = "list[JsonValue] | dict[str, JsonValue] | None"
 
 _VIDEO = ["video", "force_rate", "force_size"]
+_PIXELS: Final = re.compile("[0-9]{1,9}")
 _FRAMES = ["frame_load_cap", "skip_first_frames", "select_every_nth"]
 _LOADERS: Final = {"VHS_LoadVideo", "VHS_LoadVideoPath"}
 _BRIDGES: Final = {"PreviewBridge", "PreviewBridgeLatent"}
@@ -89,7 +91,7 @@ def _without_force_size(values: dict[str, JsonValue]) -> dict[str, JsonValue]:
         return values
     if "x" in forced:
         for name, size in zip(("custom_width", "custom_height"), forced.split("x"), strict=False):
-            values[name] = int(size) if size.isascii() and size.isdigit() else 0
+            values[name] = int(size) if _PIXELS.fullmatch(size) else 0
     else:
         if forced in ("Disabled", "Custom Height"):
             values["custom_width"] = 0
