@@ -187,7 +187,7 @@ def routes(
     @json_route
     async def confirm_address(request: web.Request) -> JsonValue:
         wanted = await body_of(request, _AddressRequest)
-        # A person says yes, in a page, and no program for them. Every browser says its page here.
+        # Only a person in a page may confirm, not a program. Every browser names its page here.
         if "Origin" not in request.headers:
             raise NotTrusted(
                 "Only ComfyUI's page can confirm an address.",

@@ -182,7 +182,7 @@ export function getAddress(target) {
 }
 
 /**
- * Say yes to a target's address. Only after somebody has been asked.
+ * Trust a target's address. Only after its user has been asked.
  *
  * @param {string} target
  * @returns {Promise<unknown>}
