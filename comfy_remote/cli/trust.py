@@ -196,10 +196,9 @@ def _named(path: Path) -> list[str]:
     from ..deploy.modal.config import CONFIG_FILE as MODAL_CONFIG
 
     if path.name == MODAL_CONFIG:
-        from ..deploy.modal.named import named_in_folder
-        from ..deploy.modal.project import template
+        from ..deploy.modal.project import named_in_folder
 
-        return named_in_folder(path.parent, template())
+        return named_in_folder(path.parent)
     if path.name == ENV_NAME:
         return [named_variable(name, value) for name, value in read_env_file(path).items()]
     owners = Configuration.load(path.parent).owners

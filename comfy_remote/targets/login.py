@@ -17,7 +17,7 @@ from ..errors import ConfigurationError
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from .config import TargetSettings
+    from ..config.target_settings import TargetSettings
 
 __all__ = ["login_headers", "secret_missing"]
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
-from .config import CONFIG_FILE, ModalConfig
+from .config import ModalConfig
 
-__all__ = ["named_in", "named_in_folder"]
+__all__ = ["named_in"]
 
 _LISTS = ("secrets", "custom_nodes", "extra_pip_packages", "extra_system_packages", "models")
 _WORDS = ("comfyui_arguments", "models_volume")
@@ -27,23 +26,6 @@ def named_in(config: ModalConfig, edited: str | None = None) -> list[str]:
         edited: The text of its workflow.py, if that is not ours.
     """
     return list(_named(config, edited))
-
-
-def named_in_folder(folder: Path, template: str) -> list[str]:
-    """The same for a project as it lies there.
-
-    Args:
-        folder: The project's.
-        template: Our own workflow.py.
-
-    Raises:
-        ConfigurationError: modal_config.json cannot be read.
-    """
-    from .project import WORKFLOW_FILE, read_text
-
-    text = read_text(folder / WORKFLOW_FILE)
-    ours = text is None or text.replace("\r\n", "\n") == template
-    return named_in(ModalConfig.read(folder / CONFIG_FILE), None if ours else text)
 
 
 def _named(config: ModalConfig, edited: str | None) -> Iterator[str]:

@@ -27,6 +27,7 @@ __all__ = [
     "WORKFLOW_FILE",
     "Project",
     "input_files",
+    "named_in_folder",
     "project_folder",
     "read_text",
     "template",
@@ -166,6 +167,17 @@ def write_project(
     named = named_in(config, edited)
     everything = (*notes, *packing.notes)
     return Project(folder, config, tuple(kept), everything, tuple(named), tuple(brought))
+
+
+def named_in_folder(folder: Path) -> list[str]:
+    """All that the project in a folder names, a line each; see `named_in`.
+
+    Raises:
+        ConfigurationError: modal_config.json cannot be read.
+    """
+    text = read_text(folder / WORKFLOW_FILE)
+    ours = text is None or text.replace("\r\n", "\n") == template()
+    return named_in(ModalConfig.read(folder / CONFIG_FILE), None if ours else text)
 
 
 def template() -> str:

@@ -137,7 +137,7 @@ class ModalWorker:
         if answer.get("refresh_worker") and not modal.is_local():
             await self._take_no_more()
         with contextlib.suppress(ComfyRemoteError):
-            await self._handler.ready()  # what hangs is not the next job's affair
+            await self._handler.ready()  # if it fails, the next job says why
         done = note.model_copy(update={"progress": None, "finished": time.time()})
         await self._note(call_id, done)
         return to_json(answer).decode()

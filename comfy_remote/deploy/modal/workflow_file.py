@@ -58,18 +58,18 @@ def make_project(
     found = pack(prepared.prompt, prepared.workflow, known, volume=config.models_volume)
     folder = project_folder(workflow, config.app_name, parent)
     project = write_project(folder, prepared.prompt, found, given, force=force, clean=clean)
-    _ask_the_owner(project, deploys=deploys)
+    _check_trust(project, deploys=deploys)
     input_files(folder)  # before anything is copied through a link
     notes = _copy_inputs(prepared.prompt, known, workflow.absolute().parent, folder / INPUT_FOLDER)
     doubts = [doubt.sentence for doubt in prepared.doubts]
     return replace(project, notes=(*project.notes, *doubts, *notes))
 
 
-def _ask_the_owner(project: Project, *, deploys: bool) -> None:
+def _check_trust(project: Project, *, deploys: bool) -> None:
     """Check that what the folder had before is trusted, and trust what is written now.
 
     Raises:
-        NotTrusted: It has none.
+        NotTrusted: Something of that is not trusted.
     """
     path, store = project.folder / CONFIG_FILE, TrustStore(home())
     missing = store.missing(path, project.brought)
