@@ -11,6 +11,7 @@ from typing import IO
 from aiohttp import web
 from aiohttp.web_request import FileField
 
+from ..clean import one_line
 from ..outputs import media_type_of
 from .engine import ENGINE
 from .folders import Folders, PathOutsideFolder
@@ -57,7 +58,8 @@ async def view(request: web.Request) -> web.StreamResponse:
     if preview is not None or channel in ("rgb", "a"):
         return await _view_picture(path, channel, preview)
     content_type = media_type_of(path.name)
-    name = path.name.replace("\\", "\\\\").replace('"', '\\"')
+    # A header holds no control characters; a name of a workflow's may.
+    name = one_line(path.name).replace("\\", "\\\\").replace('"', '\\"')
     disposition = f'filename="{name}"'
     if content_type in _ACTIVE_TYPES:
         content_type, disposition = "application/octet-stream", f"attachment; {disposition}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import SecretStr
 
 from ..errors import AuthenticationError, OutputLost, WorkflowInvalid
@@ -166,7 +168,8 @@ class ServiceServer:
         """A form as curl sends it: ``-F image=@photo.png -F prompt="a cat"``."""
         arguments: dict[str, Argument] = {}
         with self._bodies.counting(LARGEST_BODY) as count:
-            form = await request.multipart()
+            with _readable_form():
+                form = await request.multipart()
             while (part := await _next_part(form)) is not None:
                 if not isinstance(part, BodyPartReader) or not part.name:
                     raise WorkflowInvalid("The form has a part without a name.")
@@ -181,9 +184,10 @@ class ServiceServer:
         interface = self._calls.workflow.interface
         entry = interface.input(name)
         content = bytearray()
-        async for chunk in body_chunks(part.read_chunk):
-            count(len(chunk))
-            content += chunk
+        with _readable_form():
+            async for chunk in body_chunks(part.read_chunk):
+                count(len(chunk))
+                content += chunk
         if part.filename:
             said = part.headers.get("Content-Type", "text/plain")
             media_type = media_type_of_input(part.filename, said)
@@ -289,6 +293,18 @@ def _plain_files(path: Path) -> list[PlainFile]:
 
 async def _next_part(form: MultipartReader) -> MultipartReader | BodyPartReader | None:
     try:
-        return await within(form.next(), _PATIENCE)
+        with _readable_form():
+            return await within(form.next(), _PATIENCE)
     except asyncio.TimeoutError:
         raise WorkflowInvalid("The form came too slowly.") from None
+
+
+@contextlib.contextmanager
+def _readable_form() -> Iterator[None]:
+    """While aiohttp reads one: it has no boundary, ends too early, or has too many headers."""
+    try:
+        yield
+    except (ValueError, HttpProcessingError):
+        raise WorkflowInvalid(
+            "The form cannot be read.", advice="Send multipart/form-data as `curl -F` does."
+        ) from None

@@ -41,6 +41,25 @@ async def test_a_service_takes_one_value_a_key(service: Service) -> None:
         assert "two parts of the name words" in error
 
 
+@pytest.mark.parametrize(
+    ("said", "body"),
+    [
+        ("multipart/form-data", b"x"),
+        ("multipart/form-data; boundary=x", b"no form"),
+        ("multipart/form-data; boundary=x", b"--x\r\n" + b"A: b\r\n" * 20_000 + b"\r\n--x--"),
+        ("multipart/form-data; boundary=x", b"--x\r\n" + b"A" * 100_000 + b": b\r\n\r\n--x--"),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="words"'),
+        (f"multipart/form-data; boundary={'x' * 200}", b"x"),
+    ],
+)
+async def test_a_form_that_is_none_is_the_callers_mistake(
+    service: Service, said: str, body: bytes
+) -> None:
+    async with service.running() as server:
+        status, error = await refused(server.url, data=body, headers={"Content-Type": said})
+    assert (status, "Traceback" in error) == (400, False)
+
+
 async def test_a_service_takes_no_picture_that_stands_for_many(service: Service) -> None:
     frames = np.zeros((2, 64, 64, 3), np.float32)
     value = b"".join(encode(frames, "IMAGE", images="png").chunks())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -427,6 +428,15 @@ async def test_pages_are_not_shown(http: aiohttp.ClientSession, server: SandboxS
     async with http.get("/view?filename=page.html") as response:
         assert response.content_type == "application/octet-stream"
         assert response.headers["Content-Disposition"].startswith("attachment")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+async def test_a_name_with_control_characters_is_shown_too(
+    http: aiohttp.ClientSession, server: SandboxServer
+) -> None:
+    (server.directory / "output" / "a\x1b]0;\x07\n.png").write_bytes(b"data")
+    async with http.get("/view", params={"filename": "a\x1b]0;\x07\n.png"}) as response:
+        assert (response.status, await response.read()) == (200, b"data")
 
 
 # --- life and death ----------------------------------------------------------------------------
