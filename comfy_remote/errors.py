@@ -130,7 +130,7 @@ class ConfigurationError(ComfyRemoteError):
 
 
 class NotTrusted(ConfigurationError):
-    """Named by somebody whose word does not count: a file that came with a folder, a workflow.
+    """Named by something that the owner has not trusted: a folder's file, a workflow, a page.
 
     ``details`` has ``path`` and ``names`` where a file can be trusted.
     """

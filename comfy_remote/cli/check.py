@@ -91,7 +91,7 @@ def _report(
     loaded = load_workflow(path, variables=changes.variables())
     search = replace(FileSearch.beside(path.absolute().parent, inputs), name_it="--input FILE")
     said = None if given is None else found_schemas(given, None).schemas
-    prepared, schemas, there, limits, not_returned = _on_target(loaded, on, said, changes, search)
+    prepared, schemas, there, limits, lost = _on_target(loaded, on, said, changes, search)
     doubts = {doubt.sentence for doubt in prepared.doubts}  # in the report
     for sentence in prepared.notes:
         if sentence not in doubts:
@@ -108,8 +108,8 @@ def _report(
         limits=limits,
         doubts=prepared.doubts,
     )
-    if not_returned:
-        problem = Problem("outputs_not_returned", not_returned, severity="warning")
+    if lost:
+        problem = Problem("outputs_not_returned", lost, severity="warning")
         report = replace(report, problems=(*report.problems, problem))
     return report
 
@@ -123,14 +123,14 @@ def _on_target(
 ) -> tuple[PreparedWorkflow, Schemas, frozenset[str], Limits, str]:
     """The prompt, and what only the target knows: its schemas, its files, its limits.
 
-    Last, which nodes' outputs it does not return; see `ReturnsSomeOutputs`.
+    Last, which nodes' outputs it does not return; see `targets.base.not_returned`.
 
     Raises:
         TargetError: The target was named with ``--on``, and cannot be asked.
     """
     from ..errors import AuthenticationError, TargetError
     from ..schemas.finding import Found, from_registry, known_without, target_schemas
-    from ..targets.base import ReturnsSomeOutputs
+    from ..targets.base import not_returned
     from ..targets.config import Configuration, open_target
     from ..workflow.check import Limits
     from ..workflow.schema import Schemas
@@ -161,10 +161,7 @@ def _on_target(
             prepared = _prepared(loaded, changes, schemas)
             names = _not_here(prepared.prompt, schemas, search)
             there = frozenset([name for name in names if await target.has_input(name)])
-            not_returned = ""
-            if isinstance(target, ReturnsSomeOutputs):
-                not_returned = target.not_returned(prepared.prompt)
-            return prepared, schemas, there, limits, not_returned
+            return prepared, schemas, there, limits, not_returned(target, prepared.prompt)
 
     try:
         return run_interruptible(ask())

@@ -68,7 +68,7 @@ class Reporter(Protocol):
         seconds: float,
         problems: Sequence[OutputProblem] = (),
     ) -> None:
-        """All of them are here, but for those that have a problem. Each was told as a `Log`."""
+        """The outputs are here, but for those with a problem, each of which was a `Log` before."""
 
     def listed(
         self,
@@ -79,7 +79,7 @@ class Reporter(Protocol):
         """The job has succeeded, and its outputs are not fetched: where they are."""
 
     def partial(self, outputs: Sequence[SavedOutput]) -> None:
-        """The job has failed; these, which it had saved before, are here. `failed` follows."""
+        """The job has failed, and what it had saved before is here. `failed` follows."""
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         """It did not work out."""

@@ -15,7 +15,7 @@ from ..events import Log
 from ..jobs.client import Client
 from ..jobs.cost import estimate_run
 from ..media.files import private_folder
-from ..targets.base import ReturnsSomeOutputs
+from ..targets.base import not_returned
 from ..targets.config import Configuration, open_target
 from ..targets.deadline import Deadline
 from ..workflow.load import LoadedWorkflow, load_workflow
@@ -112,9 +112,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             paid = price is not None or rented
             if paid and estimate.seconds is not None:
                 reporter.note(estimate.sentence())
-            if isinstance(client.target, ReturnsSomeOutputs) and (
-                sentence := client.target.not_returned(prepared.prompt)
-            ):
+            if sentence := not_returned(client.target, prepared.prompt):
                 reporter.event(Log(sentence, "warning"))
             with files_named_with("--input"):
                 job = await _submit(plan, prepared, client, deadline)

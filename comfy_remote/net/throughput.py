@@ -10,7 +10,10 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 
-__all__ = ["Throughput", "TooSlow"]
+__all__ = ["TOO_SLOW", "Throughput", "TooSlow"]
+
+TOO_SLOW = "too_slow"
+"""In the details of an error for a transfer that was too slow."""
 
 
 class TooSlow(asyncio.TimeoutError):

@@ -34,7 +34,7 @@ from ..jobs.client import Client
 from ..jobs.job import Job
 from ..jobs.record import Record
 from ..outputs import RemoteOutput
-from ..targets.base import ReturnsSomeOutputs
+from ..targets.base import not_returned
 from ..targets.runpod import RunPodTarget
 from .deliveries import Deliver, Deliveries
 from .host import Host, JobResult, QueueEntry
@@ -205,12 +205,10 @@ class LaneJob:
             raise JobCancelled("The job was cancelled before it was sent.") from None
         self._submitted = submitted
         target = submitted.client.target
-        if isinstance(target, ReturnsSomeOutputs) and (
-            sentence := target.not_returned(self.entry.prompt)
-        ):
+        if sentence := not_returned(target, self.entry.prompt):
             self._note(sentence)
             self._messages.job(self.state)
-        self._saver = saver = OutputSaver(self._host, submitted.client.target, self.entry.prompt_id)
+        self._saver = saver = OutputSaver(self._host, target, self.entry.prompt_id)
         if self._cancelled:
             self._send_cancel(submitted.job)
         await self._follow(submitted.job, saver)

@@ -124,12 +124,12 @@ class OutputSaver:
         self.problems.append(OutputProblem(output.node_id, None, output.filename, reason))
 
     async def _with_values(
-        self, told: dict[str, JsonValue], values: ShownValues
+        self, outputs: dict[str, JsonValue], values: ShownValues
     ) -> dict[str, JsonValue]:
         """What a node shows, by its own keys in its own order, with the names that files have here.
 
         Args:
-            told: By key, what its outputs alone tell.
+            outputs: By key, the entries of its outputs.
             values: Of the target.
         """
         here: dict[object, _Here] = {
@@ -141,9 +141,9 @@ class OutputSaver:
         for key, value in values.items():
             if value is not None:
                 node[key] = self._renamed(key, value, here)
-            elif key in told:
-                node[key] = told[key]
-        return {**node, **{key: value for key, value in told.items() if key not in values}}
+            elif key in outputs:
+                node[key] = outputs[key]
+        return {**node, **{key: value for key, value in outputs.items() if key not in values}}
 
     def _renamed(self, key: str, value: JsonValue, here: Mapping[object, _Here]) -> JsonValue:
         """A key's value. A file that did not arrive is left out."""

@@ -38,7 +38,7 @@ class ValueStore:
     def __init__(self, folder: Path, *, room: int = 20 * 1024**3) -> None:
         self.folder = folder
         self.decoding = asyncio.Semaphore(1)
-        """For whoever decodes a picture: it takes many times what its file has."""
+        """Held while a picture is decoded, which takes many times the size of its file."""
         self._room = room
 
     def get(self, sha256: str) -> ValueFile | None:
@@ -114,7 +114,7 @@ def no_room() -> RateLimited:
     """The error for a service whose folder or disk is full."""
     return RateLimited(
         "The service has no room for more files.",
-        advice="Try again later: results and files go by themselves when they are old enough.",
+        advice="Try again later: old results and files are deleted.",
         details={"retry_after": _AGAIN_AFTER},
     )
 

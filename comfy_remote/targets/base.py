@@ -32,6 +32,7 @@ __all__ = [
     "Target",
     "TellsVersions",
     "input_errors",
+    "not_returned",
     "release",
 ]
 
@@ -187,6 +188,11 @@ class ReturnsSomeOutputs(Protocol):
 
     def not_returned(self, prompt: Prompt) -> str:
         """Which nodes' outputs will not come back, for people; ``""`` if all will."""
+
+
+def not_returned(target: Target, prompt: Prompt) -> str:
+    """`ReturnsSomeOutputs.not_returned` of any target; ``""`` of one that returns all outputs."""
+    return target.not_returned(prompt) if isinstance(target, ReturnsSomeOutputs) else ""
 
 
 @runtime_checkable

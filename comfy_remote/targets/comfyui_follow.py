@@ -105,18 +105,18 @@ class PromptFollower:
         self._misses = 0
         self._announced: set[tuple[str | None, str, str, str]] = set()
         self._shown: set[str] = set()
-        self._heard_at = time.monotonic()
-        self._told_quiet = False
+        self._last_message_at = time.monotonic()
+        self._quiet_reported = False
         self._stall_patience = stall_patience
         self._frames = frames
-        self._heard_end = False
+        self._end_received = False
         # Without its messages, nobody can tell whether a prompt that runs has begun a node.
         self._saw_all = from_start and socket.connected
         self._began_a_node = False
         self._idle_since: float | None = None
-        self._told_idle = False
+        self._idle_reported = False
         self._ahead: tuple[str, float] | None = None
-        self._told_ahead: set[str] = set()
+        self._ahead_reported: set[str] = set()
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Yield events; the last is `Finished`."""
@@ -129,7 +129,7 @@ class PromptFollower:
         while True:
             message = await self._socket.next(max(0.0, next_poll - time.monotonic()))
             if message is not None:
-                async for event in self._heard_or_kept(message):
+                async for event in self._received(message):
                     yield event
                 if not self._ended and time.monotonic() < next_poll:
                     continue
@@ -161,8 +161,8 @@ class PromptFollower:
             )
             self._ended = False
 
-    async def _heard_or_kept(self, message: Message) -> AsyncGenerator[Event, None]:
-        """What a message says; a picture that is an output is kept before anything else."""
+    async def _received(self, message: Message) -> AsyncGenerator[Event, None]:
+        """The events of a message; a picture that is an output is saved first."""
         if isinstance(message, PreviewMessage) and message.prompt_id in (None, self._prompt_id):
             node_id = message.node_id or self._tracker.current
             if node_id is not None and self._frames.is_output(message, node_id):
@@ -170,10 +170,10 @@ class PromptFollower:
                 if output is not None:
                     for event in self._announce(output):
                         yield event
-        for event in self._heard(message):
+        for event in self._events_of(message):
             yield event
 
-    def _heard(self, message: Message) -> Iterator[Event]:
+    def _events_of(self, message: Message) -> Iterator[Event]:
         if isinstance(message, PreviewMessage):
             ours = message.prompt_id in (None, self._prompt_id)
             if ours and self._started:
@@ -186,8 +186,8 @@ class PromptFollower:
             return
         if message.text("prompt_id") != self._prompt_id:
             return
-        self._heard_at = time.monotonic()
-        self._told_quiet = False
+        self._last_message_at = time.monotonic()
+        self._quiet_reported = False
         if not self._started and message.type.startswith(("execut", "progress")):
             yield from self._begin()
         tracker = self._tracker
@@ -201,7 +201,7 @@ class PromptFollower:
                 tracker.executing(node if node in self._prompt else tracker.current)
                 # ComfyUI says "no node" after it has written the history.
                 self._ended = message.data.get("node") is None
-                self._heard_end = self._heard_end or self._ended
+                self._end_received = self._end_received or self._ended
             case "progress":
                 node = message.text("display_node") or message.text("node")
                 tracker.progress(node, message.data.get("value"), message.data.get("max"))
@@ -285,10 +285,10 @@ class PromptFollower:
 
     def _quiet(self) -> Iterator[Event]:
         """Say once that nothing was heard for long, where something could have been."""
-        silence = time.monotonic() - self._heard_at
-        if self._told_quiet or not self._socket.connected or silence < _QUIET_FOR:
+        silence = time.monotonic() - self._last_message_at
+        if self._quiet_reported or not self._socket.connected or silence < _QUIET_FOR:
             return
-        self._told_quiet = True
+        self._quiet_reported = True
         node = self._last.node_class
         yield Log(
             f"Nothing was heard for {silence:.0f} s, but the target says that the job still runs"
@@ -311,8 +311,8 @@ class PromptFollower:
         advice = "Look at ComfyUI's log for an exception in prompt_worker, and restart ComfyUI."
         if waited > self._stall_patience:
             raise TargetStalled(why, advice=f"{advice} Then run the workflow again.")
-        if waited > min(_IDLE_NOTICE, self._stall_patience / 2) and not self._told_idle:
-            self._told_idle = True
+        if waited > min(_IDLE_NOTICE, self._stall_patience / 2) and not self._idle_reported:
+            self._idle_reported = True
             yield Log(f"{why} {advice}", "warning")
 
     def _behind(self, prompt_id: str) -> Iterator[Event]:
@@ -322,8 +322,8 @@ class PromptFollower:
         if self._ahead is None or self._ahead[0] != prompt_id:
             self._ahead = (prompt_id, now)
         waited = now - self._ahead[1]
-        if waited > _BUSY_NOTICE and prompt_id not in self._told_ahead:
-            self._told_ahead.add(prompt_id)
+        if waited > _BUSY_NOTICE and prompt_id not in self._ahead_reported:
+            self._ahead_reported.add(prompt_id)
             yield Log(
                 f"The job has waited {waited / 60:.0f} minutes for prompt {prompt_id}, which runs "
                 "there. If that one hangs, restart ComfyUI and run the workflow again.",
@@ -334,11 +334,11 @@ class PromptFollower:
         finished = finished_from_history(entry, self._prompt)
         # Pictures on their way come before ComfyUI says that it has ended.
         deadline = time.monotonic() + _LAST_WORDS
-        while self._socket.connected and not self._heard_end:
+        while self._socket.connected and not self._end_received:
             message = await self._socket.next(max(0.0, deadline - time.monotonic()))
             if message is None:
                 break
-            async for event in self._heard_or_kept(message):
+            async for event in self._received(message):
                 yield event
         finished = self._with_frames(finished)
         if finished.state is JobState.SUCCEEDED:

@@ -69,14 +69,14 @@ def finished_from_history(entry: dict[str, JsonValue], prompt: Prompt) -> Finish
 
 
 def silent_savers(prompt: Prompt, outputs: Iterable[RemoteOutput]) -> list[OutputProblem]:
-    """The nodes that have saved files and told of none: nobody can fetch them by ComfyUI's API."""
+    """The nodes that save files without listing them: ComfyUI's API does not give these out."""
     known = {(output.node_id or "").partition(".")[0] for output in outputs}
     return [
         OutputProblem(
             node_id,
             node["class_type"],
             None,
-            "it does not tell which files it saved; they are in ComfyUI's output folder",
+            "it does not list the files that it saved; they are in ComfyUI's output folder",
         )
         for node_id, node in prompt.items()
         if node["class_type"] in _SILENT_SAVERS and node_id not in known
@@ -152,16 +152,16 @@ def shown_by_node(ui: JsonValue) -> ShownValues:
     """What one node's ``ui`` dictionary has besides its outputs; empty if that is nothing."""
     if not isinstance(ui, dict):
         return {}
-    told = Counter(output.key for output in outputs_of_node("", ui))
+    listed = Counter(output.key for output in outputs_of_node("", ui))
     shown: dict[str, JsonValue] = {
-        key: None if key == VALUES_KEY or _is_told(values, told[key]) else values
+        key: None if key == VALUES_KEY or _is_listed(values, listed[key]) else values
         for key, values in ui.items()
     }
     return shown if any(values is not None for values in shown.values()) else {}
 
 
-def _is_told(values: JsonValue, outputs: int) -> bool:
-    """Whether there is nothing in a key's values that its outputs do not tell."""
+def _is_listed(values: JsonValue, outputs: int) -> bool:
+    """Whether a key's values are its outputs and nothing else."""
     if not isinstance(values, list) or not values or len(values) != outputs:
         return False
     return all(

@@ -13,9 +13,9 @@ from ..errors import OutputCorrupt, RateLimited, TargetUnreachable
 from ..media.disk_space import DiskLimits
 from ..media.files import sha256_of, storage_errors
 from ..media.verify import check_whole
+from ..net.throughput import TOO_SLOW
 from ..outputs import RemoteOutput
 from .base import OnThisMachine, Target, TellsVersions
-from .http import TOO_SLOW
 from .partial_file import PartialFile
 
 __all__ = ["Downloaded", "download"]

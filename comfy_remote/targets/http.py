@@ -32,7 +32,7 @@ from ..net.address import POD_PROXY, base_address
 from ..net.fetch import NETWORK_ERRORS, GuardedHttp
 from ..net.guard import Guard, proxy_for
 from ..net.request_log import logged_requests
-from ..net.throughput import Throughput, TooSlow
+from ..net.throughput import TOO_SLOW, Throughput, TooSlow
 from ..net.timeouts import timeout
 from ..wire.json_text import parse_json
 
@@ -44,8 +44,6 @@ __all__ = ["HttpClient", "Response", "version_in"]
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
-TOO_SLOW = "too_slow"
-"""In the details of the error for an answer that arrives too slowly."""
 _SLOWEST_UPLOAD = 16 * 1024  # bytes a second
 _ANSWER_LIMIT = 256 * 1024 * 1024
 _LONGEST_RETRY_AFTER = 60.0

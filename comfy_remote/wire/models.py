@@ -36,8 +36,8 @@ class ModelsRequest(BaseModel):
         prune: Whether ``ensure`` prunes (and ``check`` says so); ``None`` for what the worker's
             owner has set (``PRUNE_MODELS``), which is not to. What another list has asked for in
             the last seven days always stays.
-        list_name: Tells this list from others, whoever's they are: what an earlier version of
-            the same list asked for counts no more. A list without a name is known by its lines.
+        list_name: Distinguishes this list from all others: what an earlier version of the same
+            list asked for no longer counts. A list without a name is known by its lines.
         everything: Whether pruning with an empty list removes all the worker had fetched. An
             empty list alone is more likely a mistake, and prunes nothing.
     """

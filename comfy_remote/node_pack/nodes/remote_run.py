@@ -17,7 +17,7 @@ from ...jobs.estimate import estimate_progress, with_estimates
 from ...jobs.job import Job
 from ...jobs.output import Output
 from ...jobs.record import Record
-from ...targets.base import ReturnsSomeOutputs, RunRequest
+from ...targets.base import RunRequest, not_returned
 from ...targets.config import Configuration
 from ...units import dollars
 from ...workflow.prompt import Prompt
@@ -98,10 +98,7 @@ class RemoteRun:
         price = Configuration.load().price_per_hour(self.target)
         estimate = estimate_run(record, client.target.name, request.prompt, price)
         self.watcher.log(f"{self.target}: {estimate.sentence()}", "info")
-        target = client.target
-        if isinstance(target, ReturnsSomeOutputs) and (
-            sentence := target.not_returned(request.prompt)
-        ):
+        if sentence := not_returned(client.target, request.prompt):
             self.watcher.log(sentence, "warning")
         self._line = f"Sending to {self.target}"
         if estimate.seconds is not None:

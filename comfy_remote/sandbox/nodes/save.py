@@ -147,7 +147,7 @@ class SaveImageWebsocket(Node):
 
     @classmethod
     def fingerprint(cls, folders: Folders, inputs: Mapping[str, JsonValue]) -> str:  # noqa: ARG003
-        """Always another: it runs again, since nothing of it is kept."""
+        """Different each time, so that it always runs again: nothing of it is stored."""
         return uuid.uuid4().hex
 
     def run(self, context: NodeContext, images: ImageBatch) -> NodeResult:
@@ -157,7 +157,7 @@ class SaveImageWebsocket(Node):
 
 
 class SaveImageDataSetToFolder(Node):
-    """PNG files in a folder below the output folder, of which it does not tell."""
+    """PNG files in a folder below the output folder, which it does not list."""
 
     schema = NodeSchema(
         name="SaveImageDataSetToFolder",

@@ -63,10 +63,10 @@ class Asked:
         self._folder = root / OUR_FOLDER / "lists"
 
     def note(self, key: str, paths: Collection[str]) -> None:
-        """A list asks for these models now.
+        """Note that a list asks for these models now.
 
         Raises:
-            LocalStorageError: That cannot be written down.
+            LocalStorageError: The note cannot be written.
         """
         wanted, now = sorted(set(paths)), time.time()
         before = self._read(self._place(key))
@@ -81,10 +81,10 @@ class Asked:
                     place.unlink()
 
     def by_others(self, key: str, entries: Collection[Entry]) -> dict[str, float]:
-        """What other lists have asked for of late.
+        """What other lists have asked for recently.
 
         Args:
-            key: The list that is not meant.
+            key: The list whose own notes are left out.
             entries: The manifest's. Those of an older version do not say which list they were
                 fetched for: they count as another's.
 

@@ -282,7 +282,7 @@ class ModelLibrary:
             if needed:
                 raise
             # A volume that cannot be written to cannot be pruned by us; by others it may.
-            _log.warning("other workers are not told which models are wanted: %s", error)
+            _log.warning("other workers cannot be told which models are wanted: %s", error)
 
     async def _prune(
         self, folders: ModelFolders, lines: Sequence[ModelLine], say: Say, key: str
