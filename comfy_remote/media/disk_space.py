@@ -42,6 +42,15 @@ class DiskLimits:
             _size(environment, _FREE_SPACE, cls().free),
         )
 
+    def room(self, folder: Path) -> int:
+        """Bytes that may still be written to a folder, which need not exist yet.
+
+        Raises:
+            OSError: Its disk does not say.
+        """
+        there = next(one for one in (folder, *folder.parents) if one.is_dir())
+        return max(0, shutil.disk_usage(there).free - self.free)
+
     def check_size(self, filename: str, size: int) -> None:
         """Refuse an output that has grown beyond what an unannounced one may have.
 

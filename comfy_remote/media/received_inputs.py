@@ -14,6 +14,7 @@ from collections.abc import AsyncIterable
 from pathlib import Path, PurePosixPath
 
 from ..errors import WorkflowInvalid
+from .disk_space import DiskLimits
 from .files import place, private_folder, safe_relative_path, sha256_of
 from .receive import receive_file
 from .remote_values import VALUES_FOLDER, sha256_in_name
@@ -54,12 +55,14 @@ class InputFolder:
         Raises:
             WorkflowInvalid: As `has`.
             ValueInvalid: What arrived has another SHA-256.
+            RequestTooLarge: Too little of the disk would stay free (see `DiskLimits`).
             LocalStorageError: It cannot be written. Nothing is left.
         """
         wanted = _checked(name, sha256)
         await asyncio.to_thread(self._remove_old_values)
         with private_folder(self._folder) as spool:
-            received = await receive_file(chunks, spool / "input", sha256=sha256)
+            limit = await asyncio.to_thread(DiskLimits.of().room, spool)
+            received = await receive_file(chunks, spool / "input", sha256=sha256, limit=limit)
             placed = await asyncio.to_thread(place, received.path, self._folder / wanted, sha256)
         return placed.relative_to(self._folder).as_posix()
 

@@ -106,8 +106,7 @@ def room_left(folder: Path, room: int) -> int:
     for path in folder.rglob("*") if folder.is_dir() else ():
         with contextlib.suppress(OSError):  # it has just gone
             used += path.lstat().st_size
-    there = next(one for one in (folder, *folder.parents) if one.is_dir())
-    return max(0, min(room - used, shutil.disk_usage(there).free - DiskLimits.of().free))
+    return max(0, min(room - used, DiskLimits.of().room(folder)))
 
 
 def no_room() -> RateLimited:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from comfy_remote.errors import ValueInvalid, WorkflowInvalid
+from comfy_remote.errors import RequestTooLarge, ValueInvalid, WorkflowInvalid
 from comfy_remote.media.received_inputs import InputFolder
 from comfy_remote.media.remote_values import value_file_name
 
@@ -108,3 +110,15 @@ async def test_a_file_that_changed_is_seen(tmp_path: Path) -> None:
     assert await folder.has("a.bin", sha(b"one"))
     (tmp_path / "a.bin").write_bytes(b"other")
     assert not await folder.has("a.bin", sha(b"one"))
+
+
+async def test_a_file_does_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000 + 5))
+    monkeypatch.setenv("COMFY_REMOTE_FREE_SPACE", "1000")
+    folder = InputFolder(tmp_path)
+    with pytest.raises(RequestTooLarge):
+        await send(folder, "a.png", b"too many")
+    assert files(tmp_path) == []
+    assert await send(folder, "a.png", b"a few") == "a.png"
