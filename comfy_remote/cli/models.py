@@ -158,7 +158,7 @@ def prune(on: str | None, wanted: tuple[str, ...], everything: bool, json_lines:
     from ..targets.models import prune_models
 
     if everything and wanted:
-        raise click.UsageError("--all keeps nothing: leave the list away.")
+        raise click.UsageError("--all keeps nothing: omit the list.")
     if not everything and not wanted:
         raise click.UsageError("Say what is to be kept, or --all to keep nothing.")
     repo_list = _repo_list(wanted, needed=not everything)

@@ -108,7 +108,11 @@ def read_token(file: Path | None) -> SecretStr | None:
             with file.open("rb") as opened:
                 value = opened.read(_LONGEST_TOKEN + 1).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"The token cannot be read from {file}: {error}.") from error
+            raise ConfigurationError(
+                f"The token cannot be read from {file}: {getattr(error, 'strerror', '') or error}.",
+                advice="Check the path. To make a token: "
+                'python -c "import secrets; print(secrets.token_urlsafe(32))" > token.txt',
+            ) from error
         if not value.strip():
             raise ConfigurationError(f"{file} is empty: it should hold the token.")
         if len(value) > _LONGEST_TOKEN:

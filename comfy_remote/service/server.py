@@ -286,7 +286,7 @@ def _plain_files(path: Path) -> list[PlainFile]:
     if not files:
         raise WorkflowInvalid(
             "There is no picture, sound or text of that result.",
-            advice="Leave `encoding=file` away: then it comes as a value file (docs/values.md).",
+            advice="Omit `encoding=file`: then it comes as a value file (docs/values.md).",
         )
     return files
 

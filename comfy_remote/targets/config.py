@@ -229,8 +229,8 @@ def _runpod(name: str, settings: TargetSettings, environment: Mapping[str, str])
     if settings.user or settings.password_env or settings.headers_env:
         raise ConfigurationError(
             f"The target {name!r} is a RunPod endpoint, which takes a key and no other login.",
-            advice="Name the variable with its key with key_env, and leave user, password_env and "
-            "headers_env away.",
+            advice="Name the variable with its key with key_env, and omit user, password_env and "
+            "headers_env.",
         )
     if key is not None:
         _refuse_key_elsewhere(name, settings, variable, environment)

@@ -103,9 +103,7 @@ def load_workflow(
     except FileNotFoundError:
         advice = "Check the path."
         if str(path).startswith(("http:", "https:")):  # a Path has one of the two slashes
-            advice = (
-                "Workflows are files: download it, or give it on standard input, with - for it."
-            )
+            advice = "Download it first, or: curl -s URL | comfy-remote run -"
         raise WorkflowInvalid(f"There is no file {path}.", advice=advice) from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         if Path(path).is_dir():  # "Permission denied" on Windows

@@ -40,7 +40,7 @@ def find_name_prefixes(prompt: Prompt) -> list[Place]:
     if not found:
         raise WorkflowInvalid(
             "No node of the workflow says where it saves (there is no filename_prefix).",
-            advice="Leave the folder on the target away, or write ${OUTPUT_FOLDER} into the "
+            advice="Omit the folder on the target, or write ${OUTPUT_FOLDER} into the "
             "workflow file where it belongs.",
         )
     return list(found)

@@ -200,11 +200,11 @@ def _not_found(prompt: Prompt, side: Side) -> WorkflowInvalid:
         advice = f"Set the text you mean by its input: --set {', --set '.join(others)}."
     elif side == "positive":
         advice = (
-            "Where there is no text, leave --prompt away. Else name the node that has it with "
+            "If there is none, omit --prompt. Else name the node that has it with "
             "--prompt-node, or set its input: --set NODE.input=TEXT."
         )
     else:
-        advice = "Where there is none, leave --negative away. Else set it: --set NODE.input=TEXT."
+        advice = "If there is none, omit --negative. Else set it: --set NODE.input=TEXT."
     return WorkflowInvalid(
         f"No {side} text was found: no sampler's {side} input leads to a text encoder, and no "
         f"node has an input named {name}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 
 pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e '.[dev]')")
 
-from comfy_page import ComfyPage
+from comfy_page import ARTEFACTS, BROWSERS, ComfyPage
 from page_server import PackServer
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Browser, Locator, expect
 
 from comfy_remote.config.trust import TrustStore
 
@@ -80,6 +81,25 @@ def test_an_address_that_means_nothing_leaves_the_target_as_it_is(page: ComfyPag
         "There is no target 'banana'"
     )
     expect(page.switch).to_contain_text("Remote: there")
+
+
+def test_a_page_opened_by_another_name_says_which_line_allows_it(
+    browser: Browser, server: PackServer
+) -> None:
+    if server.process is None:
+        pytest.skip("the sandbox refuses such a page altogether")
+    names = browser.browser_type.launch(
+        executable_path=next(filter(None, map(shutil.which, BROWSERS)), None),
+        args=["--no-sandbox", "--host-resolver-rules=MAP studio.example 127.0.0.1"],
+    )
+    try:
+        page = ComfyPage(names.new_page(), server.url, ARTEFACTS, "another-name")
+        page.window.goto(server.url.replace("127.0.0.1", "studio.example"))
+        said = page.toasts.filter(has_text="Remote cannot be used here").first
+        expect(said).to_contain_text('allowed_hosts = ["studio.example"]', timeout=60_000)
+        expect(page.switch).to_have_text("Remote OFF")
+    finally:
+        names.close()
 
 
 def test_a_marked_workflow_of_somebody_else_asks_before_anything_is_sent(

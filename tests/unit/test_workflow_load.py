@@ -193,5 +193,5 @@ def test_a_node_may_be_called_input() -> None:
 
 
 def test_an_address_instead_of_a_file_is_answered_with_the_way() -> None:
-    with pytest.raises(WorkflowInvalid, match="download it, or give it on standard input"):
+    with pytest.raises(WorkflowInvalid, match="Download it first, or: curl -s URL"):
         load_workflow(Path("https://example.com/workflow.json"))

@@ -155,7 +155,8 @@ async function agree() {
   try {
     await state.agree()
   } catch (error) {
-    showError('ComfyUI does not know that Remote is on', error)
+    const off = 'Remote cannot be used here'
+    showError(state.target === null ? off : 'ComfyUI does not know that Remote is on', error)
   }
 }
 
