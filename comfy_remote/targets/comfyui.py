@@ -262,7 +262,7 @@ class ComfyUITarget:
     async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """Stream a file from ``/view``."""
         if output.text is not None:
-            yield output.text.encode()[offset:]
+            yield output.text.encode("utf-8", "replace")[offset:]
             return
         if output.source is not None and output.source.file is not None:
             async for chunk in _read_file(output.source.file, output.filename, offset):

@@ -142,7 +142,7 @@ def outputs_of_node(node_id: str, ui: JsonValue) -> Iterator[RemoteOutput]:
                     kind="text",
                     filename=f"{node_id}_{key}_{index}.txt",
                     media_type="text/plain",
-                    size=len(value.encode()),
+                    size=len(value.encode("utf-8", "replace")),
                     text=value,
                     key=key,
                 )

@@ -400,7 +400,7 @@ class RunPodTarget:
         """The bytes that came with the result, or a stream from where they were stored."""
         source = output.source
         if output.text is not None:
-            yield output.text.encode()[offset:]
+            yield output.text.encode("utf-8", "replace")[offset:]
         elif source is None:
             raise OutputLost(
                 f"The worker sent nothing for {output.filename}.",

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from comfy_remote.errors import ExecutionFailed, JobCancelled, OutOfMemory, WorkflowInvalid
@@ -215,6 +215,7 @@ def test_what_a_node_shows_besides_its_outputs(ui: Any, values: Any) -> None:
 
 
 @given(JSON)
+@example({"text": ["\ud800"]})
 def test_whatever_a_node_shows_is_survived(ui: Any) -> None:
     assert isinstance(shown_by_node(ui), dict)
     entry: Any = {"status": {"status_str": "success"}, "outputs": {"7": ui}}
