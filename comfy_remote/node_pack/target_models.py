@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..workflow.schema import InputSchema, NodeSchema, Schemas
+from ..workflow.schema import NodeSchema, Schemas
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -110,13 +110,9 @@ def _more_choices(ours: NodeSchema, theirs: NodeSchema) -> dict[str, JsonValue]:
     more: dict[str, JsonValue] = {}
     for spec in theirs.inputs:
         mine = known.get(spec.name)
-        if mine is None or not spec.choices or _is_upload(spec):
+        if mine is None or not spec.choices or spec.lists_uploads:
             continue
         added = [value for value in spec.choices if value not in mine.choices]
         if added:
             more[spec.name] = added
     return more
-
-
-def _is_upload(spec: InputSchema) -> bool:
-    return any(key.endswith("_upload") and value for key, value in spec.options.items())

@@ -45,6 +45,11 @@ class InputSchema:
         return self.optional and bool(self.options.get("defaultInput"))
 
     @cached_property
+    def lists_uploads(self) -> bool:
+        """Whether its choices are the uploads in an input folder, to which others may be added."""
+        return any(key.endswith("_upload") and value for key, value in self.options.items())
+
+    @cached_property
     def widget_type(self) -> str:
         """The type whose widget it is; differs from ``type`` where several types are taken."""
         named = self.options.get("widgetType")

@@ -73,7 +73,7 @@ def check_value(
     if schema is None or schemas is None or is_link(value):
         return
     choices = _choices(schema)
-    if choices and not schemas.is_snapshot and not _takes_files(schema):
+    if choices and not schemas.is_snapshot and not schema.lists_uploads:
         for one in value if isinstance(value, list) else [value]:
             if one not in choices and listed_as(one, choices) is None:
                 raise WorkflowInvalid(
@@ -142,11 +142,6 @@ def _choices(schema: InputSchema) -> Sequence[JsonValue]:
         listed = options if isinstance(options, list) else []
         return [option["key"] for option in listed if isinstance(option, dict) and "key" in option]
     return ()
-
-
-def _takes_files(schema: InputSchema) -> bool:
-    """Whether the choices are the files of an input folder, to which ours will be added."""
-    return any(key.endswith("_upload") and value for key, value in schema.options.items())
 
 
 def _like(node_id: str, key: str, old: JsonValue, text: str) -> JsonValue:

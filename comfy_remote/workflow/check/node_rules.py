@@ -131,7 +131,7 @@ def _judges(
         return True
     spec = input_schema(name, config)
     # Files of an input folder: ours will be added to them, and are checked as files.
-    if any(key.endswith("_upload") and wanted for key, wanted in spec.options.items()):
+    if spec.lists_uploads:
         return True
     model = is_model(schema.name, name, value)
     if schemas.is_snapshot:
