@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
@@ -19,6 +20,7 @@ SUBMIT_PATIENCE = 20.0
 """Seconds to wait for the answer to a submission, which alone tells how to stop the job."""
 
 _CANCEL_PATIENCE = 10.0
+_LOOK_PATIENCE = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -26,9 +28,10 @@ _log = logging.getLogger(__name__)
 def is_interruption(error: BaseException | None) -> bool:
     """Whether an error ends a program in the middle of a job: Ctrl-C, a cancel, its own error.
 
-    Our own errors tell of the job themselves, and a program that exits does so on purpose.
+    `SystemExit` as well: it is what a program's handler of SIGTERM raises. Our own errors tell of
+    the job themselves.
     """
-    return error is not None and not isinstance(error, ComfyRemoteError | SystemExit)
+    return error is not None and not isinstance(error, ComfyRemoteError)
 
 
 async def end_jobs(jobs: Iterable[Job], target: str, on_interrupt: OnInterrupt) -> None:
@@ -54,6 +57,10 @@ async def _cancel(job: Job, target: str) -> None:
         )
     else:
         _log.warning("Interrupted: job %s was cancelled at %s.", job.id, target)
+        # A prompt that is taken out of a queue leaves no trace: only this connection knows that
+        # it was cancelled, and the record should, too.
+        with contextlib.suppress(ComfyRemoteError, asyncio.TimeoutError):
+            await asyncio.wait_for(job.look(), _LOOK_PATIENCE)
 
 
 def _what_to_do(job: Job) -> str:

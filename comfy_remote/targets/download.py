@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import OutputCorrupt, RateLimited, TargetUnreachable
+from ..errors import OutputCorrupt, OutputLost, RateLimited, TargetUnreachable
 from ..media.disk_space import DiskLimits
 from ..media.files import sha256_of, storage_errors
 from ..media.verify import check_whole
@@ -68,10 +68,9 @@ async def download(
         limits: How much of the disk it may take; as the environment says, by default.
 
     Raises:
-        OutputLost: The target no longer has it.
+        OutputLost: The target no longer has it, or it is empty there.
         OutputCorrupt: Size or SHA-256 differ from what the target announced, or, where it
-            announced none, the file is empty or its own format says that it is cut off. Nothing
-            is left.
+            announced none, its own format says that it is cut off. Nothing is left.
         OutputTooLarge: It has more bytes than `DiskLimits` allows. Nothing is left.
         TargetUnreachable: The connection kept breaking, or is too slow. What arrived stays, for
             another try.
@@ -97,7 +96,17 @@ async def download(
     except OutputCorrupt:
         pass
     tell(-arrived)
-    return await _fetch(target, output, path, tell, limits)
+    try:
+        return await _fetch(target, output, path, tell, limits)
+    except OutputCorrupt as error:
+        if output.size or output.sha256 is not None or error.details.get("size") != 0:
+            raise
+        # Twice nothing is what the target has. It does not lose the job's other outputs.
+        raise OutputLost(
+            f"{output.filename} is empty.",
+            advice="The node wrote nothing into it: run the workflow again.",
+            details=error.details,
+        ) from error
 
 
 def _nobody(_size: int) -> None:

@@ -46,7 +46,8 @@ class Cleaner:
         """The prompt, with those nodes made to run again whose files were removed."""
         if not self._removed:
             return prompt
-        stale = [name for name in prompt if _identity(prompt, name) in self._removed]
+        identities = _identities(prompt)
+        stale = {name for name in prompt if identities[name] in self._removed}
         if not stale:
             return prompt
         marker: JsonValue = uuid.uuid4().hex
@@ -96,11 +97,12 @@ class Cleaner:
         Args:
             prompt: As for `clean`.
         """
+        identities = _identities(prompt)
         for output in outputs:
             # Of a node that another expanded into, the id begins with that of the drawn one.
             name = (output.node_id or "").partition(".")[0]
             if output.text is None and name in prompt:
-                self._removed.add(_identity(prompt, name))
+                self._removed.add(identities[name])
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -123,24 +125,39 @@ def _marked(node: Node, marker: JsonValue) -> Node:
     return {**node, "inputs": {**node["inputs"], _RUN_AGAIN: marker}}
 
 
-def _identity(prompt: Prompt, name: str) -> str:
-    """What an engine's cache knows a node by: its class, its inputs, and all before it."""
-    numbers = {name: 0}
-    waiting = [name]
-    described: list[JsonValue] = []
-    while waiting:
-        node = prompt[waiting.pop(0)]
-        inputs: dict[str, JsonValue] = {}
-        for key, value in sorted(node["inputs"].items()):
-            link = linked_node(prompt, value)
-            if link is None:
-                inputs[key] = value
+def _identities(prompt: Prompt) -> dict[str, str]:
+    """What an engine's cache knows each node by: its class, its inputs, and all before it.
+
+    Each node is looked at once, however long the chains are. Not by its id: the same nodes under
+    other ids are the same to the cache.
+    """
+    found: dict[str, str] = {}
+    for start in prompt:
+        if start in found:
+            continue
+        # Its own stack: a chain may be longer than Python's.
+        path = {start: iter(_links(prompt, start).values())}
+        while path:
+            name, links = next(reversed(path.items()))
+            # An engine refuses a cycle; here it only has to end.
+            source = next((n for n, _ in links if n not in found and n not in path), None)
+            if source is not None:
+                path[source] = iter(_links(prompt, source).values())
                 continue
-            if link[0] not in numbers:
-                numbers[link[0]] = len(numbers)
-                waiting.append(link[0])
-            # Not the id: the same nodes under other ids are the same to the cache.
-            inputs[key] = {"node": numbers[link[0]], "output": link[1]}
-        described.append([node["class_type"], inputs])
-    document = json.dumps(described, sort_keys=True)
+            del path[name]
+            found[name] = _identity(prompt, name, found)
+    return found
+
+
+def _links(prompt: Prompt, name: str) -> dict[str, tuple[str, int]]:
+    linked = {key: linked_node(prompt, value) for key, value in prompt[name]["inputs"].items()}
+    return {key: link for key, link in linked.items() if link is not None}
+
+
+def _identity(prompt: Prompt, name: str, of_sources: Mapping[str, str]) -> str:
+    node = prompt[name]
+    inputs: dict[str, JsonValue] = dict(node["inputs"])
+    for key, (source, place) in _links(prompt, name).items():
+        inputs[key] = {"node": of_sources.get(source), "output": place}
+    document = json.dumps([node["class_type"], inputs], sort_keys=True)
     return hashlib.sha256(document.encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ import pytest
 
 from comfy_remote import Client, Record, resume, run
 from comfy_remote.errors import JobTimedOut
-from comfy_remote.events import Event, Progress
+from comfy_remote.events import Event, JobState, Progress
 from comfy_remote.jobs.call import call_files
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
@@ -81,6 +82,32 @@ class _Own(Exception):
 def _raise_at_a_step(event: Event) -> None:
     if isinstance(event, Progress) and event.step:
         raise _Own
+
+
+async def test_a_job_that_waited_in_the_queue_is_recorded_as_cancelled(
+    sandbox_url: str, busy: Callable[[], int], home: Path
+) -> None:
+    with pytest.raises(_Own):
+        async with Client(sandbox_url) as client:
+            await client.submit(slow())
+            waiting = await client.submit(slow())
+            raise _Own
+    with contextlib.closing(Record(home)) as record:
+        assert record.get(waiting.id).state is JobState.CANCELLED
+
+
+def _exit_at_a_step(event: Event) -> None:
+    if isinstance(event, Progress) and event.step:
+        sys.exit(3)
+
+
+def test_a_program_that_exits_in_mid_job_cancels(
+    sandbox_url: str, busy: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        run(slow(), sandbox_url, on_event=_exit_at_a_step)
+    until(lambda: busy() == 0, 5)
+    assert "was cancelled at" in caplog.text
 
 
 def test_an_exception_in_on_event_cancels(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -258,3 +259,15 @@ async def test_what_is_complete_is_not_asked_for_again(
     first = await download(target, _output(), tmp_path / "0")
     assert await download(target, _output(), tmp_path / "0") == first
     assert server.count("GET /x") == 1
+
+
+async def test_an_empty_picture_is_one_that_the_target_does_not_have(
+    server: ScriptedServer, target: ComfyUITarget, tmp_path: Path
+) -> None:
+    server.on("GET /x", Answer(b""))
+    with pytest.raises(OutputLost, match="is empty"):
+        await download(target, replace(_output(None, None), filename="x.png"), tmp_path / "0")
+    assert server.count("GET /x") == 2
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OutputCorrupt):  # the target says that there is more
+        await download(target, _output(), tmp_path / "0")

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import JsonValue
 from worker_fakes import FakeTarget, output
 
 from comfy_remote.targets.engine_folders import EngineFolders, folders_in
+from comfy_remote.worker import cleanup
 from comfy_remote.worker.cleanup import Cleaner
+from comfy_remote.workflow.prompt import Prompt
+from comfy_remote.workflow.sources import linked_node
 
 
 def stats(*argv: str) -> dict[str, Any]:
@@ -104,3 +108,34 @@ async def test_nodes_whose_files_are_gone_run_again_and_no_others(tmp_path: Path
     assert cleaner.runnable(prompt(1)) != again  # each time anew
     assert cleaner.runnable(prompt(2)) == prompt(2)  # it is not the same node then
     assert len(cleaner.runnable(prompt(1, shift=10))["12"]["inputs"]) == 2  # other ids, the same
+
+
+async def test_a_long_chain_is_looked_through_once_and_a_cycle_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    length = 2_000
+    chain: dict[str, Any] = {"0": {"class_type": "EmptyImage", "inputs": {}}} | {
+        str(n): {"class_type": "ImageInvert", "inputs": {"image": [str(n - 1), 0]}}
+        for n in range(1, length)
+    }
+    chain["end"] = {"class_type": "SaveImage", "inputs": {"images": [str(length - 1), 0]}}
+    looked_at = 0
+
+    def counted(prompt: Prompt, value: JsonValue) -> tuple[str, int] | None:
+        nonlocal looked_at
+        looked_at += 1
+        return linked_node(prompt, value)
+
+    made_by_the_end = output("a.png", node_id="end")
+    cleaner = Cleaner()
+    cleaner.run_again(chain, [made_by_the_end])
+    monkeypatch.setattr(cleanup, "linked_node", counted)
+    again = cleaner.runnable(chain)
+    assert [name for name in chain if again[name] != chain[name]] == ["end"]
+    assert looked_at < 10 * length  # and not its square: the worker's event loop waits for this
+
+    cycle: dict[str, Any] = {
+        "1": {"class_type": "ImageInvert", "inputs": {"image": ["2", 0]}},
+        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+    }
+    assert cleaner.runnable(cycle) == cycle
