@@ -175,15 +175,21 @@ def _show(names: Sequence[str]) -> None:
 
 
 def _nobody_to_ask(paths: list[Path]) -> ConfigurationError:
-    from ..config.places import CONFIG_NAME, owner_folders
+    from ..config.places import CONFIG_NAME, ENV_NAME, owner_folders
+    from ..deploy.modal.config import CONFIG_FILE as MODAL_CONFIG
+    from ..deploy.modal.named import WITHOUT_TRUST
     from ..errors import ConfigurationError
 
+    own = owner_folders()[0]
+    instead = {
+        CONFIG_NAME: f"name it with --config (or COMFY_REMOTE_CONFIG), or put it into {own}",
+        ENV_NAME: f"set the variables in the environment, or put it into {own}",
+        MODAL_CONFIG: f"with comfy-remote deploy modal, {WITHOUT_TRUST}",
+    }
     return ConfigurationError(
         f"Nobody can be asked whether to trust {' and '.join(map(str, paths))}: that takes a "
         "person at a terminal.",
-        advice=f"Name a {CONFIG_NAME} with --config (or COMFY_REMOTE_CONFIG), set variables in the "
-        f"environment, or put the files into {owner_folders()[0]}: none of "
-        "these has to be trusted first.",
+        advice=" ".join(f"Without one, for {path.name}: {instead[path.name]}." for path in paths),
     )
 
 

@@ -96,7 +96,9 @@ def test_without_a_terminal_it_is_refused_with_the_command(project: Path) -> Non
 def test_only_a_person_at_a_terminal_is_asked(project: Path) -> None:
     path = configure(project, NAMES)
     (project / ".env").write_text("PLANTED=theirs\nRUNPOD_ENDPOINT_ID=theirs\n")
-    assert 'RUNPOD_ENDPOINT_ID = "theirs"' in command("trust", stdin="y\n" * 9).stderr
+    said = command("trust", stdin="y\n" * 9).stderr
+    assert 'RUNPOD_ENDPOINT_ID = "theirs"' in said
+    assert "for .env: set the variables in the environment" in said
     done = command("trust", str(path), stdin="y\n" * 9)
     assert done.returncode == 2
     assert LINE in done.stderr
@@ -226,3 +228,15 @@ def test_an_env_file_is_asked_about_when_it_is_needed(
     assert "Endpoint abc at https://127.0.0.1:9" in seen  # nobody is there
     assert 'RUNPOD_ENDPOINT_ID = "abc"' in seen
     assert "planted-key" not in seen + command("trust", "--list").stdout
+
+
+def test_a_modal_project_that_nobody_can_trust_is_given_what_helps_there(tmp_path: Path) -> None:
+    folder = tmp_path / "modal_x"
+    folder.mkdir()
+    (folder / "modal_config.json").write_text('{"secrets": ["theirs"]}')
+    (folder / "prompt.json").write_text("{}")
+    (folder / "workflow.py").write_text("print('theirs')")
+    done = command("trust", str(folder))
+    assert done.returncode == 2
+    assert "deploy modal, give what it names with options" in done.stderr
+    assert "--config" not in done.stderr

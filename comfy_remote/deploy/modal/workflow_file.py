@@ -17,6 +17,7 @@ from ...workflow.prepare import Changes, prepare
 from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
 from .config import CONFIG_FILE, ModalConfig
+from .named import WITHOUT_TRUST
 from .packing import pack
 from .project import INPUT_FOLDER, Project, input_files, project_folder, write_project
 
@@ -82,8 +83,7 @@ def _check_trust(project: Project, *, deploys: bool) -> None:
             missing,
             "What would be deployed",
             store,
-            instead="give what it names with options (--secret, --custom-node, --pip, --apt), and "
-            "have its files written again (--clean)",
+            instead=WITHOUT_TRUST,
         )
 
 
