@@ -8,13 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pydantic import JsonValue
-
-__all__ = ["clean", "escaped_json", "one_line", "with_texts"]
+__all__ = ["clean", "escaped_json", "one_line"]
 
 # Control characters (C0 but for the line break, DEL, C1), lone surrogates, line and paragraph
 # separators, and what is invisible and changes the order or the meaning of what is beside it.
@@ -35,19 +30,6 @@ def clean(text: str) -> str:
 def one_line(text: str) -> str:
     """`clean`, and a space for line breaks: for a log, where a line is an entry."""
     return clean(_BREAKS.sub(" ", text))
-
-
-def with_texts(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
-    """A JSON value with ``change`` applied to all of its texts, keys too."""
-    match value:
-        case str():
-            return change(value)
-        case list():
-            return [with_texts(one, change) for one in value]
-        case dict():
-            return {change(key): with_texts(one, change) for key, one in value.items()}
-        case _:
-            return value
 
 
 def escaped_json(text: str) -> str:

@@ -15,11 +15,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..clean import clean, one_line, with_texts
+from ..clean import clean, one_line
 from ..config.secrets import redact
 from ..errors import ComfyRemoteError
 from ..events import Event, Finished, Log, OutputReady, Progress, Queued, Started
 from ..jobs.record import SavedOutput
+from ..json_values import with_texts
 from ..media.files import safe_relative_path, storage_errors
 from ..net.address import shown
 from ..outputs import OutputProblem, RemoteOutput

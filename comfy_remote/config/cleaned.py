@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from ..clean import clean, with_texts
+from ..clean import clean
 from ..errors import ComfyRemoteError
 from ..events import Event, Finished, Log, NodeText, Progress
+from ..json_values import with_texts
 from .secrets import redact
 
 if TYPE_CHECKING:

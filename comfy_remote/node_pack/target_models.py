@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ..json_values import as_list, mapping
 from ..workflow.schema import NodeSchema, Schemas
 
 if TYPE_CHECKING:
@@ -29,18 +30,18 @@ def nodes_there(here: Schemas, there: Mapping[str, JsonValue]) -> dict[str, Json
 
 def _complete(name: str, node: Mapping[str, JsonValue]) -> JsonValue:
     outputs: list[JsonValue] = [
-        one if isinstance(one, str | list) else "*" for one in _list(node.get("output"))
+        one if isinstance(one, str | list) else "*" for one in as_list(node.get("output"))
     ]
-    lists, names = _list(node.get("output_is_list")), _list(node.get("output_name"))
+    lists, names = as_list(node.get("output_is_list")), as_list(node.get("output_name"))
     groups = {
-        group: _specifications(_mapping(node.get("input")).get(group))
+        group: _specifications(mapping(node.get("input")).get(group))
         for group in ("required", "optional", "hidden")
     }
     return {
         **node,
         "input": {group: specs for group, specs in groups.items() if specs or group == "required"},
         "input_order": {
-            group: _in_order(specs, _mapping(node.get("input_order")).get(group))
+            group: _in_order(specs, mapping(node.get("input_order")).get(group))
             for group, specs in groups.items()
             if specs
         },
@@ -64,7 +65,7 @@ def _complete(name: str, node: Mapping[str, JsonValue]) -> JsonValue:
 def _specifications(group: JsonValue) -> dict[str, JsonValue]:
     """Inputs by name, each ``[type]`` or ``[type, options]``; a hidden one may be its type."""
     found: dict[str, JsonValue] = {}
-    for name, spec in _mapping(group).items():
+    for name, spec in mapping(group).items():
         match spec:
             case str() | [str() | [*_]] | [str() | [*_], dict()]:
                 found[name] = spec
@@ -74,16 +75,8 @@ def _specifications(group: JsonValue) -> dict[str, JsonValue]:
 
 
 def _in_order(specs: Mapping[str, JsonValue], order: JsonValue) -> list[JsonValue]:
-    named = [name for name in _list(order) if isinstance(name, str) and name in specs]
+    named = [name for name in as_list(order) if isinstance(name, str) and name in specs]
     return [*dict.fromkeys([*named, *specs])]
-
-
-def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: JsonValue) -> list[JsonValue]:
-    return value if isinstance(value, list) else []
 
 
 def _text(value: JsonValue, default: str) -> str:

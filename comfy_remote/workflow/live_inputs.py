@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..json_values import mapping
+
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
@@ -71,7 +73,7 @@ def _add(
     prefix: tuple[str, ...],
 ) -> None:
     for group in ("required", "optional"):
-        for name, spec in _mapping(declared.get(group)).items():
+        for name, spec in mapping(declared.get(group)).items():
             path = (*prefix, name)
             match spec:
                 case [str(kind), dict(options), *_] if kind in (CHOICE, ROW, SLOT):
@@ -92,7 +94,7 @@ def _add_dynamic(
 ) -> None:
     name = ".".join(path)
     if kind == ROW:
-        _add_row(found, _mapping(options.get("template")), path)
+        _add_row(found, mapping(options.get("template")), path)
         return
     if name not in given:
         return
@@ -103,13 +105,13 @@ def _add_dynamic(
         inner = _inputs_of_choice(options, given[name])
         if inner is None:
             return
-    _add(found, _mapping(inner), given, path)
+    _add(found, mapping(inner), given, path)
     found.group(group)[name] = spec
     found.dynamic = True
 
 
 def _add_row(found: LiveInputs, template: _Specs, path: tuple[str, ...]) -> None:
-    group, spec = _template_input(_mapping(template.get("input")))
+    group, spec = _template_input(mapping(template.get("input")))
     if spec is None:
         return
     least = template.get("min")
@@ -121,7 +123,7 @@ def _add_row(found: LiveInputs, template: _Specs, path: tuple[str, ...]) -> None
 
 def _template_input(groups: _Specs) -> tuple[str, JsonValue]:
     for group, inputs in groups.items():
-        for spec in _mapping(inputs).values():
+        for spec in mapping(inputs).values():
             return group, spec
     return "optional", None
 
@@ -139,7 +141,3 @@ def _inputs_of_choice(options: Mapping[str, JsonValue], choice: JsonValue) -> Js
         if isinstance(option, dict) and option.get("key") == choice:
             return option.get("inputs") or {}
     return None
-
-
-def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:
-    return value if isinstance(value, dict) else {}

@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
+from ..json_values import mapping
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -134,12 +135,12 @@ class Schemas:
         """
         classes = dict(self._classes)
         for (class_type, name), values in more.items():
-            raw = _mapping(classes.get(class_type))
-            groups = _mapping(raw.get("input"))
+            raw = mapping(classes.get(class_type))
+            groups = mapping(raw.get("input"))
             for group, specs in groups.items():
-                spec = _mapping(specs).get(name)
+                spec = mapping(specs).get(name)
                 if spec is not None:
-                    longer = {**_mapping(specs), name: _with_choices(spec, values)}
+                    longer = {**mapping(specs), name: _with_choices(spec, values)}
                     groups = {**groups, group: longer}
             classes[class_type] = {**raw, "input": groups}
         return Schemas(classes, self.source, snapshot=self.is_snapshot)
@@ -175,12 +176,12 @@ class Schemas:
         raw = self.document(class_type)
         if raw is None:
             return None
-        groups = _mapping(raw.get("input"))
+        groups = mapping(raw.get("input"))
         inputs: dict[str, InputSchema] = {}
         for group in ("required", "optional"):
-            for name, spec in _mapping(groups.get(group)).items():
+            for name, spec in mapping(groups.get(group)).items():
                 inputs[name] = input_schema(name, spec, optional=group == "optional")
-        order = _mapping(raw.get("input_order"))
+        order = mapping(raw.get("input_order"))
         first: dict[str, InputSchema] = {}
         for group in ("required", "optional"):
             names = order.get(group)
@@ -213,7 +214,7 @@ class Schemas:
         """The types of all outputs of all classes."""
         found: set[str] = set()
         for raw in self._classes.values():
-            outputs = _mapping(raw).get("output")
+            outputs = mapping(raw).get("output")
             for kind in outputs if isinstance(outputs, list) else ():
                 if isinstance(kind, str):
                     found.update(kind.split(","))
@@ -223,7 +224,7 @@ class Schemas:
 def input_schema(name: str, spec: JsonValue, *, optional: bool = False) -> InputSchema:
     """Read ``[type, options]``, where type may be a list of choices."""
     parts = spec if isinstance(spec, list) and spec else ["*"]
-    options = _mapping(parts[1]) if len(parts) > 1 else {}
+    options = mapping(parts[1]) if len(parts) > 1 else {}
     kind = parts[0]
     if isinstance(kind, list):
         return InputSchema(name, "COMBO", options, optional, kind)
@@ -245,10 +246,6 @@ def _with_choices(spec: JsonValue, values: Iterable[str]) -> JsonValue:
             return ["COMBO", {**options, "options": [*known, *values]}, *rest]
         case _:
             return spec
-
-
-def _mapping(value: JsonValue) -> dict[str, JsonValue]:
-    return value if isinstance(value, dict) else {}
 
 
 @lru_cache(maxsize=1)

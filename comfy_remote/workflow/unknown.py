@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from .convert.document import SavedNode, mapping, read_document, read_node
+from ..json_values import mapping
+from .convert.document import SavedNode, read_document, read_node
 from .convert.everywhere import EVERYWHERE
 from .convert.foreign import LORA_LISTS, named_values
 from .convert.group_type import group_name

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfy_remote.clean import clean, escaped_json, one_line, with_texts
+from comfy_remote.clean import clean, escaped_json, one_line
 from comfy_remote.config.log import CleanRecords, clean_handlers
 from comfy_remote.config.secrets import SECRETS
+from comfy_remote.json_values import with_texts
 
 STEERING = [
     "\x1b",

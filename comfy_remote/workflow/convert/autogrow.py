@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ...json_values import mapping
 from ..schema import InputSchema, input_schema
-from .document import mapping
 
 __all__ = ["Autogrow"]
 

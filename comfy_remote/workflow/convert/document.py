@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from ...errors import WorkflowInvalid
+from ...json_values import as_list, mapping, mappings
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -28,7 +29,6 @@ __all__ = [
     "SavedGraph",
     "SavedNode",
     "Slot",
-    "mapping",
     "read_document",
     "read_node",
     "renumber",
@@ -146,8 +146,8 @@ def read_document(workflow: Mapping[str, JsonValue]) -> Document:
         name = str(raw.get("name") or raw.get("id") or "")
         subgraph = _graph(raw, f"subgraph {name!r}")
         subgraph.id, subgraph.name = str(raw.get("id")), name
-        subgraph.inputs = [_port(port) for port in _mappings(raw.get("inputs"))]
-        subgraph.outputs = [_port(port) for port in _mappings(raw.get("outputs"))]
+        subgraph.inputs = [_port(port) for port in mappings(raw.get("inputs"))]
+        subgraph.outputs = [_port(port) for port in mappings(raw.get("outputs"))]
         _name_ports(raw, subgraph)
         subgraphs[subgraph.id] = subgraph
     group_nodes = mapping(mapping(workflow.get("extra")).get("groupNodes"))
@@ -156,7 +156,7 @@ def read_document(workflow: Mapping[str, JsonValue]) -> Document:
 
 def _definitions(raw: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]:
     """The definitions of subgraphs; one may bring along those that it uses itself."""
-    for definition in _mappings(mapping(raw.get("definitions")).get("subgraphs")):
+    for definition in mappings(mapping(raw.get("definitions")).get("subgraphs")):
         yield definition
         yield from _definitions(definition)
 
@@ -164,7 +164,7 @@ def _definitions(raw: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]
 def _graph(raw: Mapping[str, JsonValue], where: str) -> SavedGraph:
     nodes = [
         read_node(node, f"nodes[{index}] of {where}")
-        for index, node in enumerate(_list(raw.get("nodes")))
+        for index, node in enumerate(as_list(raw.get("nodes")))
     ]
     seen: set[str] = set()
     for node in nodes:
@@ -176,12 +176,12 @@ def _graph(raw: Mapping[str, JsonValue], where: str) -> SavedGraph:
             )
         seen.add(node.id)
     links: dict[LinkId, Link] = {}
-    for link in _list(raw.get("links")):
+    for link in as_list(raw.get("links")):
         read = _link(link)
         if read is not None:
             links[read[0]] = read[1]
     noted = mapping(raw.get("extra")).get("ue_links")
-    everywhere = list(_mappings(noted)) if isinstance(noted, list) else None
+    everywhere = list(mappings(noted)) if isinstance(noted, list) else None
     return SavedGraph(nodes, links, everywhere=everywhere)
 
 
@@ -203,8 +203,8 @@ def read_node(raw: JsonValue, where: str) -> SavedNode:
         type=str(kind),
         title=title if isinstance(title, str) and title else None,
         mode=_integer(raw.get("mode"), 0),
-        inputs=[_slot(slot) for slot in _mappings(raw.get("inputs"))],
-        outputs=[_output(output) for output in _mappings(raw.get("outputs"))],
+        inputs=[_slot(slot) for slot in mappings(raw.get("inputs"))],
+        outputs=[_output(output) for output in mappings(raw.get("outputs"))],
         values=_values(raw.get("widgets_values")),
         named_values=named if isinstance(named, dict) else None,
         properties=mapping(raw.get("properties")),
@@ -229,14 +229,14 @@ def _slot(raw: dict[str, JsonValue]) -> Slot:
 
 
 def _output(raw: dict[str, JsonValue]) -> Output:
-    ids = [_link_id(link) for link in _list(raw.get("links"))]
+    ids = [_link_id(link) for link in as_list(raw.get("links"))]
     return Output(
         str(raw.get("name", "")), _type(raw.get("type")), [i for i in ids if i is not None]
     )
 
 
 def _port(raw: dict[str, JsonValue]) -> Port:
-    ids = [_link_id(link) for link in _list(raw.get("linkIds"))]
+    ids = [_link_id(link) for link in as_list(raw.get("linkIds"))]
     return Port(str(raw.get("name", "")), _type(raw.get("type")), [i for i in ids if i is not None])
 
 
@@ -330,16 +330,3 @@ def _integer(value: JsonValue, default: int) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else default
-
-
-def _list(value: JsonValue) -> list[JsonValue]:
-    return value if isinstance(value, list) else []
-
-
-def mapping(value: JsonValue) -> dict[str, JsonValue]:
-    """A value where an object is expected; an empty one for anything else."""
-    return value if isinstance(value, dict) else {}
-
-
-def _mappings(value: JsonValue) -> Iterator[dict[str, JsonValue]]:
-    return (item for item in _list(value) if isinstance(item, dict))

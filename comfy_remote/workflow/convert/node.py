@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ...json_values import mapping
 from ..schema import InputSchema, NodeSchema, input_schema
 from .autogrow import Autogrow
-from .document import BYPASSED, MUTED, Output, SavedNode, Slot, mapping
+from .document import BYPASSED, MUTED, Output, SavedNode, Slot
 from .older_packs import DRAWN, as_saved_today, is_menu
 from .pack_widgets import brought_inputs, pack_widgets
 from .problem import invalid

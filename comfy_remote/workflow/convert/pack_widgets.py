@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ...json_values import mapping
 from ..schema import InputSchema, NodeSchema, input_schema
-from .document import SavedNode, mapping
+from .document import SavedNode
 from .widgets import has_widget, is_widget, widgets_of
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ...json_values import mapping, mappings
 from ..prompt import Prompt
 
 if TYPE_CHECKING:
@@ -106,13 +107,13 @@ def _marks(
     depth: int,
 ) -> Iterator[tuple[str, _Mark]]:
     groups = sorted(_groups(graph), key=lambda group: group.width * group.height)
-    for node in _mappings(graph.get("nodes")):
+    for node in mappings(graph.get("nodes")):
         identity = node.get("id")
         if isinstance(identity, bool) or not isinstance(identity, int | str):
             continue
         x, y = _centre(node)
         around = next((group.mark for group in groups if group.holds(x, y)), outer)
-        mark = _mark(_mapping(node.get("properties"))) or around
+        mark = _mark(mapping(node.get("properties"))) or around
         node_id = f"{prefix}{identity}"
         inside = definitions.get(str(node.get("type")))
         if inside is not None and depth < _DEEPEST:
@@ -124,15 +125,15 @@ def _marks(
 def _definitions(
     graph: Mapping[str, JsonValue], depth: int
 ) -> Iterator[tuple[str, Mapping[str, JsonValue]]]:
-    for definition in _mappings(_mapping(graph.get("definitions")).get("subgraphs")):
+    for definition in mappings(mapping(graph.get("definitions")).get("subgraphs")):
         yield str(definition.get("id")), definition
         if depth < _DEEPEST:
             yield from _definitions(definition, depth + 1)
 
 
 def _groups(graph: Mapping[str, JsonValue]) -> Iterator[_Group]:
-    for group in _mappings(graph.get("groups")):
-        mark = _mark(_mapping(group.get("flags")))
+    for group in mappings(graph.get("groups")):
+        mark = _mark(mapping(group.get("flags")))
         bounds = _numbers(group.get("bounding"), 4)
         if mark is not None and bounds is not None:
             yield _Group(mark, *bounds)
@@ -149,7 +150,7 @@ def _mark(holder: Mapping[str, JsonValue]) -> _Mark | None:
 def _centre(node: Mapping[str, JsonValue]) -> tuple[float, float]:
     """The centre of a node's box, its title bar included."""
     x, y = _numbers(node.get("pos"), 2) or (0.0, 0.0)
-    if _mapping(node.get("flags")).get("collapsed") is True:
+    if mapping(node.get("flags")).get("collapsed") is True:
         return x + _COLLAPSED_WIDTH / 2, y - _TITLE_HEIGHT / 2
     width, height = _numbers(node.get("size"), 2) or (0.0, 0.0)
     return x + width / 2, y + (height - _TITLE_HEIGHT) / 2
@@ -165,11 +166,3 @@ def _numbers(value: JsonValue, count: int) -> list[float] | None:
         float(one) for one in value[:count] if isinstance(one, int | float) and abs(one) < 1e12
     ]
     return numbers if len(numbers) == count else None
-
-
-def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:
-    return value if isinstance(value, dict) else {}
-
-
-def _mappings(value: JsonValue) -> Iterator[dict[str, JsonValue]]:
-    return (one for one in value if isinstance(one, dict)) if isinstance(value, list) else iter(())
