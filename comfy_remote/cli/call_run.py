@@ -37,7 +37,7 @@ from ..wire.call import CallAnswer, CallStatus
 from ..workflow.interface import Interface
 from .call_inputs import Given
 from .call_results import show_results
-from .errors import files_named_with
+from .errors import check_named_files, files_named_with
 from .follow import CANCEL_PATIENCE, supervise, wait_and_list
 from .reporter import Reporter
 
@@ -147,6 +147,7 @@ async def _call_workflow(plan: CallPlan, record: Record, reporter: Reporter, spo
     if plan.on is None and configuration.default is None:
         reporter.note("No target is configured: using the sandbox.")
     reporter.connecting(chosen)
+    check_named_files("--load", plan.files)
     async with Client(chosen, record=record, on_interrupt=None) as client:
         served = await ServedWorkflow.load(Path(plan.what), client)
         for note in served.notes:

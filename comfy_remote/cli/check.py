@@ -87,8 +87,10 @@ def _report(
     from ..workflow.files import FileSearch
     from ..workflow.load import load_workflow
     from ..workflow.models import find_models
+    from .errors import check_named_files
 
     loaded = load_workflow(path, variables=changes.variables())
+    check_named_files("--input", inputs)
     search = replace(FileSearch.beside(path.absolute().parent, inputs), name_it="--input FILE")
     said = None if given is None else found_schemas(given, None).schemas
     prepared, schemas, there, limits, lost = _on_target(loaded, on, said, changes, search)

@@ -5,14 +5,22 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from ..errors import ComfyRemoteError, InputFileMissing, node_problems
 from ..workflow.files import NAME_IT
 from .console import is_interactive, printable, resume_command, say
 
-__all__ = ["explain", "files_named_with", "show_error", "show_unforeseen", "traceback_of"]
+__all__ = [
+    "check_named_files",
+    "explain",
+    "files_named_with",
+    "show_error",
+    "show_unforeseen",
+    "traceback_of",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +76,19 @@ def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[st
     if resumable is not None and resumable not in error.advice:
         lines.append(f"To take it up again: {resume_command(resumable)}")
     return [printable(line) for line in lines]
+
+
+def check_named_files(option: str, files: Iterable[Path]) -> None:
+    """Refuse files that were named with an option and are not there.
+
+    Raises:
+        InputFileMissing: The first of them.
+    """
+    for path in files:
+        if not path.is_file():
+            raise InputFileMissing(
+                f"{option} {path}: there is no such file.", advice="Check the path."
+            )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import InputFileMissing, JobTimedOut
+from ..errors import JobTimedOut
 from ..events import Log
 from ..jobs.client import Client
 from ..jobs.cost import estimate_run
@@ -22,7 +22,7 @@ from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.text_to_image import blank_text_to_image, text_to_image
 from .console import resume_command
-from .errors import files_named_with
+from .errors import check_named_files, files_named_with
 from .follow import OnInterrupt, exit_if_incomplete, follow, supervise, wait_and_list
 from .open_file import open_first
 from .reporter import Reporter
@@ -146,9 +146,7 @@ def _load(plan: RunPlan) -> LoadedWorkflow | None:
     loaded = None
     if plan.workflow is not None:
         loaded = load_workflow(plan.workflow, variables=plan.changes.variables())
-    for path in plan.inputs:
-        if not path.is_file():
-            raise InputFileMissing(f"--input {path}: there is no such file.")
+    check_named_files("--input", plan.inputs)
     if plan.download:
         with private_folder(plan.folder):
             pass  # It can be written to: better known before a GPU has worked for it.

@@ -75,9 +75,10 @@ def service(
     from ..service.store import ValueStore
     from ..targets.config import home
     from ..workflow.files import FileSearch, refuse_files_elsewhere
-    from .errors import files_named_with
+    from .errors import check_named_files, files_named_with
     from .interrupt import run_interruptible
 
+    check_named_files("--input", inputs)
     show_log()
     token = read_token(token_file)
     context = ssl_context(certfile, keyfile)
