@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..config.places import ENV_NAME, owner_folders
 from ..config.secrets import secret
+from ..config.trust import TrustStore
 from ..errors import ComfyRemoteError, ConfigurationError, NotTrusted, WorkflowInvalid
 from ..net.address import shown
 from ..targets.base import Capabilities, Target
@@ -110,6 +111,8 @@ async def examine(
     yield _configuration(configuration)
     if configuration.untrusted is not None:
         yield Finding("trust", "warning", configuration.untrusted.sentence())
+    if problem := TrustStore(home()).problem():
+        yield Finding("trust", "warning", problem)
     try:
         name = configuration.choose(wanted)
     except NotTrusted as error:

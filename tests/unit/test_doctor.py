@@ -204,3 +204,11 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     lines = [json.loads(line) for line in out.splitlines()]
     assert lines[-1]["check"] == "target"
     assert lines[-1]["status"] == "problem"
+
+
+async def test_a_damaged_store_of_trust_is_reported(tmp_path: Path):
+    assert "trust" not in await findings("sandbox")
+    (tmp_path / "home" / "trust.sqlite3").write_bytes(b"not a database" * 100)
+    found = (await findings("sandbox"))["trust"]
+    assert found.status == "warning"
+    assert "trust.sqlite3 cannot be used" in found.message
