@@ -20,7 +20,8 @@ from .host import Host
 from .json_route import refused_page
 from .lane import RemoteLane
 from .offload import Offload
-from .submission import SENDING_NODES, leaves_this_machine, refusal_body, wanted_target
+from .sending_nodes import SENDING_NODES
+from .submission import leaves_this_machine, refusal_body, wanted_target
 from .switch import Switch
 from .trusted_targets import (
     CONFIRM_EVENT,

@@ -16,18 +16,17 @@ from ..targets.base import CHOICE_KEY
 from ..targets.comfyui_progress import nodes_needed
 from ..workflow.check import validate_for
 from ..workflow.cut import marks_in
-from ..workflow.interface import REMOTE_PART
 from ..workflow.load import parse_prompt
 from ..workflow.order import output_nodes
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from ..workflow.spelling import as_listed
+from .sending_nodes import SENDING_NODES
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = [
-    "SENDING_NODES",
     "Checked",
     "Submission",
     "check",
@@ -36,11 +35,6 @@ __all__ = [
     "wanted_target",
     "workflow_of",
 ]
-
-SENDING_NODES = frozenset(
-    {REMOTE_PART, "ComfyRemoteNode", "ComfyRemoteModalDeployment", "RunPodRemoteExecute"}
-)
-"""The classes of our nodes that send values of a workflow elsewhere."""
 
 _log = logging.getLogger(__name__)
 

@@ -15,10 +15,9 @@ from ..config.places import CONFIG_NAME, home, owner_folders
 from ..config.settings import Configuration
 from ..config.target_settings import comfyui_url, is_address
 from ..config.trust import TrustStore, origin_of
-from ..errors import NotTrusted, WorkflowInvalid
+from ..errors import NotTrusted
 from ..net.address import shown
-from ..workflow.interface import REMOTE_PART
-from .part_document import PartDocument
+from .sending_nodes import SENDING_NODES
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -63,8 +62,10 @@ class NamedAddress:
         """The name in a node of a prompt in API format."""
         class_type, meta = str(node.get("class_type")), node.get("_meta")
         title = meta.get("title") if isinstance(meta, dict) else None
-        known = title if isinstance(title, str) and title else _TITLES.get(class_type, class_type)
-        return cls(name.strip(), node_id, known, class_type, where)
+        if not isinstance(title, str) or not title:
+            sending = SENDING_NODES.get(class_type)
+            title = class_type if sending is None else sending.title
+        return cls(name.strip(), node_id, title, class_type, where)
 
 
 def unconfirmed_address(name: str, configuration: Configuration | None = None) -> str | None:
@@ -145,17 +146,10 @@ def addresses_in(prompt: Mapping[str, JsonValue]) -> Iterator[NamedAddress]:
         inputs = node.get("inputs") if isinstance(node, dict) else None
         if not isinstance(node, dict) or not isinstance(inputs, dict):
             continue
-        match node.get("class_type"):
-            case "ComfyRemoteNode":
-                where, name = "url", inputs.get("url")
-            case "RunPodRemoteExecute" if inputs.get("enable_remote") is not False:
-                where, name = "target", inputs.get("target")
-            case str(kind) if kind == REMOTE_PART:
-                where, name = "part", _target_of_part(inputs.get("part"))
-            case _:
-                continue
-        if isinstance(name, str):
-            yield NamedAddress.of(name, node_id, node, where)
+        sending = SENDING_NODES.get(str(node.get("class_type")))
+        name = None if sending is None else sending.named(inputs)
+        if sending is not None and isinstance(name, str):
+            yield NamedAddress.of(name, node_id, node, sending.input)
 
 
 def confirm(target: str) -> str | None:
@@ -168,20 +162,6 @@ def confirm(target: str) -> str | None:
     if unconfirmed_address(target) is None:
         return None
     return TrustStore(home()).confirm_address(comfyui_url(target))
-
-
-_TITLES = {
-    "ComfyRemoteNode": "Remote API",
-    "RunPodRemoteExecute": "RunPod Remote Execute",
-    REMOTE_PART: "Remote part",
-}
-
-
-def _target_of_part(text: JsonValue) -> str | None:
-    try:
-        return PartDocument.parse(text).name if isinstance(text, str) else None
-    except WorkflowInvalid:
-        return None  # the node says so
 
 
 def _unconfirmed(
