@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import ComfyRemoteError, JobCancelled, JobNotFound, NotTrusted
+from ..errors import ComfyRemoteError, JobCancelled, JobNotFound, NotTrusted, OutputLost
 from ..events import Finished, JobState, Log
 from ..jobs.interruption import OnInterrupt
 from ..jobs.job import Job
@@ -80,7 +80,9 @@ def _supervise(
             advice=f"Cancel it with `comfy-remote jobs cancel {job_id}`.",
         )
     entry = _known(record, job_id)
-    resumable = entry is not None and entry.state not in _ENDED_BADLY
+    # What the target does not have, or what was never made, is not there the next time either.
+    lost = isinstance(error, OutputLost)
+    resumable = entry is not None and entry.state not in _ENDED_BADLY and not lost
     reporter.failed(error, job_id if entry is not None else None, resumable=resumable)
     raise click.exceptions.Exit(error.exit_status)
 

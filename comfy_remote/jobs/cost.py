@@ -141,7 +141,7 @@ def _distance(past: Workload, workload: Workload) -> float:
 
 def _duration(seconds: float) -> str:
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{max(0.1, seconds):.1f} s"
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:

@@ -140,6 +140,7 @@ def test_money_reads_like_money(amount: float, shown: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "price", "said"),
     [
+        (0.004, 3.6, "About 0.1 s and less than $0.01 on gpu"),
         (4.24, 3.6, "About 4.2 s and less than $0.01 on gpu"),
         (35, 3.6, "About 35 s and $0.04 on gpu"),
         (90, 4.0, "About 90 s and $0.10 on gpu"),
