@@ -94,7 +94,7 @@ def serve(
         token=token,
         ssl_context=ssl_context(certfile, keyfile),
         limits=GatewayLimits(
-            webhook_hosts=host_list(os.environ.get("COMFY_REMOTE_WEBHOOK_HOSTS", "")),
+            webhook_hosts=host_list(os.environ, "COMFY_REMOTE_WEBHOOK_HOSTS"),
             free_bytes=DiskLimits.of().free,
         ),
         webhook_secret=_webhook_secret(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 
 from yarl import URL
@@ -25,6 +26,8 @@ __all__ = [
 POD_PROXY = ".proxy.runpod.net"
 """How the names of hosts end that RunPod's proxy gives to the ports of pods."""
 COMFYUI_PORT = 8188
+
+_HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?|[0-9a-f:]+")
 
 
 # What a resolver takes for an IPv4 address in an unusual form: its last part is a number
@@ -53,9 +56,21 @@ def is_loopback(host: str | None) -> bool:
     return ip is not None and ip.is_loopback
 
 
-def host_list(text: str) -> frozenset[str]:
-    """The ``HOST`` and ``HOST:PORT`` in a setting, which commas or spaces separate."""
-    return frozenset(text.replace(",", " ").lower().split())
+def host_list(environ: Mapping[str, str], variable: str) -> frozenset[str]:
+    """The ``HOST`` and ``HOST:PORT`` in a variable, which commas or spaces separate.
+
+    Raises:
+        ConfigurationError: An entry is neither, and so would never match.
+    """
+    entries = frozenset(environ.get(variable, "").replace(",", " ").lower().split())
+    for entry in sorted(entries):
+        if not _HOST_AND_PORT.fullmatch(entry):
+            raise ConfigurationError(
+                f"{variable} has {shown(entry)!r}, which is not a host.",
+                advice="Write hosts like nas.local or nas.local:9000, without http:// and paths, "
+                "separated by commas.",
+            )
+    return entries
 
 
 def base_address(url: str) -> URL:

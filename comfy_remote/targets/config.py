@@ -243,7 +243,7 @@ def _runpod(name: str, settings: TargetSettings, environment: Mapping[str, str])
         keep_stored=settings.keep_stored,
         memory=home(environment) / "endpoints",
         bucket=_bucket(name, settings, environment),
-        storage_hosts=host_list(environment.get("COMFY_REMOTE_OUTPUT_HOSTS", "")),
+        storage_hosts=host_list(environment, "COMFY_REMOTE_OUTPUT_HOSTS"),
         policy=settings.policy,
     )
 
@@ -259,7 +259,7 @@ def _modal(name: str, settings: TargetSettings, environment: Mapping[str, str]) 
         keep_stored=settings.keep_stored,
         memory=home(environment) / "endpoints",
         bucket=_bucket(name, settings, environment),
-        storage_hosts=host_list(environment.get("COMFY_REMOTE_OUTPUT_HOSTS", "")),
+        storage_hosts=host_list(environment, "COMFY_REMOTE_OUTPUT_HOSTS"),
     )
 
 

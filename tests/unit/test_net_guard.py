@@ -101,13 +101,15 @@ def test_who_names_an_address_may_name_its_own() -> None:
 
 
 def test_what_the_owner_has_named_may_be_private() -> None:
-    guard = Guard(host_list("nas.local:9000, 10.0.0.5  [fd00::5]:9000"))
+    guard = Guard(host_list({"HOSTS": "nas.local:9000, 10.0.0.5  [fd00::5]:9000"}, "HOSTS"))
     for url in ("http://nas.local:9000/a", "https://10.0.0.5/a", "http://[fd00::5]:9000/a"):
         assert guard.check(url, WHAT) == URL(url)
     for url in ("http://nas.local:9001/a", "https://10.0.0.6/a", "https://[fd00::5]:9001/a"):
         with pytest.raises(TargetError):
             guard.check(url, WHAT)
-    careful = Guard(host_list("nas.local:9000 127.0.0.1:9000"), named_http=False)
+    careful = Guard(
+        host_list({"HOSTS": "nas.local:9000 127.0.0.1:9000"}, "HOSTS"), named_http=False
+    )
     careful.check("http://127.0.0.1:9000/a", WHAT)
     with pytest.raises(TargetError, match="not https"):
         careful.check("http://nas.local:9000/a", WHAT)
@@ -170,7 +172,9 @@ async def test_only_the_named_port_of_a_host_may_be_private(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     resolves_to(monkeypatch, "10.0.0.1")
-    resolver = GuardedResolver(Guard(host_list("nas.local:9000"), origin=URL("https://box.lan")))
+    resolver = GuardedResolver(
+        Guard(host_list({"HOSTS": "nas.local:9000"}, "HOSTS"), origin=URL("https://box.lan"))
+    )
     assert await resolver.resolve("nas.local", 9000)
     assert await resolver.resolve("box.lan", 443)
     for host, port in (("nas.local", 443), ("box.lan", 8443), ("evil.example", 443)):
@@ -187,3 +191,17 @@ def test_the_environments_proxy_is_used_but_not_for_this_machine(
     assert proxy_for(URL("https://intern.example.com/")) is None
     assert proxy_for(URL("https://127.0.0.1:8000/v2")) is None
     assert proxy_for(URL("http://192.168.1.20:8188")) is None
+
+
+@pytest.mark.parametrize("entry", ["http://nas.local/", "nas.local/path", "nas.local:port", "a@b"])
+def test_a_setting_that_can_match_nothing_is_refused(entry: str):
+    with pytest.raises(ConfigurationError, match=r"HOSTS has .*, which is not a host") as caught:
+        host_list({"HOSTS": f"other.local, {entry}"}, "HOSTS")
+    assert "nas.local:9000" in caught.value.advice
+
+
+def test_a_list_of_hosts_has_names_addresses_and_ports():
+    hosts = host_list(
+        {"HOSTS": "NAS.local:9000, 10.0.0.5 fd00::5 [fd00::6]:9000,müller.example"}, "HOSTS"
+    )
+    assert hosts == {"nas.local:9000", "10.0.0.5", "fd00::5", "[fd00::6]:9000", "müller.example"}

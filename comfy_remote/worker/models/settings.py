@@ -90,7 +90,7 @@ class ModelSettings:
             download=_yes_or_no("DOWNLOAD_MODELS", text("DOWNLOAD_MODELS")),
             prune=_yes_or_no("PRUNE_MODELS", text("PRUNE_MODELS")) or False,
             size_limit=_size(text("COMFY_REMOTE_MODEL_SIZE_LIMIT")),
-            hosts=host_list(text("COMFY_REMOTE_MODEL_HOSTS")),
+            hosts=host_list(environ, "COMFY_REMOTE_MODEL_HOSTS"),
             hugging_face=_endpoint("HF_ENDPOINT", text("HF_ENDPOINT") or _HUGGING_FACE),
             hugging_face_token=SecretStr(text("HF_TOKEN") or text("HUGGING_FACE_HUB_TOKEN")),
             civitai=_endpoint("CIVITAI_ENDPOINT", text("CIVITAI_ENDPOINT") or _CIVITAI),
