@@ -433,7 +433,9 @@ class Job:
         if not finished.outputs and not finished.problems:
             raise OutputLost(
                 "The job succeeded, but it made no output.",
-                advice="Add a node that saves what the workflow makes, for example Save Image.",
+                advice="Add a node that saves what the workflow makes, such as Save Image. Files "
+                "that a node wrote without reporting them are in ComfyUI's output folder; only a "
+                "worker on that machine can fetch them.",
             )
         return finished.outputs
 

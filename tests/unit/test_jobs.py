@@ -366,7 +366,7 @@ async def test_a_job_of_whose_outputs_none_is_there_fails(record: Record, tmp_pa
 async def test_one_output_that_breaks_on_its_way_is_left_for_the_next_try(
     record: Record, tmp_path: Path
 ) -> None:
-    target = FakeTarget.making(a_txt=b"a", b_png=b"", c_txt=b"c")
+    target = FakeTarget.making(a_txt=b"a", b_png=b"\x89PNG\r\n\x1a\n cut off", c_txt=b"c")
     out = tmp_path / "out"
     async with Client(target, record=record) as client:
         job = await client.submit(PROMPT)
