@@ -61,6 +61,7 @@ class ConfigFile(BaseModel):
     default: str | None = None
     allowed_addresses: list[str] = []
     allowed_hosts: list[str] = []
+    allowed_folders: list[str] = []
     targets: dict[str, TargetTable] = {}
 
 
@@ -87,9 +88,8 @@ def read_config(path: Path) -> ConfigFile:
     except ValidationError as error:
         raise ConfigurationError(
             f"{path}: {problems_in(error, 'the file')}.",
-            advice="Known keys: default, allowed_addresses, allowed_hosts, and per target: target, "
-            "base_url, "
-            "key_env, price_per_hour, keep_stored, bucket, policy, user, password_env, "
-            "headers_env. A key or password itself never stands there: key_env and the like name "
-            "the environment variables that hold them.",
+            advice="Known keys: default, allowed_addresses, allowed_hosts, allowed_folders, and "
+            "per target: target, base_url, key_env, price_per_hour, keep_stored, bucket, policy, "
+            "user, password_env, headers_env. A key or password itself never stands there: "
+            "key_env and the like name the environment variables that hold them.",
         ) from None

@@ -110,6 +110,8 @@ class Configuration:
             ``targets``; a folder's file allows none.
         allowed_hosts: Names of this machine's servers that the owner's files list: see
             `net.own_names`. A folder's file lists none.
+        allowed_folders: Where the owner's files let a workflow in ComfyUI name files of this
+            machine, besides ComfyUI's own folders; a folder's file allows none.
         owners: The names of the owner's own targets.
         untrusted: What is not used because it is not trusted; ``None`` if nothing is left out.
     """
@@ -121,6 +123,7 @@ class Configuration:
     owners: frozenset[str] = frozenset()
     untrusted: Untrusted | None = None
     allowed_hosts: tuple[str, ...] = ()
+    allowed_folders: tuple[Path, ...] = ()
 
     @classmethod
     def load(
@@ -171,6 +174,10 @@ class Configuration:
             (*self.allowed_addresses, *file.allowed_addresses),
             self.owners | file.targets.keys(),
             allowed_hosts=(*self.allowed_hosts, *file.allowed_hosts),
+            allowed_folders=(
+                *self.allowed_folders,
+                *(path.absolute().parent / Path(one).expanduser() for one in file.allowed_folders),
+            ),
         )
 
     def _with_folders(
@@ -192,6 +199,7 @@ class Configuration:
                 "targets": {n: one for n, one in file.targets.items() if n not in refused},
                 "allowed_addresses": [],
                 "allowed_hosts": [],
+                "allowed_folders": [],
             }
         )
         left = tuple(one for one in named.values() if one in missing)

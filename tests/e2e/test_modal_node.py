@@ -37,7 +37,10 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     environment = {
         **with_requirements(base / "packages"),
         "MODAL_CONFIG_PATH": str(base / "none.toml"),
+        "COMFY_REMOTE_HOME": str(base / "home"),
     }
+    (base / "home").mkdir()
+    (base / "home" / "comfy-remote.toml").write_text(f"allowed_folders = ['{base / 'built'}']\n")
     with comfyui_with_pack(directory, comfyui_python(), base, environment=environment) as server:
         yield Setting(EngineClient(server.url), base)
 
@@ -83,12 +86,23 @@ def test_a_dry_run_writes_the_project_and_gives_no_address(setting):
 
 
 def test_deploying_without_an_account_is_an_error_that_says_what_to_do(setting):
-    entry = setting.engine.run(graph(working_directory=str(setting.base / "failing")))
+    entry = setting.engine.run(graph(working_directory=str(setting.base / "output")))
     assert not entry["status"]["completed"]
     ((_, error),) = [m for m in entry["status"]["messages"] if m[0] == "execution_error"]
     assert error["node_id"] == "7"
     # Whether Modal's SDK is installed beside that ComfyUI or not.
     assert "modal setup" in error["exception_message"]
+
+
+def test_a_workflow_names_no_place_outside_of_comfyuis_folders(setting):
+    hosts = setting.base / "hosts.json"
+    hosts.write_text(json.dumps(SAVED))
+    elsewhere = setting.base / "elsewhere"
+    for inputs in ({"workflow_path": str(hosts)}, {"working_directory": str(elsewhere)}):
+        entry = setting.engine.run(graph(dry_run=True, clean_build=True, **inputs))
+        ((_, error),) = [m for m in entry["status"]["messages"] if m[0] == "execution_error"]
+        assert "allowed_folders" in error["exception_message"]
+    assert not elsewhere.exists()
 
 
 def test_a_file_that_is_not_there(setting):

@@ -84,6 +84,17 @@ def test_links_of_a_folder_from_elsewhere_are_not_deployed(workflow, tmp_path, p
     assert make_project(workflow, {"app_name": "portraits"}).config.app_name == "portraits"
 
 
+@pytest.mark.parametrize("name", [PROMPT_FILE, CONFIG_FILE, WORKFLOW_FILE])
+def test_a_projects_files_are_not_read_through_links_that_lead_out(workflow, tmp_path, name):
+    (tmp_path / "private").write_text("{}")
+    link = tmp_path / "modal_portraits" / name
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "private")
+    with pytest.raises(ConfigurationError, match="leads out of the project"):
+        make_project(workflow, {"app_name": "portraits"})
+    assert [path.name for path in link.parent.iterdir()] == [name]
+
+
 def test_a_project_that_is_a_link_out_has_to_be_named(workflow, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside")
     (workflow.parent / "modal_portraits").symlink_to(outside)

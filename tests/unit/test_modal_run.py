@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from lookups import record_lookups
 
-from comfy_remote.errors import ConfigurationError, WorkflowInvalid
+from comfy_remote.config.places import home
+from comfy_remote.errors import ConfigurationError, NotTrusted, WorkflowInvalid
 from comfy_remote.node_pack.nodes import modal_run
 from comfy_remote.node_pack.nodes.modal_run import (
     DeploymentSettings,
@@ -49,6 +50,12 @@ class Page:
             raise Interrupted
 
 
+def allow(folder: Path) -> None:
+    """What the owner does to let workflows name another folder than ComfyUI's own."""
+    home().mkdir(parents=True, exist_ok=True)
+    (home() / "comfy-remote.toml").write_text(f"allowed_folders = ['{folder}']\n")
+
+
 @pytest.fixture
 def workflow(tmp_path: Path) -> Path:
     path = tmp_path / "picture.json"
@@ -67,6 +74,7 @@ async def test_without_deploying_there_is_no_address(workflow):
 
 
 async def test_inputs_become_the_config(workflow, tmp_path):
+    allow(tmp_path / "built")
     settings = DeploymentSettings(
         app_name="portraits",
         working_directory=str(tmp_path / "built"),
@@ -176,3 +184,41 @@ def test_where_workflows_are_looked_for(workflow, tmp_path):
         workflow_at("../picture.json", (tmp_path / "nothing",))
     with pytest.raises(WorkflowInvalid, match="no workflow to deploy"):
         workflow_at("  ", folders)
+
+
+def test_a_workflow_elsewhere_is_not_read_before_the_owner_allows_its_folder(workflow, tmp_path):
+    own = tmp_path / "comfyui"
+    own.mkdir()
+    (own / "link.json").symlink_to(workflow)
+    ways = (workflow, own / ".." / workflow.name, own / "link.json", tmp_path / "missing.json")
+    for path in map(str, ways):
+        with pytest.raises(NotTrusted, match=r"allowed_folders = .*comfy-remote\.toml"):
+            workflow_at(path, (own / "workflows",), (own,))
+    allow(tmp_path)
+    assert workflow_at(str(workflow), (own / "workflows",), (own,)) == workflow
+
+
+async def test_a_project_elsewhere_is_not_touched_before_the_owner_allows_its_folder(
+    workflow, tmp_path
+):
+    own, project = tmp_path / "output", tmp_path / "elsewhere" / "portraits"
+    own.mkdir()
+    project.mkdir(parents=True)
+    (project / "workflow.py").write_text("# mine")
+    (own / "link").symlink_to(project.parent)
+    (own / "portraits").symlink_to(project)
+
+    async def run(parent: Path) -> None:
+        settings = DeploymentSettings("portraits", str(parent), deploy=False, clean_build=True)
+        await run_deployment(workflow, settings, Page(), Schemas.bundled, own_folders=(own,))
+
+    for parent in (project.parent, own / ".." / "elsewhere", own / "link", own):
+        with pytest.raises(NotTrusted, match=r"allowed_folders = .*comfy-remote\.toml"):
+            await run(parent)
+    assert [path.name for path in project.iterdir()] == ["workflow.py"]
+    assert (project / "workflow.py").read_text() == "# mine"
+    await run(own / "built")
+    assert (own / "built" / "portraits" / "prompt.json").is_file()
+    allow(project.parent)
+    await run(project.parent)
+    assert (project / "workflow.py").read_text() != "# mine"

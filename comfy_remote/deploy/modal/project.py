@@ -90,12 +90,16 @@ def input_files(folder: Path) -> Path | None:
     """
     place = folder / INPUT_FOLDER
     for path in (place, *place.rglob("*")):
-        if leads_out(path, folder):
-            raise ConfigurationError(
-                f"{path} is a link that leads out of the project.",
-                advice="Put the file itself there, or remove the link.",
-            )
+        _check_link(path, folder)
     return place if place.is_dir() else None
+
+
+def _check_link(path: Path, folder: Path) -> None:
+    if leads_out(path, folder):
+        raise ConfigurationError(
+            f"{path} is a link that leads out of the project.",
+            advice="Put the file itself there, or remove the link.",
+        )
 
 
 def write_project(
@@ -119,9 +123,12 @@ def write_project(
         clean: Whether what the folder's three files say is forgotten.
 
     Raises:
-        ConfigurationError: modal_config.json cannot be read, or a value cannot be used.
+        ConfigurationError: modal_config.json cannot be read, a value cannot be used, or one of
+            the files is a link that leads out: what differs in them is shown.
         LocalStorageError: It cannot be written.
     """
+    for name in (CONFIG_FILE, PROMPT_FILE, WORKFLOW_FILE):
+        _check_link(folder / name, folder)
     before = ModalConfig()
     config_path = folder / CONFIG_FILE
     if config_path.is_file() and not clean:

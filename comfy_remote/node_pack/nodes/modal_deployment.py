@@ -7,7 +7,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io, ui
 
-from ...errors import WorkflowInvalid
+from ...errors import ComfyRemoteError
 from .comfyui_watcher import NodeWatcher
 from .local_schemas import local_schemas
 from .modal_run import DeploymentSettings, run_deployment, workflow_at
@@ -43,7 +43,8 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
                     "working_directory",
                     default="",
                     optional=True,
-                    tooltip="Where the project's folder is made. Empty: beside the workflow.",
+                    tooltip="Where the project's folder is made, in a folder of ComfyUI's or one "
+                    "that you allow. Empty: beside the workflow.",
                 ),
                 io.String.Input(
                     "extra_pip_requirements",
@@ -104,8 +105,8 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
     def fingerprint_inputs(cls, workflow_path: str = "", **_: object) -> str:
         """The state of the workflow's file. ComfyUI adds the inputs."""
         try:
-            status = workflow_at(workflow_path, _folders()).stat()
-        except (WorkflowInvalid, OSError):
+            status = workflow_at(workflow_path, _folders(), _own_folders()).stat()
+        except (ComfyRemoteError, OSError):
             return ""  # `execute` says so
         return f"{status.st_size} {status.st_mtime_ns}"
 
@@ -140,25 +141,25 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
             rebuild_modal_app=rebuild_modal_app,
             delete_modal_app=delete_modal_app,
         )
-        workflow = workflow_at(workflow_path, _folders())
+        workflow = workflow_at(workflow_path, _folders(), _own_folders())
         known = local_schemas()
         done = await run_deployment(
             workflow,
             settings,
             NodeWatcher(cls.hidden.unique_id),
             lambda: known,
-            open_folders=_open_folders(),
+            open_folders=(*_own_folders(), Path(folder_paths.get_temp_directory())),
+            own_folders=_own_folders(),
         )
         return io.NodeOutput(done.url, ui=ui.PreviewText(done.text))
 
 
-def _open_folders() -> tuple[Path, ...]:
-    """Where ComfyUI's routes let files be written."""
+def _own_folders() -> tuple[Path, ...]:
+    """Those of ComfyUI's folders that a workflow may name files in; its routes write there, too."""
     return (
         Path(folder_paths.get_user_directory()),
         Path(folder_paths.get_input_directory()),
         Path(folder_paths.get_output_directory()),
-        Path(folder_paths.get_temp_directory()),
     )
 
 

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ...deploy.modal.config import package_list
+from ...config.places import CONFIG_NAME, owner_folders
+from ...config.settings import Configuration
+from ...deploy.modal.config import ModalConfig, package_list
 from ...deploy.modal.deployment import deploy
 from ...deploy.modal.project import Project
 from ...deploy.modal.workflow_file import make_project
-from ...errors import ConfigurationError, WorkflowInvalid
+from ...errors import ConfigurationError, NotTrusted, WorkflowInvalid
+from ...media.files import leads_out
 from ...workflow.files import file_below, names_another_machine
 from ...workflow.schema import Schemas
 
@@ -84,6 +87,7 @@ async def run_deployment(
     watcher: DeploymentWatcher,
     schemas: Callable[[], Schemas],
     open_folders: Sequence[Path] = (),
+    own_folders: Sequence[Path] = (),
 ) -> Deployed:
     """Write the project, and deploy it if that is wanted.
 
@@ -94,9 +98,12 @@ async def run_deployment(
         schemas: See `make_project`.
         open_folders: Where whoever reaches ComfyUI may write. A workflow.py below them is run
             only if it is ours: else a request to ComfyUI would be enough to run code here.
+        own_folders: ComfyUI's own. Elsewhere, the project is written only to the owner's
+            ``allowed_folders``.
 
     Raises:
-        ComfyRemoteError: Whatever went wrong.
+        NotTrusted: The project's folder lies in none of these.
+        ComfyRemoteError: Whatever else went wrong.
         BaseException: What the watcher raises; the deployment is stopped then.
     """
     parent = settings.working_directory.strip()
@@ -105,6 +112,9 @@ async def run_deployment(
             f"The project cannot be written to {parent}: that is on another machine.",
             advice="Choose a folder of this machine as working_directory.",
         )
+    if parent:
+        name = ModalConfig.checked(settings.given()).app_name
+        _check_place(Path(parent).expanduser().absolute() / name, "working_directory", own_folders)
     await watcher.progress(0.05, 1.0)
     watcher.say("Writing the project")
     project = await asyncio.to_thread(
@@ -168,15 +178,44 @@ def _is_below(folder: Path, other: Path) -> bool:
     return folder.resolve().is_relative_to(other.resolve())
 
 
+def _check_place(path: Path, named_by: str, own_folders: Sequence[Path]) -> None:
+    """Check that the node, which may stand in a stranger's workflow, may name a path.
+
+    Args:
+        path: Absolute.
+        named_by: The node's input.
+        own_folders: Those that it may always name something in.
+
+    Raises:
+        NotTrusted: The path, or what it leads to by ``..`` or links, is elsewhere.
+    """
+    allowed = (*own_folders, *Configuration.load().allowed_folders)
+    if any(not leads_out(path, folder) for folder in allowed):
+        return
+    raise NotTrusted(
+        f"{named_by} leads to {path}, which is not in one of ComfyUI's own folders (user, input, "
+        "output). It was left alone: a workflow may come from somebody else.",
+        advice=f"Use a path in one of those. To allow another folder, write allowed_folders = "
+        f'["FOLDER"] into {owner_folders()[0] / CONFIG_NAME}, above its tables.',
+    )
+
+
 def _told(watcher: DeploymentWatcher, url: str, project: Project, words: str) -> Deployed:
     watcher.say(words)
     return Deployed(url, "\n".join([words, *project.notes]))
 
 
-def workflow_at(path: str, folders: Sequence[Path]) -> Path:
-    """The workflow file of a path: absolute, or below one of ComfyUI's folders.
+def workflow_at(path: str, folders: Sequence[Path], own_folders: Sequence[Path] = ()) -> Path:
+    """The workflow file of a path.
+
+    Args:
+        path: Absolute, or below one of ``folders``.
+        folders: Where relative paths are looked for.
+        own_folders: ComfyUI's own: an absolute path is in one of both, or in one of the owner's
+            ``allowed_folders``.
 
     Raises:
+        NotTrusted: It is an absolute path to elsewhere. Nothing was looked up there.
         WorkflowInvalid: There is none.
     """
     wanted = path.strip().strip('"')
@@ -186,11 +225,13 @@ def workflow_at(path: str, folders: Sequence[Path]) -> Path:
         )
     # The path may have come with the workflow that the node stands in.
     given = None if names_another_machine(wanted) else Path(wanted).expanduser()
-    if given is not None and given.is_absolute() and given.is_file():
-        return given
-    found = next(
-        (file for folder in folders if (file := file_below(folder, wanted)) is not None), None
-    )
+    if given is not None and given.is_absolute():
+        _check_place(given, "workflow_path", (*folders, *own_folders))
+        found = given if given.is_file() else None
+    else:
+        found = next(
+            (file for folder in folders if (file := file_below(folder, wanted)) is not None), None
+        )
     if found is None:
         raise WorkflowInvalid(
             f"There is no workflow file {wanted}.",
