@@ -25,6 +25,8 @@ from comfy_remote.deploy.modal.packing import Packing, pack
 from comfy_remote.deploy.modal.project import (
     PROMPT_FILE,
     WORKFLOW_FILE,
+    Project,
+    named_in_folder,
     project_folder,
     write_project,
 )
@@ -223,6 +225,51 @@ def test_what_was_given_here_needs_no_yes_and_what_is_added_by_hand_does(workflo
     assert caught.value.details["names"] == ['secrets: "another"']
     with_it = {"secrets": ["mine", "another"]}
     assert make_project(workflow, with_it, deploys=True).config.secrets == ["mine", "another"]
+
+
+def test_code_of_a_workflow_runs_beside_secrets_only_after_a_yes(tmp_path):
+    """A stranger's workflow is deployed to a project that is trusted."""
+    pack = f"https://github.com/evil/pack@{COMMIT}"
+    properties = {"aux_id": "evil/pack", "ver": COMMIT}
+    node = {"id": 1, "type": "Theirs", "outputs": [], "inputs": [], "properties": properties}
+    known = Schemas(
+        {"Theirs": {"input": {}, "output": [], "output_node": True, "name": "Theirs"}}, "test"
+    )
+
+    def deployed(workflow: Path, given: dict[str, object]) -> Project:
+        return make_project(workflow, given, schemas=lambda _: known, deploys=True)
+
+    mine, stranger = tmp_path / "mine.json", tmp_path / "stranger.json"
+    mine.write_text(json.dumps(PROMPT))
+    stranger.write_text(json.dumps({"nodes": [node], "links": [], "version": 0.4}))
+    path = make_project(mine, {"secrets": ["hf"]}, deploys=True).folder / CONFIG_FILE
+    for _ in range(2):  # refused, it has been written: that is no yes
+        with pytest.raises(NotTrusted) as caught:
+            deployed(stranger, {})
+        assert caught.value.details["names"] == [f'custom_nodes: "{pack}"']
+        assert f"comfy-remote trust {path}" in caught.value.advice
+    with pytest.raises(NotTrusted):  # a first deployment with a Secret
+        deployed(stranger, {"app_name": "first", "secrets": ["hf"]})
+    asked_for = {"app_name": "asked", "secrets": ["hf"], "custom_nodes": [pack]}
+    assert deployed(stranger, asked_for).config.custom_nodes == [pack]
+    without = deployed(stranger, {"app_name": "without"})
+    assert without.config.custom_nodes == [pack]
+    TrustStore(home()).trust(path, named_in_folder(path.parent))
+    assert deployed(stranger, {}).config.custom_nodes == [pack]
+
+
+def test_packages_of_a_node_run_beside_secrets_only_after_a_yes(workflow):
+    folder = make_project(workflow, {"secrets": ["hf"]}, deploys=True).folder
+    given = {"extra_pip_packages": ["evil"], "extra_system_packages": ["ffmpeg"]}
+    for _ in range(2):
+        with pytest.raises(NotTrusted) as caught:
+            make_project(workflow, given, deploys=True, by_owner=False)
+        names = ['extra_pip_packages: "evil"', 'extra_system_packages: "ffmpeg"']
+        assert caught.value.details["names"] == names
+    assert make_project(workflow, given, deploys=True).folder == folder
+    assert make_project(workflow, given, deploys=True, by_owner=False).folder == folder
+    without = {**given, "app_name": "without"}
+    assert make_project(workflow, without, deploys=True, by_owner=False).notes == ()
 
 
 def test_the_command_shows_what_a_project_names(workflow):

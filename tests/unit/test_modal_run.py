@@ -10,6 +10,7 @@ import pytest
 from lookups import record_lookups
 
 from comfy_remote.config.places import home
+from comfy_remote.deploy.modal.workflow_file import make_project
 from comfy_remote.errors import ConfigurationError, NotTrusted, WorkflowInvalid
 from comfy_remote.node_pack.nodes import modal_run
 from comfy_remote.node_pack.nodes.modal_run import (
@@ -222,3 +223,18 @@ async def test_a_project_elsewhere_is_not_touched_before_the_owner_allows_its_fo
     allow(project.parent)
     await run(project.parent)
     assert (project / "workflow.py").read_text() != "# mine"
+
+
+async def test_packages_that_the_node_names_run_beside_secrets_only_after_a_yes(
+    workflow, monkeypatch
+):
+    async def deploy(folder, say, **options):
+        return "https://ann--portraits-front.modal.run"
+
+    monkeypatch.setattr(modal_run, "deploy", deploy)
+    make_project(workflow, {"app_name": "portraits", "secrets": ["hf"]}, deploys=True)
+    adding = DeploymentSettings(app_name="portraits", extra_pip_requirements="evil")
+    with pytest.raises(NotTrusted, match="comfy-remote trust"):
+        await run_deployment(workflow, adding, Page(), Schemas.bundled)
+    without = DeploymentSettings(app_name="without", extra_pip_requirements="evil")
+    assert (await run_deployment(workflow, without, Page(), Schemas.bundled)).url

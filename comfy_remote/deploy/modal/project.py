@@ -52,7 +52,8 @@ class Project:
         kept: Names of the files that a person has edited and that would be others now.
         notes: What was done and what is missing, a sentence (or a few lines) each, for people.
         named: What it names that has to be trusted: see `named.named_in`.
-        brought: Those that the folder had before, and that were not given now.
+        brought: Those that the owner has not given now: the folder had them before; or they run
+            beside the owner's Secrets, and come from the workflow.
     """
 
     folder: Path
@@ -110,6 +111,7 @@ def write_project(
     *,
     force: bool = False,
     clean: bool = False,
+    by_owner: bool = True,
 ) -> Project:
     """Write a project, or bring one up to date.
 
@@ -121,6 +123,7 @@ def write_project(
             Custom nodes are added to its.
         force: Whether edited files are replaced.
         clean: Whether what the folder's three files say is forgotten.
+        by_owner: Whether ``given`` is the owner's word, and not a node's in some workflow.
 
     Raises:
         ConfigurationError: modal_config.json cannot be read, a value cannot be used, or one of
@@ -162,15 +165,18 @@ def write_project(
             notes.append(_kept(path, there, text))
     config = config.model_copy(update={"generated": generated})
     _write(config_path, config.text())
-    if named := [line for line in nodes if line not in {*asked, *before.custom_nodes}]:
+    if new := [line for line in nodes if line not in {*asked, *before.custom_nodes}]:
         # A workflow may be a stranger's, and this is code that it brings along.
         notes.append(
             "The workflow names these node packs, which are installed with it: look at them, or "
-            f"remove them from {CONFIG_FILE}: {', '.join(named)}"
+            f"remove them from {CONFIG_FILE}: {', '.join(new)}"
         )
     edited = read_text(folder / WORKFLOW_FILE) if WORKFLOW_FILE in kept else None
     said_now = named_in(asking)
     brought = [line for line in named_in(before, edited) if line not in said_now]
+    if config.secrets:  # which all that runs there can read
+        brought += named_in(ModalConfig.checked({"custom_nodes": new}))
+        brought += [] if by_owner else said_now
     named = named_in(config, edited)
     everything = (*notes, *packing.notes)
     return Project(folder, config, tuple(kept), everything, tuple(named), tuple(brought))

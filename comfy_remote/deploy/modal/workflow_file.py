@@ -33,18 +33,20 @@ def make_project(
     force: bool = False,
     clean: bool = False,
     deploys: bool = False,
+    by_owner: bool = True,
 ) -> Project:
     """Make the project of a workflow file, or bring it up to date. Blocking.
 
     Args:
         workflow: Whatever holds one: JSON in API or UI format, a picture that ComfyUI saved.
-        given: Fields of `ModalConfig` that a person has set.
+        given: Fields of `ModalConfig` that are set.
         parent: Where the project's folder is made; beside the workflow by default.
         schemas: Gives those that the workflow is read by.
         force: Whether files that a person has edited are replaced.
         clean: Whether what is in the project's files is forgotten.
         deploys: Whether it will be deployed: then its owner has to trust what the folder has
-            brought along.
+            brought along, and the workflow's node packs if there are Secrets.
+        by_owner: Whether ``given`` is the owner's word, and not a node's in some workflow.
 
     Raises:
         WorkflowInvalid: The file has no workflow, or it cannot be converted.
@@ -58,7 +60,9 @@ def make_project(
     config = ModalConfig.checked(dict(given))
     found = pack(prepared.prompt, prepared.workflow, known, volume=config.models_volume)
     folder = project_folder(workflow, config.app_name, parent)
-    project = write_project(folder, prepared.prompt, found, given, force=force, clean=clean)
+    project = write_project(
+        folder, prepared.prompt, found, given, force=force, clean=clean, by_owner=by_owner
+    )
     _check_trust(project, deploys=deploys)
     input_files(folder)  # before anything is copied through a link
     notes = _copy_inputs(prepared.prompt, known, workflow.absolute().parent, folder / INPUT_FOLDER)
@@ -67,7 +71,7 @@ def make_project(
 
 
 def _check_trust(project: Project, *, deploys: bool) -> None:
-    """Check that what the folder had before is trusted, and trust what is written now.
+    """Check that what was brought along is trusted, and trust what is written now.
 
     Raises:
         NotTrusted: Something of that is not trusted.

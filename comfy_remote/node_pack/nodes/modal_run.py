@@ -125,6 +125,7 @@ async def run_deployment(
         schemas=lambda _loaded: schemas(),
         clean=settings.clean_build,
         deploys=settings.deploy,
+        by_owner=False,
     )
     for note in project.notes:
         watcher.log(note, "warning")
