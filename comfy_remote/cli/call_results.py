@@ -12,7 +12,7 @@ from ..media.files import place_below, private_folder, safe_relative_path, stora
 from ..media.value_files import PlainFile, files_of
 from ..media.values import DecodedValue, encode
 from ..outputs import kind_of
-from .console import printable
+from .console import printable, printable_line
 
 __all__ = ["show_results"]
 
@@ -47,7 +47,7 @@ def show_results(
                 print(json.dumps(body), flush=True)
             else:
                 text = value if isinstance(value, str) else json.dumps(value)
-                print(printable(f"{key}: {text}"), flush=True)
+                print(f"{printable_line(key)}: {printable(text)}", flush=True)
             continue
         files = None if exact else files_of(decoded)
         if not files:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import print_json, printable, say
+from .console import print_json, printable_line, say
 from .options import change_options, inputs_option
 from .schemas import completed, found_schemas, schemas_option
 
@@ -227,10 +227,10 @@ def _print(report: Report, source: str) -> None:
         kind = "warning: " if problem.severity == "warning" else ""
         # Messages that begin with the file have said it already.
         message = problem.message.removeprefix(source).lstrip(": ")
-        print(printable(f"{place}: {kind}{message} {problem.advice}".rstrip()))
+        print(printable_line(f"{place}: {kind}{message} {problem.advice}".rstrip()))
     for advice in report.advice:
         place = ":".join((source, *advice.nodes[:1]))
-        print(printable(f"{place}: advice: {advice.message} Saves: {advice.saves}"))
+        print(printable_line(f"{place}: advice: {advice.message} Saves: {advice.saves}"))
     errors, warnings = len(report.errors), len(report.problems) - len(report.errors)
     counts = [
         f"{count} {word}{'s' * (count != 1)}"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
-from ..clean import clean
+from ..clean import clean, one_line
 from ..config.secrets import redact
 
 __all__ = [
@@ -17,8 +17,10 @@ __all__ = [
     "is_interactive",
     "print_json",
     "printable",
+    "printable_line",
     "resume_command",
     "say",
+    "say_lines",
 ]
 
 
@@ -32,6 +34,11 @@ def printable(text: str) -> str:
     return clean(redact(text))
 
 
+def printable_line(text: str) -> str:
+    """`printable`, in one line: a name with a line break in it must not look like two."""
+    return one_line(redact(text))
+
+
 def print_json(data: Mapping[str, object]) -> None:
     """One JSON object, a line on standard output, without secrets.
 
@@ -42,6 +49,11 @@ def print_json(data: Mapping[str, object]) -> None:
 
 def say(text: str) -> None:
     """A line on standard error."""
+    print(printable_line(text), file=sys.stderr, flush=True)
+
+
+def say_lines(text: str) -> None:
+    """Several lines on standard error; line breaks within what came from elsewhere stay."""
     print(printable(text), file=sys.stderr, flush=True)
 
 

@@ -127,7 +127,7 @@ def _all_of(prompt: Prompt, *known: Schemas) -> Schemas:
 
 def _print(prompt: Prompt, result: Cut) -> None:
     from ..workflow.interface import REMOTE_PART, REMOTE_SHOWN
-    from .console import human_size, printable, say
+    from .console import human_size, printable_line, say
     from .table import print_table
 
     here = [
@@ -163,7 +163,7 @@ def _print(prompt: Prompt, result: Cut) -> None:
         more = f", and {unknown} of unknown size" if unknown else ""
         print(f"To cross: about {human_size(known)}{more}.")
     for note in result.notes:
-        print(printable(f"Note: {note}"))
+        print(printable_line(f"Note: {note}"))
     if not result.parts:
         say("Nothing would run elsewhere: no output needs what is marked.")
 

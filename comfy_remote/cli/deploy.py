@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import print_json, printable, say
+from .console import print_json, say, say_lines
 from .options import complete_target
 from .schemas import schemas_option
 
@@ -144,7 +144,7 @@ def modal(
     )
     say(f"The project is in {project.folder}.")
     for note in project.notes:
-        say(note)
+        say_lines(note)
     url = None
     if deploys:
         url = _deployed(project, rebuild=rebuild, stop_first=stop_first)
@@ -176,7 +176,7 @@ def _deployed(project: Project, *, rebuild: bool, stop_first: bool) -> str:
     say("Deploying on Modal; the first time, its image takes some minutes …")
     work = deploy_project(
         project.folder,
-        lambda line: say(printable(line)),
+        say,
         rebuild=rebuild,
         stop_first=stop_first,
     )
@@ -196,7 +196,7 @@ def _say_how_to_use(project: Project, url: str) -> None:
     )
     if project.config.models:
         say(f'Fetch its models once: modal run "{project.folder / "workflow.py"}::models"')
-    say(
+    say_lines(
         f"Run it: comfy-remote run WORKFLOW --on modal:{name}\n"
         "On machines without Modal's SDK, comfy-remote.toml has to say where it is:\n"
         f'  [targets.{name}]\n  target = "modal:{name}"\n  base_url = "{url}"'

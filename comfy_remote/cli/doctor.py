@@ -72,7 +72,7 @@ def _show(finding: Finding) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from .console import printable
+    from .console import printable_line
 
     console = Console(highlight=False, soft_wrap=True)
     known = console.is_terminal and console.encoding.lower().startswith("utf")
@@ -81,10 +81,10 @@ def _show(finding: Finding) -> None:
         Text.assemble(
             (f"{mark} ", _STYLES[finding.status]),
             (f"{finding.check:<13} ", "dim"),
-            printable(finding.message),
+            printable_line(finding.message),
         )
     )
     if finding.advice and finding.status != "ok":
         indent = " " * (len(mark) + 15)
-        console.print(Text(f"{indent}{printable(finding.advice)}", "dim"))
+        console.print(Text(f"{indent}{printable_line(finding.advice)}", "dim"))
     sys.stdout.flush()

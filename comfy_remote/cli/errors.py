@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..clean import one_line
 from ..errors import ComfyRemoteError, InputFileMissing, node_problems
 from ..workflow.files import NAME_IT
-from .console import is_interactive, printable, resume_command, say
+from .console import is_interactive, printable, resume_command, say_lines
 
 __all__ = [
     "check_named_files",
@@ -56,19 +57,19 @@ def traceback_of(error: ComfyRemoteError) -> list[str]:
 def show_unforeseen(error: BaseException) -> None:
     """Print the traceback of a fault of ours, which may hold words from elsewhere."""
     lines = traceback.format_exception(type(error), error, error.__traceback__)
-    say("".join(lines).rstrip())
+    say_lines("".join(lines).rstrip())
 
 
 def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[str]:
     """The lines to print: message, details, advice, how to resume."""
     lines = [error.message]
     for where, problem_class, words in node_problems(error):
-        told = f"node {where} ({problem_class})"
+        told = one_line(f"node {where} ({problem_class})")
         if told not in error.message:
             lines.append(f"  {told}: {words}")
     node, node_class = error.details.get("node_id"), error.details.get("node_class")
     if node is not None and str(node_class) not in error.message and node_class is not None:
-        lines.append(f"  at node {node} ({node_class})")
+        lines.append(one_line(f"  at node {node} ({node_class})"))
     if log := error.details.get("engine_log"):
         lines += [f"  | {line}" for line in str(log).splitlines()[-8:]]
     if error.advice:

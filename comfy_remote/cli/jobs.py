@@ -326,7 +326,7 @@ def _print_table(jobs: list[Standing]) -> None:
 
 
 def _print_details(job: Standing) -> None:
-    from .console import human_seconds, human_size, printable, resume_command
+    from .console import human_seconds, human_size, printable_line, resume_command
     from .errors import explain, traceback_of
 
     entry = job.entry
@@ -350,7 +350,7 @@ def _print_details(job: Standing) -> None:
         rows.append(("Ran", human_seconds(entry.run_seconds)))
     rows += [("Output", f"{o.path} ({human_size(o.size)})") for o in entry.outputs]
     for name, value in rows:
-        print(f"{name:<13}{printable(value)}")
+        print(f"{name:<13}{printable_line(value)}")
     if entry.error is not None:
         headline, *rest = explain(entry.error)
         print(f"{'Error':<13}{headline}", *rest, *traceback_of(entry.error), sep="\n")

@@ -19,7 +19,7 @@ from ..events import Event, Finished, Log, Preview, Progress, Queued, Started
 from ..jobs.record import SavedOutput
 from ..outputs import OutputProblem, RemoteOutput
 from ..workflow.prompt import Prompt
-from .console import human_seconds, human_size, printable
+from .console import human_seconds, human_size, printable_line
 from .errors import show_error
 from .pictures import Graphics, Picture, graphics_of, load_picture, remove_preview
 from .reporter import (
@@ -79,16 +79,16 @@ class LiveReporter:
 
     def note(self, message: str) -> None:
         """See `Reporter`."""
-        self._line(Text(printable(message), "dim"))
+        self._line(Text(printable_line(message), "dim"))
 
     def connecting(self, target: str) -> None:
         """See `Reporter`."""
-        self._status = f"Sending to {printable(target)}"
+        self._status = f"Sending to {printable_line(target)}"
 
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
         """See `Reporter`."""
         self._prompt = prompt
-        self._line(Text.assemble(("Job ", "dim"), job_id, (f" on {printable(target)}", "dim")))
+        self._line(Text.assemble(("Job ", "dim"), job_id, (f" on {printable_line(target)}", "dim")))
         self._status = "Sent"
 
     def event(self, event: Event) -> None:
@@ -105,7 +105,7 @@ class LiveReporter:
                 self._show_preview(event.data)
             case Log():
                 style = {"warning": "yellow", "error": "red"}.get(event.level, "dim")
-                self._line(Text(printable(event.message), style))
+                self._line(Text(printable_line(event.message), style))
             case Finished():
                 self._preview = None
 
@@ -153,8 +153,10 @@ class LiveReporter:
         table.add_column(overflow="fold")
         for output in outputs:
             node = "" if output.node_id is None else node_label(self._prompt, output.node_id)
-            path = Text(printable(str(relative(output.path))), "bold")
-            table.add_row(path, Text(human_size(output.size), "dim"), Text(printable(node), "dim"))
+            path = Text(printable_line(str(relative(output.path))), "bold")
+            table.add_row(
+                path, Text(human_size(output.size), "dim"), Text(printable_line(node), "dim")
+            )
         Console(highlight=False).print(table)
 
     def listed(
@@ -179,7 +181,7 @@ class LiveReporter:
 
         self._live.stop()
         for number, option in enumerate(options, 1):
-            self._console.print(Text(f"  {number}  {printable(option)}"))
+            self._console.print(Text(f"  {number}  {printable_line(option)}"))
         numbers = [str(number) for number in range(1, len(options) + 1)]
         chosen = IntPrompt.ask(Text(question), console=self._console, choices=numbers)
         self._live.start()
@@ -206,7 +208,7 @@ class LiveReporter:
             if self._progress.node_id is not None:
                 lines.append(self._node(self._progress.node_id))
             if self._progress.message:
-                lines.append(Text(f"  {printable(self._progress.message)}", "dim"))
+                lines.append(Text(f"  {printable_line(self._progress.message)}", "dim"))
             # A display higher than the screen could not be redrawn.
             if self._preview is not None and self._console.height > self._preview.rows + 6:
                 lines.append(self._preview)
@@ -247,7 +249,7 @@ class LiveReporter:
         cells: list[RenderableType] = [
             Text(" "),
             Text(
-                printable(node_label(self._prompt, node_id)),
+                printable_line(node_label(self._prompt, node_id)),
                 "cyan",
                 overflow="ellipsis",
                 no_wrap=True,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from .console import human_size, is_interactive, print_json, printable, say
+from .console import human_size, is_interactive, print_json, printable_line, say
 from .options import json_option
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def ensure(on: str | None, wanted: tuple[str, ...], prunes: bool, json_lines: bo
         _print_json(answer)
         return
     for path in answer.ensured:
-        print(printable(path), "(fetched)" if path in answer.fetched else "(was there)")
+        print(printable_line(path), "(fetched)" if path in answer.fetched else "(was there)")
     _tell_pruned(answer.pruned, answer.notes)
 
 
@@ -133,7 +133,7 @@ def check(on: str | None, wanted: tuple[str, ...], json_lines: bool) -> None:
             ("remove", answer.would_remove),
         ):
             for path in paths:
-                print(f"{word:<8}{printable(path)}")
+                print(f"{word:<8}{printable_line(path)}")
         if answer.would_fetch:
             free = f" of {human_size(answer.free_bytes)} free" if answer.free_bytes else ""
             say(f"To fetch: {human_size(answer.fetch_bytes)}{free}.")
@@ -302,7 +302,7 @@ def _tell_json(message: str) -> None:
 
 
 def _redraw(message: str) -> None:
-    print(f"\r\x1b[K{printable(message)}", end="", file=sys.stderr, flush=True)
+    print(f"\r\x1b[K{printable_line(message)}", end="", file=sys.stderr, flush=True)
 
 
 class _Seldom:
@@ -321,7 +321,7 @@ class _Seldom:
 
 def _tell_pruned(pruned: list[str], notes: list[str]) -> None:
     for path in pruned:
-        print(printable(path), "(removed)")
+        print(printable_line(path), "(removed)")
     for note in notes:
         say(note)
 

@@ -12,7 +12,7 @@ from ..events import Event, JobState, Preview, event_to_json
 from ..jobs.record import SavedOutput
 from ..outputs import OutputProblem, RemoteOutput
 from ..workflow.prompt import Prompt
-from .console import print_json, printable, resume_command, say
+from .console import print_json, printable_line, resume_command, say
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -206,7 +206,7 @@ def print_listed(outputs: Sequence[ListedOutput]) -> None:
     """Where the outputs of `Reporter.listed` are, a URL a line, on standard output."""
     for listed in outputs:
         if listed.url is not None:
-            print(printable(listed.url), flush=True)
+            print(printable_line(listed.url), flush=True)
         else:
             say(f"{listed.output.filename} has no address: it is fetched with the result.")
 

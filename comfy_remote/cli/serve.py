@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import say
+from .console import say, say_lines
 from .serving import TOKEN_VARIABLE, listen_options, read_token, show_log, ssl_context
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _say_how_to_use(gateway: GatewayServer, host: str, key: str) -> None:
     from ..net.address import is_loopback
 
     url = gateway.url.replace("//0.0.0.0:", "//THIS-MACHINE:").replace("//[::]:", "//THIS-MACHINE:")
-    say(
+    say_lines(
         "Ready. From a client:\n"
         f"  RUNPOD_ENDPOINT_BASE_URL={url}{key} \\\n"
         f"    comfy-remote run WORKFLOW.json --on runpod:{gateway.endpoint_id}"

@@ -128,4 +128,6 @@ def _say_how_to_use(served: ServedWorkflow, target: str, url: str, key: str) -> 
         keys = ", ".join(f"{one.key} ({one.type})" for one in entries) or "nothing"
         say(f"{what}: {keys}")
     url = url.replace("//0.0.0.0:", "//THIS-MACHINE:").replace("//[::]:", "//THIS-MACHINE:")
-    say(f"{served.name} on {target}, at {url}\n  curl{key} {url}openapi.json\nCtrl-C stops it.")
+    say(f"{served.name} on {target}, at {url}")
+    say(f"  curl{key} {url}openapi.json")
+    say("Ctrl-C stops it.")

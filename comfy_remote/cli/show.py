@@ -136,7 +136,7 @@ def _local_files(prompt: Prompt, schemas: Schemas, base: Path) -> dict[str, Loca
 def _print(summary: Summary) -> None:
     from rich.table import Column
 
-    from .console import human_size, printable
+    from .console import human_size, printable_line
     from .table import print_table
 
     idle = f", of which {len(summary.idle)} feed no output" if summary.idle else ""
@@ -148,7 +148,7 @@ def _print(summary: Summary) -> None:
         *(("Problem", problem) for problem in summary.problems),
     ]
     for name, value in facts:
-        print(f"{name:<13}{printable(value)}")
+        print(f"{name:<13}{printable_line(value)}")
     print()
     if summary.inputs:
         columns = [

@@ -29,11 +29,13 @@ def print_table(columns: Sequence[Column | str], rows: Iterable[Sequence[str | T
     from rich.table import Table
     from rich.text import Text
 
-    from .console import printable
+    from .console import printable_line
 
     terminal = sys.stdout.isatty()
     console = Console(highlight=False, width=None if terminal else _PIPED_WIDTH)
     table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
+        table.add_row(
+            *(cell if isinstance(cell, Text) else Text(printable_line(cell)) for cell in row)
+        )
     console.print(table)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import is_interactive, printable, say
+from ..clean import one_line
+from .console import is_interactive, printable_line, say
 from .options import json_option
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _files(file: Path | None) -> list[Path]:
         where = f"at {file}"
     if not found:
         raise ConfigurationError(
-            f"There is no {CONFIG_NAME} or {ENV_NAME} {where}.",
+            f"There is no {CONFIG_NAME} or {ENV_NAME} {one_line(where)}.",
             advice="A file of another name is used with --config FILE only, which needs no trust.",
         )
     return found
@@ -187,8 +188,8 @@ def _nobody_to_ask(paths: list[Path]) -> ConfigurationError:
         MODAL_CONFIG: f"with comfy-remote deploy modal, {WITHOUT_TRUST}",
     }
     return ConfigurationError(
-        f"Nobody can be asked whether to trust {' and '.join(map(str, paths))}: that takes a "
-        "person at a terminal.",
+        f"Nobody can be asked whether to trust {one_line(' and '.join(map(str, paths)))}: that "
+        "takes a person at a terminal.",
         advice=" ".join(f"Without one, for {path.name}: {instead[path.name]}." for path in paths),
     )
 
@@ -226,11 +227,11 @@ def _list(store: TrustStore, *, json_lines: bool) -> None:
     if not files and not addresses:
         say("You have not trusted anything yet.")
     for path, names in files.items():
-        print(printable(f"{path}" if path.exists() else f"{path}  (no longer there)"))
+        print(printable_line(f"{path}" if path.exists() else f"{path}  (no longer there)"))
         for name in names:
-            print(printable(f"  {name}"))
+            print(printable_line(f"  {name}"))
     for address in addresses:
-        print(printable(f"{address}  (confirmed in ComfyUI's page)"))
+        print(printable_line(f"{address}  (confirmed in ComfyUI's page)"))
 
 
 def _remove(store: TrustStore, what: str) -> None:
@@ -240,6 +241,6 @@ def _remove(store: TrustStore, what: str) -> None:
     taken_back = store.forget_address(what) if is_url else store.forget(Path(what).expanduser())
     if not taken_back:
         raise ConfigurationError(
-            f"{what} is not trusted.", advice="comfy-remote trust --list shows all."
+            f"{one_line(what)} is not trusted.", advice="comfy-remote trust --list shows all."
         )
     say(f"No longer trusted: {what}")

@@ -347,3 +347,24 @@ def test_a_default_folder_that_is_a_link_out_is_not_written_to(run, tmp_path, ar
     assert "output is a link that leads out of the current folder" in err
     assert "output output" in out + err  # how to say that it is meant
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_name_with_a_line_break_looks_like_one(run):
+    """Of a node's class in `show` and `check`, of a target in `targets`, of a job's in `jobs`."""
+    forged = "A\nFORGED"
+    flow = write("w.json", {"1": {"class_type": forged, "inputs": {"text": forged}}})
+    Path("home").mkdir()
+    write("home/comfy-remote.toml", f"[targets.{json.dumps(forged)}]\ntarget = 'sandbox'\n")
+    with Record(Path("home")) as record:
+        record.add("aaaa1111-0000", target=forged, source=forged, folder=None, prompt=PROMPT)
+    seen = {
+        "show": run("show", flow)[1:],
+        "check": run("check", flow)[1:],
+        "targets": run("targets")[1:],
+        "jobs list": run("jobs", "list")[1:],
+        "jobs show": run("jobs", "show", "aaaa")[1:],
+    }
+    for command, texts in seen.items():
+        lines = "\n".join(texts).splitlines()
+        assert any("A FORGED" in line for line in lines), (command, texts)
+        assert not [line for line in lines if line.lstrip().startswith("FORGED")], command

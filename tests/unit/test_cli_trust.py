@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from owner import configure
 
+from comfy_remote.config.trust import TrustStore
+
 NAMES = '[targets.there]\ntarget = "http://127.0.0.1:9"\nkey_env = "PLANTED"\n'
 LINE = '[targets.there] target = "http://127.0.0.1:9", key_env = "PLANTED" (sends PLANTED)'
 PICTURE = {
@@ -240,3 +242,20 @@ def test_a_modal_project_that_nobody_can_trust_is_given_what_helps_there(tmp_pat
     assert done.returncode == 2
     assert "deploy modal, give what it names with options" in done.stderr
     assert "--config" not in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_folder_with_a_line_break_in_its_name_is_shown_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "a\n" / "etc" / "passwd"
+    folder.mkdir(parents=True)
+    (folder / "comfy-remote.toml").write_text(NAMES)
+    refused = command("trust", str(folder))
+    assert refused.returncode != 0
+    assert "/etc/passwd" in refused.stderr
+    TrustStore(tmp_path / "home").trust(folder / "comfy-remote.toml", ["x\ny"])
+    listed = command("trust", "--list").stdout
+    missing = command("trust", "--remove", str(folder / "other.toml")).stderr
+    for text in (refused.stderr, listed, missing):
+        assert "/etc/passwd" in text
+        assert not [line for line in text.splitlines() if line.startswith("/etc")]
+    assert "  x y" in listed.splitlines()
