@@ -12,7 +12,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
     OutputLost,
+    OutputTooLarge,
     SubmissionUnknown,
     TargetError,
     TargetNotFound,
@@ -50,7 +51,7 @@ from .comfyui_queue import (
 from .comfyui_socket import ComfyUISocket
 from .comfyui_uploads import Uploads, has_input
 from .concurrent_map import concurrent_map
-from .http import HttpClient, Response, version_in
+from .http import TOO_LARGE, HttpClient, Response, version_in
 from .input_names import UsersNames, by_content, rename_files
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ __all__ = ["ComfyUITarget", "device_of", "engine_of"]
 _CLASSES_ONE_BY_ONE = 24
 _SUBMISSION_SEARCH = 10.0
 _LISTS_WITHIN = 10.0
+# Bytes. These are asked for again and again; a queue has the workflow of every prompt in it.
+_LARGEST_ENTRY = 32 * 1024 * 1024
+_LARGEST_QUEUE = 64 * 1024 * 1024
 _QUEUES = ("queue_running", "queue_pending")
 # Listed by ComfyUI beside the folders that hold models.
 _NO_MODELS = {"custom_nodes", "datasets"}
@@ -192,20 +196,19 @@ class ComfyUITarget:
     async def find(self, job_id: str) -> RemoteRef | None:
         """Look in the queue and the history for a prompt with our id."""
         ref = self._ref(job_id, job_id)
-        running, pending = self._items(await self._http.get("queue"))
+        running, pending = self._items(await self._http.get("queue", limit=_LARGEST_QUEUE))
         if any(item.prompt_id == job_id for item in [*running, *pending]):
             return ref
         # After the queue, not before: it may just have left it.
-        history = await self._http.get(_history_path(job_id))
-        return ref if self._entry(job_id, history) is not None else None
+        return ref if await self._entry(job_id, self._http.get) is not None else None
 
     async def recall(self, remote_id: str) -> tuple[RemoteRef, Prompt] | None:
         """Look in the queue and the history for any prompt, also one that others sent."""
-        queue = await self._http.get_json("queue")
+        queue = (await self._http.get("queue", limit=_LARGEST_QUEUE)).json()
         listed = [queue.get(key) for key in _QUEUES] if isinstance(queue, dict) else []
         items = [item for items in listed if isinstance(items, list) for item in items]
         # After the queue, not before: it may just have left it.
-        entry = self._entry(remote_id, await self._http.get(_history_path(remote_id)))
+        entry = await self._entry(remote_id, self._http.get)
         if entry is not None:
             items.append(entry.get("prompt"))
         for item in items:
@@ -254,7 +257,7 @@ class ComfyUITarget:
         """Take it out of the queue, or interrupt it if it runs; never another's prompt."""
         self._cancelled.add(ref.remote_id)
         await self._http.post_idempotent("queue", {"delete": [ref.remote_id]})
-        running, _ = self._items(await self._http.get("queue"))
+        running, _ = self._items(await self._http.get("queue", limit=_LARGEST_QUEUE))
         # Old ComfyUIs ignore the id and interrupt whatever runs, so ask first.
         if any(item.prompt_id == ref.remote_id for item in running):
             await self._http.post_idempotent("interrupt", {"prompt_id": ref.remote_id})
@@ -356,7 +359,7 @@ class ComfyUITarget:
 
     async def health(self) -> Health:
         """The queue's length; a ComfyUI runs one prompt at a time."""
-        running, pending = self._items(await self._http.get("queue"))
+        running, pending = self._items(await self._http.get("queue", limit=_LARGEST_QUEUE))
         return Health(ready=0 if running else 1, running=len(running), queued=len(pending))
 
     async def socket_opens(self) -> bool:
@@ -405,7 +408,7 @@ class ComfyUITarget:
 
     async def history_entry(self, prompt_id: str) -> dict[str, JsonValue] | None:
         """The history of one prompt, asked once; ``None`` until it has ended."""
-        return self._entry(prompt_id, await self._http.get_once(_history_path(prompt_id)))
+        return await self._entry(prompt_id, self._http.get_once)
 
     async def holds(self, prompt_id: str) -> bool:
         """Whether a prompt runs or waits there, asked once."""
@@ -414,7 +417,7 @@ class ComfyUITarget:
 
     async def queue(self) -> tuple[list[QueueItem], list[QueueItem]]:
         """What runs and what waits, asked once."""
-        return self._items(await self._http.get_once("queue"))
+        return self._items(await self._http.get_once("queue", limit=_LARGEST_QUEUE))
 
     def _accepted(self, response: Response) -> str:
         """The id in the answer to a prompt.
@@ -434,8 +437,26 @@ class ComfyUITarget:
             )
         return str(answer["prompt_id"])
 
-    def _entry(self, prompt_id: str, response: Response) -> dict[str, JsonValue] | None:
-        history = response.json()
+    async def _entry(
+        self, prompt_id: str, get: Callable[..., Awaitable[Response]]
+    ) -> dict[str, JsonValue] | None:
+        """The history of one prompt; ``None`` until it has ended.
+
+        Raises:
+            OutputTooLarge: It will not get smaller, so asking again is no use.
+            TargetError: It cannot be had.
+        """
+        try:
+            history = (await get(_history_path(prompt_id), limit=_LARGEST_ENTRY)).json()
+        except TargetError as error:
+            if not error.details.get(TOO_LARGE):
+                raise
+            raise OutputTooLarge(
+                f"What {self._name} says of the job cannot be used. {error.message}",
+                advice="A node may write whole files into its texts: have it save them instead. "
+                "If the workflow has no such node, check the address.",
+                details=error.details,
+            ) from error
         entry = history.get(prompt_id) if isinstance(history, dict) else None
         return entry if isinstance(entry, dict) else None
 

@@ -39,7 +39,10 @@ from ..wire.json_text import parse_json
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
 
-__all__ = ["HttpClient", "Response", "version_in"]
+__all__ = ["TOO_LARGE", "HttpClient", "Response", "version_in"]
+
+TOO_LARGE = "answer_too_large"
+"""In the details of the error for an answer above its limit."""
 
 _log = logging.getLogger(__name__)
 
@@ -171,25 +174,31 @@ class HttpClient:
         """The absolute URL of ``path``, whose escapes are kept as they are."""
         return URL(f"{self.base_url}/{path.lstrip('/')}", encoded=True)
 
-    async def get(self, path: str) -> Response:
+    async def get(self, path: str, limit: int | None = None) -> Response:
         """GET, tried up to five times with exponential back-off.
+
+        Args:
+            limit: Bytes that the answer may have; the client's by default.
 
         Raises:
             ComfyRemoteError: As `_error_of` maps statuses, or `TargetUnreachable`.
         """
-        return await self._retrying(lambda: self._once("GET", path))
+        return await self._retrying(lambda: self._once("GET", path, limit=limit))
 
     async def get_json(self, path: str) -> JsonValue:
         """`get`, and the body as JSON."""
         return (await self.get(path)).json()
 
-    async def get_once(self, path: str, accept: tuple[int, ...] = ()) -> Response:
+    async def get_once(
+        self, path: str, accept: tuple[int, ...] = (), limit: int | None = None
+    ) -> Response:
         """GET without retries, for callers that poll anyway.
 
         Args:
             accept: As for `submit`.
+            limit: As for `get`.
         """
-        return await self._once("GET", path, accept=accept)
+        return await self._once("GET", path, accept=accept, limit=limit)
 
     async def delete(self, path: str) -> Response:
         """DELETE, which may safely arrive twice; retried like `get`."""
@@ -387,11 +396,13 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         accept: tuple[int, ...] = (),
         size: int = 0,
+        limit: int | None = None,
     ) -> Response:
         """One request and its answer.
 
         Args:
             size: Bytes of a ``form`` or of what is ``streamed``.
+            limit: As for `get`.
         """
         sent = {**self.authorization(), **(headers or {})}
         data: bytes | aiohttp.FormData | AsyncIterator[bytes] | None = raw_body
@@ -408,7 +419,7 @@ class HttpClient:
                 method, self.url(path), data=data, headers=sent, allow_redirects=False
             )
             async with await self._begun(request, size) as answer:
-                body = self._masked(await self._read(answer))
+                body = self._masked(await self._read(answer, limit))
                 response = Response(answer.status, answer.headers, body)
         except NETWORK_ERRORS as error:
             raise _unreachable(error, self._where) from error
@@ -428,17 +439,18 @@ class HttpClient:
         async with timeout(2 * self._patience + size / _SLOWEST_UPLOAD):
             return await request
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse, limit: int | None = None) -> bytes:
         """The whole body of an answer."""
+        limit = limit or self._answer_limit
+        announced = 0 if response.method == "HEAD" else response.content_length or 0
+        if announced > limit:
+            raise _too_large(limit, f": {announced / 2**20:.0f} MiB")
         body = bytearray()
         async with aclosing(self._body(response, 0, self._where)) as chunks:
             async for chunk in chunks:
                 body += chunk
-                if len(body) > self._answer_limit:
-                    raise TargetError(
-                        f"The target's answer is larger than {self._answer_limit // 2**20} MiB.",
-                        advice="Check the address: this is not an answer we asked for.",
-                    )
+                if len(body) > limit:
+                    raise _too_large(limit)
         return bytes(body)
 
     def _masked(self, body: bytes) -> bytes:
@@ -471,6 +483,14 @@ def version_in(headers: Mapping[str, str]) -> str | None:
     """
     tag = headers.get("ETag", "")
     return tag if tag.startswith('"') else headers.get("Last-Modified")
+
+
+def _too_large(limit: int, size: str = "") -> TargetError:
+    return TargetError(
+        f"The target's answer is larger than {limit // 2**20} MiB{size}.",
+        advice="Check the address: this is not an answer we asked for.",
+        details={TOO_LARGE: True},
+    )
 
 
 def _unreachable(error: Exception, where: str) -> TargetUnreachable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,7 @@ from comfy_remote.errors import (
     JobExpired,
     OutOfMemory,
     OutputLost,
+    OutputTooLarge,
     SubmissionUnknown,
     TargetError,
     TargetStalled,
@@ -486,6 +488,37 @@ async def test_a_key_that_is_refused_in_between_is_no_matter_of_patience(
 ) -> None:
     server.on(f"GET /history/{JOB}", Answer(None, 401))
     with pytest.raises(AuthenticationError):
+        await _events(target)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_history_that_is_too_large_is_asked_for_once(
+    server: FakeComfyUI, target: ComfyUITarget, monkeypatch: pytest.MonkeyPatch, announced: bool
+) -> None:
+    monkeypatch.setattr(comfyui, "_LARGEST_ENTRY", 2**20)
+    server.finish(JOB)
+    body = json.dumps({**server.history, "more": "x" * 3 * 2**20}).encode()
+
+    async def chunked(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            await response.write(body)
+        return response
+
+    server.on(f"GET /history/{JOB}", Answer(body) if announced else chunked)
+    size = "1 MiB: 3 MiB" if announced else "1 MiB"
+    with pytest.raises(OutputTooLarge, match=f"larger than {size}\\."):
+        await _events(target)
+    assert server.count(f"GET /history/{JOB}") == 1
+
+
+async def test_a_queue_that_is_too_large_is_no_answer(
+    server: FakeComfyUI, target: ComfyUITarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comfyui, "_LARGEST_QUEUE", 2**20)
+    server.on("GET /queue", Answer(b" " * 2**21 + b"{}"))
+    with pytest.raises(TargetUnreachable, match="larger than 1 MiB: 2 MiB"):
         await _events(target)
 
 
