@@ -505,7 +505,8 @@ async def test_the_remote_api_node_calls_it(app, tmp_path):
     if directory is None:
         pytest.skip("skipped: no ComfyUI")
     base = tmp_path / "here"
-    base.mkdir()
+    (base / "home").mkdir(parents=True)
+    (base / "home" / "comfy-remote.toml").write_text(f'allowed_addresses = ["{app.url}"]\n')
     graph = {
         "1": {
             "class_type": "EmptyImage",
