@@ -128,7 +128,7 @@ def test_a_picture_on_standard_input(tmp_path: Path, sandbox_url: str):
     [
         (("-",), {"WIDTH": "8"}, 4, "${WIDTH}, which was not given"),
         (("-", "--width", 8), {"COLOUR": "1"}, 4, "--var COLOUR=VALUE, or --var COLOUR "),
-        (("-", "--width", 8, "--var", "COLOUR"), {"COLOUR": "1"}, 4, "Give --prompt TEXT"),
+        (("-", "--width", 8, "--var", "COLOUR"), {"COLOUR": "1"}, 4, "or --prompt TEXT"),
         (
             ("-", "--width", 8, "--prompt", "x", "--seed", 3, "--var", "COLOUR=1"),
             *({}, 4, "has a seed"),

@@ -66,7 +66,10 @@ def test_same_pixels(name: str, sandbox: EngineClient, comfyui: EngineClient) ->
 def test_same_schema(
     name: str, sandbox: EngineClient, comfyui: EngineClient, same_release: bool
 ) -> None:
-    ours, theirs = (e.json(f"/object_info/{name}")[name] for e in (sandbox, comfyui))
+    found = comfyui.json(f"/object_info/{name}")
+    if name not in found:
+        pytest.skip("this ComfyUI lacks it: SaveImageWebsocket is one of its custom nodes")
+    ours, theirs = sandbox.json(f"/object_info/{name}")[name], found[name]
     for schema in (ours, theirs):
         if name in ("LoadImage", "LoadImageMask"):
             # The files in `input/`: other tests have left theirs there, too.

@@ -171,6 +171,7 @@ class SaveImageDataSetToFolder(Node):
         ),
         outputs=(),
         output_node=True,
+        embeds_prompt=True,
         style="v3",
         module="comfy_extras.nodes_dataset",
         input_is_list=True,

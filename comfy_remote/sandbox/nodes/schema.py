@@ -133,7 +133,7 @@ class NodeSchema:
         outputs: In the order of link indices.
         output_node: Whether a prompt may end here.
         style: How ComfyUI declares the node.
-        embeds_prompt: The node writes the prompt and the workflow into its files.
+        embeds_prompt: The node is given the prompt and the workflow, to write into its files.
         module: Where ComfyUI has the node.
         deprecated: The page does not offer it.
         input_is_list: The node takes each input as a list, as long as that is, and runs once.
