@@ -89,15 +89,12 @@ async def download(
         tell(size)
 
     try:
-        first = await _fetch(target, output, path, count, limits)
-        if not first.doubt:
-            return first
-        path.unlink()
+        return await _fetch(target, output, path, count, limits)
     except OutputCorrupt:
         pass
     tell(-arrived)
     try:
-        return await _fetch(target, output, path, tell, limits)
+        return await _fetch(target, output, path, tell, limits, again=True)
     except OutputCorrupt as error:
         if output.size or output.sha256 is not None or error.details.get("size") != 0:
             raise
@@ -128,6 +125,8 @@ async def _fetch(
     path: Path,
     on_bytes: Callable[[int], None],
     limits: DiskLimits,
+    *,
+    again: bool = False,
 ) -> Downloaded:
     partial = await asyncio.to_thread(PartialFile, path)
     try:
@@ -139,7 +138,7 @@ async def _fetch(
         _check(output, partial.size, partial.sha256)
         doubt = ""
         if output.sha256 is None:
-            doubt = await _doubt(target, output, partial)
+            doubt = await _doubt(target, output, partial, again=again)
         return Downloaded(partial.complete(), partial.size, partial.sha256, doubt)
     except (TargetUnreachable, RateLimited, asyncio.CancelledError):
         if partial.version is None or not partial.size:
@@ -150,17 +149,18 @@ async def _fetch(
         raise
 
 
-async def _doubt(target: Target, output: RemoteOutput, partial: PartialFile) -> str:
+async def _doubt(target: Target, output: RemoteOutput, partial: PartialFile, *, again: bool) -> str:
     """What the file's own format says is wrong with it.
 
     Raises:
-        OutputCorrupt: The same, where it may have been damaged on its way; or it is empty.
+        OutputCorrupt: The same, where it may have been damaged on its way: at the first try, and
+            always from another machine; or it is empty.
     """
     try:
         with storage_errors(partial.path):
             await asyncio.to_thread(check_whole, partial.path, output.filename)
     except OutputCorrupt as error:
-        if partial.size and isinstance(target, OnThisMachine) and target.local:
+        if again and partial.size and isinstance(target, OnThisMachine) and target.local:
             return error.message
         raise
     return ""
