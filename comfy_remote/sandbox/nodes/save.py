@@ -165,9 +165,9 @@ class SaveImageDataSetToFolder(Node):
         category="image",
         inputs=(
             socket("images", "IMAGE"),
-            string("folder_name", "dataset"),
-            string("filename_prefix", "image"),
-            choice("mode", ("overwrite", "increment")),
+            string("folder_name", "dataset", multiline=False),
+            string("filename_prefix", "image", advanced=True, multiline=False),
+            choice("mode", ("overwrite", "increment"), default="overwrite"),
         ),
         outputs=(),
         output_node=True,

@@ -96,9 +96,9 @@ def string(name: str, default: str, **options: JsonValue) -> Input:
     return Input(name, "STRING", {"default": default, **options})
 
 
-def choice(name: str, choices: Sequence[str]) -> Input:
+def choice(name: str, choices: Sequence[str], **options: JsonValue) -> Input:
     """One of fixed ``choices``."""
-    return Input(name, "COMBO", choices=lambda _folders: choices)
+    return Input(name, "COMBO", options, choices=lambda _folders: choices)
 
 
 def choice_of_files(
