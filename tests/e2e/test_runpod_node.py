@@ -386,8 +386,12 @@ def test_a_workflow_without_pictures_says_so(setting, remote):
 def test_nothing_to_run_and_an_unknown_target(setting):
     message = error_of(setting, graph(remote=True, input_images=None))
     assert "nothing to run" in message
-    message = error_of(setting, graph(INVERT, remote=True, target="sandbox"))
-    assert "no target that this node runs on" in message
+    elsewhere = graph(INVERT, remote=True, target="http://192.0.2.1:8188")
+    status, body = setting.engine.request("/prompt", {"prompt": elsewhere})
+    refusal = json.loads(body)
+    assert (status, refusal["error"]["type"]) == (400, "not_trusted")
+    assert "an address that you have not confirmed" in refusal["error"]["message"]
+    assert [*refusal["node_errors"]] == [NODE]
     message = error_of(setting, graph(INVERT, remote=True, target="runpod:other"))
     assert "There is no endpoint 'other'" in message
 
