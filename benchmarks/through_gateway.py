@@ -17,7 +17,7 @@ from comfy_remote import Client
 from comfy_remote.gateway import GatewayServer
 from comfy_remote.gateway.sdk_worker import worker_command
 from comfy_remote.jobs.record import Record
-from comfy_remote.targets.runpod import RunPodTarget
+from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.worker.engine import Engine
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..aio import Deadline
 from ..errors import ComfyRemoteError, ConfigurationError, JobCancelled, JobTimedOut
 from ..events import Event, Progress, Queued, Started
 from ..jobs.call import Call, start_call
@@ -29,7 +30,6 @@ from ..service.arguments import (
 from ..service.store import ValueStore
 from ..service.workflow import ServedWorkflow
 from ..targets.config import Configuration
-from ..targets.deadline import Deadline
 from ..targets.rest import RestClient, call_address
 from ..targets.rest_login import service_headers
 from ..targets.rest_values import received

@@ -192,7 +192,7 @@ def _not_here(prompt: Prompt, schemas: Schemas, search: FileSearch) -> list[str]
 
 def _limits(target: Target, chosen: str, configuration: Configuration) -> Limits:
     """RunPod's own; another server with its API may have a store for large outputs."""
-    from ..targets.runpod import RunPodTarget
+    from ..targets.runpod.target import RunPodTarget
     from ..worker.settings import default_result_limit
     from ..workflow.check import Limits
 

@@ -20,11 +20,11 @@ from ..config.secrets import redact
 from ..errors import ComfyRemoteError
 from ..events import Event, Finished, Log, OutputReady, Progress, Queued, Started
 from ..jobs.record import SavedOutput
-from ..json_values import with_texts
 from ..media.files import safe_relative_path, storage_errors
 from ..net.address import shown
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Capabilities
+from ..types import with_texts
 from ..version import __version__
 from ..workflow.prompt import Prompt
 from .console import resume_command

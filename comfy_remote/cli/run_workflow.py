@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ..aio import Deadline
 from ..errors import JobTimedOut
 from ..events import Log
 from ..jobs.client import Client
@@ -17,7 +18,6 @@ from ..jobs.cost import estimate_run
 from ..media.files import private_folder
 from ..targets.base import not_returned
 from ..targets.config import Configuration, open_target
-from ..targets.deadline import Deadline
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.text_to_image import blank_text_to_image, text_to_image
@@ -136,7 +136,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
 
 async def _log_target(log: RunLog, target: Target, deadline: Deadline) -> None:
     # Here: importing it takes long, and is done ahead meanwhile.
-    from ..targets.comfyui import ComfyUITarget
+    from ..targets.comfyui.target import ComfyUITarget
 
     if isinstance(target, ComfyUITarget):
         log.target(target.name, await _in_time(target.describe(()), deadline, target.name))

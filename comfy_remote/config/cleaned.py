@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from ..clean import clean
 from ..errors import ComfyRemoteError
 from ..events import Event, Finished, Log, NodeText, Progress
-from ..json_values import with_texts
+from ..types import with_texts
 from .secrets import redact
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from aiohttp import web
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
+from ..aio import within
 from ..errors import RateLimited, RequestTooLarge, WorkflowInvalid
 from ..net.throughput import Throughput
-from ..targets.within import within
 from ..wire.json_text import check_json_values
 
 __all__ = ["Bodies", "body_chunks", "json_answer", "json_bytes", "number_in_query"]

@@ -11,6 +11,7 @@ from itertools import takewhile
 
 from pydantic_core import to_json
 
+from ..aio import Signal
 from ..errors import (
     ComfyRemoteError,
     EngineCrashed,
@@ -21,7 +22,6 @@ from ..errors import (
     RateLimited,
     WorkflowInvalid,
 )
-from ..targets.signal import Signal
 from ..wire.runpod import EndpointHealth, RunPodState, error_to_runpod
 from .job import Job, Submission
 from .limits import GatewayLimits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..targets.signal import Signal
+from ..aio import Signal
 
 __all__ = ["WorkerRegistry"]
 

@@ -7,9 +7,8 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from ..aio import Deadline, within
 from ..errors import ComfyRemoteError, TargetUnreachable
-from ..targets.deadline import Deadline
-from ..targets.within import within
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
+from ..aio import Deadline
 from ..clean import clean
 from ..errors import (
     ConfigurationError,
@@ -29,7 +30,6 @@ from ..media.temporary import remove_leftovers
 from ..schemas.finding import Found, from_registry, given_schemas, target_schemas
 from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
-from ..targets.deadline import Deadline
 from ..workflow.files import FileSearch, FileUse, file_uses, missing_file, possible_uses
 from ..workflow.load import LoadedWorkflow, load_workflow, parse_workflow
 from ..workflow.models import find_models

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..aio import Deadline
 from ..config.places import ENV_NAME, owner_folders
 from ..config.secrets import secret
 from ..config.trust import TrustStore
 from ..errors import ComfyRemoteError, ConfigurationError, NotTrusted, WorkflowInvalid
 from ..net.address import shown
 from ..targets.base import Capabilities, Target
-from ..targets.comfyui import ComfyUITarget
+from ..targets.comfyui.target import ComfyUITarget
 from ..targets.config import (
     MODAL_PROXY_HEADERS,
     Configuration,
@@ -27,9 +28,8 @@ from ..targets.config import (
     needs_key,
     open_target,
 )
-from ..targets.deadline import Deadline
-from ..targets.pods import account_pods, pod_of
-from ..targets.runpod import RunPodTarget
+from ..targets.runpod.pods import account_pods, pod_of
+from ..targets.runpod.target import RunPodTarget
 from ..version import __version__
 from ..workflow.check import check_prompt
 from ..workflow.convert import Doubt, convert
@@ -44,7 +44,7 @@ from .record import Record
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from ..targets.pods import ChoosePod, Pod
+    from ..targets.runpod.pods import ChoosePod, Pod
 
 __all__ = ["Finding", "FindingStatus", "TimeLimits", "examine"]
 

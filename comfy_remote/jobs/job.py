@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..aio import Deadline, concurrent_map, within
 from ..config.cleaned import cleaned
 from ..errors import (
     ComfyRemoteError,
@@ -29,10 +30,7 @@ from ..media.remote_values import VALUES_KEY
 from ..media.temporary import TemporaryFolder
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, Target, release
-from ..targets.concurrent_map import concurrent_map
-from ..targets.deadline import Deadline
 from ..targets.download import Downloaded, download
-from ..targets.within import within
 from ..workflow.interface import REMOTE_OUTPUT, key_of
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of

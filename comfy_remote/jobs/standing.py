@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..aio import Deadline
 from ..errors import ComfyRemoteError
 from ..targets.base import Target
-from ..targets.comfyui import ComfyUITarget
+from ..targets.comfyui.target import ComfyUITarget
 from ..targets.config import reopen
-from ..targets.deadline import Deadline
 from .client import Client
 from .record import JobEntry, Record
 

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import time
 
+from ..aio import Deadline
 from ..errors import ComfyRemoteError, JobTimedOut, LocalStorageError, SubmissionUnknown
 from ..events import JobState
 from ..targets.base import RemoteRef, RunRequest, Target
-from ..targets.deadline import Deadline
 from .record import Record
 
 __all__ = ["submit"]

@@ -20,7 +20,7 @@ from ..jobs.client import Client
 from ..jobs.job import Job
 from ..jobs.record import JobEntry
 from ..targets.base import RunRequest
-from ..targets.comfyui_queue import skipped_in
+from ..targets.comfyui.queue import skipped_in
 from ..targets.config import reopen
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas

@@ -35,7 +35,7 @@ from ..jobs.job import Job
 from ..jobs.record import Record
 from ..outputs import RemoteOutput
 from ..targets.base import not_returned
-from ..targets.runpod import RunPodTarget
+from ..targets.runpod.target import RunPodTarget
 from .deliveries import Deliver, Deliveries
 from .host import Host, JobResult, QueueEntry
 from .page_messages import PageMessages

@@ -7,7 +7,7 @@ from yarl import URL
 from ..errors import ConfigurationError
 from ..net.address import is_loopback
 from ..targets.base import Target
-from ..targets.comfyui import ComfyUITarget
+from ..targets.comfyui.target import ComfyUITarget
 
 __all__ = ["refuse_own_address"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import ComfyRemoteError
 from ..events import JobState, NodeText, Preview, Progress
 from ..outputs import OutputProblem
-from ..targets.comfyui_progress import nodes_needed
+from ..targets.comfyui.progress import nodes_needed
 from .host import Host, QueueEntry, StatusMessage
 
 if TYPE_CHECKING:

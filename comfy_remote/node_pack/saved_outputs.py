@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..aio import concurrent_map
 from ..errors import ComfyRemoteError, OutputLost
 from ..events import ShownValues
 from ..jobs.record import SavedOutput
 from ..media.files import place_new, private_folder, safe_relative_path
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Target, release
-from ..targets.comfyui_history import named_file
-from ..targets.concurrent_map import concurrent_map
+from ..targets.comfyui.history import named_file
 from ..targets.download import Downloaded, download
 from .host import FolderKind, Host
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from ..config.cleaned import cleaned_json
 from ..errors import ComfyRemoteError, WorkflowInvalid
 from ..targets.base import CHOICE_KEY
-from ..targets.comfyui_progress import nodes_needed
+from ..targets.comfyui.progress import nodes_needed
 from ..workflow.check import validate_for
 from ..workflow.cut import marks_in
 from ..workflow.load import parse_prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..json_values import as_list, mapping
+from ..types import as_list, mapping
 from ..workflow.schema import NodeSchema, Schemas
 
 if TYPE_CHECKING:

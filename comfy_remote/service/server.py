@@ -13,6 +13,7 @@ from aiohttp import BodyPartReader, MultipartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import SecretStr
 
+from ..aio import within
 from ..errors import AuthenticationError, OutputLost, WorkflowInvalid
 from ..gateway.access import RouteHandler, foreign_page, refusals, sent_token
 from ..gateway.body import Bodies, body_chunks, json_answer, number_in_query
@@ -21,7 +22,6 @@ from ..media.temporary import remove_leftovers
 from ..media.value_files import PlainFile, files_of
 from ..media.values import read_value
 from ..net.serving import GuardedRunner
-from ..targets.within import within
 from ..wire.call import PROTOCOL, PROTOCOL_HEADER, CallAnswer, named_inputs
 from .arguments import (
     Argument,

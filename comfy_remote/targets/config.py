@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..config.environment import withheld
+from ..config.login import login_headers, secret_missing
 from ..config.places import CONFIG_NAME, home
 from ..config.secrets import secret
 from ..config.settings import Configuration
@@ -23,7 +24,6 @@ from ..errors import ConfigurationError, NotTrusted
 from ..net.address import POD_PROXY, base_address, host_list, is_loopback, shown
 from ..workflow.values import did_you_mean
 from .base import RemoteRef, Target
-from .login import login_headers, secret_missing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from .bucket import BucketSettings
-    from .pods import ChoosePod
+    from .runpod.pods import ChoosePod
 
 __all__ = [
     "CONFIG_NAME",
@@ -179,7 +179,7 @@ def _server(settings: TargetSettings, environment: Mapping[str, str]) -> str:
 
 
 def _runpod_base_url(environment: Mapping[str, str]) -> str:
-    from .runpod import DEFAULT_BASE_URL
+    from .runpod.target import DEFAULT_BASE_URL
 
     return environment.get("RUNPOD_ENDPOINT_BASE_URL") or DEFAULT_BASE_URL
 
@@ -213,14 +213,14 @@ def _make(
         from .pod import PodTarget
 
         return PodTarget(name, headers, environment, choose_pod)
-    from .comfyui import ComfyUITarget
+    from .comfyui.target import ComfyUITarget
 
     return ComfyUITarget(comfyui_url(address), name=name, headers=headers)
 
 
 def _runpod(name: str, settings: TargetSettings, environment: Mapping[str, str]) -> Target:
     # Here, since only this kind of target needs pydantic, which takes long to import.
-    from .runpod import RunPodTarget
+    from .runpod.target import RunPodTarget
 
     variable = settings.key_env or "RUNPOD_API_KEY"
     key = secret(variable, environment)
@@ -322,7 +322,7 @@ def _refuse_key_elsewhere(
         return
     from yarl import URL
 
-    from .runpod import DEFAULT_BASE_URL
+    from .runpod.target import DEFAULT_BASE_URL
 
     server = _server(settings, environment)
     runpods = {DEFAULT_BASE_URL, _runpod_base_url(environment).rstrip("/")}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 from ..errors import ConfigurationError, TargetNotFound, TargetUnreachable
-from .runpod import RunPodTarget
+from .runpod.target import RunPodTarget
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

@@ -17,8 +17,8 @@ from ..wire.models import (
     PruneAnswer,
 )
 from .base import Target
-from .comfyui import ComfyUITarget
-from .runpod import RunPodTarget
+from .comfyui.target import ComfyUITarget
+from .runpod.target import RunPodTarget
 
 __all__ = ["check_models", "ensure_models", "list_models", "prune_models"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from .comfyui import ComfyUITarget
-from .pods import ChoosePod, find_pod
+from .comfyui.target import ComfyUITarget
+from .runpod.pods import ChoosePod, find_pod
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

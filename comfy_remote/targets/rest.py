@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from yarl import URL
 
+from ..aio import within
 from ..config.cleaned import cleaned_error, cleaned_json, cleaned_text
 from ..errors import (
     AuthenticationError,
@@ -42,7 +43,6 @@ from ..wire.call import (
 )
 from .http import HttpClient, Response
 from .rest_login import token_variable
-from .within import within
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -24,7 +24,7 @@ from ..events import Event, Finished, JobState, Progress, Started
 from ..outputs import RemoteOutput
 from ..workflow.prompt import Prompt
 from .base import Capabilities, Health, RemoteRef, RunRequest
-from .comfyui import ComfyUITarget
+from .comfyui.target import ComfyUITarget
 from .engine_folders import folders_in
 from .launch import PACKAGE_PARENT, detached, own_program
 from .unlisted_files import NodeTimes, with_unlisted

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..aio import concurrent_map
 from ..errors import ComfyRemoteError, LocalStorageError, RateLimited, TargetUnreachable
 from ..media.disk_space import DiskLimits
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Target
-from ..targets.concurrent_map import concurrent_map
 from ..targets.download import Downloaded, download
 from ..workflow.prompt import Prompt
 

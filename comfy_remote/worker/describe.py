@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from ..errors import ComfyRemoteError
-from ..targets.comfyui import device_of, engine_of
+from ..targets.comfyui.target import device_of, engine_of
 from ..version import __version__
 from ..wire.actions import (
     DescribeAnswer,

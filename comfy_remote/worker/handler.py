@@ -15,7 +15,7 @@ from pydantic import BaseModel, JsonValue
 from ..config.secrets import SECRETS
 from ..errors import ComfyRemoteError, ExecutionFailed, JobTimedOut, WorkflowInvalid
 from ..media.json_size import has_more_values
-from ..targets.comfyui import ComfyUITarget
+from ..targets.comfyui.target import ComfyUITarget
 from ..wire.actions import WORKER_ACTIONS
 from ..wire.models import MODEL_ACTIONS
 from ..wire.request import JobRequest, answer_format

@@ -25,7 +25,7 @@ from ..errors import (
 from ..events import Progress
 from ..media.temporary import TemporaryFolder
 from ..targets.base import InputFile, RunRequest
-from ..targets.comfyui import engine_of
+from ..targets.comfyui.target import engine_of
 from ..targets.engine_folders import folders_in
 from ..targets.input_names import UsersNames
 from ..wire.repo_list import parse_repo_list

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..json_values import mapping
+from ..types import mapping
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

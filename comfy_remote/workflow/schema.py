@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
-from ..json_values import mapping
+from ..types import mapping
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

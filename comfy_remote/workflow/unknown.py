@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ..json_values import mapping
+from ..types import mapping
 from .convert.document import SavedNode, read_document, read_node
 from .convert.everywhere import EVERYWHERE
 from .convert.foreign import LORA_LISTS, named_values

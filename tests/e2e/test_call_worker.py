@@ -23,7 +23,7 @@ from comfy_remote.jobs.call import call
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.media.values import DecodedValue
-from comfy_remote.targets.runpod import RunPodTarget
+from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.workflow.prompt import Prompt
 
 pytest.importorskip("runpod")

@@ -24,8 +24,8 @@ from PIL import Image
 from comfy_remote.gateway import GatewayServer
 from comfy_remote.sandbox.server import SandboxServer
 from comfy_remote.targets.base import RemoteRef, RunRequest
-from comfy_remote.targets.comfyui import ComfyUITarget
-from comfy_remote.targets.runpod import RunPodTarget
+from comfy_remote.targets.comfyui.target import ComfyUITarget
+from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
 

@@ -145,7 +145,7 @@ async def test_a_timeout_around_it_cancels(sandbox_url: str, busy: Callable[[], 
 async def test_cancelled_while_it_is_submitted(
     sandbox_url: str, busy: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from comfy_remote.targets.comfyui import ComfyUITarget
+    from comfy_remote.targets.comfyui.target import ComfyUITarget
 
     submit, sent = ComfyUITarget.submit, asyncio.Event()
 

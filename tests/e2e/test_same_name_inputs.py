@@ -13,7 +13,7 @@ from PIL import Image
 
 from comfy_remote import Client
 from comfy_remote.jobs.record import Record
-from comfy_remote.targets.comfyui import ComfyUITarget
+from comfy_remote.targets.comfyui.target import ComfyUITarget
 
 
 @pytest.fixture(params=["sandbox", pytest.param("comfyui", marks=pytest.mark.comfyui)])

@@ -15,8 +15,8 @@ from comfy_remote.errors import OutputLost
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
-from comfy_remote.targets import runpod
-from comfy_remote.targets.runpod import RunPodTarget
+from comfy_remote.targets.runpod import target as runpod
+from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.wire.actions import DescribeAnswer, HealthAnswer, unpack_nodes
 from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler

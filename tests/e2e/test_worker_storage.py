@@ -27,7 +27,7 @@ from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.bucket import Bucket, BucketSettings
-from comfy_remote.targets.runpod import RunPodTarget
+from comfy_remote.targets.runpod.target import RunPodTarget
 
 pytest.importorskip("runpod")
 

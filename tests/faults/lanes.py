@@ -25,8 +25,8 @@ from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.gateway.sdk_worker import worker_command
 from comfy_remote.jobs.record import SavedOutput
 from comfy_remote.targets.base import Target
-from comfy_remote.targets.comfyui import ComfyUITarget
-from comfy_remote.targets.runpod import RunPodTarget
+from comfy_remote.targets.comfyui.target import ComfyUITarget
+from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
 from comfy_remote.worker.settings import WorkerSettings

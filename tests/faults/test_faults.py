@@ -68,8 +68,8 @@ from comfy_remote.errors import (
     WorkflowInvalid,
 )
 from comfy_remote.events import Event, Finished, JobState, Log, Progress, Started
-from comfy_remote.targets.comfyui import ComfyUITarget
-from comfy_remote.targets.runpod import RunPodTarget
+from comfy_remote.targets.comfyui.target import ComfyUITarget
+from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.worker.engine import Engine
 
 PAGE = b"<!DOCTYPE html><html><title>502 Bad Gateway</title></html>"
@@ -82,9 +82,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RUNPOD_API_KEY", TOKEN)
     monkeypatch.delenv("RUNPOD_ENDPOINT_BASE_URL", raising=False)
     monkeypatch.setattr("comfy_remote.targets.http._ATTEMPTS", 3)
-    monkeypatch.setattr("comfy_remote.targets.comfyui._SUBMISSION_SEARCH", 0.4)
+    monkeypatch.setattr("comfy_remote.targets.comfyui.target._SUBMISSION_SEARCH", 0.4)
     monkeypatch.setattr("comfy_remote.targets.download._FIRST_WAIT", 0.02)
-    monkeypatch.setattr("comfy_remote.targets.runpod._BACKOFF", (0.1, 0.2))
+    monkeypatch.setattr("comfy_remote.targets.runpod.target._BACKOFF", (0.1, 0.2))
     return tmp_path / "home"
 
 

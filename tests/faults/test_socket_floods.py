@@ -12,9 +12,9 @@ from aiohttp import web
 
 from comfy_remote.sandbox import sockets
 from comfy_remote.sandbox.server import SandboxServer
-from comfy_remote.targets import comfyui_socket
-from comfy_remote.targets.comfyui_messages import PreviewMessage, TextMessage, decode_text
-from comfy_remote.targets.comfyui_socket import ComfyUISocket
+from comfy_remote.targets.comfyui import socket as comfyui_socket
+from comfy_remote.targets.comfyui.messages import PreviewMessage, TextMessage, decode_text
+from comfy_remote.targets.comfyui.socket import ComfyUISocket
 from comfy_remote.targets.http import HttpClient
 
 MIB = 1024 * 1024

@@ -22,7 +22,7 @@ from yarl import URL
 from comfy_remote.errors import OutputError
 from comfy_remote.targets import bucket
 from comfy_remote.targets.bucket import Bucket, BucketSettings
-from comfy_remote.targets.comfyui import ComfyUITarget
+from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.launch import PACKAGE_PARENT, own_module
 from comfy_remote.wire.answer import Answer
 from comfy_remote.wire.runpod import error_from_runpod

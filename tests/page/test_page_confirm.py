@@ -56,7 +56,7 @@ def test_a_new_address_is_asked_about_once(
 
     type_in(page, stranger)
     dialog.get_by_role("button", name="Use this address").click()
-    expect(page.panel).to_contain_text("1 ready")
+    expect(page.panel.get_by_label("Target", exact=True)).to_have_value(stranger)
     assert TrustStore(home).addresses() == [stranger]
     page.switch_on(f"Remote: {stranger}")
     page.reload()

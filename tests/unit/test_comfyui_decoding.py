@@ -13,20 +13,20 @@ from hypothesis import strategies as st
 
 from comfy_remote.errors import ExecutionFailed, JobCancelled, OutOfMemory, WorkflowInvalid
 from comfy_remote.events import JobState, Progress
-from comfy_remote.targets.comfyui_history import (
+from comfy_remote.targets.comfyui.history import (
     finished_from_history,
     outputs_of_node,
     shown_by_node,
 )
-from comfy_remote.targets.comfyui_messages import (
+from comfy_remote.targets.comfyui.messages import (
     NodeTextMessage,
     PreviewMessage,
     TextMessage,
     decode_binary,
     decode_text,
 )
-from comfy_remote.targets.comfyui_progress import ProgressTracker, nodes_needed
-from comfy_remote.targets.comfyui_queue import QueueItem, queue_items, refusal
+from comfy_remote.targets.comfyui.progress import ProgressTracker, nodes_needed
+from comfy_remote.targets.comfyui.queue import QueueItem, queue_items, refusal
 from comfy_remote.targets.input_names import rename_files
 from comfy_remote.wire.json_text import parse_json
 from comfy_remote.workflow.prompt import Prompt

@@ -48,9 +48,12 @@ from comfy_remote.events import (
 )
 from comfy_remote.media.files import sha256_of
 from comfy_remote.outputs import OutputSource, RemoteOutput
-from comfy_remote.targets import comfyui, comfyui_follow, comfyui_socket, http
+from comfy_remote.targets import http
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
-from comfy_remote.targets.comfyui import ComfyUITarget
+from comfy_remote.targets.comfyui import follow as comfyui_follow
+from comfy_remote.targets.comfyui import socket as comfyui_socket
+from comfy_remote.targets.comfyui import target as comfyui
+from comfy_remote.targets.comfyui.target import ComfyUITarget
 
 JOB = "11111111-2222-4333-8444-555555555555"
 REF = RemoteRef(JOB, JOB, {"client_id": JOB})
@@ -253,8 +256,8 @@ async def test_any_prompt_is_recalled(server: FakeComfyUI, target: ComfyUITarget
 async def test_a_long_silence_is_told_once(
     server: FakeComfyUI, target: ComfyUITarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comfy_remote.targets.comfyui_follow._QUIET_FOR", 0.2)
-    monkeypatch.setattr("comfy_remote.targets.comfyui_follow._POLL_WITH_SOCKET", 0.1)
+    monkeypatch.setattr("comfy_remote.targets.comfyui.follow._QUIET_FOR", 0.2)
+    monkeypatch.setattr("comfy_remote.targets.comfyui.follow._POLL_WITH_SOCKET", 0.1)
     server.start("job")
     told: list[Log] = []
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from comfy_remote.targets.concurrent_map import concurrent_map
+from comfy_remote.aio import concurrent_map
 
 
 async def test_results_keep_their_order_and_four_run_at_a_time() -> None:

@@ -15,7 +15,7 @@ from comfy_remote.config.trust import TrustStore
 from comfy_remote.errors import ConfigurationError
 from comfy_remote.jobs.client import Client
 from comfy_remote.targets.base import RemoteRef, Target
-from comfy_remote.targets.comfyui import ComfyUITarget
+from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.config import (
     Configuration,
     TargetSettings,
@@ -24,7 +24,7 @@ from comfy_remote.targets.config import (
     reopen,
 )
 from comfy_remote.targets.launch import detached
-from comfy_remote.targets.runpod import RunPodTarget
+from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.targets.sandbox import SandboxTarget
 
 KEY = "planted-key-0123456789"

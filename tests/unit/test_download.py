@@ -19,7 +19,7 @@ from comfy_remote.errors import (
 )
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets import download as module
-from comfy_remote.targets.comfyui import ComfyUITarget
+from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.download import download
 
 CONTENT = bytes(range(256)) * 1000

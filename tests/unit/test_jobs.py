@@ -39,7 +39,7 @@ from comfy_remote.jobs import client as module
 from comfy_remote.jobs.record import JobEntry, Record
 from comfy_remote.outputs import RemoteOutput
 from comfy_remote.targets.base import RemoteRef, RunRequest, Target
-from comfy_remote.targets.runpod import RunPodTarget
+from comfy_remote.targets.runpod.target import RunPodTarget
 
 PROMPT = {"1": {"class_type": "EmptyImage", "inputs": {}}}
 

@@ -10,11 +10,11 @@ import pytest
 from owner import configure
 from scripted_server import Answer, ScriptedServer
 
+from comfy_remote.config.login import login_headers
 from comfy_remote.config.secrets import secret
 from comfy_remote.errors import ConfigurationError
 from comfy_remote.targets.base import RemoteRef
 from comfy_remote.targets.config import Configuration, TargetSettings, open_target, reopen
-from comfy_remote.targets.login import login_headers
 
 SECRETS = {"TOKEN": "planted-1f0c", "PASSWORD": "planted-2b7e", "ID": "planted-3d9a"}
 

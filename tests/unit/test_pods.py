@@ -11,7 +11,7 @@ import pytest
 from scripted_server import Answer, ScriptedServer
 
 from comfy_remote.errors import AuthenticationError, ConfigurationError, TargetError
-from comfy_remote.targets.pods import Pod, account_pods, chosen_pod_address, find_pod
+from comfy_remote.targets.runpod.pods import Pod, account_pods, chosen_pod_address, find_pod
 
 KEY = "planted-key-51d7e08b42"
 # As in RunPod's documentation of GET /v2/pods, shortened.

@@ -14,8 +14,8 @@ from comfy_remote.events import Event, Log
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.targets.base import RunRequest
-from comfy_remote.targets.comfyui import ComfyUITarget
-from comfy_remote.targets.runpod_request import request_body
+from comfy_remote.targets.comfyui.target import ComfyUITarget
+from comfy_remote.targets.runpod.request import request_body
 from comfy_remote.workflow.prompt import Prompt
 from comfy_remote.workflow.repo_list import find_repo_list
 

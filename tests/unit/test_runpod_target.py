@@ -49,10 +49,12 @@ from comfy_remote.events import (
     Started,
 )
 from comfy_remote.outputs import OutputSource, RemoteOutput
-from comfy_remote.targets import http, runpod, runpod_description
+from comfy_remote.targets import http
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
-from comfy_remote.targets.runpod import RunPodTarget
-from comfy_remote.targets.runpod_status import StatusReader
+from comfy_remote.targets.runpod import description as runpod_description
+from comfy_remote.targets.runpod import target as runpod
+from comfy_remote.targets.runpod.status import StatusReader
+from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.wire.actions import pack_nodes
 from comfy_remote.wire.runpod import IDEMPOTENCY_HEADER, JobStatus, error_to_runpod
 from comfy_remote.workflow.prompt import Prompt

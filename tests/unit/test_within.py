@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from comfy_remote.targets.within import within
+from comfy_remote.aio import within
 
 
 async def test_results_and_errors():

@@ -14,7 +14,7 @@ from worker_fakes import FakeEngine, FakeTarget, output, succeeded
 
 from comfy_remote.errors import ExecutionFailed, JobTimedOut, WorkflowInvalid
 from comfy_remote.events import Finished, JobState, Started
-from comfy_remote.targets.runpod_status import StatusReader
+from comfy_remote.targets.runpod.status import StatusReader
 from comfy_remote.wire.request import answer_format
 from comfy_remote.wire.runpod import JobStatus
 from comfy_remote.worker.handler import JobHandler

@@ -22,7 +22,7 @@ from comfy_remote.errors import (
     WorkflowInvalid,
 )
 from comfy_remote.events import Finished, JobState, Preview, Progress, Started
-from comfy_remote.targets.runpod_status import StatusReader
+from comfy_remote.targets.runpod.status import StatusReader
 from comfy_remote.wire.answer import Answer
 from comfy_remote.wire.runpod import JobStatus, error_from_runpod
 from comfy_remote.worker.handler import JobHandler

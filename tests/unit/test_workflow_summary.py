@@ -11,7 +11,7 @@ import pytest
 from saved_workflow import saved, workflow
 
 from comfy_remote.targets.base import InputFile, RunRequest
-from comfy_remote.targets.runpod_request import request_body
+from comfy_remote.targets.runpod.request import request_body
 from comfy_remote.workflow.fingerprint import fingerprint
 from comfy_remote.workflow.order import needed_nodes, output_nodes
 from comfy_remote.workflow.schema import Schemas

@@ -8,7 +8,7 @@ from typing import cast
 
 import execution
 
-from ...targets.comfyui_queue import refusal
+from ...targets.comfyui.queue import refusal
 from ...workflow.order import needed_nodes
 from ...workflow.prompt import Prompt
 from ...workflow.spelling import as_listed, classes_with_paths

@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ...aio import concurrent_map
 from ...media.files import storage_errors
-from ...targets.concurrent_map import concurrent_map
 from .download import FULL_DISK, download, size_text
 from .fetch import ModelHttp
 from .manifest import Manifest

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
+from ...aio import concurrent_map
 from ...errors import ComfyRemoteError, ModelUnavailable, WorkflowInvalid
 from ...media.files import sha256_of
-from ...targets.concurrent_map import concurrent_map
 from ...wire.repo_list import ModelLine
 from .download import PartFile, size_text, too_large
 from .fetch import Answer, ModelHttp, TransferBroken

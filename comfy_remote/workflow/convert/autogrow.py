@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ...json_values import mapping
+from ...types import mapping
 from ..schema import InputSchema, input_schema
 
 __all__ = ["Autogrow"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from ...errors import WorkflowInvalid
-from ...json_values import as_list, mapping, mappings
+from ...types import as_list, mapping, mappings
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

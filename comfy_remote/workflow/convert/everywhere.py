@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ...json_values import mapping
+from ...types import mapping
 from .document import OUTPUT_NODE, Link, Slot
 from .graph import Graph
 from .node import Node

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ...json_values import mapping
+from ...types import mapping
 from ..schema import InputSchema, NodeSchema, input_schema
 from .autogrow import Autogrow
 from .document import BYPASSED, MUTED, Output, SavedNode, Slot

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ...json_values import mapping
+from ...types import mapping
 from ..schema import InputSchema, NodeSchema, input_schema
 from .document import SavedNode
 from .widgets import has_widget, is_widget, widgets_of

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ...json_values import mapping, mappings
+from ...types import mapping, mappings
 from ..prompt import Prompt
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import (
+from ...errors import (
     EngineCrashed,
     JobCancelled,
     JobExpired,
@@ -16,7 +16,7 @@ from ..errors import (
     TargetStalled,
     TargetUnreachable,
 )
-from ..events import (
+from ...events import (
     Event,
     Finished,
     JobState,
@@ -30,14 +30,14 @@ from ..events import (
     ShownValues,
     Started,
 )
-from ..outputs import RemoteOutput
-from ..workflow.prompt import Prompt
-from .comfyui_frames import SentFrames
-from .comfyui_history import finished_from_history, outputs_of_node, shown_by_node, silent_savers
-from .comfyui_messages import Message, NodeTextMessage, PreviewMessage, TextMessage
-from .comfyui_progress import ProgressTracker
-from .comfyui_queue import QueueItem
-from .comfyui_socket import ComfyUISocket
+from ...outputs import RemoteOutput
+from ...workflow.prompt import Prompt
+from .frames import SentFrames
+from .history import finished_from_history, outputs_of_node, shown_by_node, silent_savers
+from .messages import Message, NodeTextMessage, PreviewMessage, TextMessage
+from .progress import ProgressTracker
+from .queue import QueueItem
+from .socket import ComfyUISocket
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

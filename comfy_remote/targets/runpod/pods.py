@@ -15,15 +15,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..errors import AuthenticationError, ConfigurationError, TargetError, TargetUnreachable
-from ..net.address import COMFYUI_PORT, base_address, check_key_is_safe, pod_proxy_url
-from ..units import dollars
-from ..workflow.values import did_you_mean
+from ...errors import AuthenticationError, ConfigurationError, TargetError, TargetUnreachable
+from ...net.address import COMFYUI_PORT, base_address, check_key_is_safe, pod_proxy_url
+from ...units import dollars
+from ...workflow.values import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from ..wire.runpod_pods import CtlPod, RestPod
+    from ...wire.runpod_pods import CtlPod, RestPod
 
 __all__ = [
     "WAYS_TO_NAME_A_POD",
@@ -176,7 +176,7 @@ async def account_pods(environment: Mapping[str, str] = os.environ) -> list[Pod]
         AuthenticationError: RunPod refuses the key.
         TargetError: RunPod could not be asked, or its answer is not understood.
     """
-    from ..config.secrets import secret
+    from ...config.secrets import secret
 
     key = secret("RUNPOD_API_KEY", environment)
     if key is not None:
@@ -184,7 +184,7 @@ async def account_pods(environment: Mapping[str, str] = os.environ) -> list[Pod]
     program = shutil.which("runpodctl", path=environment.get("PATH"))
     if program is not None:
         return await asyncio.to_thread(_from_runpodctl, program, environment)
-    from ..config.environment import withheld
+    from ...config.environment import withheld
 
     if refused := withheld(["RUNPOD_API_KEY"], environment):
         raise refused
@@ -198,9 +198,9 @@ async def account_pods(environment: Mapping[str, str] = os.environ) -> list[Pod]
 async def _from_rest(key: SecretStr, environment: Mapping[str, str]) -> list[Pod]:
     from pydantic import SecretStr, ValidationError
 
-    from ..wire.problems import problems_in
-    from ..wire.runpod_pods import RestPodList
-    from .http import HttpClient
+    from ...wire.problems import problems_in
+    from ...wire.runpod_pods import RestPodList
+    from ..http import HttpClient
 
     # The name that RunPod's own SDK knows.
     url = environment.get("RUNPOD_API_BASE_URL") or DEFAULT_API_URL
@@ -233,7 +233,7 @@ async def _from_rest(key: SecretStr, environment: Mapping[str, str]) -> list[Pod
 def _from_runpodctl(program: str, environment: Mapping[str, str]) -> list[Pod]:
     from pydantic import ValidationError
 
-    from ..wire.runpod_pods import ctl_pods
+    from ...wire.runpod_pods import ctl_pods
 
     try:
         done = subprocess.run(

@@ -8,11 +8,11 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from ..errors import ComfyRemoteError, ExecutionFailed, JobCancelled, OutOfMemory
-from ..events import Finished, JobState, ShownValues
-from ..media.remote_values import VALUES_KEY, sha256_in_name
-from ..outputs import OutputProblem, OutputSource, RemoteOutput, kind_of, media_type_of
-from ..workflow.prompt import Prompt
+from ...errors import ComfyRemoteError, ExecutionFailed, JobCancelled, OutOfMemory
+from ...events import Finished, JobState, ShownValues
+from ...media.remote_values import VALUES_KEY, sha256_in_name
+from ...outputs import OutputProblem, OutputSource, RemoteOutput, kind_of, media_type_of
+from ...workflow.prompt import Prompt
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

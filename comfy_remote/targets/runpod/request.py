@@ -9,10 +9,10 @@ from typing import cast
 
 from pydantic import JsonValue, ValidationError
 
-from ..wire.request import COMFY_REMOTE_1, ModelSent
-from ..workflow.models import ModelSource
-from .base import RunRequest
-from .runpod_inputs import StoredInput, inputs_in_request
+from ...wire.request import COMFY_REMOTE_1, ModelSent
+from ...workflow.models import ModelSource
+from ..base import RunRequest
+from .inputs import StoredInput, inputs_in_request
 
 __all__ = ["request_body"]
 

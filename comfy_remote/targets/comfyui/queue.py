@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import WorkflowInvalid
-from ..outputs import OutputProblem
-from ..wire.json_text import parse_json
-from ..workflow.load import parse_prompt
-from ..workflow.prompt import Prompt
+from ...errors import WorkflowInvalid
+from ...outputs import OutputProblem
+from ...wire.json_text import parse_json
+from ...workflow.load import parse_prompt
+from ...workflow.prompt import Prompt
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

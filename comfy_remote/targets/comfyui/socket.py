@@ -8,9 +8,9 @@ from collections import deque
 
 import aiohttp
 
-from .comfyui_messages import HANDSHAKE, Message, decode_binary, decode_text
-from .http import HttpClient
-from .signal import Signal
+from ...aio import Signal
+from ..http import HttpClient
+from .messages import HANDSHAKE, Message, decode_binary, decode_text
 
 __all__ = ["ComfyUISocket"]
 

@@ -11,13 +11,13 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..config.secrets import KEY_RING_SERVICE, SECRETS, secret
 from ..errors import ConfigurationError
+from .secrets import KEY_RING_SERVICE, SECRETS, secret
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from ..config.target_settings import TargetSettings
+    from .target_settings import TargetSettings
 
 __all__ = ["login_headers", "secret_missing"]
 

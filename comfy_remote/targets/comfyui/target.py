@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ..config.cleaned import cleaned_error
-from ..errors import (
+from ...aio import concurrent_map
+from ...config.cleaned import cleaned_error
+from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
     OutputLost,
@@ -29,17 +30,19 @@ from ..errors import (
     TargetError,
     TargetNotFound,
 )
-from ..events import Event, Finished, JobState, Log
-from ..media.files import CHUNK_SIZE
-from ..net.address import base_address, check_key_is_safe, is_loopback
-from ..outputs import RemoteOutput
-from ..workflow.prompt import Prompt
-from ..workflow.schema import Schemas
-from ..workflow.spelling import as_listed, classes_with_paths
-from .base import CHOICE_KEY, Capabilities, Health, RemoteRef, RunRequest
-from .comfyui_follow import PromptFollower, cancelled
-from .comfyui_frames import FrameSpool, SentFrames
-from .comfyui_queue import (
+from ...events import Event, Finished, JobState, Log
+from ...media.files import CHUNK_SIZE
+from ...net.address import base_address, check_key_is_safe, is_loopback
+from ...outputs import RemoteOutput
+from ...workflow.prompt import Prompt
+from ...workflow.schema import Schemas
+from ...workflow.spelling import as_listed, classes_with_paths
+from ..base import CHOICE_KEY, Capabilities, Health, RemoteRef, RunRequest
+from ..http import TOO_LARGE, HttpClient, Response, version_in
+from ..input_names import UsersNames, by_content, rename_files
+from .follow import PromptFollower, cancelled
+from .frames import FrameSpool, SentFrames
+from .queue import (
     QueueItem,
     prompt_in,
     queue_items,
@@ -48,11 +51,8 @@ from .comfyui_queue import (
     skipped_nodes,
     skipped_note,
 )
-from .comfyui_socket import ComfyUISocket
-from .comfyui_uploads import Uploads, has_input
-from .concurrent_map import concurrent_map
-from .http import TOO_LARGE, HttpClient, Response, version_in
-from .input_names import UsersNames, by_content, rename_files
+from .socket import ComfyUISocket
+from .uploads import Uploads, has_input
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr

@@ -28,7 +28,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, JsonValue, SecretStr, ValidationError
 from yarl import URL
 
-from ..errors import (
+from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
     ConfigurationError,
@@ -45,29 +45,29 @@ from ..errors import (
     TargetNotFound,
     TargetUnreachable,
 )
-from ..events import Event, Finished, Log, Progress
-from ..media.files import CHUNK_SIZE
-from ..net.address import base_address, check_key_is_safe, is_loopback
-from ..outputs import RemoteOutput
-from ..wire.actions import DescribeAnswer, FetchAnswer, unpack_nodes
-from ..wire.request import COMFY_REMOTE_1
-from ..wire.runpod import (
+from ...events import Event, Finished, Log, Progress
+from ...media.files import CHUNK_SIZE
+from ...net.address import base_address, check_key_is_safe, is_loopback
+from ...outputs import RemoteOutput
+from ...wire.actions import DescribeAnswer, FetchAnswer, unpack_nodes
+from ...wire.request import COMFY_REMOTE_1
+from ...wire.runpod import (
     IDEMPOTENCY_HEADER,
     RUN_BODY_LIMIT,
     EndpointHealth,
     JobStatus,
     RunPodState,
 )
-from ..workflow.prompt import Prompt
-from .base import Capabilities, Health, RemoteRef, RunRequest
-from .bucket import Bucket, BucketSettings
-from .http import HttpClient, Response
-from .input_names import UsersNames, by_content
-from .runpod_description import Description, DescriptionCache
-from .runpod_inputs import StoredInput, store_input, too_many_bytes
-from .runpod_request import request_body
-from .runpod_result import not_returned_before
-from .runpod_status import RESULTS_KEPT, StatusReader, error_in, forgotten
+from ...workflow.prompt import Prompt
+from ..base import Capabilities, Health, RemoteRef, RunRequest
+from ..bucket import Bucket, BucketSettings
+from ..http import HttpClient, Response
+from ..input_names import UsersNames, by_content
+from .description import Description, DescriptionCache
+from .inputs import StoredInput, store_input, too_many_bytes
+from .request import request_body
+from .result import not_returned_before
+from .status import RESULTS_KEPT, StatusReader, error_in, forgotten
 
 __all__ = ["DEFAULT_BASE_URL", "RunPodTarget"]
 

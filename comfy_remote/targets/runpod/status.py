@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from yarl import URL
 
-from ..errors import ComfyRemoteError, JobCancelled, JobExpired, JobTimedOut, OutputLost
-from ..events import (
+from ...errors import ComfyRemoteError, JobCancelled, JobExpired, JobTimedOut, OutputLost
+from ...events import (
     Event,
     Finished,
     JobState,
@@ -23,14 +23,14 @@ from ..events import (
     ShownValues,
     Started,
 )
-from ..outputs import OutputProblem, OutputSource, RemoteOutput
-from ..wire.answer import Answer, AnswerOutput, AnswerProblem, ProgressSnapshot
-from ..wire.images_b64 import ImagesB64Answer
-from ..wire.plain import PlainAnswer
-from ..wire.request import COMFY_REMOTE_1
-from ..wire.runpod import JobStatus, RunPodState, error_from_runpod
-from ..workflow.prompt import Prompt
-from .runpod_result import Result, unplaced_outputs, worker_comfyui_result
+from ...outputs import OutputProblem, OutputSource, RemoteOutput
+from ...wire.answer import Answer, AnswerOutput, AnswerProblem, ProgressSnapshot
+from ...wire.images_b64 import ImagesB64Answer
+from ...wire.plain import PlainAnswer
+from ...wire.request import COMFY_REMOTE_1
+from ...wire.runpod import JobStatus, RunPodState, error_from_runpod
+from ...workflow.prompt import Prompt
+from .result import Result, unplaced_outputs, worker_comfyui_result
 
 __all__ = ["RESULTS_KEPT", "StatusReader", "error_in", "forgotten"]
 

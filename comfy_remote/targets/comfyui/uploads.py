@@ -15,11 +15,11 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 
-from ..errors import RequestTooLarge, TargetError, TargetNotFound
-from ..media.receive import file_chunks
-from ..media.remote_values import sha256_in_name
-from .base import InputFile, input_errors
-from .http import HttpClient
+from ...errors import RequestTooLarge, TargetError, TargetNotFound
+from ...media.receive import file_chunks
+from ...media.remote_values import sha256_in_name
+from ..base import InputFile, input_errors
+from ..http import HttpClient
 
 __all__ = ["Uploads", "has_input"]
 

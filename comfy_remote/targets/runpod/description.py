@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..wire.actions import DescribeAnswer
+from ...wire.actions import DescribeAnswer
 
 __all__ = ["Description", "DescriptionCache"]
 

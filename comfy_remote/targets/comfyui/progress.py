@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..events import Progress
-from ..workflow.order import sources_of
-from ..workflow.prompt import Prompt
+from ...events import Progress
+from ...workflow.order import sources_of
+from ...workflow.prompt import Prompt
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

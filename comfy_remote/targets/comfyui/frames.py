@@ -9,14 +9,14 @@ import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
-from ..errors import LocalStorageError
-from ..media.disk_space import DiskLimits
-from ..media.files import storage_errors
-from ..media.temporary import TemporaryFolder
-from ..outputs import OutputProblem, OutputSource, RemoteOutput
-from ..workflow.order import output_nodes
-from ..workflow.prompt import Prompt
-from .comfyui_messages import PreviewMessage
+from ...errors import LocalStorageError
+from ...media.disk_space import DiskLimits
+from ...media.files import storage_errors
+from ...media.temporary import TemporaryFolder
+from ...outputs import OutputProblem, OutputSource, RemoteOutput
+from ...workflow.order import output_nodes
+from ...workflow.prompt import Prompt
+from .messages import PreviewMessage
 
 __all__ = ["FrameSpool", "SentFrames"]
 

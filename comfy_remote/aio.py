@@ -1,0 +1,137 @@
+"""Small tools around asyncio: waiting with a limit, waking up, a few things at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+__all__ = ["Deadline", "Signal", "concurrent_map", "within"]
+
+_T = TypeVar("_T")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_AT_A_TIME = 4
+
+
+async def within(work: Awaitable[_T], seconds: float | None) -> _T:
+    """What ``work`` gives; it is cancelled if that takes longer.
+
+    Unlike `asyncio.wait_for` before Python 3.12, which forgets that it was cancelled (by Ctrl-C,
+    say) if the work is done at the same moment.
+
+    Args:
+        work: What to wait for.
+        seconds: ``None`` for as long as it takes.
+
+    Raises:
+        asyncio.TimeoutError: It took longer.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:
+        await _end(task)
+        raise
+    if not done:
+        await _end(task)
+        raise asyncio.TimeoutError
+    return task.result()
+
+
+async def _end(task: asyncio.Future[_T]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+class Signal:
+    """Wakes everybody who waits at that moment; remembers nothing.
+
+    Check the condition, wait, check again. Unlike `asyncio.Condition` with a timeout, a
+    waiter that is cancelled or times out can never take along what it waited for.
+    """
+
+    def __init__(self) -> None:
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def notify(self) -> None:
+        """Wake all waiters."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self, timeout: float) -> None:
+        """Return at the next `notify`, or after ``timeout`` seconds."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait([waiter], timeout=timeout)
+        finally:
+            self._waiters.discard(waiter)
+
+
+async def concurrent_map(
+    function: Callable[[_Item], Awaitable[_Result]], items: Iterable[_Item]
+) -> list[_Result]:
+    """Await ``function(item)`` for every item, four side by side.
+
+    When one fails, or the caller is cancelled, the others are cancelled too, and have ended
+    when this returns: none writes on into a folder that goes away.
+
+    Returns:
+        The results, in the order of ``items``.
+    """
+    free = asyncio.Semaphore(_AT_A_TIME)
+
+    async def one(item: _Item) -> _Result:
+        async with free:
+            return await function(item)
+
+    tasks = [asyncio.ensure_future(one(item)) for item in items]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Deadline:
+    """Passed from phase to phase, so that each has what the earlier ones left.
+
+    By the monotonic clock: setting the wall clock changes nothing.
+
+    Args:
+        seconds: The time in all; ``None`` for as long as it takes.
+        begun: When it began, by `time.monotonic`; now by default.
+    """
+
+    def __init__(self, seconds: float | None, begun: float | None = None) -> None:
+        self.seconds = seconds
+        self.begun = time.monotonic() if begun is None else begun
+
+    def __str__(self) -> str:
+        """``600 s``."""
+        return f"{self.seconds:g} s"
+
+    @property
+    def left(self) -> float | None:
+        """Seconds from now, at least 0; ``None`` for as long as it takes."""
+        if self.seconds is None:
+            return None
+        return max(0.0, self.begun + self.seconds - time.monotonic())
+
+    def at_most(self, seconds: float) -> float:
+        """The smaller of these seconds and what is left."""
+        left = self.left
+        return seconds if left is None else min(seconds, left)
+
+    async def within(self, work: Awaitable[_T]) -> _T:
+        """What ``work`` gives; it is cancelled if the deadline passes first.
+
+        Raises:
+            asyncio.TimeoutError: It passed.
+        """
+        return await within(work, self.left)

@@ -1,0 +1,1 @@
+"""A ComfyUI that listens somewhere, spoken to over its own HTTP and WebSocket API."""

@@ -1,0 +1,1 @@
+"""RunPod: serverless endpoints as targets, and the pods of an account."""
