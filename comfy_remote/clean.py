@@ -1,4 +1,4 @@
-"""Text from elsewhere, made safe for a line in a terminal, a log or a page.
+"""Text from elsewhere, made safe for a line in a terminal, a log or a page, and without secrets.
 
 A remote's message, a node's class, a file's name may hold characters that steer a terminal,
 begin a line of their own in a log, turn the order of what is shown, or cannot be written at all.
@@ -8,8 +8,16 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING, cast
 
-__all__ = ["clean", "escaped_json", "one_line"]
+from .errors import ComfyRemoteError
+from .secrets import redact
+from .types import with_texts
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["clean", "cleaned_error", "cleaned_json", "cleaned_text", "escaped_json", "one_line"]
 
 # Control characters (C0 but for the line break, DEL, C1), lone surrogates, line and paragraph
 # separators, and what is invisible and changes the order or the meaning of what is beside it.
@@ -35,3 +43,21 @@ def one_line(text: str) -> str:
 def escaped_json(text: str) -> str:
     """JSON with the same content, in which what must not be shown is written as ``\\uXXXX``."""
     return _UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def cleaned_error(error: ComfyRemoteError) -> ComfyRemoteError:
+    """The error itself, its words and details cleaned."""
+    error.message, error.advice = cleaned_text(error.message), cleaned_text(error.advice)
+    error.args = (error.message,)
+    error.details = cleaned_json(error.details)
+    return error
+
+
+def cleaned_text(text: str) -> str:
+    """A text from elsewhere, as it may be shown; line breaks stay."""
+    return clean(redact(text))
+
+
+def cleaned_json(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """The same JSON object with its texts cleaned."""
+    return cast("dict[str, JsonValue]", with_texts(data, cleaned_text))

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
+from .clean import cleaned_error, cleaned_json, cleaned_text
 from .errors import ComfyRemoteError
 from .outputs import OutputProblem, RemoteOutput
 
@@ -38,6 +39,7 @@ __all__ = [
     "Shown",
     "ShownValues",
     "Started",
+    "cleaned",
     "event_to_json",
 ]
 
@@ -243,3 +245,29 @@ def event_to_json(event: Event) -> dict[str, JsonValue]:
                 "problems": [problem.to_json() for problem in event.problems],
                 "shown": {node_id: dict(values) for node_id, values in event.shown.items()},
             }
+
+
+def cleaned(event: Event) -> Event:
+    """The same event with its texts cleaned; what a workflow has made is left as it is."""
+    match event:
+        case Log():
+            return replace(event, message=cleaned_text(event.message))
+        case Progress() if event.message:
+            return replace(event, message=cleaned_text(event.message))
+        case NodeText():
+            return replace(event, text=cleaned_text(event.text))
+        case Finished():
+            if event.error is not None:
+                cleaned_error(event.error)
+            problems = tuple(
+                replace(
+                    one,
+                    node_class=cleaned_text(one.node_class) if one.node_class else None,
+                    filename=cleaned_text(one.filename) if one.filename else None,
+                    reason=cleaned_text(one.reason),
+                )
+                for one in event.problems
+            )
+            return replace(event, details=cleaned_json(event.details), problems=problems)
+        case _:
+            return event

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from comfy_remote.config.secrets import SECRETS
+from comfy_remote.secrets import SECRETS
 
 # A busy machine is slow, not wrong.
 settings.register_profile("by hand", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from ..clean import clean, one_line
-from ..config.secrets import redact
+from ..secrets import redact
 
 __all__ = [
     "human_seconds",

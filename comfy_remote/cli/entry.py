@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..config.secrets import SECRETS
+from ..secrets import SECRETS
 from ..version import __version__
 from .signals import treat_like_ctrl_c
 from .streams import prepare_streams, silence_stdout

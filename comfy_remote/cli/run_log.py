@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..clean import clean, one_line
-from ..config.secrets import redact
 from ..errors import ComfyRemoteError
 from ..events import Event, Finished, Log, OutputReady, Progress, Queued, Started
 from ..jobs.record import SavedOutput
 from ..media.files import safe_relative_path, storage_errors
 from ..net.address import shown
 from ..outputs import OutputProblem, RemoteOutput
+from ..secrets import redact
 from ..targets.base import Capabilities
 from ..types import with_texts
 from ..version import __version__

@@ -199,6 +199,6 @@ def _say_how_to_use(gateway: GatewayServer, host: str, key: str) -> None:
 
 
 def _webhook_secret() -> SecretStr | None:
-    from ..config.secrets import secret
+    from ..secrets import secret
 
     return secret("COMFY_REMOTE_WEBHOOK_SECRET", os.environ)

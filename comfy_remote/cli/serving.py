@@ -98,8 +98,8 @@ def read_token(file: Path | None) -> SecretStr | None:
     """
     from pydantic import SecretStr
 
-    from ..config.secrets import SECRETS
     from ..errors import ConfigurationError
+    from ..secrets import SECRETS
 
     if file is None:
         value = os.environ.get(TOKEN_VARIABLE, "")

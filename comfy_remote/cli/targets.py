@@ -24,9 +24,9 @@ def targets(json_lines: bool) -> None:
     import json
 
     from ..config.places import CONFIG_NAME
-    from ..config.secrets import secret
     from ..config.settings import Configuration
     from ..config.target_settings import TargetSettings
+    from ..secrets import secret
     from .console import say
 
     configuration = Configuration.load()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .secrets import SECRETS, looks_secret
+from ..secrets import SECRETS, looks_secret
 
 __all__ = ["engine_environment"]
 

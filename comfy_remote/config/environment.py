@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ..clean import one_line
 from ..errors import ConfigurationError, NotTrusted
+from ..secrets import SECRETS
 from .places import CONFIG_VARIABLE, ENV_NAME, home, is_owners, nearest, owner_folders
-from .secrets import SECRETS
 
 # The rest of this folder where it is needed: most users have no such file.
 

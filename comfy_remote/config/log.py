@@ -6,7 +6,7 @@ import logging
 import os
 
 from ..clean import clean, one_line
-from .secrets import redact
+from ..secrets import redact
 
 __all__ = ["CleanRecords", "clean_handlers", "log_to_stderr"]
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from .secrets import KEY_RING_SERVICE, SECRETS, secret
+from ..secrets import KEY_RING_SERVICE, SECRETS, secret
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

@@ -42,8 +42,8 @@ from typing import TYPE_CHECKING
 from ..clean import one_line
 from ..errors import NotTrusted
 from ..net.address import shown
+from ..secrets import SECRETS
 from .places import CONFIG_NAME, CONFIG_VARIABLE, home, is_owners, nearest, owner_folders
-from .secrets import SECRETS
 from .target_settings import TargetSettings, comfyui_url, is_address, modal_front
 
 if TYPE_CHECKING:

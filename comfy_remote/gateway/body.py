@@ -13,8 +13,8 @@ from pydantic_core import from_json, to_json
 
 from ..aio import within
 from ..errors import RateLimited, RequestTooLarge, WorkflowInvalid
+from ..json_text import check_json_values
 from ..net.throughput import Throughput
-from ..wire.json_text import check_json_values
 
 __all__ = ["Bodies", "body_chunks", "json_answer", "json_bytes", "number_in_query"]
 

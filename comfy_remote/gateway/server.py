@@ -13,11 +13,11 @@ from pathlib import Path
 from aiohttp import web
 from pydantic import SecretStr
 
-from ..config.secrets import SECRETS
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..media.temporary import remove_leftovers
 from ..net.address import is_loopback
 from ..net.serving import GuardedRunner
+from ..secrets import SECRETS
 from . import webhook
 from .access import Access, refusals
 from .client_routes import client_routes

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from ..aio import Deadline
 from ..config.places import ENV_NAME, owner_folders
-from ..config.secrets import secret
 from ..config.trust import TrustStore
 from ..errors import ComfyRemoteError, ConfigurationError, NotTrusted, WorkflowInvalid
 from ..net.address import shown
+from ..secrets import secret
 from ..targets.base import Capabilities, Target
 from ..targets.comfyui.target import ComfyUITarget
 from ..targets.config import (

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..aio import Deadline, concurrent_map, within
-from ..config.cleaned import cleaned
 from ..errors import (
     ComfyRemoteError,
     JobCancelled,
@@ -22,7 +21,17 @@ from ..errors import (
     OutputLost,
     SubmissionUnknown,
 )
-from ..events import Event, Finished, JobState, Log, Progress, Queued, Started, event_to_json
+from ..events import (
+    Event,
+    Finished,
+    JobState,
+    Log,
+    Progress,
+    Queued,
+    Started,
+    cleaned,
+    event_to_json,
+)
 from ..media.disk_space import DiskLimits
 from ..media.files import place_below, safe_relative_path, storage_errors
 from ..media.partial_folder import partial_folder

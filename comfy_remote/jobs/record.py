@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from ..config.secrets import redact_json
 from ..errors import (
     ComfyRemoteError,
     ConfigurationError,
@@ -24,6 +23,7 @@ from ..errors import (
     error_from_json,
 )
 from ..events import JobState
+from ..secrets import redact_json
 from ..targets.base import RemoteRef
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeAlias
 
 from ..errors import OutputCorrupt
+from ..json_text import has_more_values
 from .files import CHUNK_SIZE
-from .json_size import has_more_values
 from .verify_sound import is_mp3, whole_flac, whole_matroska, whole_mp3, whole_ogg
 
 __all__ = ["check_whole"]

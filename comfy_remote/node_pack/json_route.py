@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from ..config.cleaned import cleaned_error
+from ..clean import cleaned_error
 from ..config.own_page import refusal_of_other_origin, refusal_of_page
 from ..errors import (
     AuthenticationError,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from ..config.secrets import secret
+from ..secrets import secret
 from ..targets.config import Configuration, TargetSettings, needs_key
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
-from ..config.cleaned import cleaned_error, cleaned_text
+from ..clean import cleaned_error, cleaned_text
 from ..errors import (
     ComfyRemoteError,
     ExecutionFailed,

@@ -11,9 +11,9 @@ from aiohttp import web
 
 from ..config.environment import load_env_files, unused_files
 from ..config.log import clean_handlers
-from ..config.secrets import SECRETS
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.record import Record
+from ..secrets import SECRETS
 from ..targets.config import home
 from .cutting import Cutter
 from .host import Host

@@ -23,9 +23,9 @@ from ..errors import (
     TargetError,
 )
 from ..jobs.cost import estimate_run
+from ..json_text import parse_json
 from ..targets.config import Configuration, open_target
 from ..version import __version__
-from ..wire.json_text import parse_json
 from ..workflow.load import parse_prompt, parse_workflow
 from ..workflow.schema import Schemas
 from .cutting import Cutter

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from ..config.cleaned import cleaned_json
+from ..clean import cleaned_json
 from ..errors import ComfyRemoteError, WorkflowInvalid
 from ..targets.base import CHOICE_KEY
 from ..targets.comfyui.progress import nodes_needed

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import InputFileMissing, ValueInvalid, WorkflowInvalid
 from ..jobs.call import LONGEST_PLAIN_TEXT, ValueFile
+from ..json_text import check_json_values
 from ..media.temporary import TemporaryFolder
 from ..media.value_files import value_of_file
 from ..media.value_types import check_type
 from ..media.values import decode_value, encode, read_value
 from ..outputs import media_type_of
 from ..wire.call import is_envelope
-from ..wire.json_text import check_json_values
 from ..wire.value import ValueEnvelope
 from ..workflow.interface import ANY, Interface, InterfaceInput
 from .store import ValueStore

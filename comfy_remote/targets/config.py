@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from ..config.environment import withheld
 from ..config.login import login_headers, secret_missing
 from ..config.places import CONFIG_NAME, home
-from ..config.secrets import secret
 from ..config.settings import Configuration
 from ..config.target_settings import (
     MODAL_PROXY_HEADERS,
@@ -22,6 +21,7 @@ from ..config.target_settings import (
 )
 from ..errors import ConfigurationError, NotTrusted
 from ..net.address import POD_PROXY, base_address, host_list, is_loopback, shown
+from ..secrets import secret
 from ..workflow.values import did_you_mean
 from .base import RemoteRef, Target
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-    from .bucket import BucketSettings
+    from ..net.bucket import BucketSettings
     from .runpod.pods import ChoosePod
 
 __all__ = [
@@ -337,7 +337,7 @@ def _refuse_key_elsewhere(
 def _bucket(
     name: str, settings: TargetSettings, environment: Mapping[str, str]
 ) -> BucketSettings | None:
-    from .bucket import BucketSettings
+    from ..net.bucket import BucketSettings
 
     try:
         return BucketSettings.from_environ(environment, address=settings.bucket or "")

@@ -22,8 +22,8 @@ from .runpod.target import RunPodTarget
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from ..net.bucket import BucketSettings
     from ..workflow.prompt import Prompt
-    from .bucket import BucketSettings
 
 __all__ = ["BODY_LIMIT", "FRONT", "ModalTarget", "find_front"]
 

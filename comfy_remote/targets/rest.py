@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from yarl import URL
 
 from ..aio import within
-from ..config.cleaned import cleaned_error, cleaned_json, cleaned_text
+from ..clean import cleaned_error, cleaned_json, cleaned_text
 from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -33,6 +33,7 @@ from ..errors import (
     TargetUnreachable,
 )
 from ..net.address import base_address, check_key_is_safe, ip_in, is_loopback
+from ..net.http import HttpClient, Response
 from ..wire.call import (
     INLINE_LIMIT,
     LONGEST_WAIT,
@@ -41,7 +42,6 @@ from ..wire.call import (
     CallStatus,
     request_body,
 )
-from .http import HttpClient, Response
 from .rest_login import token_variable
 
 if TYPE_CHECKING:

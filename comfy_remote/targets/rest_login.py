@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from yarl import URL
 
 from ..config.login import login_headers
-from ..config.secrets import secret
+from ..secrets import secret
 from .config import Configuration, TargetSettings, modal_front, modal_headers
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from ..errors import (
     WorkflowInvalid,
     error_from_json,
 )
-from .json_text import parse_json
+from ..json_text import parse_json
 from .worker_comfyui import node_in
 
 __all__ = [

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
-from ..config.secrets import redact
 from ..errors import ComfyRemoteError, node_problems
+from ..secrets import redact
 from ..wire.plain import PlainError, plain_error_type
 from ..wire.request import COMFY_REMOTE_1, PLAIN, WORKER_COMFYUI, AnswerFormat
 from ..wire.runpod import error_to_runpod

@@ -12,9 +12,9 @@ from functools import partial
 
 from pydantic import BaseModel, JsonValue
 
-from ..config.secrets import SECRETS
 from ..errors import ComfyRemoteError, ExecutionFailed, JobTimedOut, WorkflowInvalid
-from ..media.json_size import has_more_values
+from ..json_text import has_more_values
+from ..secrets import SECRETS
 from ..targets.comfyui.target import ComfyUITarget
 from ..wire.actions import WORKER_ACTIONS
 from ..wire.models import MODEL_ACTIONS

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from ..errors import ConfigurationError
-from ..wire.json_text import parse_json
+from ..json_text import parse_json
 from .handler import JobHandler
 
 __all__ = ["job_to_test", "run_test"]

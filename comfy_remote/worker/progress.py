@@ -13,8 +13,8 @@ from typing import TypeAlias
 from pydantic import JsonValue
 
 from ..clean import clean
-from ..config.secrets import redact
 from ..events import NodeText, Preview, Progress
+from ..secrets import redact
 from ..wire.answer import PreviewSnapshot, ProgressSnapshot
 
 __all__ = ["ProgressReporter", "Report"]

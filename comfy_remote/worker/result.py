@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
-from ..config.secrets import redact
 from ..errors import ComfyRemoteError, OutputTooLarge
+from ..secrets import redact
 from ..targets.download import Downloaded
 from ..wire.request import COMFY_REMOTE_1, WORKER_COMFYUI, AnswerFormat
 from .collect import CollectedOutput

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pydantic import JsonValue
 
 from ..config.log import log_to_stderr
-from ..config.secrets import SECRETS
 from ..errors import ComfyRemoteError
 from ..media.temporary import remove_leftovers
+from ..secrets import SECRETS
 from .engine import Engine
 from .guard import wait_for_end_of
 from .handler import JobHandler

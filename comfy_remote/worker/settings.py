@@ -13,7 +13,7 @@ from yarl import URL
 
 from ..errors import ConfigurationError
 from ..net.address import host_list, is_loopback
-from ..targets.bucket import BucketSettings
+from ..net.bucket import BucketSettings
 from .models.settings import ModelSettings
 
 __all__ = ["WorkerSettings", "default_result_limit"]

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 from ..errors import TargetError, WorkflowInvalid
 from ..media.files import safe_relative_path
+from ..net.bucket import Bucket, BucketSettings
 from ..net.guard import Guard, PrivateAddress
-from ..targets.bucket import Bucket, BucketSettings
 from ..targets.download import Downloaded
 from ..wire.request import S3Config
 from .settings import WorkerSettings

@@ -25,7 +25,7 @@ from comfy_remote.events import Event, Finished, JobState, Log, Queued, Started
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.jobs.job import Job
 from comfy_remote.jobs.record import Record
-from comfy_remote.targets.http import HttpClient
+from comfy_remote.net.http import HttpClient
 from comfy_remote.targets.runpod.target import RunPodTarget
 
 pytest.importorskip("runpod")

@@ -25,8 +25,8 @@ from comfy_remote.errors import OutputLost, RequestTooLarge
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
+from comfy_remote.net.bucket import Bucket, BucketSettings
 from comfy_remote.outputs import OutputSource, RemoteOutput
-from comfy_remote.targets.bucket import Bucket, BucketSettings
 from comfy_remote.targets.runpod.target import RunPodTarget
 
 pytest.importorskip("runpod")

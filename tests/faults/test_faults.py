@@ -81,7 +81,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RUNPOD_API_KEY", TOKEN)
     monkeypatch.delenv("RUNPOD_ENDPOINT_BASE_URL", raising=False)
-    monkeypatch.setattr("comfy_remote.targets.http._ATTEMPTS", 3)
+    monkeypatch.setattr("comfy_remote.net.http._ATTEMPTS", 3)
     monkeypatch.setattr("comfy_remote.targets.comfyui.target._SUBMISSION_SEARCH", 0.4)
     monkeypatch.setattr("comfy_remote.targets.download._FIRST_WAIT", 0.02)
     monkeypatch.setattr("comfy_remote.targets.runpod.target._BACKOFF", (0.1, 0.2))

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from memory import MIB, linux_only, peak_of
 
 from comfy_remote.errors import OutputCorrupt, RequestTooLarge
-from comfy_remote.media.json_size import has_more_values
+from comfy_remote.json_text import has_more_values, parse_json
 from comfy_remote.media.verify import check_whole
-from comfy_remote.wire.json_text import parse_json
 from comfy_remote.worker.handler import _lenient
 from comfy_remote.worker.models.contents import _safetensors
 
@@ -86,7 +85,7 @@ def test_a_form_field_of_too_many_values_is_refused() -> None:
 @linux_only
 def test_looking_takes_little_memory_itself() -> None:
     code = """
-from comfy_remote.media.json_size import has_more_values
+from comfy_remote.json_text import has_more_values
 def main():
     for unit in (b"[],", b'"",', b'"\\\\",', b"\\\\", b'",', b'{"a":"b"},'):
         has_more_values(b"[" + unit * (20 * 1024 * 1024 // len(unit)), 500_000)

@@ -44,8 +44,8 @@ from comfy_remote.errors import (
 from comfy_remote.events import JobState
 from comfy_remote.jobs.doctor import TimeLimits, examine
 from comfy_remote.media import disk_space
+from comfy_remote.net.http import HttpClient
 from comfy_remote.net.throughput import Throughput
-from comfy_remote.targets.http import HttpClient
 
 SECONDS = 1.0
 
@@ -159,7 +159,7 @@ async def test_a_dripping_answer_ends_without_a_timeout(
 async def test_a_peer_that_does_not_read_ends_the_upload(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("comfy_remote.targets.http._SLOWEST_UPLOAD", 32 << 20)
+    monkeypatch.setattr("comfy_remote.net.http._SLOWEST_UPLOAD", 32 << 20)
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
@@ -170,7 +170,7 @@ async def test_a_peer_that_does_not_read_ends_the_upload(
 
 
 async def test_headers_that_drip_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comfy_remote.targets.http._ATTEMPTS", 1)
+    monkeypatch.setattr("comfy_remote.net.http._ATTEMPTS", 1)
 
     async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")

@@ -10,12 +10,12 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
+from comfy_remote.net.http import HttpClient
 from comfy_remote.sandbox import sockets
 from comfy_remote.sandbox.server import SandboxServer
 from comfy_remote.targets.comfyui import socket as comfyui_socket
 from comfy_remote.targets.comfyui.messages import PreviewMessage, TextMessage, decode_text
 from comfy_remote.targets.comfyui.socket import ComfyUISocket
-from comfy_remote.targets.http import HttpClient
 
 MIB = 1024 * 1024
 

@@ -20,8 +20,8 @@ from pydantic import JsonValue, SecretStr
 from yarl import URL
 
 from comfy_remote.errors import OutputError
-from comfy_remote.targets import bucket
-from comfy_remote.targets.bucket import Bucket, BucketSettings
+from comfy_remote.net import bucket
+from comfy_remote.net.bucket import Bucket, BucketSettings
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.launch import PACKAGE_PARENT, own_module
 from comfy_remote.wire.answer import Answer

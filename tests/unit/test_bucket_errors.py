@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from yarl import URL
 
 from comfy_remote.errors import ConfigurationError, OutputError, TargetError, WorkflowInvalid
+from comfy_remote.net.bucket import Bucket, BucketSettings
 from comfy_remote.net.guard import Guard
-from comfy_remote.targets.bucket import Bucket, BucketSettings
 from comfy_remote.wire.request import S3Config
 from comfy_remote.worker.settings import WorkerSettings
 from comfy_remote.worker.storage import bucket_guard, check_address, settings_of

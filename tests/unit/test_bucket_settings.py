@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from comfy_remote.errors import ConfigurationError
-from comfy_remote.targets.bucket import BucketSettings
+from comfy_remote.net.bucket import BucketSettings
 
 KEYS = {"BUCKET_ACCESS_KEY_ID": "id", "BUCKET_SECRET_ACCESS_KEY": "planted-secret"}
 R2 = "0123456789abcdef0123456789abcdef"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from comfy_remote.clean import clean, escaped_json, one_line
 from comfy_remote.config.log import CleanRecords, clean_handlers
-from comfy_remote.config.secrets import SECRETS
+from comfy_remote.secrets import SECRETS
 from comfy_remote.types import with_texts
 
 STEERING = [

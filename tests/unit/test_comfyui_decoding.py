@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from comfy_remote.errors import ExecutionFailed, JobCancelled, OutOfMemory, WorkflowInvalid
 from comfy_remote.events import JobState, Progress
+from comfy_remote.json_text import parse_json
 from comfy_remote.targets.comfyui.history import (
     finished_from_history,
     outputs_of_node,
@@ -28,7 +29,6 @@ from comfy_remote.targets.comfyui.messages import (
 from comfy_remote.targets.comfyui.progress import ProgressTracker, nodes_needed
 from comfy_remote.targets.comfyui.queue import QueueItem, queue_items, refusal
 from comfy_remote.targets.input_names import rename_files
-from comfy_remote.wire.json_text import parse_json
 from comfy_remote.workflow.prompt import Prompt
 
 PROMPT: Prompt = {

@@ -47,8 +47,8 @@ from comfy_remote.events import (
     Started,
 )
 from comfy_remote.media.files import sha256_of
+from comfy_remote.net import http
 from comfy_remote.outputs import OutputSource, RemoteOutput
-from comfy_remote.targets import http
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
 from comfy_remote.targets.comfyui import follow as comfyui_follow
 from comfy_remote.targets.comfyui import socket as comfyui_socket
@@ -182,7 +182,7 @@ async def test_a_file_that_went_away_is_named_and_nothing_is_posted(
 async def test_its_address_is_told_once(
     server: FakeComfyUI, name: str | None, called: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comfy_remote.targets.http._ATTEMPTS", 1)
+    monkeypatch.setattr("comfy_remote.net.http._ATTEMPTS", 1)
     server.on("GET /queue", Answer("no", 503))
     named = None if name is None else name.format(url=server.url)
     async with ComfyUITarget(server.url, name=named) as target:

@@ -15,10 +15,10 @@ from aiohttp.typedefs import Handler
 from comfy_remote.errors import RequestTooLarge
 from comfy_remote.media.files import sha256_of
 from comfy_remote.media.remote_values import value_file_name
+from comfy_remote.net.http import HttpClient
 from comfy_remote.sandbox.server import SandboxServer
 from comfy_remote.targets.base import InputFile
 from comfy_remote.targets.comfyui.uploads import Uploads
-from comfy_remote.targets.http import HttpClient
 
 
 @dataclass

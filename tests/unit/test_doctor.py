@@ -97,7 +97,7 @@ async def test_a_node_that_is_missing(tmp_path: Path):
 async def test_a_workflow_that_is_not_there_is_told_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("comfy_remote.targets.http._ATTEMPTS", 1)
+    monkeypatch.setattr("comfy_remote.net.http._ATTEMPTS", 1)
     found = [
         one async for one in examine("http://127.0.0.1:9", tmp_path / "no.json", environment={})
     ]
@@ -115,7 +115,7 @@ async def test_the_memory_of_its_gpu():
 
 
 async def test_nobody_there(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("comfy_remote.targets.http._ATTEMPTS", 1)
+    monkeypatch.setattr("comfy_remote.net.http._ATTEMPTS", 1)
     found = await findings("http://127.0.0.1:9")
     assert found["connection"].status == "problem"
     assert found["connection"].exit_status == 3
@@ -188,7 +188,7 @@ async def test_a_configuration_that_is_wrong(tmp_path: Path):
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     from comfy_remote.cli.main import main
 
-    monkeypatch.setattr("comfy_remote.targets.http._ATTEMPTS", 1)
+    monkeypatch.setattr("comfy_remote.net.http._ATTEMPTS", 1)
 
     def ended(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["comfy-remote", "doctor", *arguments])

@@ -23,9 +23,9 @@ from comfy_remote.errors import (
     TargetNotFound,
     TargetUnreachable,
 )
+from comfy_remote.net import http
 from comfy_remote.net.address import base_address, is_loopback
-from comfy_remote.targets import http
-from comfy_remote.targets.http import HttpClient, Response
+from comfy_remote.net.http import HttpClient, Response
 
 KEY = "planted-key-0123456789"
 

@@ -11,8 +11,8 @@ from owner import configure
 from scripted_server import Answer, ScriptedServer
 
 from comfy_remote.config.login import login_headers
-from comfy_remote.config.secrets import secret
 from comfy_remote.errors import ConfigurationError
+from comfy_remote.secrets import secret
 from comfy_remote.targets.base import RemoteRef
 from comfy_remote.targets.config import Configuration, TargetSettings, open_target, reopen
 

@@ -15,7 +15,6 @@ from aiohttp import web
 from pydantic import SecretStr
 from scripted_server import Answer, ScriptedServer, drop
 
-from comfy_remote.config.secrets import SECRETS
 from comfy_remote.errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -30,6 +29,7 @@ from comfy_remote.errors import (
     WorkflowInvalid,
 )
 from comfy_remote.media.values import decode_value, encode
+from comfy_remote.secrets import SECRETS
 from comfy_remote.targets.rest import RestClient, call_address
 from comfy_remote.wire.call import PROTOCOL, PROTOCOL_HEADER, CallAnswer, CallStatus
 

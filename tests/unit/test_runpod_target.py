@@ -48,8 +48,8 @@ from comfy_remote.events import (
     Shown,
     Started,
 )
+from comfy_remote.net import http
 from comfy_remote.outputs import OutputSource, RemoteOutput
-from comfy_remote.targets import http
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
 from comfy_remote.targets.runpod import description as runpod_description
 from comfy_remote.targets.runpod import target as runpod

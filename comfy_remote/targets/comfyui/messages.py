@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from ...errors import RequestTooLarge
-from ...wire.json_text import check_json_values, parse_json
+from ...json_text import check_json_values, parse_json
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
+from ...json_text import parse_json
 from ...outputs import OutputProblem
-from ...wire.json_text import parse_json
 from ...workflow.load import parse_prompt
 from ...workflow.prompt import Prompt
 

@@ -9,7 +9,7 @@ from collections import deque
 import aiohttp
 
 from ...aio import Signal
-from ..http import HttpClient
+from ...net.http import HttpClient
 from .messages import HANDSHAKE, Message, decode_binary, decode_text
 
 __all__ = ["ComfyUISocket"]

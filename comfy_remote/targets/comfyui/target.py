@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ...aio import concurrent_map
-from ...config.cleaned import cleaned_error
+from ...clean import cleaned_error
 from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -33,12 +33,12 @@ from ...errors import (
 from ...events import Event, Finished, JobState, Log
 from ...media.files import CHUNK_SIZE
 from ...net.address import base_address, check_key_is_safe, is_loopback
+from ...net.http import TOO_LARGE, HttpClient, Response, version_in
 from ...outputs import RemoteOutput
 from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
 from ...workflow.spelling import as_listed, classes_with_paths
 from ..base import CHOICE_KEY, Capabilities, Health, RemoteRef, RunRequest
-from ..http import TOO_LARGE, HttpClient, Response, version_in
 from ..input_names import UsersNames, by_content, rename_files
 from .follow import PromptFollower, cancelled
 from .frames import FrameSpool, SentFrames

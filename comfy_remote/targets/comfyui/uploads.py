@@ -18,8 +18,8 @@ import aiohttp
 from ...errors import RequestTooLarge, TargetError, TargetNotFound
 from ...media.receive import file_chunks
 from ...media.remote_values import sha256_in_name
+from ...net.http import HttpClient
 from ..base import InputFile, input_errors
-from ..http import HttpClient
 
 __all__ = ["Uploads", "has_input"]
 

@@ -10,8 +10,8 @@ from urllib.parse import quote
 from pydantic import JsonValue
 
 from ...media.files import safe_relative_path
+from ...net.bucket import Bucket
 from ..base import InputFile, input_errors
-from ..bucket import Bucket
 
 __all__ = ["StoredInput", "inputs_in_request", "store_input", "too_many_bytes"]
 

@@ -176,7 +176,7 @@ async def account_pods(environment: Mapping[str, str] = os.environ) -> list[Pod]
         AuthenticationError: RunPod refuses the key.
         TargetError: RunPod could not be asked, or its answer is not understood.
     """
-    from ...config.secrets import secret
+    from ...secrets import secret
 
     key = secret("RUNPOD_API_KEY", environment)
     if key is not None:
@@ -198,9 +198,9 @@ async def account_pods(environment: Mapping[str, str] = os.environ) -> list[Pod]
 async def _from_rest(key: SecretStr, environment: Mapping[str, str]) -> list[Pod]:
     from pydantic import SecretStr, ValidationError
 
+    from ...net.http import HttpClient
     from ...wire.problems import problems_in
     from ...wire.runpod_pods import RestPodList
-    from ..http import HttpClient
 
     # The name that RunPod's own SDK knows.
     url = environment.get("RUNPOD_API_BASE_URL") or DEFAULT_API_URL

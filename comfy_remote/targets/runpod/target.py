@@ -48,6 +48,8 @@ from ...errors import (
 from ...events import Event, Finished, Log, Progress
 from ...media.files import CHUNK_SIZE
 from ...net.address import base_address, check_key_is_safe, is_loopback
+from ...net.bucket import Bucket, BucketSettings
+from ...net.http import HttpClient, Response
 from ...outputs import RemoteOutput
 from ...wire.actions import DescribeAnswer, FetchAnswer, unpack_nodes
 from ...wire.request import COMFY_REMOTE_1
@@ -60,8 +62,6 @@ from ...wire.runpod import (
 )
 from ...workflow.prompt import Prompt
 from ..base import Capabilities, Health, RemoteRef, RunRequest
-from ..bucket import Bucket, BucketSettings
-from ..http import HttpClient, Response
 from ..input_names import UsersNames, by_content
 from .description import Description, DescriptionCache
 from .inputs import StoredInput, store_input, too_many_bytes

@@ -6,7 +6,7 @@ import json
 import struct
 from pathlib import Path
 
-from ...media.json_size import has_more_values
+from ...json_text import has_more_values
 
 __all__ = ["what_is_wrong"]
 

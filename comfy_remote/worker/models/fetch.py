@@ -17,11 +17,11 @@ from pydantic import JsonValue
 from yarl import URL
 
 from ...errors import ModelUnavailable, TargetError
+from ...json_text import parse_json
 from ...net.fetch import NETWORK_ERRORS, GuardedHttp, arriving
 from ...net.fetch import Answer as HttpAnswer
 from ...net.guard import Guard
 from ...version import __version__
-from ...wire.json_text import parse_json
 from .link import Location, unavailable
 from .settings import ModelSettings
 

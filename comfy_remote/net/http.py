@@ -15,7 +15,7 @@ import aiohttp
 import tenacity
 from yarl import URL
 
-from ..config.cleaned import cleaned_error
+from ..clean import cleaned_error
 from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -27,14 +27,13 @@ from ..errors import (
     TargetNotFound,
     TargetUnreachable,
 )
-from ..media.files import CHUNK_SIZE
-from ..net.address import POD_PROXY, base_address
-from ..net.fetch import NETWORK_ERRORS, GuardedHttp
-from ..net.guard import Guard, proxy_for
-from ..net.request_log import logged_requests
-from ..net.throughput import TOO_SLOW, Throughput, TooSlow
-from ..net.timeouts import timeout
-from ..wire.json_text import parse_json
+from ..json_text import parse_json
+from .address import POD_PROXY, base_address
+from .fetch import NETWORK_ERRORS, GuardedHttp
+from .guard import Guard, proxy_for
+from .request_log import logged_requests
+from .throughput import TOO_SLOW, Throughput, TooSlow
+from .timeouts import timeout
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
@@ -46,6 +45,7 @@ TOO_LARGE = "answer_too_large"
 
 _log = logging.getLogger(__name__)
 
+_CHUNK_SIZE = 2**20
 _ATTEMPTS = 5
 _SLOWEST_UPLOAD = 16 * 1024  # bytes a second
 _ANSWER_LIMIT = 256 * 1024 * 1024
@@ -605,7 +605,7 @@ async def _from_offset(
     if _all_there(response, offset):
         return
     skip = offset if response.status == 200 else 0
-    async for chunk in response.content.iter_chunked(CHUNK_SIZE):
+    async for chunk in response.content.iter_chunked(_CHUNK_SIZE):
         kept = chunk[skip:]
         skip = max(0, skip - len(chunk))
         if kept:

@@ -1,4 +1,4 @@
-"""Reading JSON that came from elsewhere: one kind of error, and text that can be written."""
+"""Reading JSON from elsewhere: one kind of error, bounded memory, and text that can be written."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from ..errors import RequestTooLarge
-from ..media.json_size import has_more_values
+from .errors import RequestTooLarge
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["check_json_values", "parse_json"]
+__all__ = ["check_json_values", "has_more_values", "parse_json"]
 
+# Text in quotes, without escapes: an expression that knows escapes would need memory for each
+# character that it passes.
+_QUOTED = re.compile(rb'"[^"]*"')
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _MOST_VALUES = 5_000_000
 """Several times what the largest ComfyUI says of its nodes."""
@@ -59,3 +61,25 @@ def check_json_values(text: bytes, most: int) -> None:
             advice="Send large data as a file, or less of it.",
             details={"values": most},
         )
+
+
+def has_more_values(text: str | bytes, most: int) -> bool:
+    """Whether JSON has more values (and containers) than that: ``[],[],…`` takes thirty times
+    its size once it is parsed.
+
+    Args:
+        most: Keys do not count.
+    """
+    if len(text) <= most:
+        return False
+    data = text.encode("utf-8", "replace") if isinstance(text, str) else text
+    if _marks_in(data) <= most:
+        return False
+    # Quoted text may hold such marks, too. A value and its key take four quotes at most.
+    bare = data.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in data else data
+    return bare.count(b'"') > 5 * most or _marks_in(_QUOTED.sub(b"", bare)) > most
+
+
+def _marks_in(text: bytes) -> int:
+    """How many values JSON has at least without its first; more where texts have such marks."""
+    return sum(map(text.count, (b",", b"[", b"{")))

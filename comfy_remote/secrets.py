@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..types import with_texts
+from .types import with_texts
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr

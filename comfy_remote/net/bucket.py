@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from yarl import URL
 
-from ..config.secrets import SECRETS
 from ..errors import ConfigurationError, OutputError
-from ..net.address import base_address, is_loopback
-from ..net.pinned import PinnedSender
 from ..outputs import media_type_of
+from ..secrets import SECRETS
+from .address import base_address, is_loopback
+from .pinned import PinnedSender
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from ..net.guard import Guard
+    from .guard import Guard
 
 __all__ = ["Bucket", "BucketSettings"]
 
