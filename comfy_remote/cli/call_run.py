@@ -12,27 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..aio import Deadline
-from ..errors import ComfyRemoteError, ConfigurationError, JobCancelled, JobTimedOut
-from ..events import Event, Progress, Queued, Started
-from ..jobs.call import Call, start_call
-from ..jobs.client import Client
-from ..jobs.record import Record
-from ..media.files import private_folder
-from ..media.temporary import TemporaryFolder
-from ..media.values import DecodedValue, encode, read_value
-from ..service.arguments import (
+from ..calls.arguments import (
     Argument,
     argument_of_file,
     arguments_of,
     media_type_of_input,
     plain_argument,
 )
-from ..service.store import ValueStore
-from ..service.workflow import ServedWorkflow
+from ..calls.call import Call, start_call
+from ..calls.login import service_headers
+from ..calls.rest import RestClient, call_address
+from ..calls.store import ValueStore
+from ..calls.values import received
+from ..calls.workflow import ServedWorkflow
+from ..errors import ComfyRemoteError, ConfigurationError, JobCancelled, JobTimedOut
+from ..events import Event, Progress, Queued, Started
+from ..jobs.client import Client
+from ..jobs.record import Record
+from ..media.files import private_folder
+from ..media.temporary import TemporaryFolder
+from ..media.values import DecodedValue, encode, read_value
 from ..targets.config import Configuration
-from ..targets.rest import RestClient, call_address
-from ..targets.rest_login import service_headers
-from ..targets.rest_values import received
 from ..wire.call import CallAnswer, CallStatus
 from ..workflow.interface import Interface
 from .call_inputs import Given

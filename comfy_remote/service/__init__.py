@@ -3,8 +3,8 @@
 `ServedWorkflow` is what is called, `Calls` runs and keeps the calls, `ServiceServer` answers.
 """
 
+from ..calls.workflow import ServedWorkflow
 from .calls import Calls
 from .server import ServiceServer
-from .workflow import ServedWorkflow
 
 __all__ = ["Calls", "ServedWorkflow", "ServiceServer"]

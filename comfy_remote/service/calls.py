@@ -14,6 +14,9 @@ import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, field
 
+from ..calls.arguments import Argument
+from ..calls.call import Call, start_call
+from ..calls.workflow import ServedWorkflow
 from ..errors import (
     ComfyRemoteError,
     JobNotFound,
@@ -23,16 +26,13 @@ from ..errors import (
     TargetUnreachable,
 )
 from ..events import Event, JobState, Log, Progress, Queued, Started
-from ..jobs.call import Call, start_call
 from ..jobs.client import Client, resume
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record
 from ..media.files import private_folder
 from ..wire.call import CallAnswer, CallProgress, CallStatus
 from ..workflow.interface import Interface, ValueFileName
-from .arguments import Argument
 from .results import ResultStore
-from .workflow import ServedWorkflow
 
 __all__ = ["Calls"]
 

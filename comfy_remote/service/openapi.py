@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..calls.workflow import ServedWorkflow
 from ..version import __version__
 from ..wire.call import INLINE_LIMIT, CallStatus
 from ..workflow.interface import InterfaceInput, InterfaceOutput
-from .workflow import ServedWorkflow
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

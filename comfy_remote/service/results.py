@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..calls.call import ValueFile
+from ..calls.store import no_room, room_left
 from ..errors import OutputLost
-from ..jobs.call import ValueFile
 from ..media.files import storage_errors
 from ..media.values import DecodedValue, read_value
 from ..wire.call import INLINE_LIMIT
 from ..wire.value import ValueEnvelope
-from .store import no_room, room_left
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -14,6 +14,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import SecretStr
 
 from ..aio import within
+from ..calls.arguments import (
+    Argument,
+    argument_of_file,
+    arguments_of,
+    media_type_of_input,
+    plain_argument,
+)
+from ..calls.store import ValueStore, remove_older
 from ..errors import AuthenticationError, OutputLost, WorkflowInvalid
 from ..gateway.access import RouteHandler, foreign_page, refusals, sent_token
 from ..gateway.body import Bodies, body_chunks, json_answer, number_in_query
@@ -23,16 +31,8 @@ from ..media.value_files import PlainFile, files_of
 from ..media.values import read_value
 from ..net.serving import GuardedRunner
 from ..wire.call import PROTOCOL, PROTOCOL_HEADER, CallAnswer, named_inputs
-from .arguments import (
-    Argument,
-    argument_of_file,
-    arguments_of,
-    media_type_of_input,
-    plain_argument,
-)
 from .calls import Calls
 from .openapi import openapi
-from .store import ValueStore, remove_older
 
 __all__ = ["LARGEST_BODY", "ServiceServer", "say_protocol"]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from comfy_remote.calls.store import ValueStore
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.service import Calls, ServedWorkflow, ServiceServer
 from comfy_remote.service.results import ResultStore
-from comfy_remote.service.store import ValueStore
 
 
 def workflow() -> dict[str, Any]:

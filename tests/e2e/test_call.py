@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from comfy_remote.calls.call import ValueFile, call, call_files, start_call
 from comfy_remote.errors import ExecutionFailed, JobTimedOut, WorkflowInvalid
 from comfy_remote.events import Started
-from comfy_remote.jobs.call import ValueFile, call, call_files, start_call
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.media.values import DecodedValue, encode, read_value

@@ -16,8 +16,8 @@ from comfyui_python import comfyui_python, with_requirements
 from conftest import find_comfyui
 from pack import ROOT, PackServer, comfyui_with_pack
 
+from comfy_remote.calls.call import ValueFile, call, call_files
 from comfy_remote.errors import ExecutionFailed, WorkflowInvalid
-from comfy_remote.jobs.call import ValueFile, call, call_files
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.workflow.prompt import Prompt

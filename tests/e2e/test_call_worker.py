@@ -17,9 +17,9 @@ from comfyui_python import comfyui_python, with_requirements
 from pack import install_pack
 from pydantic import SecretStr
 
+from comfy_remote.calls.call import call
 from comfy_remote.events import Started
 from comfy_remote.gateway import GatewayLimits, GatewayServer
-from comfy_remote.jobs.call import call
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.media.values import DecodedValue

@@ -21,9 +21,9 @@ from typing import Any, Literal
 import pytest
 
 from comfy_remote import Client, Record, resume, run
+from comfy_remote.calls.call import call_files
 from comfy_remote.errors import JobTimedOut
 from comfy_remote.events import Event, JobState, Progress
-from comfy_remote.jobs.call import call_files
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 _SEEDS = iter(range(int(time.time() * 1000), 1 << 62))

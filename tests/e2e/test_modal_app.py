@@ -27,6 +27,7 @@ from modal_double import CALL, FakeDict, FakeModal, FakeVolume
 from owner import configure
 from pack import comfyui_with_pack, install_pack
 
+from comfy_remote.calls.rest import RestClient
 from comfy_remote.deploy.modal import calls as calls_module
 from comfy_remote.deploy.modal.workflow_file import make_project
 from comfy_remote.errors import JobCancelled, OutputLost, WorkflowInvalid
@@ -37,7 +38,6 @@ from comfy_remote.media.values import encode, read_value
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import RunRequest
 from comfy_remote.targets.modal import ModalTarget
-from comfy_remote.targets.rest import RestClient
 
 modal = pytest.importorskip("modal")
 # Modal's word of warning for those who call `.local()` by mistake.

@@ -18,6 +18,9 @@ from PIL import Image
 from pydantic import SecretStr
 from service_kit import Service
 
+from comfy_remote.calls.call import Call, ValueFile
+from comfy_remote.calls.rest import RestClient
+from comfy_remote.calls.values import received
 from comfy_remote.errors import (
     AuthenticationError,
     JobCancelled,
@@ -25,14 +28,11 @@ from comfy_remote.errors import (
     ValueInvalid,
     WorkflowInvalid,
 )
-from comfy_remote.jobs.call import Call, ValueFile
 from comfy_remote.jobs.client import Client, resume
 from comfy_remote.jobs.job import Job
 from comfy_remote.jobs.record import Record
 from comfy_remote.media.values import encode
 from comfy_remote.service.results import ResultStore
-from comfy_remote.targets.rest import RestClient
-from comfy_remote.targets.rest_values import received
 from comfy_remote.wire.call import CallAnswer, CallStatus
 
 TOKEN = SecretStr("a-token-for-these-tests")

@@ -76,7 +76,7 @@ def test_a_model_file_with_a_header_of_too_many_values_is_damaged(tmp_path: Path
 
 
 def test_a_form_field_of_too_many_values_is_refused() -> None:
-    from comfy_remote.service.arguments import plain_argument
+    from comfy_remote.calls.arguments import plain_argument
 
     with pytest.raises(RequestTooLarge):
         plain_argument("[" + "[]," * 1_000_000 + "0]", "*")

@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 from scripted_server import Answer, ScriptedServer
 
+from comfy_remote.calls.rest import RestClient
 from comfy_remote.cli.call_run import _start
 from comfy_remote.errors import JobCancelled
-from comfy_remote.targets.rest import RestClient
 
 
 @pytest.fixture

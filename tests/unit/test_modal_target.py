@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
+from comfy_remote.calls.login import service_headers
 from comfy_remote.errors import ConfigurationError, TargetNotFound
 from comfy_remote.targets import modal as modal_target
 from comfy_remote.targets.base import RemoteRef
 from comfy_remote.targets.config import Configuration, TargetSettings, open_target, reopen
 from comfy_remote.targets.modal import BODY_LIMIT, ModalTarget, find_front
-from comfy_remote.targets.rest_login import service_headers
 
 FRONT = "https://ann--portraits-front.modal.run"
 TOKEN = {

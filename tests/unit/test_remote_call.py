@@ -10,6 +10,7 @@ import pytest
 from scripted_server import Answer, ScriptedServer
 from test_node_pack_node_run import Interrupted, Page
 
+from comfy_remote.calls.rest import RestClient
 from comfy_remote.errors import ExecutionFailed, JobTimedOut, ValueInvalid, WorkflowInvalid
 from comfy_remote.node_pack.nodes.remote_call import (
     NamedValue,
@@ -17,7 +18,6 @@ from comfy_remote.node_pack.nodes.remote_call import (
     chosen_key,
     named_values,
 )
-from comfy_remote.targets.rest import RestClient
 
 RUNNING = {"status": "running", "progress": {"percent": 25}, "message": "Half-way there"}
 

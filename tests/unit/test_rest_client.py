@@ -15,6 +15,7 @@ from aiohttp import web
 from pydantic import SecretStr
 from scripted_server import Answer, ScriptedServer, drop
 
+from comfy_remote.calls.rest import RestClient, call_address
 from comfy_remote.errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -30,7 +31,6 @@ from comfy_remote.errors import (
 )
 from comfy_remote.media.values import decode_value, encode
 from comfy_remote.secrets import SECRETS
-from comfy_remote.targets.rest import RestClient, call_address
 from comfy_remote.wire.call import PROTOCOL, PROTOCOL_HEADER, CallAnswer, CallStatus
 
 ENVELOPE = {"type": "STRING", "encoding": "identity", "data": "a cat"}

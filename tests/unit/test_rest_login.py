@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from yarl import URL
 
+from comfy_remote.calls.login import service_headers, token_variable
 from comfy_remote.errors import ConfigurationError
 from comfy_remote.targets.config import Configuration, TargetSettings
-from comfy_remote.targets.rest_login import service_headers, token_variable
 
 NONE = Configuration(None, {})
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from scripted_server import Answer, ScriptedServer
 
+from comfy_remote.calls.rest import RestClient
+from comfy_remote.calls.values import received
 from comfy_remote.errors import ComfyRemoteError, OutputTooLarge, TargetError, ValueInvalid
 from comfy_remote.media.values import DecodedValue, ValueLimits, encode
-from comfy_remote.targets.rest import RestClient
-from comfy_remote.targets.rest_values import received
 
 PICTURE = np.random.default_rng(1).random((1, 4, 5, 3), dtype=np.float32)
 

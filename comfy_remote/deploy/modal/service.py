@@ -15,13 +15,13 @@ from pathlib import Path
 
 from aiohttp import web
 
+from ...calls.store import ValueStore
 from ...gateway.access import RouteHandler, foreign_page
 from ...jobs.client import Client
 from ...jobs.record import Record
 from ...service import Calls, ServedWorkflow, ServiceServer
 from ...service.results import ResultStore
 from ...service.server import say_protocol
-from ...service.store import ValueStore
 from ...targets.modal import ModalTarget
 from ...workflow.interface import Interface
 from ...workflow.load import load_workflow

@@ -10,14 +10,14 @@ import folder_paths
 from comfy_api.latest import io
 from server import PromptServer
 
+from ...calls.login import service_headers
+from ...calls.rest import RestClient, call_address
+from ...calls.workflow import ServedWorkflow
 from ...errors import ConfigurationError, WorkflowInvalid
 from ...jobs.client import Client
 from ...jobs.record import Record
 from ...media.files import private_folder
-from ...service.workflow import ServedWorkflow
 from ...targets.config import Configuration, home
-from ...targets.rest import RestClient, call_address
-from ...targets.rest_login import service_headers
 from ...workflow.interface import ANY
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ..own_address import refuse_own_address

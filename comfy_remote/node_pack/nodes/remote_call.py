@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
+from ...calls.call import LONGEST_PLAIN_TEXT, call
+from ...calls.rest import RestClient
+from ...calls.values import received
+from ...calls.workflow import ServedWorkflow
 from ...errors import ComfyRemoteError, JobTimedOut, WorkflowInvalid
 from ...events import Event, Log, Preview, Progress, Queued, Started
-from ...jobs.call import LONGEST_PLAIN_TEXT, call
 from ...jobs.client import Client
 from ...media.value_types import check_type
 from ...media.values import DecodedValue, EncodedValue, ObjectAdapter, encode
-from ...service.workflow import ServedWorkflow
-from ...targets.rest import RestClient
-from ...targets.rest_values import received
 from ...wire.call import RESULT, CallAnswer, CallStatus
 from ...wire.value import ValueEnvelope
 from ...workflow.interface import ANY

@@ -11,7 +11,7 @@ from yarl import URL
 
 from ..config.login import login_headers
 from ..secrets import secret
-from .config import Configuration, TargetSettings, modal_front, modal_headers
+from ..targets.config import Configuration, TargetSettings, modal_front, modal_headers
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

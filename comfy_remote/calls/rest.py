@@ -42,7 +42,7 @@ from ..wire.call import (
     CallStatus,
     request_body,
 )
-from .rest_login import token_variable
+from .login import token_variable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 
 from ..errors import RateLimited, RequestTooLarge, ValueInvalid
-from ..jobs.call import ValueFile
 from ..media.disk_space import DiskLimits
 from ..media.files import storage_errors
 from ..media.receive import receive_file
 from ..media.values import EncodedValue
+from .call import ValueFile
 
 __all__ = ["ValueStore", "no_room", "remove_older", "room_left"]
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import InputFileMissing, ValueInvalid, WorkflowInvalid
-from ..jobs.call import LONGEST_PLAIN_TEXT, ValueFile
 from ..json_text import check_json_values
 from ..media.temporary import TemporaryFolder
 from ..media.value_files import value_of_file
@@ -19,6 +18,7 @@ from ..outputs import media_type_of
 from ..wire.call import is_envelope
 from ..wire.value import ValueEnvelope
 from ..workflow.interface import ANY, Interface, InterfaceInput
+from .call import LONGEST_PLAIN_TEXT, ValueFile
 from .store import ValueStore
 
 if TYPE_CHECKING:

@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..errors import ComfyRemoteError, JobTimedOut, OutputLost
 from ..events import Event
+from ..jobs.client import Client
+from ..jobs.interruption import SUBMIT_PATIENCE, is_interruption
+from ..jobs.job import Job
 from ..media.files import sha256_of
 from ..media.remote_values import VALUES_KEY, value_file_name
 from ..media.temporary import TemporaryFolder
@@ -29,9 +32,6 @@ from ..targets.base import InputFile, input_errors
 from ..workflow.interface import ANY, Argument, Interface, InterfaceInput, ValueFileName
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
-from .client import Client
-from .interruption import SUBMIT_PATIENCE, is_interruption
-from .job import Job
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
