@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeGuard, cast
 
 from ..errors import WorkflowInvalid
+from ..media.formats import SIGNATURE_BYTES, Malformed, format_of
 from .interface import REMOTE_INPUT, REMOTE_OUTPUT, REMOTE_PART, REMOTE_SHOWN
 from .json_text import EXPORT, decode, parse_json
-from .metadata import SIGNATURE_BYTES, Malformed, Metadata, kind_of, read_metadata
+from .metadata import Metadata, read_metadata
 from .prompt import Node, Prompt, is_link
 from .template import fill_in, variables_in
 
@@ -124,14 +125,14 @@ def read_workflow(
     """
     start = file.read(SIGNATURE_BYTES)
     file.seek(0)
-    if (known := kind_of(start)) is not None:
+    if (known := format_of(start)) is not None:
         try:
-            metadata = read_metadata(file, *known)
+            metadata = read_metadata(file, known)
         except Malformed as error:
             raise WorkflowInvalid(
-                f"{name} ({known[0]}) cannot be read: {error}.",
+                f"{name} ({known.kind}) cannot be read: {error}.",
                 advice="Fetch or save the file again.",
-                details={"kind": known[0]},
+                details={"kind": known.kind},
             ) from error
         return _from_metadata(metadata, name)
     data = file.read(_MAX_JSON_BYTES + 1)

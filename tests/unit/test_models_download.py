@@ -229,7 +229,7 @@ async def test_a_file_in_a_folder_that_comfyui_reads_as_the_same_counts(
         (File(MODEL[:-1000], sized=False, ranges=False), "its safetensors header speaks of"),
         (File(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "Git LFS pointer"),
         (File(b'{"error": "not found"}' + b" " * 20), "does not begin like a safetensors"),
-        (File(struct.pack("<Q", 20) + b"[" * 20), "header of the safetensors file cannot"),
+        (File(struct.pack("<Q", 20) + b"[" * 20), "its header is not valid JSON"),
         (File(b""), "it is empty"),
     ],
     ids=["html", "html-as-data", "short", "short-unsized", "lfs", "json", "nested", "empty"],

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
 
-from ...json_text import has_more_values
+from ...media.formats import Malformed, safetensors
 
 __all__ = ["what_is_wrong"]
 
-# The format's own limit, as the safetensors library has it.
-_LONGEST_HEADER = 100_000_000
-_MOST_VALUES = 2_000_000
 _BEGINNING = 512
 
 
@@ -47,24 +42,13 @@ def what_is_wrong(path: Path, name: str) -> str | None:
 
 def _safetensors(path: Path) -> str | None:
     size = path.stat().st_size
-    if size < 8:
-        return "it is too short for a safetensors file"
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > min(_LONGEST_HEADER, size):
-            return "it does not begin like a safetensors file"
-        text = file.read(length)
-    if has_more_values(text, _MOST_VALUES):
-        return "the header of the safetensors file cannot be read"
     try:
-        header = json.loads(text)
-        ends = [
-            tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"
-        ]
-        end = max(ends, default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        return "the header of the safetensors file cannot be read"
-    expected = 8 + length + end
+        with path.open("rb") as file:
+            expected = safetensors.expected_size(file)
+    except EOFError:
+        return "it does not begin like a safetensors file"
+    except Malformed as error:
+        return f"it does not begin like a safetensors file: {error}"
     if size != expected:
         return f"it has {size} bytes, and its safetensors header speaks of {expected}"
     return None

@@ -1,4 +1,4 @@
-"""GLB: ``asset.extras`` of the JSON chunk. Layout: glTF 2.0 specification, chapter 4."""
+"""GLB models. Layout: glTF 2.0 specification, chapter 4."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from .reading import Malformed, exactly
+from .reading import Malformed, exactly, json_of
 
-__all__ = ["read"]
+__all__ = ["is_whole", "texts"]
 
 
-def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
-    """Names and texts."""
+def is_whole(file: BinaryIO, size: int) -> bool:
+    """By the length at its start."""
+    return bool(struct.unpack("<8xI", file.read(12))[0] <= size)
+
+
+def texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    """From ``asset.extras`` of the JSON chunk."""
     _, version, _, size, kind = struct.unpack("<4sIII4s", exactly(file, 20))
     if version != 2 or kind != b"JSON":
         raise Malformed("it is not a glTF 2.0 model")
-    try:
-        model = json.loads(exactly(file, size))
-    except (ValueError, RecursionError) as error:
-        raise Malformed("its description is not valid JSON") from error
+    model = json_of(exactly(file, size), "its description")
     asset = model.get("asset") if isinstance(model, dict) else None
     extras = asset.get("extras") if isinstance(asset, dict) else None
     if isinstance(extras, dict):

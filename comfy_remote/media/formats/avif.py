@@ -8,15 +8,15 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from . import exif
 from .mp4 import boxes
-from .picture import fields
 from .reading import exactly
 
-__all__ = ["read"]
+__all__ = ["texts"]
 
 
-def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
-    """Names and texts."""
+def texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    """From its EXIF data."""
     file.seek(0, os.SEEK_END)
     for kind, start, end in boxes(file, 0, file.tell()):
         if kind == b"meta":
@@ -27,7 +27,7 @@ def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
                 file.seek(offset)
                 data = exactly(file, size)
                 (skipped,) = struct.unpack_from(">I", data)  # to the header of the TIFF in it
-                yield from fields(data[4 + skipped :])
+                yield from exif.texts(data[4 + skipped :])
             return
     raise EOFError
 

@@ -1,4 +1,4 @@
-"""WebM and Matroska: ``Segment/Tags/Tag/SimpleTag``. Layout: RFC 8794 and RFC 9559."""
+"""WebM and Matroska. Layout: RFC 8794 (EBML) and RFC 9559."""
 
 from __future__ import annotations
 
@@ -8,15 +8,25 @@ from typing import BinaryIO
 
 from .reading import exactly, skip, text_of
 
-__all__ = ["read"]
+__all__ = ["is_whole", "texts"]
 
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 _TAGS, _TAG, _SIMPLE_TAG = 0x1254C367, 0x7373, 0x67C8
 _NAME, _STRING = 0x45A3, 0x4487
 
 
-def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
-    """Names and texts."""
+def is_whole(file: BinaryIO, size: int) -> bool:
+    """By the length of its one segment; a live recording does not know its own."""
+    start = _header(file)
+    if start is None or start[1] is None:
+        return False
+    skip(file, start[1])
+    kind, length = _header(file) or (None, None)
+    return kind == _SEGMENT and (length is None or file.tell() + length <= size)
+
+
+def texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    """From ``Segment/Tags/Tag/SimpleTag``."""
     segment = False
     while (header := _header(file)) is not None:
         kind, size = header

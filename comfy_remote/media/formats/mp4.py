@@ -1,4 +1,4 @@
-"""MP4 and QuickTime: ``moov/udta/meta`` or ``moov/meta``, with ``keys`` and ``ilst``.
+"""MP4, QuickTime and their kin (M4A, AVIF, HEIC), which consist of boxes.
 
 Layout: ISO/IEC 14496-12 (boxes) and Apple's QuickTime File Format (metadata).
 """
@@ -12,13 +12,26 @@ from typing import BinaryIO
 
 from .reading import Malformed, exactly, text_of
 
-__all__ = ["boxes", "read"]
+__all__ = ["boxes", "is_whole", "texts"]
 
 _MAX_KEYS = 10_000
 
 
-def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
-    """Names and texts."""
+def is_whole(file: BinaryIO, size: int) -> bool:
+    """By its boxes, which fill the file; a few bytes behind the last one are harmless."""
+    at, kinds = 0, set()
+    while at + 8 <= size:
+        kind, head, length = _box(file, at, size)
+        if length < head:
+            return False
+        kinds.add(kind)
+        at += length
+    # A picture's boxes have `meta` in `moov`'s place.
+    return at <= size and b"mdat" in kinds and not kinds.isdisjoint({b"moov", b"meta"})
+
+
+def texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    """From ``moov/udta/meta`` or ``moov/meta``, with ``keys`` and ``ilst``."""
     file.seek(0, os.SEEK_END)
     size = file.tell()
     found = False
@@ -71,14 +84,7 @@ def _keys(file: BinaryIO, start: int, end: int) -> Iterator[str]:
 def boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Type, first byte and end of the boxes between two places."""
     while start + 8 <= end:
-        file.seek(start)
-        size, kind = struct.unpack(">I4s", exactly(file, 8))
-        head = 8
-        if size == 1:
-            (size,) = struct.unpack(">Q", exactly(file, 8))
-            head = 16
-        elif size == 0:
-            size = end - start
+        kind, head, size = _box(file, start, end)
         if size == 0 or (size < head and kind == b"\0\0\0\0"):
             return  # QuickTime ends a list of user data with four zero bytes
         if size < head or start + size > end:
@@ -87,3 +93,12 @@ def boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, in
             return
         yield kind, start + head, start + size
         start += size
+
+
+def _box(file: BinaryIO, start: int, end: int) -> tuple[bytes, int, int]:
+    """Type of a box, the size of its header, and its whole size."""
+    file.seek(start)
+    size, kind = struct.unpack(">I4s", exactly(file, 8))
+    if size == 1:
+        return kind, 16, int.from_bytes(exactly(file, 8), "big")
+    return kind, 8, size or end - start

@@ -6,15 +6,15 @@ import json
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from .reading import MAX_TEXT_BYTES, text_of
+from .reading import MAX_TEXT_BYTES, Malformed, json_of
 
-__all__ = ["read"]
+__all__ = ["texts"]
 
 _BEGIN, _END = b"<![CDATA[", b"]]>"
 
 
-def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
-    """Names and texts, of the first such element."""
+def texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    """From the first such element."""
     data = file.read(MAX_TEXT_BYTES)
     _, _, behind = data.partition(b"<metadata>")
     before, begin, rest = behind.partition(_BEGIN)
@@ -22,9 +22,9 @@ def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
     if before.strip() or not begin or not end:
         return
     try:
-        both = json.loads(text_of(text))
-    except (ValueError, RecursionError):
-        return
+        both = json_of(text, "its metadata")
+    except Malformed:
+        return  # another program's
     if isinstance(both, dict):
         for name, value in both.items():
             yield name, value if isinstance(value, str) else json.dumps(value)

@@ -1,8 +1,7 @@
-"""PNG: chunks ``tEXt``, ``zTXt``, ``iTXt``, and ComfyUI's own ``comf`` of animated pictures.
+"""PNG. Layout: PNG specification, 5.3 and 11.3.4.
 
-The chunks are walked here: Pillow does not give private chunks, and must decode the picture
-to reach those behind it. ComfyUI's page reads those behind the picture's end, too.
-Layout: PNG specification, 5.3 and 11.3.4.
+The chunks are walked here: Pillow does not give private chunks, and must decode the picture to
+reach those behind it. ComfyUI's page reads those behind the picture's end, too.
 """
 
 from __future__ import annotations
@@ -12,17 +11,37 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from ..files import CHUNK_SIZE
 from .reading import MAX_TEXT_BYTES, Malformed, exactly, skip, text_of
 
-__all__ = ["read"]
+__all__ = ["is_whole", "texts"]
 
 _HEADER = struct.Struct(">I4s")
+_SIGNATURE_BYTES = 8
 _CRC_BYTES = 4
 
 
-def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
-    """Names and texts, in the order of the file."""
-    skip(file, 8)
+def is_whole(file: BinaryIO, _size: int) -> bool:
+    """By the chunks' check sums, up to the last chunk."""
+    skip(file, _SIGNATURE_BYTES)
+    while True:
+        length, kind = _HEADER.unpack(file.read(_HEADER.size))
+        checksum = zlib.crc32(kind)
+        while length:
+            block = file.read(min(length, CHUNK_SIZE))
+            if not block:
+                return False
+            checksum = zlib.crc32(block, checksum)
+            length -= len(block)
+        if int.from_bytes(exactly(file, _CRC_BYTES), "big") != checksum:
+            return False
+        if kind == b"IEND":
+            return True
+
+
+def texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    """From ``tEXt``, ``zTXt``, ``iTXt``, and ComfyUI's own ``comf`` of animated pictures."""
+    skip(file, _SIGNATURE_BYTES)
     seen: set[str] = set()
     after_end = False
     while True:
@@ -36,7 +55,7 @@ def read(file: BinaryIO) -> Iterator[tuple[str, str]]:
             continue
         data = file.read(min(size, MAX_TEXT_BYTES)) if after_end else exactly(file, size)
         if len(data) < size:
-            return  # no chunk: whatever somebody has put behind the picture
+            return  # not a chunk, but whatever was appended to the picture
         name, _, rest = data.partition(b"\0")
         skip(file, _CRC_BYTES)
         key = name.decode("latin-1").casefold()
