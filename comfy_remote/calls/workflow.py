@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import TargetError, WorkflowInvalid
 from ..jobs.client import Client
+from ..workflow.change.prepare import Changes, prepare
 from ..workflow.interface import Interface
 from ..workflow.load import LoadedWorkflow, load_workflow
-from ..workflow.prepare import Changes, prepare
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from ..errors import WorkflowInvalid
     from ..targets.base import Target
     from ..targets.config import Configuration
+    from ..workflow.change.prepare import Changes, PreparedWorkflow
     from ..workflow.check import Limits, Report
     from ..workflow.files import FileSearch
     from ..workflow.load import LoadedWorkflow
-    from ..workflow.prepare import Changes, PreparedWorkflow
     from ..workflow.prompt import Prompt
     from ..workflow.schema import Schemas
 
@@ -177,7 +177,7 @@ def _on_target(
 
 
 def _prepared(loaded: LoadedWorkflow, changes: Changes, schemas: Schemas) -> PreparedWorkflow:
-    from ..workflow.prepare import prepare
+    from ..workflow.change.prepare import prepare
 
     # Unlike `run`, with nodes that nobody here knows: to tell which is what a check is for.
     return prepare(loaded, changes, schemas, keep_unknown=True)

@@ -153,8 +153,8 @@ def _is_same(one: Path, other: Path) -> bool:
 
 def _converted(loaded: LoadedWorkflow, schemas: Schemas | None) -> Prompt:
     """The prompt of a workflow, with a word on standard error about what was done."""
+    from ..workflow.change.prepare import Changes, prepare
     from ..workflow.packs import find_packs, pack_for_people
-    from ..workflow.prepare import Changes, prepare
 
     prepared = prepare(loaded, Changes(), schemas)
     for sentence in prepared.notes:

@@ -100,8 +100,8 @@ def _marks(
 ) -> dict[str, str]:
     """The nodes that were named, else those that the workflow marks."""
     from ..errors import ConfigurationError
+    from ..workflow.change.settings import find_node
     from ..workflow.cut import marks_in
-    from ..workflow.edit import find_node
 
     if nodes:
         return {find_node(prompt, name): on or "" for name in nodes}

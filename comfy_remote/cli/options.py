@@ -189,7 +189,7 @@ def _seed(_context: click.Context, _option: click.Parameter, value: str | None) 
     if value is None:
         return None
     from ..errors import WorkflowInvalid
-    from ..workflow.seeds import parse_seed
+    from ..workflow.change.seeds import parse_seed
 
     try:
         return parse_seed(value)
@@ -236,7 +236,7 @@ def change_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_changes(**given: Any) -> None:  # click gives whatever the options are
-        from ..workflow.prepare import Changes
+        from ..workflow.change.prepare import Changes
 
         variables = given.pop("variables")
         changes = Changes(**{name: given.pop(name) for name in _CHANGES}, given=variables)

@@ -20,7 +20,7 @@ from .options import (
 from .schemas import schemas_option
 
 if TYPE_CHECKING:
-    from ..workflow.prepare import Changes
+    from ..workflow.change.prepare import Changes
 
 __all__ = ["run"]
 

@@ -25,7 +25,7 @@ from .schemas import schemas_option
 from .trust import asks_for_trust
 
 if TYPE_CHECKING:
-    from ..workflow.prepare import Changes
+    from ..workflow.change.prepare import Changes
 
 __all__ = ["main", "run_remote"]
 

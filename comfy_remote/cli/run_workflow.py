@@ -18,8 +18,8 @@ from ..jobs.cost import estimate_run
 from ..media.files import private_folder
 from ..targets.base import not_returned
 from ..targets.config import Configuration, open_target
+from ..workflow.change.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.load import LoadedWorkflow, load_workflow
-from ..workflow.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.text_to_image import blank_text_to_image, text_to_image
 from .console import resume_command
 from .errors import check_named_files, files_named_with

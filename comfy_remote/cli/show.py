@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
     from rich.table import Column
 
+    from ..workflow.change.settable import SettableInput
     from ..workflow.load import LoadedWorkflow
     from ..workflow.models import Model
     from ..workflow.packs import NodePack
     from ..workflow.prompt import Prompt
     from ..workflow.schema import Schemas
-    from ..workflow.settable import SettableInput
     from ..workflow.summary import LoadedFile, LocalFile, MadeOutput, Summary
 
 __all__ = ["show"]

@@ -30,10 +30,10 @@ from ..media.temporary import remove_leftovers
 from ..schemas.finding import Found, from_registry, given_schemas, target_schemas
 from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target, input_errors
 from ..targets.config import Configuration, home, open_target, reopen
+from ..workflow.change.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.files import FileSearch, FileUse, file_uses, missing_file, possible_uses
 from ..workflow.load import LoadedWorkflow, load_workflow, parse_workflow
 from ..workflow.models import find_models
-from ..workflow.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.prompt import Prompt, check_texts
 from ..workflow.repo_list import find_repo_list
 from ..workflow.schema import Schemas

@@ -16,8 +16,8 @@ from ..targets.base import CHOICE_KEY
 from ..targets.comfyui.progress import nodes_needed
 from ..workflow.check import validate_for
 from ..workflow.cut import marks_in
+from ..workflow.graph import output_nodes
 from ..workflow.load import parse_prompt
-from ..workflow.order import output_nodes
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from ..workflow.spelling import as_listed

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from ..config.places import home
 from ..errors import ConfigurationError, WorkflowInvalid
+from ..workflow.convert.unknown import needs_schemas_of
 from ..workflow.schema import Schemas
-from ..workflow.unknown import needs_schemas_of
 from .memory import Memory
 from .registry import Registry
 

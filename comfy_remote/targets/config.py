@@ -22,7 +22,7 @@ from ..config.target_settings import (
 from ..errors import ConfigurationError, NotTrusted
 from ..net.address import POD_PROXY, base_address, host_list, is_loopback, shown
 from ..secrets import secret
-from ..workflow.values import did_you_mean
+from ..workflow.change.values import did_you_mean
 from .base import RemoteRef, Target
 
 if TYPE_CHECKING:

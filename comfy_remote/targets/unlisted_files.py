@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from ..events import Finished
 from ..outputs import OutputSource, RemoteOutput, kind_of, media_type_of
-from ..workflow.order import output_nodes
+from ..workflow.graph import output_nodes
 from ..workflow.prompt import Prompt
 
 __all__ = ["NodeTimes", "unlisted_files", "with_unlisted"]

@@ -10,15 +10,15 @@ from pydantic import JsonValue
 
 from ..errors import WorkflowInvalid
 from ..wire.request import JobRequest
+from ..workflow.change.seeds import find_seeds
+from ..workflow.change.settings import Place, apply_overrides, find_node, put
+from ..workflow.change.sizes import SizeInput, find_sizes
+from ..workflow.change.sources import Sources
+from ..workflow.change.texts import find_texts
 from ..workflow.convert import convert as convert_workflow
-from ..workflow.edit import Place, apply_overrides, find_node, put
 from ..workflow.load import is_ui_format, parse_prompt
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
-from ..workflow.seeds import find_seeds
-from ..workflow.size import SizeInput, find_sizes
-from ..workflow.sources import Sources
-from ..workflow.text import find_texts
 
 __all__ = ["changed", "convert", "embedded_workflow", "needs_schemas", "plain_prompt"]
 

@@ -22,8 +22,8 @@ from pydantic import JsonValue
 
 from ..outputs import RemoteOutput
 from ..targets.engine_folders import EngineFolders, folders_in
+from ..workflow.change.sources import linked_node
 from ..workflow.prompt import Node, Prompt
-from ..workflow.sources import linked_node
 from .run import EngineTarget, at_most
 
 __all__ = ["Cleaner"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
 from .files import file_uses, with_names
-from .order import needed_nodes, output_nodes
+from .graph import needed_nodes, output_nodes
 from .prompt import Prompt, is_link
 from .schema import Schemas
 

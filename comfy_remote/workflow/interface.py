@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import WorkflowInvalid
+from .change.values import did_you_mean, input_schema_of
 from .prompt import Node, Prompt, is_link
 from .schema import Schemas
-from .values import did_you_mean, input_schema_of
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

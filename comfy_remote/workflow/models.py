@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from .edit import Place
+from .change.settings import Place
 from .model_folders import (
     FOLDER_BY_CLASS,
     FOLDER_BY_INPUT,

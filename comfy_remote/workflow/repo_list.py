@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
+from .change.sources import Sources
 from .prompt import Prompt
-from .sources import Sources
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

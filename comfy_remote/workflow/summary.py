@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import WorkflowInvalid
 from ..outputs import OutputKind
+from .change.settable import SettableInput, settable_inputs
 from .files import file_uses
 from .fingerprint import fingerprint
+from .graph import needed_nodes, output_nodes
 from .models import Model, find_models
-from .order import needed_nodes, output_nodes
 from .packs import NodePack, find_packs
 from .prompt import Node, Prompt
 from .schema import NodeSchema, Schemas
-from .settable import SettableInput, settable_inputs
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib.resources import files
 
 from ..errors import WorkflowInvalid
-from .edit import put
+from .change.settings import put
 from .load import LoadedWorkflow, parse_workflow
 from .schema import Schemas
 

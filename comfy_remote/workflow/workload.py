@@ -14,10 +14,10 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
+from .change.sources import Sources, linked_node
+from .graph import needed_nodes, output_nodes
 from .model_folders import MODEL_SUFFIXES
-from .order import needed_nodes, output_nodes
 from .prompt import Node, Prompt
-from .sources import Sources, linked_node
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

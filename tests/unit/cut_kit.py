@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_remote.workflow.cut import Cut
+from comfy_remote.workflow.graph import needed_nodes
 from comfy_remote.workflow.interface import (
     MOST_PART_VALUES,
     REMOTE_INPUT,
@@ -18,7 +19,6 @@ from comfy_remote.workflow.interface import (
     REMOTE_PART,
     REMOTE_SHOWN,
 )
-from comfy_remote.workflow.order import needed_nodes
 from comfy_remote.workflow.prompt import Prompt, is_link
 from comfy_remote.workflow.schema import Schemas
 

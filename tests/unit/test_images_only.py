@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from comfy_remote.workflow.images_only import nodes_of_files, not_returned
+from comfy_remote.targets.runpod.worker_comfyui import nodes_of_files, not_returned
 from comfy_remote.workflow.prompt import Prompt
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from saved_workflow import saved, workflow
 
+from comfy_remote.workflow.change.file_names import fill_in_prompt, left_over
+from comfy_remote.workflow.change.prepare import Changes, prepare
 from comfy_remote.workflow.check import check_prompt
 from comfy_remote.workflow.load import parse_workflow
-from comfy_remote.workflow.placeholders import fill_in_prompt, left_over
-from comfy_remote.workflow.prepare import Changes, prepare
 from comfy_remote.workflow.prompt import Prompt
 from comfy_remote.workflow.schema import Schemas
 

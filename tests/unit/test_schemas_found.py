@@ -27,9 +27,9 @@ from comfy_remote.schemas.registry import Asked, Registry
 from comfy_remote.schemas.store import Store
 from comfy_remote.targets.base import Capabilities
 from comfy_remote.workflow.convert import convert_workflow
+from comfy_remote.workflow.convert.unknown import needs_schemas_of
 from comfy_remote.workflow.load import parse_workflow
 from comfy_remote.workflow.schema import Schemas
-from comfy_remote.workflow.unknown import needs_schemas_of
 
 BLUR = entry("Blur", {"required": {"radius": ["INT", {"default": 1}], "how": [["a"]]}}, ["IMAGE"])
 SAVE = entry("Save", {"required": {}, "hidden": {"extra_pnginfo": "EXTRA_PNGINFO"}}, ["IMAGE"])

@@ -14,8 +14,8 @@ from worker_fakes import FakeTarget, output
 from comfy_remote.targets.engine_folders import EngineFolders, folders_in
 from comfy_remote.worker import cleanup
 from comfy_remote.worker.cleanup import Cleaner
+from comfy_remote.workflow.change.sources import linked_node
 from comfy_remote.workflow.prompt import Prompt
-from comfy_remote.workflow.sources import linked_node
 
 
 def stats(*argv: str) -> dict[str, Any]:

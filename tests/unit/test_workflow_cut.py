@@ -14,7 +14,7 @@ from official_templates import templates
 from comfy_remote.errors import CutImpossible, WorkflowInvalid
 from comfy_remote.workflow.convert import convert_workflow
 from comfy_remote.workflow.cut import cut
-from comfy_remote.workflow.order import output_nodes
+from comfy_remote.workflow.graph import output_nodes
 from comfy_remote.workflow.prompt import Prompt, is_link
 from comfy_remote.workflow.schema import Schemas
 

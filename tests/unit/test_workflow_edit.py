@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_remote.errors import WorkflowInvalid
-from comfy_remote.workflow.edit import apply_overrides, apply_settings, find_node
+from comfy_remote.workflow.change.settings import apply_overrides, apply_settings, find_node
 from comfy_remote.workflow.prompt import Prompt
 
 PROMPT: Prompt = {

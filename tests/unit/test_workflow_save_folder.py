@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from comfy_remote.errors import WorkflowInvalid
+from comfy_remote.workflow.change.prepare import Changes, prepare
 from comfy_remote.workflow.load import LoadedWorkflow
-from comfy_remote.workflow.prepare import Changes, prepare
 from comfy_remote.workflow.prompt import Prompt
 from comfy_remote.workflow.schema import Schemas
 from comfy_remote.workflow.text_to_image import text_to_image

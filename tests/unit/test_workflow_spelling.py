@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from comfy_remote.errors import WorkflowInvalid
+from comfy_remote.workflow.change.prepare import Changes, prepare
+from comfy_remote.workflow.change.settings import apply_settings
 from comfy_remote.workflow.check import check_prompt
-from comfy_remote.workflow.edit import apply_settings
 from comfy_remote.workflow.load import parse_workflow
-from comfy_remote.workflow.prepare import Changes, prepare
 from comfy_remote.workflow.schema import Schemas
 from comfy_remote.workflow.spelling import as_listed, classes_with_paths
 

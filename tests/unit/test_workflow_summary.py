@@ -13,7 +13,7 @@ from saved_workflow import saved, workflow
 from comfy_remote.targets.base import InputFile, RunRequest
 from comfy_remote.targets.runpod.request import request_body
 from comfy_remote.workflow.fingerprint import fingerprint
-from comfy_remote.workflow.order import needed_nodes, output_nodes
+from comfy_remote.workflow.graph import needed_nodes, output_nodes
 from comfy_remote.workflow.schema import Schemas
 from comfy_remote.workflow.summary import LocalFile, Summary, summarize
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_remote.errors import WorkflowInvalid
+from comfy_remote.workflow.change.prepare import Changes
+from comfy_remote.workflow.change.variables import fill_in, variables_in
 from comfy_remote.workflow.load import load_workflow
-from comfy_remote.workflow.prepare import Changes
-from comfy_remote.workflow.template import fill_in, variables_in
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from pathlib import Path
 from ...config.places import home
 from ...config.trust import TrustStore, not_trusted
 from ...media.files import safe_relative_path, storage_errors
+from ...workflow.change.prepare import Changes, prepare
 from ...workflow.files import FileSearch, file_uses
 from ...workflow.interface import REMOTE_OUTPUT
 from ...workflow.load import LoadedWorkflow, load_workflow
-from ...workflow.prepare import Changes, prepare
 from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
 from .config import CONFIG_FILE, ModalConfig

@@ -9,7 +9,7 @@ from typing import cast
 import execution
 
 from ...targets.comfyui.queue import refusal
-from ...workflow.order import needed_nodes
+from ...workflow.graph import needed_nodes
 from ...workflow.prompt import Prompt
 from ...workflow.spelling import as_listed, classes_with_paths
 from .local_schemas import local_schemas

@@ -19,9 +19,9 @@ from ...jobs.record import Record
 from ...media.files import private_folder, sha256_of
 from ...targets.base import InputFile, RunRequest, Target
 from ...targets.config import home
+from ...workflow.change.prepare import Changes, PreparedWorkflow, prepare
 from ...workflow.files import file_below, file_uses
 from ...workflow.load import LoadedWorkflow, load_workflow
-from ...workflow.prepare import Changes, PreparedWorkflow, prepare
 from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
 from ..comfyui_host import ComfyUIHost

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError, WorkflowInvalid
 from ...workflow.files import file_below
+from ...workflow.graph import needed_nodes
 from ...workflow.json_text import refuse_constant
 from ...workflow.load import LoadedWorkflow, parse_workflow
-from ...workflow.order import needed_nodes
 from ...workflow.prompt import Node, Prompt
 
 if TYPE_CHECKING:

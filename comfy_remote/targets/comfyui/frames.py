@@ -14,7 +14,7 @@ from ...media.disk_space import DiskLimits
 from ...media.files import storage_errors
 from ...media.temporary import TemporaryFolder
 from ...outputs import OutputProblem, OutputSource, RemoteOutput
-from ...workflow.order import output_nodes
+from ...workflow.graph import output_nodes
 from ...workflow.prompt import Prompt
 from .messages import PreviewMessage
 

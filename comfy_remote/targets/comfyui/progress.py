@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ...events import Progress
-from ...workflow.order import sources_of
+from ...workflow.graph import sources_of
 from ...workflow.prompt import Prompt
 
 if TYPE_CHECKING:

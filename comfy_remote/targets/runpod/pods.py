@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ...errors import AuthenticationError, ConfigurationError, TargetError, TargetUnreachable
 from ...net.address import COMFYUI_PORT, base_address, check_key_is_safe, pod_proxy_url
 from ...units import dollars
-from ...workflow.values import did_you_mean
+from ...workflow.change.values import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

@@ -14,8 +14,8 @@ from ...errors import ComfyRemoteError, OutputLost
 from ...outputs import OutputSource, RemoteOutput, kind_of, media_type_of
 from ...wire.runpod import error_from_runpod
 from ...wire.worker_comfyui import WorkerComfyUIAnswer
-from ...workflow.images_only import nodes_of_files, not_returned
 from ...workflow.prompt import Prompt
+from .worker_comfyui import nodes_of_files, not_returned
 
 __all__ = ["Result", "not_returned_before", "unplaced_outputs", "worker_comfyui_result"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
+from ..change.sources import linked_node
 from ..models import model_uses
 from ..prompt import Prompt
-from ..sources import linked_node
 from .graph import consumers
 from .limits import human_size
 from .report import Advice

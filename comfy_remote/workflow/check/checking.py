@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 from ...errors import WorkflowInvalid
 from ..files import FileSearch
+from ..graph import needed_nodes, output_nodes
 from ..load import parse_prompt
-from ..order import needed_nodes, output_nodes
 from ..packs import find_packs
 from ..prompt import Prompt
 from ..schema import Schemas

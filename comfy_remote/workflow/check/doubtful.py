@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ..placeholders import left_over
+from ..change.file_names import left_over
 from ..prompt import Prompt
 from .report import Problem
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..change.sources import Sources, linked_node
 from ..prompt import Prompt
 from ..schema import Schemas
-from ..sources import Sources, linked_node
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..change.values import did_you_mean
 from ..packs import CORE, NodePack, pack_for_people
 from ..prompt import Prompt
 from ..schema import Schemas
-from ..values import did_you_mean
 from .graph import cycles, links
 from .node_rules import REPLACED_CLASSES
 from .report import Problem

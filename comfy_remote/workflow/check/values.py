@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
 
+from ..change.values import did_you_mean
 from ..live_inputs import CHOICE, live_inputs
 from ..models import model_uses, names_a_file
 from ..prompt import Prompt
 from ..schema import Schemas, input_schema
-from ..values import did_you_mean
 from .report import Problem, ProblemCode
 from .rules import NodeError
 

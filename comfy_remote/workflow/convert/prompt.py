@@ -16,8 +16,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
+from ..change.file_names import CORE_SAVERS, as_text, fill_in, has_placeholders
 from ..packs import pack_for_people, said_pack
-from ..placeholders import CORE_SAVERS, as_text, fill_in, has_placeholders
 from ..prompt import Node as PromptNode
 from ..prompt import Prompt
 from ..schema import Schemas

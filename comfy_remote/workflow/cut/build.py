@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..change.settings import Place
 from ..check.graph import links
-from ..edit import Place
 from ..interface import REMOTE_INPUT, REMOTE_OUTPUT
 from ..prompt import Node, Prompt, is_link
 from .crossing import Source

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
 from ..check.sizes import Pictures
-from ..order import needed_nodes, output_nodes
+from ..graph import needed_nodes, output_nodes
 from ..prompt import Prompt
 from ..schema import Schemas
 from .build import build

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..edit import Place
+from ..change.settings import Place
 from ..files import file_uses
 from ..interface import MOST_PART_VALUES, REMOTE_PART, REMOTE_SHOWN
 from ..prompt import Node, Prompt

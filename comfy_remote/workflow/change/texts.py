@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import WorkflowInvalid
-from .edit import Place, find_node
-from .prompt import Node, Prompt
+from ...errors import WorkflowInvalid
+from ..prompt import Node, Prompt
+from .settings import Place, find_node
 from .sources import Sources, linked_node, only_way_back
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .edit import Place
-from .prompt import Node, Prompt, is_link
+from ..prompt import Node, Prompt, is_link
+from .settings import Place
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

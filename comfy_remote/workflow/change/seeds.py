@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from ..errors import WorkflowInvalid
-from .edit import Place
-from .prompt import Prompt
+from ...errors import WorkflowInvalid
+from ..prompt import Prompt
+from .settings import Place
 from .sources import Sources
 
 __all__ = ["find_seeds", "has_seeds", "parse_seed"]

@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ..errors import WorkflowInvalid
-from .edit import Place, apply_settings, put
-from .load import LoadedWorkflow, in_ui_format
-from .placeholders import fill_in_prompt
-from .prompt import Prompt
+from ...errors import WorkflowInvalid
+from ..load import LoadedWorkflow, in_ui_format
+from ..prompt import Prompt
+from ..schema import Schemas
+from ..spelling import as_listed
+from .file_names import fill_in_prompt
 from .save_folder import find_name_prefixes, name_below
-from .schema import Schemas
 from .seeds import find_seeds, has_seeds
-from .size import SizeInput, find_sizes
+from .settings import Place, apply_settings, put
+from .sizes import SizeInput, find_sizes
 from .sources import linked_node
-from .spelling import as_listed
-from .text import Side, find_texts
+from .texts import Side, find_texts
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from .convert import Doubt
+    from ..convert import Doubt
 
 __all__ = ["Changes", "PreparedWorkflow", "prepare"]
 
@@ -141,7 +141,7 @@ def prepare(
     elif schemas is None or loaded.workflow is None:
         raise in_ui_format(loaded.source)
     else:
-        from .convert import convert  # here: a prompt needs none of it
+        from ..convert import convert  # here: a prompt needs none of it
 
         # Names of files may have values in them that are changed below.
         at_once = fill_names and not changes

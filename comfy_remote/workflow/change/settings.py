@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..errors import WorkflowInvalid
-from .prompt import Node, Prompt
-from .schema import Schemas
+from ...errors import WorkflowInvalid
+from ..prompt import Node, Prompt
+from ..schema import Schemas
 from .values import check_value, did_you_mean, input_schema_of, value_from_text
 
 if TYPE_CHECKING:

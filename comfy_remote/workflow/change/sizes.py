@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..errors import WorkflowInvalid
-from .edit import Place
-from .prompt import Node, Prompt
+from ...errors import WorkflowInvalid
+from ..prompt import Node, Prompt
+from .settings import Place
 from .sources import Sources, linked_node, only_way_back
 
 __all__ = ["SizeInput", "find_sizes"]

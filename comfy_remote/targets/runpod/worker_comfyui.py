@@ -15,8 +15,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from .order import output_nodes
-from .prompt import Node, Prompt
+from ...workflow.graph import output_nodes
+from ...workflow.prompt import Node, Prompt
 
 __all__ = ["NotReturned", "nodes_of_files", "not_returned"]
 

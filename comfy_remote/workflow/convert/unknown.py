@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ..types import mapping
-from .convert.document import SavedNode, read_document, read_node
-from .convert.everywhere import EVERYWHERE
-from .convert.foreign import LORA_LISTS, named_values
-from .convert.group_type import group_name
-from .convert.virtual import REFUSED, VIRTUAL
-from .packs import said_pack
-from .schema import Schemas
+from ...types import mapping
+from ..packs import said_pack
+from ..schema import Schemas
+from .document import SavedNode, read_document, read_node
+from .everywhere import EVERYWHERE
+from .foreign import LORA_LISTS, named_values
+from .group_type import group_name
+from .virtual import REFUSED, VIRTUAL
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
-from ..errors import WorkflowInvalid
-from .edit import Place
-from .prompt import Node, Prompt, is_link
-from .schema import Schemas
+from ...errors import WorkflowInvalid
+from ..prompt import Node, Prompt, is_link
+from ..schema import Schemas
 from .seeds import find_seeds
-from .size import SizeInput, find_sizes
-from .text import Side, find_texts
+from .settings import Place
+from .sizes import SizeInput, find_sizes
+from .texts import Side, find_texts
 from .values import input_schema_of
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import WorkflowInvalid
-from .json_text import refuse_constant
-from .prompt import Node, Prompt, is_link
-from .schema import InputSchema, Schemas, input_schema
-from .spelling import listed_as
+from ...errors import WorkflowInvalid
+from ..json_text import refuse_constant
+from ..prompt import Node, Prompt, is_link
+from ..schema import InputSchema, Schemas, input_schema
+from ..spelling import listed_as
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from .prompt import Node, Prompt
+from ..prompt import Node, Prompt
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

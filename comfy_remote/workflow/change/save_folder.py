@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..errors import WorkflowInvalid
-from .edit import Place, put
-from .prompt import Prompt
+from ...errors import WorkflowInvalid
+from ..prompt import Prompt
+from .settings import Place, put
 from .sources import linked_node
 
 __all__ = ["find_name_prefixes", "name_below"]

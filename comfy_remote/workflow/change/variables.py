@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from ..errors import WorkflowInvalid
+from ...errors import WorkflowInvalid
 
 __all__ = ["fill_in", "variables_in"]
 

@@ -1,0 +1,1 @@
+"""What a user changes in a workflow before it runs: texts, seeds, sizes, any input, file names."""
