@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from comfy_remote.net.retry import Backoff
 from comfy_remote.secrets import SECRETS
 
 # A busy machine is slow, not wrong.
@@ -49,6 +50,12 @@ def worker_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("COMFY_REMOTE_REGISTRY", "off")
         patch.setenv("COMFY_REMOTE_WORKER_DIR", str(tmp_path_factory.mktemp("worker")))
         yield
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is tried again is tried again at once."""
+    monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.01)
 
 
 @pytest.fixture(scope="session")

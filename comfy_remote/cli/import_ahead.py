@@ -7,7 +7,7 @@ from importlib import import_module
 
 __all__ = ["import_ahead"]
 
-_SLOW = ("aiohttp", "tenacity")
+_SLOW = "aiohttp"
 
 
 def import_ahead() -> None:
@@ -22,5 +22,4 @@ def import_ahead() -> None:
 
 
 def _import_slow() -> None:
-    for name in _SLOW:
-        import_module(name)
+    import_module(_SLOW)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import aiohttp
-import tenacity
 from yarl import URL
 
 from ..clean import cleaned_error
@@ -32,6 +30,7 @@ from .address import POD_PROXY, base_address
 from .fetch import NETWORK_ERRORS, GuardedHttp
 from .guard import Guard, proxy_for
 from .request_log import logged_requests
+from .retry import Backoff, retried, retry_after
 from .throughput import TOO_SLOW, Throughput, TooSlow
 from .timeouts import timeout
 
@@ -46,10 +45,7 @@ TOO_LARGE = "answer_too_large"
 _log = logging.getLogger(__name__)
 
 _CHUNK_SIZE = 2**20
-_ATTEMPTS = 5
-_SLOWEST_UPLOAD = 16 * 1024  # bytes a second
 _ANSWER_LIMIT = 256 * 1024 * 1024
-_LONGEST_RETRY_AFTER = 60.0
 _SHORTEST_SECRET = 8
 _PRIVATE_STORAGE = (
     "Outputs come from the target's own address, or from public https addresses. If this storage "
@@ -92,9 +88,6 @@ class Response:
             ) from None
 
 
-_Attempt: TypeAlias = Callable[[], Awaitable[Response]]
-
-
 class HttpClient:
     """Requests to one base URL.
 
@@ -111,6 +104,8 @@ class HttpClient:
         elsewhere: ``HOST`` or ``HOST:PORT`` in a private network that the target's answers may
             name as well, because the user has; see `net.guard`.
         throughput: How fast an answer's body has to arrive.
+        backoff: Of the requests that are tried again.
+        slowest_upload: Bytes a second that what is sent may take.
 
     Raises:
         ConfigurationError: The URL cannot be used (see `base_address`), or a header cannot be
@@ -127,6 +122,8 @@ class HttpClient:
         answer_limit: int = _ANSWER_LIMIT,
         elsewhere: Collection[str] = (),
         throughput: Throughput = Throughput(),  # noqa: B008 - frozen
+        backoff: Backoff = Backoff(),  # noqa: B008 - frozen
+        slowest_upload: int = 16 * 1024,
     ) -> None:
         address = base_address(base_url)
         self.base_url = base_url.rstrip("/")
@@ -138,6 +135,8 @@ class HttpClient:
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=timeout)
         self._answer_limit = answer_limit
         self._throughput = throughput
+        self._backoff = backoff
+        self._slowest_upload = slowest_upload
         self._patience = timeout
         self._guard = Guard(frozenset(elsewhere), origin=address, advice=_PRIVATE_STORAGE)
         self._session: aiohttp.ClientSession | None = None
@@ -183,7 +182,7 @@ class HttpClient:
         Raises:
             ComfyRemoteError: As `_error_of` maps statuses, or `TargetUnreachable`.
         """
-        return await self._retrying(lambda: self._once("GET", path, limit=limit))
+        return await self._retried(lambda: self._once("GET", path, limit=limit))
 
     async def get_json(self, path: str) -> JsonValue:
         """`get`, and the body as JSON."""
@@ -202,7 +201,7 @@ class HttpClient:
 
     async def delete(self, path: str) -> Response:
         """DELETE, which may safely arrive twice; retried like `get`."""
-        return await self._retrying(lambda: self._once("DELETE", path))
+        return await self._retried(lambda: self._once("DELETE", path))
 
     async def head_once(self, path: str) -> Response:
         """HEAD without retries; whatever the status is, it is returned."""
@@ -222,11 +221,11 @@ class HttpClient:
         async def attempt() -> Response:
             return await self._once("PUT", path, streamed=content(), headers=headers, size=size)
 
-        return await self._retrying(attempt)
+        return await self._retried(attempt)
 
     async def post_idempotent(self, path: str, body: JsonValue = None) -> Response:
         """POST that may safely arrive twice (cancel, interrupt); retried like `get`."""
-        return await self._retrying(lambda: self._once("POST", path, json_body=body))
+        return await self._retried(lambda: self._once("POST", path, json_body=body))
 
     async def post_form(
         self, path: str, form: Callable[[], AbstractContextManager[aiohttp.FormData]], size: int
@@ -242,7 +241,7 @@ class HttpClient:
             with form() as made:
                 return await self._once("POST", path, form=made, size=size)
 
-        return await self._retrying(attempt)
+        return await self._retried(attempt)
 
     async def submit(
         self,
@@ -275,7 +274,7 @@ class HttpClient:
                     details=error.details,
                 ) from error
 
-        return await self._retrying(attempt)
+        return await self._retried(attempt)
 
     async def stream(
         self,
@@ -384,6 +383,9 @@ class HttpClient:
         body = self._masked(await self._read(response))
         return _error_of(Response(response.status, response.headers, body), where)
 
+    async def _retried(self, attempt: Callable[[], Awaitable[Response]]) -> Response:
+        return await retried(attempt, self._backoff, TargetUnreachable, RateLimited)
+
     async def _once(
         self,
         method: str,
@@ -436,7 +438,7 @@ class HttpClient:
             size: Bytes that are sent first.
         """
         # aiohttp's own timeout begins when all is sent, and again with each byte that comes.
-        async with timeout(2 * self._patience + size / _SLOWEST_UPLOAD):
+        async with timeout(2 * self._patience + size / self._slowest_upload):
             return await request
 
     async def _read(self, response: aiohttp.ClientResponse, limit: int | None = None) -> bytes:
@@ -461,19 +463,6 @@ class HttpClient:
             if len(secret) >= _SHORTEST_SECRET:
                 body = body.replace(secret, b"***")
         return body
-
-    async def _retrying(self, attempt: _Attempt) -> Response:
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type((TargetUnreachable, RateLimited)),
-            stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            wait=_wait,
-            before_sleep=_log_retry,
-            reraise=True,
-        )
-        async for one in retrying:
-            with one:
-                return await attempt()
-        raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def version_in(headers: Mapping[str, str]) -> str | None:
@@ -549,7 +538,7 @@ def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
             details=details,
         )
     if status == 429:
-        if (after := _retry_after(response.headers)) is not None:
+        if (after := retry_after(response.headers.get("Retry-After"))) is not None:
             details["retry_after"] = after
         return RateLimited(
             f"{where} is being asked too often (HTTP 429).",
@@ -616,31 +605,6 @@ def _all_there(response: aiohttp.ClientResponse, offset: int) -> bool:
     """Whether ``offset`` is the end: the connection broke after the last byte."""
     end = f"bytes */{offset}"
     return offset > 0 and response.status == 416 and response.headers.get("Content-Range") == end
-
-
-def _log_retry(state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    wait = state.next_action.sleep if state.next_action else 0.0
-    _log.debug("Try %d failed: %s Next in %.1f s.", state.attempt_number, error, wait)
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, RateLimited):
-        after = error.details.get("retry_after")
-        if isinstance(after, int | float):
-            return min(float(after), _LONGEST_RETRY_AFTER)
-    wait = tenacity.wait_exponential(multiplier=0.25, max=4.0) + tenacity.wait_random(0, 0.2)
-    return wait(state)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    # Only the form in seconds: RunPod and ComfyUI's proxies send no dates.
-    try:
-        seconds = float(headers.get("Retry-After", ""))
-    except ValueError:
-        return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _excerpt(body: bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from ..errors import OutputCorrupt, OutputLost, RateLimited, TargetUnreachable
 from ..media.disk_space import DiskLimits
 from ..media.files import sha256_of, storage_errors
 from ..media.verify import check_whole
+from ..net.retry import Backoff, Retries
 from ..net.throughput import TOO_SLOW
 from ..outputs import RemoteOutput
 from .base import OnThisMachine, Target, TellsVersions
@@ -20,10 +20,7 @@ from .partial_file import PartialFile
 
 __all__ = ["Downloaded", "download"]
 
-_log = logging.getLogger(__name__)
-
-_ATTEMPTS = 5
-_FIRST_WAIT = 0.25
+_BACKOFF = Backoff()
 # Another connection may be a quick one; with a second slow one it is the line.
 _SLOW_ATTEMPTS = 2
 _ROOM_CHECKED_EVERY = 16 * 2**20
@@ -174,7 +171,7 @@ async def _receive(
     limits: DiskLimits,
 ) -> None:
     """All that is missing."""
-    failures = slow = 0
+    retries, slow = Retries(_BACKOFF), 0
     room_checked = partial.size
     while True:
         try:
@@ -192,7 +189,7 @@ async def _receive(
                         if not partial.size:
                             partial.begin(version)
                     partial.write(chunk)
-                    failures = 0
+                    retries.progressed()
                     if output.size is not None and partial.size > output.size:
                         raise _wrong_size(output, partial.size)
                     if output.size is None:
@@ -204,12 +201,10 @@ async def _receive(
                 else:
                     return
         except (TargetUnreachable, RateLimited) as error:
-            failures += 1
             slow += bool(error.details.get(TOO_SLOW))
-            if failures >= _ATTEMPTS or slow >= _SLOW_ATTEMPTS:
+            if slow >= _SLOW_ATTEMPTS:
                 raise
-            _log.debug("%s at byte %d: %s Trying again.", output.filename, partial.size, error)
-            await asyncio.sleep(_FIRST_WAIT * 2 ** (failures - 1))
+            await retries.wait_after(error)
 
 
 def _version(target: Target, output: RemoteOutput) -> str | None:

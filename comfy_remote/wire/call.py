@@ -24,6 +24,7 @@ from ..errors import (
     WorkflowInvalid,
     error_from_json,
 )
+from ..net.retry import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -302,31 +303,9 @@ def _error(said: dict[str, JsonValue], word: str) -> dict[str, JsonValue]:
 
 def _retry_after(said: dict[str, JsonValue], headers: Mapping[str, str]) -> float | None:
     for value in (headers.get("Retry-After"), said.get("retry_after"), said.get("retryAfter")):
-        seconds = _seconds(value)
-        if seconds is not None:
-            return min(max(seconds, 0.0), LONGEST_WAIT)
+        if (seconds := retry_after(value)) is not None:
+            return min(seconds, LONGEST_WAIT)
     return None
-
-
-def _seconds(value: JsonValue) -> float | None:
-    if not isinstance(value, str):
-        return _number(value)
-    try:
-        return _number(float(value))
-    except ValueError:
-        return _until(value)
-
-
-def _until(date: str) -> float | None:
-    """Seconds until a date as HTTP writes it."""
-    import time
-    from email.utils import mktime_tz, parsedate_tz
-
-    parsed = parsedate_tz(date)
-    try:
-        return None if parsed is None else mktime_tz(parsed) - time.time()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _address(said: dict[str, JsonValue], key: str) -> str | None:

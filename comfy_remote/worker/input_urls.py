@@ -8,28 +8,24 @@ from collections.abc import Collection
 from pathlib import Path
 
 import aiohttp
-import tenacity
 from yarl import URL
 
 from ..errors import TargetError, WorkflowInvalid
 from ..media.files import CHUNK_SIZE, storage_errors
 from ..net.fetch import NETWORK_ERRORS, GuardedHttp, TooLarge, arriving
 from ..net.guard import Guard
+from ..net.retry import Backoff, TryAgain, retried
 from ..targets.base import InputFile
 from ..wire.request import InputFileSent
 
 __all__ = ["delete_urls", "fetch_input"]
 
-_ATTEMPTS = 4
+_BACKOFF = Backoff(attempts=4)
 _MOST_REDIRECTS = 5
 _ADVICE = (
     "Inputs come from public https addresses. Whoever runs the worker may name others in "
     "COMFY_REMOTE_INPUT_HOSTS."
 )
-
-
-class _TryAgain(Exception):
-    """It did not work this time, and may the next."""
 
 
 async def fetch_input(
@@ -49,16 +45,11 @@ async def fetch_input(
         LocalStorageError: The disk is full.
     """
     try:
-        async for attempt in tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(_TryAgain),
-            stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            wait=tenacity.wait_exponential(multiplier=0.25, max=4.0),
-            reraise=True,
-        ):
-            with attempt:
-                size, sha256 = await _fetch_once(sent, path, hosts, limit)
-    except _TryAgain as error:
-        raise _refused(sent, f"{error}, tried {_ATTEMPTS} times") from error
+        size, sha256 = await retried(
+            lambda: _fetch_once(sent, path, hosts, limit), _BACKOFF, TryAgain
+        )
+    except TryAgain as error:
+        raise _refused(sent, f"{error}, tried {_BACKOFF.attempts} times") from error
     if sent.sha256 is not None and sent.sha256 != sha256:
         raise _refused(sent, f"its SHA-256 is {sha256}, and {sent.sha256} was announced")
     if not size:
@@ -106,12 +97,12 @@ async def _fetch_once(
         ):
             response = answer.response
             if response.status == 429 or response.status >= 500:
-                raise _TryAgain(f"{response.url.host} answered HTTP {response.status}")
+                raise TryAgain(f"{response.url.host} answered HTTP {response.status}")
             if response.status != 200:
                 raise _refused(sent, f"{response.url.host} answered HTTP {response.status}")
             return await _save(sent, response, path, limit)
     except NETWORK_ERRORS as error:
-        raise _TryAgain(f"{url.host} could not be reached: {type(error).__name__}") from error
+        raise TryAgain(f"{url.host} could not be reached: {type(error).__name__}") from error
     except TargetError as error:
         raise WorkflowInvalid(error.message, advice=error.advice) from None
 

@@ -9,15 +9,15 @@ from typing import Protocol
 from urllib.parse import quote
 
 import aiohttp
-import tenacity
 from pydantic import SecretStr
 
 from ..errors import OutputError
+from ..net.retry import Backoff, TryAgain, retried
 from ..targets.download import Downloaded
 
 __all__ = ["ResultStore", "Store", "StoredFile"]
 
-_ATTEMPTS = 3
+_BACKOFF = Backoff(attempts=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,6 @@ class Store(Protocol):
         """
 
 
-class _TryAgain(Exception):
-    """The store did not take it, and may the next time."""
-
-
 class ResultStore:
     """``PUT {url}/{job id}/{sha256}``, streamed from disk.
 
@@ -80,15 +76,8 @@ class ResultStore:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=120.0)
         try:
             async with aiohttp.ClientSession(timeout=timeout) as session:
-                async for attempt in tenacity.AsyncRetrying(
-                    retry=tenacity.retry_if_exception_type(_TryAgain),
-                    stop=tenacity.stop_after_attempt(_ATTEMPTS),
-                    wait=tenacity.wait_exponential(multiplier=0.2, max=2.0),
-                    reraise=True,
-                ):
-                    with attempt:
-                        await self._put_once(session, name, file.path)
-        except _TryAgain as error:
+                await retried(lambda: self._put_once(session, name, file.path), _BACKOFF, TryAgain)
+        except TryAgain as error:
             raise _refused(str(error)) from error
         return StoredFile(url=f"files/{name}")
 
@@ -101,9 +90,9 @@ class ResultStore:
                 ) as response:
                     status = response.status
         except (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError) as error:
-            raise _TryAgain(str(error) or type(error).__name__) from error
+            raise TryAgain(str(error) or type(error).__name__) from error
         if status in (408, 429) or status >= 500:
-            raise _TryAgain(f"HTTP {status}")
+            raise TryAgain(f"HTTP {status}")
         if not 200 <= status < 300:
             raise _refused(f"HTTP {status}")
 

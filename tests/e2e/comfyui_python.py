@@ -13,7 +13,7 @@ from pathlib import Path
 __all__ = ["comfyui_python", "with_requirements"]
 
 # Of the pack's requirements, those that ComfyUI does not have: all pure Python.
-_ADDED = ("dotenv", "platformdirs", "tenacity")
+_ADDED = ("dotenv", "platformdirs")
 
 
 def comfyui_python() -> str:

@@ -105,11 +105,11 @@ def test_it_brings_in_no_terminal_and_no_sdk(comfyui: Path, tmp_path: Path):
 
 
 def test_a_missing_requirement_is_one_clear_line_and_comfyui_starts(comfyui: Path, tmp_path: Path):
-    with started(comfyui, tmp_path, "comfy-remote", hidden="tenacity") as server:
+    with started(comfyui, tmp_path, "comfy-remote", hidden="platformdirs") as server:
         log = log_of(server)
         told = [line for line in log.splitlines() if "Comfy Remote" in line]
         assert len(told) == 1, told
-        assert "tenacity is missing" in told[0]
+        assert "platformdirs is missing" in told[0]
         assert "pip install -r" in told[0]
         assert "Traceback" not in log
         assert EngineClient(server.url).json("/object_info/RunPodRemoteExecute") == {}

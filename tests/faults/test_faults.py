@@ -68,6 +68,7 @@ from comfy_remote.errors import (
     WorkflowInvalid,
 )
 from comfy_remote.events import Event, Finished, JobState, Log, Progress, Started
+from comfy_remote.net.retry import Backoff
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.worker.engine import Engine
@@ -81,9 +82,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RUNPOD_API_KEY", TOKEN)
     monkeypatch.delenv("RUNPOD_ENDPOINT_BASE_URL", raising=False)
-    monkeypatch.setattr("comfy_remote.net.http._ATTEMPTS", 3)
+    monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.02)
     monkeypatch.setattr("comfy_remote.targets.comfyui.target._SUBMISSION_SEARCH", 0.4)
-    monkeypatch.setattr("comfy_remote.targets.download._FIRST_WAIT", 0.02)
     monkeypatch.setattr("comfy_remote.targets.runpod.target._BACKOFF", (0.1, 0.2))
     return tmp_path / "home"
 

@@ -45,6 +45,7 @@ from comfy_remote.events import JobState
 from comfy_remote.jobs.doctor import TimeLimits, examine
 from comfy_remote.media import disk_space
 from comfy_remote.net.http import HttpClient
+from comfy_remote.net.retry import Backoff
 from comfy_remote.net.throughput import Throughput
 
 SECONDS = 1.0
@@ -159,19 +160,16 @@ async def test_a_dripping_answer_ends_without_a_timeout(
 async def test_a_peer_that_does_not_read_ends_the_upload(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("comfy_remote.net.http._SLOWEST_UPLOAD", 32 << 20)
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        async with HttpClient(url, name="mute", timeout=0.5) as client:
+        async with HttpClient(url, name="mute", timeout=0.5, slowest_upload=32 << 20) as client:
             with pytest.raises(SubmissionUnknown, match="not answer in time"):
                 await client.submit("run", bytes(16 << 20))
     assert time.monotonic() - began < 5
 
 
-async def test_headers_that_drip_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comfy_remote.net.http._ATTEMPTS", 1)
-
+async def test_headers_that_drip_are_given_up() -> None:
     async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
         with contextlib.suppress(ConnectionError):
@@ -184,7 +182,7 @@ async def test_headers_that_drip_are_given_up(monkeypatch: pytest.MonkeyPatch) -
     try:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         began = time.monotonic()
-        async with HttpClient(url, name="drip", timeout=0.5) as client:
+        async with HttpClient(url, name="drip", timeout=0.5, backoff=Backoff(attempts=1)) as client:
             with pytest.raises(TargetUnreachable, match="not answer in time"):
                 await client.get("queue")
             with pytest.raises(TargetUnreachable, match="not answer in time"):

@@ -80,7 +80,7 @@ def test_a_run_imports_its_http_stack_beside_the_rest():
         "for thread in threading.enumerate():\n"
         "    if thread is not threading.main_thread(): thread.join()"
     )
-    assert {"aiohttp", "tenacity"} <= ahead
+    assert "aiohttp" in ahead
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-inf", "-1", "0", "soon", "1e999"])

@@ -94,10 +94,8 @@ async def test_a_node_that_is_missing(tmp_path: Path):
     assert found["workflow"].exit_status == 4
 
 
-async def test_a_workflow_that_is_not_there_is_told_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("comfy_remote.net.http._ATTEMPTS", 1)
+@pytest.mark.usefixtures("quick_retries")
+async def test_a_workflow_that_is_not_there_is_told_first(tmp_path: Path):
     found = [
         one async for one in examine("http://127.0.0.1:9", tmp_path / "no.json", environment={})
     ]
@@ -114,8 +112,8 @@ async def test_the_memory_of_its_gpu():
     assert found["device"].details["memory_free"] == 1_200_000_000
 
 
-async def test_nobody_there(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("comfy_remote.net.http._ATTEMPTS", 1)
+@pytest.mark.usefixtures("quick_retries")
+async def test_nobody_there():
     found = await findings("http://127.0.0.1:9")
     assert found["connection"].status == "problem"
     assert found["connection"].exit_status == 3
@@ -185,10 +183,9 @@ async def test_a_configuration_that_is_wrong(tmp_path: Path):
     assert "target" not in found
 
 
+@pytest.mark.usefixtures("quick_retries")
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     from comfy_remote.cli.main import main
-
-    monkeypatch.setattr("comfy_remote.net.http._ATTEMPTS", 1)
 
     def ended(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["comfy-remote", "doctor", *arguments])

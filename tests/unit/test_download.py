@@ -18,7 +18,6 @@ from comfy_remote.errors import (
     TargetUnreachable,
 )
 from comfy_remote.outputs import OutputSource, RemoteOutput
-from comfy_remote.targets import download as module
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.download import download
 
@@ -26,9 +25,7 @@ CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FIRST_WAIT", 0.001)
+pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
 @pytest.fixture

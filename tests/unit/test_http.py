@@ -26,6 +26,7 @@ from comfy_remote.errors import (
 from comfy_remote.net import http
 from comfy_remote.net.address import base_address, is_loopback
 from comfy_remote.net.http import HttpClient, Response
+from comfy_remote.net.retry import Backoff
 
 KEY = "planted-key-0123456789"
 
@@ -34,13 +35,13 @@ KEY = "planted-key-0123456789"
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Retries after a millisecond; gives the waits that there would have been."""
     waits: list[float] = []
-    wait = http._wait
+    seconds = Backoff.seconds
 
-    def noted(state: object) -> float:
-        waits.append(wait(state))  # type: ignore[arg-type]
+    def noted(self: Backoff, failures: int, asked: float | None = None) -> float:
+        waits.append(seconds(self, failures, asked))
         return 0.001
 
-    monkeypatch.setattr(http, "_wait", noted)
+    monkeypatch.setattr(Backoff, "seconds", noted)
     return waits
 
 
@@ -70,11 +71,11 @@ async def test_refused_is_tried_five_times(short_waits: list[float]) -> None:
         with pytest.raises(TargetUnreachable, match="could not be reached") as caught:
             await client.get("queue")
         assert caught.value.details == {"never_sent": True}
-        assert len(short_waits) == 5  # one before each try but the first, and one in vain
+        assert len(short_waits) == 4  # one before each try but the first
         assert short_waits == sorted(short_waits)  # backing off
         with pytest.raises(TargetUnreachable):  # and so is a submission: it never left
             await client.submit("prompt", b"{}")
-        assert len(short_waits) == 10
+        assert len(short_waits) == 8
 
 
 @pytest.mark.parametrize("failure", [Answer(b"busy", 503), Answer(None, 429), drop])

@@ -20,7 +20,7 @@ from comfy_remote.errors import (
     WorkflowInvalid,
 )
 from comfy_remote.wire.repo_list import parse_repo_list
-from comfy_remote.worker.models import disk, download
+from comfy_remote.worker.models import disk
 
 MODEL = safetensors()
 
@@ -31,9 +31,7 @@ async def server() -> AsyncIterator[ModelServer]:
         yield server
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "_FIRST_WAIT", 0.01)
+pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
 def part_of(root: Path, folder: str = "loras") -> list[Path]:

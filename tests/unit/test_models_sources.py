@@ -21,7 +21,6 @@ from models_kit import (
 
 from comfy_remote.errors import ComfyRemoteError, ConfigurationError, ModelUnavailable
 from comfy_remote.wire.repo_list import ModelLine, parse_repo_list
-from comfy_remote.worker.models import download, plan
 from comfy_remote.worker.models.settings import ModelSettings
 from comfy_remote.worker.models.sources import understand
 
@@ -42,10 +41,7 @@ async def storage() -> AsyncIterator[ModelServer]:
         yield server
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "_FIRST_WAIT", 0.01)
-    monkeypatch.setattr(plan, "_FIRST_WAIT", 0.01)
+pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
 def identity(url: str, kind: str = "lora", **changes: object) -> str:

@@ -53,6 +53,7 @@ def client_sees(result: dict[str, JsonValue]) -> Finished:
     return finished
 
 
+@pytest.mark.usefixtures("quick_retries")
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
@@ -64,9 +65,8 @@ def client_sees(result: dict[str, JsonValue]) -> Finished:
     ids=["missing", "empty", "outside", "unreadable"],
 )
 async def test_one_bad_output_does_not_cost_the_good_ones(
-    bad: bytes | ComfyRemoteError, reason: str, monkeypatch: pytest.MonkeyPatch
+    bad: bytes | ComfyRemoteError, reason: str
 ) -> None:
-    monkeypatch.setattr("comfy_remote.targets.download._FIRST_WAIT", 0.0)
     files = {"a.bmp": b"good", "bad.png": bad, "c.bmp": b"good, too"}
     target = FakeTarget(succeeded(*map(output, files)), files)
     result = await run(target)

@@ -56,7 +56,6 @@ PACK_PACKAGES = (
     "pydantic>=2.7",
     "python-dotenv>=1.0",
     "rich>=13.7",
-    "tenacity>=8.4",
 )
 """What this package needs, wherever it runs."""
 

@@ -14,7 +14,7 @@ __all__ = ["RemoteExtension", "load"]
 
 _log = logging.getLogger(__name__)
 _PACK = Path(__file__).absolute().parents[3]
-_NOT_IN_COMFYUI = ("dotenv", "platformdirs", "tenacity")
+_NOT_IN_COMFYUI = ("dotenv", "platformdirs")
 """Those of the requirements that every ComfyUI does not have anyway. Some of them are imported
 only when they are used, where their lack would come as a surprise."""
 

@@ -19,8 +19,9 @@ from typing import BinaryIO
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...media.files import CHUNK_SIZE, storage_errors
+from ...net.retry import Backoff, Retries, TryAgain
 from .contents import what_is_wrong
-from .fetch import Answer, ModelHttp, TransferBroken
+from .fetch import Answer, ModelHttp
 from .folders import OUR_FOLDER
 from .link import Location, unavailable
 from .manifest import write_whole
@@ -33,9 +34,7 @@ FULL_DISK = (
     "worker had fetched and you do not list), or use a larger volume. What has been fetched so "
     "far is kept, and the next download goes on from there."
 )
-_ATTEMPTS = 6
-_FIRST_WAIT = 0.5
-_LONGEST_WAIT = 60.0
+_BACKOFF = Backoff(attempts=6, first=0.5, longest=60.0)
 
 
 def size_text(size: int) -> str:
@@ -204,25 +203,26 @@ class _Transfer:
 
     async def run(self) -> str:
         """Bring what is missing; the content's SHA-256."""
-        failures = 0
+        retries = Retries(_BACKOFF)
         while True:
             before = self._size
             try:
                 if await self._once():
                     return self._digest.hexdigest()
-                reason = TransferBroken("the connection was cut")
-            except TransferBroken as error:
+                reason = TryAgain("the connection was cut")
+            except TryAgain as error:
                 reason = error
-            failures = 0 if self._size > before else failures + 1
-            if failures >= _ATTEMPTS:
+            if self._size > before:
+                retries.progressed()
+            try:
+                await retries.wait_after(reason)
+            except TryAgain:
                 raise unavailable(
                     f"{self._location.shown} could not be fetched: {reason}, tried "
-                    f"{_ATTEMPTS} times.",
+                    f"{_BACKOFF.attempts} times.",
                     f"Try again later: the {size_text(self._size)} that are here are kept, and "
                     "the next download goes on from there.",
                 ) from reason
-            wait = _FIRST_WAIT * 2 ** max(0, failures - 1)
-            await asyncio.sleep(min(max(wait, reason.retry_after or 0.0), _LONGEST_WAIT))
 
     def wrong_with(self, sha256: str) -> str | None:
         """How size or hash differ from what was announced."""
@@ -247,19 +247,19 @@ class _Transfer:
                 if self._size == answer.start:
                     return True
                 await self._restart()
-                raise TransferBroken("the file has become shorter")
+                raise TryAgain("the file has become shorter")
             if answer.size is not None and not self._same(answer):
                 # Another file than the one that was begun.
                 await self._restart()
                 if wanted is not None and answer.start:
-                    raise TransferBroken("the file has changed")
+                    raise TryAgain("the file has changed")
                 self._note = self._note.model_copy(
                     update={"size": answer.size, "etag": answer.etag}
                 )
             if answer.start != self._size:
                 await self._restart()
                 if answer.start:
-                    raise TransferBroken("another part came than was asked for")
+                    raise TryAgain("another part came than was asked for")
             async for chunk in answer.chunks(CHUNK_SIZE):
                 await self._add(chunk)
         return self._note.size is None or self._size >= self._note.size
@@ -287,7 +287,7 @@ class _Transfer:
             raise too_large(self._location, self._size, self._limit)
         if self._note.size is not None and self._size > self._note.size:
             await self._restart()
-            raise TransferBroken("more came than was announced")
+            raise TryAgain("more came than was announced")
 
     def _open(self) -> None:
         """Go on with the part that is here, if it is one of the same file."""

@@ -6,7 +6,6 @@ A token is sent to its own origin only: what a site redirects to (its storage) n
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,11 +20,12 @@ from ...json_text import parse_json
 from ...net.fetch import NETWORK_ERRORS, GuardedHttp, arriving
 from ...net.fetch import Answer as HttpAnswer
 from ...net.guard import Guard
+from ...net.retry import TryAgain, retry_after
 from ...version import __version__
 from .link import Location, unavailable
 from .settings import ModelSettings
 
-__all__ = ["Answer", "ModelHttp", "TransferBroken"]
+__all__ = ["Answer", "ModelHttp"]
 
 _MOST_REDIRECTS = 10
 _JSON_LIMIT = 8 * 1024 * 1024
@@ -38,18 +38,6 @@ _PRIVATE = (
     "Models come from public https addresses. Whoever runs the worker may name a server in a "
     "private network, or on this machine, in COMFY_REMOTE_MODEL_HOSTS."
 )
-
-
-class TransferBroken(Exception):
-    """It did not work this time, and may the next.
-
-    Attributes:
-        retry_after: Seconds that the server asked us to wait.
-    """
-
-    def __init__(self, why: str, retry_after: float | None = None) -> None:
-        super().__init__(why)
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +65,7 @@ class Answer:
         """The bytes from ``start`` on.
 
         Raises:
-            TransferBroken: The connection broke.
+            TryAgain: The connection broke.
         """
         if self.response is None:
             return
@@ -85,7 +73,7 @@ class Answer:
             async for chunk in arriving(self.response.content.iter_chunked(size)):
                 yield chunk
         except NETWORK_ERRORS as error:
-            raise TransferBroken(_why(error)) from error
+            raise TryAgain(_why(error)) from error
 
 
 class ModelHttp:
@@ -117,7 +105,7 @@ class ModelHttp:
 
         Raises:
             ModelUnavailable: It is not there, or may not be had.
-            TransferBroken: The server could not be asked.
+            TryAgain: The server could not be asked.
         """
         async with self.get(location, "bytes=0-0") as answer:
             return answer
@@ -134,7 +122,7 @@ class ModelHttp:
 
         Raises:
             ModelUnavailable: It is not there, may not be had, or is a web page.
-            TransferBroken: The server could not be asked, or is busy.
+            TryAgain: The server could not be asked, or is busy.
         """
         extra = {"Range": bytes_wanted} if bytes_wanted else {}
         if bytes_wanted and etag:
@@ -155,8 +143,8 @@ class ModelHttp:
                 async for chunk in arriving(answer.response.content.iter_chunked(_CHUNK)):
                     body += chunk[: _JSON_LIMIT - len(body)]  # what is longer is no JSON then
             return parse_json(bytes(body))
-        except (ValueError, TransferBroken, aiohttp.ClientError, asyncio.TimeoutError) as error:
-            why = str(error) if isinstance(error, TransferBroken) else "its answer is unusable"
+        except (ValueError, TryAgain, aiohttp.ClientError, asyncio.TimeoutError) as error:
+            why = str(error) if isinstance(error, TryAgain) else "its answer is unusable"
             raise unavailable(
                 f"{location.url.host} could not be asked about {location.shown}: {why}.",
                 "Try again later.",
@@ -185,9 +173,7 @@ class ModelHttp:
         except TargetError as error:
             raise unavailable(error.message, error.advice) from None
         except NETWORK_ERRORS as error:
-            raise TransferBroken(
-                f"{location.url.host} could not be reached: {_why(error)}"
-            ) from error
+            raise TryAgain(f"{location.url.host} could not be reached: {_why(error)}") from error
 
 
 def _is_login_page(url: URL) -> bool:
@@ -224,7 +210,7 @@ def _size_of(response: aiohttp.ClientResponse, first: Mapping[str, str]) -> tupl
     if response.status in (206, 416):
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if match is None and response.status == 206:
-            raise TransferBroken(f"{response.url.host} sent a part without saying which")
+            raise TryAgain(f"{response.url.host} sent a part without saying which")
         if match is not None:
             start = int(match[1] or 0)
             size = int(match[2]) if match[2] != "*" else None
@@ -244,7 +230,9 @@ def _refuse_other(location: Location, response: aiohttp.ClientResponse) -> None:
             raise _denied(location, "a web page")
         return
     if status in (408, 425, 429) or status >= 500:
-        raise TransferBroken(f"{host} answered HTTP {status}", _retry_after(response))
+        raise TryAgain(
+            f"{host} answered HTTP {status}", retry_after(response.headers.get("Retry-After"))
+        )
     if status in (401, 403):
         raise _denied(location, f"HTTP {status}", status)
     if status in (404, 410):
@@ -267,14 +255,6 @@ def _denied(location: Location, with_what: str, status: int | None = None) -> Mo
         location.denied,
         http_status=status,
     )
-
-
-def _retry_after(response: aiohttp.ClientResponse) -> float | None:
-    try:
-        seconds = float(response.headers.get("Retry-After", ""))
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _why(error: BaseException) -> str:

@@ -12,9 +12,10 @@ from typing import TypeAlias
 from ...aio import concurrent_map
 from ...errors import ComfyRemoteError, ModelUnavailable, WorkflowInvalid
 from ...media.files import sha256_of
+from ...net.retry import Backoff, TryAgain, retried
 from ...wire.repo_list import ModelLine
 from .download import PartFile, size_text, too_large
-from .fetch import Answer, ModelHttp, TransferBroken
+from .fetch import Answer, ModelHttp
 from .folders import ModelFolders, folder_of, safe_model_name
 from .link import Link, Location, unavailable
 from .manifest import Manifest
@@ -26,9 +27,7 @@ __all__ = ["FileHashes", "Missing", "Planner", "Present", "Problem", "part_key"]
 FileHashes: TypeAlias = dict[tuple[Path, int, int], str]
 """SHA-256 by path, size and modification time: reading a model takes seconds."""
 
-_PROBES = 3
-_FIRST_WAIT = 0.5
-_LONGEST_WAIT = 20.0
+_BACKOFF = Backoff(attempts=3, first=0.5, longest_asked=20.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,18 +218,12 @@ class Planner:
         return True
 
     async def _probe(self, location: Location) -> Answer:
-        for attempt in range(_PROBES):
-            try:
-                return await self._http.probe(location)
-            except TransferBroken as error:
-                if attempt == _PROBES - 1:
-                    raise unavailable(
-                        f"{location.shown} cannot be fetched at the moment: {error}.",
-                        "Try again later.",
-                    ) from error
-                wait = max(_FIRST_WAIT * 2**attempt, error.retry_after or 0.0)
-                await asyncio.sleep(min(wait, _LONGEST_WAIT))
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        try:
+            return await retried(lambda: self._http.probe(location), _BACKOFF, TryAgain)
+        except TryAgain as error:
+            raise unavailable(
+                f"{location.shown} cannot be fetched at the moment: {error}.", "Try again later."
+            ) from error
 
     async def _check_hash(self, there: Path, sha256: str) -> None:
         status = there.stat()

@@ -1,0 +1,151 @@
+"""When something is tried again: back-off for requests, transfers and polling; Retry-After."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from ..errors import ComfyRemoteError
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["Backoff", "Retries", "TryAgain", "retried", "retry_after"]
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+class TryAgain(Exception):
+    """It did not work this time, and may the next.
+
+    Attributes:
+        retry_after: Seconds that the server asked us to wait.
+    """
+
+    def __init__(self, why: str, retry_after: float | None = None) -> None:
+        super().__init__(why)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How often something is tried, and how long the waits between two tries are.
+
+    Attributes:
+        attempts: Tries in a row that may fail.
+        first: Seconds after the first failure; each further wait is twice as long.
+        longest: Seconds that a wait grows to.
+        longest_asked: Seconds that a server may make us wait with ``Retry-After``.
+        jitter: Up to so many seconds are added, so that many clients do not return at once.
+    """
+
+    attempts: int = 5
+    first: float = 0.25
+    longest: float = 4.0
+    longest_asked: float = 60.0
+    jitter: float = 0.2
+
+    def seconds(self, failures: int, asked: float | None = None) -> float:
+        """How long to wait after so many failures in a row.
+
+        Args:
+            asked: Seconds that the server asked for.
+        """
+        # The exponent is bounded: polling may fail for hours.
+        wait = min(self.first * 2.0 ** min(failures - 1, 32), self.longest)
+        if asked is not None:
+            return max(wait, min(asked, self.longest_asked))
+        return wait + random.uniform(0, self.jitter)
+
+
+class Retries:
+    """Counts the failures of one piece of work, and waits between its tries.
+
+    Args:
+        backoff: How often, and how long.
+    """
+
+    def __init__(self, backoff: Backoff) -> None:
+        self._backoff = backoff
+        self._failures = 0
+
+    def progressed(self) -> None:
+        """Note that the last try brought something: the count begins again."""
+        self._failures = 0
+
+    async def wait_after(self, error: Exception) -> None:
+        """Wait before the next try.
+
+        Args:
+            error: Why the last one failed. A `TryAgain`, or an error of ours with
+                ``retry_after`` in its details, says what the server asked for.
+
+        Raises:
+            Exception: ``error``, if there is no next try.
+        """
+        self._failures += 1
+        if self._failures >= self._backoff.attempts:
+            raise error
+        wait = self._backoff.seconds(self._failures, _asked(error))
+        _log.debug("Try %d failed: %s Next in %.1f s.", self._failures, error, wait)
+        await asyncio.sleep(wait)
+
+
+async def retried(
+    attempt: Callable[[], Awaitable[_T]],
+    backoff: Backoff,
+    *errors: type[Exception],
+) -> _T:
+    """The result of the first try that does not fail with one of these errors.
+
+    Raises:
+        Exception: The last try's error, or one of another kind at once.
+    """
+    retries = Retries(backoff)
+    while True:
+        try:
+            return await attempt()
+        except errors as error:
+            await retries.wait_after(error)
+
+
+def _asked(error: Exception) -> float | None:
+    if isinstance(error, TryAgain):
+        return error.retry_after
+    said = error.details.get("retry_after") if isinstance(error, ComfyRemoteError) else None
+    return float(said) if isinstance(said, int | float) else None
+
+
+def retry_after(said: JsonValue) -> float | None:
+    """Seconds that a ``Retry-After`` header, or a JSON key like it, asks to wait.
+
+    Args:
+        said: A number, as text or not, or a date (RFC 9110, 10.2.3).
+
+    Returns:
+        At least 0; ``None`` if it cannot be read.
+    """
+    if isinstance(said, bool) or not isinstance(said, str | int | float):
+        return None
+    try:
+        try:
+            seconds = float(said)
+        except ValueError:
+            seconds = _seconds_until(str(said))
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _seconds_until(date: str) -> float:
+    from email.utils import mktime_tz, parsedate_tz  # here: almost nobody sends a date
+
+    parsed = parsedate_tz(date)
+    return math.nan if parsed is None else mktime_tz(parsed) - time.time()

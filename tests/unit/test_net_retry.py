@@ -1,0 +1,73 @@
+"""When something is tried again, and how long the waits are."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+
+import pytest
+
+from comfy_remote.errors import RateLimited
+from comfy_remote.net.retry import Backoff, Retries, TryAgain, retried, retry_after
+
+QUICK = Backoff(attempts=3, first=0.0, longest=0.0, longest_asked=0.0, jitter=0.0)
+
+
+def test_waits_grow_up_to_the_longest():
+    backoff = Backoff(first=0.5, longest=3.0, jitter=0.0)
+    assert [backoff.seconds(n) for n in (1, 2, 3, 4, 5000)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+
+
+def test_a_server_may_ask_for_more_within_reason():
+    backoff = Backoff(first=0.5, longest_asked=60.0)
+    assert [backoff.seconds(1, asked) for asked in (0.0, 7.0, 9999.0)] == [0.5, 7.0, 60.0]
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("7", 7.0),
+        (2.5, 2.5),
+        ("-3", 0.0),
+        ("inf", None),
+        ("soon", None),
+        (True, None),
+        (None, None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("99 Foo 99999999 99:99", None),
+    ],
+)
+def test_retry_after(said: float | str | None, seconds: float | None):
+    assert retry_after(said) == seconds
+
+
+def test_a_date_says_how_long_too():
+    wait = retry_after(formatdate(time.time() + 90, usegmt=True))
+    assert wait is not None and 80 < wait <= 91
+
+
+async def test_the_last_error_is_raised_and_others_at_once():
+    tries: list[int] = []
+
+    async def attempt() -> None:
+        tries.append(1)
+        raise TryAgain("busy") if len(tries) < 4 else RateLimited("later")
+
+    with pytest.raises(TryAgain, match="busy"):
+        await retried(attempt, QUICK, TryAgain)
+    assert len(tries) == 3
+    with pytest.raises(RateLimited):
+        await retried(attempt, QUICK, TryAgain)
+    assert len(tries) == 4
+
+
+async def test_progress_begins_the_count_again():
+    retries = Retries(QUICK)
+    for _ in range(5):
+        await retries.wait_after(TryAgain("cut"))
+        await retries.wait_after(TryAgain("cut"))
+        retries.progressed()
+    await retries.wait_after(TryAgain("cut"))
+    await retries.wait_after(TryAgain("cut"))
+    with pytest.raises(TryAgain):
+        await retries.wait_after(TryAgain("cut"))
