@@ -10,6 +10,7 @@ import json
 import re
 from typing import TYPE_CHECKING, cast
 
+from .advice import Advice
 from .errors import ComfyRemoteError
 from .secrets import redact
 from .types import with_texts
@@ -47,7 +48,10 @@ def escaped_json(text: str) -> str:
 
 def cleaned_error(error: ComfyRemoteError) -> ComfyRemoteError:
     """The error itself, its words and details cleaned."""
-    error.message, error.advice = cleaned_text(error.message), cleaned_text(error.advice)
+    error.message, advice = cleaned_text(error.message), error.advice
+    error.advice = (
+        advice.mapped(cleaned_text) if isinstance(advice, Advice) else cleaned_text(advice)
+    )
     error.args = (error.message,)
     error.details = cleaned_json(error.details)
     return error

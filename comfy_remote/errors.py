@@ -36,6 +36,9 @@ ComfyRemoteError
 Every error has a stable ``code`` (what scripts test for), a ``message`` (what happened and
 why), an ``advice`` (what to do next) and JSON-able ``details``. The command line's exit
 status and the bodies of HTTP answers derive from them; nothing else decides either.
+
+Advice that a command or ComfyUI's page says in a way of its own (a flag, a button) is a `Hint`
+with facts; see `advice`.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+
+from .advice import Advice, advice_from_json
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -88,7 +93,8 @@ class ComfyRemoteError(Exception):
 
     Args:
         message: What happened and why, in a sentence or two.
-        advice: What to do next; empty when there is nothing to add.
+        advice: What to do next, in words that suit everybody: ``Hint.RESUME(job_id=…)`` where a
+            face has its own, else a plain string; empty when there is nothing to add.
         details: JSON-able facts for programs (node ids, sizes, HTTP status).
     """
 
@@ -112,13 +118,19 @@ class ComfyRemoteError(Exception):
         return f"{self.message} {self.advice}".rstrip()
 
     def to_json(self) -> dict[str, JsonValue]:
-        """``{"code", "message", "advice", "details"}``; the inverse of `error_from_json`."""
-        return {
+        """``{"code", "message", "advice", "details"}``; the inverse of `error_from_json`.
+
+        Where the advice is a `Hint`, also ``"hint": {"code", "facts"}``.
+        """
+        data: dict[str, JsonValue] = {
             "code": self.code,
             "message": self.message,
             "advice": self.advice,
             "details": self.details,
         }
+        if isinstance(self.advice, Advice):
+            data["hint"] = self.advice.to_json()
+        return data
 
 
 class ConfigurationError(ComfyRemoteError):
@@ -383,6 +395,6 @@ def error_from_json(data: Mapping[str, JsonValue]) -> ComfyRemoteError:
         facts.setdefault("code", code)
     return kind(
         str(data.get("message", "The target reported an error without a message.")),
-        advice=str(data.get("advice", "")),
+        advice=advice_from_json(data.get("hint"), str(data.get("advice", ""))),
         details=facts,
     )

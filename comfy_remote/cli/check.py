@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .advice import for_terminal
 from .console import print_json, printable_line, say
 from .options import change_options, inputs_option
 from .schemas import completed, found_schemas, schemas_option
@@ -227,7 +228,7 @@ def _print(report: Report, source: str) -> None:
         kind = "warning: " if problem.severity == "warning" else ""
         # Messages that begin with the file have said it already.
         message = problem.message.removeprefix(source).lstrip(": ")
-        print(printable_line(f"{place}: {kind}{message} {problem.advice}".rstrip()))
+        print(printable_line(f"{place}: {kind}{message} {for_terminal(problem.advice)}".rstrip()))
     for advice in report.advice:
         place = ":".join((source, *advice.nodes[:1]))
         print(printable_line(f"{place}: advice: {advice.message} Saves: {advice.saves}"))

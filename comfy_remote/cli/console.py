@@ -6,10 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 from ..clean import clean, one_line
 from ..secrets import redact
+from ..types import with_texts
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = [
     "human_seconds",
@@ -40,11 +44,14 @@ def printable_line(text: str) -> str:
 
 
 def print_json(data: Mapping[str, object]) -> None:
-    """One JSON object, a line on standard output, without secrets.
+    """One JSON object, a line on standard output, without secrets; advice names our flags.
 
     ASCII, whatever the console's encoding; at once, for who reads a pipe.
     """
-    print(redact(json.dumps(data)), flush=True)
+    from .advice import for_terminal
+
+    worded = with_texts(cast("JsonValue", dict(data)), for_terminal)
+    print(redact(json.dumps(worded)), flush=True)
 
 
 def say(text: str) -> None:

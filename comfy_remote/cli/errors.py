@@ -12,6 +12,7 @@ from pathlib import Path
 from ..clean import one_line
 from ..errors import ComfyRemoteError, InputFileMissing, node_problems
 from ..workflow.files import NAME_IT
+from .advice import for_terminal
 from .console import is_interactive, printable, resume_command, say_lines
 
 __all__ = [
@@ -72,9 +73,10 @@ def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[st
         lines.append(one_line(f"  at node {node} ({node_class})"))
     if log := error.details.get("engine_log"):
         lines += [f"  | {line}" for line in str(log).splitlines()[-8:]]
-    if error.advice:
-        lines.append(error.advice)
-    if resumable is not None and resumable not in error.advice:
+    advice = for_terminal(error.advice)
+    if advice:
+        lines.append(advice)
+    if resumable is not None and resumable not in advice:
         lines.append(f"To take it up again: {resume_command(resumable)}")
     return [printable(line) for line in lines]
 

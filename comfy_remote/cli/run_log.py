@@ -27,6 +27,7 @@ from ..targets.base import Capabilities
 from ..types import with_texts
 from ..version import __version__
 from ..workflow.prompt import Prompt
+from .advice import for_terminal
 from .console import resume_command
 from .errors import explain
 from .reporter import ListedOutput, Reporter, node_label
@@ -162,7 +163,7 @@ class RunLog:
 
     def save(self) -> None:
         """Write the ``.json``, whole or not at all."""
-        facts = with_texts(self.facts, lambda text: clean(redact(text, os.environ)))
+        facts = with_texts(self.facts, lambda text: clean(redact(for_terminal(text), os.environ)))
         text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
         beside = self.path.with_suffix(".json.part")
 

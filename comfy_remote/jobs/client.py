@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
+from ..advice import Hint
 from ..aio import Deadline
 from ..clean import clean
 from ..errors import (
@@ -365,7 +366,7 @@ class Client:
         except asyncio.TimeoutError:
             raise JobTimedOut(
                 f"{self.target.name} did not say within {deadline} whether it has the job.",
-                advice=f"Try again with `comfy-remote jobs resume {entry.id}`.",
+                advice=Hint.FIND_JOB(job_id=entry.id),
                 details={"job_id": entry.id},
             ) from None
         if ref is None:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
+from ..advice import Hint
 from ..errors import ComfyRemoteError
 from .job import Job
 
@@ -41,7 +42,12 @@ async def end_jobs(jobs: Iterable[Job], target: str, on_interrupt: OnInterrupt) 
         await asyncio.gather(*(_cancel(job, target) for job in open_jobs))
         return
     for job in open_jobs:
-        _log.warning("Interrupted: job %s goes on at %s. %s", job.id, target, _what_to_do(job))
+        _log.warning(
+            "Interrupted: job %s goes on at %s. %s",
+            job.id,
+            target,
+            Hint.RESUME_OR_CANCEL(job_id=job.id),
+        )
 
 
 async def _cancel(job: Job, target: str) -> None:
@@ -53,7 +59,7 @@ async def _cancel(job: Job, target: str) -> None:
             job.id,
             target,
             error or "no answer",
-            _what_to_do(job),
+            Hint.RESUME_OR_CANCEL(job_id=job.id),
         )
     else:
         _log.warning("Interrupted: job %s was cancelled at %s.", job.id, target)
@@ -61,10 +67,3 @@ async def _cancel(job: Job, target: str) -> None:
         # it was cancelled, and the record should, too.
         with contextlib.suppress(ComfyRemoteError, asyncio.TimeoutError):
             await asyncio.wait_for(job.look(), _LOOK_PATIENCE)
-
-
-def _what_to_do(job: Job) -> str:
-    return (
-        f"Fetch it with `comfy-remote jobs resume {job.id}`, or stop it with "
-        f"`comfy-remote jobs cancel {job.id}`."
-    )

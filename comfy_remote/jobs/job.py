@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..advice import Hint
 from ..aio import Deadline, concurrent_map, within
 from ..errors import (
     ComfyRemoteError,
@@ -75,7 +76,7 @@ class Job:
     `outputs` at once. Made by `Client.submit` and `resume`.
 
     Attributes:
-        id: A lower-case UUID; ``comfy-remote jobs resume`` takes it.
+        id: A lower-case UUID.
         inputs: The files of this machine that go along with it; of a job that was taken up again,
             none are known.
     """
@@ -355,7 +356,7 @@ class Job:
             await asyncio.sleep(_LOOK_EVERY)
         raise SubmissionUnknown(
             "Another program was sending the job again, and does not say how that went.",
-            advice=f"Look for it with `comfy-remote jobs resume {self.id}`.",
+            advice=Hint.FIND_JOB(job_id=self.id),
         )
 
     async def _next(self, events: AsyncGenerator[Event, None]) -> Event:
@@ -367,8 +368,7 @@ class Job:
             raise JobTimedOut(
                 f"The job did not end within {self._deadline}. It was not cancelled: it may "
                 f"still be running at {self._target.name}.",
-                advice=f"Fetch it with `comfy-remote jobs resume {self.id}`, or stop it with "
-                f"`comfy-remote jobs cancel {self.id}`.",
+                advice=Hint.RESUME_OR_CANCEL(job_id=self.id),
                 details={"job_id": self.id},
             ) from None
 
@@ -497,8 +497,7 @@ class Job:
         except asyncio.TimeoutError:
             raise JobTimedOut(
                 f"The job has ended, but its outputs did not arrive within {self._deadline}.",
-                advice=f"Fetch them with `comfy-remote jobs resume {self.id}`: what has arrived "
-                "is not fetched again. With --timeout, give it more time.",
+                advice=Hint.RESUME_WITH_TIME(job_id=self.id),
                 details={"job_id": self.id},
             ) from None
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from ..advice import Hint
 from ..errors import (
     ComfyRemoteError,
     ConfigurationError,
@@ -77,11 +78,6 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
 """The statements that lead from each version of the file to the next. Only ever added to."""
 
 _UNUSABLE = "Check the folder's permissions and space, or set COMFY_REMOTE_HOME to another folder."
-_DAMAGED = (
-    "The file is damaged. Rename it, and the next command begins a new one (or set "
-    "COMFY_REMOTE_HOME to another folder). What still runs on a ComfyUI can be fetched with "
-    "`comfy-remote jobs resume PROMPT_ID --on URL`."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,8 +352,7 @@ class Record:
             )
         raise JobNotFound(
             f"The record knows no job {job_id!r}.",
-            advice="`comfy-remote jobs list` shows the jobs it knows. If it runs on a ComfyUI: "
-            f"`comfy-remote jobs resume {job_id} --on URL`.",
+            advice=Hint.JOB_NOT_RECORDED(job_id=job_id),
         )
 
     def newest(self, limit: int = 20) -> list[JobEntry]:
@@ -419,7 +414,7 @@ class Record:
             damaged = type(error) is sqlite3.DatabaseError  # "malformed", "not a database"
             raise LocalStorageError(
                 f"The record of jobs, {self.path}, cannot be used: {error}.",
-                advice=_DAMAGED if damaged else _UNUSABLE,
+                advice=Hint.RECORD_DAMAGED() if damaged else _UNUSABLE,
                 details={"path": str(self.path)},
             ) from error
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 
+from ..advice import Hint
 from ..aio import Deadline
 from ..errors import ComfyRemoteError, JobTimedOut, LocalStorageError, SubmissionUnknown
 from ..events import JobState
@@ -60,6 +61,6 @@ async def submit(
 def _unanswered(job_id: str, target: str, deadline: Deadline) -> JobTimedOut:
     return JobTimedOut(
         f"{target} did not answer the submission within {deadline}. It may have the job.",
-        advice=f"Look for it with `comfy-remote jobs resume {job_id}`.",
+        advice=Hint.FIND_JOB(job_id=job_id),
         details={"job_id": job_id},
     )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..advice import Hint
 from ..errors import ConfigurationError, LocalStorageError, OutputTooLarge
 
 __all__ = ["DiskLimits"]
@@ -61,8 +62,7 @@ class DiskLimits:
             raise OutputTooLarge(
                 f"{filename} has more than {_shown(self.largest)}, and the target did not say how "
                 "large it is.",
-                advice=f"If that is right, set {_SIZE_LIMIT} (for example 200GB) and fetch it with "
-                "`comfy-remote jobs resume`.",
+                advice=Hint.OUTPUT_SIZE_LIMIT(variable=_SIZE_LIMIT),
                 details={"filename": filename, "limit": self.largest},
             )
 
@@ -81,8 +81,7 @@ class DiskLimits:
                 f"The disk that holds {path.parent} has {_shown(free)} free, of which "
                 f"{_shown(self.free)} are reserved: there is no room for {path.name}"
                 f"{f' ({_shown(size)})' if size else ''}.",
-                advice="Free some space, or name a folder on another disk with -o, then fetch the "
-                f"outputs with `comfy-remote jobs resume`. {_FREE_SPACE} says how much stays free.",
+                advice=Hint.ROOM_OR_OTHER_DISK(variable=_FREE_SPACE),
                 details={"path": str(path), "free": free, "reserve": self.free},
             )
 

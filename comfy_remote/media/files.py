@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from ..advice import Hint
 from ..errors import LocalStorageError
 
 __all__ = [
@@ -33,8 +34,8 @@ __all__ = [
 CHUNK_SIZE = 1024 * 1024
 """Bytes read or written at a time."""
 
+_FULL = Hint.ROOM_FOR_OUTPUTS()
 _MAX_PART = 120
-_FETCH_AGAIN = "Free some space, then fetch the outputs again with `comfy-remote jobs resume`."
 # Control characters, and what Windows forbids in a name (":" would open an NTFS stream).
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
 _RESERVED_ON_WINDOWS = re.compile(
@@ -88,7 +89,7 @@ def sha256_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path, *, full: str = _FETCH_AGAIN) -> Iterator[None]:
+def storage_errors(path: Path, *, full: str = _FULL) -> Iterator[None]:
     """Turn the `OSError`s of writing below ``path`` into `LocalStorageError`s.
 
     Args:
@@ -105,8 +106,7 @@ def storage_errors(path: Path, *, full: str = _FETCH_AGAIN) -> Iterator[None]:
             ) from error
         raise LocalStorageError(
             f"{path} could not be written: {error.strerror or error}.",
-            advice="Choose another folder with -o (comfy-run-remote: --local-output), or correct "
-            "its permissions.",
+            advice=Hint.WRITABLE_FOLDER(),
             details={"path": str(path)},
         ) from error
 
@@ -159,7 +159,7 @@ def place(source: Path, destination: Path, sha256: str) -> Path:
                     return candidate
     raise LocalStorageError(
         f"No free name was found for {destination}.",
-        advice="Choose another folder with -o (comfy-run-remote: --local-output).",
+        advice=Hint.OTHER_FOLDER(),
     )
 
 
@@ -177,8 +177,7 @@ def place_below(source: Path, folder: Path, relative: PurePosixPath, sha256: str
     if leads_out(destination.parent, folder):
         raise LocalStorageError(
             f"{destination} was not written: a link leads out of {folder}.",
-            advice="Remove that link, or choose another folder with -o (comfy-run-remote: "
-            "--local-output).",
+            advice=Hint.LINK_OUT_OF_FOLDER(),
             details={"path": str(destination)},
         )
     return place(source, destination, sha256)

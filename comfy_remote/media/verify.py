@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path, PurePosixPath
 
+from ..advice import Hint
 from ..errors import OutputCorrupt
 from .formats import SIGNATURE_BYTES, Malformed, format_of, safetensors
 
@@ -56,6 +57,6 @@ def check_whole(path: Path, filename: str) -> None:
 def _corrupt(filename: str, what: str, size: int) -> OutputCorrupt:
     return OutputCorrupt(
         f"{filename} {what} ({size} bytes arrived).",
-        advice="Fetch it again with `comfy-remote jobs resume`.",
+        advice=Hint.RESUME_FOR_OUTPUTS(),
         details={"filename": filename, "size": size},
     )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from ..clean import cleaned_error
 from ..config.own_page import refusal_of_other_origin, refusal_of_page
 from ..errors import (
     AuthenticationError,
@@ -19,6 +18,7 @@ from ..errors import (
     RequestTooLarge,
 )
 from ..wire.problems import problems_in
+from .advice import shown_error
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -125,7 +125,7 @@ def refused_page(error: AuthenticationError) -> web.Response:
 
 
 def _error(error: ComfyRemoteError, status: int | None = None) -> web.Response:
-    body: dict[str, JsonValue] = {"error": cleaned_error(error).to_json()}
+    body: dict[str, JsonValue] = {"error": shown_error(error).to_json()}
     if isinstance(error, NotTrusted) and error.page_asks is not None:
         body["confirm"] = error.page_asks
     return web.json_response(body, status=status or error.http_status)

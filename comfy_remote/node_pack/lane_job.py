@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
-from ..clean import cleaned_error, cleaned_text
+from ..clean import cleaned_text
 from ..errors import (
     ComfyRemoteError,
     ExecutionFailed,
@@ -36,6 +36,7 @@ from ..jobs.record import Record
 from ..outputs import RemoteOutput
 from ..targets.base import not_returned
 from ..targets.runpod.target import RunPodTarget
+from .advice import shown_error
 from .deliveries import Deliver, Deliveries
 from .host import Host, JobResult, QueueEntry
 from .page_messages import PageMessages
@@ -313,7 +314,7 @@ class LaneJob:
             self._messages.interrupted()
         else:
             self.state = JobState.FAILED
-            cleaned_error(error)
+            shown_error(error)
             self._note(str(error))
             self._messages.failed(error)
 

@@ -28,6 +28,7 @@ from ..targets.config import Configuration, open_target
 from ..version import __version__
 from ..workflow.load import parse_prompt, parse_workflow
 from ..workflow.schema import Schemas
+from .advice import shown_error
 from .cutting import Cutter
 from .host import Host
 from .json_route import body_of, json_route
@@ -282,7 +283,8 @@ async def _state_of(pool: TargetPool, target: KnownTarget) -> JsonValue:
         late = TargetError(f"{target.name} has not answered within {_PATIENCE:.0f} s.")
         state["error"] = late.to_json()
     except ComfyRemoteError as error:
-        state["error"], state["advice"] = error.to_json(), error.advice or None
+        shown = shown_error(error)
+        state["error"], state["advice"] = shown.to_json(), shown.advice or None
     return state
 
 

@@ -21,6 +21,7 @@ from ..workflow.load import parse_prompt
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from ..workflow.spelling import as_listed
+from .advice import for_page
 from .sending_nodes import SENDING_NODES
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def refusal_body(error: ComfyRemoteError) -> dict[str, JsonValue]:
         theirs = {
             "type": error.code,
             "message": error.message,
-            "details": error.advice,
+            "details": for_page(error.advice),
             "extra_info": {},
         }
     return cleaned_json(

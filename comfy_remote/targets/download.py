@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..advice import Hint
 from ..errors import OutputCorrupt, OutputLost, RateLimited, TargetUnreachable
 from ..media.disk_space import DiskLimits
 from ..media.files import sha256_of, storage_errors
@@ -220,7 +221,7 @@ def _check(output: RemoteOutput, size: int, sha256: str) -> None:
     if output.sha256 is not None and output.sha256 != sha256:
         raise OutputCorrupt(
             f"{output.filename} is damaged: its SHA-256 differs from the one announced.",
-            advice="Fetch it again with `comfy-remote jobs resume`.",
+            advice=Hint.RESUME_FOR_OUTPUTS(),
             details={"filename": output.filename, "sha256": sha256, "announced": output.sha256},
         )
 
@@ -229,6 +230,6 @@ def _wrong_size(output: RemoteOutput, size: int) -> OutputCorrupt:
     compared = f"{size} bytes" if size < (output.size or 0) else f"at least {size} bytes"
     return OutputCorrupt(
         f"{output.filename} is {compared}, and {output.size} were announced.",
-        advice="Fetch it again with `comfy-remote jobs resume`.",
+        advice=Hint.RESUME_FOR_OUTPUTS(),
         details={"filename": output.filename, "size": size, "announced": output.size},
     )

@@ -126,7 +126,7 @@ def test_or_leaves_it_and_says_how_to_fetch_it(
         run(slow(), sandbox_url, on_event=_raise_at_a_step, on_interrupt="leave")
     time.sleep(0.5)
     assert busy() == 1
-    said = re.search(r"jobs resume ([0-9a-f-]{36})", caplog.text)
+    said = re.search(r"Resume job ([0-9a-f-]{36})", caplog.text)
     assert said is not None
     with Record(Path(os.environ["COMFY_REMOTE_HOME"])) as record:
         assert not record.get(said[1]).state.final

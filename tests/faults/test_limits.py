@@ -97,7 +97,7 @@ async def test_a_deadline_in_the_submission_and_while_it_runs(
     with pytest.raises(JobTimedOut) as caught:
         await fetch(lane.target(), picture(new_mark()), out, timeout=SECONDS)
     assert time.monotonic() - began < SECONDS + 3
-    assert "jobs resume" in caught.value.advice
+    assert "Resume job" in caught.value.advice
     assert f"{SECONDS:g} s" in caught.value.message
     assert files_in(out) == []
 
@@ -221,7 +221,7 @@ async def test_a_reserve_of_the_disk_stays_free(
     prompt = file(new_mark(), 64 << 20)
     with pytest.raises(LocalStorageError, match="reserved") as caught:
         await fetch(comfyui.target(), prompt, out)
-    assert "jobs resume" in caught.value.advice
+    assert "resume the job" in caught.value.advice
     assert "COMFY_REMOTE_FREE_SPACE" in caught.value.advice
     assert files_in(out) == []
     monkeypatch.setattr(disk_space, "shutil", shutil)

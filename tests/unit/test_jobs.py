@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from scripted_server import Answer, ScriptedServer
 
 from comfy_remote import Client, resume, run
+from comfy_remote.cli.advice import for_terminal
 from comfy_remote.errors import (
     ComfyRemoteError,
     ConfigurationError,
@@ -286,7 +287,7 @@ async def test_after_the_timeout_the_job_goes_on(record: Record) -> None:
         job = await client.submit(PROMPT, timeout=0.05)
         with pytest.raises(JobTimedOut, match=r"within 0\.05 s") as caught:
             await job.outputs()
-        assert f"jobs resume {job.id}" in caught.value.advice
+        assert f"jobs resume {job.id}" in for_terminal(caught.value.advice)
     assert "cancel" not in target.log
     assert record.get(job.id).state is JobState.RUNNING
 
