@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo page test check check-page man bench clean
+.PHONY: demo page test test-matrix check check-page docs man bench clean
 
 $(VENV)/installed: pyproject.toml
 	@echo "Setting up $(VENV) (once; about a minute) …"
@@ -21,6 +21,10 @@ page: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
+# On every Python from 3.10 to 3.13 that the path or pyenv has.
+test-matrix:
+	$(PYTHON) tools/test_matrix.py
+
 check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,6 +36,14 @@ check-page:
 	npm ci --ignore-scripts
 	npm run check
 
+# The docs as a site, in site/; a link that leads nowhere is an error.
+docs: $(VENV)/installed-docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/installed-docs: $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
 # The manual pages, from what --help says.
 man: $(VENV)/installed
 	$(BIN)/python -m comfy_remote.cli.man_page man
@@ -40,4 +52,4 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output
+	rm -rf $(VENV) .venvs .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output site

@@ -1,20 +1,22 @@
 """Engines to test against: the sandbox always, a real ComfyUI where there is one.
 
-``COMFYUI_DIR`` (and ``COMFYUI_PYTHON``) say where a ComfyUI is; ``~/comfy/ComfyUI`` and
-``~/ComfyUI`` are looked at, too. Without one, the tests that need it are skipped with the
-reason ``skipped: no ComfyUI``.
+``COMFYUI_DIR`` (and ``COMFYUI_PYTHON``) name a ComfyUI; ``~/comfy/ComfyUI`` and ``~/ComfyUI`` are
+tried otherwise. Without one, the tests that need it are skipped with the reason
+``skipped: no ComfyUI``. The last line of a run counts what was skipped, by reason.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +35,63 @@ settings.load_profile("ci" if os.environ.get("CI") else "by hand")
 
 
 COMFYUI_START_SECONDS = 110
+REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """End the run at once if the real ComfyUI's Python lacks what the node pack needs."""
+    if hasattr(session.config, "workerinput") or find_comfyui() is None:
+        return
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    missing = missing_requirements(python)
+    if missing:
+        pytest.exit(
+            f"ComfyUI's Python lacks {', '.join(missing)}, which the node pack needs. Run:\n"
+            f"  {python} -m pip install -r {REQUIREMENTS}",
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )
+
+
+def missing_requirements(python: str) -> list[str]:
+    """The distributions of ``requirements.txt`` that are not installed for ``python``."""
+    lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+    wanted = [line for line in lines if line and not line.startswith("#") and ";" not in line]
+    names = [re.split(r"[<>=!~\[ ]", line, maxsplit=1)[0] for line in wanted]
+    script = (
+        "import json, sys, importlib.metadata as m\n"
+        "have = {(d.metadata['Name'] or '').lower().replace('_', '-') for d in m.distributions()}\n"
+        "print(json.dumps([name for name in sys.argv[1:] if name not in have]))"
+    )
+    try:
+        answer = subprocess.run(
+            [python, "-c", script, *names], cwd="/", capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as problem:
+        pytest.exit(
+            f"COMFYUI_PYTHON={python} does not run: {problem}",
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )
+    missing: list[str] = json.loads(answer.stdout)
+    return missing
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say what was skipped and why, in the last line of the run."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if skipped:
+        reporter.write_line(skip_summary([str(report.longrepr[2]) for report in skipped]))
+
+
+def skip_summary(reasons: list[str]) -> str:
+    """One line for all skips: ``12 skipped: 10 no ComfyUI, 2 no Chromium``."""
+    kinds = Counter(
+        reason.removeprefix("Skipped: ").removeprefix("skipped: ") for reason in reasons
+    )
+    return f"{len(reasons)} skipped: " + ", ".join(
+        f"{count} {kind}" for kind, count in kinds.most_common()
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -111,7 +170,7 @@ def find_comfyui() -> Path | None:
     places = [Path(named)] if named else [Path.home() / "comfy/ComfyUI", Path.home() / "ComfyUI"]
     found = next((place for place in places if (place / "main.py").is_file()), None)
     if named and found is None:
-        pytest.fail(f"COMFYUI_DIR={named} has no main.py")
+        pytest.exit(f"COMFYUI_DIR={named} has no main.py", returncode=pytest.ExitCode.USAGE_ERROR)
     return found
 
 
