@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import ComfyRemoteError
 from ..events import JobState, NodeText, Preview, Progress
 from ..outputs import OutputProblem
-from ..targets.comfyui.progress import nodes_needed
+from ..workflow.graph import needed_nodes
 from .host import Host, QueueEntry, StatusMessage
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class PageMessages:
         if node_id not in self._entry.prompt:
             return
         seen = {node_id, *self._nodes, *self._arriving, *self._unseen}
-        unseen = nodes_needed(self._entry.prompt, [node_id]) - seen
+        unseen = set(needed_nodes(self._entry.prompt, [node_id])) - seen
         if unseen and self._entry.client_id is not None:
             self._unseen |= unseen
             self._send_cached(unseen)

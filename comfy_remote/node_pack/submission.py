@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, cast
 from ..clean import cleaned_json
 from ..errors import ComfyRemoteError, WorkflowInvalid
 from ..targets.base import CHOICE_KEY
-from ..targets.comfyui.progress import nodes_needed
 from ..workflow.check import validate_for
 from ..workflow.cut import marks_in
-from ..workflow.graph import output_nodes
+from ..workflow.graph import needed_nodes, output_nodes
 from ..workflow.load import parse_prompt
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
@@ -128,7 +127,7 @@ def check(submission: Submission, schemas: Schemas | None) -> Checked:
         outputs = output_nodes(prompt) if only is None else [n for n in only if n in prompt]
         if not outputs:
             raise _refused("prompt_no_outputs", "Prompt has no outputs", "")
-        needed = set(prompt) if only is None else nodes_needed(prompt, outputs)
+        needed = list(prompt) if only is None else needed_nodes(prompt, outputs)
         return Checked(_part(prompt, needed), outputs, {})
     prompt, respelled = as_listed(prompt, schemas)
     for note in respelled:
@@ -137,14 +136,14 @@ def check(submission: Submission, schemas: Schemas | None) -> Checked:
     if validated.error is not None:
         message = str(validated.error.get("message"))
         raise WorkflowInvalid(message, details=validated.to_json())
-    needed = set(prompt)
+    needed = list(prompt)
     if only is not None or validated.node_errors:
-        needed = nodes_needed(prompt, validated.outputs)
+        needed = needed_nodes(prompt, validated.outputs)
     return Checked(_part(prompt, needed), validated.outputs, validated.node_errors)
 
 
-def _part(prompt: Prompt, needed: set[str]) -> Prompt:
-    return {node_id: node for node_id, node in prompt.items() if node_id in needed}
+def _part(prompt: Prompt, needed: list[str]) -> Prompt:
+    return {node_id: prompt[node_id] for node_id in needed}
 
 
 def wanted_target(body: Mapping[str, JsonValue]) -> tuple[bool, str | None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
 from .files import file_uses, with_names
-from .graph import needed_nodes, output_nodes
+from .graph import execution_order, output_nodes
 from .prompt import Prompt, is_link
 from .schema import Schemas
 
@@ -53,19 +53,19 @@ def fingerprint(
             that ends in a node which is no output (a decode nobody saves) matters as well.
 
     Raises:
-        WorkflowInvalid: No node is an output, the links go round in a circle or lead nowhere,
+        WorkflowInvalid: No node is an output, the links form a cycle or lead nowhere,
             or a number is not finite.
     """
     outputs = output_nodes(prompt, schemas)
     if not outputs:
-        needed_nodes(prompt, list(prompt))  # a circle is the better explanation
+        execution_order(prompt, list(prompt))  # a cycle is the better explanation
         raise WorkflowInvalid(
             "No node of the workflow is an output.",
             advice="Add one, for example Save Image, and export the workflow again.",
         )
     contents = _contents(prompt, file_hashes or {}, schemas)
     digests: dict[str, str] = {}
-    for node_id in needed_nodes(prompt, outputs):
+    for node_id in execution_order(prompt, outputs):
         node = prompt[node_id]
         inputs: dict[str, JsonValue] = {
             name: contents.get((node_id, name)) or _meaning(node_id, value, digests)

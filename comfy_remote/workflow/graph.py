@@ -1,4 +1,4 @@
-"""Which nodes of a prompt run, and in what order.
+"""The prompt as a graph: which nodes run, in what order, what is linked to what.
 
 ComfyUI starts from the output nodes and runs what these need. A node that feeds no output is
 neither run nor checked.
@@ -8,11 +8,41 @@ Source of facts: ComfyUI's ``execution.py`` (``validate_prompt``) and ``comfy_ex
 
 from __future__ import annotations
 
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, TypeVar
+
 from ..errors import WorkflowInvalid
 from .prompt import Node, Prompt, is_link
 from .schema import Schemas
 
-__all__ = ["needed_nodes", "output_nodes", "sources_of"]
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = [
+    "consumers",
+    "cycles",
+    "execution_order",
+    "find_cycle",
+    "links",
+    "needed_nodes",
+    "output_nodes",
+    "sources_of",
+]
+
+_Item = TypeVar("_Item", bound=Hashable)
+
+
+def links(node: Node) -> Iterator[tuple[str, str, JsonValue]]:
+    """``(input, id of the source, index of its output)`` of each link, whole or broken."""
+    for name, value in node["inputs"].items():
+        if is_link(value):
+            yield name, str(value[0]), value[1]
+
+
+def sources_of(node: Node) -> list[str]:
+    """The ids that a node is linked to, one for each link."""
+    return [source for _, source, _ in links(node)]
 
 
 def output_nodes(prompt: Prompt, schemas: Schemas | None = None) -> list[str]:
@@ -33,12 +63,23 @@ def output_nodes(prompt: Prompt, schemas: Schemas | None = None) -> list[str]:
     return found
 
 
-def needed_nodes(prompt: Prompt, outputs: list[str]) -> list[str]:
-    """The ids of the outputs and of all that they need, each after those it is linked to.
+def needed_nodes(prompt: Prompt, outputs: Iterable[str]) -> list[str]:
+    """The outputs and all that they need, in the order of the prompt. Broken links lead nowhere."""
+    found: set[str] = set()
+    waiting = [output for output in outputs if output in prompt]
+    while waiting:
+        node_id = waiting.pop()
+        if node_id not in found:
+            found.add(node_id)
+            waiting += [source for source in sources_of(prompt[node_id]) if source in prompt]
+    return [node_id for node_id in prompt if node_id in found]
+
+
+def execution_order(prompt: Prompt, outputs: Iterable[str]) -> list[str]:
+    """The outputs and all that they need, each after those it is linked to.
 
     Raises:
-        WorkflowInvalid: The links go round in a circle, or one leads to a node that is not
-            there.
+        WorkflowInvalid: The links form a cycle, or one leads to a node that is not there.
     """
     ordered: list[str] = []
     done: set[str] = set()
@@ -56,15 +97,63 @@ def needed_nodes(prompt: Prompt, outputs: list[str]) -> list[str]:
                 ordered.append(node_id)
             elif source in path:
                 around = list(path)
-                raise _circle(prompt, [*around[around.index(source) :], source])
+                raise _cycle_error(prompt, [*around[around.index(source) :], source])
             else:
                 path[source] = iter(_existing_sources(prompt, source))
     return ordered
 
 
-def sources_of(node: Node) -> list[str]:
-    """The ids that a node is linked to, one for each link."""
-    return [str(value[0]) for value in node["inputs"].values() if is_link(value)]
+def consumers(prompt: Prompt, nodes: Iterable[str]) -> dict[str, list[tuple[str, str, JsonValue]]]:
+    """Of each node that any of ``nodes`` is linked to: ``(user, its input, output index)``."""
+    found: dict[str, list[tuple[str, str, JsonValue]]] = {}
+    for node_id in nodes:
+        for name, source, index in links(prompt[node_id]):
+            found.setdefault(source, []).append((node_id, name, index))
+    return found
+
+
+def cycles(prompt: Prompt, nodes: Iterable[str]) -> Iterator[list[str]]:
+    """Cycles of links, each node in one at most; a node comes before what it needs."""
+    left = dict.fromkeys(nodes)
+    while left:
+        # What needs nothing that is left is in no cycle.
+        free = [n for n in left if left.keys().isdisjoint(sources_of(prompt[n]))]
+        if free:
+            _remove(prompt, left, free)
+            continue
+        path: dict[str, None] = {}
+        node_id = next(iter(left))
+        while node_id not in path:
+            path[node_id] = None
+            node_id = next(s for s in sources_of(prompt[node_id]) if s in left)
+        around = list(path)
+        cycle = around[around.index(node_id) :]
+        yield cycle
+        for member in cycle:
+            del left[member]
+
+
+def find_cycle(needs: Mapping[_Item, Collection[_Item]]) -> list[_Item] | None:
+    """Items that need each other in a cycle, each once; ``None`` if none do."""
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        found: list[_Item] = error.args[1]
+        return found[1:]  # the first is the last again
+    return None
+
+
+def _remove(prompt: Prompt, left: dict[str, None], free: list[str]) -> None:
+    """Remove nodes, and those that needed only them, and so on: in time linear in the links."""
+    users = consumers(prompt, left)
+    needs = {n: sum(s in left for s in sources_of(prompt[n])) for n in left}
+    while free:
+        node_id = free.pop()
+        del left[node_id]
+        for user, _, _ in users.get(node_id, ()):
+            needs[user] -= 1
+            if needs[user] == 0:
+                free.append(user)
 
 
 def _existing_sources(prompt: Prompt, node_id: str) -> list[str]:
@@ -80,10 +169,10 @@ def _existing_sources(prompt: Prompt, node_id: str) -> list[str]:
     return sources
 
 
-def _circle(prompt: Prompt, node_ids: list[str]) -> WorkflowInvalid:
+def _cycle_error(prompt: Prompt, node_ids: list[str]) -> WorkflowInvalid:
     shown = [f"{node_id} ({prompt[node_id]['class_type']})" for node_id in node_ids[:12]]
     return WorkflowInvalid(
-        f"The links go round in a circle: {' needs '.join(shown)}.",
+        f"The links form a cycle: {' needs '.join(shown)}.",
         advice="Cut one of these links in ComfyUI.",
         details={"nodes": list(node_ids[:-1])},
     )

@@ -13,7 +13,7 @@ from ..outputs import OutputKind
 from .change.settable import SettableInput, settable_inputs
 from .files import file_uses
 from .fingerprint import fingerprint
-from .graph import needed_nodes, output_nodes
+from .graph import execution_order, output_nodes
 from .models import Model, find_models
 from .packs import NodePack, find_packs
 from .prompt import Node, Prompt
@@ -192,7 +192,7 @@ def summarize(
     try:
         hashes = {name: file.sha256 for name, file in files.items()}
         digest = fingerprint(prompt, file_hashes=hashes, schemas=schemas)
-        needed = set(needed_nodes(prompt, outputs))
+        needed = set(execution_order(prompt, outputs))
         running = {node_id: node for node_id, node in prompt.items() if node_id in needed}
     except WorkflowInvalid as error:
         problems.append(str(error))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
 from .change.sources import Sources, linked_node
-from .graph import needed_nodes, output_nodes
+from .graph import execution_order, output_nodes
 from .model_folders import MODEL_SUFFIXES
 from .prompt import Node, Prompt
 
@@ -130,7 +130,7 @@ def workload_of(prompt: Prompt) -> Workload:
     # A node by itself (a text that only people and `repo_list` read) does not run.
     ends = [node_id for node_id in output_nodes(prompt) if _sources(prompt, prompt[node_id])]
     try:
-        order = needed_nodes(prompt, ends or list(prompt))
+        order = execution_order(prompt, ends or list(prompt))
     except WorkflowInvalid:
         order = list(prompt)  # the target will say what is wrong with it
     sources = Sources(prompt)

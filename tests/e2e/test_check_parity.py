@@ -98,8 +98,8 @@ CASES: dict[str, dict[str, Any]] = {
     "wrapped wrong value": changed(GOOD, {"2.crop": {"__value__": ["disabled"]}}),
     "missing model": SAMPLED,
     "missing model and more": changed(SAMPLED, {"7.steps": 0, "8.vae": NO, "6.text": 12}),
-    "a circle": changed(GOOD, {"2.image": ["2", 0]}),
-    "a circle of two": changed(
+    "a cycle": changed(GOOD, {"2.image": ["2", 0]}),
+    "a cycle of two": changed(
         GOOD,
         {"2.image": ["4", 0], "4": {"class_type": "ImageInvert", "inputs": {"image": ["2", 0]}}},
     ),
@@ -290,7 +290,7 @@ def test_a_prompt_that_runs_has_no_errors(comfyui_url: str, schemas: Schemas) ->
 CHANGED_SINCE = {
     "unknown class", "unknown class with a title", "unknown class that feeds nothing", "no class",
     "no class with a title", "number as a choice", "null as a choice", "wrapped wrong value",
-    "a circle", "a circle of two", "a chain with an error at its start",
+    "a cycle", "a cycle of two", "a chain with an error at its start",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_remote.workflow.cut import Cut
-from comfy_remote.workflow.graph import needed_nodes
+from comfy_remote.workflow.graph import execution_order
 from comfy_remote.workflow.interface import (
     MOST_PART_VALUES,
     REMOTE_INPUT,
@@ -106,7 +106,7 @@ class Engine:
     ) -> dict[str, Value]:
         results: dict[str, list[Value]] = {}
         answers: dict[str, Value] = {}
-        for node_id in needed_nodes(prompt, list(outputs)):
+        for node_id in execution_order(prompt, list(outputs)):
             one = prompt[node_id]
             inputs = {
                 name: results[str(v[0])][int(v[1])]  # type: ignore[index,arg-type]

@@ -120,10 +120,10 @@ def test_a_primitives_value_is_kept_within_the_limits_of_the_widget() -> None:
     assert prompt["2"]["inputs"]["steps"] == 10000
 
 
-def test_a_circle_of_reroutes_is_an_error() -> None:
+def test_a_cycle_of_reroutes_is_an_error() -> None:
     nodes = [saved(n, "Reroute", inputs={"": ("*", n)}, outputs={"": [3 - n, 3]}) for n in (1, 2)]
     links = [[1, 2, 0, 1, 0, "*"], [2, 1, 0, 2, 0, "*"], [3, 2, 0, 3, 0, "*"]]
-    with pytest.raises(WorkflowInvalid, match="circle"):
+    with pytest.raises(WorkflowInvalid, match="cycle"):
         convert(*nodes, preview(3, 3), links=links)
 
 

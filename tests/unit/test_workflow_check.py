@@ -114,7 +114,7 @@ def test_a_required_input_that_is_missing() -> None:
     assert report.error["type"] == "prompt_outputs_failed_validation"
 
 
-def test_a_long_circle_is_told_once() -> None:
+def test_a_long_cycle_is_told_once() -> None:
     link = {"class_type": "ImageInvert", "inputs": {"image": ["8", 0]}}
     prompt = changed(
         n7=link, n8={**link, "inputs": {"image": ["9", 0]}},

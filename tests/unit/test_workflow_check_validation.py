@@ -66,7 +66,7 @@ def test_a_row_needs_its_least_number_by_the_last_part_of_its_name() -> None:
     assert found.error is None
 
 
-def test_a_circle_is_an_error_of_each_node_in_it() -> None:
+def test_a_cycle_is_an_error_of_each_node_in_it() -> None:
     found = validated(s=("Save", {"any": ["n", 0]}), n=("Number", {"value": ["n", 0]}))
     assert kinds(found) == {"n": [("dependency_cycle", "n (Number) -> n (Number)")]}
     assert (found.error is None, found.outputs) == (False, [])

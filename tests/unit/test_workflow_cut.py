@@ -371,10 +371,10 @@ def test_a_prompt_of_thousands_of_nodes() -> None:
     assert len(result.parts) == 30
 
 
-def test_a_circle_is_refused() -> None:
+def test_a_cycle_is_refused() -> None:
     prompt = text_to_image()
     prompt["4"]["inputs"]["width"] = ["5", 0]
-    with pytest.raises(WorkflowInvalid, match="circle"):
+    with pytest.raises(WorkflowInvalid, match="cycle"):
         cut_of(prompt, "5")
 
 

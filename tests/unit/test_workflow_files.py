@@ -165,7 +165,7 @@ def test_a_picture_in_place_of_a_name_does_not_fill_the_screen() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
-def test_links_in_a_circle_are_no_file(tmp_path: Path) -> None:
+def test_links_in_a_cycle_are_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("b.png")
     (tmp_path / "b.png").symlink_to("a.png")
     assert file_below(tmp_path, "a.png") is None

@@ -48,7 +48,7 @@ values = st.recursive(
 
 @st.composite
 def prompts(draw: st.DrawFn) -> Prompt:
-    """Any directed graph without circles: each node is linked to earlier ones only."""
+    """Any directed graph without cycles: each node is linked to earlier ones only."""
     prompt: Prompt = {}
     for number in range(draw(st.integers(1, 8))):
         inputs: dict[str, Any] = draw(st.dictionaries(st.sampled_from("abcd"), values, max_size=3))
@@ -131,7 +131,7 @@ def test_dead_branches_do_not_matter() -> None:
     dead = blended()
     dead["9"] = node("VAEDecode", samples=["8", 0], vae=["8", 2])
     dead["8"] = node("CheckpointLoaderSimple", ckpt_name="big.safetensors")
-    dead["7"] = node("ImageInvert", image=["7", 0])  # not even a circle
+    dead["7"] = node("ImageInvert", image=["7", 0])  # not even a cycle
     assert fingerprint(dead, schemas=SCHEMAS) == fingerprint(blended(), schemas=SCHEMAS)
     # Without schemas, who knows what VAEDecode does.
     del dead["7"]
@@ -209,7 +209,7 @@ def test_a_long_chain_and_much_sharing_are_quick() -> None:
             {"1": node("A", x=["2", 0]), "2": node("B", x=["1", 0]), "3": node("C", x=["1", 0])},
             "1 (A) needs 2 (B) needs 1 (A)",
         ),
-        ({"1": node("A", x=["2", 0]), "2": node("B", x=["1", 0])}, "circle"),
+        ({"1": node("A", x=["2", 0]), "2": node("B", x=["1", 0])}, "cycle"),
         ({"1": node("A", x=["2", 0])}, "node 2, which is not there"),
         ({"1": node("A", x=float("inf"))}, "node 1 cannot be written as JSON"),
         ({"1": node("A", x={"deep": float("nan")})}, "node 1 cannot be written as JSON"),

@@ -74,7 +74,7 @@ def test_the_type_of_an_input_that_is_only_passed_on_is_that_of_its_fallback() -
     assert [entry.type for entry in (*interface.inputs, *interface.outputs)] == ["MASK"] * 3
 
 
-def test_a_circle_of_remote_nodes_has_no_type() -> None:
+def test_a_cycle_of_remote_nodes_has_no_type() -> None:
     prompt: Prompt = {"1": remote_output(["2", 0], "a"), "2": remote_output(["1", 0], "b")}
     assert [o.type for o in Interface.of(prompt, Schemas.bundled()).outputs] == ["*", "*"]
 

@@ -13,7 +13,7 @@ from saved_workflow import saved, workflow
 from comfy_remote.targets.base import InputFile, RunRequest
 from comfy_remote.targets.runpod.request import request_body
 from comfy_remote.workflow.fingerprint import fingerprint
-from comfy_remote.workflow.graph import needed_nodes, output_nodes
+from comfy_remote.workflow.graph import execution_order, output_nodes
 from comfy_remote.workflow.schema import Schemas
 from comfy_remote.workflow.summary import LocalFile, Summary, summarize
 
@@ -106,7 +106,7 @@ def test_nodes_that_feed_no_output_need_nothing() -> None:
 
 def test_the_order_of_the_nodes_that_run() -> None:
     prompt = text_to_image()
-    order = needed_nodes(prompt, output_nodes(prompt, SCHEMAS))
+    order = execution_order(prompt, output_nodes(prompt, SCHEMAS))
     assert set(order) == prompt.keys() - {"10"}
     at = {node_id: index for index, node_id in enumerate(order)}
     for node_id in order:
@@ -202,7 +202,7 @@ def test_packs() -> None:
     ("prompt", "words"),
     [
         ({"1": node("EmptyImage", width=8)}, "No node of the workflow is an output"),
-        ({"1": node("PreviewImage", images=["1", 0])}, "circle"),
+        ({"1": node("PreviewImage", images=["1", 0])}, "cycle"),
         ({}, "No node of the workflow is an output"),
     ],
 )

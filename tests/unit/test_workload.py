@@ -142,12 +142,12 @@ def test_what_changed_is_said() -> None:
     assert workload_of({}).changes_from(before) == []
 
 
-def test_a_circle_or_a_link_into_nothing_does_not_matter() -> None:
-    circle: Prompt = {
+def test_a_cycle_or_a_link_into_nothing_does_not_matter() -> None:
+    cycle: Prompt = {
         "1": node("KSampler", latent_image=["2", 0], steps=3, sigmas=["2", 0]),
         "2": node("X", samples=["1", 0], sigmas=["1", 0]),
     }
-    assert workload_of(circle).work == 4.0
+    assert workload_of(cycle).work == 4.0
     assert workload_of({"1": node("X", image=["7", 0])}).work == 1.0
     assert workload_of({}).work == 0.0
 

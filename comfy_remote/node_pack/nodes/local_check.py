@@ -9,7 +9,7 @@ from typing import cast
 import execution
 
 from ...targets.comfyui.queue import refusal
-from ...workflow.graph import needed_nodes
+from ...workflow.graph import execution_order
 from ...workflow.prompt import Prompt
 from ...workflow.spelling import as_listed, classes_with_paths
 from .local_schemas import local_schemas
@@ -33,5 +33,5 @@ async def checked(prompt: Prompt) -> Prompt:
     if not valid:
         answer = {"error": error, "node_errors": node_errors}
         raise refusal(json.dumps(answer, default=str).encode())
-    wanted = set(needed_nodes(copy, [str(node_id) for node_id in outputs]))
+    wanted = set(execution_order(copy, [str(node_id) for node_id in outputs]))
     return {node_id: node for node_id, node in copy.items() if node_id in wanted}

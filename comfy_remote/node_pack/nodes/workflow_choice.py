@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError, WorkflowInvalid
 from ...workflow.files import file_below
-from ...workflow.graph import needed_nodes
+from ...workflow.graph import execution_order
 from ...workflow.json_text import refuse_constant
 from ...workflow.load import LoadedWorkflow, parse_workflow
 from ...workflow.prompt import Node, Prompt
@@ -94,7 +94,7 @@ def graph_before(
         source: The link to the picture: node id, output.
 
     Raises:
-        WorkflowInvalid: The links go round in a circle.
+        WorkflowInvalid: The links form a cycle.
     """
     # ComfyUI keeps notes of its own in the nodes of a running prompt ("is_changed").
     prompt: Prompt = {
@@ -102,7 +102,7 @@ def graph_before(
         for node_id, node in nodes.items()
     }
     start = str(source[0])
-    wanted = set(needed_nodes(prompt, [start]))
+    wanted = set(execution_order(prompt, [start]))
     part = {node_id: node for node_id, node in prompt.items() if node_id in wanted}
     save: Node = {
         "class_type": "SaveImage",

@@ -7,26 +7,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ...events import Progress
-from ...workflow.graph import sources_of
+from ...workflow.graph import needed_nodes
 from ...workflow.prompt import Prompt
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["ProgressTracker", "nodes_needed"]
-
-
-def nodes_needed(prompt: Prompt, outputs: Iterable[str]) -> set[str]:
-    """The nodes that run when ``outputs`` are wanted: those and all they depend on."""
-    needed: set[str] = set()
-    waiting = [node for node in outputs if node in prompt]
-    while waiting:
-        node_id = waiting.pop()
-        if node_id in needed:
-            continue
-        needed.add(node_id)
-        waiting += [source for source in sources_of(prompt[node_id]) if source in prompt]
-    return needed
+__all__ = ["ProgressTracker"]
 
 
 class ProgressTracker:
@@ -51,7 +38,7 @@ class ProgressTracker:
 
     def wanted(self, outputs: Iterable[str]) -> None:
         """Take note of which nodes were asked for (``/queue`` tells)."""
-        self._needed = nodes_needed(self._prompt, outputs) or self._needed
+        self._needed = set(needed_nodes(self._prompt, outputs)) or self._needed
 
     def cached(self, nodes: JsonValue) -> None:
         """``execution_cached``: these will not run."""

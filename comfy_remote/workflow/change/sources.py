@@ -94,7 +94,7 @@ class Sources:
                 found = place if self._gives(place, kind) else None
                 break
             place = self._before(place, link, kind)
-        else:  # it is computed, goes in a circle, or has been found before
+        else:  # it is computed, is in a cycle, or has been found before
             found = self._found.get((kind, place)) if place is not None else None
         self._found.update(dict.fromkeys([(kind, one) for one in walked], found))
         return found

@@ -1,12 +1,11 @@
 """Whether a prompt can run on a target, and what it could cost less. No network.
 
 ```
-validation  ComfyUI's own checks and words       rules       what they must know of a class
-literals    values and types of single inputs    node_rules  rules from a ComfyUI's schemas
-structure   classes, links, circles              graph       links that may be broken
-limits      files, request, result               values      single inputs, and models
-advice      what could cost less                 sizes       how many pictures of what size
-checking    all of it together                   report      what comes of it all
+checking    all of it together             report      what a check gives
+validation  ComfyUI's own checks           rules       what they must know of a class
+literals    types and values of inputs     structure   classes, links, cycles
+values      single inputs, and models      limits      files, request, result
+advice      what could cost less           sizes       how many pictures of what size
 ```
 """
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..change.sources import linked_node
+from ..graph import consumers
 from ..models import model_uses
 from ..prompt import Prompt
-from .graph import consumers
 from .limits import human_size
 from .report import Advice
 from .sizes import PREVIEWS, SAVERS, Pictures

@@ -7,21 +7,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from ...errors import WorkflowInvalid
+from ..change.file_names import left_over
 from ..files import FileSearch
-from ..graph import needed_nodes, output_nodes
+from ..graph import execution_order, needed_nodes, output_nodes
 from ..load import parse_prompt
 from ..packs import find_packs
 from ..prompt import Prompt
 from ..schema import Schemas
 from .advice import advise
-from .doubtful import doubtful_values
-from .graph import live_nodes
 from .limits import Limits, file_problems, request_size, result_size
-from .node_rules import REPLACED_CLASSES, permissive, rules_of
 from .report import Problem, Report
-from .rules import NodeRules, Rules
+from .rules import REPLACED_CLASSES, NodeRules, Rules, permissive, rules_of
 from .sizes import SAVERS, Pictures, picture_sizes
-from .structure import broken_links, circles, is_replaced, missing_classes, no_output
+from .structure import broken_links, dependency_cycles, is_replaced, missing_classes, no_output
 from .validation import Validated, validate_prompt
 from .values import EXCEPTIONS, chosen_inputs, input_problem, node_error_problems
 
@@ -83,10 +81,10 @@ def check_prompt(
     limits = limits or Limits()
     validated = validate_for(prompt, schemas)
     roots = output_nodes(prompt, schemas)
-    live = live_nodes(prompt, roots)
+    live = needed_nodes(prompt, roots)
     packs = find_packs(prompt, schemas=schemas, workflow=workflow)
     missing = list(missing_classes(prompt, schemas, packs))
-    broken = [*broken_links(prompt, schemas, live), *circles(prompt, live)]
+    broken = [*broken_links(prompt, schemas, live), *dependency_cycles(prompt, live)]
     problems = [*missing, *broken]
     known_outputs = any(
         (found := schemas.get(prompt[n]["class_type"])) and found.output_node for n in roots
@@ -106,7 +104,7 @@ def check_prompt(
     sizes = _sizes(prompt, roots, schemas)
     problems += request_size(prompt, workflow, found_files, limits)
     problems += result_size(prompt, live, sizes, limits)
-    problems += doubtful_values(prompt, doubts)
+    problems += _doubtful_values(prompt, doubts)
     return Report(
         problems=tuple(_in_order(prompt, problems)),
         advice=tuple(advise(prompt, live, roots, sizes)),
@@ -157,7 +155,7 @@ def _with_replaced(rules: Rules, schemas: Schemas) -> Rules:
 
 def _sizes(prompt: Prompt, roots: list[str], schemas: Schemas) -> dict[str, Pictures]:
     try:
-        ordered = needed_nodes(prompt, roots)
+        ordered = execution_order(prompt, roots)
     except WorkflowInvalid:
         return {}  # Links are broken, and reported as such.
     sizes = picture_sizes(prompt, ordered, schemas)
@@ -173,3 +171,28 @@ def _in_order(prompt: Prompt, problems: Iterable[Problem]) -> list[Problem]:
     """By node, in the prompt's order; what concerns no node comes first."""
     position = {node_id: number for number, node_id in enumerate(prompt)}
     return sorted(problems, key=lambda problem: position.get(problem.node_id or "", -1))
+
+
+def _doubtful_values(prompt: Prompt, doubts: Iterable[Doubt]) -> Iterator[Problem]:
+    """Warnings: saved values that do not fit, and placeholders that nothing fills in."""
+    for doubt in doubts:
+        message = f"{doubt.message[0].upper()}{doubt.message[1:]}"
+        yield Problem(
+            "value_doubtful",
+            message,
+            doubt.node_id,
+            doubt.class_type,
+            doubt.input,
+            severity="warning",
+        )
+    for node_id, key, placeholder in left_over(prompt):
+        yield Problem(
+            "placeholder_left",
+            f"{placeholder} stays as it is: nothing fills it in for this input.",
+            node_id,
+            prompt[node_id]["class_type"],
+            key,
+            advice=f"If it should not be in a name, set it: --set '{node_id}.{key}=…'.",
+            severity="warning",
+            details={"placeholder": placeholder},
+        )

@@ -109,7 +109,7 @@ def picture_sizes(
     """What each node gives, as far as it can be known.
 
     Args:
-        prompt: Without circles.
+        prompt: Without cycles.
         ordered: The nodes to look at, each after those it is linked to.
         schemas: Tell which nodes make latents.
         loaded: What is known from elsewhere: of files that nodes load.

@@ -1,18 +1,18 @@
-"""Problems of the graph: classes that are missing, links that lead nowhere, circles."""
+"""Problems of the graph: missing classes, links that lead nowhere, cycles."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from ..change.values import did_you_mean
+from ..graph import cycles, links
 from ..packs import CORE, NodePack, pack_for_people
 from ..prompt import Prompt
 from ..schema import Schemas
-from .graph import cycles, links
-from .node_rules import REPLACED_CLASSES
 from .report import Problem
+from .rules import REPLACED_CLASSES
 
-__all__ = ["broken_links", "circles", "is_replaced", "missing_classes", "no_output"]
+__all__ = ["broken_links", "dependency_cycles", "is_replaced", "missing_classes", "no_output"]
 
 _RECONNECT = "Connect it again in ComfyUI and save the workflow again."
 
@@ -96,19 +96,17 @@ def broken_links(prompt: Prompt, schemas: Schemas, live: Sequence[str]) -> Itera
             )
 
 
-def circles(prompt: Prompt, live: Sequence[str]) -> Iterator[Problem]:
+def dependency_cycles(prompt: Prompt, live: Sequence[str]) -> Iterator[Problem]:
     """Nodes that need themselves."""
-    for circle in cycles(prompt, live):
-        shown = " needs ".join(
-            f"{n} ({prompt[n]['class_type']})" for n in [*circle, circle[0]][:12]
-        )
+    for cycle in cycles(prompt, live):
+        shown = " needs ".join(f"{n} ({prompt[n]['class_type']})" for n in [*cycle, cycle[0]][:12])
         yield Problem(
             "dependency_cycle",
-            f"The links go round in a circle: {shown}.",
-            circle[0],
-            prompt[circle[0]]["class_type"],
+            f"The links form a cycle: {shown}.",
+            cycle[0],
+            prompt[cycle[0]]["class_type"],
             advice="Cut one of these links in ComfyUI.",
-            details={"nodes": [*circle]},
+            details={"nodes": [*cycle]},
         )
 
 

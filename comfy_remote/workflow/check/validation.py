@@ -1,7 +1,7 @@
 """Whether ComfyUI would queue a prompt, by its own rules and in its own words.
 
 Clients and ComfyUI's page read the bodies of its refusals, so types, messages and details are
-ComfyUI's. One validator for all: over the schemas of a target (`node_rules`), and over the
+ComfyUI's. One validator for all: over the schemas of a target (`rules`), and over the
 sandbox's own nodes.
 
 Source of facts: ``validate_prompt`` and ``validate_inputs`` in ``execution.py`` and

@@ -29,7 +29,7 @@ _MOST_LISTED = 12
 def node_error_problems(
     prompt: Prompt, node_errors: Mapping[str, JsonValue], schemas: Schemas
 ) -> Iterator[Problem]:
-    """ComfyUI's errors of nodes, but for circles and broken links, which `structure` tells."""
+    """ComfyUI's errors of nodes, but for cycles and broken links, which `structure` tells."""
     for node_id, node_error in node_errors.items():
         errors = node_error.get("errors") if isinstance(node_error, dict) else None
         for error in errors if isinstance(errors, list) else ():

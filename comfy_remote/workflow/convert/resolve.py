@@ -70,7 +70,7 @@ class Resolver:
         """What an input gets: an output that runs, a promoted value, or ``None`` (unlinked).
 
         Raises:
-            WorkflowInvalid: The links go in a circle, or end nowhere.
+            WorkflowInvalid: The links form a cycle, or end nowhere.
         """
         return self._input(scope, node, index, set(), None)
 
@@ -113,7 +113,7 @@ class Resolver:
             return self._outputs[step]
         if step in visited:
             raise invalid(
-                node, "its links go in a circle", "Take a link out of the circle in ComfyUI."
+                node, "its links form a cycle", "Take a link out of the cycle in ComfyUI."
             )
         visited.add(step)
         source = self._find_output(scope, node, index, wanted, visited)

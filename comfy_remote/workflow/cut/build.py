@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..change.settings import Place
-from ..check.graph import links
+from ..graph import links
 from ..interface import REMOTE_INPUT, REMOTE_OUTPUT
 from ..prompt import Node, Prompt, is_link
 from .crossing import Source

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-from ..check.graph import consumers, links
 from ..check.sizes import Pictures, picture_sizes
+from ..graph import consumers, links
 from ..prompt import Prompt
 from ..schema import NodeSchema, Schemas
 
@@ -43,7 +43,7 @@ class Values:
     """The values that travel along the links of one prompt.
 
     Args:
-        prompt: Without circles or broken links.
+        prompt: Without cycles or broken links.
         ordered: Its nodes, each after those it is linked to.
         schemas: The classes of its nodes, as far as anybody knows them.
         loaded: The pictures that nodes load from files, as far as they are known.
@@ -78,7 +78,7 @@ class Values:
         """The type of an output; ``*`` if it can be anything."""
         found = self._types.get(source)
         if found is None:
-            self._types[source] = ANY  # for a prompt with a circle in it after all
+            self._types[source] = ANY  # for a prompt with a cycle in it after all
             found = self._types[source] = self._find_type(source)
         return found
 

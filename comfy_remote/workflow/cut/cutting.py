@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
 from ..check.sizes import Pictures
-from ..graph import needed_nodes, output_nodes
+from ..graph import execution_order, output_nodes
 from ..prompt import Prompt
 from ..schema import Schemas
 from .build import build
@@ -59,7 +59,7 @@ def cut(
     Raises:
         CutImpossible: The target does not have a node that would have to run there, or what
             passes between two targets cannot travel.
-        WorkflowInvalid: No node is an output, or the links are broken or go in a circle.
+        WorkflowInvalid: No node is an output, or the links are broken or form a cycle.
     """
     known = _known(prompt, schemas, remote)
     outputs = output_nodes(prompt, known)
@@ -70,7 +70,7 @@ def cut(
             "No node of the workflow saves or shows anything.",
             advice="Add a Save Image node, or another that saves.",
         )
-    ordered = needed_nodes(prompt, outputs)
+    ordered = execution_order(prompt, outputs)
     marked = marked_nodes(prompt, marks)
     if not any(node_id in marked for node_id in ordered):
         return Cut(prompt, tuple(outputs), (), ())

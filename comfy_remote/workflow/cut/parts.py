@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
 from typing import TypeAlias
 
-from .circle import find_circle
+from ..graph import find_cycle
+from .plan import at, listed
 from .sides import HERE, Side, Sides
-from .words import at, listed
 
 __all__ = ["Group", "group"]
 
@@ -49,11 +49,11 @@ class _Grouping:
         By stages, which always ends it: a path that leaves a target goes to a later stage, so
         none comes back to the stage it has left.
         """
-        while circle := find_circle(self._waits()):
+        while cycle := find_cycle(self._waits()):
             split = {
                 bundle: (*identity, self._stage[bundle])
                 for bundle, identity in self._group.items()
-                if identity in circle and len(identity) == 1 and self._name[bundle] is not HERE
+                if identity in cycle and len(identity) == 1 and self._name[bundle] is not HERE
             }
             self._note_split(split)
             self._group.update(split)

@@ -1,13 +1,15 @@
-"""What comes of a cut: the prompt that runs here, those that run elsewhere, what crosses."""
+"""The result of a cut: the prompt that runs here, those that run elsewhere, what crosses."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...errors import CutImpossible
 from ..change.settings import Place
+from ..check.rules import node_error
 from ..files import file_uses
 from ..interface import MOST_PART_VALUES, REMOTE_PART, REMOTE_SHOWN
 from ..prompt import Node, Prompt
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
     from ...media.values import ImageFormat
 
-__all__ = ["Crossing", "Cut", "Part", "part_node", "shown_node"]
+__all__ = ["Crossing", "Cut", "Part", "at", "impossible", "listed", "part_node", "shown_node"]
+
+_MOST_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ class Cut:
         local: Runs here. Nodes that feed no output are left out.
         targets: The nodes of ``local`` to run it for, as ``partial_execution_targets`` has them.
         parts: What runs elsewhere; none where no marked node is needed by an output.
-        notes: What was decided that the marks don't say, in sentences for people.
+        notes: What was decided that the marks do not say, in sentences for people.
         images: How pictures cross; see `media.values.encode`.
     """
 
@@ -120,7 +124,7 @@ class Cut:
     def with_files(self, hashes: Mapping[str, Mapping[str, str]]) -> Prompt:
         """The local prompt with the SHA-256 of the files that the parts load.
 
-        So a part runs anew when a file has changed, and only then.
+        So a part runs again if a file has changed, and only then.
 
         Args:
             hashes: ``{node_id of the part: {name of the file: SHA-256}}``.
@@ -172,3 +176,37 @@ def shown_node(part: Part, node_id: str) -> Node:
     shown: JsonValue = [part.node_id, MOST_PART_VALUES]
     # Two nodes with the same inputs would be one for ComfyUI's cache.
     return {"class_type": REMOTE_SHOWN, "inputs": {"node_id": node_id, "shown": shown}}
+
+
+def listed(prompt: Prompt, nodes: Iterable[str]) -> str:
+    """``3 (KSampler), 8 (VAE Decode)``; the first few of many."""
+    shown = []
+    for node_id in nodes:
+        node = prompt[node_id]
+        shown.append(f"{node_id} ({node.get('_meta', {}).get('title') or node['class_type']})")
+    more = len(shown) - _MOST_SHOWN
+    return ", ".join(shown[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def at(name: str) -> str:
+    """``on NAME``; a target without a name is the one that the Remote switch has."""
+    return f"on {name}" if name else "on the target"
+
+
+def impossible(
+    prompt: Prompt, message: str, advice: str, nodes: Iterable[str], reason: str
+) -> CutImpossible:
+    """The error for nodes that cannot run as they are marked.
+
+    Args:
+        reason: The same for each of the nodes alone, as the page shows it there.
+    """
+    node_errors: dict[str, JsonValue] = {
+        node_id: {
+            "class_type": prompt[node_id]["class_type"],
+            "errors": [node_error("cut_impossible", reason, "")],
+            "dependent_outputs": [],
+        }
+        for node_id in nodes
+    }
+    return CutImpossible(message, advice=advice, details={"node_errors": node_errors})

@@ -13,12 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from ..check.graph import consumers, links
+from ..graph import consumers, find_cycle, links
 from ..prompt import Prompt
 from ..schema import Schemas
-from .circle import find_circle
 from .crossing import DATA, Values
-from .words import at, impossible, listed
+from .plan import at, impossible, listed
 
 __all__ = ["HERE", "Side", "Sides", "Surroundings", "place"]
 
@@ -131,8 +130,8 @@ class _Placing:
 
     def untangle(self) -> None:
         """Pull along what such a bundle needs and what needs the same bundle."""
-        while circle := self._circle():
-            self._merge(circle)
+        while cycle := self._cycle():
+            self._merge(cycle)
 
     def outcome(self) -> Sides:
         home = self._homes()
@@ -212,13 +211,13 @@ class _Placing:
             home.update(dict.fromkeys(bundle, next(iter(marked), HERE)))
         return {n: home[n] for n in self._around.ordered if n in home}
 
-    def _circle(self) -> list[str] | None:
+    def _cycle(self) -> list[str] | None:
         """Nodes that wait for each other, where a bundle at a target is one; or ``None``."""
         home = self._homes()
         units = {n: frozenset({n}) if side is HERE else self._bundle[n] for n, side in home.items()}
         sides = Sides(self._around, home)
         needs = {unit: {units[n] for n in sides.sources(unit)} - {unit} for unit in units.values()}
-        found = find_circle(needs)
+        found = find_cycle(needs)
         return [next(iter(unit)) for unit in found] if found else None
 
     def _refuse_lacking(self, sides: Sides) -> None:
