@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
-__all__ = ["Deadline", "Signal", "concurrent_map", "within"]
+__all__ = ["Deadline", "Signal", "concurrent_map", "in_thread", "within"]
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -44,6 +45,22 @@ async def within(work: Awaitable[_T], seconds: float | None) -> _T:
 async def _end(task: asyncio.Future[_T]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """The result of blocking work, run in a thread.
+
+    Unlike `asyncio.to_thread`, a caller that is cancelled meanwhile waits for its end: no file is
+    closed, and no lock given back, while the thread still writes.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # so that asyncio does not log it: nobody waits for the answer
+        raise
 
 
 class Signal:

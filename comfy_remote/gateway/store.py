@@ -18,14 +18,15 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import BinaryIO, ParamSpec, TypeVar
+from typing import BinaryIO
 
+from ..aio import in_thread
 from ..errors import LocalStorageError, OutputCorrupt, OutputLost, OutputTooLarge, RateLimited
 from ..media.files import storage_errors
 from ..media.temporary import TemporaryFolder
 from .limits import GatewayLimits
 
-__all__ = ["JobStore", "in_thread"]
+__all__ = ["JobStore"]
 
 _INPUT = "input.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -35,9 +36,6 @@ _FULL = "Free some space there, or wait: old results are deleted."
 _FULL_AGAIN_AFTER = 60
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
 class JobStore:
@@ -260,21 +258,6 @@ class JobStore:
     def _check_free(self, size: int) -> None:
         if shutil.disk_usage(self._folder()).free - size < self._limits.free_bytes:
             raise OSError(errno.ENOSPC, "the rest is reserved")
-
-
-async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """The result of ``work``, run in a thread.
-
-    A caller that is cancelled meanwhile waits for its end, so that nothing is written after the
-    caller has cleaned up.
-    """
-    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        task.exception()  # so that asyncio does not log it: who was cancelled wants no answer
-        raise
 
 
 def _created(path: Path) -> BinaryIO:

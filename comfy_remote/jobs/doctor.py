@@ -30,6 +30,7 @@ from ..targets.config import (
 )
 from ..targets.runpod.pods import account_pods, pod_of
 from ..targets.runpod.target import RunPodTarget
+from ..units import size_text
 from ..version import __version__
 from ..workflow.check import check_prompt
 from ..workflow.convert import Doubt, convert
@@ -312,7 +313,7 @@ def _device(capabilities: Capabilities) -> Finding:
 
 def _memory(capabilities: Capabilities) -> str:
     told = [
-        f"{size / 1e9:.1f} GB {what}"
+        f"{size_text(size)} {what}"
         for size, what in (
             (capabilities.memory_total, "of memory"),
             (capabilities.memory_free, "free"),

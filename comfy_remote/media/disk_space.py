@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..advice import Hint
 from ..errors import ConfigurationError, LocalStorageError, OutputTooLarge
+from ..units import size_text
 
 __all__ = ["DiskLimits"]
 
@@ -60,8 +61,8 @@ class DiskLimits:
         """
         if size > self.largest:
             raise OutputTooLarge(
-                f"{filename} has more than {_shown(self.largest)}, and the target did not say how "
-                "large it is.",
+                f"{filename} has more than {size_text(self.largest)}, and the target did not say "
+                "how large it is.",
                 advice=Hint.OUTPUT_SIZE_LIMIT(variable=_SIZE_LIMIT),
                 details={"filename": filename, "limit": self.largest},
             )
@@ -78,9 +79,9 @@ class DiskLimits:
             return  # writing will say what is wrong
         if free - size < self.free:
             raise LocalStorageError(
-                f"The disk that holds {path.parent} has {_shown(free)} free, of which "
-                f"{_shown(self.free)} are reserved: there is no room for {path.name}"
-                f"{f' ({_shown(size)})' if size else ''}.",
+                f"The disk that holds {path.parent} has {size_text(free)} free, of which "
+                f"{size_text(self.free)} are reserved: there is no room for {path.name}"
+                f"{f' ({size_text(size)})' if size else ''}.",
                 advice=Hint.ROOM_OR_OTHER_DISK(variable=_FREE_SPACE),
                 details={"path": str(path), "free": free, "reserve": self.free},
             )
@@ -100,9 +101,3 @@ def _size(environment: Mapping[str, str], name: str, default: int) -> int:
             f"{name} is not a size: {value!r}.",
             advice="Give bytes, or a unit with it: 20GB, 512MiB.",
         ) from None
-
-
-def _shown(size: int) -> str:
-    from pydantic import ByteSize
-
-    return ByteSize(size).human_readable(decimal=True, separator=" ")

@@ -7,7 +7,6 @@ each checked like the first address, and a login is sent to its own origin only.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -130,7 +129,7 @@ class GuardedHttp:
         proxy = proxy_for(url)
         try:
             if proxy is not None:
-                await self._look_before_the_proxy(url)
+                await asyncio.to_thread(self._guard.refuse_private, url)
             session = self._session_for(proxy)
             async with timeout(self._patience):
                 return await session.request(
@@ -140,16 +139,6 @@ class GuardedHttp:
             if isinstance(getattr(error, "os_error", error), PrivateAddress):
                 raise self._guard.private(url.host or "", what) from error
             raise
-
-    async def _look_before_the_proxy(self, url: URL) -> None:
-        """Refuse what is known here to be private. A proxy resolves by itself, also other names."""
-        host, port = url.raw_host or "", url.port or 443
-        try:
-            await self._resolver.resolve(host, port, socket.AF_UNSPEC)
-        except PrivateAddress:
-            raise
-        except OSError:
-            return
 
     def _session_for(self, proxy: str | None) -> aiohttp.ClientSession:
         if proxy is not None:

@@ -135,6 +135,21 @@ class Guard:
             raise PrivateAddress(_LEADS_AWAY.format(host))
         return permitted
 
+    def refuse_private(self, url: URL) -> None:
+        """Refuse a host that is known here to lead into a private network. Blocking.
+
+        For requests by way of a proxy, which resolves names itself, also those unknown here.
+
+        Raises:
+            PrivateAddress: It does.
+        """
+        try:
+            self.resolved(url.raw_host or "", url.port or 443)
+        except PrivateAddress:
+            raise
+        except OSError:
+            return
+
     def private(self, host: str, what: str) -> TargetError:
         """The error for an address that leads into a private network."""
         return TargetError(f"{what} leads into a private network: {host}.", advice=self.advice)

@@ -9,7 +9,8 @@ against the name.
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import IO, TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from yarl import URL
@@ -17,9 +18,18 @@ from yarl import URL
 from .guard import Guard, PrivateAddress, proxy_for
 
 if TYPE_CHECKING:
-    from typing import Any
+    import urllib3
 
 __all__ = ["PinnedSender"]
+
+
+class _PreparedRequest(Protocol):
+    """What we use of botocore's ``AWSPreparedRequest``."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | IO[bytes] | None
 
 
 class PinnedSender:
@@ -42,7 +52,7 @@ class PinnedSender:
         self._timeout = urllib3.Timeout(connect=connect_timeout, read=read_timeout)
         self._ssl = ssl.create_default_context()
 
-    def __call__(self, request: Any, **_: object) -> object:
+    def __call__(self, request: _PreparedRequest, **_: object) -> object:
         """Send one prepared request.
 
         Raises:
@@ -77,18 +87,12 @@ class PinnedSender:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise HTTPClientError(error=error) from error
 
-    def _pool(self, url: URL, headers: dict[str, str]) -> Any:
+    def _pool(self, url: URL, headers: dict[str, str]) -> urllib3.HTTPConnectionPool:
         import urllib3
 
         host, port = url.raw_host or "", url.port or 443
         if (proxy := proxy_for(url)) is not None:
-            # It resolves by itself; what is known to be private here is refused all the same.
-            try:
-                self._guard.resolved(host, port)
-            except PrivateAddress:
-                raise
-            except OSError:
-                pass
+            self._guard.refuse_private(url)
             manager = urllib3.ProxyManager(proxy, timeout=self._timeout, ssl_context=self._ssl)
             return manager.connection_from_url(str(url.origin()))
         address = self._guard.resolved(host, port)[0]

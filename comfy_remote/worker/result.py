@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from ..errors import ComfyRemoteError, OutputTooLarge
 from ..secrets import redact
 from ..targets.download import Downloaded
+from ..units import size_text
 from ..wire.request import COMFY_REMOTE_1, WORKER_COMFYUI, AnswerFormat
 from .collect import CollectedOutput
 from .dialects import AnswerFacts, Content, render
@@ -129,10 +130,10 @@ class _Answer:
             (self._collected[n].output.filename, self._files[n].size)
             for n in reversed(self._inline)
         ]
-        named = ", ".join(f"{name} ({_megabytes(each)})" for name, each in sizes[:5])
+        named = ", ".join(f"{name} ({size_text(each)})" for name, each in sizes[:5])
         failed = "".join(f" {failure}" for failure in self._failures)
         return OutputTooLarge(
-            f"The result would be {_megabytes(size)}, and {_megabytes(limit)} can be returned. "
+            f"The result would be {size_text(size)}, and {size_text(limit)} can be returned. "
             f"Its largest outputs: {named or 'texts'}.{failed}",
             advice="Give the worker a bucket (BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID, "
             f"BUCKET_SECRET_ACCESS_KEY){self._other_format()}, or save fewer or smaller files "
@@ -170,7 +171,3 @@ def _size(
     body = json.dumps({"output": bare}, ensure_ascii=False).encode()
     inline = (file.size for number, file in files.items() if number not in stored)
     return len(body) + sum((size + 2) // 3 * 4 for size in inline)
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from ..events import ShownValues
+from ..units import size_text
 
 __all__ = ["MOST_SHOWN", "shown_within"]
 
@@ -24,7 +25,7 @@ def shown_within(
         size = len(json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         if size > left:
             warnings.append(
-                f"Node {node_id} shows {size / 1e6:.1f} MB besides its outputs, more than is "
+                f"Node {node_id} shows {size_text(size)} besides its outputs, more than is "
                 "returned; its outputs are complete."
             )
             continue

@@ -89,11 +89,8 @@ async def check_address(bucket: BucketSettings, guard: Guard) -> None:
     Raises:
         WorkflowInvalid: It does.
     """
-    host, port = bucket.endpoint.raw_host or "", bucket.endpoint.port or 443
     try:
-        await asyncio.to_thread(guard.resolved, host, port)
+        await asyncio.to_thread(guard.refuse_private, bucket.endpoint)
     except PrivateAddress:
-        error = guard.private(host, _SETTING)
+        error = guard.private(bucket.endpoint.raw_host or "", _SETTING)
         raise WorkflowInvalid(error.message, advice=error.advice) from None
-    except OSError:
-        return  # the upload says what is wrong, and the output goes elsewhere

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from .models.download import size_text
+from ..units import size_text
 from .models.folders import MODEL_SUFFIXES
 
 __all__ = ["volume_report"]

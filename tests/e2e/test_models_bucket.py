@@ -15,7 +15,7 @@ from seaweedfs import ACCESS_KEY_ID, SECRET_ACCESS_KEY, S3Server, seaweedfs
 from yarl import URL
 
 from comfy_remote.errors import ModelUnavailable
-from comfy_remote.worker.models.settings import BucketSettings
+from comfy_remote.net.bucket import BucketSettings
 
 MODEL = safetensors(3_000_000)
 
@@ -39,7 +39,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def bucket(s3: S3Server) -> BucketSettings:
-    return BucketSettings(URL(s3.url), "models", ACCESS_KEY_ID, SecretStr(SECRET_ACCESS_KEY))
+    return BucketSettings(
+        URL(s3.url), "models", "auto", ACCESS_KEY_ID, SecretStr(SECRET_ACCESS_KEY)
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -123,17 +125,19 @@ async def test_a_proxy_is_not_asked_for_what_is_private_here(
         writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
         writer.close()
 
-    async def resolve(self: object, host: str, port: int = 0, family: int = 0) -> list[object]:
+    resolve = socket.getaddrinfo
+
+    def resolved(host: str, *rest: Any, **options: Any) -> Any:
         if host == "unknown.example":
             raise OSError("no such name here")
-        return [{"hostname": host, "host": "10.0.0.1", "port": port}]
+        return resolve("10.0.0.1" if host.endswith(".example") else host, *rest, **options)
 
     listening = await asyncio.start_server(proxy, "127.0.0.1", 0)
     address = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     monkeypatch.setenv("https_proxy", address)
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(ThreadedResolver, "resolve", resolve)
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
     async with listening, GuardedHttp(Guard()) as http:
         with pytest.raises(TargetError, match="private network"):
             async with http.request("GET", "https://intern.example/x", what=WHAT):

@@ -19,6 +19,7 @@ from ...errors import RequestTooLarge, TargetError, TargetNotFound
 from ...media.receive import file_chunks
 from ...media.remote_values import sha256_in_name
 from ...net.http import HttpClient
+from ...units import size_text
 from ..base import InputFile, input_errors
 
 __all__ = ["Uploads", "has_input"]
@@ -102,7 +103,7 @@ class Uploads:
             response = await http.post_form("upload/image", lambda: _form(file), file.size)
         except RequestTooLarge as error:
             raise RequestTooLarge(
-                f"{self._name} does not take the file {file.name} ({file.size / 1e6:.0f} MB): "
+                f"{self._name} does not take the file {file.name} ({size_text(file.size)}): "
                 "it is larger than what this ComfyUI accepts (100 MB, unless it is set "
                 "otherwise).",
                 advice="Install the Comfy Remote node pack in that ComfyUI, which takes files of "

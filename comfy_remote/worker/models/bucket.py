@@ -6,7 +6,6 @@ and the key itself is never sent.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import unquote
@@ -14,8 +13,9 @@ from urllib.parse import unquote
 from yarl import URL
 
 from ...errors import ConfigurationError
+from ...net.bucket import Bucket, BucketSettings
 from .link import JsonGetter, Location, unavailable
-from .settings import BucketSettings, ModelSettings
+from .settings import ModelSettings
 
 __all__ = ["BucketLink"]
 
@@ -82,39 +82,13 @@ class BucketLink:
     async def locate(self, get_json: JsonGetter) -> Location:
         """See `Link`. The signature is made here."""
         del get_json
+        signed = await Bucket(self.settings).sign("GET", self.key, _VALID_SECONDS)
         return Location(
             shown=self.identity,
-            url=URL(await asyncio.to_thread(_signed, self.settings, self.key), encoded=True),
+            url=URL(signed, encoded=True),
             name=self.name,
             denied="Check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY, that they may read this "
             "bucket, and this machine's clock.",
             missing=f"The bucket has no {self.key}. It is laid out like ComfyUI's models folder: "
             "checkpoints/…, loras/….",
         )
-
-
-def _signed(settings: BucketSettings, key: str) -> str:
-    try:
-        # A slow import, which few workers need.
-        import boto3
-        from botocore.config import Config
-    except ImportError as error:
-        raise ConfigurationError(
-            "Models cannot come from a bucket: boto3 is not installed.",
-            advice='Install it with `pip install "comfy-remote[worker]"`.',
-        ) from error
-    client = boto3.client(
-        "s3",
-        endpoint_url=str(settings.endpoint).rstrip("/"),
-        aws_access_key_id=settings.access_key_id,
-        aws_secret_access_key=settings.secret_access_key.get_secret_value(),
-        region_name="auto",  # R2's only one
-        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
-    )
-    return str(
-        client.generate_presigned_url(
-            "get_object",
-            Params={"Bucket": settings.bucket, "Key": key},
-            ExpiresIn=_VALID_SECONDS,
-        )
-    )

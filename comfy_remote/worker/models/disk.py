@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import LocalStorageError
-from .download import FULL_DISK, size_text
+from ...units import size_text
+from .download import FULL_DISK
 from .plan import Missing
 
 __all__ = ["bytes_to_fetch", "check_space", "fits", "free_bytes"]

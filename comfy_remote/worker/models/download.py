@@ -18,16 +18,17 @@ from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ...aio import in_thread
 from ...media.files import CHUNK_SIZE, storage_errors
 from ...net.retry import Backoff, Retries, TryAgain
+from ...units import size_text
 from .contents import what_is_wrong
 from .fetch import Answer, ModelHttp
 from .folders import OUR_FOLDER
 from .link import Location, unavailable
 from .manifest import write_whole
-from .thread import run_whole
 
-__all__ = ["FULL_DISK", "PartFile", "download", "size_text"]
+__all__ = ["FULL_DISK", "PartFile", "download"]
 
 FULL_DISK = (
     "Free some space on the disk of the models (`comfy-remote models prune` removes what the "
@@ -35,16 +36,6 @@ FULL_DISK = (
     "far is kept, and the next download goes on from there."
 )
 _BACKOFF = Backoff(attempts=6, first=0.5, longest=60.0)
-
-
-def size_text(size: int) -> str:
-    """Bytes as people write them: ``812 B``, ``3.4 MB``, ``6.5 GB``."""
-    amount = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 999.5:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"
 
 
 class _Note(BaseModel):
@@ -192,7 +183,7 @@ class _Transfer:
     async def begin(self) -> bool:
         """Open the part; whether something of it was there already."""
         with storage_errors(self._part.path, full=FULL_DISK):
-            await run_whole(self._open)
+            await in_thread(self._open)
         return self._size > 0
 
     def close(self) -> None:
@@ -236,7 +227,7 @@ class _Transfer:
         """Have it all on the disk, and close it."""
         file = self._opened()
         with storage_errors(self._part.path, full=FULL_DISK):
-            await run_whole(lambda: _to_disk(file))
+            await in_thread(lambda: _to_disk(file))
         self.close()
 
     async def _once(self) -> bool:
@@ -278,7 +269,7 @@ class _Transfer:
             self._digest.update(chunk)
 
         with storage_errors(self._part.path, full=FULL_DISK):
-            await run_whole(write)
+            await in_thread(write)
         self._size += len(chunk)
         self._on_size(self._size)
         if self._limit is not None and self._size > self._limit:
@@ -313,7 +304,7 @@ class _Transfer:
     async def _restart(self) -> None:
         file = self._opened()
         with storage_errors(self._part.path, full=FULL_DISK):
-            await run_whole(lambda: file.truncate(0))
+            await in_thread(lambda: file.truncate(0))
         self._digest = hashlib.sha256()
         self._size = 0
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ...aio import concurrent_map
 from ...media.files import storage_errors
-from .download import FULL_DISK, download, size_text
+from ...units import size_text
+from .download import FULL_DISK, download
 from .fetch import ModelHttp
 from .manifest import Manifest
 from .plan import Missing

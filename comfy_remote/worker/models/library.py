@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from ...aio import in_thread
 from ...errors import ComfyRemoteError, LocalStorageError, ModelUnavailable
 from ...media.files import storage_errors
 from ...wire.models import (
@@ -33,7 +34,6 @@ from .presence import Busy, Presence
 from .prune import PrunePlan, plan_prune, prune, verify
 from .settings import ModelSettings
 from .sources import understand
-from .thread import run_whole
 
 __all__ = ["ModelLibrary"]
 
@@ -311,7 +311,7 @@ class ModelLibrary:
             known = await asyncio.to_thread(verified)
             async with self._presence(folders.root).alone():
                 # Not left by a cancel while the thread goes on: others would come in.
-                done, asked = await run_whole(lambda: pruned(known))
+                done, asked = await in_thread(lambda: pruned(known))
         except Busy as busy:
             return [], [], [f"Nothing was pruned: {busy} is using this volume."]
         changed = [entry.path for entry in done.lost if (folders.root / entry.path).exists()]

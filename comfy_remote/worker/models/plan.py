@@ -13,8 +13,9 @@ from ...aio import concurrent_map
 from ...errors import ComfyRemoteError, ModelUnavailable, WorkflowInvalid
 from ...media.files import sha256_of
 from ...net.retry import Backoff, TryAgain, retried
+from ...units import size_text
 from ...wire.repo_list import ModelLine
-from .download import PartFile, size_text, too_large
+from .download import PartFile, too_large
 from .fetch import Answer, ModelHttp
 from .folders import ModelFolders, folder_of, safe_model_name
 from .link import Link, Location, unavailable

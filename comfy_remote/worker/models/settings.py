@@ -12,21 +12,12 @@ from yarl import URL
 
 from ...errors import ConfigurationError
 from ...net.address import base_address, check_key_is_safe, host_list
+from ...net.bucket import BucketSettings
 
-__all__ = ["BucketSettings", "ModelSettings"]
+__all__ = ["ModelSettings"]
 
 _HUGGING_FACE = "https://huggingface.co"
 _CIVITAI = "https://civitai.com"
-
-
-@dataclass(frozen=True, slots=True)
-class BucketSettings:
-    """An S3-compatible bucket that is laid out like ComfyUI's ``models`` folder."""
-
-    endpoint: URL
-    bucket: str
-    access_key_id: str
-    secret_access_key: SecretStr
 
 
 def _nothing() -> SecretStr:
@@ -50,7 +41,8 @@ class ModelSettings:
         hugging_face_token: Sent to ``hugging_face`` only.
         civitai: Civitai's site.
         civitai_token: Sent to ``civitai`` only.
-        bucket: For ``r2:`` links; ``None`` when there is none.
+        bucket: For ``r2:`` links, laid out like ComfyUI's ``models`` folder; ``None`` when there
+            is none.
     """
 
     folder: Path | None = None
@@ -112,11 +104,13 @@ def _bucket(values: Mapping[str, str]) -> BucketSettings | None:
             advice="Set all four of R2_ENDPOINT, R2_BUCKET, R2_ACCESS_KEY_ID and "
             "R2_SECRET_ACCESS_KEY, or none.",
         )
-    return BucketSettings(
-        endpoint=_endpoint("R2_ENDPOINT", values["R2_ENDPOINT"]),
+    return BucketSettings.of(
+        values["R2_ENDPOINT"],
+        values["R2_ACCESS_KEY_ID"],
+        SecretStr(values["R2_SECRET_ACCESS_KEY"]),
         bucket=values["R2_BUCKET"],
-        access_key_id=values["R2_ACCESS_KEY_ID"],
-        secret_access_key=SecretStr(values["R2_SECRET_ACCESS_KEY"]),
+        region="auto",  # R2's only one
+        name="R2_ENDPOINT",
     )
 
 
