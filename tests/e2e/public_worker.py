@@ -33,7 +33,7 @@ def ask(path, body=None):
         return answer.read()
 
 
-def upload(image):
+def upload(image) -> None:
     """Under the name it comes with, in place of what has that name."""
     boundary = uuid.uuid4().hex
     head = f"--{boundary}\r\nContent-Disposition: form-data; name="

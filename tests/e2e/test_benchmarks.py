@@ -30,7 +30,7 @@ def run_all(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedPro
 
 
 @pytest.mark.timeout(310)
-def test_the_whole_list_runs(run_all: subprocess.CompletedProcess[str]):
+def test_the_whole_list_runs(run_all: subprocess.CompletedProcess[str]) -> None:
     assert run_all.returncode == 0, run_all.stdout + run_all.stderr
     assert "Traceback" not in run_all.stderr
 
@@ -44,11 +44,11 @@ def test_the_whole_list_runs(run_all: subprocess.CompletedProcess[str]):
 )
 def test_each_says_what_it_measured_or_why_it_did_not(
     name: str, run_all: subprocess.CompletedProcess[str]
-):
+) -> None:
     assert any(line.startswith(name) for line in run_all.stdout.splitlines()), run_all.stdout
 
 
-def test_an_unknown_name_is_refused_with_those_there_are():
+def test_an_unknown_name_is_refused_with_those_there_are() -> None:
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "run.py", "help", "speed"],
         capture_output=True,

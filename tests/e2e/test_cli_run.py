@@ -117,7 +117,7 @@ def slow(folder: Path, seconds: float = 0.1, steps: int = 30) -> Path:
     return path
 
 
-def test_an_example_on_the_default_target(cli: Cli):
+def test_an_example_on_the_default_target(cli: Cli) -> None:
     done = cli("run", EXAMPLES / "collage.json")
     assert done.returncode == 0, done.stderr
     assert "No target is configured: using the sandbox." in done.stderr
@@ -133,7 +133,7 @@ def test_an_example_on_the_default_target(cli: Cli):
     assert not list((cli.folder / "output").glob(".comfy-remote-*"))
 
 
-def test_json_lines(cli: Cli, sandbox_url: str):
+def test_json_lines(cli: Cli, sandbox_url: str) -> None:
     done = cli(
         *("run", EXAMPLES / "collage.json", "--on", sandbox_url, "-o", "here", "--json"),
         *("--set", "Save collage.filename_prefix=other/collage"),
@@ -163,7 +163,7 @@ def test_json_lines(cli: Cli, sandbox_url: str):
     assert lines_of(shown.stdout)[0]["outputs"] == result["outputs"]
 
 
-def test_previews_are_told_unless_unwanted(cli: Cli, sandbox_url: str):
+def test_previews_are_told_unless_unwanted(cli: Cli, sandbox_url: str) -> None:
     workflow = slow(cli.folder, seconds=0.02, steps=5)
     seen = cli("run", workflow, "--on", sandbox_url, "--json").stdout
     assert '"event": "preview"' in seen
@@ -173,7 +173,7 @@ def test_previews_are_told_unless_unwanted(cli: Cli, sandbox_url: str):
     assert '"event": "preview"' not in seen
 
 
-def test_a_killed_client_resumes_and_the_target_ran_it_once(cli: Cli, sandbox_url: str):
+def test_a_killed_client_resumes_and_the_target_ran_it_once(cli: Cli, sandbox_url: str) -> None:
     before = set(history(sandbox_url))
     process = cli.start(
         "run", slow(cli.folder), "--on", sandbox_url, "-o", "kept", "--json", "--no-preview"
@@ -202,7 +202,7 @@ def test_a_killed_client_resumes_and_the_target_ran_it_once(cli: Cli, sandbox_ur
     assert set(history(sandbox_url)) - before == {job_id}
 
 
-def test_a_killed_client_on_the_default_sandbox_resumes(cli: Cli):
+def test_a_killed_client_on_the_default_sandbox_resumes(cli: Cli) -> None:
     process = cli.start("run", slow(cli.folder), "--json", "--no-preview")
     job_id = read_until(process, a_step)[0]["job_id"]
     process.kill()
@@ -213,7 +213,7 @@ def test_a_killed_client_on_the_default_sandbox_resumes(cli: Cli):
 
 
 @pytest.mark.parametrize("how", ["before", "after", "DEBUG"])
-def test_more_words(cli: Cli, sandbox_url: str, how: str):
+def test_more_words(cli: Cli, sandbox_url: str, how: str) -> None:
     arguments = ["run", slow(cli.folder, 0.01, 3), "--on", sandbox_url, "--json"]
     if how == "DEBUG":
         done = cli(*arguments, DEBUG="1")
@@ -232,7 +232,7 @@ def test_more_words(cli: Cli, sandbox_url: str, how: str):
     assert "Using selector" not in done.stderr
 
 
-def test_more_words_of_a_failure(cli: Cli, sandbox_url: str):
+def test_more_words_of_a_failure(cli: Cli, sandbox_url: str) -> None:
     prompt = json.loads(slow(cli.folder).read_text())
     inputs = {"image": ["1", 0], "mode": "error", "message": "Not today."}
     prompt["2"] = {"class_type": "SandboxFail", "inputs": inputs}
@@ -249,7 +249,7 @@ def test_more_words_of_a_failure(cli: Cli, sandbox_url: str):
     assert re.search(r"Try 1 failed: .*could not be reached.* Next in \d\.\d s\.", refused.stderr)
 
 
-def test_a_list_says_how_the_jobs_of_a_killed_client_ended(cli: Cli, sandbox_url: str):
+def test_a_list_says_how_the_jobs_of_a_killed_client_ended(cli: Cli, sandbox_url: str) -> None:
     process = cli.start("run", slow(cli.folder), "--on", sandbox_url, "--json", "--no-preview")
     job_id = read_until(process, a_step)[0]["job_id"]
     process.kill()
@@ -266,7 +266,7 @@ def test_a_list_says_how_the_jobs_of_a_killed_client_ended(cli: Cli, sandbox_url
 
 @POSIX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_cancels_the_job(cli: Cli, sandbox_url: str, number: signal.Signals):
+def test_ctrl_c_cancels_the_job(cli: Cli, sandbox_url: str, number: signal.Signals) -> None:
     process = cli.start("run", slow(cli.folder, 0.1, 300), "--on", sandbox_url, "--json")
     job_id = read_until(process, a_step)[0]["job_id"]
     process.send_signal(number)
@@ -285,7 +285,7 @@ def test_ctrl_c_cancels_the_job(cli: Cli, sandbox_url: str, number: signal.Signa
 
 
 @POSIX
-def test_a_second_ctrl_c_leaves_at_once(cli: Cli, deaf_target: str):
+def test_a_second_ctrl_c_leaves_at_once(cli: Cli, deaf_target: str) -> None:
     process = cli.start("run", slow(cli.folder), "--on", deaf_target, "--json")
     read_until(process, lambda line: line["event"] in ("queued", "started"))
     process.send_signal(signal.SIGINT)
@@ -348,7 +348,7 @@ def deaf_target() -> Iterator[str]:
     server.server_close()
 
 
-def test_a_timeout_leaves_the_job_running(cli: Cli, sandbox_url: str):
+def test_a_timeout_leaves_the_job_running(cli: Cli, sandbox_url: str) -> None:
     long = slow(cli.folder, steps=600)
     done = cli("run", long, "--on", sandbox_url, "--timeout", "1.5", "--json")
     assert done.returncode == 6
@@ -364,7 +364,7 @@ def test_a_timeout_leaves_the_job_running(cli: Cli, sandbox_url: str):
     assert (again.returncode, "had ended already" in again.stderr) == (0, True)
 
 
-def test_a_timeout_on_the_default_sandbox_leaves_it_running(cli: Cli):
+def test_a_timeout_on_the_default_sandbox_leaves_it_running(cli: Cli) -> None:
     done = cli("run", slow(cli.folder), "--timeout", "1.5")
     assert done.returncode == 6
     (entry,) = lines_of(cli("jobs", "list", "--json").stdout)
@@ -373,7 +373,7 @@ def test_a_timeout_on_the_default_sandbox_leaves_it_running(cli: Cli):
     assert (cli.folder / resumed.stdout.strip()).is_file()
 
 
-def test_outputs_that_cannot_be_written_wait_in_the_default_sandbox(cli: Cli):
+def test_outputs_that_cannot_be_written_wait_in_the_default_sandbox(cli: Cli) -> None:
     (cli.folder / "here").mkdir()
     (cli.folder / "here" / "deep").write_text("a file where the subfolder should be")
     prefix = "SaveImage.filename_prefix=deep/collage"
@@ -387,7 +387,7 @@ def test_outputs_that_cannot_be_written_wait_in_the_default_sandbox(cli: Cli):
     assert (cli.folder / "free" / "deep" / "collage_00001_.png").is_file()
 
 
-def test_a_folder_that_cannot_be_written_to_is_noticed_before_the_run(cli: Cli):
+def test_a_folder_that_cannot_be_written_to_is_noticed_before_the_run(cli: Cli) -> None:
     (cli.folder / "taken").write_text("a file where the folder should be")
     done = cli("run", EXAMPLES / "collage.json", "-o", "taken")
     assert done.returncode == 7
@@ -408,7 +408,7 @@ def test_a_folder_that_cannot_be_written_to_is_noticed_before_the_run(cli: Cli):
     ],
     ids=" ".join,
 )
-def test_a_sigterm_ends_every_command_that_waits(cli: Cli, arguments: tuple[str, ...]):
+def test_a_sigterm_ends_every_command_that_waits(cli: Cli, arguments: tuple[str, ...]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
         first, *rest = arguments
@@ -427,7 +427,7 @@ def test_a_sigterm_ends_every_command_that_waits(cli: Cli, arguments: tuple[str,
 
 
 @POSIX
-def test_ctrl_c_before_the_target_has_answered(cli: Cli):
+def test_ctrl_c_before_the_target_has_answered(cli: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
         process = cli.start("run", slow(cli.folder), "--on", url)
@@ -442,7 +442,7 @@ def test_ctrl_c_before_the_target_has_answered(cli: Cli):
     assert "Traceback" not in err
 
 
-def test_a_failed_job(cli: Cli, sandbox_url: str):
+def test_a_failed_job(cli: Cli, sandbox_url: str) -> None:
     prompt = json.loads(slow(cli.folder).read_text())
     prompt["2"] = {
         "class_type": "SandboxFail",
@@ -461,7 +461,7 @@ def test_a_failed_job(cli: Cli, sandbox_url: str):
     assert "today." in resumed.stderr
 
 
-def test_what_the_target_refuses(cli: Cli, sandbox_url: str):
+def test_what_the_target_refuses(cli: Cli, sandbox_url: str) -> None:
     prompt = json.loads(slow(cli.folder).read_text())
     prompt["2"]["inputs"]["steps"] = -5
     path = cli.folder / "bad.json"
@@ -471,7 +471,7 @@ def test_what_the_target_refuses(cli: Cli, sandbox_url: str):
     assert "node 2 (SandboxSlow)" in done.stderr
 
 
-def test_nobody_there(cli: Cli):
+def test_nobody_there(cli: Cli) -> None:
     done = cli("run", slow(cli.folder), "--on", "http://127.0.0.1:9", "--json")
     assert done.returncode == 3
     error = lines_of(done.stdout)[-1]
@@ -479,7 +479,7 @@ def test_nobody_there(cli: Cli):
     assert error["resume"] is None
 
 
-def test_a_console_that_cannot_show_everything(cli: Cli, sandbox_url: str):
+def test_a_console_that_cannot_show_everything(cli: Cli, sandbox_url: str) -> None:
     path = cli.folder / "猫.json"
     path.write_bytes(slow(cli.folder, 0.01, 2).read_bytes())
     for arguments in (("run", path, "--on", sandbox_url), ("jobs", "list"), ("run", "--help")):
@@ -489,7 +489,7 @@ def test_a_console_that_cannot_show_everything(cli: Cli, sandbox_url: str):
 
 
 @pytest.mark.comfyui
-def test_on_a_real_comfyui(cli: Cli, comfyui_url: str):
+def test_on_a_real_comfyui(cli: Cli, comfyui_url: str) -> None:
     done = cli("run", EXAMPLES / "collage.json", "--on", comfyui_url)
     assert done.returncode == 0, done.stderr
     sizes = [(cli.folder / line).stat().st_size for line in done.stdout.splitlines()]

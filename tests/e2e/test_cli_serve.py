@@ -108,7 +108,9 @@ def client(folder: Path, url: str, *arguments: object) -> subprocess.CompletedPr
 
 
 @pytest.mark.parametrize("worker", ["local", "runpod"])
-def test_serves_a_client_and_ends_with_its_engine(servers: list[Serve], tmp_path: Path, worker):
+def test_serves_a_client_and_ends_with_its_engine(
+    servers: list[Serve], tmp_path: Path, worker: str
+) -> None:
     if worker == "runpod" and find_spec("runpod") is None:
         pytest.skip("the RunPod SDK is not installed")
     server = Serve(
@@ -137,7 +139,7 @@ def test_serves_a_client_and_ends_with_its_engine(servers: list[Serve], tmp_path
     assert "runpod:desk" in server.text
 
 
-def test_a_token_from_a_file(servers: list[Serve], tmp_path: Path):
+def test_a_token_from_a_file(servers: list[Serve], tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     environment = {"COMFY_REMOTE_TOKEN": ""}
@@ -161,7 +163,7 @@ def test_a_token_from_a_file(servers: list[Serve], tmp_path: Path):
         (("--certfile", "/nowhere/at/all"), "cannot be used"),
     ],
 )
-def test_what_it_refuses(tmp_path: Path, arguments: tuple[str, ...], words: str):
+def test_what_it_refuses(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "COMFY_REMOTE_TOKEN"}
     done = subprocess.run(
         [sys.executable, "-m", "comfy_remote", "serve", "--port", "0", *arguments],
@@ -179,7 +181,7 @@ def test_what_it_refuses(tmp_path: Path, arguments: tuple[str, ...], words: str)
 
 @pytest.mark.parametrize("worker", ["local", "runpod"])
 @pytest.mark.parametrize("wrong", ["setting", "folder", "engine"])
-def test_what_cannot_work_ends_it_and_costs_no_job(tmp_path: Path, worker: str, wrong: str):
+def test_what_cannot_work_ends_it_and_costs_no_job(tmp_path: Path, worker: str, wrong: str) -> None:
     if worker == "runpod" and find_spec("runpod") is None:
         pytest.skip("the RunPod SDK is not installed")
     comfyui = tmp_path / "ComfyUI"
@@ -233,7 +235,7 @@ def test_a_job_cannot_write_lines_of_its_own_into_the_log(servers: list[Serve]) 
     assert not any(line.startswith("12:00:00 Ready") for line in server.text.splitlines())
 
 
-def test_how_much_stays_free_is_a_setting_that_is_checked(tmp_path: Path):
+def test_how_much_stays_free_is_a_setting_that_is_checked(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "comfy_remote", "serve", "--port", "0", "--engine", "sandbox"],
         cwd=tmp_path,

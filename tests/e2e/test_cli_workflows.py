@@ -85,7 +85,7 @@ def pixels(path: Path) -> tuple[tuple[int, int], bytes]:
         return image.size, image.tobytes()
 
 
-def test_a_picture_is_made_again_from_itself(tmp_path: Path, sandbox_url: str):
+def test_a_picture_is_made_again_from_itself(tmp_path: Path, sandbox_url: str) -> None:
     (tmp_path / "ui.json").write_text(json.dumps(UI))
     done = run(tmp_path, "ui.json", "--on", sandbox_url)
     (first,) = outputs(done, tmp_path)
@@ -105,7 +105,7 @@ def test_a_picture_is_made_again_from_itself(tmp_path: Path, sandbox_url: str):
     assert pixels(other)[0] == (8, 9)
 
 
-def test_a_template_on_standard_input(tmp_path: Path, sandbox_url: str):
+def test_a_template_on_standard_input(tmp_path: Path, sandbox_url: str) -> None:
     done = run(
         tmp_path,
         *("-", "--on", sandbox_url, "--prompt", "a red picture", "--width", 24),
@@ -118,7 +118,7 @@ def test_a_template_on_standard_input(tmp_path: Path, sandbox_url: str):
     assert "standard input is a workflow in API format." in done.stderr
 
 
-def test_a_picture_on_standard_input(tmp_path: Path, sandbox_url: str):
+def test_a_picture_on_standard_input(tmp_path: Path, sandbox_url: str) -> None:
     done = run(tmp_path, "-", "--on", sandbox_url, given=(SAVED / "0.33.0.png").read_bytes())
     assert len(outputs(done, tmp_path)) == 2
 
@@ -154,7 +154,7 @@ def test_what_is_wrong_is_said(
     environment: dict[str, str],
     status: int,
     words: str,
-):
+) -> None:
     done = run(tmp_path, *arguments, "--on", sandbox_url, given=TEMPLATE, **environment)
     assert (done.returncode, done.stdout) == (status, "")
     assert "Traceback" not in done.stderr
@@ -163,7 +163,7 @@ def test_what_is_wrong_is_said(
 
 @pytest.mark.comfyui
 @pytest.mark.parametrize("name", ["0.3.64.webm", "0.3.64.flac", "0.33.0.webp", "0.33.0.mp3"])
-def test_what_comfyui_saved_is_run_again_there(tmp_path: Path, comfyui_url: str, name: str):
+def test_what_comfyui_saved_is_run_again_there(tmp_path: Path, comfyui_url: str, name: str) -> None:
     (made,) = outputs(run(tmp_path, SAVED / name, "--on", comfyui_url), tmp_path)
     assert made.suffix == Path(name).suffix
     (again,) = outputs(run(tmp_path, made, "--on", comfyui_url, "-o", "again"), tmp_path)
@@ -171,6 +171,6 @@ def test_what_comfyui_saved_is_run_again_there(tmp_path: Path, comfyui_url: str,
 
 
 @pytest.mark.comfyui
-def test_a_ui_workflow_on_comfyui(tmp_path: Path, comfyui_url: str):
+def test_a_ui_workflow_on_comfyui(tmp_path: Path, comfyui_url: str) -> None:
     (made,) = outputs(run(tmp_path, "-", "--on", comfyui_url, given=json.dumps(UI)), tmp_path)
     assert pixels(made) == ((48, 16), b"\x00\x00\xff" * 48 * 16)

@@ -73,7 +73,9 @@ def has_progress(seen: dict) -> bool:
     return seen["status"] == "IN_PROGRESS" and "output" in seen
 
 
-async def test_results_errors_and_large_results(ready, client):
+async def test_results_errors_and_large_results(
+    ready: GatewayServer, client: aiohttp.ClientSession
+) -> None:
     seen = await until(client, await submit(client, do="echo", value="½ 猫"), final)
     assert (seen["status"], seen["output"]["echo"]) == ("COMPLETED", "½ 猫")
 
@@ -93,7 +95,9 @@ async def test_results_errors_and_large_results(ready, client):
     assert len(seen["output"]["data"]) == 9 * 2**20
 
 
-async def test_progress_is_shown_and_cancel_reaches_the_handler(ready, client, tmp_path):
+async def test_progress_is_shown_and_cancel_reaches_the_handler(
+    ready: GatewayServer, client: aiohttp.ClientSession, tmp_path: Path
+) -> None:
     notes = tmp_path / "notes"
     job_id = await submit(client, do="sleep", notes=str(notes))
     seen = await until(client, job_id, has_progress)
@@ -109,7 +113,9 @@ async def test_progress_is_shown_and_cancel_reaches_the_handler(ready, client, t
     assert after["output"]["pid"] == seen["output"]["pid"]
 
 
-async def test_a_cancel_right_after_the_job_was_taken_is_not_lost(ready, client, tmp_path):
+async def test_a_cancel_right_after_the_job_was_taken_is_not_lost(
+    ready: GatewayServer, client: aiohttp.ClientSession, tmp_path: Path
+) -> None:
     notes = tmp_path / "notes"
     job_id = await submit(client, do="sleep", notes=str(notes))
     await until(client, job_id, lambda seen: seen["status"] == "IN_PROGRESS")
@@ -119,7 +125,9 @@ async def test_a_cancel_right_after_the_job_was_taken_is_not_lost(ready, client,
     assert after["status"] == "COMPLETED"
 
 
-async def test_a_worker_that_dies_fails_its_job_and_is_replaced(ready, client, tmp_path):
+async def test_a_worker_that_dies_fails_its_job_and_is_replaced(
+    ready: GatewayServer, client: aiohttp.ClientSession, tmp_path: Path
+) -> None:
     notes = tmp_path / "notes"
     seen = await until(client, await submit(client, do="die", notes=str(notes)), final)
     assert seen["status"] == "FAILED"
@@ -131,7 +139,9 @@ async def test_a_worker_that_dies_fails_its_job_and_is_replaced(ready, client, t
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="looks for processes in POSIX's way")
-async def test_nothing_is_left_running(gateway, client, tmp_path):
+async def test_nothing_is_left_running(
+    gateway: GatewayServer, client: aiohttp.ClientSession, tmp_path: Path
+) -> None:
     gateway.add_sdk_worker(COMMAND)
     assert await gateway.wait_until_ready(START)
     job_id = await submit(client, do="sleep", notes=str(tmp_path / "notes"))
@@ -146,7 +156,12 @@ async def test_nothing_is_left_running(gateway, client, tmp_path):
         os.killpg(group, 0)
 
 
-async def test_the_worker_sees_no_key_of_the_account(gateway, client, monkeypatch, tmp_path):
+async def test_the_worker_sees_no_key_of_the_account(
+    gateway: GatewayServer,
+    client: aiohttp.ClientSession,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     monkeypatch.setenv("RUNPOD_API_KEY", "planted-account-key")
     script = tmp_path / "show.py"
     script.write_text(
@@ -164,7 +179,7 @@ async def test_the_worker_sees_no_key_of_the_account(gateway, client, monkeypatc
     assert f"{gateway.worker_endpoint_url}/files" in environment
 
 
-async def test_the_sdks_clients(gateway, monkeypatch):
+async def test_the_sdks_clients(gateway: GatewayServer, monkeypatch: pytest.MonkeyPatch) -> None:
     gateway.add_sdk_worker(COMMAND)
     assert await gateway.wait_until_ready(START)
     monkeypatch.setattr(runpod, "endpoint_url_base", gateway.url)
@@ -190,7 +205,9 @@ async def test_the_sdks_clients(gateway, monkeypatch):
         assert (await endpoint.health())["workers"] == {"idle": 1, "running": 0}
 
 
-async def test_the_sdks_generators_stream(gateway, monkeypatch):
+async def test_the_sdks_generators_stream(
+    gateway: GatewayServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gateway.add_sdk_worker(COMMAND, environment={"TEST_HANDLER": "chunks"})
     assert await gateway.wait_until_ready(START)
     monkeypatch.setattr(runpod, "endpoint_url_base", gateway.url)

@@ -64,7 +64,9 @@ SERVED: Any = {
 class App:
     """A deployed app: its project, its front on loopback, its container in this process."""
 
-    def __init__(self, project: ModuleType, port: int, calls: FakeModal, volume: FakeVolume):
+    def __init__(
+        self, project: ModuleType, port: int, calls: FakeModal, volume: FakeVolume
+    ) -> None:
         self.project = project
         self.url = f"http://127.0.0.1:{port}"
         self.calls = calls
@@ -169,7 +171,9 @@ def slow(seconds: float) -> Any:
 
 
 @pytest.mark.parametrize("app", _engines(), indirect=True)
-async def test_a_client_runs_a_workflow_by_the_targets_name(app, tmp_path, monkeypatch):
+async def test_a_client_runs_a_workflow_by_the_targets_name(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     configure(
         tmp_path / "home",
         f'[targets.cloud]\ntarget = "modal:portraits"\nbase_url = "{app.url}"\n',
@@ -192,7 +196,7 @@ async def test_a_client_runs_a_workflow_by_the_targets_name(app, tmp_path, monke
     assert app.calls.spawned == 1
 
 
-async def test_progress_and_previews_are_the_real_ones(app, tmp_path):
+async def test_progress_and_previews_are_the_real_ones(app: App, tmp_path: Path) -> None:
     with Record(tmp_path / "home") as record:
         async with Client(app.target(), record=record) as client:
             job = await client.submit(slow(2.0))
@@ -204,7 +208,7 @@ async def test_progress_and_previews_are_the_real_ones(app, tmp_path):
     assert any(isinstance(e, Preview) for e in events)
 
 
-async def test_cancel_reaches_the_engine(app, tmp_path):
+async def test_cancel_reaches_the_engine(app: App, tmp_path: Path) -> None:
     with Record(tmp_path / "home") as record:
         async with Client(app.target(), record=record) as client:
             job = await client.submit(slow(60.0))
@@ -221,7 +225,7 @@ async def test_cancel_reaches_the_engine(app, tmp_path):
     assert call.cancelled()
 
 
-async def test_a_job_that_waits_is_cancelled_before_it_runs(app):
+async def test_a_job_that_waits_is_cancelled_before_it_runs(app: App) -> None:
     first = (await _raw(app, "run", {"input": {"workflow": slow(3.0)}}))[1]["id"]
     second = (await _raw(app, "run", {"input": {"workflow": PICTURE}}))[1]["id"]
     assert (await _raw(app, f"status/{second}"))[1] == {"id": second, "status": "IN_QUEUE"}
@@ -236,7 +240,7 @@ async def test_a_job_that_waits_is_cancelled_before_it_runs(app):
     assert (await _raw(app, f"cancel/{done['id']}", {}))[1]["status"] == "COMPLETED"
 
 
-async def test_any_front_answers_for_any_job(app, monkeypatch):
+async def test_any_front_answers_for_any_job(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     status, job = await _raw(app, "runsync", {"input": {"workflow": PICTURE}})
     assert (status, job["status"]) == (200, "COMPLETED")
     assert job["executionTime"] > 0 and job["delayTime"] >= 0
@@ -246,7 +250,7 @@ async def test_any_front_answers_for_any_job(app, monkeypatch):
     assert (await _raw(app, f"status/{job['id']}"))[1]["output"] == job["output"]
 
 
-async def test_outputs_that_do_not_fit_come_from_the_volume(app, tmp_path):
+async def test_outputs_that_do_not_fit_come_from_the_volume(app: App, tmp_path: Path) -> None:
     # Noise, which does not get smaller as a PNG: 2048 x 2048 x 3 bytes, as base64 over 10 MB.
     noise = tmp_path / "noise.png"
     from PIL import Image
@@ -277,7 +281,7 @@ async def test_outputs_that_do_not_fit_come_from_the_volume(app, tmp_path):
                 pass
 
 
-async def test_a_key_that_comes_twice_is_one_job(app):
+async def test_a_key_that_comes_twice_is_one_job(app: App) -> None:
     async with app.target() as target:
         request = RunRequest("11111111-1111-4111-8111-111111111111", PICTURE)
         refs = [await target.submit(request), await target.submit(request)]
@@ -288,7 +292,7 @@ async def test_a_key_that_comes_twice_is_one_job(app):
     assert app.calls.spawned == 2
 
 
-async def test_other_calls_of_the_workspace_are_none_of_its_jobs(app):
+async def test_other_calls_of_the_workspace_are_none_of_its_jobs(app: App) -> None:
     app.calls._calls["fc-other"] = asyncio.create_task(asyncio.sleep(0, '"somebody else\'s"'))
     for action in ("status", "cancel", "stream", "retry"):
         status, answer = await _raw(app, f"{action}/fc-other", {})
@@ -297,7 +301,7 @@ async def test_other_calls_of_the_workspace_are_none_of_its_jobs(app):
     assert not app.calls._calls["fc-other"].cancelled()
 
 
-async def test_what_the_worker_refuses_is_told(app, tmp_path):
+async def test_what_the_worker_refuses_is_told(app: App, tmp_path: Path) -> None:
     with Record(tmp_path / "home") as record:
         async with Client(app.target(), record=record) as client:
             wrong: Any = {"1": {"class_type": "NoSuchNode", "inputs": {}}}
@@ -307,7 +311,7 @@ async def test_what_the_worker_refuses_is_told(app, tmp_path):
     assert "NoSuchNode" in json.dumps(finished.error.to_json())
 
 
-async def test_it_tells_what_it_has(app):
+async def test_it_tells_what_it_has(app: App) -> None:
     async with app.target() as target:
         found = await target.describe()
         health = await target.health()
@@ -315,7 +319,7 @@ async def test_it_tells_what_it_has(app):
     assert (health.queued, health.running, health.ready) == (0, 0, 1)
 
 
-async def test_the_public_workers_clients_are_understood(app):
+async def test_the_public_workers_clients_are_understood(app: App) -> None:
     _, job = await _raw(app, "runsync", {"input": {"workflow": PICTURE, "images": []}})
     assert [image["type"] for image in job["output"]["images"]] == ["base64", "base64"]
 
@@ -331,13 +335,13 @@ async def test_the_public_workers_clients_are_understood(app):
         ("files/..%2f..%2fetc/x", None, 404, "no file"),
     ],
 )
-async def test_what_it_cannot_do_it_says(app, path, body, status, words):
+async def test_what_it_cannot_do_it_says(app: App, path, body, status, words) -> None:
     found, answer = await _raw(app, path, body)
     assert found == status
     assert words in json.dumps(answer)
 
 
-async def test_modal_out_of_reach_is_not_a_failed_job(app):
+async def test_modal_out_of_reach_is_not_a_failed_job(app: App) -> None:
     job = (await _raw(app, "run", {"input": {"workflow": slow(1.0)}}))[1]["id"]
     app.calls.up = False
     status, answer = await _raw(app, f"status/{job}")
@@ -346,7 +350,7 @@ async def test_modal_out_of_reach_is_not_a_failed_job(app):
     assert (await _raw(app, f"status/{job}"))[0] == 200
 
 
-async def test_another_endpoint_is_none(app):
+async def test_another_endpoint_is_none(app: App) -> None:
     async with aiohttp.ClientSession() as session:
         async with session.get(f"{app.url}/v2/other/health") as answer:
             assert answer.status == 404
@@ -355,7 +359,7 @@ async def test_another_endpoint_is_none(app):
             assert answer.status == 403
 
 
-async def test_models_are_the_workers_own_business(app):
+async def test_models_are_the_workers_own_business(app: App) -> None:
     """A job about models: the volume is looked at before, and committed afterwards."""
     volume = app.project.model_volume
     _, job = await _raw(app, "runsync", {"input": {"action": "models"}})
@@ -365,7 +369,7 @@ async def test_models_are_the_workers_own_business(app):
     assert (volume.reloads, volume.commits) == (1, 1)
 
 
-async def test_models_that_others_have_fetched_are_seen_by_any_job(app):
+async def test_models_that_others_have_fetched_are_seen_by_any_job(app: App) -> None:
     volume = app.project.model_volume
     _, job = await _raw(app, "runsync", {"input": {"workflow": PICTURE}})
     assert job["status"] == "COMPLETED"
@@ -380,7 +384,7 @@ async def test_models_that_others_have_fetched_are_seen_by_any_job(app):
     assert (volume.reloads, volume.commits) == (2, 1)
 
 
-async def test_notes_that_cannot_be_written_cost_no_job(app):
+async def test_notes_that_cannot_be_written_cost_no_job(app: App) -> None:
     """A paid result is not lost for want of a line about it; nor for a commit."""
     write = app.project.notes.put.aio
 
@@ -407,7 +411,7 @@ async def test_notes_that_cannot_be_written_cost_no_job(app):
     ["sandbox", pytest.param("comfyui with the pack", marks=pytest.mark.comfyui)],
     indirect=True,
 )
-async def test_the_workflow_is_an_api_of_its_own(app, tmp_path):
+async def test_the_workflow_is_an_api_of_its_own(app: str, tmp_path: Path) -> None:
     """At the same address: described, called, followed, and bit for bit."""
     import numpy as np
 
@@ -431,7 +435,7 @@ async def test_the_workflow_is_an_api_of_its_own(app, tmp_path):
     assert app.calls.spawned == 1
 
 
-async def test_a_call_that_is_cancelled_is_cancelled_there(app):
+async def test_a_call_that_is_cancelled_is_cancelled_there(app: App) -> None:
     blocker = (await _raw(app, "run", {"input": {"workflow": slow(30.0)}}))[1]["id"]
     status, call = await _root(app, "", {"inputs": {"picture": _dot()}})
     assert status == 202 and call["status"] in ("pending", "running")
@@ -449,7 +453,7 @@ async def test_a_call_that_is_cancelled_is_cancelled_there(app):
     await _raw(app, f"cancel/{blocker}", {})
 
 
-async def test_a_page_of_another_site_calls_nothing(app):
+async def test_a_page_of_another_site_calls_nothing(app: App) -> None:
     async with aiohttp.ClientSession() as session:
         headers = {"Origin": "https://evil.example"}
         async with session.post(f"{app.url}/", json={"inputs": {}}, headers=headers) as answer:
@@ -475,7 +479,7 @@ async def _root(app: App, path: str, body: Any = None) -> tuple[int, Any]:
         return answer.status, await answer.json()
 
 
-async def test_the_command_calls_it_by_its_name(app, tmp_path):
+async def test_the_command_calls_it_by_its_name(app: App, tmp_path: Path) -> None:
     from PIL import Image
 
     Image.new("RGB", (8, 4), (255, 0, 0)).save(tmp_path / "red.png")
@@ -500,7 +504,7 @@ async def test_the_command_calls_it_by_its_name(app, tmp_path):
 
 
 @pytest.mark.comfyui
-async def test_the_remote_api_node_calls_it(app, tmp_path):
+async def test_the_remote_api_node_calls_it(app: App, tmp_path: Path) -> None:
     directory = find_comfyui()
     if directory is None:
         pytest.skip("skipped: no ComfyUI")

@@ -72,7 +72,7 @@ def graph(**inputs: Any) -> dict[str, Any]:
     return {"7": {"class_type": "ComfyRemoteModalDeployment", "inputs": given}}
 
 
-def test_a_dry_run_writes_the_project_and_gives_no_address(setting):
+def test_a_dry_run_writes_the_project_and_gives_no_address(setting: Setting) -> None:
     built = setting.base / "built"
     entry = setting.engine.run(graph(dry_run=True, working_directory=str(built)))
     assert entry["status"]["completed"], entry["status"]["messages"]
@@ -85,7 +85,7 @@ def test_a_dry_run_writes_the_project_and_gives_no_address(setting):
     assert (config["app_name"], config["gpu_type"]) == ("portraits", "H100")
 
 
-def test_deploying_without_an_account_is_an_error_that_says_what_to_do(setting):
+def test_deploying_without_an_account_is_an_error_that_says_what_to_do(setting: Setting) -> None:
     entry = setting.engine.run(graph(working_directory=str(setting.base / "output")))
     assert not entry["status"]["completed"]
     ((_, error),) = [m for m in entry["status"]["messages"] if m[0] == "execution_error"]
@@ -94,7 +94,7 @@ def test_deploying_without_an_account_is_an_error_that_says_what_to_do(setting):
     assert "modal setup" in error["exception_message"]
 
 
-def test_a_workflow_names_no_place_outside_of_comfyuis_folders(setting):
+def test_a_workflow_names_no_place_outside_of_comfyuis_folders(setting: Setting) -> None:
     hosts = setting.base / "hosts.json"
     hosts.write_text(json.dumps(SAVED))
     elsewhere = setting.base / "elsewhere"
@@ -105,7 +105,7 @@ def test_a_workflow_names_no_place_outside_of_comfyuis_folders(setting):
     assert not elsewhere.exists()
 
 
-def test_a_file_that_is_not_there(setting):
+def test_a_file_that_is_not_there(setting: Setting) -> None:
     entry = setting.engine.run(graph(workflow_path="missing.json"))
     ((_, error),) = [m for m in entry["status"]["messages"] if m[0] == "execution_error"]
     assert "no workflow file missing.json" in error["exception_message"]

@@ -65,7 +65,7 @@ def log_of(server: PackServer) -> str:
 
 
 @pytest.mark.parametrize("name", ["comfy-remote", "Comfy Remote-1.2.x (copy) ü"])
-def test_it_loads_under_any_name(comfyui: Path, tmp_path: Path, name: str):
+def test_it_loads_under_any_name(comfyui: Path, tmp_path: Path, name: str) -> None:
     # The package is there as an installed one, too, and is another module.
     with started(comfyui, tmp_path, name, first="import comfy_remote.jobs.client") as server:
         engine = EngineClient(server.url)
@@ -94,7 +94,7 @@ def test_it_loads_under_any_name(comfyui: Path, tmp_path: Path, name: str):
     assert not any(one.startswith("comfy_remote.node_pack") for one in loaded)
 
 
-def test_it_brings_in_no_terminal_and_no_sdk(comfyui: Path, tmp_path: Path):
+def test_it_brings_in_no_terminal_and_no_sdk(comfyui: Path, tmp_path: Path) -> None:
     modules = []
     for name in ("comfy-remote", "comfy-remote.disabled"):
         base = tmp_path / name
@@ -104,7 +104,9 @@ def test_it_brings_in_no_terminal_and_no_sdk(comfyui: Path, tmp_path: Path):
     assert added.isdisjoint({"rich", "click", "runpod", "typer", "IPython"})
 
 
-def test_a_missing_requirement_is_one_clear_line_and_comfyui_starts(comfyui: Path, tmp_path: Path):
+def test_a_missing_requirement_is_one_clear_line_and_comfyui_starts(
+    comfyui: Path, tmp_path: Path
+) -> None:
     with started(comfyui, tmp_path, "comfy-remote", hidden="platformdirs") as server:
         log = log_of(server)
         told = [line for line in log.splitlines() if "Comfy Remote" in line]

@@ -112,7 +112,7 @@ def engine(request: pytest.FixtureRequest) -> str:
     return request.getfixturevalue(f"{request.param}_url")
 
 
-def test_a_full_run(remote: Command, engine: str):
+def test_a_full_run(remote: Command, engine: str) -> None:
     path = write(remote.folder, picture())
     done = remote(
         *("--workflow", path, "--pod-url", engine, "--image-id", "take-3"),
@@ -135,7 +135,7 @@ def test_a_full_run(remote: Command, engine: str):
     assert "Finished: succeeded" in logs[1].read_text()
 
 
-def test_the_template_is_filled_in_as_json(remote: Command, sandbox_url: str):
+def test_the_template_is_filled_in_as_json(remote: Command, sandbox_url: str) -> None:
     prompt = picture("${OUTPUT_FOLDER}/${FROM_ENVIRONMENT}")
     prompt["1"]["inputs"]["color"] = 5
     text = json.dumps(prompt).replace('"color": 5', '"color": ${SEED}')
@@ -159,7 +159,7 @@ def test_the_template_is_filled_in_as_json(remote: Command, sandbox_url: str):
         assert image.convert("RGB").getpixel((1, 1)) == (0, 0, 255)
 
 
-def test_addresses_instead_of_files(remote: Command, engine: str):
+def test_addresses_instead_of_files(remote: Command, engine: str) -> None:
     done = remote(
         "--workflow", write(remote.folder, picture()), "--no-download", RUNPOD_POD_URL=engine
     )
@@ -180,7 +180,7 @@ def test_addresses_instead_of_files(remote: Command, engine: str):
     assert len(resumed.stdout.splitlines()) == 2
 
 
-def test_json_lines_without_download(remote: Command, sandbox_url: str):
+def test_json_lines_without_download(remote: Command, sandbox_url: str) -> None:
     path = write(remote.folder, picture())
     done = remote("--workflow", path, "--pod-url", sandbox_url, "--no-download", "--json")
     result = json.loads(done.stdout.splitlines()[-1])
@@ -189,7 +189,9 @@ def test_json_lines_without_download(remote: Command, sandbox_url: str):
 
 
 @pytest.mark.comfyui
-def test_the_same_seed_gives_the_same_pixels(remote: Command, comfyui_url: str, sandbox_url: str):
+def test_the_same_seed_gives_the_same_pixels(
+    remote: Command, comfyui_url: str, sandbox_url: str
+) -> None:
     """The colours come from the seed, as there is no model here whose noise could."""
     prompt = picture("seeded")
     prompt["1"]["inputs"]["color"] = "SEED"
@@ -210,7 +212,7 @@ def test_the_same_seed_gives_the_same_pixels(remote: Command, comfyui_url: str, 
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "http://127.0.0.1:9/"])
-def test_a_wrong_address(remote: Command, address: str):
+def test_a_wrong_address(remote: Command, address: str) -> None:
     began = time.monotonic()
     done = remote("--workflow", write(remote.folder, picture()), "--pod-url", address)
     assert done.returncode == 3
@@ -218,7 +220,7 @@ def test_a_wrong_address(remote: Command, address: str):
     assert 1.0 < time.monotonic() - began < 20.0  # five tries, further and further apart
 
 
-def test_out_of_time_then_resumed(remote: Command, sandbox_url: str):
+def test_out_of_time_then_resumed(remote: Command, sandbox_url: str) -> None:
     began = time.monotonic()
     path = write(remote.folder, slow(0.2, 60))
     done = remote("--workflow", path, "--pod-url", sandbox_url, "--timeout", "3")
@@ -232,7 +234,7 @@ def test_out_of_time_then_resumed(remote: Command, sandbox_url: str):
     assert len(resumed.stdout.splitlines()) == 2
 
 
-def test_nobody_answers_in_time(remote: Command):
+def test_nobody_answers_in_time(remote: Command) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -244,7 +246,7 @@ def test_nobody_answers_in_time(remote: Command):
 
 @POSIX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_leaves_the_job(remote: Command, sandbox_url: str, number: signal.Signals):
+def test_ctrl_c_leaves_the_job(remote: Command, sandbox_url: str, number: signal.Signals) -> None:
     process = remote.start(
         *("run_remote", "--workflow", write(remote.folder, slow()), "--pod-url", sandbox_url)
     )
@@ -262,7 +264,7 @@ def test_ctrl_c_leaves_the_job(remote: Command, sandbox_url: str, number: signal
     assert resumed.returncode == 0, resumed.stderr
 
 
-def test_killed_then_taken_up_by_what_its_log_says(remote: Command, sandbox_url: str):
+def test_killed_then_taken_up_by_what_its_log_says(remote: Command, sandbox_url: str) -> None:
     path = write(remote.folder, slow())
     process = remote.start(
         *("run_remote", "--workflow", path, "--pod-url", sandbox_url, "--image-id", "k")
@@ -282,7 +284,7 @@ def test_killed_then_taken_up_by_what_its_log_says(remote: Command, sandbox_url:
     assert len(resumed.stdout.splitlines()) == 2
 
 
-def test_a_prompt_of_another_machine_is_fetched(remote: Command, engine: str):
+def test_a_prompt_of_another_machine_is_fetched(remote: Command, engine: str) -> None:
     done = remote("--workflow", write(remote.folder, picture()), "--pod-url", engine)
     assert done.returncode == 0, done.stderr
     job = re.search(r"Job ([0-9a-f-]{36})", done.stderr)
@@ -331,7 +333,7 @@ class PlayedApi:
         self._loop.close()
 
 
-def test_the_running_pod_is_found(remote: Command, engine: str):
+def test_the_running_pod_is_found(remote: Command, engine: str) -> None:
     with PlayedApi(engine) as api:
         done = remote("--workflow", write(remote.folder, picture()), **api.environment)
         assert done.returncode == 0, done.stderr
@@ -345,7 +347,7 @@ def test_the_running_pod_is_found(remote: Command, engine: str):
     assert len(resumed.stdout.splitlines()) == 2
 
 
-def test_several_pods_and_nobody_to_ask(remote: Command, sandbox_url: str):
+def test_several_pods_and_nobody_to_ask(remote: Command, sandbox_url: str) -> None:
     with PlayedApi(sandbox_url, count=2) as api:
         done = remote("--workflow", write(remote.folder, picture()), **api.environment)
     assert done.returncode == 2
@@ -353,7 +355,7 @@ def test_several_pods_and_nobody_to_ask(remote: Command, sandbox_url: str):
 
 
 @POSIX
-def test_several_pods_and_somebody_to_ask(remote: Command, sandbox_url: str):
+def test_several_pods_and_somebody_to_ask(remote: Command, sandbox_url: str) -> None:
     import pty
 
     ours, theirs = pty.openpty()
@@ -385,14 +387,14 @@ def test_several_pods_and_somebody_to_ask(remote: Command, sandbox_url: str):
     assert b"pod:abc123xyz91" in shown
 
 
-def test_no_way_to_a_pod(remote: Command):
+def test_no_way_to_a_pod(remote: Command) -> None:
     done = remote("--workflow", write(remote.folder, picture()), PATH="")
     assert done.returncode == 2
     for way in ("--pod-url", "RUNPOD_POD_URL", "RUNPOD_API_KEY", "runpodctl"):
         assert way in done.stderr
 
 
-def test_secrets_are_nowhere(remote: Command, sandbox_url: str):
+def test_secrets_are_nowhere(remote: Command, sandbox_url: str) -> None:
     """Not in what is printed, logged, recorded or saved, also with DEBUG=1 and when it fails."""
     planted = {"STUDIO_PASSWORD": "planted-2b7e51aa", "ACCESS": "planted-9d01cc34"}
     basic = "YW5uOnBsYW50ZWQtMmI3ZTUxYWE="  # ann:planted-2b7e51aa
@@ -417,7 +419,7 @@ def test_secrets_are_nowhere(remote: Command, sandbox_url: str):
         assert not any(secret.encode() in content for content in found)
 
 
-def test_empty_words_are_as_good_as_none(remote: Command, sandbox_url: str):
+def test_empty_words_are_as_good_as_none(remote: Command, sandbox_url: str) -> None:
     path = write(remote.folder, picture("x"))
     empty = ("--output-folder", "", "--image-id", "")
     done = remote("--workflow", path, "--pod-url", sandbox_url, *empty)
@@ -429,13 +431,13 @@ def test_empty_words_are_as_good_as_none(remote: Command, sandbox_url: str):
     assert found["image_id"] == found["job_id"][:8]
 
 
-def test_neither_prompt_nor_workflow(remote: Command):
+def test_neither_prompt_nor_workflow(remote: Command) -> None:
     done = remote()
     assert done.returncode == 2
     assert "--prompt" in done.stderr
 
 
-def test_text_to_image_needs_a_checkpoint(remote: Command, engine: str):
+def test_text_to_image_needs_a_checkpoint(remote: Command, engine: str) -> None:
     done = remote("--prompt", "a cat", "--pod-url", engine)
     assert done.returncode == 4
     assert "--workflow FILE" in done.stderr

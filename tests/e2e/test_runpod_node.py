@@ -162,7 +162,7 @@ TWO_INPUTS["13"]["inputs"]["crop"] = "center"
     [(INVERT, 1, 2), (INVERT, 3, 4), (TWO_INPUTS, 1, 2)],
     ids=["a batch into one node", "a larger batch", "one picture for each node"],
 )
-def test_local_and_remote_give_the_same_pixels(setting, workflow, batch, pictures):
+def test_local_and_remote_give_the_same_pixels(setting: Setting, workflow, batch, pictures) -> None:
     local = outer_pictures(setting, graph(workflow, remote=False, batch=batch))
     remote = outer_pictures(setting, graph(workflow, remote=True, batch=batch))
     assert len(local) == len(remote) == pictures
@@ -176,7 +176,7 @@ def test_local_and_remote_give_the_same_pixels(setting, workflow, batch, picture
             assert all(abs(a - b) <= 1 for a, b in zip(pixel, colour, strict=True)), pixel
 
 
-def test_colours_between_the_steps_of_8_bits_are_the_same(setting):
+def test_colours_between_the_steps_of_8_bits_are_the_same(setting: Setting) -> None:
     """The pictures that go in have values that a PNG rounds; so has what comes out."""
     workflow = {**INVERT, "5": node("ImageBlend", image1=["3", 0], image2=["3", 0])}
     workflow["5"]["inputs"] |= {"blend_factor": 0.37, "blend_mode": "soft_light"}
@@ -196,7 +196,7 @@ def test_colours_between_the_steps_of_8_bits_are_the_same(setting):
     assert pixel_digest(local) == pixel_digest(outer_pictures(setting, prompt(remote=True)))
 
 
-def test_a_workflow_in_ui_format_and_one_from_a_file(setting):
+def test_a_workflow_in_ui_format_and_one_from_a_file(setting: Setting) -> None:
     invert = {
         "nodes": [
             {"id": 1, "type": "LoadImage", "outputs": [{"name": "IMAGE", "links": [1]}]}
@@ -216,7 +216,7 @@ def test_a_workflow_in_ui_format_and_one_from_a_file(setting):
         assert pixel_digest(pasted) == pixel_digest(saved) == expected
 
 
-def test_saved_workflows_are_listed(setting):
+def test_saved_workflows_are_listed(setting: Setting) -> None:
     info = setting.engine.json("/object_info/RunPodRemoteExecute")["RunPodRemoteExecute"]
     assert info["category"] == "RunPod"
     assert info["display_name"] == "RunPod Remote Execute"
@@ -229,14 +229,14 @@ def test_saved_workflows_are_listed(setting):
     assert not any("key" in name for name in inputs)
 
 
-def test_a_file_outside_of_the_folders_is_refused_before_anything_runs(setting):
+def test_a_file_outside_of_the_folders_is_refused_before_anything_runs(setting: Setting) -> None:
     prompt = graph(remote=True, workflow_file="../../../a pack-1.0/pyproject.toml")
     status, body = setting.engine.request("/prompt", {"prompt": prompt})
     answer = json.loads(body)
     assert "There is no workflow file" in json.dumps(answer["node_errors"][NODE]), status
 
 
-async def test_the_open_graph_runs_there_and_not_here(setting):
+async def test_the_open_graph_runs_there_and_not_here(setting: Setting) -> None:
     prompt = graph(remote=True)
     prompt["1"]["inputs"]["color"] = 0x102030  # not in ComfyUI's cache
     prompt["5"] = node("ImageInvert", image=["2", 0])
@@ -252,7 +252,7 @@ async def test_the_open_graph_runs_there_and_not_here(setting):
     assert pixel_digest(outer_pictures(setting, prompt)) == pixel_digest(local)
 
 
-def test_what_has_run_is_not_run_again(setting):
+def test_what_has_run_is_not_run_again(setting: Setting) -> None:
     prompt = graph(INVERT, remote=True, batch=2)
     outer_pictures(setting, prompt)
     before = setting.jobs()["completed"]
@@ -322,7 +322,7 @@ async def watched(setting: Setting, prompt: dict[str, Any], interrupt_at: float 
     raise AssertionError("the socket closed")
 
 
-async def test_progress_is_shown_and_an_interrupt_reaches_the_endpoint(setting):
+async def test_progress_is_shown_and_an_interrupt_reaches_the_endpoint(setting: Setting) -> None:
     seen = await watched(setting, graph(SLOW, remote=True, input_images=None), interrupt_at=0.35)
     assert seen.interrupted, seen
     assert seen.previews > 0
@@ -332,7 +332,7 @@ async def test_progress_is_shown_and_an_interrupt_reaches_the_endpoint(setting):
     assert idle(setting)
 
 
-def test_a_run_that_takes_too_long_is_cancelled(setting):
+def test_a_run_that_takes_too_long_is_cancelled(setting: Setting) -> None:
     message = error_of(setting, graph(SLOW, remote=True, input_images=None, timeout=2))
     assert "did not end on runpod:desk within 2 s. It was cancelled there." in message
     assert idle(setting)
@@ -367,14 +367,14 @@ def idle(setting: Setting) -> bool:
     ],
     ids=["no JSON", "no workflow", "no Load Image", "itself", "unknown node", "missing input"],
 )
-def test_errors_say_what_to_do(setting, workflow, words, remote):
+def test_errors_say_what_to_do(setting: Setting, workflow, words, remote: bool) -> None:
     message = error_of(setting, graph(workflow, remote=remote))
     for word in words:
         assert word in message, message
 
 
 @pytest.mark.parametrize("remote", [True, False], ids=["remote", "local"])
-def test_a_workflow_without_pictures_says_so(setting, remote):
+def test_a_workflow_without_pictures_says_so(setting: Setting, remote: bool) -> None:
     workflow = {
         "1": node("PrimitiveString", value="x"),
         "2": node("PreviewAny", source=["1", 0]),
@@ -383,7 +383,7 @@ def test_a_workflow_without_pictures_says_so(setting, remote):
     assert ("Add a Save Image node" in message) or (remote and "PrimitiveString" in message)
 
 
-def test_nothing_to_run_and_an_unknown_target(setting):
+def test_nothing_to_run_and_an_unknown_target(setting: Setting) -> None:
     message = error_of(setting, graph(remote=True, input_images=None))
     assert "nothing to run" in message
     elsewhere = graph(INVERT, remote=True, target="http://192.0.2.1:8188")
@@ -396,7 +396,7 @@ def test_nothing_to_run_and_an_unknown_target(setting):
     assert "There is no endpoint 'other'" in message
 
 
-def test_the_key_is_nowhere(setting):
+def test_the_key_is_nowhere(setting: Setting) -> None:
     """Planted in the environment, used by every remote run above, and in no file here."""
     outer_pictures(setting, graph(INVERT, remote=True, batch=4))
     files = [path for path in setting.server.directory.rglob("*") if path.is_file()]
@@ -406,7 +406,7 @@ def test_the_key_is_nowhere(setting):
     assert KEY.encode() not in setting.engine.request("/history")[1]
 
 
-def test_nothing_of_a_run_stays_in_the_temporary_folder(setting):
+def test_nothing_of_a_run_stays_in_the_temporary_folder(setting: Setting) -> None:
     outer_pictures(setting, graph(INVERT, remote=True, batch=5))
     temporary = setting.server.directory / "temp"
     assert [path.name for path in temporary.rglob("input_*")] == []

@@ -125,14 +125,14 @@ def health(port: int) -> int:
     return subprocess.run([sys.executable, ROOT / "docker/healthcheck.py"], env=env).returncode
 
 
-def test_one_job_from_the_command_line():
+def test_one_job_from_the_command_line() -> None:
     job = json.dumps({"input": {"format": "comfy-remote/1", "workflow": WHITE}})
     ended = run("--test_input", job, env=environment(COMFY_REMOTE_ENGINE="sandbox"))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert '"status": "success"' in ended.stdout
 
 
-def test_an_endpoint_on_this_machine_until_it_is_told_to_end(tmp_path):
+def test_an_endpoint_on_this_machine_until_it_is_told_to_end(tmp_path: Path) -> None:
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}/v2/local"
     env = environment(
@@ -170,7 +170,7 @@ def descendants(pid: int) -> set[int]:
     return found - {pid}
 
 
-def test_a_port_for_all_needs_a_token():
+def test_a_port_for_all_needs_a_token() -> None:
     env = environment(COMFY_REMOTE_ENGINE="sandbox", SERVE_API_LOCALLY="true")
     ended = run(env={**env, "COMFY_REMOTE_PORT": str(free_port())})
     assert ended.returncode == 1
@@ -180,7 +180,7 @@ def test_a_port_for_all_needs_a_token():
     assert "16 characters" in short.stderr
 
 
-def test_without_a_gpu_it_does_not_run_for_a_gpus_price(tmp_path):
+def test_without_a_gpu_it_does_not_run_for_a_gpus_price(tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
     broken = tools / "nvidia-smi"
@@ -193,7 +193,7 @@ def test_without_a_gpu_it_does_not_run_for_a_gpus_price(tmp_path):
 
 
 @pytest.mark.parametrize("chosen", [None, ""])
-def test_tcmalloc_is_used_unless_somebody_has_chosen(tmp_path, chosen):
+def test_tcmalloc_is_used_unless_somebody_has_chosen(tmp_path: Path, chosen: str | None) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
     library = tmp_path / "libtcmalloc_minimal.so.4"
@@ -226,7 +226,7 @@ def test_tcmalloc_is_used_unless_somebody_has_chosen(tmp_path, chosen):
         ({"COMFYUI_DIR": "/nowhere"}, "is not a ComfyUI"),
     ],
 )
-def test_wrong_settings_are_named(setting, words):
+def test_wrong_settings_are_named(setting, words) -> None:
     ended = run(env=environment(**setting))
     assert ended.returncode != 0
     assert words in ended.stdout + ended.stderr
@@ -251,7 +251,7 @@ def volume(tmp_path: Path) -> Path:
 
 
 @pytest.mark.comfyui
-def test_models_and_nodes_on_the_volume_are_comfyuis(tmp_path, volume):
+def test_models_and_nodes_on_the_volume_are_comfyuis(tmp_path: Path, volume: Path) -> None:
     directory = find_comfyui()
     if directory is None:
         pytest.skip("skipped: no ComfyUI")

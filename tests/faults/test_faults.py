@@ -170,7 +170,9 @@ async def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
         ('{"1": {"class_type": "SaveImage", "inputs": {"images": ["9", 0]}}}', "node 9"),
     ],
 )
-async def test_a_file_that_is_no_prompt(comfyui: Lane, tmp_path: Path, text: str, says: str):
+async def test_a_file_that_is_no_prompt(
+    comfyui: Lane, tmp_path: Path, text: str, says: str
+) -> None:
     path = tmp_path / "workflow.json"
     path.write_text(text, encoding="utf-8")
     async with Client(comfyui.target()) as client:
@@ -181,7 +183,7 @@ async def test_a_file_that_is_no_prompt(comfyui: Lane, tmp_path: Path, text: str
     assert comfyui.proxy.count(r"^/prompt") == 0
 
 
-async def test_a_file_that_is_not_there(comfyui: Lane, tmp_path: Path):
+async def test_a_file_that_is_not_there(comfyui: Lane, tmp_path: Path) -> None:
     async with Client(comfyui.target()) as client:
         with pytest.raises(WorkflowInvalid, match="no file") as caught:
             await client.submit(tmp_path / "missing.json")
@@ -194,7 +196,7 @@ async def test_a_file_that_is_not_there(comfyui: Lane, tmp_path: Path):
     assert comfyui.proxy.seen == []
 
 
-async def test_an_unknown_node(any_lane: Lane, out: Path):
+async def test_an_unknown_node(any_lane: Lane, out: Path) -> None:
     mark = new_mark()
     prompt = picture(mark)
     prompt["7"] = {"class_type": "NoSuchNode", "inputs": {}}
@@ -205,7 +207,7 @@ async def test_an_unknown_node(any_lane: Lane, out: Path):
     assert any_lane.engine.runs(mark) == 0
 
 
-async def test_a_wrong_value(any_lane: Lane, out: Path):
+async def test_a_wrong_value(any_lane: Lane, out: Path) -> None:
     mark = new_mark()
     prompt = picture(mark)
     prompt["1"]["inputs"]["width"] = -3
@@ -215,13 +217,13 @@ async def test_a_wrong_value(any_lane: Lane, out: Path):
     assert any_lane.engine.runs(mark) == 0
 
 
-async def test_nothing_is_saved(any_lane: Lane, out: Path):
+async def test_nothing_is_saved(any_lane: Lane, out: Path) -> None:
     prompt = {"1": picture(new_mark())["1"]}
     error = await refused(WorkflowInvalid, any_lane, prompt, out)
     assert "output" in error.message
 
 
-async def test_a_missing_input_file(any_lane: Lane, out: Path):
+async def test_a_missing_input_file(any_lane: Lane, out: Path) -> None:
     mark = new_mark()
     prompt = picture(mark)
     prompt["1"] = {"class_type": "LoadImage", "inputs": {"image": f"{mark}.png"}}
@@ -233,7 +235,7 @@ async def test_a_missing_input_file(any_lane: Lane, out: Path):
 
 async def test_an_input_too_large_for_runpod(
     gateway: Lane, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "large.png").write_bytes(os.urandom(9 << 20))
     prompt = picture(new_mark())
@@ -246,7 +248,7 @@ async def test_an_input_too_large_for_runpod(
 # Answers to the submission
 
 
-async def test_a_wrong_key(gateway: Lane, out: Path):
+async def test_a_wrong_key(gateway: Lane, out: Path) -> None:
     async with Client(gateway.target(key="wrong-key-wrong-key")) as client:
         with pytest.raises(AuthenticationError) as caught:
             await client.submit(picture(new_mark()))
@@ -257,14 +259,14 @@ async def test_a_wrong_key(gateway: Lane, out: Path):
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_login_in_front(any_lane: Lane, out: Path, status: int):
+async def test_a_login_in_front(any_lane: Lane, out: Path, status: int) -> None:
     mark = new_mark()
     any_lane.proxy.plan("", Answer(status, PAGE), times=None)
     await refused(AuthenticationError, any_lane, picture(mark), out)
     assert any_lane.engine.runs(mark) == 0
 
 
-async def test_an_unknown_endpoint(gateway: Lane, out: Path):
+async def test_an_unknown_endpoint(gateway: Lane, out: Path) -> None:
     target = RunPodTarget("nosuch", None, base_url=f"{gateway.proxy.url}/v2")
     gateway.proxy.plan("/nosuch/", Answer(404, b""), times=None)
     async with Client(target) as client:
@@ -274,13 +276,13 @@ async def test_an_unknown_endpoint(gateway: Lane, out: Path):
     assert gateway.proxy.count("/run") == 1
 
 
-async def test_a_page_in_place_of_the_engine(lane: Lane, out: Path):
+async def test_a_page_in_place_of_the_engine(lane: Lane, out: Path) -> None:
     lane.proxy.plan("", Answer(404, PAGE), times=None)
     error = await refused(TargetNotFound, lane, picture(new_mark()), out)
     assert "DOCTYPE" not in str(error)
 
 
-async def test_asked_too_often_for_a_moment(any_lane: Lane, out: Path):
+async def test_asked_too_often_for_a_moment(any_lane: Lane, out: Path) -> None:
     mark = new_mark()
     any_lane.proxy.plan(any_lane.submit, Answer(429, headers={"Retry-After": "0.3"}), times=2)
     assert_picture(await fetch(any_lane.target(), picture(mark), out), out)
@@ -288,7 +290,7 @@ async def test_asked_too_often_for_a_moment(any_lane: Lane, out: Path):
     assert any_lane.proxy.count(any_lane.submit) == 3
 
 
-async def test_asked_too_often_for_good(lane: Lane, out: Path):
+async def test_asked_too_often_for_good(lane: Lane, out: Path) -> None:
     mark = new_mark()
     lane.proxy.plan(lane.submit, Answer(429, headers={"Retry-After": "0"}), times=None)
     await refused(RateLimited, lane, picture(mark), out)
@@ -309,7 +311,9 @@ async def test_asked_too_often_for_good(lane: Lane, out: Path):
     ids=name_of,
 )
 @pytest.mark.parametrize("forwarded", [False, True], ids=["not forwarded", "answer lost"])
-async def test_the_submission_is_not_answered(lane: Lane, out: Path, fault: Any, forwarded: bool):
+async def test_the_submission_is_not_answered(
+    lane: Lane, out: Path, fault: Any, forwarded: bool
+) -> None:
     """With a queue to look into, or a key, a lost answer is no loss."""
     mark = new_mark()
     lane.proxy.plan(lane.submit, replace(fault, forwarded=forwarded))
@@ -328,7 +332,9 @@ async def test_the_submission_is_not_answered(lane: Lane, out: Path, fault: Any,
     [Answer(502, forwarded=True), Answer(200, PAGE, forwarded=True), Drop(True)],
     ids=name_of,
 )
-async def test_the_answer_is_lost_where_keys_are_unknown(gateway: Lane, out: Path, fault: Fault):
+async def test_the_answer_is_lost_where_keys_are_unknown(
+    gateway: Lane, out: Path, fault: Fault
+) -> None:
     """RunPod itself: whether it runs cannot be known, so it is not sent again."""
     mark = new_mark()
     gateway.proxy.plan("/health", Answer(200, b'{"jobs": {}, "workers": {}}'), times=None)
@@ -343,7 +349,7 @@ async def test_the_answer_is_lost_where_keys_are_unknown(gateway: Lane, out: Pat
     assert not entry.state.final
 
 
-async def test_the_answer_is_lost_again_and_again(gateway: Lane, out: Path):
+async def test_the_answer_is_lost_again_and_again(gateway: Lane, out: Path) -> None:
     """A key makes it safe to ask three times; then it is for a person to look."""
     mark = new_mark()
     gateway.proxy.plan(gateway.submit, Drop(True), times=2)
@@ -358,7 +364,7 @@ async def test_the_answer_is_lost_again_and_again(gateway: Lane, out: Path):
 
 
 @pytest.mark.parametrize("forwarded", [False, True], ids=["not forwarded", "answer lost"])
-async def test_the_submission_is_never_answered(lane: Lane, out: Path, forwarded: bool):
+async def test_the_submission_is_never_answered(lane: Lane, out: Path, forwarded: bool) -> None:
     """The connection stands, and nothing comes: the caller's timeout counts here, too."""
     mark = new_mark()
     lane.proxy.plan(lane.submit, Stall(forwarded), times=None)
@@ -380,7 +386,7 @@ async def test_the_submission_is_never_answered(lane: Lane, out: Path, forwarded
     assert lane.engine.runs(mark) == forwarded
 
 
-async def test_everything_stalls(comfyui: Lane, out: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_everything_stalls(comfyui: Lane, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the questions after a submission that broke: looking for it has an end."""
     comfyui.proxy.plan(comfyui.submit, Drop())
     comfyui.proxy.plan("/queue|/history|/ws", Stall(), times=None)
@@ -388,7 +394,7 @@ async def test_everything_stalls(comfyui: Lane, out: Path, monkeypatch: pytest.M
     assert "resume" in error.advice
 
 
-async def test_nobody_listens(lane: Lane, out: Path):
+async def test_nobody_listens(lane: Lane, out: Path) -> None:
     mark = new_mark()
     async with lane.proxy.gone():
         error = await refused(TargetUnreachable, lane, picture(mark), out)
@@ -396,7 +402,7 @@ async def test_nobody_listens(lane: Lane, out: Path):
     assert lane.engine.runs(mark) == 0
 
 
-async def test_nobody_listens_for_a_moment(any_lane: Lane, out: Path):
+async def test_nobody_listens_for_a_moment(any_lane: Lane, out: Path) -> None:
     mark = new_mark()
     await any_lane.proxy.leave()
     job = asyncio.create_task(fetch(any_lane.target(), picture(mark), out))
@@ -409,7 +415,7 @@ async def test_nobody_listens_for_a_moment(any_lane: Lane, out: Path):
 @pytest.mark.parametrize("fault", [Drop(), Drop(True), Answer(502, PAGE)], ids=name_of)
 async def test_the_upload_breaks(
     comfyui: Lane, tmp_path: Path, out: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     """Files may be sent twice: the engine keeps one."""
     monkeypatch.chdir(tmp_path)
     mark = new_mark()
@@ -441,7 +447,7 @@ async def test_the_upload_breaks(
     ],
     ids=name_of,
 )
-async def test_questions_fail_for_a_while(lane: Lane, out: Path, fault: Fault):
+async def test_questions_fail_for_a_while(lane: Lane, out: Path, fault: Fault) -> None:
     mark = new_mark()
     lane.proxy.plan(r"/ws", Answer(404), times=None)
     lane.proxy.plan(lane.poll, fault, times=2, skip=1)
@@ -449,7 +455,7 @@ async def test_questions_fail_for_a_while(lane: Lane, out: Path, fault: Fault):
     assert lane.engine.runs(mark) == 1
 
 
-async def test_a_proxy_knows_no_such_address_for_a_while(comfyui: Lane, out: Path):
+async def test_a_proxy_knows_no_such_address_for_a_while(comfyui: Lane, out: Path) -> None:
     """A pod's proxy, for example. (404 from an endpoint is another matter: see below.)"""
     mark = new_mark()
     comfyui.proxy.plan(f"/ws|{comfyui.poll}", Answer(404, PAGE), times=4, skip=1)
@@ -457,7 +463,7 @@ async def test_a_proxy_knows_no_such_address_for_a_while(comfyui: Lane, out: Pat
     assert comfyui.engine.runs(mark) == 1
 
 
-async def test_questions_fail_for_good_and_the_job_is_fetched_later(lane: Lane, out: Path):
+async def test_questions_fail_for_good_and_the_job_is_fetched_later(lane: Lane, out: Path) -> None:
     mark = new_mark()
     lane.proxy.plan(f"/ws|{lane.poll}", Answer(503), times=None)
     error = await refused(TargetUnreachable, lane, slow_picture(mark), out, patience=0.5)
@@ -468,7 +474,7 @@ async def test_questions_fail_for_good_and_the_job_is_fetched_later(lane: Lane, 
     assert lane.engine.runs(mark) == 1
 
 
-async def test_the_target_goes_and_comes_back(lane: Lane, out: Path):
+async def test_the_target_goes_and_comes_back(lane: Lane, out: Path) -> None:
     mark = new_mark()
     job = asyncio.create_task(fetch(lane.target(), slow_picture(mark), out))
     await lane.proxy.saw(lane.poll, times=2)
@@ -478,7 +484,7 @@ async def test_the_target_goes_and_comes_back(lane: Lane, out: Path):
     assert lane.engine.runs(mark) == 1
 
 
-async def test_the_target_goes_for_good(lane: Lane, out: Path):
+async def test_the_target_goes_for_good(lane: Lane, out: Path) -> None:
     mark = new_mark()
     job = asyncio.create_task(
         refused(TargetUnreachable, lane, slow_picture(mark, steps=20), out, patience=0.5)
@@ -491,7 +497,7 @@ async def test_the_target_goes_for_good(lane: Lane, out: Path):
     assert lane.engine.runs(mark) == 1
 
 
-async def test_the_key_is_withdrawn(lane: Lane, out: Path):
+async def test_the_key_is_withdrawn(lane: Lane, out: Path) -> None:
     mark = new_mark()
     lane.proxy.plan(f"/ws|{lane.poll}", Answer(401), times=None)
     await refused(AuthenticationError, lane, slow_picture(mark, steps=3), out)
@@ -500,14 +506,14 @@ async def test_the_key_is_withdrawn(lane: Lane, out: Path):
     assert lane.engine.runs(mark) == 1
 
 
-async def test_the_endpoint_has_forgotten_the_job(gateway: Lane, out: Path):
+async def test_the_endpoint_has_forgotten_the_job(gateway: Lane, out: Path) -> None:
     gateway.proxy.plan(gateway.poll, Answer(404, b'{"error": "not found"}'), times=None)
     error = await refused(JobExpired, gateway, picture(new_mark()), out)
     assert "30 minutes" in error.advice
 
 
 @pytest.mark.parametrize("any_lane", ["comfyui", "comfyui-real"], indirect=True)
-async def test_the_websocket_is_refused(any_lane: Lane, out: Path):
+async def test_the_websocket_is_refused(any_lane: Lane, out: Path) -> None:
     mark, events = new_mark(), []
     any_lane.proxy.plan("/ws", Answer(403), times=None)
     assert_picture(await fetch(any_lane.target(), picture(mark), out, events=events), out)
@@ -516,14 +522,14 @@ async def test_the_websocket_is_refused(any_lane: Lane, out: Path):
 
 
 @pytest.mark.parametrize("fault", [Answer(200, PAGE), Drop(), NotHttp()], ids=name_of)
-async def test_the_websocket_is_no_websocket(comfyui: Lane, out: Path, fault: Fault):
+async def test_the_websocket_is_no_websocket(comfyui: Lane, out: Path, fault: Fault) -> None:
     mark = new_mark()
     comfyui.proxy.plan("/ws", fault, times=None)
     assert_picture(await fetch(comfyui.target(), picture(mark), out), out)
     assert comfyui.engine.runs(mark) == 1
 
 
-async def test_the_websocket_drops(comfyui: Lane, out: Path):
+async def test_the_websocket_drops(comfyui: Lane, out: Path) -> None:
     mark, events = new_mark(), list[Event]()
     job = asyncio.create_task(
         fetch(comfyui.target(), slow_picture(mark, steps=15), out, events=events)
@@ -536,14 +542,14 @@ async def test_the_websocket_drops(comfyui: Lane, out: Path):
     assert comfyui.engine.runs(mark) == 1
 
 
-async def test_the_websocket_says_nothing(comfyui: Lane, out: Path):
+async def test_the_websocket_says_nothing(comfyui: Lane, out: Path) -> None:
     mark = new_mark()
     comfyui.proxy.plan("/ws", Stall(), times=None)
     assert_picture(await fetch(comfyui.target(), picture(mark), out), out)
     assert comfyui.engine.runs(mark) == 1
 
 
-async def test_garbage_on_the_websocket(comfyui: Lane, out: Path):
+async def test_garbage_on_the_websocket(comfyui: Lane, out: Path) -> None:
     mark, events = new_mark(), list[Event]()
     job = asyncio.create_task(fetch(comfyui.target(), slow_picture(mark), out, events=events))
     await until(lambda: any(isinstance(e, Started) for e in events))
@@ -565,7 +571,7 @@ async def test_garbage_on_the_websocket(comfyui: Lane, out: Path):
     assert comfyui.engine.runs(mark) == 1
 
 
-async def test_hostile_progress_on_the_websocket(comfyui: Lane, out: Path):
+async def test_hostile_progress_on_the_websocket(comfyui: Lane, out: Path) -> None:
     """Numbers that are none, nodes that are not there, and an end that has not come."""
     mark, events = new_mark(), list[Event]()
     job = asyncio.create_task(fetch(comfyui.target(), slow_picture(mark), out, events=events))
@@ -593,7 +599,7 @@ async def test_hostile_progress_on_the_websocket(comfyui: Lane, out: Path):
     assert comfyui.engine.runs(mark) == 1
 
 
-async def test_the_result_never_comes(lane: Lane, out: Path):
+async def test_the_result_never_comes(lane: Lane, out: Path) -> None:
     mark = new_mark()
     error = await refused(JobTimedOut, lane, slow_picture(mark, steps=15), out, timeout=0.8)
     assert "resume" in error.advice and "cancel" in error.advice
@@ -603,7 +609,7 @@ async def test_the_result_never_comes(lane: Lane, out: Path):
 
 
 @pytest.mark.parametrize("fault", [Stall(), Delay(30)], ids=name_of)
-async def test_answers_never_come(lane: Lane, out: Path, fault: Fault):
+async def test_answers_never_come(lane: Lane, out: Path, fault: Fault) -> None:
     mark = new_mark()
     lane.proxy.plan("/ws", Answer(404), times=None)
     lane.proxy.plan(lane.poll, fault, times=None)
@@ -613,7 +619,7 @@ async def test_answers_never_come(lane: Lane, out: Path, fault: Fault):
     assert lane.engine.runs(mark) == 1
 
 
-async def test_progress_that_overtakes(gateway: Lane, out: Path):
+async def test_progress_that_overtakes(gateway: Lane, out: Path) -> None:
     """Of two snapshots, the one with the higher number is the newer."""
     seen = 0
 
@@ -637,7 +643,7 @@ async def test_progress_that_overtakes(gateway: Lane, out: Path):
     assert all(e.message != "stale" for e in events if isinstance(e, Progress))
 
 
-async def test_progress_after_the_result(sandbox_url: str, out: Path):
+async def test_progress_after_the_result(sandbox_url: str, out: Path) -> None:
     """The worker's last update arrives when the job is complete: it stays complete."""
     async with gateway_lane(sandbox_url) as lane:
         assert lane.gateway is not None
@@ -652,7 +658,7 @@ async def test_progress_after_the_result(sandbox_url: str, out: Path):
 # What comes back
 
 
-async def test_complete_without_a_result(gateway: Lane, out: Path):
+async def test_complete_without_a_result(gateway: Lane, out: Path) -> None:
     mark = new_mark()
     gateway.proxy.plan(gateway.poll, Rewrite(_without_output), times=None)
     error = await refused(OutputLost, gateway, picture(mark), out)
@@ -679,13 +685,13 @@ async def test_complete_without_a_result(gateway: Lane, out: Path):
     ],
     ids=str,
 )
-async def test_complete_with_a_result_that_is_none(gateway: Lane, out: Path, output: Any):
+async def test_complete_with_a_result_that_is_none(gateway: Lane, out: Path, output: Any) -> None:
     change = Rewrite(lambda body: _with_output(body, output))
     gateway.proxy.plan(gateway.poll, change, times=None)
     await refused(OutputLost, gateway, picture(new_mark()), out)
 
 
-async def test_complete_without_files(comfyui: Lane, out: Path):
+async def test_complete_without_files(comfyui: Lane, out: Path) -> None:
     mark = new_mark()
     comfyui.proxy.plan("/history/", Rewrite(_without_files), times=None)
     error = await refused(OutputLost, comfyui, picture(mark), out)
@@ -693,7 +699,7 @@ async def test_complete_without_files(comfyui: Lane, out: Path):
     assert comfyui.engine.runs(mark) == 1
 
 
-async def test_an_output_that_is_gone(comfyui: Lane, out: Path):
+async def test_an_output_that_is_gone(comfyui: Lane, out: Path) -> None:
     mark = new_mark()
     comfyui.proxy.plan("/view", Answer(404), times=None)
     error = await refused(OutputLost, comfyui, picture(mark), out)
@@ -701,7 +707,7 @@ async def test_an_output_that_is_gone(comfyui: Lane, out: Path):
 
 
 @pytest.mark.parametrize("name", ["comfyui", "gateway"])
-async def test_a_large_output_comes_through(sandbox_url: str, out: Path, name: str):
+async def test_a_large_output_comes_through(sandbox_url: str, out: Path, name: str) -> None:
     mark, size = new_mark(), 12_345_678
     opened = comfyui_lane if name == "comfyui" else gateway_lane
     async with opened(sandbox_url) as lane:
@@ -712,7 +718,9 @@ async def test_a_large_output_comes_through(sandbox_url: str, out: Path, name: s
             assert lane.proxy.count("/files/", "GET") == 1, "it was not in the answer"
 
 
-async def test_a_large_output_without_a_store_is_taken_in_parts(sandbox_url: str, out: Path):
+async def test_a_large_output_without_a_store_is_taken_in_parts(
+    sandbox_url: str, out: Path
+) -> None:
     mark, size = new_mark(), 12_345_678
     async with gateway_lane(sandbox_url, store=False) as lane:
         (saved,) = await fetch(lane.target(), file(mark, size), out)
@@ -743,7 +751,9 @@ HOSTILE_NAMES = [
 
 
 @pytest.mark.parametrize(("filename", "subfolder"), HOSTILE_NAMES)
-async def test_a_hostile_name(lane: Lane, tmp_path: Path, out: Path, filename: str, subfolder: str):
+async def test_a_hostile_name(
+    lane: Lane, tmp_path: Path, out: Path, filename: str, subfolder: str
+) -> None:
     def rename(body: bytes) -> bytes:
         document = json.loads(body)
         for listed in _listed(document):
@@ -771,7 +781,7 @@ async def test_a_hostile_name(lane: Lane, tmp_path: Path, out: Path, filename: s
         assert part.split(".")[0].lower() not in ("con", "nul", "aux", "prn")
 
 
-async def test_the_engine_lists_a_file_elsewhere(lane: Lane, out: Path):
+async def test_the_engine_lists_a_file_elsewhere(lane: Lane, out: Path) -> None:
     """The real thing, not a proxy's: the engine does not hand out what is not its output."""
     mark = new_mark()
     prompt = file(mark, 10, listed_filename="../../x.png")
@@ -781,7 +791,7 @@ async def test_the_engine_lists_a_file_elsewhere(lane: Lane, out: Path):
     assert files_in(out.parent) == []
 
 
-async def test_a_download_breaks_off(comfyui: Lane, out: Path):
+async def test_a_download_breaks_off(comfyui: Lane, out: Path) -> None:
     mark, size = new_mark(), 3_000_000
     comfyui.proxy.plan("/view", Cut(1_000_000))
     comfyui.proxy.plan("/view", Drop())
@@ -794,7 +804,7 @@ async def test_a_download_breaks_off(comfyui: Lane, out: Path):
     assert comfyui.engine.runs(mark) == 1
 
 
-async def test_a_stored_output_breaks_off(gateway: Lane, out: Path):
+async def test_a_stored_output_breaks_off(gateway: Lane, out: Path) -> None:
     mark, size = new_mark(), 11_000_000
     gateway.proxy.plan("/files/", Cut(4_000_000))
     gateway.proxy.plan("/files/", Answer(502, PAGE))
@@ -805,7 +815,7 @@ async def test_a_stored_output_breaks_off(gateway: Lane, out: Path):
 
 
 @pytest.mark.parametrize("fault", [Cut(0), Cut(100_000), Answer(503), Drop()], ids=name_of)
-async def test_a_download_breaks_off_for_good(comfyui: Lane, out: Path, fault: Fault):
+async def test_a_download_breaks_off_for_good(comfyui: Lane, out: Path, fault: Fault) -> None:
     mark = new_mark()
     if fault == Cut(100_000):
         comfyui.proxy.plan("/view", fault)
@@ -818,7 +828,7 @@ async def test_a_download_breaks_off_for_good(comfyui: Lane, out: Path, fault: F
     assert comfyui.engine.runs(mark) == 1
 
 
-async def test_one_of_several_downloads_breaks(comfyui: Lane, out: Path):
+async def test_one_of_several_downloads_breaks(comfyui: Lane, out: Path) -> None:
     """What could be fetched is there, whole; what could not is not."""
     mark = new_mark()
     prompt = {
@@ -833,7 +843,7 @@ async def test_one_of_several_downloads_breaks(comfyui: Lane, out: Path):
     assert (out / f"{mark}-2.bin").read_bytes() == content(50_002)
 
 
-async def test_a_stored_output_is_shortened(gateway: Lane, out: Path):
+async def test_a_stored_output_is_shortened(gateway: Lane, out: Path) -> None:
     mark = new_mark()
     gateway.proxy.plan("/files/", Shorten(5_000_000), times=None)
     error = await refused(OutputCorrupt, gateway, file(mark, 11_000_000), out)
@@ -844,7 +854,7 @@ async def test_a_stored_output_is_shortened(gateway: Lane, out: Path):
 
 
 @pytest.mark.parametrize("size", [10_000, 11_000_000], ids=["in the answer", "stored"])
-async def test_an_output_is_damaged(gateway: Lane, out: Path, size: int):
+async def test_an_output_is_damaged(gateway: Lane, out: Path, size: int) -> None:
     mark = new_mark()
     gateway.proxy.plan("/files/", Rewrite(_flipped), times=None)
     gateway.proxy.plan(gateway.poll, Rewrite(_damaged), times=None)
@@ -861,7 +871,9 @@ def far_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ComfyUITarget, "local", False)
 
 
-async def test_a_picture_is_shortened_unnoticed_by_http(comfyui: Lane, out: Path, far_away: None):
+async def test_a_picture_is_shortened_unnoticed_by_http(
+    comfyui: Lane, out: Path, far_away: None
+) -> None:
     """ComfyUI announces neither size nor hash, but a picture knows where it ends."""
     mark = new_mark()
     comfyui.proxy.plan("/view", Shorten(150), times=None)
@@ -871,7 +883,7 @@ async def test_a_picture_is_shortened_unnoticed_by_http(comfyui: Lane, out: Path
     assert comfyui.engine.runs(mark) == 1
 
 
-async def test_a_picture_is_a_page(comfyui: Lane, out: Path, far_away: None):
+async def test_a_picture_is_a_page(comfyui: Lane, out: Path, far_away: None) -> None:
     comfyui.proxy.plan("/view", Answer(200, PAGE), times=None)
     await refused(OutputCorrupt, comfyui, picture(new_mark()), out)
 
@@ -896,7 +908,9 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 
 @pytest.mark.parametrize("size", [6_000_000, 11_000_000])
-async def test_the_disk_is_full(lane: Lane, small_disk: Path, size: int, monkeypatch):
+async def test_the_disk_is_full(
+    lane: Lane, small_disk: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COMFY_REMOTE_FREE_SPACE", "0")  # the last byte may be used
     mark = new_mark()
     error = await refused(LocalStorageError, lane, file(mark, size), small_disk)
@@ -909,8 +923,8 @@ async def test_the_disk_is_full(lane: Lane, small_disk: Path, size: int, monkeyp
 
 
 async def test_the_disk_of_the_record_is_full(
-    comfyui: Lane, small_disk: Path, out: Path, monkeypatch
-):
+    comfyui: Lane, small_disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A job that cannot be recorded is not submitted."""
     mark = new_mark()
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(small_disk / "home"))
@@ -925,7 +939,7 @@ async def test_the_disk_of_the_record_is_full(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of this kind")
-async def test_the_file_may_not_grow(lane: Lane, out: Path):
+async def test_the_file_may_not_grow(lane: Lane, out: Path) -> None:
     import resource
 
     mark = new_mark()
@@ -945,12 +959,12 @@ async def test_the_file_may_not_grow(lane: Lane, out: Path):
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write anywhere")
-async def test_the_folder_is_forbidden(lane: Lane, out: Path):
+async def test_the_folder_is_forbidden(lane: Lane, out: Path) -> None:
     out.chmod(0o500)
     await refused(LocalStorageError, lane, picture(new_mark()), out / "below")
 
 
-async def test_a_file_where_a_folder_is_wanted(lane: Lane, out: Path):
+async def test_a_file_where_a_folder_is_wanted(lane: Lane, out: Path) -> None:
     (out / "taken").write_text("mine")
     with pytest.raises(LocalStorageError) as caught:
         await fetch(lane.target(), picture(new_mark()), out / "taken" / "below")
@@ -962,7 +976,7 @@ async def test_a_file_where_a_folder_is_wanted(lane: Lane, out: Path):
 # The engine, the worker, the gateway
 
 
-async def test_a_node_fails(lane: Lane, out: Path):
+async def test_a_node_fails(lane: Lane, out: Path) -> None:
     mark = new_mark()
     error = await refused(ExecutionFailed, lane, failing(mark, "error", "wrong colour"), out)
     assert "wrong colour" in error.message
@@ -971,7 +985,7 @@ async def test_a_node_fails(lane: Lane, out: Path):
     assert lane.engine.runs(mark) == 1
 
 
-async def test_a_node_fails_after_others_have_saved(lane: Lane, out: Path):
+async def test_a_node_fails_after_others_have_saved(lane: Lane, out: Path) -> None:
     mark = new_mark()
     saves = {"images": ["1", 0], "filename_prefix": "before"}
     prompt = {"5": {"class_type": "SaveImage", "inputs": saves}}
@@ -985,7 +999,7 @@ async def test_a_node_fails_after_others_have_saved(lane: Lane, out: Path):
     assert lane.engine.runs(mark) == 1
 
 
-async def test_one_of_two_outputs_does_not_exist(lane: Lane, out: Path):
+async def test_one_of_two_outputs_does_not_exist(lane: Lane, out: Path) -> None:
     mark = new_mark()
     prompt = picture(mark)
     prompt["5"] = file(mark, 10, list_under="3d", listed_filename="nowhere.glb")["1"]
@@ -998,7 +1012,7 @@ async def test_one_of_two_outputs_does_not_exist(lane: Lane, out: Path):
     assert lane.engine.runs(mark) == 1
 
 
-async def test_the_engine_runs_out_of_memory(lane: Lane, out: Path):
+async def test_the_engine_runs_out_of_memory(lane: Lane, out: Path) -> None:
     mark = new_mark()
     error = await refused(OutOfMemory, lane, failing(mark, "out_of_memory"), out)
     assert "smaller" in error.advice
@@ -1007,7 +1021,7 @@ async def test_the_engine_runs_out_of_memory(lane: Lane, out: Path):
     assert_picture(await fetch(lane.target(), picture(new_mark()), out), out)
 
 
-async def test_the_engine_dies(out: Path):
+async def test_the_engine_dies(out: Path) -> None:
     with sandbox() as (url, process):
         async with comfyui_lane(url) as lane:
             prompt = failing(new_mark(), "crash")
@@ -1017,7 +1031,7 @@ async def test_the_engine_dies(out: Path):
             assert lane.proxy.count(lane.submit) == 1
 
 
-async def test_the_engine_dies_and_starts_again(out: Path):
+async def test_the_engine_dies_and_starts_again(out: Path) -> None:
     """Its history is gone with it: the job is lost, not waited for."""
     with sandbox() as (url, process):
         async with comfyui_lane(url) as lane:
@@ -1036,7 +1050,7 @@ async def test_the_engine_dies_and_starts_again(out: Path):
                 assert lane.engine.runs(mark) == 0, "it is not run again unasked"
 
 
-async def test_the_workers_engine_dies(out: Path):
+async def test_the_workers_engine_dies(out: Path) -> None:
     """The worker starts another, and runs the job again, once."""
     engine = Engine.named("sandbox")
     async with gateway_lane(await engine.ready(), engine=engine) as lane:
@@ -1056,7 +1070,7 @@ async def test_the_workers_engine_dies(out: Path):
         assert engine.pid != killed
 
 
-async def test_the_gateway_stops(sandbox_url: str, out: Path):
+async def test_the_gateway_stops(sandbox_url: str, out: Path) -> None:
     async with gateway_lane(sandbox_url) as lane:
         assert lane.gateway is not None
         mark = new_mark()
@@ -1071,7 +1085,7 @@ async def test_the_gateway_stops(sandbox_url: str, out: Path):
         assert lane.engine.runs(mark) == 1
 
 
-async def test_another_gateway_does_not_know_the_job(sandbox_url: str, out: Path):
+async def test_another_gateway_does_not_know_the_job(sandbox_url: str, out: Path) -> None:
     mark = new_mark()
     async with gateway_lane(sandbox_url) as lane:
         async with Client(lane.target()) as client:
@@ -1092,7 +1106,7 @@ async def test_another_gateway_does_not_know_the_job(sandbox_url: str, out: Path
 # Cancelling, and several at once
 
 
-async def test_cancelled_while_running(lane: Lane, out: Path):
+async def test_cancelled_while_running(lane: Lane, out: Path) -> None:
     mark = new_mark()
     async with Client(lane.target()) as client:
         job = await client.submit(slow_picture(mark, steps=200), timeout=20)
@@ -1110,7 +1124,7 @@ async def test_cancelled_while_running(lane: Lane, out: Path):
     assert lane.engine.runs(mark) == 1
 
 
-async def test_cancelled_in_the_queue(lane: Lane, out: Path):
+async def test_cancelled_in_the_queue(lane: Lane, out: Path) -> None:
     first, second = new_mark(), new_mark()
     running = asyncio.create_task(fetch(lane.target(), slow_picture(first, steps=10), out))
     await until(lambda: lane.engine.runs(first) == 1)
@@ -1122,7 +1136,7 @@ async def test_cancelled_in_the_queue(lane: Lane, out: Path):
     assert (lane.engine.runs(first), lane.engine.runs(second)) == (1, 0)
 
 
-async def test_cancelled_though_the_request_fails_at_first(lane: Lane, out: Path):
+async def test_cancelled_though_the_request_fails_at_first(lane: Lane, out: Path) -> None:
     lane.proxy.plan("/cancel/|/interrupt|/queue", Drop(), method="POST", times=2)
     mark = new_mark()
     async with Client(lane.target()) as client:
@@ -1134,7 +1148,7 @@ async def test_cancelled_though_the_request_fails_at_first(lane: Lane, out: Path
     await until(lambda: lane.engine.busy() == 0, timeout=5)
 
 
-async def test_two_clients_at_once(lane: Lane, tmp_path: Path):
+async def test_two_clients_at_once(lane: Lane, tmp_path: Path) -> None:
     marks = [new_mark() for _ in range(4)]
     folders = [tmp_path / "clients" / mark for mark in marks]
     prompts = [slow_picture(mark, steps=2) for mark in marks]
@@ -1189,7 +1203,7 @@ async def client_process(
         await process.wait()
 
 
-async def test_the_client_is_killed_in_mid_job(lane: Lane, out: Path):
+async def test_the_client_is_killed_in_mid_job(lane: Lane, out: Path) -> None:
     mark = new_mark()
     async with client_process(lane, slow_picture(mark, steps=20), out) as process:
         assert process.stdout is not None
@@ -1203,7 +1217,7 @@ async def test_the_client_is_killed_in_mid_job(lane: Lane, out: Path):
     assert lane.engine.runs(mark) == 1
 
 
-async def test_the_client_is_killed_before_the_answer(lane: Lane, out: Path):
+async def test_the_client_is_killed_before_the_answer(lane: Lane, out: Path) -> None:
     """The engine has the job, the record only that it was about to be sent."""
     mark = new_mark()
     lane.proxy.plan(lane.submit, Stall(forwarded=True))
@@ -1225,7 +1239,7 @@ async def test_the_client_is_killed_before_the_answer(lane: Lane, out: Path):
     assert lane.engine.runs(mark) == 1
 
 
-async def test_the_client_is_killed_before_it_sends(lane: Lane, out: Path):
+async def test_the_client_is_killed_before_it_sends(lane: Lane, out: Path) -> None:
     mark = new_mark()
     lane.proxy.plan(lane.submit, Stall())
     async with client_process(lane, picture(mark), out) as process:
@@ -1281,7 +1295,7 @@ BROKEN: dict[str, tuple[int, str, Callable[[str], Any], dict[str, Fault]]] = {
 }
 
 
-async def test_the_command_fails(lane: Lane, tmp_path: Path, out: Path):
+async def test_the_command_fails(lane: Lane, tmp_path: Path, out: Path) -> None:
     """Exit status, advice, no traceback, nothing half-written: for each kind of error."""
 
     async def fails(name: str, json_lines: bool) -> None:
@@ -1333,7 +1347,9 @@ async def test_the_command_fails(lane: Lane, tmp_path: Path, out: Path):
             await fails(name, form)
 
 
-async def test_the_command_is_out_of_time_and_resumes(lane: Lane, tmp_path: Path, out: Path):
+async def test_the_command_is_out_of_time_and_resumes(
+    lane: Lane, tmp_path: Path, out: Path
+) -> None:
     mark = new_mark()
     (tmp_path / "workflow.json").write_text(json.dumps(slow_picture(mark, steps=25)))
     ended = await command(
@@ -1352,7 +1368,7 @@ async def test_the_command_is_out_of_time_and_resumes(lane: Lane, tmp_path: Path
     assert lane.engine.runs(mark) == 1
 
 
-async def test_the_command_is_killed_and_resumes(lane: Lane, tmp_path: Path, out: Path):
+async def test_the_command_is_killed_and_resumes(lane: Lane, tmp_path: Path, out: Path) -> None:
     mark = new_mark()
     (tmp_path / "workflow.json").write_text(json.dumps(slow_picture(mark, steps=15)))
     process = await start_command(
@@ -1378,7 +1394,7 @@ async def test_the_command_is_killed_and_resumes(lane: Lane, tmp_path: Path, out
     assert len(files_in(out)) == 1, "what is here is not fetched twice"
 
 
-async def test_the_command_is_cancelled_elsewhere(lane: Lane, tmp_path: Path, out: Path):
+async def test_the_command_is_cancelled_elsewhere(lane: Lane, tmp_path: Path, out: Path) -> None:
     mark = new_mark()
     (tmp_path / "workflow.json").write_text(json.dumps(slow_picture(mark, steps=300)))
     process = await start_command(
@@ -1406,7 +1422,7 @@ async def test_the_key_is_nowhere(
     out: Path,
     home: Path,
     caplog: pytest.LogCaptureFixture,
-):
+) -> None:
     """A run with a planted key, through success and every kind of error; then look for it."""
     caplog.set_level(logging.DEBUG)
     monitored: list[str] = []
@@ -1480,7 +1496,7 @@ async def test_the_key_is_nowhere(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-async def test_the_sandbox_of_a_client_has_no_key(tmp_path: Path):
+async def test_the_sandbox_of_a_client_has_no_key(tmp_path: Path) -> None:
     """It may outlive the client, with the client's environment."""
     (tmp_path / "workflow.json").write_text(json.dumps(slow_picture("here", steps=300)))
     process = await start_command(
@@ -1503,7 +1519,7 @@ async def test_the_sandbox_of_a_client_has_no_key(tmp_path: Path):
 # The real SDK's worker
 
 
-async def test_the_sdks_worker(sandbox_url: str, out: Path):
+async def test_the_sdks_worker(sandbox_url: str, out: Path) -> None:
     """No answer vanishes; killed in mid-job, its job fails and the next one runs."""
     pytest.importorskip("runpod")
     large, lost, killed = new_mark(), new_mark(), new_mark()

@@ -65,7 +65,7 @@ async def ended(client: aiohttp.ClientSession, job_id: object) -> dict[str, obje
     raise AssertionError(status)
 
 
-async def test_400_results_are_all_there_and_their_keys_run_nothing_twice(tmp_path):
+async def test_400_results_are_all_there_and_their_keys_run_nothing_twice(tmp_path: Path) -> None:
     async with served(tmp_path) as (gateway, client, _):
         gateway.add_local_worker(echo)
         ids = [(await submit(client, n, key=f"key {n}"))["id"] for n in range(400)]
@@ -76,7 +76,7 @@ async def test_400_results_are_all_there_and_their_keys_run_nothing_twice(tmp_pa
         assert gateway.queue.health().jobs.completed == 400
 
 
-async def test_large_inputs_and_results_are_files_and_go_in_time(tmp_path):
+async def test_large_inputs_and_results_are_files_and_go_in_time(tmp_path: Path) -> None:
     async with served(tmp_path, GatewayLimits(run_retention=0.5)) as (gateway, client, _):
         gateway.add_local_worker(echo)
         large = "x" * 100_000
@@ -91,7 +91,7 @@ async def test_large_inputs_and_results_are_files_and_go_in_time(tmp_path):
         assert gateway.store.used == gateway.queue.memory == 0
 
 
-async def test_a_key_that_comes_many_times_at_once_is_one_job(tmp_path):
+async def test_a_key_that_comes_many_times_at_once_is_one_job(tmp_path: Path) -> None:
     async with served(tmp_path) as (gateway, client, _):
         gateway.add_local_worker(echo)
         large = "x" * 6000
@@ -106,7 +106,7 @@ async def test_a_key_that_comes_many_times_at_once_is_one_job(tmp_path):
         assert not list(tmp_path.rglob("input*"))
 
 
-async def test_a_key_is_good_although_the_result_has_gone(tmp_path):
+async def test_a_key_is_good_although_the_result_has_gone(tmp_path: Path) -> None:
     limits = GatewayLimits(runsync_retention=0.1)
     async with served(tmp_path, limits) as (gateway, client, _):
         gateway.add_local_worker(echo)
@@ -126,7 +126,7 @@ async def test_a_key_is_good_although_the_result_has_gone(tmp_path):
         assert gateway.queue.health().jobs.completed == 1
 
 
-async def test_a_full_store_takes_no_jobs_and_says_when_to_ask_again(tmp_path):
+async def test_a_full_store_takes_no_jobs_and_says_when_to_ask_again(tmp_path: Path) -> None:
     limits = GatewayLimits(run_bytes=30_000, store_bytes=100_000, run_retention=0.5)
     async with served(tmp_path, limits) as (gateway, client, _):
         gateway.add_local_worker(echo)
@@ -151,7 +151,7 @@ async def test_a_full_store_takes_no_jobs_and_says_when_to_ask_again(tmp_path):
         assert answer.status == 200
 
 
-async def test_a_full_queue_takes_no_jobs_and_says_when_to_ask_again(tmp_path):
+async def test_a_full_queue_takes_no_jobs_and_says_when_to_ask_again(tmp_path: Path) -> None:
     async with served(tmp_path, GatewayLimits(queued_jobs=3)) as (_, client, _):
         for n in range(3):
             await submit(client, n, key=str(n))
@@ -162,7 +162,7 @@ async def test_a_full_queue_takes_no_jobs_and_says_when_to_ask_again(tmp_path):
     assert not list(tmp_path.rglob("input.json"))
 
 
-async def test_space_is_left_on_the_disk(tmp_path, monkeypatch):
+async def test_space_is_left_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
     async with served(tmp_path) as (gateway, client, worker):
@@ -188,7 +188,9 @@ async def test_space_is_left_on_the_disk(tmp_path, monkeypatch):
         assert (await ended(client, job["id"])).items() >= given.items()
 
 
-async def test_a_folder_that_somebody_removes_costs_what_was_in_it_and_no_more(tmp_path):
+async def test_a_folder_that_somebody_removes_costs_what_was_in_it_and_no_more(
+    tmp_path: Path,
+) -> None:
     import shutil
 
     async with served(tmp_path) as (gateway, client, _):
@@ -204,7 +206,9 @@ async def test_a_folder_that_somebody_removes_costs_what_was_in_it_and_no_more(t
         assert (await ended(client, again["id"]))["status"] == "COMPLETED"
 
 
-async def test_a_disk_that_is_full_at_the_end_fails_the_job_with_the_reason(tmp_path, monkeypatch):
+async def test_a_disk_that_is_full_at_the_end_fails_the_job_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import errno
 
     async with served(tmp_path) as (gateway, client, worker):
@@ -229,7 +233,9 @@ async def test_a_disk_that_is_full_at_the_end_fails_the_job_with_the_reason(tmp_
         await submit(client, 3)
 
 
-async def test_a_jump_of_the_clock_ends_neither_results_nor_jobs(tmp_path, monkeypatch):
+async def test_a_jump_of_the_clock_ends_neither_results_nor_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import time
 
     async with served(tmp_path) as (gateway, client, worker):
@@ -248,7 +254,9 @@ async def test_a_jump_of_the_clock_ends_neither_results_nor_jobs(tmp_path, monke
                 assert (await answer.json())["status"] == "IN_PROGRESS"
 
 
-async def test_a_worker_that_hangs_up_while_it_is_given_a_job_does_not_have_it(tmp_path):
+async def test_a_worker_that_hangs_up_while_it_is_given_a_job_does_not_have_it(
+    tmp_path: Path,
+) -> None:
     async with served(tmp_path) as (gateway, client, worker):
         job = await submit(client, "x" * (8 * MIB))
         host, port = "127.0.0.1", int(gateway.url.split(":")[2].split("/")[0])
@@ -265,7 +273,7 @@ async def test_a_worker_that_hangs_up_while_it_is_given_a_job_does_not_have_it(t
             assert (await answer.json())["id"] == job["id"]
 
 
-async def test_a_killed_gateways_files_go_when_the_next_one_starts(tmp_path):
+async def test_a_killed_gateways_files_go_when_the_next_one_starts(tmp_path: Path) -> None:
     with gateway_process(tmp_path) as gateway:
         async with aiohttp.ClientSession(gateway.url + "/", headers=HEADERS) as client:
             job = await submit(client, {"fail": True, "x": "x" * MIB})
@@ -281,7 +289,7 @@ memory_is_measured = pytest.mark.skipif(not sys.platform.startswith("linux"), re
 
 
 @memory_is_measured
-async def test_failing_jobs_of_empty_lists_take_no_memory(tmp_path):
+async def test_failing_jobs_of_empty_lists_take_no_memory(tmp_path: Path) -> None:
     body = b'{"input":{"fail":1,"x":[' + b"[],[]," * (9 * MIB // 6) + b"1]}}"
     with gateway_process(tmp_path) as gateway:
         async with aiohttp.ClientSession(gateway.url + "/", headers=HEADERS) as client:
@@ -293,7 +301,7 @@ async def test_failing_jobs_of_empty_lists_take_no_memory(tmp_path):
 
 
 @memory_is_measured
-async def test_inputs_of_failed_jobs_lie_on_the_disk(tmp_path):
+async def test_inputs_of_failed_jobs_lie_on_the_disk(tmp_path: Path) -> None:
     few_lists = b"[]," * 100_000
     body = b'{"input":{"fail":1,"l":[' + few_lists + b'1],"x":"' + b"x" * (9 * MIB) + b'"}}'
     with gateway_process(tmp_path) as gateway:
@@ -308,7 +316,7 @@ async def test_inputs_of_failed_jobs_lie_on_the_disk(tmp_path):
 
 
 @memory_is_measured
-async def test_many_large_bodies_at_a_time_are_bounded(tmp_path):
+async def test_many_large_bodies_at_a_time_are_bounded(tmp_path: Path) -> None:
     with gateway_process(tmp_path, body_bytes=30 * MIB) as gateway:
         body = b'{"input":"' + b"x" * (9 * MIB) + b'"}'
 

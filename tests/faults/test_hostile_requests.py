@@ -54,7 +54,9 @@ PATHS = [
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_paths_that_name_nothing(gateway, path, caplog):
+async def test_paths_that_name_nothing(
+    gateway: GatewayServer, path, caplog: pytest.LogCaptureFixture
+) -> None:
     status, body = await ask(gateway, b"GET /v2/desk/" + path + b" HTTP/1.1")
     assert status in (200, 400, 404, 410), body
     assert b"Traceback" not in body
@@ -74,7 +76,9 @@ async def test_paths_that_name_nothing(gateway, path, caplog):
         "wait=+5",
     ],
 )
-async def test_a_wait_that_is_no_number(gateway, query, caplog):
+async def test_a_wait_that_is_no_number(
+    gateway: GatewayServer, query: str, caplog: pytest.LogCaptureFixture
+) -> None:
     head = f"POST /v2/desk/runsync?{query} HTTP/1.1".encode()
     status, body = await ask(gateway, head, b'{"input":1}')
     assert status == 400
@@ -106,7 +110,9 @@ BODIES = [
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body[:30].decode("latin-1"))
 @pytest.mark.parametrize("path", ["run", "runsync"])
-async def test_bodies_that_are_no_submission(gateway, path, body, caplog):
+async def test_bodies_that_are_no_submission(
+    gateway: GatewayServer, path: str, body, caplog: pytest.LogCaptureFixture
+) -> None:
     status, answer = await ask(gateway, f"POST /v2/desk/{path} HTTP/1.1".encode(), body)
     assert status == 400, answer
     error = json.loads(answer)["error"]
@@ -117,7 +123,9 @@ async def test_bodies_that_are_no_submission(gateway, path, body, caplog):
 
 
 @pytest.mark.parametrize("key", [b"\xff\xfe", b"", b"x" * 300, b"a\x01b", b"a\tb"])
-async def test_keys_that_are_none(gateway, key, caplog):
+async def test_keys_that_are_none(
+    gateway: GatewayServer, key, caplog: pytest.LogCaptureFixture
+) -> None:
     head = b"POST /v2/desk/run HTTP/1.1\r\nIdempotency-Key: " + key
     status, _ = await ask(gateway, head, b'{"input":1}')
     assert status == 400
@@ -128,7 +136,9 @@ async def test_keys_that_are_none(gateway, key, caplog):
 @pytest.mark.parametrize(
     "body", [b"\xff", b"[]", b'{"output":' + b"[" * 50_000, b'{"output":"\\ud800"}', b"{"]
 )
-async def test_results_that_are_none_fail_their_job(gateway, body, caplog):
+async def test_results_that_are_none_fail_their_job(
+    gateway: GatewayServer, body, caplog: pytest.LogCaptureFixture
+) -> None:
     status, answer = await ask(gateway, b"POST /v2/desk/run HTTP/1.1", b'{"input":1}')
     job_id = json.loads(answer)["id"]
     token = f"Authorization: {gateway.worker_token.get_secret_value()}".encode()

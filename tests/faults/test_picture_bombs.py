@@ -41,7 +41,7 @@ def frames(path: Path, count: int, side: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def bomb(tmp_path_factory) -> Path:
+def bomb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bomb") / "13000.png"
     path.write_bytes(png(13_000))
     assert path.stat().st_size < 100_000
@@ -49,7 +49,7 @@ def bomb(tmp_path_factory) -> Path:
 
 
 @linux_only
-def test_a_terminal_preview_of_a_huge_picture_is_left_out(bomb):
+def test_a_terminal_preview_of_a_huge_picture_is_left_out(bomb: Path) -> None:
     code = """
 from pathlib import Path
 from PIL import Image
@@ -62,7 +62,7 @@ def main():
 
 
 @linux_only
-def test_a_large_picture_is_shown_in_little_memory(tmp_path):
+def test_a_large_picture_is_shown_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(png(6000))
     code = """
@@ -77,7 +77,7 @@ def main():
 
 
 @pytest.fixture
-def no_limit_of_pillow(monkeypatch):
+def no_limit_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     """As custom nodes leave it that want to load large pictures."""
     from PIL import Image
 
@@ -85,7 +85,7 @@ def no_limit_of_pillow(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_limit_of_pillow")
-def test_a_picture_of_too_many_pixels_is_not_opened(tmp_path):
+def test_a_picture_of_too_many_pixels_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(png(13_500))
     with pytest.raises(OutputCorrupt, match="13500 x 13500"):
@@ -94,7 +94,7 @@ def test_a_picture_of_too_many_pixels_is_not_opened(tmp_path):
         image_array(path)
 
 
-def test_a_picture_of_too_many_frames_is_not_decoded(tmp_path):
+def test_a_picture_of_too_many_frames_is_not_decoded(tmp_path: Path) -> None:
     path = tmp_path / "x.gif"
     frames(path, 40, 300)
     assert image_array(path).shape[0] == 40
@@ -102,20 +102,20 @@ def test_a_picture_of_too_many_frames_is_not_decoded(tmp_path):
         image_array(path, limit=40 * 300 * 300 * 12 - 1)
 
 
-def test_what_a_caller_sends_is_not_decoded_above_half_a_gigabyte(tmp_path):
+def test_what_a_caller_sends_is_not_decoded_above_half_a_gigabyte(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(png(7000))
     with pytest.raises(ValueInvalid, match="too large to be decoded"):
         value_of_file(path, "image/png", "IMAGE")
 
 
-def test_a_preview_from_a_target_is_left_out_above_a_size():
+def test_a_preview_from_a_target_is_left_out_above_a_size() -> None:
     assert preview_picture(Preview(None, "image/png", png(2000))) is not None
     assert preview_picture(Preview(None, "image/png", png(5000))) is None
 
 
 @pytest.mark.usefixtures("no_limit_of_pillow")
-def test_the_sandbox_loads_no_picture_above_the_limit(tmp_path):
+def test_the_sandbox_loads_no_picture_above_the_limit(tmp_path: Path) -> None:
     from comfy_remote.sandbox.folders import Folders
     from comfy_remote.sandbox.nodes import load
 
@@ -128,7 +128,7 @@ def test_the_sandbox_loads_no_picture_above_the_limit(tmp_path):
 
 @pytest.mark.usefixtures("no_limit_of_pillow")
 @pytest.mark.parametrize("ask", ["preview_picture", "colour_picture", "alpha_picture"])
-def test_the_sandbox_shows_no_picture_above_the_limit(bomb, ask):
+def test_the_sandbox_shows_no_picture_above_the_limit(bomb: Path, ask: str) -> None:
     from comfy_remote.sandbox import shown_picture
 
     draw = getattr(shown_picture, ask)
@@ -137,7 +137,7 @@ def test_the_sandbox_shows_no_picture_above_the_limit(bomb, ask):
         draw(bomb, *more, **({"opaque": True} if more else {}))
 
 
-def test_a_picture_stands_in_a_value_once(tmp_path):
+def test_a_picture_stands_in_a_value_once(tmp_path: Path) -> None:
     import numpy as np
 
     from comfy_remote.media.values import decode_value, encode
@@ -150,7 +150,7 @@ def test_a_picture_stands_in_a_value_once(tmp_path):
 
 
 @linux_only
-def test_a_value_is_checked_without_decoding_its_pictures(tmp_path):
+def test_a_value_is_checked_without_decoding_its_pictures(tmp_path: Path) -> None:
     import numpy as np
 
     from comfy_remote.media.values import encode

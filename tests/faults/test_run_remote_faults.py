@@ -100,7 +100,7 @@ def assert_both_pictures(ended: Ended, pod: FaultProxy, folder: Path, mark: str)
 @pytest.mark.parametrize("fault", LOST, ids=["502", "524", "drop"])
 async def test_the_answer_to_the_submission_is_lost(
     pod: FaultProxy, workflow: Path, mark: str, fault: object
-):
+) -> None:
     pod.plan("^/prompt$", fault)  # type: ignore[arg-type]
     ended = await run_remote(pod, workflow)
     assert_both_pictures(ended, pod, workflow.parent, mark)
@@ -110,13 +110,13 @@ async def test_the_answer_to_the_submission_is_lost(
 @pytest.mark.parametrize("fault", [BAD_GATEWAY, TIMED_OUT, Drop(), Answer(404, PAGE)])
 async def test_questions_go_wrong_for_a_while(
     pod: FaultProxy, workflow: Path, mark: str, fault: object
-):
+) -> None:
     pod.plan("^/(history|queue)", fault, times=4)  # type: ignore[arg-type]
     ended = await run_remote(pod, workflow)
     assert_both_pictures(ended, pod, workflow.parent, mark)
 
 
-async def test_the_proxy_refuses_the_websocket(pod: FaultProxy, workflow: Path, mark: str):
+async def test_the_proxy_refuses_the_websocket(pod: FaultProxy, workflow: Path, mark: str) -> None:
     pod.plan("^/ws", BAD_GATEWAY, times=None)
     ended = await run_remote(pod, workflow)
     assert_both_pictures(ended, pod, workflow.parent, mark)
@@ -125,7 +125,7 @@ async def test_the_proxy_refuses_the_websocket(pod: FaultProxy, workflow: Path, 
 
 async def test_a_download_breaks_and_goes_on_where_it_broke(
     pod: FaultProxy, workflow: Path, mark: str
-):
+) -> None:
     pod.plan("^/view", Cut(1500))
     ended = await run_remote(pod, workflow)
     assert_both_pictures(ended, pod, workflow.parent, mark)
@@ -135,7 +135,7 @@ async def test_a_download_breaks_and_goes_on_where_it_broke(
 
 async def test_killed_in_mid_download_it_goes_on_where_it_was(
     pod: FaultProxy, workflow: Path, mark: str
-):
+) -> None:
     prompt = json.loads(workflow.read_text())
     prompt["1"]["inputs"] |= {"width": 4096, "height": 4096, "batch_size": 1}
     workflow.write_text(json.dumps(prompt))
@@ -170,20 +170,20 @@ async def test_killed_in_mid_download_it_goes_on_where_it_was(
 @pytest.mark.parametrize("fault", [BAD_GATEWAY, TIMED_OUT, Drop(), Shorten(900)])
 async def test_one_download_goes_wrong_and_is_made_again(
     pod: FaultProxy, workflow: Path, mark: str, fault: object
-):
+) -> None:
     pod.plan("^/view", fault)  # type: ignore[arg-type]
     ended = await run_remote(pod, workflow)
     assert_both_pictures(ended, pod, workflow.parent, mark)
     assert pod.count("^/view") == 3
 
 
-async def test_everything_is_slow(pod: FaultProxy, workflow: Path, mark: str):
+async def test_everything_is_slow(pod: FaultProxy, workflow: Path, mark: str) -> None:
     pod.plan("", Delay(0.4), times=None)
     ended = await run_remote(pod, workflow)
     assert_both_pictures(ended, pod, workflow.parent, mark)
 
 
-async def test_nobody_listens_at_first(pod: FaultProxy, workflow: Path, mark: str):
+async def test_nobody_listens_at_first(pod: FaultProxy, workflow: Path, mark: str) -> None:
     await pod.leave()
     running = asyncio.create_task(run_remote(pod, workflow))
     await asyncio.sleep(1.5)
@@ -191,7 +191,7 @@ async def test_nobody_listens_at_first(pod: FaultProxy, workflow: Path, mark: st
     assert_both_pictures(await running, pod, workflow.parent, mark)
 
 
-async def test_out_of_time_then_taken_up(pod: FaultProxy, workflow: Path, mark: str):
+async def test_out_of_time_then_taken_up(pod: FaultProxy, workflow: Path, mark: str) -> None:
     pod.plan("^/(history|queue|ws)", Stall(), times=None)
     ended = await run_remote(pod, workflow, "--timeout", "5")
     assert ended.status == 6, ended.stderr
@@ -204,7 +204,7 @@ async def test_out_of_time_then_taken_up(pod: FaultProxy, workflow: Path, mark: 
 
 async def test_the_downloads_fail_for_good_and_are_fetched_later(
     pod: FaultProxy, workflow: Path, mark: str
-):
+) -> None:
     pod.plan("^/view", BAD_GATEWAY, times=None)
     ended = await run_remote(pod, workflow)
     assert ended.status == 3

@@ -17,7 +17,7 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def short_times(monkeypatch):
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "_BEFORE_A_REQUEST", 0.3)
     monkeypatch.setattr(serving, "_WITHOUT_READING", 0.5)
     monkeypatch.setattr(serving, "_BETWEEN_REQUESTS", 0.5)
@@ -25,7 +25,7 @@ def short_times(monkeypatch):
 
 
 @pytest.fixture
-async def gateway(short_times) -> AsyncIterator[GatewayServer]:
+async def gateway(short_times: None) -> AsyncIterator[GatewayServer]:
     async with GatewayServer(endpoint_id="desk") as server:
         yield server
 
@@ -59,13 +59,13 @@ async def closed(reader: asyncio.StreamReader) -> bytes:
         b"GET /v2/desk/health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /v2/desk/hea",
     ],
 )
-async def test_half_open_connections_end(gateway, head):
+async def test_half_open_connections_end(gateway: GatewayServer, head: bytes) -> None:
     reader, writer = await connect(port_of(gateway), head)
     await closed(reader)
     writer.close()
 
 
-async def test_a_head_that_drips_ends(gateway):
+async def test_a_head_that_drips_ends(gateway: GatewayServer) -> None:
     reader, writer = await connect(port_of(gateway), b"GET /v2/desk/health HTTP/1.1\r\n")
 
     async def drip() -> None:
@@ -79,7 +79,7 @@ async def test_a_head_that_drips_ends(gateway):
     writer.close()
 
 
-async def test_a_body_that_does_not_come_is_refused(gateway):
+async def test_a_body_that_does_not_come_is_refused(gateway: GatewayServer) -> None:
     head = b"POST /v2/desk/run HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
     reader, writer = await connect(port_of(gateway), head)
     answer = await asyncio.wait_for(reader.readuntil(b"}}"), 10)
@@ -88,7 +88,7 @@ async def test_a_body_that_does_not_come_is_refused(gateway):
     writer.close()
 
 
-async def test_a_body_that_drips_is_refused(gateway):
+async def test_a_body_that_drips_is_refused(gateway: GatewayServer) -> None:
     head = b"POST /v2/desk/run HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
     reader, writer = await connect(port_of(gateway), head)
 
@@ -103,7 +103,7 @@ async def test_a_body_that_drips_is_refused(gateway):
     writer.close()
 
 
-async def test_an_answer_that_nobody_reads_ends(short_times):
+async def test_an_answer_that_nobody_reads_ends(short_times: None) -> None:
     async def large(_request: web.Request) -> web.Response:
         return web.Response(body=b"x" * (32 * MIB))
 
@@ -125,7 +125,7 @@ async def test_an_answer_that_nobody_reads_ends(short_times):
     await runner.cleanup()
 
 
-async def test_a_slow_client_gets_a_large_answer_whole(short_times):
+async def test_a_slow_client_gets_a_large_answer_whole(short_times: None) -> None:
     async def large(_request: web.Request) -> web.Response:
         return web.Response(body=b"x" * (24 * MIB))
 
@@ -147,7 +147,9 @@ async def test_a_slow_client_gets_a_large_answer_whole(short_times):
     await runner.cleanup()
 
 
-async def test_half_open_connections_do_not_keep_others_out(monkeypatch):
+async def test_half_open_connections_do_not_keep_others_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(serving, "_MOST_CONNECTIONS", 20)
     async with GatewayServer(endpoint_id="desk") as gateway:
         opened = [await connect(port_of(gateway), b"GET /") for _ in range(60)]
@@ -162,7 +164,9 @@ async def test_half_open_connections_do_not_keep_others_out(monkeypatch):
             writer.close()
 
 
-async def test_a_running_request_is_not_pushed_out_by_others(monkeypatch):
+async def test_a_running_request_is_not_pushed_out_by_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(serving, "_MOST_CONNECTIONS", 5)
     async with GatewayServer(endpoint_id="desk") as gateway, aiohttp.ClientSession() as session:
         waiting = asyncio.create_task(
@@ -201,7 +205,7 @@ GATEWAY_ROUTES = (
         {"Host": "evil.example", "Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"},
     ],
 )
-async def test_pages_of_other_sites_reach_no_route_of_the_gateway(method, path, headers):
+async def test_pages_of_other_sites_reach_no_route_of_the_gateway(method, path, headers) -> None:
     async with (
         GatewayServer(endpoint_id="desk") as gateway,
         aiohttp.ClientSession() as session,

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from comfy_remote.net.http import HttpClient
@@ -20,7 +21,9 @@ from comfy_remote.targets.comfyui.socket import ComfyUISocket
 MIB = 1024 * 1024
 
 
-async def test_a_client_holds_the_newest_previews_up_to_a_size(monkeypatch):
+async def test_a_client_holds_the_newest_previews_up_to_a_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(comfyui_socket, "_KEPT_BYTES", 10 * MIB)
     sent = asyncio.Event()
 
@@ -58,14 +61,14 @@ async def test_a_client_holds_the_newest_previews_up_to_a_size(monkeypatch):
     assert 5 < sum(isinstance(one, PreviewMessage) for one in messages) <= 10
 
 
-def test_a_message_of_too_many_values_is_not_parsed():
+def test_a_message_of_too_many_values_is_not_parsed() -> None:
     assert decode_text('{"type":"executed","data":{"x":[' + "[]," * 400_000 + "1]}}") is None
     assert decode_text('{"type":"executed","data":{"x":"' + "[]," * 400_000 + '"}}') is not None
 
 
 async def test_the_sandbox_leaves_out_previews_for_a_client_that_does_not_read(
-    tmp_path: Path, monkeypatch
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sockets, "_WAITING_BYTES", 4 * MIB)
     monkeypatch.setattr(sockets, "_PATIENCE", 0.5)
     async with SandboxServer(directory=tmp_path) as server, aiohttp.ClientSession() as session:

@@ -50,7 +50,7 @@ def write(name: str, content: object) -> Path:
     return path
 
 
-def test_help_and_version(run):
+def test_help_and_version(run) -> None:
     status, out, _ = run("--help")
     assert status == 0
     listed = out.split("Commands:")[1].split("\n\n")[0].split("\n  ")[1:]
@@ -72,7 +72,7 @@ def modules_after(script: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_a_run_imports_its_http_stack_beside_the_rest():
+def test_a_run_imports_its_http_stack_beside_the_rest() -> None:
     ours = modules_after("import comfy_remote.cli.run_workflow, comfy_remote.cli.plain")
     assert ours.isdisjoint({"aiohttp", "pydantic", "rich", "numpy", "PIL"})
     ahead = modules_after(
@@ -97,7 +97,7 @@ def test_a_time_that_is_none(
     seconds: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     module, *arguments = command
     monkeypatch.setattr(sys, "argv", [module, *arguments, "--timeout", seconds])
     with pytest.raises(SystemExit) as ended:
@@ -106,7 +106,7 @@ def test_a_time_that_is_none(
     assert "Invalid value for '--timeout'" in capsys.readouterr().err
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys; sys.argv = ['comfy-remote', '--help']\n"
         "from comfy_remote.cli.main import main\n"
@@ -142,7 +142,7 @@ def test_help_imports_nothing_heavy():
         (("jobs", "cancel", "ffff"), 2, "knows no job"),
     ],
 )
-def test_errors(run, arguments: tuple[str, ...], status: int, words: str):
+def test_errors(run, arguments: tuple[str, ...], status: int, words: str) -> None:
     write("empty.json", {})
     write("text.json", "not json")
     write("ui.json", {"nodes": [], "links": []})
@@ -154,7 +154,7 @@ def test_errors(run, arguments: tuple[str, ...], status: int, words: str):
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "//host/share/secret.png", "{secret}"])
-def test_a_workflow_that_names_files_of_other_folders(run, tmp_path: Path, name: str):
+def test_a_workflow_that_names_files_of_other_folders(run, tmp_path: Path, name: str) -> None:
     """Each command says that it is not sent, and how to send it."""
     secret = tmp_path.parent / "secret.png"
     secret.write_bytes(b"secret")
@@ -181,7 +181,7 @@ def test_a_workflow_that_names_files_of_other_folders(run, tmp_path: Path, name:
 @pytest.mark.parametrize("name", ["//evilhost/share/a.png", "\\\\evilhost\\share\\a.png [input]"])
 def test_names_of_other_machines_are_never_looked_up(
     run, monkeypatch: pytest.MonkeyPatch, name: str
-):
+) -> None:
     """On Windows, to look at such a path is to log in there."""
     remote = {"class_type": "ComfyRemoteOutput", "inputs": {"key": "k", "value": ["1", 0]}}
     load = {"class_type": "LoadImage", "inputs": {"image": name}}
@@ -200,7 +200,7 @@ def test_names_of_other_machines_are_never_looked_up(
     assert not [path for path in asked if "evilhost" in path]
 
 
-def test_errors_as_json(run):
+def test_errors_as_json(run) -> None:
     write("good.json", PROMPT)
     status, out, err = run("run", "good.json", "--input", "nowhere.png", "--json")
     assert (status, err) == (InputFileMissing.exit_status, "")
@@ -209,7 +209,7 @@ def test_errors_as_json(run):
     assert (error["job_id"], error["resume"]) == (None, None)
 
 
-def test_an_unexpected_error_is_not_swallowed(run, monkeypatch: pytest.MonkeyPatch):
+def test_an_unexpected_error_is_not_swallowed(run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError
 
@@ -220,7 +220,7 @@ def test_an_unexpected_error_is_not_swallowed(run, monkeypatch: pytest.MonkeyPat
     assert err.endswith("ZeroDivisionError\n")
 
 
-def test_a_record_that_cannot_be_used(run, monkeypatch: pytest.MonkeyPatch):
+def test_a_record_that_cannot_be_used(run, monkeypatch: pytest.MonkeyPatch) -> None:
     write("good.json", PROMPT)
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(write("file", "in the way") / "home"))
     status, _, err = run("run", "good.json")
@@ -239,7 +239,7 @@ def add_job(record: Record, job_id: str, state: JobState, path: Path | None = No
         record.saved(job_id, [SavedOutput(path.absolute(), "1", "file", path.name, digest, 7)])
 
 
-def test_jobs(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_jobs(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("comfy_remote.jobs.standing._ASKING_SECONDS", 0.2)
     status, out, err = run("jobs", "list")
     assert (status, out) == (0, "")
@@ -285,7 +285,7 @@ def test_jobs(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert "had ended already: failed" in run("jobs", "cancel", "aaaa1")[2]
 
 
-def test_targets(run, monkeypatch: pytest.MonkeyPatch):
+def test_targets(run, monkeypatch: pytest.MonkeyPatch) -> None:
     _, out, err = run("targets")
     assert out == ""
     assert "No targets are configured" in err
@@ -317,13 +317,13 @@ def test_targets(run, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("hours", ["nan", "inf", "-1", "0", "1e400", "x"])
-def test_how_long_a_service_stores_results_is_a_number(run, hours):
+def test_how_long_a_service_stores_results_is_a_number(run, hours: str) -> None:
     status, _, said = run("service", "x.json", "--keep", hours)
     assert status == 2
     assert "--keep" in said
 
 
-def test_a_token_file_that_never_ends_is_refused(tmp_path):
+def test_a_token_file_that_never_ends_is_refused(tmp_path: Path) -> None:
     from comfy_remote.cli.serving import read_token
 
     path = tmp_path / "token"
@@ -336,7 +336,9 @@ def test_a_token_file_that_never_ends_is_refused(tmp_path):
     "arguments",
     [["run", "w.json"], ["call", "w.json"], ["run", "w.json", "--json"]],
 )
-def test_a_default_folder_that_is_a_link_out_is_not_written_to(run, tmp_path, arguments):
+def test_a_default_folder_that_is_a_link_out_is_not_written_to(
+    run, tmp_path: Path, arguments
+) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "clone").mkdir()
     (tmp_path / "clone" / "output").symlink_to(tmp_path / "elsewhere")
@@ -349,7 +351,7 @@ def test_a_default_folder_that_is_a_link_out_is_not_written_to(run, tmp_path, ar
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_name_with_a_line_break_looks_like_one(run):
+def test_a_name_with_a_line_break_looks_like_one(run) -> None:
     """Of a node's class in `show` and `check`, of a target in `targets`, of a job's in `jobs`."""
     forged = "A\nFORGED"
     flow = write("w.json", {"1": {"class_type": forged, "inputs": {"text": forged}}})

@@ -48,7 +48,9 @@ def shown(reporter: LiveReporter, **options) -> str:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
-def test_the_live_display(encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_live_display(
+    encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     console, written = terminal(encoding)
     with LiveReporter(console=console) as reporter:
         reporter.connecting("http://h:1")
@@ -81,7 +83,7 @@ def test_the_live_display(encoding: str, tmp_path: Path, capsys: pytest.CaptureF
     assert end.endswith(("\n", "\x1b[?25h"))
 
 
-def test_long_names_stay_within_the_terminal():
+def test_long_names_stay_within_the_terminal() -> None:
     console, _ = terminal(width=60)
     reporter = LiveReporter(console=console)
     title = "An exceptionally long title that somebody has given to a node of theirs"
@@ -114,12 +116,12 @@ def test_long_names_stay_within_the_terminal():
         ({"COMFY_REMOTE_GRAPHICS": "sixel"}, {"no_color": True}, None),
     ],
 )
-def test_how_a_terminal_shows_pictures(environment, options, expected):
+def test_how_a_terminal_shows_pictures(environment, options, expected) -> None:
     console, _ = terminal(**options)
     assert graphics_of(console, environment) == expected
 
 
-def test_half_blocks_show_the_colours():
+def test_half_blocks_show_the_colours() -> None:
     image = Image.new("RGB", (40, 40), (10, 20, 30))
     image.paste((200, 100, 50), (0, 20, 40, 40))
     data = io.BytesIO()
@@ -135,7 +137,7 @@ def test_half_blocks_show_the_colours():
     assert "48;2;200;100;50" in lines[-1]
 
 
-def test_kitty_and_iterm2_get_the_picture_itself():
+def test_kitty_and_iterm2_get_the_picture_itself() -> None:
     data = png(300, 150, (1, 2, 3))
     for graphics in ("kitty", "iterm2"):
         picture = load_picture(data, graphics, columns=20, rows=20, preview=True)
@@ -187,7 +189,7 @@ def decode_sixel(text: str) -> dict[tuple[int, int], tuple[int, ...]]:
     return pixels
 
 
-def test_sixels_are_the_picture():
+def test_sixels_are_the_picture() -> None:
     image = Image.new("RGB", (30, 20), (255, 0, 0))
     image.paste((0, 0, 255), (10, 7, 30, 20))
     image.paste((0, 255, 0), (0, 19, 3, 20))
@@ -197,7 +199,7 @@ def test_sixels_are_the_picture():
         assert colour == tuple(round(v * 100 / 255) for v in image.getpixel(place))
 
 
-def test_a_sixel_picture_keeps_to_its_rows(monkeypatch: pytest.MonkeyPatch):
+def test_a_sixel_picture_keeps_to_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("comfy_remote.cli.pictures.cell_size", lambda: (8, 16))
     picture = load_picture(png(300, 150, (1, 2, 3)), "sixel", columns=20, rows=20)
     assert picture is not None
@@ -210,13 +212,13 @@ def test_a_sixel_picture_keeps_to_its_rows(monkeypatch: pytest.MonkeyPatch):
     assert max(x for x, _ in pixels) < 20 * 8
 
 
-def test_no_picture_is_no_trouble(tmp_path: Path):
+def test_no_picture_is_no_trouble(tmp_path: Path) -> None:
     assert load_picture(b"", "blocks", columns=8, rows=8) is None
     assert load_picture(tmp_path / "missing.png", "blocks", columns=8, rows=8) is None
     assert load_picture(png(1, 4000, (0, 0, 0)), "blocks", columns=8, rows=8).columns == 1
 
 
-def test_errors_are_explained():
+def test_errors_are_explained() -> None:
     node_errors = {
         "3": {
             "class_type": "KSampler",
@@ -238,7 +240,7 @@ def test_errors_are_explained():
     assert explain(error, resumable="abc")[-1].endswith("comfy-remote jobs resume abc")
 
 
-def test_words_and_numbers():
+def test_words_and_numbers() -> None:
     assert printable("a\x1b[0m\n\u202eb\t") == "a\ufffd[0m\n\ufffdb "
     assert [human_size(n) for n in (0, 999, 1000, 15_400, 999_600, 2.5e9, 3e12)] == [
         "0 B",

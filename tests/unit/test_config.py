@@ -322,7 +322,7 @@ def test_a_key_does_not_travel_in_the_clear(tmp_path: Path) -> None:
         'target = "https://thief.example"\nkey_env = "RUNPOD_API_KEY"',
     ],
 )
-def test_a_file_does_not_send_runpods_key_elsewhere(tmp_path: Path, table: str):
+def test_a_file_does_not_send_runpods_key_elsewhere(tmp_path: Path, table: str) -> None:
     configure(tmp_path / "home", f"[targets.gpu]\n{table}\n")
     configuration = Configuration.load(tmp_path)
     with pytest.raises(ConfigurationError, match=r"would send RUNPOD_API_KEY to thief\.example"):

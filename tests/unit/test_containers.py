@@ -59,7 +59,7 @@ def kinds_of_ours() -> dict[str, set[str]]:
 
 
 @pytest.mark.comfyui
-def test_every_kind_of_model_folder_of_comfyui_is_on_the_volume():
+def test_every_kind_of_model_folder_of_comfyui_is_on_the_volume() -> None:
     directory = find_comfyui()
     if directory is None:
         pytest.skip("skipped: no ComfyUI")
@@ -71,7 +71,7 @@ def test_every_kind_of_model_folder_of_comfyui_is_on_the_volume():
     assert {kind: ours.get(kind) for kind in theirs} == theirs
 
 
-def test_both_layouts_have_the_same_folders():
+def test_both_layouts_have_the_same_folders() -> None:
     text = (DOCKER / "extra_model_paths.yaml").read_text()
     second = text[text.index("volume_with_models:") :].split("\n", 1)[1]
     assert second == "  <<: *kinds\n  base_path: ${COMFY_REMOTE_VOLUME}\n"
@@ -137,7 +137,9 @@ def install(
     return subprocess.run(command, capture_output=True, text=True, timeout=100)
 
 
-def test_a_custom_node_is_installed_at_its_commit_with_what_it_needs(tmp_path, repository):
+def test_a_custom_node_is_installed_at_its_commit_with_what_it_needs(
+    tmp_path: Path, repository: Path
+) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     folder = "Scripts" if sys.platform == "win32" else "bin"
     first = git(repository, "rev-parse", "HEAD~1")
@@ -153,7 +155,7 @@ def test_a_custom_node_is_installed_at_its_commit_with_what_it_needs(tmp_path, r
     assert not (node / ".git").exists()
 
 
-def test_a_commit_that_is_not_there_stops_the_build(tmp_path, repository):
+def test_a_commit_that_is_not_there_stops_the_build(tmp_path: Path, repository: Path) -> None:
     done = install(tmp_path, f"{repository.as_uri()}@{'0' * 40}\n")
     assert done.returncode == 1
     assert "ComfyUI-Thing: git fetch" in done.stderr
@@ -172,7 +174,7 @@ def test_a_commit_that_is_not_there_stops_the_build(tmp_path, repository):
         ("https://example.org/o/..@" + "a" * 40, "cannot be the name"),
     ],
 )
-def test_what_is_no_pinned_custom_node_is_refused(tmp_path, line, words):
+def test_what_is_no_pinned_custom_node_is_refused(tmp_path: Path, line, words) -> None:
     done = install(tmp_path, f"# one\n{line}\n")
     assert done.returncode == 2
     assert "line 2: " in done.stderr
@@ -180,7 +182,7 @@ def test_what_is_no_pinned_custom_node_is_refused(tmp_path, line, words):
     assert not (tmp_path / "custom_nodes").exists()
 
 
-def test_all_that_is_wrong_is_told_at_once(tmp_path):
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     good = "https://example.org/o/n@" + "a" * 40
     done = install(
         tmp_path, f"{good}\nhttps://example.org/o/m@main\n{good.replace('/o/', '/p/')}\n"
@@ -190,7 +192,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
     assert "there is a n in the list already" in done.stderr
 
 
-def test_the_list_that_comes_with_us_can_be_used(tmp_path):
+def test_the_list_that_comes_with_us_can_be_used(tmp_path: Path) -> None:
     done = install(tmp_path, (DOCKER / "custom_nodes.txt").read_text())
     assert done.returncode == 0, done.stderr
 
@@ -205,7 +207,7 @@ def copied(dockerfile: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
-def test_what_is_copied_is_there_and_not_ignored(dockerfile):
+def test_what_is_copied_is_there_and_not_ignored(dockerfile) -> None:
     rules = [r for r in (ROOT / ".dockerignore").read_text().splitlines() if r and r[0] != "#"]
     assert rules[0] == "*"
     allowed = {rule[1:] for rule in rules if rule.startswith("!")}
@@ -216,14 +218,14 @@ def test_what_is_copied_is_there_and_not_ignored(dockerfile):
         assert source.split("/")[0] in allowed, source
 
 
-def test_no_secret_can_get_into_an_image():
+def test_no_secret_can_get_into_an_image() -> None:
     rules = (ROOT / ".dockerignore").read_text().splitlines()
     allowed = [rule[1:] for rule in rules if rule.startswith("!")]
     for name in (".env", ".git", "comfy-remote.toml", "token.txt", "output"):
         assert not any(fnmatch(name, pattern) for pattern in allowed), name
 
 
-def test_the_hubs_dockerfile_is_ours():
+def test_the_hubs_dockerfile_is_ours() -> None:
     """The Hub looks for it in .runpod or at the top only, and a symlink is none on Windows."""
     assert (ROOT / ".runpod/Dockerfile").read_text() == (DOCKER / "Dockerfile").read_text()
 
@@ -239,7 +241,7 @@ def requirements(path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["worker", "comfyui", "uv"])
-def test_every_package_is_installed_by_the_hash_of_its_files(name):
+def test_every_package_is_installed_by_the_hash_of_its_files(name: str) -> None:
     file = f"requirements-{name}.txt"
     text = (DOCKER / file).read_text()
     packages = re.split(r"\n(?=[a-z])", text)[1:]
@@ -255,7 +257,7 @@ def test_every_package_is_installed_by_the_hash_of_its_files(name):
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
-def test_what_is_built_upon_cannot_be_moved(dockerfile):
+def test_what_is_built_upon_cannot_be_moved(dockerfile) -> None:
     """An image by its digest, ComfyUI by its commit: a tag may become other code tomorrow."""
     text = dockerfile.read_text()
     arguments = dict(re.findall(r"(?m)^ARG (\w+)=(\S+)$", text))
@@ -269,7 +271,7 @@ def test_what_is_built_upon_cannot_be_moved(dockerfile):
     assert "git clone" not in text
 
 
-def test_everything_the_worker_needs_is_pinned():
+def test_everything_the_worker_needs_is_pinned() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     needs = [*project["dependencies"], *project["optional-dependencies"]["worker"]]
@@ -281,7 +283,7 @@ def test_everything_the_worker_needs_is_pinned():
             assert pins[need.name] in need.specifier, f"make requirements-worker.txt anew: {need}"
 
 
-def test_torch_is_pinned_in_one_place_only():
+def test_torch_is_pinned_in_one_place_only() -> None:
     torch = requirements(DOCKER / "requirements-torch.txt")
     assert set(torch) == {"torch", "torchvision", "torchaudio"}
     assert not set(torch) & set(requirements(DOCKER / "requirements-comfyui.txt"))
@@ -290,7 +292,7 @@ def test_torch_is_pinned_in_one_place_only():
 # ---- RunPod Hub -------------------------------------------------------------------------------
 
 
-def test_the_hubs_manifest_has_what_the_hub_requires():
+def test_the_hubs_manifest_has_what_the_hub_requires() -> None:
     """docs.runpod.io, Hub publishing guide, "hub.json reference"."""
     hub = json.loads((ROOT / ".runpod/hub.json").read_text())
     assert {"title", "description", "type", "category", "config"} <= set(hub)
@@ -309,7 +311,7 @@ def test_the_hubs_manifest_has_what_the_hub_requires():
             assert variable["input"]["default"] == ""
 
 
-def test_the_hubs_test_needs_no_model():
+def test_the_hubs_test_needs_no_model() -> None:
     tests = json.loads((ROOT / ".runpod/tests.json").read_text())
     (test,) = tests["tests"]
     assert {node["class_type"] for node in test["input"]["workflow"].values()} == {
@@ -328,7 +330,7 @@ def test_the_hubs_test_needs_no_model():
     "source",
     ["docker/start.sh", "comfy_remote/worker/choice.py", "comfy_remote/worker/settings.py"],
 )
-def test_every_variable_is_in_the_documents(source):
+def test_every_variable_is_in_the_documents(source: str) -> None:
     text = (ROOT / source).read_text()
     documents = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
     variables = set(re.findall(r"\b(?:COMFY|NETWORK|SERVE|REFRESH)[A-Z]*_[A-Z_]+\b", text))

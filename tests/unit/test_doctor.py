@@ -59,7 +59,7 @@ def workflow(folder: Path, class_type: str = "EmptyImage") -> Path:
     return path
 
 
-async def test_a_comfyui_that_is_well(tmp_path: Path):
+async def test_a_comfyui_that_is_well(tmp_path: Path) -> None:
     async with FakeComfyUI() as server:
         found = await findings(comfyui(server).url, workflow(tmp_path))
     assert {one.check: one.status for one in found.values()} == dict.fromkeys(
@@ -73,7 +73,7 @@ async def test_a_comfyui_that_is_well(tmp_path: Path):
     assert 0 < found["latency"].details["seconds"] < 1
 
 
-async def test_a_comfyui_that_is_old_slow_of_mind_and_without_a_socket():
+async def test_a_comfyui_that_is_old_slow_of_mind_and_without_a_socket() -> None:
     old = {"system": {"comfyui_version": "0.3.10"}, "devices": [{"name": "cpu"}]}
     async with FakeComfyUI() as server:
         comfyui(server, old).on("GET /ws", Answer("no", 403))
@@ -85,7 +85,7 @@ async def test_a_comfyui_that_is_old_slow_of_mind_and_without_a_socket():
     assert "1 running, 1 waiting" in found["queue"].message
 
 
-async def test_a_node_that_is_missing(tmp_path: Path):
+async def test_a_node_that_is_missing(tmp_path: Path) -> None:
     async with FakeComfyUI() as server:
         server.on("GET /object_info/Rare", Answer({}))
         found = await findings(comfyui(server).url, workflow(tmp_path, "Rare"))
@@ -95,7 +95,7 @@ async def test_a_node_that_is_missing(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("quick_retries")
-async def test_a_workflow_that_is_not_there_is_told_first(tmp_path: Path):
+async def test_a_workflow_that_is_not_there_is_told_first(tmp_path: Path) -> None:
     found = [
         one async for one in examine("http://127.0.0.1:9", tmp_path / "no.json", environment={})
     ]
@@ -104,7 +104,7 @@ async def test_a_workflow_that_is_not_there_is_told_first(tmp_path: Path):
     assert [one.check for one in found].index("workflow") < 2
 
 
-async def test_the_memory_of_its_gpu():
+async def test_the_memory_of_its_gpu() -> None:
     gpu = {"name": "cuda:0 RTX 4090", "vram_total": 25_393_692_672, "vram_free": 1_200_000_000}
     async with FakeComfyUI() as server:
         found = await findings(comfyui(server, {**STATS, "devices": [gpu]}).url)
@@ -113,14 +113,14 @@ async def test_the_memory_of_its_gpu():
 
 
 @pytest.mark.usefixtures("quick_retries")
-async def test_nobody_there():
+async def test_nobody_there() -> None:
     found = await findings("http://127.0.0.1:9")
     assert found["connection"].status == "problem"
     assert found["connection"].exit_status == 3
     assert "latency" not in found
 
 
-async def test_an_endpoint(monkeypatch: pytest.MonkeyPatch):
+async def test_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     health = {"jobs": {"inProgress": 0, "inQueue": 3}, "workers": {"idle": 0, "running": 0}}
     async with ScriptedServer() as server:
         monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", f"{server.url}/v2")
@@ -134,7 +134,7 @@ async def test_an_endpoint(monkeypatch: pytest.MonkeyPatch):
         assert "no endpoint 'other'" in unknown["connection"].message
 
 
-async def test_an_app_on_modal(tmp_path: Path):
+async def test_an_app_on_modal(tmp_path: Path) -> None:
     health = {"jobs": {"inProgress": 0, "inQueue": 3}, "workers": {"idle": 0, "running": 0}}
     async with ScriptedServer() as server:
         configure(
@@ -147,7 +147,7 @@ async def test_an_app_on_modal(tmp_path: Path):
         assert "RunPod" not in found["workers"].advice
 
 
-async def test_an_endpoint_without_a_key():
+async def test_an_endpoint_without_a_key() -> None:
     found = await findings("runpod:abc")
     assert found["key"].status == "problem"
     assert "API Keys" in found["key"].advice
@@ -166,7 +166,7 @@ async def test_an_endpoint_without_a_key():
 @pytest.mark.parametrize("address", ["pod:abc123xyz90", "abc123xyz90-8188.proxy.runpod.net"])
 async def test_a_pod(
     pod: dict, status: str, says: str, address: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     # Only RunPod is asked here, not the pod.
     monkeypatch.setattr("comfy_remote.jobs.doctor.open_target", lambda *_, **__: FakeTarget())
     async with ScriptedServer() as server:
@@ -176,7 +176,7 @@ async def test_a_pod(
     assert says in found["pod"].message
 
 
-async def test_a_configuration_that_is_wrong(tmp_path: Path):
+async def test_a_configuration_that_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "comfy-remote.toml").write_text("[targets.x]\napi_key = 1\n")
     found = await findings()
     assert found["configuration"].status == "problem"
@@ -184,7 +184,7 @@ async def test_a_configuration_that_is_wrong(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from comfy_remote.cli.main import main
 
     def ended(*arguments: str) -> tuple[int, str]:
@@ -203,7 +203,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert lines[-1]["status"] == "problem"
 
 
-async def test_a_damaged_store_of_trust_is_reported(tmp_path: Path):
+async def test_a_damaged_store_of_trust_is_reported(tmp_path: Path) -> None:
     assert "trust" not in await findings("sandbox")
     (tmp_path / "home" / "trust.sqlite3").write_bytes(b"not a database" * 100)
     found = (await findings("sandbox"))["trust"]

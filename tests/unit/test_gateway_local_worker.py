@@ -34,7 +34,7 @@ async def gateway():
         yield server
 
 
-async def test_result_and_progress(gateway):
+async def test_result_and_progress(gateway) -> None:
     seen = []
 
     async def handler(job_id, payload, report):
@@ -53,7 +53,7 @@ async def test_result_and_progress(gateway):
     assert gateway.queue.health().workers.idle == 1
 
 
-async def test_the_key_error_makes_it_fail_and_is_not_output(gateway):
+async def test_the_key_error_makes_it_fail_and_is_not_output(gateway) -> None:
     async def handler(job_id, payload, report):
         return {"error": "no", "rest": 1}
 
@@ -62,7 +62,7 @@ async def test_the_key_error_makes_it_fail_and_is_not_output(gateway):
     assert (job["status"], job["error"], job["output"]) == ("FAILED", "no", {"rest": 1})
 
 
-async def test_exceptions_fail_the_job_and_not_the_worker(gateway):
+async def test_exceptions_fail_the_job_and_not_the_worker(gateway) -> None:
     async def handler(job_id, payload, report):
         match payload:
             case "ours":
@@ -90,7 +90,7 @@ async def test_exceptions_fail_the_job_and_not_the_worker(gateway):
     assert (await run(gateway))["output"] == {"fine": True}
 
 
-async def test_cancel_cancels_the_handler_and_the_next_job_runs(gateway):
+async def test_cancel_cancels_the_handler_and_the_next_job_runs(gateway) -> None:
     started, cleaned = asyncio.Event(), asyncio.Event()
 
     async def handler(job_id, payload, report):
@@ -113,7 +113,7 @@ async def test_cancel_cancels_the_handler_and_the_next_job_runs(gateway):
     assert (await run(gateway, "quick"))["output"] == {"after": True}
 
 
-async def test_stopping_the_server_cancels_the_handler():
+async def test_stopping_the_server_cancels_the_handler() -> None:
     started, cancelled = asyncio.Event(), asyncio.Event()
 
     async def handler(job_id, payload, report):
@@ -147,7 +147,9 @@ class Unready:
         return {}
 
 
-async def test_no_job_is_taken_while_the_engine_cannot_start(gateway, monkeypatch):
+async def test_no_job_is_taken_while_the_engine_cannot_start(
+    gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("comfy_remote.gateway.local_worker._FIRST_DELAY", 0.1)
     handler = Unready(*(EngineCrashed("It ended.") for _ in range(3)))
     gateway.add_local_worker(handler)
@@ -161,7 +163,7 @@ async def test_no_job_is_taken_while_the_engine_cannot_start(gateway, monkeypatc
     assert handler.jobs == list(range(6))
 
 
-async def test_a_wrong_setting_ends_the_worker_and_says_so(gateway):
+async def test_a_wrong_setting_ends_the_worker_and_says_so(gateway) -> None:
     gateway.add_local_worker(Unready(ConfigurationError("COMFYUI_DIR is no folder.")))
     job = await submit(gateway, 1)
     with pytest.raises(ConfigurationError, match="COMFYUI_DIR"):

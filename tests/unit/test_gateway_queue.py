@@ -59,7 +59,9 @@ async def take_one(queue: JobQueue, worker: str = "w") -> Job:
     return job
 
 
-async def test_a_job_goes_from_the_line_to_a_worker_to_its_result(queue, clock):
+async def test_a_job_goes_from_the_line_to_a_worker_to_its_result(
+    queue: JobQueue, clock: Clock
+) -> None:
     job = queue.add(submission("a"))
     assert job.status() == {"id": job.id, "status": "IN_QUEUE"}
 
@@ -84,13 +86,13 @@ async def test_a_job_goes_from_the_line_to_a_worker_to_its_result(queue, clock):
     assert not job.may_be_retried
 
 
-async def test_first_come_first_served_and_low_priority_last(queue):
+async def test_first_come_first_served_and_low_priority_last(queue: JobQueue) -> None:
     low = queue.add(submission(lowPriority=True))
     first, second = queue.add(submission()), queue.add(submission())
     assert await queue.take("w", wait=0, count=5) == [first, second, low]
 
 
-async def test_take_waits_for_a_job_and_gives_it_to_one_worker_only(queue):
+async def test_take_waits_for_a_job_and_gives_it_to_one_worker_only(queue: JobQueue) -> None:
     takers = [asyncio.create_task(queue.take(f"w{n}", wait=0.3)) for n in range(3)]
     await asyncio.sleep(0.02)
     job = queue.add(submission())
@@ -99,7 +101,7 @@ async def test_take_waits_for_a_job_and_gives_it_to_one_worker_only(queue):
     assert job.state is RunPodState.IN_PROGRESS
 
 
-async def test_a_taker_that_is_cancelled_takes_no_job_along(queue):
+async def test_a_taker_that_is_cancelled_takes_no_job_along(queue: JobQueue) -> None:
     taker = asyncio.create_task(queue.take("gone", wait=5))
     await asyncio.sleep(0.01)
     job = queue.add(submission())
@@ -109,14 +111,14 @@ async def test_a_taker_that_is_cancelled_takes_no_job_along(queue):
     assert await take_one(queue, "alive") is job
 
 
-async def test_jobs_that_could_not_be_delivered_keep_their_place(queue):
+async def test_jobs_that_could_not_be_delivered_keep_their_place(queue: JobQueue) -> None:
     jobs = [queue.add(submission(n)) for n in range(3)]
     taken = await queue.take("w", wait=0, count=2)
     queue.put_back(taken)
     assert await queue.take("other", wait=0, count=3) == jobs
 
 
-async def test_a_cancelled_job_is_not_put_back(queue):
+async def test_a_cancelled_job_is_not_put_back(queue: JobQueue) -> None:
     job = queue.add(submission())
     taken = await queue.take("w", wait=0)
     queue.cancel(job)
@@ -125,7 +127,7 @@ async def test_a_cancelled_job_is_not_put_back(queue):
     assert await queue.take("w", wait=0) == []
 
 
-async def test_what_comes_after_the_result_is_ignored(queue):
+async def test_what_comes_after_the_result_is_ignored(queue: JobQueue) -> None:
     job = queue.add(submission())
     await take_one(queue)
     assert queue.finish(job.id, "w", result="first")
@@ -134,21 +136,23 @@ async def test_what_comes_after_the_result_is_ignored(queue):
     assert (job.state, job.result, more_of(job)) == (RunPodState.COMPLETED, "first", {})
 
 
-async def test_another_workers_result_is_ignored(queue):
+async def test_another_workers_result_is_ignored(queue: JobQueue) -> None:
     job = queue.add(submission())
     await take_one(queue, "mine")
     assert not queue.finish(job.id, "somebody", result="forged")
     assert job.state is RunPodState.IN_PROGRESS
 
 
-async def test_cancelling_a_queued_job_ends_it_at_once(queue):
+async def test_cancelling_a_queued_job_ends_it_at_once(queue: JobQueue) -> None:
     job = queue.add(submission())
     queue.cancel(job)
     assert job.state is RunPodState.CANCELLED
     assert await queue.take("w", wait=0) == []
 
 
-async def test_cancelling_a_running_job_tells_its_worker_once_and_drops_the_result(queue):
+async def test_cancelling_a_running_job_tells_its_worker_once_and_drops_the_result(
+    queue: JobQueue,
+) -> None:
     job = queue.add(submission())
     await take_one(queue)
     waiting = asyncio.create_task(queue.workers.take_stops("w", wait=5))
@@ -160,7 +164,9 @@ async def test_cancelling_a_running_job_tells_its_worker_once_and_drops_the_resu
     assert (job.state, job.result) == (RunPodState.CANCELLED, None)
 
 
-async def test_a_stop_signal_waits_until_the_worker_has_begun(queue, clock):
+async def test_a_stop_signal_waits_until_the_worker_has_begun(
+    queue: JobQueue, clock: Clock
+) -> None:
     job = queue.add(submission())
     await take_one(queue)
     queue.cancel(job)
@@ -169,7 +175,7 @@ async def test_a_stop_signal_waits_until_the_worker_has_begun(queue, clock):
     assert await queue.workers.take_stops("w", wait=0, settle=0.5) == [job.id]
 
 
-async def test_a_dead_worker_fails_its_job_which_is_not_run_again(queue):
+async def test_a_dead_worker_fails_its_job_which_is_not_run_again(queue: JobQueue) -> None:
     job, other = queue.add(submission()), queue.add(submission())
     await take_one(queue, "dying")
     await take_one(queue, "alive")
@@ -180,14 +186,16 @@ async def test_a_dead_worker_fails_its_job_which_is_not_run_again(queue):
     assert await queue.take("alive", wait=0) == []
 
 
-async def test_a_worker_that_asks_for_work_without_having_answered_has_lost_the_result(queue):
+async def test_a_worker_that_asks_for_work_without_having_answered_has_lost_the_result(
+    queue: JobQueue,
+) -> None:
     job = queue.add(submission())
     await take_one(queue)
     queue.worker_is_idle("w")
     assert isinstance(error_from_runpod(more_of(job)["error"]), OutputLost)
 
 
-async def test_retry_keeps_the_id_and_removes_the_old_result(queue, clock):
+async def test_retry_keeps_the_id_and_removes_the_old_result(queue: JobQueue, clock: Clock) -> None:
     job = queue.add(submission("again"))
     await take_one(queue)
     queue.finish(job.id, "w", result="no", failed=True)
@@ -202,7 +210,9 @@ async def test_retry_keeps_the_id_and_removes_the_old_result(queue, clock):
     assert queue.health().jobs.retried == 1
 
 
-async def test_a_retried_job_is_not_stopped_by_the_old_signal(queue, clock):
+async def test_a_retried_job_is_not_stopped_by_the_old_signal(
+    queue: JobQueue, clock: Clock
+) -> None:
     job = queue.add(submission(executionTimeout=5000))
     await take_one(queue)
     clock.now += 6
@@ -213,13 +223,13 @@ async def test_a_retried_job_is_not_stopped_by_the_old_signal(queue, clock):
     assert await queue.workers.take_stops("w", wait=0) == []
 
 
-async def test_only_failed_jobs_are_retried(queue):
+async def test_only_failed_jobs_are_retried(queue: JobQueue) -> None:
     job = queue.add(submission())
     with pytest.raises(WorkflowInvalid, match="IN_QUEUE"):
         queue.retry(job)
 
 
-async def test_purge_cancels_what_waits_and_nothing_else(queue):
+async def test_purge_cancels_what_waits_and_nothing_else(queue: JobQueue) -> None:
     running = queue.add(submission())
     await take_one(queue)
     waiting = [queue.add(submission()), queue.add(submission(lowPriority=True))]
@@ -228,7 +238,9 @@ async def test_purge_cancels_what_waits_and_nothing_else(queue):
     assert running.state is RunPodState.IN_PROGRESS
 
 
-async def test_a_job_that_runs_too_long_times_out_and_is_stopped(queue, clock):
+async def test_a_job_that_runs_too_long_times_out_and_is_stopped(
+    queue: JobQueue, clock: Clock
+) -> None:
     job = queue.add(submission(executionTimeout=5000))
     clock.now += 100  # time in the queue does not count
     await take_one(queue)
@@ -243,7 +255,9 @@ async def test_a_job_that_runs_too_long_times_out_and_is_stopped(queue, clock):
 
 
 @pytest.mark.parametrize("running", [False, True])
-async def test_a_job_is_dropped_after_its_time_to_live(queue, clock, running):
+async def test_a_job_is_dropped_after_its_time_to_live(
+    queue: JobQueue, clock: Clock, running: bool
+) -> None:
     job = queue.add(submission(ttl=10_000))
     if running:
         await take_one(queue)
@@ -256,7 +270,7 @@ async def test_a_job_is_dropped_after_its_time_to_live(queue, clock, running):
 
 
 @pytest.mark.parametrize(("sync", "kept"), [(False, 1800), (True, 60)])
-async def test_results_are_kept_for_a_while(clock, sync, kept):
+async def test_results_are_kept_for_a_while(clock: Clock, sync, kept) -> None:
     forgotten: list[Job] = []
     queue = JobQueue(LIMITS, clock=clock, on_forget=forgotten.append)
     job = queue.add(submission(), sync=sync)
@@ -270,7 +284,9 @@ async def test_results_are_kept_for_a_while(clock, sync, kept):
     assert forgotten == [job]
 
 
-async def test_no_result_goes_before_its_time_however_many_there_are(queue, clock):
+async def test_no_result_goes_before_its_time_however_many_there_are(
+    queue: JobQueue, clock: Clock
+) -> None:
     jobs = []
     for n in range(1000):
         jobs.append(queue.add(submission(n), idempotency_key=str(n)))
@@ -282,7 +298,7 @@ async def test_no_result_goes_before_its_time_however_many_there_are(queue, cloc
     assert [queue.add(submission(), idempotency_key=str(n)) for n in range(1000)] == jobs
 
 
-async def test_a_key_is_good_for_longer_than_its_jobs_result(queue, clock):
+async def test_a_key_is_good_for_longer_than_its_jobs_result(queue: JobQueue, clock: Clock) -> None:
     job = queue.add(submission(), sync=True, idempotency_key="k")
     await take_one(queue)
     queue.finish(job.id, "w", result="here")
@@ -299,7 +315,7 @@ async def test_a_key_is_good_for_longer_than_its_jobs_result(queue, clock):
     assert queue.add(submission(), idempotency_key="k") is not job
 
 
-async def test_a_result_stays_until_its_webhook_was_called(queue, clock):
+async def test_a_result_stays_until_its_webhook_was_called(queue: JobQueue, clock: Clock) -> None:
     job = queue.add(Submission(input=1, webhook="https://example.com/x"))
     await take_one(queue)
     queue.finish(job.id, "w", result="here")
@@ -312,7 +328,7 @@ async def test_a_result_stays_until_its_webhook_was_called(queue, clock):
         queue.get(job.id)
 
 
-async def test_memory_is_bounded_and_given_back(clock):
+async def test_memory_is_bounded_and_given_back(clock: Clock) -> None:
     queue = JobQueue(GatewayLimits(memory_bytes=10_000), clock=clock)
     while queue.memory < 10_000:
         job = queue.add(submission())
@@ -327,7 +343,7 @@ async def test_memory_is_bounded_and_given_back(clock):
     queue.add(submission())
 
 
-async def test_the_line_is_bounded(clock):
+async def test_the_line_is_bounded(clock: Clock) -> None:
     queue = JobQueue(GatewayLimits(queued_jobs=1), clock=clock)
     job = queue.add(submission())
     with pytest.raises(RateLimited):
@@ -336,7 +352,7 @@ async def test_the_line_is_bounded(clock):
     queue.add(submission())
 
 
-async def test_the_same_key_is_the_same_job(queue):
+async def test_the_same_key_is_the_same_job(queue: JobQueue) -> None:
     job = queue.add(submission(), idempotency_key="k")
     assert queue.add(submission(), idempotency_key="k") is job
     assert queue.add(submission(), idempotency_key="other") is not job
@@ -344,7 +360,7 @@ async def test_the_same_key_is_the_same_job(queue):
     assert queue.add(submission(), idempotency_key="k") is job, "also while it runs"
 
 
-async def test_a_silent_worker_is_given_up(queue, clock):
+async def test_a_silent_worker_is_given_up(queue: JobQueue, clock: Clock) -> None:
     job = queue.add(submission())
     await take_one(queue)
     clock.now += LIMITS.worker_silence - 1
@@ -358,7 +374,7 @@ async def test_a_silent_worker_is_given_up(queue, clock):
     assert queue.health().workers.idle == 0
 
 
-async def test_streamed_chunks_come_once_in_order_and_are_bounded(clock):
+async def test_streamed_chunks_come_once_in_order_and_are_bounded(clock: Clock) -> None:
     queue = JobQueue(GatewayLimits(stream_bytes=200), clock=clock)
     job = queue.add(submission())
     await take_one(queue)
@@ -370,7 +386,7 @@ async def test_streamed_chunks_come_once_in_order_and_are_bounded(clock):
         queue.stream(job.id, "w", b"x" * 200)
 
 
-async def test_health_counts(queue):
+async def test_health_counts(queue: JobQueue) -> None:
     done, failed, running, _ = (queue.add(submission(n)) for n in range(4))
     for _ in range(3):
         await take_one(queue)
@@ -384,7 +400,7 @@ async def test_health_counts(queue):
     }
 
 
-async def test_closing_answers_everybody_and_has_jobs_stopped(queue):
+async def test_closing_answers_everybody_and_has_jobs_stopped(queue: JobQueue) -> None:
     job = queue.add(submission())
     await take_one(queue)
     waiters = [
@@ -424,12 +440,12 @@ async def test_closing_answers_everybody_and_has_jobs_stopped(queue):
         (b'{"input": {}, "webhook": "https://2130706433/x"}', "unusual form"),
     ],
 )
-def test_a_wrong_submission_says_what_is_wrong(body, words):
+def test_a_wrong_submission_says_what_is_wrong(body, words) -> None:
     with pytest.raises(WorkflowInvalid, match=words):
         Submission.parse(body, LIMITS)
 
 
-def test_a_webhook_may_be_public_or_where_the_owner_allows():
+def test_a_webhook_may_be_public_or_where_the_owner_allows() -> None:
     limits = replace(LIMITS, webhook_hosts=frozenset({"127.0.0.1:9"}))
     for address in ("https://example.com/x", "http://127.0.0.1:9/x"):
         body = f'{{"input": 1, "webhook": "{address}"}}'.encode()

@@ -18,7 +18,7 @@ def worker(folder: Path, code: str) -> list[str]:
     return [sys.executable, str(script)]
 
 
-async def test_a_worker_with_a_wrong_setting_is_not_started_again(tmp_path):
+async def test_a_worker_with_a_wrong_setting_is_not_started_again(tmp_path: Path) -> None:
     async with GatewayServer(files_folder=tmp_path / "files") as gateway:
         gateway.add_sdk_worker(
             worker(tmp_path, "import sys\nprint('X is not a number.')\nsys.exit(2)\n")
@@ -27,14 +27,14 @@ async def test_a_worker_with_a_wrong_setting_is_not_started_again(tmp_path):
             await gateway.wait_until_ready(20)
 
 
-async def test_a_worker_whose_program_is_missing_is_not_started_again(tmp_path):
+async def test_a_worker_whose_program_is_missing_is_not_started_again(tmp_path: Path) -> None:
     async with GatewayServer(files_folder=tmp_path / "files") as gateway:
         gateway.add_sdk_worker([str(tmp_path / "nothing")])
         with pytest.raises(ConfigurationError, match="could not be started"):
             await gateway.wait_until_ready(20)
 
 
-async def test_a_worker_that_never_began_is_an_error_with_its_last_words(tmp_path):
+async def test_a_worker_that_never_began_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     async with GatewayServer(files_folder=tmp_path / "files") as gateway:
         gateway.add_sdk_worker(
             worker(tmp_path, "import sys\nprint('no kernel image')\nsys.exit(5)\n")
@@ -43,7 +43,7 @@ async def test_a_worker_that_never_began_is_an_error_with_its_last_words(tmp_pat
             await gateway.wait_until_ready(20)
 
 
-async def test_a_worker_that_has_worked_is_started_again(tmp_path):
+async def test_a_worker_that_has_worked_is_started_again(tmp_path: Path) -> None:
     code = f"""
 import os, sys, urllib.request
 from pathlib import Path

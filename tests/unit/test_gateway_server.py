@@ -7,6 +7,7 @@ import hashlib
 import json
 import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -60,7 +61,7 @@ async def post(session: aiohttp.ClientSession, path: str, body=None, status: int
         return await answer.json()
 
 
-async def done(worker: aiohttp.ClientSession, job_id: str, body: object, status: int = 200):
+async def done(worker: aiohttp.ClientSession, job_id: str, body: object, status: int = 200) -> None:
     # As the SDK sends it: JSON under a form's content type.
     headers = {"Content-Type": "application/x-www-form-urlencoded", "charset": "utf-8"}
     data = json.dumps(body, ensure_ascii=False)
@@ -76,7 +77,9 @@ async def started(client: aiohttp.ClientSession, worker: aiohttp.ClientSession) 
     return str(job["id"])
 
 
-async def test_a_job_from_run_to_result(client, worker):
+async def test_a_job_from_run_to_result(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     job_id = await started(client, worker)
     await done(worker, job_id, {"status": "IN_PROGRESS", "output": {"step": "½"}})
     seen = await get(client, f"status/{job_id}")
@@ -88,14 +91,18 @@ async def test_a_job_from_run_to_result(client, worker):
     assert {"delayTime", "executionTime"} <= seen.keys()
 
 
-async def test_an_error_makes_the_job_fail(client, worker):
+async def test_an_error_makes_the_job_fail(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     job_id = await started(client, worker)
     await done(worker, job_id, {"error": "it broke", "output": {"half": 1}})
     seen = await get(client, f"status/{job_id}")
     assert (seen["status"], seen["error"]) == ("FAILED", "it broke")
 
 
-async def test_runsync_waits_for_the_result(client, worker):
+async def test_runsync_waits_for_the_result(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     waiting = asyncio.create_task(post(client, "runsync", {"input": 1}))
     taken = await get(worker, "job-take/w?gpu=x")
     assert taken["id"].startswith("sync-")
@@ -104,24 +111,30 @@ async def test_runsync_waits_for_the_result(client, worker):
     assert (answer["status"], answer["output"]) == ("COMPLETED", 2)
 
 
-async def test_runsync_gives_the_state_when_it_has_waited_long_enough(client):
+async def test_runsync_gives_the_state_when_it_has_waited_long_enough(
+    client: aiohttp.ClientSession,
+) -> None:
     answer = await post(client, "runsync?wait=50", {"input": 1})
     assert answer["status"] == "IN_QUEUE"
     await post(client, "runsync?wait=900000", {"input": 1}, status=400)
 
 
-async def test_no_job_is_204_after_the_poll(worker):
+async def test_no_job_is_204_after_the_poll(worker: aiohttp.ClientSession) -> None:
     await get(worker, "job-take/w?gpu=x&job_in_progress=0", 204)
     await get(worker, "job-stop/w?gpu=x", 204)
 
 
-async def test_a_batch_is_a_list(client, worker):
+async def test_a_batch_is_a_list(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     jobs = [await post(client, "run", {"input": n}) for n in range(3)]
     taken = await get(worker, "job-take-batch/w?gpu=x&batch_size=2&job_in_progress=0")
     assert taken == [{"id": jobs[n]["id"], "input": n} for n in range(2)]
 
 
-async def test_cancel_reaches_the_worker(client, worker):
+async def test_cancel_reaches_the_worker(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     job_id = await started(client, worker)
     polling = asyncio.create_task(get(worker, "job-stop/w?gpu=x"))
     await asyncio.sleep(0.05)
@@ -131,7 +144,9 @@ async def test_cancel_reaches_the_worker(client, worker):
     assert (await get(client, f"status/{job_id}"))["status"] == "CANCELLED"
 
 
-async def test_retry_and_purge(client, worker):
+async def test_retry_and_purge(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     job_id = await started(client, worker)
     await post(client, f"retry/{job_id}", status=400)
     await done(worker, job_id, {"error": "no"})
@@ -147,7 +162,9 @@ async def test_retry_and_purge(client, worker):
     }
 
 
-async def test_stream_gives_chunks_once(client, worker):
+async def test_stream_gives_chunks_once(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     job_id = await started(client, worker)
     for n in range(2):
         await post(worker, f"job-stream/w/{job_id}?gpu=x&isStream=false", {"output": n})
@@ -156,7 +173,9 @@ async def test_stream_gives_chunks_once(client, worker):
     assert (await get(client, f"stream/{job_id}"))["stream"] == []
 
 
-async def test_the_same_idempotency_key_runs_once(client, worker):
+async def test_the_same_idempotency_key_runs_once(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     headers = {IDEMPOTENCY_HEADER: "once"}
     first = await post(client, "run", {"input": 1}, headers=headers)
     again = await post(client, "run", {"input": 1}, headers=headers)
@@ -168,7 +187,7 @@ async def test_the_same_idempotency_key_runs_once(client, worker):
 
 
 @pytest.mark.parametrize("abort", [False, True])
-async def test_a_worker_that_hangs_up_in_its_poll_loses_no_job(abort):
+async def test_a_worker_that_hangs_up_in_its_poll_loses_no_job(abort: bool) -> None:
     async with GatewayServer(limits=GatewayLimits(poll_wait=30.0)) as gateway:
         key = gateway.worker_token.get_secret_value()
         port = int(gateway.url.split(":")[2].split("/")[0])
@@ -190,7 +209,9 @@ async def test_a_worker_that_hangs_up_in_its_poll_loses_no_job(abort):
             assert (await get(both, "job-take/alive?gpu=x"))["id"] == job["id"]
 
 
-async def test_a_result_above_the_limit_fails_the_job_with_words(client, worker):
+async def test_a_result_above_the_limit_fails_the_job_with_words(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     job_id = await started(client, worker)
     await done(worker, job_id, {"output": "x" * (LIMITS.run_bytes + 1)}, status=400)
     seen = await get(client, f"status/{job_id}")
@@ -200,7 +221,9 @@ async def test_a_result_above_the_limit_fails_the_job_with_words(client, worker)
     assert "store large outputs" in error.advice
 
 
-async def test_a_result_that_is_not_json_fails_the_job(client, worker):
+async def test_a_result_that_is_not_json_fails_the_job(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     job_id = await started(client, worker)
     async with worker.post(f"job-done/w/{job_id}?gpu=x", data=b"not json") as answer:
         assert answer.status == 400
@@ -211,7 +234,9 @@ async def test_a_result_that_is_not_json_fails_the_job(client, worker):
     ("path", "limit"), [("run", LIMITS.run_bytes), ("runsync?wait=0", LIMITS.runsync_bytes)]
 )
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_bodies_above_the_limit_are_refused_with_the_limit(client, path, limit, chunked):
+async def test_bodies_above_the_limit_are_refused_with_the_limit(
+    client: aiohttp.ClientSession, path, limit, chunked: bool
+) -> None:
     body = b'{"input": "' + b"x" * limit + b'"}'
 
     async def pieces():
@@ -225,7 +250,9 @@ async def test_bodies_above_the_limit_are_refused_with_the_limit(client, path, l
     assert error_from_json(refused["comfy_remote"]).code == "request_too_large"
 
 
-async def test_a_body_just_within_the_limit_is_accepted(client, worker):
+async def test_a_body_just_within_the_limit_is_accepted(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     frame = len(b'{"input": ""}')
     body = b'{"input": "' + b"x" * (LIMITS.run_bytes - frame) + b'"}'
     async with client.post("run", data=body) as answer:
@@ -235,7 +262,7 @@ async def test_a_body_just_within_the_limit_is_accepted(client, worker):
 
 @pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer wrong", "Bearer ü", "wrong"])
 @pytest.mark.parametrize("path", ["health", "job-take/w?gpu=x", "files/j/" + "0" * 64])
-async def test_a_wrong_token_is_refused(gateway, authorization, path):
+async def test_a_wrong_token_is_refused(gateway: GatewayServer, authorization: str, path) -> None:
     headers = {"Authorization": authorization} if authorization else {}
     async with (
         aiohttp.ClientSession() as session,
@@ -245,7 +272,9 @@ async def test_a_wrong_token_is_refused(gateway, authorization, path):
         assert (await answer.json())["comfy_remote"]["code"] == "authentication"
 
 
-async def test_the_two_tokens_open_only_their_own_side(gateway, client, worker):
+async def test_the_two_tokens_open_only_their_own_side(
+    gateway: GatewayServer, client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     await get(client, "job-take/w?gpu=x", 401)
     await get(worker, "health", 401)
     job = await post(client, "run", {"input": 1})
@@ -253,7 +282,7 @@ async def test_the_two_tokens_open_only_their_own_side(gateway, client, worker):
         assert answer.status == 401
 
 
-async def test_the_bare_token_is_accepted_as_runpod_does(gateway):
+async def test_the_bare_token_is_accepted_as_runpod_does(gateway: GatewayServer) -> None:
     headers = {"Authorization": TOKEN.get_secret_value()}
     async with (
         aiohttp.ClientSession(headers=headers) as session,
@@ -262,13 +291,17 @@ async def test_the_bare_token_is_accepted_as_runpod_does(gateway):
         assert answer.status == 200
 
 
-async def test_unknown_endpoint_job_and_path_are_404(gateway, client):
+async def test_unknown_endpoint_job_and_path_are_404(
+    gateway: GatewayServer, client: aiohttp.ClientSession
+) -> None:
     await get(client, f"{gateway.url}/other/health", 404)
     assert "error" in await get(client, "status/nothing", 404)
     assert "error" in await get(client, "nothing", 404)
 
 
-async def test_pages_of_other_sites_are_refused(gateway, client):
+async def test_pages_of_other_sites_are_refused(
+    gateway: GatewayServer, client: aiohttp.ClientSession
+) -> None:
     for origin, status in (
         ("https://evil.example", 403),
         ("null", 403),
@@ -280,7 +313,9 @@ async def test_pages_of_other_sites_are_refused(gateway, client):
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-async def test_a_form_of_another_site_purges_nothing(gateway, client, site):
+async def test_a_form_of_another_site_purges_nothing(
+    gateway: GatewayServer, client: aiohttp.ClientSession, site: str
+) -> None:
     """By a browser that does not say which page it was."""
     job = (await post(client, "run", {"input": 1}))["id"]
     async with client.post("purge-queue", headers={"Sec-Fetch-Site": site}) as answer:
@@ -288,7 +323,7 @@ async def test_a_form_of_another_site_purges_nothing(gateway, client, site):
     assert (await get(client, f"status/{job}"))["status"] == "IN_QUEUE"
 
 
-async def test_without_a_token_only_local_names_are_answered():
+async def test_without_a_token_only_local_names_are_answered() -> None:
     async with GatewayServer(endpoint_id="desk") as gateway, aiohttp.ClientSession() as session:
         for host, status in (("evil.example:1", 403), ("localhost", 200), ("[::1]:1", 200)):
             async with session.get(
@@ -297,7 +332,7 @@ async def test_without_a_token_only_local_names_are_answered():
                 assert answer.status == status, host
 
 
-async def test_too_many_requests_are_429():
+async def test_too_many_requests_are_429() -> None:
     limits = GatewayLimits(requests_per_10s=3)
     async with GatewayServer(limits=limits) as gateway, aiohttp.ClientSession() as session:
         seen = []
@@ -308,7 +343,9 @@ async def test_too_many_requests_are_429():
         assert int(answer.headers["Retry-After"]) > 0
 
 
-async def test_a_webhook_gets_the_status_and_is_tried_again(client, worker):
+async def test_a_webhook_gets_the_status_and_is_tried_again(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     calls: list[object] = []
 
     async def receive(request: web.Request) -> web.Response:
@@ -334,7 +371,9 @@ async def test_a_webhook_gets_the_status_and_is_tried_again(client, worker):
         await runner.cleanup()
 
 
-async def test_a_file_goes_from_worker_to_client_in_ranges(client, worker):
+async def test_a_file_goes_from_worker_to_client_in_ranges(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     job_id = await started(client, worker)
     content = bytes(range(256)) * 9000
     sha256 = hashlib.sha256(content).hexdigest()
@@ -350,7 +389,9 @@ async def test_a_file_goes_from_worker_to_client_in_ranges(client, worker):
         assert await answer.read() == content[1000000:]
 
 
-async def test_a_file_with_another_hash_is_not_kept(client, worker):
+async def test_a_file_with_another_hash_is_not_kept(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     job_id = await started(client, worker)
     path = f"files/{job_id}/{'0' * 64}"
     async with worker.put(path, data=b"something") as answer:
@@ -359,7 +400,9 @@ async def test_a_file_with_another_hash_is_not_kept(client, worker):
     await get(client, path, 404)
 
 
-async def test_files_of_unknown_and_finished_jobs_are_refused(client, worker):
+async def test_files_of_unknown_and_finished_jobs_are_refused(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     async with worker.put(f"files/unknown/{'0' * 64}", data=b"x") as answer:
         assert answer.status == 404
     job_id = await started(client, worker)
@@ -369,7 +412,9 @@ async def test_files_of_unknown_and_finished_jobs_are_refused(client, worker):
 
 
 @pytest.mark.parametrize("name", ["..%2F..%2Fetc%2Fpasswd", "%2e%2e", "A" * 64, "0" * 63])
-async def test_names_of_files_cannot_escape(gateway, client, worker, name):
+async def test_names_of_files_cannot_escape(
+    gateway: GatewayServer, client: aiohttp.ClientSession, worker: aiohttp.ClientSession, name
+) -> None:
     from yarl import URL
 
     job_id = await started(client, worker)
@@ -380,7 +425,7 @@ async def test_names_of_files_cannot_escape(gateway, client, worker, name):
         assert answer.status in (404, 410)
 
 
-async def test_files_live_as_long_as_their_job(tmp_path):
+async def test_files_live_as_long_as_their_job(tmp_path: Path) -> None:
     limits = GatewayLimits(run_retention=0.1)
     async with GatewayServer(limits=limits, files_folder=tmp_path) as gateway:
         headers = {"Authorization": gateway.worker_token.get_secret_value()}
@@ -402,7 +447,7 @@ async def test_files_live_as_long_as_their_job(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_the_store_is_bounded(tmp_path):
+async def test_the_store_is_bounded(tmp_path: Path) -> None:
     limits = GatewayLimits(run_bytes=1000, file_bytes=10_000, store_bytes=20_000)
     async with GatewayServer(limits=limits, files_folder=tmp_path) as gateway:
         headers = {"Authorization": gateway.worker_token.get_secret_value()}
@@ -417,7 +462,7 @@ async def test_the_store_is_bounded(tmp_path):
         assert names == [hashlib.sha256(b"b" * 9000).hexdigest()]
 
 
-def test_beyond_loopback_a_token_is_needed():
+def test_beyond_loopback_a_token_is_needed() -> None:
     for host in ("0.0.0.0", "::", "192.168.1.5", "example.com", ""):
         with pytest.raises(ConfigurationError, match="without a token"):
             GatewayServer(host=host)
@@ -426,12 +471,12 @@ def test_beyond_loopback_a_token_is_needed():
     GatewayServer(host="0.0.0.0", token=TOKEN)
 
 
-def test_an_endpoint_id_is_a_plain_word():
+def test_an_endpoint_id_is_a_plain_word() -> None:
     with pytest.raises(ConfigurationError):
         GatewayServer(endpoint_id="../x")
 
 
-async def test_a_taken_port_is_an_error_with_advice():
+async def test_a_taken_port_is_an_error_with_advice() -> None:
     async with GatewayServer() as first:
         port = int(first.url.split(":")[2].split("/")[0])
         with pytest.raises(ConfigurationError, match="taken by another program") as caught:
@@ -439,12 +484,12 @@ async def test_a_taken_port_is_an_error_with_advice():
         assert "another port" in caught.value.advice
 
 
-async def test_an_address_that_is_not_ours_is_an_error_with_advice():
+async def test_an_address_that_is_not_ours_is_an_error_with_advice() -> None:
     with pytest.raises(ConfigurationError, match="not an address of this machine"):
         await GatewayServer(host="192.0.2.1", token=TOKEN).start()
 
 
-async def test_beyond_loopback_workers_use_a_listener_of_their_own():
+async def test_beyond_loopback_workers_use_a_listener_of_their_own() -> None:
     async with GatewayServer(host="0.0.0.0", token=TOKEN) as gateway:
         assert gateway.worker_endpoint_url.startswith("http://127.0.0.1:")
         assert gateway.worker_endpoint_url != gateway.endpoint_url
@@ -456,14 +501,16 @@ async def test_beyond_loopback_workers_use_a_listener_of_their_own():
             assert answer.status == 200
 
 
-async def test_with_tls_the_address_is_https():
+async def test_with_tls_the_address_is_https() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     async with GatewayServer(ssl_context=context, token=TOKEN) as gateway:
         assert gateway.url.startswith("https://")
         assert gateway.worker_endpoint_url.startswith("http://127.0.0.1:")
 
 
-async def test_the_error_of_a_dead_worker_survives_the_wire(gateway, client, worker):
+async def test_the_error_of_a_dead_worker_survives_the_wire(
+    gateway: GatewayServer, client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
     job_id = await started(client, worker)
     gateway.queue.worker_is_gone("w", EngineCrashed("The worker process ended."))
     seen = await get(client, f"status/{job_id}")

@@ -625,7 +625,7 @@ async def test_the_key_is_in_no_file_and_no_error(
     assert key.encode() not in written
 
 
-async def test_a_job_that_is_followed_again_does_not_start_again(record: Record):
+async def test_a_job_that_is_followed_again_does_not_start_again(record: Record) -> None:
     end = Finished(JobState.CANCELLED)
     target = FakeTarget([Queued(), Started(), Progress(), end])
     async with Client(target, record=record) as client:

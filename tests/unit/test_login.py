@@ -24,7 +24,7 @@ def headers(environment: dict[str, str] = SECRETS, **settings: object) -> dict[s
     return {name: value.get_secret_value() for name, value in made.items()}
 
 
-def test_each_kind():
+def test_each_kind() -> None:
     assert headers() == {}
     assert headers(key_env="TOKEN") == {"Authorization": "Bearer planted-1f0c"}
     basic = headers(user="änn", password_env="PASSWORD")["Authorization"]
@@ -49,13 +49,13 @@ def test_each_kind():
         ({"headers_env": {"X:\r\nY": "ID"}}, "no header that can be set"),
     ],
 )
-def test_settings_that_cannot_be(settings, says):
+def test_settings_that_cannot_be(settings, says) -> None:
     with pytest.raises(ConfigurationError, match=says) as caught:
         headers(**settings)
     assert not any(value in str(caught.value) for value in SECRETS.values())
 
 
-async def test_it_is_sent_with_every_request():
+async def test_it_is_sent_with_every_request() -> None:
     async with ScriptedServer() as server:
         server.on("GET /queue", Answer({"queue_running": [], "queue_pending": []}))
         settings = TargetSettings(
@@ -69,20 +69,20 @@ async def test_it_is_sent_with_every_request():
         assert sent["Authorization"].startswith("Basic ")
 
 
-def test_not_in_the_clear():
+def test_not_in_the_clear() -> None:
     settings = TargetSettings("http://10.1.2.3:8188", user="ann", password_env="PASSWORD")
     with pytest.raises(ConfigurationError, match="in the clear"):
         open_target("studio", Configuration(None, {"studio": settings}), SECRETS)
 
 
 @pytest.mark.parametrize("address", ["https://evil.test", "pod:auto", "pod:abc123xyz90"])
-def test_runpods_key_goes_nowhere_else(address):
+def test_runpods_key_goes_nowhere_else(address: str) -> None:
     settings = TargetSettings(address, headers_env={"X-Api-Key": "RUNPOD_API_KEY"})
     with pytest.raises(ConfigurationError, match="would send RUNPOD_API_KEY"):
         open_target("x", Configuration(None, {"x": settings}), {"RUNPOD_API_KEY": "planted-4"})
 
 
-def test_resumed_jobs_log_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_resumed_jobs_log_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
     configure(
@@ -101,7 +101,7 @@ def test_resumed_jobs_log_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert sent("any", "https://elsewhere.test/.proxy.runpod.net") == {}
 
 
-def test_the_key_ring_is_asked_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_key_ring_is_asked_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "keyring"
     package.mkdir()
     (package / "errors.py").write_text("class KeyringError(Exception): pass\n")
@@ -127,7 +127,7 @@ def test_the_key_ring_is_asked_last(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.delitem(sys.modules, name)
 
 
-def test_the_page_is_told_which_secret_is_missing():
+def test_the_page_is_told_which_secret_is_missing() -> None:
     from comfy_remote.node_pack.known_targets import describe_target
 
     settings = TargetSettings("https://c.test", headers_env={"X-A": "ID", "X-B": "NOT_THERE"})

@@ -21,12 +21,12 @@ MAN = Path(__file__).parents[2] / "man"
 
 
 @pytest.mark.parametrize("name", pages())
-def test_the_pages_are_those_of_this_program(name: str):
+def test_the_pages_are_those_of_this_program(name: str) -> None:
     kept = (MAN / name).read_text(encoding="utf-8")
     assert kept == pages()[name], "make man writes them anew"
 
 
-def test_every_option_is_there():
+def test_every_option_is_there() -> None:
     def commands(command: click.Command):
         yield command
         for sub in command.commands.values() if isinstance(command, click.Group) else ():
@@ -40,7 +40,7 @@ def test_every_option_is_there():
                     assert max(param.opts, key=len) in page
 
 
-def test_every_exit_status_is_there():
+def test_every_exit_status_is_there() -> None:
     def kinds(kind: type[ComfyRemoteError]):
         yield kind
         for sub in kind.__subclasses__():
@@ -52,7 +52,7 @@ def test_every_exit_status_is_there():
             assert f"\\fB{kind.exit_status}\\fR" in page
 
 
-def test_text_is_not_taken_for_roff():
+def test_text_is_not_taken_for_roff() -> None:
     @click.command(help=".SH what begins with a dot\\\n\n'and a quote")
     def strange() -> None:
         pass
@@ -63,7 +63,7 @@ def test_text_is_not_taken_for_roff():
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="no groff")
-def test_groff_has_no_complaint():
+def test_groff_has_no_complaint() -> None:
     for text in pages().values():
         done = subprocess.run(
             ["groff", "-man", "-Tutf8", "-ww"],
@@ -74,7 +74,7 @@ def test_groff_has_no_complaint():
         assert done.stderr == b""
 
 
-def test_completion_knows_commands_and_options():
+def test_completion_knows_commands_and_options() -> None:
     environment = {
         **os.environ,
         "_COMFY_REMOTE_COMPLETE": "zsh_complete",
@@ -88,7 +88,7 @@ def test_completion_knows_commands_and_options():
     assert "resume" in done.stdout.split()
 
 
-def test_completion_knows_names_and_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_completion_knows_names_and_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from comfy_remote.cli.options import complete_job, complete_target
     from comfy_remote.jobs.record import Record
 
@@ -109,7 +109,9 @@ def test_completion_knows_names_and_jobs(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_the_completion_scripts_are_for_both_commands(shell: str, capsys, monkeypatch):
+def test_the_completion_scripts_are_for_both_commands(
+    shell: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["comfy-remote", "completion", shell])
     from comfy_remote.cli.main import main
 

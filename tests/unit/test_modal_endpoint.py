@@ -106,7 +106,7 @@ async def submitted(endpoint: ModalEndpoint, key: str | None = None, **body: Any
 # --- the seam -----------------------------------------------------------------------------
 
 
-def test_modals_sdk_has_what_is_used_of_it():
+def test_modals_sdk_has_what_is_used_of_it() -> None:
     """All that the stand-ins of our tests stand in for."""
     dictionary = modal.Dict.from_name("any")
     volume = modal.Volume.from_name("any")
@@ -153,7 +153,7 @@ class Raises:
         (ValueError("out of the function"), EngineCrashed),
     ],
 )
-async def test_every_way_a_call_ends(monkeypatch, error, expected):
+async def test_every_way_a_call_ends(monkeypatch: pytest.MonkeyPatch, error, expected) -> None:
     class FunctionCall:
         @staticmethod
         def from_id(call_id: str) -> Raises:
@@ -179,7 +179,9 @@ async def test_every_way_a_call_ends(monkeypatch, error, expected):
         ConnectionResetError("reset"),
     ],
 )
-async def test_modal_that_does_not_answer_says_nothing_of_the_job(monkeypatch, error):
+async def test_modal_that_does_not_answer_says_nothing_of_the_job(
+    monkeypatch: pytest.MonkeyPatch, error
+) -> None:
     class FunctionCall:
         @staticmethod
         def from_id(call_id: str) -> Raises:
@@ -193,7 +195,9 @@ async def test_modal_that_does_not_answer_says_nothing_of_the_job(monkeypatch, e
 # --- states -------------------------------------------------------------------------------
 
 
-async def test_a_job_from_the_queue_to_its_result(endpoint, calls, entries):
+async def test_a_job_from_the_queue_to_its_result(
+    endpoint: ModalEndpoint, calls: Calls, entries: Entries
+) -> None:
     job = await submitted(endpoint)
     assert json.loads(calls.spawned[0]) == {"a": 1}
     assert await endpoint.status(job) == {"id": job, "status": "IN_QUEUE"}
@@ -216,7 +220,7 @@ async def test_a_job_from_the_queue_to_its_result(endpoint, calls, entries):
     assert await endpoint.wait(job, 10) == status
 
 
-async def test_an_error_of_the_worker_is_passed_on(endpoint, calls):
+async def test_an_error_of_the_worker_is_passed_on(endpoint: ModalEndpoint, calls: Calls) -> None:
     job = await submitted(endpoint)
     said = error_to_runpod(OutOfMemory("no room"))
     calls.said = CallResult(text=json.dumps({"error": said, "details": ["more"]}))
@@ -234,7 +238,7 @@ async def test_an_error_of_the_worker_is_passed_on(endpoint, calls):
         (CallResult(text="[1]"), "FAILED", "execution_failed"),
     ],
 )
-async def test_other_ends(endpoint, calls, said, state, kind):
+async def test_other_ends(endpoint: ModalEndpoint, calls: Calls, said, state, kind) -> None:
     job = await submitted(endpoint)
     calls.said = said
     status = await endpoint.status(job)
@@ -242,14 +246,16 @@ async def test_other_ends(endpoint, calls, said, state, kind):
     assert error_from_runpod(status["error"]).code == kind
 
 
-async def test_what_modal_no_longer_has_is_gone(endpoint, calls):
+async def test_what_modal_no_longer_has_is_gone(endpoint: ModalEndpoint, calls: Calls) -> None:
     job = await submitted(endpoint)
     calls.said = CallResult(known=False)
     with pytest.raises(JobNotFound, match=job):
         await endpoint.status(job)
 
 
-async def test_a_call_without_a_note_is_not_even_asked_for(endpoint, calls):
+async def test_a_call_without_a_note_is_not_even_asked_for(
+    endpoint: ModalEndpoint, calls: Calls
+) -> None:
     calls.said = CallResult(text='"somebody else\'s"')
     with pytest.raises(JobNotFound):
         await endpoint.status("fc-other")
@@ -258,7 +264,7 @@ async def test_a_call_without_a_note_is_not_even_asked_for(endpoint, calls):
     assert calls.cancelled == []
 
 
-async def test_a_cancelled_job_stays_cancelled(endpoint, calls):
+async def test_a_cancelled_job_stays_cancelled(endpoint: ModalEndpoint, calls: Calls) -> None:
     job = await submitted(endpoint)
     assert (await endpoint.cancel(job))["status"] == "CANCELLED"
     assert calls.cancelled == [job]
@@ -269,12 +275,12 @@ async def test_a_cancelled_job_stays_cancelled(endpoint, calls):
     assert calls.cancelled == [job], "once"
 
 
-async def test_runpods_time_limit_reaches_the_worker(endpoint, calls):
+async def test_runpods_time_limit_reaches_the_worker(endpoint: ModalEndpoint, calls: Calls) -> None:
     await submitted(endpoint, policy={"executionTimeout": 90_000})
     assert json.loads(calls.spawned[0])["timeout"] == 90
 
 
-async def test_health_is_modals(endpoint):
+async def test_health_is_modals(endpoint: ModalEndpoint) -> None:
     health = await endpoint.health()
     assert (health.jobs.in_queue, health.jobs.in_progress) == (3, 2)
     assert (health.workers.running, health.workers.idle) == (2, 2)
@@ -283,7 +289,7 @@ async def test_health_is_modals(endpoint):
 # --- keys ---------------------------------------------------------------------------------
 
 
-async def test_two_fronts_and_one_key_are_one_job(calls, entries):
+async def test_two_fronts_and_one_key_are_one_job(calls: Calls, entries: Entries) -> None:
     fronts = [ModalEndpoint(calls, Notes(entries), None) for _ in range(2)]  # type: ignore[arg-type]
     ids = await asyncio.gather(*(submitted(front, "a-key") for front in fronts))
     assert ids == ["fc-1", "fc-1"]
@@ -291,8 +297,8 @@ async def test_two_fronts_and_one_key_are_one_job(calls, entries):
 
 
 async def test_a_submission_that_never_ended_is_not_made_again(
-    endpoint, calls, entries, monkeypatch
-):
+    endpoint: ModalEndpoint, calls: Calls, entries: Entries, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(endpoint_module, "_SUBMIT_PATIENCE", 0.1)
     monkeypatch.setattr(endpoint_module, "_POLL", 0.02)
     entries.entries["key/a-key"] = ""  # by a front that has died since

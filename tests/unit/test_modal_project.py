@@ -58,7 +58,7 @@ def workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- the folder ---------------------------------------------------------------------------
 
 
-def test_a_new_project_has_three_files(workflow):
+def test_a_new_project_has_three_files(workflow: Path) -> None:
     project = make_project(workflow, {"app_name": "portraits", "gpu_type": "L40S"})
     assert project.folder == workflow.parent / "modal_portraits"
     assert {path.name for path in project.folder.iterdir()} == {
@@ -74,7 +74,9 @@ def test_a_new_project_has_three_files(workflow):
 
 
 @pytest.mark.parametrize("place", ["input", "input/deep/.ssh"])
-def test_links_of_a_folder_from_elsewhere_are_not_deployed(workflow, tmp_path, place):
+def test_links_of_a_folder_from_elsewhere_are_not_deployed(
+    workflow: Path, tmp_path: Path, place: str
+) -> None:
     (tmp_path / "private").mkdir()
     link = tmp_path / "modal_portraits" / place
     link.parent.mkdir(parents=True)
@@ -87,7 +89,9 @@ def test_links_of_a_folder_from_elsewhere_are_not_deployed(workflow, tmp_path, p
 
 
 @pytest.mark.parametrize("name", [PROMPT_FILE, CONFIG_FILE, WORKFLOW_FILE])
-def test_a_projects_files_are_not_read_through_links_that_lead_out(workflow, tmp_path, name):
+def test_a_projects_files_are_not_read_through_links_that_lead_out(
+    workflow: Path, tmp_path: Path, name
+) -> None:
     (tmp_path / "private").write_text("{}")
     link = tmp_path / "modal_portraits" / name
     link.parent.mkdir()
@@ -97,7 +101,9 @@ def test_a_projects_files_are_not_read_through_links_that_lead_out(workflow, tmp
     assert [path.name for path in link.parent.iterdir()] == [name]
 
 
-def test_a_project_that_is_a_link_out_has_to_be_named(workflow, tmp_path_factory):
+def test_a_project_that_is_a_link_out_has_to_be_named(
+    workflow: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     outside = tmp_path_factory.mktemp("outside")
     (workflow.parent / "modal_portraits").symlink_to(outside)
     with pytest.raises(ConfigurationError, match="leads out"):
@@ -105,17 +111,17 @@ def test_a_project_that_is_a_link_out_has_to_be_named(workflow, tmp_path_factory
     assert list(outside.iterdir()) == []
 
 
-def test_where_it_is_can_be_chosen(tmp_path):
+def test_where_it_is_can_be_chosen(tmp_path: Path) -> None:
     flow = tmp_path / "a" / "b.json"
     assert project_folder(flow, "x") == tmp_path / "a" / "modal_x"
     assert project_folder(flow, "x", tmp_path / "built") == tmp_path / "built" / "x"
 
 
-def test_the_default_gpu_is_an_h100(workflow):
+def test_the_default_gpu_is_an_h100(workflow: Path) -> None:
     assert make_project(workflow, {}).config.gpu_type == "H100"
 
 
-def test_what_nobody_has_edited_follows_the_workflow(workflow):
+def test_what_nobody_has_edited_follows_the_workflow(workflow: Path) -> None:
     folder = make_project(workflow, {}).folder
     changed = json.loads(json.dumps(PROMPT))
     changed["1"]["inputs"]["width"] = 16
@@ -128,7 +134,7 @@ def test_what_nobody_has_edited_follows_the_workflow(workflow):
     assert json.loads((folder / PROMPT_FILE).read_text()) == changed
 
 
-def test_what_was_edited_stays_and_the_difference_is_shown(workflow):
+def test_what_was_edited_stays_and_the_difference_is_shown(workflow: Path) -> None:
     folder = make_project(workflow, {}).folder
     mine = (folder / WORKFLOW_FILE).read_text().replace("PORT = 8000", "PORT = 8001")
     (folder / WORKFLOW_FILE).write_text(mine)
@@ -148,7 +154,7 @@ def test_what_was_edited_stays_and_the_difference_is_shown(workflow):
     assert "PORT = 8000" in (folder / WORKFLOW_FILE).read_text()
 
 
-def test_a_file_that_we_never_wrote_is_not_replaced(workflow):
+def test_a_file_that_we_never_wrote_is_not_replaced(workflow: Path) -> None:
     folder = workflow.parent / "modal_mine"
     folder.mkdir()
     (folder / WORKFLOW_FILE).write_text("print('mine')\n")
@@ -171,7 +177,7 @@ def _planted(workflow: Path) -> Path:
     return folder
 
 
-def test_a_project_that_came_with_a_folder_is_not_deployed_before_a_yes(workflow):
+def test_a_project_that_came_with_a_folder_is_not_deployed_before_a_yes(workflow: Path) -> None:
     folder = _planted(workflow)
     with pytest.raises(NotTrusted) as caught:
         make_project(workflow, {}, deploys=True)
@@ -193,7 +199,7 @@ def test_a_project_that_came_with_a_folder_is_not_deployed_before_a_yes(workflow
     assert len(again.value.details["names"]) == 1
 
 
-def test_it_cannot_pass_for_one_that_was_written_here(workflow):
+def test_it_cannot_pass_for_one_that_was_written_here(workflow: Path) -> None:
     folder = _planted(workflow)
     said = json.loads((folder / CONFIG_FILE).read_text())
     digest = hashlib.sha256((folder / WORKFLOW_FILE).read_bytes()).hexdigest()
@@ -205,13 +211,13 @@ def test_it_cannot_pass_for_one_that_was_written_here(workflow):
 
 
 @pytest.mark.parametrize("how", [{"clean": True}, {"clean": True, "force": True}])
-def test_what_is_written_anew_needs_no_yes(workflow, how):
+def test_what_is_written_anew_needs_no_yes(workflow: Path, how) -> None:
     _planted(workflow)
     project = make_project(workflow, {"secrets": ["mine"]}, deploys=True, **how)
     assert (project.kept, project.config.secrets) == ((), ["mine"])
 
 
-def test_what_was_given_here_needs_no_yes_and_what_is_added_by_hand_does(workflow):
+def test_what_was_given_here_needs_no_yes_and_what_is_added_by_hand_does(workflow: Path) -> None:
     given = {"secrets": ["mine"], "extra_pip_packages": ["einops"]}
     folder = make_project(workflow, given, deploys=True).folder
     assert make_project(workflow, {}, deploys=True).config.secrets == ["mine"]
@@ -227,7 +233,7 @@ def test_what_was_given_here_needs_no_yes_and_what_is_added_by_hand_does(workflo
     assert make_project(workflow, with_it, deploys=True).config.secrets == ["mine", "another"]
 
 
-def test_code_of_a_workflow_runs_beside_secrets_only_after_a_yes(tmp_path):
+def test_code_of_a_workflow_runs_beside_secrets_only_after_a_yes(tmp_path: Path) -> None:
     """A stranger's workflow is deployed to a project that is trusted."""
     pack = f"https://github.com/evil/pack@{COMMIT}"
     properties = {"aux_id": "evil/pack", "ver": COMMIT}
@@ -258,7 +264,7 @@ def test_code_of_a_workflow_runs_beside_secrets_only_after_a_yes(tmp_path):
     assert deployed(stranger, {}).config.custom_nodes == [pack]
 
 
-def test_packages_of_a_node_run_beside_secrets_only_after_a_yes(workflow):
+def test_packages_of_a_node_run_beside_secrets_only_after_a_yes(workflow: Path) -> None:
     folder = make_project(workflow, {"secrets": ["hf"]}, deploys=True).folder
     given = {"extra_pip_packages": ["evil"], "extra_system_packages": ["ffmpeg"]}
     for _ in range(2):
@@ -272,7 +278,7 @@ def test_packages_of_a_node_run_beside_secrets_only_after_a_yes(workflow):
     assert make_project(workflow, without, deploys=True, by_owner=False).notes == ()
 
 
-def test_the_command_shows_what_a_project_names(workflow):
+def test_the_command_shows_what_a_project_names(workflow: Path) -> None:
     folder = _planted(workflow)
     done = CliRunner().invoke(cli, ["trust", str(folder)])
     assert done.exit_code != 0
@@ -280,7 +286,7 @@ def test_the_command_shows_what_a_project_names(workflow):
     assert "workflow.py, which runs on this machine" in done.output
 
 
-def test_the_config_keeps_what_a_person_wrote(workflow):
+def test_the_config_keeps_what_a_person_wrote(workflow: Path) -> None:
     folder = make_project(workflow, {"gpu_type": "T4"}).folder
     said = json.loads((folder / CONFIG_FILE).read_text())
     said.update(timeout=600, models=["lora https://example.com/a.safetensors"], gpu_type="A10")
@@ -291,7 +297,7 @@ def test_the_config_keeps_what_a_person_wrote(workflow):
     assert make_project(workflow, {}, clean=True).config.timeout == ModalConfig().timeout
 
 
-def test_a_config_with_unknown_keys_says_which_there_are(workflow):
+def test_a_config_with_unknown_keys_says_which_there_are(workflow: Path) -> None:
     folder = make_project(workflow, {}).folder
     (folder / CONFIG_FILE).write_text('{"gpu": "H100"}')
     with pytest.raises(ConfigurationError, match="gpu") as refused:
@@ -317,7 +323,7 @@ def test_a_config_with_unknown_keys_says_which_there_are(workflow):
         ("timeout", 0),
     ],
 )
-def test_values_that_cannot_be_used_are_refused_by_their_name(workflow, name, value):
+def test_values_that_cannot_be_used_are_refused_by_their_name(workflow: Path, name, value) -> None:
     with pytest.raises(ConfigurationError, match=name):
         make_project(workflow, {name: value})
     assert not list(workflow.parent.glob("modal_*"))
@@ -333,21 +339,21 @@ def test_values_that_cannot_be_used_are_refused_by_their_name(workflow, name, va
         ("app_name", "a" * 56, "a" * 56),
     ],
 )
-def test_values_may_be_written_as_people_write_them(workflow, name, value, meant):
+def test_values_may_be_written_as_people_write_them(workflow: Path, name, value, meant) -> None:
     assert getattr(make_project(workflow, {name: value}).config, name) == meant
 
 
-def test_what_is_wrong_with_a_value_is_said_in_words():
+def test_what_is_wrong_with_a_value_is_said_in_words() -> None:
     with pytest.raises(ConfigurationError, match=r"app_name: '\.\./elsewhere' is not 1 to 56"):
         ModalConfig.checked({"app_name": "../elsewhere"})
 
 
-def test_lists_of_packages():
+def test_lists_of_packages() -> None:
     assert package_list(" numpy==2.0,\r\n scipy \n\n") == ["numpy==2.0", "scipy"]
     assert package_list(None) == []
 
 
-def test_a_workflow_in_ui_format_is_converted(tmp_path):
+def test_a_workflow_in_ui_format_is_converted(tmp_path: Path) -> None:
     ui = {
         "nodes": [
             {
@@ -385,7 +391,7 @@ def _loads(**names: str) -> Any:
     }
 
 
-def test_models_with_an_address_are_listed_and_the_others_told():
+def test_models_with_an_address_are_listed_and_the_others_told() -> None:
     workflow: Any = {
         "nodes": [
             {
@@ -416,7 +422,7 @@ def test_models_with_an_address_are_listed_and_the_others_told():
     assert 'modal volume put comfyui-models "rare.safetensors" "/vae/rare.safetensors"' in note
 
 
-def test_node_packs_at_a_commit_are_pinned_and_the_others_told():
+def test_node_packs_at_a_commit_are_pinned_and_the_others_told() -> None:
     prompt: Any = {
         "1": {"class_type": "TheirNode", "inputs": {}},
         "2": {"class_type": "OtherNode", "inputs": {}},
@@ -435,7 +441,7 @@ def test_node_packs_at_a_commit_are_pinned_and_the_others_told():
     assert "OtherNode" in note and "1.2.3" in note
 
 
-def test_a_persons_commit_goes_before_the_workflows(tmp_path):
+def test_a_persons_commit_goes_before_the_workflows(tmp_path: Path) -> None:
     mine = f"https://github.com/Ann/pack.git@{'f' * 40}"
     said = Packing((), (f"https://github.com/ann/pack@{COMMIT}",), ())
     write_project(tmp_path, PROMPT, Packing((), (), ()), {"custom_nodes": [mine]})
@@ -447,7 +453,7 @@ def test_a_persons_commit_goes_before_the_workflows(tmp_path):
     assert write_project(tmp_path / "other", PROMPT, said, {}).notes == ()
 
 
-def test_custom_nodes_that_are_asked_for_are_added(workflow):
+def test_custom_nodes_that_are_asked_for_are_added(workflow: Path) -> None:
     first, second = f"https://github.com/a/b@{COMMIT}", f"https://github.com/c/d@{COMMIT}"
     make_project(workflow, {"custom_nodes": [first]})
     assert make_project(workflow, {"custom_nodes": [second]}).config.custom_nodes == [
@@ -464,7 +470,7 @@ def test_custom_nodes_that_are_asked_for_are_added(workflow):
 # --- what is deployed ---------------------------------------------------------------------
 
 
-def test_the_template_is_what_ours_is_elsewhere():
+def test_the_template_is_what_ours_is_elsewhere() -> None:
     image = pytest.importorskip("comfy_remote.deploy.modal.image")
     torch = (ROOT / "docker" / "requirements-torch.txt").read_text().splitlines()
     assert list(image.TORCH) == [line for line in torch if line and not line.startswith("#")]
@@ -481,7 +487,7 @@ def test_the_template_is_what_ours_is_elsewhere():
     assert version is not None and version[1] == ModalConfig().comfyui_version
 
 
-def test_the_image_is_built_of_pinned_parts(workflow):
+def test_the_image_is_built_of_pinned_parts(workflow: Path) -> None:
     """What Modal would run, as its SDK has it."""
     pytest.importorskip("modal")
     node = f"https://github.com/ann/pack@{COMMIT}"
@@ -537,7 +543,7 @@ def _nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_nobody")
-async def test_without_an_account_deploying_says_what_to_do(workflow):
+async def test_without_an_account_deploying_says_what_to_do(workflow: Path) -> None:
     project = make_project(workflow, {})
     with pytest.raises(ConfigurationError) as refused:
         await deploy(project.folder, lambda line: None)
@@ -545,7 +551,7 @@ async def test_without_an_account_deploying_says_what_to_do(workflow):
 
 
 @pytest.mark.usefixtures("_nobody")
-async def test_an_edit_that_breaks_it_is_shown(workflow):
+async def test_an_edit_that_breaks_it_is_shown(workflow: Path) -> None:
     project = make_project(workflow, {})
     (project.folder / WORKFLOW_FILE).write_text("import nothing_of_that_name\n")
     lines: list[str] = []
@@ -559,7 +565,9 @@ async def test_an_edit_that_breaks_it_is_shown(workflow):
 
 
 @pytest.mark.usefixtures("_nobody")
-async def test_an_sdk_that_is_too_old_is_told(workflow, tmp_path, monkeypatch):
+async def test_an_sdk_that_is_too_old_is_told(
+    workflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
         "import modal\nmodal.__version__ = '1.6.3.dev2'\n"
@@ -572,7 +580,7 @@ async def test_an_sdk_that_is_too_old_is_told(workflow, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("_nobody")
-async def test_code_that_may_be_a_strangers_is_not_run(workflow, tmp_path):
+async def test_code_that_may_be_a_strangers_is_not_run(workflow: Path, tmp_path: Path) -> None:
     """Neither an edited workflow.py, nor what lies about to be found by an import."""
     ran = tmp_path / "ran"
     stranger = f"open({str(ran)!r}, 'w').close()\n"
@@ -600,7 +608,7 @@ async def test_code_that_may_be_a_strangers_is_not_run(workflow, tmp_path):
 
 
 @pytest.mark.usefixtures("_nobody")
-async def test_cancelling_ends_the_process(workflow, tmp_path):
+async def test_cancelling_ends_the_process(workflow: Path, tmp_path: Path) -> None:
     project = make_project(workflow, {})
     (project.folder / WORKFLOW_FILE).write_text(
         "import os, time\nprint('pid', os.getpid(), flush=True)\ntime.sleep(60)\n"
@@ -616,7 +624,9 @@ async def test_cancelling_ends_the_process(workflow, tmp_path):
         assert not Path(f"/proc/{lines[0].split()[1]}").exists()
 
 
-async def test_without_the_sdk_it_says_how_to_get_it(workflow, monkeypatch):
+async def test_without_the_sdk_it_says_how_to_get_it(
+    workflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from comfy_remote.deploy.modal import deployment
 
     monkeypatch.setattr(deployment, "find_spec", lambda name: None)
@@ -625,7 +635,7 @@ async def test_without_the_sdk_it_says_how_to_get_it(workflow, monkeypatch):
     assert "pip install modal" in refused.value.advice
 
 
-def test_making_a_project_needs_no_sdk(workflow):
+def test_making_a_project_needs_no_sdk(workflow: Path) -> None:
     code = (
         "import sys; sys.modules['modal'] = None\n"
         "from pathlib import Path\n"
@@ -638,7 +648,9 @@ def test_making_a_project_needs_no_sdk(workflow):
     assert (workflow.parent / "modal_comfy-remote" / WORKFLOW_FILE).is_file()
 
 
-def test_files_that_calls_need_come_along_but_only_those_beside_the_workflow(tmp_path):
+def test_files_that_calls_need_come_along_but_only_those_beside_the_workflow(
+    tmp_path: Path,
+) -> None:
     mine, private = tmp_path / "mine", tmp_path / "private.png"
     (mine / "input" / "sub").mkdir(parents=True)
     (mine / "input" / "sub" / "a.png").write_bytes(b"a")
@@ -666,7 +678,7 @@ def test_files_that_calls_need_come_along_but_only_those_beside_the_workflow(tmp
     assert [note for note in again.notes if note.startswith("../private.png")] == []
 
 
-def test_custom_nodes_are_converted_by_a_file_of_schemas(tmp_path):
+def test_custom_nodes_are_converted_by_a_file_of_schemas(tmp_path: Path) -> None:
     """What the error advises is what the command takes."""
     flow = tmp_path / "flow.json"
     nodes = [
@@ -689,7 +701,7 @@ def test_custom_nodes_are_converted_by_a_file_of_schemas(tmp_path):
     assert both.exit_code == 2
 
 
-def test_something_that_is_no_workflow_is_refused(tmp_path):
+def test_something_that_is_no_workflow_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "no.json"
     path.write_text("[1, 2]")
     with pytest.raises(WorkflowInvalid):

@@ -64,7 +64,7 @@ def workflow(tmp_path: Path) -> Path:
     return path
 
 
-async def test_without_deploying_there_is_no_address(workflow):
+async def test_without_deploying_there_is_no_address(workflow: Path) -> None:
     page = Page()
     done = await run_deployment(workflow, OFF, page, Schemas.bundled)
     folder = workflow.parent / "modal_portraits"
@@ -74,7 +74,7 @@ async def test_without_deploying_there_is_no_address(workflow):
     assert page.bar == sorted(page.bar)
 
 
-async def test_inputs_become_the_config(workflow, tmp_path):
+async def test_inputs_become_the_config(workflow: Path, tmp_path: Path) -> None:
     allow(tmp_path / "built")
     settings = DeploymentSettings(
         app_name="portraits",
@@ -96,10 +96,12 @@ async def test_inputs_become_the_config(workflow, tmp_path):
     assert said["build_nonce"] != nonce, "another image each time"
 
 
-async def test_the_address_is_what_the_sdk_says(workflow, monkeypatch):
+async def test_the_address_is_what_the_sdk_says(
+    workflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: dict[str, object] = {}
 
-    async def deploy(folder, say, **options):
+    async def deploy(folder, say, **options) -> str:
         told.update(options, folder=folder)
         say("Building image im-123")
         await asyncio.sleep(0.4)
@@ -118,11 +120,11 @@ async def test_the_address_is_what_the_sdk_says(workflow, monkeypatch):
 
 @pytest.mark.parametrize(("inside", "only_ours"), [(True, True), (False, False)])
 async def test_where_others_may_write_only_our_own_code_is_run(
-    workflow, tmp_path, monkeypatch, inside, only_ours
-):
+    workflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside, only_ours
+) -> None:
     told: dict[str, object] = {}
 
-    async def deploy(folder, say, **options):
+    async def deploy(folder, say, **options) -> str:
         told.update(options)
         return "https://ann--portraits-front.modal.run"
 
@@ -133,10 +135,12 @@ async def test_where_others_may_write_only_our_own_code_is_run(
     assert told["only_ours"] is only_ours
 
 
-async def test_an_interrupt_ends_the_deployment(workflow, monkeypatch):
+async def test_an_interrupt_ends_the_deployment(
+    workflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended = asyncio.Event()
 
-    async def deploy(folder, say, **options):
+    async def deploy(folder, say, **options) -> None:
         try:
             await asyncio.sleep(60)
         finally:
@@ -154,7 +158,9 @@ async def test_an_interrupt_ends_the_deployment(workflow, monkeypatch):
     assert ended.is_set()
 
 
-async def test_modals_own_words_reach_the_node(workflow, monkeypatch, tmp_path):
+async def test_modals_own_words_reach_the_node(
+    workflow: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pytest.importorskip("modal")
     for name in ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"):
         monkeypatch.delenv(name, raising=False)
@@ -165,7 +171,9 @@ async def test_modals_own_words_reach_the_node(workflow, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["//evilhost/share", "\\\\evilhost\\share"])
-async def test_paths_of_other_machines_are_not_looked_up(workflow, monkeypatch, path):
+async def test_paths_of_other_machines_are_not_looked_up(
+    workflow: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
     """They may have come with the workflow that the node stands in."""
     asked = record_lookups(monkeypatch)
     with pytest.raises(WorkflowInvalid):
@@ -176,7 +184,7 @@ async def test_paths_of_other_machines_are_not_looked_up(workflow, monkeypatch, 
     assert not [one for one in asked if "evilhost" in one]
 
 
-def test_where_workflows_are_looked_for(workflow, tmp_path):
+def test_where_workflows_are_looked_for(workflow: Path, tmp_path: Path) -> None:
     folders = (tmp_path / "nothing", tmp_path)
     assert workflow_at(str(workflow), folders) == workflow
     assert workflow_at(f' "{workflow}" ', folders) == workflow
@@ -187,7 +195,9 @@ def test_where_workflows_are_looked_for(workflow, tmp_path):
         workflow_at("  ", folders)
 
 
-def test_a_workflow_elsewhere_is_not_read_before_the_owner_allows_its_folder(workflow, tmp_path):
+def test_a_workflow_elsewhere_is_not_read_before_the_owner_allows_its_folder(
+    workflow: Path, tmp_path: Path
+) -> None:
     own = tmp_path / "comfyui"
     own.mkdir()
     (own / "link.json").symlink_to(workflow)
@@ -200,8 +210,8 @@ def test_a_workflow_elsewhere_is_not_read_before_the_owner_allows_its_folder(wor
 
 
 async def test_a_project_elsewhere_is_not_touched_before_the_owner_allows_its_folder(
-    workflow, tmp_path
-):
+    workflow: Path, tmp_path: Path
+) -> None:
     own, project = tmp_path / "output", tmp_path / "elsewhere" / "portraits"
     own.mkdir()
     project.mkdir(parents=True)
@@ -226,9 +236,9 @@ async def test_a_project_elsewhere_is_not_touched_before_the_owner_allows_its_fo
 
 
 async def test_packages_that_the_node_names_run_beside_secrets_only_after_a_yes(
-    workflow, monkeypatch
-):
-    async def deploy(folder, say, **options):
+    workflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deploy(folder, say, **options) -> str:
         return "https://ann--portraits-front.modal.run"
 
     monkeypatch.setattr(modal_run, "deploy", deploy)

@@ -35,7 +35,7 @@ def _configured(**settings: object) -> Configuration:
     return Configuration(None, {"cloud": TargetSettings("modal:portraits", **settings)})  # type: ignore[arg-type]
 
 
-def test_a_configured_address_is_used_as_it_is():
+def test_a_configured_address_is_used_as_it_is() -> None:
     target = open_target("cloud", _configured(base_url=FRONT), TOKEN)
     assert isinstance(target, ModalTarget)
     assert (target.name, target.body_limit) == ("cloud", BODY_LIMIT)
@@ -43,7 +43,7 @@ def test_a_configured_address_is_used_as_it_is():
     assert target._http.authorization() == SENT
 
 
-async def test_without_an_address_modal_is_asked(monkeypatch):
+async def test_without_an_address_modal_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modal_target, "find_front", lambda app: f"https://ann--{app}.modal.run/")
     target = open_target("modal:portraits", Configuration(None, {}), TOKEN)
     async with target:
@@ -53,7 +53,7 @@ async def test_without_an_address_modal_is_asked(monkeypatch):
         assert target._http.authorization() == SENT
 
 
-def test_modal_that_nobody_is_logged_in_to(monkeypatch, tmp_path):
+def test_modal_that_nobody_is_logged_in_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("modal")
     monkeypatch.setenv("MODAL_CONFIG_PATH", str(tmp_path / "none.toml"))
     with pytest.raises(ConfigurationError) as refused:
@@ -61,7 +61,7 @@ def test_modal_that_nobody_is_logged_in_to(monkeypatch, tmp_path):
     assert "modal setup" in refused.value.advice
 
 
-def test_without_the_sdk_the_address_is_asked_for(monkeypatch):
+def test_without_the_sdk_the_address_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modal_target, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError) as refused:
         find_front("portraits")
@@ -69,7 +69,7 @@ def test_without_the_sdk_the_address_is_asked_for(monkeypatch):
 
 
 @pytest.mark.parametrize("missing", TOKEN)
-def test_half_a_token_is_none(missing):
+def test_half_a_token_is_none(missing) -> None:
     half = {name: value for name, value in TOKEN.items() if name != missing}
     with pytest.raises(ConfigurationError, match=missing) as refused:
         open_target("cloud", _configured(base_url=FRONT), half)
@@ -77,12 +77,12 @@ def test_half_a_token_is_none(missing):
 
 
 @pytest.mark.parametrize("url", ["https://evil.example", "https://modal.run.evil.example"])
-def test_a_strangers_file_does_not_send_the_token_elsewhere(url):
+def test_a_strangers_file_does_not_send_the_token_elsewhere(url: str) -> None:
     with pytest.raises(ConfigurationError, match="would send MODAL_PROXY_TOKEN_ID"):
         open_target("cloud", _configured(base_url=url), TOKEN)
 
 
-def test_a_domain_of_ones_own_takes_variables_of_ones_own():
+def test_a_domain_of_ones_own_takes_variables_of_ones_own() -> None:
     names = {"Modal-Key": "MY_ID", "Modal-Secret": "MY_SECRET"}
     configured = _configured(base_url="https://art.example", headers_env=names)
     target = open_target("cloud", configured, {"MY_ID": "wk-mine-01", "MY_SECRET": "ws-mine-01"})
@@ -91,23 +91,23 @@ def test_a_domain_of_ones_own_takes_variables_of_ones_own():
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../v2"])
-def test_names_that_are_none(name):
+def test_names_that_are_none(name: str) -> None:
     with pytest.raises(ConfigurationError, match="not the name of an app") as refused:
         ModalTarget(name, {})
     assert "modal app list" in refused.value.advice
 
 
-def test_no_token_is_needed_on_this_machine():
+def test_no_token_is_needed_on_this_machine() -> None:
     target = open_target("cloud", _configured(base_url="http://127.0.0.1:8000"), {})
     assert isinstance(target, ModalTarget)
 
 
-def test_other_logins_are_refused():
+def test_other_logins_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="no other login"):
         open_target("cloud", _configured(base_url=FRONT, key_env="HF_TOKEN"), TOKEN)
 
 
-def test_a_job_is_looked_for_where_it_was_sent():
+def test_a_job_is_looked_for_where_it_was_sent() -> None:
     ref = RemoteRef(
         "job",
         "fc-1",
@@ -120,7 +120,7 @@ def test_a_job_is_looked_for_where_it_was_sent():
     assert target._ref("job", "fc-1") == ref
 
 
-def test_an_app_that_is_not_there_says_how_to_deploy_it():
+def test_an_app_that_is_not_there_says_how_to_deploy_it() -> None:
     target = open_target("cloud", _configured(base_url=FRONT), TOKEN)
     assert isinstance(target, ModalTarget)
     error = target._no_such_endpoint(TargetNotFound("no", details={"http_status": 404}))
@@ -132,19 +132,19 @@ def test_an_app_that_is_not_there_says_how_to_deploy_it():
 
 
 @pytest.mark.parametrize("url", [FRONT, f"{FRONT}/", f"{FRONT}/v2"])
-def test_calls_of_a_name_go_to_its_front_with_its_token(url):
+def test_calls_of_a_name_go_to_its_front_with_its_token(url) -> None:
     configured = _configured(base_url=url)
     assert configured.service_of("cloud") == f"{FRONT}/"
     headers = service_headers(URL(f"{FRONT}/"), configured, TOKEN)
     assert {name: value.get_secret_value() for name, value in headers.items()} == SENT
 
 
-def test_calls_of_an_app_that_is_not_named_take_no_token():
+def test_calls_of_an_app_that_is_not_named_take_no_token() -> None:
     evil = URL("https://evil--portraits-front.modal.run/")
     assert service_headers(evil, _configured(base_url=FRONT), TOKEN) == {}
     assert service_headers(URL(FRONT), _configured(), TOKEN) == {}
 
 
-def test_without_an_address_a_name_is_no_service():
+def test_without_an_address_a_name_is_no_service() -> None:
     assert _configured().service_of("cloud") == "modal:portraits"
     assert _configured().service_of("https://example.com/") == "https://example.com/"

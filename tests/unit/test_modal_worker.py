@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,14 +48,16 @@ def worker(tmp_path: Any, **environ: str) -> ModalWorker:
     )
 
 
-async def test_an_engine_that_does_not_start_is_the_jobs_error_and_ends_no_container(tmp_path):
+async def test_an_engine_that_does_not_start_is_the_jobs_error_and_ends_no_container(
+    tmp_path: Path,
+) -> None:
     one = worker(tmp_path, COMFY_REMOTE_ENGINE=str(tmp_path / "nowhere"))
     await one.ready()
     answer = json.loads(await one.run("fc-1", json.dumps({"workflow": PROMPT})))
     assert "is not a ComfyUI" in json.dumps(answer["error"])
 
 
-async def test_outputs_of_days_before_go_when_a_container_starts(tmp_path):
+async def test_outputs_of_days_before_go_when_a_container_starts(tmp_path: Path) -> None:
     for name, age in (("fc-old", 25 * 3600), ("fc-new", 3600)):
         (tmp_path / name).mkdir()
         (tmp_path / name / ("0" * 64)).write_bytes(b"x")
@@ -64,7 +67,9 @@ async def test_outputs_of_days_before_go_when_a_container_starts(tmp_path):
     assert not (tmp_path / "fc-old").exists() and (tmp_path / "fc-new").exists()
 
 
-def test_comfyui_does_not_look_for_its_packages_among_the_workers(tmp_path, monkeypatch):
+def test_comfyui_does_not_look_for_its_packages_among_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given: list[dict[str, str]] = []
     named = Engine.named
 
@@ -77,7 +82,9 @@ def test_comfyui_does_not_look_for_its_packages_among_the_workers(tmp_path, monk
     assert "PYTHONPATH" not in given[0] and given[0]["HOME"] == "/root"
 
 
-def test_a_front_that_cannot_start_says_why_at_once(tmp_path, monkeypatch):
+def test_a_front_that_cannot_start_says_why_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_arguments: object) -> None:
         raise RuntimeError("no disk")
 

@@ -194,13 +194,13 @@ def test_the_environments_proxy_is_used_but_not_for_this_machine(
 
 
 @pytest.mark.parametrize("entry", ["http://nas.local/", "nas.local/path", "nas.local:port", "a@b"])
-def test_a_setting_that_can_match_nothing_is_refused(entry: str):
+def test_a_setting_that_can_match_nothing_is_refused(entry: str) -> None:
     with pytest.raises(ConfigurationError, match=r"HOSTS has .*, which is not a host") as caught:
         host_list({"HOSTS": f"other.local, {entry}"}, "HOSTS")
     assert "nas.local:9000" in caught.value.advice
 
 
-def test_a_list_of_hosts_has_names_addresses_and_ports():
+def test_a_list_of_hosts_has_names_addresses_and_ports() -> None:
     hosts = host_list(
         {"HOSTS": "NAS.local:9000, 10.0.0.5 fd00::5 [fd00::6]:9000,müller.example"}, "HOSTS"
     )

@@ -13,12 +13,12 @@ from comfy_remote.net.retry import Backoff, Retries, TryAgain, retried, retry_af
 QUICK = Backoff(attempts=3, first=0.0, longest=0.0, longest_asked=0.0, jitter=0.0)
 
 
-def test_waits_grow_up_to_the_longest():
+def test_waits_grow_up_to_the_longest() -> None:
     backoff = Backoff(first=0.5, longest=3.0, jitter=0.0)
     assert [backoff.seconds(n) for n in (1, 2, 3, 4, 5000)] == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 
-def test_a_server_may_ask_for_more_within_reason():
+def test_a_server_may_ask_for_more_within_reason() -> None:
     backoff = Backoff(first=0.5, longest_asked=60.0)
     assert [backoff.seconds(1, asked) for asked in (0.0, 7.0, 9999.0)] == [0.5, 7.0, 60.0]
 
@@ -37,16 +37,16 @@ def test_a_server_may_ask_for_more_within_reason():
         ("99 Foo 99999999 99:99", None),
     ],
 )
-def test_retry_after(said: float | str | None, seconds: float | None):
+def test_retry_after(said: float | str | None, seconds: float | None) -> None:
     assert retry_after(said) == seconds
 
 
-def test_a_date_says_how_long_too():
+def test_a_date_says_how_long_too() -> None:
     wait = retry_after(formatdate(time.time() + 90, usegmt=True))
     assert wait is not None and 80 < wait <= 91
 
 
-async def test_the_last_error_is_raised_and_others_at_once():
+async def test_the_last_error_is_raised_and_others_at_once() -> None:
     tries: list[int] = []
 
     async def attempt() -> None:
@@ -61,7 +61,7 @@ async def test_the_last_error_is_raised_and_others_at_once():
     assert len(tries) == 4
 
 
-async def test_progress_begins_the_count_again():
+async def test_progress_begins_the_count_again() -> None:
     retries = Retries(QUICK)
     for _ in range(5):
         await retries.wait_after(TryAgain("cut"))

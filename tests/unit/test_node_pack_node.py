@@ -54,16 +54,16 @@ TWO: Prompt = {
 }
 
 
-def test_nodes_are_in_the_order_that_people_read():
+def test_nodes_are_in_the_order_that_people_read() -> None:
     prompt: Prompt = {i: node("X") for i in ("b", "10:2", "2", "10", "a1", "10:11", "1", "a")}
     assert list(by_number(prompt)) == ["1", "2", "10", "10:2", "10:11", "a", "a1", "b"]
 
 
-def test_one_picture_for_one_node():
+def test_one_picture_for_one_node() -> None:
     assert spread_pictures(ONE, 1) == (ONE, ["3"])
 
 
-def test_several_pictures_for_one_node_become_one_batch():
+def test_several_pictures_for_one_node_become_one_batch() -> None:
     prompt, slots = spread_pictures(ONE, 3)
     assert slots == ["3_0", "3_1", "3_2"]
     assert all(prompt[slot]["class_type"] == "LoadImage" for slot in slots)
@@ -77,13 +77,13 @@ def test_several_pictures_for_one_node_become_one_batch():
     assert ONE["5"]["inputs"] == {"image": ["3", 0]}, "the original is as it was"
 
 
-def test_ids_that_are_taken_are_not_taken_again():
+def test_ids_that_are_taken_are_not_taken_again() -> None:
     prompt, slots = spread_pictures({**ONE, "3_1": node("Note")}, 2)
     assert slots == ["3_0", "3_1_"]
     assert prompt["3_1"] == node("Note")
 
 
-def test_several_nodes_get_a_picture_each():
+def test_several_nodes_get_a_picture_each() -> None:
     assert spread_pictures(TWO, 2) == (TWO, ["1", "2"])
     assert spread_pictures(TWO, 1) == (TWO, ["1"])
     with pytest.raises(WorkflowInvalid, match=r"3 pictures.*2 Load Image nodes \(1, 2\)"):
@@ -92,7 +92,7 @@ def test_several_nodes_get_a_picture_each():
         spread_pictures({"1": node("EmptyImage")}, 1)
 
 
-def test_nodes_are_replaced_in_their_places():
+def test_nodes_are_replaced_in_their_places() -> None:
     prompt = with_nodes(TWO, load_nodes(["1", "2"], ["input_0.png", "input_1.png"]))
     assert list(prompt) == list(TWO)
     assert prompt["2"] == node("LoadImage", image="input_1.png")
@@ -102,14 +102,14 @@ def test_nodes_are_replaced_in_their_places():
 SCHEMAS = Schemas.bundled()
 
 
-def test_saved_pictures_go_before_previews():
+def test_saved_pictures_go_before_previews() -> None:
     assert picture_sources(ONE, SCHEMAS) == [["5", 0], ["6", 0]]
     assert picture_sources(TWO, SCHEMAS) == [["4", 0]]
     both = {**TWO, "6": node("SaveImage", images=["1", 0])}
     assert picture_sources(both, SCHEMAS) == [["1", 0]]
 
 
-def test_what_is_no_picture_does_not_count():
+def test_what_is_no_picture_does_not_count() -> None:
     prompt: Prompt = {
         "1": node("EmptyImage"),
         "2": node("SaveWEBM", images=["1", 0]),
@@ -121,12 +121,12 @@ def test_what_is_no_picture_does_not_count():
         picture_sources(prompt, SCHEMAS)
 
 
-def test_masks_are_pictures_where_nothing_else_is():
+def test_masks_are_pictures_where_nothing_else_is() -> None:
     prompt: Prompt = {"1": node("SolidMask"), "2": node("MaskPreview", mask=["1", 0])}
     assert picture_sources(prompt, SCHEMAS) == [["1", 0]]
 
 
-def test_the_expansion_has_ids_of_its_own():
+def test_the_expansion_has_ids_of_its_own() -> None:
     prompt, slots = spread_pictures(ONE, 2)
     prompt = with_nodes(prompt, take_nodes(slots))
     images = object()
@@ -143,7 +143,7 @@ def test_the_expansion_has_ids_of_its_own():
     assert prompt["3_1"]["inputs"]["images"] is None, "the prompt is as it was"
 
 
-def test_what_is_pasted():
+def test_what_is_pasted() -> None:
     assert pasted_workflow(json.dumps(ONE)).prompt == ONE
     assert pasted_workflow('{"nodes": [], "links": []}').prompt is None
     for text in ("", "{'a': 1}", '{"1": NaN}', "[" * 100_000):
@@ -168,7 +168,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return workflows, inputs
 
 
-def test_saved_workflows(folders):
+def test_saved_workflows(folders: tuple[Path, Path]) -> None:
     assert saved_workflows(*folders) == ["b.json", "c.json", "video/A.json"]
     assert saved_workflow("b.json", folders) == folders[0].resolve() / "b.json"
     assert saved_workflow("large/d.json", folders) == folders[1].resolve() / "large" / "d.json"
@@ -176,7 +176,7 @@ def test_saved_workflows(folders):
 
 
 @pytest.mark.parametrize("name", ["../secret.json", "", ".", "video", "a\0b", "x" * 5000])
-def test_no_file_outside_of_the_folders(folders, name):
+def test_no_file_outside_of_the_folders(folders: tuple[Path, Path], name) -> None:
     assert file_below(folders[1], name) is None
     with pytest.raises(WorkflowInvalid, match="There is no workflow file"):
         saved_workflow(name, folders)
@@ -184,7 +184,7 @@ def test_no_file_outside_of_the_folders(folders, name):
         saved_workflow(str(folders[1].parent / "secret.json"), folders)
 
 
-def test_the_part_of_the_graph_that_makes_a_picture():
+def test_the_part_of_the_graph_that_makes_a_picture() -> None:
     graph = {
         **{node_id: {**one, "is_changed": [0.0]} for node_id, one in ONE.items()},
         "11": {"class_type": "RunPodRemoteExecute", "inputs": {"input_images": ["5", 0]}},
@@ -196,13 +196,13 @@ def test_the_part_of_the_graph_that_makes_a_picture():
     assert part["6"] == node("SaveImage", images=["5", 0], filename_prefix="ComfyRemote")
 
 
-def test_it_does_not_run_itself():
+def test_it_does_not_run_itself() -> None:
     refuse_itself(ONE)
     with pytest.raises(WorkflowInvalid, match="node 4"):
         refuse_itself({**ONE, "4": node("RunPodRemoteExecute")})
 
 
-def test_where_it_runs():
+def test_where_it_runs() -> None:
     environment = {"RUNPOD_ENDPOINT_ID": " abc "}
     assert target_of("", environment) == "runpod:abc"
     assert target_of("runpod:", environment) == "runpod:abc"

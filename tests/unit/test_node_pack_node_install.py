@@ -25,14 +25,14 @@ ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def test_requirements_are_the_dependencies():
+def test_requirements_are_the_dependencies() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == PYPROJECT["project"][
         "dependencies"
     ]
 
 
-def test_the_registry_finds_what_it_needs():
+def test_the_registry_finds_what_it_needs() -> None:
     comfy = PYPROJECT["tool"]["comfy"]
     assert re.fullmatch(r"[a-z0-9-]+", comfy["PublisherId"])
     assert comfy["DisplayName"] == "Comfy Remote"
@@ -44,7 +44,7 @@ def test_the_registry_finds_what_it_needs():
     assert PYPROJECT["project"]["urls"]["Repository"].startswith("https://")
 
 
-def test_the_entry_is_importable_without_comfyui():
+def test_the_entry_is_importable_without_comfyui() -> None:
     """By tools that look at every Python file; under any name, as ComfyUI does it."""
     spec = importlib.util.spec_from_file_location("/some where/a pack-1_x_0", ROOT / "__init__.py")
     assert spec is not None
@@ -55,7 +55,7 @@ def test_the_entry_is_importable_without_comfyui():
     assert inspect.iscoroutinefunction(module.comfy_entrypoint)
 
 
-def test_the_pack_loads_nothing_of_the_command():
+def test_the_pack_loads_nothing_of_the_command() -> None:
     """Rich, click and the rest of the terminal cost a third of a second."""
     code = (
         "import sys, comfy_remote.node_pack.pack, comfy_remote.node_pack.comfyui_host, "
@@ -72,7 +72,7 @@ def locales() -> list[Path]:
     return sorted((ROOT / "locales").iterdir())
 
 
-def test_every_locale_names_the_same_things():
+def test_every_locale_names_the_same_things() -> None:
     assert [path.name for path in locales()] == ["en", "ja", "zh"]
     english = shape(ROOT / "locales" / "en" / "nodeDefs.json")
     for locale in locales():
@@ -91,7 +91,7 @@ def shape(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("locale", ["ja", "zh"])
-def test_help_pages_of_the_node(locale: str):
+def test_help_pages_of_the_node(locale: str) -> None:
     docs = ROOT / "comfy_remote" / "node_pack" / "web" / "docs"
     english = (docs / "RunPodRemoteExecute.md").read_text(encoding="utf-8")
     translated = (docs / "RunPodRemoteExecute" / f"{locale}.md").read_text(encoding="utf-8")
@@ -105,7 +105,7 @@ def inputs_named() -> set[str]:
     return set(names["RunPodRemoteExecute"]["inputs"])
 
 
-def test_example_workflows_have_a_picture_and_use_the_node():
+def test_example_workflows_have_a_picture_and_use_the_node() -> None:
     examples = sorted((ROOT / "example_workflows").glob("*.json"))
     assert examples
     for path in examples:

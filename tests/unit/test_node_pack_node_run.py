@@ -98,7 +98,7 @@ async def run(
         return await RemoteRun("gpu", page, timeout).outputs(client, record, REQUEST)
 
 
-async def test_all_is_told(record, tmp_path):
+async def test_all_is_told(record: Record, tmp_path: Path) -> None:
     made = FakeTarget.making(a_txt=b"picture")
     details = Finished(JobState.SUCCEEDED, outputs=(output("a.txt"),), details={"run_seconds": 9.5})
     made.events = [
@@ -122,7 +122,7 @@ async def test_all_is_told(record, tmp_path):
     assert record.get(REQUEST.job_id).source == "RunPod Remote Execute"
 
 
-async def test_a_running_job_shows_its_node_and_step(record):
+async def test_a_running_job_shows_its_node_and_step(record: Record) -> None:
     target = Cancellable([Started(), Progress(1, 4, "1", "KSampler", 5, 20, "warm")])
     page = Page(interrupt_at="KSampler")
     with pytest.raises(Interrupted):
@@ -130,7 +130,7 @@ async def test_a_running_job_shows_its_node_and_step(record):
     assert any("Running on gpu: 1 of 4 nodes, KSampler 5/20, warm" in text for text in page.texts)
 
 
-async def test_an_interrupt_cancels_the_job_there(record):
+async def test_an_interrupt_cancels_the_job_there(record: Record) -> None:
     target = Cancellable([Queued(0), Started()])
     page = Page(interrupt_at="Running")
     with pytest.raises(Interrupted):
@@ -141,7 +141,7 @@ async def test_an_interrupt_cancels_the_job_there(record):
     assert record.get(REQUEST.job_id).state is JobState.CANCELLED
 
 
-async def test_an_interrupt_while_sending_waits_for_the_id_and_cancels(record):
+async def test_an_interrupt_while_sending_waits_for_the_id_and_cancels(record: Record) -> None:
     target = Cancellable([Started()])
     target.slow_submit = 0.6
     with pytest.raises(Interrupted):
@@ -149,7 +149,7 @@ async def test_an_interrupt_while_sending_waits_for_the_id_and_cancels(record):
     assert target.log.count("submit") == target.log.count("cancel") == 1
 
 
-async def test_a_prompt_that_ends_otherwise_cancels_the_job_too(record):
+async def test_a_prompt_that_ends_otherwise_cancels_the_job_too(record: Record) -> None:
     target = Cancellable([Started()])
     task = asyncio.ensure_future(run(target, Page(), record))
     await asyncio.sleep(0.5)
@@ -159,14 +159,14 @@ async def test_a_prompt_that_ends_otherwise_cancels_the_job_too(record):
     assert "cancel" in target.log
 
 
-async def test_too_late(record):
+async def test_too_late(record: Record) -> None:
     target = Cancellable([Started()])
     with pytest.raises(JobTimedOut, match=r"within 0\.3 s\. It was cancelled there"):
         await run(target, Page(), record, timeout=0.3)
     assert "cancel" in target.log
 
 
-async def test_the_endpoints_own_limit_keeps_its_words(record):
+async def test_the_endpoints_own_limit_keeps_its_words(record: Record) -> None:
     error = JobTimedOut("The job ran for longer than the endpoint allows.")
     target = FakeTarget([Started(), Finished(JobState.FAILED, error)])
     with pytest.raises(JobTimedOut, match="than the endpoint allows"):
@@ -174,7 +174,7 @@ async def test_the_endpoints_own_limit_keeps_its_words(record):
     assert "cancel" not in target.log
 
 
-async def test_a_cancel_that_fails_says_how_to_try_again(record):
+async def test_a_cancel_that_fails_says_how_to_try_again(record: Record) -> None:
     target = Cancellable([Started()])
     target.cancel_fails = True
     page = Page(interrupt_at="Running")
@@ -183,14 +183,14 @@ async def test_a_cancel_that_fails_says_how_to_try_again(record):
     assert any(f"jobs cancel {REQUEST.job_id}" in line for line in page.logs)
 
 
-async def test_a_failed_job_is_not_cancelled(record):
+async def test_a_failed_job_is_not_cancelled(record: Record) -> None:
     target = FakeTarget([Started(), Finished(JobState.FAILED, ExecutionFailed("It failed."))])
     with pytest.raises(ExecutionFailed, match=r"It failed\."):
         await run(target, Page(), record)
     assert "cancel" not in target.log
 
 
-async def test_what_a_failed_job_had_saved_can_be_fetched(record):
+async def test_what_a_failed_job_had_saved_can_be_fetched(record: Record) -> None:
     error = ExecutionFailed("It failed.")
     end = Finished(JobState.FAILED, error, outputs=(output("a.txt"), output("b.txt")))
     page = Page()
@@ -201,7 +201,7 @@ async def test_what_a_failed_job_had_saved_can_be_fetched(record):
     )
 
 
-async def test_an_output_that_is_gone_is_told_and_costs_no_other(record):
+async def test_an_output_that_is_gone_is_told_and_costs_no_other(record: Record) -> None:
     made = FakeTarget.making(a_txt=b"a", b_txt=b"b")
     del made.files["b.txt"]
     page = Page()
@@ -214,7 +214,7 @@ def local(node_id: str | None, filename: str, kind: OutputKind, folder: str = "o
     return Output(node_id, kind, filename, "", folder, "", 0, "", Path(filename), None)
 
 
-def test_saved_pictures_in_the_order_of_the_prompt():
+def test_saved_pictures_in_the_order_of_the_prompt() -> None:
     prompt: Prompt = {"2": PROMPT["1"], "10": PROMPT["1"]}
     outputs = [
         local(None, "unknown.png", "image"),

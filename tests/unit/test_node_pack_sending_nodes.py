@@ -15,7 +15,7 @@ STAY_HERE = {
 }
 
 
-def test_a_new_node_is_put_into_the_table_or_said_to_send_nothing():
+def test_a_new_node_is_put_into_the_table_or_said_to_send_nothing() -> None:
     """A node that sends something and is missing in the table would be sent without a question."""
     texts = [path.read_text(encoding="utf-8") for path in NODES.glob("*.py")]
     named = dict(pair for text in texts for pair in re.findall(r'(?m)^([A-Z]+) = "(\w+)"', text))

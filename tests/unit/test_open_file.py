@@ -20,7 +20,9 @@ def outputs(folder: Path, *names: str) -> list[SavedOutput]:
 
 
 @pytest.mark.parametrize("name", ["page.html", "run.bat", "tool.exe", "drawing.svg", "a.txt"])
-def test_what_could_run_is_not_opened(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+def test_what_could_run_is_not_opened(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(path: Path) -> None:
         raise AssertionError(f"{path} was opened")
 
@@ -30,7 +32,7 @@ def test_what_could_run_is_not_opened(tmp_path: Path, name: str, monkeypatch: py
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="opens by itself")
-def test_the_first_that_can_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_first_that_can_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = tmp_path / "told"
     for name in ("xdg-open", "open"):
         program = tmp_path / name
@@ -46,6 +48,6 @@ def test_the_first_that_can_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="opens by itself")
-def test_no_such_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_such_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "on this machine" in str(open_first(outputs(tmp_path, "a.png")))

@@ -38,7 +38,7 @@ def environment(server: ScriptedServer) -> dict[str, str]:
     return {"RUNPOD_API_KEY": KEY, "RUNPOD_API_BASE_URL": server.url, "PATH": ""}
 
 
-async def test_the_one_that_runs():
+async def test_the_one_that_runs() -> None:
     async with ScriptedServer() as server:
         server.on("GET /v2/pods", Answer({"pods": [STOPPED, RUNNING]}))
         pod = await find_pod(environment(server))
@@ -47,10 +47,10 @@ async def test_the_one_that_runs():
         assert server.asked[0].headers["Authorization"] == f"Bearer {KEY}"
 
 
-async def test_several_run():
+async def test_several_run() -> None:
     questions = []
 
-    def second(question, options):
+    def second(question, options) -> int:
         questions.append((question, options))
         return 1
 
@@ -74,7 +74,7 @@ async def test_several_run():
         ([{**RUNNING, "ports": ["22/tcp"]}], "No running pod exposes port 8188"),
     ],
 )
-async def test_none_runs(pods, says):
+async def test_none_runs(pods, says) -> None:
     async with ScriptedServer() as server:
         server.on("GET /v2/pods", Answer({"pods": pods}))
         with pytest.raises(ConfigurationError) as caught:
@@ -84,7 +84,7 @@ async def test_none_runs(pods, says):
         assert way in caught.value.advice
 
 
-async def test_the_key_is_refused():
+async def test_the_key_is_refused() -> None:
     async with ScriptedServer() as server:
         problem = {"title": "Unauthorized", "status": 401, "detail": "missing bearer token"}
         server.on("GET /v2/pods", Answer(problem, 401))
@@ -93,7 +93,7 @@ async def test_the_key_is_refused():
     assert KEY not in str(caught.value) + repr(caught.value.details)
 
 
-async def test_there_is_no_such_list():
+async def test_there_is_no_such_list() -> None:
     async with ScriptedServer() as server:
         server.on("GET /v2/pods", Answer({"title": "Not Found"}, 404))
         with pytest.raises(TargetError, match="HTTP 404") as caught:
@@ -104,14 +104,14 @@ async def test_there_is_no_such_list():
 
 
 @pytest.mark.parametrize("answer", [{"pods": [{"name": "no id"}]}, {"message": "v1"}, [RUNNING]])
-async def test_an_answer_of_another_shape(answer):
+async def test_an_answer_of_another_shape(answer) -> None:
     async with ScriptedServer() as server:
         server.on("GET /v2/pods", Answer(answer))
         with pytest.raises(TargetError, match="not understood"):
             await account_pods(environment(server))
 
 
-async def test_the_key_does_not_travel_in_the_clear():
+async def test_the_key_does_not_travel_in_the_clear() -> None:
     with pytest.raises(ConfigurationError, match="in the clear"):
         await account_pods(
             {"RUNPOD_API_KEY": KEY, "RUNPOD_API_BASE_URL": "http://api.example.org", "PATH": ""}
@@ -129,11 +129,11 @@ async def test_the_key_does_not_travel_in_the_clear():
         (Pod("abc", ports=()), None),
     ],
 )
-def test_where_its_comfyui_is(pod: Pod, url: str | None):
+def test_where_its_comfyui_is(pod: Pod, url: str | None) -> None:
     assert pod.url == (url or (pod.direct and "http://203.0.113.9:40123") or None)
 
 
-def test_the_ways_in_order():
+def test_the_ways_in_order() -> None:
     named = {"RUNPOD_POD_URL": "https://abc-8188.proxy.runpod.net/"}
     assert chosen_pod_address("http://x:1", (), named) == "http://x:1"
     assert chosen_pod_address(None, (), named) == "https://abc-8188.proxy.runpod.net/"
@@ -177,7 +177,7 @@ LISTED = {
 }
 
 
-async def test_runpodctl_lists_it(tmp_path: Path):
+async def test_runpodctl_lists_it(tmp_path: Path) -> None:
     script = (
         "assert sys.argv[1:] == ['pod', 'list', '--output', 'json'], sys.argv\n"
         f"print({json.dumps([LISTED])!r})"
@@ -187,7 +187,7 @@ async def test_runpodctl_lists_it(tmp_path: Path):
     assert str(pod) == "7h9k2m4n6pxx (training, RTX 4090, $0.44 an hour)"
 
 
-async def test_runpodctl_lists_none(tmp_path: Path):
+async def test_runpodctl_lists_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No pod of the account runs"):
         await find_pod(runpodctl(tmp_path, "print('null')"))
 
@@ -199,13 +199,13 @@ async def test_runpodctl_lists_none(tmp_path: Path):
         ("print('ID  NAME')", "not understood"),
     ],
 )
-async def test_runpodctl_fails(tmp_path: Path, script: str, says: str):
+async def test_runpodctl_fails(tmp_path: Path, script: str, says: str) -> None:
     with pytest.raises(TargetError, match=says) as caught:
         await find_pod(runpodctl(tmp_path, script))
     assert "--pod-url" in caught.value.advice
 
 
-async def test_neither_key_nor_runpodctl(tmp_path: Path):
+async def test_neither_key_nor_runpodctl(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no way to look for one") as caught:
         await find_pod({"PATH": str(tmp_path)})
     assert "RUNPOD_POD_URL" in caught.value.advice

@@ -45,7 +45,7 @@ def started(folder: Path, clock: Clock) -> tuple[LoggedReporter, RunLog]:
     return reporter, log
 
 
-def test_a_whole_run(tmp_path: Path):
+def test_a_whole_run(tmp_path: Path) -> None:
     clock = Clock()
     reporter, log = started(tmp_path / "logs", clock)
     with reporter:
@@ -80,7 +80,7 @@ def test_a_whole_run(tmp_path: Path):
         assert {path.stat().st_mode & 0o777 for path in log.path.parent.iterdir()} == {0o600}
 
 
-def test_what_a_killed_run_leaves(tmp_path: Path):
+def test_what_a_killed_run_leaves(tmp_path: Path) -> None:
     _, log = started(tmp_path, Clock())
     found = document(log)
     assert found["state"] == "submitted"
@@ -89,7 +89,7 @@ def test_what_a_killed_run_leaves(tmp_path: Path):
     assert JOB in log.path.read_text()
 
 
-def test_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reporter, log = started(tmp_path, Clock())
     reporter.event(Started())
     reporter.failed(JobTimedOut("It took too long.", advice="Wait."), JOB, resumable=True)
@@ -100,7 +100,7 @@ def test_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert f"comfy-remote jobs resume {JOB}" in log.path.read_text()
 
 
-def test_secrets_are_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_secrets_are_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNPOD_API_KEY", "planted-key-9f3c51")
     reporter, log = started(tmp_path, Clock())
     reporter.event(Log("the server said planted-key-9f3c51", "warning"))
@@ -111,7 +111,7 @@ def test_secrets_are_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         assert "planted" not in path.read_text(), path
 
 
-def test_two_runs_in_one_second_and_hostile_names(tmp_path: Path):
+def test_two_runs_in_one_second_and_hostile_names(tmp_path: Path) -> None:
     logs = [RunLog(tmp_path, image_id) for image_id in ("a", "a", "../../up", "con", "x" * 400)]
     assert len({log.path for log in logs}) == 5
     assert all(log.path.parent == tmp_path and log.path.exists() for log in logs)
@@ -120,13 +120,13 @@ def test_two_runs_in_one_second_and_hostile_names(tmp_path: Path):
     assert len(list(tmp_path.iterdir())) == 10
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path):
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LocalStorageError):
         RunLog(tmp_path / "file" / "logs", "a")
 
 
-def test_a_log_that_vanishes_does_not_stop_the_run(tmp_path: Path):
+def test_a_log_that_vanishes_does_not_stop_the_run(tmp_path: Path) -> None:
     reporter, log = started(tmp_path / "logs", Clock())
     for path in (tmp_path / "logs").iterdir():
         path.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -109,7 +110,7 @@ def test_a_password_in_a_url_is_known_as_it_is_used_too() -> None:
 
 
 def test_every_secret_that_a_configuration_names_is_known(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "own.toml"
     config.write_text(

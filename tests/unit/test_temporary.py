@@ -24,7 +24,7 @@ sys.stdin.read()
 
 
 @pytest.fixture(autouse=True)
-def own_temporary_folder(tmp_path, monkeypatch):
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("TEMP", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -44,7 +44,7 @@ def leftover() -> Path:
     return folder
 
 
-def test_a_folder_goes_with_its_object():
+def test_a_folder_goes_with_its_object() -> None:
     folder = TemporaryFolder("test")
     path = Path(folder.name)
     assert path.stat().st_mode & 0o077 == 0 or os.name == "nt"
@@ -55,20 +55,20 @@ def test_a_folder_goes_with_its_object():
     assert not Path(name).exists()
 
 
-def test_a_killed_processs_folder_goes_with_the_next_start():
+def test_a_killed_processs_folder_goes_with_the_next_start() -> None:
     folder = leftover()
     assert remove_leftovers() == [folder]
     assert not folder.exists()
 
 
-def test_own_folders_stay():
+def test_own_folders_stay() -> None:
     with TemporaryFolder("test") as name:
         assert remove_leftovers() == []
         assert Path(name).exists()
         assert remove_leftovers() == [], "looking has not cost the lock"
 
 
-def test_what_is_not_ours_stays(tmp_path):
+def test_what_is_not_ours_stays(tmp_path: Path) -> None:
     (tmp_path / "comfy-remote-without-a-lock").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / ".lock").touch()
@@ -78,7 +78,7 @@ def test_what_is_not_ours_stays(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="makes links")
-def test_links_are_not_followed(tmp_path):
+def test_links_are_not_followed(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / ".lock").touch()
@@ -95,7 +95,7 @@ def test_links_are_not_followed(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="users by number")
-def test_another_users_folder_stays(monkeypatch):
+def test_another_users_folder_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = leftover()
     own = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: own + 1)
@@ -104,7 +104,9 @@ def test_another_users_folder_stays(monkeypatch):
     assert folder.exists()
 
 
-def test_a_folder_that_is_swept_while_it_is_made_is_made_again(monkeypatch):
+def test_a_folder_that_is_swept_while_it_is_made_is_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from comfy_remote.media import temporary
 
     real, swept = temporary.ProcessLock, []
@@ -123,7 +125,7 @@ def test_a_folder_that_is_swept_while_it_is_made_is_made_again(monkeypatch):
     assert swept
 
 
-def test_what_is_collected_is_removed():
+def test_what_is_collected_is_removed() -> None:
     folder = TemporaryFolder("test")
     path = Path(folder.name)
     with pytest.warns(ResourceWarning):

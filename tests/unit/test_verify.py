@@ -55,7 +55,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_whole_files_pass_and_no_beginning_does(tmp_path: Path, name: str):
+def test_whole_files_pass_and_no_beginning_does(tmp_path: Path, name: str) -> None:
     path, data = tmp_path / "file", WHOLE[name]
     path.write_bytes(data)
     check_whole(path, name)
@@ -66,7 +66,7 @@ def test_whole_files_pass_and_no_beginning_does(tmp_path: Path, name: str):
         assert caught.value.advice
 
 
-def test_a_png_with_a_wrong_bit(tmp_path: Path):
+def test_a_png_with_a_wrong_bit(tmp_path: Path) -> None:
     data = bytearray(WHOLE["a.png"])
     data[len(data) // 2] ^= 1
     path = tmp_path / "file"
@@ -88,7 +88,7 @@ def test_a_png_with_a_wrong_bit(tmp_path: Path):
         ("a.mp4", box(b"ftyp", b"isom") + box(b"moov", b"") + struct.pack(">I4s", 0, b"mdat")),
     ],
 )
-def test_what_is_let_through(tmp_path: Path, name: str, data: bytes):
+def test_what_is_let_through(tmp_path: Path, name: str, data: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
     check_whole(path, name)
@@ -96,7 +96,7 @@ def test_what_is_let_through(tmp_path: Path, name: str, data: bytes):
 
 @pytest.mark.parametrize("name", ["a.png", "a.PNG", "x/a.webm", "a.mp4", "a.gif"])
 @pytest.mark.parametrize("data", [b"", b"<!DOCTYPE html><html></html>"])
-def test_something_else_is_refused(tmp_path: Path, name: str, data: bytes):
+def test_something_else_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
     with pytest.raises(OutputCorrupt, match="is empty" if not data else "is no"):
@@ -107,7 +107,7 @@ SAVED = sorted((Path(__file__).parents[1] / "data" / "saved").iterdir())
 
 
 @pytest.mark.parametrize("saved", SAVED, ids=lambda path: path.name)
-def test_what_comfyui_saves_is_whole_and_no_beginning_of_it_is(tmp_path: Path, saved: Path):
+def test_what_comfyui_saves_is_whole_and_no_beginning_of_it_is(tmp_path: Path, saved: Path) -> None:
     check_whole(saved, saved.name)
     data, path = saved.read_bytes(), tmp_path / "file"
     for length in {*range(0, len(data), max(1, len(data) // 150)), len(data) - 1}:
@@ -116,7 +116,7 @@ def test_what_comfyui_saves_is_whole_and_no_beginning_of_it_is(tmp_path: Path, s
             check_whole(path, saved.name)
 
 
-def test_a_gif(tmp_path: Path):
+def test_a_gif(tmp_path: Path) -> None:
     path, data = tmp_path / "file", encoded("GIF")
     for whole in (data, data + bytes(10)):
         path.write_bytes(whole)
@@ -127,14 +127,14 @@ def test_a_gif(tmp_path: Path):
 
 
 @pytest.mark.parametrize("suffix", ["flac", "mp3"])
-def test_an_id3_tag_behind_it_is_harmless(tmp_path: Path, suffix: str):
+def test_an_id3_tag_behind_it_is_harmless(tmp_path: Path, suffix: str) -> None:
     saved = next(path for path in SAVED if path.suffix == f".{suffix}")
     path = tmp_path / "file"
     path.write_bytes(saved.read_bytes() + b"TAG" + bytes(125))
     check_whole(path, f"a.{suffix}")
 
 
-def test_a_flac_with_a_wrong_bit_in_its_last_frame(tmp_path: Path):
+def test_a_flac_with_a_wrong_bit_in_its_last_frame(tmp_path: Path) -> None:
     saved = next(path for path in SAVED if path.suffix == ".flac")
     data = bytearray(saved.read_bytes())
     data[-4] ^= 1
@@ -144,7 +144,7 @@ def test_a_flac_with_a_wrong_bit_in_its_last_frame(tmp_path: Path):
         check_whole(path, "a.flac")
 
 
-def test_a_live_recording_does_not_know_its_length(tmp_path: Path):
+def test_a_live_recording_does_not_know_its_length(tmp_path: Path) -> None:
     saved = next(path for path in SAVED if path.suffix == ".webm")
     data = saved.read_bytes()
     at = data.index(b"\x18\x53\x80\x67") + 4

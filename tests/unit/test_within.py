@@ -9,7 +9,7 @@ import pytest
 from comfy_remote.aio import within
 
 
-async def test_results_and_errors():
+async def test_results_and_errors() -> None:
     async def give(value: int) -> int:
         await asyncio.sleep(0)
         return value
@@ -23,7 +23,7 @@ async def test_results_and_errors():
         await within(fail(), 5)
 
 
-async def test_out_of_time():
+async def test_out_of_time() -> None:
     ended = []
 
     async def work() -> None:
@@ -37,7 +37,7 @@ async def test_out_of_time():
     assert ended == [True]
 
 
-async def test_a_cancel_at_the_very_moment_it_is_done():
+async def test_a_cancel_at_the_very_moment_it_is_done() -> None:
     done = asyncio.get_running_loop().create_future()
     waiting = asyncio.create_task(within(done, 30))
     await asyncio.sleep(0.01)
@@ -47,7 +47,7 @@ async def test_a_cancel_at_the_very_moment_it_is_done():
         await waiting
 
 
-async def test_a_cancel_ends_the_work():
+async def test_a_cancel_ends_the_work() -> None:
     ended = asyncio.Event()
 
     async def work() -> None:

@@ -211,26 +211,26 @@ SCHEMAS = Schemas(
         ),
     ],
 )
-def test_where_the_positive_text_is(nodes: dict[str, Any], place: tuple[str, str]):
+def test_where_the_positive_text_is(nodes: dict[str, Any], place: tuple[str, str]) -> None:
     prompt = with_nodes(**nodes)
     if "n6" in nodes and "positive" in nodes["n6"]["inputs"]:
         del prompt["3"]
     assert find_texts(prompt, "positive") == [place]
 
 
-def test_all_texts_of_one_encoder():
+def test_all_texts_of_one_encoder() -> None:
     prompt = with_nodes(n6=node("CLIPTextEncodeSDXL", text_g="a cat", text_l="cat", width=1024))
     assert find_texts(prompt, "positive") == [("6", "text_g"), ("6", "text_l")]
 
 
-def test_two_samplers_with_the_same_text():
+def test_two_samplers_with_the_same_text() -> None:
     again = node("KSampler", positive=["10", 0], negative=["7", 0], latent_image=["3", 0])
     same = node("CLIPTextEncodeSDXLRefiner", text="a cat")
     prompt = with_nodes(n9=again, n10=same)
     assert find_texts(prompt, "positive") == [("6", "text"), ("10", "text")]
 
 
-def test_several_texts_are_a_question():
+def test_several_texts_are_a_question() -> None:
     again = node("KSampler", positive=["10", 0], negative=["7", 0])
     prompt = with_nodes(n9=again, n10=node("CLIPTextEncode", text="a dog"))
     with pytest.raises(
@@ -240,23 +240,23 @@ def test_several_texts_are_a_question():
     assert find_texts(prompt, "positive", ["10"]) == [("10", "text")]
 
 
-def test_the_negative_text():
+def test_the_negative_text() -> None:
     assert find_texts(text_to_image(), "negative") == [("7", "text")]
 
 
-def test_a_negative_that_is_zeroed_out_is_not_the_positive():
+def test_a_negative_that_is_zeroed_out_is_not_the_positive() -> None:
     prompt = with_nodes(n7=node("ConditioningZeroOut", conditioning=["6", 0]))
     with pytest.raises(WorkflowInvalid, match="zeroed out"):
         find_texts(prompt, "negative")
 
 
-def test_one_text_for_both_sides_is_not_the_negative():
+def test_one_text_for_both_sides_is_not_the_negative() -> None:
     prompt = with_nodes(n3=node("KSampler", positive=["6", 0], negative=["6", 0]))
     with pytest.raises(WorkflowInvalid, match="the same node 6"):
         find_texts(prompt, "negative")
 
 
-def test_what_writes_both_texts_is_neither():
+def test_what_writes_both_texts_is_neither() -> None:
     prompt: Prompt = {
         "1": node("Video", prompt=["2", 0], negative_prompt=["3", 0]),
         "2": node("RegexExtract", string=["4", 0], regex_pattern="^.*(?=--no)"),
@@ -267,7 +267,7 @@ def test_what_writes_both_texts_is_neither():
     assert find_texts(prompt, "negative") == [("1", "negative_prompt")]
 
 
-def test_the_other_texts_are_named_where_there_is_no_prompt():
+def test_the_other_texts_are_named_where_there_is_no_prompt() -> None:
     prompt: Prompt = {
         "1": node("Speech", text="hello", **{"voice.text_2": "you", "text_normalization": "auto"}),
         "2": node("Model", texture_quality="high", system_prompt="be kind"),
@@ -280,7 +280,7 @@ def test_the_other_texts_are_named_where_there_is_no_prompt():
     )
 
 
-def test_of_linked_texts_that_differ_it_is_said_where_they_come_from():
+def test_of_linked_texts_that_differ_it_is_said_where_they_come_from() -> None:
     prompt = with_nodes(
         n3=node("KSampler", positive=["6", 0]),
         n6=node("CLIPTextEncode", text=["8", 0]),
@@ -294,12 +294,12 @@ def test_of_linked_texts_that_differ_it_is_said_where_they_come_from():
         find_texts(prompt, "positive")
 
 
-def test_a_node_that_asks_a_service():
+def test_a_node_that_asks_a_service() -> None:
     prompt: Prompt = {"1": node("Video", **{"model": "a", "model.prompt": "a cat"})}
     assert find_texts(prompt, "positive") == [("1", "model.prompt")]
 
 
-def test_no_text_at_all():
+def test_no_text_at_all() -> None:
     with pytest.raises(WorkflowInvalid, match="No positive text was found"):
         find_texts({"1": node("EmptyImage")}, "positive")
     with pytest.raises(WorkflowInvalid, match="no text to set"):
@@ -309,7 +309,7 @@ def test_no_text_at_all():
 # Seeds
 
 
-def test_every_seed():
+def test_every_seed() -> None:
     prompt = with_nodes(
         n8=node("RandomNoise", noise_seed=["9", 0]),
         n9=node("PrimitiveInt", value=1),
@@ -331,7 +331,7 @@ def test_every_seed():
     ]
 
 
-def test_many_seeds_in_a_chain_take_no_quadratic_time():
+def test_many_seeds_in_a_chain_take_no_quadratic_time() -> None:
     prompt: Prompt = {"0": node("PrimitiveInt", value=1)}
     for number in range(1, 20_000):
         prompt[str(number)] = node("KSampler", seed=[str(number - 1), 0])
@@ -340,23 +340,23 @@ def test_many_seeds_in_a_chain_take_no_quadratic_time():
     assert time.process_time() - began < 2
 
 
-def test_a_computed_seed_is_replaced_at_its_sampler():
+def test_a_computed_seed_is_replaced_at_its_sampler() -> None:
     prompt = with_nodes(n3=node("KSampler", seed=["8", 0]), n8=node("Add", value=1, other=["5", 0]))
     assert find_seeds(prompt) == [("3", "seed")]
 
 
-def test_no_seed():
+def test_no_seed() -> None:
     with pytest.raises(WorkflowInvalid, match="has a seed"):
         find_seeds({"1": node("EmptyImage")})
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "many", "18446744073709551616", "9" * 30, "²"])
-def test_what_is_no_seed(text: str):
+def test_what_is_no_seed(text: str) -> None:
     with pytest.raises(WorkflowInvalid, match="is no seed"):
         parse_seed(text)
 
 
-def test_what_is_a_seed():
+def test_what_is_a_seed() -> None:
     assert parse_seed("18446744073709551615") == 2**64 - 1
     assert len({parse_seed("random") for _ in range(5)}) > 1
     assert 0 <= parse_seed("random") < 2**31
@@ -447,11 +447,11 @@ def test_what_is_a_seed():
         ),
     ],
 )
-def test_where_the_width_is(nodes: dict[str, Any], place: tuple[str, str]):
+def test_where_the_width_is(nodes: dict[str, Any], place: tuple[str, str]) -> None:
     assert find_sizes(with_nodes(**nodes), "width") == [place]
 
 
-def test_a_workflow_without_samplers_has_the_size_of_what_it_draws():
+def test_a_workflow_without_samplers_has_the_size_of_what_it_draws() -> None:
     prompt: Prompt = {
         "1": node("EmptyImage", width=8, height=8),
         "2": node("ImageScale", image=["1", 0], width=16, height=16),
@@ -459,7 +459,7 @@ def test_a_workflow_without_samplers_has_the_size_of_what_it_draws():
     assert find_sizes(prompt, "height") == [("1", "height")]
 
 
-def test_a_batch_of_sounds_and_of_the_sounds_of_videos():
+def test_a_batch_of_sounds_and_of_the_sounds_of_videos() -> None:
     prompt: Prompt = {
         "1": node("KSampler", latent_image=["2", 0]),
         "2": node("LTXVConcatAVLatent", video_latent=["3", 0], audio_latent=["4", 0]),
@@ -470,7 +470,7 @@ def test_a_batch_of_sounds_and_of_the_sounds_of_videos():
     assert find_sizes(prompt, "width") == [("3", "width")]
 
 
-def test_a_loaded_picture_has_its_own_size():
+def test_a_loaded_picture_has_its_own_size() -> None:
     prompt = with_nodes(n5=node("VAEEncode", pixels=["8", 0]), n8=node("LoadImage", image="a.png"))
     with pytest.raises(WorkflowInvalid, match=r"--batch.*no sampler"):
         find_sizes(prompt, "batch_size")
@@ -492,7 +492,7 @@ def test_a_loaded_picture_has_its_own_size():
         ("6.text=[1]", "[1]"),
     ],
 )
-def test_a_setting_has_the_type_that_the_schema_says(setting: str, value: object):
+def test_a_setting_has_the_type_that_the_schema_says(setting: str, value: object) -> None:
     place, _, _ = setting.partition("=")
     node_id, _, key = place.partition(".")
     changed = apply_settings(text_to_image(), [setting], SCHEMAS)[node_id]["inputs"][key]
@@ -513,19 +513,19 @@ def test_a_setting_has_the_type_that_the_schema_says(setting: str, value: object
         ('3.seed=["99", 0]', "no node '99'"),
     ],
 )
-def test_a_setting_that_the_schema_refuses(setting: str, message: str):
+def test_a_setting_that_the_schema_refuses(setting: str, message: str) -> None:
     with pytest.raises(WorkflowInvalid, match=message):
         apply_settings(text_to_image(), [setting], SCHEMAS)
 
 
-def test_files_to_upload_are_no_choice():
+def test_files_to_upload_are_no_choice() -> None:
     prompt: Prompt = {"1": node("LoadImage", image="a.png")}
     assert (
         apply_settings(prompt, ["1.image=mine.png"], SCHEMAS)["1"]["inputs"]["image"] == "mine.png"
     )
 
 
-def test_the_inputs_of_a_choice():
+def test_the_inputs_of_a_choice() -> None:
     prompt: Prompt = {"1": node("Save", **{"format": "png", "format.depth": 8})}
     assert (
         apply_settings(prompt, ["1.format.depth=16"], SCHEMAS)["1"]["inputs"]["format.depth"] == 16
@@ -536,13 +536,13 @@ def test_the_inputs_of_a_choice():
         apply_settings(prompt, ["1.format=jpeg"], SCHEMAS)
 
 
-def test_the_snapshot_does_not_know_the_targets_files():
+def test_the_snapshot_does_not_know_the_targets_files() -> None:
     prompt = text_to_image()
     changed = apply_settings(prompt, ["4.ckpt_name=mine.safetensors"], Schemas.bundled())
     assert changed["4"]["inputs"]["ckpt_name"] == "mine.safetensors"
 
 
-def test_put_leaves_the_callers_prompt_alone():
+def test_put_leaves_the_callers_prompt_alone() -> None:
     prompt = text_to_image()
     before = copy.deepcopy(prompt)
     put(prompt, [("3", "seed")], 1)
@@ -552,7 +552,7 @@ def test_put_leaves_the_callers_prompt_alone():
 # All of it
 
 
-def test_what_is_prepared_and_said():
+def test_what_is_prepared_and_said() -> None:
     changes = Changes(
         prompt="a dog",
         negative="cats",
@@ -581,25 +581,27 @@ def test_what_is_prepared_and_said():
     )
 
 
-def test_a_link_that_is_replaced_is_said():
+def test_a_link_that_is_replaced_is_said() -> None:
     prompt = with_nodes(n6=node("CLIPTextEncode", text=["8", 0]), n8=node("Join", a="x", b="y"))
     notes = prepare(loaded(prompt), Changes(prompt="z")).notes
     assert notes[-1].endswith("CLIPTextEncode (6) instead of its link to node 8.")
 
 
-def test_a_text_that_the_template_took_up_is_not_looked_for():
+def test_a_text_that_the_template_took_up_is_not_looked_for() -> None:
     prompt: Prompt = {"1": node("Draw", words="a cat")}
     took = loaded(prompt, variables=frozenset({"PROMPT", "SEED"}))
     assert prepare(took, Changes(prompt="a cat", seed=3)).prompt == prompt
 
 
-def test_templates_get_what_is_given_by_name_and_options_go_first(monkeypatch):
+def test_templates_get_what_is_given_by_name_and_options_go_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("HOME_OF_TEST", "not read")
     variables = Changes(prompt="a cat", seed=3, given={"SEED": "1", "X": "2"}).variables()
     assert variables == {"PROMPT": "a cat", "SEED": "3", "X": "2"}
 
 
-def test_a_workflow_in_ui_format_is_converted():
+def test_a_workflow_in_ui_format_is_converted() -> None:
     ui = {
         "nodes": [
             {
@@ -633,7 +635,7 @@ def test_a_workflow_in_ui_format_is_converted():
         prepare(source, Changes())
 
 
-def test_nothing_to_change_is_nothing():
+def test_nothing_to_change_is_nothing() -> None:
     assert not Changes()
     assert Changes(seed=0)
     assert Changes(settings=["a.b=c"])
@@ -672,7 +674,7 @@ def test_nothing_to_change_is_nothing():
         max_size=6,
     )
 )
-def test_any_graph_is_changed_or_refused(prompt: Any):
+def test_any_graph_is_changed_or_refused(prompt: Any) -> None:
     """Cycles, dangling links, links where there should be none."""
     for changes in (Changes(prompt="x"), Changes(negative="x"), Changes(seed=1), Changes(width=8)):
         try:

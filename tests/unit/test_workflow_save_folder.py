@@ -26,7 +26,7 @@ def prefixes(prompt: Prompt) -> list[object]:
     return [node["inputs"].get("filename_prefix") for node in prompt.values()]
 
 
-def test_every_node_that_saves():
+def test_every_node_that_saves() -> None:
     prompt: Prompt = {
         "1": node("SaveImage", filename_prefix="a/b"),
         "2": node("VHS_VideoCombine", filename_prefix="film", save_output=True),
@@ -40,7 +40,7 @@ def test_every_node_that_saves():
     ]
 
 
-def test_a_shared_prefix_is_set_once():
+def test_a_shared_prefix_is_set_once() -> None:
     prompt: Prompt = {
         "1": node("SaveImage", filename_prefix=["3", 0]),
         "2": node("SaveVideo", filename_prefix=["3", 0]),
@@ -49,7 +49,7 @@ def test_a_shared_prefix_is_set_once():
     assert below(prompt, "f")["3"]["inputs"]["value"] == "f/x"
 
 
-def test_where_the_file_itself_says_it():
+def test_where_the_file_itself_says_it() -> None:
     prompt: Prompt = {"1": node("SaveImage", filename_prefix="f/x")}
     assert below(prompt, "f", filled_in=True) == prompt
 
@@ -67,7 +67,7 @@ def test_where_the_file_itself_says_it():
         ),
     ],
 )
-def test_where_it_cannot_be_set(prompt: Prompt, says: str):
+def test_where_it_cannot_be_set(prompt: Prompt, says: str) -> None:
     with pytest.raises(WorkflowInvalid, match=says) as caught:
         below(prompt, "f")
     assert "OUTPUT_FOLDER" in caught.value.advice
@@ -82,7 +82,7 @@ def checkpoints(*names: str) -> Schemas:
     return Schemas({**classes, "CheckpointLoaderSimple": loader}, "http://pod.test")
 
 
-def test_text_to_image_takes_the_first_checkpoint():
+def test_text_to_image_takes_the_first_checkpoint() -> None:
     schemas = checkpoints("sdxl.safetensors", "other.safetensors")
     loaded = text_to_image(schemas)
     prepared = prepare(loaded, Changes(prompt="a cat", seed=7, batch=2), schemas)
@@ -95,7 +95,7 @@ def test_text_to_image_takes_the_first_checkpoint():
     assert "with sdxl.safetensors" in prepared.notes[0]
 
 
-def test_text_to_image_is_valid_for_comfyui():
+def test_text_to_image_is_valid_for_comfyui() -> None:
     from comfy_remote.workflow.check import check_prompt
 
     schemas = checkpoints("sdxl.safetensors")
@@ -104,7 +104,7 @@ def test_text_to_image_is_valid_for_comfyui():
 
 
 @pytest.mark.parametrize("schemas", [Schemas.bundled(), checkpoints()])
-def test_text_to_image_without_a_checkpoint(schemas: Schemas):
+def test_text_to_image_without_a_checkpoint(schemas: Schemas) -> None:
     with pytest.raises(WorkflowInvalid, match="checkpoint") as caught:
         text_to_image(schemas)
     assert "--workflow" in caught.value.advice

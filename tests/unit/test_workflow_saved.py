@@ -73,7 +73,7 @@ def read(data: bytes, name: str = "the file"):
 
 
 @pytest.mark.parametrize("path", SAVED, ids=lambda path: path.name)
-def test_what_comfyui_saved_has_its_prompt_and_workflow(path: Path):
+def test_what_comfyui_saved_has_its_prompt_and_workflow(path: Path) -> None:
     loaded = load_workflow(path)
     assert loaded.found == KINDS[path.suffix]
     assert loaded.prompt is not None
@@ -86,7 +86,7 @@ def test_what_comfyui_saved_has_its_prompt_and_workflow(path: Path):
 
 
 @pytest.mark.parametrize("path", SAVED, ids=lambda path: path.name)
-def test_a_file_may_end_anywhere(path: Path):
+def test_a_file_may_end_anywhere(path: Path) -> None:
     whole = path.read_bytes()
     for length in range(len(whole)):
         try:
@@ -100,7 +100,7 @@ def test_a_file_may_end_anywhere(path: Path):
 @pytest.mark.parametrize("path", SAVED, ids=lambda path: path.name)
 @settings(max_examples=60, deadline=2000)
 @given(data=st.data())
-def test_a_file_may_be_garbled_anywhere(path: Path, data: st.DataObject):
+def test_a_file_may_be_garbled_anywhere(path: Path, data: st.DataObject) -> None:
     whole = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 6))):
         at = data.draw(st.integers(0, len(whole) - 1))
@@ -122,7 +122,7 @@ def test_a_file_may_be_garbled_anywhere(path: Path, data: st.DataObject):
         lambda start: st.binary(max_size=400).map(lambda rest: start + rest)
     )
 )
-def test_any_bytes_are_a_workflow_or_a_clear_no(data: bytes):
+def test_any_bytes_are_a_workflow_or_a_clear_no(data: bytes) -> None:
     try:
         read(data)
     except WorkflowInvalid as error:
@@ -133,7 +133,7 @@ def test_any_bytes_are_a_workflow_or_a_clear_no(data: bytes):
     "filler", [b"\0", b"\xff", b"\0\0\0\x08free", b"[", b'"', b'{"a":', b"${A}"]
 )
 @pytest.mark.parametrize("start", [*dict.fromkeys(p.read_bytes()[:40] for p in SAVED), b""])
-def test_five_megabytes_of_anything_are_soon_read(start: bytes, filler: bytes):
+def test_five_megabytes_of_anything_are_soon_read(start: bytes, filler: bytes) -> None:
     data = start + filler * (5_000_000 // len(filler))
     began = time.process_time()  # others may be at work
     with pytest.raises(WorkflowInvalid):
@@ -141,7 +141,7 @@ def test_five_megabytes_of_anything_are_soon_read(start: bytes, filler: bytes):
     assert time.process_time() - began < 2
 
 
-def test_only_the_parts_with_texts_are_read(tmp_path: Path):
+def test_only_the_parts_with_texts_are_read(tmp_path: Path) -> None:
     """A long video: its pictures are skipped, wherever the texts are."""
     texts = [box(b"data", b"\0\0\0\1\0\0\0\0", text.encode()) for text in TEXTS.values()]
     keys = [box(b"mdta", name.encode()) for name in TEXTS]
@@ -162,7 +162,7 @@ def test_only_the_parts_with_texts_are_read(tmp_path: Path):
     assert (loaded.prompt, loaded.workflow) == (PROMPT, WORKFLOW)
 
 
-def test_every_kind_of_text_chunk_of_a_png():
+def test_every_kind_of_text_chunk_of_a_png() -> None:
     prompt, workflow = (text.encode() for text in TEXTS.values())
     plain = png((b"tEXt", b"prompt\0" + prompt), (b"tEXt", b"workflow\0" + workflow))
     packed = png(
@@ -175,7 +175,7 @@ def test_every_kind_of_text_chunk_of_a_png():
         assert (loaded.prompt, loaded.workflow) == (PROMPT, WORKFLOW)
 
 
-def test_a_text_that_unpacks_to_too_much_is_refused():
+def test_a_text_that_unpacks_to_too_much_is_refused() -> None:
     bomb = zlib.compress(b"{" * 100_000_000)
     with pytest.raises(WorkflowInvalid, match="more than 16777216 bytes"):
         read(png((b"zTXt", b"prompt\0\0" + bomb)))
@@ -183,13 +183,13 @@ def test_a_text_that_unpacks_to_too_much_is_refused():
 
 @pytest.mark.parametrize("form", ["WEBP", "JPEG"])
 @pytest.mark.parametrize("names", [("prompt", "workflow"), ("Prompt", "Workflow")])
-def test_exif_of_pictures(form: str, names: tuple[str, str]):
+def test_exif_of_pictures(form: str, names: tuple[str, str]) -> None:
     fields = {0x0110: f"{names[0]}:{TEXTS['prompt']}", 0x010F: f"{names[1]}: {TEXTS['workflow']}"}
     loaded = read(picture(form, fields))
     assert (loaded.prompt, loaded.workflow) == (PROMPT, WORKFLOW)
 
 
-def test_both_texts_in_one_comment():
+def test_both_texts_in_one_comment() -> None:
     """As VideoHelperSuite writes them."""
     together = json.dumps({"prompt": TEXTS["prompt"], "workflow": WORKFLOW})
     item = box("©cmt".encode("latin-1"), box(b"data", b"\0" * 8, together.encode()))
@@ -209,24 +209,24 @@ def test_both_texts_in_one_comment():
         ),
     ],
 )
-def test_id3_versions(data: bytes):
+def test_id3_versions(data: bytes) -> None:
     loaded = read(data)
     assert (loaded.prompt, loaded.workflow) == (PROMPT, None)
     assert loaded.describe() == "the file is an MP3 audio with the prompt that made it."
 
 
-def test_id3_with_wide_characters():
+def test_id3_with_wide_characters() -> None:
     text = b"\1" + "prompt".encode("utf-16") + b"\0\0" + '{"1":{"class_type":"É"}}'.encode("utf-16")
     assert read(id3(3, txxx(text))).prompt == {"1": {"class_type": "É", "inputs": {}}}
 
 
-def test_a_prompt_goes_before_a_workflow_and_one_is_enough():
+def test_a_prompt_goes_before_a_workflow_and_one_is_enough() -> None:
     only = read(png((b"tEXt", b"workflow\0" + TEXTS["workflow"].encode())))
     assert (only.prompt, only.workflow) == (None, WORKFLOW)
     assert only.describe().endswith("with its workflow, but not the prompt that ran.")
 
 
-def test_not_a_number_in_what_comfyui_notes_for_itself():
+def test_not_a_number_in_what_comfyui_notes_for_itself() -> None:
     prompt = '{"1": {"class_type": "A", "inputs": {}, "is_changed": [NaN]}}'
     workflow = '{"nodes": [], "extra": NaN}'
     loaded = read(
@@ -258,12 +258,12 @@ def test_not_a_number_in_what_comfyui_notes_for_itself():
         (b"glTF\1\0\0\0" + b"\0" * 20, "not a glTF 2.0 model"),
     ],
 )
-def test_anything_else_is_refused_with_its_reason(data: bytes, message: str):
+def test_anything_else_is_refused_with_its_reason(data: bytes, message: str) -> None:
     with pytest.raises(WorkflowInvalid, match=message):
         read(data)
 
 
-def test_an_a1111_jpeg_is_known_by_its_comment():
+def test_an_a1111_jpeg_is_known_by_its_comment() -> None:
     image = Image.new("RGB", (4, 4))
     exif = image.getexif()
     comment = b"UNICODE\0" + "a cat\nSteps: 20, Sampler: Euler".encode("utf-16-be")
@@ -274,7 +274,7 @@ def test_an_a1111_jpeg_is_known_by_its_comment():
         read(file.getvalue())
 
 
-def test_a_picture_that_pillow_saved(tmp_path: Path):
+def test_a_picture_that_pillow_saved(tmp_path: Path) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("prompt", TEXTS["prompt"], zip=True)
     info.add_itxt("workflow", TEXTS["workflow"], zip=True)
@@ -283,7 +283,7 @@ def test_a_picture_that_pillow_saved(tmp_path: Path):
     assert (loaded.prompt, loaded.workflow) == (PROMPT, WORKFLOW)
 
 
-def test_standard_input(monkeypatch: pytest.MonkeyPatch):
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     class Pipe:
         buffer = io.BytesIO(SAVED[0].read_bytes())
 
@@ -293,7 +293,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch):
     assert loaded.prompt is not None
 
 
-def test_ui_format_and_what_is_posted_to_comfyui():
+def test_ui_format_and_what_is_posted_to_comfyui() -> None:
     loaded = read(json.dumps(WORKFLOW).encode())
     assert (loaded.prompt, loaded.workflow) == (None, WORKFLOW)
     assert loaded.describe() == "the file is a workflow in UI format."

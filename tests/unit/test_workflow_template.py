@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -34,12 +35,12 @@ from comfy_remote.workflow.load import load_workflow
         ('{"${X}": 1}', "k", {"k": 1}),
     ],
 )
-def test_a_variable_is_filled_in_as_json(text: str, value: str, expected: object):
+def test_a_variable_is_filled_in_as_json(text: str, value: str, expected: object) -> None:
     assert json.loads(fill_in(text, {"X": value})) == expected
 
 
 @given(st.text(), st.text())
-def test_any_text_is_safe(before: str, value: str):
+def test_any_text_is_safe(before: str, value: str) -> None:
     before = before.replace("$", "")
     text = json.dumps({"a": before + "${X}"})
     assert json.loads(fill_in(text, {"X": value})) == {"a": before + value}
@@ -47,17 +48,17 @@ def test_any_text_is_safe(before: str, value: str):
 
 
 @given(st.text(alphabet='"\\${}X[]', max_size=30))
-def test_any_document_is_filled_in_or_left(text: str):
+def test_any_document_is_filled_in_or_left(text: str) -> None:
     filled = fill_in(text, {"X": "1"})
     if "${X}" not in text:
         assert filled == text
 
 
-def test_a_value_is_not_looked_into():
+def test_a_value_is_not_looked_into() -> None:
     assert fill_in('"${A}"', {"A": "${B}"}) == '"${B}"'
 
 
-def test_a_variable_that_was_not_given_is_named_with_the_way_to_give_it():
+def test_a_variable_that_was_not_given_is_named_with_the_way_to_give_it() -> None:
     with pytest.raises(WorkflowInvalid, match=r"\$\{SUBJEKT\}, which was not given") as caught:
         fill_in('"${SUBJEKT}"', {"SUBJECT": "a cat"}, "x.json")
     assert "Did you mean ${SUBJECT}?" in caught.value.message
@@ -70,18 +71,18 @@ def test_a_variable_that_was_not_given_is_named_with_the_way_to_give_it():
 
 
 @pytest.mark.parametrize("name", ["GITHUB_PAT", "PGPASS", "DATABASE_URL", "HOME", "RUNPOD_API_KEY"])
-def test_the_environment_is_not_read(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_the_environment_is_not_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "planted-value")
     with pytest.raises(WorkflowInvalid, match=name) as caught:
         fill_in('"${' + name + '}"', Changes(prompt="x").variables())
     assert "planted-value" not in json.dumps(caught.value.to_json())
 
 
-def test_a_name_that_was_given_may_be_any():
+def test_a_name_that_was_given_may_be_any() -> None:
     assert fill_in('"${API_KEY_OF_DOOR}"', {"API_KEY_OF_DOOR": "x"}) == '"x"'
 
 
-def test_a_file_is_filled_in_before_it_is_read(tmp_path):
+def test_a_file_is_filled_in_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "template.json"
     path.write_text('{"1": {"class_type": "A", "inputs": {"text": "${PROMPT}", "seed": ${SEED}}}}')
     loaded = load_workflow(path, variables={"PROMPT": "a\tcat", "SEED": "7"})
