@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from yarl import URL
 
-from ..config.login import login_headers
+from ..config.settings import Configuration
+from ..config.target_settings import TargetSettings
 from ..secrets import secret
-from ..targets.config import Configuration, TargetSettings, modal_front, modal_headers
+from ..targets.kinds import Kind, kind_of, secret_variables
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -35,11 +36,9 @@ def service_headers(
         ConfigurationError: The target's login cannot be used.
     """
     for name, settings in configuration.targets.items():
-        front = modal_front(settings) if settings.target.startswith("modal:") else None
-        if front is not None and URL(front).origin() == url.origin():
-            return modal_headers(name, settings, environment)
-        if settings.secret_variables and _has_origin(settings, url):
-            return login_headers(name, settings, environment)
+        kind = kind_of(settings.target)
+        if kind is not None and secret_variables(settings) and _has_origin(kind, settings, url):
+            return kind.login(name, settings, environment)
     variable = token_variable(url.host or "")
     token = secret(variable, environment) if variable else None
     if token is None:
@@ -64,8 +63,8 @@ def token_variable(host: str) -> str | None:
     return _PREFIX + "_".join(label.replace("-", "__") for label in labels).upper()
 
 
-def _has_origin(settings: TargetSettings, url: URL) -> bool:
+def _has_origin(kind: Kind, settings: TargetSettings, url: URL) -> bool:
     try:
-        return URL(settings.target).origin() == url.origin()
+        return URL(kind.service_url(settings)).origin() == url.origin()
     except ValueError:
         return False  # `runpod:…`, `sandbox`

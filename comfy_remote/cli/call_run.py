@@ -32,7 +32,7 @@ from ..jobs.record import Record
 from ..media.files import private_folder
 from ..media.temporary import TemporaryFolder
 from ..media.values import DecodedValue, encode, read_value
-from ..targets.config import Configuration
+from ..config.settings import Configuration
 from ..wire.call import CallAnswer, CallStatus
 from ..workflow.interface import Interface
 from .call_inputs import Given

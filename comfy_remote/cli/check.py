@@ -17,7 +17,7 @@ from .schemas import completed, found_schemas, schemas_option
 if TYPE_CHECKING:
     from ..errors import WorkflowInvalid
     from ..targets.base import Target
-    from ..targets.config import Configuration
+    from ..config.settings import Configuration
     from ..workflow.change.prepare import Changes, PreparedWorkflow
     from ..workflow.check import Limits, Report
     from ..workflow.files import FileSearch
@@ -134,7 +134,8 @@ def _on_target(
     from ..errors import AuthenticationError, TargetError
     from ..schemas.finding import Found, from_registry, known_without, target_schemas
     from ..targets.base import not_returned
-    from ..targets.config import Configuration, open_target
+    from ..config.settings import Configuration
+    from ..targets.opening import open_target
     from ..workflow.check import Limits
     from ..workflow.schema import Schemas
     from .interrupt import run_interruptible

@@ -13,7 +13,7 @@ from ..events import Finished, JobState, Log
 from ..jobs.interruption import OnInterrupt
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record, SavedOutput
-from ..targets.config import home
+from ..config.places import home
 from .console import resume_command
 from .interrupt import run_interruptible
 from .reporter import ListedOutput, Reporter

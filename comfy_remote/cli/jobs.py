@@ -51,7 +51,7 @@ def list_jobs(limit: int, offline: bool, json_lines: bool) -> None:
     target cannot be reached is shown as unknown.
     """
     from ..jobs.record import Record
-    from ..targets.config import home
+    from ..config.places import home
     from .console import print_json, say
 
     with Record(home()) as record:
@@ -75,7 +75,7 @@ def show(job: str, offline: bool, json_lines: bool) -> None:
     If it has not ended, its target is asked first.
     """
     from ..jobs.record import Record
-    from ..targets.config import home
+    from ..config.places import home
     from .console import print_json
 
     with Record(home()) as record:
@@ -126,7 +126,7 @@ def resume(
     from ..jobs.client import resume as take_up
     from ..jobs.job import SAVED_BEFORE
     from ..jobs.record import Record
-    from ..targets.config import home
+    from ..config.places import home
     from .follow import exit_if_incomplete, follow, supervise
     from .options import make_reporter, own_folder
 
@@ -191,7 +191,7 @@ def cancel(job: str) -> None:
     from ..events import Finished, JobState
     from ..jobs.client import resume as take_up
     from ..jobs.record import Record
-    from ..targets.config import home
+    from ..config.places import home
     from .console import say
     from .follow import CANCEL_PATIENCE
     from .interrupt import run_interruptible

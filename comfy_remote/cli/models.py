@@ -180,7 +180,8 @@ def prune(on: str | None, wanted: tuple[str, ...], everything: bool, json_lines:
 def _run(on: str | None, work: Callable[[Target], Coroutine[object, object, _T]]) -> _T:
     import asyncio
 
-    from ..targets.config import Configuration, open_target
+    from ..config.settings import Configuration
+    from ..targets.opening import open_target
     from .interrupt import run_interruptible
 
     configuration = Configuration.load()
@@ -227,7 +228,7 @@ def _name_of(wanted: tuple[str, ...]) -> str:
     import hashlib
     import platform
 
-    from ..targets.config import home
+    from ..config.places import home
 
     files = [str(Path(one).absolute()) for one in wanted if one != "-" and _is_file(one)]
     if not files:

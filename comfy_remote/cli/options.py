@@ -163,7 +163,7 @@ def complete_target(
 ) -> list[str]:
     """The names of ``comfy-remote.toml``, and the addresses that need nothing filled in."""
     from ..errors import ComfyRemoteError
-    from ..targets.config import Configuration
+    from ..config.settings import Configuration
 
     try:
         names = [*Configuration.load().targets, "pod:auto", "sandbox"]
@@ -176,7 +176,7 @@ def complete_job(_context: click.Context, _option: click.Parameter, incomplete: 
     """The ids of recent jobs."""
     from ..errors import ComfyRemoteError
     from ..jobs.record import Record
-    from ..targets.config import home
+    from ..config.places import home
 
     try:
         with Record(home()) as record:

@@ -17,7 +17,8 @@ from ..jobs.client import Client
 from ..jobs.cost import estimate_run
 from ..media.files import private_folder
 from ..targets.base import not_returned
-from ..targets.config import Configuration, open_target
+from ..config.settings import Configuration
+from ..targets.opening import open_target
 from ..workflow.change.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.text_to_image import blank_text_to_image, text_to_image

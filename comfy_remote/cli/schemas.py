@@ -85,7 +85,7 @@ def _of_target(on: str, prompt: Prompt | None) -> Found:
     from ..config.settings import Configuration
     from ..errors import TargetError
     from ..schemas.finding import remembered_schemas, target_schemas
-    from ..targets.config import open_target
+    from ..targets.opening import open_target
     from .interrupt import run_interruptible
 
     configuration = Configuration.load()

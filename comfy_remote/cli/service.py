@@ -73,7 +73,7 @@ def service(
     from ..jobs.record import Record
     from ..service import Calls, ServedWorkflow, ServiceServer
     from ..service.results import ResultStore
-    from ..targets.config import home
+    from ..config.places import home
     from ..workflow.files import FileSearch, refuse_files_elsewhere
     from .errors import check_named_files, files_named_with
     from .interrupt import run_interruptible

@@ -158,11 +158,12 @@ def _untrusted(
 
 
 def _wanted(environment: Mapping[str, str]) -> list[str]:
+    from ..targets.kinds import secret_variables
     from .settings import Configuration
 
     try:
         targets = Configuration.load(environment=environment).targets.values()
     except ConfigurationError:
         return [*_CREDENTIALS]  # whoever needs the configuration says what is wrong with it
-    named = (name for target in targets for name in target.secret_variables)
+    named = (name for target in targets for name in secret_variables(target))
     return list(dict.fromkeys([*_CREDENTIALS, *named]))

@@ -43,8 +43,9 @@ from ..clean import one_line
 from ..errors import NotTrusted
 from ..net.address import shown
 from ..secrets import SECRETS
+from ..targets.kinds import kind_of, secret_variables
 from .places import CONFIG_NAME, CONFIG_VARIABLE, home, is_owners, nearest, owner_folders
-from .target_settings import TargetSettings, comfyui_url, is_address, modal_front
+from .target_settings import TargetSettings
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -159,7 +160,7 @@ class Configuration:
         if near is not None:
             found = found._with_folders(_read(near), near, environment)
         for target in found.targets.values():
-            SECRETS.add_environment(environment, target.secret_variables)
+            SECRETS.add_environment(environment, secret_variables(target))
             if target.user and (password := environment.get(target.password_env or "")):
                 # In base64, as it is sent, it is as good as the password.
                 SECRETS.add(target.password_env or "", f"{target.user}:{password.strip()}")
@@ -214,7 +215,7 @@ class Configuration:
         """
         settings = self.targets.get(name)
         refused = self.untrusted
-        if settings is None and refused and name in refused.targets and not is_address(name):
+        if settings is None and refused and name in refused.targets and kind_of(name) is None:
             raise refused.error(f"The target {shown(name)!r}")
         return settings
 
@@ -228,15 +229,16 @@ class Configuration:
         return name if settings is None else settings.target
 
     def service_of(self, name: str) -> str:
-        """The address that calls of a name go to: like `address_of`, and an app's on Modal.
+        """The address that calls of a name go to: see `Kind.service_url`.
 
         Raises:
             NotTrusted: As `settings_of`.
         """
         settings = self.settings_of(name)
-        if settings is None or not settings.target.startswith("modal:"):
+        kind = None if settings is None else kind_of(settings.target)
+        if settings is None or kind is None:
             return self.address_of(name)
-        return modal_front(settings) or settings.target
+        return kind.service_url(settings)
 
     def price_per_hour(self, name: str) -> float | None:
         """US dollars for an hour of a target's GPU; ``None`` where it is not configured."""
@@ -287,8 +289,8 @@ class Configuration:
     def _addresses(self) -> Iterator[str]:
         for settings in self.targets.values():
             yield settings.base_url or ""
-            if is_address(settings.target) and settings.target not in ("sandbox", "pod:auto"):
-                yield comfyui_url(settings.target)
+            kind = kind_of(settings.target)
+            yield (kind and kind.public_url(settings.target)) or ""
 
 
 def named_in(file: ConfigFile, owners: Collection[str]) -> dict[str | None, str]:
@@ -304,9 +306,10 @@ def named_in(file: ConfigFile, owners: Collection[str]) -> dict[str | None, str]
         name: named_target(name, table) for name, table in file.targets.items()
     }
     default = file.default
-    known = default is None or default in file.targets or default in owners
-    if default and not known and default != "sandbox" and is_address(default):
-        named[None] = named_default(default)
+    if default and default not in file.targets and default not in owners:
+        kind = kind_of(default)
+        if kind is not None and not kind.on_this_machine:
+            named[None] = named_default(default)
     return named
 
 

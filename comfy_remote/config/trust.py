@@ -30,6 +30,7 @@ from yarl import URL
 from ..clean import one_line
 from ..errors import LocalStorageError, NotTrusted
 from ..net.address import base_address
+from ..targets.kinds import secret_variables
 from .places import owner_folders
 from .target_settings import TargetSettings
 
@@ -310,7 +311,7 @@ def trust_command(path: Path) -> str:
 
 
 def _sends(settings: TargetSettings) -> str:
-    variables = [*settings.secret_variables]
+    variables = [*secret_variables(settings)]
     if settings.bucket is not None:
         variables.append("BUCKET_ACCESS_KEY_ID")  # the other key only signs
     return f" (sends {', '.join(variables)})" if variables else ""

@@ -30,7 +30,9 @@ from ..media.files import sha256_of
 from ..media.temporary import remove_leftovers
 from ..schemas.finding import Found, from_registry, given_schemas, target_schemas
 from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target, input_errors
-from ..targets.config import Configuration, home, open_target, reopen
+from ..config.settings import Configuration
+from ..config.places import home
+from ..targets.opening import open_target, reopen
 from ..workflow.change.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.files import FileSearch, FileUse, file_uses, missing_file, possible_uses
 from ..workflow.load import LoadedWorkflow, load_workflow, parse_workflow

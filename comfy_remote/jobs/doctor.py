@@ -20,14 +20,10 @@ from ..net.address import shown
 from ..secrets import secret
 from ..targets.base import Capabilities, Target
 from ..targets.comfyui.target import ComfyUITarget
-from ..targets.config import (
-    MODAL_PROXY_HEADERS,
-    Configuration,
-    TargetSettings,
-    home,
-    needs_key,
-    open_target,
-)
+from ..config.settings import Configuration
+from ..config.target_settings import TargetSettings
+from ..config.places import home
+from ..targets.opening import needs_key, open_target
 from ..targets.runpod.pods import account_pods, pod_of
 from ..targets.runpod.target import RunPodTarget
 from ..units import size_text

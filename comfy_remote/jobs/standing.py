@@ -10,7 +10,7 @@ from ..aio import Deadline
 from ..errors import ComfyRemoteError
 from ..targets.base import Target
 from ..targets.comfyui.target import ComfyUITarget
-from ..targets.config import reopen
+from ..targets.opening import reopen
 from .client import Client
 from .record import JobEntry, Record
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..secrets import secret
-from ..targets.config import Configuration, TargetSettings, needs_key
+from ..config.settings import Configuration
+from ..config.target_settings import TargetSettings
+from ..targets.opening import needs_key
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -21,7 +21,7 @@ from ..jobs.job import Job
 from ..jobs.record import JobEntry
 from ..targets.base import RunRequest
 from ..targets.comfyui.queue import skipped_in
-from ..targets.config import reopen
+from ..targets.opening import reopen
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .fetched_models import could_be_fetched, with_fetched_models

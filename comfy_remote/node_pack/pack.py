@@ -14,7 +14,7 @@ from ..config.log import clean_handlers
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.record import Record
 from ..secrets import SECRETS
-from ..targets.config import home
+from ..config.places import home
 from .cutting import Cutter
 from .host import Host
 from .input_routes import input_routes

@@ -24,7 +24,8 @@ from ..errors import (
 )
 from ..jobs.cost import estimate_run
 from ..json_text import parse_json
-from ..targets.config import Configuration, open_target
+from ..config.settings import Configuration
+from ..targets.opening import open_target
 from ..version import __version__
 from ..workflow.load import parse_prompt, parse_workflow
 from ..workflow.schema import Schemas

@@ -66,7 +66,7 @@ async def given_schemas(source: Path | str) -> Schemas:
         TargetError: The ComfyUI cannot be reached.
     """
     if isinstance(source, str) and source.startswith(("http://", "https://")):
-        from ..targets.config import open_target
+        from ..targets.opening import open_target
 
         async with open_target(source) as target:
             nodes = (await target.describe()).nodes

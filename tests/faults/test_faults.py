@@ -1167,7 +1167,9 @@ CLIENT = """
 import asyncio, json, sys
 from pathlib import Path
 from comfy_remote import Client
-from comfy_remote.targets.config import TargetSettings, Configuration, open_target
+from comfy_remote.config.target_settings import TargetSettings
+from comfy_remote.config.settings import Configuration
+from comfy_remote.targets.opening import open_target
 
 async def main():
     address, base_url, prompt, folder = sys.argv[1:]

@@ -16,13 +16,10 @@ from comfy_remote.errors import ConfigurationError
 from comfy_remote.jobs.client import Client
 from comfy_remote.targets.base import RemoteRef, Target
 from comfy_remote.targets.comfyui.target import ComfyUITarget
-from comfy_remote.targets.config import (
-    Configuration,
-    TargetSettings,
-    home,
-    open_target,
-    reopen,
-)
+from comfy_remote.config.settings import Configuration
+from comfy_remote.config.target_settings import TargetSettings
+from comfy_remote.config.places import home
+from comfy_remote.targets.opening import open_target, reopen
 from comfy_remote.targets.launch import detached
 from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.targets.sandbox import SandboxTarget

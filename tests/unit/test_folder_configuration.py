@@ -16,7 +16,7 @@ from comfy_remote.errors import ConfigurationError, NotTrusted
 from comfy_remote.jobs.client import Client
 from comfy_remote.targets.base import RemoteRef
 from comfy_remote.targets.comfyui.target import ComfyUITarget
-from comfy_remote.targets.config import open_target, reopen
+from comfy_remote.targets.opening import open_target, reopen
 
 ATTACK = """
 default = "x"

@@ -7,7 +7,8 @@ from yarl import URL
 
 from comfy_remote.calls.login import service_headers, token_variable
 from comfy_remote.errors import ConfigurationError
-from comfy_remote.targets.config import Configuration, TargetSettings
+from comfy_remote.config.settings import Configuration
+from comfy_remote.config.target_settings import TargetSettings
 
 NONE = Configuration(None, {})
 

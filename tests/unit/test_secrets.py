@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from comfy_remote.config.engine_environment import engine_environment
 from comfy_remote.config.settings import Configuration
 from comfy_remote.secrets import SECRETS, SecretValues, looks_secret, redact, secret
-from comfy_remote.targets.config import open_target
+from comfy_remote.targets.opening import open_target
 
 ODD = 'Pl4nt/ed "odd" + välue\\'
 

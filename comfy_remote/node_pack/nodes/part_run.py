@@ -21,7 +21,7 @@ from ...media.remote_values import VALUES_KEY, encode_items, value_file_name
 from ...media.values import ObjectAdapter, decode_value, read_value
 from ...outputs import RemoteOutput
 from ...targets.base import InputFile, RunRequest
-from ...targets.config import home
+from ...config.places import home
 from ...workflow.interface import Argument, Interface, ValueFileName
 from ..host import Host
 from ..input_files import InputFiles

@@ -17,7 +17,8 @@ from ...errors import ConfigurationError, WorkflowInvalid
 from ...jobs.client import Client
 from ...jobs.record import Record
 from ...media.files import private_folder
-from ...targets.config import Configuration, home
+from ...config.settings import Configuration
+from ...config.places import home
 from ...workflow.interface import ANY
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ..own_address import refuse_own_address

@@ -18,7 +18,7 @@ from ...jobs.client import Client
 from ...jobs.record import Record
 from ...media.files import private_folder, sha256_of
 from ...targets.base import InputFile, RunRequest, Target
-from ...targets.config import home
+from ...config.places import home
 from ...workflow.change.prepare import Changes, PreparedWorkflow, prepare
 from ...workflow.files import file_below, file_uses
 from ...workflow.load import LoadedWorkflow, load_workflow

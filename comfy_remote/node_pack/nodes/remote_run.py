@@ -18,7 +18,7 @@ from ...jobs.job import Job
 from ...jobs.output import Output
 from ...jobs.record import Record
 from ...targets.base import RunRequest, not_returned
-from ...targets.config import Configuration
+from ...config.settings import Configuration
 from ...units import dollars
 from ...workflow.prompt import Prompt
 

@@ -1,0 +1,65 @@
+"""A ComfyUI that listens somewhere, as a kind of target."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ...config.target_settings import TargetSettings
+from ..kinds import Can, Choose, Kind
+
+if TYPE_CHECKING:
+    from ..base import Target
+
+__all__ = ["ComfyUIKind"]
+
+_HOST_AND_PORT = re.compile(r"^(\[[0-9a-f:]+\]|[a-z0-9.-]+):\d{1,5}/?$", re.IGNORECASE)
+
+
+class ComfyUIKind(Kind):
+    """``http://HOST:8188``, ``https://HOST`` or ``HOST:PORT``."""
+
+    name = "comfyui"
+    title = "a ComfyUI"
+    forms = ("http://HOST:8188",)
+    can = frozenset({Can.DESCRIBE, Can.RECALL, Can.FRONT})
+
+    def matches(self, address: str) -> bool:
+        """Whether it is an http(s) URL, or a host with a port."""
+        return (
+            address.startswith(("http://", "https://"))
+            or _HOST_AND_PORT.match(address) is not None
+        )
+
+    def url(self, address: str) -> str:
+        """The ComfyUI's URL."""
+        return address if "://" in address else f"http://{address}"
+
+    def public_url(self, address: str) -> str | None:
+        """Its URL: this machine's own ports have other servers than ours, too."""
+        return self.url(address)
+
+    def server(self, settings: TargetSettings, environment: Mapping[str, str]) -> str | None:
+        """The ComfyUI's URL."""
+        del environment
+        return self.url(settings.target).rstrip("/")
+
+    def open(
+        self,
+        name: str,
+        settings: TargetSettings,
+        environment: Mapping[str, str],
+        choose: Choose | None = None,
+    ) -> Target:
+        """See `Kind.open`."""
+        from .target import ComfyUITarget
+
+        del choose
+        headers = self.login(name, settings, environment)
+        return ComfyUITarget(self.url(settings.target), name=name, headers=headers)
+
+    def sent_to(self, details: Mapping[str, str]) -> TargetSettings | None:
+        """The ``url`` in the details."""
+        url = details.get("url")
+        return TargetSettings(url) if url and "kind" not in details else None

@@ -1,0 +1,341 @@
+"""The kinds of target: what an address means, before anything is opened.
+
+A `Kind` is one object, defined beside its target (``targets/runpod/kind.py``) and listed here. All
+that must know one kind from another asks it: the configuration, trust, the commands, the page.
+
+A package adds a kind of its own by an entry point in the group ``comfy_remote.targets``, which
+names a `Kind` or a subclass of it; see ``docs/targets-plugin.md``. Its code runs in this process,
+as all code that the owner of this machine has installed does: no file in a folder, workflow or
+page can name one.
+
+Nothing here imports an HTTP stack or pydantic: what a name means is asked more often than a target
+is opened.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from functools import cache
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+
+from ..config.login import login_headers
+from ..secrets import secret
+from ..config.target_settings import TargetSettings
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from .base import Target
+
+__all__ = [
+    "GROUP",
+    "Billing",
+    "Can",
+    "Choose",
+    "Kind",
+    "forms",
+    "kind_of",
+    "kinds",
+    "secret_variables",
+    "sent_to",
+    "whose_secret",
+]
+
+GROUP = "comfy_remote.targets"
+"""The group of entry points by which a package adds a kind."""
+
+_log = logging.getLogger(__name__)
+
+Choose: TypeAlias = Callable[[str, Sequence[str]], int | None]
+"""Asks a person: a question and the options; the index of the one chosen, ``None`` for nobody."""
+
+Billing: TypeAlias = Literal["by run", "by hour"]
+"""How a rented target costs money: while a job runs, or while it exists."""
+
+
+class Can(str, Enum):
+    """What the targets of a kind may be able to do, besides running jobs."""
+
+    DESCRIBE = "describe"
+    """Say which nodes and models they have without starting anything."""
+    RECALL = "recall"
+    """Find jobs that were not sent from here; see `base.Recalls`."""
+    KEEP_INPUTS = "keep inputs"
+    """Keep files from one job to the next; see `base.KeepsInputs`."""
+    FRONT = "front"
+    """Run a job before those that wait; see `base.RunRequest.front`."""
+    FETCH_MODELS = "fetch models"
+    """Fetch the models of a job that they lack; see `base.RunRequest.models`."""
+    RELEASE = "release"
+    """Delete stored outputs once they are here; see `base.ReleasesOutputs`."""
+
+
+class Kind:
+    """One kind of target. Subclasses set the attributes and override what differs.
+
+    Attributes:
+        name: A word for programs; addresses of the kind begin with it and a colon, unless it
+            overrides `matches`.
+        title: For people: "a RunPod endpoint".
+        forms: The ways to write an address, for people.
+        ready: Addresses that need nothing filled in.
+        speaks: What a page is told that the target is; ``name`` by default.
+        can: What its targets can do.
+        on_this_machine: Whether nothing leaves this machine.
+        default_key: The variable that holds its key, unless the settings name another.
+        default_headers: The headers of its login, each with its variable, likewise.
+        own_secrets: Variables that hold secrets of this provider, each with a sentence on where a
+            person gets it. They are sent to no server but its own: see `is_own_server`.
+        own_domain: What to do where a server that is not recognized is the provider's after all.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    forms: ClassVar[tuple[str, ...]]
+    ready: ClassVar[tuple[str, ...]] = ()
+    speaks: ClassVar[str] = ""
+    can: ClassVar[frozenset[Can]] = frozenset()
+    on_this_machine: ClassVar[bool] = False
+    default_key: ClassVar[str | None] = None
+    default_headers: ClassVar[Mapping[str, str]] = {}
+    own_secrets: ClassVar[Mapping[str, str]] = {}
+    own_domain: ClassVar[str] = ""
+
+    # Addresses
+
+    @property
+    def prefix(self) -> str:
+        """``NAME:``."""
+        return f"{self.name}:"
+
+    def matches(self, address: str) -> bool:
+        """Whether a text is an address of this kind."""
+        return address.startswith(self.prefix)
+
+    def hint(self, text: str) -> str:
+        """What to write if a text that is no address was meant as one; empty where it was not."""
+        del text
+        return ""
+
+    def configured_address(self, environment: Mapping[str, str]) -> str | None:
+        """The address that the environment names by itself."""
+        del environment
+        return None
+
+    def public_url(self, address: str) -> str | None:
+        """The URL of an address that might be anybody's; ``None`` where only its owner can use it.
+
+        A page or a workflow may name such an address only if the owner of this machine has
+        confirmed it.
+        """
+        del address
+        return None
+
+    def service_url(self, settings: TargetSettings) -> str:
+        """The URL that calls of a service at this target go to."""
+        return settings.target
+
+    # Money
+
+    def billing(self, settings: TargetSettings, environment: Mapping[str, str]) -> Billing | None:
+        """How the target costs money; ``None`` for one that is owned."""
+        del settings, environment
+        return None
+
+    # Secrets
+
+    def key_variable(self, settings: TargetSettings) -> str | None:
+        """The environment variable that the target's key is read from."""
+        return settings.key_env or self.default_key
+
+    def needs_key(self, settings: TargetSettings, environment: Mapping[str, str]) -> bool:
+        """Whether the target cannot be used without its secrets.
+
+        Raises:
+            ConfigurationError: Its address is invalid.
+        """
+        del environment
+        return bool(secret_variables(settings))
+
+    def lacking(self, settings: TargetSettings, environment: Mapping[str, str]) -> list[str]:
+        """The variables that the target needs and that are not set.
+
+        Raises:
+            ConfigurationError: Its address is invalid.
+        """
+        if not self.needs_key(settings, environment):
+            return []
+        return [one for one in secret_variables(settings) if secret(one, environment) is None]
+
+    def server(self, settings: TargetSettings, environment: Mapping[str, str]) -> str | None:
+        """The URL that a key may not leave; ``None`` where the provider itself will say it.
+
+        Raises:
+            ConfigurationError: The address is invalid.
+        """
+        del environment
+        return settings.target
+
+    def same_server(
+        self, today: TargetSettings, sent: TargetSettings, environment: Mapping[str, str]
+    ) -> bool:
+        """Whether the key of today's settings may go where a job was sent.
+
+        Args:
+            today: Of this kind.
+            sent: Where the job was sent, of any kind.
+            environment: Variables.
+        """
+        there = kind_of(sent.target)
+        return there is not None and (
+            self.server(today, environment) == there.server(sent, environment)
+        )
+
+    def is_own_server(self, server: str, environment: Mapping[str, str]) -> bool:
+        """Whether the secrets in `own_secrets` may be sent to a server."""
+        del server, environment
+        return True
+
+    def login(
+        self, name: str, settings: TargetSettings, environment: Mapping[str, str]
+    ) -> dict[str, SecretStr]:
+        """The headers that let us in.
+
+        Raises:
+            ConfigurationError: A variable is not set, or the login is of the wrong sort.
+        """
+        return login_headers(name, settings, environment)
+
+    # Targets
+
+    def open(
+        self,
+        name: str,
+        settings: TargetSettings,
+        environment: Mapping[str, str],
+        choose: Choose | None = None,
+    ) -> Target:
+        """A target of this kind. Nothing is sent yet. Import its module here, and not above.
+
+        Args:
+            name: What people call it.
+            settings: Of this kind. Its secrets were checked to be for its server.
+            environment: Where the secrets are.
+            choose: Asks a person which, where an address leaves that open.
+
+        Raises:
+            ConfigurationError: The settings cannot be used, or a secret is missing.
+        """
+        raise NotImplementedError
+
+    def sent_to(self, details: Mapping[str, str]) -> TargetSettings | None:
+        """The settings of the target that a job was sent to; ``None`` if it is of another kind.
+
+        Args:
+            details: See `base.RemoteRef`. By default, its ``kind`` and ``address`` tell.
+        """
+        address = details.get("address")
+        return TargetSettings(address) if address and details.get("kind") == self.name else None
+
+    def reopen(self, details: Mapping[str, str], *, look: bool) -> Target | None:
+        """The target of a job, where its details alone tell; ``None`` where settings are needed.
+
+        Args:
+            details: Of the job; empty if it was not sent.
+            look: Only to see how the job stands: closing the target must end nothing.
+
+        Raises:
+            ConfigurationError: The job can no longer be found.
+        """
+        del details, look
+        return None
+
+
+def kind_of(address: str) -> Kind | None:
+    """The kind of target that an address means; ``None`` if it is no address."""
+    for kind in _ours():
+        if kind.matches(address):
+            return kind
+    # Looking for packages takes time, and a name has no colon.
+    others = _installed() if ":" in address else ()
+    return next((kind for kind in others if kind.matches(address)), None)
+
+
+def kinds() -> Iterator[Kind]:
+    """All kinds: ours, then those of installed packages."""
+    yield from _ours()
+    yield from _installed()
+
+
+def forms() -> str:
+    """The ways to write an address, for people: ``runpod:ENDPOINT, modal:APP, …``."""
+    return ", ".join(form for kind in kinds() for form in kind.forms)
+
+
+def secret_variables(settings: TargetSettings) -> tuple[str, ...]:
+    """All the variables that a target's secrets are read from."""
+    kind = kind_of(settings.target)
+    key = settings.key_env if kind is None else kind.key_variable(settings)
+    headers = settings.headers_env or ({} if kind is None else kind.default_headers)
+    named = (key, settings.password_env, *headers.values())
+    return tuple(dict.fromkeys(name for name in named if name))
+
+
+def whose_secret(variable: str) -> Kind | None:
+    """The kind whose provider gives out what a variable holds; ``None`` if none says so."""
+    for kind in _ours():
+        if variable in kind.own_secrets:
+            return kind
+    return next((kind for kind in _installed() if variable in kind.own_secrets), None)
+
+
+def sent_to(details: Mapping[str, str]) -> TargetSettings | None:
+    """The settings of the target that a job was sent to, from the details in its reference."""
+    for kind in kinds() if "kind" in details else _ours():
+        if (settings := kind.sent_to(details)) is not None:
+            return settings
+    return None
+
+
+@cache
+def _ours() -> tuple[Kind, ...]:
+    # Here, since each of these modules imports `Kind` from this one.
+    from .comfyui.kind import ComfyUIKind
+    from .modal_kind import ModalKind
+    from .pod_kind import PodKind
+    from .runpod.kind import RunPodKind
+    from .sandbox_kind import SandboxKind
+
+    return RunPodKind(), ModalKind(), PodKind(), ComfyUIKind(), SandboxKind()
+
+
+@cache
+def _installed() -> tuple[Kind, ...]:
+    """The kinds of installed packages. One that cannot be used is left out, with a warning."""
+    from importlib import metadata
+
+    taken = {kind.name for kind in _ours()}
+    found: list[Kind] = []
+    for entry in metadata.entry_points(group=GROUP):
+        try:
+            loaded = entry.load()
+            kind = loaded() if isinstance(loaded, type) else loaded
+            if not isinstance(kind, Kind):
+                raise TypeError(f"{entry.value} is not a Kind")
+            if kind.name in taken:
+                raise ValueError(f"there is another kind of that name, {kind.name!r}")
+            _ = kind.title, kind.forms
+        except Exception as error:  # noqa: BLE001 - whatever is wrong there, ours are not
+            _log.warning(
+                "The kind of target %r of the package %s is not used: %s: %s.",
+                entry.name,
+                entry.dist.name if entry.dist is not None else entry.value,
+                type(error).__name__,
+                error,
+            )
+        else:
+            taken.add(kind.name)
+            found.append(kind)
+    return tuple(found)
