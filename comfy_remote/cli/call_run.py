@@ -25,6 +25,7 @@ from ..calls.rest import RestClient, call_address
 from ..calls.store import ValueStore
 from ..calls.values import received
 from ..calls.workflow import ServedWorkflow
+from ..config.settings import Configuration
 from ..errors import ComfyRemoteError, ConfigurationError, JobCancelled, JobTimedOut
 from ..events import Event, Progress, Queued, Started
 from ..jobs.client import Client
@@ -32,7 +33,6 @@ from ..jobs.record import Record
 from ..media.files import private_folder
 from ..media.temporary import TemporaryFolder
 from ..media.values import DecodedValue, encode, read_value
-from ..config.settings import Configuration
 from ..wire.call import CallAnswer, CallStatus
 from ..workflow.interface import Interface
 from .call_inputs import Given

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ from .schemas import completed, found_schemas, schemas_option
 if TYPE_CHECKING:
     from ..errors import WorkflowInvalid
     from ..targets.base import Target
-    from ..config.settings import Configuration
     from ..workflow.change.prepare import Changes, PreparedWorkflow
     from ..workflow.check import Limits, Report
     from ..workflow.files import FileSearch
@@ -131,10 +129,10 @@ def _on_target(
     Raises:
         TargetError: The target was named with ``--on``, and cannot be asked.
     """
+    from ..config.settings import Configuration
     from ..errors import AuthenticationError, TargetError
     from ..schemas.finding import Found, from_registry, known_without, target_schemas
     from ..targets.base import not_returned
-    from ..config.settings import Configuration
     from ..targets.opening import open_target
     from ..workflow.check import Limits
     from ..workflow.schema import Schemas
@@ -150,7 +148,7 @@ def _on_target(
         return _prepared(loaded, changes, known), known, frozenset(), Limits(), ""
     target = open_target(chosen, configuration)
     address = configuration.address_of(chosen)
-    limits = _limits(target, chosen, configuration)
+    limits = _limits(target)
 
     async def ask() -> tuple[PreparedWorkflow, Schemas, frozenset[str], Limits, str]:
         classes = None
@@ -192,19 +190,13 @@ def _not_here(prompt: Prompt, schemas: Schemas, search: FileSearch) -> list[str]
     return [name for name in names if search.find(name) is None and not search.refusal(name)]
 
 
-def _limits(target: Target, chosen: str, configuration: Configuration) -> Limits:
-    """RunPod's own; another server with its API may have a store for large outputs."""
-    from ..targets.runpod.target import RunPodTarget
-    from ..worker.settings import default_result_limit
+def _limits(target: Target) -> Limits:
+    from ..targets.base import LimitsSizes
     from ..workflow.check import Limits
 
-    if not isinstance(target, RunPodTarget):
+    if not isinstance(target, LimitsSizes):
         return Limits()
-    settings = configuration.targets.get(chosen)
-    if target.kind != "runpod":
-        return Limits(target.body_limit, None)
-    elsewhere = os.environ.get("RUNPOD_ENDPOINT_BASE_URL") or (settings and settings.base_url)
-    return Limits(target.body_limit, None if elsewhere else default_result_limit(""))
+    return Limits(target.body_limit, target.result_limit)
 
 
 def _unusable(error: WorkflowInvalid) -> Report:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
+from ..config.places import home
 from ..errors import ComfyRemoteError, JobCancelled, JobNotFound, NotTrusted, OutputLost
 from ..events import Finished, JobState, Log
 from ..jobs.interruption import OnInterrupt
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record, SavedOutput
-from ..config.places import home
 from .console import resume_command
 from .interrupt import run_interruptible
 from .reporter import ListedOutput, Reporter

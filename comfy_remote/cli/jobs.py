@@ -50,8 +50,8 @@ def list_jobs(limit: int, offline: bool, json_lines: bool) -> None:
     Targets are asked about jobs that have not ended, side by side, for a few seconds. A job whose
     target cannot be reached is shown as unknown.
     """
-    from ..jobs.record import Record
     from ..config.places import home
+    from ..jobs.record import Record
     from .console import print_json, say
 
     with Record(home()) as record:
@@ -74,8 +74,8 @@ def show(job: str, offline: bool, json_lines: bool) -> None:
 
     If it has not ended, its target is asked first.
     """
-    from ..jobs.record import Record
     from ..config.places import home
+    from ..jobs.record import Record
     from .console import print_json
 
     with Record(home()) as record:
@@ -121,12 +121,12 @@ def resume(
     import_ahead()
     import time
 
+    from ..config.places import home
     from ..errors import JobNotFound
     from ..jobs.client import Client
     from ..jobs.client import resume as take_up
     from ..jobs.job import SAVED_BEFORE
     from ..jobs.record import Record
-    from ..config.places import home
     from .follow import exit_if_incomplete, follow, supervise
     from .options import make_reporter, own_folder
 
@@ -187,11 +187,11 @@ def cancel(job: str) -> None:
     """Cancel a job on its target."""
     import asyncio
 
+    from ..config.places import home
     from ..errors import ComfyRemoteError, TargetUnreachable
     from ..events import Finished, JobState
     from ..jobs.client import resume as take_up
     from ..jobs.record import Record
-    from ..config.places import home
     from .console import say
     from .follow import CANCEL_PATIENCE
     from .interrupt import run_interruptible

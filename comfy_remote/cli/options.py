@@ -162,11 +162,13 @@ def complete_target(
     _context: click.Context, _option: click.Parameter, incomplete: str
 ) -> list[str]:
     """The names of ``comfy-remote.toml``, and the addresses that need nothing filled in."""
-    from ..errors import ComfyRemoteError
     from ..config.settings import Configuration
+    from ..errors import ComfyRemoteError
+    from ..targets.kinds import kinds
 
     try:
-        names = [*Configuration.load().targets, "pod:auto", "sandbox"]
+        ready = [address for kind in kinds() for address in kind.ready]
+        names = [*Configuration.load().targets, *ready]
     except ComfyRemoteError:
         return []  # whoever runs the command is told what is wrong
     return [name for name in names if name.startswith(incomplete)]
@@ -174,9 +176,9 @@ def complete_target(
 
 def complete_job(_context: click.Context, _option: click.Parameter, incomplete: str) -> list[str]:
     """The ids of recent jobs."""
+    from ..config.places import home
     from ..errors import ComfyRemoteError
     from ..jobs.record import Record
-    from ..config.places import home
 
     try:
         with Record(home()) as record:

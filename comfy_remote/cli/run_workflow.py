@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..aio import Deadline
+from ..config.settings import Configuration
 from ..errors import JobTimedOut
 from ..events import Log
 from ..jobs.client import Client
 from ..jobs.cost import estimate_run
 from ..media.files import private_folder
-from ..targets.base import not_returned
-from ..config.settings import Configuration
+from ..targets.base import OneEngine, not_returned
 from ..targets.opening import open_target
 from ..workflow.change.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.load import LoadedWorkflow, load_workflow
@@ -90,7 +90,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
         loaded = _load(plan)
         configuration = Configuration.load()
         chosen = configuration.choose(plan.on)
-        target = open_target(chosen, configuration, choose_pod=reporter.choose)
+        target = open_target(chosen, configuration, choose=reporter.choose)
         if configuration.untrusted is not None:
             reporter.note(configuration.untrusted.sentence())
         if plan.on is None and configuration.default is None:
@@ -109,8 +109,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 reporter.note(sentence)
             price = configuration.price_per_hour(target.name)
             estimate = estimate_run(record, target.name, prepared.prompt, price)
-            rented = configuration.address_of(target.name).startswith(("runpod:", "modal:"))
-            paid = price is not None or rented
+            paid = price is not None or configuration.billing_of(target.name) == "by run"
             if paid and estimate.seconds is not None:
                 reporter.note(estimate.sentence())
             if sentence := not_returned(client.target, prepared.prompt):
@@ -136,10 +135,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
 
 
 async def _log_target(log: RunLog, target: Target, deadline: Deadline) -> None:
-    # Here: importing it takes long, and is done ahead meanwhile.
-    from ..targets.comfyui.target import ComfyUITarget
-
-    if isinstance(target, ComfyUITarget):
+    if isinstance(target, OneEngine):
         log.target(target.name, await _in_time(target.describe(()), deadline, target.name))
 
 

@@ -69,11 +69,11 @@ def service(
     import asyncio
 
     from ..calls.store import ValueStore
+    from ..config.places import home
     from ..jobs.client import Client
     from ..jobs.record import Record
     from ..service import Calls, ServedWorkflow, ServiceServer
     from ..service.results import ResultStore
-    from ..config.places import home
     from ..workflow.files import FileSearch, refuse_files_elsewhere
     from .errors import check_named_files, files_named_with
     from .interrupt import run_interruptible

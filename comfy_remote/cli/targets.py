@@ -24,9 +24,10 @@ def targets(json_lines: bool) -> None:
     import json
 
     from ..config.places import CONFIG_NAME
-    from ..config.settings import Configuration
+    from ..config.settings import DEFAULT_TARGET, Configuration
     from ..config.target_settings import TargetSettings
     from ..secrets import secret
+    from ..targets.kinds import forms, kind_of, secret_variables
     from .console import say
 
     configuration = Configuration.load()
@@ -37,8 +38,9 @@ def targets(json_lines: bool) -> None:
     def described(
         name: str, settings: TargetSettings, path: Path, *, trusted: bool
     ) -> dict[str, Any]:
-        variable = settings.key_variable
-        variables = settings.secret_variables if trusted else ()  # not even looked for
+        kind = kind_of(settings.target)
+        variable = settings.key_env if kind is None else kind.key_variable(settings)
+        variables = secret_variables(settings) if trusted else ()  # not even looked for
         known = {one: secret(one, os.environ) is not None for one in variables}
         return {
             "name": name,
@@ -98,8 +100,5 @@ def targets(json_lines: bool) -> None:
     if chosen is None:
         say("Without --on, nothing runs until you have trusted the default target.")
     else:
-        say(f"Without --on, {'the sandbox' if chosen == 'sandbox' else chosen} is used.")
-    say(
-        "Any of these works, too: runpod:ENDPOINT, modal:APP, pod:ID, pod:auto, "
-        "http://HOST:8188, sandbox."
-    )
+        say(f"Without --on, {'the sandbox' if chosen == DEFAULT_TARGET else chosen} is used.")
+    say(f"Any of these works, too: {forms()}.")

@@ -43,7 +43,7 @@ from ..clean import one_line
 from ..errors import NotTrusted
 from ..net.address import shown
 from ..secrets import SECRETS
-from ..targets.kinds import kind_of, secret_variables
+from ..targets.kinds import Billing, kind_of, secret_variables
 from .places import CONFIG_NAME, CONFIG_VARIABLE, home, is_owners, nearest, owner_folders
 from .target_settings import TargetSettings
 
@@ -52,9 +52,12 @@ if TYPE_CHECKING:
 
     from .config_file import ConfigFile
 
-__all__ = ["Configuration", "Untrusted", "named_in"]
+__all__ = ["DEFAULT_TARGET", "Configuration", "Untrusted", "named_in"]
 
 _LONGEST_NAMES = 200  # letters, in a sentence
+
+DEFAULT_TARGET = "sandbox"
+"""The target of who has none: this machine's own, which costs nothing."""
 
 _log = logging.getLogger(__name__)
 
@@ -245,6 +248,12 @@ class Configuration:
         settings = self.targets.get(name)
         return None if settings is None else settings.price_per_hour
 
+    def billing_of(self, name: str, environment: Mapping[str, str] = os.environ) -> Billing | None:
+        """How a target, by its name or address, costs money; ``None`` for one that is owned."""
+        settings = self.targets.get(name) or TargetSettings(name)
+        kind = kind_of(settings.target)
+        return None if kind is None else kind.billing(settings, environment)
+
     def chosen_default(self) -> str | None:
         """The configured default; ``None`` where there is none.
 
@@ -262,7 +271,7 @@ class Configuration:
         Raises:
             NotTrusted: As `chosen_default`.
         """
-        chosen = wanted or self.chosen_default() or "sandbox"
+        chosen = wanted or self.chosen_default() or DEFAULT_TARGET
         why = "named" if wanted else "the configured default" if self.default else "none configured"
         _log.debug("Target: %s (%s).", shown(chosen), why)
         return chosen

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, cast
 from ..advice import Hint
 from ..aio import Deadline
 from ..clean import clean
+from ..config.places import home
+from ..config.settings import Configuration
 from ..errors import (
     ConfigurationError,
     JobNotFound,
@@ -30,8 +32,6 @@ from ..media.files import sha256_of
 from ..media.temporary import remove_leftovers
 from ..schemas.finding import Found, from_registry, given_schemas, target_schemas
 from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target, input_errors
-from ..config.settings import Configuration
-from ..config.places import home
 from ..targets.opening import open_target, reopen
 from ..workflow.change.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.files import FileSearch, FileUse, file_uses, missing_file, possible_uses

@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..aio import Deadline
-from ..config.places import ENV_NAME, owner_folders
+from ..config.places import ENV_NAME, home, owner_folders
+from ..config.settings import Configuration
+from ..config.target_settings import TargetSettings
 from ..config.trust import TrustStore
 from ..errors import ComfyRemoteError, ConfigurationError, NotTrusted, WorkflowInvalid
 from ..net.address import shown
 from ..secrets import secret
-from ..targets.base import Capabilities, Target
-from ..targets.comfyui.target import ComfyUITarget
-from ..config.settings import Configuration
-from ..config.target_settings import TargetSettings
-from ..config.places import home
+from ..targets.base import Capabilities, OneEngine, Target, WaitsForWorkers
+from ..targets.kinds import secret_variables, whose_secret
 from ..targets.opening import needs_key, open_target
 from ..targets.runpod.pods import account_pods, pod_of
-from ..targets.runpod.target import RunPodTarget
 from ..units import size_text
 from ..version import __version__
 from ..workflow.check import check_prompt
@@ -41,7 +39,8 @@ from .record import Record
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from ..targets.runpod.pods import ChoosePod, Pod
+    from ..targets.kinds import Choose
+    from ..targets.runpod.pods import Pod
 
 __all__ = ["Finding", "FindingStatus", "TimeLimits", "examine"]
 
@@ -77,7 +76,7 @@ async def examine(
     workflow: Path | None = None,
     *,
     environment: Mapping[str, str] = os.environ,
-    choose_pod: ChoosePod | None = None,
+    choose: Choose | None = None,
     limits: TimeLimits = TimeLimits(),
 ) -> AsyncGenerator[Finding, None]:
     """Look at everything, side by side where one does not depend on another.
@@ -88,7 +87,7 @@ async def examine(
         wanted: Name or address of the target; the configured one by default.
         workflow: Checked against the target's nodes and models, if given.
         environment: Where the keys are.
-        choose_pod: As for `open_target`.
+        choose: As for `open_target`.
         limits: What takes longer is given up, and said.
     """
     yield Finding("installation", "ok", f"Comfy Remote {__version__}.")
@@ -119,7 +118,7 @@ async def examine(
     for finding in _keys(settings, environment):
         yield finding
     try:
-        target = open_target(name, configuration, environment, choose_pod=choose_pod)
+        target = open_target(name, configuration, environment, choose=choose)
     except ComfyRemoteError as error:
         yield problem_of("target", error)
         return
@@ -139,7 +138,7 @@ async def examine(
             yield finding
         if any(finding.status == "problem" for finding in connected):
             return
-        if isinstance(target, ComfyUITarget):
+        if isinstance(target, OneEngine):
             checks.begin("comfyui", _engine(target))
             checks.begin("socket", _socket(target))
         if loaded is not None and workflow is not None:
@@ -159,13 +158,13 @@ async def _connection(target: Target) -> list[Finding]:
     health = await target.health()
     first = time.perf_counter() - began
     found = [Finding("connection", "ok", f"{target.name} answers.")]
-    if isinstance(target, ComfyUITarget):
+    if isinstance(target, OneEngine):
         waiting = health.running + health.queued
         queue = f"{health.running} running, {health.queued} waiting"
         found.append(await _latency(target))
         found.append(Finding("queue", "ok", f"{queue}." if waiting else "Nothing runs or waits."))
     else:
-        advice = target.no_worker if isinstance(target, RunPodTarget) else ""
+        advice = target.no_worker if isinstance(target, WaitsForWorkers) else ""
         found.append(_workers(health.ready, health.running, health.queued, advice))
         found.append(Finding("latency", "ok", f"It took {first * 1000:.0f} ms to answer."))
     return found
@@ -203,7 +202,7 @@ def _keys(settings: TargetSettings, environment: Mapping[str, str]) -> Iterator[
         needed = needs_key(settings, environment)
     except ConfigurationError:
         return  # the address is wrong, which opening it will tell
-    for variable in settings.secret_variables:
+    for variable in secret_variables(settings):
         if environment.get(variable, "").strip():
             yield Finding("key", "ok", f"{variable} is set.")
         elif secret(variable, environment) is not None:
@@ -222,11 +221,8 @@ def _keys(settings: TargetSettings, environment: Mapping[str, str]) -> Iterator[
 
 
 def _where_from(variable: str) -> str:
-    if variable == "RUNPOD_API_KEY":
-        return "RunPod's console has it under Settings > API Keys."
-    if variable in MODAL_PROXY_HEADERS.values():
-        return "it is half of a token from https://modal.com/settings/proxy-auth-tokens."
-    return "whoever set up that server has it."
+    owner = whose_secret(variable)
+    return owner.own_secrets[variable] if owner else "whoever set up that server has it."
 
 
 async def _pod(settings: TargetSettings, environment: Mapping[str, str]) -> list[Finding]:
@@ -343,7 +339,7 @@ async def _latency(target: Target) -> Finding:
     return Finding("latency", "ok", f"An answer takes {seconds * 1000:.0f} ms.", details=details)
 
 
-async def _socket(target: ComfyUITarget) -> list[Finding]:
+async def _socket(target: OneEngine) -> list[Finding]:
     if await target.socket_opens():
         return [Finding("socket", "ok", "The WebSocket opens: progress is live.")]
     return [

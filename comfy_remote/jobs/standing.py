@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from ..aio import Deadline
 from ..errors import ComfyRemoteError
-from ..targets.base import Target
-from ..targets.comfyui.target import ComfyUITarget
 from ..targets.opening import reopen
 from .client import Client
 from .record import JobEntry, Record
@@ -63,13 +61,6 @@ async def standings(
 
 
 async def _ask(record: Record, entry: JobEntry) -> None:
-    target = _reopened(entry)
+    target = reopen(entry.target, entry.ref, look=True)
     async with Client(target, record=record, on_interrupt=None) as client:
         await (await client.take_up(entry)).look()
-
-
-def _reopened(entry: JobEntry) -> Target:
-    if entry.target == "sandbox" and entry.ref is not None and "url" in entry.ref.details:
-        # Not as a `SandboxTarget`, which ends the sandbox when it closes: outputs may be there.
-        return ComfyUITarget(entry.ref.details["url"], name="sandbox")
-    return reopen(entry.target, entry.ref)

@@ -7,8 +7,8 @@ import os
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from ..jobs.loaded_pictures import loaded_pictures
 from ..config.settings import Configuration
+from ..jobs.loaded_pictures import loaded_pictures
 from ..workflow.cut import Cut, cut, images_in, marked_nodes, marks_in
 from ..workflow.prompt import Prompt
 from .host import Host

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
-from ..secrets import secret
-from ..config.settings import Configuration
+from ..config.settings import DEFAULT_TARGET, Configuration
 from ..config.target_settings import TargetSettings
+from ..secrets import secret
+from ..targets.kinds import kind_of, kinds, secret_variables
 from ..targets.opening import needs_key
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["KnownTarget", "TargetKind", "describe_target", "known_targets"]
-
-TargetKind: TypeAlias = Literal["runpod", "comfyui", "sandbox"]
+__all__ = ["KnownTarget", "describe_target", "known_targets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +40,10 @@ class KnownTarget:
     key_needed: bool
 
     @property
-    def kind(self) -> TargetKind:
-        """What speaks at that address."""
-        if self.address == "sandbox":
-            return "sandbox"
-        return "runpod" if self.address.startswith(("runpod:", "modal:")) else "comfyui"
+    def kind(self) -> str:
+        """What speaks at that address; see `Kind.speaks`."""
+        kind = kind_of(self.address)
+        return "comfyui" if kind is None else kind.speaks or kind.name
 
     def to_json(self) -> dict[str, JsonValue]:
         """As in ``GET /remote/status``; never a key."""
@@ -65,18 +63,12 @@ class KnownTarget:
 def known_targets(
     configuration: Configuration, environment: Mapping[str, str]
 ) -> Iterator[KnownTarget]:
-    """Those of ``comfy-remote.toml``, the endpoint of ``RUNPOD_ENDPOINT_ID``, and the sandbox."""
-    names = list(configuration.targets)
-    endpoint = environment.get("RUNPOD_ENDPOINT_ID", "").strip()
-    if endpoint and f"runpod:{endpoint}" not in names:
-        names.append(f"runpod:{endpoint}")
-    if configuration.default and configuration.default not in names:
-        names.append(configuration.default)
-    if "sandbox" not in names:
-        names.append("sandbox")
+    """Those of ``comfy-remote.toml``, those that the environment names, and the sandbox."""
+    set_here = [one for kind in kinds() if (one := kind.configured_address(environment))]
+    named = [configuration.default] if configuration.default else []
     # Who has set an endpoint wants that one, and not the sandbox that the command falls back on.
-    default = configuration.default or (f"runpod:{endpoint}" if endpoint else "sandbox")
-    for name in names:
+    default = next(iter([*named, *set_here]), DEFAULT_TARGET)
+    for name in dict.fromkeys([*configuration.targets, *set_here, *named, DEFAULT_TARGET]):
         yield describe_target(name, configuration, environment, default=default)
 
 
@@ -89,7 +81,7 @@ def describe_target(
 ) -> KnownTarget:
     """One target: a configured name, or an address."""
     settings = configuration.targets.get(name) or TargetSettings(name)
-    variables = settings.secret_variables
+    variables = secret_variables(settings)
     missing = [name for name in variables if secret(name, environment) is None]
     return KnownTarget(
         name=name,

@@ -34,8 +34,7 @@ from ..jobs.client import Client
 from ..jobs.job import Job
 from ..jobs.record import Record
 from ..outputs import RemoteOutput
-from ..targets.base import not_returned
-from ..targets.runpod.target import RunPodTarget
+from ..targets.base import WaitsForWorkers, not_returned
 from .advice import shown_error
 from .deliveries import Deliver, Deliveries
 from .host import Host, JobResult, QueueEntry
@@ -257,7 +256,7 @@ class LaneJob:
         except ComfyRemoteError:
             return  # whoever follows the job finds out for how long
         if health.ready == 0 and health.running == 0 and self.state is JobState.QUEUED:
-            advice = f" {target.no_worker}" if isinstance(target, RunPodTarget) else ""
+            advice = f" {target.no_worker}" if isinstance(target, WaitsForWorkers) else ""
             self._note(f"{self.target} has no worker ready for the job yet.{advice}")
             self._messages.job(self.state)
 

@@ -6,8 +6,7 @@ from yarl import URL
 
 from ..errors import ConfigurationError
 from ..net.address import is_loopback
-from ..targets.base import Target
-from ..targets.comfyui.target import ComfyUITarget
+from ..targets.base import OneEngine, Target
 
 __all__ = ["refuse_own_address"]
 
@@ -22,7 +21,7 @@ def refuse_own_address(target: Target, port: int | None) -> None:
     Raises:
         ConfigurationError: The target is that server.
     """
-    if not isinstance(target, ComfyUITarget):
+    if not isinstance(target, OneEngine):
         return
     address = URL(target.url)
     if is_loopback(address.host) and address.port == port:

@@ -11,10 +11,10 @@ from aiohttp import web
 
 from ..config.environment import load_env_files, unused_files
 from ..config.log import clean_handlers
+from ..config.places import home
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.record import Record
 from ..secrets import SECRETS
-from ..config.places import home
 from .cutting import Cutter
 from .host import Host
 from .input_routes import input_routes

@@ -15,6 +15,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ..config.environment import unused_files
+from ..config.settings import Configuration
 from ..errors import (
     ComfyRemoteError,
     ConfigurationError,
@@ -24,7 +25,6 @@ from ..errors import (
 )
 from ..jobs.cost import estimate_run
 from ..json_text import parse_json
-from ..config.settings import Configuration
 from ..targets.opening import open_target
 from ..version import __version__
 from ..workflow.load import parse_prompt, parse_workflow

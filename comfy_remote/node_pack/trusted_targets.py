@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from ..config.places import CONFIG_NAME, home, owner_folders
 from ..config.settings import Configuration
-from ..config.target_settings import comfyui_url, is_address
 from ..config.trust import TrustStore, origin_of
 from ..errors import NotTrusted
 from ..net.address import shown
+from ..targets.kinds import kind_of
 from .sending_nodes import SENDING_NODES
 
 if TYPE_CHECKING:
@@ -34,9 +34,6 @@ __all__ = [
 
 CONFIRM_EVENT = "comfy_remote.confirm"
 """The message by which a page is asked to ask, with `NotTrusted.page_asks`."""
-
-_OWN = ("runpod:", "modal:")
-"""Reached with the keys of whoever runs this server, so only what is theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +68,8 @@ class NamedAddress:
 def unconfirmed_address(name: str, configuration: Configuration | None = None) -> str | None:
     """The origin that a name stands for, if its owner has not named or confirmed it.
 
-    ``None`` where they have: it is a configured name, ``sandbox``, ``pod:auto``, or reached with
-    the owner's own keys (``runpod:ENDPOINT``, ``modal:APP``). A pod by its id may be anybody's,
-    and this machine's own ports have other servers than ours.
+    ``None`` where they have: it is a configured name, or an address that only its owner can use
+    (``sandbox``, ``pod:auto``, ``runpod:ENDPOINT``: see `Kind.public_url`).
 
     Args:
         name: A target's or service's name or address. One that means nothing gives ``None``, too:
@@ -83,15 +79,14 @@ def unconfirmed_address(name: str, configuration: Configuration | None = None) -
     Raises:
         NotTrusted: Only a folder's file has the name, and it is not trusted.
     """
-    if name in ("", "sandbox", "pod:auto") or name.startswith(_OWN):
+    kind = kind_of(name)
+    url = None if kind is None else kind.public_url(name)
+    if kind is not None and url is None:
         return None
     configuration = configuration or Configuration.load()
     if configuration.settings_of(name) is not None or name == configuration.default:
         return None
-    if not is_address(name):
-        return None
-    url = comfyui_url(name)
-    if configuration.allows_address(url):
+    if url is None or configuration.allows_address(url):
         return None
     return origin_of(url) or shown(url)
 
@@ -159,9 +154,11 @@ def confirm(target: str) -> str | None:
         ConfigurationError: It is no address.
         LocalStorageError: It cannot be stored.
     """
-    if unconfirmed_address(target) is None:
+    kind = kind_of(target)
+    url = None if kind is None else kind.public_url(target)
+    if url is None or unconfirmed_address(target) is None:
         return None
-    return TrustStore(home()).confirm_address(comfyui_url(target))
+    return TrustStore(home()).confirm_address(url)
 
 
 def _unconfirmed(

@@ -23,7 +23,9 @@ __all__ = [
     "Health",
     "InputFile",
     "KeepsInputs",
+    "LimitsSizes",
     "OnThisMachine",
+    "OneEngine",
     "Recalls",
     "ReleasesOutputs",
     "RemoteRef",
@@ -31,6 +33,7 @@ __all__ = [
     "RunRequest",
     "Target",
     "TellsVersions",
+    "WaitsForWorkers",
     "input_errors",
     "not_returned",
     "release",
@@ -171,6 +174,40 @@ class TellsVersions(Protocol):
 
     def version_of(self, output: RemoteOutput) -> str | None:
         """What it called the version that was read last; ``None`` if it said nothing."""
+
+
+@runtime_checkable
+class OneEngine(Protocol):
+    """A target that is one ComfyUI and nothing in between: it answers itself, and at once."""
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+
+    async def socket_opens(self) -> bool:
+        """Whether a WebSocket gets through: a proxy may refuse it, and then polling has to do."""
+
+
+@runtime_checkable
+class WaitsForWorkers(Protocol):
+    """A target whose jobs wait until a worker is there."""
+
+    @property
+    def no_worker(self) -> str:
+        """Why none may come, and what to do."""
+
+
+@runtime_checkable
+class LimitsSizes(Protocol):
+    """A target that limits how much a job may carry."""
+
+    @property
+    def body_limit(self) -> int:
+        """Bytes that a request may have."""
+
+    @property
+    def result_limit(self) -> int | None:
+        """Bytes that a result may have; ``None`` if it is not limited."""
 
 
 @runtime_checkable

@@ -21,10 +21,12 @@ from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from ..config.login import login_headers
-from ..secrets import secret
 from ..config.target_settings import TargetSettings
+from ..secrets import secret
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from pydantic import SecretStr
 
     from .base import Target
@@ -316,18 +318,11 @@ def _installed() -> tuple[Kind, ...]:
     """The kinds of installed packages. One that cannot be used is left out, with a warning."""
     from importlib import metadata
 
-    taken = {kind.name for kind in _ours()}
     found: list[Kind] = []
     for entry in metadata.entry_points(group=GROUP):
         try:
-            loaded = entry.load()
-            kind = loaded() if isinstance(loaded, type) else loaded
-            if not isinstance(kind, Kind):
-                raise TypeError(f"{entry.value} is not a Kind")
-            if kind.name in taken:
-                raise ValueError(f"there is another kind of that name, {kind.name!r}")
-            _ = kind.title, kind.forms
-        except Exception as error:  # noqa: BLE001 - whatever is wrong there, ours are not
+            found.append(_loaded(entry, [*_ours(), *found]))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong there, the others work
             _log.warning(
                 "The kind of target %r of the package %s is not used: %s: %s.",
                 entry.name,
@@ -335,7 +330,15 @@ def _installed() -> tuple[Kind, ...]:
                 type(error).__name__,
                 error,
             )
-        else:
-            taken.add(kind.name)
-            found.append(kind)
     return tuple(found)
+
+
+def _loaded(entry: EntryPoint, before: Sequence[Kind]) -> Kind:
+    named = entry.load()
+    kind = named() if isinstance(named, type) else named
+    if not isinstance(kind, Kind):
+        raise TypeError(f"{entry.value} is not a Kind")
+    if kind.name in [one.name for one in before]:
+        raise ValueError(f"there is another kind of target called {kind.name!r}")
+    _ = kind.title, kind.forms  # everybody asks for them
+    return kind

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..config.places import CONFIG_NAME, home
-from ..secrets import secret
 from ..config.target_settings import TargetSettings
 from ..errors import ConfigurationError
 from ..net.address import base_address, host_list, is_loopback
+from ..secrets import secret
 from .kinds import Billing, Can, Choose, Kind
 from .runpod.kind import bucket_of
 
@@ -33,8 +33,8 @@ class ModalKind(Kind):
     forms = ("modal:APP",)
     speaks = "runpod"
     can = frozenset({Can.KEEP_INPUTS, Can.FETCH_MODELS, Can.RELEASE})
-    default_headers: Mapping[str, str] = _HEADERS
-    own_secrets: Mapping[str, str] = dict.fromkeys(_HEADERS.values(), _WHERE)
+    default_headers: ClassVar[Mapping[str, str]] = _HEADERS
+    own_secrets: ClassVar[Mapping[str, str]] = dict.fromkeys(_HEADERS.values(), _WHERE)
     own_domain = (
         "If that is your app's own domain, put the token into variables of other names, and name "
         f"them in {CONFIG_NAME} with headers_env (Modal-Key, Modal-Secret)."

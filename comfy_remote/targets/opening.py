@@ -13,7 +13,7 @@ from ..config.settings import Configuration
 from ..config.target_settings import TargetSettings
 from ..errors import ConfigurationError, NotTrusted
 from ..net.address import shown
-from ..workflow.values import did_you_mean
+from ..workflow.change.values import did_you_mean
 from .kinds import Choose, Kind, forms, kind_of, kinds, secret_variables, sent_to, whose_secret
 
 if TYPE_CHECKING:
@@ -95,10 +95,9 @@ def reopen(
         return target
     today = Configuration.load(file=config).settings_of(wanted) or TargetSettings(wanted)
     sent = sent_to(details) or today
-    named = kind_of(today.target)
-    if named is not None and secret_variables(today):
-        if named.same_server(today, sent, environment):
-            sent = replace(today, target=sent.target, base_url=sent.base_url)
+    named = kind_of(today.target) if secret_variables(today) else None
+    if named is not None and named.same_server(today, sent, environment):
+        sent = replace(today, target=sent.target, base_url=sent.base_url)
     return _open(wanted, sent, environment)
 
 

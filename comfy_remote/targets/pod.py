@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from .comfyui.target import ComfyUITarget
-from .runpod.pods import ChoosePod, find_pod
+from .runpod.pods import find_pod
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
+
+    from .kinds import Choose
 
 __all__ = ["PodTarget"]
 
@@ -34,7 +36,7 @@ class PodTarget(ComfyUITarget):
         name: str,
         headers: Mapping[str, SecretStr],
         environment: Mapping[str, str] = os.environ,
-        choose: ChoosePod | None = None,
+        choose: Choose | None = None,
     ) -> None:
         super().__init__(_NOT_FOUND_YET, name=name, headers=headers)
         self._environment = environment

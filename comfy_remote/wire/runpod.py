@@ -30,6 +30,8 @@ __all__ = [
     "error_to_runpod",
 ]
 
+RUN_RESULT_LIMIT = 10_000_000
+"""Bytes of JSON that RunPod accepts as the result of a job of ``/run``."""
 RUN_BODY_LIMIT = 10 * 1024 * 1024
 """Bytes that ``/run`` accepts."""
 

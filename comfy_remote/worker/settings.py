@@ -14,13 +14,13 @@ from yarl import URL
 from ..errors import ConfigurationError
 from ..net.address import host_list, is_loopback
 from ..net.bucket import BucketSettings
+from ..wire.runpod import RUN_RESULT_LIMIT
 from .models.settings import ModelSettings
 
 __all__ = ["WorkerSettings", "default_result_limit"]
 
 # No job waits for ever, whatever the queue's own limit is.
 _LONGEST_JOB = 24 * 3600.0
-_RUN_RESULT_LIMIT = 10_000_000
 _RUNSYNC_RESULT_LIMIT = 20_000_000
 
 
@@ -31,7 +31,7 @@ def default_result_limit(job_id: str) -> int:
     (docs.runpod.io, handler functions, "Payload limits"). What is above is rejected, and the
     SDK only logs that: the client never learns.
     """
-    return _RUNSYNC_RESULT_LIMIT if job_id.startswith("sync-") else _RUN_RESULT_LIMIT
+    return _RUNSYNC_RESULT_LIMIT if job_id.startswith("sync-") else RUN_RESULT_LIMIT
 
 
 @dataclass(frozen=True, slots=True)

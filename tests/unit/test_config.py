@@ -10,17 +10,16 @@ import pytest
 from owner import configure
 
 from comfy_remote.config.config_file import read_config
-from comfy_remote.config.settings import named_in
+from comfy_remote.config.places import home
+from comfy_remote.config.settings import Configuration, named_in
+from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.config.trust import TrustStore
 from comfy_remote.errors import ConfigurationError
 from comfy_remote.jobs.client import Client
 from comfy_remote.targets.base import RemoteRef, Target
 from comfy_remote.targets.comfyui.target import ComfyUITarget
-from comfy_remote.config.settings import Configuration
-from comfy_remote.config.target_settings import TargetSettings
-from comfy_remote.config.places import home
-from comfy_remote.targets.opening import open_target, reopen
 from comfy_remote.targets.launch import detached
+from comfy_remote.targets.opening import open_target, reopen
 from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.targets.sandbox import SandboxTarget
 

@@ -10,12 +10,12 @@ import pytest
 from fake_target import FakeTarget
 from owner import configure
 
+from comfy_remote.config.settings import Configuration
 from comfy_remote.errors import ConfigurationError, ExecutionFailed
 from comfy_remote.events import Finished, JobState, Started
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.cost import RunEstimate, estimate_run
 from comfy_remote.jobs.record import Record
-from comfy_remote.config.settings import Configuration
 from comfy_remote.units import dollars
 from comfy_remote.workflow.prompt import Prompt
 

@@ -11,11 +11,11 @@ from owner import configure
 from scripted_server import Answer, ScriptedServer
 
 from comfy_remote.config.login import login_headers
+from comfy_remote.config.settings import Configuration
+from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.errors import ConfigurationError
 from comfy_remote.secrets import secret
 from comfy_remote.targets.base import RemoteRef
-from comfy_remote.config.settings import Configuration
-from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.targets.opening import open_target, reopen
 
 SECRETS = {"TOKEN": "planted-1f0c", "PASSWORD": "planted-2b7e", "ID": "planted-3d9a"}

@@ -8,13 +8,13 @@ import pytest
 from yarl import URL
 
 from comfy_remote.calls.login import service_headers
+from comfy_remote.config.settings import Configuration
+from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.errors import ConfigurationError, TargetNotFound
 from comfy_remote.targets import modal as modal_target
 from comfy_remote.targets.base import RemoteRef
-from comfy_remote.config.settings import Configuration
-from comfy_remote.config.target_settings import TargetSettings
-from comfy_remote.targets.opening import open_target, reopen
 from comfy_remote.targets.modal import BODY_LIMIT, ModalTarget, find_front
+from comfy_remote.targets.opening import open_target, reopen
 
 FRONT = "https://ann--portraits-front.modal.run"
 TOKEN = {

@@ -33,8 +33,8 @@ def targets(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeTarget]:
     """By name; each job is reopened at its own."""
     made: dict[str, FakeTarget] = {}
 
-    def reopen(wanted: str, ref: RemoteRef | None) -> Target:
-        del ref
+    def reopen(wanted: str, ref: RemoteRef | None, *, look: bool) -> Target:
+        del ref, look
         return made[wanted]  # type: ignore[return-value]
 
     monkeypatch.setattr(module, "reopen", reopen)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from ...config.places import home
 from ...errors import ExecutionFailed, OutputLost, WorkflowInvalid
 from ...events import Event, NodeText, Preview, Progress, ShownValues
 from ...jobs.client import Client
@@ -21,7 +22,6 @@ from ...media.remote_values import VALUES_KEY, encode_items, value_file_name
 from ...media.values import ObjectAdapter, decode_value, read_value
 from ...outputs import RemoteOutput
 from ...targets.base import InputFile, RunRequest
-from ...config.places import home
 from ...workflow.interface import Argument, Interface, ValueFileName
 from ..host import Host
 from ..input_files import InputFiles

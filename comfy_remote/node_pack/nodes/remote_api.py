@@ -13,12 +13,12 @@ from server import PromptServer
 from ...calls.login import service_headers
 from ...calls.rest import RestClient, call_address
 from ...calls.workflow import ServedWorkflow
+from ...config.places import home
+from ...config.settings import Configuration
 from ...errors import ConfigurationError, WorkflowInvalid
 from ...jobs.client import Client
 from ...jobs.record import Record
 from ...media.files import private_folder
-from ...config.settings import Configuration
-from ...config.places import home
 from ...workflow.interface import ANY
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ..own_address import refuse_own_address

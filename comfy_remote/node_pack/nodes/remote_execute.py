@@ -13,12 +13,12 @@ import folder_paths
 from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 
+from ...config.places import home
 from ...errors import WorkflowInvalid
 from ...jobs.client import Client
 from ...jobs.record import Record
 from ...media.files import private_folder, sha256_of
 from ...targets.base import InputFile, RunRequest, Target
-from ...config.places import home
 from ...workflow.change.prepare import Changes, PreparedWorkflow, prepare
 from ...workflow.files import file_below, file_uses
 from ...workflow.load import LoadedWorkflow, load_workflow

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from ...config.settings import Configuration
 from ...errors import ComfyRemoteError, JobTimedOut
 from ...events import Event, Finished, Log, Preview, Progress, Queued, Started
 from ...jobs.client import Client
@@ -18,7 +19,6 @@ from ...jobs.job import Job
 from ...jobs.output import Output
 from ...jobs.record import Record
 from ...targets.base import RunRequest, not_returned
-from ...config.settings import Configuration
 from ...units import dollars
 from ...workflow.prompt import Prompt
 

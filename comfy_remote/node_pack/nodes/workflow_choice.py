@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError, WorkflowInvalid
+from ...targets.runpod.kind import RunPodKind
 from ...workflow.files import file_below
 from ...workflow.graph import execution_order
 from ...workflow.json_text import refuse_constant
@@ -123,16 +124,17 @@ def target_of(wanted: str, environment: Mapping[str, str]) -> str:
         ConfigurationError: The variable is not set.
     """
     wanted = wanted.strip()
-    if wanted in ("", "runpod:"):
-        endpoint = environment.get("RUNPOD_ENDPOINT_ID", "").strip()
-        if not endpoint:
+    runpod = RunPodKind()
+    if wanted in ("", runpod.prefix):
+        address = runpod.configured_address(environment)
+        if address is None:
             raise ConfigurationError(
                 "There is no RunPod endpoint: RUNPOD_ENDPOINT_ID is not set.",
                 advice="Set RUNPOD_API_KEY and RUNPOD_ENDPOINT_ID in ComfyUI's environment or in "
                 "a .env file and start ComfyUI again. The endpoint's id stands in "
                 "https://console.runpod.io/serverless.",
             )
-        return f"runpod:{endpoint}"
+        return address
     return wanted
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ...config.target_settings import TargetSettings
 from ..kinds import Can, Choose, Kind
@@ -22,14 +22,13 @@ class ComfyUIKind(Kind):
 
     name = "comfyui"
     title = "a ComfyUI"
-    forms = ("http://HOST:8188",)
+    forms: ClassVar[tuple[str, ...]] = ("http://HOST:8188",)
     can = frozenset({Can.DESCRIBE, Can.RECALL, Can.FRONT})
 
     def matches(self, address: str) -> bool:
         """Whether it is an http(s) URL, or a host with a port."""
         return (
-            address.startswith(("http://", "https://"))
-            or _HOST_AND_PORT.match(address) is not None
+            address.startswith(("http://", "https://")) or _HOST_AND_PORT.match(address) is not None
         )
 
     def url(self, address: str) -> str:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ...config.places import home
-from ...secrets import secret
 from ...config.target_settings import TargetSettings
 from ...errors import ConfigurationError
 from ...net.address import base_address, host_list, is_loopback
+from ...secrets import secret
 from ..kinds import Billing, Can, Choose, Kind, secret_variables
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from ..base import Target
     from ...net.bucket import BucketSettings
+    from ..base import Target
 
 __all__ = ["DEFAULT_BASE_URL", "ENDPOINT_VARIABLE", "RunPodKind", "bucket_of"]
 
@@ -35,7 +35,7 @@ class RunPodKind(Kind):
     forms = ("runpod:ENDPOINT",)
     can = frozenset({Can.KEEP_INPUTS, Can.FETCH_MODELS, Can.RELEASE})
     default_key = _KEY
-    own_secrets: Mapping[str, str] = {
+    own_secrets: ClassVar[Mapping[str, str]] = {
         _KEY: "RunPod's console has it under Settings > API Keys.",
     }
     own_domain = (

@@ -11,9 +11,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ...errors import AuthenticationError, ConfigurationError, TargetError, TargetUnreachable
 from ...net.address import COMFYUI_PORT, base_address, check_key_is_safe, pod_proxy_url
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from ...wire.runpod_pods import CtlPod, RestPod
+    from ..kinds import Choose
 
 __all__ = [
     "WAYS_TO_NAME_A_POD",
-    "ChoosePod",
     "Pod",
     "account_pods",
     "chosen_pod_address",
@@ -98,10 +98,6 @@ class Pod:
         return f"{self.id} ({', '.join(facts)})" if facts else self.id
 
 
-ChoosePod: TypeAlias = Callable[[str, Sequence[str]], int | None]
-"""Asks a person: a question and the options; the index of the one chosen, ``None`` for nobody."""
-
-
 def is_pod_id(text: str) -> bool:
     """Whether a word must be a pod's id, such as ``xedezhzb9la3ye``: nobody writes such a word.
 
@@ -140,7 +136,7 @@ def chosen_pod_address(
 
 
 async def find_pod(
-    environment: Mapping[str, str] = os.environ, choose: ChoosePod | None = None
+    environment: Mapping[str, str] = os.environ, choose: Choose | None = None
 ) -> Pod:
     """The account's running pod; the one that the person chooses, if several run.
 

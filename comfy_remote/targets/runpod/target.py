@@ -56,6 +56,7 @@ from ...wire.request import COMFY_REMOTE_1
 from ...wire.runpod import (
     IDEMPOTENCY_HEADER,
     RUN_BODY_LIMIT,
+    RUN_RESULT_LIMIT,
     EndpointHealth,
     JobStatus,
     RunPodState,
@@ -65,13 +66,12 @@ from ..base import Capabilities, Health, RemoteRef, RunRequest
 from ..input_names import UsersNames, by_content
 from .description import Description, DescriptionCache
 from .inputs import StoredInput, store_input, too_many_bytes
+from .kind import DEFAULT_BASE_URL
 from .request import request_body
 from .result import not_returned_before
 from .status import RESULTS_KEPT, StatusReader, error_in, forgotten
 
-__all__ = ["DEFAULT_BASE_URL", "RunPodTarget"]
-
-DEFAULT_BASE_URL = "https://api.runpod.ai/v2"
+__all__ = ["RunPodTarget"]
 
 # Under 4 requests a second, as quick as that allows: the result waits half of it on average.
 _POLL = 0.26
@@ -131,6 +131,11 @@ class RunPodTarget:
 
     body_limit: ClassVar[int] = RUN_BODY_LIMIT
     """Bytes that a request may have."""
+
+    @property
+    def result_limit(self) -> int | None:
+        """RunPod's; another server with its API may store large outputs elsewhere."""
+        return RUN_RESULT_LIMIT if self._base_url == DEFAULT_BASE_URL else None
 
     def __init__(
         self,
