@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ..config.places import home
 from ..errors import ConfigurationError, WorkflowInvalid
-from ..workflow.convert.unknown import needs_schemas_of
+from ..workflow.convert.unknown_classes import needs_schemas_of
 from ..workflow.schema import Schemas
 from .memory import Memory
 from .registry import Registry

@@ -14,15 +14,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..types import mapping
+from .schema import AUTOGROW, DYNAMIC_COMBO, DYNAMIC_SLOT
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["CHOICE", "ROW", "SLOT", "LiveInputs", "live_inputs"]
+__all__ = ["LiveInputs", "live_inputs"]
 
-CHOICE = "COMFY_DYNAMICCOMBO_V3"
-ROW = "COMFY_AUTOGROW_V3"
-SLOT = "COMFY_DYNAMICSLOT_V3"
+_DYNAMIC = (AUTOGROW, DYNAMIC_COMBO, DYNAMIC_SLOT)
 
 _Specs = Mapping[str, "JsonValue"]
 
@@ -76,7 +75,11 @@ def _add(
         for name, spec in mapping(declared.get(group)).items():
             path = (*prefix, name)
             match spec:
-                case [str(kind), dict(options), *_] if kind in (CHOICE, ROW, SLOT):
+                case [str(kind), dict(options), *_] if kind in (
+                    DYNAMIC_COMBO,
+                    AUTOGROW,
+                    DYNAMIC_SLOT,
+                ):
                     _add_dynamic(found, kind, spec, options, group, given, path)
                 case _:
                     found.group(group)[".".join(path)] = spec
@@ -93,13 +96,13 @@ def _add_dynamic(
     path: tuple[str, ...],
 ) -> None:
     name = ".".join(path)
-    if kind == ROW:
+    if kind == AUTOGROW:
         _add_row(found, mapping(options.get("template")), path)
         return
     if name not in given:
         return
     inner: JsonValue
-    if kind == SLOT:
+    if kind == DYNAMIC_SLOT:
         inner = options.get("inputs")
     else:
         inner = _inputs_of_choice(options, given[name])

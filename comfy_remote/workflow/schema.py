@@ -10,15 +10,30 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..errors import WorkflowInvalid
-from ..types import mapping
+from ..types import mapping, mappings
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["InputSchema", "NodeSchema", "Schemas", "input_schema"]
+__all__ = [
+    "AUTOGROW",
+    "DYNAMIC_COMBO",
+    "DYNAMIC_SLOT",
+    "MATCH_TYPE",
+    "InputSchema",
+    "NodeSchema",
+    "Schemas",
+    "input_schema",
+]
+
+# ComfyUI's types of inputs that bring others along, or that take the type of what is linked.
+AUTOGROW: Final = "COMFY_AUTOGROW_V3"
+DYNAMIC_COMBO: Final = "COMFY_DYNAMICCOMBO_V3"
+DYNAMIC_SLOT: Final = "COMFY_DYNAMICSLOT_V3"
+MATCH_TYPE: Final = "COMFY_MATCHTYPE_V3"
 
 _SNAPSHOT = "object_info.json.gz"
 _OWN_NODES = "own_nodes.json"
@@ -37,6 +52,14 @@ class InputSchema:
     options: Mapping[str, JsonValue]
     optional: bool = False
     choices: Sequence[JsonValue] = ()
+
+    @cached_property
+    def selectable(self) -> Sequence[JsonValue]:
+        """The values to choose from: `choices`, or of a dynamic combo the keys of its options."""
+        if self.type != DYNAMIC_COMBO:
+            return self.choices
+        options = mappings(self.options.get("options"))
+        return [option["key"] for option in options if "key" in option]
 
     @cached_property
     def socket_only(self) -> bool:

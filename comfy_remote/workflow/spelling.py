@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .live_inputs import CHOICE, live_inputs
+from .live_inputs import live_inputs
 from .prompt import Node, Prompt, is_link, own_values
 from .schema import Schemas, input_schema
 
@@ -91,7 +91,7 @@ def _respelled(node: Node, schemas: Schemas) -> Iterator[tuple[str, JsonValue]]:
     for name in paths:
         # A choice that brings inputs along is only live under its own name once it is listed.
         spec = specs.get(name) or _declared(declared, name)
-        choices = _choices(name, spec)
+        choices = input_schema(name, spec).selectable
         value = _each(inputs[name], choices)
         if value != inputs[name]:
             yield name, value
@@ -105,14 +105,6 @@ def _each(value: JsonValue, choices: Sequence[JsonValue]) -> JsonValue:
             key: _each(one, choices) if key == "__value__" else one for key, one in value.items()
         }
     return listed_as(value, choices) or value
-
-
-def _choices(name: str, spec: JsonValue) -> Sequence[JsonValue]:
-    if isinstance(spec, list) and spec[:1] == [CHOICE]:
-        options = spec[1].get("options") if len(spec) > 1 and isinstance(spec[1], dict) else None
-        listed = options if isinstance(options, list) else []
-        return [one.get("key") for one in listed if isinstance(one, dict)]
-    return input_schema(name, spec).choices
 
 
 def _declared(declared: dict[str, JsonValue], name: str) -> JsonValue:

@@ -27,7 +27,7 @@ from comfy_remote.schemas.registry import Asked, Registry
 from comfy_remote.schemas.store import Store
 from comfy_remote.targets.base import Capabilities
 from comfy_remote.workflow.convert import convert_workflow
-from comfy_remote.workflow.convert.unknown import needs_schemas_of
+from comfy_remote.workflow.convert.unknown_classes import needs_schemas_of
 from comfy_remote.workflow.load import parse_workflow
 from comfy_remote.workflow.schema import Schemas
 

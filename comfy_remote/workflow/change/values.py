@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
+from ...types import mapping
 from ..json_text import refuse_constant
+from ..live_inputs import live_inputs
 from ..prompt import Node, Prompt, is_link
 from ..schema import InputSchema, Schemas, input_schema
 from ..spelling import listed_as
@@ -16,7 +18,15 @@ from ..spelling import listed_as
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["check_value", "did_you_mean", "input_schema_of", "value_from_text"]
+__all__ = [
+    "check_value",
+    "did_you_mean",
+    "input_schema_of",
+    "listed",
+    "quoted",
+    "range_text",
+    "value_from_text",
+]
 
 _NUMBERS = frozenset({"INT", "FLOAT"})
 
@@ -49,10 +59,10 @@ def value_from_text(
         value = _number(node_id, key, text)
     elif types == {"BOOLEAN"}:
         value = _boolean(node_id, key, text)
-    elif schema is not None and (choices := _choices(schema)):
-        listed = _json(text) if schema.options.get("multiselect") else None
+    elif schema is not None and (choices := schema.selectable):
+        several = _json(text) if schema.options.get("multiselect") else None
         same = (choice for choice in choices if not isinstance(choice, str) and str(choice) == text)
-        value = listed if isinstance(listed, list) else next(same, text)
+        value = several if isinstance(several, list) else next(same, text)
     elif types not in ({"STRING"}, {"COMBO"}):
         return _like(node_id, key, old, text)
     check_value(prompt, node_id, key, value, schemas)
@@ -72,15 +82,15 @@ def check_value(
     schema = input_schema_of(prompt[node_id], key, schemas)
     if schema is None or schemas is None or is_link(value):
         return
-    choices = _choices(schema)
+    choices = schema.selectable
     if choices and not schemas.is_snapshot and not schema.lists_uploads:
         for one in value if isinstance(value, list) else [value]:
             if one not in choices and listed_as(one, choices) is None:
                 raise WorkflowInvalid(
-                    f"{_quoted(one)} is not among the choices of input {key} of node {node_id} "
+                    f"{quoted(one)} is not among the choices of input {key} of node {node_id} "
                     f"({prompt[node_id]['class_type']}) on {schemas.source}."
                     f"{did_you_mean(str(one), map(str, choices))}",
-                    advice=f"It has {_listed(choices)}.",
+                    advice=f"It has {listed(choices)}.",
                     details={"node_id": node_id, "input": key},
                 )
     if not isinstance(value, int | float) or isinstance(value, bool):
@@ -93,7 +103,7 @@ def check_value(
     ):
         raise WorkflowInvalid(
             f"{value} is out of range for input {key} of node {node_id} "
-            f"({prompt[node_id]['class_type']}), which takes {_range(low, high)}.",
+            f"({prompt[node_id]['class_type']}), which takes {range_text(low, high)}.",
             details={"node_id": node_id, "input": key},
         )
 
@@ -106,13 +116,10 @@ def input_schema_of(node: Node, key: str, schemas: Schemas | None) -> InputSchem
     known = {found.name: found for found in schema.inputs}
     if key in known or "." not in key:
         return known.get(key)
-    outer, parts = key.split(".")[0], key.split(".")[1:]
-    found = known.get(outer)
-    for part in parts:
-        inner = _inputs_of_choice(found, node["inputs"].get(outer)) if found else {}
-        found = input_schema(part, inner[part]) if part in inner else None
-        outer = f"{outer}.{part}"
-    return found
+    document = schemas.document(node["class_type"]) if schemas is not None else None
+    declared = mapping((document or {}).get("input"))
+    spec = live_inputs(declared, node["inputs"]).all().get(key)
+    return None if spec is None else input_schema(key, spec)
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -121,27 +128,6 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
     near = difflib.get_close_matches(name, list(names), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
-
-
-def _inputs_of_choice(schema: InputSchema, choice: JsonValue) -> dict[str, JsonValue]:
-    """The inputs that a dynamic combo has while a choice is made."""
-    options = schema.options.get("options")
-    for option in options if isinstance(options, list) else []:
-        if isinstance(option, dict) and option.get("key") == choice:
-            inputs = option.get("inputs")
-            groups = inputs.values() if isinstance(inputs, dict) else ()
-            return {k: v for group in groups if isinstance(group, dict) for k, v in group.items()}
-    return {}
-
-
-def _choices(schema: InputSchema) -> Sequence[JsonValue]:
-    if schema.type == "COMBO":
-        return schema.choices
-    if "DYNAMICCOMBO" in schema.type:
-        options = schema.options.get("options")
-        listed = options if isinstance(options, list) else []
-        return [option["key"] for option in listed if isinstance(option, dict) and "key" in option]
-    return ()
 
 
 def _like(node_id: str, key: str, old: JsonValue, text: str) -> JsonValue:
@@ -182,22 +168,25 @@ def _json(text: str) -> JsonValue:
 
 def _does_not_fit(node_id: str, key: str, text: str, wanted: str) -> WorkflowInvalid:
     return WorkflowInvalid(
-        f"{_quoted(text)} does not fit input {key} of node {node_id}, which takes {wanted}.",
+        f"{quoted(text)} does not fit input {key} of node {node_id}, which takes {wanted}.",
         details={"node_id": node_id, "input": key},
     )
 
 
-def _quoted(value: JsonValue, longest: int = 200) -> str:
+def quoted(value: JsonValue, longest: int = 200) -> str:
+    """A value for a message, cut short."""
     text = repr(value)
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
-def _listed(choices: Sequence[JsonValue], most: int = 12) -> str:
+def listed(choices: Sequence[JsonValue], most: int = 12) -> str:
+    """The first choices for a message, and how many more there are."""
     shown = ", ".join(map(str, choices[:most]))
     return shown if len(choices) <= most else f"{shown}, and {len(choices) - most} more"
 
 
-def _range(low: JsonValue, high: JsonValue) -> str:
+def range_text(low: JsonValue, high: JsonValue) -> str:
+    """``0 to 8``, ``8 at most``, ``0 at least``."""
     if low is None:
         return f"{high} at most"
     return f"{low} at least" if high is None else f"{low} to {high}"

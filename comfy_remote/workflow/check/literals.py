@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from ..schema import MATCH_TYPE
 from .rules import NodeError, NodeRules, node_error
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["check_literal", "type_and_options", "types_fit"]
 
 _LONGEST_LIST_SHOWN = 20
-_ANY: tuple[JsonValue, ...] = ("*", "COMFY_MATCHTYPE_V3")
+_ANY: tuple[JsonValue, ...] = ("*", MATCH_TYPE)
 
 
 def type_and_options(spec: JsonValue) -> tuple[JsonValue, dict[str, JsonValue]]:

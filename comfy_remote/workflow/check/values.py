@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
 
-from ..change.values import did_you_mean
-from ..live_inputs import CHOICE, live_inputs
+from ..change.values import did_you_mean, listed, quoted, range_text
+from ..live_inputs import live_inputs
 from ..models import model_uses, names_a_file
 from ..prompt import Prompt
-from ..schema import Schemas, input_schema
+from ..schema import DYNAMIC_COMBO, Schemas, input_schema
 from .report import Problem, ProblemCode
 from .rules import NodeError
 
@@ -23,7 +23,6 @@ EXCEPTIONS = frozenset({"exception_during_validation", "exception_during_inner_v
 """What ComfyUI says when its check itself stumbles, mostly over a link that leads nowhere."""
 
 _TOLD_ELSEWHERE = EXCEPTIONS | {"dependency_cycle"}
-_MOST_LISTED = 12
 
 
 def node_error_problems(
@@ -64,15 +63,15 @@ def input_problem(prompt: Prompt, node_id: str, error: NodeError, schemas: Schem
             )
         case "value_smaller_than_min" | "value_bigger_than_max":
             low, high = options.get("min"), options.get("max")
-            message = f"{value} is out of range: it takes {_range(low, high)}."
+            message = f"{value} is out of range: it takes {range_text(low, high)}."
             details = {"value": value, "min": low, "max": high}
         case "value_not_in_list" if name is not None:
             return _not_in_list(prompt, node_id, name, value, schemas)
         case "invalid_input_type":
             kind = config[0] if isinstance(config, list) else "?"
-            message = f"{_quoted(value)} is no {kind}."
+            message = f"{quoted(value)} is no {kind}."
         case "bad_linked_input":
-            message = f"{_quoted(value)} is no link: a link is [node id, output index]."
+            message = f"{quoted(value)} is no link: a link is [node id, output index]."
             advice = 'A list as a value is written {"__value__": […]}.'
         case "custom_validation_failed":
             message = str(error["details"])
@@ -100,7 +99,7 @@ def chosen_inputs(prompt: Prompt, schemas: Schemas, live: list[str]) -> Iterator
             continue
         needed = declared.get("required")
         for name, spec in (needed if isinstance(needed, dict) else {}).items():
-            if not isinstance(spec, list) or not spec or spec[0] != CHOICE:
+            if not isinstance(spec, list) or not spec or spec[0] != DYNAMIC_COMBO:
                 continue
             if name not in node["inputs"]:
                 yield Problem(
@@ -112,16 +111,16 @@ def chosen_inputs(prompt: Prompt, schemas: Schemas, live: list[str]) -> Iterator
                     f"Set it: --set {node_id}.{name}=…",
                 )
                 continue
-            value, keys = node["inputs"][name], _keys(spec)
+            value, keys = node["inputs"][name], input_schema(name, spec).selectable
             if keys and not isinstance(value, list) and value not in keys:
                 yield Problem(
                     "value_not_in_list",
-                    f"{_quoted(value)} is not among its choices."
+                    f"{quoted(value)} is not among its choices."
                     f"{did_you_mean(str(value), map(str, keys))}",
                     node_id,
                     node["class_type"],
                     name,
-                    f"It has {_listed(keys)}.",
+                    f"It has {listed(keys)}.",
                 )
 
 
@@ -134,11 +133,11 @@ def _not_in_list(
     if not uses or uses[0].folder == "embeddings":
         return Problem(
             "value_not_in_list",
-            f"{_quoted(value)} is not among its choices.{did_you_mean(str(value), choices)}",
+            f"{quoted(value)} is not among its choices.{did_you_mean(str(value), choices)}",
             node_id,
             node["class_type"],
             name,
-            f"It has {_listed(choices)}." if choices else "It has none at all there.",
+            f"It has {listed(choices)}." if choices else "It has none at all there.",
             details={"value": value},
         )
     use = uses[0]
@@ -152,7 +151,7 @@ def _not_in_list(
         node["class_type"],
         name,
         "Put it there, or choose one that is there"
-        + (f": {_listed(files)}." if files else ". There is none yet."),
+        + (f": {listed(files)}." if files else ". There is none yet."),
         details={"model": use.name, "folder": use.folder, "available": [*choices]},
     )
 
@@ -174,32 +173,5 @@ def _choices(prompt: Prompt, node_id: str, name: str, schemas: Schemas) -> list[
     return [str(one) for one in input_schema(name, found.get(name)).choices]
 
 
-def _keys(spec: list[JsonValue]) -> list[JsonValue]:
-    options = spec[1] if len(spec) > 1 else {}
-    listed = options.get("options") if isinstance(options, dict) else None
-    return [
-        option["key"]
-        for option in (listed if isinstance(listed, list) else [])
-        if isinstance(option, dict) and "key" in option
-    ]
-
-
 def _type(kind: JsonValue) -> str:
     return "a choice" if isinstance(kind, list) else str(kind)
-
-
-def _quoted(value: JsonValue, longest: int = 100) -> str:
-    text = repr(value)
-    return text if len(text) <= longest else f"{text[:longest]}…"
-
-
-def _listed(choices: list[str] | list[JsonValue]) -> str:
-    shown = ", ".join(map(str, choices[:_MOST_LISTED]))
-    rest = len(choices) - _MOST_LISTED
-    return f"{shown}, and {rest} more" if rest > 0 else shown
-
-
-def _range(low: JsonValue, high: JsonValue) -> str:
-    if low is None:
-        return f"{high} at most"
-    return f"{low} at least" if high is None else f"{low} to {high}"

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from ...types import mapping
 from .document import OUTPUT_NODE, Link, Slot
+from .doubts import invalid
 from .graph import Graph
 from .node import Node
-from .problem import invalid
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

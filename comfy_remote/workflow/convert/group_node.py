@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from ...errors import WorkflowInvalid
 from ..schema import Schemas
 from .document import INPUT_NODE, OUTPUT_NODE, Link, LinkId, Output, Port, SavedGraph, SavedNode
+from .doubts import invalid
 from .graph import Graph, Host
 from .group_type import GroupType, InnerLink, group_name, read_group
 from .node import Node
-from .problem import invalid
 from .virtual import PRIMITIVE, REROUTE, VIRTUAL
 from .widgets import Unset
 
@@ -79,7 +79,7 @@ class GroupNodes:
         # Its values are in the nodes inside by now.
         bare = replace(saved, inputs=outer.inputs, values=None, named_values=None, properties={})
         host = Host(replace(bare, title=outer.title), graph)
-        host.misfits.group_node()
+        host.doubts.group_node()
         return host
 
     def _type(self, name: str) -> GroupType:

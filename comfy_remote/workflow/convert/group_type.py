@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...errors import WorkflowInvalid
 from ..schema import InputSchema, NodeSchema, Schemas
 from .document import SavedNode, read_node
-from .problem import invalid
+from .doubts import invalid
 from .virtual import PRIMITIVE, REROUTE, VIRTUAL
 from .widgets import has_widget
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from ...errors import WorkflowInvalid
 from ..schema import Schemas
 from .document import Document, SavedGraph
+from .doubts import invalid
 from .everywhere import EVERYWHERE, link_everywhere
 from .graph import Graph, Host
 from .group_node import GroupNodes
 from .node import Node
-from .problem import invalid
 from .promotion import migrate_promotions
 from .virtual import VIRTUAL
 

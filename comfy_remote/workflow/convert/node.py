@@ -13,20 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...types import mapping
-from ..schema import InputSchema, NodeSchema, input_schema
+from ..schema import AUTOGROW, DYNAMIC_COMBO, MATCH_TYPE, InputSchema, NodeSchema, input_schema
 from .autogrow import Autogrow
 from .document import BYPASSED, MUTED, Output, SavedNode, Slot
-from .older_packs import DRAWN, as_saved_today, is_menu
-from .pack_widgets import brought_inputs, pack_widgets
-from .problem import invalid
-from .restoring import Misfits, exchanged
+from .doubts import NodeDoubts, invalid
+from .pack_scripts import DRAWN, as_saved_today, brought_inputs, is_menu, pack_widgets
 from .widgets import (
-    AUTOGROW,
-    DYNAMIC_COMBO,
-    MATCH_TYPE,
     UNSET,
     Unset,
     Widget,
+    exchanged,
     is_widget,
     widgets_of,
 )
@@ -45,7 +41,7 @@ class Node:
     Attributes:
         virtual: Whether it exists in the editor only, and never in a prompt.
         values: What its widgets hold, by name.
-        misfits: Saved values that do not fit its widgets.
+        doubts: Saved values that do not fit its widgets.
     """
 
     def __init__(self, saved: SavedNode, schema: NodeSchema | None, *, virtual: bool) -> None:
@@ -68,7 +64,7 @@ class Node:
         self._brought_now: dict[str, list[str]] = {}
         self._pack_widgets: frozenset[str] = frozenset()
         self._moved_from: int | None = None
-        self.misfits = Misfits()
+        self.doubts = NodeDoubts()
 
     @property
     def active(self) -> bool:
@@ -326,7 +322,7 @@ class Node:
 
     def _restore_values(self, schema: NodeSchema) -> None:
         if self.type in DRAWN:
-            self.misfits.drawn(DRAWN[self.type])
+            self.doubts.drawn(DRAWN[self.type])
         values = as_saved_today(self.type, self.id, self.saved.values)
         if isinstance(values, dict):
             self._restore_named(values)
@@ -346,8 +342,8 @@ class Node:
             if widget.saved and widget.name in values:
                 self.set_value(widget, values[widget.name])
         placed = {w.name: values[w.name] for w in self.widgets if w.name in values}
-        self.misfits.find([(self._needed(name), value) for name, value in placed.items()])
-        self.misfits.left_by_name({k: v for k, v in values.items() if k not in placed})
+        self.doubts.find([(self._needed(name), value) for name, value in placed.items()])
+        self.doubts.left_by_name({k: v for k, v in values.items() if k not in placed})
 
     def _needed(self, name: str) -> Widget:
         return next(widget for widget in self.widgets if widget.name == name)
@@ -368,11 +364,11 @@ class Node:
         moved = list(exchanged(placed, self._pack_widgets))
         for widget, value in moved:
             self.set_value(widget, value)
-        self.misfits.moved(moved)
-        self.misfits.find(placed)
-        self.misfits.shifted(placed, self.saved.named_values or {})
+        self.doubts.moved(moved)
+        self.doubts.find(placed)
+        self.doubts.shifted(placed, self.saved.named_values or {})
         if placed:  # else what the node showed
-            self.misfits.left_in_list(values[position:])
+            self.doubts.left_in_list(values[position:])
 
     def _not_saved(self, widget: Widget, index: int, left: int) -> set[str]:
         """Which of the inputs that a choice brought along have no place among the values left.

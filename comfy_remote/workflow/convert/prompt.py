@@ -22,16 +22,15 @@ from ..prompt import Node as PromptNode
 from ..prompt import Prompt
 from ..schema import Schemas
 from .document import read_document, renumber
-from .doubt import Doubt
-from .foreign import LORA_LISTS, lora_list, named_values, nameless_values
+from .doubts import Doubt, invalid
+from .dynamic_prompts import resolve_choices
 from .graph import Graph, Host
 from .loading import load_graph
 from .node import Node
-from .older_packs import DRAWS_SEED
+from .pack_scripts import DRAWS_SEED
 from .primitives import apply_primitives
-from .problem import invalid
 from .resolve import Given, Origin, Resolver, Scope
-from .text import resolve_choices
+from .unknown_classes import LORA_LISTS, lora_list, named_values, nameless_values
 from .virtual import REFUSED
 from .widgets import UNSET, Unset, Widget
 
@@ -203,7 +202,7 @@ class _Conversion:
         if node.type in LORA_LISTS:
             inputs = lora_list(node.saved)
         elif node.schema is None:
-            inputs = self._foreign_inputs(node)
+            inputs = self._unknown_inputs(node)
         else:
             inputs = {}
             for widget in node.widgets:
@@ -226,11 +225,11 @@ class _Conversion:
         return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
 
     def _note(self, scope: Scope, node: Node, inputs: Mapping[str, JsonValue]) -> None:
-        for name, message in node.misfits.sentences:
+        for name, message in node.doubts.sentences:
             if name is None or not _is_link(inputs.get(name)):
                 self.doubts.append(Doubt(scope.node_id(node), node.type, name, f"{message}."))
 
-    def _foreign_inputs(self, node: Node) -> dict[str, JsonValue]:
+    def _unknown_inputs(self, node: Node) -> dict[str, JsonValue]:
         values = named_values(node.saved)
         if values is None and self._keep_unknown:
             values = nameless_values(node.saved)

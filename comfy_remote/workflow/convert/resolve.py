@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from .document import BYPASSED, INPUT_NODE, MUTED, Link
+from .doubts import invalid
 from .graph import Graph, Host
 from .node import Node
-from .problem import invalid
 from .virtual import GETTERS, SETTERS
 from .widgets import Unset
 

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from itertools import permutations
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from ..schema import DYNAMIC_COMBO
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -21,13 +24,11 @@ if TYPE_CHECKING:
     from ..schema import InputSchema
 
 __all__ = [
-    "AUTOGROW",
     "CONTROL_VALUES",
-    "DYNAMIC_COMBO",
-    "MATCH_TYPE",
     "UNSET",
     "Unset",
     "Widget",
+    "exchanged",
     "fits",
     "has_widget",
     "is_widget",
@@ -35,9 +36,7 @@ __all__ = [
     "widgets_of",
 ]
 
-DYNAMIC_COMBO: Final = "COMFY_DYNAMICCOMBO_V3"
-AUTOGROW: Final = "COMFY_AUTOGROW_V3"
-MATCH_TYPE: Final = "COMFY_MATCHTYPE_V3"
+_Placed: TypeAlias = "tuple[Widget, JsonValue]"
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{3,8}")
 CONTROL_VALUES = ("fixed", "increment", "decrement", "randomize")
@@ -280,3 +279,25 @@ def _number(value: JsonValue) -> float | None:
 def _round(value: float) -> int:
     """To the nearest integer, halves up, as JavaScript does."""
     return math.floor(value + 0.5)
+
+
+def exchanged(placed: list[_Placed], of_packs: Collection[str]) -> Iterator[_Placed]:
+    """The values that change places so that all fit, if there is one way only.
+
+    Only where a pack's own widget is among those that do not fit: its place in the list is the
+    pack's doing. ``placed`` is changed.
+    """
+    wrong = [i for i, (widget, value) in enumerate(placed) if not fits(widget, value)]
+    if not any(placed[i][0].name in of_packs for i in wrong) or len(wrong) > 4:
+        return
+    values = [placed[i][1] for i in wrong]
+    orders = [
+        order
+        for order in permutations(values)
+        if all(fits(placed[i][0], value) for i, value in zip(wrong, order, strict=True))
+    ]
+    if len(orders) != 1:
+        return
+    for i, value in zip(wrong, orders[0], strict=True):
+        placed[i] = (placed[i][0], value)
+        yield placed[i]

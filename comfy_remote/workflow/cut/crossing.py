@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from ..check.sizes import Pictures, picture_sizes
 from ..graph import consumers, links
 from ..prompt import Prompt
-from ..schema import NodeSchema, Schemas
+from ..schema import MATCH_TYPE, NodeSchema, Schemas
 
 __all__ = ["ANY", "DATA", "Source", "Values"]
 
@@ -28,7 +28,7 @@ DATA: Final = frozenset({"IMAGE", "MASK", "LATENT", "AUDIO", "VIDEO"})
 
 _SMALL: Final = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"})
 _TRAVELS: Final = DATA | _SMALL | {"CONDITIONING", "SIGMAS"}
-_UNKNOWN: Final = frozenset({ANY, "COMFY_MATCHTYPE_V3", "UNKNOWN"})
+_UNKNOWN: Final = frozenset({ANY, MATCH_TYPE, "UNKNOWN"})
 
 # Takes what it needs from these, and leaves none of them in the CONDITIONING that it makes.
 # Others (CONTROL_NET, GLIGEN, HOOKS, CLIP_VISION_OUTPUT) stay in it as objects.

@@ -1,4 +1,4 @@
-"""Checks saved values against their widgets: which cannot belong there, and which are left over.
+"""What a conversion is not sure of, and the error where it cannot be exact.
 
 A file saved with another version of a pack, or by a pack whose script makes widgets that no schema
 shows, has its values in other places. The editor uses them as they are; we report them.
@@ -6,37 +6,60 @@ shows, has its values in other places. The editor uses them as they are; we repo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, permutations
-from typing import TYPE_CHECKING, TypeAlias
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from .doubt import shown
+from ...errors import WorkflowInvalid
 from .widgets import CONTROL_VALUES, Widget, fits
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Misfits", "exchanged"]
+__all__ = ["Doubt", "NodeDoubts", "invalid"]
 
-Placed: TypeAlias = "tuple[Widget, JsonValue]"
+_Placed: TypeAlias = "tuple[Widget, JsonValue]"
 
 _MAX_SHOWN = 5
 _BUTTONS = ("image", "refresh")
 """What buttons save as their value."""
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A saved value of a node that does not fit.
+
+    Attributes:
+        node_id: The node's id in the prompt.
+        class_type: Its class.
+        input: The input that has got the value; ``None`` where none has.
+        message: What is not certain about it, a sentence, with the value.
+    """
+
+    node_id: str
+    class_type: str
+    input: str | None
+    message: str
+
+    @property
+    def sentence(self) -> str:
+        """The message with its node, for people."""
+        return f"Warning: node {self.node_id} ({self.class_type}): {self.message}"
+
+
 @dataclass(slots=True)
-class Misfits:
-    """What does not fit on one node: sentences, by input or (``None``) for the node."""
+class NodeDoubts:
+    """The doubts about one node: sentences, by input or (``None``) for the node."""
 
     sentences: list[tuple[str | None, str]] = field(default_factory=list)
 
-    def find(self, placed: Sequence[Placed]) -> None:
+    def find(self, placed: Sequence[_Placed]) -> None:
         """Note the values that cannot be of their widgets."""
         wrong = [(w, value) for w, value in placed if w.sent and not fits(w, value)]
         if wrong:
-            named = [f"{shown(value)} for {w.name} ({w.kind})" for w, value in wrong[:_MAX_SHOWN]]
+            named = [f"{_shown(value)} for {w.name} ({w.kind})" for w, value in wrong[:_MAX_SHOWN]]
             self.sentences.append(
                 (
                     wrong[0][0].name,
@@ -46,10 +69,10 @@ class Misfits:
                 )
             )
 
-    def moved(self, placed: Sequence[Placed]) -> None:
+    def moved(self, placed: Sequence[_Placed]) -> None:
         """Note the values that were exchanged."""
         if placed:
-            named = ", ".join(f"{shown(value)} for {w.name}" for w, value in placed)
+            named = ", ".join(f"{_shown(value)} for {w.name}" for w, value in placed)
             self.sentences.append(
                 (
                     placed[0][0].name,
@@ -58,12 +81,12 @@ class Misfits:
                 )
             )
 
-    def shifted(self, placed: Sequence[Placed], by_name: Mapping[str, JsonValue]) -> None:
+    def shifted(self, placed: Sequence[_Placed], by_name: Mapping[str, JsonValue]) -> None:
         """Note the values that the file has by name, too, and there for another input."""
         wrong = [(w, v) for w, v in placed if w.name in by_name and by_name[w.name] != v]
         if wrong:
             named = [
-                f"{shown(value)} instead of {shown(by_name[w.name])} for {w.name}"
+                f"{_shown(value)} instead of {_shown(by_name[w.name])} for {w.name}"
                 for w, value in wrong[:_MAX_SHOWN]
             ]
             self.sentences.append(
@@ -99,14 +122,14 @@ class Misfits:
         """Note values that are left when every widget has its own."""
         left = [value for value in values if _says_something(value)]
         if left:
-            self._left(", ".join(shown(value) for value in left[:_MAX_SHOWN]), len(left))
+            self._left(", ".join(_shown(value) for value in left[:_MAX_SHOWN]), len(left))
 
     def left_by_name(self, values: Mapping[str, JsonValue]) -> None:
         """Note values whose names no widget has."""
         left = {name: value for name, value in values.items() if _says_something(value)}
         if left:
             some = islice(left.items(), _MAX_SHOWN)
-            self._left(", ".join(f"{name} = {shown(value)}" for name, value in some), len(left))
+            self._left(", ".join(f"{name} = {_shown(value)}" for name, value in some), len(left))
 
     def _left(self, named: str, count: int) -> None:
         self.sentences.append(
@@ -118,26 +141,27 @@ class Misfits:
         )
 
 
-def exchanged(placed: list[Placed], of_packs: Collection[str]) -> Iterator[Placed]:
-    """The values that change places so that all fit, if there is one way only.
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def title(self) -> str | None: ...
 
-    Only where a pack's own widget is among those that do not fit: its place in the list is the
-    pack's doing. ``placed`` is changed.
-    """
-    wrong = [i for i, (widget, value) in enumerate(placed) if not fits(widget, value)]
-    if not any(placed[i][0].name in of_packs for i in wrong) or len(wrong) > 4:
-        return
-    values = [placed[i][1] for i in wrong]
-    orders = [
-        order
-        for order in permutations(values)
-        if all(fits(placed[i][0], value) for i, value in zip(wrong, order, strict=True))
-    ]
-    if len(orders) != 1:
-        return
-    for i, value in zip(wrong, orders[0], strict=True):
-        placed[i] = (placed[i][0], value)
-        yield placed[i]
+
+def invalid(node: _Named, why: str, advice: str = "") -> WorkflowInvalid:
+    """The error for a node, as saved or as loaded; ``why`` is part of a sentence."""
+    title = f", titled {node.title!r}" if node.title and node.title != node.type else ""
+    return WorkflowInvalid(
+        f"The workflow cannot be converted at node {node.id} ({node.type}{title}): {why}.",
+        advice=advice or "Or export it from ComfyUI with Workflow > Export (API).",
+        details={"node_id": node.id, "class_type": node.type},
+    )
+
+
+def _shown(value: JsonValue) -> str:
+    return reprlib.repr(value)
 
 
 def _and_more(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Nodes whose class the schemas do not have: what their file says about them itself.
+"""Nodes whose class the schemas do not have: what their file itself says about them.
 
 Newer files list every widget among a node's inputs, or its values by name. Then nothing is
 missing. Where something is, there is no guessing.
@@ -6,9 +6,16 @@ missing. Where something is, there is no guessing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from .document import SavedNode
+from ...types import mapping
+from ..packs import said_pack
+from ..schema import Schemas
+from .document import SavedNode, read_document, read_node
+from .everywhere import EVERYWHERE
+from .group_type import group_name
+from .virtual import REFUSED, VIRTUAL
 from .widgets import CONTROL_VALUES
 
 if TYPE_CHECKING:
@@ -19,14 +26,40 @@ __all__ = [
     "lora_list",
     "named_values",
     "nameless_values",
+    "needs_schemas_of",
 ]
 
 LORA_LISTS = {"Power Lora Loader (rgthree)"}
 """Classes whose widgets no schema lists: as many LoRAs as somebody added."""
 
 
+_ELSEWHERE = (2, 4)
 _CONTROL_NAMES = ("control_after_generate", "control_filter_list")
 _EDITOR_ONLY = {"upload": "IMAGEUPLOAD AUDIOUPLOAD", "audioUI": "AUDIO_UI"}
+
+
+def needs_schemas_of(
+    workflow: Mapping[str, JsonValue], schemas: Schemas
+) -> dict[str, tuple[str, str | None] | None]:
+    """The classes that the schemas lack and whose values the file does not name.
+
+    Returns:
+        By class: its pack and version, where the file says so.
+
+    Raises:
+        WorkflowInvalid: It is not a workflow.
+    """
+    document = read_document(workflow)
+    wanted: dict[str, tuple[str, str | None] | None] = {}
+    for node in _nodes(workflow):
+        kind = node.type
+        if kind in schemas or kind in document.subgraphs or group_name(kind) is not None:
+            continue
+        if kind in VIRTUAL or kind in REFUSED or kind in EVERYWHERE or kind in LORA_LISTS:
+            continue
+        if node.mode not in _ELSEWHERE and named_values(node) is None:
+            wanted[kind] = wanted.get(kind) or said_pack(node.properties)
+    return wanted
 
 
 def named_values(saved: SavedNode) -> dict[str, JsonValue] | None:
@@ -83,3 +116,16 @@ def _zip(
         if kind == "INT" and spare > 0 and values[position] in CONTROL_VALUES:
             position += 1
     return found if position == len(values) else None
+
+
+def _nodes(workflow: Mapping[str, JsonValue]) -> Iterator[SavedNode]:
+    """All nodes: of the workflow, of its subgraphs, and in its group nodes."""
+    document = read_document(workflow)
+    yield from document.root.nodes
+    for graph in document.subgraphs.values():
+        yield from graph.nodes
+    for definition in document.group_nodes.values():
+        inner = mapping(definition).get("nodes")
+        for number, raw in enumerate(inner if isinstance(inner, list) else ()):
+            if isinstance(raw, dict) and raw.get("type") is not None:
+                yield read_node({"id": number, **raw}, "a group node")
