@@ -4,7 +4,7 @@
  *
  * ComfyUI imports every module of this folder; this one registers the extension, the others
  * do nothing by themselves. Nothing of the page is patched: the server sends a prompt
- * elsewhere when this tab has told it so.
+ * elsewhere when this tab has asked for it.
  */
 
 import { api } from '../../scripts/api.js'
@@ -14,13 +14,14 @@ import { showCut } from './cut_dialog.js'
 import { addStyles } from './dom.js'
 import { markMenus } from './mark_menus.js'
 import { addBadge } from './marks.js'
-import { showCaution, showError, showNote, showProblem, showWarning } from './notices.js'
+import { showError, showNote, showProblem, showWarning } from './notices.js'
 import { makePanel } from './panel.js'
 import { getAdditions } from './remote_api.js'
 import { REMOTE_API, makeItGrow } from './remote_api_node.js'
 import { RemoteState } from './remote_state.js'
 import { addTo, nodesToReload, refreshNodes } from './target_additions.js'
 import { addToTopBar } from './top_bar.js'
+import { t } from './words.js'
 
 /** @import { Additions } from './remote_api.js' */
 /** @import { Definitions } from './target_additions.js' */
@@ -52,7 +53,7 @@ async function toggle() {
   if (state.targets.length === 0) await state.refresh().catch(() => null)
   const target = state.usual()
   if (target !== null) return switchTo(target)
-  showNote('Remote', 'Choose a target first.')
+  showNote(t('remote'), t('chooseTargetFirst'))
   openPanel()
 }
 
@@ -61,11 +62,11 @@ async function choose(target) {
   if (!(await isUsable(target))) return
   await app.extensionManager.setting.set(TARGET_SETTING, target)
   if (state.target !== null) await switchTo(target)
-  else await state.agree().catch((error) => showError('Remote', error))
+  else await state.agree().catch((error) => showError(t('remote'), error))
 }
 
 /**
- * Ask whether a target's address may be used, if nobody has confirmed it yet.
+ * Ask the user whether a target's address may be used, if nobody has confirmed it yet.
  *
  * @param {string} target
  */
@@ -73,7 +74,7 @@ async function isUsable(target) {
   try {
     return await mayUse(target)
   } catch (error) {
-    showError(`Remote cannot use ${target}`, error)
+    showError(t('cannotUse', { target }), error)
     return false
   }
 }
@@ -84,11 +85,19 @@ async function switchTo(target) {
   try {
     await state.switchTo(target)
   } catch (error) {
-    const stays = `Remote stays on${target === null ? '' : ` ${state.target}`}`
-    showError(state.target === null ? `Remote is not on: ${target}` : stays, error)
+    showError(stillOn(target), error)
     return
   }
   await updateLists()
+}
+
+/**
+ * @param {string | null} wanted  What the switch could not be set to; null: off.
+ * @returns {string} What it is set to instead.
+ */
+function stillOn(wanted) {
+  if (state.target === null) return t('notOn', { target: wanted ?? '' })
+  return wanted === null ? t('staysSwitchedOn') : t('staysOn', { target: state.target })
 }
 
 /** @param {string} promptId */
@@ -96,7 +105,7 @@ async function cancel(promptId) {
   try {
     await state.cancel(promptId)
   } catch (error) {
-    showError('The job was not cancelled', error)
+    showError(t('notCancelled'), error)
   }
 }
 
@@ -111,11 +120,11 @@ async function updateLists() {
     await replaceAdditions(found)
     const late = nodesToReload(additions)
     if (late.length > 0) {
-      showNote('Reload the page', `Only ${target} has ${late.join(', ')}: reload the page to use it.`)
+      showNote(t('reloadPage'), t('reloadToUse', { target: target ?? '', nodes: late.join(', ') }))
     }
   } catch (error) {
     await replaceAdditions(null)
-    showWarning("The lists show this ComfyUI's models only", error)
+    showWarning(t('localListsOnly'), error)
   } finally {
     if (state.target === target) state.updating = false
   }
@@ -128,7 +137,7 @@ async function replaceAdditions(found) {
   if (isSome(leaving) || isSome(found)) await app.refreshComboInNodes()
 }
 
-/** @type {Additions | null} What the lists show and shall not any longer. */
+/** @type {Additions | null} What the lists still show and must not any longer. */
 let leaving = null
 
 /** @param {Additions | null} some */
@@ -155,8 +164,7 @@ async function agree() {
   try {
     await state.agree()
   } catch (error) {
-    const off = 'Remote cannot be used here'
-    showError(state.target === null ? off : 'ComfyUI does not know that Remote is on', error)
+    showError(t(state.target === null ? 'unusableHere' : 'stateUnknown'), error)
   }
 }
 
@@ -165,7 +173,7 @@ app.registerExtension({
   commands: [
     {
       id: 'ComfyRemote.Toggle',
-      label: 'Remote: switch on or off',
+      label: t('commandToggle'),
       icon: 'pi pi-cloud',
       function: toggle
     },
@@ -178,7 +186,7 @@ app.registerExtension({
   })),
   menuCommands: [
     {
-      path: ['Extensions', 'Remote'],
+      path: ['Extensions', t('remote')],
       commands: ['ComfyRemote.Toggle', `Workspace.ToggleSidebarTab.${PANEL}`, ...marks.menu]
     }
   ],
@@ -188,18 +196,16 @@ app.registerExtension({
   settings: [
     {
       id: /** @type {any} */ (TARGET_SETTING),
-      category: ['Remote', 'Target', 'Target'],
-      name: 'Where Remote sends to when it is switched on',
-      tooltip:
-        'A name from comfy-remote.toml or an address: runpod:ENDPOINT, http://host:8188. ' +
-        'Empty: the default of comfy-remote.toml. Never a key.',
+      category: [t('remote'), t('target'), 'Target'],
+      name: t('settingTarget'),
+      tooltip: t('settingTargetTooltip'),
       type: 'text',
       defaultValue: ''
     },
     {
       id: /** @type {any} */ ('ComfyRemote.Panel'),
-      category: ['Remote', 'Status', 'Panel'],
-      name: 'The target and its jobs',
+      category: [t('remote'), t('settingStatus'), 'Panel'],
+      name: t('settingPanel'),
       type: () => makePanel(state, actions),
       defaultValue: null
     }
@@ -222,9 +228,9 @@ app.registerExtension({
     addToTopBar(state, { toggle, openPanel })
     app.extensionManager.registerSidebarTab({
       id: PANEL,
-      title: 'Remote',
+      title: t('remote'),
       icon: 'pi pi-cloud',
-      tooltip: 'Remote: target, jobs, health',
+      tooltip: t('sidebarTooltip'),
       type: 'custom',
       render: (container) => {
         container.replaceChildren(makePanel(state, actions))
@@ -237,7 +243,7 @@ app.registerExtension({
       state.update(detail)
       for (const problem of detail.problems ?? []) showProblem(problem)
       for (const warning of detail.state === 'succeeded' ? (detail.warnings ?? []) : []) {
-        showCaution(`Remote job on ${detail.target}`, warning)
+        showWarning(t('jobWarning', { target: detail.target }), warning)
       }
     })
     events.addEventListener('comfy_remote.confirm', (event) => {

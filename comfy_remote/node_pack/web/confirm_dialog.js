@@ -1,10 +1,10 @@
 // @ts-check
-/** The question whether an address may be used that nobody has confirmed yet. */
+/** Asks whether an address may be used that nobody has confirmed yet. */
 
-import { element } from './dom.js'
-import { openModal } from './modal.js'
+import { element, openDialog } from './dom.js'
 import { showError, showNote } from './notices.js'
 import { RemoteError, getAddress, postAddress } from './remote_api.js'
+import { t, tWith } from './words.js'
 
 /** @import { AskingNode, Refused } from './remote_api.js' */
 
@@ -30,7 +30,7 @@ export async function mayUse(target) {
  */
 export async function askForNodes(refused) {
   if (await confirmAll(refused)) {
-    showNote('Confirmed', `${refused.address} may be used now. Run the workflow again.`)
+    showNote(t('confirmed'), t('confirmedHelp', { address: refused.address }))
   }
 }
 
@@ -58,7 +58,7 @@ async function confirmAll({ address, nodes }) {
       if (!(await ask(one, nodes.filter((node) => node.address === one)))) return false
       await postAddress(one)
     } catch (error) {
-      showError('The address was not confirmed', error)
+      showError(t('notConfirmed'), error)
       return false
     } finally {
       asking.delete(one)
@@ -76,20 +76,18 @@ const asking = new Set()
  * @returns {Promise<boolean>}
  */
 function ask(address, nodes) {
-  const names = nodes.map((node) => `${node.title} (node ${node.node_id})`)
-  const who = names.length > 0 ? `${names.join(', ')} would send to` : 'Workflows would be sent to'
+  const names = nodes.map(({ title, node_id }) => t('nodeWithId', { title, id: node_id }))
+  const byNodes = names.length > 0
   return new Promise((resolve) => {
     const form = element(
       'form',
       { method: 'dialog' },
-      element('p', {}, who),
+      element('p', {}, byNodes ? t('askForNodes', { nodes: names.join(', ') }) : t('askForSwitch')),
       element('p', { class: 'comfy-remote-asked' }, address),
       element(
         'p',
         {},
-        'You have not confirmed this address yet. Whoever it belongs to gets the pictures, texts ' +
-          'and other values that are sent there.' +
-          (names.length > 0 ? ' If the workflow came from somebody else, it may be theirs.' : '')
+        `${t('askUnconfirmed')} ${byNodes ? t('askOthersWorkflow') : ''}`.trim()
       ),
       element(
         'div',
@@ -97,25 +95,24 @@ function ask(address, nodes) {
         element(
           'button',
           { type: 'submit', class: 'comfy-remote-button', value: 'no', autofocus: true },
-          'Cancel'
+          t('cancel')
         ),
         element(
           'button',
           { type: 'submit', class: 'comfy-remote-button', value: 'yes' },
-          'Use this address'
+          t('askAnswer')
         )
       ),
       element(
         'p',
         { class: 'comfy-remote-foot' },
-        'You are asked once. On the machine that ComfyUI runs on, ',
-        element('code', {}, 'comfy-remote trust --list'),
-        ' shows what you have confirmed, and ',
-        element('code', {}, '--remove'),
-        ' takes it back.'
+        ...tWith('askOnce', {
+          list: element('code', {}, 'comfy-remote trust --list'),
+          remove: element('code', {}, '--remove')
+        })
       )
     )
-    const modal = openModal('Use this address?', form)
-    modal.addEventListener('close', () => resolve(modal.returnValue === 'yes'))
+    const dialog = openDialog(t('askTitle'), form)
+    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'))
   })
 }

@@ -1,14 +1,14 @@
 // @ts-check
-/** What would run where if the graph ran now, and what would cross. */
+/** What would run where if the graph ran now, and which values would be sent. */
 
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { askIfUnconfirmed } from './confirm_dialog.js'
-import { element } from './dom.js'
+import { element, openDialog } from './dom.js'
 import { setImages } from './marks.js'
-import { openModal } from './modal.js'
 import { showNote, showWarning } from './notices.js'
-import { asRemoteError, postCut } from './remote_api.js'
+import { postCut, wordsOf } from './remote_api.js'
+import { t } from './words.js'
 
 /** @import { Images } from './marks.js' */
 /** @import { Crossing, Cut, Part } from './remote_api.js' */
@@ -16,12 +16,13 @@ import { asRemoteError, postCut } from './remote_api.js'
 
 /** @typedef {(nodeId: string) => string} Namer */
 
-/** @type {Record<Images, string>} */
-const IMAGES = {
-  exact: 'exactly as they are',
-  png: 'as 8-bit PNG: smaller, each value is rounded',
-  webp: 'as 8-bit WebP: smaller still, each value is rounded'
-}
+/** @typedef {Awaited<ReturnType<typeof app.graphToPrompt>>['output']} Output */
+
+const IMAGES = /** @type {const} */ ({
+  exact: 'imagesExact',
+  png: 'imagesPng',
+  webp: 'imagesWebp'
+})
 
 /**
  * Ask the server, and show what it says.
@@ -29,31 +30,39 @@ const IMAGES = {
  * @param {RemoteState} state
  */
 export async function showCut(state) {
-  const content = element('div', { 'aria-live': 'polite' }, 'Asking the targets …')
-  const modal = openModal('What runs where', content)
+  const content = element('div', { 'aria-live': 'polite' }, t('askingTargets'))
+  openDialog(t('cutTitle'), content)
   await fill(content, state)
-  return modal
 }
 
-/**
- * Say in a line what the marks now come to: it is known before anything runs.
- */
-export async function tellCut() {
+/** Say in one line what the marks now mean, before anything runs. */
+export async function showCutInBrief() {
   try {
-    const { output, workflow } = await app.graphToPrompt()
-    const cut = await postCut({ client_id: api.clientId, prompt: output, workflow })
+    const { cut } = await cutGraph()
     if (cut.parts.length === 0) return
-    const where = cut.parts.map((part) => `${countOf(part.nodes)} on ${part.name}`).join(', ')
-    showNote('Runs elsewhere', `${where}. Crosses: ${totalWords(cut)}.`)
+    const where = cut.parts.map(({ nodes: { length }, name }) =>
+      t(length === 1 ? 'oneNodeOn' : 'nodesOn', { count: length, target: name })
+    )
+    const what = totalWords(cut)
+    showNote(t('runsElsewhere'), t('runsElsewhereHelp', { where: where.join(', '), what }))
   } catch (error) {
-    if (await askIfUnconfirmed(error)) return tellCut()
-    showWarning('This cannot run elsewhere', error)
+    showWarning(t('cannotRunElsewhere'), error)
   }
 }
 
-/** @param {string[]} nodes */
-function countOf(nodes) {
-  return nodes.length === 1 ? '1 node' : `${nodes.length} nodes`
+/**
+ * Have the server cut the open graph; ask about an address that nobody has confirmed.
+ *
+ * @returns {Promise<{cut: Cut, output: Output}>}
+ */
+async function cutGraph() {
+  const { output, workflow } = await app.graphToPrompt()
+  try {
+    return { cut: await postCut({ client_id: api.clientId, prompt: output, workflow }), output }
+  } catch (error) {
+    if (await askIfUnconfirmed(error)) return cutGraph()
+    throw error
+  }
 }
 
 /**
@@ -62,20 +71,17 @@ function countOf(nodes) {
  */
 async function fill(content, state) {
   try {
-    const { output, workflow } = await app.graphToPrompt()
-    const cut = await postCut({ client_id: api.clientId, prompt: output, workflow })
+    const { cut, output } = await cutGraph()
     /** @type {Namer} */
     const named = (nodeId) => {
       const node = output[nodeId]
-      return `${node?._meta?.title ?? node?.class_type ?? 'node'} (${nodeId})`
+      return `${node?._meta?.title ?? node?.class_type ?? t('nodeWord')} (${nodeId})`
     }
     content.replaceChildren(...cutContent(cut, named, state.target))
     if (cut.parts.length > 0) content.append(imagesChoice(cut, () => void fill(content, state)))
   } catch (error) {
-    if (await askIfUnconfirmed(error)) return fill(content, state)
-    const { message, advice } = asRemoteError(error)
     content.replaceChildren(
-      element('p', { class: 'comfy-remote-problem', role: 'alert' }, `${message} ${advice}`.trim())
+      element('p', { class: 'comfy-remote-problem', role: 'alert' }, wordsOf(error))
     )
   }
 }
@@ -86,14 +92,14 @@ async function fill(content, state) {
  */
 function imagesChoice(cut, changed) {
   const choice = element('select', {})
-  for (const [value, words] of Object.entries(IMAGES)) {
-    choice.append(element('option', { value, selected: value === cut.images }, words))
+  for (const [value, key] of Object.entries(IMAGES)) {
+    choice.append(element('option', { value, selected: value === cut.images }, t(key)))
   }
   choice.addEventListener('change', () => {
     setImages(/** @type {Images} */ (choice.value))
     changed()
   })
-  return element('label', { class: 'comfy-remote-choice' }, 'Pictures travel ', choice)
+  return element('label', { class: 'comfy-remote-choice' }, `${t('picturesTravel')} `, choice)
 }
 
 /**
@@ -105,10 +111,10 @@ function imagesChoice(cut, changed) {
 function cutContent(cut, named, switchedTo) {
   const notes = [...cut.notes]
   if (switchedTo !== null) {
-    notes.unshift(`Remote is on: all of it runs on ${switchedTo}. Marks count while it is off.`)
+    notes.unshift(t('switchedOn', { target: switchedTo }))
   }
   if (cut.parts.length === 0) {
-    notes.unshift('No node that an output needs is marked to run elsewhere: all of it runs here.')
+    notes.unshift(t('nothingMarked'))
   }
   return [
     ...notes.map((note) => element('p', { class: 'comfy-remote-advice' }, note)),
@@ -125,16 +131,16 @@ function partContent(part, named) {
   return element(
     'section',
     {},
-    element('h3', {}, `On ${part.name}`),
+    element('h3', {}, t('onTarget', { target: part.name })),
     element(
       'dl',
       { class: 'comfy-remote-facts' },
-      ...fact('Runs there', part.nodes.map(named)),
-      ...fact('Made there as well', part.copies.map(named)),
-      ...fact('Files that travel', part.files)
+      ...fact(t('runsThere'), part.nodes.map(named)),
+      ...fact(t('madeThereToo'), part.copies.map(named)),
+      ...fact(t('filesSent'), part.files)
     ),
-    crossings('Goes there', part.inputs, named),
-    crossings('Comes back', part.outputs, named)
+    crossings(t('goesThere'), part.inputs, named),
+    crossings(t('comesBack'), part.outputs, named)
   )
 }
 
@@ -152,8 +158,10 @@ function fact(name, values) {
  * @param {Namer} named
  */
 function crossings(caption, all, named) {
-  if (all.length === 0) return element('p', { class: 'comfy-remote-quiet' }, `${caption}: nothing`)
-  const head = ['Value', 'Made by', 'Used by', 'Size']
+  if (all.length === 0) {
+    return element('p', { class: 'comfy-remote-quiet' }, t('nothingCrosses', { caption }))
+  }
+  const head = [t('value'), t('madeBy'), t('usedBy'), t('size')]
   return element(
     'table',
     { class: 'comfy-remote-table' },
@@ -181,7 +189,7 @@ function row(tag, cells) {
 
 /** @param {Cut} cut */
 function total(cut) {
-  return element('p', {}, element('strong', {}, `Crosses: ${totalWords(cut)}.`))
+  return element('p', {}, element('strong', {}, t('crosses', { what: totalWords(cut) })))
 }
 
 /** @param {Cut} cut */
@@ -189,12 +197,10 @@ function totalWords(cut) {
   const all = cut.parts.flatMap((part) => [...part.inputs, ...part.outputs])
   const known = all.filter((one) => one.size !== null)
   const bytes = known.reduce((sum, one) => sum + (one.size ?? 0), 0)
-  const unknown = all.length - known.length
-  const words = [
-    known.length > 0 ? `about ${humanSize(bytes)}` : '',
-    unknown > 0 ? `${unknown} of a size that the graph does not tell` : ''
-  ]
-  return words.filter((word) => word).join(', and ') || 'nothing'
+  const count = all.length - known.length
+  if (all.length === 0) return t('nothing')
+  if (known.length === 0) return t('unknownSizes', { count })
+  return t(count > 0 ? 'aboutSizeAndUnknown' : 'aboutSize', { size: humanSize(bytes), count })
 }
 
 /**
@@ -205,7 +211,7 @@ function hereContent(cut, named) {
   return element(
     'details',
     {},
-    element('summary', {}, `Here: ${cut.here.length} nodes`),
+    element('summary', {}, t('hereCount', { count: cut.here.length })),
     element('p', { class: 'comfy-remote-quiet' }, cut.here.map(named).join(', '))
   )
 }
@@ -215,7 +221,7 @@ function hereContent(cut, named) {
  * @returns {string}
  */
 function humanSize(bytes) {
-  if (bytes === null) return 'unknown'
+  if (bytes === null) return t('unknown')
   const units = ['B', 'kB', 'MB', 'GB']
   let size = bytes
   let unit = 0

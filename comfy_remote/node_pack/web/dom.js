@@ -1,5 +1,7 @@
 // @ts-check
-/** HTML elements in one expression. */
+/** HTML elements in one expression, and dialogs made of them. */
+
+import { t } from './words.js'
 
 /**
  * @template {keyof HTMLElementTagNameMap} T
@@ -32,4 +34,40 @@ export function icon(name) {
 export function addStyles() {
   const href = new URL('./comfy_remote.css', import.meta.url).href
   document.head.append(element('link', { rel: 'stylesheet', href }))
+}
+
+/**
+ * Show the browser's own dialog, which keeps the focus and closes on Escape. It is removed when
+ * it is closed.
+ *
+ * @param {string} title
+ * @param {...(Node | string)} children
+ * @returns {HTMLDialogElement}
+ */
+export function openDialog(title, ...children) {
+  const close = () => dialog.close()
+  const dialog = element(
+    'dialog',
+    { class: 'comfy-remote-modal', 'aria-label': title },
+    element(
+      'header',
+      {},
+      element('h2', {}, title),
+      element(
+        'button',
+        { type: 'button', class: 'comfy-remote-icon', 'aria-label': t('close'), onclick: close },
+        '✕'
+      )
+    ),
+    ...children
+  )
+  dialog.addEventListener('close', () => dialog.remove())
+  dialog.addEventListener('click', (event) => {
+    if (event.target === dialog) close() // beside it
+  })
+  // The graph must not take what is typed here for its own shortcuts.
+  dialog.addEventListener('keydown', (event) => event.stopPropagation())
+  document.body.append(dialog)
+  dialog.showModal()
+  return dialog
 }

@@ -1,14 +1,15 @@
 // @ts-check
-/** The jobs under way, with a bar and a way to cancel each. */
+/** The jobs in progress, each with a bar and a button that cancels it. */
 
 import { api } from '../../scripts/api.js'
 import { element, icon } from './dom.js'
+import { t } from './words.js'
 
 /** @import { Job } from './remote_api.js' */
 /** @import { RemoteState } from './remote_state.js' */
 
 /**
- * The rows stay the same elements for as long as their jobs live: news come several times a
+ * The rows stay the same elements as long as their jobs last: updates come several times a
  * second, and a button that is replaced while it is being pressed is never clicked.
  *
  * @param {RemoteState} state
@@ -16,7 +17,7 @@ import { element, icon } from './dom.js'
  * @returns {{root: HTMLElement, show: () => void}}
  */
 export function makeJobList(state, cancel) {
-  const none = element('p', { class: 'comfy-remote-quiet' }, 'No job is under way.')
+  const none = element('p', { class: 'comfy-remote-quiet' }, t('noJobs'))
   const list = element('ul', { class: 'comfy-remote-jobs' })
   /** @type {Map<string, ReturnType<typeof makeRow>>} */
   let rows = new Map()
@@ -50,8 +51,8 @@ function makeRow(job, cancel) {
     {
       type: 'button',
       class: 'comfy-remote-icon',
-      title: 'Cancel this job on the GPU',
-      'aria-label': `Cancel job ${job.prompt_id}`,
+      title: t('cancelOnGpu'),
+      'aria-label': t('cancelJob', { id: job.prompt_id }),
       onclick: () => cancel(job.prompt_id)
     },
     icon('times')
@@ -66,7 +67,7 @@ function makeRow(job, cancel) {
   )
   /** @type {(job: Job, cancelling: boolean) => void} */
   const show = (job, cancelling) => {
-    words.textContent = cancelling ? 'cancelling …' : jobWords(job)
+    words.textContent = cancelling ? t('cancelling') : jobWords(job)
     button.disabled = cancelling
     bar.classList.toggle('comfy-remote-estimated', job.estimated)
     if (job.state === 'running' && job.fraction !== null) bar.value = job.fraction
@@ -80,8 +81,9 @@ function makeRow(job, cancel) {
  * @returns {string}
  */
 function jobName(job) {
-  const elsewhere = job.client_id && job.client_id !== api.clientId ? ' (another tab)' : ''
-  return `${job.prompt_id.slice(0, 8)} on ${job.target}${elsewhere}`
+  const name = t('jobOn', { id: job.prompt_id.slice(0, 8), target: job.target })
+  const elsewhere = job.client_id && job.client_id !== api.clientId
+  return elsewhere ? t('otherTab', { job: name }) : name
 }
 
 /**
@@ -89,8 +91,15 @@ function jobName(job) {
  * @returns {string}
  */
 function jobWords(job) {
-  const said = job.message ? `: ${job.message}` : ''
-  if (job.state !== 'running' || job.fraction === null) return job.state + said
-  const percent = `${Math.round(job.fraction * 100)} %`
-  return (job.estimated ? `about ${percent} (estimated)` : percent) + said
+  const text = progressWords(job)
+  return job.message ? t('withDetail', { text, detail: job.message }) : text
+}
+
+/**
+ * @param {Job} job  One that has not ended.
+ * @returns {string}
+ */
+function progressWords({ state, fraction, estimated }) {
+  if (state !== 'running' || fraction === null) return t(state === 'running' ? 'jobRunning' : 'jobQueued')
+  return t(estimated ? 'estimatedPercent' : 'percent', { percent: Math.round(fraction * 100) })
 }

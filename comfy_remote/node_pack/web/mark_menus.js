@@ -1,11 +1,12 @@
 // @ts-check
-/** Where people mark nodes to run elsewhere: menus, the toolbox over a selection, commands. */
+/** How nodes are marked to run elsewhere: menus, the toolbox over a selection, commands. */
 
 import { app } from '../../scripts/app.js'
-import { tellCut } from './cut_dialog.js'
-import { showNote } from './notices.js'
+import { showCutInBrief } from './cut_dialog.js'
+import { element, openDialog } from './dom.js'
 import { canBeMarked, isGroup, isMarked, mark, partOf } from './marks.js'
-import { askForTarget } from './target_dialog.js'
+import { showNote } from './notices.js'
+import { t } from './words.js'
 
 /** @import { Item, LGraphCanvas, LGraphGroup, LGraphNode } from './marks.js' */
 /** @import { RemoteState } from './remote_state.js' */
@@ -13,9 +14,10 @@ import { askForTarget } from './target_dialog.js'
 const MARK = 'ComfyRemote.MarkSelection'
 const MARK_WHERE = 'ComfyRemote.MarkSelectionWhere'
 const SHOW = 'ComfyRemote.ShowCut'
+const HERE = '\0here'
 
 /**
- * The parts of an extension that have to do with marks. All are hooks of the page: menus since
+ * The members of our extension that concern marks. All are hooks of the page: menus since
  * 1.28, the toolbox and commands in every version.
  *
  * @param {RemoteState} state
@@ -36,38 +38,38 @@ export function markMenus(state, showCut) {
   const withSelection = (action) => () => {
     const items = selection()
     if (items.length > 0) action(items)
-    else showNote('Remote', 'Select the nodes or groups that shall run elsewhere first.')
+    else showNote(t('remote'), t('selectFirst'))
   }
 
   /**
    * @param {Item[]} items
-   * @param {string} which
+   * @param {'Node' | 'Group'} what
    */
-  const menuFor = (items, which) => [
+  const menuFor = (items, what) => [
     null,
     {
-      content: items.every(isMarked) ? `Run ${which}here again` : `Run ${which}remotely`,
+      content: t(items.every(isMarked) ? `unmark${what}` : `mark${what}`),
       callback: () => toggle(items)
     },
-    { content: `Run ${which}remotely on …`, callback: () => void choose(items) },
-    { content: 'Show what runs where', callback: showCut }
+    { content: t(`mark${what}On`), callback: () => void choose(items) },
+    { content: t('showCut'), callback: showCut }
   ]
 
   return {
     commands: [
       {
         id: MARK,
-        label: 'Run remotely, or here again',
+        label: t('commandMark'),
         icon: 'pi pi-cloud',
         function: withSelection(toggle)
       },
       {
         id: MARK_WHERE,
-        label: 'Run remotely on …',
+        label: t('markNodeOn'),
         icon: 'pi pi-cloud-upload',
         function: withSelection((items) => void choose(items))
       },
-      { id: SHOW, label: 'Show what runs where', icon: 'pi pi-sitemap', function: showCut }
+      { id: SHOW, label: t('showCut'), icon: 'pi pi-sitemap', function: showCut }
     ],
     /** Of the menu bar. */
     menu: [MARK, MARK_WHERE, SHOW],
@@ -77,13 +79,13 @@ export function markMenus(state, showCut) {
     /** @param {LGraphNode} node */
     getNodeMenuItems: (node) => {
       const selected = selection()
-      return menuFor(selected.includes(node) ? selected : [node], '')
+      return menuFor(selected.includes(node) ? selected : [node], 'Node')
     },
     /** @param {LGraphCanvas} canvas */
     getCanvasMenuItems: (canvas) => {
       const [x, y] = canvas.graph_mouse
       const group = canvas.graph?.getGroupOnPos(x, y)
-      return group ? menuFor([group], 'this group ') : []
+      return group ? menuFor([group], 'Group') : []
     }
   }
 }
@@ -94,7 +96,7 @@ export function markMenus(state, showCut) {
  */
 function markAndTell(items, part) {
   mark(items, part)
-  void tellCut()
+  void showCutInBrief()
 }
 
 /** @returns {Item[]} */
@@ -111,4 +113,47 @@ function selection() {
  */
 function isInside(group, item) {
   return item !== group && [...group.children].includes(/** @type {any} */ (item))
+}
+
+/**
+ * Ask where some nodes should run.
+ *
+ * @param {RemoteState} state
+ * @param {string | null} current  Where they run now; null: here.
+ * @returns {Promise<string | null | undefined>}  A target, '' for the switch's, null for here;
+ *   undefined if nobody chose.
+ */
+function askForTarget(state, current) {
+  const names = state.targets.map((target) => target.name)
+  if (current && !names.includes(current)) names.push(current)
+  const usual = state.usual()
+  /** @type {[string, string][]} */
+  const choices = [
+    ['', usual ? t('targetOfSwitchNow', { target: usual }) : t('targetOfSwitch')],
+    ...names.map((name) => /** @type {[string, string]} */ ([name, name])),
+    [HERE, t('here')]
+  ]
+  const chosen = current ?? HERE
+  return new Promise((resolve) => {
+    const form = element(
+      'form',
+      { method: 'dialog' },
+      ...choices.map(([value, label]) =>
+        element(
+          'label',
+          { class: 'comfy-remote-choice' },
+          element('input', { type: 'radio', name: 'part', value, checked: value === chosen }),
+          label
+        )
+      ),
+      element('button', { type: 'submit', class: 'comfy-remote-button' }, t('ok'))
+    )
+    /** @type {string | null | undefined} */
+    let answer
+    form.addEventListener('submit', () => {
+      const value = new FormData(form).get('part')
+      answer = value === HERE ? null : /** @type {string} */ (value)
+    })
+    openDialog(t('askTarget'), form).addEventListener('close', () => resolve(answer))
+  })
 }

@@ -8,6 +8,7 @@
  */
 
 import { app } from '../../scripts/app.js'
+import { t } from './words.js'
 
 /** @import { ComfyApp, ComfyExtension } from '@comfyorg/comfyui-frontend-types' */
 
@@ -109,7 +110,7 @@ export function addBadge(node, usual) {
   let badge = null
   node.badges.push(() => {
     const part = partOf(node)
-    const text = typeof part === 'string' ? `☁ ${part || usual() || 'remote'}` : ''
+    const text = typeof part === 'string' ? `☁ ${part || usual() || t('badge')}` : ''
     if (badge?.text !== text) badge = new LGraphBadge({ text, ...BADGE })
     return /** @type {any} */ (badge)
   })

@@ -1,8 +1,9 @@
 // @ts-check
-/** What we tell in the page's toasts. */
+/** Messages in the page's toasts. */
 
 import { app } from '../../scripts/app.js'
-import { asRemoteError } from './remote_api.js'
+import { wordsOf } from './remote_api.js'
+import { t } from './words.js'
 
 const SECONDS = { error: 12, warn: 8, info: 5 }
 
@@ -15,13 +16,13 @@ export function showError(summary, error) {
 }
 
 /**
- * For what is in the way of nothing.
+ * For what does not stop anything.
  *
  * @param {string} summary
- * @param {unknown} error
+ * @param {unknown} detail  A text or an error.
  */
-export function showWarning(summary, error) {
-  show('warn', summary, wordsOf(error))
+export function showWarning(summary, detail) {
+  show('warn', summary, typeof detail === 'string' ? detail : wordsOf(detail))
 }
 
 /**
@@ -38,23 +39,9 @@ export function showNote(summary, detail) {
  * @param {{node_id: string | null, filename: string | null, reason: string}} problem
  */
 export function showProblem({ node_id, filename, reason }) {
-  const node = node_id === null ? null : `Node ${node_id}`
+  const node = node_id === null ? null : t('nodeNumber', { id: node_id })
   const words = [node, filename, reason].filter((part) => part !== null)
-  show('warn', 'An output is missing or damaged', words.join(': '))
-}
-
-/**
- * @param {string} summary
- * @param {string} detail
- */
-export function showCaution(summary, detail) {
-  show('warn', summary, detail)
-}
-
-/** @param {unknown} error */
-function wordsOf(error) {
-  const { message, advice } = asRemoteError(error)
-  return advice ? `${message} ${advice}` : message
+  showWarning(t('outputProblem'), words.join(': '))
 }
 
 /**

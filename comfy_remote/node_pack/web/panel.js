@@ -1,10 +1,11 @@
 // @ts-check
-/** The Remote panel: in the sidebar, and on the page of settings. */
+/** The Remote panel, in the sidebar and in the settings. */
 
 import { element, icon } from './dom.js'
 import { makeJobList } from './job_list.js'
-import { asRemoteError, getDetails } from './remote_api.js'
+import { asRemoteError, getDetails, wordsOf } from './remote_api.js'
 import { targetFacts } from './target_facts.js'
+import { t } from './words.js'
 
 /** @import { Details, RemoteError } from './remote_api.js' */
 /** @import { RemoteState } from './remote_state.js' */
@@ -22,7 +23,7 @@ const OTHER = '\0other'
  */
 
 /**
- * Draw the panel, and keep it up to date for as long as it is in the document.
+ * Draw the panel, and keep it up to date while it is in the document.
  *
  * @param {RemoteState} state
  * @param {Actions} actions
@@ -35,18 +36,18 @@ export function makePanel(state, actions) {
     class: 'comfy-remote-button',
     onclick: actions.toggle
   })
-  const choice = element('select', { 'aria-label': 'Target' })
+  const choice = element('select', { 'aria-label': t('target') })
   const address = element('input', {
     type: 'text',
-    'aria-label': 'Address of a target',
-    placeholder: 'runpod:ENDPOINT or a URL',
+    'aria-label': t('addressLabel'),
+    placeholder: t('addressExample'),
     spellcheck: 'false'
   })
   const form = element(
     'form',
     { class: 'comfy-remote-address', hidden: true },
     address,
-    element('button', { type: 'submit', class: 'comfy-remote-button' }, 'Use')
+    element('button', { type: 'submit', class: 'comfy-remote-button' }, t('use'))
   )
   const facts = element('div', { 'aria-live': 'polite' })
   const unused = element('div', {})
@@ -55,31 +56,22 @@ export function makePanel(state, actions) {
   const root = element(
     'section',
     { class: 'comfy-remote-panel', 'aria-label': 'Comfy Remote' },
-    element('header', {}, element('h2', {}, icon('cloud'), ' Remote'), toggle),
+    element('header', {}, element('h2', {}, icon('cloud'), ` ${t('remote')}`), toggle),
     problem,
-    element('label', { class: 'comfy-remote-caption' }, 'Target', choice),
+    element('label', { class: 'comfy-remote-caption' }, t('target'), choice),
     form,
     facts,
     unused,
-    element('h3', {}, 'Jobs'),
+    element('h3', {}, t('jobs')),
     jobs.root,
-    element('h3', {}, 'Part of the graph'),
-    element(
-      'p',
-      { class: 'comfy-remote-foot' },
-      'While Remote is off, nodes and groups that are marked "Run remotely" run on a target, and ' +
-        'the others here.'
-    ),
+    element('h3', {}, t('partOfGraph')),
+    element('p', { class: 'comfy-remote-foot' }, t('partOfGraphHelp')),
     element(
       'button',
       { type: 'button', class: 'comfy-remote-button', onclick: actions.showCut },
-      'Show what runs where'
+      t('showCut')
     ),
-    element(
-      'p',
-      { class: 'comfy-remote-foot' },
-      'Keys stay in the environment of ComfyUI on this machine. This page never sees one.'
-    )
+    element('p', { class: 'comfy-remote-foot' }, t('keysStay'))
   )
 
   /** @type {Details | RemoteError | null} */
@@ -89,9 +81,9 @@ export function makePanel(state, actions) {
 
   const show = () => {
     const on = state.target !== null
-    toggle.textContent = on ? 'ON' : 'OFF'
+    toggle.textContent = t(on ? 'on' : 'off')
     toggle.setAttribute('aria-checked', String(on))
-    toggle.setAttribute('aria-label', 'Send to the target')
+    toggle.setAttribute('aria-label', t('sendToTarget'))
     toggle.classList.toggle('comfy-remote-on', on)
     toggle.disabled = state.switching
     showChoice(choice, state, state.usual())
@@ -99,7 +91,7 @@ export function makePanel(state, actions) {
     form.hidden = !ownAddress
     const target = state.find(state.usual())
     const fresh = targetFacts(target, details)
-    // Replaced only when something of it is new, so that text can be selected.
+    // Replaced only when it has changed, so that text can be selected.
     if (!facts.firstChild?.isEqualNode(fresh)) facts.replaceChildren(fresh)
     const sentences = state.unused.map((text) => element('p', { class: 'comfy-remote-advice' }, text))
     if (unused.textContent !== state.unused.join('')) unused.replaceChildren(...sentences)
@@ -123,9 +115,8 @@ export function makePanel(state, actions) {
       await state.refresh()
       problem.hidden = true
     } catch (error) {
-      const { message, advice } = asRemoteError(error)
       problem.hidden = false
-      problem.textContent = `${message} ${advice}`
+      problem.textContent = wordsOf(error)
     }
   }
 
@@ -189,8 +180,8 @@ function showChoice(choice, state, chosen) {
   const names = state.targets.map((target) => target.name)
   if (chosen && !state.find(chosen)) names.push(chosen)
   const options = names.map((name) => element('option', { value: name }, name))
-  if (!chosen) options.unshift(element('option', { value: '', disabled: true }, 'Choose one …'))
-  options.push(element('option', { value: OTHER }, 'Another address …'))
+  if (!chosen) options.unshift(element('option', { value: '', disabled: true }, t('chooseOne')))
+  options.push(element('option', { value: OTHER }, t('otherAddress')))
   choice.replaceChildren(...options)
   choice.value = state.find(chosen)?.name ?? chosen ?? ''
 }

@@ -1,7 +1,8 @@
 // @ts-check
-/** What the page asks of our routes in ComfyUI's server, and what they answer. */
+/** Our routes in ComfyUI's server: what the page requests, and what they answer. */
 
 import { api } from '../../scripts/api.js'
+import { t } from './words.js'
 
 /**
  * @typedef {object} Key  Whether the target's key is known to the server. Never the key.
@@ -36,7 +37,13 @@ import { api } from '../../scripts/api.js'
  * @property {string | null} target  Where this client's prompts go; null: nowhere else.
  * @property {Target[]} targets
  * @property {Job[]} jobs
- * @property {string[]} unused  Of files that the owner has not trusted, a sentence each.
+ * @property {string[]} unused  A sentence for each file that is ignored because it is not trusted.
+ */
+
+/**
+ * @typedef {object} Failure
+ * @property {string} message
+ * @property {string} advice  What to do about it; may be empty.
  */
 
 /**
@@ -46,15 +53,15 @@ import { api } from '../../scripts/api.js'
  * @property {{ready: number | null, running: number | null, queued: number | null} | null} health
  * @property {string | null} device
  * @property {string | null} engine
- * @property {boolean | null} known  Whether it tells which models and nodes it has; null: not asked.
- * @property {{code: string, message: string, advice: string} | null} error
+ * @property {boolean | null} known  Whether it lists its models and nodes; null: not asked.
+ * @property {Failure | null} error
  * @property {string | null} advice
  */
 
 /**
- * @typedef {object} Additions  What a target has and this ComfyUI has not.
+ * @typedef {object} Additions  What a target has and this ComfyUI lacks.
  * @property {string} target
- * @property {boolean} known  Whether the target tells what it has. If not, there is nothing below.
+ * @property {boolean} known  Whether the target lists what it has. If not, the rest is empty.
  * @property {Record<string, import('@comfyorg/comfyui-frontend-types').ComfyNodeDef>} nodes
  * @property {Record<string, Record<string, unknown[]>>} choices  Values by class and input.
  */
@@ -107,7 +114,7 @@ export class RemoteError extends Error {
   /**
    * @param {string} message
    * @param {string} advice
-   * @param {Refused | null} confirm  What somebody has to be asked about first.
+   * @param {Refused | null} confirm  What the user has to be asked about first.
    */
   constructor(message, advice = '', confirm = null) {
     super(message)
@@ -124,7 +131,24 @@ export class RemoteError extends Error {
 export function asRemoteError(error) {
   if (error instanceof RemoteError) return error
   const message = error instanceof Error ? error.message : String(error)
-  return new RemoteError(message, 'Is ComfyUI still running?')
+  return new RemoteError(message, t('isComfyRunning'))
+}
+
+/**
+ * @param {unknown} error
+ * @returns {string} What happened, and what to do about it.
+ */
+export function wordsOf(error) {
+  const { message, advice } = isFailure(error) ? error : asRemoteError(error)
+  return `${message} ${advice}`.trim()
+}
+
+/**
+ * @param {unknown} error
+ * @returns {error is Failure}
+ */
+function isFailure(error) {
+  return typeof error === 'object' && error !== null && 'message' in error && 'advice' in error
 }
 
 /**
@@ -221,8 +245,6 @@ async function ask(route, body) {
   if (response.ok && answer !== null) return answer
   const error = answer?.error
   if (typeof error?.message === 'string') throw new RemoteError(error.message, error.advice, answer.confirm)
-  throw new RemoteError(
-    `ComfyUI answered ${response.status} to ${route.split('?')[0]}.`,
-    "ComfyUI's log says more."
-  )
+  const unexpected = t('unexpectedAnswer', { status: response.status, route: route.split('?')[0] })
+  throw new RemoteError(unexpected, t('seeLog'))
 }

@@ -2,15 +2,13 @@
 /** Models and nodes that only the target has, in the page's lists while Remote is on. */
 
 import { app } from '../../scripts/app.js'
+import { t } from './words.js'
 
 /** @import { ComfyNodeDef } from '@comfyorg/comfyui-frontend-types' */
 /** @import { Additions } from './remote_api.js' */
 
 /** @typedef {Record<string, ComfyNodeDef>} Definitions */
 /** @typedef {typeof app.graph} Graph */
-
-/** How a name says that this ComfyUI has not got it. */
-export const REMOTE_MARK = '(remote)'
 
 /**
  * Add the target's models to the lists of choices, and its nodes to the nodes.
@@ -26,8 +24,8 @@ export function addTo(definitions, additions) {
     definitions[name] = {
       ...node,
       name,
-      display_name: `${node.display_name || name} ${REMOTE_MARK}`,
-      description: `${node.description || ''}\nOnly on ${additions.target}.`.trim()
+      display_name: t('remoteOnly', { name: node.display_name || name }),
+      description: `${node.description || ''}\n${t('onlyOn', { target: additions.target })}`.trim()
     }
     changed.push(name)
   }
@@ -60,7 +58,7 @@ export async function refreshNodes(definitions, additions, previous) {
       await app.registerNodeDef(name, definitions[name])
       hide(name, false)
     } catch (error) {
-      // One that the page cannot make a node of costs no other.
+      // The other classes do not suffer for one that the page cannot register.
       console.warn(`Comfy Remote: the page does not take the node ${name}`, error)
     }
   }

@@ -1,14 +1,15 @@
 // @ts-check
-/** What there is to know about a target: key, health, GPU, and what is wrong with it. */
+/** What is known about a target: key, health, GPU, and what is wrong with it. */
 
 import { element } from './dom.js'
-import { RemoteError } from './remote_api.js'
+import { RemoteError, wordsOf } from './remote_api.js'
+import { t } from './words.js'
 
-/** @import { Details, Target } from './remote_api.js' */
+/** @import { Details, Failure, Target } from './remote_api.js' */
 
 /**
  * @param {Target | undefined} target  As it is configured; undefined for an address typed in.
- * @param {Details | RemoteError | null} details  null while it is being asked.
+ * @param {Details | RemoteError | null} details  null until it has answered.
  * @returns {HTMLElement}
  */
 export function targetFacts(target, details) {
@@ -16,12 +17,12 @@ export function targetFacts(target, details) {
   const failure = details instanceof RemoteError ? details : (known?.error ?? null)
   /** @type {[string, string | null][]} */
   const facts = [
-    ['Address', target?.address ?? known?.address ?? null],
-    ['Health', failure ? 'no answer' : known ? healthWords(known) : details ? null : 'asking …'],
-    ['GPU', known?.device ?? null],
-    ['Engine', known?.engine ?? null],
-    ['Models', known?.known === false ? 'it does not tell; the lists show those here' : null],
-    ['Key', target ? keyWords(target) : null]
+    [t('address'), target?.address ?? known?.address ?? null],
+    [t('health'), failure ? t('noAnswer') : known ? healthWords(known) : details ? null : t('asking')],
+    [t('gpu'), known?.device ?? null],
+    [t('engine'), known?.engine ?? null],
+    [t('models'), known?.known === false ? t('modelsUnknown') : null],
+    [t('key'), target ? keyWords(target) : null]
   ]
   return element(
     'div',
@@ -41,14 +42,14 @@ export function targetFacts(target, details) {
  * One note at a time: a key that is missing explains the failure, and that explains itself.
  *
  * @param {Target | undefined} target
- * @param {{message: string, advice?: string} | null} failure
+ * @param {Failure | null} failure
  * @param {string | null} hint
  * @returns {HTMLElement[]}
  */
 function notesOn(target, failure, hint) {
   const keyHint = target ? keyAdvice(target) : null
   if (keyHint) return [note('comfy-remote-problem', keyHint)]
-  if (failure) return [note('comfy-remote-problem', `${failure.message} ${failure.advice ?? ''}`)]
+  if (failure) return [note('comfy-remote-problem', wordsOf(failure))]
   return hint ? [note('comfy-remote-advice', hint)] : []
 }
 
@@ -57,12 +58,12 @@ function notesOn(target, failure, hint) {
  * @returns {string}
  */
 function healthWords({ health }) {
-  if (!health) return 'it answers'
+  if (!health) return t('answers')
   const words = []
-  if (health.ready !== null) words.push(`${health.ready} ready`)
-  if (health.running !== null) words.push(`${health.running} running`)
-  if (health.queued !== null) words.push(`${health.queued} queued`)
-  return words.join(', ') || 'it answers'
+  if (health.ready !== null) words.push(t('ready', { count: health.ready }))
+  if (health.running !== null) words.push(t('running', { count: health.running }))
+  if (health.queued !== null) words.push(t('queued', { count: health.queued }))
+  return words.join(', ') || t('answers')
 }
 
 /**
@@ -70,8 +71,8 @@ function healthWords({ health }) {
  * @returns {string}
  */
 function keyWords({ key }) {
-  if (key.set) return key.variable ? `${key.variable} is set` : 'set'
-  return key.needed ? 'not set' : 'none needed'
+  if (key.set) return key.variable ? t('keyVariableSet', { variable: key.variable }) : t('keySet')
+  return t(key.needed ? 'keyMissing' : 'keyNotNeeded')
 }
 
 /**
@@ -80,10 +81,7 @@ function keyWords({ key }) {
  */
 function keyAdvice({ key }) {
   if (key.set || !key.needed || !key.variable) return null
-  return (
-    `Set ${key.variable} in the environment that ComfyUI starts in, or in a file .env in its folder, ` +
-    'and restart ComfyUI.'
-  )
+  return t('setKey', { variable: key.variable })
 }
 
 /**

@@ -3,6 +3,7 @@
 
 import { app } from '../../scripts/app.js'
 import { element, icon } from './dom.js'
+import { t } from './words.js'
 
 /** @import { RemoteState } from './remote_state.js' */
 
@@ -29,8 +30,8 @@ export function addToTopBar(state, actions) {
     {
       type: 'button',
       class: 'comfy-remote-more',
-      'aria-label': 'Remote: target, jobs and settings',
-      title: 'Remote: target, jobs and settings',
+      'aria-label': t('openPanel'),
+      title: t('openPanel'),
       onclick: actions.openPanel
     },
     icon('chevron-down')
@@ -44,13 +45,12 @@ export function addToTopBar(state, actions) {
     toggle.disabled = state.switching
     toggle.setAttribute('aria-busy', String(state.updating))
     symbol.className = state.updating ? 'pi pi-spinner pi-spin' : 'pi pi-cloud'
-    label.textContent = state.switching ? 'Remote …' : on ? `Remote: ${state.target}` : 'Remote OFF'
-    toggle.title = on
-      ? `Queue sends to ${state.target}. Click to run here again (Alt+R).`
-      : 'Queue runs here. Click to send to a remote GPU (Alt+R).'
+    const target = state.target ?? ''
+    label.textContent = t(state.switching ? 'switching' : on ? 'switchOn' : 'switchOff', { target })
+    toggle.title = t(on ? 'switchOnTooltip' : 'switchOffTooltip', { target })
     count.hidden = state.jobs.length === 0
     count.textContent = count.hidden ? '' : String(state.jobs.length)
-    count.title = `${state.jobs.length} remote jobs under way`
+    count.title = t('jobCount', { count: state.jobs.length })
   }
   state.addEventListener('changed', show)
   show()

@@ -1,0 +1,112 @@
+"""The page in the other languages: nothing of ours is left in English."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e '.[dev]')")
+
+from comfy_page import ComfyPage
+from playwright.sync_api import Locator, expect
+
+pytest_plugins = ["page_fixtures"]
+
+HERE = Path(__file__).resolve().parent
+INVERT = HERE / "invert.json"
+"""LoadImage 1 → ImageInvert 3 → SaveImage 4."""
+
+NAMES = frozenset(
+    re.findall(
+        r"\w+",
+        "there gpu quiet sandbox localhost runpod abc123 comfy-remote.toml trust --list --remove "
+        ".env http host Comfy ComfyUI Remote ENDPOINT URL GPU cpu ON OFF OK Alt PNG WebP bit IMAGE",
+    )
+)
+"""Names of things, and what is written alike in every language."""
+
+
+def english(text: str) -> set[str]:
+    """The English words in a text."""
+    text = re.sub(r"https?://\S+|\w+_\w+|\d+ ?[kM]?B", "", text)
+    return set(re.findall(r"[A-Za-z]\w+", text)) - NAMES
+
+
+def all_words(part: Locator) -> str:
+    """What is shown in a part of the page, and what it says to a pointer or a screen reader."""
+    words: str = part.evaluate(
+        """(root) => [root, ...root.querySelectorAll('*')].flatMap((one) =>
+             ['title', 'aria-label', 'placeholder'].map((name) => one.getAttribute(name))
+           ).concat(root.innerText).filter(Boolean).join('\\n')"""
+    )
+    return words
+
+
+@pytest.mark.parametrize(
+    ("language", "name", "off", "show"),
+    [
+        ("ja", "リモート", "リモート OFF", "実行場所を表示"),
+        ("zh", "远程", "远程：关", "查看各节点的运行位置"),  # noqa: RUF001
+    ],
+    ids=["ja", "zh"],
+)
+def test_switch_panel_dialogs_and_settings_are_translated(
+    page: ComfyPage, there: str, language: str, name: str, off: str, show: str
+) -> None:
+    page.window.evaluate(
+        "(language) => window.app.extensionManager.setting.set('Comfy.Locale', language)", language
+    )
+    page.reload()
+    page.load(INVERT)
+    expect(page.switch).to_have_text(off)
+    switch = page.window.locator(".comfy-remote-switch")
+    assert english(all_words(switch)) == set()
+
+    page.open_panel()
+    target = page.panel.locator("select")
+    expect(page.panel.locator("dd").nth(1)).to_contain_text("1")
+    page.picture("panel")
+    assert english(all_words(page.panel)) == set()
+    target.select_option("gpu")
+    expect(page.panel).to_contain_text("RUNPOD_API_KEY")
+    page.picture("no key")
+    assert english(all_words(page.panel)) == set()
+    target.select_option("there")
+
+    dialog = page.window.locator("dialog.comfy-remote-modal")
+    target.select_option("\0other")
+    page.panel.locator("input").fill(there.replace("127.0.0.1", "localhost"))
+    page.panel.locator("input").press("Enter")
+    expect(dialog).to_contain_text("localhost")
+    page.picture("address")
+    assert english(all_words(dialog)) == set()
+    page.window.keyboard.press("Escape")
+
+    page.node(3, "node.properties.comfy_remote = { part: 'there' }")
+    page.window.evaluate(
+        "() => { const { canvas, graph } = window.app; canvas.selectItems([graph.getNodeById(3)]) }"
+    )
+    page.window.evaluate(
+        "() => window.app.extensionManager.command.execute('ComfyRemote.MarkSelectionWhere')"
+    )
+    expect(dialog.locator("input[value=sandbox]")).to_be_visible()
+    page.picture("target")
+    assert english(all_words(dialog)) == set()
+    page.window.keyboard.press("Escape")
+
+    page.panel.locator("button", has_text=show).click()
+    expect(dialog.locator("table").first).to_be_visible()
+    page.picture("cut")
+    titles = str(page.node(1, "window.app.graph.nodes.map((node) => node.title).join()"))
+    classes = "LoadImage ImageInvert SaveImage"
+    assert english(all_words(dialog)) <= english(f"{titles} {classes} lighthouse png")
+    page.window.keyboard.press("Escape")
+
+    page.window.keyboard.press("Control+Comma")
+    settings = page.window.locator("[role=dialog]").last
+    settings.get_by_text(name, exact=True).first.click()
+    expect(settings.locator(".comfy-remote-panel")).to_be_visible()
+    page.picture("settings")
+    assert not page.complaints

@@ -1,0 +1,67 @@
+"""What the page shows is in its tables of words, in every language."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+WEB = Path(__file__).resolve().parents[2] / "comfy_remote" / "node_pack" / "web"
+SCRIPTS = sorted(WEB.glob("*.js"))
+LANGUAGES = ("en", "ja", "zh")
+
+COMMENT = re.compile(r"/\*.*?\*/|(?<![:'])//[^\n]*", re.DOTALL)
+LITERAL = re.compile(r"'((?:[^'\\\n]|\\.)*)'|\"((?:[^\"\\\n]|\\.)*)\"|`((?:[^`\\]|\\.)*)`")
+NOT_SHOWN = re.compile(
+    r"comfy-remote|pi pi-|ComfyRemote\.|Comfy\.Locale|Comfy-Remote-Page|Content-Type|Workspace\."
+    r"|Comfy Remote"  # its name, and a line in the console
+    r"|(?:RemoteError|Extensions|ComfyRemoteNode|Target|Panel|Node|Group|POST|B|MB|GB)$"
+)
+
+
+def words(language: str) -> dict[str, str]:
+    """A table, whose text is JSON but for the line around it."""
+    text = (WEB / "languages" / f"{language}.js").read_text(encoding="utf-8")
+    table: dict[str, str] = json.loads(text[text.index("= {") + 2 :])
+    return table
+
+
+def placeholders(text: str) -> set[str]:
+    return set(re.findall(r"\{(\w+)\}", text))
+
+
+def literals(script: Path) -> list[str]:
+    """The texts in a script."""
+    code = COMMENT.sub("", script.read_text(encoding="utf-8"))
+    found = ["".join(groups) for groups in LITERAL.findall(code)]
+    return [re.sub(r"\$\{[^}]*\}", "", text) for text in found]
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_each_language_has_the_same_words_and_placeholders(language: str) -> None:
+    english, other = words("en"), words(language)
+    assert list(other) == list(english)
+    for key, text in other.items():
+        assert placeholders(text) == placeholders(english[key]), key
+        assert text.strip(), key
+
+
+def test_every_word_is_used() -> None:
+    code = "\n".join(script.read_text(encoding="utf-8") for script in SCRIPTS)
+    code = re.sub(r"`(un)?mark\$\{.*?\}(On)?`", r"'\1markNode\2' '\1markGroup\2'", code)
+    unused = [key for key in words("en") if f"'{key}'" not in code]
+    assert unused == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_no_script_has_words_of_its_own(script: Path) -> None:
+    shown = [
+        text
+        for text in literals(script)
+        if re.search(r"[A-Za-z]", text)
+        and re.search(r"[A-Za-z.,:] |^[A-Z]|…|\.$", text)
+        and not NOT_SHOWN.match(text)
+    ]
+    assert shown == []
