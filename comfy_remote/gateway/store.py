@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -21,8 +20,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..aio import in_thread
-from ..errors import LocalStorageError, OutputCorrupt, OutputLost, OutputTooLarge, RateLimited
+from ..errors import (
+    LocalStorageError,
+    OutputCorrupt,
+    OutputLost,
+    OutputTooLarge,
+    RateLimited,
+    ValueInvalid,
+)
 from ..media.files import storage_errors
+from ..media.receive import receive_file
 from ..media.temporary import TemporaryFolder
 from .limits import GatewayLimits
 
@@ -34,6 +41,7 @@ _JOB_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _BLOCK = 4096  # what a small file takes on most disks
 _FULL = "Free some space there, or wait: old results are deleted."
 _FULL_AGAIN_AFTER = 60
+_FREE_CHECKED_EVERY = 2**20
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
 
@@ -131,34 +139,28 @@ class JobStore:
         """
         _check_sha256(sha256)
         path = await asyncio.to_thread(self._path, job_id, sha256)
-        beside = path.with_name(f".{uuid.uuid4().hex}.part")
-        digest, size = hashlib.sha256(), 0
+        arriving = 0
 
-        def append(file: BinaryIO, chunk: bytes) -> None:
-            self._check_free(len(chunk))
-            digest.update(chunk)
-            file.write(chunk)
+        async def counted() -> AsyncIterator[bytes]:
+            nonlocal arriving
+            checked = 0
+            async for chunk in chunks:
+                arriving += len(chunk)
+                self._used += len(chunk)
+                self._check_size(arriving)
+                if arriving > checked:
+                    checked = arriving + _FREE_CHECKED_EVERY
+                    await asyncio.to_thread(self._check_free, path, _FREE_CHECKED_EVERY)
+                yield chunk
 
-        with storage_errors(path, full=_FULL):
-            try:
-                file = await asyncio.to_thread(_created, beside)
-                with file:
-                    async for chunk in chunks:
-                        size += len(chunk)
-                        self._used += len(chunk)
-                        self._check_size(size)
-                        await in_thread(append, file, chunk)
-                if digest.hexdigest() != sha256:
-                    raise OutputCorrupt(
-                        f"A file of job {job_id} arrived with another SHA-256 than announced.",
-                        advice="Send it again.",
-                    )
-                await in_thread(beside.replace, path)
-                self._count(job_id, sha256, size)
-            finally:
-                self._used -= size
-                await in_thread(beside.unlink, missing_ok=True)
-        return size
+        try:
+            file = await receive_file(counted(), path, sha256=sha256)
+            self._count(job_id, sha256, file.size)
+        except ValueInvalid as error:
+            raise OutputCorrupt(error.message, advice=error.advice) from error
+        finally:
+            self._used -= arriving
+        return file.size
 
     def file(self, job_id: str, sha256: str) -> Path:
         """The path of the output with that SHA-256.
@@ -255,9 +257,10 @@ class JobStore:
                 "gateway's limit.",
             )
 
-    def _check_free(self, size: int) -> None:
-        if shutil.disk_usage(self._folder()).free - size < self._limits.free_bytes:
-            raise OSError(errno.ENOSPC, "the rest is reserved")
+    def _check_free(self, path: Path, size: int) -> None:
+        with storage_errors(path, full=_FULL):
+            if shutil.disk_usage(self._folder()).free - size < self._limits.free_bytes:
+                raise OSError(errno.ENOSPC, "the rest is reserved")
 
 
 def _created(path: Path) -> BinaryIO:

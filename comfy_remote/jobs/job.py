@@ -36,11 +36,12 @@ from ..events import (
 from ..media.disk_space import DiskLimits
 from ..media.files import place_below, safe_relative_path, storage_errors
 from ..media.partial_folder import partial_folder
+from ..media.receive import Received
 from ..media.remote_values import VALUES_KEY
 from ..media.temporary import TemporaryFolder
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, Target, release
-from ..targets.download import Downloaded, download
+from ..targets.download import download
 from ..workflow.interface import REMOTE_OUTPUT, key_of
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
@@ -284,7 +285,7 @@ class Job:
         outputs: Sequence[RemoteOutput],
         folder: Path,
         on_bytes: Callable[[int], None] | None = None,
-    ) -> list[Downloaded]:
+    ) -> list[Received]:
         """Bring some of the outputs that `listed` gave here, checked, into files of that folder.
 
         Args:
@@ -447,13 +448,13 @@ class Job:
         return finished.outputs
 
     def _without_lost(
-        self, outputs: Sequence[RemoteOutput], fetched: Sequence[Downloaded | ComfyRemoteError]
-    ) -> list[tuple[RemoteOutput, Downloaded | ComfyRemoteError]]:
+        self, outputs: Sequence[RemoteOutput], fetched: Sequence[Received | ComfyRemoteError]
+    ) -> list[tuple[RemoteOutput, Received | ComfyRemoteError]]:
         """All but those that the target does not have, unless it has none of them."""
         pairs = list(zip(outputs, fetched, strict=True))
         there = [pair for pair in pairs if not isinstance(pair[1], OutputLost)]
         for output, here in pairs:
-            reason = here.doubt if isinstance(here, Downloaded) else ""
+            reason = here.doubt if isinstance(here, Received) else ""
             if isinstance(here, OutputLost) and there:
                 reason = here.message
             if reason:
@@ -469,10 +470,10 @@ class Job:
         outputs: Sequence[RemoteOutput],
         spool: Path,
         on_bytes: Callable[[int], None] | None,
-    ) -> list[Downloaded | ComfyRemoteError]:
+    ) -> list[Received | ComfyRemoteError]:
         """Each output in a file of ours, or why not: one that fails does not lose the others."""
 
-        async def fetch(numbered: tuple[int, RemoteOutput]) -> Downloaded | ComfyRemoteError:
+        async def fetch(numbered: tuple[int, RemoteOutput]) -> Received | ComfyRemoteError:
             number, output = numbered
             began = time.monotonic()
             try:
@@ -511,7 +512,7 @@ def _named_for_people(output: RemoteOutput, prompt: Prompt) -> RemoteOutput:
     return replace(output, filename=f"{name}.safetensors", subfolder="")
 
 
-def _local(remote: RemoteOutput, here: Downloaded, spool: TemporaryFolder) -> Output:
+def _local(remote: RemoteOutput, here: Received, spool: TemporaryFolder) -> Output:
     return Output(
         node_id=remote.node_id,
         kind=remote.kind,
@@ -526,7 +527,7 @@ def _local(remote: RemoteOutput, here: Downloaded, spool: TemporaryFolder) -> Ou
     )
 
 
-def _place(remote: RemoteOutput, here: Downloaded, folder: Path) -> SavedOutput:
+def _place(remote: RemoteOutput, here: Received, folder: Path) -> SavedOutput:
     relative = safe_relative_path(remote.filename, remote.subfolder)
     return SavedOutput(
         path=place_below(here.path, folder, relative, here.sha256),

@@ -1,10 +1,12 @@
-"""How much of this machine's disk an output may take."""
+"""How much of this machine's disk may be taken, and what goes to make room."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from ..advice import Hint
 from ..errors import ConfigurationError, LocalStorageError, OutputTooLarge
 from ..units import size_text
 
-__all__ = ["DiskLimits"]
+__all__ = ["DiskLimits", "make_room"]
 
 _SIZE_LIMIT = "COMFY_REMOTE_OUTPUT_SIZE_LIMIT"
 _FREE_SPACE = "COMFY_REMOTE_FREE_SPACE"
@@ -85,6 +87,41 @@ class DiskLimits:
                 advice=Hint.ROOM_OR_OTHER_DISK(variable=_FREE_SPACE),
                 details={"path": str(path), "free": free, "reserve": self.free},
             )
+
+
+def make_room(
+    paths: Iterable[Path],
+    *,
+    older_than: float | None = None,
+    limit: int | None = None,
+    needed: int = 0,
+) -> None:
+    """Remove files, those not modified for longest first. Blocking.
+
+    What another process has removed meanwhile, or uses (on Windows), is passed over.
+
+    Args:
+        paths: Those that may go. A folder goes with all that is in it, by its own time.
+        older_than: Seconds; what was not modified for longer goes in any case.
+        limit: Bytes that may stay, together with those needed.
+        needed: Bytes that are about to come.
+    """
+    now, there = time.time(), []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            there.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, _ in there) + needed
+    for modified, size, path in sorted(there):
+        old = older_than is not None and now - modified > older_than
+        if not old and (limit is None or total <= limit):
+            return
+        with contextlib.suppress(OSError):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            total -= size
 
 
 def _size(environment: Mapping[str, str], name: str, default: int) -> int:

@@ -25,11 +25,18 @@ _FULL = "Free some space there, then send it again."
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A complete file; ``sha256`` is of the bytes on disk."""
+    """A complete file.
+
+    Attributes:
+        sha256: Of the bytes on disk.
+        doubt: What its own format says is wrong with it, although it is what the sender has;
+            empty otherwise.
+    """
 
     path: Path
     size: int
     sha256: str
+    doubt: str = ""
 
 
 async def receive_file(

@@ -6,15 +6,13 @@ ComfyUI's own upload holds a file in memory, and takes 100 MB at most unless it 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
-import time
 from collections.abc import AsyncIterable
 from pathlib import Path, PurePosixPath
 
 from ..errors import WorkflowInvalid
-from .disk_space import DiskLimits
+from .disk_space import DiskLimits, make_room
 from .files import place, private_folder, safe_relative_path, sha256_of
 from .receive import receive_file
 from .remote_values import VALUES_FOLDER, sha256_in_name
@@ -86,11 +84,11 @@ class InputFolder:
             return False
 
     def _remove_old_values(self) -> None:
-        oldest = time.time() - _VALUES_KEPT_SECONDS
-        for path in (self._folder / VALUES_FOLDER).glob("*.safetensors"):
-            with contextlib.suppress(OSError):  # in use, on Windows, or gone
-                if sha256_in_name(path.name) is not None and path.stat().st_mtime < oldest:
-                    path.unlink()
+        values = (self._folder / VALUES_FOLDER).glob("*.safetensors")
+        make_room(
+            (path for path in values if sha256_in_name(path.name) is not None),
+            older_than=_VALUES_KEPT_SECONDS,
+        )
 
 
 def _checked(name: str, sha256: str) -> PurePosixPath:

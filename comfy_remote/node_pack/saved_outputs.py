@@ -15,10 +15,11 @@ from ..errors import ComfyRemoteError, OutputLost
 from ..events import ShownValues
 from ..jobs.record import SavedOutput
 from ..media.files import place_new, private_folder, safe_relative_path
+from ..media.receive import Received
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Target, release
 from ..targets.comfyui.history import named_file
-from ..targets.download import Downloaded, download
+from ..targets.download import download
 from .host import FolderKind, Host
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ class OutputSaver:
         await asyncio.gather(*self._here.values(), return_exceptions=True)
 
 
-def _place(fetched: Downloaded, output: RemoteOutput, folder: Path, mark: str) -> Path:
+def _place(fetched: Received, output: RemoteOutput, folder: Path, mark: str) -> Path:
     wanted = folder / safe_relative_path(output.filename, output.subfolder)
     return place_new(fetched.path, _free_names(wanted, mark))
 

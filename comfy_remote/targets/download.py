@@ -5,42 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..advice import Hint
 from ..errors import OutputCorrupt, OutputLost, RateLimited, TargetUnreachable
 from ..media.disk_space import DiskLimits
 from ..media.files import sha256_of, storage_errors
+from ..media.partial_file import PartialFile
+from ..media.receive import Received
 from ..media.verify import check_whole
 from ..net.retry import Backoff, Retries
 from ..net.throughput import TOO_SLOW
 from ..outputs import RemoteOutput
 from .base import OnThisMachine, Target, TellsVersions
-from .partial_file import PartialFile
 
-__all__ = ["Downloaded", "download"]
+__all__ = ["download"]
 
 _BACKOFF = Backoff()
 # Another connection may be a quick one; with a second slow one it is the line.
 _SLOW_ATTEMPTS = 2
 _ROOM_CHECKED_EVERY = 16 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Downloaded:
-    """A complete file.
-
-    Attributes:
-        sha256: Of the bytes on disk.
-        doubt: What its own format says is wrong with it, where it is nevertheless what the
-            target has; empty otherwise.
-    """
-
-    path: Path
-    size: int
-    sha256: str
-    doubt: str = ""
 
 
 async def download(
@@ -49,7 +33,7 @@ async def download(
     path: Path,
     on_bytes: Callable[[int], None] | None = None,
     limits: DiskLimits | None = None,
-) -> Downloaded:
+) -> Received:
     """Bring an output to ``path``, in a folder of ours.
 
     A broken connection is resumed where it broke, up to five times in a row without a byte. So is
@@ -58,7 +42,7 @@ async def download(
     stays at a chunk, whatever the size of the file.
 
     What arrives damaged is fetched once more. A target on this machine gives what it has: a file
-    that is still damaged then is returned, with a `Downloaded.doubt`.
+    that is still damaged then is returned, with a `Received.doubt`.
 
     Args:
         on_bytes: Called with the number of bytes each chunk brought, also with those of an
@@ -108,12 +92,12 @@ def _nobody(_size: int) -> None:
     pass
 
 
-async def _here(output: RemoteOutput, path: Path) -> Downloaded | None:
+async def _here(output: RemoteOutput, path: Path) -> Received | None:
     """The file that an earlier try completed; it was checked then."""
     with storage_errors(path):
         if not path.is_file():
             return None
-        here = Downloaded(path, path.stat().st_size, await asyncio.to_thread(sha256_of, path))
+        here = Received(path, path.stat().st_size, await asyncio.to_thread(sha256_of, path))
     return here if output.sha256 in (None, here.sha256) else None
 
 
@@ -125,8 +109,9 @@ async def _fetch(
     limits: DiskLimits,
     *,
     again: bool = False,
-) -> Downloaded:
-    partial = await asyncio.to_thread(PartialFile, path)
+) -> Received:
+    part, note = (path.with_name(f"{path.name}.{end}") for end in ("part", "version"))
+    partial = await asyncio.to_thread(PartialFile, part, note)
     try:
         with partial:
             if partial.size:
@@ -137,7 +122,7 @@ async def _fetch(
         doubt = ""
         if output.sha256 is None:
             doubt = await _doubt(target, output, partial, again=again)
-        return Downloaded(partial.complete(), partial.size, partial.sha256, doubt)
+        return Received(partial.complete(path), partial.size, partial.sha256, doubt)
     except (TargetUnreachable, RateLimited, asyncio.CancelledError):
         if partial.version is None or not partial.size:
             partial.remove()

@@ -9,9 +9,10 @@ from pathlib import Path
 from ..aio import concurrent_map
 from ..errors import ComfyRemoteError, LocalStorageError, RateLimited, TargetUnreachable
 from ..media.disk_space import DiskLimits
+from ..media.receive import Received
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Target
-from ..targets.download import Downloaded, download
+from ..targets.download import download
 from ..workflow.prompt import Prompt
 
 # From the engine on this machine; what the worker keeps has limits of its own.
@@ -25,7 +26,7 @@ class CollectedOutput:
     """An output, and its file; a text (``output.text``) has none."""
 
     output: RemoteOutput
-    file: Downloaded | None
+    file: Received | None
 
 
 @dataclass(frozen=True, slots=True)

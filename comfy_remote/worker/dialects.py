@@ -11,8 +11,8 @@ from pydantic import JsonValue
 
 from ..errors import ExecutionFailed, OutputLost
 from ..events import ShownValues
+from ..media.receive import Received
 from ..outputs import OutputProblem, RemoteOutput
-from ..targets.download import Downloaded
 from ..wire.answer import Answer, AnswerOutput, AnswerProblem
 from ..wire.images_b64 import ImageB64, ImagesB64Answer
 from ..wire.plain import PlainAnswer
@@ -23,7 +23,7 @@ from .store import StoredFile
 
 __all__ = ["AnswerFacts", "Content", "place_for", "render", "wanted_outputs"]
 
-Content: TypeAlias = Callable[[Downloaded], str]
+Content: TypeAlias = Callable[[Received], str]
 """What to write for a file: its base64, or nothing while sizes are being counted."""
 
 _NO_OUTPUT = "The workflow ran and made no output."

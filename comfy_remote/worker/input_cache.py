@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
+from ..media.disk_space import make_room
 from ..media.files import copy_whole
 
 __all__ = ["InputCache"]
@@ -56,19 +57,5 @@ class InputCache:
                 os.utime(here)
                 return
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._make_room(size)
+            make_room(self._folder.glob("*"), limit=self._limit, needed=size)
             copy_whole(path, here)
-
-    def _make_room(self, needed: int) -> None:
-        files = []
-        for path in self._folder.iterdir():
-            with contextlib.suppress(OSError):  # another worker has removed it
-                stat = path.stat()
-                files.append((stat.st_mtime, stat.st_size, path))
-        total = sum(size for _, size, _ in files) + needed
-        for _, size, path in sorted(files):
-            if total <= self._limit:
-                return
-            with contextlib.suppress(OSError):
-                path.unlink()
-                total -= size

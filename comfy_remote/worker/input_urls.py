@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
-import aiohttp
 from yarl import URL
 
-from ..errors import TargetError, WorkflowInvalid
-from ..media.files import CHUNK_SIZE, storage_errors
-from ..net.fetch import NETWORK_ERRORS, GuardedHttp, TooLarge, arriving
+from ..errors import RequestTooLarge, TargetError, WorkflowInvalid
+from ..media.files import CHUNK_SIZE
+from ..media.receive import Received, receive_file
+from ..net.fetch import NETWORK_ERRORS, GuardedHttp, arriving
 from ..net.guard import Guard
 from ..net.retry import Backoff, TryAgain, retried
 from ..targets.base import InputFile
@@ -45,16 +43,14 @@ async def fetch_input(
         LocalStorageError: The disk is full.
     """
     try:
-        size, sha256 = await retried(
-            lambda: _fetch_once(sent, path, hosts, limit), _BACKOFF, TryAgain
-        )
+        received = await retried(lambda: _fetch_once(sent, path, hosts, limit), _BACKOFF, TryAgain)
     except TryAgain as error:
         raise _refused(sent, f"{error}, tried {_BACKOFF.attempts} times") from error
-    if sent.sha256 is not None and sent.sha256 != sha256:
-        raise _refused(sent, f"its SHA-256 is {sha256}, and {sent.sha256} was announced")
-    if not size:
+    if sent.sha256 not in (None, received.sha256):
+        raise _refused(sent, f"its SHA-256 is {received.sha256}, and {sent.sha256} was announced")
+    if not received.size:
         raise _refused(sent, "it is empty")
-    return InputFile(name=sent.name, path=path, size=size, sha256=sha256)
+    return InputFile(name=sent.name, path=path, size=received.size, sha256=received.sha256)
 
 
 async def delete_urls(urls: Collection[str], *, hosts: Collection[str]) -> list[str]:
@@ -87,7 +83,7 @@ def _http(hosts: Collection[str]) -> GuardedHttp:
 
 async def _fetch_once(
     sent: InputFileSent, path: Path, hosts: Collection[str], limit: int
-) -> tuple[int, str]:
+) -> Received:
     url = URL(sent.url or "")
     what = f"The address of {sent.name}"
     try:
@@ -100,26 +96,14 @@ async def _fetch_once(
                 raise TryAgain(f"{response.url.host} answered HTTP {response.status}")
             if response.status != 200:
                 raise _refused(sent, f"{response.url.host} answered HTTP {response.status}")
-            return await _save(sent, response, path, limit)
+            chunks = arriving(response.content.iter_chunked(CHUNK_SIZE))
+            return await receive_file(chunks, path, limit=limit)
     except NETWORK_ERRORS as error:
         raise TryAgain(f"{url.host} could not be reached: {type(error).__name__}") from error
+    except RequestTooLarge:
+        raise _refused(sent, f"it is larger than the {limit} bytes this worker takes") from None
     except TargetError as error:
         raise WorkflowInvalid(error.message, advice=error.advice) from None
-
-
-async def _save(
-    sent: InputFileSent, response: aiohttp.ClientResponse, path: Path, limit: int
-) -> tuple[int, str]:
-    digest, size = hashlib.sha256(), 0
-    try:
-        with storage_errors(path), path.open("wb") as file:
-            async for chunk in arriving(response.content.iter_chunked(CHUNK_SIZE), largest=limit):
-                size += len(chunk)
-                digest.update(chunk)
-                await asyncio.to_thread(file.write, chunk)
-    except TooLarge:
-        raise _refused(sent, f"it is larger than the {limit} bytes this worker takes") from None
-    return size, digest.hexdigest()
 
 
 def _refused(sent: InputFileSent, why: str) -> WorkflowInvalid:

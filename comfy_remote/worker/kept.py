@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-import time
 import uuid
 from pathlib import Path
 
 from ..errors import OutputLost
+from ..media.disk_space import make_room
 from ..media.files import copy_whole, storage_errors
-from ..targets.download import Downloaded
+from ..media.receive import Received
 from .store import StoredFile
 
 __all__ = ["KeptFiles"]
@@ -44,7 +43,7 @@ class KeptFiles:
         """Where they are; need not exist."""
         return self._folder
 
-    async def put(self, job_id: str, filename: str, file: Downloaded) -> StoredFile:
+    async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:
         """Keep a copy of a file.
 
         Raises:
@@ -71,24 +70,15 @@ class KeptFiles:
         except FileNotFoundError:
             raise _not_here() from None
 
-    def _keep(self, file: Downloaded, path: Path) -> None:
-        self._make_room(file.size)
+    def _keep(self, file: Received, path: Path) -> None:
+        make_room(
+            self._folder.glob("*"),
+            older_than=self._seconds,
+            limit=self._limit,
+            needed=file.size,
+        )
         with storage_errors(path):
             copy_whole(file.path, path)
-
-    def _make_room(self, needed: int) -> None:
-        now = time.time()
-        left = []
-        for path in self._folder.glob("*") if self._folder.is_dir() else ():
-            with contextlib.suppress(OSError):  # another worker has removed it
-                stat = path.stat()
-                left.append((stat.st_mtime, stat.st_size, path))
-        total = sum(size for _, size, _ in left) + needed
-        for modified, size, path in sorted(left):
-            if now - modified > self._seconds or total > self._limit:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                    total -= size
 
 
 def _not_here() -> OutputLost:

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pydantic import JsonValue
 
 from ..errors import ComfyRemoteError, OutputTooLarge
+from ..media.receive import Received
 from ..secrets import redact
-from ..targets.download import Downloaded
 from ..units import size_text
 from ..wire.request import COMFY_REMOTE_1, WORKER_COMFYUI, AnswerFormat
 from .collect import CollectedOutput
@@ -154,17 +154,17 @@ class _Answer:
         )
 
 
-def _nothing(_file: Downloaded) -> str:
+def _nothing(_file: Received) -> str:
     return ""
 
 
-def _base64(file: Downloaded) -> str:
+def _base64(file: Received) -> str:
     return base64.b64encode(file.path.read_bytes()).decode("ascii")
 
 
 def _size(
     bare: dict[str, JsonValue],
-    files: Mapping[int, Downloaded],
+    files: Mapping[int, Received],
     stored: Mapping[int, StoredFile],
 ) -> int:
     """Bytes of the result, of which ``bare`` lacks the files' content."""

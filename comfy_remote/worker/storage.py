@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 from ..errors import TargetError, WorkflowInvalid
 from ..media.files import safe_relative_path
+from ..media.receive import Received
 from ..net.bucket import Bucket, BucketSettings
 from ..net.guard import Guard, PrivateAddress
-from ..targets.download import Downloaded
 from ..wire.request import S3Config
 from .settings import WorkerSettings
 from .store import StoredFile
@@ -35,7 +35,7 @@ class BucketStore:
     def __init__(self, settings: BucketSettings, guard: Guard | None = None) -> None:
         self._bucket = Bucket(settings, guard)
 
-    async def put(self, job_id: str, filename: str, file: Downloaded) -> StoredFile:
+    async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:
         """Store a file, with addresses to GET and to DELETE it that are valid for seven days.
 
         Raises:

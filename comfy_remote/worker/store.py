@@ -12,8 +12,8 @@ import aiohttp
 from pydantic import SecretStr
 
 from ..errors import OutputError
+from ..media.receive import Received
 from ..net.retry import Backoff, TryAgain, retried
-from ..targets.download import Downloaded
 
 __all__ = ["ResultStore", "Store", "StoredFile"]
 
@@ -42,7 +42,7 @@ class Store(Protocol):
     def public(self) -> bool:
         """Whether any client can fetch from there by a plain GET."""
 
-    async def put(self, job_id: str, filename: str, file: Downloaded) -> StoredFile:
+    async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:
         """Store a file.
 
         Raises:
@@ -64,7 +64,7 @@ class ResultStore:
 
     public = False
 
-    async def put(self, job_id: str, filename: str, file: Downloaded) -> StoredFile:
+    async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:
         """Store a file at ``files/{job id}/{sha256}``, below the endpoint's URL.
 
         Raises:

@@ -276,11 +276,11 @@ def test_300_mb_take_little_memory(s3: S3Server, tmp_path: Path) -> None:
 import asyncio, os, resource
 from pathlib import Path
 from comfy_remote.targets.bucket import Bucket, BucketSettings
-from comfy_remote.targets.download import Downloaded
+from comfy_remote.media.receive import Received
 from comfy_remote.worker.storage import BucketStore
 import runpod
 store = BucketStore(BucketSettings.from_environ(os.environ))
-file = Downloaded(Path({str(path)!r}), {300 * 10**6}, "0" * 64)
+file = Received(Path({str(path)!r}), {300 * 10**6}, "0" * 64)
 idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 stored = asyncio.run(store.put("job", "video.mp4", file))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle)

@@ -47,7 +47,7 @@ from comfy_remote.events import (
     Started,
 )
 from comfy_remote.media.files import sha256_of
-from comfy_remote.net import http
+from comfy_remote.net.retry import Backoff
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
 from comfy_remote.targets.comfyui import follow as comfyui_follow
@@ -61,7 +61,7 @@ REF = RemoteRef(JOB, JOB, {"client_id": JOB})
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_wait", lambda state: 0.001)
+    monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.001)
     monkeypatch.setattr(comfyui, "_SUBMISSION_SEARCH", 0.1)
     monkeypatch.setattr(comfyui_follow, "_FIRST_POLL", 0.01)
     monkeypatch.setattr(comfyui_follow, "_LONGEST_POLL", 0.02)
@@ -175,14 +175,12 @@ async def test_a_file_that_went_away_is_named_and_nothing_is_posted(
     assert server.sockets == []
 
 
+@pytest.mark.usefixtures("quick_retries")
 @pytest.mark.parametrize(
     ("name", "called"),
     [(None, "ComfyUI at {url}"), ("{url}/", "ComfyUI at {url}"), ("gpu", "ComfyUI (gpu) at {url}")],
 )
-async def test_its_address_is_told_once(
-    server: FakeComfyUI, name: str | None, called: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("comfy_remote.net.http._ATTEMPTS", 1)
+async def test_its_address_is_told_once(server: FakeComfyUI, name: str | None, called: str) -> None:
     server.on("GET /queue", Answer("no", 503))
     named = None if name is None else name.format(url=server.url)
     async with ComfyUITarget(server.url, name=named) as target:

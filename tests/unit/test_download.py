@@ -228,6 +228,14 @@ async def test_a_part_of_another_version_is_of_no_use(
     assert sum(pieces) == len(OTHER)
 
 
+async def test_a_file_that_changes_while_it_is_fetched_is_begun_again(
+    server: ScriptedServer, target: ComfyUITarget, tmp_path: Path
+) -> None:
+    server.on("GET /x", Versioned(CONTENT, '"one"', 100_000), Versioned(OTHER, '"two"'))
+    here = await download(target, _output(None, None), tmp_path / "0")
+    assert here.path.read_bytes() == OTHER
+
+
 async def test_a_part_of_nobody_knows_what_does_not_stay(
     server: ScriptedServer, target: ComfyUITarget, tmp_path: Path
 ) -> None:

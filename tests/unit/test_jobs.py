@@ -398,11 +398,8 @@ async def test_what_a_failed_job_had_saved_is_there_for_who_asks(
     assert entry.error.details["outputs_saved"] == 2
 
 
-async def test_the_next_try_fetches_only_what_is_missing(
-    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("comfy_remote.targets.download._FIRST_WAIT", 0.001)
-
+@pytest.mark.usefixtures("quick_retries")
+async def test_the_next_try_fetches_only_what_is_missing(record: Record, tmp_path: Path) -> None:
     class Counting(FakeTarget):
         async def read(self, output: RemoteOutput, offset: int = 0):  # type: ignore[no-untyped-def]
             self.log.append(output.filename)

@@ -48,7 +48,7 @@ from comfy_remote.events import (
     Shown,
     Started,
 )
-from comfy_remote.net import http
+from comfy_remote.net.retry import Backoff
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
 from comfy_remote.targets.runpod import description as runpod_description
@@ -72,7 +72,7 @@ OUTPUTS = {"format": "comfy-remote/1", "status": "success", "outputs": []}
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_wait", lambda state: 0.001)
+    monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.001)
     monkeypatch.setattr(runpod, "_BACKOFF", (0.005,))
     monkeypatch.setattr(runpod, "_POLL", 0.005)
 

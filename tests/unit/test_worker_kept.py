@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from comfy_remote.errors import OutputLost
-from comfy_remote.targets.download import Downloaded
+from comfy_remote.media.receive import Received
 from comfy_remote.worker.kept import KeptFiles
 
 
-def made(folder: Path, content: bytes) -> Downloaded:
+def made(folder: Path, content: bytes) -> Received:
     path = folder / "made"
     path.write_bytes(content)
-    return Downloaded(path, len(content), hashlib.sha256(content).hexdigest())
+    return Received(path, len(content), hashlib.sha256(content).hexdigest())
 
 
 async def keep(kept: KeptFiles, folder: Path, content: bytes) -> str:

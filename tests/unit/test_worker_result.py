@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from worker_fakes import output
 
 from comfy_remote.errors import ExecutionFailed, OutputError, OutputLost, OutputTooLarge
+from comfy_remote.media.receive import Received
 from comfy_remote.outputs import RemoteOutput
-from comfy_remote.targets.download import Downloaded
 from comfy_remote.wire.request import (
     COMFY_REMOTE_1,
     IMAGES_B64,
@@ -40,7 +40,7 @@ class FakeStore:
         self.public = public
         self.fails = fails
 
-    async def put(self, job_id: str, filename: str, file: Downloaded) -> StoredFile:
+    async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:
         if self.fails:
             raise OutputError("The bucket is gone.")
         self.kept[file.sha256] = file.path.read_bytes()
@@ -52,7 +52,7 @@ def file(folder: Path, name: str, content: bytes) -> CollectedOutput:
     path = folder / f"{len(list(folder.iterdir()))}"
     path.write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    return CollectedOutput(output(name), Downloaded(path, len(content), sha256))
+    return CollectedOutput(output(name), Received(path, len(content), sha256))
 
 
 async def answer(
@@ -160,7 +160,7 @@ async def test_too_large_is_found_without_reading_a_byte(tmp_path: Path) -> None
     path = tmp_path / "huge"
     with path.open("wb") as sparse:
         sparse.truncate(50 * 2**30)
-    huge = CollectedOutput(output("huge.mkv"), Downloaded(path, 50 * 2**30, "0" * 64))
+    huge = CollectedOutput(output("huge.mkv"), Received(path, 50 * 2**30, "0" * 64))
     with pytest.raises(OutputTooLarge, match=r"huge\.mkv"):
         await answer([huge], 10_000_000)
 

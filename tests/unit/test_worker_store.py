@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
 from comfy_remote.errors import OutputError
-from comfy_remote.targets.download import Downloaded
+from comfy_remote.media.receive import Received
 from comfy_remote.worker.store import ResultStore
 
 KEY = "planted-worker-key"
@@ -40,7 +40,7 @@ async def put(tmp_path: Path, server: Server) -> str:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     async with TestServer(app) as running:
         store = ResultStore(str(running.make_url("/v2/ep/files")), SecretStr(KEY))
-        file = Downloaded(path, path.stat().st_size, sha256)
+        file = Received(path, path.stat().st_size, sha256)
         return str((await store.put("job-1", "out.mp4", file)).url)
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-import shutil
-import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import OutputError, OutputLost, TargetUnreachable
+from ...media.disk_space import make_room
 from ...media.files import CHUNK_SIZE, copy_whole, storage_errors
-from ...targets.download import Downloaded
+from ...media.receive import Received
 from ...worker.store import StoredFile
 from .calls import MODAL_FAILED
 
@@ -46,7 +44,7 @@ class VolumeStore:
         self._volume = volume
         self._folder = folder
 
-    async def put(self, job_id: str, filename: str, file: Downloaded) -> StoredFile:
+    async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:
         """Keep a copy of a file.
 
         Raises:
@@ -65,18 +63,15 @@ class VolumeStore:
             ) from error
         return StoredFile(url=f"files/{job_id}/{file.sha256}")
 
-    def _keep(self, file: Downloaded, path: Path) -> None:
+    def _keep(self, file: Received, path: Path) -> None:
         self.forget_old()
         with storage_errors(path):
             copy_whole(file.path, path)
 
     def forget_old(self) -> None:
         """Remove what was put there more than a day ago. Blocking."""
-        now = time.time()
-        for folder in self._folder.iterdir() if self._folder.is_dir() else ():
-            with contextlib.suppress(OSError):  # another container has removed it
-                if folder.is_dir() and now - folder.stat().st_mtime > _KEPT_SECONDS:
-                    shutil.rmtree(folder)
+        jobs = (path for path in self._folder.glob("*") if path.is_dir())
+        make_room(jobs, older_than=_KEPT_SECONDS)
 
 
 async def read_output(

@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...aio import in_thread
 from ...media.files import CHUNK_SIZE, storage_errors
+from ...media.partial_file import PartialFile
 from ...net.retry import Backoff, Retries, TryAgain
 from ...units import size_text
 from .contents import what_is_wrong
 from .fetch import Answer, ModelHttp
 from .folders import OUR_FOLDER
 from .link import Location, unavailable
-from .manifest import write_whole
 
 __all__ = ["FULL_DISK", "PartFile", "download"]
 
@@ -134,8 +131,8 @@ async def download(
     try:
         while True:
             sha256 = await transfer.run()
-            await transfer.finish()
-            why = transfer.wrong_with(sha256) or await asyncio.to_thread(
+            size = await transfer.finish()
+            why = transfer.wrong_with(sha256, size) or await asyncio.to_thread(
                 what_is_wrong, part.path, name
             )
             if why is None:
@@ -176,15 +173,13 @@ class _Transfer:
             etag=found.etag,
             sha256=found.sha256,
         )
-        self._file: BinaryIO | None = None
-        self._digest = hashlib.sha256()
-        self._size = 0
+        self._file: PartialFile | None = None
 
     async def begin(self) -> bool:
         """Open the part; whether something of it was there already."""
         with storage_errors(self._part.path, full=FULL_DISK):
-            await in_thread(self._open)
-        return self._size > 0
+            self._file = await in_thread(self._open)
+        return self._file.size > 0
 
     def close(self) -> None:
         """Close the part, which stays."""
@@ -194,16 +189,16 @@ class _Transfer:
 
     async def run(self) -> str:
         """Bring what is missing; the content's SHA-256."""
-        retries = Retries(_BACKOFF)
+        retries, file = Retries(_BACKOFF), self._opened
         while True:
-            before = self._size
+            before = file.size
             try:
-                if await self._once():
-                    return self._digest.hexdigest()
+                if await self._once(file):
+                    return file.sha256
                 reason = TryAgain("the connection was cut")
             except TryAgain as error:
                 reason = error
-            if self._size > before:
+            if file.size > before:
                 retries.progressed()
             try:
                 await retries.wait_after(reason)
@@ -211,49 +206,48 @@ class _Transfer:
                 raise unavailable(
                     f"{self._location.shown} could not be fetched: {reason}, tried "
                     f"{_BACKOFF.attempts} times.",
-                    f"Try again later: the {size_text(self._size)} that are here are kept, and "
+                    f"Try again later: the {size_text(file.size)} that are here are kept, and "
                     "the next download goes on from there.",
                 ) from reason
 
-    def wrong_with(self, sha256: str) -> str | None:
+    def wrong_with(self, sha256: str, size: int) -> str | None:
         """How size or hash differ from what was announced."""
-        if self._note.size is not None and self._note.size != self._size:
-            return f"it has {self._size} bytes, and {self._note.size} were announced"
-        if self._note.sha256 is not None and self._note.sha256 != sha256:
+        if self._note.size not in (None, size):
+            return f"it has {size} bytes, and {self._note.size} were announced"
+        if self._note.sha256 not in (None, sha256):
             return f"its SHA-256 is {sha256}, and should be {self._note.sha256}"
         return None
 
-    async def finish(self) -> None:
-        """Have it all on the disk, and close it."""
-        file = self._opened()
-        with storage_errors(self._part.path, full=FULL_DISK):
-            await in_thread(lambda: _to_disk(file))
+    async def finish(self) -> int:
+        """Have it all on the disk, and close it; its size."""
+        file = self._opened
+        await in_thread(file.sync)
         self.close()
+        return file.size
 
-    async def _once(self) -> bool:
+    async def _once(self, file: PartialFile) -> bool:
         """One request; whether all is here now."""
-        wanted = f"bytes={self._size}-" if self._size else None
+        wanted = f"bytes={file.size}-" if file.size else None
         async with self._http.get(self._location, wanted, self._note.etag) as answer:
             if answer.all_there:
-                if self._size == answer.start:
+                if file.size == answer.start:
                     return True
-                await self._restart()
+                await self._restart(file)
                 raise TryAgain("the file has become shorter")
             if answer.size is not None and not self._same(answer):
                 # Another file than the one that was begun.
-                await self._restart()
+                update = {"size": answer.size, "etag": answer.etag}
+                self._note = self._note.model_copy(update=update)
+                await self._restart(file)
                 if wanted is not None and answer.start:
                     raise TryAgain("the file has changed")
-                self._note = self._note.model_copy(
-                    update={"size": answer.size, "etag": answer.etag}
-                )
-            if answer.start != self._size:
-                await self._restart()
+            if answer.start != file.size:
+                await self._restart(file)
                 if answer.start:
                     raise TryAgain("another part came than was asked for")
             async for chunk in answer.chunks(CHUNK_SIZE):
-                await self._add(chunk)
-        return self._note.size is None or self._size >= self._note.size
+                await self._add(file, chunk)
+        return self._note.size is None or file.size >= self._note.size
 
     def _same(self, answer: Answer) -> bool:
         if self._note.size is not None and answer.size != self._note.size:
@@ -261,54 +255,37 @@ class _Transfer:
         known = self._note.sha256 or not self._note.etag or not answer.etag
         return bool(known) or answer.etag == self._note.etag
 
-    async def _add(self, chunk: bytes) -> None:
-        file = self._opened()
-
-        def write() -> None:
-            file.write(chunk)
-            self._digest.update(chunk)
-
-        with storage_errors(self._part.path, full=FULL_DISK):
-            await in_thread(write)
-        self._size += len(chunk)
-        self._on_size(self._size)
-        if self._limit is not None and self._size > self._limit:
+    async def _add(self, file: PartialFile, chunk: bytes) -> None:
+        await in_thread(file.write, chunk)
+        self._on_size(file.size)
+        if self._limit is not None and file.size > self._limit:
             self.close()
             self._part.remove()
-            raise too_large(self._location, self._size, self._limit)
-        if self._note.size is not None and self._size > self._note.size:
-            await self._restart()
+            raise too_large(self._location, file.size, self._limit)
+        if self._note.size is not None and file.size > self._note.size:
+            await self._restart(file)
             raise TryAgain("more came than was announced")
 
-    def _open(self) -> None:
+    def _open(self) -> PartialFile:
         """Go on with the part that is here, if it is one of the same file."""
-        self.close()
         self._part.path.parent.mkdir(parents=True, exist_ok=True)
         self._part.note.parent.mkdir(parents=True, exist_ok=True)
+        file = PartialFile(self._part.path, self._part.note, full=FULL_DISK)
         try:
-            same = _Note.model_validate_json(self._part.note.read_bytes()).same_file(self._note)
-        except (OSError, ValidationError):
+            same = _Note.model_validate_json(file.version or "").same_file(self._note)
+        except ValidationError:
             same = False
-        too_long = self._note.size is not None and self._part.size > self._note.size
-        if not same or too_long:
-            self._part.remove()
-        write_whole(self._part.note, self._note.model_dump_json())
-        self._digest = hashlib.sha256()
-        self._size = 0
-        self._file = self._part.path.open("a+b")
-        self._file.seek(0)
-        while chunk := self._file.read(CHUNK_SIZE):
-            self._digest.update(chunk)
-            self._size += len(chunk)
+        if same and (self._note.size is None or file.size <= self._note.size):
+            file.rename(self._note.model_dump_json())
+        else:
+            file.begin(self._note.model_dump_json())
+        return file
 
-    async def _restart(self) -> None:
-        file = self._opened()
-        with storage_errors(self._part.path, full=FULL_DISK):
-            await in_thread(lambda: file.truncate(0))
-        self._digest = hashlib.sha256()
-        self._size = 0
+    async def _restart(self, file: PartialFile) -> None:
+        await in_thread(file.begin, self._note.model_dump_json())
 
-    def _opened(self) -> BinaryIO:
+    @property
+    def _opened(self) -> PartialFile:
         if self._file is None:
             raise RuntimeError("the part is used before it was opened")
         return self._file
@@ -321,8 +298,3 @@ def too_large(location: Location, size: int, limit: int) -> Exception:
         f"{size_text(limit)}.",
         "Set COMFY_REMOTE_MODEL_SIZE_LIMIT higher on the worker.",
     )
-
-
-def _to_disk(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())

@@ -1,0 +1,129 @@
+"""What has arrived of a file so far, on disk, so that another process can go on with it, too.
+
+Shared by the downloads of outputs and of models. Their loops are two: an output's target is asked
+for bytes from an offset and says of which version they are; a model's server is asked for a range
+of one version (``If-Range``), and answers with another part, another file or a web page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+
+from .files import CHUNK_SIZE, storage_errors
+
+__all__ = ["PartialFile"]
+
+
+class PartialFile:
+    """The bytes that are here, and a note of what they are a part of.
+
+    Used as a context manager, which closes it. Each of its methods may raise `LocalStorageError`,
+    and blocks.
+
+    Args:
+        path: Of the bytes. Its folder is there, and no other process uses it.
+        note: Of the note; its folder is there.
+        full: What to do when the disk is full, if that is not `storage_errors`'s advice.
+
+    Attributes:
+        size: Bytes that are here.
+        version: Says what they are a part of; ``None`` if nothing does: then they are of no use to
+            another process.
+    """
+
+    def __init__(self, path: Path, note: Path, *, full: str | None = None) -> None:
+        self.path = path
+        self._note = note
+        self._full = full
+        self.version: str | None = None
+        self._digest = hashlib.sha256()
+        self.size = 0
+        with self._errors():
+            if self._note.exists():
+                self.version = self._note.read_text(encoding="utf-8", errors="replace")
+            # To append: after `begin`, what comes is written at the beginning, not behind a hole.
+            self._file = self.path.open("ab")
+            if not self.version:
+                self._file.truncate(0)
+            else:
+                with self.path.open("rb") as before:
+                    while chunk := before.read(CHUNK_SIZE):
+                        self._count(chunk)
+
+    def __enter__(self) -> PartialFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def sha256(self) -> str:
+        """Of what is here, 64 lower-case hex digits."""
+        return self._digest.hexdigest()
+
+    def begin(self, version: str | None) -> None:
+        """Throw away what is here: what comes now is a part of this version."""
+        with self._errors():
+            self._file.truncate(0)
+            # Then only: killed in between, nothing is left of one version under another's name.
+            if version is None:
+                self._note.unlink(missing_ok=True)
+            else:
+                self._note.write_text(version, encoding="utf-8")
+        self._digest = hashlib.sha256()
+        self.size = 0
+        self.version = version
+
+    def rename(self, version: str) -> None:
+        """Note more of what is known of the version that the bytes are of."""
+        with self._errors():
+            self._note.write_text(version, encoding="utf-8")
+        self.version = version
+
+    def write(self, chunk: bytes) -> None:
+        """Append."""
+        with self._errors():
+            self._file.write(chunk)
+        self._count(chunk)
+
+    def sync(self) -> None:
+        """Have all of it on the disk."""
+        with self._errors():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Leave it for the next try."""
+        with self._errors():
+            self._file.close()
+
+    def complete(self, path: Path) -> Path:
+        """Give it the name of the complete file; closed before."""
+        with self._errors():
+            self.path.replace(path)
+            self._note.unlink(missing_ok=True)
+        return path
+
+    def remove(self) -> None:
+        """Leave nothing; closed before."""
+        with self._errors():
+            self.path.unlink(missing_ok=True)
+            self._note.unlink(missing_ok=True)
+
+    def _errors(self) -> AbstractContextManager[None]:
+        if self._full is None:
+            return storage_errors(self.path)
+        return storage_errors(self.path, full=self._full)
+
+    def _count(self, chunk: bytes) -> None:
+        self._digest.update(chunk)
+        self.size += len(chunk)
