@@ -35,7 +35,7 @@ class Advice(str):
     facts: Mapping[str, Fact]
 
     def __new__(cls, hint: Hint, facts: Mapping[str, Fact]) -> Advice:
-        advice = super().__new__(cls, hint.value.format_map(facts))
+        advice = super().__new__(cls, hint.value.format_map(facts).strip())
         advice.hint, advice.facts = hint, dict(facts)
         return advice
 
@@ -76,8 +76,97 @@ class Hint(Enum):
         "record."
     )
     RECORD_DAMAGED = (
-        "The file is damaged. Rename it to begin a new record, or set COMFY_REMOTE_HOME to another "
-        "folder. What still runs on a ComfyUI can be resumed there by its prompt id."
+        "The file is damaged. Rename it to begin a new record, or set COMFY_REMOTE_HOME to another"
+        " folder. What still runs on a ComfyUI can be resumed there by its prompt id."
+    )
+    CONNECT_OR_SET = "Connect it, or set {input}."
+    SET_INPUT = "Set {input}."
+    SET_PLACEHOLDER = "If it should not be in a name, set {input}."
+    SET_OTHER_INPUT = "Set another input, by NODE.input."
+    SET_SIZE = "Set the input of the node that decides it."
+    SET_TEXT_BY_NAME = "Set its input by name: NODE.input."
+    SET_ONE_TEXT = "Set the text you mean by its input: {inputs}."
+    NAME_PROMPT_NODE = (
+        "If there is none, give no prompt text. Otherwise name the node that has it, or set its "
+        "input."
+    )
+    NO_NEGATIVE = "If there is none, give no negative text. Otherwise set its input."
+    WHICH_PROMPT_NODE = "Name the node that you mean as the prompt's."
+    WHICH_NEGATIVE = "Set the one that you mean by its input: NODE.text."
+    EXAMPLE_SETTING = "For example: 3.seed=42, or KSampler.steps=20."
+    GIVE_VARIABLE = "Give {variable} a value. $${{{variable}}} stands for the text itself."
+    OTHER_SCHEMAS = (
+        "{class_type} is not among the nodes of the snapshot that comes with Comfy Remote, which "
+        "has ComfyUI's own nodes only. Choose a target that has it, or take the schemas from one."
+    )
+    ASK_A_TARGET = "Only a target can tell whether it has it. {pack}"
+    GIVE_WORKFLOW = (
+        "Give a workflow: any that ComfyUI saved or exported, or a picture with its workflow in it."
+    )
+    NAME_FILE = "Name it with inputs=[FILE]."
+    PUT_OR_NAME_FILE = "Put it there, or name it with inputs=[FILE]."
+    VALUE_OF_TYPE = "Give it a value of that type: a picture, a sound, a value file."
+    CHECK_MODELS_FOLDER = "Fetch them into the right folder first."
+    FETCH_MODEL_FIRST = (
+        "Fetch it first (a job with action ensure), or set DOWNLOAD_MODELS=true on the worker, "
+        "which lets a run fetch what it lacks."
+    )
+    MODELS_DISK_FULL = (
+        "Free some space on the disk of the models (a job with action ensure and prune removes "
+        "what the worker had fetched and you do not list), or use a larger volume. What has been "
+        "fetched so far stays, and the next download continues from there."
+    )
+    START_ENGINE = "Start it, or choose another engine."
+    COMFYUI_FOLDER = (
+        "Give the folder that holds ComfyUI's main.py, or choose the sandbox as the engine."
+    )
+    RESUME_IN_TIME = "{kept} Resume the job to fetch its outputs."
+    RESUME_WHEN_BACK = "When it is back, resume the job."
+    NOT_SENT_AGAIN = (
+        "Nothing was sent again. If it turns up after all, resume job {job_id} to fetch it; "
+        "otherwise check the address, and run the workflow again."
+    )
+    NODE_FAILED = "Correct that node's inputs. Its traceback is in the error's details."
+    DEPLOY_APP = "`modal app list` shows what is deployed. Deploy the workflow as the app {app}."
+    WORKER_TARGET = (
+        "Choose a runpod: or modal: target. On the machine of that ComfyUI, a gateway makes one of"
+        " it."
+    )
+    OTHER_TARGET = "Choose another target."
+    NAME_A_POD = (
+        "{first} Name it by its id or address (ID-8188.proxy.runpod.net); or set RUNPOD_API_KEY, "
+        "or install and configure runpodctl, to have the running pod found; or choose another "
+        "target."
+    )
+    WHICH_POD = "Choose one: pod:{pod}."
+    HTTPS_OR_TUNNEL = (
+        "Use https, or reach the machine through a tunnel: `ssh -L 8000:127.0.0.1:8000 MACHINE`."
+    )
+    OPEN_TO_NETWORK = "Give a token of at least {length} characters, or listen on 127.0.0.1."
+    PROJECT_LINK = "Choose another folder for the project, or remove the link."
+    PROJECT_FILE_EDITED = (
+        "{path} was edited, so it was left as it is. Written again, it would change like "
+        "this:\n{changes}"
+    )
+    PROJECT_FILE_UNUSABLE = "Correct it, or have the file written again."
+    PROJECT_PARTS_MISSING = (
+        "They are what is deployed, and what answers: keep their names, or have the file written "
+        "again."
+    )
+    TRUST_CONFIG = (
+        "Review what it names, and trust it in a terminal. Without one, name the file yourself "
+        "(config=), or put it into {own}."
+    )
+    TRUST_ENV = (
+        "Review what it names, and trust it in a terminal. Without one, set the variables in the "
+        "environment, or put them into {own}."
+    )
+    TRUST_PROJECT = (
+        "Review what it names, and trust it in a terminal. Without one, give what it names "
+        "yourself, and have its files written again."
+    )
+    UNUSED = (
+        "Not trusted, so not used: {names}, {how} {path}. Review that, and trust it in a terminal."
     )
 
     def __call__(self, **facts: Fact) -> Advice:

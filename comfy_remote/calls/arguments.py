@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from ..advice import Hint
 from ..errors import InputFileMissing, ValueInvalid, WorkflowInvalid
 from ..json_text import check_json_values
 from ..media.temporary import TemporaryFolder
@@ -150,7 +151,7 @@ def _check(entry: InterfaceInput, value: object) -> None:
     except ValueInvalid as error:
         raise WorkflowInvalid(
             f"The input {entry.key} does not fit. {error.message}",
-            advice="Give it a value of that type (-i KEY=@FILE: a picture, a sound, a value file).",
+            advice=Hint.VALUE_OF_TYPE(),
             details={**error.details, "key": entry.key},
         ) from None
 

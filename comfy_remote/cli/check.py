@@ -90,7 +90,7 @@ def _report(
 
     loaded = load_workflow(path, variables=changes.variables())
     check_named_files("--input", inputs)
-    search = replace(FileSearch.beside(path.absolute().parent, inputs), name_it="--input FILE")
+    search = FileSearch.beside(path.absolute().parent, inputs)
     said = None if given is None else found_schemas(given, None).schemas
     prepared, schemas, there, limits, lost = _on_target(loaded, on, said, changes, search)
     doubts = {doubt.sentence for doubt in prepared.doubts}  # in the report

@@ -35,12 +35,20 @@ def is_interactive(stream: TextIO) -> bool:
 
 def printable(text: str) -> str:
     """Text that came from elsewhere, without secrets and what would steer the terminal."""
-    return clean(redact(text))
+    return clean(redact(_worded(text)))
 
 
 def printable_line(text: str) -> str:
     """`printable`, in one line: a name with a line break in it must not look like two."""
-    return one_line(redact(text))
+    return one_line(redact(_worded(text)))
+
+
+def _worded(text: str) -> str:
+    if type(text) is str:
+        return text
+    from .advice import for_terminal
+
+    return for_terminal(text)
 
 
 def print_json(data: Mapping[str, object]) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ..clean import one_line
 from ..errors import ComfyRemoteError, InputFileMissing, node_problems
-from ..workflow.files import NAME_IT
 from .advice import for_terminal
 from .console import is_interactive, printable, resume_command, say_lines
 
@@ -96,9 +95,9 @@ def check_named_files(option: str, files: Iterable[Path]) -> None:
 
 @contextmanager
 def files_named_with(option: str) -> Iterator[None]:
-    """Word the library's advice on input files for a command: ``--input FILE``."""
+    """Say ``option`` in advice on input files, in a command where that is not ``--input``."""
     try:
         yield
     except InputFileMissing as error:
-        error.advice = error.advice.replace(NAME_IT, f"{option} FILE")
+        error.advice = for_terminal(error.advice).replace("--input FILE", f"{option} FILE")
         raise

@@ -178,14 +178,14 @@ def _show(names: Sequence[str]) -> None:
 def _nobody_to_ask(paths: list[Path]) -> ConfigurationError:
     from ..config.places import CONFIG_NAME, ENV_NAME, owner_folders
     from ..deploy.modal.config import CONFIG_FILE as MODAL_CONFIG
-    from ..deploy.modal.named import WITHOUT_TRUST
     from ..errors import ConfigurationError
 
     own = owner_folders()[0]
     instead = {
         CONFIG_NAME: f"name it with --config (or COMFY_REMOTE_CONFIG), or put it into {own}",
         ENV_NAME: f"set the variables in the environment, or put it into {own}",
-        MODAL_CONFIG: f"with comfy-remote deploy modal, {WITHOUT_TRUST}",
+        MODAL_CONFIG: "with comfy-remote deploy modal, give what it names with options (--secret, "
+        "--custom-node, --pip, --apt), and have its files written again (--clean)",
     }
     return ConfigurationError(
         f"Nobody can be asked whether to trust {one_line(' and '.join(map(str, paths)))}: that "

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Mapping, MutableMapping
 from pathlib import Path
 
+from ..advice import Hint
 from ..clean import one_line
 from ..errors import ConfigurationError, NotTrusted
 from ..secrets import SECRETS
@@ -112,10 +113,8 @@ def withheld(
             store = TrustStore(home(environment))
             what = f"The value of {' and '.join(lacking)}"
             own = owner_folders(environment)[0] / ENV_NAME
-            instead = f"set the variables in the environment, or put them into {own}"
-            return not_trusted(
-                path, list(untrusted.values()), what, store, environment, instead=instead
-            )
+            advice = Hint.TRUST_ENV(path=str(path), own=str(own))
+            return not_trusted(path, list(untrusted.values()), what, store, advice)
     return None
 
 
@@ -126,7 +125,6 @@ def unused_files(environment: Mapping[str, str] = os.environ) -> list[str]:
         ConfigurationError: A ``comfy-remote.toml`` cannot be read.
     """
     from .settings import Configuration
-    from .trust import trust_command
 
     untrusted = Configuration.load(environment=environment).untrusted
     sentences = [untrusted.sentence()] if untrusted is not None else []
@@ -136,11 +134,8 @@ def unused_files(environment: Mapping[str, str] = os.environ) -> list[str]:
         except ConfigurationError:
             continue  # `load_env_files` says so
         if lacking:
-            sentence = (
-                f"Not trusted, so not used: {', '.join(lacking)}, set by {path}. To review that, "
-                f"and trust it: {trust_command(path)}"
-            )
-            sentences.append(one_line(sentence))
+            unused = Hint.UNUSED(names=", ".join(lacking), how="set by", path=str(path))
+            sentences.append(unused.mapped(one_line))
     return sentences
 
 

@@ -39,6 +39,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..advice import Hint
 from ..clean import one_line
 from ..errors import NotTrusted
 from ..net.address import shown
@@ -80,15 +81,10 @@ class Untrusted:
 
     def sentence(self) -> str:
         """A sentence for people whose command does not need the file."""
-        from .trust import trust_command
-
         names = ", ".join(self.targets) or f"default = {shown(self.default or '')}"
         if len(names) > _LONGEST_NAMES:
             names = f"{names[:_LONGEST_NAMES]} …"
-        return one_line(
-            f"Not trusted, so not used: {names}, named by {self.path}. To review that, and trust "
-            f"it: {trust_command(self.path)}"
-        )
+        return Hint.UNUSED(names=names, how="named by", path=str(self.path)).mapped(one_line)
 
     def error(self, what: str, environment: Mapping[str, str] = os.environ) -> NotTrusted:
         """The error for something that was wanted of it.
@@ -99,7 +95,9 @@ class Untrusted:
         """
         from .trust import TrustStore, not_trusted
 
-        return not_trusted(self.path, self.named, what, TrustStore(home(environment)), environment)
+        own = str(owner_folders(environment)[0])
+        advice = Hint.TRUST_CONFIG(path=str(self.path), own=own)
+        return not_trusted(self.path, self.named, what, TrustStore(home(environment)), advice)
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,18 @@ import json
 import os
 import sqlite3
 import stat
-import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yarl import URL
 
+from ..advice import Advice
 from ..clean import one_line
 from ..errors import LocalStorageError, NotTrusted
 from ..net.address import base_address
 from ..targets.kinds import secret_variables
-from .places import owner_folders
 from .target_settings import TargetSettings
 
 if TYPE_CHECKING:
@@ -265,9 +264,7 @@ def not_trusted(
     named: Sequence[str],
     what: str,
     store: TrustStore,
-    environment: Mapping[str, str] = os.environ,
-    *,
-    instead: str = "",
+    advice: Advice,
 ) -> NotTrusted:
     """The error for something that a file names and the owner has not trusted.
 
@@ -276,38 +273,20 @@ def not_trusted(
         named: All that it names and that is not trusted.
         what: What was wanted of it, as the beginning of a sentence: ``The target 'gpu'``.
         store: Where trust was looked for.
-        environment: Says where the owner's own folder is.
-        instead: What to do where there is no terminal; by default, what helps with a
-            ``comfy-remote.toml``.
+        advice: How to trust it, and what to do where nobody can be asked.
     """
     problem = store.problem()
-    own = (
-        "name the file with --config (in Python: config=), or put it into "
-        f"{owner_folders(environment)[0]}"
-    )
     message = (
         f"{what} is named by {path}, which may have come with somebody else's files, and you have "
         f"not trusted it. {problem}"
     )
-    advice = (
-        f"Review what it names, and trust it: {trust_command(path)} (in a terminal). Without a "
-        f"terminal, {instead or own}."
-    )
     error = NotTrusted(
         one_line(message).strip(),
-        advice=one_line(advice),
+        advice=advice.mapped(one_line),
         details={"path": str(path), "names": list(named)},
     )
     error.asks_for = (path, tuple(named))
     return error
-
-
-def trust_command(path: Path) -> str:
-    """What to type to trust a file."""
-    import shlex
-
-    quoted = subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
-    return f"comfy-remote trust {quoted}"
 
 
 def _sends(settings: TargetSettings) -> str:

@@ -9,6 +9,7 @@ import ssl
 from aiohttp import web
 from pydantic import SecretStr
 
+from ..advice import Hint
 from ..errors import ConfigurationError
 from ..net.address import is_loopback
 from .limits import MINIMUM_TOKEN_LENGTH
@@ -56,8 +57,7 @@ def check_token(host: str, token: SecretStr | None) -> None:
         if not is_loopback(host):
             raise ConfigurationError(
                 f"Listening on {host} without a token would let anybody on the network run jobs.",
-                advice=f"Give a token of at least {MINIMUM_TOKEN_LENGTH} characters "
-                "(--token-file FILE, or COMFY_REMOTE_TOKEN), or listen on 127.0.0.1.",
+                advice=Hint.OPEN_TO_NETWORK(length=MINIMUM_TOKEN_LENGTH),
             )
     elif len(token.get_secret_value()) < MINIMUM_TOKEN_LENGTH:
         raise ConfigurationError(

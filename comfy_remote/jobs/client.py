@@ -229,7 +229,7 @@ class Client:
             loaded = parse_workflow(cast("JsonValue", prompt), source or "The prompt")
         search = FileSearch.beside(base, [Path(path) for path in inputs])
         if only_base:
-            search = FileSearch(search.given, search.roots[:1], name_it="")
+            search = FileSearch(search.given, search.roots[:1], may_name=False)
         try:
             prepared, files = await deadline.within(self._prepared(loaded, search, value_files))
         except asyncio.TimeoutError:

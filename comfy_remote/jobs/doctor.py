@@ -386,7 +386,7 @@ async def _checked(target: Target, loaded: LoadedWorkflow, path: Path) -> list[F
         converted = convert(loaded.workflow or {}, schemas, keep_unknown=True)
         prompt, doubts = converted.prompt, converted.doubts
     prompt, _ = as_listed(prompt, schemas)
-    search = replace(FileSearch.beside(path.absolute().parent), name_it="--input FILE")
+    search = FileSearch.beside(path.absolute().parent)
     names = dict.fromkeys(use.name for use in file_uses(prompt, schemas))
     missing = [name for name in names if search.find(name) is None and not search.refusal(name)]
     there = frozenset([name for name in missing if await target.has_input(name)])

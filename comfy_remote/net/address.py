@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from yarl import URL
 
+from ..advice import Hint
 from ..errors import ConfigurationError
 
 __all__ = [
@@ -132,8 +133,7 @@ def check_key_is_safe(address: URL) -> None:
     if address.scheme != "https" and not is_loopback(address.host):
         raise ConfigurationError(
             f"The address {address} is not https, and the key would travel in the clear.",
-            advice="Use https (`comfy-remote serve --certfile … --keyfile …`), or reach the "
-            "machine through a tunnel: `ssh -L 8000:127.0.0.1:8000 MACHINE`.",
+            advice=Hint.HTTPS_OR_TUNNEL(),
         )
 
 

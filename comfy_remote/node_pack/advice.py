@@ -13,6 +13,33 @@ __all__ = ["WORDS", "for_page", "shown_error"]
 WORDS: dict[Hint, str] = {
     Hint.WRITABLE_FOLDER: "Correct the permissions of ComfyUI's output folder.",
     Hint.LINK_OUT_OF_FOLDER: "Remove that link.",
+    Hint.NAME_FILE: "Put it into ComfyUI's input folder.",
+    Hint.PUT_OR_NAME_FILE: "Put it into ComfyUI's input folder.",
+    Hint.NODE_FAILED: "Correct that node's inputs.",
+    Hint.PROJECT_FILE_EDITED: (
+        "{path} was edited, so it was left as it is. clean_build would change this:\n{changes}"
+    ),
+    Hint.PROJECT_FILE_UNUSABLE: "Correct it, or have the file written again with clean_build.",
+    Hint.PROJECT_PARTS_MISSING: (
+        "They are what is deployed, and what answers: keep their names, or have the file written "
+        "again with clean_build."
+    ),
+    Hint.TRUST_CONFIG: (
+        "Review what it names, and trust it: comfy-remote trust {path} (in a terminal). Or put it "
+        "into {own}."
+    ),
+    Hint.TRUST_ENV: (
+        "Review what it names, and trust it: comfy-remote trust {path} (in a terminal). Or put the"
+        " variables into {own}."
+    ),
+    Hint.TRUST_PROJECT: (
+        "Review what it names, and trust it: comfy-remote trust {path} (in a terminal). Or give "
+        "what it names with the node's inputs, and have its files written again with clean_build."
+    ),
+    Hint.UNUSED: (
+        "Not trusted, so not used: {names}, {how} {path}. To review that, and trust it: "
+        "comfy-remote trust {path}"
+    ),
 }
 """Filled in with the facts. Where a code is missing, everybody's words suit the page."""
 
@@ -29,4 +56,4 @@ def shown_error(error: ComfyRemoteError) -> ComfyRemoteError:
 
 
 def _words(hint: Hint, facts: Mapping[str, Fact]) -> str | None:
-    return WORDS[hint].format_map(facts) if hint in WORDS else None
+    return WORDS[hint].format_map(facts).strip() if hint in WORDS else None

@@ -15,6 +15,7 @@ from ..config.places import home
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.record import Record
 from ..secrets import SECRETS
+from .advice import for_page
 from .cutting import Cutter
 from .host import Host
 from .input_routes import input_routes
@@ -89,7 +90,7 @@ def load_credentials() -> None:
         for path in load_env_files():
             _log.info("Credentials are taken from %s", path)
         for sentence in unused_files():
-            _log.warning("%s", sentence)
+            _log.warning("%s", for_page(sentence))
     except ConfigurationError as error:
         _log.warning("%s", error)
 

@@ -29,7 +29,7 @@ from ..targets.opening import open_target
 from ..version import __version__
 from ..workflow.load import parse_prompt, parse_workflow
 from ..workflow.schema import Schemas
-from .advice import shown_error
+from .advice import for_page, shown_error
 from .cutting import Cutter
 from .host import Host
 from .json_route import body_of, json_route
@@ -133,7 +133,7 @@ def routes(
             "target": switch.target_of(request.query.get("client_id")),
             "targets": [target.to_json() for target in targets],
             "jobs": [_job_json(job) for job in lane.jobs()],
-            "unused": [*await asyncio.to_thread(unused_files)],
+            "unused": [for_page(one) for one in await asyncio.to_thread(unused_files)],
         }
 
     @table.post("/remote/switch")

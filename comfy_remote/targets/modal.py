@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
+from ..advice import Hint
 from ..errors import ConfigurationError, TargetNotFound, TargetUnreachable
 from .runpod.target import RunPodTarget
 
@@ -158,7 +159,6 @@ def _no_such_app(app: str, error: Exception | None) -> TargetNotFound:
     details = error.details if isinstance(error, TargetNotFound) else {}
     return TargetNotFound(
         f"There is no app {app!r} of Comfy Remote on Modal.",
-        advice="`modal app list` shows what is deployed; `comfy-remote deploy modal WORKFLOW "
-        f"--app {app}` deploys one.",
+        advice=Hint.DEPLOY_APP(app=app),
         details=details,
     )

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ..advice import Hint
 from ..errors import ConfigurationError, TargetError
 from ..wire.models import (
     CheckAnswer,
@@ -116,10 +117,7 @@ async def _ask(
             f"{target.name} cannot fetch or remove models: only a worker of Comfy Remote can."
             if listing
             else f"{target.name} has no models.",
-            advice="Choose a runpod: or modal: target with --on. On the machine of that ComfyUI, "
-            "`comfy-remote serve` makes one of it."
-            if listing
-            else "Choose another target with --on.",
+            advice=Hint.WORKER_TARGET() if listing else Hint.OTHER_TARGET(),
         )
     output = await target.act(request.model_dump(mode="json", exclude_none=True), say)
     try:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..advice import Hint
 from ..errors import ConfigurationError
 from ..targets.launch import PACKAGE_PARENT, own_module
 
@@ -102,7 +103,7 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
     if not _is_comfyui(folder):
         raise ConfigurationError(
             f"{folder} is not a ComfyUI: it has no main.py beside a folder comfy.",
-            advice="Give the folder that holds ComfyUI's main.py, or --engine sandbox.",
+            advice=Hint.COMFYUI_FOLDER(),
         )
     arguments = shlex.split(environ.get("COMFYUI_ARGS", ""))
     python = _python_of(folder, environ)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import aiohttp
 
+from ..advice import Hint
 from ..config.engine_environment import engine_environment
 from ..errors import EngineCrashed, TargetUnreachable
 from .choice import EngineChoice, choose_engine
@@ -162,7 +163,7 @@ class Engine:
                 if process is None and time.monotonic() - begun > _ATTACH_PATIENCE:
                     raise TargetUnreachable(
                         f"No ComfyUI answers at {url}.",
-                        advice="Start it, or choose another engine with --engine.",
+                        advice=Hint.START_ENGINE(),
                     )
                 if time.monotonic() - begun > _START_PATIENCE:
                     raise TargetUnreachable(

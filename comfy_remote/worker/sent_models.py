@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from ..advice import Hint
 from ..errors import ComfyRemoteError, ExecutionFailed, ModelUnavailable, WorkflowInvalid
 from ..wire.repo_list import ModelLine
 from ..wire.request import ModelSent
@@ -20,7 +21,7 @@ __all__ = ["LackingModels", "fetch_lacking"]
 
 _NO_SUCH_FOLDER = WorkflowInvalid(
     "The workflow wants them in a folder for models that this ComfyUI does not know.",
-    advice="Fetch them into the right one with `comfy-remote models ensure`.",
+    advice=Hint.CHECK_MODELS_FOLDER(),
 )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final
 
+from ..advice import Hint
 from ..errors import WorkflowInvalid
 from ..types import mapping, mappings
 
@@ -185,11 +186,7 @@ class Schemas:
     def unknown(self, class_type: str) -> str:
         """A sentence for messages: that the class is not here, and what to do about it."""
         if self.is_snapshot:
-            return (
-                f"{class_type} is not among the nodes of the snapshot that comes with Comfy "
-                "Remote, which has ComfyUI's own nodes only. Name a ComfyUI that has it: "
-                "--on TARGET, or --schemas with its address or a file saved from its /object_info."
-            )
+            return Hint.OTHER_SCHEMAS(class_type=class_type)
         return (
             f"{class_type} is not among the nodes of {self.source}. Install its node pack there, "
             "or take the schemas from a ComfyUI that has it."

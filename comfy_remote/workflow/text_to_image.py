@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from importlib.resources import files
 
+from ..advice import Hint
 from ..errors import WorkflowInvalid
 from .change.settings import put
 from .load import LoadedWorkflow, parse_workflow
@@ -46,8 +47,7 @@ def text_to_image(schemas: Schemas) -> LoadedWorkflow:
         )
         raise WorkflowInvalid(
             f"No workflow was given, and the target {why}.",
-            advice="Give one with --workflow FILE: any that ComfyUI saved or exported, or a "
-            "picture with its workflow in it.",
+            advice=Hint.GIVE_WORKFLOW(),
         )
     blank = blank_text_to_image()
     prompt = put(blank.prompt or {}, [("1", _CHECKPOINT)], choices[0])

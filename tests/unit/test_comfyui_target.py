@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted_server import Answer, drop
 
+from comfy_remote.cli.advice import for_terminal
 from comfy_remote.errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -223,7 +224,7 @@ async def test_a_submission_that_is_not_found_is_unknown_and_not_sent_again(
         server.on("GET /queue", queue)
     with pytest.raises(SubmissionUnknown, match="found neither") as caught:
         await target.submit(RunRequest(JOB, PROMPT))
-    assert f"comfy-remote jobs resume {JOB}" in caught.value.advice
+    assert f"comfy-remote jobs resume {JOB}" in for_terminal(caught.value.advice)
     assert server.count("POST /prompt") == 1
 
 

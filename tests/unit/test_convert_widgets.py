@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from saved_workflow import saved, workflow
 
+from comfy_remote.cli.advice import for_terminal
 from comfy_remote.errors import WorkflowInvalid
 from comfy_remote.workflow.convert import convert_workflow
 from comfy_remote.workflow.schema import Schemas
@@ -198,7 +199,7 @@ def test_an_unknown_class_is_refused_with_the_snapshot_and_says_so() -> None:
     with pytest.raises(WorkflowInvalid, match=r"node 1 \(Foreign\)") as caught:
         convert_workflow(workflow(saved(1, "Foreign", [1, 2])), Schemas.bundled())
     assert "snapshot" in caught.value.advice
-    assert "--on TARGET" in caught.value.advice
+    assert "--on TARGET" in for_terminal(caught.value.advice)
     assert caught.value.details == {"node_id": "1", "class_type": "Foreign"}
 
 

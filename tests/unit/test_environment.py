@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from comfy_remote.cli.advice import for_terminal
 from comfy_remote.config import places
 from comfy_remote.config.environment import env_files, load_env_files, read_env_file, withheld
 from comfy_remote.config.trust import TrustStore, named_variable
@@ -170,7 +171,7 @@ def test_what_is_withheld_is_said_with_the_command_that_says_yes(tmp_path: Path)
     assert withheld(["RUNPOD_ENDPOINT_ID"]) is None
     error = withheld(["RUNPOD_ENDPOINT_ID", "RUNPOD_API_KEY"])
     assert error is not None
-    assert f"comfy-remote trust {path}" in error.advice
+    assert f"comfy-remote trust {path}" in for_terminal(error.advice)
     assert str(tmp_path / "home" / ".env") in error.advice
     assert error.details == {
         "path": str(path),

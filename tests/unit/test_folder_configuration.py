@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from owner import configure
 
+from comfy_remote.cli.advice import for_terminal
 from comfy_remote.config import places
 from comfy_remote.config.config_file import ConfigFile, read_config
 from comfy_remote.config.settings import Configuration, named_in
@@ -65,8 +66,8 @@ def test_nothing_that_it_names_is_used(project: Path) -> None:
         with pytest.raises(NotTrusted) as caught:
             open_target(name, configuration)
         assert str(path) in caught.value.message
-        assert f"comfy-remote trust {path}" in caught.value.advice
-        assert "--config" in caught.value.advice
+        assert f"comfy-remote trust {path}" in for_terminal(caught.value.advice)
+        assert "--config" in for_terminal(caught.value.advice)
         assert len(caught.value.details["names"]) == 3  # type: ignore[arg-type]
         assert "planted" not in str(caught.value.to_json())
     with pytest.raises(NotTrusted, match="The default target 'x'"):

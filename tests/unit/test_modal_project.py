@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from comfy_remote.cli.advice import for_terminal
 from comfy_remote.cli.main import cli
 from comfy_remote.config.places import home
 from comfy_remote.config.trust import TrustStore
@@ -147,7 +148,7 @@ def test_what_was_edited_stays_and_the_difference_is_shown(workflow: Path) -> No
     assert (folder / WORKFLOW_FILE).read_text() == mine
     assert json.loads((folder / PROMPT_FILE).read_text()) == edited
     note = next(one for one in project.notes if WORKFLOW_FILE in one)
-    assert "-PORT = 8001" in note and "+PORT = 8000" in note and "--force" in note
+    assert "-PORT = 8001" in note and "+PORT = 8000" in note and "--force" in for_terminal(note)
     forced = make_project(workflow, {}, force=True)
     assert forced.kept == ()
     assert json.loads((folder / PROMPT_FILE).read_text()) == PROMPT
@@ -182,7 +183,7 @@ def test_a_project_that_came_with_a_folder_is_not_deployed_before_a_yes(workflow
     with pytest.raises(NotTrusted) as caught:
         make_project(workflow, {}, deploys=True)
     path = folder / CONFIG_FILE
-    assert f"comfy-remote trust {path}" in caught.value.advice
+    assert f"comfy-remote trust {path}" in for_terminal(caught.value.advice)
     names = caught.value.details["names"]
     assert names[:2] == ['secrets: "aws"', 'extra_pip_packages: "evil"']
     assert "workflow.py, which runs on this machine" in names[2]
@@ -253,7 +254,7 @@ def test_code_of_a_workflow_runs_beside_secrets_only_after_a_yes(tmp_path: Path)
         with pytest.raises(NotTrusted) as caught:
             deployed(stranger, {})
         assert caught.value.details["names"] == [f'custom_nodes: "{pack}"']
-        assert f"comfy-remote trust {path}" in caught.value.advice
+        assert f"comfy-remote trust {path}" in for_terminal(caught.value.advice)
     with pytest.raises(NotTrusted):  # a first deployment with a Secret
         deployed(stranger, {"app_name": "first", "secrets": ["hf"]})
     asked_for = {"app_name": "asked", "secrets": ["hf"], "custom_nodes": [pack]}
@@ -688,7 +689,8 @@ def test_custom_nodes_are_converted_by_a_file_of_schemas(tmp_path: Path) -> None
     arguments = ["deploy", "modal", str(flow), "--no-deploy", "--json"]
     ran = CliRunner().invoke(cli, arguments)
     assert isinstance(ran.exception, WorkflowInvalid)
-    assert "--on TARGET" in ran.exception.advice and "--schemas" in ran.exception.advice
+    advice = for_terminal(ran.exception.advice)
+    assert "--on TARGET" in advice and "--schemas" in advice
     widgets = {"text": ["STRING", {}], "count": ["INT", {}]}
     node = {"input": {"required": widgets}, "output": [], "output_node": True, "name": "Theirs"}
     known = tmp_path / "object_info.json"

@@ -244,7 +244,7 @@ async def test_packages_that_the_node_names_run_beside_secrets_only_after_a_yes(
     monkeypatch.setattr(modal_run, "deploy", deploy)
     make_project(workflow, {"app_name": "portraits", "secrets": ["hf"]}, deploys=True)
     adding = DeploymentSettings(app_name="portraits", extra_pip_requirements="evil")
-    with pytest.raises(NotTrusted, match="comfy-remote trust"):
+    with pytest.raises(NotTrusted, match="trust it"):
         await run_deployment(workflow, adding, Page(), Schemas.bundled)
     without = DeploymentSettings(app_name="without", extra_pip_requirements="evil")
     assert (await run_deployment(workflow, without, Page(), Schemas.bundled)).url

@@ -13,6 +13,7 @@ from aiohttp import web
 from model_server import File, ModelServer, safetensors, sha256
 from models_kit import endpoints, ensure, files_in, library_for
 
+from comfy_remote.cli.advice import for_terminal
 from comfy_remote.errors import (
     ConfigurationError,
     LocalStorageError,
@@ -320,7 +321,7 @@ async def test_what_does_not_fit_the_disk_is_not_begun(
     monkeypatch.setattr(disk, "free_bytes", lambda root: 1000)
     with pytest.raises(LocalStorageError, match=r"300\.1 kB are to be fetched") as caught:
         await ensure(library_for(tmp_path, server), f"lora {server.url}/a.safetensors")
-    assert "models prune" in caught.value.advice
+    assert "models prune" in for_terminal(caught.value.advice)
     assert server.fetched("/a.safetensors") == 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from scripted_server import Answer, ScriptedServer
 
+from comfy_remote.cli.advice import for_terminal
 from comfy_remote.errors import AuthenticationError, ConfigurationError, TargetError
 from comfy_remote.targets.runpod.pods import Pod, account_pods, chosen_pod_address, find_pod
 
@@ -63,7 +64,7 @@ async def test_several_run() -> None:
                 await find_pod(environment(server), nobody)
             assert "7h9k2m4n6pxx (training" in caught.value.message
             assert "second000000" in caught.value.message
-            assert "--on pod:7h9k2m4n6pxx" in caught.value.advice
+            assert "--on pod:7h9k2m4n6pxx" in for_terminal(caught.value.advice)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ async def test_none_runs(pods, says) -> None:
             await find_pod(environment(server))
     assert says in caught.value.message
     for way in ("--pod-url", "RUNPOD_POD_URL", "RUNPOD_API_KEY", "runpodctl"):
-        assert way in caught.value.advice
+        assert way in for_terminal(caught.value.advice)
 
 
 async def test_the_key_is_refused() -> None:
@@ -100,7 +101,7 @@ async def test_there_is_no_such_list() -> None:
             await find_pod(environment(server))
     assert "endpoint" not in caught.value.advice
     assert "RUNPOD_API_BASE_URL" in caught.value.advice
-    assert "--pod-url" in caught.value.advice
+    assert "--pod-url" in for_terminal(caught.value.advice)
 
 
 @pytest.mark.parametrize("answer", [{"pods": [{"name": "no id"}]}, {"message": "v1"}, [RUNNING]])
@@ -202,10 +203,10 @@ async def test_runpodctl_lists_none(tmp_path: Path) -> None:
 async def test_runpodctl_fails(tmp_path: Path, script: str, says: str) -> None:
     with pytest.raises(TargetError, match=says) as caught:
         await find_pod(runpodctl(tmp_path, script))
-    assert "--pod-url" in caught.value.advice
+    assert "--pod-url" in for_terminal(caught.value.advice)
 
 
 async def test_neither_key_nor_runpodctl(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no way to look for one") as caught:
         await find_pod({"PATH": str(tmp_path)})
-    assert "RUNPOD_POD_URL" in caught.value.advice
+    assert "RUNPOD_POD_URL" in for_terminal(caught.value.advice)

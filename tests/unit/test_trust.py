@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from comfy_remote.advice import Advice, Hint
+from comfy_remote.cli.advice import for_terminal
 from comfy_remote.config.config_file import TargetTable
 from comfy_remote.config.trust import (
     TrustStore,
@@ -18,7 +20,6 @@ from comfy_remote.config.trust import (
     named_variable,
     not_trusted,
     origin_of,
-    trust_command,
 )
 from comfy_remote.errors import (
     ConfigurationError,
@@ -28,6 +29,10 @@ from comfy_remote.errors import (
 )
 
 GPU = TargetTable(target="runpod:abc", base_url="https://box.example/v2", key_env="BOX_TOKEN")
+
+
+def how(path: Path) -> Advice:
+    return Hint.TRUST_CONFIG(path=str(path), own="/home/me/.config/comfy-remote")
 
 
 @pytest.fixture
@@ -189,9 +194,9 @@ def test_a_broken_store_trusts_nothing(store: TrustStore, tmp_path: Path) -> Non
     assert not store.allows_address("https://a.example")
     assert (store.files(), store.addresses()) == ({}, [])
     assert "Remove it" in store.problem()
-    error = not_trusted(path, ["a"], "The target 'gpu'", store)
+    error = not_trusted(path, ["a"], "The target 'gpu'", store, how(path))
     assert str(store.path) in error.message
-    assert trust_command(path) in error.advice
+    assert f"comfy-remote trust {path}" in for_terminal(error.advice)
     with pytest.raises(LocalStorageError, match=r"trust\.sqlite3"):
         store.trust(path, ["a"])
     with pytest.raises(LocalStorageError):
@@ -202,7 +207,9 @@ def test_a_broken_store_trusts_nothing(store: TrustStore, tmp_path: Path) -> Non
 
 
 def test_no_remote_has_a_person_asked(store: TrustStore, tmp_path: Path) -> None:
-    here = not_trusted(tmp_path / "comfy-remote.toml", ["a"], "The target 'gpu'", store)
+    here = not_trusted(
+        tmp_path / "comfy-remote.toml", ["a"], "The target 'gpu'", store, how(tmp_path)
+    )
     assert here.asks_for == (tmp_path / "comfy-remote.toml", ("a",))
     there = error_from_json(here.to_json())
     assert isinstance(there, NotTrusted)

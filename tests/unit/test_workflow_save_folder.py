@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from comfy_remote.cli.advice import for_terminal
 from comfy_remote.errors import WorkflowInvalid
 from comfy_remote.workflow.change.prepare import Changes, prepare
 from comfy_remote.workflow.load import LoadedWorkflow
@@ -107,4 +108,4 @@ def test_text_to_image_is_valid_for_comfyui() -> None:
 def test_text_to_image_without_a_checkpoint(schemas: Schemas) -> None:
     with pytest.raises(WorkflowInvalid, match="checkpoint") as caught:
         text_to_image(schemas)
-    assert "--workflow" in caught.value.advice
+    assert "--workflow" in for_terminal(caught.value.advice)

@@ -18,6 +18,7 @@ from types import CodeType, ModuleType
 
 import modal
 
+from ...advice import Hint
 from ...errors import (
     ComfyRemoteError,
     ConfigurationError,
@@ -59,8 +60,7 @@ def _deploy(folder: Path, *, stop_first: bool, only_ours: bool) -> str:
     if not isinstance(app, modal.App) or not isinstance(front, modal.Function):
         raise DeploymentFailed(
             f"{folder / WORKFLOW_FILE} has no app and no front.",
-            advice="They are what is deployed, and what answers: keep their names, or make the "
-            "file again with --force.",
+            advice=Hint.PROJECT_PARTS_MISSING(),
         )
     try:
         if stop_first and app.name:
@@ -146,7 +146,7 @@ def _imported(folder: Path, *, only_ours: bool) -> ModuleType:
         traceback.print_exc(file=sys.stdout)
         raise DeploymentFailed(
             f"{path} cannot be imported: {type(error).__name__}: {_first_line(error)}",
-            advice="Correct it, or write it again with --force.",
+            advice=Hint.PROJECT_FILE_UNUSABLE(),
         ) from error
     return module
 

@@ -12,13 +12,7 @@ from collections.abc import Iterator
 
 from .config import ModalConfig
 
-__all__ = ["WITHOUT_TRUST", "named_in"]
-
-WITHOUT_TRUST = (
-    "give what it names with options (--secret, --custom-node, --pip, --apt), and have its files "
-    "written again (--clean)"
-)
-"""What to do instead where nobody can be asked."""
+__all__ = ["named_in"]
 
 _LISTS = ("secrets", "custom_nodes", "extra_pip_packages", "extra_system_packages", "models")
 _WORDS = ("comfyui_arguments", "models_volume")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from ...advice import Hint
 from ...errors import ConfigurationError
 from ...media.files import leads_out, private_folder, storage_errors
 from ...workflow.prompt import Prompt
@@ -77,7 +78,7 @@ def project_folder(workflow: Path, app_name: str, parent: Path | None = None) ->
     if leads_out(folder, beside):
         raise ConfigurationError(
             f"{folder} is a link that leads out of {beside}.",
-            advice="Name the project's folder with --folder, or remove the link.",
+            advice=Hint.PROJECT_LINK(),
         )
     return folder
 
@@ -240,9 +241,4 @@ def _kept(path: Path, there: str, text: str) -> str:
     )
     more = len(changes) - _SHOWN_LINES
     shown = [*changes[:_SHOWN_LINES], *([f"… and {more} more lines"] if more > 0 else [])]
-    return "\n".join(
-        [
-            f"{path} was edited, and is kept. --force (clean_build) would change this:",
-            *(f"  {s}" for s in shown),
-        ]
-    )
+    return Hint.PROJECT_FILE_EDITED(path=str(path), changes="\n".join(f"  {s}" for s in shown))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ...advice import Hint
 from ...config.places import home
 from ...config.trust import TrustStore, not_trusted
 from ...media.files import safe_relative_path, storage_errors
@@ -17,7 +18,6 @@ from ...workflow.load import LoadedWorkflow, load_workflow
 from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
 from .config import CONFIG_FILE, ModalConfig
-from .named import WITHOUT_TRUST
 from .packing import pack
 from .project import INPUT_FOLDER, Project, input_files, project_folder, write_project
 
@@ -87,7 +87,7 @@ def _check_trust(project: Project, *, deploys: bool) -> None:
             missing,
             "What would be deployed",
             store,
-            instead=WITHOUT_TRUST,
+            Hint.TRUST_PROJECT(path=str(path)),
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from ...advice import Hint
 from ...errors import (
     EngineCrashed,
     JobCancelled,
@@ -402,6 +403,6 @@ def _lost(error: TargetError, patience: float) -> TargetUnreachable:
     return TargetUnreachable(
         f"The target has been out of reach for {patience:.0f} s. {error.message} The job may "
         "still be running there.",
-        advice="When it is back, fetch the job with `comfy-remote jobs resume`.",
+        advice=Hint.RESUME_WHEN_BACK(),
         details=error.details,
     )

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+from ...advice import Hint
 from ...errors import ComfyRemoteError, ExecutionFailed, JobCancelled, OutOfMemory
 from ...events import Finished, JobState, ShownValues
 from ...media.remote_values import VALUES_KEY, sha256_in_name
@@ -108,8 +109,7 @@ def execution_error(data: dict[str, JsonValue]) -> ComfyRemoteError:
         )
     return ExecutionFailed(
         f"{node} failed: {said}",
-        advice="Correct that node's inputs. Its traceback is in the error's details, and in what "
-        "`comfy-remote jobs show` prints.",
+        advice=Hint.NODE_FAILED(),
         details=details,
     )
 

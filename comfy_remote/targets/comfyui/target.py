@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from ...advice import Hint
 from ...aio import concurrent_map
 from ...clean import cleaned_error
 from ...errors import (
@@ -187,9 +188,7 @@ class ComfyUITarget:
                 return ref
             raise SubmissionUnknown(
                 f"{error.message} It was found neither in its queue nor in its history.",
-                advice="Nothing was sent again. If it turns up after all, `comfy-remote jobs "
-                f"resume {request.job_id}` fetches it; else check the address, and run the "
-                "workflow again.",
+                advice=Hint.NOT_SENT_AGAIN(job_id=request.job_id),
                 details=error.details,
             ) from error
 

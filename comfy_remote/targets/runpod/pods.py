@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ...advice import Hint
 from ...errors import AuthenticationError, ConfigurationError, TargetError, TargetUnreachable
 from ...net.address import COMFYUI_PORT, base_address, check_key_is_safe, pod_proxy_url
 from ...units import dollars
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ..kinds import Choose
 
 __all__ = [
-    "WAYS_TO_NAME_A_POD",
     "Pod",
     "account_pods",
     "chosen_pod_address",
@@ -37,11 +37,6 @@ __all__ = [
 ]
 
 DEFAULT_API_URL = "https://api.runpod.io"
-WAYS_TO_NAME_A_POD = (
-    "Name it with --pod-url (or --on) ID-8188.proxy.runpod.net; or set RUNPOD_POD_URL for "
-    "comfy-run-remote; or set RUNPOD_API_KEY, or install and configure runpodctl, to have the "
-    "running pod found; or give another target with --on."
-)
 _POD_ID = re.compile(r"[a-z0-9]{10,32}", re.IGNORECASE)
 _POD_ADDRESS = re.compile(
     r"pod:([a-z0-9]+)$|(?:https?://)?([a-z0-9]+)-\d+\.proxy\.runpod\.net(?:/|$)", re.IGNORECASE
@@ -157,8 +152,7 @@ async def find_pod(
     if chosen is None:
         raise ConfigurationError(
             f"{len(running)} pods run: {'; '.join(map(str, running))}.",
-            advice=f"Say which: --on pod:{running[0].id} (with comfy-run-remote: --pod-url "
-            f"{running[0].id}).",
+            advice=Hint.WHICH_POD(pod=running[0].id),
             details={"pods": [pod.id for pod in running]},
         )
     return running[chosen]
@@ -187,7 +181,7 @@ async def account_pods(environment: Mapping[str, str] = os.environ) -> list[Pod]
     raise ConfigurationError(
         "No pod is named, and there is no way to look for one: RUNPOD_API_KEY is not set, and "
         "runpodctl is not installed.",
-        advice=WAYS_TO_NAME_A_POD,
+        advice=Hint.NAME_A_POD(first=""),
     )
 
 
@@ -208,21 +202,23 @@ async def _from_rest(key: SecretStr, environment: Mapping[str, str]) -> list[Pod
     except AuthenticationError as error:
         raise AuthenticationError(
             "RunPod refused RUNPOD_API_KEY when it was asked for the account's pods.",
-            advice="Check the key in RunPod's console (Settings > API Keys): it must be allowed "
-            f"to read pods. Without it: {WAYS_TO_NAME_A_POD}",
+            advice=Hint.NAME_A_POD(
+                first="Check the key in RunPod's console (Settings > API Keys): it must be allowed "
+                "to read pods. Without it:"
+            ),
             details=error.details,
         ) from error
     except TargetError as error:
         # What the client says of addresses in general (an endpoint's id) helps nobody here.
         changed = "Check RUNPOD_API_BASE_URL." if url != DEFAULT_API_URL else "Try again later."
-        error.advice = f"{changed} {WAYS_TO_NAME_A_POD}"
+        error.advice = Hint.NAME_A_POD(first=changed)
         raise
     try:
         return [_rest_pod(pod) for pod in RestPodList.model_validate(answer).pods]
     except ValidationError as error:
         raise TargetError(
             f"RunPod's list of pods is not understood: {problems_in(error, 'the answer')}.",
-            advice=f"Check RUNPOD_API_BASE_URL. {WAYS_TO_NAME_A_POD}",
+            advice=Hint.NAME_A_POD(first="Check RUNPOD_API_BASE_URL."),
         ) from None
 
 
@@ -245,20 +241,20 @@ def _from_runpodctl(program: str, environment: Mapping[str, str]) -> list[Pod]:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise TargetUnreachable(
             f"runpodctl could not be asked for the account's pods: {error}.",
-            advice=WAYS_TO_NAME_A_POD,
+            advice=Hint.NAME_A_POD(first=""),
         ) from error
     if done.returncode != 0:
         said = " ".join(done.stderr.decode("utf-8", "replace").split())[:300]
         raise TargetError(
             f"runpodctl pod list failed (status {done.returncode}){f': {said}' if said else ''}.",
-            advice=f"`runpodctl doctor` helps to set it up. {WAYS_TO_NAME_A_POD}",
+            advice=Hint.NAME_A_POD(first="`runpodctl doctor` helps to set it up."),
         )
     try:
         return [_ctl_pod(pod) for pod in ctl_pods.validate_json(done.stdout) or []]
     except ValidationError:
         raise TargetError(
             "What runpodctl pod list printed is not understood.",
-            advice=f"Update runpodctl (2.1 or later). {WAYS_TO_NAME_A_POD}",
+            advice=Hint.NAME_A_POD(first="Update runpodctl (2.1 or later)."),
         ) from None
 
 
@@ -303,4 +299,4 @@ def _none_runs(pods: Sequence[Pod]) -> ConfigurationError:
     else:
         why = "No pod of the account runs."
         what = "Start one in RunPod's console (https://console.runpod.io/pods)."
-    return ConfigurationError(why, advice=f"{what} {WAYS_TO_NAME_A_POD}")
+    return ConfigurationError(why, advice=Hint.NAME_A_POD(first=what))

@@ -28,6 +28,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, JsonValue, SecretStr, ValidationError
 from yarl import URL
 
+from ...advice import Hint
 from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -378,8 +379,7 @@ class RunPodTarget:
                     raise TargetUnreachable(
                         f"The endpoint has been out of reach for {waited:.0f} s. {error.message} "
                         "The job may still be running there.",
-                        advice=f"{self.results_kept} Fetch the job with `comfy-remote jobs "
-                        "resume`.",
+                        advice=Hint.RESUME_IN_TIME(kept=self.results_kept),
                         details=error.details,
                     ) from error
                 delay = _delay_after(error, failures)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ...advice import Hint
 from ...aio import in_thread
 from ...media.files import CHUNK_SIZE, storage_errors
 from ...media.partial_file import PartialFile
@@ -27,11 +28,7 @@ from .link import Location, unavailable
 
 __all__ = ["FULL_DISK", "PartFile", "download"]
 
-FULL_DISK = (
-    "Free some space on the disk of the models (`comfy-remote models prune` removes what the "
-    "worker had fetched and you do not list), or use a larger volume. What has been fetched so "
-    "far is kept, and the next download goes on from there."
-)
+FULL_DISK = Hint.MODELS_DISK_FULL()
 _BACKOFF = Backoff(attempts=6, first=0.5, longest=60.0)
 
 

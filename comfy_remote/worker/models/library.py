@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from ...advice import Hint
 from ...aio import in_thread
 from ...errors import ComfyRemoteError, LocalStorageError, ModelUnavailable
 from ...media.files import storage_errors
@@ -39,10 +40,6 @@ __all__ = ["ModelLibrary"]
 
 _WORKER_FETCHES_NONE = (
     "This worker has DOWNLOAD_MODELS=false: put the model on its volume, or change that setting."
-)
-_NOT_WHILE_RUNNING = (
-    "Fetch it first (`comfy-remote models ensure`, or a job with action ensure), or set "
-    "DOWNLOAD_MODELS=true on the worker, which lets a run fetch what it lacks."
 )
 _log = logging.getLogger(__name__)
 
@@ -110,7 +107,7 @@ class ModelLibrary:
             # An engine at a URL, say: it will tell by itself if it lacks one.
             _log.warning("no models folder is known: the repo_list is not looked at")
             return EnsureAnswer(ensured=[], notes=["This worker knows of no models folder."])
-        refuse = None if self._settings.download else _NOT_WHILE_RUNNING
+        refuse = None if self._settings.download else Hint.FETCH_MODEL_FIRST()
         return await self._ensure(lines, say, refuse, names_suffice=True)
 
     async def check(

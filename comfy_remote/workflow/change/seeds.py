@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from ...advice import Hint
 from ...errors import WorkflowInvalid
 from ..prompt import Prompt
 from .settings import Place
@@ -55,7 +56,7 @@ def find_seeds(prompt: Prompt) -> list[Place]:
     if not found:
         raise WorkflowInvalid(
             "No node of the workflow has a seed.",
-            advice="Set another input with --set NODE.input=value.",
+            advice=Hint.SET_OTHER_INPUT(),
         )
     return list(found)
 

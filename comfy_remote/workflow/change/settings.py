@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+from ...advice import Hint
 from ...errors import WorkflowInvalid
 from ..prompt import Node, Prompt
 from ..schema import Schemas
@@ -116,7 +117,7 @@ def _find_input(prompt: Prompt, path: str, setting: str, schemas: Schemas | None
 def _malformed(setting: str) -> WorkflowInvalid:
     return WorkflowInvalid(
         f"{setting!r} is not of the form NODE.input=value.",
-        advice="For example: --set 3.seed=42, or --set KSampler.steps=20.",
+        advice=Hint.EXAMPLE_SETTING(),
     )
 
 

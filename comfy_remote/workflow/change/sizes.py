@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from ...advice import Hint
 from ...errors import WorkflowInvalid
 from ..prompt import Node, Prompt
 from .settings import Place
@@ -41,11 +42,9 @@ def find_sizes(prompt: Prompt, name: SizeInput) -> list[Place]:
         if name in prompt[node_id]["inputs"]
     }
     if not places:
-        flag = "--batch" if name == "batch_size" else f"--{name}"
         raise WorkflowInvalid(
-            f"{flag}: no sampler of the workflow starts from an empty latent or image that has "
-            f"a {name}.",
-            advice=f"Set the node that decides it: --set NODE.{name}=…",
+            f"No sampler of the workflow starts from an empty latent or image that has a {name}.",
+            advice=Hint.SET_SIZE(name=name),
         )
     return sorted(places)
 

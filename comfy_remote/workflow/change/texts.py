@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
+from ...advice import Hint
 from ...errors import WorkflowInvalid
 from ..prompt import Node, Prompt
 from .settings import Place, find_node
@@ -171,7 +172,7 @@ def _texts_of(prompt: Prompt, node_id: str) -> list[Place]:
     if not found:
         raise WorkflowInvalid(
             f"Node {node_id} ({prompt[node_id]['class_type']}) has no text to set, or several.",
-            advice="Set its input by name: --set NODE.input=TEXT.",
+            advice=Hint.SET_TEXT_BY_NAME(),
             details={"node_id": node_id},
         )
     return found
@@ -197,14 +198,11 @@ def _not_found(prompt: Prompt, side: Side) -> WorkflowInvalid:
     name = "prompt" if side == "positive" else "negative_prompt"
     others = list(islice(_other_texts(prompt, side), _MOST_NAMED))
     if others:
-        advice = f"Set the text you mean by its input: --set {', --set '.join(others)}."
+        advice = Hint.SET_ONE_TEXT(inputs=", ".join(others))
     elif side == "positive":
-        advice = (
-            "If there is none, omit --prompt. Else name the node that has it with "
-            "--prompt-node, or set its input: --set NODE.input=TEXT."
-        )
+        advice = Hint.NAME_PROMPT_NODE()
     else:
-        advice = "If there is none, omit --negative. Else set it: --set NODE.input=TEXT."
+        advice = Hint.NO_NEGATIVE()
     return WorkflowInvalid(
         f"No {side} text was found: no sampler's {side} input leads to a text encoder, and no "
         f"node has an input named {name}."
@@ -234,9 +232,7 @@ def _several(side: Side, prompt: Prompt, places: dict[str, list[Place]]) -> Work
     )
     return WorkflowInvalid(
         f"The workflow has several {side} texts: {named}.",
-        advice="Say which: --prompt-node ID."
-        if side == "positive"
-        else "Set the one you mean: --set NODE.text=TEXT.",
+        advice=Hint.WHICH_PROMPT_NODE() if side == "positive" else Hint.WHICH_NEGATIVE(),
         details={"nodes": list(places)},
     )
 

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 
+from ...advice import Hint
 from ...errors import WorkflowInvalid
 
 __all__ = ["fill_in", "variables_in"]
@@ -71,27 +72,9 @@ def _value(variable: str, variables: Mapping[str, str], name: str) -> str:
         hint = f" Did you mean ${{{near[0]}}}?" if near else ""
         raise WorkflowInvalid(
             f"{name} asks for ${{{variable}}}, which was not given.{hint}",
-            advice=_advice(variable),
+            advice=Hint.GIVE_VARIABLE(variable=variable),
             details={"variable": variable},
         ) from None
-
-
-def _advice(variable: str) -> str:
-    options = {
-        "PROMPT": "--prompt TEXT, of run and check",
-        "NEGATIVE": "--negative TEXT, of run and check",
-        "SEED": "--seed N, of run and check",
-        "WIDTH": "--width N, of run and check",
-        "HEIGHT": "--height N, of run and check",
-        "BATCH": "--batch N, of run and check",
-        "OUTPUT_FOLDER": "--output-folder PATH, of comfy-run-remote",
-        "IMAGE_ID": "--image-id ID, of comfy-run-remote",
-    }
-    option = f" (or {options[variable]})" if variable in options else ""
-    return (
-        f"Give --var {variable}=VALUE, or --var {variable} for the environment variable of that "
-        f"name{option}. $${{{variable}}} stands for the text itself."
-    )
 
 
 def _bare(value: str) -> str:

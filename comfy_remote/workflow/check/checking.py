@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from ...advice import Hint
 from ...errors import WorkflowInvalid
 from ..change.file_names import left_over
 from ..files import FileSearch
@@ -192,7 +193,7 @@ def _doubtful_values(prompt: Prompt, doubts: Iterable[Doubt]) -> Iterator[Proble
             node_id,
             prompt[node_id]["class_type"],
             key,
-            advice=f"If it should not be in a name, set it: --set '{node_id}.{key}=…'.",
+            advice=Hint.SET_PLACEHOLDER(input=f"{node_id}.{key}"),
             severity="warning",
             details={"placeholder": placeholder},
         )

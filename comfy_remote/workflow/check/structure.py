@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ...advice import Hint
 from ..change.values import did_you_mean
 from ..graph import cycles, links
 from ..packs import CORE, NodePack, pack_for_people
@@ -121,8 +122,8 @@ def _where(schemas: Schemas) -> str:
 
 def _how_to_get(pack: NodePack | None, schemas: Schemas) -> str:
     if schemas.is_snapshot:
-        said = f" It comes from {pack.name}." if pack and pack.name and pack.name != CORE else ""
-        return f"Only a target can tell whether it has it: --on TARGET.{said}"
+        named = pack is not None and pack.name and pack.name != CORE
+        return Hint.ASK_A_TARGET(pack=f"It comes from {pack.name}." if pack and named else "")
     if pack is None or pack.name is None:
         return "Install the node pack that has it there; ComfyUI-Manager finds it by the class."
     if pack.name == CORE:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
 
+from ...advice import Hint
 from ..change.values import did_you_mean, listed, quoted, range_text
 from ..live_inputs import live_inputs
 from ..models import model_uses, names_a_file
@@ -51,7 +52,7 @@ def input_problem(prompt: Prompt, node_id: str, error: NodeError, schemas: Schem
     match code:
         case "required_input_missing":
             message = "This required input has no value and no link."
-            advice = f"Connect or set it: --set {node_id}.{name}=…"
+            advice = Hint.CONNECT_OR_SET(input=f"{node_id}.{name}")
         case "return_type_mismatch":
             link = cast("list[JsonValue]", facts["linked_node"])
             source = prompt[str(link[0])]["class_type"]
@@ -108,7 +109,7 @@ def chosen_inputs(prompt: Prompt, schemas: Schemas, live: list[str]) -> Iterator
                     node_id,
                     node["class_type"],
                     name,
-                    f"Set it: --set {node_id}.{name}=…",
+                    Hint.SET_INPUT(input=f"{node_id}.{name}"),
                 )
                 continue
             value, keys = node["inputs"][name], input_schema(name, spec).selectable

@@ -9,7 +9,6 @@ search  where such a file is; and the error where it is not, or may not be taken
 
 from .names import file_below, may_look_up, names_another_machine
 from .search import (
-    NAME_IT,
     FileSearch,
     missing_file,
     possible_uses,
@@ -20,7 +19,6 @@ from .uses import ANNOTATION, FileUse, every_file_use, file_uses, with_names
 
 __all__ = [
     "ANNOTATION",
-    "NAME_IT",
     "FileSearch",
     "FileUse",
     "every_file_use",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...advice import Hint
 from ...errors import InputFileMissing
 from ...media.content_names import split_content_name
 from ...media.files import sha256_of
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = [
-    "NAME_IT",
     "FileSearch",
     "missing_file",
     "possible_uses",
@@ -32,9 +32,6 @@ __all__ = [
 ]
 
 _LIKE_A_NAME = re.compile(r"[^\n]{1,255}\.\w{1,12}( ?\[input\])?")
-
-NAME_IT = "inputs=[FILE]"
-"""How a caller of the library names a file, for errors. Commands have their own option for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +47,13 @@ class FileSearch:
             name, whatever folder that name has.
         roots: Folders whose files may be taken: each is looked through, and its ``input`` folder.
         on_target: Names that the target has already.
-        name_it: How the user names a file, in the words of the face; ``""`` if there is no way.
+        may_name: Whether the user can name files.
     """
 
     given: tuple[Path, ...] = ()
     roots: tuple[Path, ...] = ()
     on_target: frozenset[str] = frozenset()
-    name_it: str = NAME_IT
+    may_name: bool = True
 
     @classmethod
     def beside(cls, base: Path | None, given: Iterable[Path] = ()) -> FileSearch:
@@ -111,10 +108,10 @@ class FileSearch:
 
     def advice(self, name: str) -> str:
         """What to do about a name that `find` does not find."""
-        put = "" if self.refusal(name) else "Put it there"
-        if not self.name_it:
-            return f"{put or 'Copy it there'}."
-        return f"{put}, or name it with {self.name_it}." if put else f"Name it with {self.name_it}."
+        refused = self.refusal(name)
+        if not self.may_name:
+            return "Copy it there." if refused else "Put it there."
+        return Hint.NAME_FILE() if refused else Hint.PUT_OR_NAME_FILE()
 
     def _places(self, name: str) -> Iterator[tuple[Path, str]]:
         # The second is for a workflow that was saved on Windows.
