@@ -167,7 +167,8 @@ def resume(
         reporter.connecting(target)
         async with Client(target, record=record, on_interrupt=None) as client:
             adopted = await client.adopt(job, folder=folder, timeout=timeout)
-            reporter.following(adopted.id, client.target.name, record.get(adopted.id).prompt)
+            entry = await record.read(record.get, adopted.id)
+            reporter.following(adopted.id, client.target.name, entry.prompt)
             # It may be somebody else's: Ctrl-C must not stop it.
             outputs = await follow(adopted, folder, reporter, "leave")
             reporter.saved(outputs, time.monotonic() - began, adopted.problems)

@@ -108,7 +108,9 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             for sentence in prepared.notes:
                 reporter.note(sentence)
             price = configuration.price_per_hour(target.name)
-            estimate = estimate_run(record, target.name, prepared.prompt, price)
+            estimate = await record.read_at_once(
+                estimate_run, record, target.name, prepared.prompt, price
+            )
             paid = price is not None or configuration.billing_of(target.name) == "by run"
             if paid and estimate.seconds is not None:
                 reporter.note(estimate.sentence())

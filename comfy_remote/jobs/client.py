@@ -44,7 +44,7 @@ from .found_files import FoundFiles
 from .interruption import SUBMIT_PATIENCE, OnInterrupt, end_jobs, is_interruption
 from .job import Job
 from .record import JobEntry, Record
-from .sent_inputs import SentInputs
+from .sent_inputs import SentInputs, request_to_json
 from .submission import submit
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Client:
             await asyncio.to_thread(remove_leftovers)
             await self.target.__aenter__()
         except BaseException:
-            self._close_record()
+            await self._close_record()
             raise
         return self
 
@@ -135,7 +135,7 @@ class Client:
             try:
                 await self.target.__aexit__(kind, error, traceback)
             finally:
-                self._close_record()
+                await self._close_record()
 
     async def schemas(self, prompt: Prompt | None = None) -> Schemas:
         """The node schemas that were given, else the target's.
@@ -297,16 +297,17 @@ class Client:
             sources = [model.source for model in models if model.source is not None]
             request = replace(request, models=sources)
         sent = SentInputs(self._record, self.target)
-        request = sent.without_known(request)
-        self._record.add(
+        request = await self._record.read(sent.without_known, request)
+        await self._record.write(
+            self._record.add,
             request.job_id,
             target=self.target.name,
             source=clean(source),  # a file's name need not be UTF-8
             folder=folder.absolute() if folder else None,
             prompt=request.prompt,
             page=page,
+            request=request_to_json(request) if request.known_inputs else None,
         )
-        sent.remember(request)
         _log.debug(
             "Job %s to %s: %d nodes, %d files (%d bytes, %d of them kept there), %d models named.",
             request.job_id,
@@ -375,10 +376,10 @@ class Client:
             error = OutputLost(
                 f"{self.target.name} never got the job.", advice="Run the workflow again."
             )
-            self._record.state(entry.id, JobState.FAILED, error)
+            await self._record.write(self._record.state, entry.id, JobState.FAILED, error)
             raise error
         if entry.ref is None:
-            self._record.submitted(ref)
+            await self._record.write(self._record.submitted, ref)
         return self._followed(
             Job(self.target, self._record, ref, entry.prompt, deadline, entry=entry)
         )
@@ -415,19 +416,21 @@ class Client:
                 "in its output folder.",
             )
         ref, prompt = recalled
-        self._record.add(
+        await self._record.write(
+            self._record.add,
             ref.job_id,
             target=self.target.name,
             source=f"prompt {remote_id}",
             folder=folder,
             prompt=prompt,
         )
-        self._record.submitted(ref)
+        await self._record.write(self._record.submitted, ref)
         return self._followed(Job(self.target, self._record, ref, prompt, deadline))
 
-    def _close_record(self) -> None:
+    async def _close_record(self) -> None:
+        await self._record.written()
         if self._own_record:
-            self._record.close()
+            await asyncio.to_thread(self._record.close)
 
     async def _files(
         self,
@@ -497,14 +500,13 @@ async def resume(
         OutputLost: The target never got it.
         TargetError: The target cannot be reached.
     """
-    own = record is None
-    record = record or Record(home())
     begun = time.monotonic()
+    opened = record if record is not None else await asyncio.to_thread(Record, home())
     try:
-        entry = record.get(job_id)
+        entry = await opened.read(opened.get, job_id)
         target = reopen(entry.target, entry.ref, config=config)
-        async with Client(target, record=record, on_interrupt=on_interrupt) as client:
+        async with Client(target, record=opened, on_interrupt=on_interrupt) as client:
             yield await client.take_up(entry, timeout=timeout, begun=begun)
     finally:
-        if own:
-            record.close()
+        if opened is not record:
+            await asyncio.to_thread(opened.close)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 from ..advice import Hint
 from ..aio import Deadline, concurrent_map, within
 from ..errors import (
     ComfyRemoteError,
+    InputFileMissing,
     JobCancelled,
     JobTimedOut,
     LocalStorageError,
@@ -58,10 +58,14 @@ __all__ = ["SAVED_BEFORE", "Job"]
 
 _log = logging.getLogger(__name__)
 
+_P = ParamSpec("_P")
+
 SAVED_BEFORE = "outputs_saved"
 """In the details of a failed job's error: how many outputs it had saved before."""
 
 _PROGRESS_RECORDED_EVERY = 1.0
+_MOST_WAITING = 100
+"""Writes that wait for the record's lock: with more, progress is not recorded."""
 # A request of 10 MB takes its time on a slow line.
 _OTHERS_PATIENCE = 120.0
 _LOOK_EVERY = 0.25
@@ -143,7 +147,9 @@ class Job:
         if self._finished is not None:
             yield self._finished
             return
-        estimate = estimate_progress(self._record, self._target.name, self._prompt)
+        estimate = await self._record.read_at_once(
+            estimate_progress, self._record, self._target.name, self._prompt
+        )
         while True:
             await self._sent_again()
             followed = self._target.follow(self.ref, self._prompt)
@@ -156,7 +162,7 @@ class Job:
                     if self._state is JobState.RUNNING and isinstance(event, Queued | Started):
                         continue  # followed again (to see a cancel through), the job begins anew
                     if isinstance(event, Finished):
-                        missed = self._sent.missed(self.ref, event)
+                        missed = await self._missed(event)
                         if missed and not self._cancelled:
                             continue
                         if missed:  # nothing has run, and nothing shall
@@ -183,7 +189,7 @@ class Job:
                     event = await within(events.__anext__(), patience)
                 except (asyncio.TimeoutError, StopAsyncIteration):
                     break
-                if isinstance(event, Finished) and self._sent.missed(self.ref, event):
+                if isinstance(event, Finished) and await self._missed(event):
                     break  # it is to be sent once more, by whoever follows it
                 if isinstance(event, Progress) and self._state is not JobState.RUNNING:
                     self._note(Started())
@@ -263,8 +269,10 @@ class Job:
                     failure = failure or error
             if failure is not None:
                 raise failure
-        with self._goes_on_without_record():
-            self._record.saved(self.id, saved)
+        try:
+            await self._record.write(self._record.saved, self.id, saved)
+        except LocalStorageError as error:
+            self._goes_on_without_record(error)
         await release(self._target, outputs)
         return saved
 
@@ -319,14 +327,14 @@ class Job:
 
     async def _send_whole(self) -> None:
         """Submit the job once more, with the bytes of all its files."""
-        request = self._sent.claim(self.ref, self._prompt)
+        request = await self._record.write(self._sent.claim, self.ref, self._prompt)
         if request is None:
             self.ref = await self._sent_by_another()
             return
         try:
             await asyncio.to_thread(check_unchanged, request.files)
         except ComfyRemoteError as error:
-            self._record.state(self.id, JobState.FAILED, error)
+            self._write(self._record.state, self.id, JobState.FAILED, error)
             raise
         # Not stopped half way, if whoever follows the job gives up: it may have arrived.
         self._sending = asyncio.ensure_future(
@@ -351,7 +359,7 @@ class Job:
         """
         deadline = time.monotonic() + _OTHERS_PATIENCE
         while time.monotonic() < deadline:
-            ref = self._record.get(self.id).ref
+            ref = (await self._record.read(self._record.get, self.id)).ref
             if ref is not None:
                 return ref
             await asyncio.sleep(_LOOK_EVERY)
@@ -373,35 +381,36 @@ class Job:
                 details={"job_id": self.id},
             ) from None
 
-    @contextlib.contextmanager
-    def _goes_on_without_record(self) -> Iterator[None]:
+    async def _missed(self, end: Finished) -> bool:
+        return isinstance(end.error, InputFileMissing) and await self._record.read(
+            self._sent.missed, self.ref, end
+        )
+
+    def _write(self, method: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        self._record.post(self._goes_on_without_record, method, *args, **kwargs)
+
+    def _goes_on_without_record(self, error: LocalStorageError) -> None:
         """That the record fails in mid-job costs the record, and not what a GPU has worked for."""
-        try:
-            yield
-        except LocalStorageError as error:
-            if not self._record_failed:
-                self._record_failed = True
-                _log.warning("%s Job %s goes on; it cannot be resumed later.", error, self.id)
+        if not self._record_failed:
+            self._record_failed = True
+            _log.warning("%s Job %s goes on; it cannot be resumed later.", error, self.id)
 
     def _note(self, event: Event) -> None:
-        with self._goes_on_without_record():
-            self._recorded(event)
-
-    def _recorded(self, event: Event) -> None:
         match event:
             case Queued():
                 self._state = JobState.QUEUED
-                self._record.state(self.id, self._state)
+                self._write(self._record.state, self.id, self._state, at=time.time())
             case Started():
                 self._started = time.monotonic()
                 self._state = JobState.RUNNING
                 _log.debug("Job %s runs.", self.id)
-                self._record.state(self.id, self._state)
+                self._write(self._record.state, self.id, self._state, at=time.time())
             case Progress():
                 now = time.monotonic()
                 if now - self._recorded_progress >= _PROGRESS_RECORDED_EVERY:
                     self._recorded_progress = now
-                    self._record.progress(self.id, event_to_json(event))
+                    if self._record.waiting < _MOST_WAITING:
+                        self._write(self._record.progress, self.id, event_to_json(event))
             case Finished():
                 self._finished = event
                 _log.debug(
@@ -416,8 +425,13 @@ class Job:
                 if event.error is not None and event.outputs:
                     event.error.details.setdefault(SAVED_BEFORE, len(event.outputs))
                 seconds = self._run_seconds(event)
-                self._record.state(self.id, event.state, event.error, run_seconds=seconds)
-                self._sent.ended(self.id, self._prompt, event)
+                self._write(
+                    self._record.state,
+                    *(self.id, event.state, event.error),
+                    run_seconds=seconds,
+                    at=time.time(),
+                )
+                self._write(self._sent.ended, self.id, self._prompt, event)
 
     def _run_seconds(self, finished: Finished) -> float | None:
         """How long it ran: as the target says, else as seen, if it was seen from the start.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -26,7 +26,7 @@ from .record import Record
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["SentInputs", "check_unchanged"]
+__all__ = ["SentInputs", "check_unchanged", "request_to_json"]
 
 # Below, a second submission would cost more than the bytes do.
 _SMALLEST = 256 * 1024
@@ -37,7 +37,8 @@ _REMEMBERED_SECONDS = 6 * 3600.0
 class SentInputs:
     """What one target is known to keep, in the record.
 
-    Targets that keep nothing are sent everything.
+    Targets that keep nothing are sent everything. The methods block: call them through
+    `Record.read` and `Record.write`.
     """
 
     def __init__(self, record: Record, target: Target) -> None:
@@ -46,22 +47,11 @@ class SentInputs:
 
     def without_known(self, request: RunRequest) -> RunRequest:
         """The request, naming by SHA-256 those of its larger files that the target keeps."""
-        large = {file.sha256 for file in request.files if file.size > _SMALLEST}
+        large = frozenset(file.sha256 for file in request.files if file.size > _SMALLEST)
         if self._keeper is None or not large:
             return request
-        rows = self._record.execute(
-            "SELECT sha256 FROM kept_inputs WHERE keeper = ? AND seen > ?",
-            self._keeper,
-            time.time() - _REMEMBERED_SECONDS,
-        )
-        return replace(request, known_inputs=frozenset(large & {row["sha256"] for row in rows}))
-
-    def remember(self, request: RunRequest) -> None:
-        """Keep a request that is about to be submitted, if it names files by their SHA-256."""
-        if request.known_inputs:
-            self._record.execute(
-                "UPDATE jobs SET request = ? WHERE id = ?", _to_json(request), request.job_id
-            )
+        kept = self._record.kept_inputs(self._keeper, since=time.time() - _REMEMBERED_SECONDS)
+        return replace(request, known_inputs=kept & large)
 
     def missed(self, ref: RemoteRef, end: Finished) -> bool:
         """Whether a job ended for want of a file that was named by its SHA-256.
@@ -72,8 +62,7 @@ class SentInputs:
             return False
         if "missing_inputs" not in end.error.details:
             return False
-        rows = self._record.execute("SELECT request, remote_id FROM jobs WHERE id = ?", ref.job_id)
-        return any(row["request"] or row["remote_id"] != ref.remote_id for row in rows)
+        return self._record.can_be_sent_again(ref)
 
     def claim(self, ref: RemoteRef, prompt: Prompt) -> RunRequest | None:
         """The request to send once more, whole; ``None`` if another does so.
@@ -81,53 +70,31 @@ class SentInputs:
         From then on the record has the job as one whose submission was not answered, and it is
         not sent a third time.
         """
-        request = self._request_of(ref.job_id, prompt)
-        self._record.execute(
-            "UPDATE jobs SET remote_id = NULL, details = NULL, request = NULL "
-            "WHERE id = ? AND remote_id = ? AND request IS NOT NULL",
-            ref.job_id,
-            ref.remote_id,
-        )
-        ours = bool(self._record.execute("SELECT changes() AS rows")[0]["rows"])
-        if request is None or not ours:
+        text = self._record.claim_request(ref)
+        request = None if text is None else _from_json(ref.job_id, prompt, text)
+        if request is None:
             return None
-        self._forget(request.known_inputs)
+        self._forget(request)
         return replace(request, known_inputs=frozenset())
 
     def ended(self, job_id: str, prompt: Prompt, end: Finished) -> None:
         """Learn from how a job ended."""
-        kept = end.details.get("kept_inputs")
-        if self._keeper is not None and isinstance(kept, list):
-            self._note(one for one in kept if isinstance(one, str))
-        if (request := self._request_of(job_id, prompt)) is None:
+        if self._keeper is None:
             return
-        if end.error is not None:
+        kept = end.details.get("kept_inputs")
+        if isinstance(kept, list):
+            hashes = [one for one in kept if isinstance(one, str)]
+            since = time.time() - _REMEMBERED_SECONDS
+            self._record.inputs_kept(self._keeper, hashes, since=since)
+        text = self._record.drop_request(job_id)
+        request = None if text is None else _from_json(job_id, prompt, text)
+        if request is not None and end.error is not None:
             # Perhaps a worker of another make, which does not know what a hash stands for.
-            self._forget(request.known_inputs)
-        self._record.execute("UPDATE jobs SET request = NULL WHERE id = ?", job_id)
+            self._forget(request)
 
-    def _note(self, hashes: Iterable[str]) -> None:
-        now = time.time()
-        self._record.execute("DELETE FROM kept_inputs WHERE seen <= ?", now - _REMEMBERED_SECONDS)
-        for sha256 in hashes:
-            self._record.execute(
-                "INSERT OR REPLACE INTO kept_inputs (keeper, sha256, seen) VALUES (?, ?, ?)",
-                self._keeper,
-                sha256,
-                now,
-            )
-
-    def _forget(self, hashes: Iterable[str]) -> None:
-        for sha256 in hashes:
-            self._record.execute(
-                "DELETE FROM kept_inputs WHERE keeper = ? AND sha256 = ?", self._keeper, sha256
-            )
-
-    def _request_of(self, job_id: str, prompt: Prompt) -> RunRequest | None:
-        rows = self._record.execute("SELECT request FROM jobs WHERE id = ?", job_id)
-        if not rows or rows[0]["request"] is None:
-            return None
-        return _from_json(job_id, prompt, rows[0]["request"])
+    def _forget(self, request: RunRequest) -> None:
+        if self._keeper is not None:
+            self._record.inputs_gone(self._keeper, request.known_inputs)
 
 
 def check_unchanged(files: Sequence[InputFile]) -> None:
@@ -148,7 +115,8 @@ def check_unchanged(files: Sequence[InputFile]) -> None:
             )
 
 
-def _to_json(request: RunRequest) -> str:
+def request_to_json(request: RunRequest) -> str:
+    """What the record keeps of a request that names files by their SHA-256, to send it whole."""
     files: list[JsonValue] = [{**asdict(file), "path": str(file.path)} for file in request.files]
     models: list[JsonValue] = [asdict(model) for model in request.models]
     kept: dict[str, JsonValue] = {

@@ -54,7 +54,7 @@ async def standings(
             why = f"{entry.target} did not answer within {deadline}."
         except ComfyRemoteError as error:
             why = error.message
-        entry = record.get(entry.id)
+        entry = await record.read(record.get, entry.id)
         return Standing(entry, "" if entry.state.final else why)
 
     return await asyncio.gather(*(stand(entry) for entry in entries))

@@ -34,17 +34,17 @@ async def submit(
         ref = await deadline.within(target.submit(request))
     except asyncio.TimeoutError:
         late = _unanswered(request.job_id, target.name, deadline)
-        record.state(request.job_id, JobState.QUEUED, late)
+        record.post(_not_recorded, record.state, request.job_id, JobState.QUEUED, late)
         raise late from None
     except SubmissionUnknown as error:
         # Still open: `resume` may find it.
-        record.state(request.job_id, JobState.QUEUED, error)
+        record.post(_not_recorded, record.state, request.job_id, JobState.QUEUED, error)
         raise
     except ComfyRemoteError as error:
-        record.state(request.job_id, JobState.FAILED, error)
+        record.post(_not_recorded, record.state, request.job_id, JobState.FAILED, error)
         raise
     try:
-        record.submitted(ref)
+        await record.write(record.submitted, ref)
     except LocalStorageError as error:
         # The GPU is at work: better a job that this program alone knows than none.
         _log.warning("%s The job is %s at %s.", error, ref.remote_id, target.name)
@@ -64,3 +64,7 @@ def _unanswered(job_id: str, target: str, deadline: Deadline) -> JobTimedOut:
         advice=Hint.FIND_JOB(job_id=job_id),
         details={"job_id": job_id},
     )
+
+
+def _not_recorded(error: LocalStorageError) -> None:
+    _log.warning("%s", error)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from ..errors import ComfyRemoteError, JobNotFound, WorkflowInvalid
+from ..errors import ComfyRemoteError, JobNotFound, LocalStorageError, WorkflowInvalid
 from ..events import JobState
 from ..jobs.client import Client
 from ..jobs.job import Job
@@ -94,7 +94,7 @@ class RemoteLane:
         """
         try:
             submission = Submission.parse(body, target)
-            self._check_new(submission.prompt_id)
+            await self._check_new(submission.prompt_id)
             schemas, checked = await self._checked(submission, target)
             entry = QueueEntry(
                 self._number(submission),
@@ -158,9 +158,10 @@ class RemoteLane:
             if job.entry.client_id == client_id:
                 job.repeat()
 
-    def take_up(self) -> None:
+    async def take_up(self) -> None:
         """Show again what was running when the server last ended, and follow it."""
-        for recorded in self._pool.record.unserved():
+        record = self._pool.record
+        for recorded in await record.read(record.unserved):
             entry = _entry(recorded)
             served_here = (recorded.page or {}).get("host") == self._host.identity
             ours = recorded.id in self._jobs or recorded.id in self._arriving
@@ -197,7 +198,8 @@ class RemoteLane:
             await sending
         except ComfyRemoteError:
             # The page is told now: after a restart there is nothing left to show.
-            self._pool.record.page_served(prompt_id)
+            record = self._pool.record
+            record.post(_not_recorded, record.page_served, prompt_id)
             raise
 
     async def _checked(self, submission: Submission, target: str) -> tuple[Schemas | None, Checked]:
@@ -279,12 +281,13 @@ class RemoteLane:
         await self._pool.keep(client)
         return Submitted(client, await client.take_up(recorded))
 
-    def _check_new(self, prompt_id: str) -> None:
+    async def _check_new(self, prompt_id: str) -> None:
         """Raises:
         WorkflowInvalid: The record has such a job already.
         """
+        record = self._pool.record
         try:
-            self._pool.record.get(prompt_id)
+            await record.read(record.get, prompt_id)
         except JobNotFound:
             return
         raise WorkflowInvalid(
@@ -296,6 +299,10 @@ class RemoteLane:
         if submission.number is not None:
             return submission.number
         return self._host.next_number(front=submission.front)
+
+
+def _not_recorded(error: LocalStorageError) -> None:
+    _log.warning("%s", error)
 
 
 async def _call_back(sending: asyncio.Future[Job]) -> None:

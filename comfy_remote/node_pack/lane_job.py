@@ -325,16 +325,17 @@ class LaneJob:
             await self._saver.stop()
 
     def _recorded(self) -> None:
-        prompt_id = self.entry.prompt_id
-        try:
-            if self._saver is not None and self._saver.saved:
-                self._record.saved(prompt_id, self._saver.saved)
-            if self._submitted is None and self.state is JobState.CANCELLED:
-                self._record.state(prompt_id, self.state)
-            self._record.page_served(prompt_id)
-        except LocalStorageError as error:
-            _log.warning("%s", error)
+        record, prompt_id = self._record, self.entry.prompt_id
+        if self._saver is not None and self._saver.saved:
+            record.post(_not_recorded, record.saved, prompt_id, self._saver.saved)
+        if self._submitted is None and self.state is JobState.CANCELLED:
+            record.post(_not_recorded, record.state, prompt_id, self.state)
+        record.post(_not_recorded, record.page_served, prompt_id)
 
     def _note(self, message: str) -> None:
         _log.info("Remote job %s on %s: %s", self.entry.prompt_id, self.target, message)
         self._messages.note = cleaned_text(message)
+
+
+def _not_recorded(error: LocalStorageError) -> None:
+    _log.warning("%s", error)

@@ -77,7 +77,7 @@ def install(host: Host, record: Record | None = None) -> Pack:
         await asyncio.gather(*tasks, return_exceptions=True)
         await lane.close()
         await pool.close()
-        record.close()
+        await asyncio.to_thread(record.close)
 
     host.app.on_startup.append(start)
     host.app.on_cleanup.append(stop)
@@ -98,6 +98,6 @@ def load_credentials() -> None:
 async def _take_up(lane: RemoteLane) -> None:
     await asyncio.sleep(_SETTLED_AFTER)
     try:
-        lane.take_up()
+        await lane.take_up()
     except ComfyRemoteError as error:
         _log.warning("Remote jobs of before are not taken up: %s", error)

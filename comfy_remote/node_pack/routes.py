@@ -226,7 +226,10 @@ def routes(
             )
         configuration = await asyncio.to_thread(Configuration.load)
         price = configuration.price_per_hour(wanted.target)
-        return estimate_run(pool.record, wanted.target, prompt, price).to_json()
+        estimate = await pool.record.read_at_once(
+            estimate_run, pool.record, wanted.target, prompt, price
+        )
+        return estimate.to_json()
 
     @table.post("/remote/cut")
     @json_route

@@ -88,7 +88,7 @@ class Calls:
         return f"service {self.workflow.name}"
 
     async def __aenter__(self) -> Calls:
-        for entry in self._record.newest(_RECENT):
+        for entry in await self._record.read(self._record.newest, _RECENT):
             if entry.source == self.source and not entry.state.final:
                 self._take_up(entry)
         return self
@@ -116,7 +116,7 @@ class Calls:
             ComfyRemoteError: It could not be sent.
         """
         call_id = str(uuid.uuid4() if key is None else self._id_of(key))
-        if key is not None and self._is_known(call_id):
+        if key is not None and await self._is_known(call_id):
             return call_id
         if len(self._tasks) >= _MOST_AT_A_TIME:
             raise RateLimited(
@@ -124,7 +124,9 @@ class Calls:
                 advice="Call again when some have ended.",
             )
         await asyncio.to_thread(self.results.check_room)
-        if key is not None and self._is_known(call_id):  # it has come twice at the same time
+        if key is not None and await self._is_known(call_id):
+            return call_id
+        if call_id in self._followed:  # it has come twice at the same time
             return call_id
         self.workflow.interface.with_values(
             self.workflow.prompt,
@@ -154,14 +156,14 @@ class Calls:
         Raises:
             JobNotFound: There is no such call here.
         """
-        followed = self._followed.get(call_id) or self._found(call_id)
+        followed = self._followed.get(call_id) or await self._found(call_id)
         if followed is not None and wait > 0:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(followed.ended.wait(), wait)
         url = f"{base}/{call_id}"
         if followed is None or followed.status.final:
             envelopes = await asyncio.to_thread(self.results.envelopes, call_id, f"{url}/results")
-            error = self._entry(call_id).error if followed is None else followed.error
+            error = (await self._entry(call_id)).error if followed is None else followed.error
             if envelopes and error is None:
                 return CallAnswer(status=CallStatus.COMPLETED, id=call_id, results=envelopes)
             # A call that failed may have given some of its results before.
@@ -186,7 +188,7 @@ class Calls:
             JobNotFound: There is no such call here.
             TargetError: The target could not be asked.
         """
-        followed = self._followed.get(call_id) or self._found(call_id)
+        followed = self._followed.get(call_id) or await self._found(call_id)
         if followed is None or followed.status.final:
             return
         with contextlib.suppress(asyncio.TimeoutError):
@@ -199,35 +201,35 @@ class Calls:
                 advice="Cancel it again in a moment.",
             )
 
-    def check(self, call_id: str) -> None:
+    async def check(self, call_id: str) -> None:
         """Refuse ids of calls that are not this service's.
 
         Raises:
             JobNotFound: It is none.
         """
         if call_id not in self._followed:
-            self._entry(call_id)
+            await self._entry(call_id)
 
     def _id_of(self, key: str) -> uuid.UUID:
         return uuid.uuid5(uuid.NAMESPACE_URL, f"comfy-remote:{self.source}:{key}")
 
-    def _is_known(self, call_id: str) -> bool:
+    async def _is_known(self, call_id: str) -> bool:
         try:
-            self.check(call_id)
+            await self.check(call_id)
         except JobNotFound:
             return False
         return True
 
-    def _entry(self, call_id: str) -> JobEntry:
+    async def _entry(self, call_id: str) -> JobEntry:
         if _CALL_ID.fullmatch(call_id) is not None:
-            entry = self._record.get(call_id)
+            entry = await self._record.read(self._record.get, call_id)
             if entry.source == self.source:
                 return entry
         raise JobNotFound("There is no such call here.", advice="Check its id.")
 
-    def _found(self, call_id: str) -> _Followed | None:
+    async def _found(self, call_id: str) -> _Followed | None:
         """A call of a service before us, followed again; ``None`` if it has ended."""
-        entry = self._entry(call_id)
+        entry = await self._entry(call_id)
         if self.results.get(call_id) is not None:
             return None
         if entry.state.final and entry.state is not JobState.SUCCEEDED:

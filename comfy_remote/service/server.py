@@ -197,18 +197,18 @@ class ServiceServer:
 
     async def _status(self, request: web.Request) -> web.Response:
         call_id = request.match_info["call"]
-        self._calls.check(call_id)
+        await self._calls.check(call_id)
         return _answer(await self._calls.answer(call_id, "/calls", wait=_wait(request)))
 
     async def _cancel(self, request: web.Request) -> web.Response:
         call_id = request.match_info["call"]
-        self._calls.check(call_id)
+        await self._calls.check(call_id)
         await self._calls.cancel(call_id)
         return _answer(await self._calls.answer(call_id, "/calls", wait=_wait(request)))
 
     async def _result(self, request: web.Request) -> web.StreamResponse:
         call_id, key = request.match_info["call"], request.match_info["key"]
-        self._calls.check(call_id)
+        await self._calls.check(call_id)
         file = self._calls.results.one(call_id, key)
         if request.query.get("encoding", "safetensors") != "file":
             return web.FileResponse(

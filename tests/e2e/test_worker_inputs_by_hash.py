@@ -19,6 +19,7 @@ import pytest
 from conftest import find_comfyui
 from PIL import Image
 from pydantic import SecretStr
+from record_sql import sql
 
 from comfy_remote import Client
 from comfy_remote.events import Event, Finished, JobState, Log, Queued, Started
@@ -205,7 +206,7 @@ async def test_a_client_that_is_killed_after_a_hash_is_resumed_with_the_bytes(
             await second.wait()
             assert entry.state is not JobState.SUCCEEDED
             await busy.wait()
-        [request] = record.execute("SELECT request FROM jobs WHERE id = ?", entry.id)
+        [request] = sql(record.path, "SELECT request FROM jobs WHERE id = ?", entry.id)
         assert json.loads(request["request"])["known_inputs"]
     third = await command("jobs", "resume", entry.id)
     said = await third.communicate()
@@ -216,7 +217,7 @@ async def test_a_client_that_is_killed_after_a_hash_is_resumed_with_the_bytes(
         assert ended.ref != entry.ref
         assert len(ended.outputs) == 1
         assert Image.open(ended.outputs[0].path).size == (8, 8)
-        assert record.execute("SELECT * FROM jobs WHERE request IS NOT NULL") == []
+        assert sql(record.path, "SELECT * FROM jobs WHERE request IS NOT NULL") == []
 
 
 async def test_two_who_follow_one_job_send_it_once_more_only_once(

@@ -137,9 +137,9 @@ def test_help_imports_nothing_heavy() -> None:
         (("run", "good.json", "--input", "nowhere.png"), 4, "nowhere.png"),
         (("run", "good.json", "--on", "nonsense"), 2, "There is no target 'nonsense'"),
         (("run", "good.json", "--on", "runpod:abc"), 2, "RUNPOD_API_KEY"),
-        (("jobs", "show", "ffff"), 2, "knows no job"),
-        (("jobs", "resume", "ffff"), 2, "knows no job"),
-        (("jobs", "cancel", "ffff"), 2, "knows no job"),
+        (("jobs", "show", "ffff"), 2, "has no job"),
+        (("jobs", "resume", "ffff"), 2, "has no job"),
+        (("jobs", "cancel", "ffff"), 2, "has no job"),
     ],
 )
 def test_errors(run, arguments: tuple[str, ...], status: int, words: str) -> None:

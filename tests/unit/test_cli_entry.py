@@ -144,4 +144,4 @@ def test_a_folder_whose_name_is_not_utf_8_is_said(tmp_path: Path) -> None:
         Record(tmp_path) as record,
         pytest.raises(ConfigurationError, match=r"cannot be recorded: it is not UTF-8"),
     ):
-        record.execute("SELECT ?", "o\udcff")
+        record.add("job-1", target="t", source="o\udcff", folder=None, prompt={})

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
+from pydantic import JsonValue
+from record_sql import sql
 
 from comfy_remote.errors import JobExpired, JobNotFound, LocalStorageError, OutOfMemory
 from comfy_remote.events import JobState
@@ -64,7 +71,7 @@ def test_the_beginning_of_an_id_is_enough_where_it_is_clear(record: Record) -> N
     with pytest.raises(JobNotFound, match="3 jobs begin with 'abcd'"):
         record.get("abcd")
     for unknown in ("", "abc", "%%%%", "____", "zzzz", "abcd_1", "' OR 1=1"):
-        with pytest.raises(JobNotFound, match="knows no job"):
+        with pytest.raises(JobNotFound, match="has no job"):
             record.get(unknown)
 
 
@@ -131,21 +138,21 @@ def test_a_damaged_file_is_named_and_left_as_it_is(tmp_path: Path, content: byte
 @pytest.mark.parametrize(
     "change",
     [
-        "state = 'odd'",
-        "prompt = '{'",
-        "outputs = '[{}]'",
-        "outputs = '3'",
-        "remote_id = 'x', details = NULL",
-        "error = '3'",
-        "progress = '{'",
+        "jobs SET state = 'odd'",
+        "jobs SET prompt_number = 7",
+        "jobs SET prompt_values = '{'",
+        """jobs SET prompt_values = '{"9": {"a": 1}}'""",
+        "prompts SET prompt = '{'",
+        "jobs SET outputs = '[{}]'",
+        "jobs SET outputs = '3'",
+        "jobs SET remote_id = 'x', details = NULL",
+        "jobs SET error = '3'",
+        "jobs SET progress = '{'",
     ],
 )
 def test_a_row_that_somebody_changed_is_an_error_of_ours(record: Record, change: str) -> None:
     _add(record, "job-1")
-    other = sqlite3.connect(record.path)
-    other.execute(f"UPDATE jobs SET {change}")
-    other.commit()
-    other.close()
+    sql(record.path, f"UPDATE {change}")
     for read in (record.newest, lambda: record.get("job-1")):
         with pytest.raises(LocalStorageError, match="cannot be used"):
             read()
@@ -180,8 +187,107 @@ def test_a_success_is_not_lost_when_the_target_has_forgotten_the_job(tmp_path: P
         assert record.get("12345678").state is JobState.SUCCEEDED
 
 
+DATA = Path(__file__).parents[1] / "data" / "record"
+
+
+@pytest.fixture
+def old_folder(tmp_path: Path) -> Path:
+    """A folder whose record the version before wrote: a job in each state, and one of a page."""
+    old = sqlite3.connect(tmp_path / "jobs.sqlite3")
+    old.executescript((DATA / "record_v4.sql").read_text(encoding="utf-8"))
+    old.close()
+    return tmp_path
+
+
+def _everything(entry: JobEntry) -> dict[str, JsonValue]:
+    """As record_v4.json has it, which the version before wrote as well."""
+    ref = entry.ref
+    return {
+        "id": entry.id,
+        "created": entry.created,
+        "updated": entry.updated,
+        "target": entry.target,
+        "source": entry.source,
+        "folder": str(entry.folder) if entry.folder else None,
+        "prompt": cast("JsonValue", entry.prompt),
+        "state": entry.state.value,
+        "ref": None if ref is None else [ref.job_id, ref.remote_id, dict(ref.details)],
+        "progress": entry.progress,
+        "error": entry.error.to_json() if entry.error else None,
+        "outputs": [output.to_json() for output in entry.outputs],
+        "page": entry.page,
+        "started": entry.started,
+        "run_seconds": entry.run_seconds,
+    }
+
+
+def test_a_record_of_the_version_before_loses_nothing(old_folder: Path) -> None:
+    with Record(old_folder) as record:
+        entries = record.newest(100)
+        known = json.loads((DATA / "record_v4.json").read_text(encoding="utf-8"))
+        # As text: the order of nodes and inputs counts, and 1 is not 1.0.
+        assert [json.dumps(_everything(entry)) for entry in entries] == [
+            json.dumps(entry) for entry in known
+        ]
+        assert {(entry.charge, entry.batch) for entry in entries} == {(None, None)}
+        running = entries[5]
+        assert running.ref is not None
+        assert json.loads(record.claim_request(running.ref) or "")["known_inputs"] == ["cd" * 32]
+        assert record.kept_inputs("there/ep", since=0.0) == {"cd" * 32}
+        [past] = record.past_runs("gpu")
+        assert (past.seconds, past.prompt) == (12.25, entries[4].prompt)
+        assert [entry.source for entry in record.unserved()] == ["page.json"]
+    # Eight jobs, one workflow.
+    assert len(sql(old_folder / "jobs.sqlite3", "SELECT * FROM prompts")) == 1
+
+
+def test_several_programs_take_an_old_record_over_at_once(old_folder: Path) -> None:
+    script = (
+        "import sys, pathlib; from comfy_remote.jobs.record import Record\n"
+        "record = Record(pathlib.Path(sys.argv[1]))\n"
+        "record.add(sys.argv[2], target='t', source='s', folder=None, prompt={})\n"
+    )
+    command = [sys.executable, "-c", script, str(old_folder)]
+    running = [subprocess.Popen([*command, f"new-{number}"]) for number in range(3)]
+    with ThreadPoolExecutor(4) as threads:
+        for opened in [threads.submit(Record, old_folder) for _ in range(4)]:
+            opened.result().close()
+    assert [process.wait(30) for process in running] == [0, 0, 0]
+    with Record(old_folder) as record:
+        assert len(record.newest(100)) == 8 + 3
+
+
+def test_a_program_of_the_version_before_that_runs_on_adds_nothing_and_loses_nothing(
+    old_folder: Path,
+) -> None:
+    """It has the file open. What it sent is recorded to its end; what is new it does not send."""
+    old = sqlite3.connect(old_folder / "jobs.sqlite3", isolation_level=None)
+    running = "00000003-0000-4000-8000-000000000000"
+    assert old.execute("SELECT state FROM jobs WHERE id = ?", (running,)).fetchone()
+    with Record(old_folder) as record:
+        # The statements of that version, by which it says: "The record of jobs … cannot be used".
+        with pytest.raises(sqlite3.OperationalError, match="no column named prompt"):
+            old.execute(
+                "INSERT INTO jobs (id, created, updated, target, source, folder, prompt, state, "
+                "page, shape, work) VALUES ('n', 1, 1, 't', 's', NULL, '{}', 'queued', NULL, '', 1)"
+            )
+        old.execute("UPDATE jobs SET updated = 5, progress = '{}' WHERE id = ?", (running,))
+        old.execute(
+            "UPDATE jobs SET updated = 9, state = 'succeeded', error = NULL, "
+            "started = COALESCE(started, NULL), run_seconds = COALESCE(3.5, run_seconds) "
+            "WHERE id = ? AND NOT (state = 'succeeded' AND 'succeeded' = 'expired')",
+            (running,),
+        )
+        old.execute("UPDATE jobs SET page = NULL WHERE id = 'x'")
+        entry = record.get(running)
+        assert (entry.state, entry.run_seconds) == (JobState.SUCCEEDED, 3.5)
+        assert len(record.newest(100)) == 8
+    assert old.execute("PRAGMA user_version").fetchone() == (5,)  # a new start of it is refused
+    old.close()
+
+
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_record_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+def test_a_record_of_an_early_version_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
     (tmp_path / "jobs.sqlite3").touch()
     old = sqlite3.connect(tmp_path / "jobs.sqlite3")
     old.executescript(
@@ -193,7 +299,8 @@ def test_a_record_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, ve
             outputs TEXT
         );
         INSERT INTO jobs (id, created, updated, target, source, prompt, state)
-            VALUES ('old-job-1', 1.0, 2.0, 'gpu', 'x.json', '{}', 'succeeded');
+            VALUES ('old-job-1', 1.0, 2.0, 'gpu', 'x.json', '{}', 'succeeded'),
+                   ('old-job-2', 1.0, 2.0, 'gpu', 'x.json', '{', 'succeeded');
         """
     )
     if version == 2:
@@ -201,10 +308,6 @@ def test_a_record_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, ve
     old.execute(f"PRAGMA user_version = {version}")
     old.commit()
     old.close()
-    with ThreadPoolExecutor(4) as threads:  # several programs may do so at once
-        records = [threads.submit(Record, tmp_path) for _ in range(4)]
-        for opened in records:
-            opened.result()
     with Record(tmp_path) as record:
         assert record.get("old-job-1").state is JobState.SUCCEEDED
         assert record.get("old-job-1").page is None
@@ -213,6 +316,145 @@ def test_a_record_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, ve
         # How long the old one ran was not kept: it is no measure for others.
         assert record.get("old-job-1").run_seconds is None
         assert record.past_runs("gpu") == []
+        # Somebody had changed that one. It is what it was.
+        with pytest.raises(LocalStorageError, match="cannot be used"):
+            record.get("old-job-2")
+    [row] = sql(record.path, "SELECT prompt FROM prompts WHERE prompt NOT LIKE '{}'")
+    assert row["prompt"] == "{"
+
+
+def _sampling(seed: JsonValue, text: str = "a lighthouse") -> Prompt:
+    inputs: dict[str, JsonValue] = {"seed": seed, "text": text, "steps": 20, "model": ["4", 0]}
+    return {"3": {"class_type": "KSampler", "inputs": inputs}}
+
+
+def test_prompts_that_differ_in_values_are_stored_once(record: Record) -> None:
+    prompts = [
+        *(_sampling(seed) for seed in (7, 7, 8, 7.0, True, None, "7")),
+        _sampling(9, "x" * 100),
+        {"3": {**_sampling(7)["3"], "class_type": "Other"}},
+        {name: {"class_type": "A", "inputs": {}} for name in "ab"},
+        {name: {"class_type": "A", "inputs": {}} for name in "ba"},
+    ]
+    for number, prompt in enumerate(prompts):
+        record.add(f"job-{number:02}", target="t", source="s", folder=None, prompt=prompt)
+    kept = [record.get(f"job-{number:02}").prompt for number in range(len(prompts))]
+    assert [json.dumps(prompt) for prompt in kept] == [json.dumps(prompt) for prompt in prompts]
+    rows = sql(record.path, "SELECT prompt_number, prompt_values FROM jobs ORDER BY id")
+    assert [row["prompt_number"] for row in rows] == [1] * 8 + [2, 3, 4]
+    assert [row["prompt_values"] for row in rows[:3]] == [None, None, '{"3": {"seed": 8}}']
+
+
+def test_a_prompt_goes_with_the_last_job_that_has_it(record: Record) -> None:
+    for number, seed in enumerate((7, 8, 9)):
+        record.add(f"job-{number}", target="t", source="s", folder=None, prompt=_sampling(seed))
+    for number in range(3):
+        assert len(sql(record.path, "SELECT * FROM prompts")) == 1
+        sql(record.path, f"DELETE FROM jobs WHERE id = 'job-{number}'")
+    assert sql(record.path, "SELECT * FROM prompts") == []
+
+
+def test_a_thousand_runs_take_little_room(record: Record) -> None:
+    prompt = _sampling(0)
+    prompt.update({str(n): {"class_type": "Note", "inputs": {"text": "x" * 90}} for n in range(30)})
+    for seed in range(1000):
+        prompt["3"]["inputs"]["seed"] = seed
+        record.add(str(uuid.uuid4()), target="t", source="s", folder=None, prompt=prompt)
+    [row] = sql(
+        record.path,
+        "SELECT page_count * page_size AS size FROM pragma_page_count, pragma_page_size",
+    )
+    assert row["size"] < 500 * 1000 < 1000 * len(json.dumps(prompt)) / 5
+
+
+def test_there_is_room_for_a_charge_and_a_batch(record: Record) -> None:
+    record.add(
+        *("job-1",), target="t", source="s", folder=None, prompt={}, charge={"usd": 1}, batch="b1"
+    )
+    assert (record.get("job-1").charge, record.get("job-1").batch) == ({"usd": 1}, "b1")
+
+
+# While another process holds the lock
+
+
+@contextlib.contextmanager
+def locked(path: Path, seconds: float) -> Iterator[None]:
+    """Another process writes to the file, and takes its time."""
+    script = (
+        "import sqlite3, sys, time\n"
+        "database = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "database.execute('BEGIN IMMEDIATE')\n"
+        "print('locked', flush=True)\n"
+        "time.sleep(float(sys.argv[2]))\n"
+        "database.execute('COMMIT')\n"
+    )
+    command = [sys.executable, "-c", script, str(path), str(seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+async def _longest_pause(until: asyncio.Future[object]) -> float:
+    """The longest that the loop was kept from running."""
+    longest, last = 0.0, time.monotonic()
+    while not until.done():
+        await asyncio.sleep(0.01)
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+    return longest
+
+
+async def test_a_lock_that_another_process_holds_does_not_stall_the_loop(record: Record) -> None:
+    _add(record, "job-1")
+    began = time.monotonic()
+    with locked(record.path, 2.0):
+        adding = asyncio.ensure_future(
+            asyncio.wait_for(
+                record.write(
+                    record.add, "job-2", target="t", source="s", folder=None, prompt=PROMPT
+                ),
+                20,
+            )
+        )
+        pause = asyncio.ensure_future(_longest_pause(adding))
+        record.post(lambda error: None, record.state, "job-1", JobState.RUNNING)
+        # Past runs are read beside it; what reads what was written waits its turn.
+        assert await record.read_at_once(record.past_runs, "gpu") == []
+        assert time.monotonic() - began < 1.5
+        assert record.waiting == 2
+        entry = await record.read(record.get, "job-1")
+        await adding
+    assert time.monotonic() - began >= 1.5
+    assert await pause < 0.5
+    assert entry.state is JobState.RUNNING
+    assert (await record.read(record.get, "job-2")).prompt == PROMPT
+
+
+async def test_what_is_given_to_the_writer_is_written_also_where_the_await_is_cancelled(
+    record: Record,
+) -> None:
+    with locked(record.path, 0.5):
+        adding = record.write(
+            record.add, "job-1", target="t", source="s", folder=None, prompt=PROMPT
+        )
+        adding.cancel()
+    assert (await record.read(record.get, "job-1")).id == "job-1"
+
+
+async def test_a_lock_that_is_held_for_too_long_is_an_error_of_ours(tmp_path: Path) -> None:
+    with Record(tmp_path, lock_patience=0.2) as record:
+        failed: list[LocalStorageError] = []
+        with locked(record.path, 10):
+            record.post(failed.append, record.state, "job-1", JobState.RUNNING)
+            with pytest.raises(LocalStorageError, match="locked"):
+                await record.write(record.page_served, "job-1")
+        assert len(failed) == 1
+    with pytest.raises(LocalStorageError, match="closed"):
+        record.page_served("job-1")
 
 
 def test_jobs_of_pages_are_known_until_they_were_shown(record: Record) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from fake_target import FakeTarget, output
+from record_sql import sql
 
 from comfy_remote import Client, resume
 from comfy_remote.errors import (
@@ -109,7 +110,7 @@ async def test_a_file_that_is_kept_is_not_sent_again(record: Record) -> None:
         assert isinstance(events[-1], Finished)
         assert events[-1].error is None
     assert known(target) == [set(), {SHA256}, {SHA256}]
-    assert record.execute("SELECT * FROM jobs WHERE request IS NOT NULL") == []
+    assert sql(record.path, "SELECT * FROM jobs WHERE request IS NOT NULL") == []
 
 
 @pytest.mark.parametrize("size", [1, 256 * 1024])
@@ -124,7 +125,7 @@ async def test_small_files_are_always_sent(record: Record, tmp_path: Path, size:
 async def test_what_was_kept_long_ago_is_sent(record: Record) -> None:
     target = KeepingTarget()
     await run(target, record)
-    record.execute("UPDATE kept_inputs SET seen = ?", time.time() - 6 * 3600 - 1)
+    sql(record.path, "UPDATE kept_inputs SET seen = ?", time.time() - 6 * 3600 - 1)
     await run(target, record)
     assert known(target) == [set(), set()]
 
@@ -158,7 +159,7 @@ async def test_a_miss_is_no_end_of_the_job(record: Record) -> None:
     assert (entry.state, entry.error) == (JobState.SUCCEEDED, None)
     assert entry.ref is not None
     assert entry.ref.remote_id == "remote-3"
-    assert [row["seen"] > 0 for row in record.execute("SELECT seen FROM kept_inputs")] == [True]
+    assert [row["seen"] > 0 for row in sql(record.path, "SELECT seen FROM kept_inputs")] == [True]
 
 
 async def test_a_worker_that_always_misses_fails_the_job(record: Record) -> None:
@@ -196,10 +197,10 @@ async def test_a_killed_client_is_resumed_and_the_job_sent_whole(
     async with Client(target, record=record) as client:
         job = await client.submit(PROMPT, workflow={"nodes": []})
     if old:
-        [row] = record.execute("SELECT request FROM jobs WHERE id = ?", job.id)
+        [row] = sql(record.path, "SELECT request FROM jobs WHERE id = ?", job.id)
         kept = json.loads(row["request"])
         assert kept["files"][0].pop("places") == [["1", "image"]]
-        record.execute("UPDATE jobs SET request = ? WHERE id = ?", json.dumps(kept), job.id)
+        sql(record.path, "UPDATE jobs SET request = ? WHERE id = ?", json.dumps(kept), job.id)
     monkeypatch.setattr(client_module, "reopen", lambda *_, **__: target)
     async with resume(job.id, record=record) as again:
         [found] = await again.outputs()
@@ -338,32 +339,28 @@ async def test_another_who_sends_it_again_and_dies_is_not_waited_for_for_ever(
     async with Client(target, record=record) as client:
         job = await client.submit(PROMPT)
         with Record(record.path.parent) as other:
-            other.execute("UPDATE jobs SET remote_id = NULL, request = NULL WHERE id = ?", job.id)
+            other.claim_request(job.ref)
         with pytest.raises(SubmissionUnknown, match="Another program"):
             await job.wait()
     assert len(target.requests) == 2
 
 
-async def test_of_two_who_claim_at_the_same_moment_one_sends(
-    record: Record, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_of_two_who_claim_at_the_same_moment_one_sends(record: Record) -> None:
     target = KeepingTarget()
     await run(target, record)
-    async with Client(target, record=record) as client:
-        job = await client.submit(PROMPT)
-    with Record(record.path.parent) as other:
-        ours, theirs = SentInputs(record, target), SentInputs(other, target)
-        read = ours._request_of
-        claimed: list[RunRequest | None] = []
-
-        def read_and_be_overtaken(job_id: str, prompt: Prompt) -> RunRequest | None:
-            found = read(job_id, prompt)
-            claimed.append(theirs.claim(job.ref, PROMPT))
-            return found
-
-        monkeypatch.setattr(ours, "_request_of", read_and_be_overtaken)
-        assert ours.claim(job.ref, PROMPT) is None
-        assert claimed[0] is not None
+    for _ in range(5):
+        async with Client(target, record=record) as client:
+            job = await client.submit(PROMPT)
+        with Record(record.path.parent) as other:
+            record.inputs_kept(target.inputs_kept_by, [SHA256], since=0.0)
+            both = [SentInputs(record, target), SentInputs(other, target)]
+            claimed = await asyncio.gather(
+                *(asyncio.to_thread(one.claim, job.ref, PROMPT) for one in both)
+            )
+        [request] = [one for one in claimed if one is not None]
+        assert request.files
+        assert not request.known_inputs
+        record.inputs_kept(target.inputs_kept_by, [SHA256], since=0.0)
 
 
 async def test_a_row_that_somebody_has_changed_is_no_request(record: Record) -> None:
@@ -372,5 +369,5 @@ async def test_a_row_that_somebody_has_changed_is_no_request(record: Record) -> 
     for text in ("[]", "{", json.dumps({"files": [{"name": 1}]})):
         async with Client(target, record=record) as client:
             job = await client.submit(PROMPT)
-            record.execute("UPDATE jobs SET request = ? WHERE id = ?", text, job.id)
+            sql(record.path, "UPDATE jobs SET request = ? WHERE id = ?", text, job.id)
             assert (await job.wait()).state is JobState.SUCCEEDED

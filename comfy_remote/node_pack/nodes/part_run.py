@@ -117,7 +117,7 @@ class PartRun:
                 f"Remote part takes {len(document.inputs)} values, and {len(values)} are there.",
                 advice="Queue the workflow from the page again.",
             )
-        record = Record(home())
+        record = await asyncio.to_thread(Record, home())
         try:
             async with Client(document.name, record=record, on_interrupt=None) as client:
                 with private_folder(self.host.folder("temp")) as folder:
@@ -132,7 +132,7 @@ class PartRun:
                     await nodes.end()
                     return result
         finally:
-            record.close()
+            await asyncio.to_thread(record.close)
 
     async def _request(
         self, client: Client, values: Sequence[Sequence[object]], folder: Path

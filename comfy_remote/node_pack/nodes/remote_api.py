@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,7 @@ async def _on_target(
         call_address(wanted)
     target = target_of(wanted, os.environ)
     remote = RemoteCall(target, watcher, timeout, adapters=ADAPTERS)
-    record = Record(home())
+    record = await asyncio.to_thread(Record, home())
     try:
         async with Client(target, record=record, on_interrupt=None) as client:
             refuse_own_address(client.target, PromptServer.instance.port)
@@ -211,7 +212,7 @@ async def _on_target(
                 client, served, values, output_key=output_key, output_type=output_type
             )
     finally:
-        record.close()
+        await asyncio.to_thread(record.close)
     return io.NodeOutput(result.value if result.is_list else [result.value])
 
 

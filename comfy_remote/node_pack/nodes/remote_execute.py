@@ -234,7 +234,7 @@ async def _run_there(
     run: RemoteRun, loaded: LoadedWorkflow, images: torch.Tensor | None
 ) -> io.NodeOutput:
     with private_folder(Path(folder_paths.get_temp_directory())) as temporary:
-        record = Record(home())
+        record = await asyncio.to_thread(Record, home())
         try:
             async with Client(run.target, record=record, on_interrupt=None) as client:
                 prepared = _prepared(loaded, await _schemas_there(client, loaded))
@@ -244,7 +244,7 @@ async def _run_there(
                 request = RunRequest(str(uuid.uuid4()), prompt, files, prepared.workflow)
                 pictures = pictures_of(await run.outputs(client, record, request), prompt)
         finally:
-            record.close()
+            await asyncio.to_thread(record.close)
     if not pictures:
         raise no_picture()
     return io.NodeOutput(joined([picture.tensor() for picture in pictures]))

@@ -96,7 +96,9 @@ class RemoteRun:
             BaseException: What the watcher raises.
         """
         price = Configuration.load().price_per_hour(self.target)
-        estimate = estimate_run(record, client.target.name, request.prompt, price)
+        estimate = await record.read_at_once(
+            estimate_run, record, client.target.name, request.prompt, price
+        )
         self.watcher.log(f"{self.target}: {estimate.sentence()}", "info")
         if sentence := not_returned(client.target, request.prompt):
             self.watcher.log(sentence, "warning")
@@ -132,7 +134,9 @@ class RemoteRun:
         job = self._job = await client.send(
             request, source=self.source, timeout=self.timeout, begun=self._began
         )
-        guess = estimate_progress(record, client.target.name, request.prompt)
+        guess = await record.read_at_once(
+            estimate_progress, record, client.target.name, request.prompt
+        )
         async for event in with_estimates(job.__aiter__(), guess):
             if self.on_event is not None:
                 self.on_event(event)

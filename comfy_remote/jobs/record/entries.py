@@ -1,0 +1,132 @@
+"""What the record gives: a job, its saved outputs, and how long past runs took."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import ComfyRemoteError, error_from_json
+from ...events import JobState
+from ...targets.base import RemoteRef
+from ...workflow.prompt import Prompt
+from .schema import whole_prompt
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["JobEntry", "PastRun", "SavedOutput", "entry_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedOutput:
+    """An output that is on this machine."""
+
+    path: Path
+    node_id: str | None
+    kind: str
+    filename: str
+    sha256: str
+    size: int
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """As printed and recorded."""
+        return {
+            "path": str(self.path),
+            "node_id": self.node_id,
+            "kind": self.kind,
+            "filename": self.filename,
+            "sha256": self.sha256,
+            "size": self.size,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class JobEntry:
+    """One job as recorded.
+
+    Attributes:
+        id: A lower-case UUID.
+        created: Seconds since the epoch.
+        updated: Seconds since the epoch.
+        target: The name or address it was sent to.
+        source: The workflow's file, or a word for where it came from.
+        folder: Where its outputs are wanted; ``None`` when the caller takes them.
+        prompt: API format, as submitted.
+        state: The last state known here.
+        ref: How to find it on the target; ``None`` until the target has answered.
+        progress: The last snapshot, as `event_to_json` gives it; ``None`` before the first.
+        error: Why it did not succeed.
+        outputs: What was saved here.
+        page: For a job of a page that has not ended there: see `Record.add`.
+        started: Seconds since the epoch when it was first seen to run; ``None`` before.
+        run_seconds: How long it ran; ``None`` when that was not seen.
+        charge: What it may cost, or did; nothing writes this yet.
+        batch: The batch that it belongs to; nothing writes this yet.
+    """
+
+    id: str
+    created: float
+    updated: float
+    target: str
+    source: str
+    folder: Path | None
+    prompt: Prompt
+    state: JobState
+    ref: RemoteRef | None
+    progress: dict[str, JsonValue] | None
+    error: ComfyRemoteError | None
+    outputs: tuple[SavedOutput, ...]
+    page: dict[str, JsonValue] | None = None
+    started: float | None = None
+    run_seconds: float | None = None
+    charge: dict[str, JsonValue] | None = None
+    batch: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """How long a job that succeeded ran.
+
+    Attributes:
+        seconds: Without the time in the queue.
+        prompt: API format, as it ran.
+    """
+
+    seconds: float
+    prompt: Prompt
+
+
+def entry_of(row: sqlite3.Row) -> JobEntry:
+    """The job in a row of ``jobs`` joined with ``prompts``.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: Something else has changed the row.
+    """
+    ref = None
+    if row["remote_id"] is not None:
+        ref = RemoteRef(row["id"], row["remote_id"], json.loads(row["details"]))
+    return JobEntry(
+        id=row["id"],
+        created=row["created"],
+        updated=row["updated"],
+        target=row["target"],
+        source=row["source"],
+        folder=Path(row["folder"]) if row["folder"] else None,
+        prompt=whole_prompt(row["prompt"], row["prompt_values"]),
+        state=JobState(row["state"]),
+        ref=ref,
+        progress=json.loads(row["progress"]) if row["progress"] else None,
+        error=error_from_json(json.loads(row["error"])) if row["error"] else None,
+        outputs=tuple(
+            SavedOutput(**{**saved, "path": Path(saved["path"])})
+            for saved in json.loads(row["outputs"] or "[]")
+        ),
+        page=json.loads(row["page"]) if row["page"] else None,
+        started=row["started"],
+        run_seconds=row["run_seconds"],
+        charge=json.loads(row["charge"]) if row["charge"] else None,
+        batch=row["batch"],
+    )

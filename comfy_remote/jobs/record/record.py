@@ -1,0 +1,570 @@
+"""Reading and writing the record.
+
+A job is written before it is submitted, and each change with it, so that a client that was
+killed can be resumed: nothing runs twice, and no output that still exists is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from ...advice import Hint
+from ...errors import ComfyRemoteError, ConfigurationError, JobNotFound, LocalStorageError
+from ...events import JobState
+from ...secrets import redact_json
+from ...targets.base import RemoteRef
+from ...workflow.prompt import Prompt
+from ...workflow.workload import workload_of
+from .entries import JobEntry, PastRun, SavedOutput, entry_of
+from .schema import MIGRATIONS, store_prompt, whole_prompt
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["Record"]
+
+_log = logging.getLogger(__name__)
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_LOCK_PATIENCE = 30.0
+_MOST_QUEUED = 10_000
+_JOBS = "SELECT jobs.*, prompts.prompt FROM jobs LEFT JOIN prompts ON number = prompt_number"
+
+_UNUSABLE = "Check the folder's permissions and space, or set COMFY_REMOTE_HOME to another folder."
+
+
+class Record:
+    """The jobs known on this machine.
+
+    Several processes and threads may use one record at a time. All writes go through one thread,
+    in order. A method that is called waits until it is done. On an event loop, nothing may wait
+    for another process's lock; there, `write` and `read` give the same methods as awaitables::
+
+        await record.write(record.state, job_id, JobState.RUNNING)
+        entry = await record.read(record.get, job_id)
+
+    Whatever reads sees all that was written through the same object before. Close it, or use it
+    in ``with``.
+
+    Args:
+        folder: Where ``jobs.sqlite3`` is or will be; made when missing.
+        lock_patience: Seconds to wait for another process that is writing.
+
+    Raises:
+        LocalStorageError: The folder or the file cannot be used.
+    """
+
+    def __init__(self, folder: Path, *, lock_patience: float = _LOCK_PATIENCE) -> None:
+        self.path = folder / "jobs.sqlite3"
+        self._lock_patience = lock_patience
+        self._writer = _Thread("comfy-remote-record-writer")
+        self._reader = _Thread("comfy-remote-record-reader")
+        self._reading = threading.Lock()
+        with self._errors():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.touch(mode=0o600)
+            self._connection = self._connect()
+        try:
+            self._prepare()
+            with self._errors():
+                self._read_connection = self._connect()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"Record({str(self.path.parent)!r})"
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path,
+            timeout=self._lock_patience,
+            isolation_level=None,
+            check_same_thread=False,  # one thread, or one lock, has it at a time
+        )
+        connection.row_factory = sqlite3.Row
+        return connection
+
+    def _prepare(self) -> None:
+        with self._errors():
+            self._write_ahead()
+            # Survives a killed process, which is what the record is for.
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            if self._version() < len(MIGRATIONS):
+                self._migrate()
+            elif self._version() > len(MIGRATIONS):
+                raise LocalStorageError(
+                    f"{self.path} was written by a newer Comfy Remote.",
+                    advice="Update this one, or set COMFY_REMOTE_HOME to another folder.",
+                )
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def _migrate(self) -> None:
+        """Bring the file to today's version: all the way, or not at all."""
+        # Two programs that start at once must not both change it: the second waits here.
+        with _transaction(self._connection):
+            for steps in MIGRATIONS[self._version() :]:
+                for step in steps:
+                    if callable(step):
+                        step(self._connection)
+                    else:
+                        self._connection.execute(step)
+            self._connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+    def _write_ahead(self) -> None:
+        """Set the journal that lets `jobs list` read while a run writes."""
+        deadline = time.monotonic() + self._lock_patience
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                # SQLite's own waiting leaves this one out: two who make the file at once collide.
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, after what was to be written to it."""
+        self._writer.end()
+        self._reader.end()
+        self._connection.close()
+        self._read_connection.close()
+
+    # From an event loop
+
+    def write(
+        self, method: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> asyncio.Future[_T]:
+        """Have the writer's thread call a method of this record, after what it was given before.
+
+        It is called whether or not the result is awaited, and also where the await is cancelled.
+
+        Raises:
+            LocalStorageError: When awaited: the file cannot be used. At once: 10,000 calls wait.
+        """
+        if self._writer.waiting >= _MOST_QUEUED:
+            raise LocalStorageError(
+                f"The record of jobs, {self.path}, has been locked by another program for long, "
+                f"and {_MOST_QUEUED} changes wait to be written.",
+                advice="End that program, or set COMFY_REMOTE_HOME to another folder.",
+                details={"path": str(self.path)},
+            )
+        return _awaitable(self._writer.run(method, *args, **kwargs))
+
+    def post(
+        self,
+        failed: Callable[[LocalStorageError], None],
+        method: Callable[_P, None],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> None:
+        """`write`, for what nobody waits for: an error is given to ``failed``."""
+
+        def written(writing: asyncio.Future[None]) -> None:
+            error = None if writing.cancelled() else writing.exception()
+            if isinstance(error, LocalStorageError):
+                failed(error)
+            elif error is not None:
+                _log.error("The record failed.", exc_info=error)
+
+        try:
+            self.write(method, *args, **kwargs).add_done_callback(written)
+        except LocalStorageError as error:
+            failed(error)
+
+    async def read(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Call what only reads, such as `get` or `newest`, in the reader's thread.
+
+        Raises:
+            LocalStorageError: The file cannot be used.
+        """
+        await self.written()
+        return await _awaitable(self._reader.run(function, *args, **kwargs))
+
+    async def read_at_once(
+        self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """`read`, without waiting for what is being written now: for what looks at past runs."""
+        return await _awaitable(self._reader.run(function, *args, **kwargs))
+
+    async def written(self) -> None:
+        """Wait until all that was given to `write` has been written, or has failed."""
+        if self._writer.waiting:
+            await _awaitable(self._writer.run(lambda: None))
+
+    @property
+    def waiting(self) -> int:
+        """How many writes are waiting, the one under way among them."""
+        return self._writer.waiting
+
+    # Writing
+
+    def add(
+        self,
+        job_id: str,
+        *,
+        target: str,
+        source: str,
+        folder: Path | None,
+        prompt: Prompt,
+        page: Mapping[str, JsonValue] | None = None,
+        request: str | None = None,
+        charge: Mapping[str, JsonValue] | None = None,
+        batch: str | None = None,
+    ) -> None:
+        """Record a job that is about to be submitted.
+
+        Args:
+            page: For a job of a page: what its server needs to show it again after a restart.
+            request: What `claim_request` is to give.
+            charge: For the ledger of a later version.
+            batch: The id of its batch, for a later version.
+        """
+        now = time.time()
+        workload = workload_of(prompt)
+
+        def write(connection: sqlite3.Connection) -> None:
+            with _transaction(connection):
+                number, values = store_prompt(connection, prompt)
+                connection.execute(
+                    "INSERT INTO jobs (id, created, updated, target, source, folder, state, page, "
+                    "shape, work, request, prompt_number, prompt_values, charge, batch) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        *(job_id, now, now, target, source, str(folder) if folder else None),
+                        *(JobState.QUEUED.value, None if page is None else json.dumps(dict(page))),
+                        *(workload.shape, workload.work, request, number, values),
+                        *(None if charge is None else json.dumps(dict(charge)), batch),
+                    ),
+                )
+
+        self._write(write)
+
+    def submitted(self, ref: RemoteRef) -> None:
+        """The target has answered."""
+        self._execute(
+            "UPDATE jobs SET updated = ?, remote_id = ?, details = ? WHERE id = ?",
+            time.time(),
+            ref.remote_id,
+            json.dumps(dict(ref.details)),
+            ref.job_id,
+        )
+
+    def state(
+        self,
+        job_id: str,
+        state: JobState,
+        error: ComfyRemoteError | None = None,
+        *,
+        run_seconds: float | None = None,
+        at: float | None = None,
+    ) -> None:
+        """The job has reached another state.
+
+        A success stays one, also when the target has forgotten the job since.
+
+        Args:
+            run_seconds: How long it has run, where that is known at its end.
+            at: When, in seconds since the epoch; now by default.
+        """
+        now = time.time() if at is None else at
+        self._execute(
+            "UPDATE jobs SET updated = ?, state = ?, error = ?, started = COALESCE(started, ?), "
+            "run_seconds = COALESCE(?, run_seconds) "
+            "WHERE id = ? AND NOT (state = 'succeeded' AND ? = 'expired')",
+            now,
+            state.value,
+            json.dumps(redact_json(error.to_json())) if error else None,
+            now if state is JobState.RUNNING else None,
+            run_seconds,
+            job_id,
+            state.value,
+        )
+
+    def progress(self, job_id: str, progress: dict[str, JsonValue]) -> None:
+        """The newest snapshot."""
+        self._execute(
+            "UPDATE jobs SET updated = ?, progress = ? WHERE id = ?",
+            time.time(),
+            json.dumps(progress),
+            job_id,
+        )
+
+    def saved(self, job_id: str, outputs: list[SavedOutput]) -> None:
+        """These outputs are here."""
+        self._execute(
+            "UPDATE jobs SET updated = ?, outputs = ? WHERE id = ?",
+            time.time(),
+            json.dumps([output.to_json() for output in outputs]),
+            job_id,
+        )
+
+    def page_served(self, job_id: str) -> None:
+        """The page's server has shown how the job ended, and need not show it again."""
+        self._execute("UPDATE jobs SET page = NULL WHERE id = ?", job_id)
+
+    def claim_request(self, ref: RemoteRef) -> str | None:
+        """The request that was recorded with a job, to send it once more; ``None`` if it is gone.
+
+        From then on the job is one whose submission was not answered, and no other process gets
+        its request.
+        """
+
+        def write(connection: sqlite3.Connection) -> str | None:
+            with _transaction(connection):
+                row = connection.execute(
+                    "SELECT request FROM jobs WHERE id = ? AND remote_id = ?",
+                    (ref.job_id, ref.remote_id),
+                ).fetchone()
+                connection.execute(
+                    "UPDATE jobs SET remote_id = NULL, details = NULL, request = NULL "
+                    "WHERE id = ? AND remote_id = ? AND request IS NOT NULL",
+                    (ref.job_id, ref.remote_id),
+                )
+            return None if row is None else row["request"]
+
+        return self._write(write)
+
+    def drop_request(self, job_id: str) -> str | None:
+        """Remove the request that was recorded with a job, and return it."""
+
+        def write(connection: sqlite3.Connection) -> str | None:
+            row = connection.execute("SELECT request FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            if row is None or row["request"] is None:
+                return None
+            connection.execute("UPDATE jobs SET request = NULL WHERE id = ?", (job_id,))
+            return str(row["request"])
+
+        return self._write(write)
+
+    def inputs_kept(self, keeper: str, hashes: Iterable[str], *, since: float) -> None:
+        """A target has these files; what was seen there before ``since`` is forgotten."""
+        rows = [(keeper, sha256, time.time()) for sha256 in hashes]
+
+        def write(connection: sqlite3.Connection) -> None:
+            with _transaction(connection):
+                connection.execute("DELETE FROM kept_inputs WHERE seen <= ?", (since,))
+                connection.executemany(
+                    "INSERT OR REPLACE INTO kept_inputs (keeper, sha256, seen) VALUES (?, ?, ?)",
+                    rows,
+                )
+
+        self._write(write)
+
+    def inputs_gone(self, keeper: str, hashes: Iterable[str]) -> None:
+        """A target may no longer have these files."""
+        rows = [(keeper, sha256) for sha256 in hashes]
+        self._write(
+            lambda connection: connection.executemany(
+                "DELETE FROM kept_inputs WHERE keeper = ? AND sha256 = ?", rows
+            )
+        )
+
+    # Reading
+
+    def unserved(self) -> list[JobEntry]:
+        """The jobs of pages whose server ended before they did, oldest first."""
+        return self._entries(f"{_JOBS} WHERE page IS NOT NULL ORDER BY created")
+
+    def get(self, job_id: str) -> JobEntry:
+        """One job, by its id or the beginning of it (at least four characters).
+
+        Raises:
+            JobNotFound: There is none, or several begin so.
+        """
+        found: list[JobEntry] = []
+        if len(job_id) >= 4:
+            escaped = job_id.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+            found = self._entries(f"{_JOBS} WHERE id LIKE ? ESCAPE '\\'", f"{escaped}%")
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise JobNotFound(
+                f"{len(found)} jobs begin with {job_id!r}.", advice="Give more of the id."
+            )
+        raise JobNotFound(
+            f"The record has no job {job_id!r}.",
+            advice=Hint.JOB_NOT_RECORDED(job_id=job_id),
+        )
+
+    def newest(self, limit: int = 20) -> list[JobEntry]:
+        """The newest jobs first."""
+        return self._entries(f"{_JOBS} ORDER BY created DESC LIMIT ?", limit)
+
+    def past_runs(self, target: str, shape: str | None = None, limit: int = 9) -> list[PastRun]:
+        """What ran on a target, the newest first: only what succeeded, and how long is known.
+
+        Args:
+            target: Its name, as jobs are recorded with it.
+            shape: Only prompts of this `workflow.workload.Workload.shape`.
+            limit: At most so many.
+        """
+        rows = self._read(
+            f"{_JOBS} WHERE target = ? AND state = 'succeeded' AND run_seconds IS NOT NULL "
+            "AND work > 0 AND (? IS NULL OR shape = ?) ORDER BY created DESC LIMIT ?",
+            target,
+            shape,
+            shape,
+            limit,
+        )
+        with self._errors():
+            return [
+                PastRun(row["run_seconds"], whole_prompt(row["prompt"], row["prompt_values"]))
+                for row in rows
+            ]
+
+    def can_be_sent_again(self, ref: RemoteRef) -> bool:
+        """Whether a request is recorded with a job; or another process has taken it already."""
+        rows = self._read("SELECT request, remote_id FROM jobs WHERE id = ?", ref.job_id)
+        return any(row["request"] or row["remote_id"] != ref.remote_id for row in rows)
+
+    def kept_inputs(self, keeper: str, *, since: float) -> frozenset[str]:
+        """The SHA-256 of the files that a target was seen to keep."""
+        rows = self._read(
+            "SELECT sha256 FROM kept_inputs WHERE keeper = ? AND seen > ?", keeper, since
+        )
+        return frozenset(row["sha256"] for row in rows)
+
+    def _execute(self, sql: str, *values: str | float | None) -> None:
+        self._write(lambda connection: connection.execute(sql, values))
+
+    def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run it in the writer's thread, and wait for it."""
+
+        def run() -> _T:
+            with self._errors():
+                return work(self._connection)
+
+        return run() if self._writer.is_current else self._writer.run(run).result()
+
+    def _read(self, sql: str, *values: str | float | None) -> list[sqlite3.Row]:
+        if self._writer.waiting and not (self._writer.is_current or self._reader.is_current):
+            self._writer.run(lambda: None).result()
+        with self._errors(), self._reading:
+            return self._read_connection.execute(sql, values).fetchall()
+
+    def _entries(self, sql: str, *values: str | float | None) -> list[JobEntry]:
+        rows = self._read(sql, *values)
+        with self._errors():
+            return [entry_of(row) for row in rows]
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(
+                f"{error.object[:80]!a} cannot be recorded: it is not UTF-8.",
+                advice="Give that file, folder or target another name.",
+            ) from error
+        except (
+            sqlite3.Error,
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as error:
+            # The last four: a row that somebody or something else has changed.
+            damaged = type(error) is sqlite3.DatabaseError  # "malformed", "not a database"
+            raise LocalStorageError(
+                f"The record of jobs, {self.path}, cannot be used: {error}.",
+                advice=Hint.RECORD_DAMAGED() if damaged else _UNUSABLE,
+                details={"path": str(self.path)},
+            ) from error
+
+
+class _Thread:
+    """A thread that runs what it is given, in order. It begins with the first of it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._pool = ThreadPoolExecutor(1, name, initializer=self._begin)
+        self._ident: int | None = None
+        self._count = threading.Lock()
+        self.waiting = 0
+
+    def _begin(self) -> None:
+        self._ident = threading.get_ident()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is called in it."""
+        return threading.get_ident() == self._ident
+
+    def run(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """Have it call ``work``.
+
+        Raises:
+            LocalStorageError: It has ended.
+        """
+        try:
+            running = self._pool.submit(work, *args, **kwargs)
+        except RuntimeError as error:
+            raise LocalStorageError("The record of jobs has been closed.") from error
+        with self._count:
+            self.waiting += 1
+        running.add_done_callback(self._done)
+        return running
+
+    def _done(self, _: Future[_T]) -> None:
+        with self._count:
+            self.waiting -= 1
+
+    def end(self) -> None:
+        """Wait until it has done everything."""
+        self._pool.shutdown()
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _awaitable(running: Future[_T]) -> asyncio.Future[_T]:
+    """For the running loop. Unlike with `asyncio.wrap_future`, a cancel leaves the work alone."""
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Future[_T] = loop.create_future()
+
+    def settle() -> None:
+        if waiting.done():
+            return
+        error = running.exception()
+        if error is not None:
+            waiting.set_exception(error)
+        else:
+            waiting.set_result(running.result())
+
+    def done(_: Future[_T]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits
+            loop.call_soon_threadsafe(settle)
+
+    running.add_done_callback(done)
+    return waiting

@@ -1,0 +1,215 @@
+"""The record's tables: how each version of the file becomes the next, and prompts stored once.
+
+Prompts that differ in nothing but plain values (a seed, a text, a number of steps) share one row
+of ``prompts``, found by the hash of what they have in common. A job has the values in which its
+prompt differs from that row, so a thousand runs of one workflow store it once.
+
+A program of an earlier version that has the file open while it is brought up to date can no longer
+add jobs (``jobs`` has no column ``prompt`` for them), and says that the record cannot be used. The
+jobs it has sent are recorded to their ends: the columns that it updates are still there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from ...workflow.prompt import Prompt
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["MIGRATIONS", "store_prompt", "whole_prompt"]
+
+_Step: TypeAlias = "str | Callable[[sqlite3.Connection], None]"
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def store_prompt(connection: sqlite3.Connection, prompt: Prompt) -> tuple[int, str | None]:
+    """The number of the prompt's row in ``prompts``, and its own values as JSON.
+
+    Call it in a transaction that writes.
+    """
+    return _store(connection, json.dumps(prompt), prompt)
+
+
+def whole_prompt(text: str, values: str | None) -> Prompt:
+    """The inverse of `store_prompt`.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: They do not fit together.
+    """
+    prompt = json.loads(text)
+    for node_id, inputs in json.loads(values or "{}").items():
+        prompt[node_id]["inputs"].update(inputs)
+    return cast("Prompt", prompt)
+
+
+def _store(connection: sqlite3.Connection, text: str, prompt: object) -> tuple[int, str | None]:
+    common = hashlib.sha256(json.dumps(_without_values(prompt)).encode()).hexdigest()
+    connection.execute(
+        "INSERT OR IGNORE INTO prompts (sha256, prompt) VALUES (?, ?)", (common, text)
+    )
+    number, stored = connection.execute(
+        "SELECT number, prompt FROM prompts WHERE sha256 = ?", (common,)
+    ).fetchone()
+    if stored == text:
+        return int(number), None
+    own = _plain_values(prompt)
+    shared = _plain_values(json.loads(stored))
+    differing = {
+        node_id: changed
+        for node_id, inputs in own.items()
+        if (
+            changed := {
+                # As text: 1, 1.0 and true are equal in Python, and not to a node.
+                name: value
+                for name, value in inputs.items()
+                if json.dumps(value) != json.dumps(shared[node_id][name])
+            }
+        )
+    }
+    return int(number), json.dumps(differing)
+
+
+def _plain_values(prompt: object) -> dict[str, dict[str, JsonValue]]:
+    """The inputs that are neither links nor structures, by node."""
+    return {
+        str(node_id): {name: value for name, value in inputs.items() if isinstance(value, _PLAIN)}
+        for node_id, node in (prompt.items() if isinstance(prompt, Mapping) else ())
+        if isinstance(node, Mapping) and isinstance(inputs := node.get("inputs"), Mapping)
+    }
+
+
+def _without_values(prompt: object) -> object:
+    """What prompts have in common that share a row: all but their plain values, in its order."""
+    if not isinstance(prompt, Mapping):
+        return prompt
+    plain = _plain_values(prompt)
+    return {
+        node_id: {**node, "inputs": {**node["inputs"], **dict.fromkeys(plain[node_id])}}
+        if node_id in plain
+        else node
+        for node_id, node in prompt.items()
+    }
+
+
+def _prompts_once(connection: sqlite3.Connection) -> None:
+    """Move the prompts of all jobs into a table of their own."""
+    rows = connection.execute("SELECT id, prompt FROM jobs").fetchall()
+    for job_id, text in rows:
+        try:
+            number, values = _store(connection, text, json.loads(text))
+        except (ValueError, TypeError):
+            # Something else has changed the row. It is carried over as it is.
+            number, values = _store(connection, text, text)
+        connection.execute(
+            "UPDATE jobs SET prompt_number = ?, prompt_values = ? WHERE id = ?",
+            (number, values, job_id),
+        )
+
+
+MIGRATIONS: tuple[tuple[_Step, ...], ...] = (
+    (
+        """
+        CREATE TABLE jobs (
+            id         TEXT PRIMARY KEY,
+            created    REAL NOT NULL,
+            updated    REAL NOT NULL,
+            target     TEXT NOT NULL,
+            source     TEXT NOT NULL,
+            folder     TEXT,
+            prompt     TEXT NOT NULL,
+            state      TEXT NOT NULL,
+            remote_id  TEXT,
+            details    TEXT,
+            progress   TEXT,
+            error      TEXT,
+            outputs    TEXT
+        )
+        """,
+        "CREATE INDEX jobs_by_time ON jobs (created)",
+    ),
+    ("ALTER TABLE jobs ADD COLUMN page TEXT",),
+    (
+        "ALTER TABLE jobs ADD COLUMN started REAL",
+        "ALTER TABLE jobs ADD COLUMN run_seconds REAL",
+        "ALTER TABLE jobs ADD COLUMN shape TEXT",
+        "ALTER TABLE jobs ADD COLUMN work REAL",
+    ),
+    (
+        "ALTER TABLE jobs ADD COLUMN request TEXT",
+        """
+        CREATE TABLE kept_inputs (
+            keeper     TEXT NOT NULL,
+            sha256     TEXT NOT NULL,
+            seen       REAL NOT NULL,
+            PRIMARY KEY (keeper, sha256)
+        )
+        """,
+    ),
+    (
+        """
+        CREATE TABLE prompts (
+            number     INTEGER PRIMARY KEY,
+            sha256     TEXT NOT NULL UNIQUE,
+            prompt     TEXT NOT NULL
+        )
+        """,
+        "ALTER TABLE jobs ADD COLUMN prompt_number INTEGER",
+        "ALTER TABLE jobs ADD COLUMN prompt_values TEXT",
+        _prompts_once,
+        # A new table, since SQLite before 3.35 cannot drop the column `prompt`.
+        """
+        CREATE TABLE new_jobs (
+            id            TEXT PRIMARY KEY,
+            created       REAL NOT NULL,
+            updated       REAL NOT NULL,
+            target        TEXT NOT NULL,
+            source        TEXT NOT NULL,
+            folder        TEXT,
+            state         TEXT NOT NULL,
+            remote_id     TEXT,
+            details       TEXT,
+            progress      TEXT,
+            error         TEXT,
+            outputs       TEXT,
+            page          TEXT,
+            started       REAL,
+            run_seconds   REAL,
+            shape         TEXT,
+            work          REAL,
+            request       TEXT,
+            prompt_number INTEGER NOT NULL REFERENCES prompts (number),
+            prompt_values TEXT,
+            charge        TEXT,
+            batch         TEXT
+        )
+        """,
+        """
+        INSERT INTO new_jobs
+        SELECT
+            id, created, updated, target, source, folder, state, remote_id, details,
+            progress, error, outputs, page, started, run_seconds, shape, work, request,
+            prompt_number, prompt_values, NULL, NULL
+        FROM jobs
+        """,
+        "DROP TABLE jobs",
+        "ALTER TABLE new_jobs RENAME TO jobs",
+        "CREATE INDEX jobs_by_time ON jobs (created)",
+        "CREATE INDEX jobs_by_prompt ON jobs (prompt_number)",
+        "CREATE INDEX jobs_by_batch ON jobs (batch) WHERE batch IS NOT NULL",
+        """
+        CREATE TRIGGER prompts_of_no_job AFTER DELETE ON jobs
+        WHEN NOT EXISTS (SELECT 1 FROM jobs WHERE prompt_number = OLD.prompt_number)
+        BEGIN
+            DELETE FROM prompts WHERE number = OLD.prompt_number;
+        END
+        """,
+    ),
+)
+"""What leads from each version of the file to the next. Only ever added to."""
