@@ -20,6 +20,7 @@ from conftest import find_comfyui
 from lane_page import JOB_EVENT, Page, page
 from pack import PackServer, comfyui_with_pack, sandbox_with_pack
 from PIL import Image
+from record_sql import locked
 
 from comfy_remote.gateway import GatewayServer
 from comfy_remote.sandbox.server import SandboxServer
@@ -224,6 +225,33 @@ async def test_a_batch_runs_side_by_side_and_local_prompts_run_meanwhile(
             assert fractions[-1] == 1.0
         assert any(name == "preview" for name, _ in shown.messages)
         assert (await shown.get("/prompt"))["exec_info"]["queue_remaining"] == 0
+
+
+async def test_a_record_that_another_program_locks_stalls_neither_server_nor_jobs(
+    sandbox: PackServer, target: SandboxServer
+) -> None:
+    async with page(sandbox.url) as shown:
+        first = (await shown.queue(slow(3.0, steps=30), target.url)).body["prompt_id"]
+        await shown.heard("progress", first, node="9")
+        slowest = 0.0
+        with locked(sandbox.home / "jobs.sqlite3", 4.0):
+            unlocked = time.monotonic() + 4.0
+            seen = len(shown.of(first))
+            queued = asyncio.ensure_future(shown.queue(picture(), target.url))
+            while time.monotonic() < unlocked - 0.5:
+                began = time.monotonic()
+                await shown.get("/queue")
+                slowest = max(slowest, time.monotonic() - began)
+                await asyncio.sleep(0.05)
+            # The job that runs is shown as before, to its end; one that is new is in the queue.
+            assert len(shown.of(first)) > seen + 10
+            assert (await shown.get(f"/history/{first}"))[first]["status"]["completed"]
+            assert queued.done()
+            second = queued.result().body["prompt_id"]
+            assert second in await shown.running()
+        assert slowest < 1.0
+        # It is sent when it has been recorded.
+        assert (await shown.ended(second))["status"]["completed"]
 
 
 async def test_front_goes_before_what_waits_there(

@@ -34,6 +34,7 @@ from lanes import (
     start_command,
 )
 from proxy import Drip, Stall
+from record_sql import locked
 
 from comfy_remote import Client, Record, resume
 from comfy_remote.errors import JobTimedOut
@@ -196,6 +197,19 @@ async def test_a_record_that_breaks_in_mid_job_does_not_lose_the_job(
     said = [record.message for record in caplog.records if "goes on" in record.message]
     assert len(said) == 1
     assert job.id in said[0]
+
+
+async def test_a_record_that_another_program_locks_stalls_no_job(lane: Lane, home: Path) -> None:
+    async with Client(lane.target()) as client:
+        job = await client.submit(slow_picture(new_mark(), steps=10), timeout=60)
+        began = time.monotonic()
+        with locked(home / "jobs.sqlite3", 4.0):
+            assert (await job.wait()).state is JobState.SUCCEEDED
+            outputs = await job.outputs()
+            assert time.monotonic() - began < 3.5
+    assert [output.image().size for output in outputs] == [(64, 48)]
+    with Record(home) as record:
+        assert record.get(job.id).state is JobState.SUCCEEDED
 
 
 # Clocks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import sqlite3
@@ -19,7 +18,7 @@ from typing import cast
 
 import pytest
 from pydantic import JsonValue
-from record_sql import sql
+from record_sql import locked, sql
 
 from comfy_remote.errors import JobExpired, JobNotFound, LocalStorageError, OutOfMemory
 from comfy_remote.events import JobState
@@ -375,28 +374,6 @@ def test_there_is_room_for_a_charge_and_a_batch(record: Record) -> None:
 
 
 # While another process holds the lock
-
-
-@contextlib.contextmanager
-def locked(path: Path, seconds: float) -> Iterator[None]:
-    """Another process writes to the file, and takes its time."""
-    script = (
-        "import sqlite3, sys, time\n"
-        "database = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
-        "database.execute('BEGIN IMMEDIATE')\n"
-        "print('locked', flush=True)\n"
-        "time.sleep(float(sys.argv[2]))\n"
-        "database.execute('COMMIT')\n"
-    )
-    command = [sys.executable, "-c", script, str(path), str(seconds)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "locked\n"
-        yield
-    finally:
-        process.kill()
-        process.communicate()
 
 
 async def _longest_pause(until: asyncio.Future[object]) -> float:
