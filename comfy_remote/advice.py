@@ -75,6 +75,7 @@ class Hint(Enum):
         "Check the id. A job that runs on a ComfyUI can be resumed there by its id, without a "
         "record."
     )
+    MORE_TIME = "Give it more time (timeout)."
     RECORD_DAMAGED = (
         "The file is damaged. Rename it to begin a new record, or set COMFY_REMOTE_HOME to another"
         " folder. What still runs on a ComfyUI can be resumed there by its prompt id."

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ..advice import Hint
 from ..errors import InputFileMissing, ValueInvalid, WorkflowInvalid
@@ -19,15 +19,13 @@ from ..outputs import media_type_of
 from ..wire.call import is_envelope
 from ..wire.value import ValueEnvelope
 from ..workflow.interface import ANY, Interface, InterfaceInput
-from .call import LONGEST_PLAIN_TEXT, ValueFile
 from .store import ValueStore
+from .values import LONGEST_PLAIN_TEXT, Argument, ValueFile
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Argument", "argument_of_file", "arguments_of", "media_type_of_input", "plain_argument"]
-
-Argument: TypeAlias = "ValueFile | JsonValue"
+__all__ = ["argument_of_file", "arguments_of", "media_type_of_input", "plain_argument"]
 
 
 async def arguments_of(

@@ -23,7 +23,6 @@ from ..clean import cleaned_error, cleaned_json, cleaned_text
 from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
-    ConfigurationError,
     ExecutionFailed,
     JobTimedOut,
     OutputTooLarge,
@@ -32,7 +31,7 @@ from ..errors import (
     TargetError,
     TargetUnreachable,
 )
-from ..net.address import base_address, check_key_is_safe, ip_in, is_loopback
+from ..net.address import check_key_is_safe
 from ..net.http import HttpClient, Response
 from ..wire.call import (
     INLINE_LIMIT,
@@ -42,7 +41,7 @@ from ..wire.call import (
     CallStatus,
     request_body,
 )
-from .login import token_variable
+from .address import call_address, token_variable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 
     from ..media.values import EncodedValue
 
-__all__ = ["RestClient", "call_address"]
+__all__ = ["RestClient"]
 
 _T = TypeVar("_T")
 
@@ -374,37 +373,6 @@ class RestClient:
             f"{self._where} did not answer whole within {self._request_timeout:g} s.",
             advice="Give it more time (request_timeout), if it is only slow.",
         )
-
-
-def call_address(url: str) -> URL:
-    """The address of a service, checked.
-
-    ``https`` anywhere; ``http`` only to this machine and to the private network, where nobody
-    in between reads along. Not to link-local addresses, where clouds keep their keys.
-
-    Raises:
-        ConfigurationError: It may not be called.
-    """
-    address = base_address(url)
-    ip = ip_in(address.host)
-    if ip is not None and (ip.is_link_local or ip.is_multicast or ip.is_unspecified):
-        raise ConfigurationError(
-            f"{address.host} is no address of a service.", advice="Check the address."
-        )
-    near = is_loopback(address.host) or (
-        ip.is_private if ip is not None else _is_local_name(address.host or "")
-    )
-    if address.scheme != "https" and not near:
-        raise ConfigurationError(
-            f"The address {address} is not https, and the values would travel in the clear.",
-            advice="Use https, or reach the machine through a tunnel: "
-            "`ssh -L 8000:127.0.0.1:8000 MACHINE`.",
-        )
-    return address
-
-
-def _is_local_name(host: str) -> bool:
-    return "." not in host or host.endswith((".local", ".lan", ".internal", ".home.arpa"))
 
 
 def _is_url(url: str) -> bool:

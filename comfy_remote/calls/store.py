@@ -16,7 +16,7 @@ from ..media.disk_space import DiskLimits
 from ..media.files import storage_errors
 from ..media.receive import receive_file
 from ..media.values import EncodedValue
-from .call import ValueFile
+from .values import ValueFile
 
 __all__ = ["ValueStore", "no_room", "remove_older", "room_left"]
 

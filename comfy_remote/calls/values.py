@@ -1,128 +1,167 @@
-"""Values in the answers of a service: fetched, read, and checked before anybody uses them."""
+"""Values of a call: as they are sent, and as they arrive, checked before anybody uses them."""
 
 from __future__ import annotations
 
-import asyncio
+import math
 import os
-import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from ..errors import OutputCorrupt, ValueInvalid
-from ..media.receive import receive_file
+from ..errors import ValueInvalid
+from ..media.files import sha256_of
 from ..media.value_types import check_type
-from ..media.values import DecodedValue, ObjectAdapter, ValueLimits, decode_value, read_value
-from ..wire.call import is_envelope
-from ..wire.value import ValueEnvelope
-from .rest import RestClient
+from ..media.values import (
+    DecodedValue,
+    EncodedValue,
+    ImageFormat,
+    ObjectAdapter,
+    ValueLimits,
+    decode_value,
+    encode,
+    read_value,
+)
+from ..targets.base import input_errors
+from ..workflow.interface import ANY
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["received"]
+__all__ = [
+    "LONGEST_PLAIN_TEXT",
+    "Argument",
+    "ValueFile",
+    "ValueForm",
+    "check_result",
+    "is_plain",
+]
 
-_ANY = "*"
-_LIMITS = ValueLimits()
+LONGEST_PLAIN_TEXT = 64 * 1024
+"""Characters: a longer text travels as a file, not in the prompt and the record of jobs."""
 
 
-async def received(
-    client: RestClient,
-    value: JsonValue,
-    folder: Path,
-    *,
-    tensors: Literal["numpy", "torch"],
-    adapters: Sequence[ObjectAdapter] = (),
-    expected: str = _ANY,
-    limits: ValueLimits = _LIMITS,
-) -> DecodedValue:
-    """One result of a call.
+@dataclass(frozen=True, slots=True)
+class ValueFile:
+    """A value file on this machine.
+
+    Attributes:
+        size: Bytes.
+        sha256: 64 lower-case hex digits.
+        type: ComfyUI's type, ``*`` if it is not known.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    type: str = ANY
+
+    @classmethod
+    def of(cls, path: Path, type: str = ANY) -> ValueFile:  # noqa: A002  the field's own word
+        """A file that is there; blocks while it is hashed.
+
+        Raises:
+            InputFileMissing: It cannot be read.
+        """
+        with input_errors(path):
+            return cls(path, path.stat().st_size, sha256_of(path), type)
+
+
+Argument: TypeAlias = "ValueFile | JsonValue"
+"""What a key of a workflow gets: a value file, or a plain JSON value."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueForm:
+    """How Python values are sent, and what results become.
+
+    Attributes:
+        tensors: Which library's tensors the results hold.
+        images: How IMAGE values are sent; see `media.values.encode`.
+        adapters: For objects of other classes; see `media.values`.
+        limits: What one result may need at most.
+    """
+
+    tensors: Literal["numpy", "torch"] = "numpy"
+    images: ImageFormat = "exact"
+    adapters: Sequence[ObjectAdapter] = ()
+    limits: ValueLimits = field(default_factory=ValueLimits)
+
+    def sent(self, value: object, type_: str = ANY) -> EncodedValue | JsonValue:
+        """A value as it is sent: a plain JSON value, or a value file.
+
+        Args:
+            value: A `DecodedValue` is sent as it is, with all items if it is a list.
+            type_: ComfyUI's type, where the value does not say.
+
+        Raises:
+            ValueCannotTravel: It holds a model or the like.
+        """
+        whole = value if isinstance(value, DecodedValue) else DecodedValue(type_, False, value)
+        if not whole.is_list and is_plain(whole.value):
+            return whole.value  # type: ignore[return-value]  # `is_plain` has seen to that
+        return encode(
+            whole.value,
+            type_ if whole.type == ANY else whole.type,
+            as_list=whole.is_list,
+            images=self.images,
+            adapters=self.adapters,
+        )
+
+    def argument(self, value: object, type_: str, folder: Path) -> Argument:
+        """The same for a workflow on a target; a value file is written into ``folder``."""
+        sent = self.sent(value, type_)
+        if not isinstance(sent, EncodedValue):
+            return sent
+        path = sent.write_into(folder)
+        return ValueFile(path, sent.size, path.stem, sent.type)
+
+    def read(self, path: Path, type_: str = ANY) -> DecodedValue:
+        """The value in a file that may be removed afterwards.
+
+        Args:
+            type_: ComfyUI's type, where the file does not say.
+
+        Raises:
+            ValueInvalid: The file is damaged, hostile, or beyond the limits.
+        """
+        found = (
+            # Windows removes no file that is mapped.
+            decode_value(
+                path.read_bytes(),
+                tensors=self.tensors,
+                adapters=self.adapters,
+                limits=self.limits,
+            )
+            if os.name == "nt"
+            else read_value(path, tensors=self.tensors, adapters=self.adapters, limits=self.limits)
+        )
+        return DecodedValue(type_ if found.type == ANY else found.type, found.is_list, found.value)
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value travels as it is: a number that JSON has, or a text that is not long."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) or (isinstance(value, str) and len(value) <= LONGEST_PLAIN_TEXT)
+
+
+def check_result(result: DecodedValue, expected: str = ANY) -> None:
+    """Check a result's items against ComfyUI's type.
 
     Args:
-        client: Of the service, open.
-        value: An envelope, or a plain JSON value.
-        folder: Where a value that has to be fetched is put.
-        tensors: Which library's tensors it shall hold.
-        adapters: For the objects in it.
-        expected: ComfyUI's type that it shall have; ``*`` for any.
-        limits: What it may need at most.
+        expected: The type that is wanted; ``*`` for the result's own.
 
     Raises:
-        ValueInvalid: It is damaged, hostile, beyond the limits (which is told before anything is
-            allocated for it), or of another type.
-        ComfyRemoteError: It could not be fetched.
+        ValueInvalid: It is of another type, or not what its type says.
     """
-    if not is_envelope(value):
-        decoded = DecodedValue(_ANY, False, value)
-    else:
-        envelope = ValueEnvelope.read(value)
-        if envelope.url is not None and envelope.data is None:
-            envelope_file = folder / uuid.uuid4().hex
-            await _fetch(client, envelope, envelope.url, envelope_file, limits)
-            decoded = await asyncio.to_thread(
-                _read, envelope, envelope_file, tensors, adapters, limits
-            )
-        elif envelope.data is None and envelope.sha256 is not None:
-            raise ValueInvalid(
-                "A value is named by its SHA-256 alone, and nothing was sent before.",
-                advice="The service has to say where it is (url).",
-            )
-        else:
-            decoded = await asyncio.to_thread(
-                envelope.decode, tensors=tensors, adapters=adapters, limits=limits
-            )
-    _check(decoded, expected)
-    return decoded
-
-
-async def _fetch(
-    client: RestClient, envelope: ValueEnvelope, url: str, path: Path, limits: ValueLimits
-) -> None:
-    if envelope.encoding not in ("safetensors", "file"):
-        raise ValueInvalid(f"A value of encoding {envelope.encoding} is not fetched from a url.")
-    largest = limits.bytes if envelope.size is None else min(envelope.size, limits.bytes)
-    if envelope.size is not None and envelope.size > limits.bytes:
-        raise ValueInvalid(
-            f"A value of {envelope.size} bytes is announced, and {limits.bytes} are taken."
-        )
-    got = await receive_file(
-        client.download(url, largest=largest), path, sha256=envelope.sha256, limit=limits.bytes
-    )
-    if envelope.size not in (None, got.size):
-        path.unlink(missing_ok=True)
-        raise OutputCorrupt(
-            f"A value has {got.size} bytes, and {envelope.size} were announced.",
-            advice="Call again.",
-        )
-
-
-def _read(
-    envelope: ValueEnvelope,
-    path: Path,
-    tensors: Literal["numpy", "torch"],
-    adapters: Sequence[ObjectAdapter],
-    limits: ValueLimits,
-) -> DecodedValue:
-    if envelope.encoding == "file":
-        import base64
-
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-        inline = envelope.model_copy(update={"data": data, "url": None})
-        return inline.decode(tensors=tensors, adapters=adapters, limits=limits)
-    if os.name == "nt":
-        # The file goes soon, and Windows keeps one that is mapped.
-        return decode_value(path.read_bytes(), tensors=tensors, adapters=adapters, limits=limits)
-    return read_value(path, tensors=tensors, adapters=adapters, limits=limits)
-
-
-def _check(decoded: DecodedValue, expected: str) -> None:
     wanted = set(expected.split(","))
-    fits = decoded.type in wanted or (decoded.type == "INT" and "FLOAT" in wanted)
-    if _ANY not in (decoded.type, expected) and not fits:
+    fits = result.type in wanted or (result.type == "INT" and "FLOAT" in wanted)
+    if ANY not in (result.type, expected) and not fits:
         raise ValueInvalid(
-            f"The result is {decoded.type}, and {expected} is expected.",
-            advice="Choose another output_key or output_type.",
+            f"The result is {result.type}, and {expected} is expected.",
+            advice="Choose another result, or expect another type.",
         )
-    items = decoded.value if decoded.is_list and isinstance(decoded.value, list) else None
-    for item in [decoded.value] if items is None else items:
-        check_type(decoded.type if expected == _ANY else expected, item)
+    items = result.value if result.is_list and isinstance(result.value, list) else [result.value]
+    for item in items:
+        check_type(result.type if expected == ANY else expected, item)

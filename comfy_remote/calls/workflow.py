@@ -1,4 +1,4 @@
-"""The workflow that a service runs, ready to be called."""
+"""A workflow that is ready to be called: read, with the types of its keys."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING
 
 from ..errors import TargetError, WorkflowInvalid
 from ..jobs.client import Client
+from ..media.remote_values import value_file_name
 from ..workflow.change.prepare import Changes, prepare
-from ..workflow.interface import Interface
+from ..workflow.interface import Interface, ValueFileName
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
+from .values import Argument, ValueFile
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["ServedWorkflow"]
+__all__ = ["CallableWorkflow"]
 
 
 @dataclass(frozen=True)
-class ServedWorkflow:
+class CallableWorkflow:
     """A prompt with Remote Input and Remote Output nodes.
 
     Attributes:
@@ -32,8 +34,10 @@ class ServedWorkflow:
         interface: Its keys.
         schemas: Tell the types.
         workflow: In UI format, to embed in saved images; ``None`` if there is none.
-        base: Folder in which files that it loads are looked for.
+        base: Folder in which files that it loads are looked for; ``None`` for the current one.
         files: Files that it loads from elsewhere.
+        only_base: Whether it may load no others: see `Client.submit`.
+        notes: What somebody who calls it should know, a sentence each.
     """
 
     name: str
@@ -41,9 +45,23 @@ class ServedWorkflow:
     interface: Interface
     schemas: Schemas
     workflow: Mapping[str, JsonValue] | None
-    base: Path
+    base: Path | None = None
     files: tuple[Path, ...] = ()
+    only_base: bool = False
     notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of_prompt(cls, prompt: Prompt, schemas: Schemas | None = None) -> CallableWorkflow:
+        """A prompt as it is.
+
+        Args:
+            schemas: Tell the types of the keys; those that come with the package by default.
+
+        Raises:
+            WorkflowInvalid: Its keys cannot be used.
+        """
+        schemas = schemas or Schemas.bundled()
+        return cls("call", prompt, Interface.of(prompt, schemas), schemas, None)
 
     @classmethod
     async def load(
@@ -54,7 +72,7 @@ class ServedWorkflow:
         name: str | None = None,
         changes: Changes | None = None,
         files: tuple[Path, ...] = (),
-    ) -> ServedWorkflow:
+    ) -> CallableWorkflow:
         """Read a workflow file, in API or UI format, with the schemas of the target.
 
         Where the target cannot be asked for them, those that come with the package tell the
@@ -87,7 +105,7 @@ class ServedWorkflow:
         name: str,
         base: Path,
         changes: Changes | None = None,
-    ) -> ServedWorkflow:
+    ) -> CallableWorkflow:
         """As `load`, from a workflow that has been read."""
         notes: list[str] = []
         try:
@@ -112,6 +130,25 @@ class ServedWorkflow:
             workflow=prepared.workflow,
             base=base,
             notes=notes,
+        )
+
+    def with_arguments(self, arguments: Mapping[str, Argument]) -> Prompt:
+        """The prompt to run for a call.
+
+        Args:
+            arguments: By key.
+
+        Raises:
+            WorkflowInvalid: A key is unknown, missing, or its value does not fit.
+        """
+        return self.interface.with_values(
+            self.prompt,
+            {
+                key: ValueFileName(value_file_name(value.sha256))
+                if isinstance(value, ValueFile)
+                else value
+                for key, value in arguments.items()
+            },
         )
 
 

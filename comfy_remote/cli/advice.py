@@ -38,6 +38,7 @@ WORDS: dict[Hint, str] = {
         "`comfy-remote jobs list` shows the jobs it knows. If it runs on a ComfyUI: `comfy-remote "
         "jobs resume {job_id!q} --on URL`."
     ),
+    Hint.MORE_TIME: "Give it more time with --timeout.",
     Hint.RECORD_DAMAGED: (
         "The file is damaged. Rename it, and the next command begins a new one (or set "
         "COMFY_REMOTE_HOME to another folder). What still runs on a ComfyUI can be fetched with "

@@ -11,29 +11,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..aio import Deadline
+from ..calls.address import call_address, service_headers
 from ..calls.arguments import (
-    Argument,
     argument_of_file,
     arguments_of,
     media_type_of_input,
     plain_argument,
 )
-from ..calls.call import Call, start_call
-from ..calls.login import service_headers
-from ..calls.rest import RestClient, call_address
+from ..calls.rest import RestClient
+from ..calls.service import ServiceCall
 from ..calls.store import ValueStore
-from ..calls.values import received
-from ..calls.workflow import ServedWorkflow
+from ..calls.target import TargetCall
+from ..calls.values import Argument
+from ..calls.workflow import CallableWorkflow
 from ..config.settings import Configuration
 from ..errors import ComfyRemoteError, ConfigurationError, JobCancelled, JobTimedOut
-from ..events import Event, Progress, Queued, Started
 from ..jobs.client import Client
 from ..jobs.record import Record
 from ..media.files import private_folder
 from ..media.temporary import TemporaryFolder
 from ..media.values import DecodedValue, encode, read_value
-from ..wire.call import CallAnswer, CallStatus
 from ..workflow.interface import Interface
 from .call_inputs import Given
 from .call_results import show_results
@@ -149,47 +146,90 @@ async def _call_workflow(plan: CallPlan, record: Record, reporter: Reporter, spo
     reporter.connecting(chosen)
     check_named_files("--load", plan.files)
     async with Client(chosen, record=record, on_interrupt=None) as client:
-        served = await ServedWorkflow.load(Path(plan.what), client)
-        for note in served.notes:
+        workflow = await CallableWorkflow.load(Path(plan.what), client, files=tuple(plan.files))
+        for note in workflow.notes:
             reporter.note(note)
-        arguments = await _arguments(plan.inputs, served.interface, ValueStore(spool / "sent"))
+        arguments = await _arguments(plan.inputs, workflow.interface, ValueStore(spool / "sent"))
+        call = TargetCall(
+            client,
+            workflow,
+            arguments,
+            timeout=plan.timeout,
+            job_id=plan.job_id,
+            source=plan.what,
+        )
         with files_named_with("--load"):
-            started = await start_call(
-                client,
-                served.prompt,
-                arguments,
-                files=plan.files,
-                base=served.base,
-                workflow=served.workflow,
-                schemas=served.schemas,
-                timeout=plan.timeout,
-                job_id=plan.job_id,
-                source=plan.what,
-            )
-        reporter.following(started.job.id, client.target.name, served.prompt)
-        failed = None
+            await call.start()
+        reporter.following(call.job.id, client.target.name, workflow.prompt)
         try:
-            await wait_and_list(started.job, reporter)
+            await wait_and_list(call.job, reporter)
         except ComfyRemoteError as error:
-            finished = started.job.finished
-            if finished is None or finished.error is not error or not finished.outputs:
+            if call.finished is None or call.finished.error is not error:
                 raise
-            failed = error
-        try:
-            return _Came(await _results(started, spool / "here"), failed)
-        except ComfyRemoteError as error:
-            raise failed or error from error
+        return await _collected(call, spool)
 
 
-async def _results(started: Call, folder: Path) -> dict[str, DecodedValue]:
-    folder.mkdir()
-    files = await started.results(folder, even_if_failed=True)
-    found = {}
-    for key, file in files.items():
-        decoded = await asyncio.to_thread(read_value, file.path, tensors="numpy")
-        type_ = file.type if decoded.type == "*" else decoded.type
-        found[key] = DecodedValue(type_, decoded.is_list, decoded.value)
-    return found
+async def _call_service(plan: CallPlan, url: str, reporter: Reporter, spool: Path) -> _Came:
+    headers = service_headers(call_address(url), Configuration.load())
+    inputs = {given.key: _sent(given) for given in plan.inputs}
+    reporter.connecting(url)
+    async with RestClient(url, headers=headers) as client:
+        call = ServiceCall(
+            client, inputs, key=plan.job_id, timeout=plan.timeout, patience=CANCEL_PATIENCE
+        )
+        return await follow_service(call, url, reporter, spool)
+
+
+async def follow_service(call: ServiceCall, url: str, reporter: Reporter, spool: Path) -> _Came:
+    """Send the call, tell its events, and collect what it gave.
+
+    Raises:
+        JobCancelled: It was interrupted; says what became of the call.
+        ComfyRemoteError: Whatever else went wrong.
+    """
+    try:
+        await call.start()
+        reporter.following(str(call.id), url, {})
+        async for event in call:
+            reporter.event(event)
+        return await _collected(call, spool)
+    except JobTimedOut as error:
+        words = error.message
+        if call.id is not None and call.finished is None:
+            await _cancel(call)
+            words += " It was cancelled."
+        raise JobTimedOut(words, advice=error.advice) from error
+    except asyncio.CancelledError:
+        if call.id is None:
+            words = "Stopped while the call was being sent. The service may have it, and did not "
+            raise JobCancelled(words + "say how it is cancelled.") from None
+        if call.finished is not None:
+            raise JobCancelled(
+                "Stopped before the results were here. The call has ended."
+            ) from None
+        await _cancel(call)
+        raise JobCancelled("The call was cancelled.") from None
+
+
+async def _collected(call: TargetCall | ServiceCall, spool: Path) -> _Came:
+    """The results; also of a call that failed and had given some before."""
+    failed = call.finished.error if call.finished is not None else None
+    here = spool / "here"
+    here.mkdir()
+    try:
+        return _Came(await call.results(here, even_if_failed=True), failed)
+    except JobTimedOut:
+        raise
+    except ComfyRemoteError as error:
+        raise failed or error from error
+
+
+async def _cancel(call: ServiceCall) -> None:
+    if why := await call.call_off():
+        raise JobCancelled(
+            f"Stopped. The service did not confirm that it cancelled the call: {why}",
+            advice="It may still be running there.",
+        ) from None
 
 
 async def _arguments(
@@ -198,11 +238,9 @@ async def _arguments(
     arguments: dict[str, Argument] = {}
     for given in inputs:
         entry = interface.input(given.key)
-        if given.path is None:
-            plain = {given.key: plain_argument(given.text, entry.type)}
-            arguments |= await arguments_of(plain, interface, store)
-        elif given.path.suffix.lower() == ".json":
-            plain = {given.key: plain_argument(given.path.read_text(encoding="utf-8-sig"), "*")}
+        if given.path is None or given.path.suffix.lower() == ".json":
+            type_ = entry.type if given.path is None else "*"
+            plain = {given.key: plain_argument(_text(given), type_)}
             arguments |= await arguments_of(plain, interface, store)
         else:
             content = await asyncio.to_thread(given.path.read_bytes)
@@ -211,108 +249,17 @@ async def _arguments(
     return arguments
 
 
-async def _call_service(plan: CallPlan, url: str, reporter: Reporter, spool: Path) -> _Came:
-    headers = service_headers(call_address(url), Configuration.load())
-    inputs = {given.key: _sent(given) for given in plan.inputs}
-    reporter.connecting(url)
-    async with RestClient(url, headers=headers) as client:
-        deadline = Deadline(plan.timeout)
-        try:
-            answer = await deadline.within(_start(client, inputs, plan.job_id))
-        except asyncio.TimeoutError:
-            raise _too_late(f"The service did not take the call within {deadline}.") from None
-        reporter.following(answer.id or plan.job_id, url, {})
-        try:
-            answer = await deadline.within(_follow(client, answer, reporter))
-        except asyncio.TimeoutError:
-            await _cancel(client, answer)
-            raise _too_late(f"The call did not end within {deadline}. It was cancelled.") from None
-        except asyncio.CancelledError:
-            await _cancel(client, answer)
-            raise JobCancelled("The call was cancelled.") from None
-        failed = None if answer.status is CallStatus.COMPLETED else answer.failure()
-        if failed is not None and not answer.results:
-            raise failed
-        try:
-            return _Came(await deadline.within(_received(client, answer, spool)), failed)
-        except asyncio.TimeoutError:
-            raise _too_late(
-                f"The call has ended, but its results did not arrive within {deadline}."
-            ) from None
-
-
-async def _received(client: RestClient, answer: CallAnswer, spool: Path) -> dict[str, DecodedValue]:
-    return {
-        key: await received(client, value, spool, tensors="numpy")
-        for key, value in answer.results.items()
-    }
-
-
-def _too_late(message: str) -> JobTimedOut:
-    return JobTimedOut(message, advice="Give it more time with --timeout.")
-
-
-async def _start(
-    client: RestClient, inputs: dict[str, EncodedValue | JsonValue], key: str
-) -> CallAnswer:
-    """Send the call. Interrupted, it may be there already: only the answer tells how to stop it."""
-    starting = asyncio.ensure_future(client.start(inputs, key=key))
-    try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        await asyncio.wait({starting}, timeout=CANCEL_PATIENCE)
-        if not starting.done():
-            starting.cancel()
-        [answer] = await asyncio.gather(starting, return_exceptions=True)
-        if not isinstance(answer, CallAnswer):
-            raise JobCancelled(
-                "Stopped while the call was being sent. The service may have it, and did not say "
-                "how it is cancelled."
-            ) from None
-        await _cancel(client, answer)
-        raise JobCancelled("The call was cancelled.") from None
-
-
-async def _follow(client: RestClient, answer: CallAnswer, reporter: Reporter) -> CallAnswer:
-    async for said in client.follow(answer):
-        answer = said
-        for event in _events(said):
-            reporter.event(event)
-    return answer
-
-
-def _events(answer: CallAnswer) -> list[Event]:
-    if answer.status is CallStatus.PENDING:
-        return [Queued()]
-    if answer.status is not CallStatus.RUNNING:
-        return []
-    done = answer.progress
-    if done is None:
-        return [Started()]
-    return [
-        Progress(nodes_total=1, step=done.value, steps=done.max, message=answer.message),
-    ]
-
-
-async def _cancel(client: RestClient, answer: CallAnswer) -> None:
-    try:
-        await asyncio.wait_for(client.cancel(answer), CANCEL_PATIENCE)
-    except (asyncio.TimeoutError, ComfyRemoteError) as error:
-        raise JobCancelled(
-            f"Stopped. The service did not confirm that it cancelled the call: {error}",
-            advice="It may still be running there.",
-        ) from None
-
-
 def _sent(given: Given) -> EncodedValue | JsonValue:
     """An input as a service gets it, which alone knows the type that it wants."""
-    if given.path is None:
-        return plain_argument(given.text, "*")
-    if given.path.suffix.lower() == ".json":
-        return plain_argument(given.path.read_text(encoding="utf-8-sig"), "*")
+    if given.path is None or given.path.suffix.lower() == ".json":
+        return plain_argument(_text(given), "*")
     media_type = media_type_of_input(given.path.name)
     if media_type == "application/octet-stream":
         decoded = read_value(given.path, tensors="numpy")
         return encode(decoded.value, decoded.type, as_list=decoded.is_list)
     data = base64.b64encode(given.path.read_bytes()).decode("ascii")
     return {"type": "*", "encoding": "file", "media_type": media_type, "data": data}
+
+
+def _text(given: Given) -> str:
+    return given.text if given.path is None else given.path.read_text(encoding="utf-8-sig")

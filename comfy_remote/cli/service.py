@@ -13,7 +13,7 @@ from .options import complete_target, inputs_option
 from .serving import TOKEN_VARIABLE, finite, listen_options, read_token, show_log, ssl_context
 
 if TYPE_CHECKING:
-    from ..service import ServedWorkflow
+    from ..calls.workflow import CallableWorkflow
 
 __all__ = ["service"]
 
@@ -69,10 +69,11 @@ def service(
     import asyncio
 
     from ..calls.store import ValueStore
+    from ..calls.workflow import CallableWorkflow
     from ..config.places import home
     from ..jobs.client import Client
     from ..jobs.record import Record
-    from ..service import Calls, ServedWorkflow, ServiceServer
+    from ..service import Calls, ServiceServer
     from ..service.results import ResultStore
     from ..workflow.files import FileSearch, refuse_files_elsewhere
     from .errors import check_named_files, files_named_with
@@ -86,7 +87,7 @@ def service(
     async def whole() -> None:
         with Record(home()) as record:
             async with Client(on, record=record, on_interrupt=None) as client:
-                served = await ServedWorkflow.load(workflow, client, name=name, files=inputs)
+                served = await CallableWorkflow.load(workflow, client, name=name, files=inputs)
                 with files_named_with("--input"):
                     refuse_files_elsewhere(
                         served.prompt, FileSearch.beside(served.base, served.files), served.schemas
@@ -118,7 +119,7 @@ def _key_words(token_file: Path | None) -> str:
     return f' -H "Authorization: Bearer {token}"'
 
 
-def _say_how_to_use(served: ServedWorkflow, target: str, url: str, key: str) -> None:
+def _say_how_to_use(served: CallableWorkflow, target: str, url: str, key: str) -> None:
     for note in served.notes:
         say(note)
     for what, entries in (

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..calls.values import ValueForm
 from ..sandbox.hooks import PartContext, PartRunner, ShownByNode
 from .host import Host
 from .nodes.part_run import PartRun
@@ -29,7 +30,7 @@ def part_runner(host: Host) -> PartRunner:
             host,
             document,
             _Watcher(context),
-            tensors="numpy",
+            form=ValueForm(),
             workflow=workflow if isinstance(workflow, dict) else None,
         )
         result = asyncio.run(run.run(values))

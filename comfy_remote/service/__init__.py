@@ -1,10 +1,9 @@
 """A workflow as a service: an HTTP API whose calls run on a target. See docs/service.md.
 
-`ServedWorkflow` is what is called, `Calls` runs and keeps the calls, `ServiceServer` answers.
+`Calls` runs and keeps the calls of a `calls.workflow.CallableWorkflow`, `ServiceServer` answers.
 """
 
-from ..calls.workflow import ServedWorkflow
 from .calls import Calls
 from .server import ServiceServer
 
-__all__ = ["Calls", "ServedWorkflow", "ServiceServer"]
+__all__ = ["Calls", "ServiceServer"]

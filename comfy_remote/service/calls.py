@@ -14,9 +14,9 @@ import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, field
 
-from ..calls.arguments import Argument
-from ..calls.call import Call, start_call
-from ..calls.workflow import ServedWorkflow
+from ..calls.target import TargetCall, value_files
+from ..calls.values import Argument
+from ..calls.workflow import CallableWorkflow
 from ..errors import (
     ComfyRemoteError,
     JobNotFound,
@@ -31,7 +31,7 @@ from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record
 from ..media.files import private_folder
 from ..wire.call import CallAnswer, CallProgress, CallStatus
-from ..workflow.interface import Interface, ValueFileName
+from ..workflow.interface import Interface
 from .results import ResultStore
 
 __all__ = ["Calls"]
@@ -72,7 +72,7 @@ class Calls:
         self,
         client: Client,
         record: Record,
-        workflow: ServedWorkflow,
+        workflow: CallableWorkflow,
         results: ResultStore,
     ) -> None:
         self.workflow = workflow
@@ -128,15 +128,7 @@ class Calls:
             return call_id
         if call_id in self._followed:  # it has come twice at the same time
             return call_id
-        self.workflow.interface.with_values(
-            self.workflow.prompt,
-            {
-                name: value
-                if value is None or isinstance(value, str | int | float | list | dict)
-                else ValueFileName(value.sha256)
-                for name, value in arguments.items()
-            },
-        )
+        self.workflow.with_arguments(arguments)  # refused before it is noted
         followed = self._followed[call_id] = _Followed()
         self._start(self._run(call_id, followed, arguments))
         # A large file may take longer to send than a request may last.
@@ -245,18 +237,11 @@ class Calls:
         self, call_id: str, followed: _Followed, arguments: Mapping[str, Argument]
     ) -> None:
         async with self._ending(call_id, followed):
-            call = await start_call(
-                self._client,
-                self.workflow.prompt,
-                arguments,
-                files=self.workflow.files,
-                base=self.workflow.base,
-                workflow=self.workflow.workflow,
-                schemas=self.workflow.schemas,
-                job_id=call_id,
-                source=self.source,
+            call = TargetCall(
+                self._client, self.workflow, arguments, job_id=call_id, source=self.source
             )
-            await self._follow(call_id, followed, call)
+            await call.start()
+            await self._follow(followed, call.job, self.workflow.interface)
 
     async def _resume(self, entry: JobEntry, followed: _Followed) -> None:
         async with self._ending(entry.id, followed):
@@ -264,37 +249,37 @@ class Calls:
             while not followed.status.final:
                 try:
                     async with resume(entry.id, record=self._record, on_interrupt=None) as job:
-                        await self._follow(entry.id, followed, Call(job, interface))
+                        await self._follow(followed, job, interface)
                 except (TargetUnreachable, RateLimited) as error:
                     followed.message = str(error)
                     await asyncio.sleep(_UNREACHABLE_AGAIN_AFTER)
 
-    async def _follow(self, call_id: str, followed: _Followed, call: Call) -> None:
-        followed.job = call.job
+    async def _follow(self, followed: _Followed, job: Job, interface: Interface) -> None:
+        followed.job = job
         followed.sent.set()
         while True:
             try:
-                async for event in call.job:
+                async for event in job:
                     _note(followed, event)
-                await self._fetch(call_id, call)
+                await self._fetch(job, interface)
                 break
             except TargetError as error:
                 # The job may well go on, and its results may well be there; both are asked for
                 # again as long as somebody serves.
                 followed.message = str(error)
                 await asyncio.sleep(_UNREACHABLE_AGAIN_AFTER)
-        finished = call.job.finished
+        finished = job.finished
         if finished is not None and finished.error is not None:
             raise finished.error
         followed.status = CallStatus.COMPLETED
 
-    async def _fetch(self, call_id: str, call: Call) -> None:
-        if await asyncio.to_thread(self.results.get, call_id) is not None:
+    async def _fetch(self, job: Job, interface: Interface) -> None:
+        if await asyncio.to_thread(self.results.get, job.id) is not None:
             return  # another process of this service has followed the call, too
         with private_folder(self.results.folder) as folder:
-            results = await call.results(folder, even_if_failed=True)
+            results = await value_files(job, interface, folder, even_if_failed=True)
             if results:
-                await asyncio.to_thread(self.results.keep, call_id, folder, results)
+                await asyncio.to_thread(self.results.keep, job.id, folder, results)
 
     @contextlib.asynccontextmanager
     async def _ending(self, call_id: str, followed: _Followed) -> AsyncIterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..calls.workflow import ServedWorkflow
+from ..calls.workflow import CallableWorkflow
 from ..version import __version__
 from ..wire.call import INLINE_LIMIT, CallStatus
 from ..workflow.interface import InterfaceInput, InterfaceOutput
@@ -31,7 +31,7 @@ _FILES = {"IMAGE": "image/png", "MASK": "image/png", "AUDIO": "audio/wav", "STRI
 _JSON = "application/json"
 
 
-def openapi(served: ServedWorkflow, *, with_token: bool) -> dict[str, JsonValue]:
+def openapi(served: CallableWorkflow, *, with_token: bool) -> dict[str, JsonValue]:
     """The document.
 
     Args:
@@ -72,7 +72,7 @@ def openapi(served: ServedWorkflow, *, with_token: bool) -> dict[str, JsonValue]
     return document
 
 
-def _post(served: ServedWorkflow) -> JsonValue:
+def _post(served: CallableWorkflow) -> JsonValue:
     inputs = served.interface.inputs
     example: dict[str, JsonValue] = {
         entry.key: _example(entry) for entry in inputs if entry.required or entry.type in _EXAMPLES
@@ -114,7 +114,7 @@ def _post(served: ServedWorkflow) -> JsonValue:
     }
 
 
-def _result(served: ServedWorkflow) -> JsonValue:
+def _result(served: CallableWorkflow) -> JsonValue:
     keys: list[JsonValue] = [output.key for output in served.interface.outputs]
     return {
         "operationId": "getResult",
@@ -196,7 +196,7 @@ def _values() -> JsonValue:
     }
 
 
-def _schemas(served: ServedWorkflow) -> dict[str, JsonValue]:
+def _schemas(served: CallableWorkflow) -> dict[str, JsonValue]:
     interface = served.interface
     required: list[JsonValue] = [entry.key for entry in interface.inputs if entry.required]
     statuses: list[JsonValue] = [status.value for status in CallStatus]

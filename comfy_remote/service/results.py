@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..calls.call import ValueFile
 from ..calls.store import no_room, room_left
+from ..calls.values import ValueFile
 from ..errors import OutputLost
 from ..media.files import storage_errors
 from ..media.values import DecodedValue, read_value

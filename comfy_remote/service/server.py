@@ -15,13 +15,13 @@ from pydantic import SecretStr
 
 from ..aio import within
 from ..calls.arguments import (
-    Argument,
     argument_of_file,
     arguments_of,
     media_type_of_input,
     plain_argument,
 )
 from ..calls.store import ValueStore, remove_older
+from ..calls.values import Argument
 from ..errors import AuthenticationError, OutputLost, WorkflowInvalid
 from ..gateway.access import RouteHandler, foreign_page, refusals, sent_token
 from ..gateway.body import Bodies, body_chunks, json_answer, number_in_query

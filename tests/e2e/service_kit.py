@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import SecretStr
 
 from comfy_remote.calls.store import ValueStore
+from comfy_remote.calls.workflow import CallableWorkflow
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
-from comfy_remote.service import Calls, ServedWorkflow, ServiceServer
+from comfy_remote.service import Calls, ServiceServer
 from comfy_remote.service.results import ResultStore
 
 
@@ -58,7 +59,7 @@ class Service:
         path.write_text(json.dumps(self.workflow))
         with Record(self.folder / "home") as record:
             async with Client(self.target, record=record) as client:
-                served = await ServedWorkflow.load(path, client)
+                served = await CallableWorkflow.load(path, client)
                 calls = Calls(client, record, served, ResultStore(self.folder / "results"))
                 store = ValueStore(self.folder / "values")
                 async with calls, ServiceServer(calls, store, token=token) as server:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from comfy_remote.calls.call import ValueFile, call, call_files, start_call
+from comfy_remote.calls.target import TargetCall, call
+from comfy_remote.calls.values import ValueFile
+from comfy_remote.calls.workflow import CallableWorkflow
 from comfy_remote.errors import ExecutionFailed, JobTimedOut, WorkflowInvalid
 from comfy_remote.events import Started
 from comfy_remote.jobs.client import Client
@@ -25,6 +27,13 @@ async def client(sandbox_url: str, tmp_path: Path) -> AsyncIterator[Client]:
     with Record(tmp_path / "home") as record:
         async with Client(sandbox_url, record=record) as client:
             yield client
+
+
+async def call_files(
+    client: Client, prompt: Prompt, inputs: dict[str, Any], folder: Path
+) -> dict[str, ValueFile]:
+    made = TargetCall(client, CallableWorkflow.of_prompt(prompt), inputs)
+    return await made.whole(lambda: made.files(folder))
 
 
 def remote_input(key: str, **inputs: Any) -> Any:
@@ -291,10 +300,11 @@ async def test_a_call_that_takes_too_long_is_cancelled_on_the_target(client: Cli
 
 
 async def test_a_call_can_be_followed_as_a_job(client: Client, tmp_path: Path) -> None:
-    started = await start_call(client, passing(), {"x": [1, 2]})
-    assert (await started.job.wait()).error is None
-    results = await started.results(tmp_path)
-    assert read_value(results["result"].path, tensors="numpy").value == [[1, 2]]
+    made = TargetCall(client, CallableWorkflow.of_prompt(passing()), {"x": [1, 2]})
+    await made.start()
+    assert (await made.job.wait()).error is None
+    results = await made.results(tmp_path)
+    assert results["result"].value == [[1, 2]]
 
 
 async def test_a_value_file_that_is_saved_is_called_by_its_key(

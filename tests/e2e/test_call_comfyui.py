@@ -15,8 +15,10 @@ import yarl
 from comfyui_python import comfyui_python, with_requirements
 from conftest import find_comfyui
 from pack import ROOT, PackServer, comfyui_with_pack
+from test_call import call_files
 
-from comfy_remote.calls.call import ValueFile, call, call_files
+from comfy_remote.calls.target import call
+from comfy_remote.calls.values import ValueFile
 from comfy_remote.errors import ExecutionFailed, WorkflowInvalid
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record

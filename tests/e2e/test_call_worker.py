@@ -17,7 +17,7 @@ from comfyui_python import comfyui_python, with_requirements
 from pack import install_pack
 from pydantic import SecretStr
 
-from comfy_remote.calls.call import call
+from comfy_remote.calls.target import call
 from comfy_remote.events import Started
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.jobs.client import Client

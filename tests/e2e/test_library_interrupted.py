@@ -21,7 +21,7 @@ from typing import Any, Literal
 import pytest
 
 from comfy_remote import Client, Record, resume, run
-from comfy_remote.calls.call import call_files
+from comfy_remote.calls.target import call
 from comfy_remote.errors import JobTimedOut
 from comfy_remote.events import Event, JobState, Progress
 
@@ -194,14 +194,14 @@ async def test_our_own_timeout_leaves_the_job_and_names_it(
 
 
 async def test_an_exception_in_a_call_s_on_event_cancels(
-    sandbox_url: str, busy: Callable[[], int], tmp_path: Path
+    sandbox_url: str, busy: Callable[[], int]
 ) -> None:
     prompt = slow()
     inputs = {"key": "picture", "value": ["2", 0]}
     prompt["3"] = {"class_type": "ComfyRemoteOutput", "inputs": inputs}
     async with Client(sandbox_url) as client:
         with pytest.raises(_Own):
-            await call_files(client, prompt, {}, tmp_path, on_event=_raise_at_a_step)
+            await call(client, prompt, {}, on_event=_raise_at_a_step)
         await asyncio.to_thread(until, lambda: busy() == 0)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,13 @@ import pytest
 from PIL import Image
 from service_kit import workflow
 
+from comfy_remote.calls.values import ValueForm
+from comfy_remote.calls.workflow import CallableWorkflow
 from comfy_remote.errors import InputFileMissing, ValueInvalid
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
-from comfy_remote.node_pack.nodes.remote_call import NamedValue, RemoteCall
-from comfy_remote.service import ServedWorkflow
+from comfy_remote.media.values import DecodedValue
+from comfy_remote.node_pack.nodes.remote_call import RemoteCall
 from comfy_remote.workflow.load import parse_workflow
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
@@ -32,11 +36,16 @@ async def _call_prompt(
     client: Client, page: Page, folder: Path, prompt: Any, steps: int = 1, **more: str
 ) -> object:
     loaded = parse_workflow(prompt, "the test")
-    served = await ServedWorkflow.of(loaded, client, name="test", base=folder)
-    values = {"image": NamedValue(IMAGE, "IMAGE"), "steps": NamedValue(steps, "INT")}
+    served = await CallableWorkflow.of(loaded, client, name="test", base=folder)
+    values = {
+        "image": DecodedValue("IMAGE", False, IMAGE),
+        "steps": DecodedValue("INT", False, steps),
+    }
     more.setdefault("output_key", "picture")
-    call = RemoteCall("sandbox", page, 60, tensors="numpy")
-    return (await call.of_workflow(client, served, values, **more)).value
+    call = RemoteCall("sandbox", page, 60, form=ValueForm(), **more)
+    with TemporaryDirectory() as private:
+        called = replace(served, only_base=True)
+        return (await call.of_workflow(client, called, values, Path(private))).value
 
 
 async def test_it_gives_the_result(sandbox_url: str, tmp_path: Path) -> None:

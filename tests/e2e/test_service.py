@@ -18,9 +18,10 @@ from PIL import Image
 from pydantic import SecretStr
 from service_kit import Service
 
-from comfy_remote.calls.call import Call, ValueFile
 from comfy_remote.calls.rest import RestClient
-from comfy_remote.calls.values import received
+from comfy_remote.calls.service import received
+from comfy_remote.calls.target import value_files
+from comfy_remote.calls.values import ValueFile
 from comfy_remote.errors import (
     AuthenticationError,
     JobCancelled,
@@ -34,6 +35,7 @@ from comfy_remote.jobs.record import Record
 from comfy_remote.media.values import encode
 from comfy_remote.service.results import ResultStore
 from comfy_remote.wire.call import CallAnswer, CallStatus
+from comfy_remote.workflow.interface import Interface
 
 TOKEN = SecretStr("a-token-for-these-tests")
 
@@ -56,7 +58,7 @@ async def called(url: str, inputs: Any, **more: Any) -> list[CallAnswer]:
 
 async def value_of(url: str, envelope: Any, folder: Path) -> Any:
     async with RestClient(url) as client:
-        return (await received(client, envelope, folder, tensors="numpy")).value
+        return (await received(client, envelope, folder)).value
 
 
 async def test_a_call_by_our_client(service: Service, tmp_path: Path) -> None:
@@ -205,15 +207,16 @@ async def test_results_that_cannot_be_fetched_at_once_are_fetched_later(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries = []
-    results = Call.results
 
-    async def away_at_first(call: Call, folder: Path, **more: bool) -> dict[str, ValueFile]:
+    async def away_at_first(
+        job: Job, interface: Interface, folder: Path, **more: bool
+    ) -> dict[str, ValueFile]:
         tries.append(folder)
         if len(tries) == 1:
             raise TargetUnreachable("The line is down.")
-        return await results(call, folder, **more)
+        return await value_files(job, interface, folder, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Call, "results", away_at_first)
+    monkeypatch.setattr("comfy_remote.service.calls.value_files", away_at_first)
     monkeypatch.setattr("comfy_remote.service.calls._UNREACHABLE_AGAIN_AFTER", 0.1)
     async with service.running() as server:
         answers = await called(server.url, {"image": encode(picture(), "IMAGE")})

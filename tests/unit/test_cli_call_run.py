@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 from scripted_server import Answer, ScriptedServer
 
 from comfy_remote.calls.rest import RestClient
-from comfy_remote.cli.call_run import _start
+from comfy_remote.calls.service import ServiceCall
+from comfy_remote.cli.call_run import follow_service
+from comfy_remote.cli.reporter import JsonReporter
 from comfy_remote.errors import JobCancelled
 
 
@@ -23,17 +26,17 @@ async def server() -> AsyncIterator[ScriptedServer]:
 
 @pytest.mark.parametrize("taken", [True, False])
 async def test_one_that_was_not_answered_yet_is_cancelled(
-    server: ScriptedServer, taken: bool, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, taken: bool, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("comfy_remote.cli.call_run.CANCEL_PATIENCE", 2.0)
-
     async def answered_late(_request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(0.5 if taken else 30)
         return Answer({"status": "running", "poll_url": "/7"}).response()
 
     server.on("POST /", answered_late)
     async with RestClient(server.url) as client:
-        task = asyncio.create_task(_start(client, {"prompt": "a cat"}, "key"))
+        call = ServiceCall(client, {"prompt": "a cat"}, patience=2.0)
+        following = follow_service(call, server.url, JsonReporter(), tmp_path)
+        task = asyncio.create_task(following)
         while not server.asked:
             await asyncio.sleep(0.02)
         task.cancel()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from comfy_remote.calls.login import service_headers
+from comfy_remote.calls.address import service_headers
 from comfy_remote.config.settings import Configuration
 from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.errors import ConfigurationError, TargetNotFound

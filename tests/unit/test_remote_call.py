@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from scripted_server import Answer, ScriptedServer
 from test_node_pack_node_run import Interrupted, Page
 
 from comfy_remote.calls.rest import RestClient
+from comfy_remote.calls.values import ValueForm
 from comfy_remote.errors import ExecutionFailed, JobTimedOut, ValueInvalid, WorkflowInvalid
+from comfy_remote.media.values import DecodedValue
 from comfy_remote.node_pack.nodes.remote_call import (
-    NamedValue,
     RemoteCall,
     chosen_key,
     named_values,
@@ -32,17 +34,21 @@ async def server() -> AsyncIterator[ScriptedServer]:
 
 async def _call(server: ScriptedServer, folder: Path, page: Page, **more: Any) -> Any:
     timeout = more.pop("timeout", None)
-    call = RemoteCall("the service", page, timeout, tensors="numpy")
-    values = {"prompt": NamedValue("a cat", "STRING"), "steps": NamedValue(20)}
+    call = RemoteCall("the service", page, timeout, form=ValueForm(), **more)
+    values = {
+        "prompt": DecodedValue("STRING", False, "a cat"),
+        "steps": DecodedValue("*", False, 20),
+    }
     async with RestClient(server.url, poll_interval=0.05) as client:
-        return (await call.of_service(client, values, folder, **more)).value
+        with TemporaryDirectory(dir=folder) as private:
+            return (await call.of_service(client, values, Path(private))).value
 
 
 async def test_it_is_told_how_a_call_goes(server: ScriptedServer, tmp_path: Path) -> None:
     server.on("GET /7", *[Answer(RUNNING)] * 10, Answer({"status": "done", "result": "a dog"}))
     page = Page()
     assert await _call(server, tmp_path, page, output_type="STRING") == "a dog"
-    assert page.bars[0] == (25, 100)
+    assert page.bars[0] == (0.25, 1)
     assert page.bars[-1] == (1, 1)
     assert any("Half-way there" in text for text in page.texts)
     sent = server.asked[0].json()["inputs"]

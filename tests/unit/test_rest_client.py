@@ -15,7 +15,8 @@ from aiohttp import web
 from pydantic import SecretStr
 from scripted_server import Answer, ScriptedServer, drop
 
-from comfy_remote.calls.rest import RestClient, call_address
+from comfy_remote.calls.address import call_address
+from comfy_remote.calls.rest import RestClient
 from comfy_remote.errors import (
     AuthenticationError,
     ComfyRemoteError,

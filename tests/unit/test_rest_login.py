@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from yarl import URL
 
-from comfy_remote.calls.login import service_headers, token_variable
+from comfy_remote.calls.address import service_headers, token_variable
 from comfy_remote.config.settings import Configuration
 from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.errors import ConfigurationError

@@ -18,7 +18,8 @@ import pytest
 from scripted_server import Answer, ScriptedServer
 
 from comfy_remote.calls.rest import RestClient
-from comfy_remote.calls.values import received
+from comfy_remote.calls.service import received
+from comfy_remote.calls.values import ValueForm
 from comfy_remote.errors import ComfyRemoteError, OutputTooLarge, TargetError, ValueInvalid
 from comfy_remote.media.values import DecodedValue, ValueLimits, encode
 
@@ -35,7 +36,7 @@ async def _received(
     server: ScriptedServer, value: Any, folder: Path, expected: str = "*", **more: Any
 ) -> DecodedValue:
     async with RestClient(server.url) as client:
-        return await received(client, value, folder, tensors="numpy", expected=expected, **more)
+        return await received(client, value, folder, ValueForm(**more), expected=expected)
 
 
 def _file(value: object, type_: str, **more: Any) -> bytes:

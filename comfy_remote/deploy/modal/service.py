@@ -16,10 +16,11 @@ from pathlib import Path
 from aiohttp import web
 
 from ...calls.store import ValueStore
+from ...calls.workflow import CallableWorkflow
 from ...gateway.access import RouteHandler, foreign_page
 from ...jobs.client import Client
 from ...jobs.record import Record
-from ...service import Calls, ServedWorkflow, ServiceServer
+from ...service import Calls, ServiceServer
 from ...service.results import ResultStore
 from ...service.server import say_protocol
 from ...targets.modal import ModalTarget
@@ -55,7 +56,7 @@ async def service_routes(
     if not interface.outputs:
         yield []
         return
-    served = ServedWorkflow(app_name, prompt, interface, schemas, None, project)
+    served = CallableWorkflow(app_name, prompt, interface, schemas, None, project)
     target = ModalTarget(app_name, {}, url=f"http://127.0.0.1:{port}")
     with Record(folder) as record:
         async with Client(target, record=record, on_interrupt=None) as client:

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from ...config.places import CONFIG_NAME, owner_folders
 from ...config.settings import Configuration
@@ -19,27 +18,11 @@ from ...errors import ConfigurationError, NotTrusted, WorkflowInvalid
 from ...media.files import leads_out
 from ...workflow.files import file_below, names_another_machine
 from ...workflow.schema import Schemas
+from .watched import Watcher, watched
 
-__all__ = ["Deployed", "DeploymentSettings", "DeploymentWatcher", "run_deployment", "workflow_at"]
+__all__ = ["Deployed", "DeploymentSettings", "run_deployment", "workflow_at"]
 
-_INTERRUPT_POLL = 0.25
 _LONGEST_LINE = 120
-
-
-class DeploymentWatcher(Protocol):
-    """Who is told; see `remote_run.Watcher`."""
-
-    def say(self, text: str) -> None:
-        """Show a line, instead of the one before."""
-
-    def log(self, message: str, level: str) -> None:
-        """Keep a line."""
-
-    async def progress(self, done: float, total: float) -> None:
-        """Move the bar."""
-
-    def check(self) -> None:
-        """Called several times a second. Raises what shall end the deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +67,7 @@ class Deployed:
 async def run_deployment(
     workflow: Path,
     settings: DeploymentSettings,
-    watcher: DeploymentWatcher,
+    watcher: Watcher,
     schemas: Callable[[], Schemas],
     open_folders: Sequence[Path] = (),
     own_folders: Sequence[Path] = (),
@@ -142,37 +125,30 @@ async def run_deployment(
 async def _deployed(
     project: Project,
     settings: DeploymentSettings,
-    watcher: DeploymentWatcher,
+    watcher: Watcher,
     *,
     only_ours: bool,
 ) -> str:
     lines: list[str] = []
-    work = asyncio.ensure_future(
-        deploy(
-            project.folder,
-            lines.append,
-            rebuild=settings.rebuild_modal_app,
-            stop_first=settings.delete_modal_app,
-            only_ours=only_ours,
-        )
-    )
-    told, logged = "", 0
+    logged = 0
+
+    def newest() -> str:
+        nonlocal logged
+        for line in lines[logged:]:
+            watcher.log(line, "info")
+        logged = len(lines)
+        line = next((line for line in reversed(lines) if line.strip()), "")
+        return f"Deploying: {line[:_LONGEST_LINE]}"
+
     await watcher.progress(0.4, 1.0)
-    try:
-        while not work.done():
-            for line in lines[logged:]:
-                watcher.log(line, "info")
-            logged = len(lines)
-            newest = next((line for line in reversed(lines) if line.strip()), "")
-            if (shown := f"Deploying: {newest[:_LONGEST_LINE]}") != told:
-                watcher.say(told := shown)
-            await asyncio.wait({work}, timeout=_INTERRUPT_POLL)
-            watcher.check()
-        return work.result()
-    except BaseException:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-        raise
+    deploying = deploy(
+        project.folder,
+        lines.append,
+        rebuild=settings.rebuild_modal_app,
+        stop_first=settings.delete_modal_app,
+        only_ours=only_ours,
+    )
+    return await watched(deploying, watcher, newest)
 
 
 def _is_below(folder: Path, other: Path) -> bool:
@@ -201,7 +177,7 @@ def _check_place(path: Path, named_by: str, own_folders: Sequence[Path]) -> None
     )
 
 
-def _told(watcher: DeploymentWatcher, url: str, project: Project, words: str) -> Deployed:
+def _told(watcher: Watcher, url: str, project: Project, words: str) -> Deployed:
     watcher.say(words)
     return Deployed(url, "\n".join([words, *project.notes]))
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
-from ...config.places import home
+from ...calls.values import ValueForm, is_plain
 from ...errors import ExecutionFailed, OutputLost, WorkflowInvalid
 from ...events import Event, NodeText, Preview, Progress, ShownValues
 from ...jobs.client import Client
 from ...jobs.job import Job
-from ...jobs.record import Record
 from ...media.files import private_folder
 from ...media.remote_values import VALUES_KEY, encode_items, value_file_name
-from ...media.values import ObjectAdapter, decode_value, read_value
 from ...outputs import RemoteOutput
 from ...targets.base import InputFile, RunRequest
 from ...workflow.interface import Argument, Interface, ValueFileName
@@ -29,7 +25,8 @@ from ..part_document import PartDocument, PartValue
 from ..preview_picture import preview_picture
 from ..saved_outputs import OutputSaver
 from ..trusted_targets import check_target
-from .remote_run import RemoteRun
+from .remote_run import RemoteRun, opened
+from .watched import LineWatcher
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,21 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PartResult", "PartRun", "PartWatcher"]
 
-# What a prompt may hold itself; longer texts travel as files.
-_LONGEST_PLAIN_TEXT = 4096
 
-
-class PartWatcher(Protocol):
-    """Who is told how a part goes: of each of its own nodes, which are in the page."""
-
-    def say(self, text: str) -> None:
-        """Show a line, instead of the one before."""
-
-    def log(self, message: str, level: str) -> None:
-        """Keep a line; the level is one of `logging`'s names in lower case."""
-
-    def check(self) -> None:
-        """Called several times a second. Raises what shall end the run."""
+class PartWatcher(LineWatcher, Protocol):
+    """What shows how a part goes on each of its own nodes, which are in the page."""
 
     async def node_progress(
         self, node_id: str, done: float, total: float, picture: Image | None
@@ -87,16 +72,14 @@ class PartRun:
         host: Where what it saves is put.
         document: What to run.
         watcher: Who is told.
-        tensors: Which library's tensors the values have that come back.
-        adapters: For objects of ComfyUI's.
+        form: What the values become that come back; its adapters are for those that go, too.
         workflow: In UI format, to be embedded in what it saves.
     """
 
     host: Host
     document: PartDocument
     watcher: PartWatcher
-    tensors: Literal["numpy", "torch"] = "torch"
-    adapters: Sequence[ObjectAdapter] = ()
+    form: ValueForm = field(default_factory=lambda: ValueForm(tensors="torch"))
     workflow: Mapping[str, JsonValue] | None = None
 
     async def run(self, values: Sequence[Sequence[object]]) -> PartResult:
@@ -117,22 +100,16 @@ class PartRun:
                 f"Remote part takes {len(document.inputs)} values, and {len(values)} are there.",
                 advice="Queue the workflow from the page again.",
             )
-        record = await asyncio.to_thread(Record, home())
-        try:
-            async with Client(document.name, record=record, on_interrupt=None) as client:
-                with private_folder(self.host.folder("temp")) as folder:
-                    request = await self._request(client, values, folder)
-                    nodes = _Nodes(self.watcher, document.page_nodes())
-                    remote = RemoteRun(
-                        document.name, nodes, source="remote part", on_event=nodes.hear
-                    )
-                    result = await remote.run(
-                        client, record, request, lambda job: self._collect(client, job, folder)
-                    )
-                    await nodes.end()
-                    return result
-        finally:
-            await asyncio.to_thread(record.close)
+        with private_folder(self.host.folder("temp")) as folder:
+            async with opened(document.name) as (client, record):
+                request = await self._request(client, values, folder)
+                nodes = _Nodes(self.watcher, document.page_nodes())
+                remote = RemoteRun(document.name, nodes, source="remote part", on_event=nodes.note)
+                result = await remote.run(
+                    client, record, request, lambda job: self._collect(client, job, folder)
+                )
+                await nodes.end()
+                return result
 
     async def _request(
         self, client: Client, values: Sequence[Sequence[object]], folder: Path
@@ -157,16 +134,10 @@ class PartRun:
     def _argument(
         self, value: PartValue, items: list[object], folder: Path
     ) -> InputFile | JsonValue:
-        if len(items) == 1:
-            match items[0]:
-                case bool() | int() as plain:
-                    return plain
-                case float() as plain if math.isfinite(plain):
-                    return plain
-                case str() as plain if len(plain) <= _LONGEST_PLAIN_TEXT:
-                    return plain
+        if len(items) == 1 and is_plain(items[0]):
+            return cast("JsonValue", items[0])
         encoded = encode_items(
-            items, value.type, images=self.document.images, adapters=self.adapters
+            items, value.type, images=self.document.images, adapters=self.form.adapters
         )
         path = encoded.write_into(folder)
         return InputFile(value_file_name(path.stem), path, encoded.size, path.stem)
@@ -233,12 +204,7 @@ class PartRun:
             await saver.bring(node_id, by_node.get(node_id, []), values.get(node_id))
 
     def _decoded(self, path: Path, value: PartValue) -> list[object]:
-        # Windows does not remove a file that is mapped, and this one is removed soon.
-        found = (
-            decode_value(path.read_bytes(), tensors=self.tensors, adapters=self.adapters)
-            if os.name == "nt"
-            else read_value(path, tensors=self.tensors, adapters=self.adapters)
-        )
+        found = self.form.read(path)
         if not found.is_list or not isinstance(found.value, list):
             raise ExecutionFailed(
                 f"{self.document.name} sent one value for {value.key}, where ComfyUI's list of "
@@ -259,7 +225,7 @@ class _Nodes:
         self._current: str | None = None
         self._steps = (0.0, 1.0)
 
-    def hear(self, event: Event) -> None:
+    def note(self, event: Event) -> None:
         if isinstance(event, Progress):
             self._newest = event
         elif isinstance(event, NodeText) and event.node_id in self._inside:

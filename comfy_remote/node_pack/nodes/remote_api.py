@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,23 @@ import folder_paths
 from comfy_api.latest import io
 from server import PromptServer
 
-from ...calls.login import service_headers
-from ...calls.rest import RestClient, call_address
-from ...calls.workflow import ServedWorkflow
-from ...config.places import home
+from ...calls.address import call_address, service_headers
+from ...calls.rest import RestClient
+from ...calls.values import ValueForm
+from ...calls.workflow import CallableWorkflow
 from ...config.settings import Configuration
 from ...errors import ConfigurationError, WorkflowInvalid
-from ...jobs.client import Client
-from ...jobs.record import Record
 from ...media.files import private_folder
+from ...media.values import DecodedValue
 from ...workflow.interface import ANY
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ..own_address import refuse_own_address
 from .ask_to_confirm import check_address
 from .comfyui_watcher import NodeWatcher
 from .link_type import type_of_link
-from .remote_call import MOST_DECLARED, NamedValue, RemoteCall, named_values
+from .remote_call import MOST_DECLARED, RemoteCall, named_values
 from .remote_input import CATEGORY
+from .remote_run import opened
 from .value_objects import ADAPTERS
 from .workflow_choice import pasted_workflow, saved_workflow, target_of
 
@@ -145,75 +145,68 @@ class ComfyRemoteNode(io.ComfyNode):
             ComfyRemoteError: Whatever went wrong.
         """
         unique_id = cls.hidden.unique_id
+        wanted = url.strip()
         values = named_values(inputs, _types(cls.hidden.dynprompt, unique_id), keys)
-        watcher = NodeWatcher(unique_id)
-        seconds = timeout or None
-        await check_address(url.strip(), unique_id, "Remote API")
-        if workflow.strip():
-            return await _on_target(
-                url.strip(), workflow, values, watcher, seconds, output_key.strip(), output_type
-            )
-        configuration = Configuration.load()
-        address = configuration.service_of(url.strip())
-        if not address.startswith(("http://", "https://")):
-            raise ConfigurationError(
-                f"{address or 'Nothing'} is no service that Remote API can call.",
-                advice="Give an address (https://...). To run a workflow on a target, name one "
-                "in `workflow`.",
-            )
-        headers = service_headers(call_address(address), configuration)
-        remote = RemoteCall(address, watcher, seconds, adapters=ADAPTERS)
+        await check_address(wanted, unique_id, "Remote API")
+        remote = RemoteCall(
+            wanted,
+            NodeWatcher(unique_id),
+            timeout or None,
+            form=ValueForm(tensors="torch", adapters=ADAPTERS),
+            output_key=output_key.strip(),
+            output_type=output_type,
+        )
         with private_folder(Path(folder_paths.get_temp_directory())) as folder:
-            async with RestClient(
-                address,
-                headers=headers,
-                request_timeout=request_timeout,
-                poll_interval=poll_interval,
-            ) as client:
-                result = await remote.of_service(
-                    client,
-                    values,
-                    folder,
-                    output_key=output_key.strip(),
-                    output_type=output_type,
-                )
+            if workflow.strip():
+                result = await _on_target(remote, workflow, values, folder)
+            else:
+                result = await _of_service(remote, request_timeout, poll_interval, values, folder)
         return io.NodeOutput(result.value if result.is_list else [result.value])
 
 
+async def _of_service(
+    remote: RemoteCall,
+    request_timeout: float,
+    poll_interval: float,
+    values: dict[str, DecodedValue],
+    folder: Path,
+) -> DecodedValue:
+    """Call the service that the node names."""
+    configuration = Configuration.load()
+    address = configuration.service_of(remote.where)
+    if not address.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"{address or 'Nothing'} is no service that Remote API can call.",
+            advice="Give an address (https://...). To run a workflow on a target, name one "
+            "in `workflow`.",
+        )
+    remote.where = address
+    headers = service_headers(call_address(address), configuration)
+    async with RestClient(
+        address, headers=headers, request_timeout=request_timeout, poll_interval=poll_interval
+    ) as client:
+        return await remote.of_service(client, values, folder)
+
+
 async def _on_target(
-    wanted: str,
-    workflow: str,
-    values: dict[str, NamedValue],
-    watcher: NodeWatcher,
-    timeout: float | None,
-    output_key: str,
-    output_type: str,
-) -> io.NodeOutput:
-    """Run the workflow as a job."""
+    remote: RemoteCall, workflow: str, values: dict[str, DecodedValue], folder: Path
+) -> DecodedValue:
+    """Run the workflow as a job on the target that the node names."""
     loaded, name = _loaded(workflow)
-    if wanted.startswith(("http://", "https://")):
-        call_address(wanted)
-    target = target_of(wanted, os.environ)
-    remote = RemoteCall(target, watcher, timeout, adapters=ADAPTERS)
-    record = await asyncio.to_thread(Record, home())
-    try:
-        async with Client(target, record=record, on_interrupt=None) as client:
-            refuse_own_address(client.target, PromptServer.instance.port)
-            served = await ServedWorkflow.of(
-                loaded, client, name=name, base=Path(folder_paths.get_input_directory())
+    if remote.where.startswith(("http://", "https://")):
+        call_address(remote.where)
+    remote.where = target_of(remote.where, os.environ)
+    async with opened(remote.where) as (client, _):
+        refuse_own_address(client.target, PromptServer.instance.port)
+        called = await CallableWorkflow.of(
+            loaded, client, name=name, base=Path(folder_paths.get_input_directory())
+        )
+        if any(node["class_type"] == "ComfyRemoteNode" for node in called.prompt.values()):
+            raise WorkflowInvalid(
+                "The workflow that Remote API should run has a Remote API in it.",
+                advice="Take it out: on the target, it would call others again.",
             )
-            for node in served.prompt.values():
-                if node["class_type"] == "ComfyRemoteNode":
-                    raise WorkflowInvalid(
-                        "The workflow that Remote API shall run has a Remote API in it.",
-                        advice="Take it out: on the target, it would call others again.",
-                    )
-            result = await remote.of_workflow(
-                client, served, values, output_key=output_key, output_type=output_type
-            )
-    finally:
-        await asyncio.to_thread(record.close)
-    return io.NodeOutput(result.value if result.is_list else [result.value])
+        return await remote.of_workflow(client, replace(called, only_base=True), values, folder)
 
 
 def _loaded(workflow: str) -> tuple[LoadedWorkflow, str]:

@@ -13,10 +13,8 @@ import folder_paths
 from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 
-from ...config.places import home
 from ...errors import WorkflowInvalid
 from ...jobs.client import Client
-from ...jobs.record import Record
 from ...media.files import private_folder, sha256_of
 from ...targets.base import InputFile, RunRequest, Target
 from ...workflow.change.prepare import Changes, PreparedWorkflow, prepare
@@ -33,7 +31,7 @@ from .image_inputs import by_number, load_nodes, spread_pictures, with_nodes
 from .local_check import checked
 from .local_schemas import local_schemas
 from .pixels import as_saved, joined, write_pictures
-from .remote_run import RemoteRun, pictures_of
+from .remote_run import RemoteRun, opened, pictures_of
 from .workflow_choice import (
     EXECUTE,
     graph_before,
@@ -233,18 +231,15 @@ def _prepared(loaded: LoadedWorkflow, schemas: Schemas | None) -> PreparedWorkfl
 async def _run_there(
     run: RemoteRun, loaded: LoadedWorkflow, images: torch.Tensor | None
 ) -> io.NodeOutput:
-    with private_folder(Path(folder_paths.get_temp_directory())) as temporary:
-        record = await asyncio.to_thread(Record, home())
-        try:
-            async with Client(run.target, record=record, on_interrupt=None) as client:
-                prepared = _prepared(loaded, await _schemas_there(client, loaded))
-                prompt = by_number(prepared.prompt)
-                refuse_itself(prompt)
-                prompt, files = await _with_files(prompt, images, temporary, client.target)
-                request = RunRequest(str(uuid.uuid4()), prompt, files, prepared.workflow)
-                pictures = pictures_of(await run.outputs(client, record, request), prompt)
-        finally:
-            await asyncio.to_thread(record.close)
+    temporary = Path(folder_paths.get_temp_directory())
+    with private_folder(temporary) as folder:
+        async with opened(run.where) as (client, record):
+            prepared = _prepared(loaded, await _schemas_there(client, loaded))
+            prompt = by_number(prepared.prompt)
+            refuse_itself(prompt)
+            prompt, files = await _with_files(prompt, images, folder, client.target)
+            request = RunRequest(str(uuid.uuid4()), prompt, files, prepared.workflow)
+            pictures = pictures_of(await run.outputs(client, record, request), prompt)
     if not pictures:
         raise no_picture()
     return io.NodeOutput(joined([picture.tensor() for picture in pictures]))

@@ -9,6 +9,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.progress import get_progress_state
 from server import PromptServer
 
+from ...calls.values import ValueForm
 from ...workflow.interface import MOST_PART_VALUES, REMOTE_PART, REMOTE_SHOWN
 from ..comfyui_host import ComfyUIHost
 from ..part_document import PartDocument
@@ -72,7 +73,7 @@ class ComfyRemotePart(io.ComfyNode):
             ComfyUIHost(),
             document,
             _Watcher(node_id),
-            adapters=ADAPTERS,
+            form=ValueForm(tensors="torch", adapters=ADAPTERS),
             workflow=workflow if isinstance(workflow, dict) else None,
         )
         given = [values[f"value_{number}"] for number in range(len(values))]

@@ -1,4 +1,4 @@
-"""The login of a service, found by its host: never in a workflow, never in an input of a node."""
+"""Where a service may be, and its login: by its host, never in a workflow or a node's input."""
 
 from __future__ import annotations
 
@@ -11,16 +11,45 @@ from yarl import URL
 
 from ..config.settings import Configuration
 from ..config.target_settings import TargetSettings
+from ..errors import ConfigurationError
+from ..net.address import base_address, ip_in, is_loopback
 from ..secrets import secret
 from ..targets.kinds import Kind, kind_of, secret_variables
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-__all__ = ["service_headers", "token_variable"]
+__all__ = ["call_address", "service_headers", "token_variable"]
 
 _PREFIX = "COMFY_REMOTE_TOKEN_"
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+
+
+def call_address(url: str) -> URL:
+    """The address of a service, checked.
+
+    ``https`` anywhere; ``http`` only to this machine and to the private network, where nobody
+    in between reads along. Not to link-local addresses, where clouds keep their keys.
+
+    Raises:
+        ConfigurationError: It may not be called.
+    """
+    address = base_address(url)
+    ip = ip_in(address.host)
+    if ip is not None and (ip.is_link_local or ip.is_multicast or ip.is_unspecified):
+        raise ConfigurationError(
+            f"{address.host} is no address of a service.", advice="Check the address."
+        )
+    near = is_loopback(address.host) or (
+        ip.is_private if ip is not None else _is_local_name(address.host or "")
+    )
+    if address.scheme != "https" and not near:
+        raise ConfigurationError(
+            f"The address {address} is not https, and the values would travel in the clear.",
+            advice="Use https, or reach the machine through a tunnel: "
+            "`ssh -L 8000:127.0.0.1:8000 MACHINE`.",
+        )
+    return address
 
 
 def service_headers(
@@ -68,3 +97,7 @@ def _has_origin(kind: Kind, settings: TargetSettings, url: URL) -> bool:
         return URL(kind.service_url(settings)).origin() == url.origin()
     except ValueError:
         return False  # `runpod:…`, `sandbox`
+
+
+def _is_local_name(host: str) -> bool:
+    return "." not in host or host.endswith((".local", ".lan", ".internal", ".home.arpa"))
