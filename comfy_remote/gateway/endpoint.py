@@ -11,7 +11,9 @@ from aiohttp import web
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from ..errors import LocalStorageError, OutputTooLarge
 from ..wire.runpod import EndpointHealth
+from .body import json_bytes
 from .job import Job, Submission
 from .limits import GatewayLimits
 from .queue import JobQueue
@@ -94,34 +96,37 @@ class Endpoint(Protocol):
 
 
 class LocalEndpoint:
-    """A queue in this process, and the files beside it."""
+    """A queue in this process, and the files beside it.
+
+    Inputs and results that are small stand in the queue's records, the others in the store.
+    """
 
     def __init__(self, queue: JobQueue, store: JobStore) -> None:
-        self._queue = queue
-        self._store = store
+        self.queue = queue
+        self.store = store
 
     @property
     def limits(self) -> GatewayLimits:
         """See `Endpoint.limits`."""
-        return self._queue.limits
+        return self.queue.limits
 
     async def submit(
         self, submission: Submission, *, sync: bool, idempotency_key: str | None
     ) -> Status:
         """See `Endpoint.submit`."""
-        if (known := self._queue.by_key(idempotency_key)) is not None:
+        if (known := self.queue.records.by_key(idempotency_key)) is not None:
             return known.status()
-        self._queue.check_room()  # before anything is written
-        job_id = self._queue.new_id(sync=sync)
+        self.queue.check_room()  # before anything is written
+        job_id = self.queue.new_id(sync=sync)
         content = to_json(submission.input)
         limit = self.limits.runsync_bytes if sync else self.limits.run_bytes
-        small = self._queue.has_memory_for(content)
+        small = self.queue.records.has_memory_for(content)
         if small:
-            self._store.check_room(limit)
+            self.store.check_room(limit)
         else:
-            await self._store.accept(job_id, content, result=limit)
+            await self.store.accept(job_id, content, result=limit)
         try:
-            job = self._queue.add(
+            job = self.queue.add(
                 submission,
                 job_id=job_id,
                 content=content if small else None,
@@ -129,54 +134,97 @@ class LocalEndpoint:
                 idempotency_key=idempotency_key,
             )
         except BaseException:
-            self._store.forget(job_id)
+            self.store.forget(job_id)
             raise
         if job.id != job_id:  # the same key has brought a job meanwhile
-            self._store.forget(job_id)
+            self.store.forget(job_id)
         return job.status()
 
     async def wait(self, job_id: str, timeout: float) -> Status | StoredStatus:
         """See `Endpoint.wait`."""
-        job = self._queue.get(job_id)
-        await self._queue.wait_until_final(job, timeout)
-        return self._status(self._queue.get(job_id))  # it may have gone meanwhile
+        job = self.queue.records.get(job_id)
+        await self.queue.wait_until_final(job, timeout)
+        return self._status(self.queue.records.get(job_id))  # it may have gone meanwhile
 
     async def status(self, job_id: str) -> Status | StoredStatus:
         """See `Endpoint.status`."""
-        return self._status(self._queue.get(job_id))
+        return self._status(self.queue.records.get(job_id))
 
     async def stream(self, job_id: str) -> list[bytes]:
         """See `Endpoint.stream`."""
-        return self._queue.take_stream(self._queue.get(job_id))
+        return self.queue.records.take_stream(self.queue.records.get(job_id))
 
     async def cancel(self, job_id: str) -> Status:
         """See `Endpoint.cancel`."""
-        job = self._queue.get(job_id)
-        self._queue.cancel(job)
+        job = self.queue.records.get(job_id)
+        self.queue.cancel(job)
         return job.status()
 
     async def retry(self, job_id: str) -> Status:
         """See `Endpoint.retry`."""
-        job = self._queue.get(job_id)
+        job = self.queue.records.get(job_id)
         before = job.result
-        self._queue.retry(job)
+        self.queue.retry(job)
         if before is not None:
-            self._store.drop(job_id, before)
+            self.store.drop(job_id, before)
         return job.status()
 
     async def purge(self) -> int:
         """See `Endpoint.purge`."""
-        return self._queue.purge()
+        return self.queue.purge()
 
     async def health(self) -> EndpointHealth:
         """See `Endpoint.health`."""
-        return self._queue.health()
+        return self.queue.health()
 
     async def file(self, request: web.Request, job_id: str, sha256: str) -> web.StreamResponse:
         """See `Endpoint.file`."""
         del request
         headers = {"Content-Type": "application/octet-stream", "Cache-Control": "private"}
-        return web.FileResponse(self._store.file(job_id, sha256), headers=headers)
+        return web.FileResponse(self.store.file(job_id, sha256), headers=headers)
+
+    async def input_of(self, job: Job) -> bytes:
+        """What the client sent, as JSON.
+
+        Raises:
+            LocalStorageError: It cannot be read (any more).
+        """
+        return job.input if job.input is not None else await self.store.read_input(job.id)
+
+    async def finish(
+        self, job_id: str, worker_id: str, *, output: JsonValue, error: JsonValue
+    ) -> None:
+        """End a job with what its worker gave: failed if there is an ``error``.
+
+        Nothing happens when it comes too late: the job is not that worker's any more. A result
+        that is too large, or cannot be stored, makes the job fail.
+        """
+        if not self.queue.is_running(job_id, worker_id):
+            return
+        limit = self.queue.records.get(job_id).result_limit
+        given: JsonValue = {
+            key: value for key, value in (("output", output), ("error", error)) if value is not None
+        }
+        content = json_bytes(given)
+        if len(content) > limit:
+            too_large = OutputTooLarge(
+                f"The job's result has {len(content)} bytes; an answer may have {limit}.",
+                advice="Have the worker store large outputs instead of returning them inline.",
+                details={"size": len(content), "limit": limit},
+            )
+            self.queue.fail(job_id, worker_id, too_large)
+            return
+        failed = error is not None
+        if self.queue.records.has_memory_for(content):
+            self.queue.finish(job_id, worker_id, result=content, failed=failed)
+            return
+        try:
+            name = await self.store.add_result(job_id, content)
+        except LocalStorageError as full:
+            self.queue.fail(job_id, worker_id, full)
+            return
+        if not self.queue.finish(job_id, worker_id, result=name, failed=failed):
+            self.store.drop(job_id, name)
 
     async def whole_status(self, job: Job) -> bytes:
         """What ``/status`` answers, as JSON."""
@@ -188,5 +236,5 @@ class LocalEndpoint:
 
     def _status(self, job: Job) -> StoredStatus:
         if job.result is not None:
-            return StoredStatus(job.status(), self._store.result(job.id, job.result))
+            return StoredStatus(job.status(), self.store.result(job.id, job.result))
         return StoredStatus(job.status(), job.more)

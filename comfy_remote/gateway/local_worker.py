@@ -12,10 +12,8 @@ from pydantic_core import from_json
 
 from ..errors import ComfyRemoteError, ConfigurationError, ExecutionFailed
 from .body import json_bytes
+from .endpoint import LocalEndpoint
 from .job import Job
-from .queue import JobQueue
-from .results import finish, input_of
-from .store import JobStore
 
 __all__ = ["Handler", "LocalWorker", "Report"]
 
@@ -55,16 +53,16 @@ class GetsReady(Protocol):
 
 
 class LocalWorker:
-    """Takes jobs from a queue, one after the other, and awaits a handler for each.
+    """Takes jobs from an endpoint, one after the other, and awaits a handler for each.
 
     A job is taken only when the handler is ready: until then it can go to another worker.
     """
 
     def __init__(
-        self, queue: JobQueue, store: JobStore, handler: Handler, *, worker_id: str = "local"
+        self, endpoint: LocalEndpoint, handler: Handler, *, worker_id: str = "local"
     ) -> None:
-        self._queue = queue
-        self._store = store
+        self._endpoint = endpoint
+        self._queue = endpoint.queue
         self._handler = handler
         self.worker_id = worker_id
 
@@ -117,7 +115,7 @@ class LocalWorker:
             self._queue.progress(job.id, self.worker_id, json_bytes({"output": snapshot}))
 
         try:
-            content = await input_of(self._store, job)
+            content = await self._endpoint.input_of(job)
             large = job.input is None
             payload = await asyncio.to_thread(from_json, content) if large else from_json(content)
             result = dict(await self._handler(job.id, payload, report))
@@ -135,11 +133,4 @@ class LocalWorker:
         failed = result.pop("error", None) or None
         # For RunPod's workers. In here, the handler has already ended its engine, if need be.
         result.pop("refresh_worker", None)
-        await finish(
-            self._queue,
-            self._store,
-            job.id,
-            self.worker_id,
-            output=result or None,
-            error=failed,
-        )
+        await self._endpoint.finish(job.id, self.worker_id, output=result or None, error=failed)

@@ -1,4 +1,7 @@
-"""The job queue: RunPod's states and rules, without HTTP and without what jobs take and give."""
+"""The job queue: RunPod's states and rules, and who runs what. No HTTP, no files.
+
+What is remembered of jobs, for how long and in how much memory, is in `records`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
-from itertools import takewhile
 
 from pydantic_core import to_json
 
@@ -15,24 +17,18 @@ from ..aio import Signal
 from ..errors import (
     ComfyRemoteError,
     EngineCrashed,
-    JobNotFound,
     JobTimedOut,
     OutputLost,
-    OutputTooLarge,
     RateLimited,
     WorkflowInvalid,
 )
 from ..wire.runpod import EndpointHealth, RunPodState, error_to_runpod
 from .job import Job, Submission
 from .limits import GatewayLimits
+from .records import JobRecords
 from .workers import WorkerRegistry
 
 __all__ = ["JobQueue"]
-
-_RECORD = 2048  # bytes that a job takes in memory with all that points to it, rounded up
-_CHUNK_OVERHEAD = 64
-_SMALL = 4096
-_MEMORY_AGAIN_AFTER = 60
 
 
 def _ignore(job: Job) -> None:
@@ -44,9 +40,6 @@ class JobQueue:
 
     A job is handed to one worker, once. If that worker dies, the job fails: only a client's
     `retry` runs it again.
-
-    No result or key is dropped to make room: each stays for its own time, and a full queue
-    accepts no more jobs.
 
     Args:
         limits: Those that apply to jobs.
@@ -65,18 +58,13 @@ class JobQueue:
     ) -> None:
         self.limits = limits
         self.workers = WorkerRegistry(clock)
+        self.records = JobRecords(limits)
         self._clock = clock
         self._on_final = on_final
         self._on_forget = on_forget
-        self._jobs: dict[str, Job] = {}
-        # What has ended, oldest first, by how long it is stored; then what only has a key.
-        self._finished_jobs: dict[float, dict[str, Job]] = {}
-        self._forgotten_jobs: dict[str, Job] = {}
-        self._memory = 0
         self._waiting: deque[Job] = deque()
         self._waiting_low: deque[Job] = deque()
         self._running: dict[str, Job] = {}
-        self._by_key: dict[str, Job] = {}
         self._queued = Signal()
         self._finished = Signal()
         self._closed = False
@@ -88,15 +76,6 @@ class JobQueue:
         return self._closed
 
     # The client's side
-
-    @property
-    def memory(self) -> int:
-        """Bytes that its records and streams take, roughly."""
-        return self._memory
-
-    def by_key(self, idempotency_key: str | None) -> Job | None:
-        """The job that this key brought before, while the key is good."""
-        return None if idempotency_key is None else self._by_key.get(idempotency_key)
 
     def add(
         self,
@@ -116,7 +95,7 @@ class JobQueue:
         Raises:
             RateLimited: The queue is full.
         """
-        if (known := self.by_key(idempotency_key)) is not None:
+        if (known := self.records.by_key(idempotency_key)) is not None:
             return known
         self.check_room()
         limits, policy, now = self.limits, submission.policy, self._clock()
@@ -134,42 +113,15 @@ class JobQueue:
             idempotency_key=idempotency_key,
             input=content,
         )
-        self._jobs[job.id] = job
-        if idempotency_key is not None:
-            self._by_key[idempotency_key] = job
-        self._memory += _size_of(job) + len(content or b"")
+        self.records.add(job)
         self._line_of(job).append(job)
         self._queued.notify()
-        return job
-
-    def get(self, job_id: str) -> Job:
-        """The job of that id.
-
-        Raises:
-            JobNotFound: There is none, or its result has been forgotten.
-        """
-        if (gone := self._forgotten_jobs.get(job_id)) is not None:
-            raise JobNotFound(
-                f"Job {job_id} is {gone.state.value}, and its result is not stored any more.",
-                advice=f"Results are stored for {gone.retention / 60:.0f} min.",
-            )
-        if (job := self._jobs.get(job_id)) is None:
-            raise JobNotFound(
-                f"This endpoint has no job {job_id}.",
-                advice="Results are stored for a while only: "
-                f"{self.limits.run_retention / 60:.0f} min after /run.",
-            )
         return job
 
     @staticmethod
     def new_id(*, sync: bool) -> str:
         """An id for a job, which tells how it came."""
         return f"sync-{uuid.uuid4()}" if sync else str(uuid.uuid4())
-
-    def has_memory_for(self, content: bytes) -> bool:
-        """Whether an input or a result is small enough to need no file."""
-        half = self.limits.memory_bytes // 2  # the rest is for records
-        return len(content) <= _SMALL and self._memory + len(content) <= half
 
     def check_room(self) -> None:
         """Whether a job may come.
@@ -182,28 +134,16 @@ class JobQueue:
                 f"{self.limits.queued_jobs} jobs are waiting already.",
                 advice="Wait until some have run, or purge the queue.",
             )
-        if self._memory >= self.limits.memory_bytes:
-            raise RateLimited(
-                f"The gateway has as many jobs in memory as it may: {self.limits.memory_bytes} "
-                "bytes.",
-                advice="Try again later: old jobs are deleted.",
-                details={"retry_after": _MEMORY_AGAIN_AFTER},
-            )
+        self.records.check_memory()
 
     async def wait_until_final(self, job: Job, timeout: float) -> None:
         """Return once the job is final (or dropped), or after ``timeout`` seconds."""
         deadline = asyncio.get_running_loop().time() + timeout
-        while not job.state.final and job.id in self._jobs and not self._closed:
+        while not job.state.final and job in self.records and not self._closed:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return
             await self._finished.wait(left)
-
-    def take_stream(self, job: Job) -> list[bytes]:
-        """Chunks that have come since the last call, each as JSON."""
-        self._memory -= job.stream_bytes
-        chunks, job.stream, job.stream_bytes = job.stream, [], 0
-        return chunks
 
     def cancel(self, job: Job) -> None:
         """End a job that is not final; its worker is told to stop."""
@@ -225,12 +165,12 @@ class JobQueue:
                 advice="Only FAILED and TIMED_OUT jobs can be retried.",
             )
         self.check_room()
-        del self._finished_jobs[job.retention][job.id]
+        self.records.revived(job)
         job.state = RunPodState.IN_QUEUE
-        self._say(job, b"{}")
+        self.records.say(job, b"{}")
         job.result = None
         job.worker_id = job.started = job.finished = None
-        self.take_stream(job)
+        self.records.take_stream(job)
         job.expires += self._clock() - job.created
         job.created = job.queued = self._clock()
         self._retried += 1
@@ -307,11 +247,8 @@ class JobQueue:
         """Show ``more`` (see `Job`) while the job runs. Ignored when it comes too late, and when
         there is no room for it: the one before is shown then.
         """
-        if not self.is_running(job_id, worker_id):
-            return
-        job = self._running[job_id]
-        if self._memory + len(more) - len(job.more) <= self.limits.memory_bytes:
-            self._say(job, more)
+        if self.is_running(job_id, worker_id):
+            self.records.say_if_it_fits(self._running[job_id], more)
 
     def stream(self, job_id: str, worker_id: str, chunk: bytes) -> None:
         """Add a chunk, as JSON, for ``/stream``. Ignored when it comes too late.
@@ -319,20 +256,8 @@ class JobQueue:
         Raises:
             OutputTooLarge: Too much is waiting to be fetched.
         """
-        if not self.is_running(job_id, worker_id):
-            return
-        job, size = self._running[job_id], len(chunk) + _CHUNK_OVERHEAD
-        if (
-            job.stream_bytes + size > self.limits.stream_bytes
-            or self._memory + size > self.limits.memory_bytes
-        ):
-            raise OutputTooLarge(
-                f"{job.stream_bytes} bytes of job {job_id} wait in its stream, and no more fit.",
-                advice="Fetch /stream more often, or send less.",
-            )
-        job.stream.append(chunk)
-        job.stream_bytes += size
-        self._memory += size
+        if self.is_running(job_id, worker_id):
+            self.records.add_chunk(self._running[job_id], chunk)
 
     def finish(
         self, job_id: str, worker_id: str, *, result: bytes | str, failed: bool = False
@@ -394,16 +319,9 @@ class JobQueue:
                 self._leave_worker_or_line(job)
                 job.state, job.finished = RunPodState.TIMED_OUT, now
                 self._forget(job)
-        for retention, jobs in self._finished_jobs.items():
-            for job in _older_than(now - retention, jobs, lambda job: job.finished):
-                if not job.owed:
-                    del jobs[job.id]
-                    self._forget(job)
-        since = now - self.limits.key_retention
-        for job in _older_than(since, self._forgotten_jobs, lambda job: job.forgotten):
-            del self._forgotten_jobs[job.id]
-            self._by_key.pop(job.idempotency_key or "", None)
-            self._memory -= _size_of(job)
+        for job in self.records.expired(now):
+            self._forget(job)
+        self.records.forget_keys(now)
 
     def close(self) -> None:
         """Answer everybody who waits, now and from now on; have workers stop their jobs."""
@@ -447,11 +365,11 @@ class JobQueue:
         self._running.pop(job.id, None)
         job.state, job.finished = state, self._clock()
         job.owed = job.webhook is not None
-        self._say(job, result if isinstance(result, bytes) else b"{}")
+        self.records.say(job, result if isinstance(result, bytes) else b"{}")
         job.result = None if isinstance(result, bytes) else result
         if not job.may_be_retried:
-            self._drop_input(job)
-        self._finished_jobs.setdefault(job.retention, {})[job.id] = job
+            self.records.drop_input(job)
+        self.records.ended(job)
         if state is RunPodState.COMPLETED:
             self._completed += 1
         elif job.may_be_retried:
@@ -459,38 +377,11 @@ class JobQueue:
         self._finished.notify()
         self._on_final(job)
 
-    def _say(self, job: Job, more: bytes) -> None:
-        self._memory += len(more) - len(job.more)
-        job.more = more
-
-    def _drop_input(self, job: Job) -> None:
-        self._memory -= len(job.input or b"")
-        job.input = None
-
     def _forget(self, job: Job) -> None:
-        del self._jobs[job.id]
-        self._drop_input(job)
-        self.take_stream(job)
-        self._say(job, b"{}")
-        if job.idempotency_key is None:
-            self._memory -= _size_of(job)
-        else:
-            job.forgotten = self._clock()
-            self._forgotten_jobs[job.id] = job
+        self.records.forget(job, self._clock())
         self._finished.notify()
         self._on_forget(job)
 
 
 def _as_result(error: ComfyRemoteError) -> bytes:
     return to_json({"error": error_to_runpod(error)})
-
-
-def _size_of(job: Job) -> int:
-    return _RECORD + len(job.idempotency_key or "") + len(job.webhook or "")
-
-
-def _older_than(
-    since: float, jobs: dict[str, Job], when: Callable[[Job], float | None]
-) -> list[Job]:
-    """The first of the jobs, which stand oldest first."""
-    return list(takewhile(lambda job: (when(job) or since) < since, jobs.values()))

@@ -132,7 +132,7 @@ class GatewayServer:
         )
         app = web.Application(middlewares=[refusals])
         app.add_routes(client_routes(self.endpoint, access))
-        app.add_routes(worker_routes(self.queue, self.store, access))
+        app.add_routes(worker_routes(self.endpoint, access))
         # Cancelled handlers are how a worker that hangs up in a long poll is noticed.
         self._runner = GuardedRunner(app, handler_cancellation=True, shutdown_timeout=2.0)
         await self._runner.setup()
@@ -167,7 +167,7 @@ class GatewayServer:
 
     def add_local_worker(self, handler: Handler, *, worker_id: str = "local") -> LocalWorker:
         """Run jobs in this process, one at a time."""
-        worker = LocalWorker(self.queue, self.store, handler, worker_id=worker_id)
+        worker = LocalWorker(self.endpoint, handler, worker_id=worker_id)
         self._start_worker(worker.run())
         return worker
 

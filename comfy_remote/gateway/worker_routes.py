@@ -20,19 +20,17 @@ from ..errors import (
 )
 from .access import Access, refusal
 from .body import Bodies, body_chunks, json_answer, json_bytes
+from .endpoint import LocalEndpoint
 from .job import Job
-from .queue import JobQueue
-from .results import finish, input_of
-from .store import JobStore
 
 __all__ = ["worker_routes"]
 
 _LARGEST_BATCH = 64
 
 
-def worker_routes(queue: JobQueue, store: JobStore, access: Access) -> list[web.RouteDef]:
+def worker_routes(endpoint: LocalEndpoint, access: Access) -> list[web.RouteDef]:
     """The routes of one endpoint's workers."""
-    limits = queue.limits
+    queue, limits = endpoint.queue, endpoint.limits
     bodies = Bodies(limits.body_bytes, limits.json_values)
 
     async def hand_over(request: web.Request, count: int) -> list[Job]:
@@ -67,7 +65,7 @@ def worker_routes(queue: JobQueue, store: JobStore, access: Access) -> list[web.
     async def as_taken(job: Job) -> bytes | None:
         """What a worker is given of a job; ``None`` if that cannot be read, and it has failed."""
         try:
-            content = await input_of(store, job)
+            content = await endpoint.input_of(job)
         except LocalStorageError as error:
             queue.fail(job.id, job.worker_id or "", error)
             return None
@@ -76,7 +74,7 @@ def worker_routes(queue: JobQueue, store: JobStore, access: Access) -> list[web.
     async def job_done(request: web.Request) -> web.Response:
         job_id, worker_id = request.match_info["job_id"], request.match_info["worker_id"]
         queue.workers.heard_of(worker_id)
-        job = queue.get(job_id)
+        job = queue.records.get(job_id)
         try:
             async with (
                 bodies.receive(request, job.result_limit) as body,
@@ -95,7 +93,7 @@ def worker_routes(queue: JobQueue, store: JobStore, access: Access) -> list[web.
             queue.progress(job_id, worker_id, json_bytes({"output": result.get("output")}))
             return
         error = result.get("error") or None
-        await finish(queue, store, job_id, worker_id, output=result.get("output"), error=error)
+        await endpoint.finish(job_id, worker_id, output=result.get("output"), error=error)
 
     async def job_stream(request: web.Request) -> web.Response:
         job_id, worker_id = request.match_info["job_id"], request.match_info["worker_id"]
@@ -127,9 +125,9 @@ def worker_routes(queue: JobQueue, store: JobStore, access: Access) -> list[web.
 
     async def write_file(request: web.Request) -> web.Response:
         job_id, sha256 = request.match_info["job_id"], request.match_info["sha256"]
-        if (job := queue.get(job_id)).state.final:
+        if (job := queue.records.get(job_id)).state.final:
             raise JobNotFound(f"Job {job_id} is {job.state.value}; its files are not kept.")
-        size = await store.put(job_id, sha256, body_chunks(request.content.read))
+        size = await endpoint.store.put(job_id, sha256, body_chunks(request.content.read))
         return json_answer({"url": f"files/{job_id}/{sha256}", "size": size}, status=201)
 
     base = "/v2/{endpoint}"

@@ -88,7 +88,7 @@ async def test_large_inputs_and_results_are_files_and_go_in_time(tmp_path: Path)
                 break
             await asyncio.sleep(0.05)
         assert not list(tmp_path.rglob("*.json"))
-        assert gateway.store.used == gateway.queue.memory == 0
+        assert gateway.store.used == gateway.queue.records.memory == 0
 
 
 async def test_a_key_that_comes_many_times_at_once_is_one_job(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ async def submit(gateway: GatewayServer, payload: object) -> Job:
     status = await gateway.endpoint.submit(
         Submission(input=payload), sync=False, idempotency_key=None
     )
-    return gateway.queue.get(str(status["id"]))
+    return gateway.queue.records.get(str(status["id"]))
 
 
 async def run(gateway: GatewayServer, payload: object = 1) -> dict[str, object]:
@@ -39,7 +39,9 @@ async def test_result_and_progress(gateway) -> None:
 
     async def handler(job_id, payload, report):
         await report({"sequence": 1})
-        seen.append((gateway.queue.get(job_id).more, gateway.queue.health().workers.running))
+        seen.append(
+            (gateway.queue.records.get(job_id).more, gateway.queue.health().workers.running)
+        )
         return {"doubled": payload * 2}
 
     gateway.add_local_worker(handler)

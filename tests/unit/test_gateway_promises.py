@@ -11,7 +11,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from comfy_remote.errors import EngineCrashed, RateLimited
 from comfy_remote.gateway.job import Job, Policy, Submission
 from comfy_remote.gateway.limits import GatewayLimits
-from comfy_remote.gateway.queue import JobQueue, _size_of
+from comfy_remote.gateway.queue import JobQueue
+from comfy_remote.gateway.records import size_of
 
 LIMITS = GatewayLimits(
     queued_jobs=5,
@@ -50,9 +51,9 @@ class Promises(RuleBasedStateMachine):
     )
     def submit(self, key: str | None, sync: bool, size: int) -> Job | None:
         content: bytes | None = b"x" * size
-        if not self.queue.has_memory_for(b"x" * size):
+        if not self.queue.records.has_memory_for(b"x" * size):
             content = None  # it is in a file
-        known = self.queue.by_key(key)
+        known = self.queue.records.by_key(key)
         submission = Submission(input=1, policy=Policy.model_validate({"ttl": 10_000_000}))
         try:
             job = self.queue.add(submission, sync=sync, idempotency_key=key, content=content)
@@ -91,7 +92,7 @@ class Promises(RuleBasedStateMachine):
 
     @rule(worker=WORKERS)
     def die(self, worker: str) -> None:
-        mine = [job for job in self.queue._running.values() if job.worker_id == worker]
+        mine = [job for job in self.queue.records if self.queue.is_running(job.id, worker)]
         self.queue.worker_is_gone(worker, EngineCrashed("It died."))
         self.ended.update((job.id, self.now) for job in mine)
 
@@ -103,7 +104,7 @@ class Promises(RuleBasedStateMachine):
 
     @rule(job=jobs)
     def retry(self, job: Job | None) -> None:
-        if job is None or job.id not in self.queue._jobs or not job.may_be_retried:
+        if job is None or job not in self.queue.records or not job.may_be_retried:
             return
         try:
             self.queue.retry(job)
@@ -136,24 +137,24 @@ class Promises(RuleBasedStateMachine):
             if not job_id.startswith("sync-"):
                 retention = LIMITS.run_retention
             if self.now - ended < retention:
-                assert self.queue.get(job_id).state.final
+                assert self.queue.records.get(job_id).state.final
 
     @invariant()
     def keys_stay_as_long_as_promised(self) -> None:
         for key, job in getattr(self, "keys", {}).items():
             if job.forgotten is None or self.now - job.forgotten < LIMITS.key_retention:
-                assert self.queue.by_key(key) is job
+                assert self.queue.records.by_key(key) is job
 
     @invariant()
     def memory_is_what_is_held(self) -> None:
         if not hasattr(self, "queue"):
             return
-        known = [*self.queue._jobs.values(), *self.queue._forgotten_jobs.values()]
+        known = list(self.queue.records)
         held = sum(
-            _size_of(job) + job.stream_bytes + len(job.more) - 2 + len(job.input or b"")
+            size_of(job) + job.stream_bytes + len(job.more) - 2 + len(job.input or b"")
             for job in known
         )
-        assert self.queue.memory == held
+        assert self.queue.records.memory == held
         assert all(job.input is None for job in known if job.state.final and not job.may_be_retried)
 
 

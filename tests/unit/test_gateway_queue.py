@@ -264,7 +264,7 @@ async def test_a_job_is_dropped_after_its_time_to_live(
     clock.now += 10.1
     queue.sweep()
     with pytest.raises(JobNotFound):
-        queue.get(job.id)
+        queue.records.get(job.id)
     assert await queue.take("w", wait=0) == []
     assert await queue.workers.take_stops("w", wait=0) == ([job.id] if running else [])
 
@@ -278,7 +278,7 @@ async def test_results_are_kept_for_a_while(clock: Clock, sync, kept) -> None:
     queue.finish(job.id, "w", result="here")
     clock.now += kept - 1
     queue.sweep()
-    assert queue.get(job.id).result == "here"
+    assert queue.records.get(job.id).result == "here"
     clock.now += 2
     queue.sweep()
     assert forgotten == [job]
@@ -294,7 +294,7 @@ async def test_no_result_goes_before_its_time_however_many_there_are(
         queue.sweep()
     clock.now += LIMITS.run_retention - 1
     queue.sweep()
-    assert [queue.get(job.id) for job in jobs] == jobs
+    assert [queue.records.get(job.id) for job in jobs] == jobs
     assert [queue.add(submission(), idempotency_key=str(n)) for n in range(1000)] == jobs
 
 
@@ -305,7 +305,7 @@ async def test_a_key_is_good_for_longer_than_its_jobs_result(queue: JobQueue, cl
     clock.now += LIMITS.runsync_retention + 1
     queue.sweep()
     with pytest.raises(JobNotFound):
-        queue.get(job.id)
+        queue.records.get(job.id)
     clock.now += LIMITS.key_retention - 1
     queue.sweep()
     assert queue.add(submission(), idempotency_key="k") is job, "it would run twice"
@@ -321,25 +321,25 @@ async def test_a_result_stays_until_its_webhook_was_called(queue: JobQueue, cloc
     queue.finish(job.id, "w", result="here")
     clock.now += LIMITS.run_retention + 1
     queue.sweep()
-    assert queue.get(job.id) is job
+    assert queue.records.get(job.id) is job
     job.owed = False
     queue.sweep()
     with pytest.raises(JobNotFound):
-        queue.get(job.id)
+        queue.records.get(job.id)
 
 
 async def test_memory_is_bounded_and_given_back(clock: Clock) -> None:
     queue = JobQueue(GatewayLimits(memory_bytes=10_000), clock=clock)
-    while queue.memory < 10_000:
+    while queue.records.memory < 10_000:
         job = queue.add(submission())
         queue.finish((await take_one(queue)).id, "w", result="here")
     with pytest.raises(RateLimited) as full:
         queue.add(submission())
     assert full.value.details["retry_after"] > 0
-    assert queue.get(job.id) is job, "what is promised is not given up for room"
+    assert queue.records.get(job.id) is job, "what is promised is not given up for room"
     clock.now += LIMITS.run_retention + 1
     queue.sweep()
-    assert queue.memory == 0
+    assert queue.records.memory == 0
     queue.add(submission())
 
 
@@ -380,8 +380,8 @@ async def test_streamed_chunks_come_once_in_order_and_are_bounded(clock: Clock) 
     await take_one(queue)
     queue.stream(job.id, "w", b"1")
     queue.stream(job.id, "w", b"2")
-    assert queue.take_stream(job) == [b"1", b"2"]
-    assert queue.take_stream(job) == []
+    assert queue.records.take_stream(job) == [b"1", b"2"]
+    assert queue.records.take_stream(job) == []
     with pytest.raises(OutputTooLarge):
         queue.stream(job.id, "w", b"x" * 200)
 

@@ -58,7 +58,7 @@ sys.exit(5)
         gateway.add_sdk_worker(worker(tmp_path, code))
         for n in range(2):  # each takes one, and ends in the middle of it
             status = await _submit(gateway)
-            job = gateway.queue.get(status)
+            job = gateway.queue.records.get(status)
             await gateway.queue.wait_until_final(job, 20)
             assert job.state.value == "FAILED", "a worker that vanishes costs one job"
             assert len((tmp_path / "starts").read_text()) == n + 1
