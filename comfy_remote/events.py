@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = [
+    "DidItRun",
     "Event",
     "Finished",
     "JobState",
@@ -64,6 +65,40 @@ class JobState(str, Enum):
     def final(self) -> bool:
         """Whether nothing more will happen to the job."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class DidItRun(str, Enum):
+    """What is certain of a job that brought no result: whether it ran, and so cost anything.
+
+    Only after the first two is it safe to run the same job elsewhere.
+    """
+
+    NEVER_ACCEPTED = "never_accepted"
+    """The target did not take it."""
+    WITHDRAWN = "withdrawn"
+    """The target took it, and gave it up before it began."""
+    STOPPED = "stopped"
+    """It began, and ended without a result."""
+    UNKNOWN = "unknown"
+    """It may have run, may be running, or may run yet."""
+
+    @property
+    def surely_not(self) -> bool:
+        """Whether it certainly did not run, and will not."""
+        return self in (DidItRun.NEVER_ACCEPTED, DidItRun.WITHDRAWN)
+
+    def noted_in(self, error: ComfyRemoteError) -> None:
+        """Put it into an error's details, unless they say it already."""
+        error.details.setdefault(_DID_IT_RUN, self.value)
+
+    @classmethod
+    def of(cls, error: ComfyRemoteError | None) -> DidItRun | None:
+        """What an error's details say; ``None`` if they do not."""
+        said = None if error is None else error.details.get(_DID_IT_RUN)
+        return next((one for one in cls if one.value == said), None)
+
+
+_DID_IT_RUN = "did_it_run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +221,7 @@ class Finished:
         problems: What the workflow asked for and is not among the outputs, or is damaged.
         shown: By node, what it shows besides its outputs. Nodes that show nothing else are left
             out; empty where the target does not say.
+        did_it_run: For a job that brought no result, how certain it is that it did not run.
     """
 
     state: JobState
@@ -194,6 +230,7 @@ class Finished:
     details: dict[str, JsonValue] = field(default_factory=dict)
     problems: tuple[OutputProblem, ...] = ()
     shown: Mapping[str, ShownValues] = field(default_factory=dict)
+    did_it_run: DidItRun | None = None
 
 
 Event: TypeAlias = (
@@ -244,6 +281,7 @@ def event_to_json(event: Event) -> dict[str, JsonValue]:
                 "details": event.details,
                 "problems": [problem.to_json() for problem in event.problems],
                 "shown": {node_id: dict(values) for node_id, values in event.shown.items()},
+                **({"did_it_run": event.did_it_run.value} if event.did_it_run else {}),
             }
 
 

@@ -23,6 +23,7 @@ from ..errors import (
     SubmissionUnknown,
 )
 from ..events import (
+    DidItRun,
     Event,
     Finished,
     JobState,
@@ -71,7 +72,6 @@ _OTHERS_PATIENCE = 120.0
 _LOOK_EVERY = 0.25
 _LOOK_PAUSE = 0.3
 _LOOK_SECONDS = 1.0
-_CANCELLED = Finished(JobState.CANCELLED, JobCancelled("The job was cancelled."))
 
 
 class Job:
@@ -129,6 +129,11 @@ class Job:
         return self._finished
 
     @property
+    def did_it_run(self) -> DidItRun | None:
+        """Of a job that ended without a result, how certain it is that it did not run."""
+        return None if self._finished is None else self._finished.did_it_run
+
+    @property
     def problems(self) -> list[OutputProblem]:
         """What the workflow asked for and is not among its outputs, or is damaged.
 
@@ -166,7 +171,9 @@ class Job:
                         if missed and not self._cancelled:
                             continue
                         if missed:  # nothing has run, and nothing shall
-                            event = _CANCELLED
+                            error = JobCancelled("The job was cancelled.")
+                            grade = DidItRun.STOPPED  # a worker took it
+                            event = Finished(JobState.CANCELLED, error, did_it_run=grade)
                     self._note(event)
                     yield event
                     if isinstance(event, Finished):
@@ -422,6 +429,8 @@ class Job:
                     event.details,
                 )
                 self._state = event.state
+                if event.error is not None and event.did_it_run is not None:
+                    event.did_it_run.noted_in(event.error)
                 if event.error is not None and event.outputs:
                     event.error.details.setdefault(SAVED_BEFORE, len(event.outputs))
                 seconds = self._run_seconds(event)

@@ -9,7 +9,7 @@ import time
 from ..advice import Hint
 from ..aio import Deadline
 from ..errors import ComfyRemoteError, JobTimedOut, LocalStorageError, SubmissionUnknown
-from ..events import JobState
+from ..events import DidItRun, JobState
 from ..targets.base import RemoteRef, RunRequest, Target
 from .record import Record
 
@@ -38,9 +38,11 @@ async def submit(
         raise late from None
     except SubmissionUnknown as error:
         # Still open: `resume` may find it.
+        DidItRun.UNKNOWN.noted_in(error)
         record.post(_not_recorded, record.state, request.job_id, JobState.QUEUED, error)
         raise
     except ComfyRemoteError as error:
+        DidItRun.UNKNOWN.noted_in(error)  # unless the target knows better
         record.post(_not_recorded, record.state, request.job_id, JobState.FAILED, error)
         raise
     try:
@@ -59,11 +61,13 @@ async def submit(
 
 
 def _unanswered(job_id: str, target: str, deadline: Deadline) -> JobTimedOut:
-    return JobTimedOut(
+    late = JobTimedOut(
         f"{target} did not answer the submission within {deadline}. It may have the job.",
         advice=Hint.FIND_JOB(job_id=job_id),
         details={"job_id": job_id},
     )
+    DidItRun.UNKNOWN.noted_in(late)
+    return late
 
 
 def _not_recorded(error: LocalStorageError) -> None:

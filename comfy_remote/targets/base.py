@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ..errors import InputFileMissing
-from ..events import Event
+from ..errors import ComfyRemoteError, InputFileMissing, SubmissionUnknown
+from ..events import DidItRun, Event
 from ..outputs import RemoteOutput
 from ..workflow.models import ModelSource
 from ..workflow.prompt import Prompt
@@ -34,6 +34,8 @@ __all__ = [
     "Target",
     "TellsVersions",
     "WaitsForWorkers",
+    "answer_graded",
+    "before_sending",
     "input_errors",
     "not_returned",
     "release",
@@ -75,6 +77,37 @@ def input_errors(path: Path) -> Iterator[None]:
             advice="Check that it is still there and that you may read it.",
             details={"path": str(path)},
         ) from error
+
+
+@contextmanager
+def before_sending() -> Iterator[None]:
+    """Note in the errors of a submission's first part that the job was never accepted."""
+    try:
+        yield
+    except ComfyRemoteError as error:
+        DidItRun.NEVER_ACCEPTED.noted_in(error)
+        raise
+
+
+@contextmanager
+def answer_graded(refusals: Container[int]) -> Iterator[None]:
+    """Note in the errors of the request that submits a job whether it may have been accepted.
+
+    Args:
+        refusals: HTTP statuses by which the target says that it did not take it.
+    """
+    try:
+        yield
+    except ComfyRemoteError as error:
+        status = error.details.get("http_status")
+        never = error.details.get("never_sent") is True or (
+            isinstance(status, int) and status in refusals
+        )
+        if never and not isinstance(error, SubmissionUnknown):
+            DidItRun.NEVER_ACCEPTED.noted_in(error)
+        else:
+            DidItRun.UNKNOWN.noted_in(error)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +300,9 @@ class Target(Protocol):
     async def submit(self, request: RunRequest) -> RemoteRef:
         """Send the files, then the prompt. It is never sent twice.
 
+        An error's details say whether the job may run all the same: see `before_sending` and
+        `answer_graded`. Of an error that does not say it, nothing is certain.
+
         Raises:
             WorkflowInvalid: The target refused the prompt; nothing runs.
             SubmissionUnknown: The answer was lost; it may run.
@@ -285,8 +321,8 @@ class Target(Protocol):
     def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """The job's events from now on; the last is always `Finished`.
 
-        A job that failed is an event, not an exception. Exceptions mean that the target
-        could not be asked; the job may still be running.
+        A job that failed is an event, not an exception, and says by `Finished.did_it_run` whether
+        it ran. Exceptions mean that the target could not be asked; the job may still be running.
         """
 
     async def cancel(self, ref: RemoteRef) -> None:

@@ -62,6 +62,7 @@ class ModalTarget(RunPodTarget):
         "If jobs wait for ever, there is no GPU of that type to be had at the moment, or the "
         "workspace's limit is reached: https://modal.com/apps shows the app's containers."
     )
+    delay_means_begun: ClassVar[bool] = True
     body_limit: ClassVar[int] = BODY_LIMIT
 
     def __init__(

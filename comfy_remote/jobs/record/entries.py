@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import ComfyRemoteError, error_from_json
-from ...events import JobState
+from ...events import DidItRun, JobState
 from ...targets.base import RemoteRef
 from ...workflow.prompt import Prompt
 from .schema import whole_prompt

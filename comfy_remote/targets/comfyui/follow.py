@@ -18,6 +18,7 @@ from ...errors import (
     TargetUnreachable,
 )
 from ...events import (
+    DidItRun,
     Event,
     Finished,
     JobState,
@@ -333,6 +334,9 @@ class PromptFollower:
 
     async def _finish(self, entry: dict[str, JsonValue]) -> AsyncGenerator[Event, None]:
         finished = finished_from_history(entry, self._prompt)
+        if finished.state is not JobState.SUCCEEDED:
+            # Only what ran gets into the history.
+            finished = replace(finished, did_it_run=DidItRun.STOPPED)
         # Pictures on their way come before ComfyUI says that it has ended.
         deadline = time.monotonic() + _LAST_WORDS
         while self._socket.connected and not self._end_received:
@@ -383,6 +387,7 @@ class PromptFollower:
                     "its history was cleared.",
                     advice="Look at ComfyUI's log for the reason, then run the workflow again.",
                 ),
+                did_it_run=DidItRun.STOPPED,
             )
         return Finished(
             JobState.EXPIRED,
@@ -391,12 +396,17 @@ class PromptFollower:
                 "restarted.",
                 advice="Run the workflow again.",
             ),
+            did_it_run=DidItRun.UNKNOWN,
         )
 
 
-def cancelled() -> Finished:
+def cancelled(did_it_run: DidItRun) -> Finished:
     """The end of a prompt that we took out of the queue: it never gets a history entry."""
-    return Finished(JobState.CANCELLED, JobCancelled("The job was cancelled before it ran."))
+    return Finished(
+        JobState.CANCELLED,
+        JobCancelled("The job was cancelled before it ran."),
+        did_it_run=did_it_run,
+    )
 
 
 def _lost(error: TargetError, patience: float) -> TargetUnreachable:

@@ -68,7 +68,7 @@ def prompt_in(item: JsonValue, prompt_id: str) -> Prompt | None:
             return None
 
 
-def refusal(body: bytes) -> WorkflowInvalid:
+def refusal(body: bytes, status: int = 400) -> WorkflowInvalid:
     """The error behind a 400 to ``/prompt``, with its ``node_errors`` as lines."""
     try:
         answer = parse_json(body)
@@ -91,7 +91,11 @@ def refusal(body: bytes) -> WorkflowInvalid:
             if missing_node
             else "Correct these inputs, or install on the target the models they name."
         ),
-        details={"error": _trimmed(error), "node_errors": dict(node_errors)},
+        details={
+            "error": _trimmed(error),
+            "node_errors": dict(node_errors),
+            "http_status": status,
+        },
     )
 
 

@@ -31,7 +31,7 @@ from ...errors import (
     TargetError,
     TargetNotFound,
 )
-from ...events import Event, Finished, JobState, Log
+from ...events import DidItRun, Event, Finished, JobState, Log
 from ...media.files import CHUNK_SIZE
 from ...net.address import base_address, check_key_is_safe, is_loopback
 from ...net.http import TOO_LARGE, HttpClient, Response, version_in
@@ -39,7 +39,15 @@ from ...outputs import RemoteOutput
 from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
 from ...workflow.spelling import as_listed, classes_with_paths
-from ..base import CHOICE_KEY, Capabilities, Health, RemoteRef, RunRequest
+from ..base import (
+    CHOICE_KEY,
+    Capabilities,
+    Health,
+    RemoteRef,
+    RunRequest,
+    answer_graded,
+    before_sending,
+)
 from ..input_names import UsersNames, by_content, rename_files
 from .follow import PromptFollower, cancelled
 from .frames import FrameSpool, SentFrames
@@ -67,6 +75,8 @@ _LISTS_WITHIN = 10.0
 # Bytes. These are asked for again and again; a queue has the workflow of every prompt in it.
 _LARGEST_ENTRY = 32 * 1024 * 1024
 _LARGEST_QUEUE = 64 * 1024 * 1024
+# HTTP statuses: what is not accepted by ComfyUI, or by a proxy before it, never gets there.
+_REFUSALS = range(400, 500)
 _QUEUES = ("queue_running", "queue_pending")
 # Listed by ComfyUI beside the folders that hold models.
 _NO_MODELS = {"custom_nodes", "datasets"}
@@ -105,7 +115,7 @@ class ComfyUITarget:
         self._frames = FrameSpool()
         self._use(url)
         self._sockets: dict[str, ComfyUISocket] = {}
-        self._cancelled: set[str] = set()
+        self._cancelled: dict[str, DidItRun] = {}
         self._notes: dict[str, list[Log]] = {}
         self._uploads = Uploads(self._name)
         self._versions: dict[str, str | None] = {}
@@ -145,11 +155,13 @@ class ComfyUITarget:
         self._sockets[request.job_id] = socket
         try:
             with UsersNames(request.prompt).in_errors():
-                prompt, schemas, _ = await asyncio.gather(
-                    self._with_uploads(request), self._lists(request.prompt), socket.start()
-                )
-                prompt, respelled = as_listed(prompt, schemas)
-                ref = await self._post(request, prompt)
+                with before_sending():
+                    prompt, schemas, _ = await asyncio.gather(
+                        self._with_uploads(request), self._lists(request.prompt), socket.start()
+                    )
+                    prompt, respelled = as_listed(prompt, schemas)
+                with answer_graded(_REFUSALS):
+                    ref = await self._post(request, prompt)
         except BaseException:
             self._sockets.pop(request.job_id, None)  # closed meanwhile, there is none
             await socket.stop()
@@ -180,7 +192,7 @@ class ComfyUITarget:
         try:
             response = await self._http.submit("prompt", json.dumps(body).encode(), accept=(400,))
             if response.status == 400:
-                raise cleaned_error(refusal(response.body))
+                raise cleaned_error(refusal(response.body, response.status))
             accepted = self._ref(request.job_id, self._accepted(response))
             return _with_skipped(accepted, response)
         except SubmissionUnknown as error:
@@ -245,7 +257,7 @@ class ComfyUITarget:
             async with aclosing(follower.events()) as events:
                 async for event in events:
                     if isinstance(event, Finished) and self._never_ran(event, ref):
-                        event = cancelled()
+                        event = cancelled(self._cancelled[ref.remote_id])
                     if isinstance(event, Finished):
                         event = replace(event, problems=(*skipped, *event.problems))
                     yield names.event(event)
@@ -254,12 +266,16 @@ class ComfyUITarget:
 
     async def cancel(self, ref: RemoteRef) -> None:
         """Take it out of the queue, or interrupt it if it runs; never another's prompt."""
-        self._cancelled.add(ref.remote_id)
+        self._cancelled.setdefault(ref.remote_id, DidItRun.UNKNOWN)
+        _, pending = self._items(await self._http.get("queue", limit=_LARGEST_QUEUE))
         await self._http.post_idempotent("queue", {"delete": [ref.remote_id]})
         running, _ = self._items(await self._http.get("queue", limit=_LARGEST_QUEUE))
         # Old ComfyUIs ignore the id and interrupt whatever runs, so ask first.
         if any(item.prompt_id == ref.remote_id for item in running):
             await self._http.post_idempotent("interrupt", {"prompt_id": ref.remote_id})
+        elif any(item.prompt_id == ref.remote_id for item in pending):
+            # So it never ran, unless the history says that it began in between.
+            self._cancelled[ref.remote_id] = DidItRun.WITHDRAWN
 
     async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """Stream a file from ``/view``."""

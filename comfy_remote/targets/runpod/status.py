@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from yarl import URL
 
 from ...errors import ComfyRemoteError, JobCancelled, JobExpired, JobTimedOut, OutputLost
 from ...events import (
+    DidItRun,
     Event,
     Finished,
     JobState,
@@ -38,9 +40,14 @@ RESULTS_KEPT = "RunPod keeps results for 30 minutes after a job has ended."
 
 
 class StatusReader:
-    """Turns one ``/status`` after another into events, each thing told once."""
+    """Turns one ``/status`` after another into events, each reported once.
 
-    def __init__(self, prompt: Prompt) -> None:
+    Args:
+        prompt: What runs.
+        delay_means_begun: Whether only a job that has begun has a ``delayTime``.
+    """
+
+    def __init__(self, prompt: Prompt, *, delay_means_begun: bool = False) -> None:
         self.worker_is_ours: bool | None = None
         """Whether the worker that answered is Comfy Remote's; ``None`` until one has."""
         self._prompt = prompt
@@ -49,9 +56,17 @@ class StatusReader:
         self._sequence = -1
         self._last: Progress | None = None
         self._texts: dict[str, str] = {}
+        self._began = False
+        self._delay_means_begun = delay_means_begun
 
     def events(self, status: JobStatus) -> Iterator[Event]:
         """What is new in this answer; `Finished` last, once the job has ended."""
+        self._began = (
+            self._began
+            or status.status is RunPodState.IN_PROGRESS
+            or bool(status.execution_time or status.worker_id)
+            or (self._delay_means_begun and status.delay_time is not None)
+        )
         if status.status is not self._state:
             if status.status is RunPodState.IN_QUEUE:
                 self._sequence = -1  # RunPod runs a job again whose worker died
@@ -64,7 +79,7 @@ class StatusReader:
         elif status.status is RunPodState.COMPLETED:
             yield from self._completed(status)
         elif status.status.final:
-            finished = _failed(status, self._prompt)
+            finished = replace(_failed(status, self._prompt), did_it_run=self._did_it_run(status))
             for output in finished.outputs:
                 yield OutputReady(output)
             yield finished
@@ -102,13 +117,17 @@ class StatusReader:
 
     def _completed(self, status: JobStatus) -> Iterator[Event]:
         if (error := error_in(status.output)) is not None:
-            yield Finished(JobState.FAILED, error, details=_times(status))
+            yield Finished(
+                JobState.FAILED, error, details=_times(status), did_it_run=DidItRun.STOPPED
+            )
             return
         try:
             read = _read(status.output, self._prompt)
             shown = _shown(status.output)
         except OutputLost as error:
-            yield Finished(JobState.FAILED, error, details=_times(status))
+            yield Finished(
+                JobState.FAILED, error, details=_times(status), did_it_run=DidItRun.STOPPED
+            )
             return
         self.worker_is_ours = read.ours
         total = self._last.nodes_total if self._last else self._total
@@ -124,7 +143,21 @@ class StatusReader:
         state = JobState.SUCCEEDED if read.failure is None else JobState.FAILED
         details = {**read.details, **_times(status)}
         problems = _problems(status.output)
-        yield Finished(state, read.failure, read.outputs, details, problems, shown or {})
+        did_it_run = None if read.failure is None else DidItRun.STOPPED
+        yield Finished(
+            state, read.failure, read.outputs, details, problems, shown or {}, did_it_run
+        )
+
+    def _did_it_run(self, status: JobStatus) -> DidItRun:
+        """Of a job that has ended as failed, cancelled or timed out."""
+        match status.status:
+            case RunPodState.TIMED_OUT:
+                # It expired in the queue, or its worker fell silent: RunPod says the same of both.
+                return DidItRun.UNKNOWN
+            case RunPodState.CANCELLED if not self._began:
+                return DidItRun.WITHDRAWN
+            case _:
+                return DidItRun.STOPPED
 
 
 def error_in(output: JsonValue) -> ComfyRemoteError | None:
@@ -293,6 +326,7 @@ def forgotten(name: str, kept: str = RESULTS_KEPT) -> Finished:
             f"{name} no longer knows the job.",
             advice=f"{kept} Run it again.",
         ),
+        did_it_run=DidItRun.UNKNOWN,
     )
 
 

@@ -63,7 +63,7 @@ from ...wire.runpod import (
     RunPodState,
 )
 from ...workflow.prompt import Prompt
-from ..base import Capabilities, Health, RemoteRef, RunRequest
+from ..base import Capabilities, Health, RemoteRef, RunRequest, answer_graded, before_sending
 from ..input_names import UsersNames, by_content
 from .description import Description, DescriptionCache
 from .inputs import StoredInput, store_input, too_many_bytes
@@ -91,6 +91,8 @@ _DESCRIBE_TTL = 600_000
 # How a job ends whose worker did not get to answer. What is known may still be so.
 _UNANSWERED = (EngineCrashed, OutOfMemory, JobCancelled, JobExpired, JobTimedOut)
 _FETCH_MISSES = 6
+# HTTP statuses of a submission that RunPod has certainly not accepted.
+_REFUSALS = frozenset({400, 401, 403, 404, 413, 429})
 _BACKOFF = (0.5, 1.0, 2.0, 4.0, 5.0)
 
 
@@ -129,6 +131,9 @@ class RunPodTarget:
         "in RunPod's console. If jobs wait for ever, check the endpoint's GPU types there."
     )
     """Why none may come, and what to do."""
+
+    delay_means_begun: ClassVar[bool] = False
+    """See `StatusReader`."""
 
     body_limit: ClassVar[int] = RUN_BODY_LIMIT
     """Bytes that a request may have."""
@@ -230,10 +235,12 @@ class RunPodTarget:
         """``POST /run``, the files inside; those that do not fit by way of the bucket."""
         stored: dict[str, StoredInput] = {}
         try:
-            body = await self._request_body(request, stored)
+            with before_sending():
+                body = await self._request_body(request, stored)
             # A request that names files by hash is another one than that which has them.
             key = f"{request.job_id}:by-hash" if request.known_inputs else request.job_id
-            remote_id = await self._post_run(key, body)
+            with answer_graded(_REFUSALS):
+                remote_id = await self._post_run(key, body)
         except BaseException as error:
             # If it is not known whether it arrived, a worker may need them yet.
             if not isinstance(error, SubmissionUnknown):
@@ -294,7 +301,8 @@ class RunPodTarget:
                 "are there, though it was queued in front.",
                 "warning",
             )
-        reader, names = StatusReader(prompt), UsersNames(prompt)
+        reader = StatusReader(prompt, delay_means_begun=self.delay_means_begun)
+        names = UsersNames(prompt)
         async with aclosing(self._statuses(ref)) as statuses:
             async for status in statuses:
                 if status is None:
