@@ -126,7 +126,7 @@ def test_an_app_that_is_not_there_says_how_to_deploy_it() -> None:
     target = open_target("cloud", _configured(base_url=FRONT), TOKEN)
     assert isinstance(target, ModalTarget)
     error = target._no_such_endpoint(TargetNotFound("no", details={"http_status": 404}))
-    assert "deploy modal" in error.advice
+    assert "Deploy the workflow" in error.advice
     assert error.details == {"http_status": 404}
 
 

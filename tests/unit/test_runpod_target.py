@@ -351,7 +351,7 @@ async def test_an_endpoint_that_stays_away_is_lost(
     server.on(STATUS, answer)
     with pytest.raises(TargetUnreachable, match="out of reach") as caught:
         _ = [event async for event in target.follow(REF, PROMPT)]
-    assert "resume" in caught.value.advice
+    assert "Resume" in caught.value.advice
 
 
 async def test_a_job_that_the_endpoint_forgot_has_expired(target: RunPodTarget) -> None:
