@@ -85,6 +85,11 @@ class JobEntry:
     charge: dict[str, JsonValue] | None = None
     batch: str | None = None
 
+    @property
+    def did_it_run(self) -> DidItRun | None:
+        """Of a job that brought no result, how certain it is that it did not run, if known."""
+        return DidItRun.of(self.error)
+
 
 @dataclass(frozen=True, slots=True)
 class PastRun:
