@@ -191,7 +191,7 @@ def _seed(_context: click.Context, _option: click.Parameter, value: str | None) 
     if value is None:
         return None
     from ..errors import WorkflowInvalid
-    from ..workflow.change.seeds import parse_seed
+    from ..workflow.change.numbers import parse_seed
 
     try:
         return parse_seed(value)

@@ -7,7 +7,7 @@ names by content.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -26,14 +26,14 @@ from ..events import (
 )
 from ..media.content_names import content_name, with_plain_names
 from ..outputs import RemoteOutput
-from ..workflow.files import ANNOTATION
-from ..workflow.prompt import Node, Prompt, is_link
+from ..workflow.files import ANNOTATION, rename_files
+from ..workflow.prompt import Prompt
 from .base import InputFile, RunRequest
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["UsersNames", "by_content", "rename_files"]
+__all__ = ["UsersNames", "by_content"]
 
 _LONGEST_NAME = 1024
 
@@ -47,50 +47,10 @@ def by_content(request: RunRequest) -> RunRequest:
     files: list[InputFile] = []
     for file in request.files:
         name = content_name(file.name, file.sha256)
-        renamed = prompt if name == file.name else _renamed(prompt, file, name)
+        renamed = rename_files(prompt, {file.name: name}, file.places)
         files.append(file if renamed is prompt else replace(file, name=name))
         prompt = renamed
     return replace(request, prompt=prompt, files=files)
-
-
-def rename_files(prompt: Prompt, names: Mapping[str, str]) -> Prompt:
-    """The prompt with file names replaced wherever a value is exactly that name.
-
-    Also in lists and objects of names, and in ComfyUI's long form ``name [input]``.
-    """
-    return {node_id: _node(node, names) for node_id, node in prompt.items()}
-
-
-def _renamed(prompt: Prompt, file: InputFile, name: str) -> Prompt:
-    """The prompt with a file renamed; the same object if nothing names the file."""
-    names = {file.name: name}
-    changed = dict(prompt)
-    if not file.places:
-        changed = rename_files(prompt, names)
-    for node_id, key in file.places:
-        if node_id in changed:
-            changed[node_id] = _node(changed[node_id], names, key)
-    return prompt if changed == prompt else changed
-
-
-def _node(node: Node, names: Mapping[str, str], only: str | None = None) -> Node:
-    inputs = {
-        key: _value(value, names) if only in (None, key) else value
-        for key, value in node["inputs"].items()
-    }
-    return {**node, "inputs": inputs}
-
-
-def _value(value: JsonValue, names: Mapping[str, str]) -> JsonValue:
-    if isinstance(value, str):
-        annotated = ANNOTATION.match(value)
-        plain = annotated["name"] if annotated and annotated["folder"] == "input" else value
-        return names.get(plain.replace("\\", "/"), value)
-    if isinstance(value, list):
-        return value if is_link(value) else [_value(one, names) for one in value]
-    if isinstance(value, dict):
-        return {key: _value(one, names) for key, one in value.items()}
-    return value
 
 
 class UsersNames:

@@ -10,14 +10,13 @@ from pydantic import JsonValue
 
 from ..errors import WorkflowInvalid
 from ..wire.request import JobRequest
-from ..workflow.change.seeds import find_seeds
-from ..workflow.change.settings import Place, apply_overrides, find_node, put
-from ..workflow.change.sizes import SizeInput, find_sizes
+from ..workflow.change.numbers import SizeInput, find_seeds, find_sizes
+from ..workflow.change.settings import apply_overrides, find_node, put
 from ..workflow.change.sources import Sources
 from ..workflow.change.texts import find_texts
 from ..workflow.convert import convert as convert_workflow
 from ..workflow.load import is_ui_format, parse_prompt
-from ..workflow.prompt import Prompt
+from ..workflow.prompt import Place, Prompt
 from ..workflow.schema import Schemas
 
 __all__ = ["changed", "convert", "embedded_workflow", "needs_schemas", "plain_prompt"]

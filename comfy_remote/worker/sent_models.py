@@ -10,7 +10,7 @@ from ..advice import Hint
 from ..errors import ComfyRemoteError, ExecutionFailed, ModelUnavailable, WorkflowInvalid
 from ..wire.repo_list import ModelLine
 from ..wire.request import ModelSent
-from ..workflow.model_folders import FOLDERS
+from ..workflow.models import FOLDERS
 from .models.fetching import Say
 from .models.folders import folder_of
 from .models.library import ModelLibrary

@@ -1,4 +1,8 @@
-"""Which models a prompt names, in which folders, and where its workflow says to get them."""
+"""Which models a prompt names, in which folders, and where its workflow says to get them.
+
+Source of facts: ``nodes.py``, ``comfy_extras/`` and ``folder_paths.py`` of ComfyUI 0.3.64 to
+0.33.0. ``configs`` (files that come with ComfyUI) and ``diffusers`` (folders) are left out.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from .change.settings import Place
-from .model_folders import (
-    FOLDER_BY_CLASS,
-    FOLDER_BY_INPUT,
-    MODEL_SUFFIXES,
-    VIDEO_TINY_AUTOENCODERS,
-)
-from .prompt import Prompt, is_link
+from ..types import mappings
+from .prompt import Place, Prompt, is_link
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = [
+    "FOLDERS",
+    "MODEL_SUFFIXES",
     "Model",
     "ModelSource",
     "ModelUse",
@@ -29,6 +29,56 @@ __all__ = [
     "model_uses",
     "names_a_file",
 ]
+
+_FOLDER_BY_INPUT = {
+    "audio_encoder_name": "audio_encoders",
+    "bg_removal_name": "background_removal",
+    "ckpt_name": "checkpoints",
+    "clip_name1": "text_encoders",
+    "clip_name2": "text_encoders",
+    "clip_name3": "text_encoders",
+    "clip_name4": "text_encoders",
+    "control_net_name": "controlnet",
+    "gligen_name": "gligen",
+    "hypernetwork_name": "hypernetworks",
+    "lora_name": "loras",
+    "photomaker_model_name": "photomaker",
+    "style_model_name": "style_models",
+    "unet_name": "diffusion_models",
+    "vae_name": "vae",
+}
+"""Names that mean the same in every class of ComfyUI, and in the packs that follow it."""
+
+_FOLDER_BY_CLASS = {
+    ("CLIPLoader", "clip_name"): "text_encoders",
+    ("CLIPVisionLoader", "clip_name"): "clip_vision",
+    ("FrameInterpolationModelLoader", "model_name"): "frame_interpolation",
+    ("LTXAVTextEncoderLoader", "text_encoder"): "text_encoders",
+    ("LatentUpscaleModelLoader", "model_name"): "latent_upscale_models",
+    ("LoadDA3Model", "model_name"): "geometry_estimation",
+    ("LoadMediaPipeFaceLandmarker", "model_name"): "detection",
+    ("LoadMoGeModel", "model_name"): "geometry_estimation",
+    ("ModelPatchLoader", "name"): "model_patches",
+    ("OpticalFlowLoader", "model_name"): "optical_flow",
+    ("TrainLoraNode", "existing_lora"): "loras",
+    ("UpscaleModelLoader", "model_name"): "upscale_models",
+}
+"""Names that mean another folder in each class."""
+
+FOLDERS = frozenset(
+    {*_FOLDER_BY_INPUT.values(), *_FOLDER_BY_CLASS.values(), "embeddings", "vae_approx"}
+)
+"""All of them: folders of ComfyUI's ``models/`` that hold what a workflow names."""
+
+MODEL_SUFFIXES = frozenset(
+    {".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl"}
+)
+"""How the files of models end."""
+
+_VIDEO_TINY_AUTOENCODERS = frozenset(
+    {"taehv", "lighttaew2_2", "lighttaew2_1", "lighttaehy1_5", "taeltx_2", "taeh3"}
+)
+"""What ``VAELoader`` takes from ``vae_approx``, by the name without its ending."""
 
 # "(embedding:name:1.2)": a word of a text, with a weight or a comma behind it.
 _EMBEDDING = re.compile(r"(?:^|(?<=[\s(]))embedding:([^\s,:()<\[\]]+)")
@@ -175,14 +225,14 @@ def model_sources(workflow: Mapping[str, JsonValue]) -> list[ModelSource]:
 
 
 def _raw_sources(graph: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]:
-    yield from _objects(graph.get("models"))
-    for node in _objects(graph.get("nodes")):
+    yield from mappings(graph.get("models"))
+    for node in mappings(graph.get("nodes")):
         properties = node.get("properties")
         if isinstance(properties, dict):
-            yield from _objects(properties.get("models"))
+            yield from mappings(properties.get("models"))
     definitions = graph.get("definitions")
     if isinstance(definitions, dict):
-        for subgraph in _objects(definitions.get("subgraphs")):
+        for subgraph in mappings(definitions.get("subgraphs")):
             yield from _raw_sources(subgraph)
 
 
@@ -194,8 +244,8 @@ def names_a_file(choice: str) -> bool:
 def _folder(class_type: str, key: str, value: str) -> str | None:
     if not names_a_file(value):
         return None
-    folder = FOLDER_BY_CLASS.get((class_type, key)) or FOLDER_BY_INPUT.get(key)
-    if folder == "vae" and PurePosixPath(value).stem in VIDEO_TINY_AUTOENCODERS:
+    folder = _FOLDER_BY_CLASS.get((class_type, key)) or _FOLDER_BY_INPUT.get(key)
+    if folder == "vae" and PurePosixPath(value).stem in _VIDEO_TINY_AUTOENCODERS:
         return "vae_approx"
     if folder == "vae" and not _ends_like_a_model(value):
         return None  # a tiny autoencoder of two files: "taesd"
@@ -223,7 +273,3 @@ def _ends_like_a_model(value: str) -> bool:
 
 def _posix(name: str) -> str:
     return name.replace("\\", "/")
-
-
-def _objects(value: JsonValue) -> Iterator[dict[str, JsonValue]]:
-    return (one for one in value if isinstance(one, dict)) if isinstance(value, list) else iter(())

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..types import mappings
 from .prompt import Prompt
 from .schema import Schemas
 
@@ -78,7 +79,7 @@ def pack_for_people(name: str) -> str:
 
 def _said(graph: Mapping[str, JsonValue]) -> Iterator[tuple[str, tuple[str, str | None]]]:
     """Class, and name and version of its pack, of all nodes that tell."""
-    for node in _objects(graph.get("nodes")):
+    for node in mappings(graph.get("nodes")):
         kind, properties = node.get("type"), node.get("properties")
         if not isinstance(kind, str) or not isinstance(properties, dict):
             continue
@@ -86,7 +87,7 @@ def _said(graph: Mapping[str, JsonValue]) -> Iterator[tuple[str, tuple[str, str 
             yield kind, pack
     definitions = graph.get("definitions")
     if isinstance(definitions, dict):
-        for subgraph in _objects(definitions.get("subgraphs")):
+        for subgraph in mappings(definitions.get("subgraphs")):
             yield from _said(subgraph)
 
 
@@ -97,7 +98,3 @@ def _from_schemas(class_type: str, schemas: Schemas) -> str | None:
             folder, _, rest = schema.python_module.partition(".")
             return rest.partition(".")[0] if folder == "custom_nodes" and rest else CORE
     return CORE if class_type in Schemas.bundled() else None
-
-
-def _objects(value: JsonValue) -> Iterator[dict[str, JsonValue]]:
-    return (one for one in value if isinstance(one, dict)) if isinstance(value, list) else iter(())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeGuard
 
 from ..errors import WorkflowInvalid
@@ -10,7 +11,16 @@ from ..errors import WorkflowInvalid
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Node", "NodeMeta", "Prompt", "check_texts", "is_link", "own_values"]
+__all__ = [
+    "Node",
+    "NodeMeta",
+    "Place",
+    "Prompt",
+    "check_texts",
+    "is_link",
+    "own_values",
+    "with_inputs",
+]
 
 
 class NodeMeta(TypedDict, total=False):
@@ -32,6 +42,9 @@ class Node(_Node, total=False):
 
 Prompt: TypeAlias = dict[str, Node]
 
+Place: TypeAlias = tuple[str, str]
+"""One input: a node's id, and the input's name."""
+
 
 def is_link(value: object) -> TypeGuard[list[JsonValue]]:
     """Whether an input's value is a link, by the rule of ComfyUI's own `is_link`."""
@@ -51,6 +64,15 @@ def own_values(value: JsonValue) -> list[JsonValue]:
     if isinstance(value, dict):
         value = value.get("__value__")
     return value if isinstance(value, list) and not is_link(value) else [value]
+
+
+def with_inputs(prompt: Prompt, values: Mapping[Place, JsonValue]) -> Prompt:
+    """A copy of the prompt with these inputs set. Nodes that do not change are shared."""
+    changed = dict(prompt)
+    for (node_id, name), value in values.items():
+        node = changed[node_id]
+        changed[node_id] = {**node, "inputs": {**node["inputs"], name: value}}
+    return changed
 
 
 def check_texts(prompt: Prompt) -> None:

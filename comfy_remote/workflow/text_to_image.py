@@ -8,8 +8,8 @@ from importlib.resources import files
 
 from ..advice import Hint
 from ..errors import WorkflowInvalid
-from .change.settings import put
 from .load import LoadedWorkflow, parse_workflow
+from .prompt import with_inputs
 from .schema import Schemas
 
 __all__ = ["blank_text_to_image", "text_to_image"]
@@ -50,5 +50,5 @@ def text_to_image(schemas: Schemas) -> LoadedWorkflow:
             advice=Hint.GIVE_WORKFLOW(),
         )
     blank = blank_text_to_image()
-    prompt = put(blank.prompt or {}, [("1", _CHECKPOINT)], choices[0])
+    prompt = with_inputs(blank.prompt or {}, {("1", _CHECKPOINT): choices[0]})
     return replace(blank, prompt=prompt, source=f"Text to image, built in, with {choices[0]},")

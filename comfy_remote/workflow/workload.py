@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..errors import WorkflowInvalid
 from .change.sources import Sources, linked_node
 from .graph import execution_order, output_nodes
-from .model_folders import MODEL_SUFFIXES
+from .models import MODEL_SUFFIXES
 from .prompt import Node, Prompt
 
 if TYPE_CHECKING:

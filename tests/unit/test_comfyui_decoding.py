@@ -28,7 +28,7 @@ from comfy_remote.targets.comfyui.messages import (
 )
 from comfy_remote.targets.comfyui.progress import ProgressTracker
 from comfy_remote.targets.comfyui.queue import QueueItem, queue_items, refusal
-from comfy_remote.targets.input_names import rename_files
+from comfy_remote.workflow.files import rename_files
 from comfy_remote.workflow.graph import needed_nodes
 from comfy_remote.workflow.prompt import Prompt
 

@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_remote.errors import WorkflowInvalid
+from comfy_remote.workflow.change.numbers import find_seeds, find_sizes, parse_seed
 from comfy_remote.workflow.change.prepare import Changes, prepare
-from comfy_remote.workflow.change.seeds import find_seeds, parse_seed
 from comfy_remote.workflow.change.settings import apply_settings, put
-from comfy_remote.workflow.change.sizes import find_sizes
 from comfy_remote.workflow.change.texts import find_texts
 from comfy_remote.workflow.load import LoadedWorkflow
 from comfy_remote.workflow.prompt import Prompt

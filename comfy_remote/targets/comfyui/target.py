@@ -36,6 +36,7 @@ from ...media.files import CHUNK_SIZE
 from ...net.address import base_address, check_key_is_safe, is_loopback
 from ...net.http import TOO_LARGE, HttpClient, Response, version_in
 from ...outputs import RemoteOutput
+from ...workflow.files import rename_files
 from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
 from ...workflow.spelling import as_listed, classes_with_paths
@@ -48,7 +49,7 @@ from ..base import (
     answer_graded,
     before_sending,
 )
-from ..input_names import UsersNames, by_content, rename_files
+from ..input_names import UsersNames, by_content
 from .follow import PromptFollower, cancelled
 from .frames import FrameSpool, SentFrames
 from .queue import (

@@ -1,7 +1,10 @@
-"""``%date:…%`` and ``%Node.input%`` in the names of saved files.
+"""Names of saved files: their folder on the target, ``%date:…%`` and ``%Node.input%`` in them.
 
-ComfyUI's page fills these in when a workflow is queued, in the inputs that some classes name.
-ComfyUI itself does not, so a prompt that no page has made still has them.
+A save node has a ``filename_prefix`` such as ``portraits/anna``: the folder below ComfyUI's own
+output folder, and the beginning of the name (ComfyUI's ``folder_paths.get_save_image_path``).
+
+ComfyUI's page fills in placeholders when a workflow is queued, in inputs of some classes. ComfyUI
+itself does not, so a prompt that no page has made still has them.
 
 Source of facts: ComfyUI's frontend 1.49.6 (text replacements, `saveImageExtraOutput`), and the
 scripts of VideoHelperSuite, KJNodes and Easy Use.
@@ -10,16 +13,27 @@ scripts of VideoHelperSuite, KJNodes and Easy Use.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from ..prompt import Node, Prompt
+from ...errors import WorkflowInvalid
+from ..prompt import Place, Prompt, with_inputs
+from .sources import linked_node
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["CORE_SAVERS", "as_text", "fill_in", "fill_in_prompt", "has_placeholders", "left_over"]
+__all__ = [
+    "CORE_SAVERS",
+    "as_text",
+    "fill_in",
+    "fill_in_prompt",
+    "find_name_prefixes",
+    "has_placeholders",
+    "left_over",
+    "name_below",
+]
 
 CORE_SAVERS: Final = frozenset(
     {
@@ -53,7 +67,8 @@ _PACK_SAVERS = {
     *("easy kSamplerInpainting", "easy kSamplerDownscaleUnet", "easy kSamplerSDTurbo"),
     "easy detailerFix",
 }
-_INPUTS = ("filename_prefix", "save_prefix")
+_PREFIX = "filename_prefix"
+_INPUTS = (_PREFIX, "save_prefix")
 
 _PLACEHOLDER = re.compile(r"%([^%]+)%")
 _DATE_PART = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyyy|yyy|yy")
@@ -108,16 +123,15 @@ def fill_in_prompt(prompt: Prompt, now: datetime, names: Mapping[str, str] | Non
         value = nodes[0]["inputs"].get(key) if nodes else None
         return None if value is None or isinstance(value, list) else as_text(value)
 
-    changed: dict[str, Node] = {}
-    for node_id, node in prompt.items():
-        for key, value in node["inputs"].items():
-            if isinstance(value, str) and has_placeholders(node["class_type"], key):
-                text = fill_in(value, lookup, now)
-                if text != value:
-                    copy = changed.get(node_id, node).copy()
-                    copy["inputs"] = {**copy["inputs"], key: text}
-                    changed[node_id] = copy
-    return {**prompt, **changed} if changed else prompt
+    filled: dict[Place, JsonValue] = {
+        (node_id, key): text
+        for node_id, node in prompt.items()
+        for key, value in node["inputs"].items()
+        if isinstance(value, str)
+        and has_placeholders(node["class_type"], key)
+        and (text := fill_in(value, lookup, now)) != value
+    }
+    return with_inputs(prompt, filled) if filled else prompt
 
 
 def left_over(prompt: Prompt) -> Iterator[tuple[str, str, str]]:
@@ -132,6 +146,65 @@ def left_over(prompt: Prompt) -> Iterator[tuple[str, str, str]]:
                     found = match.group()
                     if found.startswith("%date:") or key in _INPUTS:
                         yield node_id, key, found
+
+
+def find_name_prefixes(prompt: Prompt) -> list[Place]:
+    """The inputs that say how saved files are called.
+
+    Raises:
+        WorkflowInvalid: There is none, or one is computed.
+    """
+    found: dict[Place, None] = {}
+    for node_id, node in prompt.items():
+        if _PREFIX not in node["inputs"]:
+            continue
+        place = _written_at(prompt, node_id)
+        if place is None:
+            raise WorkflowInvalid(
+                f"The name that {node['class_type']} (node {node_id}) saves under is put together "
+                "by other nodes, so its folder cannot be set.",
+                advice="Write ${OUTPUT_FOLDER} into the workflow file where the folder belongs.",
+                details={"node_id": node_id, "input": _PREFIX},
+            )
+        found[place] = None
+    if not found:
+        raise WorkflowInvalid(
+            "No node of the workflow says where it saves (there is no filename_prefix).",
+            advice="Omit the folder on the target, or write ${OUTPUT_FOLDER} into the "
+            "workflow file where it belongs.",
+        )
+    return list(found)
+
+
+def _written_at(prompt: Prompt, node_id: str) -> Place | None:
+    """Where the prefix is written: at the node, or at a primitive; ``None`` if it is computed."""
+    value = prompt[node_id]["inputs"][_PREFIX]
+    if isinstance(value, str):
+        return node_id, _PREFIX
+    link = linked_node(prompt, value)
+    given = prompt[link[0]]["inputs"] if link is not None else {}
+    if link is None or len(given) != 1 or not isinstance(next(iter(given.values())), str):
+        return None
+    return link[0], next(iter(given))
+
+
+def name_below(prompt: Prompt, places: Iterable[Place], folder: str) -> Prompt:
+    """The prompt with its files named as before, in that folder.
+
+    Args:
+        prompt: API format.
+        places: As `find_name_prefixes` gives them.
+        folder: ``/`` or ``\\`` between parts. ComfyUI refuses one that leads out of its output
+            folder.
+    """
+    folder = folder.replace("\\", "/").rstrip("/")
+    return with_inputs(
+        prompt,
+        {
+            (node_id, key): f"{folder}/{str(prompt[node_id]['inputs'][key]).lstrip('/')}"
+            for node_id, key in places
+        },
+    )
 
 
 def as_text(value: JsonValue) -> str:

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
 from ..load import LoadedWorkflow, in_ui_format
-from ..prompt import Prompt
+from ..prompt import Place, Prompt
 from ..schema import Schemas
 from ..spelling import as_listed
-from .file_names import fill_in_prompt
-from .save_folder import find_name_prefixes, name_below
-from .seeds import find_seeds, has_seeds
-from .settings import Place, apply_settings, put
-from .sizes import SizeInput, find_sizes
+from .file_names import fill_in_prompt, find_name_prefixes, name_below
+from .numbers import SizeInput, find_seeds, find_sizes, has_seeds
+from .settings import apply_settings, put
 from .sources import linked_node
 from .texts import Side, find_texts
 

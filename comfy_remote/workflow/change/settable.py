@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
 from ...errors import WorkflowInvalid
-from ..prompt import Node, Prompt, is_link
+from ..prompt import Node, Place, Prompt, is_link
 from ..schema import Schemas
-from .seeds import find_seeds
-from .settings import Place
-from .sizes import SizeInput, find_sizes
+from .numbers import SizeInput, find_seeds, find_sizes
 from .texts import Side, find_texts
 from .values import input_schema_of
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ...advice import Hint
 from ...errors import WorkflowInvalid
-from ..prompt import Node, Prompt
+from ..prompt import Node, Place, Prompt, with_inputs
 from ..schema import Schemas
 from .values import check_value, did_you_mean, input_schema_of, value_from_text
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Place", "apply_overrides", "apply_settings", "find_node", "put"]
-
-Place: TypeAlias = tuple[str, str]
-"""One input: a node's id, and the input's name."""
+__all__ = ["apply_overrides", "apply_settings", "find_node", "put"]
 
 
 def apply_settings(
@@ -33,17 +30,16 @@ def apply_settings(
         WorkflowInvalid: The setting is malformed, its node or input does not exist, or the
             value does not fit; with the nearest name there is.
     """
-    changed = _copy(prompt)
     for setting in settings:
         left, equals, text = setting.partition("=")
         if not equals:
             raise _malformed(setting)
-        node_id, key = _find_input(changed, left, setting, schemas)
-        node = changed[node_id]
-        if input_schema_of(node, key, schemas) is None:
-            _check_input(node_id, node, key)
-        node["inputs"][key] = value_from_text(changed, node_id, key, text, schemas)
-    return changed
+        node_id, key = place = _find_input(prompt, left, setting, schemas)
+        if input_schema_of(prompt[node_id], key, schemas) is None:
+            _check_input(node_id, prompt[node_id], key)
+        value = value_from_text(prompt, node_id, key, text, schemas)
+        prompt = with_inputs(prompt, {place: value})
+    return prompt
 
 
 def put(
@@ -54,11 +50,10 @@ def put(
     Raises:
         WorkflowInvalid: The value is out of an input's range, or not one of its choices.
     """
-    changed = _copy(prompt)
-    for node_id, key in places:
-        check_value(changed, node_id, key, value, schemas)
-        changed[node_id]["inputs"][key] = value
-    return changed
+    values = dict.fromkeys(places, value)
+    for node_id, key in values:
+        check_value(prompt, node_id, key, value, schemas)
+    return with_inputs(prompt, values)
 
 
 def apply_overrides(prompt: Prompt, overrides: Mapping[str, Mapping[str, JsonValue]]) -> Prompt:
@@ -67,14 +62,14 @@ def apply_overrides(prompt: Prompt, overrides: Mapping[str, Mapping[str, JsonVal
     Raises:
         WorkflowInvalid: A node or an input does not exist.
     """
-    changed = _copy(prompt)
+    values: dict[Place, JsonValue] = {}
     for node_id, inputs in overrides.items():
-        if node_id not in changed:
+        if node_id not in prompt:
             raise _no_node(prompt, node_id)
         for key, value in inputs.items():
-            _check_input(node_id, changed[node_id], key)
-            changed[node_id]["inputs"][key] = value
-    return changed
+            _check_input(node_id, prompt[node_id], key)
+            values[node_id, key] = value
+    return with_inputs(prompt, values)
 
 
 def find_node(prompt: Prompt, name: str) -> str:
@@ -119,10 +114,6 @@ def _malformed(setting: str) -> WorkflowInvalid:
         f"{setting!r} is not of the form NODE.input=value.",
         advice=Hint.EXAMPLE_SETTING(),
     )
-
-
-def _copy(prompt: Prompt) -> Prompt:
-    return {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in prompt.items()}
 
 
 def _title(node: Node) -> str | None:

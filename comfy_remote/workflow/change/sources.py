@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..prompt import Node, Prompt, is_link
-from .settings import Place
+from ..prompt import Node, Place, Prompt, is_link
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

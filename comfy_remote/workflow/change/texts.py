@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from ...advice import Hint
 from ...errors import WorkflowInvalid
-from ..prompt import Node, Prompt
-from .settings import Place, find_node
+from ..prompt import Node, Place, Prompt
+from .settings import find_node
 from .sources import Sources, linked_node, only_way_back
 
 if TYPE_CHECKING:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..change.settings import Place
 from ..graph import links
 from ..interface import REMOTE_INPUT, REMOTE_OUTPUT
-from ..prompt import Node, Prompt, is_link
+from ..prompt import Node, Place, Prompt, is_link
 from .crossing import Source
 from .parts import Group
 from .plan import Crossing, Cut, Part, part_node, shown_node

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import CutImpossible
-from ..change.settings import Place
 from ..check.rules import node_error
 from ..files import file_uses
 from ..interface import MOST_PART_VALUES, REMOTE_PART, REMOTE_SHOWN
-from ..prompt import Node, Prompt
+from ..prompt import Node, Place, Prompt
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -15,7 +15,7 @@ from .search import (
     refuse_files_elsewhere,
     under_plain_name,
 )
-from .uses import ANNOTATION, FileUse, every_file_use, file_uses, with_names
+from .uses import ANNOTATION, FileUse, every_file_use, file_uses, rename_files, with_names
 
 __all__ = [
     "ANNOTATION",
@@ -29,6 +29,7 @@ __all__ = [
     "names_another_machine",
     "possible_uses",
     "refuse_files_elsewhere",
+    "rename_files",
     "under_plain_name",
     "with_names",
 ]

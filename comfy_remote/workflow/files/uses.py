@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..interface import REMOTE_INPUT
 from ..live_inputs import live_inputs
-from ..prompt import Prompt, own_values
+from ..prompt import Place, Prompt, is_link, own_values, with_inputs
 from ..schema import InputSchema, Schemas, input_schema
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["ANNOTATION", "FileUse", "every_file_use", "file_use", "file_uses", "with_names"]
+__all__ = [
+    "ANNOTATION",
+    "FileUse",
+    "every_file_use",
+    "file_use",
+    "file_uses",
+    "rename_files",
+    "with_names",
+]
 
 # Inputs of ComfyUI's own nodes (and of VideoHelperSuite's) that name a file in `input/`: known
 # without asking for schemas.
@@ -102,13 +110,40 @@ def every_file_use(prompt: Prompt, schemas: Schemas | None = None) -> Iterator[F
 
 def with_names(prompt: Prompt, names: Mapping[FileUse, str]) -> Prompt:
     """The prompt with other names for some of the files that it loads."""
-    changed: Prompt = {
-        node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in prompt.items()
-    }
+    changed: dict[Place, JsonValue] = {}
     for use, name in names.items():
-        inputs = changed[use.node_id]["inputs"]
-        inputs[use.input] = _with_name(inputs[use.input], use.value, name)
-    return changed
+        place = use.node_id, use.input
+        value = changed.get(place, prompt[use.node_id]["inputs"][use.input])
+        changed[place] = _replaced(value, {use.value: name}.get)
+    return with_inputs(prompt, changed)
+
+
+def rename_files(
+    prompt: Prompt, names: Mapping[str, str], places: Collection[Place] = ()
+) -> Prompt:
+    """The prompt with file names replaced wherever a value is exactly that name.
+
+    Also in lists and objects of names, and in ComfyUI's long form ``name [input]``.
+
+    Args:
+        prompt: API format; the same object is returned if it names none of the files.
+        names: New names by old ones, with ``/`` between folders.
+        places: The only inputs to look at; by default all.
+    """
+
+    def renamed(text: str) -> str | None:
+        annotated = ANNOTATION.match(text)
+        plain = annotated["name"] if annotated and annotated["folder"] == "input" else text
+        return names.get(plain.replace("\\", "/"))
+
+    changed: dict[Place, JsonValue] = {}
+    for node_id, node in prompt.items():
+        for key, value in node["inputs"].items():
+            if not places or (node_id, key) in places:
+                new = _replaced(value, renamed)
+                if new != value:
+                    changed[node_id, key] = new
+    return with_inputs(prompt, changed) if changed else prompt
 
 
 def _named(kind: str, key: str, value: JsonValue) -> Iterator[str]:
@@ -155,9 +190,13 @@ def file_use(node_id: str, key: str, value: str, folder: str = "input") -> FileU
     return FileUse(node_id, key, annotated["name"], annotated["folder"], value)
 
 
-def _with_name(value: JsonValue, old: str, new: str) -> JsonValue:
+def _replaced(value: JsonValue, change: Callable[[str], str | None]) -> JsonValue:
+    """A value with its texts changed, also in lists and objects; ``None``: that text stays."""
+    if isinstance(value, str):
+        new = change(value)
+        return value if new is None else new
     if isinstance(value, list):
-        return [_with_name(one, old, new) for one in value]
+        return value if is_link(value) else [_replaced(one, change) for one in value]
     if isinstance(value, dict):
-        return {key: _with_name(one, old, new) for key, one in value.items()}
-    return new if value == old else value
+        return {key: _replaced(one, change) for key, one in value.items()}
+    return value
