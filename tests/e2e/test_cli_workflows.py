@@ -139,7 +139,7 @@ def test_a_picture_on_standard_input(tmp_path: Path, sandbox_url: str) -> None:
         ),
         (("-", "--var", "COLOUR"), {}, 2, "no environment variable COLOUR"),
         (("-", "--var", "2=x"), {}, 2, "'2' is not a name"),
-        (("-", "--seed", "x"), {}, 2, "is no seed"),
+        (("-", "--seed", "x"), {}, 2, "is not a seed"),
         (("-", "--width", "0"), {}, 2, "--width"),
         (("-", "--prompt-node", "6"), {}, 2, "give --prompt TEXT, too"),
         ((SAVED / "0.33.0.png", "--width", 99999999), {}, 4, "takes 1 to"),

@@ -348,7 +348,7 @@ def test_no_seed() -> None:
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "many", "18446744073709551616", "9" * 30, "²"])
 def test_what_is_no_seed(text: str) -> None:
-    with pytest.raises(WorkflowInvalid, match="is no seed"):
+    with pytest.raises(WorkflowInvalid, match="is not a seed"):
         parse_seed(text)
 
 
