@@ -86,7 +86,7 @@ def test_several_texts_are_marked_and_told() -> None:
     assert [i.setting for i in summary.inputs if i.role == "positive"] == ["6.text", "21.text"]
     (problem,) = summary.problems
     assert "several positive texts" in problem
-    assert "--prompt-node" in problem
+    assert "Name the node that you mean" in problem
 
 
 def test_a_linked_text_that_an_option_replaces_is_listed() -> None:
