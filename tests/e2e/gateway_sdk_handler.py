@@ -2,14 +2,16 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import runpod
 from runpod.http_client import AsyncClientSession
 from runpod.serverless.modules.rp_http import send_result
 
 
-async def handler(job):
+async def handler(job: dict[str, Any]) -> dict[str, object]:
     orders = job["input"]
     match orders["do"]:
         case "echo":
@@ -32,13 +34,13 @@ async def handler(job):
                 raise
             return {}
         case "die":
-            with Path(orders["notes"]).open("a", encoding="utf-8") as notes:
-                notes.write("ran\n")
+            with Path(orders["notes"]).open("a", encoding="utf-8") as file:
+                file.write("ran\n")
             os._exit(7)
     return {"error": f"unknown order {orders['do']}"}
 
 
-async def chunks(job):
+async def chunks(job: dict[str, Any]) -> AsyncIterator[dict[str, int]]:
     for n in range(job["input"]["count"]):
         yield {"chunk": n}
 

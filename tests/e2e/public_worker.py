@@ -17,23 +17,25 @@ import sys
 import urllib.parse
 import urllib.request
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import runpod
 
 ENGINE = os.environ["TEST_ENGINE"]
 
 
-def ask(path, body=None):
+def ask(path: str, body: object = None) -> bytes:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(
         f"{ENGINE}{path}", data, {"Content-Type": "application/json"} if data else {}
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
-        return answer.read()
+        return bytes(answer.read())
 
 
-def upload(image) -> None:
+def upload(image: dict[str, str]) -> None:
     """Under the name it comes with, in place of what has that name."""
     boundary = uuid.uuid4().hex
     head = f"--{boundary}\r\nContent-Disposition: form-data; name="
@@ -48,7 +50,7 @@ def upload(image) -> None:
     urllib.request.urlopen(request, timeout=30).close()
 
 
-async def stand_in(job):
+async def stand_in(job: dict[str, Any]) -> dict[str, object]:
     workflow = job["input"].get("workflow")
     if workflow is None:
         return {"error": "Missing 'workflow' parameter"}
@@ -78,13 +80,16 @@ async def stand_in(job):
     return {"images": images, **({"errors": errors} if errors else {})}
 
 
-def real_handler(checkout):
+def real_handler(checkout: Path) -> Callable[[dict[str, Any]], object]:
     sys.path[:0] = [str(checkout), str(checkout / "src")]
     spec = importlib.util.spec_from_file_location("real_handler", checkout / "handler.py")
-    module = importlib.util.module_from_spec(spec)
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.COMFY_HOST = ENGINE.removeprefix("http://")
-    return module.handler
+    handler: Callable[[dict[str, Any]], object] = module.handler
+    return handler
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -55,7 +56,12 @@ async def status(client: aiohttp.ClientSession, job_id: str) -> dict:
         return await answer.json()
 
 
-async def until(client: aiohttp.ClientSession, job_id: str, ready, timeout: float = 30.0) -> dict:
+async def until(
+    client: aiohttp.ClientSession,
+    job_id: str,
+    ready: Callable[[dict[str, Any]], object],
+    timeout: float = 30.0,
+) -> dict:
     deadline = asyncio.get_running_loop().time() + timeout
     while asyncio.get_running_loop().time() < deadline:
         seen = await status(client, job_id)

@@ -26,6 +26,7 @@ from engine_client import EngineClient
 from modal_double import CALL, FakeDict, FakeModal, FakeVolume
 from owner import configure
 from pack import comfyui_with_pack, install_pack
+from pydantic import JsonValue
 
 from comfy_remote.calls.rest import RestClient
 from comfy_remote.deploy.modal import calls as calls_module
@@ -335,7 +336,9 @@ async def test_the_public_workers_clients_are_understood(app: App) -> None:
         ("files/..%2f..%2fetc/x", None, 404, "no file"),
     ],
 )
-async def test_what_it_cannot_do_it_says(app: App, path, body, status, words) -> None:
+async def test_what_it_cannot_do_it_says(
+    app: App, path: str, body: JsonValue, status: int, words: str
+) -> None:
     found, answer = await _raw(app, path, body)
     assert found == status
     assert words in json.dumps(answer)
@@ -411,7 +414,7 @@ async def test_notes_that_cannot_be_written_cost_no_job(app: App) -> None:
     ["sandbox", pytest.param("comfyui with the pack", marks=pytest.mark.comfyui)],
     indirect=True,
 )
-async def test_the_workflow_is_an_api_of_its_own(app: str, tmp_path: Path) -> None:
+async def test_the_workflow_is_an_api_of_its_own(app: App, tmp_path: Path) -> None:
     """At the same address: described, called, followed, and bit for bit."""
     import numpy as np
 

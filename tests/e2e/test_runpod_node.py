@@ -25,6 +25,8 @@ from engine_client import EngineClient, pixel_digest
 from pack import PackServer, comfyui_with_pack
 from PIL import Image
 
+from comfy_remote.workflow.prompt import Prompt
+
 pytestmark = [pytest.mark.comfyui, pytest.mark.timeout(240)]
 
 NODE = "7"
@@ -162,7 +164,9 @@ TWO_INPUTS["13"]["inputs"]["crop"] = "center"
     [(INVERT, 1, 2), (INVERT, 3, 4), (TWO_INPUTS, 1, 2)],
     ids=["a batch into one node", "a larger batch", "one picture for each node"],
 )
-def test_local_and_remote_give_the_same_pixels(setting: Setting, workflow, batch, pictures) -> None:
+def test_local_and_remote_give_the_same_pixels(
+    setting: Setting, workflow: Prompt, batch: int, pictures: int
+) -> None:
     local = outer_pictures(setting, graph(workflow, remote=False, batch=batch))
     remote = outer_pictures(setting, graph(workflow, remote=True, batch=batch))
     assert len(local) == len(remote) == pictures
@@ -367,7 +371,9 @@ def idle(setting: Setting) -> bool:
     ],
     ids=["no JSON", "no workflow", "no Load Image", "itself", "unknown node", "missing input"],
 )
-def test_errors_say_what_to_do(setting: Setting, workflow, words, remote: bool) -> None:
+def test_errors_say_what_to_do(
+    setting: Setting, workflow: Prompt | str, words: list[str], remote: bool
+) -> None:
     message = error_of(setting, graph(workflow, remote=remote))
     for word in words:
         assert word in message, message

@@ -226,7 +226,7 @@ def test_tcmalloc_is_used_unless_somebody_has_chosen(tmp_path: Path, chosen: str
         ({"COMFYUI_DIR": "/nowhere"}, "is not a ComfyUI"),
     ],
 )
-def test_wrong_settings_are_named(setting, words) -> None:
+def test_wrong_settings_are_named(setting: dict[str, str], words: str) -> None:
     ended = run(env=environment(**setting))
     assert ended.returncode != 0
     assert words in ended.stdout + ended.stderr

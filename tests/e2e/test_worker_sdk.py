@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -115,7 +116,9 @@ class Endpoint:
         async with self._session.get(f"status/{job_id}") as answer:
             return await answer.json()
 
-    async def end(self, job_id: str, snapshots: list | None = None, timeout: float = 60.0):
+    async def end(
+        self, job_id: str, snapshots: list | None = None, timeout: float = 60.0
+    ) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             seen = await self.status(job_id)
@@ -214,9 +217,9 @@ async def test_workflows_run_and_their_outputs_come_back(engine: tuple[str, Endp
         assert np.array_equal(*pixels)
 
     changed = await client.answer(save(32), overrides={"1": {"width": 80, "color": 0x102030}})
-    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(changed.outputs[0].data or ""))))
-    assert pixels.shape == (32, 80, 3)
-    assert np.all(pixels == [0x10, 0x20, 0x30])
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(changed.outputs[0].data or ""))))
+    assert shown.shape == (32, 80, 3)
+    assert np.all(shown == [0x10, 0x20, 0x30])
 
     seen = await client.end(await client.run(save(16, 77), format="worker-comfyui"))
     assert set(seen["output"]) == {"images"}

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ DTYPES = [
 ]
 
 
-def assert_same(one: object, other: object) -> None:
+def assert_same(one: Any, other: Any) -> None:
     assert type(one) is type(other), (type(one), type(other))
     if isinstance(one, torch.Tensor):
         assert (one.dtype, one.shape) == (other.dtype, other.shape)
@@ -133,7 +134,8 @@ def mapped_tensors_can_be_changed() -> None:
         tensor += 1
         assert float(tensor.sum()) == 1000
         assert encode(torch.zeros(1000)).sha256() == path.stem
-        assert float(read_value(path, tensors="torch").value.sum()) == 0
+        stored: Any = read_value(path, tensors="torch").value
+        assert float(stored.sum()) == 0
 
 
 def pictures() -> None:

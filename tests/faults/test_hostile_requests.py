@@ -55,7 +55,7 @@ PATHS = [
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_paths_that_name_nothing(
-    gateway: GatewayServer, path, caplog: pytest.LogCaptureFixture
+    gateway: GatewayServer, path: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     status, body = await ask(gateway, b"GET /v2/desk/" + path + b" HTTP/1.1")
     assert status in (200, 400, 404, 410), body
@@ -111,7 +111,7 @@ BODIES = [
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body[:30].decode("latin-1"))
 @pytest.mark.parametrize("path", ["run", "runsync"])
 async def test_bodies_that_are_no_submission(
-    gateway: GatewayServer, path: str, body, caplog: pytest.LogCaptureFixture
+    gateway: GatewayServer, path: str, body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     status, answer = await ask(gateway, f"POST /v2/desk/{path} HTTP/1.1".encode(), body)
     assert status == 400, answer
@@ -124,7 +124,7 @@ async def test_bodies_that_are_no_submission(
 
 @pytest.mark.parametrize("key", [b"\xff\xfe", b"", b"x" * 300, b"a\x01b", b"a\tb"])
 async def test_keys_that_are_none(
-    gateway: GatewayServer, key, caplog: pytest.LogCaptureFixture
+    gateway: GatewayServer, key: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     head = b"POST /v2/desk/run HTTP/1.1\r\nIdempotency-Key: " + key
     status, _ = await ask(gateway, head, b'{"input":1}')
@@ -137,7 +137,7 @@ async def test_keys_that_are_none(
     "body", [b"\xff", b"[]", b'{"output":' + b"[" * 50_000, b'{"output":"\\ud800"}', b"{"]
 )
 async def test_results_that_are_none_fail_their_job(
-    gateway: GatewayServer, body, caplog: pytest.LogCaptureFixture
+    gateway: GatewayServer, body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     status, answer = await ask(gateway, b"POST /v2/desk/run HTTP/1.1", b'{"input":1}')
     job_id = json.loads(answer)["id"]

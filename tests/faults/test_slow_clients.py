@@ -205,7 +205,9 @@ GATEWAY_ROUTES = (
         {"Host": "evil.example", "Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"},
     ],
 )
-async def test_pages_of_other_sites_reach_no_route_of_the_gateway(method, path, headers) -> None:
+async def test_pages_of_other_sites_reach_no_route_of_the_gateway(
+    method: str, path: str, headers: dict[str, str]
+) -> None:
     async with (
         GatewayServer(endpoint_id="desk") as gateway,
         aiohttp.ClientSession() as session,

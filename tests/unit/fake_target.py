@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from pydantic import JsonValue
 
@@ -50,7 +50,7 @@ class FakeTarget:
         self.log: list[str] = []
         self.requests: list[RunRequest] = []
         self.reading = self.most_reading = 0
-        self.on_submit = lambda request: None
+        self.on_submit: Callable[[RunRequest], None] = lambda request: None
 
     @classmethod
     def making(cls, **files: bytes) -> FakeTarget:

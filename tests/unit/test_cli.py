@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from comfy_remote.targets.base import RemoteRef
 
 PROMPT = {"1": {"class_type": "EmptyImage", "inputs": {"color": 1}}}
 
+Run = Callable[..., tuple[int, str, str]]
+
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,13 +36,13 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     def command(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["comfy-remote", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
+        return int(ended.value.code or 0), out, err
 
     return command
 
@@ -50,7 +53,7 @@ def write(name: str, content: object) -> Path:
     return path
 
 
-def test_help_and_version(run) -> None:
+def test_help_and_version(run: Run) -> None:
     status, out, _ = run("--help")
     assert status == 0
     listed = out.split("Commands:")[1].split("\n\n")[0].split("\n  ")[1:]
@@ -142,7 +145,7 @@ def test_help_imports_nothing_heavy() -> None:
         (("jobs", "cancel", "ffff"), 2, "has no job"),
     ],
 )
-def test_errors(run, arguments: tuple[str, ...], status: int, words: str) -> None:
+def test_errors(run: Run, arguments: tuple[str, ...], status: int, words: str) -> None:
     write("empty.json", {})
     write("text.json", "not json")
     write("ui.json", {"nodes": [], "links": []})
@@ -154,7 +157,7 @@ def test_errors(run, arguments: tuple[str, ...], status: int, words: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "//host/share/secret.png", "{secret}"])
-def test_a_workflow_that_names_files_of_other_folders(run, tmp_path: Path, name: str) -> None:
+def test_a_workflow_that_names_files_of_other_folders(run: Run, tmp_path: Path, name: str) -> None:
     """Each command says that it is not sent, and how to send it."""
     secret = tmp_path.parent / "secret.png"
     secret.write_bytes(b"secret")
@@ -180,7 +183,7 @@ def test_a_workflow_that_names_files_of_other_folders(run, tmp_path: Path, name:
 
 @pytest.mark.parametrize("name", ["//evilhost/share/a.png", "\\\\evilhost\\share\\a.png [input]"])
 def test_names_of_other_machines_are_never_looked_up(
-    run, monkeypatch: pytest.MonkeyPatch, name: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """On Windows, to look at such a path is to log in there."""
     remote = {"class_type": "ComfyRemoteOutput", "inputs": {"key": "k", "value": ["1", 0]}}
@@ -200,7 +203,7 @@ def test_names_of_other_machines_are_never_looked_up(
     assert not [path for path in asked if "evilhost" in path]
 
 
-def test_errors_as_json(run) -> None:
+def test_errors_as_json(run: Run) -> None:
     write("good.json", PROMPT)
     status, out, err = run("run", "good.json", "--input", "nowhere.png", "--json")
     assert (status, err) == (InputFileMissing.exit_status, "")
@@ -209,7 +212,7 @@ def test_errors_as_json(run) -> None:
     assert (error["job_id"], error["resume"]) == (None, None)
 
 
-def test_an_unexpected_error_is_not_swallowed(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_not_swallowed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError
 
@@ -220,7 +223,7 @@ def test_an_unexpected_error_is_not_swallowed(run, monkeypatch: pytest.MonkeyPat
     assert err.endswith("ZeroDivisionError\n")
 
 
-def test_a_record_that_cannot_be_used(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_cannot_be_used(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     write("good.json", PROMPT)
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(write("file", "in the way") / "home"))
     status, _, err = run("run", "good.json")
@@ -239,7 +242,7 @@ def add_job(record: Record, job_id: str, state: JobState, path: Path | None = No
         record.saved(job_id, [SavedOutput(path.absolute(), "1", "file", path.name, digest, 7)])
 
 
-def test_jobs(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("comfy_remote.jobs.standing._ASKING_SECONDS", 0.2)
     status, out, err = run("jobs", "list")
     assert (status, out) == (0, "")
@@ -285,7 +288,7 @@ def test_jobs(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "had ended already: failed" in run("jobs", "cancel", "aaaa1")[2]
 
 
-def test_targets(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     _, out, err = run("targets")
     assert out == ""
     assert "No targets are configured" in err
@@ -317,7 +320,7 @@ def test_targets(run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("hours", ["nan", "inf", "-1", "0", "1e400", "x"])
-def test_how_long_a_service_stores_results_is_a_number(run, hours: str) -> None:
+def test_how_long_a_service_stores_results_is_a_number(run: Run, hours: str) -> None:
     status, _, said = run("service", "x.json", "--keep", hours)
     assert status == 2
     assert "--keep" in said
@@ -337,7 +340,7 @@ def test_a_token_file_that_never_ends_is_refused(tmp_path: Path) -> None:
     [["run", "w.json"], ["call", "w.json"], ["run", "w.json", "--json"]],
 )
 def test_a_default_folder_that_is_a_link_out_is_not_written_to(
-    run, tmp_path: Path, arguments
+    run: Run, tmp_path: Path, arguments: list[str]
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "clone").mkdir()
@@ -351,7 +354,7 @@ def test_a_default_folder_that_is_a_link_out_is_not_written_to(
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_name_with_a_line_break_looks_like_one(run) -> None:
+def test_a_name_with_a_line_break_looks_like_one(run: Run) -> None:
     """Of a node's class in `show` and `check`, of a target in `targets`, of a job's in `jobs`."""
     forged = "A\nFORGED"
     flow = write("w.json", {"1": {"class_type": forged, "inputs": {"text": forged}}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ PROMPT: dict[str, Any] = {
     "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}},
 }
 
+Run = Callable[..., tuple[int, str, str]]
+
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
     Path("workflow.json").write_text(json.dumps(PROMPT))
@@ -33,12 +36,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
+        return int(ended.value.code or 0), out, err
 
     return command
 
 
-def test_what_runs_where_and_what_crosses(run) -> None:
+def test_what_runs_where_and_what_crosses(run: Run) -> None:
     status, out, _ = run("workflow.json", "--remote", "ImageInvert", "--on", "sandbox")
     assert status == 0
     rows = [line.split() for line in out.splitlines()]
@@ -50,7 +53,7 @@ def test_what_runs_where_and_what_crosses(run) -> None:
     assert "\x1b[31m" not in out
 
 
-def test_as_json(run) -> None:
+def test_as_json(run: Run) -> None:
     status, out, _ = run("workflow.json", "-r", "2", "-r", "3", "--json")
     document = json.loads(out)
     assert status == 0
@@ -61,7 +64,7 @@ def test_as_json(run) -> None:
     assert document["parts"][0]["inputs"][0]["to"] == [{"node_id": "2", "input": "image"}]
 
 
-def test_marks_of_the_file_are_taken_where_none_are_named(run) -> None:
+def test_marks_of_the_file_are_taken_where_none_are_named(run: Run) -> None:
     status, _, err = run("workflow.json")
     assert status == 2 and "marked" in err
     mark = {"comfy_remote": {"part": "gpu"}}
@@ -72,7 +75,7 @@ def test_marks_of_the_file_are_taken_where_none_are_named(run) -> None:
     assert [(p["name"], p["nodes"]) for p in json.loads(out)["parts"]] == [("gpu", ["2"])]
 
 
-def test_what_the_target_lacks_is_an_error_with_its_status(run) -> None:
+def test_what_the_target_lacks_is_an_error_with_its_status(run: Run) -> None:
     prompt = {**PROMPT, "2": {"class_type": "ImageSharpenOnlyHere", "inputs": {"image": ["1", 0]}}}
     Path("workflow.json").write_text(json.dumps(prompt))
     status, out, err = run("workflow.json", "--remote", "2", "--on", "sandbox")
@@ -80,14 +83,14 @@ def test_what_the_target_lacks_is_an_error_with_its_status(run) -> None:
     assert "sandbox does not have" in err and "2 (ImageSharpenOnlyHere)" in err
 
 
-def test_nothing_to_do_is_said(run) -> None:
+def test_nothing_to_do_is_said(run: Run) -> None:
     prompt = {**PROMPT, "9": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}}}
     Path("workflow.json").write_text(json.dumps(prompt))
     status, _, err = run("workflow.json", "--remote", "9")
     assert status == 0 and "no output needs what is marked" in err
 
 
-def test_the_size_of_a_picture_that_is_loaded_is_known_where_it_is_here(run) -> None:
+def test_the_size_of_a_picture_that_is_loaded_is_known_where_it_is_here(run: Run) -> None:
     from PIL import Image
 
     exif = Image.Exif()

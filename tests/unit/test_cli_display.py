@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -27,7 +28,9 @@ PROMPT = {
 }
 
 
-def terminal(encoding: str = "utf-8", width: int = 80, **options) -> tuple[Console, io.BytesIO]:
+def terminal(
+    encoding: str = "utf-8", width: int = 80, **options: Any
+) -> tuple[Console, io.BytesIO]:
     written = io.BytesIO()
     file = io.TextIOWrapper(written, encoding=encoding, write_through=True)
     options = {"force_terminal": True, "color_system": "truecolor", **options}
@@ -40,7 +43,7 @@ def png(width: int, height: int, color: tuple[int, int, int]) -> bytes:
     return data.getvalue()
 
 
-def shown(reporter: LiveReporter, **options) -> str:
+def shown(reporter: LiveReporter, **options: Any) -> str:
     """The display of this moment, without escapes."""
     console, written = terminal(color_system=None, **options)
     console.print(reporter._view())
@@ -116,7 +119,9 @@ def test_long_names_stay_within_the_terminal() -> None:
         ({"COMFY_REMOTE_GRAPHICS": "sixel"}, {"no_color": True}, None),
     ],
 )
-def test_how_a_terminal_shows_pictures(environment, options, expected) -> None:
+def test_how_a_terminal_shows_pictures(
+    environment: dict[str, str], options: dict[str, Any], expected: str | None
+) -> None:
     console, _ = terminal(**options)
     assert graphics_of(console, environment) == expected
 

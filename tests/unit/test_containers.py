@@ -174,7 +174,7 @@ def test_a_commit_that_is_not_there_stops_the_build(tmp_path: Path, repository: 
         ("https://example.org/o/..@" + "a" * 40, "cannot be the name"),
     ],
 )
-def test_what_is_no_pinned_custom_node_is_refused(tmp_path: Path, line, words) -> None:
+def test_what_is_no_pinned_custom_node_is_refused(tmp_path: Path, line: str, words: str) -> None:
     done = install(tmp_path, f"# one\n{line}\n")
     assert done.returncode == 2
     assert "line 2: " in done.stderr
@@ -207,7 +207,7 @@ def copied(dockerfile: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
-def test_what_is_copied_is_there_and_not_ignored(dockerfile) -> None:
+def test_what_is_copied_is_there_and_not_ignored(dockerfile: Path) -> None:
     rules = [r for r in (ROOT / ".dockerignore").read_text().splitlines() if r and r[0] != "#"]
     assert rules[0] == "*"
     allowed = {rule[1:] for rule in rules if rule.startswith("!")}
@@ -257,7 +257,7 @@ def test_every_package_is_installed_by_the_hash_of_its_files(name: str) -> None:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
-def test_what_is_built_upon_cannot_be_moved(dockerfile) -> None:
+def test_what_is_built_upon_cannot_be_moved(dockerfile: Path) -> None:
     """An image by its digest, ComfyUI by its commit: a tag may become other code tomorrow."""
     text = dockerfile.read_text()
     arguments = dict(re.findall(r"(?m)^ARG (\w+)=(\S+)$", text))

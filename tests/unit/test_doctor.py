@@ -191,7 +191,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
         monkeypatch.setattr(sys, "argv", ["comfy-remote", "doctor", *arguments])
         with pytest.raises(SystemExit) as caught:
             main()
-        return caught.value.code or 0, capsys.readouterr().out
+        return int(caught.value.code or 0), capsys.readouterr().out
 
     status, out = ended("--on", "127.0.0.1:9")
     assert status == 3

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from pydantic import JsonValue
 
 from comfy_remote.errors import ComfyRemoteError, ConfigurationError, EngineCrashed, OutOfMemory
 from comfy_remote.gateway import GatewayLimits, GatewayServer
@@ -29,15 +32,15 @@ async def run(gateway: GatewayServer, payload: object = 1) -> dict[str, object]:
 
 
 @pytest.fixture
-async def gateway():
+async def gateway() -> AsyncIterator[GatewayServer]:
     async with GatewayServer(limits=GatewayLimits(run_bytes=1000)) as server:
         yield server
 
 
-async def test_result_and_progress(gateway) -> None:
+async def test_result_and_progress(gateway: GatewayServer) -> None:
     seen = []
 
-    async def handler(job_id, payload, report):
+    async def handler(job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
         await report({"sequence": 1})
         seen.append(
             (gateway.queue.records.get(job_id).more, gateway.queue.health().workers.running)
@@ -55,8 +58,8 @@ async def test_result_and_progress(gateway) -> None:
     assert gateway.queue.health().workers.idle == 1
 
 
-async def test_the_key_error_makes_it_fail_and_is_not_output(gateway) -> None:
-    async def handler(job_id, payload, report):
+async def test_the_key_error_makes_it_fail_and_is_not_output(gateway: GatewayServer) -> None:
+    async def handler(job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
         return {"error": "no", "rest": 1}
 
     gateway.add_local_worker(handler)
@@ -64,8 +67,8 @@ async def test_the_key_error_makes_it_fail_and_is_not_output(gateway) -> None:
     assert (job["status"], job["error"], job["output"]) == ("FAILED", "no", {"rest": 1})
 
 
-async def test_exceptions_fail_the_job_and_not_the_worker(gateway) -> None:
-    async def handler(job_id, payload, report):
+async def test_exceptions_fail_the_job_and_not_the_worker(gateway: GatewayServer) -> None:
+    async def handler(job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
         match payload:
             case "ours":
                 raise OutOfMemory("The GPU is full.")
@@ -92,10 +95,10 @@ async def test_exceptions_fail_the_job_and_not_the_worker(gateway) -> None:
     assert (await run(gateway))["output"] == {"fine": True}
 
 
-async def test_cancel_cancels_the_handler_and_the_next_job_runs(gateway) -> None:
+async def test_cancel_cancels_the_handler_and_the_next_job_runs(gateway: GatewayServer) -> None:
     started, cleaned = asyncio.Event(), asyncio.Event()
 
-    async def handler(job_id, payload, report):
+    async def handler(job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
         if payload == "quick":
             return {"after": cleaned.is_set()}
         started.set()
@@ -118,7 +121,7 @@ async def test_cancel_cancels_the_handler_and_the_next_job_runs(gateway) -> None
 async def test_stopping_the_server_cancels_the_handler() -> None:
     started, cancelled = asyncio.Event(), asyncio.Event()
 
-    async def handler(job_id, payload, report):
+    async def handler(job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
         started.set()
         try:
             await asyncio.sleep(60)
@@ -150,7 +153,7 @@ class Unready:
 
 
 async def test_no_job_is_taken_while_the_engine_cannot_start(
-    gateway, monkeypatch: pytest.MonkeyPatch
+    gateway: GatewayServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("comfy_remote.gateway.local_worker._FIRST_DELAY", 0.1)
     handler = Unready(*(EngineCrashed("It ended.") for _ in range(3)))
@@ -165,7 +168,7 @@ async def test_no_job_is_taken_while_the_engine_cannot_start(
     assert handler.jobs == list(range(6))
 
 
-async def test_a_wrong_setting_ends_the_worker_and_says_so(gateway) -> None:
+async def test_a_wrong_setting_ends_the_worker_and_says_so(gateway: GatewayServer) -> None:
     gateway.add_local_worker(Unready(ConfigurationError("COMFYUI_DIR is no folder.")))
     job = await submit(gateway, 1)
     with pytest.raises(ConfigurationError, match="COMFYUI_DIR"):

@@ -270,7 +270,7 @@ async def test_a_job_is_dropped_after_its_time_to_live(
 
 
 @pytest.mark.parametrize(("sync", "kept"), [(False, 1800), (True, 60)])
-async def test_results_are_kept_for_a_while(clock: Clock, sync, kept) -> None:
+async def test_results_are_kept_for_a_while(clock: Clock, sync: bool, kept: int) -> None:
     forgotten: list[Job] = []
     queue = JobQueue(LIMITS, clock=clock, on_forget=forgotten.append)
     job = queue.add(submission(), sync=sync)
@@ -440,7 +440,7 @@ async def test_closing_answers_everybody_and_has_jobs_stopped(queue: JobQueue) -
         (b'{"input": {}, "webhook": "https://2130706433/x"}', "unusual form"),
     ],
 )
-def test_a_wrong_submission_says_what_is_wrong(body, words) -> None:
+def test_a_wrong_submission_says_what_is_wrong(body: bytes, words: str) -> None:
     with pytest.raises(WorkflowInvalid, match=words):
         Submission.parse(body, LIMITS)
 

@@ -8,6 +8,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -49,13 +50,15 @@ async def worker(gateway: GatewayServer) -> AsyncIterator[aiohttp.ClientSession]
         yield session
 
 
-async def get(session: aiohttp.ClientSession, path: str, status: int = 200):
+async def get(session: aiohttp.ClientSession, path: str, status: int = 200) -> Any:
     async with session.get(path) as answer:
         assert answer.status == status, await answer.text()
         return await answer.json() if status != 204 else None
 
 
-async def post(session: aiohttp.ClientSession, path: str, body=None, status: int = 200, **more):
+async def post(
+    session: aiohttp.ClientSession, path: str, body: object = None, status: int = 200, **more: Any
+) -> Any:
     async with session.post(path, json=body, **more) as answer:
         assert answer.status == status, await answer.text()
         return await answer.json()
@@ -235,11 +238,11 @@ async def test_a_result_that_is_not_json_fails_the_job(
 )
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_bodies_above_the_limit_are_refused_with_the_limit(
-    client: aiohttp.ClientSession, path, limit, chunked: bool
+    client: aiohttp.ClientSession, path: str, limit: int, chunked: bool
 ) -> None:
     body = b'{"input": "' + b"x" * limit + b'"}'
 
-    async def pieces():
+    async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(body), 2**20):
             yield body[start : start + 2**20]
 
@@ -262,7 +265,9 @@ async def test_a_body_just_within_the_limit_is_accepted(
 
 @pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer wrong", "Bearer ü", "wrong"])
 @pytest.mark.parametrize("path", ["health", "job-take/w?gpu=x", "files/j/" + "0" * 64])
-async def test_a_wrong_token_is_refused(gateway: GatewayServer, authorization: str, path) -> None:
+async def test_a_wrong_token_is_refused(
+    gateway: GatewayServer, authorization: str, path: str
+) -> None:
     headers = {"Authorization": authorization} if authorization else {}
     async with (
         aiohttp.ClientSession() as session,
@@ -413,7 +418,7 @@ async def test_files_of_unknown_and_finished_jobs_are_refused(
 
 @pytest.mark.parametrize("name", ["..%2F..%2Fetc%2Fpasswd", "%2e%2e", "A" * 64, "0" * 63])
 async def test_names_of_files_cannot_escape(
-    gateway: GatewayServer, client: aiohttp.ClientSession, worker: aiohttp.ClientSession, name
+    gateway: GatewayServer, client: aiohttp.ClientSession, worker: aiohttp.ClientSession, name: str
 ) -> None:
     from yarl import URL
 

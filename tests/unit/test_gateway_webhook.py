@@ -93,7 +93,12 @@ async def test_a_webhook_whose_name_leads_into_the_private_network_is_not_sent(
 
     monkeypatch.setattr(ThreadedResolver, "resolve", resolve)
     connected: list[object] = []
-    server = await asyncio.start_server(lambda r, w: connected.append(w.close()), "127.0.0.1", 0)
+
+    def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.append(writer)
+        writer.close()
+
+    server = await asyncio.start_server(connect, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
         accepted = await deliver(

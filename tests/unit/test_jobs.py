@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -401,7 +401,7 @@ async def test_what_a_failed_job_had_saved_is_there_for_who_asks(
 @pytest.mark.usefixtures("quick_retries")
 async def test_the_next_try_fetches_only_what_is_missing(record: Record, tmp_path: Path) -> None:
     class Counting(FakeTarget):
-        async def read(self, output: RemoteOutput, offset: int = 0):  # type: ignore[no-untyped-def]
+        async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
             self.log.append(output.filename)
             async for chunk in super().read(output, offset):
                 yield chunk
@@ -454,7 +454,7 @@ async def test_outputs_are_saved_below_their_folder_whatever_their_name(
 
 async def test_a_text_is_an_output_too(record: Record) -> None:
     class Speaking(FakeTarget):
-        async def read(self, output: RemoteOutput, offset: int = 0):  # type: ignore[no-untyped-def]
+        async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
             yield (output.text or "").encode()[offset:]
 
     said = RemoteOutput("2", "text", "2_text_0.txt", text="Größe")

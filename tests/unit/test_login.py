@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from owner import configure
@@ -51,7 +52,7 @@ def test_each_kind() -> None:
         ({"headers_env": {"X:\r\nY": "ID"}}, "no header that can be set"),
     ],
 )
-def test_settings_that_cannot_be(settings, says) -> None:
+def test_settings_that_cannot_be(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says) as caught:
         headers(**settings)
     assert not any(value in str(caught.value) for value in SECRETS.values())

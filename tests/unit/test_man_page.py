@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -27,7 +28,7 @@ def test_the_pages_are_those_of_this_program(name: str) -> None:
 
 
 def test_every_option_is_there() -> None:
-    def commands(command: click.Command):
+    def commands(command: click.Command) -> Iterator[click.Command]:
         yield command
         for sub in command.commands.values() if isinstance(command, click.Group) else ():
             yield from commands(sub)
@@ -41,7 +42,7 @@ def test_every_option_is_there() -> None:
 
 
 def test_every_exit_status_is_there() -> None:
-    def kinds(kind: type[ComfyRemoteError]):
+    def kinds(kind: type[ComfyRemoteError]) -> Iterator[type[ComfyRemoteError]]:
         yield kind
         for sub in kind.__subclasses__():
             yield from kinds(sub)

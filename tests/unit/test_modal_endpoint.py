@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from comfy_remote.errors import (
+    ComfyRemoteError,
     EngineCrashed,
     JobNotFound,
     JobTimedOut,
@@ -153,7 +154,9 @@ class Raises:
         (ValueError("out of the function"), EngineCrashed),
     ],
 )
-async def test_every_way_a_call_ends(monkeypatch: pytest.MonkeyPatch, error, expected) -> None:
+async def test_every_way_a_call_ends(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, expected: CallResult | type[ComfyRemoteError]
+) -> None:
     class FunctionCall:
         @staticmethod
         def from_id(call_id: str) -> Raises:
@@ -180,7 +183,7 @@ async def test_every_way_a_call_ends(monkeypatch: pytest.MonkeyPatch, error, exp
     ],
 )
 async def test_modal_that_does_not_answer_says_nothing_of_the_job(
-    monkeypatch: pytest.MonkeyPatch, error
+    monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     class FunctionCall:
         @staticmethod
@@ -238,7 +241,9 @@ async def test_an_error_of_the_worker_is_passed_on(endpoint: ModalEndpoint, call
         (CallResult(text="[1]"), "FAILED", "execution_failed"),
     ],
 )
-async def test_other_ends(endpoint: ModalEndpoint, calls: Calls, said, state, kind) -> None:
+async def test_other_ends(
+    endpoint: ModalEndpoint, calls: Calls, said: CallResult, state: str, kind: str
+) -> None:
     job = await submitted(endpoint)
     calls.said = said
     status = await endpoint.status(job)

@@ -91,7 +91,7 @@ def test_links_of_a_folder_from_elsewhere_are_not_deployed(
 
 @pytest.mark.parametrize("name", [PROMPT_FILE, CONFIG_FILE, WORKFLOW_FILE])
 def test_a_projects_files_are_not_read_through_links_that_lead_out(
-    workflow: Path, tmp_path: Path, name
+    workflow: Path, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "private").write_text("{}")
     link = tmp_path / "modal_portraits" / name
@@ -212,7 +212,7 @@ def test_it_cannot_pass_for_one_that_was_written_here(workflow: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [{"clean": True}, {"clean": True, "force": True}])
-def test_what_is_written_anew_needs_no_yes(workflow: Path, how) -> None:
+def test_what_is_written_anew_needs_no_yes(workflow: Path, how: dict[str, bool]) -> None:
     _planted(workflow)
     project = make_project(workflow, {"secrets": ["mine"]}, deploys=True, **how)
     assert (project.kept, project.config.secrets) == ((), ["mine"])
@@ -324,7 +324,9 @@ def test_a_config_with_unknown_keys_says_which_there_are(workflow: Path) -> None
         ("timeout", 0),
     ],
 )
-def test_values_that_cannot_be_used_are_refused_by_their_name(workflow: Path, name, value) -> None:
+def test_values_that_cannot_be_used_are_refused_by_their_name(
+    workflow: Path, name: str, value: object
+) -> None:
     with pytest.raises(ConfigurationError, match=name):
         make_project(workflow, {name: value})
     assert not list(workflow.parent.glob("modal_*"))
@@ -340,7 +342,9 @@ def test_values_that_cannot_be_used_are_refused_by_their_name(workflow: Path, na
         ("app_name", "a" * 56, "a" * 56),
     ],
 )
-def test_values_may_be_written_as_people_write_them(workflow: Path, name, value, meant) -> None:
+def test_values_may_be_written_as_people_write_them(
+    workflow: Path, name: str, value: str, meant: str | None
+) -> None:
     assert getattr(make_project(workflow, {name: value}).config, name) == meant
 
 
@@ -592,7 +596,7 @@ async def test_code_that_may_be_a_strangers_is_not_run(workflow: Path, tmp_path:
         (project.folder / f"{name}.py").write_text(stranger)
     compiled = Path(importlib.util.cache_from_source(str(path)))
     compiled.parent.mkdir()
-    code = importlib._bootstrap_external._code_to_hash_pyc(
+    code = importlib._bootstrap_external._code_to_hash_pyc(  # type: ignore[attr-defined]
         compile(stranger, str(path), "exec"), b"01234567", checked=False
     )
     compiled.write_bytes(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ async def test_the_address_is_what_the_sdk_says(
 ) -> None:
     told: dict[str, object] = {}
 
-    async def deploy(folder, say, **options) -> str:
+    async def deploy(folder: Path, say: Callable[[str], None], **options: object) -> str:
         told.update(options, folder=folder)
         say("Building image im-123")
         await asyncio.sleep(0.4)
@@ -120,11 +121,11 @@ async def test_the_address_is_what_the_sdk_says(
 
 @pytest.mark.parametrize(("inside", "only_ours"), [(True, True), (False, False)])
 async def test_where_others_may_write_only_our_own_code_is_run(
-    workflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside, only_ours
+    workflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool, only_ours: bool
 ) -> None:
     told: dict[str, object] = {}
 
-    async def deploy(folder, say, **options) -> str:
+    async def deploy(folder: Path, say: Callable[[str], None], **options: object) -> str:
         told.update(options)
         return "https://ann--portraits-front.modal.run"
 
@@ -140,7 +141,7 @@ async def test_an_interrupt_ends_the_deployment(
 ) -> None:
     ended = asyncio.Event()
 
-    async def deploy(folder, say, **options) -> None:
+    async def deploy(folder: Path, say: Callable[[str], None], **options: object) -> None:
         try:
             await asyncio.sleep(60)
         finally:
@@ -238,7 +239,7 @@ async def test_a_project_elsewhere_is_not_touched_before_the_owner_allows_its_fo
 async def test_packages_that_the_node_names_run_beside_secrets_only_after_a_yes(
     workflow: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def deploy(folder, say, **options) -> str:
+    async def deploy(folder: Path, say: Callable[[str], None], **options: object) -> str:
         return "https://ann--portraits-front.modal.run"
 
     monkeypatch.setattr(modal_run, "deploy", deploy)

@@ -71,7 +71,7 @@ def test_without_the_sdk_the_address_is_asked_for(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("missing", TOKEN)
-def test_half_a_token_is_none(missing) -> None:
+def test_half_a_token_is_none(missing: str) -> None:
     half = {name: value for name, value in TOKEN.items() if name != missing}
     with pytest.raises(ConfigurationError, match=missing) as refused:
         open_target("cloud", _configured(base_url=FRONT), half)
@@ -134,7 +134,7 @@ def test_an_app_that_is_not_there_says_how_to_deploy_it() -> None:
 
 
 @pytest.mark.parametrize("url", [FRONT, f"{FRONT}/", f"{FRONT}/v2"])
-def test_calls_of_a_name_go_to_its_front_with_its_token(url) -> None:
+def test_calls_of_a_name_go_to_its_front_with_its_token(url: str) -> None:
     configured = _configured(base_url=url)
     assert configured.service_of("cloud") == f"{FRONT}/"
     headers = service_headers(URL(f"{FRONT}/"), configured, TOKEN)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import subprocess
@@ -290,11 +289,14 @@ async def test_what_a_killed_worker_of_this_host_held_is_free_at_once(tmp_path: 
     assert killed.returncode == 9
     assert (tmp_path / ".comfy-remote/locks/key").exists()
     alive = Presence(tmp_path, "alive")
-    async with asyncio.timeout(5) if sys.version_info >= (3, 11) else contextlib.nullcontext():
+
+    async def use_and_claim() -> None:
         async with alive.using(), alive.claim("key", pytest.fail):
             pass
         async with alive.alone():
             pass
+
+    await asyncio.wait_for(use_and_claim(), 5)
 
 
 def test_a_process_is_only_gone_where_it_can_be_looked_at() -> None:

@@ -176,7 +176,7 @@ def test_saved_workflows(folders: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("name", ["../secret.json", "", ".", "video", "a\0b", "x" * 5000])
-def test_no_file_outside_of_the_folders(folders: tuple[Path, Path], name) -> None:
+def test_no_file_outside_of_the_folders(folders: tuple[Path, Path], name: str) -> None:
     assert file_below(folders[1], name) is None
     with pytest.raises(WorkflowInvalid, match="There is no workflow file"):
         saved_workflow(name, folders)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 from scripted_server import Answer, ScriptedServer
 
 from comfy_remote.cli.advice import for_terminal
@@ -51,7 +53,7 @@ async def test_the_one_that_runs() -> None:
 async def test_several_run() -> None:
     questions = []
 
-    def second(question, options) -> int:
+    def second(question: str, options: Sequence[str]) -> int:
         questions.append((question, options))
         return 1
 
@@ -75,7 +77,7 @@ async def test_several_run() -> None:
         ([{**RUNNING, "ports": ["22/tcp"]}], "No running pod exposes port 8188"),
     ],
 )
-async def test_none_runs(pods, says) -> None:
+async def test_none_runs(pods: list[dict[str, JsonValue]], says: str) -> None:
     async with ScriptedServer() as server:
         server.on("GET /v2/pods", Answer({"pods": pods}))
         with pytest.raises(ConfigurationError) as caught:
@@ -105,7 +107,7 @@ async def test_there_is_no_such_list() -> None:
 
 
 @pytest.mark.parametrize("answer", [{"pods": [{"name": "no id"}]}, {"message": "v1"}, [RUNNING]])
-async def test_an_answer_of_another_shape(answer) -> None:
+async def test_an_answer_of_another_shape(answer: JsonValue) -> None:
     async with ScriptedServer() as server:
         server.on("GET /v2/pods", Answer(answer))
         with pytest.raises(TargetError, match="not understood"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -124,7 +125,7 @@ def test_nan_payloads_signs_and_zeros_arrive() -> None:
     ],
     ids=["transposed", "reversed", "sliced", "broadcast", "big-endian"],
 )
-def test_a_tensor_may_lie_in_memory_as_it_likes(view) -> None:  # type: ignore[no-untyped-def]
+def test_a_tensor_may_lie_in_memory_as_it_likes(view: Callable[[np.ndarray], np.ndarray]) -> None:
     array = view(np.arange(5 * 130 * 140 * 7, dtype="f4").reshape(5, 130, 140, 7))
     encoded = encode(array)
     assert max(len(chunk) for chunk in encoded.chunks()) <= 1024 * 1024

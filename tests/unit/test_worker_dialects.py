@@ -95,7 +95,9 @@ def good_target() -> FakeTarget:
     return FakeTarget(succeeded(output("a.bmp", "9")), {"a.bmp": b"abc"}, nodes=SCHEMAS)
 
 
-async def run(payload: JsonValue, target: FakeTarget | None = None, **environ: str):
+async def run(
+    payload: JsonValue, target: FakeTarget | None = None, **environ: str
+) -> tuple[dict[str, Any], FakeTarget]:
     target = target or good_target()
     handler = JobHandler(
         FakeEngine(), WorkerSettings(), connect=lambda url: target, environ=environ

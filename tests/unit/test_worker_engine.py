@@ -10,7 +10,9 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -56,7 +58,7 @@ def choice(folder: Path, program: str) -> EngineChoice:
 
 
 @pytest.fixture
-def engine(tmp_path: Path):
+def engine(tmp_path: Path) -> Iterator[Engine]:
     engine = Engine(
         lambda: choice(tmp_path, SERVER), environ={**os.environ, "RUNPOD_API_KEY": "planted"}
     )
@@ -64,7 +66,7 @@ def engine(tmp_path: Path):
     engine.stop()
 
 
-async def ask(url: str, path: str = "/system_stats"):
+async def ask(url: str, path: str = "/system_stats") -> Any:
     async with aiohttp.ClientSession() as session, session.get(url + path) as response:
         return await response.json()
 

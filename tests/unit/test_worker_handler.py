@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from worker_fakes import PROMPT, FakeEngine, FakeTarget, output, succeeded
 
 from comfy_remote.errors import (
+    ComfyRemoteError,
     EngineCrashed,
     ExecutionFailed,
     JobCancelled,
@@ -47,7 +48,7 @@ def handler_for(
     )
 
 
-def failed(result: dict[str, JsonValue]):
+def failed(result: dict[str, JsonValue]) -> ComfyRemoteError:
     assert set(result) == {"error"}
     return error_from_runpod(result["error"])
 

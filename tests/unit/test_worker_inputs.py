@@ -29,7 +29,7 @@ def receiver(cache: Path, *hosts: str, limit: int = 10**6) -> InputReceiver:
     return InputReceiver(InputCache(cache, limit=limit), hosts=hosts, limit=50_000)
 
 
-def decode_inputs(images: list[InputImage], folder: Path):
+def decode_inputs(images: list[InputImage], folder: Path) -> list[InputFile]:
     request = JobRequest(workflow={}, images=images)
     with tempfile.TemporaryDirectory() as cache:
         return asyncio.run(receiver(Path(cache)).receive(request, folder))

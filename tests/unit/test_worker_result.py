@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -60,7 +61,7 @@ async def answer(
     limit: int = 10**9,
     *stores: FakeStore,
     dialect: AnswerFormat = COMFY_REMOTE_1,
-):
+) -> Any:
     return await build_answer(collected, dialect, FACTS, job_id="j-1", limit=limit, stores=stores)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from comfy_remote.cli.advice import for_terminal
@@ -13,7 +15,7 @@ from comfy_remote.workflow.schema import Schemas
 from comfy_remote.workflow.text_to_image import text_to_image
 
 
-def node(class_type: str, **inputs):
+def node(class_type: str, **inputs: object) -> Any:
     return {"class_type": class_type, "inputs": inputs}
 
 

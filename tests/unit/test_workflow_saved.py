@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from comfy_remote.errors import WorkflowInvalid
-from comfy_remote.workflow.load import load_workflow, read_workflow
+from comfy_remote.workflow.load import LoadedWorkflow, load_workflow, read_workflow
 
 SAVED = sorted((Path(__file__).parents[1] / "data/saved").iterdir())
 KINDS = {
@@ -68,7 +68,7 @@ def txxx(content: bytes, flags: bytes = b"\0\0") -> bytes:
     return b"TXXX" + struct.pack(">I", len(content)) + flags + content
 
 
-def read(data: bytes, name: str = "the file"):
+def read(data: bytes, name: str = "the file") -> LoadedWorkflow:
     return read_workflow(io.BytesIO(data), name)
 
 
