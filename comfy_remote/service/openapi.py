@@ -1,16 +1,21 @@
-"""The service's own description: OpenAPI 3.1, with a schema for each key of the workflow."""
+"""The service's own description: OpenAPI 3.1, with a schema for each key of the workflow.
+
+What travels is described by the models that read and write it (`wire.call`, `wire.value`).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
+
+from pydantic import BaseModel, Field, JsonValue
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
+from pydantic_core import core_schema
 
 from ..calls.workflow import CallableWorkflow
 from ..version import __version__
-from ..wire.call import INLINE_LIMIT, CallStatus
+from ..wire.call import INLINE_LIMIT, CallAnswer
+from ..wire.value import ValueEnvelope
 from ..workflow.interface import InterfaceInput, InterfaceOutput
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["openapi"]
 
@@ -196,83 +201,72 @@ def _values() -> JsonValue:
     }
 
 
+class Value(ValueEnvelope):
+    """A value in an envelope (docs/values.md). `identity`: data is the value. `json`: it is JSON
+    text. `safetensors`: it is a value file in base64; or the file is at `url`, or was sent before
+    (`sha256`). `file`: it is a PNG, JPEG, WebP, WAV or text in base64, with its `media_type`."""
+
+
+class Error(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(examples=["execution_failed", "cancelled"])
+    message: str
+    advice: str = ""
+    details: dict[str, JsonValue] = {}
+    hint: dict[str, JsonValue] | None = None
+
+
+class Answer(CallAnswer):
+    """How a call is."""
+
+    id: str | None = Field(None, json_schema_extra={"format": "uuid"})
+    result: Value | None = Field(None, description="The one result, or that of the key `result`.")
+    error: Error | None = None  # type: ignore[assignment]  # which the wire reads leniently
+
+
+class Refusal(BaseModel):
+    """A request that was refused."""
+
+    error: str
+    comfy_remote: Error | None = None
+
+
+class _AsSent(GenerateJsonSchema):
+    """What is not known is left out of an answer, and never null."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        described = super().default_schema(schema)
+        return {key: value for key, value in described.items() if (key, value) != ("default", None)}
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        del schema
+        return False
+
+
 def _schemas(served: CallableWorkflow) -> dict[str, JsonValue]:
     interface = served.interface
-    required: list[JsonValue] = [entry.key for entry in interface.inputs if entry.required]
-    statuses: list[JsonValue] = [status.value for status in CallStatus]
-    inputs: dict[str, JsonValue] = {
+    _, models = models_json_schema(
+        [(Answer, "validation"), (Refusal, "validation")],
+        ref_template="#/components/schemas/{model}",
+        schema_generator=_AsSent,
+    )
+    schemas: dict[str, Any] = models["$defs"]
+    schemas["Answer"]["properties"]["results"] = {
+        "type": "object",
+        "properties": {one.key: _output_schema(one) for one in interface.outputs},
+    }
+    inputs: JsonValue = {
         "type": "object",
         "properties": {entry.key: _input_schema(entry) for entry in interface.inputs},
-        "required": required,
+        "required": [entry.key for entry in interface.inputs if entry.required],
         "additionalProperties": False,
     }
-    return {
-        "Call": {"type": "object", "properties": {"inputs": inputs}, "required": ["inputs"]},
-        "Answer": {
-            "type": "object",
-            "properties": {
-                "status": {"type": "string", "enum": statuses},
-                "id": {"type": "string", "format": "uuid"},
-                "progress": {
-                    "type": "object",
-                    "properties": {"value": {"type": "number"}, "max": {"type": "number"}},
-                    "required": ["value", "max"],
-                },
-                "message": {"type": "string"},
-                "poll_url": {"type": "string", "format": "uri-reference"},
-                "cancel_url": {"type": "string", "format": "uri-reference"},
-                "retry_after": {"type": "number", "minimum": 0},
-                "results": {
-                    "type": "object",
-                    "properties": {one.key: _output_schema(one) for one in interface.outputs},
-                },
-                "result": {
-                    "description": "The one result, or that of the key `result`.",
-                    "$ref": "#/components/schemas/Value",
-                },
-                "error": {"$ref": "#/components/schemas/Error"},
-            },
-            "required": ["status"],
-        },
-        "Value": {
-            "type": "object",
-            "description": "A value in an envelope (docs/values.md). `identity`: data is the "
-            "value. `json`: it is JSON text. `safetensors`: it is a value file in base64; or the "
-            "file is at `url`, or was sent before (`sha256`). `file`: it is a PNG, JPEG, WebP, "
-            "WAV or text in base64, with its `media_type`.",
-            "properties": {
-                "type": {"type": "string", "examples": ["IMAGE", "STRING"]},
-                "encoding": {
-                    "type": "string",
-                    "enum": ["identity", "json", "safetensors", "file"],
-                },
-                "data": {},
-                "url": {"type": "string", "format": "uri-reference"},
-                "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-                "size": {"type": "integer", "minimum": 0},
-                "media_type": {"type": "string"},
-            },
-            "required": ["encoding"],
-        },
-        "Error": {
-            "type": "object",
-            "properties": {
-                "code": {"type": "string", "examples": ["execution_failed", "cancelled"]},
-                "message": {"type": "string"},
-                "advice": {"type": "string"},
-                "details": {"type": "object"},
-            },
-            "required": ["code", "message"],
-        },
-        "Refusal": {
-            "type": "object",
-            "properties": {
-                "error": {"type": "string"},
-                "comfy_remote": {"$ref": "#/components/schemas/Error"},
-            },
-            "required": ["error"],
-        },
-    }
+    call: JsonValue = {"type": "object", "properties": {"inputs": inputs}, "required": ["inputs"]}
+    return {"Call": call, **schemas}
 
 
 def _input_schema(entry: InterfaceInput) -> JsonValue:

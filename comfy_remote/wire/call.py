@@ -15,6 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic.config import JsonDict
 
 from ..errors import (
     ComfyRemoteError,
@@ -59,6 +60,7 @@ LONGEST_WAIT = 120.0
 """Seconds: a server that wants to be left alone for longer is asked again after that."""
 
 _LONGEST_TEXT = 4000
+_REFERENCE: JsonDict = {"format": "uri-reference"}
 _DATA = frozenset({"data", "value", "url", "sha256"})
 
 
@@ -137,8 +139,8 @@ class CallAnswer(BaseModel):
     id: str | None = None
     progress: CallProgress | None = None
     message: str = ""
-    poll_url: str | None = None
-    cancel_url: str | None = None
+    poll_url: str | None = Field(default=None, json_schema_extra=_REFERENCE)
+    cancel_url: str | None = Field(default=None, json_schema_extra=_REFERENCE)
     retry_after: float | None = Field(default=None, ge=0)
     results: dict[str, JsonValue] = Field(default_factory=dict, repr=False)
     error: dict[str, JsonValue] | None = None

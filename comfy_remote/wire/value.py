@@ -60,7 +60,9 @@ class ValueEnvelope(BaseModel):
     type: str = Field(default="*", max_length=200)
     encoding: Encoding
     data: JsonValue = Field(default=None, repr=False)
-    url: str | None = Field(default=None, max_length=8000)
+    url: str | None = Field(
+        default=None, max_length=8000, json_schema_extra={"format": "uri-reference"}
+    )
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     size: int | None = Field(default=None, ge=0)
     media_type: str | None = Field(default=None, max_length=200)
