@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LARGEST_DECODED",
     "check_decoded_size",
+    "decoded_preview",
     "decoding_errors",
     "image_array",
     "open_image",
@@ -33,6 +35,7 @@ LARGEST_DECODED = 4 * 1024**3
 
 _FLOAT_RGB = 12
 _LARGEST_OPENED = 180_000_000  # pixels of one frame, which Pillow decodes to 4 bytes each
+_LARGEST_PREVIEW = 256 * 1024**2  # bytes as float32: 22 million pixels
 
 
 def check_decoded_size(
@@ -99,6 +102,20 @@ def open_image(path: Path, name: str | None = None) -> Image:
         check_decoded_size(image, name or path.name, one_frame=True)
         image.load()
     return image
+
+
+def decoded_preview(data: bytes) -> Image | None:
+    """A picture of work in progress; ``None`` if it is damaged or too large: the run goes on."""
+    from PIL import Image
+
+    try:
+        with _decoding("The preview"):
+            picture = Image.open(io.BytesIO(data))
+            check_decoded_size(picture, "The preview", _LARGEST_PREVIEW, one_frame=True)
+            picture.load()
+    except OutputCorrupt:
+        return None
+    return picture
 
 
 def picture_size(path: Path) -> tuple[int, int, int]:

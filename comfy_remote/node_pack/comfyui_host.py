@@ -102,7 +102,7 @@ class ComfyUIHost:
 
     def schemas(self, classes: Collection[str]) -> Schemas:
         """See `Host.schemas`."""
-        from .nodes.local_schemas import local_schemas
+        from .nodes.comfyui import local_schemas
 
         return local_schemas(classes)
 

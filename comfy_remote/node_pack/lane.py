@@ -24,11 +24,11 @@ from ..targets.comfyui.queue import skipped_in
 from ..targets.opening import reopen
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
-from .fetched_models import could_be_fetched, with_fetched_models
 from .host import Host, QueueEntry
 from .input_files import InputFiles
 from .lane_job import LaneJob, LaneJobView, Submitted
 from .submission import Checked, Submission, check, refusal_body
+from .target_models import could_be_fetched, with_fetched_models
 from .target_pool import TargetPool
 
 if TYPE_CHECKING:

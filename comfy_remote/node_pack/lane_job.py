@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..clean import cleaned_text
 from ..errors import (
@@ -36,10 +37,12 @@ from ..jobs.record import Record
 from ..outputs import RemoteOutput
 from ..targets.base import WaitsForWorkers, not_returned
 from .advice import shown_error
-from .deliveries import Deliver, Deliveries
 from .host import Host, JobResult, QueueEntry
 from .page_messages import PageMessages
-from .saved_outputs import OutputSaver
+from .saved_outputs import Deliver, Deliveries, OutputSaver
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["LaneJob", "LaneJobView", "Submitted"]
 
@@ -69,6 +72,19 @@ class LaneJobView:
     fraction: float
     estimated: bool
     message: str = ""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """As the routes answer it."""
+        return {
+            "prompt_id": self.prompt_id,
+            "target": self.target,
+            "client_id": self.client_id,
+            "state": self.state,
+            "created": self.created,
+            "fraction": round(self.fraction, 4),
+            "estimated": self.estimated,
+            "message": self.message,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ from .host import Host
 from .json_route import refused_page
 from .lane import RemoteLane
 from .offload import Offload
-from .sending_nodes import SENDING_NODES
 from .submission import leaves_this_machine, refusal_body, wanted_target
 from .switch import Switch
 from .trusted_targets import (
     CONFIRM_EVENT,
+    SENDING_NODES,
     addresses_in,
     check_addresses,
     check_target,

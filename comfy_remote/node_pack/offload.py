@@ -1,34 +1,40 @@
-"""Marked nodes run elsewhere, the rest of their prompt here: what a page posts is cut before
-ComfyUI gets it.
+"""Nodes marked to run elsewhere: a page's prompt is cut before ComfyUI gets it.
 
 The cut is made while the request waits, since the targets may have to be asked. ComfyUI's own
-hook for prompts then takes what is ready: it is not to wait, and not to fail.
+hook for prompts then takes what is ready: it must not wait, and must not fail.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from ..config.settings import Configuration
 from ..errors import CutImpossible
-from ..workflow.cut import Cut, marks_in
+from ..jobs.loaded_pictures import loaded_pictures
+from ..workflow.cut import Cut, cut, images_in, marked_nodes, marks_in
 from ..workflow.interface import MOST_PART_VALUES
 from ..workflow.load import parse_prompt
 from ..workflow.prompt import Prompt
-from .cutting import Cutter
 from .host import Host
 from .input_files import InputFiles
+from .known_targets import known_targets
 from .submission import workflow_of
+from .switch import Switch
+from .target_pool import TargetPool
+from .trusted_targets import NamedAddress, check_addresses, refuse_own_address
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = ["Offload", "ReadyPrompt"]
+
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +45,7 @@ class ReadyPrompt:
 
     Attributes:
         prompt: What runs here; a node stands for each part that runs elsewhere.
-        targets: Its output nodes. Always told: a part that none of them needs (behind a lazy
+        targets: Its output nodes, always given: a part that none of them needs (behind a lazy
             switch) is an output node for ComfyUI, too.
     """
 
@@ -50,38 +56,86 @@ class ReadyPrompt:
 # Each request has its own: aiohttp handles it, hook and all, in one task.
 _ready: ContextVar[ReadyPrompt | None] = ContextVar("comfy_remote_ready_prompt", default=None)
 
-
-# Pages of a server that runs for months: they need not be told of twice for ever.
-_MOST_TOLD = 1000
+# Pages of a server that runs for months: each hears of its ignored marks once.
+_MOST_NOTED = 1000
 
 
 class Offload:
-    """Cuts what pages post.
+    """Cuts prompts by the marks in their workflows and by what is installed on each side.
 
     Args:
-        host: Runs what is not marked.
-        cutter: Knows marks and targets.
+        host: The server, which runs what is not marked.
+        switch: Knows the target of a mark without a name.
+        pool: What the targets have.
     """
 
-    def __init__(self, host: Host, cutter: Cutter) -> None:
+    def __init__(self, host: Host, switch: Switch, pool: TargetPool) -> None:
         self._host = host
-        self._cutter = cutter
+        self._switch = switch
+        self._pool = pool
         self._files = InputFiles(host)
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
         host.on_prompt(_replaced)
+
+    async def cut(
+        self,
+        prompt: Prompt,
+        workflow: Mapping[str, JsonValue],
+        client_id: str | None,
+        targets: Collection[str] | None = None,
+    ) -> Cut:
+        """What would run where. Without marks there are no parts, and no target is asked.
+
+        A part has the name of its target: a mark without one means the target that the client's
+        switch is set to, or would be.
+
+        Args:
+            prompt: As the page posts it.
+            workflow: The same in UI format, as it comes with the prompt.
+            client_id: Of the page.
+            targets: Output nodes to run it for (``partial_execution_targets``); all by default.
+
+        Raises:
+            CutImpossible: What is marked cannot run there.
+            WorkflowInvalid: There is nothing to run.
+            NotTrusted: A target is an address that the owner has neither named nor confirmed.
+            ConfigurationError: A target means nothing, or its key is missing.
+            TargetError: A target cannot be asked what it has.
+        """
+        marks = marked_nodes(prompt, marks_in(workflow))
+        if "" in marks.values():
+            usual = await asyncio.to_thread(self._usual_target, client_id)
+            marks = {node_id: name or usual for node_id, name in marks.items()}
+        named = [
+            NamedAddress.of(name, node_id, prompt[node_id], "mark")
+            for node_id, name in marks.items()
+        ]
+        await asyncio.to_thread(check_addresses, named)
+        names = list(dict.fromkeys(marks.values()))
+        answers = await asyncio.gather(*map(self._pool.schemas, names))
+        remote = dict(zip(names, answers, strict=True))
+        classes = {node["class_type"] for node in prompt.values()}
+
+        def work() -> Cut:
+            local = self._host.schemas(classes)
+            loaded = loaded_pictures(prompt, self._files.find) if marks else {}
+            images = images_in(workflow)
+            return cut(prompt, marks, local, remote, targets=targets, loaded=loaded, images=images)
+
+        return await asyncio.to_thread(work)
 
     async def prepare(
         self, body: Mapping[str, JsonValue], own_port: int | None = None
     ) -> ReadyPrompt | None:
-        """What to run instead; ``None`` where nothing that runs is marked.
+        """Cut what a page posts; ``None`` where nothing that runs is marked.
 
         Args:
             body: Of ``POST /prompt``.
-            own_port: That this server listens on.
+            own_port: The port that this server listens on, where nothing may be sent.
 
         Raises:
             CutImpossible: What is marked cannot run elsewhere.
-            ComfyRemoteError: The prompt is none, or a target cannot be asked.
+            ComfyRemoteError: It is not a prompt, or a target cannot be asked.
         """
         workflow = workflow_of(body)
         if workflow is None or not marks_in(workflow) or not isinstance(body.get("prompt"), dict):
@@ -90,14 +144,14 @@ class Offload:
         client_id = body.get("client_id")
         wanted = body.get("partial_execution_targets")
         only = [str(node_id) for node_id in wanted] if isinstance(wanted, list) else None
-        made = await self._cutter.cut(
+        made = await self.cut(
             prompt, workflow, client_id if isinstance(client_id, str) else None, only
         )
         if not made.parts:
             return None
         _check_size(made)
         for part in made.parts:
-            await self._cutter.check_elsewhere(part.name, own_port)
+            refuse_own_address((await self._pool.client(part.name)).target, own_port)
         classes = {node["class_type"] for node in prompt.values()}
         schemas = await asyncio.to_thread(self._host.schemas, classes)
         hashes = {
@@ -108,17 +162,17 @@ class Offload:
         return ReadyPrompt(made.with_files(hashes), [*made.targets])
 
     def note_ignored_marks(self, body: Mapping[str, JsonValue], target: str) -> None:
-        """The whole of a prompt runs elsewhere, marked or not: said once for each page."""
+        """Log, once for each page, that all of its prompt runs elsewhere, marked or not."""
         client_id = body.get("client_id")
-        if not isinstance(client_id, str) or client_id in self._told:
+        if not isinstance(client_id, str) or client_id in self._noted:
             return
         workflow = workflow_of(body)
         if workflow is not None and marks_in(workflow):
-            if len(self._told) >= _MOST_TOLD:
-                self._told.clear()
-            self._told.add(client_id)
+            if len(self._noted) >= _MOST_NOTED:
+                self._noted.clear()
+            self._noted.add(client_id)
             _log.info(
-                "Remote is on, so all of the workflow runs on %s, and its marks mean nothing. "
+                "Remote is on, so all of the workflow runs on %s, and its marks are ignored. "
                 "Switch Remote off to run only the marked nodes elsewhere.",
                 target,
             )
@@ -131,6 +185,13 @@ class Offload:
             yield
         finally:
             _ready.reset(token)
+
+    def _usual_target(self, client_id: str | None) -> str:
+        chosen = self._switch.usual_target_of(client_id)
+        if chosen is not None:
+            return chosen
+        known = list(known_targets(Configuration.load(), os.environ))
+        return next(target.name for target in known if target.default)
 
 
 def _replaced(body: dict[str, JsonValue]) -> dict[str, JsonValue]:

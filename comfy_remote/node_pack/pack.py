@@ -16,9 +16,7 @@ from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.record import Record
 from ..secrets import SECRETS
 from .advice import for_page
-from .cutting import Cutter
 from .host import Host
-from .input_routes import input_routes
 from .lane import RemoteLane
 from .middleware import LaneRouter
 from .offload import Offload
@@ -61,11 +59,9 @@ def install(host: Host, record: Record | None = None) -> Pack:
     switch, pool = Switch(), TargetPool(record)
     lane = RemoteLane(host, pool)
     pack = Pack(host, switch, pool, lane)
-    cutter = Cutter(host, switch, pool)
-    offload = Offload(host, cutter)
+    offload = Offload(host, switch, pool)
     host.app.middlewares.append(LaneRouter(host, switch, lane, offload).middleware)
-    host.add_routes(routes(switch, pool, lane, host, cutter))
-    host.add_routes(input_routes(host))
+    host.add_routes(routes(host, switch, pool, lane, offload))
     tasks: set[asyncio.Task[None]] = set()
 
     async def start(_app: web.Application) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -25,58 +24,30 @@ from ..errors import (
 )
 from ..jobs.cost import estimate_run
 from ..json_text import parse_json
+from ..media.received_inputs import InputFolder
+from ..targets.base import WaitsForWorkers
 from ..targets.opening import open_target
 from ..version import __version__
 from ..workflow.load import parse_prompt, parse_workflow
 from ..workflow.schema import Schemas
 from .advice import for_page, shown_error
-from .cutting import Cutter
 from .host import Host
-from .json_route import body_of, json_route
+from .json_route import body_of, json_route, program_route
 from .known_targets import KnownTarget, describe_target, known_targets
+from .lane import RemoteLane
+from .offload import Offload
 from .saved_images import SaveRequest, save_images
 from .switch import Switch
 from .target_models import choices_there, nodes_there
 from .target_pool import TargetPool
 from .trusted_targets import check_target, confirm, unconfirmed_address
 
-__all__ = ["Lane", "LaneJob", "routes"]
+__all__ = ["routes"]
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 30.0
-"""Seconds that a target has to say how it is."""
-
-
-class LaneJob(Protocol):
-    """A job of a page that has not ended."""
-
-    @property
-    def prompt_id(self) -> str: ...
-    @property
-    def target(self) -> str: ...
-    @property
-    def client_id(self) -> str | None: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def created(self) -> float: ...
-    @property
-    def fraction(self) -> float: ...
-    @property
-    def estimated(self) -> bool: ...
-    @property
-    def message(self) -> str: ...
-
-
-class Lane(Protocol):
-    """What the routes need of the remote lane."""
-
-    def jobs(self) -> Sequence[LaneJob]:
-        """Those that have not ended, in the order they came."""
-
-    async def cancel(self, prompt_id: str) -> bool:
-        """Ask the target to stop a job; whether there is such a job."""
+"""Seconds that a target has to answer."""
 
 
 class _SwitchRequest(BaseModel):
@@ -110,18 +81,19 @@ class _CutRequest(BaseModel):
 
 
 def routes(
-    switch: Switch, pool: TargetPool, lane: Lane, host: Host, cutter: Cutter
+    host: Host, switch: Switch, pool: TargetPool, lane: RemoteLane, offload: Offload
 ) -> web.RouteTableDef:
-    """The table, for the server whose page it is.
+    """The table.
 
     Args:
+        host: The server, for its folders.
         switch: Who has Remote on.
         pool: Open connections.
         lane: The jobs of pages.
-        host: The server, for its output folder.
-        cutter: Shows what would run where.
+        offload: Shows what would run where.
     """
     table = web.RouteTableDef()
+    inputs = InputFolder(host.folder("input"))
     background: set[asyncio.Task[None]] = set()
 
     @table.get("/remote/status")
@@ -132,7 +104,7 @@ def routes(
             "version": __version__,
             "target": switch.target_of(request.query.get("client_id")),
             "targets": [target.to_json() for target in targets],
-            "jobs": [_job_json(job) for job in lane.jobs()],
+            "jobs": [job.to_json() for job in lane.jobs()],
             "unused": [for_page(one) for one in await asyncio.to_thread(unused_files)],
         }
 
@@ -201,7 +173,7 @@ def routes(
     @table.get("/remote/jobs")
     @json_route
     async def jobs(_request: web.Request) -> JsonValue:
-        return {"jobs": [_job_json(job) for job in lane.jobs()]}
+        return {"jobs": [job.to_json() for job in lane.jobs()]}
 
     @table.post("/remote/jobs/{prompt_id}/cancel")
     @json_route
@@ -236,7 +208,7 @@ def routes(
     async def cut(request: web.Request) -> JsonValue:
         wanted = await body_of(request, _CutRequest)
         prompt = parse_prompt(wanted.prompt, "The prompt")
-        found = await cutter.cut(
+        found = await offload.cut(
             prompt, wanted.workflow, wanted.client_id, wanted.partial_execution_targets
         )
         return found.to_json()
@@ -247,6 +219,19 @@ def routes(
         wanted = await body_of(request, SaveRequest)
         saved = await asyncio.to_thread(save_images, wanted.images, host.folder("output"))
         return {"saved": [*saved]}
+
+    # Answers only whoever has the file already, and so knows its hash.
+    @table.get("/remote/inputs/{name:.+}")
+    @program_route
+    async def has_input(request: web.Request) -> JsonValue:
+        name, sha256 = request.match_info["name"], request.query.get("sha256", "")
+        return {"there": await inputs.has(name, sha256)}
+
+    @table.put("/remote/inputs/{name:.+}")
+    @json_route
+    async def put_input(request: web.Request) -> JsonValue:
+        name, sha256 = request.match_info["name"], request.query.get("sha256", "")
+        return {"name": await inputs.receive(name, sha256, request.content.iter_any())}
 
     return table
 
@@ -264,12 +249,12 @@ async def _prefetch(pool: TargetPool, target: str) -> None:
     try:
         await pool.capabilities(target)
     except ComfyRemoteError as error:
-        # Told when the page asks for itself.
+        # The page is told when it asks for itself.
         logger.info("%s did not say what it has: %s", target, error.message)
 
 
 async def _state_of(pool: TargetPool, target: KnownTarget) -> JsonValue:
-    """How a target is; what went wrong in asking is part of the answer."""
+    """The state of a target; an error in asking it is part of the answer."""
     state: dict[str, JsonValue] = {
         "name": target.name,
         "address": target.address,
@@ -300,11 +285,11 @@ async def _ask(pool: TargetPool, target: KnownTarget, state: dict[str, JsonValue
         "running": health.running,
         "queued": health.queued,
     }
-    if target.kind == "runpod" and health.ready == 0 and health.running == 0:
+    idle = health.ready == 0 and health.running == 0
+    if idle and isinstance(client.target, WaitsForWorkers):
         state["advice"] = (
-            "No worker is ready. RunPod starts one when a job comes, which can take minutes. "
-            "After 7 days without a job it sets an endpoint's workers to 0: then raise "
-            "Max workers in RunPod's console."
+            "No worker is ready. One starts when a job comes, which can take minutes. "
+            + client.target.no_worker
         )
     capabilities = await pool.capabilities(target.name)
     state["device"], state["engine"] = capabilities.device, capabilities.engine
@@ -318,7 +303,7 @@ async def _own_object_info(request: web.Request) -> dict[str, JsonValue]:
     body = answer.body if isinstance(answer, web.Response) else None
     nodes = parse_json(body.decode()) if isinstance(body, bytes) else None
     if not isinstance(nodes, dict):
-        raise ConfigurationError("This server does not say which nodes it has.")
+        raise ConfigurationError("This server does not list its nodes.")
     return nodes
 
 
@@ -337,16 +322,3 @@ def _must_be_json(request: web.Request) -> None:
             "The request is not JSON.",
             advice="Send it with the header Content-Type: application/json and {} as its body.",
         )
-
-
-def _job_json(job: LaneJob) -> JsonValue:
-    return {
-        "prompt_id": job.prompt_id,
-        "target": job.target,
-        "client_id": job.client_id,
-        "state": job.state,
-        "created": job.created,
-        "fraction": round(job.fraction, 4),
-        "estimated": job.estimated,
-        "message": job.message,
-    }

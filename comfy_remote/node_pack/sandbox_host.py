@@ -1,25 +1,30 @@
-"""The sandbox as a host: page and lane without a ComfyUI."""
+"""The sandbox as a host: page, lane and remote parts without a ComfyUI."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from ..calls.values import ValueForm
 from ..sandbox.engine import ENGINE, Engine
+from ..sandbox.hooks import PartContext, PartRunner, ShownByNode
 from ..sandbox.nodes.registry import NODES
 from ..sandbox.prompt_queue import QueuedPrompt
 from ..workflow.schema import Schemas
-from .host import FolderKind, JobResult, LocalPrompt, QueueEntry
-from .sandbox_parts import part_runner
+from .host import FolderKind, Host, JobResult, LocalPrompt, QueueEntry
+from .nodes.part_run import PartRun
+from .part_document import PartDocument
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from pydantic import JsonValue
 
-__all__ = ["SandboxHost"]
+__all__ = ["SandboxHost", "part_runner"]
 
 
 class SandboxHost:
@@ -164,3 +169,56 @@ class SandboxHost:
     def connection(self, client_id: str) -> object | None:
         """See `Host.connection`."""
         return self._engine.sockets.connection(client_id)
+
+
+def part_runner(host: Host) -> PartRunner:
+    """What the sandbox's `ComfyRemotePart` calls, in the thread that runs prompts."""
+
+    def run_part(
+        context: PartContext, part: str, values: Sequence[list[object]]
+    ) -> tuple[Sequence[list[object]], ShownByNode]:
+        document = PartDocument.parse(part)
+        workflow = context.extra_pnginfo.get("workflow")
+        run = PartRun(
+            host,
+            document,
+            _Watcher(context),
+            form=ValueForm(),
+            workflow=workflow if isinstance(workflow, dict) else None,
+        )
+        result = asyncio.run(run.run(values))
+        # No node of the sandbox blocks anything.
+        return [items or [] for items in result.values], result.shown
+
+    return run_part
+
+
+class _Watcher:
+    """Tells the page of the part's own nodes, as of nodes that run in the sandbox."""
+
+    def __init__(self, context: PartContext) -> None:
+        self._context = context
+
+    def say(self, text: str) -> None:
+        """The sandbox's page has no place for it."""
+
+    def log(self, message: str, level: str) -> None:
+        """The same."""
+
+    def check(self) -> None:
+        """Raises the sandbox's own exception when the prompt has been interrupted."""
+        self._context.sleep(0)
+
+    async def node_progress(
+        self, node_id: str, done: float, total: float, picture: Image | None
+    ) -> None:
+        """Move the bar of a node, and show its work in progress."""
+        self._context.report.node_progress(node_id, done, total, picture)
+
+    def node_text(self, node_id: str, text: str) -> None:
+        """The sandbox's page has no place for it."""
+
+    async def node_finished(self, node_id: str) -> None:
+        """Fill the bar; the sandbox itself does that of the one that runs."""
+        if node_id != self._context.node_id:
+            self._context.report.node_finished(node_id, None, from_cache=False)

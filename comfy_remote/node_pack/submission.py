@@ -21,7 +21,7 @@ from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from ..workflow.spelling import as_listed
 from .advice import for_page
-from .sending_nodes import SENDING_NODES
+from .trusted_targets import SENDING_NODES
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -7,30 +7,77 @@ this machine has named it in their configuration or confirmed it in ComfyUI's pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from yarl import URL
 
 from ..config.places import CONFIG_NAME, home, owner_folders
 from ..config.settings import Configuration
 from ..config.trust import TrustStore, origin_of
-from ..errors import NotTrusted
-from ..net.address import shown
+from ..errors import ConfigurationError, NotTrusted, WorkflowInvalid
+from ..net.address import is_loopback, shown
+from ..targets.base import OneEngine, Target
 from ..targets.kinds import kind_of
-from .sending_nodes import SENDING_NODES
+from ..workflow.interface import REMOTE_PART
+from .part_document import PartDocument
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = [
     "CONFIRM_EVENT",
+    "SENDING_NODES",
     "NamedAddress",
+    "SendingNode",
     "addresses_in",
     "check_addresses",
     "check_target",
     "confirm",
+    "refuse_own_address",
     "unconfirmed_address",
 ]
+
+_Inputs = Mapping[str, "JsonValue"]
+
+
+@dataclass(frozen=True, slots=True)
+class SendingNode:
+    """One class of nodes.
+
+    Attributes:
+        title: What the page calls it.
+        input: The input that names an address, or a target; empty where none does.
+        named: Reads that name from a node's inputs; ``None`` where they name nothing.
+    """
+
+    title: str
+    input: str = ""
+    named: Callable[[_Inputs], JsonValue] = lambda _inputs: None
+
+
+def _target_of_part(inputs: _Inputs) -> str | None:
+    text = inputs.get("part")
+    try:
+        return PartDocument.parse(text).name if isinstance(text, str) else None
+    except WorkflowInvalid:
+        return None  # the node says so
+
+
+def _target_if_remote(inputs: _Inputs) -> JsonValue:
+    return None if inputs.get("enable_remote") is False else inputs.get("target")
+
+
+SENDING_NODES: Mapping[str, SendingNode] = {
+    "ComfyRemoteNode": SendingNode("Remote API", "url", lambda inputs: inputs.get("url")),
+    "RunPodRemoteExecute": SendingNode("RunPod Remote Execute", "target", _target_if_remote),
+    REMOTE_PART: SendingNode("Remote part", "part", _target_of_part),
+    # Deploys to the owner's own Modal account.
+    "ComfyRemoteModalDeployment": SendingNode("Modal Deployment"),
+}
+"""By class. Each is looked for in what a page posts, before any of it runs."""
+
 
 CONFIRM_EVENT = "comfy_remote.confirm"
 """The message by which a page is asked to ask, with `NotTrusted.page_asks`."""
@@ -200,3 +247,24 @@ def _advice(address: str) -> str:
         f'allowed_addresses = ["{address}"] to {file}, or give the address a name there. So nobody '
         "else's workflow can choose where your pictures are sent."
     )
+
+
+def refuse_own_address(target: Target, port: int | None) -> None:
+    """See that a node does not wait for the very server that runs it.
+
+    Args:
+        target: Where the node wants something to run.
+        port: That the server listens on; ``None`` if it is not known.
+
+    Raises:
+        ConfigurationError: The target is that server.
+    """
+    if not isinstance(target, OneEngine):
+        return
+    address = URL(target.url)
+    if is_loopback(address.host) and address.port == port:
+        raise ConfigurationError(
+            f"{target.url} is this ComfyUI, which runs one prompt at a time: what should run there "
+            "would wait for the node that waits for it.",
+            advice="Name another target, or let those nodes run here.",
+        )

@@ -10,10 +10,8 @@ import pytest
 from memory import MIB, linux_only, peak_of
 
 from comfy_remote.errors import OutputCorrupt, ValueInvalid
-from comfy_remote.events import Preview
-from comfy_remote.media.images import image_array, open_image
+from comfy_remote.media.images import decoded_preview, image_array, open_image
 from comfy_remote.media.value_files import value_of_file
-from comfy_remote.node_pack.preview_picture import preview_picture
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -110,8 +108,8 @@ def test_what_a_caller_sends_is_not_decoded_above_half_a_gigabyte(tmp_path: Path
 
 
 def test_a_preview_from_a_target_is_left_out_above_a_size() -> None:
-    assert preview_picture(Preview(None, "image/png", png(2000))) is not None
-    assert preview_picture(Preview(None, "image/png", png(5000))) is None
+    assert decoded_preview(png(2000)) is not None
+    assert decoded_preview(png(5000)) is None
 
 
 @pytest.mark.usefixtures("no_limit_of_pillow")

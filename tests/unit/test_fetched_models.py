@@ -12,8 +12,8 @@ from fake_target import FakeTarget
 from comfy_remote import Client
 from comfy_remote.errors import ConfigurationError, WorkflowInvalid
 from comfy_remote.jobs.record import Record
-from comfy_remote.node_pack.fetched_models import could_be_fetched, with_fetched_models
 from comfy_remote.node_pack.lane import LaneAnswer, RemoteLane
+from comfy_remote.node_pack.target_models import could_be_fetched, with_fetched_models
 from comfy_remote.targets.base import Capabilities
 from comfy_remote.workflow.check import validate_for
 from comfy_remote.workflow.schema import Schemas

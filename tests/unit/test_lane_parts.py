@@ -26,11 +26,10 @@ from comfy_remote.errors import (
 )
 from comfy_remote.events import JobState, NodeText, Preview, Progress
 from comfy_remote.node_pack.comfyui_host import ComfyUIHost
-from comfy_remote.node_pack.deliveries import Deliveries
 from comfy_remote.node_pack.host import LocalPrompt, QueueEntry
 from comfy_remote.node_pack.input_files import InputFiles
 from comfy_remote.node_pack.page_messages import JOB_EVENT, PageMessages
-from comfy_remote.node_pack.saved_outputs import NO_NODE, OutputSaver
+from comfy_remote.node_pack.saved_outputs import NO_NODE, Deliveries, OutputSaver
 from comfy_remote.node_pack.submission import (
     Submission,
     check,

@@ -23,11 +23,11 @@ from PIL import Image
 from comfy_remote.errors import error_from_json
 from comfy_remote.events import JobState
 from comfy_remote.jobs.record import Record
-from comfy_remote.node_pack.cutting import Cutter
 from comfy_remote.node_pack.host import FolderKind
-from comfy_remote.node_pack.input_routes import input_routes
 from comfy_remote.node_pack.json_route import json_route
+from comfy_remote.node_pack.lane import RemoteLane
 from comfy_remote.node_pack.lane_job import LaneJobView
+from comfy_remote.node_pack.offload import Offload
 from comfy_remote.node_pack.routes import routes
 from comfy_remote.node_pack.saved_images import MAX_IMAGES
 from comfy_remote.node_pack.switch import Switch
@@ -53,7 +53,7 @@ HERE = {
 
 
 @dataclass
-class FakeLane:
+class FakeLane(RemoteLane):
     views: list[LaneJobView] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
 
@@ -73,6 +73,9 @@ class FoldersOnly:
 
     def folder(self, kind: FolderKind) -> Path:
         return self.root / kind
+
+    def on_prompt(self, change: object) -> None:
+        pass
 
 
 @dataclass
@@ -111,8 +114,8 @@ async def page(tmp_path: Path) -> AsyncIterator[Page]:
         app = web.Application(client_max_size=2**20)
         app.router.add_get("/object_info", object_info)
         host: Any = FoldersOnly(tmp_path)
-        cutter = Cutter(host, switch, pool)
-        app.add_routes(routes(switch, pool, lane, host, cutter))
+        offload = Offload(host, switch, pool)
+        app.add_routes(routes(host, switch, pool, lane, offload))
         async with TestClient(TestServer(app)) as http:
             yield Page(http, switch, lane, pool, tmp_path / "output")
         await pool.close()
@@ -544,10 +547,10 @@ def test_every_route_is_in_the_documentation(tmp_path: Path) -> None:
     host: Any = FoldersOnly(tmp_path)
     with Record(tmp_path) as record:
         switch, pool = Switch(), TargetPool(record)
-        table = routes(switch, pool, FakeLane(), host, Cutter(host, switch, pool))
+        table = routes(host, switch, pool, FakeLane(), Offload(host, switch, pool))
     served = {
         f"{route.method} {route.path.replace(':.+', '')}"
-        for route in [*table, *input_routes(host)]
+        for route in table
         if isinstance(route, web.RouteDef)
     }
     text = (Path(__file__).parents[2] / "docs" / "routes.md").read_text(encoding="utf-8")

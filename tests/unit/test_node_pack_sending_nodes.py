@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import comfy_remote.workflow.interface as interface
-from comfy_remote.node_pack.sending_nodes import SENDING_NODES
+from comfy_remote.node_pack.trusted_targets import SENDING_NODES
 
 NODES = Path(__file__).parents[2] / "comfy_remote/node_pack/nodes"
 STAY_HERE = {

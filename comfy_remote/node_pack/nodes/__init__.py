@@ -2,15 +2,17 @@
 
 ```
 extension             what ComfyUI loads: the page's side, then the list of nodes
-remote_execute        RunPodRemoteExecute, the node that people see
+remote_execute        RunPodRemoteExecute; expansion_nodes has two that only it makes
+remote_api            ComfyRemoteNode
+remote_input          ComfyRemoteInput; remote_output: ComfyRemoteOutput
+remote_part           ComfyRemotePart, for nodes that are marked to run elsewhere
 modal_deployment      ComfyRemoteModalDeployment
-expansion_nodes       two nodes that only its expansions use
-comfyui_watcher       progress, texts, previews and interrupts of the node that runs
-local_schemas         the node classes of this ComfyUI
+comfyui               what they ask of the ComfyUI that runs them
 pixels                IMAGE tensors: as a PNG would bring them, joined, written
+value_objects         objects of ComfyUI's as values that travel
 ```
 
-The rest knows nothing of ComfyUI: `workflow_choice` (which workflow), `image_inputs` (which
-Load Image gets which picture), `expansion` (the workflow as nodes of the running graph),
-`remote_run` (the workflow on a target) and `modal_run` (a deployment).
+The rest does not import ComfyUI: `workflow_choice` (which workflow), `image_inputs` (which
+Load Image gets which picture), `expansion` (the workflow as nodes of the running graph), and
+what runs on targets.
 """

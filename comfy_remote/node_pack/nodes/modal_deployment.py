@@ -8,8 +8,7 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ...errors import ComfyRemoteError
-from .comfyui_watcher import NodeWatcher
-from .local_schemas import local_schemas
+from .comfyui import NodeWatcher, local_schemas
 from .modal_run import DeploymentSettings, run_deployment, workflow_at
 
 __all__ = ["ComfyRemoteModalDeployment"]

@@ -15,6 +15,7 @@ from ...events import Event, NodeText, Preview, Progress, ShownValues
 from ...jobs.client import Client
 from ...jobs.job import Job
 from ...media.files import private_folder
+from ...media.images import decoded_preview
 from ...media.remote_values import VALUES_KEY, encode_items, value_file_name
 from ...outputs import RemoteOutput
 from ...targets.base import InputFile, RunRequest
@@ -22,7 +23,6 @@ from ...workflow.interface import Argument, Interface, ValueFileName
 from ..host import Host
 from ..input_files import InputFiles
 from ..part_document import PartDocument, PartValue
-from ..preview_picture import preview_picture
 from ..saved_outputs import OutputSaver
 from ..trusted_targets import check_target
 from .remote_run import RemoteRun, opened
@@ -245,7 +245,7 @@ class _Nodes:
 
     async def preview(self, preview: Preview) -> None:
         node_id = preview.node_id or self._current
-        picture = preview_picture(preview)
+        picture = decoded_preview(preview.data)
         if picture is not None and node_id is not None and node_id in self._inside:
             steps = self._steps if node_id == self._current else (0.0, 1.0)
             await self._watcher.node_progress(node_id, *steps, picture)

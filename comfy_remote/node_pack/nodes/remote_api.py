@@ -21,10 +21,8 @@ from ...media.files import private_folder
 from ...media.values import DecodedValue
 from ...workflow.interface import ANY
 from ...workflow.load import LoadedWorkflow, load_workflow
-from ..own_address import refuse_own_address
-from .ask_to_confirm import check_address
-from .comfyui_watcher import NodeWatcher
-from .link_type import type_of_link
+from ..trusted_targets import refuse_own_address
+from .comfyui import NodeWatcher, check_address, type_of_link
 from .remote_call import MOST_DECLARED, RemoteCall, named_values
 from .remote_input import CATEGORY
 from .remote_run import opened

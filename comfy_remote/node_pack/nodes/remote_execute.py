@@ -24,12 +24,9 @@ from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
 from ..comfyui_host import ComfyUIHost
 from ..input_files import InputFiles
-from .ask_to_confirm import check_address
-from .comfyui_watcher import NodeWatcher
+from .comfyui import NodeWatcher, check_address, checked, local_schemas
 from .expansion import expand, no_picture, picture_sources, take_nodes
 from .image_inputs import by_number, load_nodes, spread_pictures, with_nodes
-from .local_check import checked
-from .local_schemas import local_schemas
 from .pixels import as_saved, joined, write_pictures
 from .remote_run import RemoteRun, opened, pictures_of
 from .workflow_choice import (

@@ -13,7 +13,7 @@ from ...calls.values import ValueForm
 from ...workflow.interface import MOST_PART_VALUES, REMOTE_PART, REMOTE_SHOWN
 from ..comfyui_host import ComfyUIHost
 from ..part_document import PartDocument
-from .comfyui_watcher import NodeWatcher
+from .comfyui import NodeWatcher
 from .part_run import PartRun
 from .remote_input import CATEGORY
 from .value_objects import ADAPTERS
