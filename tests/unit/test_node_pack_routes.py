@@ -60,7 +60,7 @@ class FakeLane(RemoteLane):
     def jobs(self) -> list[LaneJobView]:
         return self.views
 
-    async def cancel(self, prompt_id: str) -> bool:
+    async def cancel(self, prompt_id: object) -> bool:
         self.cancelled.append(prompt_id)
         return any(view.prompt_id == prompt_id for view in self.views)
 
