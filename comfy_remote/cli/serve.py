@@ -138,8 +138,8 @@ def _engine(choice: str | None) -> Iterator[Engine | None]:
 async def _start_local_worker(gateway: GatewayServer, engine: Engine) -> None:
     from dataclasses import replace
 
+    from ..worker.actions import models_of
     from ..worker.handler import JobHandler
-    from ..worker.model_actions import models_of
     from ..worker.settings import WorkerSettings
 
     say(f"Starting {engine.name} …")

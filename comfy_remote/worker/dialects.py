@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from pydantic import JsonValue
 
-from ..errors import ExecutionFailed, OutputLost
+from ..errors import ComfyRemoteError, ExecutionFailed, OutputLost, node_problems
 from ..events import ShownValues
 from ..media.receive import Received
 from ..outputs import OutputProblem, RemoteOutput
+from ..secrets import redact
 from ..wire.answer import Answer, AnswerOutput, AnswerProblem
 from ..wire.images_b64 import ImageB64, ImagesB64Answer
-from ..wire.plain import PlainAnswer
-from ..wire.request import COMFY_REMOTE_1, WORKER_COMFYUI, AnswerFormat
+from ..wire.plain import PlainAnswer, PlainError, plain_error_type
+from ..wire.request import COMFY_REMOTE_1, PLAIN, WORKER_COMFYUI, AnswerFormat
+from ..wire.runpod import error_to_runpod
 from ..wire.worker_comfyui import WorkerComfyUIAnswer, WorkerComfyUIImage
 from .collect import CollectedOutput
-from .store import StoredFile
+from .storage import StoredFile
 
-__all__ = ["AnswerFacts", "Content", "place_for", "render", "wanted_outputs"]
+__all__ = ["AnswerFacts", "Content", "failure_answer", "place_for", "render", "wanted_outputs"]
 
 Content: TypeAlias = Callable[[Received], str]
 """What to write for a file: its base64, or nothing while sizes are being counted."""
 
 _NO_OUTPUT = "The workflow ran and made no output."
 _ADD_A_NODE = "Add a Save Image node (or another that saves) to it."
+_LOG_LINES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,3 +191,50 @@ def _names(collected: Sequence[CollectedOutput]) -> list[str]:
         else output.filename
         for output in files
     ]
+
+
+def failure_answer(
+    error: ComfyRemoteError,
+    dialect: AnswerFormat,
+    *,
+    environ: Mapping[str, str],
+    seconds: float = 0.0,
+    saved: Mapping[str, JsonValue] | None = None,
+) -> dict[str, JsonValue]:
+    """``{"error": …}``, from which the SDK makes a failed job, with what it had saved before.
+
+    ``worker-comfyui`` has no failed job with pictures: there, ``errors`` says that it failed.
+
+    Args:
+        dialect: ``comfy-remote/1`` gets the whole error. Others get the form of ``plain``, of
+            which the SDK moves ``error`` out of the job's output: a request that is refused may
+            lack the very key that tells its dialect. All but ``plain`` also get ``details``, a
+            list of lines, as worker-comfyui has it.
+        environ: Whose secrets are taken out.
+        seconds: Since the job arrived.
+        saved: The answer with these outputs, in the same dialect; ``None`` if there are none.
+    """
+    if dialect == COMFY_REMOTE_1:
+        failed: dict[str, JsonValue] = {**saved, "status": "error"} if saved else {}
+        return {**failed, "error": redact(error_to_runpod(error), environ)}
+    if dialect == WORKER_COMFYUI and saved:
+        warnings = saved.get("errors")
+        said: list[JsonValue] = [redact(f"The job failed: {error}", environ)]
+        return {**saved, "errors": [*said, *(warnings if isinstance(warnings, list) else [])]}
+    plain = PlainError(
+        error_type=plain_error_type(error),
+        error=redact(str(error), environ),
+        execution_time_seconds=seconds,
+    ).model_dump(mode="json")
+    plain = {**(saved or {}), **plain}
+    if dialect == PLAIN:
+        return plain
+    return {**plain, "details": [redact(line, environ) for line in _lines(error)]}
+
+
+def _lines(error: ComfyRemoteError) -> Iterator[str]:
+    for node_id, _, words in node_problems(error):
+        yield f"Node {node_id}: {words}"
+    log = error.details.get("engine_log")
+    if isinstance(log, str):
+        yield from log.splitlines()[-_LOG_LINES:]

@@ -16,13 +16,12 @@ import aiohttp
 
 from ..advice import Hint
 from ..config.engine_environment import engine_environment
-from ..errors import EngineCrashed, TargetUnreachable
+from ..errors import ComfyRemoteError, EngineCrashed, TargetUnreachable
 from .choice import EngineChoice, choose_engine
-from .faults import NOT_STARTED
 from .gpu import check_gpu
 from .process import ChildProcess
 
-__all__ = ["Engine"]
+__all__ = ["NOT_STARTED", "Engine", "needs_fresh_engine"]
 
 _ASK_EVERY = 0.05
 _ASK_TIMEOUT = 5.0
@@ -37,6 +36,19 @@ _NO_PROMPT_THREAD = re.compile(r"Exception in thread .*\(prompt_worker\)")
 _TRACEBACK_PATIENCE = 1.0
 
 _log = logging.getLogger(__name__)
+NOT_STARTED = "engine_not_started"
+"""In the details of an error: the engine ended before it was ready."""
+# After any of these the process's CUDA context is lost: every later call fails the same way
+# (NVIDIA, CUDA Runtime API, cudaError_t: "process must be terminated and relaunched"), or the
+# GPU itself is.
+_LOST_CONTEXT = re.compile(
+    r"illegal memory access|device-side assert|unspecified launch failure|misaligned address"
+    r"|illegal instruction was encountered|hardware stack error|invalid program counter"
+    r"|launch timed out and was terminated|uncorrectable (?:ECC|NVLink) error"
+    r"|No CUDA GPUs are available|CUDA unknown error|CUDA driver error: unknown error"
+    r"|GPU is lost|has fallen off the bus|CUDA error: unknown error",
+    re.IGNORECASE,
+)
 
 
 class Engine:
@@ -268,3 +280,15 @@ def _crash(what: str, process: ChildProcess, status: int) -> EngineCrashed:
         advice=advice,
         details={"exit_status": status, "engine_log": "\n".join(lines)},
     )
+
+
+def needs_fresh_engine(error: ComfyRemoteError) -> bool:
+    """Whether the error says that the engine cannot be started, or has lost its CUDA context.
+
+    The latter is read from what the node raised, not from the engine's log, which may tell of
+    older ones.
+    """
+    if error.details.get(NOT_STARTED):
+        return True
+    said = f"{error.message}\n{error.details.get('traceback', '')}"
+    return _LOST_CONTEXT.search(said) is not None

@@ -19,22 +19,18 @@ from ..targets.comfyui.target import ComfyUITarget
 from ..wire.actions import WORKER_ACTIONS
 from ..wire.models import MODEL_ACTIONS
 from ..wire.request import JobRequest, answer_format
+from .actions import EngineFacts, act_on_models, describe, fetch_part, health
 from .cleanup import Cleaner
-from .describe import describe, fetch_part, health
-from .engine_facts import EngineFacts
-from .failure import failure_answer
-from .faults import needs_fresh_engine
-from .input_cache import InputCache
-from .inputs import InputReceiver
+from .dialects import failure_answer
+from .engine import needs_fresh_engine
+from .inputs import InputCache, InputReceiver
 from .job import JobResult, WorkflowJob
-from .kept import KeptFiles
-from .model_actions import act_on_models
 from .models.library import ModelLibrary
 from .progress import Report
 from .recovery import settle
 from .run import EngineTarget, JobEngine
 from .settings import WorkerSettings
-from .store import Store
+from .storage import KeptFiles, Store
 
 __all__ = ["JobHandler"]
 

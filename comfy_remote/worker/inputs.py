@@ -1,4 +1,5 @@
-"""The files that came with a job: decoded, checked, and put where the engine's client finds them.
+"""The files that came with a job: decoded, fetched or remembered, checked, and put where the
+engine's client finds them.
 
 Nothing here trusts a name: files lie on disk under numbers, and a name that would not stay
 below a folder is refused.
@@ -9,22 +10,37 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
+import os
+import re
+import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from pydantic import JsonValue
+from yarl import URL
 
-from ..errors import InputFileMissing, WorkflowInvalid
-from ..media.files import safe_relative_path, sha256_of, storage_errors
+from ..errors import InputFileMissing, RequestTooLarge, TargetError, WorkflowInvalid
+from ..media.disk_space import make_room
+from ..media.files import CHUNK_SIZE, copy_whole, safe_relative_path, sha256_of, storage_errors
+from ..media.receive import Received, receive_file
+from ..net.fetch import NETWORK_ERRORS, GuardedHttp, arriving
+from ..net.guard import Guard
+from ..net.retry import Backoff, TryAgain, retried
 from ..targets.base import InputFile
 from ..wire.request import InputFileSent, JobRequest
-from .input_cache import InputCache
-from .input_urls import delete_urls, fetch_input
 
-__all__ = ["InputReceiver", "sent_files"]
+__all__ = ["InputCache", "InputReceiver", "delete_urls", "fetch_input", "sent_files"]
 
 _ASCII_SPACE = str.maketrans("", "", " \t\r\n")
+_BACKOFF = Backoff(attempts=4)
+_MOST_REDIRECTS = 5
+_ADVICE = (
+    "Inputs come from public https addresses. Whoever runs the worker may name others in "
+    "COMFY_REMOTE_INPUT_HOSTS."
+)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def sent_files(request: JobRequest) -> list[InputFileSent]:
@@ -180,3 +196,136 @@ def _not_base64(name: str, reason: str) -> WorkflowInvalid:
         advice='Send its bytes as base64, with or without "data:image/png;base64," before them.',
         details={"name": name},
     )
+
+
+async def fetch_input(
+    sent: InputFileSent, path: Path, *, hosts: Collection[str], limit: int
+) -> InputFile:
+    """Stream a file to ``path``.
+
+    Args:
+        sent: With its ``url``.
+        hosts: ``HOST`` or ``HOST:PORT`` that may also be private, or plain http: those that
+            whoever runs the worker has named, and its own bucket's.
+        limit: Bytes it may have.
+
+    Raises:
+        WorkflowInvalid: The address may not be fetched or does not answer, or what came is too
+            large, empty, or not what the SHA-256 says.
+        LocalStorageError: The disk is full.
+    """
+    try:
+        received = await retried(lambda: _fetch_once(sent, path, hosts, limit), _BACKOFF, TryAgain)
+    except TryAgain as error:
+        raise _refused(sent, f"{error}, tried {_BACKOFF.attempts} times") from error
+    if sent.sha256 not in (None, received.sha256):
+        raise _refused(sent, f"its SHA-256 is {received.sha256}, and {sent.sha256} was announced")
+    if not received.size:
+        raise _refused(sent, "it is empty")
+    return InputFile(name=sent.name, path=path, size=received.size, sha256=received.sha256)
+
+
+async def delete_urls(urls: Collection[str], *, hosts: Collection[str]) -> list[str]:
+    """DELETE what a client had put into storage for this job.
+
+    Returns:
+        Why it did not work, where it did not.
+    """
+    problems = []
+    async with _http(hosts) as http:
+        for url in urls:
+            try:
+                async with http.request("DELETE", url, what="a delete_url") as answer:
+                    response = answer.response
+                    if response.status >= 300 and response.status != 404:
+                        problems.append(
+                            f"{response.url.host} answered HTTP {response.status} to DELETE"
+                        )
+            except TargetError as error:
+                problems.append(error.message)
+            except NETWORK_ERRORS as error:
+                # Not its text, which may have the whole address.
+                problems.append(f"it could not be reached: {type(error).__name__}")
+    return problems
+
+
+def _http(hosts: Collection[str]) -> GuardedHttp:
+    return GuardedHttp(Guard(frozenset(hosts), advice=_ADVICE))
+
+
+async def _fetch_once(
+    sent: InputFileSent, path: Path, hosts: Collection[str], limit: int
+) -> Received:
+    url = URL(sent.url or "")
+    what = f"The address of {sent.name}"
+    try:
+        async with (
+            _http(hosts) as http,
+            http.request("GET", url, what=what, redirects=_MOST_REDIRECTS) as answer,
+        ):
+            response = answer.response
+            if response.status == 429 or response.status >= 500:
+                raise TryAgain(f"{response.url.host} answered HTTP {response.status}")
+            if response.status != 200:
+                raise _refused(sent, f"{response.url.host} answered HTTP {response.status}")
+            chunks = arriving(response.content.iter_chunked(CHUNK_SIZE))
+            return await receive_file(chunks, path, limit=limit)
+    except NETWORK_ERRORS as error:
+        raise TryAgain(f"{url.host} could not be reached: {type(error).__name__}") from error
+    except RequestTooLarge:
+        raise _refused(sent, f"it is larger than the {limit} bytes this worker takes") from None
+    except TargetError as error:
+        raise WorkflowInvalid(error.message, advice=error.advice) from None
+
+
+def _refused(sent: InputFileSent, why: str) -> WorkflowInvalid:
+    return WorkflowInvalid(
+        f"The file {sent.name} could not be fetched: {why}.",
+        advice="Check its url, or send the file itself as data.",
+        details={"name": sent.name},
+    )
+
+
+class InputCache:
+    """Files in one folder, which several workers may share. All of it blocks.
+
+    It only ever saves time: what cannot be read or written is as if it were not there.
+
+    Args:
+        folder: On the volume, if there is one.
+        limit: Bytes of all of them together.
+    """
+
+    def __init__(self, folder: Path, *, limit: int) -> None:
+        self._folder = folder
+        self._limit = limit
+
+    def take(self, sha256: str, path: Path) -> bool:
+        """Put the file at ``path``, if it is here."""
+        if not _SHA256.fullmatch(sha256):
+            return False
+        here = self._folder / sha256
+        try:
+            shutil.copyfile(here, path)
+            os.utime(here)
+        except OSError:
+            return False
+        return True
+
+    def has(self, sha256: str) -> bool:
+        """Whether a file is here now."""
+        return _SHA256.fullmatch(sha256) is not None and (self._folder / sha256).is_file()
+
+    def add(self, sha256: str, path: Path) -> None:
+        """Keep a copy of a file, if it fits."""
+        here = self._folder / sha256
+        size = path.stat().st_size
+        if size > self._limit or not _SHA256.fullmatch(sha256):
+            return
+        with contextlib.suppress(OSError):
+            if here.is_file():
+                os.utime(here)
+                return
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_room(self._folder.glob("*"), limit=self._limit, needed=size)
+            copy_whole(path, here)

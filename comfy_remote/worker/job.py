@@ -32,24 +32,28 @@ from ..wire.repo_list import parse_repo_list
 from ..wire.request import JobRequest
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
+from .actions import EngineFacts, say_to
 from .changes import changed, convert, embedded_workflow, needs_schemas, plain_prompt
 from .cleanup import Cleaner
 from .dialects import AnswerFacts
-from .engine_facts import EngineFacts
-from .faults import needs_fresh_engine
+from .engine import needs_fresh_engine
 from .inputs import InputReceiver
-from .kept import KeptFiles
-from .model_actions import say_to
 from .models.library import ModelLibrary
 from .progress import ProgressReporter, Report
 from .recovery import end_if_hung
-from .result import build_answer
+from .result import build_answer, shown_within
 from .run import EngineRun, EngineTarget, JobEngine, RunResult, unless_engine_dies
 from .sent_models import fetch_lacking
 from .settings import WorkerSettings, default_result_limit
-from .shown import shown_within
-from .storage import BucketStore, bucket_guard, check_address, settings_of
-from .store import ResultStore, Store
+from .storage import (
+    BucketStore,
+    KeptFiles,
+    ResultStore,
+    Store,
+    bucket_guard,
+    check_address,
+    settings_of,
+)
 
 __all__ = ["JobResult", "WorkflowJob"]
 

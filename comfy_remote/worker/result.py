@@ -15,15 +15,18 @@ from collections.abc import Mapping, Sequence
 from pydantic import JsonValue
 
 from ..errors import ComfyRemoteError, OutputTooLarge
+from ..events import ShownValues
 from ..media.receive import Received
 from ..secrets import redact
 from ..units import size_text
 from ..wire.request import COMFY_REMOTE_1, WORKER_COMFYUI, AnswerFormat
 from .collect import CollectedOutput
 from .dialects import AnswerFacts, Content, render
-from .store import Store, StoredFile
+from .storage import Store, StoredFile
 
-__all__ = ["build_answer"]
+__all__ = ["MOST_SHOWN", "build_answer", "shown_within"]
+MOST_SHOWN = 1_000_000
+"""Bytes of JSON of all nodes together: it is meant to be looked at, and files are outputs."""
 
 
 async def build_answer(
@@ -171,3 +174,23 @@ def _size(
     body = json.dumps({"output": bare}, ensure_ascii=False).encode()
     inline = (file.size for number, file in files.items() if number not in stored)
     return len(body) + sum((size + 2) // 3 * 4 for size in inline)
+
+
+def shown_within(
+    shown: Mapping[str, ShownValues], limit: int = MOST_SHOWN
+) -> tuple[dict[str, ShownValues], list[str]]:
+    """As many nodes as fit, in their order, and a warning for each that does not."""
+    kept: dict[str, ShownValues] = {}
+    warnings: list[str] = []
+    left = limit
+    for node_id, values in shown.items():
+        size = len(json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        if size > left:
+            warnings.append(
+                f"Node {node_id} shows {size_text(size)} besides its outputs, more than is "
+                "returned; its outputs are complete."
+            )
+            continue
+        kept[node_id] = values
+        left -= size
+    return kept, warnings

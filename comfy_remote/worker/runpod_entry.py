@@ -21,13 +21,13 @@ from ..config.log import log_to_stderr
 from ..errors import ComfyRemoteError
 from ..media.temporary import remove_leftovers
 from ..secrets import SECRETS
+from .actions import models_of
 from .engine import Engine
 from .guard import wait_for_end_of
 from .handler import JobHandler
 from .local_test import job_to_test, run_test
-from .model_actions import models_of
+from .models.folders import volume_report
 from .settings import WorkerSettings
-from .volume import volume_report
 
 __all__ = ["main"]
 

@@ -1,25 +1,48 @@
-"""A bucket as the place for outputs that do not fit the result."""
+"""Where outputs go that do not fit the result: a bucket, a gateway's store, or the worker's own
+disk, from which the client takes them in parts.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote
 
-from ..errors import TargetError, WorkflowInvalid
-from ..media.files import safe_relative_path
+import aiohttp
+from pydantic import SecretStr
+
+from ..errors import OutputError, OutputLost, TargetError, WorkflowInvalid
+from ..media.disk_space import make_room
+from ..media.files import copy_whole, safe_relative_path, storage_errors
 from ..media.receive import Received
 from ..net.bucket import Bucket, BucketSettings
 from ..net.guard import Guard, PrivateAddress
+from ..net.retry import Backoff, TryAgain, retried
 from ..wire.request import S3Config
 from .settings import WorkerSettings
-from .store import StoredFile
 
-__all__ = ["BucketStore", "bucket_guard", "check_address", "settings_of"]
+__all__ = [
+    "BucketStore",
+    "KeptFiles",
+    "ResultStore",
+    "Store",
+    "StoredFile",
+    "bucket_guard",
+    "check_address",
+    "settings_of",
+]
 
 _SETTING = "s3Config.endpointUrl"
 
 # The longest that a signature may live. A client of ours deletes what it has fetched at once.
 _VALID_SECONDS = 7 * 24 * 3600
+_BACKOFF = Backoff(attempts=3)
+_SECONDS = 3600.0
+_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class BucketStore:
@@ -94,3 +117,157 @@ async def check_address(bucket: BucketSettings, guard: Guard) -> None:
     except PrivateAddress:
         error = guard.private(bucket.endpoint.raw_host or "", _SETTING)
         raise WorkflowInvalid(error.message, advice=error.advice) from None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """Where a file is now. One of ``url`` and ``kept`` is set.
+
+    Attributes:
+        url: Absolute and signed, or below the endpoint's own address.
+        delete_url: A signed address to DELETE it by.
+        kept: Its name on the worker; see `KeptFiles`.
+    """
+
+    url: str | None = None
+    delete_url: str | None = None
+    kept: str | None = None
+
+
+class Store(Protocol):
+    """A place for files that do not fit the result."""
+
+    @property
+    def public(self) -> bool:
+        """Whether any client can fetch from there by a plain GET."""
+
+    async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:
+        """Store a file.
+
+        Raises:
+            ComfyRemoteError: The store would not take it.
+        """
+
+
+class ResultStore:
+    """``PUT {url}/{job id}/{sha256}``, streamed from disk.
+
+    Args:
+        url: Of the store.
+        key: Sent as it is in ``Authorization``.
+    """
+
+    def __init__(self, url: str, key: SecretStr) -> None:
+        self._url = url.rstrip("/")
+        self._key = key
+
+    public = False
+
+    async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:
+        """Store a file at ``files/{job id}/{sha256}``, below the endpoint's URL.
+
+        Raises:
+            OutputError: The store would not take it, tried three times.
+        """
+        del filename
+        name = f"{quote(job_id, safe='')}/{file.sha256}"
+        # Between two chunks, not for the whole file: that may be gigabytes.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=120.0)
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as session:
+                await retried(lambda: self._put_once(session, name, file.path), _BACKOFF, TryAgain)
+        except TryAgain as error:
+            raise _refused(str(error)) from error
+        return StoredFile(url=f"files/{name}")
+
+    async def _put_once(self, session: aiohttp.ClientSession, name: str, path: Path) -> None:
+        headers = {"Authorization": self._key.get_secret_value()}
+        try:
+            with path.open("rb") as content:
+                async with session.put(
+                    f"{self._url}/{name}", data=content, headers=headers, allow_redirects=False
+                ) as response:
+                    status = response.status
+        except (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError) as error:
+            raise TryAgain(str(error) or type(error).__name__) from error
+        if status in (408, 429) or status >= 500:
+            raise TryAgain(f"HTTP {status}")
+        if not 200 <= status < 300:
+            raise _refused(f"HTTP {status}")
+
+
+def _refused(why: str) -> OutputError:
+    return OutputError(
+        f"An output is too large for the result, and the store did not take it: {why}.",
+        advice="Look at the gateway's log (its disk may be full), or make smaller outputs.",
+    )
+
+
+class KeptFiles:
+    """Files under names that cannot be guessed.
+
+    They go an hour after they came, or before that when there are too many; both when the next
+    one comes.
+
+    Args:
+        folder: On the volume, if there is one: then any worker can give them out.
+        limit: Bytes of all of them together.
+        seconds: How long one is kept.
+    """
+
+    public = False
+
+    def __init__(self, folder: Path, *, limit: int, seconds: float = _SECONDS) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._seconds = seconds
+
+    @property
+    def folder(self) -> Path:
+        """Where they are; need not exist."""
+        return self._folder
+
+    async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:
+        """Keep a copy of a file.
+
+        Raises:
+            LocalStorageError: It cannot be written, for example since the disk is full.
+        """
+        del job_id, filename
+        name = uuid.uuid4().hex
+        await asyncio.to_thread(self._keep, file, self._folder / name)
+        return StoredFile(kept=name)
+
+    def part(self, name: str, offset: int, length: int) -> tuple[bytes, int]:
+        """Some bytes of a file, and its whole size. Blocking.
+
+        Raises:
+            OutputLost: It is not here.
+        """
+        path = self._folder / name
+        if not _NAME.fullmatch(name):
+            raise _not_here()
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                return file.read(length), path.stat().st_size
+        except FileNotFoundError:
+            raise _not_here() from None
+
+    def _keep(self, file: Received, path: Path) -> None:
+        make_room(
+            self._folder.glob("*"),
+            older_than=self._seconds,
+            limit=self._limit,
+            needed=file.size,
+        )
+        with storage_errors(path):
+            copy_whole(file.path, path)
+
+
+def _not_here() -> OutputLost:
+    return OutputLost(
+        "This worker does not have that output (any more).",
+        advice="Outputs are kept for an hour, by the worker that made them or on its volume. Run "
+        "the workflow again, or give the worker a bucket (BUCKET_ENDPOINT_URL).",
+    )

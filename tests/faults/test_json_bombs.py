@@ -15,7 +15,7 @@ from comfy_remote.errors import OutputCorrupt, RequestTooLarge
 from comfy_remote.json_text import has_more_values, parse_json
 from comfy_remote.media.verify import check_whole
 from comfy_remote.worker.handler import _lenient
-from comfy_remote.worker.models.contents import what_is_wrong
+from comfy_remote.worker.models.download import what_is_wrong
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet='",[{\\a'),

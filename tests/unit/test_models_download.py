@@ -21,7 +21,7 @@ from comfy_remote.errors import (
     WorkflowInvalid,
 )
 from comfy_remote.wire.repo_list import parse_repo_list
-from comfy_remote.worker.models import disk
+from comfy_remote.worker.models import plan
 
 MODEL = safetensors()
 
@@ -318,7 +318,7 @@ async def test_what_does_not_fit_the_disk_is_not_begun(
     server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.files["/a.safetensors"] = File(MODEL)
-    monkeypatch.setattr(disk, "free_bytes", lambda root: 1000)
+    monkeypatch.setattr(plan, "free_bytes", lambda root: 1000)
     with pytest.raises(LocalStorageError, match=r"300\.1 kB are to be fetched") as caught:
         await ensure(library_for(tmp_path, server), f"lora {server.url}/a.safetensors")
     assert "models prune" in for_terminal(caught.value.advice)
@@ -333,7 +333,7 @@ async def test_what_is_not_listed_goes_first_where_the_disk_is_too_small_for_bot
     library = library_for(tmp_path, server)
     await ensure(library, f"lora {server.url}/old.safetensors")
     old = tmp_path / "loras/old.safetensors"
-    monkeypatch.setattr(disk, "free_bytes", lambda root: 1000 if old.exists() else 10**9)
+    monkeypatch.setattr(plan, "free_bytes", lambda root: 1000 if old.exists() else 10**9)
     answer = await ensure(library, f"lora {server.url}/new.safetensors", prune=True)
     assert answer.pruned == ["loras/old.safetensors"]
     assert files_in(tmp_path) == {"loras/new.safetensors": MODEL}

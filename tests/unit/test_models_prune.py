@@ -21,8 +21,7 @@ from comfy_remote.wire.models import PruneAnswer
 from comfy_remote.wire.repo_list import parse_repo_list
 from comfy_remote.worker.models.library import ModelLibrary
 from comfy_remote.worker.models.manifest import Manifest
-from comfy_remote.worker.models.presence import Busy, Presence
-from comfy_remote.worker.models.process_mark import ProcessMark
+from comfy_remote.worker.models.presence import Busy, Presence, ProcessMark
 from comfy_remote.worker.models.prune import PrunePlan, verify
 
 NAME = "the tests' list"
@@ -384,7 +383,7 @@ _NOW = time.time()
 
 def days_pass(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
     now = _NOW + days * 86400
-    monkeypatch.setattr("comfy_remote.worker.models.asked.time.time", lambda: now)
+    monkeypatch.setattr("comfy_remote.worker.models.manifest.time.time", lambda: now)
 
 
 async def test_two_clients_on_one_volume_keep_their_models(

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from comfy_remote.errors import InputFileMissing, WorkflowInvalid
 from comfy_remote.targets.base import InputFile
 from comfy_remote.wire.request import InputFileSent, InputImage, JobRequest
-from comfy_remote.worker.input_cache import InputCache
-from comfy_remote.worker.inputs import InputReceiver
+from comfy_remote.worker.inputs import InputCache, InputReceiver
 
 CONTENT = b"\x89PNG not really \x00\xff"
 TEXT = base64.b64encode(CONTENT).decode()

@@ -11,7 +11,7 @@ import pytest
 
 from comfy_remote.errors import OutputLost
 from comfy_remote.media.receive import Received
-from comfy_remote.worker.kept import KeptFiles
+from comfy_remote.worker.storage import KeptFiles
 
 
 def made(folder: Path, content: bytes) -> Received:

@@ -20,8 +20,7 @@ from comfy_remote.errors import (
     TargetUnreachable,
 )
 from comfy_remote.wire.runpod import error_from_runpod
-from comfy_remote.worker.engine import Engine
-from comfy_remote.worker.faults import NOT_STARTED
+from comfy_remote.worker.engine import NOT_STARTED, Engine
 from comfy_remote.worker.handler import JobHandler
 from comfy_remote.worker.settings import WorkerSettings
 

@@ -28,7 +28,7 @@ from comfy_remote.worker.collect import CollectedOutput
 from comfy_remote.worker.dialects import AnswerFacts, wanted_outputs
 from comfy_remote.worker.result import build_answer
 from comfy_remote.worker.settings import default_result_limit
-from comfy_remote.worker.store import StoredFile
+from comfy_remote.worker.storage import StoredFile
 
 FACTS = AnswerFacts(
     timings={"run": 1.25}, engine="ComfyUI 1.2.3", worker="w1", prompt_id="p-1", seconds=2.5

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from comfy_remote.errors import OutputError
 from comfy_remote.media.receive import Received
-from comfy_remote.worker.store import ResultStore
+from comfy_remote.worker.storage import ResultStore
 
 KEY = "planted-worker-key"
 

@@ -12,7 +12,7 @@ from ...errors import OutputError, OutputLost, TargetUnreachable
 from ...media.disk_space import make_room
 from ...media.files import CHUNK_SIZE, copy_whole, storage_errors
 from ...media.receive import Received
-from ...worker.store import StoredFile
+from ...worker.storage import StoredFile
 from .calls import MODAL_FAILED
 
 __all__ = ["OutputVolume", "VolumeStore", "read_output"]

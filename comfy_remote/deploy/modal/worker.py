@@ -19,9 +19,9 @@ from pydantic_core import from_json, to_json
 from ...errors import ComfyRemoteError, WorkflowInvalid
 from ...wire.models import MODEL_ACTIONS
 from ...wire.repo_list import parse_repo_list
+from ...worker.actions import models_of
 from ...worker.engine import Engine
 from ...worker.handler import JobHandler
-from ...worker.model_actions import models_of
 from ...worker.models.library import ModelLibrary
 from ...worker.models.settings import ModelSettings
 from ...worker.settings import WorkerSettings

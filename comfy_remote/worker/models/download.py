@@ -18,18 +18,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ...advice import Hint
 from ...aio import in_thread
 from ...media.files import CHUNK_SIZE, storage_errors
+from ...media.formats import Malformed, safetensors
 from ...media.partial_file import PartialFile
 from ...net.retry import Backoff, Retries, TryAgain
 from ...units import size_text
-from .contents import what_is_wrong
 from .fetch import Answer, ModelHttp
 from .folders import OUR_FOLDER
 from .link import Location, unavailable
 
-__all__ = ["FULL_DISK", "PartFile", "download"]
+__all__ = ["FULL_DISK", "PartFile", "download", "what_is_wrong"]
 
 FULL_DISK = Hint.MODELS_DISK_FULL()
 _BACKOFF = Backoff(attempts=6, first=0.5, longest=60.0)
+_BEGINNING = 512
 
 
 class _Note(BaseModel):
@@ -295,3 +296,46 @@ def too_large(location: Location, size: int, limit: int) -> Exception:
         f"{size_text(limit)}.",
         "Set COMFY_REMOTE_MODEL_SIZE_LIMIT higher on the worker.",
     )
+
+
+def what_is_wrong(path: Path, name: str) -> str | None:
+    """Why a file cannot be the model it was published as; ``None`` if nothing speaks against it.
+
+    Reads the beginning, and of a safetensors file the header, whose offsets tell whether it is
+    whole (https://github.com/huggingface/safetensors#format). Nothing is unpickled.
+
+    Args:
+        path: The file.
+        name: Its name; the ending decides what it should be.
+    """
+    suffix = Path(name).suffix.lower()
+    with path.open("rb") as file:
+        beginning = file.read(_BEGINNING)
+    start = beginning.lstrip().lower()
+    if not beginning:
+        return "it is empty"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, not the file that it points to"
+    if suffix in (".safetensors", ".sft"):
+        return _safetensors(path)
+    if suffix == ".gguf" and not beginning.startswith(b"GGUF"):
+        return "it does not begin like a GGUF file"
+    if suffix in (".ckpt", ".pt", ".pt2", ".pth", ".bin") and start.startswith((b"{", b"error")):
+        return "it is a text, not a model"
+    return None
+
+
+def _safetensors(path: Path) -> str | None:
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            expected = safetensors.expected_size(file)
+    except EOFError:
+        return "it does not begin like a safetensors file"
+    except Malformed as error:
+        return f"it does not begin like a safetensors file: {error}"
+    if size != expected:
+        return f"it has {size} bytes, and its safetensors header speaks of {expected}"
+    return None

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from ...errors import ConfigurationError, WorkflowInvalid
 from ...media.files import safe_relative_path
+from ...units import size_text
 
-__all__ = ["MODEL_SUFFIXES", "OUR_FOLDER", "ModelFolders", "folder_of", "safe_model_name"]
+__all__ = [
+    "MODEL_SUFFIXES",
+    "OUR_FOLDER",
+    "ModelFolders",
+    "folder_of",
+    "safe_model_name",
+    "volume_report",
+]
 
 OUR_FOLDER = ".comfy-remote"
 """Below the models folder: the manifest, and who is at work. ComfyUI does not look there."""
@@ -60,6 +69,9 @@ MODEL_SUFFIXES = frozenset(
 )
 """Endings that may be fetched: weights, and the small texts that belong to some. Not ``.pkl``,
 which is a bare pickle; ``.ckpt`` and its like are loaded by ComfyUI with ``weights_only``."""
+_WEIGHTS = MODEL_SUFFIXES - {".yaml", ".yml", ".json", ".txt"} | {".pkl"}
+_LAYOUTS = ("models", "ComfyUI/models")
+_MOST_FILES = 20
 
 
 def folder_of(kind: str) -> str:
@@ -111,7 +123,7 @@ class ModelFolders:
                 ``ComfyUI`` folder, or ``models`` alone.
             engine: The engine's own ``models``.
         """
-        candidates = [volume / "ComfyUI" / "models", volume / "models"]
+        candidates = [volume / layout for layout in reversed(_LAYOUTS)]
         found = [folder for folder in candidates if folder.is_dir()]
         if not found and volume.is_dir():
             found = [volume / "models"]
@@ -162,11 +174,38 @@ class ModelFolders:
                         yield folder.name, name, path
 
 
-_WEIGHTS = MODEL_SUFFIXES - {".yaml", ".yml", ".json", ".txt"} | {".pkl"}
-
-
 def _folders_in(root: Path) -> list[Path]:
     try:
         return [each for each in root.iterdir() if each.is_dir() and each.name[0] != "."]
     except OSError:
         return []
+
+
+def volume_report(volume: Path) -> Iterator[str]:
+    """Lines that say which models ComfyUI finds on a network volume, and which files it ignores.
+
+    For ``NETWORK_VOLUME_DEBUG``.
+    """
+    if not volume.is_dir():
+        yield f"no network volume is mounted at {volume}"
+        return
+    usage = shutil.disk_usage(volume)
+    yield f"{volume}: {size_text(usage.free)} of {size_text(usage.total)} are free"
+    roots = [volume / layout for layout in _LAYOUTS if (volume / layout).is_dir()]
+    if not roots:
+        yield f"it has neither {' nor '.join(_LAYOUTS)}: ComfyUI finds no models on it"
+    for root in roots:
+        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+            yield from _reported(folder)
+
+
+def _reported(folder: Path) -> Iterator[str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    models = [path for path in files if path.suffix.lower() in MODEL_SUFFIXES]
+    yield f"{folder}: {len(models)} models"
+    for path in models[:_MOST_FILES]:
+        yield f"  {path.relative_to(folder)} ({size_text(path.stat().st_size)})"
+    if len(models) > _MOST_FILES:
+        yield f"  and {len(models) - _MOST_FILES} more"
+    if others := [path.name for path in files if path not in models and path.suffix != ".part"]:
+        yield f"  {len(others)} files are no models, by their names: {', '.join(others[:5])}"

@@ -23,14 +23,23 @@ from ...wire.models import (
     PruneAnswer,
 )
 from ...wire.repo_list import ModelLine
-from .asked import ASKED_FOR_DAYS, Asked, list_key
-from .disk import bytes_to_fetch, check_space, fits, free_bytes
 from .fetch import ModelHttp
 from .fetching import Say, fetch_all
 from .folders import OUR_FOLDER, ModelFolders, folder_of, safe_model_name
 from .link import Link
-from .manifest import Manifest
-from .plan import FileHashes, Missing, Planner, Present, Problem, part_key
+from .manifest import ASKED_FOR_DAYS, Asked, Manifest, list_key
+from .plan import (
+    FileHashes,
+    Missing,
+    Planner,
+    Present,
+    Problem,
+    bytes_to_fetch,
+    check_space,
+    fits,
+    free_bytes,
+    part_key,
+)
 from .presence import Busy, Presence
 from .prune import PrunePlan, plan_prune, prune, verify
 from .settings import ModelSettings
@@ -82,7 +91,7 @@ class ModelLibrary:
         Args:
             prune_others: Whether to prune; ``None`` for what the worker's owner has set. An
                 empty list prunes nothing.
-            name: The list's, if it has one; see `asked.list_key`.
+            name: The list's, if it has one; see `manifest.list_key`.
 
         Raises:
             ModelUnavailable: A model cannot be had; says which, and why. Nothing was pruned.

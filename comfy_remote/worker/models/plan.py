@@ -1,21 +1,24 @@
-"""What a repo_list means for this worker: which models are there, and which must be fetched."""
+"""What a repo_list means for this worker: which models are there, which must be fetched, and
+whether they fit the disk.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from ...aio import concurrent_map
-from ...errors import ComfyRemoteError, ModelUnavailable, WorkflowInvalid
+from ...errors import ComfyRemoteError, LocalStorageError, ModelUnavailable, WorkflowInvalid
 from ...media.files import sha256_of
 from ...net.retry import Backoff, TryAgain, retried
 from ...units import size_text
 from ...wire.repo_list import ModelLine
-from .download import PartFile, too_large
+from .download import FULL_DISK, PartFile, too_large
 from .fetch import Answer, ModelHttp
 from .folders import ModelFolders, folder_of, safe_model_name
 from .link import Link, Location, unavailable
@@ -23,12 +26,25 @@ from .manifest import Manifest
 from .settings import ModelSettings
 from .sources import understand
 
-__all__ = ["FileHashes", "Missing", "Planner", "Present", "Problem", "part_key"]
+__all__ = [
+    "FileHashes",
+    "Missing",
+    "Planner",
+    "Present",
+    "Problem",
+    "bytes_to_fetch",
+    "check_space",
+    "fits",
+    "free_bytes",
+    "part_key",
+]
 
 FileHashes: TypeAlias = dict[tuple[Path, int, int], str]
 """SHA-256 by path, size and modification time: reading a model takes seconds."""
 
 _BACKOFF = Backoff(attempts=3, first=0.5, longest_asked=20.0)
+# What the rest of the system needs of a disk that is not a volume of its own.
+_RESERVE = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,3 +269,43 @@ def _name_of(line: ModelLine, location: Location, found: Answer) -> str:
             "Give it a name: KIND URL name=FILE.safetensors.",
         )
     return safe_model_name(PurePosixPath(name.replace("\\", "/")).name)
+
+
+def bytes_to_fetch(missing: Sequence[Missing], root: Path) -> int:
+    """What must still come, as far as sizes are known."""
+    return sum(max(0, one.found.size - one.part(root).size) for one in missing if one.found.size)
+
+
+def free_bytes(root: Path) -> int | None:
+    """Free space where the folder is, or will be."""
+    for folder in (root, *root.parents):
+        try:
+            return shutil.disk_usage(folder).free
+        except OSError:
+            continue
+    return None
+
+
+def fits(missing: Sequence[Missing], root: Path) -> bool:
+    """Whether there is room for them. A quota that the volume does not tell shows later."""
+    free = free_bytes(root)
+    return free is None or bytes_to_fetch(missing, root) + _RESERVE <= free
+
+
+def check_space(missing: Sequence[Missing], root: Path) -> None:
+    """Refuse what does not fit.
+
+    Raises:
+        LocalStorageError: Says how much is needed, and how much is free.
+    """
+    if fits(missing, root):
+        return
+    free = free_bytes(root) or 0
+    needed = bytes_to_fetch(missing, root)
+    named = ", ".join(f"{one.path.name} ({size_text(one.found.size or 0)})" for one in missing[:5])
+    raise LocalStorageError(
+        f"The models do not fit the disk: {size_text(needed)} are to be fetched ({named}), and "
+        f"{size_text(free)} are free in {root}.",
+        advice=FULL_DISK,
+        details={"needed": needed, "free": free, "path": str(root)},
+    )

@@ -40,7 +40,7 @@ def plan_prune(manifest: Manifest, wanted: Collection[str], asked: Collection[st
 
     Args:
         wanted: Paths of the listed models, relative to the models folder.
-        asked: Paths of those that other lists have asked for; see `asked.Asked`.
+        asked: Paths of those that other lists have asked for; see `manifest.Asked`.
 
     Raises:
         LocalStorageError: The pins cannot be read, so nothing can be said.

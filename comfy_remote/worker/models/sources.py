@@ -1,22 +1,30 @@
-"""Which kind of link a line of a repo_list has."""
+"""Which kind of link a line of a repo_list has; and the plain kinds: any address, and a bucket.
+
+A bucket (Cloudflare R2, S3) is laid out like ComfyUI's ``models`` folder. Each file is asked for by
+a signed address, so that it comes here the same way as all others, and the key is never sent.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from urllib.parse import unquote
 
 from yarl import URL
 
+from ...errors import ConfigurationError
+from ...net.bucket import Bucket, BucketSettings
 from ...wire.repo_list import ModelLine
-from .bucket import BucketLink
 from .civitai import CivitaiLink
 from .folders import MODEL_SUFFIXES, folder_of
 from .huggingface import HuggingFaceLink
 from .link import JsonGetter, Link, Location, unavailable
 from .settings import ModelSettings
 
-__all__ = ["PlainLink", "understand"]
+__all__ = ["BucketLink", "PlainLink", "understand"]
+# Long enough for the largest model on a slow line.
+_VALID_SECONDS = 12 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +78,74 @@ def understand(line: ModelLine, settings: ModelSettings) -> Link:
         or CivitaiLink.parse(text, settings)
         or PlainLink(address)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BucketLink:
+    """One object of the bucket.
+
+    Attributes:
+        settings: The bucket.
+        key: Of the object: ``loras/style.safetensors``.
+    """
+
+    settings: BucketSettings
+    key: str
+
+    @classmethod
+    def parse(cls, url: str, folder: str, settings: ModelSettings) -> BucketLink | None:
+        """The link, if it is ``r2:PATH`` or an address below the bucket's endpoint.
+
+        In both, ``%20`` is a space, which would end the link.
+
+        Args:
+            folder: The model's folder, which ``r2:PATH`` may leave out.
+
+        Raises:
+            ConfigurationError: There is no bucket.
+            ModelUnavailable: It is another bucket of that endpoint.
+        """
+        bucket = settings.bucket
+        if url.startswith("r2:"):
+            if bucket is None:
+                raise ConfigurationError(
+                    f"{url} is in a bucket, and this worker has none.",
+                    advice="Set R2_ENDPOINT, R2_BUCKET, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY.",
+                )
+            path = unquote(url.removeprefix("r2:")).lstrip("/")
+            return cls(bucket, path if path.startswith(f"{folder}/") else f"{folder}/{path}")
+        if bucket is None or not url.startswith("http"):
+            return None
+        if URL(url).origin() != bucket.endpoint.origin():
+            return None
+        name, _, key = unquote(URL(url).raw_path).lstrip("/").partition("/")
+        if name != bucket.bucket or not key:
+            raise unavailable(
+                f"The link leads to the bucket {name!r}, and this worker's is {bucket.bucket!r}.",
+                "Use r2:FILE, or an address below R2_ENDPOINT/R2_BUCKET.",
+            )
+        return cls(bucket, key)
+
+    @property
+    def identity(self) -> str:
+        """``r2:BUCKET/KEY``."""
+        return f"r2:{self.settings.bucket}/{self.key}"
+
+    @property
+    def name(self) -> str:
+        """The key's last part."""
+        return PurePosixPath(self.key).name
+
+    async def locate(self, get_json: JsonGetter) -> Location:
+        """See `Link`. The signature is made here."""
+        del get_json
+        signed = await Bucket(self.settings).sign("GET", self.key, _VALID_SECONDS)
+        return Location(
+            shown=self.identity,
+            url=URL(signed, encoded=True),
+            name=self.name,
+            denied="Check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY, that they may read this "
+            "bucket, and this machine's clock.",
+            missing=f"The bucket has no {self.key}. It is laid out like ComfyUI's models folder: "
+            "checkpoints/…, loras/….",
+        )

@@ -1,4 +1,6 @@
-"""Jobs about the worker itself: ``action`` ``describe``, ``health`` or ``fetch``."""
+"""Jobs that run no workflow: about the worker itself (``action`` ``describe``, ``health``,
+``fetch``) and about its models (``ensure``, ``check``, ``prune``, ``models``).
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from ..errors import ComfyRemoteError
+from ..events import Progress
 from ..targets.comfyui.target import device_of, engine_of
 from ..version import __version__
 from ..wire.actions import (
@@ -25,10 +28,25 @@ from ..wire.actions import (
     pack_nodes,
     parse_action,
 )
-from .kept import KeptFiles
-from .run import EngineTarget
+from ..wire.models import ModelsRequest
+from ..wire.repo_list import parse_repo_list
+from .engine import Engine
+from .models.fetching import Say
+from .models.library import ModelLibrary
+from .progress import ProgressReporter, Report
+from .run import EngineTarget, JobEngine
+from .settings import WorkerSettings
+from .storage import KeptFiles
 
-__all__ = ["describe", "fetch_part", "health"]
+__all__ = [
+    "EngineFacts",
+    "act_on_models",
+    "describe",
+    "fetch_part",
+    "health",
+    "models_of",
+    "say_to",
+]
 
 
 async def describe(
@@ -139,3 +157,81 @@ def _free(folder: Path) -> int | None:
         except OSError:
             continue
     return None
+
+
+def models_of(engine: Engine, settings: WorkerSettings) -> ModelLibrary:
+    """The models of a worker and its engine."""
+    name = settings.worker or platform.node() or "another worker"
+    return ModelLibrary(settings.models, lambda: engine.models_folder, worker=name)
+
+
+async def act_on_models(
+    library: ModelLibrary, payload: JsonValue, report: Report
+) -> dict[str, JsonValue]:
+    """Do what a job about models asks for.
+
+    Returns:
+        One of the answers in `wire.models`, as JSON.
+
+    Raises:
+        WorkflowInvalid: The request, or a line of its list, cannot be read. Nothing was done.
+        ModelUnavailable: A model cannot be had.
+        LocalStorageError: The disk is full, or cannot be written to.
+        ConfigurationError: This worker has no folder for models.
+    """
+    request = ModelsRequest.parse(payload)
+    lines = parse_repo_list(request.repo_list)
+    answer: BaseModel
+    async with ProgressReporter(report) as reporter:
+        say = say_to(reporter)
+        match request.action:
+            case "ensure":
+                answer = await library.ensure(
+                    lines, say, prune_others=request.prune, name=request.list_name
+                )
+            case "check":
+                answer = await library.check(
+                    lines, prune_others=request.prune, name=request.list_name
+                )
+            case "prune":
+                answer = await library.prune(
+                    lines, say, everything=request.everything, name=request.list_name
+                )
+            case "models":
+                answer = await library.models()
+    return answer.model_dump(mode="json")
+
+
+def say_to(reporter: ProgressReporter) -> Say:
+    """What is said, as the message of a progress snapshot."""
+    return lambda words: reporter.progress(Progress(message=words))
+
+
+class EngineFacts:
+    """``/system_stats`` of the process that runs now.
+
+    Versions and folders stay what they are while a process lives. Of an engine that somebody
+    else starts, and may start anew, nothing is remembered.
+
+    Args:
+        engine: The worker's.
+    """
+
+    def __init__(self, engine: JobEngine) -> None:
+        self._engine = engine
+        self._pid: int | None = None
+        self._stats: dict[str, JsonValue] = {}
+
+    async def stats(self, target: EngineTarget) -> dict[str, JsonValue]:
+        """The document.
+
+        Args:
+            target: Open.
+
+        Raises:
+            TargetError: The engine cannot be asked.
+        """
+        if self._pid is None or self._pid != self._engine.pid:
+            self._stats = await target.system()
+            self._pid = self._engine.pid
+        return self._stats
