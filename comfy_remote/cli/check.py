@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .advice import for_terminal
 from .console import print_json, printable_line, say
 from .options import change_options, inputs_option
 from .schemas import completed, found_schemas, schemas_option
@@ -216,6 +215,8 @@ def _unusable(error: WorkflowInvalid) -> Report:
 
 
 def _print(report: Report, source: str) -> None:
+    from .advice import for_terminal
+
     for problem in report.problems:
         place = ":".join(part for part in (source, problem.node_id, problem.input) if part)
         kind = "warning: " if problem.severity == "warning" else ""

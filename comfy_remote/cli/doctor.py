@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .advice import for_terminal
 from .options import json_option
 
 if TYPE_CHECKING:
@@ -87,5 +86,5 @@ def _show(finding: Finding) -> None:
     )
     if finding.advice and finding.status != "ok":
         indent = " " * (len(mark) + 15)
-        console.print(Text(f"{indent}{printable_line(for_terminal(finding.advice))}", "dim"))
+        console.print(Text(f"{indent}{printable_line(finding.advice)}", "dim"))
     sys.stdout.flush()

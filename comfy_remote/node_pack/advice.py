@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from ..advice import Fact, Hint, worded
 from ..clean import cleaned_error
 from ..errors import ComfyRemoteError
 
-__all__ = ["WORDS", "for_page", "shown_error"]
+__all__ = ["WORDS", "for_page", "in_page_words", "shown_error"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 WORDS: dict[Hint, str] = {
     Hint.WRITABLE_FOLDER: "Correct the permissions of ComfyUI's output folder.",
@@ -53,6 +58,20 @@ def shown_error(error: ComfyRemoteError) -> ComfyRemoteError:
     """The error itself as the page shows it: cleaned, its advice in the page's words."""
     error.advice = for_page(cleaned_error(error).advice)
     return error
+
+
+def in_page_words(execute: Callable[_P, Awaitable[_T]]) -> Callable[_P, Awaitable[_T]]:
+    """A node's ``execute`` whose errors ComfyUI shows in the page's words."""
+
+    @wraps(execute)
+    async def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return await execute(*args, **kwargs)
+        except ComfyRemoteError as error:
+            shown_error(error)
+            raise
+
+    return run
 
 
 def _words(hint: Hint, facts: Mapping[str, Fact]) -> str | None:

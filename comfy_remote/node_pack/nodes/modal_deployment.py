@@ -8,6 +8,7 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ...errors import ComfyRemoteError
+from ..advice import in_page_words
 from .comfyui import NodeWatcher, local_schemas
 from .modal_run import DeploymentSettings, run_deployment, workflow_at
 
@@ -110,6 +111,7 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
         return f"{status.st_size} {status.st_mtime_ns}"
 
     @classmethod
+    @in_page_words
     async def execute(
         cls,
         workflow_path: str,

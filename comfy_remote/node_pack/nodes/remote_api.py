@@ -21,6 +21,7 @@ from ...media.files import private_folder
 from ...media.values import DecodedValue
 from ...workflow.interface import ANY
 from ...workflow.load import LoadedWorkflow, load_workflow
+from ..advice import in_page_words
 from ..trusted_targets import refuse_own_address
 from .comfyui import NodeWatcher, check_address, type_of_link
 from .remote_call import MOST_DECLARED, RemoteCall, named_values
@@ -125,6 +126,7 @@ class ComfyRemoteNode(io.ComfyNode):
         )
 
     @classmethod
+    @in_page_words
     async def execute(
         cls,
         url: str,

@@ -22,6 +22,7 @@ from ...workflow.files import file_below, file_uses
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
+from ..advice import in_page_words
 from ..comfyui_host import ComfyUIHost
 from ..input_files import InputFiles
 from .comfyui import NodeWatcher, check_address, checked, local_schemas
@@ -154,6 +155,7 @@ class RunPodRemoteExecute(io.ComfyNode):
         return ["input_images"] if waiting and not (nothing_given and enable_remote) else []
 
     @classmethod
+    @in_page_words
     async def execute(
         cls,
         workflow_json: str,

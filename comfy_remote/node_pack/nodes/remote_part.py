@@ -11,6 +11,7 @@ from server import PromptServer
 
 from ...calls.values import ValueForm
 from ...workflow.interface import MOST_PART_VALUES, REMOTE_PART, REMOTE_SHOWN
+from ..advice import in_page_words
 from ..comfyui_host import ComfyUIHost
 from ..part_document import PartDocument
 from .comfyui import NodeWatcher
@@ -58,6 +59,7 @@ class ComfyRemotePart(io.ComfyNode):
         )
 
     @classmethod
+    @in_page_words
     async def execute(cls, part: list[str], **values: list[object]) -> io.NodeOutput:
         """Its values, each as a list; empty lists for outputs that it does not have;
         last, what its nodes show.
