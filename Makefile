@@ -47,7 +47,7 @@ $(VENV)/installed-docs: $(VENV)/installed
 
 # The manual pages, from what --help says.
 man: $(VENV)/installed
-	$(BIN)/python -m comfy_remote.cli.man_page man
+	$(BIN)/python tools/man_page.py man
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum, unique
-from string import Formatter
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -182,6 +181,8 @@ class Hint(Enum):
     @property
     def facts(self) -> frozenset[str]:
         """The names of the facts that its words need; a face may need more."""
+        from string import Formatter  # here: not on the way to --help
+
         return frozenset(name for _, name, _, _ in Formatter().parse(self.value) if name)
 
 

@@ -19,12 +19,10 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from .main import cli
-    from .run_remote import run_remote
-
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"{shell} is not known here.")
-    for command, name in ((cli, "comfy-remote"), (run_remote, "comfy-run-remote")):
+    for name in ("comfy-remote", "comfy-run-remote"):
         variable = f"_{name.replace('-', '_').upper()}_COMPLETE"
-        click.echo(kind(command, {}, name, variable).source())
+        # The script depends on the names alone.
+        click.echo(kind(click.Command(name), {}, name, variable).source())

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import click
 
 from ..version import __version__
-from .call import call
-from .check import check
-from .completion import completion
-from .convert import convert
-from .cut import cut
-from .deploy import deploy
-from .doctor import doctor
 from .entry import EXIT_STATUSES, enter, start
-from .jobs import jobs
-from .models import models
 from .options import config_option
-from .run import run
-from .serve import serve
-from .service import service
-from .show import show
-from .targets import targets
-from .trust import asks_for_trust, trust
+from .trust import asks_for_trust
 
 __all__ = ["cli", "main"]
 
+_COMMANDS = (
+    *("run", "call", "check", "convert", "show", "cut", "jobs", "doctor", "models"),
+    *("serve", "service", "deploy", "targets", "trust", "completion"),
+)
+"""In the order of ``--help``. Each is in the module of its name."""
 
-class _InOrder(click.Group):
+
+class _LazyGroup(click.Group):
+    """Imports only the command that is run: click's pattern for lazy commands."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """As they are added below: what is needed most comes first."""
+        """All, as they are written above: what is needed most comes first."""
         del ctx
-        return list(self.commands)
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, with what every command has."""
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        if cmd_name not in self.commands:
+            module = import_module(f".{cmd_name}", __package__)
+            command: click.Command = getattr(module, cmd_name)
+            _prepare(command)
+            self.add_command(command)
+        return self.commands[cmd_name]
 
 
 @click.group(
-    cls=_InOrder,
+    cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EXIT_STATUSES,
 )
@@ -47,12 +55,6 @@ def cli(verbose: bool) -> None:
     To try it without a GPU: comfy-remote run examples/prompts/collage.json
     """
     start(verbose=verbose)
-
-
-_COMMANDS = (
-    *(run, call, check, convert, show, cut, jobs, doctor, models),
-    *(serve, service, deploy, targets, trust, completion),
-)
 
 
 def _be_verbose(_context: click.Context, _option: click.Parameter, value: bool) -> None:
@@ -75,11 +77,6 @@ def _prepare(command: click.Command) -> None:
             _prepare(below)
     elif command.callback is not None:
         command.callback = asks_for_trust(command.callback)
-
-
-for _command in _COMMANDS:
-    _prepare(_command)
-    cli.add_command(_command)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -14,24 +15,30 @@ import pytest
 from owner import configure
 
 from comfy_remote.cli.main import cli
-from comfy_remote.cli.man_page import man_page, pages
 from comfy_remote.cli.run_remote import run_remote
 from comfy_remote.errors import ComfyRemoteError
 
-MAN = Path(__file__).parents[2] / "man"
+ROOT = Path(__file__).parents[2]
+MAN = ROOT / "man"
+TOOL = runpy.run_path(str(ROOT / "tools" / "man_page.py"))
+man_page, pages = TOOL["man_page"], TOOL["pages"]
 
 
 @pytest.mark.parametrize("name", pages())
 def test_the_pages_are_those_of_this_program(name: str) -> None:
     kept = (MAN / name).read_text(encoding="utf-8")
-    assert kept == pages()[name], "make man writes them anew"
+    assert kept == pages()[name], "run make man"
 
 
 def test_every_option_is_there() -> None:
     def commands(command: click.Command) -> Iterator[click.Command]:
         yield command
-        for sub in command.commands.values() if isinstance(command, click.Group) else ():
-            yield from commands(sub)
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                sub = command.get_command(context, name)
+                assert sub is not None
+                yield from commands(sub)
 
     for command, name in ((cli, "comfy-remote"), (run_remote, "comfy-run-remote")):
         page = pages()[f"{name}.1"].replace("\\-", "-")

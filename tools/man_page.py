@@ -1,7 +1,9 @@
-"""The manual pages, made from what ``--help`` says: ``python -m comfy_remote.cli.man_page man``.
+"""Writes the manual pages from what ``--help`` says: ``python tools/man_page.py man``.
 
-One page for each command, sections as ``man-pages(7)`` has them. They are kept in ``man/``, and a
-test holds them to the program.
+One page for each command, with the sections of ``man-pages(7)``; a test compares those in ``man/``
+with the program. click-man 0.6 was tried instead: its 25 pages cut the first sentence off after 45
+characters, hold raw backspaces where help has a verbatim paragraph, do not escape text that roff
+reads as a request, and have no arguments, exit statuses or environment.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from pathlib import Path
 
 import click
 
-from ..version import __version__
+from comfy_remote.cli.main import cli
+from comfy_remote.cli.run_remote import run_remote
+from comfy_remote.version import __version__
 
 __all__ = ["man_page", "pages"]
 
@@ -73,9 +77,6 @@ def man_page(command: click.Command, name: str) -> str:
 
 def pages() -> dict[str, str]:
     """Both pages by the name of their file."""
-    from .main import cli
-    from .run_remote import run_remote
-
     return {
         "comfy-remote.1": man_page(cli, "comfy-remote"),
         "comfy-run-remote.1": man_page(run_remote, "comfy-run-remote"),
@@ -149,7 +150,7 @@ def _escaped(text: str) -> str:
 def main() -> None:
     """Write the pages into the folder that is named."""
     if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m comfy_remote.cli.man_page FOLDER")
+        raise SystemExit("usage: python tools/man_page.py FOLDER")
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
