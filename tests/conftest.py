@@ -35,6 +35,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "by hand")
 
 
 COMFYUI_START_SECONDS = 110
+COMFYUI_PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 
 
@@ -42,12 +43,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """End the run at once if the real ComfyUI's Python lacks what the node pack needs."""
     if hasattr(session.config, "workerinput") or find_comfyui() is None:
         return
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    missing = missing_requirements(python)
+    missing = missing_requirements(COMFYUI_PYTHON)
     if missing:
         pytest.exit(
             f"ComfyUI's Python lacks {', '.join(missing)}, which the node pack needs. Run:\n"
-            f"  {python} -m pip install -r {REQUIREMENTS}",
+            f"  {COMFYUI_PYTHON} -m pip install -r {REQUIREMENTS}",
             returncode=pytest.ExitCode.USAGE_ERROR,
         )
 
@@ -135,15 +135,13 @@ def sandbox_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def comfyui_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real ComfyUI on the CPU, with empty folders of its own."""
-    directory = find_comfyui()
-    if directory is None:
-        pytest.skip("skipped: no ComfyUI")
+    directory = real_comfyui()
     base = tmp_path_factory.mktemp("comfyui")
     port = free_port()
     log = (base / "comfyui.log").open("wb")
     process = subprocess.Popen(
         [
-            os.environ.get("COMFYUI_PYTHON", sys.executable),
+            COMFYUI_PYTHON,
             "main.py",
             "--cpu",
             "--disable-auto-launch",
@@ -171,6 +169,14 @@ def find_comfyui() -> Path | None:
     found = next((place for place in places if (place / "main.py").is_file()), None)
     if named and found is None:
         pytest.exit(f"COMFYUI_DIR={named} has no main.py", returncode=pytest.ExitCode.USAGE_ERROR)
+    return found
+
+
+def real_comfyui() -> Path:
+    """The folder with ComfyUI's ``main.py``; without one, the test is skipped."""
+    found = find_comfyui()
+    if found is None:
+        pytest.skip("skipped: no ComfyUI")
     return found
 
 

@@ -120,8 +120,6 @@ def sandbox_with_pack(
 
 @contextmanager
 def comfyui_with_pack(
-    comfyui: Path,
-    python: str,
     base: Path,
     *arguments: str,
     port: int | None = None,
@@ -131,9 +129,9 @@ def comfyui_with_pack(
 ) -> Iterator[PackServer]:
     """A real ComfyUI on the CPU, with a copy of the pack in its ``custom_nodes``.
 
+    The test is skipped where there is none.
+
     Args:
-        comfyui: The folder with its ``main.py``.
-        python: That runs it, with the pack's requirements installed.
         base: Its base directory, and the record's; what is there is used again.
         arguments: More for its command line.
         port: One that is free by default.
@@ -141,8 +139,9 @@ def comfyui_with_pack(
         folder_name: What the pack's folder is called.
         wait: Return only when it answers.
     """
-    from conftest import free_port, stop, wait_until_up
+    from conftest import COMFYUI_PYTHON, free_port, real_comfyui, stop, wait_until_up
 
+    comfyui = real_comfyui()
     install_pack(base, folder_name)
     port = port or free_port()
     home = base / "home"
@@ -150,7 +149,7 @@ def comfyui_with_pack(
     with log.open("ab") as output:
         process = subprocess.Popen(
             [
-                python,
+                COMFYUI_PYTHON,
                 "main.py",
                 "--cpu",
                 "--disable-auto-launch",

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yarl
-from comfyui_python import comfyui_python, with_requirements
-from conftest import find_comfyui
 from pack import ROOT, PackServer, comfyui_with_pack
 from test_call import call_files
 
@@ -49,14 +47,10 @@ KINDS = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackServer]:
-    comfyui = find_comfyui()
-    if comfyui is None:
-        pytest.skip("skipped: no ComfyUI")
     base = tmp_path_factory.mktemp("comfyui")
     nodes = base / "custom_nodes" / "value_nodes"
     shutil.copytree(ROOT / "tests/data/value_nodes", nodes)
-    environment = with_requirements(tmp_path_factory.mktemp("requirements"))
-    with comfyui_with_pack(comfyui, comfyui_python(), base, environment=environment) as running:
+    with comfyui_with_pack(base) as running:
         yield running
 
 

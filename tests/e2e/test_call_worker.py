@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comfyui_python import comfyui_python, with_requirements
+from conftest import COMFYUI_PYTHON
 from pack import install_pack
 from pydantic import SecretStr
 
@@ -74,9 +74,8 @@ async def there(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     base = tmp_path / "comfyui"
     install_pack(base)
     environment = {
-        **with_requirements(tmp_path / "requirements"),
         "COMFYUI_ARGS": f"--cpu --base-directory '{base}'",
-        "COMFYUI_PYTHON": comfyui_python(),
+        "COMFYUI_PYTHON": COMFYUI_PYTHON,
         "COMFY_REMOTE_HOME": str(base / "home"),
     }
     async with endpoint(comfyui, home, base, **environment) as made:

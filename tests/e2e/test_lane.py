@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfyui_python import comfyui_python, with_requirements
-from conftest import find_comfyui
 from lane_page import JOB_EVENT, Page, page
 from pack import PackServer, comfyui_with_pack, sandbox_with_pack
 from PIL import Image
@@ -84,12 +82,8 @@ def server(
     if request.param == "sandbox":
         yield request.getfixturevalue("sandbox")
         return
-    comfyui = find_comfyui()
-    if comfyui is None:
-        pytest.skip("skipped: no ComfyUI")
-    environment = with_requirements(tmp_path_factory.mktemp("requirements"))
     base = tmp_path_factory.mktemp("comfyui")
-    with comfyui_with_pack(comfyui, comfyui_python(), base, environment=environment) as running:
+    with comfyui_with_pack(base) as running:
         yield running
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfyui_python import comfyui_python, with_requirements
-from conftest import find_comfyui, free_port
+from conftest import free_port, real_comfyui
 from lane_page import page
 from pack import PackServer, comfyui_with_pack
 from test_lane import cancel, picture, slow
@@ -30,16 +29,13 @@ def _comfyui(
     """Args:
     known_arguments: For versions that have them; others are skipped.
     """
-    found = find_comfyui()
-    if found is None:
-        pytest.skip("skipped: no ComfyUI")
+    found = real_comfyui()
     declared = (found / "comfy" / "cli_args.py").read_text(encoding="utf-8")
     for argument in known_arguments:
         if f'"{argument}"' not in declared:
             pytest.skip(f"skipped: this ComfyUI has no {argument}")
     arguments = (*arguments, *known_arguments)
-    options.setdefault("environment", with_requirements(base / "requirements"))
-    return comfyui_with_pack(found, comfyui_python(), base, *arguments, **options)
+    return comfyui_with_pack(base, *arguments, **options)
 
 
 def _kill(server: PackServer) -> None:

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfyui_python import comfyui_python, with_requirements
-from conftest import find_comfyui
 from lane_page import Page, page
 from offload_kit import marked
 from pack import comfyui_with_pack
@@ -101,10 +99,6 @@ class Lane:
 
 @pytest.fixture
 async def lane(tmp_path: Path) -> AsyncIterator[Lane]:
-    comfyui = find_comfyui()
-    if comfyui is None:
-        pytest.skip("skipped: no ComfyUI")
-    environment = with_requirements(tmp_path / "requirements")
     with ExitStack() as stack:
         urls = []
         for name in ("there", "here"):
@@ -113,7 +107,7 @@ async def lane(tmp_path: Path) -> AsyncIterator[Lane]:
             (base / "custom_nodes" / "shows.py").write_text(PACK)
             running = await asyncio.to_thread(
                 stack.enter_context,
-                comfyui_with_pack(comfyui, comfyui_python(), base, environment=environment),
+                comfyui_with_pack(base),
             )
             urls.append(running.url)
         gateway = GatewayServer(endpoint_id="lane")

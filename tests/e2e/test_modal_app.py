@@ -20,8 +20,7 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from comfyui_python import comfyui_python, with_requirements
-from conftest import find_comfyui, free_port
+from conftest import COMFYUI_PYTHON, free_port, real_comfyui
 from engine_client import EngineClient
 from modal_double import CALL, FakeDict, FakeModal, FakeVolume
 from owner import configure
@@ -97,9 +96,7 @@ async def app(
     # Most tests share an engine that runs already; each of the others has the worker start one.
     engine = getattr(request, "param", None) or request.getfixturevalue("sandbox_url")
     if engine.startswith("comfyui"):
-        folder = find_comfyui()
-        if folder is None:
-            pytest.skip("skipped: no ComfyUI")
+        folder = real_comfyui()
         packed, engine = engine == "comfyui with the pack", str(folder)
         base = tmp_path / "comfyui"
         base.mkdir()
@@ -109,9 +106,7 @@ async def app(
             "COMFYUI_ARGS",
             f"--cpu --base-directory {base}{'' if packed else ' --disable-all-custom-nodes'}",
         )
-        monkeypatch.setenv("COMFYUI_PYTHON", comfyui_python())
-        for name, value in with_requirements(tmp_path / "packages").items() if packed else ():
-            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("COMFYUI_PYTHON", COMFYUI_PYTHON)
     monkeypatch.setenv("COMFY_REMOTE_ENGINE", engine)
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COMFY_REMOTE_WORKER_DIR", str(tmp_path / "worker"))
@@ -508,9 +503,7 @@ async def test_the_command_calls_it_by_its_name(app: App, tmp_path: Path) -> Non
 
 @pytest.mark.comfyui
 async def test_the_remote_api_node_calls_it(app: App, tmp_path: Path) -> None:
-    directory = find_comfyui()
-    if directory is None:
-        pytest.skip("skipped: no ComfyUI")
+    real_comfyui()
     base = tmp_path / "here"
     (base / "home").mkdir(parents=True)
     (base / "home" / "comfy-remote.toml").write_text(f'allowed_addresses = ["{app.url}"]\n')
@@ -529,10 +522,7 @@ async def test_the_remote_api_node_calls_it(app: App, tmp_path: Path) -> None:
     def run() -> tuple[int, int, int]:
         from PIL import Image
 
-        environment = with_requirements(base / "packages")
-        with comfyui_with_pack(
-            directory, comfyui_python(), base, environment=environment
-        ) as server:
+        with comfyui_with_pack(base) as server:
             engine = EngineClient(server.url)
             entry = engine.run(graph)
             assert entry["status"]["completed"], entry["status"]["messages"]

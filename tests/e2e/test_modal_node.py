@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfyui_python import comfyui_python, with_requirements
-from conftest import find_comfyui
 from engine_client import EngineClient
 from pack import comfyui_with_pack
 
@@ -27,21 +25,17 @@ class Setting:
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
-    directory = find_comfyui()
-    if directory is None:
-        pytest.skip("skipped: no ComfyUI")
     base = tmp_path_factory.mktemp("modal")
     workflows = base / "user" / "default" / "workflows"
     workflows.mkdir(parents=True)
     (workflows / "saved.json").write_text(json.dumps(SAVED))
     environment = {
-        **with_requirements(base / "packages"),
         "MODAL_CONFIG_PATH": str(base / "none.toml"),
         "COMFY_REMOTE_HOME": str(base / "home"),
     }
     (base / "home").mkdir()
     (base / "home" / "comfy-remote.toml").write_text(f"allowed_folders = ['{base / 'built'}']\n")
-    with comfyui_with_pack(directory, comfyui_python(), base, environment=environment) as server:
+    with comfyui_with_pack(base, environment=environment) as server:
         yield Setting(EngineClient(server.url), base)
 
 

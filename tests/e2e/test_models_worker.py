@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import find_comfyui
+from conftest import real_comfyui
 from model_server import File, ModelServer, safetensors, sha256
 from pydantic import JsonValue, SecretStr
 
@@ -318,9 +318,7 @@ async def test_a_comfyui_lists_its_models_and_fetches_none(comfyui_url: str) -> 
 async def test_a_comfyui_finds_what_was_fetched_for_the_run(
     server: ModelServer, tmp_path: Path
 ) -> None:
-    folder = find_comfyui()
-    if folder is None:
-        pytest.skip("skipped: no ComfyUI")
+    folder = real_comfyui()
     environ = {
         **os.environ,
         "COMFYUI_ARGS": f"--cpu --disable-all-custom-nodes --base-directory '{tmp_path}'",

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from comfyui_python import comfyui_python, with_requirements
-from conftest import find_comfyui
 from engine_client import EngineClient
 from pack import ROOT, PackServer, comfyui_with_pack
 
@@ -31,31 +29,21 @@ async def modules(request):
 """
 
 
-@pytest.fixture(scope="module")
-def comfyui() -> Path:
-    directory = find_comfyui()
-    if directory is None:
-        pytest.skip("skipped: no ComfyUI")
-    return directory
-
-
 @contextmanager
 def started(
-    comfyui: Path, base: Path, folder_name: str, *, first: str = "", hidden: str | None = None
+    base: Path, folder_name: str, *, first: str = "", hidden: str | None = None
 ) -> Iterator[PackServer]:
     """A ComfyUI with the pack, and with a probe that begins with ``first``."""
     (base / "custom_nodes").mkdir(parents=True)
     (base / "custom_nodes" / "probe.py").write_text(PROBE.format(first=first))
     (base / "packages").mkdir()
-    environment = with_requirements(base / "packages")
+    environment = {"PYTHONPATH": str(base / "packages")}
     if hidden is not None:
         hide = f"import sys; sys.modules[{hidden!r}] = None"
         (base / "packages" / "sitecustomize.py").write_text(hide)
     if first:
         environment["PYTHONPATH"] += f":{ROOT}"
-    with comfyui_with_pack(
-        comfyui, comfyui_python(), base, environment=environment, folder_name=folder_name
-    ) as server:
+    with comfyui_with_pack(base, environment=environment, folder_name=folder_name) as server:
         yield server
 
 
@@ -65,9 +53,9 @@ def log_of(server: PackServer) -> str:
 
 
 @pytest.mark.parametrize("name", ["comfy-remote", "Comfy Remote-1.2.x (copy) ü"])
-def test_it_loads_under_any_name(comfyui: Path, tmp_path: Path, name: str) -> None:
+def test_it_loads_under_any_name(tmp_path: Path, name: str) -> None:
     # The package is there as an installed one, too, and is another module.
-    with started(comfyui, tmp_path, name, first="import comfy_remote.jobs.client") as server:
+    with started(tmp_path, name, first="import comfy_remote.jobs.client") as server:
         engine = EngineClient(server.url)
         log = log_of(server)
         assert f"custom_nodes/{name}" in log
@@ -94,20 +82,20 @@ def test_it_loads_under_any_name(comfyui: Path, tmp_path: Path, name: str) -> No
     assert not any(one.startswith("comfy_remote.node_pack") for one in loaded)
 
 
-def test_it_brings_in_no_terminal_and_no_sdk(comfyui: Path, tmp_path: Path) -> None:
+def test_it_brings_in_no_terminal_and_no_sdk(tmp_path: Path) -> None:
     modules = []
     for name in ("comfy-remote", "comfy-remote.disabled"):
         base = tmp_path / name
-        with started(comfyui, base, name) as server:
+        with started(base, name) as server:
             modules.append(set(EngineClient(server.url).json("/probe")))
     added = {one.partition(".")[0] for one in modules[0] - modules[1]}
     assert added.isdisjoint({"rich", "click", "runpod", "typer", "IPython"})
 
 
 def test_a_missing_requirement_is_one_clear_line_and_comfyui_starts(
-    comfyui: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    with started(comfyui, tmp_path, "comfy-remote", hidden="platformdirs") as server:
+    with started(tmp_path, "comfy-remote", hidden="platformdirs") as server:
         log = log_of(server)
         told = [line for line in log.splitlines() if "Comfy Remote" in line]
         assert len(told) == 1, told

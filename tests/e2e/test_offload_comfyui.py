@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfyui_python import comfyui_python, with_requirements
-from conftest import find_comfyui, free_port
+from conftest import free_port
 from lane_page import Page, page
 from offload_kit import Prompt, new_seed, node, parts_of, pixels, queue, run
 from pack import ROOT, PackServer, comfyui_with_pack
@@ -28,16 +27,10 @@ pytestmark = pytest.mark.comfyui
 def comfyui(
     base: Path, port: int | None = None, environment: Mapping[str, str] | None = None
 ) -> Iterator[PackServer]:
-    found = find_comfyui()
-    if found is None:
-        pytest.skip("skipped: no ComfyUI")
     for name in ("value_nodes", "part_nodes"):
         nodes = base / "custom_nodes" / name
         shutil.copytree(ROOT / "tests" / "data" / name, nodes, dirs_exist_ok=True)
-    environment = {**with_requirements(base / "requirements"), **(environment or {})}
-    with comfyui_with_pack(
-        found, comfyui_python(), base, port=port, environment=environment
-    ) as running:
+    with comfyui_with_pack(base, port=port, environment=environment) as running:
         yield running
 
 

@@ -19,8 +19,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from comfyui_python import comfyui_python, with_requirements
-from conftest import find_comfyui, stop
+from conftest import real_comfyui, stop
 from engine_client import EngineClient, pixel_digest
 from pack import PackServer, comfyui_with_pack
 from PIL import Image
@@ -74,22 +73,17 @@ class Setting:
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
-    directory = find_comfyui()
-    if directory is None:
-        pytest.skip("skipped: no ComfyUI")
+    real_comfyui()
     base = tmp_path_factory.mktemp("node")
     (base / "user" / "default" / "workflows").mkdir(parents=True)
     (base / "user" / "default" / "workflows" / "twice.json").write_text(json.dumps(INVERT))
     with endpoint(base / "endpoint.log") as url:
         environment = {
-            **with_requirements(base / "packages"),
             "RUNPOD_API_KEY": KEY,
             "RUNPOD_ENDPOINT_ID": "desk",
             "RUNPOD_ENDPOINT_BASE_URL": url,
         }
-        with comfyui_with_pack(
-            directory, comfyui_python(), base, environment=environment, folder_name="a pack-1.0"
-        ) as server:
+        with comfyui_with_pack(base, environment=environment, folder_name="a pack-1.0") as server:
             yield Setting(server, EngineClient(server.url), url)
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import find_comfyui, free_port
+from conftest import free_port, real_comfyui
 
 pytest.importorskip("runpod")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the image is Linux")
@@ -252,9 +252,7 @@ def volume(tmp_path: Path) -> Path:
 
 @pytest.mark.comfyui
 def test_models_and_nodes_on_the_volume_are_comfyuis(tmp_path: Path, volume: Path) -> None:
-    directory = find_comfyui()
-    if directory is None:
-        pytest.skip("skipped: no ComfyUI")
+    directory = real_comfyui()
     base = tmp_path / "base"
     (base / "custom_nodes").mkdir(parents=True)
     port = free_port()

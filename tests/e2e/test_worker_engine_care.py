@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import find_comfyui
+from conftest import real_comfyui
 from PIL import Image
 from pydantic import JsonValue
 
@@ -323,9 +323,7 @@ def preview(of: str) -> dict[str, Any]:
 @pytest.mark.comfyui
 async def test_a_model_that_is_named_as_on_another_system(tmp_path: Path) -> None:
     """It gets past ComfyUI's check, to the node that loads it."""
-    directory = find_comfyui()
-    if directory is None:
-        pytest.skip("skipped: no ComfyUI")
+    directory = real_comfyui()
     base = tmp_path / "comfy"
     models = base / "models" / "upscale_models" / "sub"
     models.mkdir(parents=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import find_comfyui
+from conftest import real_comfyui
 from model_server import File, ModelServer, safetensors, sha256
 from PIL import Image
 from pydantic import SecretStr
@@ -156,9 +156,7 @@ async def test_what_may_not_be_fetched_fails_no_job_that_runs_without(
 async def test_a_comfyui_upscales_with_a_model_that_is_fetched_for_the_run(
     server: ModelServer, tmp_path: Path
 ) -> None:
-    folder = find_comfyui()
-    if folder is None:
-        pytest.skip("skipped: no ComfyUI")
+    folder = real_comfyui()
     content = server.files["/tiny.safetensors"].content
     workflow = saying(
         server, "tiny.safetensors", "upscale_models", hash=sha256(content), hash_type="SHA256"
@@ -171,9 +169,7 @@ async def test_a_comfyui_upscales_with_a_model_that_is_fetched_for_the_run(
 
 @pytest.mark.comfyui
 async def test_a_comfyui_that_refuses_is_explained(server: ModelServer, tmp_path: Path) -> None:
-    folder = find_comfyui()
-    if folder is None:
-        pytest.skip("skipped: no ComfyUI")
+    folder = real_comfyui()
     workflow = saying(server, "tiny.safetensors", "upscale_models")
     async with client_of(tmp_path, server, str(folder)) as client:
         # ComfyUI 0.3.64 does not look at a list that is empty: there, the node fails.

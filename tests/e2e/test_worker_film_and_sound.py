@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import find_comfyui
+from conftest import real_comfyui
 from pydantic import JsonValue
 
 from comfy_remote.media.verify import check_whole
@@ -66,9 +66,7 @@ async def silent(snapshot: dict[str, JsonValue]) -> None:
 
 @pytest.mark.comfyui
 async def test_a_film_and_a_sound_come_back_as_comfyui_wrote_them(tmp_path: Path) -> None:
-    folder = find_comfyui()
-    if folder is None:
-        pytest.skip("skipped: no ComfyUI")
+    folder = real_comfyui()
     arguments = f"--cpu --disable-all-custom-nodes --base-directory '{tmp_path}'"
     engine = Engine.named(str(folder), {**os.environ, "COMFYUI_ARGS": arguments})
     settings = WorkerSettings(folder=tmp_path / "worker", keep_outputs=True)

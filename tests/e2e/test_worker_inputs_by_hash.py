@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import find_comfyui
+from conftest import real_comfyui
 from PIL import Image
 from pydantic import SecretStr
 from record_sql import sql
@@ -123,9 +123,7 @@ async def server(
 ) -> AsyncIterator[Endpoint]:
     engine = request.param
     if engine == "comfyui":
-        found = find_comfyui()
-        if found is None:
-            pytest.skip("skipped: no ComfyUI")
+        found = real_comfyui()
         engine = str(found)
     async with endpoint(tmp_path, monkeypatch, engine) as made:
         yield made

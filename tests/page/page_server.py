@@ -10,11 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-from conftest import find_comfyui
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
-from comfyui_python import comfyui_python, with_requirements
 from pack import PackServer, comfyui_with_pack, sandbox_with_pack
 
 __all__ = ["PackServer", "start_server"]
@@ -39,11 +35,5 @@ def start_server(kind: str, base: Path, port: int | None = None) -> Iterator[Pac
         with sandbox_with_pack(base, port=port or 0, frontend=frontend) as server:
             yield server
         return
-    comfyui = find_comfyui()
-    if comfyui is None:
-        pytest.skip("skipped: no ComfyUI")
-    environment = with_requirements(base / "requirements")
-    with comfyui_with_pack(
-        comfyui, comfyui_python(), base, port=port, environment=environment
-    ) as server:
+    with comfyui_with_pack(base, port=port) as server:
         yield server

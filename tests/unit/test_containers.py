@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from conftest import find_comfyui
+from conftest import real_comfyui
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -60,9 +60,7 @@ def kinds_of_ours() -> dict[str, set[str]]:
 
 @pytest.mark.comfyui
 def test_every_kind_of_model_folder_of_comfyui_is_on_the_volume() -> None:
-    directory = find_comfyui()
-    if directory is None:
-        pytest.skip("skipped: no ComfyUI")
+    directory = real_comfyui()
     theirs = kinds_of_comfyui(directory)
     assert len(theirs) > 15, "folder_paths.py is not written as it was"
     # ComfyUI ends when that folder is missing; start.sh looks first.
