@@ -6,19 +6,18 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
-import time
+import threading
 from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 
 from ..errors import RateLimited, RequestTooLarge, ValueInvalid
-from ..media.disk_space import DiskLimits
+from ..media.disk_space import DiskLimits, make_room
 from ..media.files import storage_errors
 from ..media.receive import receive_file
 from ..media.values import EncodedValue
 from .values import ValueFile
 
-__all__ = ["ValueStore", "no_room", "remove_older", "room_left"]
+__all__ = ["KeptFolder", "ValueStore"]
 
 LARGEST_FILE = 4 * 1024**3
 """Bytes of one value file."""
@@ -27,19 +26,82 @@ _AGAIN_AFTER = 60
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class ValueStore:
-    """Files below one folder, which is made when missing and only its owner may enter.
+class KeptFolder:
+    """A folder of files that are kept for a time, and may have so many bytes together.
+
+    What is in it is counted once, again by each `sweep`, and when there seems to be no room; what
+    is added meanwhile is counted along. All of it blocks.
 
     Args:
-        folder: Its own.
-        room: Bytes of all files together. None is removed before its time to make room.
+        path: Its own; made when missing, and only its owner may enter.
+        room: Bytes of all files together. None is removed before its time to make room; besides,
+            `DiskLimits.free` stays free on the disk.
+    """
+
+    def __init__(self, path: Path, room: int) -> None:
+        self.path = path
+        self._room = room
+        self._used: int | None = None
+        self._lock = threading.Lock()
+
+    def left(self) -> int:
+        """Bytes that may still be written.
+
+        Raises:
+            LocalStorageError: The folder cannot be made.
+        """
+        with storage_errors(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._lock:
+            if self._used is None:
+                self._used = self._counted()
+            return max(0, min(self._room - self._used, DiskLimits.of().room(self.path)))
+
+    def check_room(self, size: int = 1) -> None:
+        """Whether so many bytes may come.
+
+        Raises:
+            RateLimited: There is no room for them now.
+            LocalStorageError: As `left`.
+        """
+        if self.left() < size:
+            self._used = None  # what replaced an equal file was counted twice
+            if self.left() < size:
+                raise _no_room()
+
+    def added(self, size: int) -> None:
+        """So many bytes were written."""
+        with self._lock:
+            if self._used is not None:
+                self._used += size
+
+    def sweep(self, keep: float) -> None:
+        """Remove what has not been touched for so many seconds, and count the rest again."""
+        make_room(self.path.glob("*"), older_than=keep)
+        used = self._counted()
+        with self._lock:
+            self._used = used
+
+    def _counted(self) -> int:
+        used = 0
+        for path in self.path.rglob("*"):
+            with contextlib.suppress(OSError):  # it has just gone
+                used += path.lstat().st_size
+        return used
+
+
+class ValueStore:
+    """Value files in a folder.
+
+    Args:
+        folder: Its own; see `KeptFolder`.
+        room: Bytes of all files together.
     """
 
     def __init__(self, folder: Path, *, room: int = 20 * 1024**3) -> None:
-        self.folder = folder
+        self.folder = KeptFolder(folder, room)
         self.decoding = asyncio.Semaphore(1)
         """Held while a picture is decoded, which takes many times the size of its file."""
-        self._room = room
 
     def get(self, sha256: str) -> ValueFile | None:
         """A file that was sent before; it counts as used now."""
@@ -60,13 +122,13 @@ class ValueStore:
             LocalStorageError: It cannot be written.
         """
         path = self._path(sha256)
-        with storage_errors(self.folder):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        left = await asyncio.to_thread(room_left, self.folder, self._room)
+        again = path.is_file()
+        left = await asyncio.to_thread(self.folder.left)
         try:
             got = await receive_file(chunks, path, sha256=sha256, limit=min(LARGEST_FILE, left))
         except RequestTooLarge as error:
-            raise no_room() if left < LARGEST_FILE else error from None
+            raise _no_room() if left < LARGEST_FILE else error from None
+        self.folder.added(0 if again else got.size)
         return ValueFile(path, got.size, sha256)
 
     async def add(self, content: bytes) -> ValueFile:
@@ -83,54 +145,24 @@ class ValueStore:
             RateLimited: There is no room for it now.
             LocalStorageError: It cannot be written.
         """
-        with storage_errors(self.folder):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if room_left(self.folder, self._room) < value.size:
-            raise no_room()
-        path = value.write_into(self.folder)
+        self.folder.check_room(value.size)
+        path = value.write_into(self.folder.path)
+        self.folder.added(value.size)
         return ValueFile(path, path.stat().st_size, path.stem)
 
     def _path(self, sha256: str) -> Path:
         if _SHA256.fullmatch(sha256) is None:
             raise ValueInvalid("That is no SHA-256.", advice="It has 64 hex digits, in lower case.")
-        return self.folder / f"{sha256}.safetensors"
+        return self.folder.path / f"{sha256}.safetensors"
 
 
-def room_left(folder: Path, room: int) -> int:
-    """Bytes that may still be written below a folder; it blocks meanwhile.
-
-    Args:
-        room: Bytes of all files there. Besides, `DiskLimits.free` stays free on the disk.
-    """
-    used = 0
-    for path in folder.rglob("*") if folder.is_dir() else ():
-        with contextlib.suppress(OSError):  # it has just gone
-            used += path.lstat().st_size
-    return max(0, min(room - used, DiskLimits.of().room(folder)))
-
-
-def no_room() -> RateLimited:
+def _no_room() -> RateLimited:
     """The error for a service whose folder or disk is full."""
     return RateLimited(
         "The service has no room for more files.",
         advice="Try again later: old results and files are deleted.",
         details={"retry_after": _AGAIN_AFTER},
     )
-
-
-def remove_older(folder: Path, seconds: float) -> None:
-    """Remove what in a folder has not been touched for so long; it blocks meanwhile."""
-    before = time.time() - seconds
-    for path in folder.iterdir() if folder.is_dir() else ():
-        try:
-            if path.stat().st_mtime >= before:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink()
-        except OSError:
-            continue  # somebody uses it, or has removed it
 
 
 async def _whole(content: bytes) -> AsyncIterator[bytes]:

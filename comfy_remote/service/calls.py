@@ -123,7 +123,7 @@ class Calls:
                 f"{_MOST_AT_A_TIME} calls are under way already.",
                 advice="Call again when some have ended.",
             )
-        await asyncio.to_thread(self.results.check_room)
+        await asyncio.to_thread(self.results.folder.check_room)
         if key is not None and await self._is_known(call_id):
             return call_id
         if call_id in self._followed:  # it has come twice at the same time
@@ -276,7 +276,7 @@ class Calls:
     async def _fetch(self, job: Job, interface: Interface) -> None:
         if await asyncio.to_thread(self.results.get, job.id) is not None:
             return  # another process of this service has followed the call, too
-        with private_folder(self.results.folder) as folder:
+        with private_folder(self.results.folder.path) as folder:
             results = await value_files(job, interface, folder, even_if_failed=True)
             if results:
                 await asyncio.to_thread(self.results.keep, job.id, folder, results)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..calls.store import no_room, room_left
+from ..calls.store import KeptFolder
 from ..calls.values import ValueFile
 from ..errors import OutputLost
 from ..media.files import storage_errors
@@ -27,22 +27,12 @@ class ResultStore:
     """A folder for each call, with a file for each key and a list; complete once it is there.
 
     Args:
-        folder: Its own.
-        room: Bytes of all results together. None is removed before its time to make room.
+        folder: Its own; see `KeptFolder`.
+        room: Bytes of all results together.
     """
 
     def __init__(self, folder: Path, *, room: int = 64 * 1024**3) -> None:
-        self.folder = folder
-        self._room = room
-
-    def check_room(self) -> None:
-        """Whether a call may come; it blocks meanwhile.
-
-        Raises:
-            RateLimited: There is no room for its results.
-        """
-        if room_left(self.folder, self._room) == 0:
-            raise no_room()
+        self.folder = KeptFolder(folder, room)
 
     def keep(self, call_id: str, folder: Path, results: Mapping[str, ValueFile]) -> None:
         """Take a call's results, unless they are here already: another process of the service may
@@ -60,9 +50,10 @@ class ResultStore:
             key: {"file": one.path.name, "size": one.size, "sha256": one.sha256, "type": one.type}
             for key, one in results.items()
         }
-        place = self.folder / call_id
+        place = self.folder.path / call_id
         with storage_errors(place):
             (folder / _LIST).write_text(json.dumps(listed), encoding="utf-8")
+            self.folder.added(sum(one.size for one in results.values()))
             try:
                 folder.rename(place)
             except OSError:
@@ -73,7 +64,7 @@ class ResultStore:
 
     def get(self, call_id: str) -> dict[str, ValueFile] | None:
         """What `keep` kept; ``None`` if nothing is here."""
-        folder = self.folder / call_id
+        folder = self.folder.path / call_id
         try:
             listed = json.loads((folder / _LIST).read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -20,7 +20,7 @@ from ..calls.arguments import (
     media_type_of_input,
     plain_argument,
 )
-from ..calls.store import ValueStore, remove_older
+from ..calls.store import ValueStore
 from ..calls.values import Argument
 from ..errors import AuthenticationError, OutputLost, WorkflowInvalid
 from ..gateway.access import RouteHandler, foreign_page, refusals, sent_token
@@ -247,7 +247,7 @@ class ServiceServer:
         """Remove what has been kept for long enough, now and then, until cancelled."""
         while True:
             for folder in (self._calls.results.folder, self._values.folder):
-                await asyncio.to_thread(remove_older, folder, self._keep)
+                await asyncio.to_thread(folder.sweep, self._keep)
             await asyncio.sleep(_SWEEP_EVERY)
 
 
