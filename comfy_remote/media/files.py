@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from ..advice import Hint
 from ..errors import LocalStorageError
@@ -28,6 +28,7 @@ __all__ = [
     "safe_relative_path",
     "sha256_of",
     "storage_errors",
+    "subfolder_of",
     "take_name",
 ]
 
@@ -57,6 +58,15 @@ def _safe_part(part: str) -> str:
         suffix = PurePosixPath(cleaned).suffix[:20]
         cleaned = cleaned[: _MAX_PART - len(suffix)].rstrip(". ") + suffix.rstrip(". ")
     return cleaned
+
+
+def subfolder_of(path: PurePath) -> str:
+    """ComfyUI's ``subfolder`` of a relative path: its folders with ``/``, empty where it has none.
+
+    >>> subfolder_of(PurePosixPath("a/b/x.png")), subfolder_of(PurePosixPath("x.png"))
+    ('a/b', '')
+    """
+    return "/".join(path.parts[:-1])
 
 
 def safe_relative_path(filename: str, subfolder: str = "") -> PurePosixPath:

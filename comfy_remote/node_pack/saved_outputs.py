@@ -14,7 +14,7 @@ from ..aio import concurrent_map
 from ..errors import ComfyRemoteError, OutputLost
 from ..events import ShownValues
 from ..jobs.record import SavedOutput
-from ..media.files import place_new, private_folder, safe_relative_path
+from ..media.files import place_new, private_folder, safe_relative_path, subfolder_of
 from ..media.receive import Received
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Target, release
@@ -231,8 +231,7 @@ class OutputSaver:
             )
         )
         relative = path.relative_to(folder)
-        subfolder = "" if relative.parent == Path() else relative.parent.as_posix()
-        return _Here(relative.name, subfolder, kind, moves)
+        return _Here(relative.name, subfolder_of(relative), kind, moves)
 
     async def stop(self) -> None:
         """Give up what is still on its way."""

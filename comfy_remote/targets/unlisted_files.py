@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from ..events import Finished
+from ..media.files import subfolder_of
 from ..outputs import OutputSource, RemoteOutput, kind_of, media_type_of
 from ..workflow.graph import output_nodes
 from ..workflow.prompt import Prompt
@@ -95,7 +96,7 @@ def unlisted_files(
     found = []
     for path, written in _new_files(folder, since - _CLOCK_TICK):
         relative = path.relative_to(folder)
-        subfolder = "" if relative.parent == Path() else relative.parent.as_posix()
+        subfolder = subfolder_of(relative)
         if (subfolder, relative.name) in known:
             continue
         running = times.at(written)

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from ...advice import Hint
 from ...errors import ComfyRemoteError, ExecutionFailed, JobCancelled, OutOfMemory
 from ...events import Finished, JobState, ShownValues
+from ...media.files import subfolder_of
 from ...media.remote_values import VALUES_KEY, sha256_in_name
 from ...outputs import OutputProblem, OutputSource, RemoteOutput, kind_of, media_type_of
 from ...workflow.prompt import Prompt
@@ -183,8 +184,7 @@ def _named_file(key: str, value: JsonValue) -> dict[str, JsonValue] | None:
     if key == "result" and isinstance(value, str) and kind_of(value) == "3d":
         # Preview3D's way: the path below the output folder.
         path = PurePosixPath(value.replace("\\", "/"))
-        subfolder = "" if str(path.parent) == "." else str(path.parent)
-        return {"filename": path.name, "subfolder": subfolder}
+        return {"filename": path.name, "subfolder": subfolder_of(path)}
     return None
 
 

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 
 from ...errors import RequestTooLarge, TargetError, TargetNotFound
+from ...media.files import subfolder_of
 from ...media.receive import file_chunks
 from ...media.remote_values import sha256_in_name
 from ...net.http import HttpClient
@@ -33,8 +34,7 @@ async def has_input(http: HttpClient, name: str) -> bool:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
         return False  # ComfyUI refuses these with 403, as if the key were wrong
-    subfolder = "" if str(path.parent) == "." else str(path.parent)
-    query = urlencode({"filename": path.name, "subfolder": subfolder, "type": "input"})
+    query = urlencode({"filename": path.name, "subfolder": subfolder_of(path), "type": "input"})
     return await http.exists(f"view?{query}")
 
 

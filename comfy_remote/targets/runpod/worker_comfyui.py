@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from ...media.files import subfolder_of
 from ...workflow.graph import output_nodes
 from ...workflow.prompt import Node, Prompt
 
@@ -162,7 +163,7 @@ def _node_of(
     filename: str, named: Mapping[str, Collection[_Naming]], unnamed: Sequence[str]
 ) -> str | None:
     path = PurePosixPath(filename.replace("\\", "/"))
-    subfolder = "" if path.parent == PurePosixPath() else str(path.parent)
+    subfolder = subfolder_of(path)
     fitting = [
         node_id
         for node_id, namings in named.items()
