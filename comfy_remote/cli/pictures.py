@@ -2,8 +2,10 @@
 
 Four ways: kitty's graphics protocol (sw.kovidgoyal.net/kitty/graphics-protocol), iTerm2's
 inline images (iterm2.com/documentation-images.html), sixels, and, in any terminal with at least
-256 colours, half-block characters of two pixels each. A terminal is known by its environment;
-``COMFY_REMOTE_GRAPHICS`` decides where that is wrong.
+256 colours, half-block characters of two pixels each. A terminal is recognized by its environment;
+``COMFY_REMOTE_GRAPHICS`` decides where that is wrong. rich has no pictures; textual-image 0.13 does
+not speak iTerm2's protocol, draws each preview beside the one before in kitty, and writes a query
+to the terminal and reads its standard input when it is imported.
 """
 
 from __future__ import annotations
