@@ -104,7 +104,7 @@ def run_call(plan: CallPlan, reporter: Reporter) -> None:
             if saved:
                 reporter.partial(saved)
             raise came.error
-        reporter.saved(saved, time.monotonic() - began)
+        reporter.done(saved, time.monotonic() - began)
 
     supervise(whole, reporter, plan.job_id)
 

@@ -152,7 +152,7 @@ def resume(
             if entry.error is not None:
                 reporter.partial(here)
                 raise entry.error
-            reporter.saved(here, time.monotonic() - began)
+            reporter.done(here, time.monotonic() - began)
             return
         if entry.error is not None and not entry.error.details.get(SAVED_BEFORE):
             raise entry.error
@@ -160,7 +160,7 @@ def resume(
         async with take_up(entry.id, record=record, timeout=timeout, on_interrupt=None) as taken_up:
             reporter.following(entry.id, entry.target, entry.prompt)
             outputs = await follow(taken_up, folder, reporter)
-            reporter.saved(outputs, time.monotonic() - began, taken_up.problems)
+            reporter.done(outputs, time.monotonic() - began, taken_up.problems)
             exit_if_incomplete(taken_up)
 
     async def unknown(record: Record, target: str) -> None:
@@ -171,7 +171,7 @@ def resume(
             reporter.following(adopted.id, client.target.name, entry.prompt)
             # It may be somebody else's: Ctrl-C must not stop it.
             outputs = await follow(adopted, folder, reporter, "leave")
-            reporter.saved(outputs, time.monotonic() - began, adopted.problems)
+            reporter.done(outputs, time.monotonic() - began, adopted.problems)
             exit_if_incomplete(adopted)
 
     if found is not None:

@@ -1,4 +1,4 @@
-"""Telling how a job goes to a person at a terminal: a display that redraws itself."""
+"""A job's progress for a person at a terminal: a display that redraws itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,16 +21,11 @@ from ..jobs.record import SavedOutput
 from ..outputs import OutputProblem, RemoteOutput
 from ..workflow.prompt import Prompt
 from .console import human_seconds, human_size, printable_line
-from .errors import show_error
 from .pictures import Graphics, Picture, graphics_of, load_picture, remove_preview
-from .reporter import (
-    ListedOutput,
-    incomplete,
-    node_label,
-    print_listed,
-    print_paths,
-    relative,
-)
+from .reporter import Outputs, PlainReporter, incomplete, node_label, print_places, relative
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["LiveReporter"]
 
@@ -38,7 +34,7 @@ _PREVIEW_SIZE = {"columns": 36, "rows": 12}
 _RESULT_SIZE = {"columns": 56, "rows": 18}
 
 
-class LiveReporter:
+class LiveReporter(PlainReporter):
     """A bar, the running node, its steps, a preview; then the outputs and the first picture.
 
     All on standard error, but for the paths of the outputs.
@@ -49,15 +45,14 @@ class LiveReporter:
     """
 
     def __init__(self, *, pictures: bool = True, console: Console | None = None) -> None:
+        super().__init__()
         self._console = console or Console(stderr=True, highlight=False)
         self._graphics: Graphics | None = graphics_of(self._console) if pictures else None
         unicode = self._console.encoding.lower().startswith("utf")
         self._dot = "·" if unicode else "-"
         self._done = "✓" if unicode else "Done:"
         self._spinner = Spinner("dots" if unicode else "line", style="cyan")
-        self._prompt: Prompt = {}
         self._status = "Starting"
-        self._began = time.monotonic()
         self._progress = Progress()
         self._preview: Picture | None = None
         self._fetched = 0
@@ -70,7 +65,7 @@ class LiveReporter:
             transient=True,
         )
 
-    def __enter__(self) -> LiveReporter:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
@@ -78,7 +73,7 @@ class LiveReporter:
         self._stop()
 
     def note(self, message: str) -> None:
-        """See `Reporter`."""
+        """The line above the display."""
         self._line(Text(printable_line(message), "dim"))
 
     def connecting(self, target: str) -> None:
@@ -120,20 +115,23 @@ class LiveReporter:
         """See `Reporter`."""
         self._fetched += size
 
-    def saved(
-        self,
-        outputs: Sequence[SavedOutput],
-        seconds: float,
-        problems: Sequence[OutputProblem] = (),
+    def done(
+        self, outputs: Outputs, seconds: float, problems: Sequence[OutputProblem] = ()
     ) -> None:
         """See `Reporter`."""
         self._stop()
+        saved = [output for output in outputs if isinstance(output, SavedOutput)]
         plural = "" if len(outputs) == 1 else "s"
-        done = f"{len(outputs)} output{plural} in {human_seconds(seconds)}"
+        not_fetched = "" if len(saved) == len(outputs) else ", not fetched"
+        done = f"{len(outputs)} output{plural} in {human_seconds(seconds)}{not_fetched}"
         self._console.print(Text.assemble((f"{self._done} ", "bold green"), done))
-        self._say_incomplete(problems)
-        self._show_first(outputs)
-        self._show_table(outputs)
+        if problems:
+            self._console.print(Text(incomplete(problems), "yellow"))
+        if not_fetched:
+            print_places(outputs)
+            return
+        self._show_first(saved)
+        self._show_table(saved)
 
     def partial(self, outputs: Sequence[SavedOutput]) -> None:
         """See `Reporter`."""
@@ -141,13 +139,9 @@ class LiveReporter:
         self._console.print(Text(f"Saved before it failed: {len(outputs)}.", "yellow"))
         self._show_table(outputs)
 
-    def _say_incomplete(self, problems: Sequence[OutputProblem]) -> None:
-        if problems:
-            self._console.print(Text(incomplete(problems), "yellow"))
-
     def _show_table(self, outputs: Sequence[SavedOutput]) -> None:
         if not sys.stdout.isatty():
-            print_paths(outputs)
+            print_places(outputs)
             return
         table = Table.grid(padding=(0, 2))
         table.add_column(overflow="fold")
@@ -158,20 +152,6 @@ class LiveReporter:
                 path, Text(human_size(output.size), "dim"), Text(printable_line(node), "dim")
             )
         Console(highlight=False).print(table)
-
-    def listed(
-        self,
-        outputs: Sequence[ListedOutput],
-        seconds: float,
-        problems: Sequence[OutputProblem] = (),
-    ) -> None:
-        """See `Reporter`."""
-        self._stop()
-        plural = "" if len(outputs) == 1 else "s"
-        done = f"{len(outputs)} output{plural} in {human_seconds(seconds)}, not fetched"
-        self._console.print(Text.assemble((f"{self._done} ", "bold green"), done))
-        self._say_incomplete(problems)
-        print_listed(outputs)
 
     def choose(self, question: str, options: Sequence[str]) -> int | None:
         """See `Reporter`."""
@@ -190,7 +170,7 @@ class LiveReporter:
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         """See `Reporter`."""
         self._stop()
-        show_error(error, resumable=job_id if resumable else None)
+        super().failed(error, job_id, resumable=resumable)
 
     def _line(self, text: Text) -> None:
         self._console.print(text)

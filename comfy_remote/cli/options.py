@@ -268,6 +268,6 @@ def make_reporter(*, json_lines: bool, preview: bool) -> Reporter:
         from .live import LiveReporter
 
         return LiveReporter(pictures=preview)
-    from .plain import PlainReporter
+    from .reporter import PlainReporter
 
     return PlainReporter()

@@ -1,32 +1,42 @@
-"""What a command that follows a job tells while it does, and the JSON way of telling it."""
+"""What a command that follows a job says while it does: as JSON lines, or in plain lines.
+
+`live` has the display of a terminal, `run_log` the log of a run.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import ComfyRemoteError
-from ..events import Event, JobState, Preview, event_to_json
+from ..events import Event, JobState, Log, Preview, Progress, Queued, Started, event_to_json
 from ..jobs.record import SavedOutput
 from ..outputs import OutputProblem, RemoteOutput
 from ..workflow.prompt import Prompt
-from .console import print_json, printable_line, resume_command, say
+from .console import human_seconds, human_size, print_json, printable_line, resume_command, say
+from .errors import show_error
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+    from typing_extensions import Self
 
 __all__ = [
     "JsonReporter",
     "ListedOutput",
+    "Outputs",
+    "PlainReporter",
     "Reporter",
     "incomplete",
     "node_label",
-    "print_listed",
-    "print_paths",
+    "outcome",
+    "print_places",
     "relative",
 ]
+
+_PROGRESS_EVERY = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +46,26 @@ class ListedOutput:
     output: RemoteOutput
     url: str | None
 
+    def to_json(self) -> dict[str, JsonValue]:
+        """As `RemoteOutput.to_json` has it, with ``url``."""
+        return {**self.output.to_json(), "url": self.url}
 
-class Reporter(Protocol):
-    """Told of each step; used as a context manager, since a live display has an end."""
 
-    def __enter__(self) -> Reporter: ...
+Outputs: TypeAlias = "Sequence[SavedOutput] | Sequence[ListedOutput]"
+"""What a job made: fetched, or listed with addresses."""
 
-    def __exit__(self, *exc_info: object) -> None: ...
+
+class Reporter:
+    """Called at each step of a job; does nothing by itself.
+
+    Used as a context manager, since a live display has an end.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
 
     def note(self, message: str) -> None:
         """A line for people: which target was taken, that cancelling has begun."""
@@ -57,46 +80,28 @@ class Reporter(Protocol):
         """Something happened to it."""
 
     def fetching(self, outputs: Sequence[RemoteOutput]) -> None:
-        """The job has succeeded; its outputs are on their way."""
+        """The job has succeeded; its outputs are being fetched."""
 
     def received(self, size: int) -> None:
         """So many more bytes of them are here."""
 
-    def saved(
-        self,
-        outputs: Sequence[SavedOutput],
-        seconds: float,
-        problems: Sequence[OutputProblem] = (),
+    def done(
+        self, outputs: Outputs, seconds: float, problems: Sequence[OutputProblem] = ()
     ) -> None:
-        """The outputs are here, but for those with a problem, each of which was a `Log` before."""
-
-    def listed(
-        self,
-        outputs: Sequence[ListedOutput],
-        seconds: float,
-        problems: Sequence[OutputProblem] = (),
-    ) -> None:
-        """The job has succeeded, and its outputs are not fetched: where they are."""
+        """The outputs are here, or listed; each with a problem was reported as a `Log` before."""
 
     def partial(self, outputs: Sequence[SavedOutput]) -> None:
         """The job has failed, and what it had saved before is here. `failed` follows."""
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
-        """It did not work out."""
+        """The command ends with this error."""
 
-    def choose(self, question: str, options: Sequence[str]) -> int | None:
-        """Let the person choose: the index of an option; ``None`` where there is nobody to ask."""
-
-
-def node_label(prompt: Prompt, node_id: str) -> str:
-    """A node as people know it: ``KSampler (3)``; with its title, if it has one of its own."""
-    node = prompt.get(node_id)
-    if node is None:
-        return f"node {node_id}"
-    return f"{node.get('_meta', {}).get('title') or node['class_type']} ({node_id})"
+    def choose(self, question: str, options: Sequence[str]) -> int | None:  # noqa: ARG002
+        """Let the person choose: the index of an option; ``None`` where nobody can be asked."""
+        return None
 
 
-class JsonReporter:
+class JsonReporter(Reporter):
     """One JSON object a line on standard output: the events, then the result or the error.
 
     Args:
@@ -108,17 +113,8 @@ class JsonReporter:
         self._job_id: str | None = None
         self._target: str | None = None
 
-    def __enter__(self) -> JsonReporter:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        pass
-
-    def note(self, message: str) -> None:
-        """See `Reporter`. For people only."""
-
     def connecting(self, target: str) -> None:
-        """See `Reporter`."""
+        """Nothing is printed yet."""
         self._target = target
 
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:  # noqa: ARG002
@@ -131,37 +127,24 @@ class JsonReporter:
         if self._previews or not isinstance(event, Preview):
             self._print(event_to_json(event))
 
-    def fetching(self, outputs: Sequence[RemoteOutput]) -> None:
-        """See `Reporter`."""
-
-    def received(self, size: int) -> None:
-        """See `Reporter`."""
-
-    def saved(
-        self,
-        outputs: Sequence[SavedOutput],
-        seconds: float,
-        problems: Sequence[OutputProblem] = (),
+    def done(
+        self, outputs: Outputs, seconds: float, problems: Sequence[OutputProblem] = ()
     ) -> None:
         """``{"event": "result", "state", "target", "outputs", "problems", "seconds"}``."""
-        self._result([output.to_json() for output in outputs], seconds, problems)
-
-    def listed(
-        self,
-        outputs: Sequence[ListedOutput],
-        seconds: float,
-        problems: Sequence[OutputProblem] = (),
-    ) -> None:
-        """Like `saved`; each output as `RemoteOutput.to_json` has it, with its ``url``."""
-        self._result([{**o.output.to_json(), "url": o.url} for o in outputs], seconds, problems)
+        self._print(
+            {
+                "event": "result",
+                "state": JobState.SUCCEEDED.value,
+                "target": self._target,
+                "outputs": [output.to_json() for output in outputs],
+                "problems": [problem.to_json() for problem in problems],
+                "seconds": round(seconds, 3),
+            }
+        )
 
     def partial(self, outputs: Sequence[SavedOutput]) -> None:
         """``{"event": "partial", "outputs"}``, before the error."""
         self._print({"event": "partial", "outputs": [output.to_json() for output in outputs]})
-
-    def choose(self, question: str, options: Sequence[str]) -> int | None:  # noqa: ARG002
-        """Nobody is there."""
-        return None
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         """``{"event": "error", "code", "message", "advice", "details", "resume"}``."""
@@ -169,25 +152,83 @@ class JsonReporter:
         resume = resume_command(job_id) if job_id and resumable else None
         self._print({"event": "error", **error.to_json(), "resume": resume})
 
-    def _result(
-        self,
-        outputs: Sequence[Mapping[str, JsonValue]],
-        seconds: float,
-        problems: Sequence[OutputProblem],
-    ) -> None:
-        self._print(
-            {
-                "event": "result",
-                "state": JobState.SUCCEEDED.value,
-                "target": self._target,
-                "outputs": outputs,
-                "problems": [problem.to_json() for problem in problems],
-                "seconds": round(seconds, 3),
-            }
-        )
-
     def _print(self, data: Mapping[str, object]) -> None:
         print_json({**data, "job_id": self._job_id})
+
+
+class PlainReporter(Reporter):
+    """Where nobody watches: lines on standard error, the outputs' paths on standard output."""
+
+    def __init__(self) -> None:
+        self._prompt: Prompt = {}
+        self._began = self._last_progress = time.monotonic()
+
+    def note(self, message: str) -> None:
+        """The line as it is."""
+        say(message)
+
+    def following(self, job_id: str, target: str, prompt: Prompt) -> None:
+        """The id, which is what `jobs` takes."""
+        self._prompt = prompt
+        say(f"Job {job_id} on {target}.")
+
+    def event(self, event: Event) -> None:
+        """A line for each, and for the progress every ten seconds."""
+        match event:
+            case Queued(position):
+                say(f"Queued, {position} ahead." if position else "Queued.")
+            case Started():
+                say("Running.")
+            case Progress() if time.monotonic() - self._last_progress >= _PROGRESS_EVERY:
+                self._last_progress = time.monotonic()
+                say(self._progress_line(event))
+            case Log():
+                say(f"{event.level.capitalize()}: {event.message}")
+
+    def done(
+        self, outputs: Outputs, seconds: float, problems: Sequence[OutputProblem] = ()
+    ) -> None:
+        """A line, then the paths or addresses."""
+        say(f"Done in {human_seconds(seconds)}: {outcome(outputs)}.")
+        if problems:
+            say(incomplete(problems))
+        print_places(outputs)
+
+    def partial(self, outputs: Sequence[SavedOutput]) -> None:
+        """Likewise."""
+        say(f"Saved before it failed: {len(outputs)}.")
+        print_places(outputs)
+
+    def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
+        """The error with its advice, and how to resume."""
+        show_error(error, resumable=job_id if resumable else None)
+
+    def _progress_line(self, progress: Progress) -> str:
+        parts = [f"{human_seconds(time.monotonic() - self._began)}:"]
+        if progress.nodes_total:
+            parts.append(f"{progress.nodes_done} of {progress.nodes_total} nodes")
+        if progress.node_id is not None:
+            parts.append(f"at {node_label(self._prompt, progress.node_id)}")
+        if progress.step is not None and progress.steps:
+            parts.append(f"step {progress.step:g} of {progress.steps:g}")
+        if progress.message:
+            parts.append(f"- {progress.message}")
+        return " ".join(parts)
+
+
+def node_label(prompt: Prompt, node_id: str) -> str:
+    """A node as people know it: ``KSampler (3)``; with its title, if it has one of its own."""
+    node = prompt.get(node_id)
+    if node is None:
+        return f"node {node_id}"
+    return f"{node.get('_meta', {}).get('title') or node['class_type']} ({node_id})"
+
+
+def outcome(outputs: Outputs) -> str:
+    """How many, and how large: ``2 outputs, 3.4 MB``."""
+    sizes = [output.size for output in outputs if isinstance(output, SavedOutput)]
+    size = human_size(sum(sizes)) if len(sizes) == len(outputs) else "not fetched"
+    return f"{len(outputs)} output{'' if len(outputs) == 1 else 's'}, {size}"
 
 
 def incomplete(problems: Sequence[OutputProblem]) -> str:
@@ -196,19 +237,15 @@ def incomplete(problems: Sequence[OutputProblem]) -> str:
     return f"Incomplete: {len(problems)} problem{plural}, see the warnings above."
 
 
-def print_paths(outputs: Sequence[SavedOutput]) -> None:
-    """Where the outputs are, a path a line, on standard output."""
+def print_places(outputs: Outputs) -> None:
+    """Where the outputs are, a path or an address a line, on standard output."""
     for output in outputs:
-        print(relative(output.path), flush=True)
-
-
-def print_listed(outputs: Sequence[ListedOutput]) -> None:
-    """Where the outputs of `Reporter.listed` are, a URL a line, on standard output."""
-    for listed in outputs:
-        if listed.url is not None:
-            print(printable_line(listed.url), flush=True)
+        if isinstance(output, SavedOutput):
+            print(relative(output.path), flush=True)
+        elif output.url is not None:
+            print(printable_line(output.url), flush=True)
         else:
-            say(f"{listed.output.filename} has no address: it is fetched with the result.")
+            say(f"{output.output.filename} has no address: it is fetched with the result.")
 
 
 def relative(path: Path) -> Path:

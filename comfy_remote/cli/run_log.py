@@ -30,10 +30,11 @@ from ..workflow.prompt import Prompt
 from .advice import for_terminal
 from .console import resume_command
 from .errors import explain
-from .reporter import ListedOutput, Reporter, node_label
+from .reporter import ListedOutput, Outputs, Reporter, node_label
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+    from typing_extensions import Self
 
 __all__ = ["LoggedReporter", "RunLog"]
 
@@ -184,14 +185,14 @@ class RunLog:
             self._broken = True
 
 
-class LoggedReporter:
-    """Tells another reporter, and the log."""
+class LoggedReporter(Reporter):
+    """Passes each step on to another reporter, and writes it to the log."""
 
     def __init__(self, inner: Reporter, log: RunLog) -> None:
         self._inner = inner
         self._log = log
 
-    def __enter__(self) -> LoggedReporter:
+    def __enter__(self) -> Self:
         self._inner.__enter__()
         return self
 
@@ -248,45 +249,28 @@ class LoggedReporter:
         """See `Reporter`."""
         self._inner.received(size)
 
-    def saved(
-        self,
-        outputs: Sequence[SavedOutput],
-        seconds: float,
-        problems: Sequence[OutputProblem] = (),
+    def done(
+        self, outputs: Outputs, seconds: float, problems: Sequence[OutputProblem] = ()
     ) -> None:
         """See `Reporter`."""
-        self._log_saved(outputs)
-        self._log_problems(problems)
+        self._log_outputs(outputs)
+        if problems:
+            self._log.facts["problems"] = [problem.to_json() for problem in problems]
         self._log.ended("succeeded")
-        self._inner.saved(outputs, seconds, problems)
-        self._inner.note(f"Log: {self._log.path}")
-
-    def listed(
-        self,
-        outputs: Sequence[ListedOutput],
-        seconds: float,
-        problems: Sequence[OutputProblem] = (),
-    ) -> None:
-        """See `Reporter`."""
-        self._log.facts["outputs"] = [{**o.output.to_json(), "url": _shown(o)} for o in outputs]
-        self._log_problems(problems)
-        self._log.ended("succeeded")
-        self._inner.listed(outputs, seconds, problems)
+        self._inner.done(outputs, seconds, problems)
         self._inner.note(f"Log: {self._log.path}")
 
     def partial(self, outputs: Sequence[SavedOutput]) -> None:
         """See `Reporter`."""
-        self._log_saved(outputs)
+        self._log_outputs(outputs)
         self._inner.partial(outputs)
 
-    def _log_saved(self, outputs: Sequence[SavedOutput]) -> None:
-        self._log.facts["outputs"] = [output.to_json() for output in outputs]
+    def _log_outputs(self, outputs: Outputs) -> None:
+        self._log.facts["outputs"] = [_described(output) for output in outputs]
         for output in outputs:
-            self._log.line(f"Saved {output.path} ({output.size} bytes, SHA-256 {output.sha256})")
-
-    def _log_problems(self, problems: Sequence[OutputProblem]) -> None:
-        if problems:
-            self._log.facts["problems"] = [problem.to_json() for problem in problems]
+            if isinstance(output, SavedOutput):
+                what = f"{output.size} bytes, SHA-256 {output.sha256}"
+                self._log.line(f"Saved {output.path} ({what})")
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         """See `Reporter`."""
@@ -303,11 +287,16 @@ class LoggedReporter:
         return self._inner.choose(question, options)
 
 
-def _shown(listed: ListedOutput) -> str | None:
-    """The address; without its query where that is a signature and no file's name."""
-    if listed.url is None or listed.output.source is None:
-        return None
-    return listed.url if listed.output.source.path is not None else shown(listed.url)
+def _described(output: SavedOutput | ListedOutput) -> dict[str, JsonValue]:
+    """As JSON; an address without its query, where that is a signature and no file's name."""
+    data = output.to_json()
+    if isinstance(output, ListedOutput) and output.url is not None:
+        source = output.output.source
+        if source is None:
+            data["url"] = None
+        elif source.path is None:
+            data["url"] = shown(output.url)
+    return data
 
 
 def _new_file(folder: Path, name: str) -> Path:

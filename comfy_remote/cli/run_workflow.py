@@ -125,12 +125,12 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 reporter.event(Log(sentence, "warning"))
             if plan.download:
                 saved = await follow(job, plan.folder, reporter, plan.on_interrupt)
-                reporter.saved(saved, time.monotonic() - began, job.problems)
+                reporter.done(saved, time.monotonic() - began, job.problems)
                 if plan.open_first and (why_not := open_first(saved)):
                     reporter.note(why_not)
             else:
                 listed = await wait_and_list(job, reporter, plan.on_interrupt)
-                reporter.listed(listed, time.monotonic() - began, job.problems)
+                reporter.done(listed, time.monotonic() - began, job.problems)
             exit_if_incomplete(job)
 
     supervise(whole, reporter, plan.job_id)

@@ -76,7 +76,7 @@ def modules_after(script: str) -> set[str]:
 
 
 def test_a_run_imports_its_http_stack_beside_the_rest() -> None:
-    ours = modules_after("import comfy_remote.cli.run_workflow, comfy_remote.cli.plain")
+    ours = modules_after("import comfy_remote.cli.run_workflow, comfy_remote.cli.reporter")
     assert ours.isdisjoint({"aiohttp", "pydantic", "rich", "numpy", "PIL"})
     ahead = modules_after(
         "import threading; from comfy_remote.cli.import_ahead import import_ahead; import_ahead()\n"

@@ -79,7 +79,7 @@ def test_the_live_display(
         assert "1.5 MB of 3.0 MB" in shown(reporter)
         path = tmp_path / "a.png"
         path.write_bytes(png(64, 32, (0, 255, 0)))
-        reporter.saved([SavedOutput(path, "2", "image", "a.png", "0" * 64, 123)], 61.0)
+        reporter.done([SavedOutput(path, "2", "image", "a.png", "0" * 64, 123)], 61.0)
     assert capsys.readouterr().out == f"{path}\n"
     end = written.getvalue().decode(encoding)
     assert "1 output in 1:01" in re.sub(r"\x1b\[[0-9;]*m", "", end)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_remote.cli.plain import PlainReporter
+from comfy_remote.cli.reporter import PlainReporter
 from comfy_remote.cli.run_log import LoggedReporter, RunLog
 from comfy_remote.errors import JobTimedOut, LocalStorageError
 from comfy_remote.events import Finished, JobState, Log, Progress, Queued, Started
@@ -59,7 +59,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
         clock.now += 0.5
         reporter.event(Finished(JobState.SUCCEEDED))
         clock.now += 3
-        reporter.saved([SavedOutput(tmp_path / "a.png", "2", "image", "a.png", "ab" * 32, 9)], 20)
+        reporter.done([SavedOutput(tmp_path / "a.png", "2", "image", "a.png", "ab" * 32, 9)], 20)
     found = document(log)
     assert found["state"] == "succeeded"
     assert found["seconds"] == 20.5
@@ -133,5 +133,5 @@ def test_a_log_that_vanishes_does_not_stop_the_run(tmp_path: Path) -> None:
     (tmp_path / "logs").rmdir()
     (tmp_path / "logs").touch()
     reporter.event(Started())
-    reporter.saved([], 1.0)
+    reporter.done([], 1.0)
     assert log.facts["state"] == "succeeded"
