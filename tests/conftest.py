@@ -10,17 +10,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import COMFYUI_PYTHON, find_comfyui, free_port, real_comfyui, stop, wait_until_up
 from hypothesis import HealthCheck, settings
 
 from comfy_remote.net.retry import Backoff
@@ -34,8 +31,6 @@ settings.register_profile("ci", settings.get_profile("by hand"), derandomize=Tru
 settings.load_profile("ci" if os.environ.get("CI") else "by hand")
 
 
-COMFYUI_START_SECONDS = 110
-COMFYUI_PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 
 
@@ -160,55 +155,6 @@ def comfyui_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         stop(process)
         log.close()
-
-
-def find_comfyui() -> Path | None:
-    """The folder with ComfyUI's ``main.py``."""
-    named = os.environ.get("COMFYUI_DIR")
-    places = [Path(named)] if named else [Path.home() / "comfy/ComfyUI", Path.home() / "ComfyUI"]
-    found = next((place for place in places if (place / "main.py").is_file()), None)
-    if named and found is None:
-        pytest.exit(f"COMFYUI_DIR={named} has no main.py", returncode=pytest.ExitCode.USAGE_ERROR)
-    return found
-
-
-def real_comfyui() -> Path:
-    """The folder with ComfyUI's ``main.py``; without one, the test is skipped."""
-    found = find_comfyui()
-    if found is None:
-        pytest.skip("skipped: no ComfyUI")
-    return found
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Return once ``/system_stats`` answers."""
-    deadline = time.monotonic() + COMFYUI_START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            pytest.fail(f"ComfyUI ended with {process.returncode}:\n{log.read_text()[-3000:]}")
-        try:
-            with urllib.request.urlopen(f"{url}/system_stats", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.25)
-    pytest.fail(f"ComfyUI did not answer in {COMFYUI_START_SECONDS} s:\n{log.read_text()[-3000:]}")
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process politely, then firmly."""
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(autouse=True)

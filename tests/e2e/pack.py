@@ -139,7 +139,7 @@ def comfyui_with_pack(
         folder_name: What the pack's folder is called.
         wait: Return only when it answers.
     """
-    from conftest import COMFYUI_PYTHON, free_port, real_comfyui, stop, wait_until_up
+    from helpers import COMFYUI_PYTHON, free_port, real_comfyui, stop, wait_until_up
 
     comfyui = real_comfyui()
     install_pack(base, folder_name)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import COMFYUI_PYTHON
+from helpers import COMFYUI_PYTHON
 from pack import install_pack
 from pydantic import SecretStr
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import free_port, real_comfyui
+from helpers import free_port, real_comfyui
 from lane_page import page
 from pack import PackServer, comfyui_with_pack
 from test_lane import cancel, picture, slow

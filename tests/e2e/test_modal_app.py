@@ -20,8 +20,8 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from conftest import COMFYUI_PYTHON, free_port, real_comfyui
 from engine_client import EngineClient
+from helpers import COMFYUI_PYTHON, free_port, real_comfyui
 from modal_double import CALL, FakeDict, FakeModal, FakeVolume
 from owner import configure
 from pack import comfyui_with_pack, install_pack

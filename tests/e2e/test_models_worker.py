@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import real_comfyui
+from helpers import real_comfyui
 from model_server import File, ModelServer, safetensors, sha256
 from pydantic import JsonValue, SecretStr
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import free_port
+from helpers import free_port
 from lane_page import Page, page
 from numpy.typing import NDArray
 from offload_kit import Prompt, marked, new_seed, node, parts_of, pixels, queue, run

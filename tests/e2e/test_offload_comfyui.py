@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import free_port
+from helpers import free_port
 from lane_page import Page, page
 from offload_kit import Prompt, new_seed, node, parts_of, pixels, queue, run
 from pack import ROOT, PackServer, comfyui_with_pack

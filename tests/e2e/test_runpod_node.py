@@ -19,8 +19,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import real_comfyui, stop
 from engine_client import EngineClient, pixel_digest
+from helpers import real_comfyui, stop
 from pack import PackServer, comfyui_with_pack
 from PIL import Image
 

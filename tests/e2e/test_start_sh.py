@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import free_port, real_comfyui
+from helpers import free_port, real_comfyui
 
 pytest.importorskip("runpod")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the image is Linux")

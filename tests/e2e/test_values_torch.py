@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import COMFYUI_PYTHON, find_comfyui
+from helpers import COMFYUI_PYTHON, find_comfyui
 
 ROOT = Path(__file__).resolve().parents[2]
 

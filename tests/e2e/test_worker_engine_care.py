@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import real_comfyui
+from helpers import real_comfyui
 from PIL import Image
 from pydantic import JsonValue
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import real_comfyui
+from helpers import real_comfyui
 from model_server import File, ModelServer, safetensors, sha256
 from PIL import Image
 from pydantic import SecretStr

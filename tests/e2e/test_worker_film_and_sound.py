@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import real_comfyui
+from helpers import real_comfyui
 from pydantic import JsonValue
 
 from comfy_remote.media.verify import check_whole

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import real_comfyui
+from helpers import real_comfyui
 from PIL import Image
 from pydantic import SecretStr
 from record_sql import sql

@@ -24,7 +24,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
-from conftest import free_port
+from helpers import free_port
 from PIL import Image
 from pydantic import JsonValue, SecretStr
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import free_port
+from helpers import free_port
 from lane_page import page
 from pack import sandbox_with_pack
 from PIL import Image

@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from conftest import real_comfyui
+from helpers import real_comfyui
 
 if sys.version_info >= (3, 11):
     import tomllib
