@@ -184,29 +184,15 @@ class ComfyUIHost:
 
     def end(self, key: int, result: JobResult) -> None:
         """See `Host.end`."""
-        history = {
-            "outputs": dict(result.outputs),
-            "meta": {
-                node_id: {
-                    "node_id": node_id,
-                    "display_node": node_id,
-                    "parent_node": None,
-                    "real_node_id": node_id,
-                }
-                for node_id in result.outputs
-            },
-        }
-        status = self._queue.ExecutionStatus(
-            status_str="success" if result.succeeded else "error",
-            completed=result.succeeded,
-            messages=list(result.messages),
-        )
+        status = self._queue.ExecutionStatus(**result.status)
         with self._queue.mutex:
             self._ours.discard(key)
             if self._six_fields:
-                self._queue.task_done(key, history, status, process_item=lambda item: item[:5])
+                self._queue.task_done(
+                    key, result.history, status, process_item=lambda item: item[:5]
+                )
             else:
-                self._queue.task_done(key, history, status)
+                self._queue.task_done(key, result.history, status)
 
     def local_prompt(self) -> LocalPrompt | None:
         """See `Host.local_prompt`."""

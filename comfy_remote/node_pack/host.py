@@ -62,6 +62,31 @@ class JobResult:
     outputs: Mapping[str, Mapping[str, JsonValue]]
     messages: Sequence[StatusMessage]
 
+    @property
+    def status(self) -> dict[str, object]:
+        """Its ``status`` in the history."""
+        return {
+            "status_str": "success" if self.succeeded else "error",
+            "completed": self.succeeded,
+            "messages": list(self.messages),
+        }
+
+    @property
+    def history(self) -> dict[str, object]:
+        """The rest of its history entry."""
+        return {
+            "outputs": dict(self.outputs),
+            "meta": {
+                node_id: {
+                    "node_id": node_id,
+                    "display_node": node_id,
+                    "parent_node": None,
+                    "real_node_id": node_id,
+                }
+                for node_id in self.outputs
+            },
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class LocalPrompt:

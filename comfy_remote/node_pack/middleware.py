@@ -1,4 +1,4 @@
-"""What pages and scripts say to ComfyUI's own routes that is meant for the remote lane."""
+"""Requests to ComfyUI's own routes that are for the remote lane."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from aiohttp.typedefs import Handler
 from ..config.own_page import refusal_of_page
 from ..errors import AuthenticationError, ComfyRemoteError, NotTrusted
 from ..targets.base import CHOICE_KEY
+from ..types import mapping
 from .host import Host
 from .json_route import refused_page
 from .lane import RemoteLane
 from .offload import Offload
-from .submission import leaves_this_machine, refusal_body, wanted_target
+from .submission import Posted, refusal_body
 from .switch import Switch
 from .trusted_targets import (
     CONFIRM_EVENT,
@@ -72,7 +73,7 @@ class Peers:
 
 
 class LaneRouter:
-    """Sends to the lane what is the lane's, and lets everything else pass untouched.
+    """Sends the lane's requests to the lane, and lets all others pass unchanged.
 
     What another site's page sends never reaches the lane: ComfyUI itself takes prompts from any
     page where it is reached by another address than localhost's.
@@ -109,55 +110,48 @@ class LaneRouter:
     async def _prompt(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         raw = await request.read()
         if refused := await _other_page(request):
-            body = await _object(request)
-            client_id = body.get("client_id")
-            switched = isinstance(client_id, str) and self._switch.target_of(client_id) is not None
-            if switched or leaves_this_machine(body):
+            posted = Posted(await _object(request))
+            if self._switch.target_of(posted.client_id) or posted.leaves_this_machine:
                 return web.json_response(refusal_body(refused), status=403)
             return await handler(request)
         # Most prompts are local, and some have megabytes: not parsed twice for nothing.
         if not self._switch.in_use and not any(word in raw for word in _WORDS_OF_OURS):
             return await handler(request)
-        body = await _object(request)
-        chosen, target = wanted_target(body)
-        if "prompt" not in body:
+        posted = Posted(await _object(request))
+        if "prompt" not in posted.body:
             return await handler(request)
+        chosen, target = posted.choice
         if not chosen:
-            client_id = body.get("client_id")
-            target = self._switch.target_of(client_id if isinstance(client_id, str) else None)
+            target = self._switch.target_of(posted.client_id)
         try:
-            await asyncio.to_thread(_check_addresses, target, body)
+            await asyncio.to_thread(_check_addresses, target, posted)
         except ComfyRemoteError as error:
-            return self._refused(error, body)
-        if target is None and chosen:
-            return await handler(request)
+            return self._refused(error, posted)
         if target is None:
-            return await self._here(request, handler, body)
-        self._offload.note_ignored_marks(body, target)
-        answer = await self._lane.submit(
-            self._host.before_prompt(body), target, self._peers.of(request)
-        )
+            return await (handler(request) if chosen else self._here(request, handler, posted))
+        self._offload.note_ignored_marks(posted, target)
+        body = self._host.before_prompt(dict(posted.body))
+        answer = await self._lane.submit(body, target, self._peers.of(request))
         return web.json_response(answer.body, status=answer.status)
 
     async def _here(
-        self, request: web.Request, handler: Handler, body: dict[str, JsonValue]
+        self, request: web.Request, handler: Handler, posted: Posted
     ) -> web.StreamResponse:
         """Let the host run it, but for the nodes that are marked to run elsewhere."""
         try:
-            ready = await self._offload.prepare(body, _own_port(request))
+            ready = await self._offload.prepare(posted, _own_port(request))
         except ComfyRemoteError as error:
-            return self._refused(error, body)
+            return self._refused(error, posted)
         if ready is None:
             return await handler(request)
         with self._offload.applied(ready):
             return await handler(request)
 
-    def _refused(self, error: ComfyRemoteError, body: dict[str, JsonValue]) -> web.Response:
+    def _refused(self, error: ComfyRemoteError, posted: Posted) -> web.Response:
         """ComfyUI's own refusal; the page is sent what it can ask its user about it."""
-        client_id = body.get("client_id")
         asked = error.page_asks if isinstance(error, NotTrusted) else None
-        if asked is not None and isinstance(client_id, str):
-            self._host.send(CONFIRM_EVENT, asked, client_id)
+        if asked is not None and posted.client_id is not None:
+            self._host.send(CONFIRM_EVENT, asked, posted.client_id)
         return web.json_response(refusal_body(error), status=400)
 
     async def _queue(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -216,7 +210,7 @@ class LaneRouter:
         return await handler(request)
 
     async def _greet(self, client_id: str, before: object | None) -> None:
-        """Once the page listens, tell it of its running jobs."""
+        """Once the page listens, send it the state of its running jobs."""
         waited = 0.0
         while waited < _CONNECT_PATIENCE:
             await asyncio.sleep(_CONNECT_POLL)
@@ -227,7 +221,7 @@ class LaneRouter:
                 return
 
 
-def _check_addresses(target: str | None, body: dict[str, JsonValue]) -> None:
+def _check_addresses(target: str | None, posted: Posted) -> None:
     """Check that nothing of a prompt goes to an address that the owner has not confirmed.
 
     What runs elsewhere as a whole is judged there: its nodes send from there.
@@ -235,11 +229,10 @@ def _check_addresses(target: str | None, body: dict[str, JsonValue]) -> None:
     Raises:
         NotTrusted: It would.
     """
-    prompt = body.get("prompt")
     if target is not None:
         check_target(target)
-    elif isinstance(prompt, dict):
-        check_addresses(addresses_in(prompt))
+    else:
+        check_addresses(addresses_in(mapping(posted.body.get("prompt"))))
 
 
 async def _other_page(request: web.Request) -> AuthenticationError | None:
@@ -253,7 +246,7 @@ def _own_port(request: web.Request) -> int | None:
 
 
 async def _object(request: web.Request) -> dict[str, JsonValue]:
-    """The body, if it is a JSON object; else nothing, and ComfyUI says what it thinks of it.
+    """The body, if it is a JSON object; otherwise empty, and ComfyUI refuses it.
 
     Decoded as ComfyUI does, by the charset that the request names: both see the same prompt.
     """

@@ -25,7 +25,7 @@ from ..workflow.prompt import Prompt
 from .host import Host
 from .input_files import InputFiles
 from .known_targets import known_targets
-from .submission import workflow_of
+from .submission import Posted
 from .switch import Switch
 from .target_pool import TargetPool
 from .trusted_targets import NamedAddress, check_addresses, refuse_own_address
@@ -124,29 +124,22 @@ class Offload:
 
         return await asyncio.to_thread(work)
 
-    async def prepare(
-        self, body: Mapping[str, JsonValue], own_port: int | None = None
-    ) -> ReadyPrompt | None:
+    async def prepare(self, posted: Posted, own_port: int | None = None) -> ReadyPrompt | None:
         """Cut what a page posts; ``None`` where nothing that runs is marked.
 
         Args:
-            body: Of ``POST /prompt``.
+            posted: To ``/prompt``.
             own_port: The port that this server listens on, where nothing may be sent.
 
         Raises:
             CutImpossible: What is marked cannot run elsewhere.
             ComfyRemoteError: It is not a prompt, or a target cannot be asked.
         """
-        workflow = workflow_of(body)
-        if workflow is None or not marks_in(workflow) or not isinstance(body.get("prompt"), dict):
+        workflow, nodes = posted.workflow, posted.body.get("prompt")
+        if workflow is None or not posted.has_marks or not isinstance(nodes, dict):
             return None
-        prompt = parse_prompt(body["prompt"], "The prompt", check_links=False)
-        client_id = body.get("client_id")
-        wanted = body.get("partial_execution_targets")
-        only = [str(node_id) for node_id in wanted] if isinstance(wanted, list) else None
-        made = await self.cut(
-            prompt, workflow, client_id if isinstance(client_id, str) else None, only
-        )
+        prompt = parse_prompt(nodes, "The prompt", check_links=False)
+        made = await self.cut(prompt, workflow, posted.client_id, posted.only_outputs)
         if not made.parts:
             return None
         _check_size(made)
@@ -161,21 +154,19 @@ class Offload:
             _log.info("Part of the workflow runs elsewhere: %s", note)
         return ReadyPrompt(made.with_files(hashes), [*made.targets])
 
-    def note_ignored_marks(self, body: Mapping[str, JsonValue], target: str) -> None:
+    def note_ignored_marks(self, posted: Posted, target: str) -> None:
         """Log, once for each page, that all of its prompt runs elsewhere, marked or not."""
-        client_id = body.get("client_id")
-        if not isinstance(client_id, str) or client_id in self._noted:
+        client_id = posted.client_id
+        if client_id is None or client_id in self._noted or not posted.has_marks:
             return
-        workflow = workflow_of(body)
-        if workflow is not None and marks_in(workflow):
-            if len(self._noted) >= _MOST_NOTED:
-                self._noted.clear()
-            self._noted.add(client_id)
-            _log.info(
-                "Remote is on, so all of the workflow runs on %s, and its marks are ignored. "
-                "Switch Remote off to run only the marked nodes elsewhere.",
-                target,
-            )
+        if len(self._noted) >= _MOST_NOTED:
+            self._noted.clear()
+        self._noted.add(client_id)
+        _log.info(
+            "Remote is on, so all of the workflow runs on %s, and its marks are ignored. "
+            "Switch Remote off to run only the marked nodes elsewhere.",
+            target,
+        )
 
     @contextmanager
     def applied(self, ready: ReadyPrompt) -> Iterator[None]:

@@ -111,26 +111,8 @@ class SandboxHost:
 
     def end(self, key: int, result: JobResult) -> None:
         """See `Host.end`."""
-        self._engine.queue.finish_shown(
-            self._shown.pop(key),
-            {
-                "outputs": dict(result.outputs),
-                "status": {
-                    "status_str": "success" if result.succeeded else "error",
-                    "completed": result.succeeded,
-                    "messages": list(result.messages),
-                },
-                "meta": {
-                    node_id: {
-                        "node_id": node_id,
-                        "display_node": node_id,
-                        "parent_node": None,
-                        "real_node_id": node_id,
-                    }
-                    for node_id in result.outputs
-                },
-            },
-        )
+        history = {**result.history, "status": result.status}
+        self._engine.queue.finish_shown(self._shown.pop(key), history)
 
     def local_prompt(self) -> LocalPrompt | None:
         """See `Host.local_prompt`."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from ..clean import cleaned_json
 from ..errors import ComfyRemoteError, WorkflowInvalid
 from ..targets.base import CHOICE_KEY
+from ..types import mapping
 from ..workflow.check import validate_for
 from ..workflow.cut import marks_in
 from ..workflow.graph import needed_nodes, output_nodes
@@ -26,20 +27,63 @@ from .trusted_targets import SENDING_NODES
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = [
-    "Checked",
-    "Submission",
-    "check",
-    "leaves_this_machine",
-    "refusal_body",
-    "wanted_target",
-    "workflow_of",
-]
+__all__ = ["Checked", "Posted", "Submission", "check", "refusal_body"]
 
 _log = logging.getLogger(__name__)
 
 # Logins of comfy.org, which ComfyUI keeps out of its queue and history, too.
 _SECRET_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """The body of ``POST /prompt`` as it stands: anything may be in it."""
+
+    body: Mapping[str, JsonValue]
+
+    @property
+    def client_id(self) -> str | None:
+        """The page that sent it."""
+        client_id = self.body.get("client_id")
+        return client_id if isinstance(client_id, str) else None
+
+    @property
+    def extra_data(self) -> Mapping[str, JsonValue]:
+        """What comes with the prompt."""
+        return mapping(self.body.get("extra_data"))
+
+    @property
+    def only_outputs(self) -> list[str] | None:
+        """The output nodes to run; ``None`` for all."""
+        wanted = self.body.get("partial_execution_targets")
+        return [str(node_id) for node_id in wanted] if isinstance(wanted, list) else None
+
+    @property
+    def workflow(self) -> Mapping[str, JsonValue] | None:
+        """The prompt in UI format."""
+        workflow = mapping(self.extra_data.get("extra_pnginfo")).get("workflow")
+        return workflow if isinstance(workflow, dict) else None
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether anything in the workflow is marked to run elsewhere."""
+        workflow = self.workflow
+        return workflow is not None and bool(marks_in(workflow))
+
+    @property
+    def choice(self) -> tuple[bool, str | None]:
+        """Whether it says where to run, and the target (``None`` for this machine)."""
+        choice = mapping(self.extra_data.get(CHOICE_KEY))
+        target = choice.get("target")
+        return "target" in choice, target if isinstance(target, str) and target else None
+
+    @property
+    def leaves_this_machine(self) -> bool:
+        """Whether it asks for anything to be sent elsewhere."""
+        nodes = mapping(self.body.get("prompt")).values()
+        classes = {str(mapping(node).get("class_type")) for node in nodes}
+        _, target = self.choice
+        return target is not None or self.has_marks or not classes.isdisjoint(SENDING_NODES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +93,9 @@ class Submission:
     Attributes:
         prompt_id: The page's, or a new one.
         prompt: All of it, as the page sent it.
-        only_outputs: The output nodes that shall run; ``None`` for all.
+        only_outputs: The output nodes to run; ``None`` for all.
         extra_data: Without secrets, with ``client_id`` and ``create_time``.
-        front: Whether it shall go before what waits.
+        front: Whether to run it before what waits.
         number: The place in the queue that the page asks for.
     """
 
@@ -70,21 +114,16 @@ class Submission:
             WorkflowInvalid: It cannot be run.
         """
         prompt = parse_prompt(body["prompt"], "The prompt", check_links=False)
-        extra = body.get("extra_data")
-        extra_data = {
-            key: value
-            for key, value in (extra.items() if isinstance(extra, dict) else ())
-            if key not in _SECRET_KEYS
-        }
+        posted = Posted(body)
+        extra_data = {k: v for k, v in posted.extra_data.items() if k not in _SECRET_KEYS}
         if "client_id" in body:
             extra_data["client_id"] = body["client_id"]
         extra_data["create_time"] = int(time.time() * 1000)
         extra_data[CHOICE_KEY] = {"target": target}
-        wanted = body.get("partial_execution_targets")
         return cls(
             prompt_id=_prompt_id(body.get("prompt_id")),
             prompt=prompt,
-            only_outputs=[str(node_id) for node_id in wanted] if isinstance(wanted, list) else None,
+            only_outputs=posted.only_outputs,
             extra_data=extra_data,
             front=bool(body.get("front")),
             number=_number(body.get("number")),
@@ -93,7 +132,7 @@ class Submission:
     @property
     def workflow(self) -> dict[str, JsonValue] | None:
         """The UI-format workflow that the page wants embedded in what is saved."""
-        workflow = workflow_of({"extra_data": self.extra_data})
+        workflow = Posted({"extra_data": self.extra_data}).workflow
         return None if workflow is None else dict(workflow)
 
 
@@ -116,7 +155,7 @@ def check(submission: Submission, schemas: Schemas | None) -> Checked:
     """Validate a prompt as the target's own ComfyUI would.
 
     Args:
-        schemas: The target's; ``None`` when it does not say: then it finds out itself.
+        schemas: The target's; ``None`` where unknown: the target then checks it itself.
 
     Raises:
         WorkflowInvalid: Nothing of it can run; `refusal_body` makes ComfyUI's 400 of it.
@@ -144,39 +183,6 @@ def check(submission: Submission, schemas: Schemas | None) -> Checked:
 
 def _part(prompt: Prompt, needed: list[str]) -> Prompt:
     return {node_id: prompt[node_id] for node_id in needed}
-
-
-def wanted_target(body: Mapping[str, JsonValue]) -> tuple[bool, str | None]:
-    """What the prompt itself says: whether it says anything, and the target (or this machine)."""
-    extra = body.get("extra_data")
-    choice = extra.get(CHOICE_KEY) if isinstance(extra, dict) else None
-    if not isinstance(choice, dict) or "target" not in choice:
-        return False, None
-    target = choice["target"]
-    return True, target if isinstance(target, str) and target else None
-
-
-def leaves_this_machine(body: Mapping[str, JsonValue]) -> bool:
-    """Whether what a page posts asks for anything to be sent elsewhere, as it stands.
-
-    Args:
-        body: Of ``POST /prompt``.
-    """
-    _, target = wanted_target(body)
-    prompt = body.get("prompt")
-    nodes = prompt.values() if isinstance(prompt, dict) else ()
-    classes = {str(node.get("class_type")) for node in nodes if isinstance(node, dict)}
-    workflow = workflow_of(body)
-    marked = workflow is not None and bool(marks_in(workflow))
-    return target is not None or marked or not classes.isdisjoint(SENDING_NODES)
-
-
-def workflow_of(body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue] | None:
-    """The UI-format workflow in what a page posts to ``/prompt``."""
-    extra = body.get("extra_data")
-    info = extra.get("extra_pnginfo") if isinstance(extra, dict) else None
-    workflow = info.get("workflow") if isinstance(info, dict) else None
-    return workflow if isinstance(workflow, dict) else None
 
 
 def refusal_body(error: ComfyRemoteError) -> dict[str, JsonValue]:

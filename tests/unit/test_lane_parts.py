@@ -31,10 +31,10 @@ from comfy_remote.node_pack.input_files import InputFiles
 from comfy_remote.node_pack.page_messages import JOB_EVENT, PageMessages
 from comfy_remote.node_pack.saved_outputs import NO_NODE, Deliveries, OutputSaver
 from comfy_remote.node_pack.submission import (
+    Posted,
     Submission,
     check,
     refusal_body,
-    wanted_target,
 )
 from comfy_remote.outputs import RemoteOutput, media_type_of
 from comfy_remote.workflow.prompt import Prompt
@@ -185,17 +185,17 @@ def test_a_submission_that_is_none_is_refused_in_comfyuis_form(body: dict[str, A
 def test_whatever_else_a_page_sends_is_survived(body: dict[str, Any]) -> None:
     found = _submission(**body)
     assert found.workflow is None or isinstance(found.workflow, dict)
-    wanted_target(body)
+    assert Posted(body).choice  # no error
 
 
 def test_the_prompt_itself_may_say_where_it_runs() -> None:
     def said(choice: Any) -> tuple[bool, str | None]:
-        return wanted_target({"extra_data": {"comfy_remote": choice}})
+        return Posted({"extra_data": {"comfy_remote": choice}}).choice
 
     assert said({"target": "gpu"}) == (True, "gpu")
     assert said({"target": None}) == (True, None)
     assert said({"target": 5}) == (True, None)
-    assert said({}) == said("gpu") == wanted_target({}) == (False, None)
+    assert said({}) == said("gpu") == Posted({}).choice == (False, None)
 
 
 def test_without_schemas_the_wanted_part_is_still_found() -> None:

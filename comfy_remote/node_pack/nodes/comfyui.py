@@ -7,9 +7,11 @@ import json
 import logging
 import uuid
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import execution
+import folder_paths
 import nodes as comfyui_nodes
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import ComfyAPI, io
@@ -29,7 +31,14 @@ from ..trusted_targets import CONFIRM_EVENT, NamedAddress, check_addresses
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["NodeWatcher", "check_address", "checked", "local_schemas", "type_of_link"]
+__all__ = [
+    "NodeWatcher",
+    "check_address",
+    "checked",
+    "local_schemas",
+    "type_of_link",
+    "workflow_folders",
+]
 
 
 def local_schemas(classes: Collection[str] | None = None) -> Schemas:
@@ -41,6 +50,12 @@ def local_schemas(classes: Collection[str] | None = None) -> Schemas:
     known = comfyui_nodes.NODE_CLASS_MAPPINGS
     wanted = [name for name in known if classes is None or name in classes]
     return Schemas({name: _described(name, known[name]) for name in wanted}, "this ComfyUI")
+
+
+def workflow_folders() -> tuple[Path, Path]:
+    """Where saved workflows are: the editor's own folder, and the input folder."""
+    user = Path(folder_paths.get_user_directory()) / "default" / "workflows"
+    return user, Path(folder_paths.get_input_directory())
 
 
 def _described(name: str, node: type) -> dict[str, JsonValue]:

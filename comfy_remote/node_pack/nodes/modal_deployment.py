@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 
 from ...errors import ComfyRemoteError
 from ..advice import in_page_words
-from .comfyui import NodeWatcher, local_schemas
+from .comfyui import NodeWatcher, local_schemas, workflow_folders
 from .modal_run import DeploymentSettings, run_deployment, workflow_at
 
 __all__ = ["ComfyRemoteModalDeployment"]
@@ -105,7 +105,7 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
     def fingerprint_inputs(cls, workflow_path: str = "", **_: object) -> str:
         """The state of the workflow's file. ComfyUI adds the inputs."""
         try:
-            status = workflow_at(workflow_path, _folders(), _own_folders()).stat()
+            status = workflow_at(workflow_path, workflow_folders(), _own_folders()).stat()
         except (ComfyRemoteError, OSError):
             return ""  # `execute` says so
         return f"{status.st_size} {status.st_mtime_ns}"
@@ -142,7 +142,7 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
             rebuild_modal_app=rebuild_modal_app,
             delete_modal_app=delete_modal_app,
         )
-        workflow = workflow_at(workflow_path, _folders(), _own_folders())
+        workflow = workflow_at(workflow_path, workflow_folders(), _own_folders())
         known = local_schemas()
         done = await run_deployment(
             workflow,
@@ -162,9 +162,3 @@ def _own_folders() -> tuple[Path, ...]:
         Path(folder_paths.get_input_directory()),
         Path(folder_paths.get_output_directory()),
     )
-
-
-def _folders() -> tuple[Path, Path]:
-    """Where saved workflows are: the editor's own folder, and the input folder."""
-    user = Path(folder_paths.get_user_directory()) / "default" / "workflows"
-    return user, Path(folder_paths.get_input_directory())

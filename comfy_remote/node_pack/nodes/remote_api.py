@@ -23,7 +23,7 @@ from ...workflow.interface import ANY
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ..advice import in_page_words
 from ..trusted_targets import refuse_own_address
-from .comfyui import NodeWatcher, check_address, type_of_link
+from .comfyui import NodeWatcher, check_address, type_of_link, workflow_folders
 from .remote_call import MOST_DECLARED, RemoteCall, named_values
 from .remote_input import CATEGORY
 from .remote_run import opened
@@ -213,11 +213,7 @@ def _loaded(workflow: str) -> tuple[LoadedWorkflow, str]:
     if workflow.lstrip().startswith("{"):
         return pasted_workflow(workflow), "the workflow"
     name = workflow.strip()
-    folders = (
-        Path(folder_paths.get_user_directory()) / "default" / "workflows",
-        Path(folder_paths.get_input_directory()),
-    )
-    return load_workflow(saved_workflow(name, folders)), name
+    return load_workflow(saved_workflow(name, workflow_folders())), name
 
 
 def _types(dynprompt: Any, unique_id: str) -> dict[str, str]:  # ComfyUI's own, without types

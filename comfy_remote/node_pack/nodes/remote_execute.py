@@ -25,7 +25,7 @@ from ...workflow.schema import Schemas
 from ..advice import in_page_words
 from ..comfyui_host import ComfyUIHost
 from ..input_files import InputFiles
-from .comfyui import NodeWatcher, check_address, checked, local_schemas
+from .comfyui import NodeWatcher, check_address, checked, local_schemas, workflow_folders
 from .expansion import expand, no_picture, picture_sources, take_nodes
 from .image_inputs import by_number, load_nodes, spread_pictures, with_nodes
 from .pixels import as_saved, joined, write_pictures
@@ -85,7 +85,7 @@ class RunPodRemoteExecute(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "workflow_file",
-                    options=["", *saved_workflows(*_folders())],
+                    options=["", *saved_workflows(*workflow_folders())],
                     default="",
                     optional=True,
                     tooltip="A saved workflow, instead of a pasted one.",
@@ -116,7 +116,7 @@ class RunPodRemoteExecute(io.ComfyNode):
         """A file that was saved after the page was loaded is as good as a listed one."""
         try:
             if workflow_file:
-                saved_workflow(workflow_file, _folders())
+                saved_workflow(workflow_file, workflow_folders())
         except WorkflowInvalid as error:
             return str(error)
         return True
@@ -133,7 +133,9 @@ class RunPodRemoteExecute(io.ComfyNode):
             loaded = _given(workflow_json, workflow_file)
         except WorkflowInvalid:
             return []  # `execute` says so
-        paths = [file_below(folder, workflow_file) for folder in _folders() if workflow_file]
+        paths = [
+            file_below(folder, workflow_file) for folder in workflow_folders() if workflow_file
+        ]
         if loaded is not None and loaded.prompt is not None:
             schemas = local_schemas({node["class_type"] for node in loaded.prompt.values()})
             uses = file_uses(loaded.prompt, schemas)
@@ -283,7 +285,9 @@ def _given(workflow_json: str | None, workflow_file: str | None) -> LoadedWorkfl
     """The pasted workflow, else the file's, else ``None``."""
     if workflow_json and workflow_json.strip():
         return pasted_workflow(workflow_json)
-    return load_workflow(saved_workflow(workflow_file, _folders())) if workflow_file else None
+    return (
+        load_workflow(saved_workflow(workflow_file, workflow_folders())) if workflow_file else None
+    )
 
 
 def _nothing_to_run() -> WorkflowInvalid:
@@ -296,11 +300,6 @@ def _nothing_to_run() -> WorkflowInvalid:
 
 def _input() -> Path:
     return Path(folder_paths.get_input_directory())
-
-
-def _folders() -> tuple[Path, Path]:
-    """Where saved workflows are: the editor's own folder, and the input folder."""
-    return Path(folder_paths.get_user_directory()) / "default" / "workflows", _input()
 
 
 def _state(path: Path) -> str:
