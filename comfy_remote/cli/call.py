@@ -74,8 +74,7 @@ def call(
       comfy-remote call portrait.json --on runpod:abc123xyz -i image=@photo.png -i steps=20
       comfy-remote call https://portrait.example.com -i prompt="a cat" -o pictures
     """
-    from .call_inputs import parse_inputs
-    from .call_run import CallPlan, run_call
+    from .call_run import CallPlan, parse_inputs, run_call
     from .options import make_reporter
 
     plan = CallPlan(

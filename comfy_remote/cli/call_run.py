@@ -25,14 +25,19 @@ from ..calls.target import TargetCall
 from ..calls.values import Argument
 from ..calls.workflow import CallableWorkflow
 from ..config.settings import Configuration
-from ..errors import ComfyRemoteError, ConfigurationError, JobCancelled, JobTimedOut
+from ..errors import (
+    ComfyRemoteError,
+    ConfigurationError,
+    InputFileMissing,
+    JobCancelled,
+    JobTimedOut,
+)
 from ..jobs.client import Client
 from ..jobs.record import Record
 from ..media.files import private_folder
 from ..media.temporary import TemporaryFolder
 from ..media.values import DecodedValue, encode, read_value
 from ..workflow.interface import Interface
-from .call_inputs import Given
 from .call_results import show_results
 from .errors import check_named_files, files_named_with
 from .follow import CANCEL_PATIENCE, supervise, wait_and_list
@@ -43,7 +48,49 @@ if TYPE_CHECKING:
 
     from ..media.values import EncodedValue
 
-__all__ = ["CallPlan", "run_call"]
+__all__ = ["CallPlan", "follow_service", "parse_inputs", "run_call"]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One input of a call.
+
+    Attributes:
+        text: As it was typed; ``""`` for a file.
+        path: The file; ``None`` for a text.
+    """
+
+    key: str
+    text: str = ""
+    path: Path | None = None
+
+
+def parse_inputs(texts: Sequence[str]) -> list[Given]:
+    """Read the options.
+
+    Raises:
+        ConfigurationError: One has no key, or a key comes twice.
+        InputFileMissing: A file is not there.
+    """
+    found: dict[str, Given] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise ConfigurationError(
+                f"-i {text} has no key.", advice="Write -i KEY=VALUE, or -i KEY=@FILE."
+            )
+        if key in found:
+            raise ConfigurationError(f"-i {key} is there twice.", advice="Give each key once.")
+        if not value.startswith("@"):
+            found[key] = Given(key, text=value)
+            continue
+        path = Path(value[1:]).expanduser()
+        if not path.is_file():
+            raise InputFileMissing(
+                f"-i {key}=@{path}: there is no such file.", advice="Check its name."
+            )
+        found[key] = Given(key, path=path)
+    return list(found.values())
 
 
 @dataclass(frozen=True)

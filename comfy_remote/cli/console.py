@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO, cast
 
 from ..clean import clean, one_line
@@ -14,18 +14,24 @@ from ..types import with_texts
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+    from rich.table import Column
+    from rich.text import Text
 
 __all__ = [
     "human_seconds",
     "human_size",
     "is_interactive",
     "print_json",
+    "print_table",
     "printable",
     "printable_line",
     "resume_command",
     "say",
     "say_lines",
 ]
+
+# No line of a table is folded in a pipe, however long an address or a path in it.
+_PIPED_WIDTH = 10_000
 
 
 def is_interactive(stream: TextIO) -> bool:
@@ -60,6 +66,29 @@ def print_json(data: Mapping[str, object]) -> None:
 
     worded = with_texts(cast("JsonValue", dict(data)), for_terminal)
     print(redact(json.dumps(worded)), flush=True)
+
+
+def print_table(columns: Sequence[Column | str], rows: Iterable[Sequence[str | Text]]) -> None:
+    """Print a table as wide as the terminal; piped, it is for grep: a row a line.
+
+    Args:
+        columns: Headings, or columns with a heading and a layout.
+        rows: A cell for each column. Texts may have come from elsewhere: what would steer the
+            terminal is taken out.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if terminal else _PIPED_WIDTH)
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(
+            *(cell if isinstance(cell, Text) else Text(printable_line(cell)) for cell in row)
+        )
+    console.print(table)
 
 
 def say(text: str) -> None:

@@ -127,8 +127,7 @@ def _all_of(prompt: Prompt, *known: Schemas) -> Schemas:
 
 def _print(prompt: Prompt, result: Cut) -> None:
     from ..workflow.interface import REMOTE_PART, REMOTE_SHOWN
-    from .console import human_size, printable_line, say
-    from .table import print_table
+    from .console import human_size, print_table, printable_line, say
 
     here = [
         n

@@ -1,25 +1,25 @@
-"""How both commands begin and end: logging, and the place where errors end up."""
+"""How both commands begin and end: streams, logging, and the place where errors end up."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
 from ..secrets import SECRETS
 from ..version import __version__
-from .signals import treat_like_ctrl_c
-from .streams import prepare_streams, silence_stdout
+from .interrupt import treat_like_ctrl_c
 
 if TYPE_CHECKING:
     from ..errors import ComfyRemoteError
 
-__all__ = ["EXIT_STATUSES", "enter", "start"]
+__all__ = ["EXIT_STATUSES", "enter", "import_ahead", "prepare_streams", "start"]
 
 EXIT_STATUSES = (
     "Results go to standard output, everything else to standard error. Exit status: 0 done, "
@@ -85,6 +85,20 @@ def enter(command: click.Command, name: str) -> None:
         gc.freeze()
 
 
+def import_ahead() -> None:
+    """Begin to import what talking to a target needs, in a thread. Returns at once.
+
+    When it is imported, aiohttp reads the certificates that the system trusts, without Python's
+    lock: a quarter of the start, in which our own modules, the workflow and the configuration
+    are read. Whoever imports it meanwhile waits for the thread. Other people's modules only: ours
+    would wait for each other.
+    """
+    import threading
+    from importlib import import_module
+
+    threading.Thread(target=import_module, args=("aiohttp",), name="import-ahead").start()
+
+
 def _is_cancelled(error: BaseException) -> bool:
     """Whether it is what a command raises that was interrupted while it waited."""
     # Not imported for this: it takes longer than what small commands do.
@@ -109,7 +123,7 @@ def _failure(error: BaseException) -> ComfyRemoteError | None:
             "The current folder was deleted, or cannot be read.", advice="Change to another folder."
         )
     if error.errno in _CANNOT_WRITE:
-        silence_stdout()
+        _silence_stdout()
         return LocalStorageError(
             f"Standard output could not be written: {error.strerror}.",
             advice="Free some space, or send it elsewhere. Jobs that ran are in the record: "
@@ -132,3 +146,58 @@ def _unusable_file(error: OSError) -> ComfyRemoteError:
         f"{shown} cannot be used: {error.strerror or error}.",
         advice="Check that it exists, and its permissions.",
     )
+
+
+def prepare_streams() -> None:
+    """Make the three streams usable, whatever they are at the start.
+
+    A closed one (``2>&-``, a service without a console) is replaced by one that swallows all: its
+    number would otherwise go to the next file that is opened, which then gets our messages. What
+    cannot be written to standard error, because its disk is full, costs the message and not the
+    run. A console that cannot show a character (cp1252) gets its escape.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdin = sys.stdin or _nothing("r")
+    sys.stdout = sys.stdout or _nothing("w")
+    sys.stderr = sys.stderr or _nothing("w")
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+    sys.stderr = cast("TextIO", _Unfailing(sys.stderr))
+
+
+def _silence_stdout() -> None:
+    """After standard output has failed: keep its buffer from failing again at the exit."""
+    with contextlib.suppress(OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+
+
+def _nothing(mode: str) -> TextIO:
+    return cast("TextIO", open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123
+
+
+class _Unfailing:
+    """A stream that drops what cannot be written."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, if that is possible."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if that is possible."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()

@@ -1,18 +1,30 @@
-"""Ctrl-C and its like, the same on every platform and Python: first politely, then at once."""
+"""Ctrl-C and its like, the same on every platform and Python: first politely, then at once.
+
+``timeout``, CI and ``docker stop`` send SIGTERM; Windows sends SIGBREAK for Ctrl-Break and when the
+console's window is closed (and then ends the process within seconds).
+"""
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Coroutine
 from types import FrameType
 from typing import TypeVar
 
-from .signals import LIKE_CTRL_C
-
-__all__ = ["run_interruptible"]
+__all__ = ["LIKE_CTRL_C", "run_interruptible", "treat_like_ctrl_c"]
 
 _T = TypeVar("_T")
+
+LIKE_CTRL_C = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGBREAK") if hasattr(signal, name)
+)
+"""Those that this platform has."""
+
+
+def treat_like_ctrl_c() -> None:
+    """Have them raise `KeyboardInterrupt` from now on."""
+    for number in LIKE_CTRL_C:
+        signal.signal(number, signal.default_int_handler)
 
 
 def run_interruptible(work: Coroutine[object, object, _T]) -> _T:
@@ -29,6 +41,8 @@ def run_interruptible(work: Coroutine[object, object, _T]) -> _T:
     Raises:
         KeyboardInterrupt: At the second signal, wherever the work is then.
     """
+    import asyncio
+
     numbers = [signal.SIGINT, *LIKE_CTRL_C]
 
     async def main() -> _T:

@@ -116,7 +116,7 @@ def resume(
     Also after this machine was switched off, or the run was killed. Nothing runs twice. With
     --on, ID may also be the id of a prompt that was sent from elsewhere.
     """
-    from .import_ahead import import_ahead
+    from .entry import import_ahead
 
     import_ahead()
     import time
@@ -301,7 +301,7 @@ def _print_table(jobs: list[Standing]) -> None:
     from rich.table import Column
     from rich.text import Text
 
-    from .table import print_table
+    from .console import print_table
 
     columns = [
         Column("Job", min_width=8, no_wrap=True),

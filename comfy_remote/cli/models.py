@@ -66,7 +66,7 @@ def list_models(on: str | None, json_lines: bool) -> None:
         return
     from rich.table import Column
 
-    from .table import print_table
+    from .console import print_table
 
     columns = ("Folder", "Model", Column("Size", justify="right"), "Fetched from", "Pinned")
     print_table(columns, rows)

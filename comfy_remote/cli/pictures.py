@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -23,12 +24,18 @@ from rich.segment import ControlType, Segment
 from rich.style import Style
 
 from ..errors import OutputCorrupt
-from .sixel import cell_size, encode_sixel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Graphics", "Picture", "graphics_of", "load_picture", "remove_preview"]
+__all__ = [
+    "Graphics",
+    "Picture",
+    "encode_sixel",
+    "graphics_of",
+    "load_picture",
+    "remove_preview",
+]
 
 Graphics: TypeAlias = Literal["kitty", "iterm2", "sixel", "blocks"]
 
@@ -46,6 +53,9 @@ _LARGEST = 512 * 1024**2  # bytes as float32: 44 million pixels
 _LARGE = 4_000_000
 # Terminal cells are about twice as high as wide.
 _CELL_WIDTH, _CELL_HEIGHT = 10, 20
+_COLOURS = 128
+_REPEATED = re.compile(r"(.)\1{3,}")
+_USUAL_CELL = (8, 16)
 _KITTY_CHUNK = 4096
 _KITTY_PREVIEW = 7621  # any number: the same one replaces the picture before
 
@@ -133,7 +143,7 @@ class Picture:
         image = image.copy()
         if graphics == "sixel":
             # The only one that counts in pixels. One row less: the picture must not scroll.
-            width, height = cell_size()
+            width, height = _cell_size()
             image.thumbnail((columns * width, max(1, rows - 1) * height))
             self._escape = f"\x1b7{encode_sixel(image)}\x1b8"
             return
@@ -197,3 +207,53 @@ def _iterm2(data: str, columns: int, rows: int) -> str:
         f"\x1b7\x1b]1337;File=inline=1;width={columns};height={rows};"
         f"preserveAspectRatio=1:{data}\x07\x1b8"
     )
+
+
+def encode_sixel(image: Image) -> str:
+    """An RGB picture as sixels; the cursor ends below it.
+
+    DEC's VT330/VT340 Programmer Reference, chapter 14: each character stands for six pixels, one
+    above the other, of one colour; a band of six rows is written once for each colour in it.
+    """
+    import numpy as np
+
+    indexed = image.quantize(_COLOURS)
+    width, height = indexed.size
+    pixels = np.asarray(indexed)
+    palette = indexed.getpalette() or []
+    parts = [f'\x1bP0;1q"1;1;{width};{height}']
+    for number in np.unique(pixels).tolist():
+        red, green, blue = (round(value * 100 / 255) for value in palette[3 * number :][:3])
+        parts.append(f"#{number};2;{red};{green};{blue}")
+    for top in range(0, height, 6):
+        band = pixels[top : top + 6]
+        bits = (1 << np.arange(len(band), dtype=np.uint8))[:, None]
+        for number in np.unique(band).tolist():
+            sixels = ((band == number) * bits).sum(axis=0, dtype=np.uint8) + 63
+            text = sixels.astype(np.uint8).tobytes().decode("ascii")
+            parts.append(f"#{number}{_REPEATED.sub(_repeat, text)}$")
+        parts.append("-")
+    return "".join(parts) + "\x1b\\"
+
+
+def _cell_size() -> tuple[int, int]:
+    """Width and height of a character in pixels, where the terminal says it; else a usual one."""
+    try:
+        import fcntl
+        import struct
+        import sys
+        import termios
+    except ImportError:  # Windows
+        return _USUAL_CELL
+    try:
+        answer = fcntl.ioctl(sys.stderr.fileno(), termios.TIOCGWINSZ, bytes(8))
+    except OSError:
+        return _USUAL_CELL
+    rows, columns, width, height = struct.unpack("HHHH", answer)
+    if not (rows and columns and width >= columns and height >= rows):
+        return _USUAL_CELL
+    return width // columns, height // rows
+
+
+def _repeat(found: re.Match[str]) -> str:
+    return f"!{len(found[0])}{found[1]}"

@@ -115,7 +115,7 @@ def run_remote(
     start(verbose=verbose)
     if workflow is None and changes.prompt is None:
         raise click.UsageError("Give --prompt TEXT, --workflow FILE, or both.")
-    from .import_ahead import import_ahead
+    from .entry import import_ahead
 
     import_ahead()
     from dataclasses import replace

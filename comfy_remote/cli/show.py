@@ -136,8 +136,7 @@ def _local_files(prompt: Prompt, schemas: Schemas, base: Path) -> dict[str, Loca
 def _print(summary: Summary) -> None:
     from rich.table import Column
 
-    from .console import human_size, printable_line
-    from .table import print_table
+    from .console import human_size, print_table, printable_line
 
     idle = f", of which {len(summary.idle)} feed no output" if summary.idle else ""
     facts = [

@@ -74,7 +74,7 @@ def targets(json_lines: bool) -> None:
     else:
         from rich.table import Column
 
-        from .table import print_table
+        from .console import print_table
 
         columns = [
             Column(title, overflow="fold") for title in ("Name", "Target", "Key", "Read from")

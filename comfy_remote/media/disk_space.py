@@ -128,7 +128,7 @@ def _size(environment: Mapping[str, str], name: str, default: int) -> int:
     value = environment.get(name, "").strip()
     if not value:
         return default
-    # Here: it takes long to import, and is imported ahead meanwhile (`cli.import_ahead`).
+    # Here: it takes long to import, and is imported ahead meanwhile (`cli.entry.import_ahead`).
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     try:

@@ -79,7 +79,7 @@ def test_a_run_imports_its_http_stack_beside_the_rest() -> None:
     ours = modules_after("import comfy_remote.cli.run_workflow, comfy_remote.cli.reporter")
     assert ours.isdisjoint({"aiohttp", "pydantic", "rich", "numpy", "PIL"})
     ahead = modules_after(
-        "import threading; from comfy_remote.cli.import_ahead import import_ahead; import_ahead()\n"
+        "import threading; from comfy_remote.cli.entry import import_ahead; import_ahead()\n"
         "for thread in threading.enumerate():\n"
         "    if thread is not threading.main_thread(): thread.join()"
     )

@@ -15,8 +15,7 @@ from rich.console import Console
 from comfy_remote.cli.console import human_seconds, human_size, printable
 from comfy_remote.cli.errors import explain
 from comfy_remote.cli.live import LiveReporter
-from comfy_remote.cli.pictures import graphics_of, load_picture, remove_preview
-from comfy_remote.cli.sixel import encode_sixel
+from comfy_remote.cli.pictures import encode_sixel, graphics_of, load_picture, remove_preview
 from comfy_remote.errors import ExecutionFailed, TargetUnreachable, WorkflowInvalid
 from comfy_remote.events import Preview, Progress, Queued, Started
 from comfy_remote.jobs.record import SavedOutput
