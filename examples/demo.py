@@ -67,6 +67,9 @@ async def serve_page(gateway: GatewayServer, token: SecretStr, port: int) -> int
     if find_spec("comfyui_frontend_package") is None:
         print("The page is missing: pip install comfyui-frontend-package", file=sys.stderr)
         return 2
+    sys.path.append(str(EXAMPLES.parent / "tools"))
+    from sandbox_page import with_page  # here: not part of the package
+
     # What somebody with a RunPod account has in the environment that ComfyUI starts in.
     os.environ["RUNPOD_ENDPOINT_BASE_URL"] = gateway.url
     os.environ["RUNPOD_API_KEY"] = token.get_secret_value()
@@ -81,10 +84,11 @@ async def serve_page(gateway: GatewayServer, token: SecretStr, port: int) -> int
     async with SandboxServer(
         port=port,
         directory=folder,
-        frontend="installed",
-        web_directories={"comfy-remote": Path(node_pack.__file__).parent / "web"},
-        templates={"comfy-remote": EXAMPLES / "page"},
-        extend=lambda app: install(SandboxHost(app), Record(folder)),
+        extend=with_page(
+            web_directories={"comfy-remote": Path(node_pack.__file__).parent / "web"},
+            templates={"comfy-remote": EXAMPLES / "page"},
+            extend=lambda app: install(SandboxHost(app), Record(folder)),
+        ),
     ) as server:
         print(
             f"Page      {server.url}/?template=slow&source=comfy-remote\n\n"

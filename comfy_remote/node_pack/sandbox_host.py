@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from ..calls.values import ValueForm
-from ..sandbox.engine import ENGINE, Engine
-from ..sandbox.hooks import PartContext, PartRunner, ShownByNode
-from ..sandbox.nodes.registry import NODES
+from ..sandbox.engine import ENGINE, Engine, PartContext, PartRunner, ShownByNode
+from ..sandbox.nodes import NODES
 from ..sandbox.prompt_queue import QueuedPrompt
 from ..workflow.schema import Schemas
 from .host import FolderKind, Host, JobResult, LocalPrompt, QueueEntry

@@ -7,12 +7,13 @@ a process with `server.SandboxServer`.
 
 Where to look:
 
-- ``server.py`` starts and stops it; ``prompt_routes.py`` and ``file_routes.py`` answer HTTP;
-  ``origin.py`` refuses other sites' pages; ``sockets.py`` is the WebSocket side.
-- ``page_routes.py`` and ``user_routes.py`` serve ComfyUI's own page, which ``frontend.py``
-  finds, ``job_routes.py`` the list of jobs, ``shown_picture.py`` what ``/view`` shows of pictures.
-- ``validation.py`` checks a prompt, ``prompt_queue.py`` keeps the queue and the history,
-  ``executor.py`` runs prompts, ``cache.py`` knows what need not run again.
-- ``nodes/`` holds the nodes by subject, ``resize.py`` the filters that resize images,
-  ``folders.py`` the input, output and temp folders.
+- ``server.py`` starts and stops it; ``prompt_routes.py``, ``file_routes.py`` and ``job_routes.py``
+  answer HTTP, ``sockets.py`` the WebSocket; ``shown_picture.py`` makes smaller pictures.
+- ``validation.py`` checks a prompt, ``prompt_queue.py`` has the queue and the history,
+  ``executor.py`` runs prompts, ``graph.py`` says in what order and what need not run again,
+  ``report.py`` what is sent and what the history has of a run.
+- ``nodes/`` has the nodes by subject, ``resize.py`` the filters that resize images,
+  ``folders.py`` the input, output and temp folders, ``engine.py`` what routes and others can use.
+
+ComfyUI's page on it is not part of the package: ``tools/sandbox_page``.
 """

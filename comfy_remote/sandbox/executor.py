@@ -13,12 +13,11 @@ from pydantic import JsonValue
 
 from ..errors import WorkflowInvalid
 from ..workflow.prompt import Prompt
-from .cache import CachedResult, ResultCache, signatures
+from .engine import Hooks, ShownByNode
 from .folders import Folders
-from .graph import execution_order, links
-from .hooks import Hooks, ShownByNode
+from .graph import CachedResult, ResultCache, execution_order, links, signatures
+from .nodes import NODES
 from .nodes.base import Interrupted, Node, NodeResult
-from .nodes.registry import NODES
 from .prompt_queue import PromptQueue, QueuedPrompt
 from .report import Messenger, RunReport
 

@@ -12,6 +12,8 @@ from aiohttp import web
 from aiohttp.web_request import FileField
 
 from ..clean import one_line
+from ..errors import ComfyRemoteError
+from ..media.received_inputs import InputFolder
 from ..outputs import media_type_of
 from .engine import ENGINE
 from .folders import Folders, PathOutsideFolder
@@ -139,3 +141,36 @@ def _digest(file: IO[bytes]) -> str:
     while block := file.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
+
+
+# Input files of any size, streamed: a ComfyUI has these routes with our node pack in it.
+
+
+@routes.get("/remote/inputs/{name:.+}")
+async def has_input(request: web.Request) -> web.Response:
+    """``{"there": …}``: whether that file is there, with that content."""
+    name, sha256 = request.match_info["name"], request.query.get("sha256", "")
+    try:
+        there = await _input_folder(request).has(name, sha256)
+    except ComfyRemoteError as error:
+        return _refusal(error)
+    return web.json_response({"there": there})
+
+
+@routes.put("/remote/inputs/{name:.+}")
+async def put_input(request: web.Request) -> web.Response:
+    """Write the body into the input folder; ``{"name": …}`` is what it is called there."""
+    name, sha256 = request.match_info["name"], request.query.get("sha256", "")
+    try:
+        placed = await _input_folder(request).receive(name, sha256, request.content.iter_any())
+    except ComfyRemoteError as error:
+        return _refusal(error)
+    return web.json_response({"name": placed})
+
+
+def _input_folder(request: web.Request) -> InputFolder:
+    return InputFolder(request.app[ENGINE].folders.root / "input")
+
+
+def _refusal(error: ComfyRemoteError) -> web.Response:
+    return web.json_response({"error": error.to_json()}, status=error.http_status)

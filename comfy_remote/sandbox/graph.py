@@ -1,13 +1,20 @@
-"""The prompt as a graph: which nodes need which, and in what order they run."""
+"""Which nodes need not run again: results kept from one prompt to the next."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import hashlib
+import json
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import JsonValue
 
 from ..workflow.prompt import Node, Prompt, is_link
-from .nodes.registry import NODES
+from .folders import Folders
+from .nodes import NODES
 
-__all__ = ["execution_order", "links"]
+__all__ = ["CachedResult", "ResultCache", "execution_order", "links", "signatures"]
 
 
 def links(node: Node) -> dict[str, tuple[str, int]]:
@@ -46,3 +53,60 @@ def execution_order(
         sources = [source for source, _ in links(prompt[node_id]).values()]
         stack += [(source, False) for source in reversed(sources)]
     return list(order)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedResult:
+    """What a node gave, and what the history shows of it.
+
+    Attributes:
+        values: The node's outputs; each is a list, which mostly has one item.
+        ui: What it shows; ``None`` when it shows nothing.
+        meta: Which node it was; goes into the history with ``ui``.
+    """
+
+    values: Sequence[list[object]]
+    ui: Mapping[str, JsonValue] | None
+    meta: Mapping[str, JsonValue]
+
+
+class ResultCache:
+    """Results by signature. Keeps what the last prompt used, like ComfyUI's classic cache."""
+
+    def __init__(self) -> None:
+        self._results: dict[str, CachedResult] = {}
+
+    def get(self, signature: str) -> CachedResult | None:
+        """The result of a node with that signature, if it is known."""
+        return self._results.get(signature)
+
+    def put(self, signature: str, result: CachedResult) -> None:
+        """Remember a result."""
+        self._results[signature] = result
+
+    def keep_only(self, used: Collection[str]) -> None:
+        """Forget all but the ``used`` signatures."""
+        wanted = set(used)
+        self._results = {key: value for key, value in self._results.items() if key in wanted}
+
+
+def signatures(prompt: Prompt, node_ids: Sequence[str], folders: Folders) -> dict[str, str]:
+    """What each node's result depends on: its class and inputs, and those of all before it.
+
+    Args:
+        node_ids: In an order where each node comes after the nodes it is linked to.
+    """
+    known: dict[str, str] = {}
+    for node_id in node_ids:
+        node = prompt[node_id]
+        sources = links(node)
+        literals = {name: v for name, v in node["inputs"].items() if name not in sources}
+        linked = {name: [known[source], index] for name, (source, index) in sources.items()}
+        try:
+            fingerprint = NODES[node["class_type"]].fingerprint(folders, node["inputs"])
+        except (OSError, ValueError):
+            # The file has gone since the prompt was checked. Running the node will say so.
+            fingerprint = uuid.uuid4().hex
+        text = json.dumps([node["class_type"], fingerprint, literals, linked], sort_keys=True)
+        known[node_id] = hashlib.sha256(text.encode()).hexdigest()
+    return known

@@ -16,7 +16,7 @@ from ..version import __version__
 from ..workflow.check.rules import NodeError
 from ..workflow.prompt import Prompt
 from .engine import ENGINE
-from .nodes.registry import NODES
+from .nodes import NODES
 from .prompt_queue import QueuedPrompt
 from .sockets import SERVER_FEATURES
 from .validation import validate_prompt

@@ -5,27 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import JsonValue
 
+from ..config.own_page import refusal_of_page
 from ..media.temporary import TemporaryFolder, remove_leftovers
 from ..net.serving import GuardedRunner
-from . import file_routes, input_routes, job_routes, page_routes, prompt_routes, user_routes
-from .engine import ENGINE, Engine
+from . import file_routes, job_routes, prompt_routes
+from .engine import ENGINE, Engine, Hooks
 from .executor import PromptWorker
 from .folders import Folders
-from .frontend import find_frontend
-from .hooks import Hooks
-from .origin import refuse_other_pages
-from .page_routes import Page, add_page
 from .prompt_queue import PromptQueue
 from .sockets import MAX_UPLOAD_BYTES, SocketHub
 
-__all__ = ["SandboxServer"]
+__all__ = ["SandboxServer", "add_routes"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +47,6 @@ class SandboxServer:
         idle_exit: Seconds without a request and without a prompt after which
             `wait_stopped` returns; ``None`` for never.
         own_process: Whether a node may end the process, to play a crash.
-        frontend: Serve ComfyUI's page, too: ``"installed"``, or a folder (see
-            `find_frontend`, which raises `ConfigurationError` here when there is none).
-        web_directories: Folders with scripts that the page shall load, by the name of the
-            extension they belong to. Of use only with ``frontend``.
-        templates: Folders with example workflows for the page's template browser, also by
-            the extension's name.
         extend: Called with the application before it starts: to add to it.
     """
 
@@ -67,9 +58,6 @@ class SandboxServer:
         directory: Path | None = None,
         idle_exit: float | None = None,
         own_process: bool = False,
-        frontend: Path | str | None = None,
-        web_directories: Mapping[str, Path] | None = None,
-        templates: Mapping[str, Path] | None = None,
         extend: Callable[[web.Application], object] | None = None,
     ) -> None:
         self._host = host
@@ -78,11 +66,6 @@ class SandboxServer:
         self._idle_exit = idle_exit
         self._own_process = own_process
         self._extend = extend
-        self._page = (
-            None
-            if frontend is None
-            else Page(find_frontend(frontend), dict(web_directories or {}), dict(templates or {}))
-        )
         self._temporary: TemporaryFolder | None = None
         self._requests = 0
         self._last_activity = time.monotonic()
@@ -156,22 +139,17 @@ class SandboxServer:
     def _app(self) -> web.Application:
         app = web.Application(
             client_max_size=MAX_UPLOAD_BYTES,
-            middlewares=[self._note_activity, refuse_other_pages],
+            middlewares=[self._note_activity, _refuse_other_pages],
         )
         app[ENGINE] = self._engine
-        tables = [prompt_routes.routes, file_routes.routes, input_routes.routes, job_routes.routes]
-        if self._page is not None:
-            tables += [page_routes.routes, user_routes.routes]
-        for table in tables:
-            for route in table:
-                if isinstance(route, web.RouteDef):
-                    for prefix in ("", "/api"):
-                        app.router.add_route(route.method, prefix + route.path, route.handler)
+        add_routes(
+            app,
+            prompt_routes.routes,
+            file_routes.routes,
+            job_routes.routes,
+        )
         if self._extend is not None:
             self._extend(app)
-        # Last: its files are at any path that nothing else is at.
-        if self._page is not None:
-            add_page(app, self._page)
         return app
 
     @web.middleware
@@ -182,3 +160,27 @@ class SandboxServer:
         finally:
             self._requests -= 1
             self._last_activity = time.monotonic()
+
+
+def add_routes(app: web.Application, *tables: web.RouteTableDef) -> None:
+    """Add routes at their paths and below ``/api``, as ComfyUI has all of its own."""
+    for table in tables:
+        for route in table:
+            if isinstance(route, web.RouteDef):
+                for prefix in ("", "/api"):
+                    app.router.add_route(route.method, prefix + route.path, route.handler)
+
+
+@web.middleware
+async def _refuse_other_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """403 for a request that another site's page may have made.
+
+    Stricter than ComfyUI, which compares the origin only where it is asked for as localhost.
+    """
+    refused = await refusal_of_page(request.method, request.headers)
+    if refused is not None:
+        logger.warning("Refused a request. %s", refused)
+        return web.Response(status=403, text=f"{refused.message} {refused.advice}")
+    if request.method == "OPTIONS":
+        return web.Response()
+    return await handler(request)

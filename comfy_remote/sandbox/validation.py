@@ -12,8 +12,8 @@ from ..workflow.check.validation import Validated
 from ..workflow.check.validation import validate_prompt as validate
 from ..workflow.prompt import Prompt
 from .folders import Folders
+from .nodes import NODES
 from .nodes.base import Node
-from .nodes.registry import NODES
 
 __all__ = ["validate_prompt"]
 

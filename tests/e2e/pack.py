@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from sandbox_page import with_page
 
 from comfy_remote.jobs.record import Record
 from comfy_remote.node_pack.pack import Pack, install
@@ -62,7 +63,7 @@ def sandbox_with_pack(
     Args:
         base: Its folders and its record are made there; those that are there are used.
         port: 0 for one that is free.
-        frontend: See `SandboxServer`.
+        frontend: See `sandbox_page.with_page`; ``None`` for no page.
     """
     home, directory = base / "home", base / "sandbox"
     directory.mkdir(parents=True, exist_ok=True)
@@ -82,9 +83,9 @@ def sandbox_with_pack(
         async with SandboxServer(
             port=port,
             directory=directory,
-            frontend=frontend,
-            web_directories={"comfy-remote": web_folder},
-            extend=extend,
+            extend=extend
+            if frontend is None
+            else with_page(frontend, web_directories={"comfy-remote": web_folder}, extend=extend),
         ) as server:
             running.append(PackServer(server.url, directory, home, pack=packs[0]))
             loops.append((asyncio.get_running_loop(), stop))

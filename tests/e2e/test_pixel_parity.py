@@ -15,7 +15,7 @@ from engine_client import EngineClient, pixel_digest
 from parity_cases import cases, input_files, load, node, saved
 from PIL import Image
 
-from comfy_remote.sandbox.nodes.registry import NODES
+from comfy_remote.sandbox.nodes import NODES
 
 pytestmark = pytest.mark.comfyui
 

@@ -21,6 +21,7 @@ import pytest
 from lane_page import page
 from pack import sandbox_with_pack
 from PIL import Image
+from sandbox_page import with_page
 
 from comfy_remote.gateway import GatewayServer
 from comfy_remote.sandbox.server import SandboxServer
@@ -46,7 +47,7 @@ async def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     frontend.mkdir()
     (frontend / "index.html").write_text("ComfyUI")
     async with (
-        SandboxServer(frontend=frontend) as engine,
+        SandboxServer(extend=with_page(frontend)) as engine,
         GatewayServer(endpoint_id="public") as gateway,
     ):
         environment = {"TEST_ENGINE": engine.url, "WORKER_COMFYUI_DIR": ""}

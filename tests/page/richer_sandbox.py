@@ -11,8 +11,9 @@ from types import MappingProxyType
 
 from pydantic import JsonValue
 
+from comfy_remote.sandbox import nodes as registry
 from comfy_remote.sandbox.folders import Folders
-from comfy_remote.sandbox.nodes import image, registry
+from comfy_remote.sandbox.nodes import image
 from comfy_remote.sandbox.nodes.base import ImageBatch, NodeContext, NodeResult
 from comfy_remote.sandbox.nodes.schema import NodeSchema, Output, choice
 from comfy_remote.sandbox.resize import RESIZE_METHODS

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from comfy_remote.node_pack.target_models import choices_there, nodes_there
 from comfy_remote.sandbox.folders import Folders
-from comfy_remote.sandbox.nodes.registry import NODES
+from comfy_remote.sandbox.nodes import NODES
 from comfy_remote.workflow.schema import Schemas
 
 NOTHING = Schemas({}, "this ComfyUI")

@@ -10,9 +10,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 from PIL import Image
+from sandbox_page import find_frontend, with_page
 
 from comfy_remote.errors import ConfigurationError
-from comfy_remote.sandbox.frontend import find_frontend
 from comfy_remote.sandbox.server import SandboxServer
 
 PROMPT = {
@@ -43,9 +43,9 @@ async def server(tmp_path: Path, frontend: Path) -> AsyncIterator[SandboxServer]
     (templates / "one.json").write_text("{}")
     async with SandboxServer(
         directory=tmp_path / "sandbox",
-        frontend=frontend,
-        web_directories={"some-pack": pack},
-        templates={"some-pack": templates},
+        extend=with_page(
+            frontend, web_directories={"some-pack": pack}, templates={"some-pack": templates}
+        ),
     ) as server:
         yield server
 

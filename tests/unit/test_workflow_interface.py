@@ -10,7 +10,7 @@ import pytest
 
 from comfy_remote.errors import WorkflowInvalid
 from comfy_remote.sandbox.folders import Folders
-from comfy_remote.sandbox.nodes.registry import NODES
+from comfy_remote.sandbox.nodes import NODES
 from comfy_remote.workflow.files import file_uses
 from comfy_remote.workflow.interface import Interface, ValueFileName
 from comfy_remote.workflow.packs import find_packs

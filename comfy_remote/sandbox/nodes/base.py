@@ -54,7 +54,7 @@ class NodeContext(Protocol):
     def run_part(
         self, part: str, values: Sequence[list[object]]
     ) -> tuple[Sequence[list[object]], Mapping[str, Mapping[str, JsonValue]]]:
-        """Run a part of the prompt elsewhere; see `hooks.PartRunner`.
+        """Run a part of the prompt elsewhere; see `engine.PartRunner`.
 
         Raises:
             WorkflowInvalid: Nothing is installed here that could.

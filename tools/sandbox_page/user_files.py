@@ -1,4 +1,4 @@
-"""HTTP: the page's user, its settings, and the files it keeps (workflows, among others)."""
+"""The page's user: settings, and the files that the page saves (workflows, among others)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from aiohttp import web
 from pydantic import JsonValue
 
-from .engine import ENGINE
-from .folders import Folders, PathOutsideFolder
+from comfy_remote.sandbox.engine import ENGINE
+from comfy_remote.sandbox.folders import Folders, PathOutsideFolder
 
 __all__ = ["routes"]
 
@@ -22,7 +22,7 @@ routes = web.RouteTableDef()
 
 
 def _user_folder(request: web.Request) -> Path:
-    """There is one user; her files lie where ComfyUI has them."""
+    """There is one user, whose files are where ComfyUI has them."""
     return request.app[ENGINE].folders.root / "user" / "default"
 
 

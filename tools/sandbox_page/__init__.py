@@ -1,69 +1,125 @@
-"""HTTP: ComfyUI's page itself, the scripts of extensions, and what the page asks for at its start.
+"""ComfyUI's own page on the sandbox, for ``make page`` and for the tests of what we add to it.
 
-Only there when the sandbox was given a frontend (see ``frontend.py``). What a sandbox has
-none of, models, templates, translations, it answers with an empty list, as a ComfyUI
-without any does.
+Not part of the package: who runs workflows needs no page on the sandbox. It serves the page itself,
+the scripts of extensions, the user's settings and files (`user_files`), and what the page asks for
+when it starts. What a sandbox does not have (models, templates, translations) is an empty list, as
+of a ComfyUI without any.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
 from aiohttp import web
 
-from .engine import ENGINE
+from comfy_remote.errors import ConfigurationError
+from comfy_remote.sandbox.engine import ENGINE
+from comfy_remote.sandbox.server import add_routes
 
-__all__ = ["PAGE", "Page", "add_page", "routes"]
+from . import user_files
 
+__all__ = ["find_frontend", "with_page"]
+
+_PACKAGE = "comfyui_frontend_package"
 # The page must never be an old one that asks for scripts which are gone.
 _NEVER_CACHED = {"Cache-Control": "no-store, must-revalidate", "Pragma": "no-cache", "Expires": "0"}
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """What the page is made of.
-
-    Attributes:
-        frontend: The folder with ``index.html``.
-        web_directories: Folders with the scripts of extensions, by the extension's name, as
-            ComfyUI keeps its node packs' ``WEB_DIRECTORY``.
-        templates: Folders with example workflows, also by the extension's name.
-    """
-
+class _Page:
     frontend: Path
     web_directories: Mapping[str, Path]
     templates: Mapping[str, Path]
 
 
-PAGE = web.AppKey("page", Page)
+_PAGE = web.AppKey("page", _Page)
 
 routes = web.RouteTableDef()
 
 
-def add_page(app: web.Application, page: Page) -> None:
-    """Serve the page's own files. To be called last: they are looked for everywhere."""
-    app[PAGE] = page
-    for name, directory in page.web_directories.items():
-        app.router.add_static(f"/extensions/{name}", directory)
-    for name, directory in page.templates.items():
-        app.router.add_static(f"/api/workflow_templates/{name}", directory)
-    app.router.add_get("/", get_page)
-    app.router.add_static("/", page.frontend)
+def with_page(
+    frontend: Path | str = "installed",
+    *,
+    web_directories: Mapping[str, Path] | None = None,
+    templates: Mapping[str, Path] | None = None,
+    extend: Callable[[web.Application], object] | None = None,
+) -> Callable[[web.Application], None]:
+    """What `SandboxServer` takes as ``extend``, to serve the page::
+
+        SandboxServer(extend=with_page())
+
+    Args:
+        frontend: See `find_frontend`.
+        web_directories: Folders with the scripts of extensions, by the extension's name, as
+            ComfyUI has its node packs' ``WEB_DIRECTORY``.
+        templates: Folders with example workflows, also by the extension's name.
+        extend: What else is to be added to the application.
+
+    Raises:
+        ConfigurationError: There is no page.
+    """
+    page = _Page(find_frontend(frontend), dict(web_directories or {}), dict(templates or {}))
+
+    def add(app: web.Application) -> None:
+        app[_PAGE] = page
+        add_routes(app, routes, user_files.routes)
+        if extend is not None:
+            extend(app)
+        for name, directory in page.web_directories.items():
+            app.router.add_static(f"/extensions/{name}", directory)
+        for name, directory in page.templates.items():
+            app.router.add_static(f"/api/workflow_templates/{name}", directory)
+        # Last: the page's files are at any path that nothing else is at.
+        app.router.add_get("/", get_page)
+        app.router.add_static("/", page.frontend)
+
+    return add
+
+
+def find_frontend(where: Path | str = "installed") -> Path:
+    """The folder with the page's ``index.html``.
+
+    Args:
+        where: ``"installed"`` for the package ``comfyui-frontend-package`` in this Python,
+            else a folder: that of the page itself, or one in which the package lies.
+
+    Raises:
+        ConfigurationError: There is no page.
+    """
+    if where == "installed":
+        spec = find_spec(_PACKAGE)
+        places = [] if spec is None or spec.origin is None else [Path(spec.origin).parent]
+    else:
+        places = [Path(where), Path(where) / _PACKAGE]
+    for place in places:
+        for folder in (place, place / "static"):
+            if (folder / "index.html").is_file():
+                return folder.resolve()
+    if where == "installed":
+        raise ConfigurationError(
+            "ComfyUI's page is not installed in this Python.",
+            advice="Install it: pip install comfyui-frontend-package",
+        )
+    raise ConfigurationError(
+        f"There is no index.html of ComfyUI's page in {where}.",
+        advice='Name the folder "static" of an unpacked comfyui-frontend-package.',
+    )
 
 
 async def get_page(request: web.Request) -> web.FileResponse:
     """The page."""
-    return web.FileResponse(request.app[PAGE].frontend / "index.html", headers=_NEVER_CACHED)
+    return web.FileResponse(request.app[_PAGE].frontend / "index.html", headers=_NEVER_CACHED)
 
 
 @routes.get("/extensions")
 async def get_extensions(request: web.Request) -> web.Response:
     """The paths of all scripts that the page shall import."""
-    page = request.app[PAGE]
+    page = request.app[_PAGE]
     folders = {
         "/": (page.frontend, "extensions/**/*.js"),
         **{
@@ -101,7 +157,7 @@ async def get_own_templates(_request: web.Request) -> web.Response:
 @routes.get("/workflow_templates")
 async def get_templates(request: web.Request) -> web.Response:
     """The names of the workflows that extensions bring along, by the extension's name."""
-    templates = request.app[PAGE].templates
+    templates = request.app[_PAGE].templates
     names = {name: sorted(file.stem for file in d.glob("*.json")) for name, d in templates.items()}
     return web.json_response(names)
 
