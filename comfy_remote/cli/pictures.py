@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Graphics",
     "Picture",
+    "cell_size",
     "encode_sixel",
     "graphics_of",
     "load_picture",
@@ -143,7 +144,7 @@ class Picture:
         image = image.copy()
         if graphics == "sixel":
             # The only one that counts in pixels. One row less: the picture must not scroll.
-            width, height = _cell_size()
+            width, height = cell_size()
             image.thumbnail((columns * width, max(1, rows - 1) * height))
             self._escape = f"\x1b7{encode_sixel(image)}\x1b8"
             return
@@ -236,7 +237,7 @@ def encode_sixel(image: Image) -> str:
     return "".join(parts) + "\x1b\\"
 
 
-def _cell_size() -> tuple[int, int]:
+def cell_size() -> tuple[int, int]:
     """Width and height of a character in pixels, where the terminal says it; else a usual one."""
     try:
         import fcntl
