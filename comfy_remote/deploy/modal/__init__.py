@@ -9,7 +9,6 @@ here    workflow_file all of these, in order
 both    image         what is installed in the containers
 there   worker        in the GPU container: our worker and its ComfyUI
         front         in the light container: RunPod's endpoint API over HTTP, and beside it
-        service       the workflow's own API, if it has Remote Output nodes
         endpoint      … whose jobs are calls of a Modal function
         calls, notes  … all that they use of Modal: spawn, poll, cancel; a Dict; a Volume
         outputs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +30,14 @@ _CUSTOM_NODE = re.compile(
     r"https://[A-Za-z0-9][A-Za-z0-9._~/:-]*/[A-Za-z0-9_-][A-Za-z0-9._~-]*/?@[0-9a-f]{40}"
 )
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+
+_TRUSTED_LISTS = (
+    "secrets",
+    "custom_nodes",
+    "extra_pip_packages",
+    "extra_system_packages",
+    "models",
+)
 
 
 class ModalConfig(BaseModel):
@@ -161,6 +171,28 @@ class ModalConfig(BaseModel):
                 f"This cannot be deployed: {problems_in(error, 'the settings')}.",
                 advice="docs/modal.md says what each setting may be.",
             ) from None
+
+    def named(self, edited: str | None = None) -> list[str]:
+        """What the project names that its owner has to trust, a line each.
+
+        Code, packages, secrets, models: its folder may have come with somebody's workflow. To
+        deploy it runs its workflow.py here, and in the containers whatever it names, with the
+        Modal Secrets that it names.
+
+        Args:
+            edited: The text of its workflow.py, if that is not ours.
+        """
+        values, usual = self.model_dump(), ModalConfig().model_dump()
+        lines = [f"{field}: {json.dumps(one)}" for field in _TRUSTED_LISTS for one in values[field]]
+        lines += [
+            f"{field} = {json.dumps(values[field])}"
+            for field in ("comfyui_arguments", "models_volume")
+            if values[field] != usual[field]
+        ]
+        if edited is not None:
+            digest = hashlib.sha256(edited.encode()).hexdigest()
+            lines.append(f"workflow.py, which runs on this machine (edited, {digest[:16]})")
+        return lines
 
     def text(self) -> str:
         """The file's content."""

@@ -1,4 +1,9 @@
-"""The front: RunPod's endpoint API and the workflow's own, in a light container without a GPU."""
+"""The front: RunPod's endpoint API and the workflow's own, in a light container without a GPU.
+
+The calls of the workflow's own API are jobs of the endpoint, which it reaches at loopback as any
+client does. Their keys and results are in the front's container, so there is only one front:
+`workflow.py` says so. A container that ends takes them along; the jobs' own results stay at Modal.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +11,36 @@ import asyncio
 import logging
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from pydantic import SecretStr
 
-from ...gateway.access import Access, refusals
+from ...calls.store import ValueStore
+from ...calls.workflow import CallableWorkflow
+from ...gateway.access import Access, RouteHandler, foreign_page, refusals
 from ...gateway.client_routes import client_routes
 from ...gateway.endpoint import Endpoint
 from ...gateway.listening import listen
+from ...jobs.client import Client
+from ...jobs.record import Record
 from ...media.temporary import TemporaryFolder
 from ...net.serving import GuardedRunner
-from ...service.server import LARGEST_BODY
+from ...service import Calls, ServiceServer
+from ...service.results import ResultStore
+from ...service.server import LARGEST_BODY, say_protocol
+from ...targets.modal import ModalTarget
+from ...workflow.load import load_workflow
 from .calls import ModalCalls
 from .endpoint import ModalEndpoint
 from .notes import Notes, TextDict
 from .outputs import OutputVolume
-from .service import service_routes
+from .project import PROMPT_FILE
 
 __all__ = ["front_app", "serve_front"]
 
@@ -102,3 +117,52 @@ async def _serve(
             _log.exception("the front has ended")
             raise
         listening.set_exception(error)
+
+
+@asynccontextmanager
+async def service_routes(
+    app_name: str, project: Path, port: int, folder: Path
+) -> AsyncIterator[list[web.RouteDef]]:
+    """The routes of the project's workflow; none if it has no Remote Output.
+
+    Whoever gets to them has been let in by Modal. They may be called inside.
+
+    Args:
+        app_name: The endpoint's id.
+        project: The folder with prompt.json.
+        port: Where the endpoint is, at loopback.
+        folder: Where results and the values that callers send are kept.
+
+    Raises:
+        WorkflowInvalid: Its keys cannot be used.
+    """
+    prompt = load_workflow(project / PROMPT_FILE).prompt or {}
+    served = replace(CallableWorkflow.of_prompt(prompt), name=app_name, base=project)
+    if not served.interface.outputs:
+        yield []
+        return
+    target = ModalTarget(app_name, {}, url=f"http://127.0.0.1:{port}")
+    with Record(folder) as record:
+        async with Client(target, record=record, on_interrupt=None) as client:
+            calls = Calls(client, record, served, ResultStore(folder / "results"))
+            server = ServiceServer(calls, ValueStore(folder / "values"))
+            async with calls:
+                sweeping = asyncio.ensure_future(server.sweep())
+                try:
+                    yield [_guarded(route) for route in server.routes()]
+                finally:
+                    sweeping.cancel()
+                    await asyncio.gather(sweeping, return_exceptions=True)
+
+
+def _guarded(route: web.RouteDef) -> web.RouteDef:
+    handler: RouteHandler = route.handler
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        refused = foreign_page(request, named_here_only=False)
+        response = refused if refused is not None else await handler(request)
+        if not response.prepared:
+            await say_protocol(request, response)
+        return response
+
+    return web.RouteDef(route.method, route.path, guarded, route.kwargs)

@@ -19,7 +19,6 @@ from ...errors import ConfigurationError
 from ...media.files import leads_out, private_folder, storage_errors
 from ...workflow.prompt import Prompt
 from .config import CONFIG_FILE, ModalConfig
-from .named import named_in
 from .packing import Packing
 
 __all__ = [
@@ -52,7 +51,7 @@ class Project:
         config: What it says now.
         kept: Names of the files that a person has edited and that would be others now.
         notes: What was done and what is missing, a sentence (or a few lines) each, for people.
-        named: What it names that has to be trusted: see `named.named_in`.
+        named: What it names that has to be trusted: see `ModalConfig.named`.
         brought: Those that the owner has not given now: the folder had them before; or they run
             beside the owner's Secrets, and come from the workflow.
     """
@@ -173,25 +172,25 @@ def write_project(
             f"remove them from {CONFIG_FILE}: {', '.join(new)}"
         )
     edited = read_text(folder / WORKFLOW_FILE) if WORKFLOW_FILE in kept else None
-    said_now = named_in(asking)
-    brought = [line for line in named_in(before, edited) if line not in said_now]
+    given_now = asking.named()
+    brought = [line for line in before.named(edited) if line not in given_now]
     if config.secrets:  # which all that runs there can read
-        brought += named_in(ModalConfig.checked({"custom_nodes": new}))
-        brought += [] if by_owner else said_now
-    named = named_in(config, edited)
+        brought += ModalConfig.checked({"custom_nodes": new}).named()
+        brought += [] if by_owner else given_now
+    named = config.named(edited)
     everything = (*notes, *packing.notes)
     return Project(folder, config, tuple(kept), everything, tuple(named), tuple(brought))
 
 
 def named_in_folder(folder: Path) -> list[str]:
-    """All that the project in a folder names, a line each; see `named_in`.
+    """All that the project in a folder names, a line each; see `ModalConfig.named`.
 
     Raises:
         ConfigurationError: modal_config.json cannot be read.
     """
     text = read_text(folder / WORKFLOW_FILE)
     ours = text is None or text.replace("\r\n", "\n") == template()
-    return named_in(ModalConfig.read(folder / CONFIG_FILE), None if ours else text)
+    return ModalConfig.read(folder / CONFIG_FILE).named(None if ours else text)
 
 
 def template() -> str:
