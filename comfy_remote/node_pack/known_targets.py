@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..config.settings import DEFAULT_TARGET, Configuration
 from ..config.target_settings import TargetSettings
 from ..secrets import secret
-from ..targets.kinds import kind_of, kinds, secret_variables
+from ..targets.kinds import Billing, Kind, kind_of, kinds, secret_variables
 from ..targets.opening import needs_key
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ class KnownTarget:
     Attributes:
         name: What the switch is set to.
         address: What the name means.
+        kind: ``None`` where the address means nothing.
+        billing: How it costs money; ``None`` for one that is owned.
         default: Whether a page that has not chosen yet should offer it first.
         key_variable: The environment variable that its key is read from, if it takes one; of
             several, one that is not set.
@@ -34,23 +36,28 @@ class KnownTarget:
 
     name: str
     address: str
+    kind: Kind | None
+    billing: Billing | None
     default: bool
     key_variable: str | None
     key_set: bool
     key_needed: bool
 
     @property
-    def kind(self) -> str:
+    def speaks(self) -> str:
         """What speaks at that address; see `Kind.speaks`."""
-        kind = kind_of(self.address)
-        return "comfyui" if kind is None else kind.speaks or kind.name
+        return "comfyui" if self.kind is None else self.kind.speaks or self.kind.name
 
     def to_json(self) -> dict[str, JsonValue]:
         """As in ``GET /remote/status``; never a key."""
         return {
             "name": self.name,
             "address": self.address,
-            "kind": self.kind,
+            "kind": self.speaks,
+            "type": None if self.kind is None else self.kind.name,
+            "title": None if self.kind is None else self.kind.title,
+            "billing": self.billing,
+            "can": [*sorted(one.value for one in self.kind.can)] if self.kind else [],
             "default": self.default,
             "key": {
                 "variable": self.key_variable,
@@ -82,10 +89,13 @@ def describe_target(
     """One target: a configured name, or an address."""
     settings = configuration.targets.get(name) or TargetSettings(name)
     variables = secret_variables(settings)
+    kind = kind_of(settings.target)
     missing = [name for name in variables if secret(name, environment) is None]
     return KnownTarget(
         name=name,
         address=settings.target,
+        kind=kind,
+        billing=None if kind is None else kind.billing(settings, environment),
         default=name == default,
         # Of several (a header each), the one to tell a person about.
         key_variable=next(iter(missing or variables), None),

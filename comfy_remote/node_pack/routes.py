@@ -258,7 +258,7 @@ async def _state_of(pool: TargetPool, target: KnownTarget) -> JsonValue:
     state: dict[str, JsonValue] = {
         "name": target.name,
         "address": target.address,
-        "kind": target.kind,
+        "kind": target.speaks,
         "health": None,
         "device": None,
         "engine": None,

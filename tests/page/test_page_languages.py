@@ -21,8 +21,9 @@ INVERT = HERE / "invert.json"
 NAMES = frozenset(
     re.findall(
         r"\w+",
-        "there gpu quiet sandbox localhost runpod abc123 comfy-remote.toml trust --list --remove "
-        ".env http host Comfy ComfyUI Remote ENDPOINT URL GPU cpu ON OFF OK Alt PNG WebP bit IMAGE",
+        "there gpu quiet RunPod Pod Modal sandbox localhost runpod abc123 comfy-remote.toml trust "
+        "--list --remove .env http host Comfy ComfyUI Remote ENDPOINT URL GPU cpu ON OFF OK Alt "
+        "PNG WebP bit IMAGE",
     )
 )
 """Names of things, and what is written alike in every language."""

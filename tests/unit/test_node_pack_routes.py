@@ -169,6 +169,14 @@ async def test_status_lists_targets_and_jobs_without_asking_anybody(
         ("sandbox", "sandbox", False, {"variable": None, "set": False, "needed": False}),
     ]
     assert body["targets"][2]["address"] == "https://gpu.invalid"
+    assert [(t["type"], t["billing"]) for t in body["targets"]] == [
+        ("runpod", "by run"),
+        ("runpod", None),  # a gateway of the user's own
+        ("comfyui", None),
+        ("runpod", "by run"),
+        ("sandbox", None),
+    ]
+    assert "describe" in body["targets"][2]["can"]
     assert body["jobs"] == [
         {
             "prompt_id": "p1",

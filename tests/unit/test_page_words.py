@@ -17,7 +17,7 @@ LITERAL = re.compile(r"'((?:[^'\\\n]|\\.)*)'|\"((?:[^\"\\\n]|\\.)*)\"|`((?:[^`\\
 NOT_SHOWN = re.compile(
     r"comfy-remote|pi pi-|ComfyRemote\.|Comfy\.Locale|Comfy-Remote-Page|Content-Type|Workspace\."
     r"|Comfy Remote"  # its name, and a line in the console
-    r"|(?:RemoteError|Extensions|ComfyRemoteNode|Target|Panel|Node|Group|POST|B|MB|GB)$"
+    r"|(?:RemoteError|Extensions|ComfyRemoteNode|Target|Panel|Node|Group|POST|B|MB|GB|by run)$"
 )
 
 

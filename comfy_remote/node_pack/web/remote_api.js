@@ -15,7 +15,10 @@ import { t } from './words.js'
  * @typedef {object} Target
  * @property {string} name
  * @property {string} address
- * @property {string} kind  `runpod`, `comfyui`, `sandbox`, …
+ * @property {string | null} type  `runpod`, `modal`, `pod`, `comfyui`, `sandbox`, or a package's.
+ * @property {string | null} title  The same for people, in English.
+ * @property {'by run' | 'by hour' | null} billing  null: it costs nothing by itself.
+ * @property {string[]} can  `describe`, …
  * @property {boolean} default
  * @property {Key} key
  */

@@ -7,6 +7,15 @@ import { t } from './words.js'
 
 /** @import { Details, Failure, Target } from './remote_api.js' */
 
+/** @type {Record<string, keyof import('./words.js').Words>} Ours; packages add others. */
+const KINDS = {
+  runpod: 'kindRunpod',
+  modal: 'kindModal',
+  pod: 'kindPod',
+  comfyui: 'kindComfyui',
+  sandbox: 'kindSandbox'
+}
+
 /**
  * @param {Target | undefined} target  As it is configured; undefined for an address typed in.
  * @param {Details | RemoteError | null} details  null until it has answered.
@@ -17,11 +26,12 @@ export function targetFacts(target, details) {
   const failure = details instanceof RemoteError ? details : (known?.error ?? null)
   /** @type {[string, string | null][]} */
   const facts = [
+    [t('kind'), target ? kindWords(target) : null],
     [t('address'), target?.address ?? known?.address ?? null],
     [t('health'), failure ? t('noAnswer') : known ? healthWords(known) : details ? null : t('asking')],
     [t('gpu'), known?.device ?? null],
     [t('engine'), known?.engine ?? null],
-    [t('models'), known?.known === false ? t('modelsUnknown') : null],
+    [t('models'), listsModels(target, known) ? null : t('modelsUnknown')],
     [t('key'), target ? keyWords(target) : null]
   ]
   return element(
@@ -64,6 +74,26 @@ function healthWords({ health }) {
   if (health.running !== null) words.push(t('running', { count: health.running }))
   if (health.queued !== null) words.push(t('queued', { count: health.queued }))
   return words.join(', ') || t('answers')
+}
+
+/**
+ * @param {Target} target
+ * @returns {string | null} What it is, and how it costs money.
+ */
+function kindWords({ type, title, billing }) {
+  const key = KINDS[type ?? '']
+  const kind = key ? t(key) : title
+  if (kind === null || billing === null) return kind
+  return t(billing === 'by run' ? 'billedByRun' : 'billedByHour', { kind })
+}
+
+/**
+ * @param {Target | undefined} target
+ * @param {Details | null} known
+ * @returns {boolean} Whether it lists its models, as far as that is known.
+ */
+function listsModels(target, known) {
+  return known?.known ?? (!target || target.type === null || target.can.includes('describe'))
 }
 
 /**
