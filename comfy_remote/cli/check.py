@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +81,7 @@ def _report(
     changes: Changes,
     inputs: tuple[Path, ...],
 ) -> Report:
-    from ..workflow.check import Problem, check_prompt
+    from ..workflow.check import Limits, Problem, check_prompt
     from ..workflow.files import FileSearch
     from ..workflow.load import load_workflow
     from ..workflow.models import find_models
@@ -90,28 +90,47 @@ def _report(
     loaded = load_workflow(path, variables=changes.variables())
     check_named_files("--input", inputs)
     search = FileSearch.beside(path.absolute().parent, inputs)
-    said = None if given is None else found_schemas(given, None).schemas
-    prepared, schemas, there, limits, lost = _on_target(loaded, on, said, changes, search)
+    schemas = None if given is None else found_schemas(given, None).schemas
+    known = _on_target(loaded, on, schemas, changes, search)
+    prepared = known.prepared
     doubts = {doubt.sentence for doubt in prepared.doubts}  # in the report
     for sentence in prepared.notes:
         if sentence not in doubts:
             say(sentence)
-    say(f"Checked against the nodes of {schemas.source}.")
-    if schemas.is_snapshot and (models := len(find_models(prepared.prompt))):
+    say(f"Checked against the nodes of {known.schemas.source}.")
+    if known.schemas.is_snapshot and (models := len(find_models(prepared.prompt))):
         named = "the model" if models == 1 else f"the {models} models"
         say(f"Only a target can tell whether it has {named} that the workflow names.")
     report = check_prompt(
         prepared.prompt,
-        schemas,
+        known.schemas,
         workflow=prepared.workflow,
-        files=replace(search, on_target=there),
-        limits=limits,
+        files=replace(search, on_target=known.files),
+        limits=known.limits or Limits(),
         doubts=prepared.doubts,
     )
-    if lost:
-        problem = Problem("outputs_not_returned", lost, severity="warning")
+    if known.not_returned:
+        problem = Problem("outputs_not_returned", known.not_returned, severity="warning")
         report = replace(report, problems=(*report.problems, problem))
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A prompt, and what is known of where it would run.
+
+    Attributes:
+        schemas: What it was prepared and is checked by.
+        files: Those that the target has of what the prompt loads.
+        limits: How large its requests and answers may be.
+        not_returned: Which nodes' outputs it does not return; see `targets.base.not_returned`.
+    """
+
+    prepared: PreparedWorkflow
+    schemas: Schemas
+    files: frozenset[str] = frozenset()
+    limits: Limits | None = None
+    not_returned: str = ""
 
 
 def _on_target(
@@ -120,10 +139,8 @@ def _on_target(
     given: Schemas | None,
     changes: Changes,
     search: FileSearch,
-) -> tuple[PreparedWorkflow, Schemas, frozenset[str], Limits, str]:
-    """The prompt, and what only the target knows: its schemas, its files, its limits.
-
-    Last, which nodes' outputs it does not return; see `targets.base.not_returned`.
+) -> _Known:
+    """Prepare the prompt, and ask the target what only it knows.
 
     Raises:
         TargetError: The target was named with ``--on``, and cannot be asked.
@@ -133,7 +150,6 @@ def _on_target(
     from ..schemas.finding import Found, from_registry, known_without, target_schemas
     from ..targets.base import not_returned
     from ..targets.opening import open_target
-    from ..workflow.check import Limits
     from ..workflow.schema import Schemas
     from .interrupt import run_interruptible
 
@@ -143,13 +159,13 @@ def _on_target(
         say(configuration.untrusted.sentence())
     if chosen is None:
         say("No target is named or configured.")
-        known = completed(Found(given or Schemas.bundled()), loaded)
-        return _prepared(loaded, changes, known), known, frozenset(), Limits(), ""
+        schemas = completed(Found(given or Schemas.bundled()), loaded)
+        return _Known(_prepared(loaded, changes, schemas), schemas)
     target = open_target(chosen, configuration)
     address = configuration.address_of(chosen)
     limits = _limits(target)
 
-    async def ask() -> tuple[PreparedWorkflow, Schemas, frozenset[str], Limits, str]:
+    async def ask() -> _Known:
         classes = None
         if loaded.prompt is not None:
             classes = {node["class_type"] for node in loaded.prompt.values()}
@@ -158,11 +174,11 @@ def _on_target(
             found = await from_registry(found, loaded)
             for note in found.notes:
                 say(note)
-            schemas = found.schemas
-            prepared = _prepared(loaded, changes, schemas)
-            names = _not_here(prepared.prompt, schemas, search)
+            prepared = _prepared(loaded, changes, found.schemas)
+            names = _not_here(prepared.prompt, found.schemas, search)
             there = frozenset([name for name in names if await target.has_input(name)])
-            return prepared, schemas, there, limits, not_returned(target, prepared.prompt)
+            lost = not_returned(target, prepared.prompt)
+            return _Known(prepared, found.schemas, there, limits, lost)
 
     try:
         return run_interruptible(ask())
@@ -171,8 +187,8 @@ def _on_target(
             raise
         why = f"The configured target {target.name} cannot be asked: {error.message.rstrip('.')}"
         found = Found(given, (f"{why}.",)) if given else known_without(address, target.name, why)
-        known = completed(found, loaded)
-        return _prepared(loaded, changes, known), known, frozenset(), limits, ""
+        schemas = completed(found, loaded)
+        return _Known(_prepared(loaded, changes, schemas), schemas, limits=limits)
 
 
 def _prepared(loaded: LoadedWorkflow, changes: Changes, schemas: Schemas) -> PreparedWorkflow:

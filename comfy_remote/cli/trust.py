@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ParamSpec
 
 import click
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..errors import ConfigurationError, NotTrusted
 
 __all__ = ["asks_for_trust", "can_ask", "trust"]
+
+_P = ParamSpec("_P")
 
 
 @click.command()
@@ -69,14 +71,14 @@ def trust(file: Path | None, list_it: bool, remove: str | None, json_lines: bool
             raise _nobody_to_ask(unasked)
 
 
-def asks_for_trust(command: Callable[..., None]) -> Callable[..., None]:
+def asks_for_trust(command: Callable[_P, None]) -> Callable[_P, None]:
     """A command's function that asks for the trust it lacks, at a terminal, and begins again.
 
     Nothing has been sent by then: trust is checked before a target is opened.
     """
 
     @functools.wraps(command)
-    def asking(*arguments: Any, **options: Any) -> None:  # click gives whatever the options are
+    def asking(*arguments: _P.args, **options: _P.kwargs) -> None:
         from ..config.environment import load_env_files
         from ..errors import NotTrusted
 
