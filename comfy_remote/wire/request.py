@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -24,30 +24,15 @@ from .problems import problems_in
 
 __all__ = [
     "COMFY_REMOTE_1",
-    "IMAGES_B64",
-    "PLAIN",
-    "WORKER_COMFYUI",
-    "AnswerFormat",
     "InputFileSent",
     "InputImage",
     "JobRequest",
     "ModelSent",
     "S3Config",
-    "answer_format",
 ]
 
-COMFY_REMOTE_1: Literal["comfy-remote/1"] = "comfy-remote/1"
-WORKER_COMFYUI: Literal["worker-comfyui"] = "worker-comfyui"
-PLAIN: Literal["plain"] = "plain"
-IMAGES_B64: Literal["images-b64"] = "images-b64"
-AnswerFormat = Literal["comfy-remote/1", "worker-comfyui", "plain", "images-b64"]
-_FORMATS: tuple[AnswerFormat, ...] = (COMFY_REMOTE_1, WORKER_COMFYUI, PLAIN, IMAGES_B64)
-
-# Whoever sends one of these with a workflow has written to the `plain` worker's description.
-_PLAIN_KEYS = frozenset(
-    {"prompt", "prompt_node_id", "seed", "seed_node_id", "width", "height", "size_node_id"}
-)
-
+COMFY_REMOTE_1 = "comfy-remote/1"
+"""The ``format`` of our own answers, see `wire.answer`; the others are the worker's business."""
 _MOST_MODELS = 1000
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -172,7 +157,8 @@ class JobRequest(BaseModel):
         width: Pixels.
         height: Pixels.
         size_node_id: 27 where it is left out.
-        format: The shape of the answer; see `answer_format`.
+        format: The name of the shape that the answer has; ``None`` to have it recognized by the
+            other keys (see `worker.dialects`).
         ui_workflow: The UI-format workflow to embed in saved images.
         previews: Whether to send preview pictures with the progress.
         repo_list: Models that must be there before the workflow runs; see
@@ -199,7 +185,7 @@ class JobRequest(BaseModel):
     width: Annotated[int, Field(ge=1, le=65536)] | None = None
     height: Annotated[int, Field(ge=1, le=65536)] | None = None
     size_node_id: NodeId | None = None
-    format: AnswerFormat = WORKER_COMFYUI
+    format: str | None = None
     ui_workflow: dict[str, JsonValue] | None = None
     previews: bool = False
     repo_list: str | list[str] = ""
@@ -224,28 +210,9 @@ class JobRequest(BaseModel):
             ) from None
 
 
-def answer_format(payload: JsonValue) -> AnswerFormat:
-    """The shape that a job's answer has.
-
-    What ``format`` says. Without it: ``images-b64`` where ``prompt`` is an object, ``plain``
-    where there is one of its overrides (``prompt``, ``seed``, ``width``, …), else
-    ``worker-comfyui``.
-    """
-    if not isinstance(payload, dict):
-        return WORKER_COMFYUI
-    named = payload.get("format")
-    for known in _FORMATS:
-        if named == known:
-            return known
-    if isinstance(payload.get("prompt"), dict):
-        return IMAGES_B64
-    return WORKER_COMFYUI if _PLAIN_KEYS.isdisjoint(payload) else PLAIN
-
-
 def _with_workflow(payload: JsonValue) -> JsonValue:
     if not isinstance(payload, dict):
         return payload
-    payload = {"format": answer_format(payload), **payload}
     prompt = payload.get("prompt")
     if isinstance(prompt, dict):
         if "workflow" in payload:
@@ -254,5 +221,5 @@ def _with_workflow(payload: JsonValue) -> JsonValue:
                 "too.",
                 advice="Send the workflow once; the text to set goes into prompt.",
             )
-        payload["workflow"] = payload.pop("prompt")
+        return {**{k: v for k, v in payload.items() if k != "prompt"}, "workflow": prompt}
     return payload

@@ -17,7 +17,7 @@ from pydantic import BaseModel, JsonValue
 
 from ..errors import ComfyRemoteError
 from ..events import Progress
-from ..targets.comfyui.target import device_of, engine_of
+from ..targets.comfyui.target import ComfyUITarget, device_of, engine_of
 from ..version import __version__
 from ..wire.actions import (
     DescribeAnswer,
@@ -34,7 +34,6 @@ from .engine import Engine
 from .models.fetching import Say
 from .models.library import ModelLibrary
 from .progress import ProgressReporter, Report
-from .run import EngineTarget, JobEngine
 from .settings import WorkerSettings
 from .storage import KeptFiles
 
@@ -50,7 +49,7 @@ __all__ = [
 
 
 async def describe(
-    target: EngineTarget, payload: JsonValue, worker: str | None, *, fetches_models: bool = False
+    target: ComfyUITarget, payload: JsonValue, worker: str | None, *, fetches_models: bool = False
 ) -> DescribeAnswer:
     """What the engine has installed, and whether the worker may fetch models for a workflow.
 
@@ -80,7 +79,7 @@ async def describe(
     )
 
 
-async def health(target: EngineTarget, folder: Path, worker: str | None) -> HealthAnswer:
+async def health(target: ComfyUITarget, folder: Path, worker: str | None) -> HealthAnswer:
     """How the worker is.
 
     Raises:
@@ -109,7 +108,7 @@ async def fetch_part(kept: KeptFiles, payload: JsonValue) -> FetchAnswer:
     return FetchAnswer(data=base64.b64encode(data).decode("ascii"), size=size)
 
 
-async def _models(target: EngineTarget) -> dict[str, list[str]]:
+async def _models(target: ComfyUITarget) -> dict[str, list[str]]:
     try:
         return await target.model_folders()
     except ComfyRemoteError:
@@ -217,12 +216,12 @@ class EngineFacts:
         engine: The worker's.
     """
 
-    def __init__(self, engine: JobEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._pid: int | None = None
         self._stats: dict[str, JsonValue] = {}
 
-    async def stats(self, target: EngineTarget) -> dict[str, JsonValue]:
+    async def stats(self, target: ComfyUITarget) -> dict[str, JsonValue]:
         """The document.
 
         Args:

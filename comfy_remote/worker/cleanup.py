@@ -21,10 +21,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import JsonValue
 
 from ..outputs import RemoteOutput
+from ..targets.comfyui.target import ComfyUITarget
 from ..targets.engine_folders import EngineFolders, folders_in
 from ..workflow.change.sources import linked_node
 from ..workflow.prompt import Node, Prompt
-from .run import EngineTarget, at_most
+from .run import at_most
 
 __all__ = ["Cleaner"]
 
@@ -57,7 +58,7 @@ class Cleaner:
 
     async def clean(
         self,
-        target: EngineTarget,
+        target: ComfyUITarget,
         prompt: Prompt,
         outputs: Sequence[RemoteOutput],
         uploaded: Iterable[str],

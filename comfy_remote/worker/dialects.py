@@ -1,35 +1,56 @@
-"""What an answer looks like in each dialect, and which outputs each has a place for."""
+"""How a worker answers: one object a dialect, with all that a client of it expects.
+
+A new one is a class here, in `DIALECTS`, and its shapes in a module of ``wire/``.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from pydantic import JsonValue
 
-from ..errors import ComfyRemoteError, ExecutionFailed, OutputLost, node_problems
+from ..errors import (
+    ComfyRemoteError,
+    ExecutionFailed,
+    OutputLost,
+    WorkflowInvalid,
+    node_problems,
+)
 from ..events import ShownValues
 from ..media.receive import Received
 from ..outputs import OutputProblem, RemoteOutput
 from ..secrets import redact
+from ..types import as_list
 from ..wire.answer import Answer, AnswerOutput, AnswerProblem
 from ..wire.images_b64 import ImageB64, ImagesB64Answer
 from ..wire.plain import PlainAnswer, PlainError, plain_error_type
-from ..wire.request import COMFY_REMOTE_1, PLAIN, WORKER_COMFYUI, AnswerFormat
+from ..wire.request import COMFY_REMOTE_1
 from ..wire.runpod import error_to_runpod
 from ..wire.worker_comfyui import WorkerComfyUIAnswer, WorkerComfyUIImage
 from .collect import CollectedOutput
-from .storage import StoredFile
+from .storage import Store, StoredFile
 
-__all__ = ["AnswerFacts", "Content", "failure_answer", "place_for", "render", "wanted_outputs"]
+__all__ = [
+    "DIALECTS",
+    "AnswerFacts",
+    "Content",
+    "Dialect",
+    "Failure",
+    "dialect_named",
+    "dialect_of",
+]
 
 Content: TypeAlias = Callable[[Received], str]
 """What to write for a file: its base64, or nothing while sizes are being counted."""
 
-_NO_OUTPUT = "The workflow ran and made no output."
-_ADD_A_NODE = "Add a Save Image node (or another that saves) to it."
+# Whoever sends one of these with a workflow has written to the `plain` worker's description.
+_PLAIN_KEYS = frozenset(
+    {"prompt", "prompt_node_id", "seed", "seed_node_id", "width", "height", "size_node_id"}
+)
 _LOG_LINES = 10
 
 
@@ -47,138 +68,345 @@ class AnswerFacts:
     shown: Mapping[str, ShownValues] = field(default_factory=dict)
 
 
-def wanted_outputs(
-    outputs: Sequence[RemoteOutput], dialect: AnswerFormat, *, shows_values: bool = False
-) -> tuple[RemoteOutput, ...]:
-    """Those that the dialect has a place for, in the same order.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a failed job's answer is made from.
 
-    Args:
-        shows_values: Whether a node shows something else in ComfyUI's page, which only
-            ``comfy-remote/1`` has a place for.
+    Attributes:
+        environ: Whose secrets are taken out.
+        seconds: Since the job arrived.
+        saved: The answer with the outputs that it had saved before, in the same dialect; ``None``
+            if there are none.
+    """
+
+    error: ComfyRemoteError
+    environ: Mapping[str, str]
+    seconds: float = 0.0
+    saved: Mapping[str, JsonValue] | None = None
+
+    def clean(self, text: str) -> str:
+        """The text without secrets."""
+        return redact(text, self.environ)
+
+
+class Dialect(ABC):
+    """The shape of answers that one kind of client expects.
+
+    Attributes:
+        name: As a request's ``format`` names it.
+        has_addresses: Whether an answer can say where a file was stored instead of having it.
+        stores_all: Whether all files go to a store that has room, however small they are.
+    """
+
+    name: ClassVar[str]
+    has_addresses: ClassVar[bool] = False
+    stores_all: ClassVar[bool] = False
+
+    @abstractmethod
+    def recognizes(self, payload: Mapping[str, JsonValue]) -> bool:
+        """Whether a request that names no format is one of this dialect's clients."""
+
+    @abstractmethod
+    def answer(
+        self,
+        collected: Sequence[CollectedOutput],
+        facts: AnswerFacts,
+        stored: Mapping[int, StoredFile],
+        warnings: Sequence[str],
+        content: Content,
+    ) -> dict[str, JsonValue]:
+        """A job's answer as JSON.
+
+        Args:
+            stored: Where the files are that are not part of the answer, by their number.
+            warnings: What went wrong without failing the job.
+        """
+
+    def has_place_for(self, outputs: Sequence[RemoteOutput]) -> tuple[RemoteOutput, ...]:
+        """Those outputs that an answer can have, in the same order.
+
+        Here: files only. Those that are saved; and where nothing is saved, previews.
+        """
+        files = [one for one in outputs if one.text is None]
+        return tuple([one for one in files if one.folder == "output"] or files)
+
+    def wanted(
+        self, outputs: Sequence[RemoteOutput], *, shows_values: bool = False
+    ) -> tuple[RemoteOutput, ...]:
+        """`has_place_for` of a job that succeeded.
+
+        Args:
+            shows_values: Whether a node shows something else in ComfyUI's page.
+
+        Raises:
+            OutputLost, ExecutionFailed: There is none.
+        """
+        del shows_values  # there is no place for that
+        if found := self.has_place_for(outputs):
+            return found
+        raise self._no_output(ExecutionFailed)
+
+    def usable(self, stores: Sequence[Store]) -> list[Store]:
+        """Those stores whose addresses an answer can have."""
+        del stores
+        return []
+
+    def failure(self, failed: Failure) -> dict[str, JsonValue]:
+        """``{"error": …}``, from which the SDK makes a failed job, with what it had saved.
+
+        Here: the form of ``plain``, of which the SDK moves ``error`` out of the job's output: a
+        request that is refused may lack the very key that tells its dialect. ``details`` is a
+        list of lines, as worker-comfyui has it.
+        """
+        details = [failed.clean(line) for line in _lines(failed.error)]
+        return {**_plain_error(failed), "details": list[JsonValue](details)}
+
+    @staticmethod
+    def _no_output(kind: type[ComfyRemoteError]) -> ComfyRemoteError:
+        return kind(
+            "The workflow ran and made no output.",
+            advice="Add a Save Image node (or another that saves) to it.",
+        )
+
+
+class _ComfyRemote1(Dialect):
+    """Ours: all outputs, wherever they are, and everything that is known about the run."""
+
+    name = COMFY_REMOTE_1
+    has_addresses = True
+
+    def recognizes(self, payload: Mapping[str, JsonValue]) -> bool:
+        """Never: its clients name it."""
+        del payload
+        return False
+
+    def has_place_for(self, outputs: Sequence[RemoteOutput]) -> tuple[RemoteOutput, ...]:
+        """All of them."""
+        return tuple(outputs)
+
+    def wanted(
+        self, outputs: Sequence[RemoteOutput], *, shows_values: bool = False
+    ) -> tuple[RemoteOutput, ...]:
+        """All of them; none is an error unless a node shows something else."""
+        if not outputs and not shows_values:
+            raise self._no_output(OutputLost)
+        return tuple(outputs)
+
+    def usable(self, stores: Sequence[Store]) -> list[Store]:
+        """All of them: our clients know how to fetch from each."""
+        return list(stores)
+
+    def answer(
+        self,
+        collected: Sequence[CollectedOutput],
+        facts: AnswerFacts,
+        stored: Mapping[int, StoredFile],
+        warnings: Sequence[str],
+        content: Content,
+    ) -> dict[str, JsonValue]:
+        """See `wire.answer.Answer`."""
+
+        def described(number: int, one: CollectedOutput) -> AnswerOutput:
+            output, file, place = one.output, one.file, stored.get(number)
+            return AnswerOutput(
+                node_id=output.node_id,
+                kind=output.kind,
+                filename=output.filename,
+                subfolder=output.subfolder,
+                folder=output.folder,
+                media_type=output.media_type,
+                size=file.size if file else None,
+                sha256=file.sha256 if file else None,
+                text=output.text,
+                key=output.key,
+                url=place.url if place else None,
+                delete_url=place.delete_url if place else None,
+                kept=place.kept if place else None,
+                data=content(file) if file and place is None else None,
+            )
+
+        return Answer(
+            outputs=[described(number, one) for number, one in enumerate(collected)],
+            timings=facts.timings,
+            engine=facts.engine,
+            worker=facts.worker,
+            warnings=list(warnings),
+            problems=[AnswerProblem.of(problem) for problem in facts.problems] or None,
+            shown={node_id: dict(values) for node_id, values in facts.shown.items()},
+            kept_inputs=list(facts.kept_inputs) or None,
+        ).model_dump(mode="json", exclude_none=True)
+
+    def failure(self, failed: Failure) -> dict[str, JsonValue]:
+        """The whole error, as our targets read it."""
+        saved: dict[str, JsonValue] = {**failed.saved, "status": "error"} if failed.saved else {}
+        return {**saved, "error": failed.clean(error_to_runpod(failed.error))}
+
+
+class _WorkerComfyUI(Dialect):
+    """The public RunPod worker's: saved files of any kind, all in a bucket if there is one."""
+
+    name = "worker-comfyui"
+    has_addresses = True
+    stores_all = True
+
+    def recognizes(self, payload: Mapping[str, JsonValue]) -> bool:
+        """Always: it is the default."""
+        del payload
+        return True
+
+    def has_place_for(self, outputs: Sequence[RemoteOutput]) -> tuple[RemoteOutput, ...]:
+        """Saved files."""
+        return tuple(one for one in outputs if one.text is None and one.folder == "output")
+
+    def wanted(
+        self, outputs: Sequence[RemoteOutput], *, shows_values: bool = False
+    ) -> tuple[RemoteOutput, ...]:
+        """Saved files; it says ``success_no_images`` where there are other outputs only."""
+        del shows_values
+        if not outputs:
+            raise self._no_output(ExecutionFailed)
+        return self.has_place_for(outputs)
+
+    def usable(self, stores: Sequence[Store]) -> list[Store]:
+        """Buckets: any client can fetch from there by a plain GET."""
+        return [store for store in stores if store.public]
+
+    def answer(
+        self,
+        collected: Sequence[CollectedOutput],
+        facts: AnswerFacts,
+        stored: Mapping[int, StoredFile],
+        warnings: Sequence[str],
+        content: Content,
+    ) -> dict[str, JsonValue]:
+        """See `wire.worker_comfyui.WorkerComfyUIAnswer`."""
+        del facts
+        names = iter(_names(collected))
+        images: list[WorkerComfyUIImage] = []
+        for number, one in enumerate(collected):
+            if one.file is None:
+                continue
+            place = stored.get(number)
+            images.append(
+                WorkerComfyUIImage(filename=next(names), type="s3_url", data=place.url)
+                if place and place.url
+                else WorkerComfyUIImage(filename=next(names), type="base64", data=content(one.file))
+            )
+        return WorkerComfyUIAnswer(
+            images=images,
+            errors=list(warnings) or None,
+            status=None if collected else "success_no_images",
+        ).model_dump(mode="json", exclude_none=True)
+
+    def failure(self, failed: Failure) -> dict[str, JsonValue]:
+        """With pictures there is no failed job: ``errors`` says that it failed."""
+        if not failed.saved:
+            return super().failure(failed)
+        warnings = failed.saved.get("errors")
+        said: list[JsonValue] = [failed.clean(f"The job failed: {failed.error}")]
+        return {**failed.saved, "errors": [*said, *as_list(warnings or [])]}
+
+
+class _Plain(Dialect):
+    """Pictures as a list of base64 texts, and their names."""
+
+    name = "plain"
+
+    def recognizes(self, payload: Mapping[str, JsonValue]) -> bool:
+        """Whether one of its overrides is there."""
+        return not _PLAIN_KEYS.isdisjoint(payload)
+
+    def answer(
+        self,
+        collected: Sequence[CollectedOutput],
+        facts: AnswerFacts,
+        stored: Mapping[int, StoredFile],
+        warnings: Sequence[str],
+        content: Content,
+    ) -> dict[str, JsonValue]:
+        """See `wire.plain.PlainAnswer`."""
+        del stored, warnings
+        return PlainAnswer(
+            images=[content(one.file) for one in collected if one.file],
+            filenames=_names(collected),
+            execution_time_seconds=facts.seconds,
+            prompt_id=facts.prompt_id,
+        ).model_dump(mode="json")
+
+    def failure(self, failed: Failure) -> dict[str, JsonValue]:
+        """See `wire.plain.PlainError`."""
+        return _plain_error(failed)
+
+
+class _ImagesB64(Dialect):
+    """What ComfyUI's page passes on to ``POST /remote/save``."""
+
+    name = "images-b64"
+
+    def recognizes(self, payload: Mapping[str, JsonValue]) -> bool:
+        """Whether the workflow is under ``prompt``."""
+        return isinstance(payload.get("prompt"), dict)
+
+    def answer(
+        self,
+        collected: Sequence[CollectedOutput],
+        facts: AnswerFacts,
+        stored: Mapping[int, StoredFile],
+        warnings: Sequence[str],
+        content: Content,
+    ) -> dict[str, JsonValue]:
+        """See `wire.images_b64.ImagesB64Answer`."""
+        del facts, stored, warnings
+        files = [one.file for one in collected if one.file]
+        return ImagesB64Answer(
+            images=[
+                ImageB64(b64=content(file), name=name)
+                for file, name in zip(files, _names(collected), strict=True)
+            ]
+        ).model_dump(mode="json")
+
+
+DIALECTS: tuple[Dialect, ...] = (_ComfyRemote1(), _ImagesB64(), _Plain(), _WorkerComfyUI())
+"""All of them. A request that names none is answered in the first that recognizes it."""
+
+
+def dialect_named(name: str) -> Dialect:
+    """The dialect of that name.
 
     Raises:
-        OutputLost: There is none, for ``comfy-remote/1``.
-        ExecutionFailed: There is none, for one of the others. (``worker-comfyui`` says
-            ``success_no_images`` where there are outputs, and no file that is saved.)
+        WorkflowInvalid: There is none.
     """
-    found = place_for(outputs, dialect)
-    if found or (dialect == WORKER_COMFYUI and outputs):
-        return found
-    if dialect == COMFY_REMOTE_1 and shows_values:
-        return ()
-    kind = OutputLost if dialect == COMFY_REMOTE_1 else ExecutionFailed
-    raise kind(_NO_OUTPUT, advice=_ADD_A_NODE)
+    for dialect in DIALECTS:
+        if dialect.name == name:
+            return dialect
+    known = ", ".join(dialect.name for dialect in DIALECTS)
+    raise WorkflowInvalid(
+        f"The job's input is not valid: format: there is no format {name!r}.",
+        advice=f"Use one of: {known}.",
+    )
 
 
-def place_for(outputs: Sequence[RemoteOutput], dialect: AnswerFormat) -> tuple[RemoteOutput, ...]:
-    """Like `wanted_outputs`; empty if there is none.
+def dialect_of(payload: JsonValue) -> Dialect:
+    """The dialect to answer a request in, also one that is not valid.
 
-    ``comfy-remote/1`` has a place for all. The others return files only: those that are saved,
-    of whatever kind; and where nothing is saved, ``plain`` and ``images-b64`` return previews.
+    The one that ``format`` names, else the first that recognizes the request.
     """
-    if dialect == COMFY_REMOTE_1:
-        return tuple(outputs)
-    files = [one for one in outputs if one.text is None]
-    saved = [one for one in files if one.folder == "output"]
-    return tuple(saved if saved or dialect == WORKER_COMFYUI else files)
+    sent = payload if isinstance(payload, dict) else {}
+    for dialect in DIALECTS:
+        if sent.get("format") == dialect.name:
+            return dialect
+    return next(dialect for dialect in DIALECTS if dialect.recognizes(sent))
 
 
-def render(
-    dialect: AnswerFormat,
-    collected: Sequence[CollectedOutput],
-    facts: AnswerFacts,
-    stored: Mapping[int, StoredFile],
-    warnings: Sequence[str],
-    content: Content,
-) -> dict[str, JsonValue]:
-    """The answer as JSON.
-
-    Args:
-        stored: Where the files are that are not part of the answer, by their number.
-        warnings: What went wrong without failing the job.
-    """
-    match dialect:
-        case "comfy-remote/1":
-            return _comfy_remote(collected, facts, stored, warnings, content)
-        case "worker-comfyui":
-            return _worker_comfyui(collected, stored, warnings, content)
-        case "plain":
-            return PlainAnswer(
-                images=[content(one.file) for one in collected if one.file],
-                filenames=_names(collected),
-                execution_time_seconds=facts.seconds,
-                prompt_id=facts.prompt_id,
-            ).model_dump(mode="json")
-        case "images-b64":
-            files = [one.file for one in collected if one.file]
-            return ImagesB64Answer(
-                images=[
-                    ImageB64(b64=content(file), name=name)
-                    for file, name in zip(files, _names(collected), strict=True)
-                ]
-            ).model_dump(mode="json")
-
-
-def _comfy_remote(
-    collected: Sequence[CollectedOutput],
-    facts: AnswerFacts,
-    stored: Mapping[int, StoredFile],
-    warnings: Sequence[str],
-    content: Content,
-) -> dict[str, JsonValue]:
-    def described(number: int, one: CollectedOutput) -> AnswerOutput:
-        output, file, place = one.output, one.file, stored.get(number)
-        return AnswerOutput(
-            node_id=output.node_id,
-            kind=output.kind,
-            filename=output.filename,
-            subfolder=output.subfolder,
-            folder=output.folder,
-            media_type=output.media_type,
-            size=file.size if file else None,
-            sha256=file.sha256 if file else None,
-            text=output.text,
-            key=output.key,
-            url=place.url if place else None,
-            delete_url=place.delete_url if place else None,
-            kept=place.kept if place else None,
-            data=content(file) if file and place is None else None,
-        )
-
-    return Answer(
-        outputs=[described(number, one) for number, one in enumerate(collected)],
-        timings=facts.timings,
-        engine=facts.engine,
-        worker=facts.worker,
-        warnings=list(warnings),
-        problems=[AnswerProblem.of(problem) for problem in facts.problems] or None,
-        shown={node_id: dict(values) for node_id, values in facts.shown.items()},
-        kept_inputs=list(facts.kept_inputs) or None,
-    ).model_dump(mode="json", exclude_none=True)
-
-
-def _worker_comfyui(
-    collected: Sequence[CollectedOutput],
-    stored: Mapping[int, StoredFile],
-    warnings: Sequence[str],
-    content: Content,
-) -> dict[str, JsonValue]:
-    names = iter(_names(collected))
-    images: list[WorkerComfyUIImage] = []
-    for number, one in enumerate(collected):
-        if one.file is None:
-            continue
-        place = stored.get(number)
-        images.append(
-            WorkerComfyUIImage(filename=next(names), type="s3_url", data=place.url)
-            if place and place.url
-            else WorkerComfyUIImage(filename=next(names), type="base64", data=content(one.file))
-        )
-    return WorkerComfyUIAnswer(
-        images=images,
-        errors=list(warnings) or None,
-        status=None if collected else "success_no_images",
-    ).model_dump(mode="json", exclude_none=True)
+def _plain_error(failed: Failure) -> dict[str, JsonValue]:
+    return {
+        **(failed.saved or {}),
+        **PlainError(
+            error_type=plain_error_type(failed.error),
+            error=failed.clean(str(failed.error)),
+            execution_time_seconds=failed.seconds,
+        ).model_dump(mode="json"),
+    }
 
 
 def _names(collected: Sequence[CollectedOutput]) -> list[str]:
@@ -191,45 +419,6 @@ def _names(collected: Sequence[CollectedOutput]) -> list[str]:
         else output.filename
         for output in files
     ]
-
-
-def failure_answer(
-    error: ComfyRemoteError,
-    dialect: AnswerFormat,
-    *,
-    environ: Mapping[str, str],
-    seconds: float = 0.0,
-    saved: Mapping[str, JsonValue] | None = None,
-) -> dict[str, JsonValue]:
-    """``{"error": …}``, from which the SDK makes a failed job, with what it had saved before.
-
-    ``worker-comfyui`` has no failed job with pictures: there, ``errors`` says that it failed.
-
-    Args:
-        dialect: ``comfy-remote/1`` gets the whole error. Others get the form of ``plain``, of
-            which the SDK moves ``error`` out of the job's output: a request that is refused may
-            lack the very key that tells its dialect. All but ``plain`` also get ``details``, a
-            list of lines, as worker-comfyui has it.
-        environ: Whose secrets are taken out.
-        seconds: Since the job arrived.
-        saved: The answer with these outputs, in the same dialect; ``None`` if there are none.
-    """
-    if dialect == COMFY_REMOTE_1:
-        failed: dict[str, JsonValue] = {**saved, "status": "error"} if saved else {}
-        return {**failed, "error": redact(error_to_runpod(error), environ)}
-    if dialect == WORKER_COMFYUI and saved:
-        warnings = saved.get("errors")
-        said: list[JsonValue] = [redact(f"The job failed: {error}", environ)]
-        return {**saved, "errors": [*said, *(warnings if isinstance(warnings, list) else [])]}
-    plain = PlainError(
-        error_type=plain_error_type(error),
-        error=redact(str(error), environ),
-        execution_time_seconds=seconds,
-    ).model_dump(mode="json")
-    plain = {**(saved or {}), **plain}
-    if dialect == PLAIN:
-        return plain
-    return {**plain, "details": [redact(line, environ) for line in _lines(error)]}
 
 
 def _lines(error: ComfyRemoteError) -> Iterator[str]:

@@ -18,19 +18,16 @@ from ..secrets import SECRETS
 from ..targets.comfyui.target import ComfyUITarget
 from ..wire.actions import WORKER_ACTIONS
 from ..wire.models import MODEL_ACTIONS
-from ..wire.request import JobRequest, answer_format
-from .actions import EngineFacts, act_on_models, describe, fetch_part, health
-from .cleanup import Cleaner
-from .dialects import failure_answer
-from .engine import needs_fresh_engine
-from .inputs import InputCache, InputReceiver
-from .job import JobResult, WorkflowJob
+from ..wire.request import JobRequest
+from .actions import act_on_models, describe, fetch_part, health
+from .dialects import Failure, dialect_named, dialect_of
+from .engine import Engine, needs_fresh_engine
+from .job import JobResult, WorkerParts, WorkflowJob
 from .models.library import ModelLibrary
 from .progress import Report
 from .recovery import settle
-from .run import EngineTarget, JobEngine
 from .settings import WorkerSettings
-from .storage import KeptFiles, Store
+from .storage import Store
 
 __all__ = ["JobHandler"]
 
@@ -57,27 +54,23 @@ class JobHandler:
 
     def __init__(
         self,
-        engine: JobEngine,
+        engine: Engine,
         settings: WorkerSettings | None = None,
         *,
         models: ModelLibrary | None = None,
-        connect: Callable[[str], EngineTarget] = _CONNECT,
+        connect: Callable[[str], ComfyUITarget] = _CONNECT,
         environ: Mapping[str, str] = os.environ,
         store: Store | None = None,
     ) -> None:
         self._engine = engine
-        self._store = store
         self._settings = settings or WorkerSettings()
-        self._models = models or ModelLibrary(self._settings.models)
-        self._connect = connect
-        self._environ = environ
-        self._kept = KeptFiles(self._settings.folder / "outputs", limit=self._settings.kept_limit)
-        self._about = EngineFacts(engine)
-        self._cleaner = Cleaner()
-        self._receiver = InputReceiver(
-            InputCache(self._settings.folder / "inputs", limit=self._settings.input_limit),
-            hosts=self._settings.input_hosts,
-            limit=self._settings.input_size,
+        self._parts = WorkerParts(
+            engine,
+            connect,
+            models or ModelLibrary(self._settings.models),
+            self._settings,
+            environ,
+            store,
         )
         self._one_at_a_time = asyncio.Lock()
         self._job_now: WorkflowJob | None = None
@@ -146,13 +139,9 @@ class JobHandler:
                 return {**answer, "refresh_worker": True} if self._settings.refresh else answer
             failure, saved = result.error, result.answer
         _log.warning("job %s failed: %s: %s", job_id, failure.code, failure)
-        answer = failure_answer(
-            failure,
-            answer_format(payload),
-            environ={**self._environ, **_secrets_of(payload)},
-            seconds=round(time.monotonic() - begun, 3),
-            saved=saved,
-        )
+        secrets = {**self._parts.environ, **_secrets_of(payload)}
+        seconds = round(time.monotonic() - begun, 3)
+        answer = dialect_of(payload).failure(Failure(failure, secrets, seconds, saved))
         if needs_fresh_engine(failure):
             self.broken = failure
             _log.error("no job can run here any more: asking for a fresh worker")
@@ -169,7 +158,7 @@ class JobHandler:
 
     async def _settle(self, prompt_id: str) -> None:
         try:
-            await settle(self._engine, self._connect, prompt_id, self._settings.cancel_grace)
+            await settle(self._engine, self._parts.connect, prompt_id, self._settings.cancel_grace)
         except ComfyRemoteError as error:
             _log.error("the engine could not be started again: %s", error)
 
@@ -204,7 +193,7 @@ class JobHandler:
                 advice=_KNOWN_ACTIONS,
             )
         if action in MODEL_ACTIONS:
-            return JobResult(await act_on_models(self._models, payload, report))
+            return JobResult(await act_on_models(self._parts.models, payload, report))
         if action in WORKER_ACTIONS:
             about = await self._about_worker(action, payload)
             return JobResult(about.model_dump(mode="json", exclude_none=True))
@@ -213,28 +202,18 @@ class JobHandler:
                 f"The job's input is not valid: action: there is no action {action!r}.",
                 advice=_KNOWN_ACTIONS,
             )
-        async with self._models.in_use():
-            job = self._job_now = WorkflowJob(
-                job_id,
-                JobRequest.parse(payload),
-                engine=self._engine,
-                connect=self._connect,
-                models=self._models,
-                kept=self._kept,
-                about=self._about,
-                cleaner=self._cleaner,
-                receiver=self._receiver,
-                settings=self._settings,
-                environ=self._environ,
-                store=self._store,
-            )
+        async with self._parts.models.in_use():
+            request = JobRequest.parse(payload)
+            named = request.format
+            dialect = dialect_of(payload) if named is None else dialect_named(named)
+            job = self._job_now = WorkflowJob(job_id, request, dialect, self._parts)
             return await job.run(report)
 
     async def _about_worker(self, action: str, payload: JsonValue) -> BaseModel:
         if action == "fetch":
-            return await fetch_part(self._kept, payload)
+            return await fetch_part(self._parts.kept, payload)
         worker = self._settings.worker
-        async with self._connect(await self._engine.ready()) as target:
+        async with self._parts.connect(await self._engine.ready()) as target:
             if action == "health":
                 return await health(target, self._settings.folder, worker)
             fetches = self._settings.models.download is True

@@ -30,6 +30,7 @@ from ..net.guard import Guard
 from ..net.retry import Backoff, TryAgain, retried
 from ..targets.base import InputFile
 from ..wire.request import InputFileSent, JobRequest
+from .settings import WorkerSettings
 
 __all__ = ["InputCache", "InputReceiver", "delete_urls", "fetch_input", "sent_files"]
 
@@ -72,6 +73,15 @@ class InputReceiver:
         self._cache = cache
         self._hosts = hosts
         self._limit = limit
+
+    @classmethod
+    def of(cls, settings: WorkerSettings) -> InputReceiver:
+        """The receiver of a worker."""
+        return cls(
+            InputCache(settings.folder / "inputs", limit=settings.input_limit),
+            hosts=settings.input_hosts,
+            limit=settings.input_size,
+        )
 
     async def receive(self, request: JobRequest, folder: Path) -> list[InputFile]:
         """Put each file into ``folder``: decoded, fetched, or from the cache.

@@ -19,7 +19,8 @@ from ..errors import (
     TargetStalled,
     TargetUnreachable,
 )
-from .run import EngineTarget, JobEngine
+from ..targets.comfyui.target import ComfyUITarget
+from .engine import Engine
 
 __all__ = ["end_if_hung", "settle"]
 
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 async def settle(
-    engine: JobEngine, connect: Callable[[str], EngineTarget], prompt_id: str, grace: float
+    engine: Engine, connect: Callable[[str], ComfyUITarget], prompt_id: str, grace: float
 ) -> None:
     """Wait until the engine has done with a prompt that was cancelled, or see to it.
 
@@ -61,7 +62,7 @@ async def settle(
     await engine.ready()
 
 
-async def _occupation(target: EngineTarget, prompt_id: str) -> str | None:
+async def _occupation(target: ComfyUITarget, prompt_id: str) -> str | None:
     """What keeps the engine from the next job; ``None`` if nothing does."""
     try:
         held = await asyncio.wait_for(target.holds(prompt_id), _ANSWER_PATIENCE)
@@ -70,7 +71,7 @@ async def _occupation(target: EngineTarget, prompt_id: str) -> str | None:
     return "still has the job" if held else None
 
 
-async def end_if_hung(engine: JobEngine, error: TargetError) -> EngineCrashed | None:
+async def end_if_hung(engine: Engine, error: TargetError) -> EngineCrashed | None:
     """End an engine of ours that does not answer any more, or runs nothing.
 
     Returns:

@@ -19,19 +19,19 @@ from ..events import ShownValues
 from ..media.receive import Received
 from ..secrets import redact
 from ..units import size_text
-from ..wire.request import COMFY_REMOTE_1, WORKER_COMFYUI, AnswerFormat
 from .collect import CollectedOutput
-from .dialects import AnswerFacts, Content, render
+from .dialects import DIALECTS, AnswerFacts, Content, Dialect
 from .storage import Store, StoredFile
 
 __all__ = ["MOST_SHOWN", "build_answer", "shown_within"]
+
 MOST_SHOWN = 1_000_000
 """Bytes of JSON of all nodes together: it is meant to be looked at, and files are outputs."""
 
 
 async def build_answer(
     collected: Sequence[CollectedOutput],
-    dialect: AnswerFormat,
+    dialect: Dialect,
     facts: AnswerFacts,
     *,
     job_id: str,
@@ -43,18 +43,17 @@ async def build_answer(
 
     Args:
         limit: Bytes of ``{"output": answer}``.
-        stores: Where the largest outputs go, in this order, until the rest fits. One that
-            fails is told in the answer's warnings, and the next one is tried. In
-            ``worker-comfyui`` all outputs go to a bucket, if there is one, as with that worker;
-            the other two dialects have no place for an address.
+        stores: Where the largest outputs go, in this order, until the rest fits; of those, the
+            ones that the dialect can name. One that fails is reported in the answer's warnings,
+            and the next one is tried.
         warnings: What has gone wrong so far without failing the job.
 
     Raises:
         OutputTooLarge: They do not fit, and there is no store for them.
     """
-    answer = _Answer(collected, dialect, facts, job_id, _usable(stores, dialect), warnings)
+    answer = _Answer(collected, dialect, facts, job_id, dialect.usable(stores), warnings)
     while True:
-        everything = dialect == WORKER_COMFYUI and answer.has_store
+        everything = dialect.stores_all and answer.has_store
         if not everything and answer.size <= limit:
             return await asyncio.to_thread(answer.rendered, _base64)
         if not await answer.store_largest():
@@ -63,19 +62,13 @@ async def build_answer(
             raise answer.too_large(limit)
 
 
-def _usable(stores: Sequence[Store], dialect: AnswerFormat) -> list[Store]:
-    if dialect == COMFY_REMOTE_1:
-        return list(stores)
-    return [store for store in stores if store.public] if dialect == WORKER_COMFYUI else []
-
-
 class _Answer:
     """An answer in the making."""
 
     def __init__(
         self,
         collected: Sequence[CollectedOutput],
-        dialect: AnswerFormat,
+        dialect: Dialect,
         facts: AnswerFacts,
         job_id: str,
         stores: list[Store],
@@ -105,7 +98,7 @@ class _Answer:
     def rendered(self, content: Content) -> dict[str, JsonValue]:
         """The answer as it stands."""
         warnings = [redact(warning) for warning in self._warnings]
-        return render(self._dialect, self._collected, self._facts, self._stored, warnings, content)
+        return self._dialect.answer(self._collected, self._facts, self._stored, warnings, content)
 
     async def store_largest(self) -> bool:
         """Put the largest that is still part of the answer elsewhere; whether that was done."""
@@ -149,11 +142,11 @@ class _Answer:
         )
 
     def _other_format(self) -> str:
-        if self._dialect in (COMFY_REMOTE_1, WORKER_COMFYUI):
+        if self._dialect.has_addresses:
             return ""
+        others = " or ".join(one.name for one in DIALECTS if one.has_addresses)
         return (
-            f" and ask for the format {COMFY_REMOTE_1} or {WORKER_COMFYUI} ({self._dialect} has "
-            "no place for an address)"
+            f" and ask for the format {others} ({self._dialect.name} has no place for an address)"
         )
 
 

@@ -9,13 +9,10 @@ from collections.abc import Awaitable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
-
-from pydantic import JsonValue
+from typing import TypeVar
 
 from ..errors import (
     ComfyRemoteError,
-    EngineCrashed,
     ExecutionFailed,
     OutOfMemory,
     OutputLost,
@@ -34,17 +31,16 @@ from ..events import (
     Started,
 )
 from ..outputs import OutputProblem, RemoteOutput
-from ..targets.base import RemoteRef, RunRequest, Target
+from ..targets.base import RemoteRef, RunRequest
+from ..targets.comfyui.target import ComfyUITarget
 from ..targets.unlisted_files import NodeTimes, with_unlisted
-from ..wire.request import AnswerFormat
 from .collect import Collected, CollectedOutput, collect_outputs
-from .dialects import place_for, wanted_outputs
+from .dialects import Dialect
+from .engine import Engine
 from .progress import ProgressReporter
 
 __all__ = [
     "EngineRun",
-    "EngineTarget",
-    "JobEngine",
     "RunResult",
     "at_most",
     "unless_engine_dies",
@@ -55,58 +51,6 @@ _CRASH_PATIENCE = 1.0
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-
-class JobEngine(Protocol):
-    """What a job needs of an engine; see `Engine`."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether there is any use in asking it something."""
-
-    @property
-    def pid(self) -> int | None:
-        """Of its process, if it was started here."""
-
-    async def ready(self) -> str:
-        """Wait until it answers (starting it if need be); its URL."""
-
-    async def died(self) -> EngineCrashed:
-        """Wait until it has ended; how."""
-
-    def log_mark(self) -> int:
-        """How many lines it has written so far."""
-
-    def log_since(self, mark: int) -> list[str]:
-        """The last lines that it has written since."""
-
-    def stop(self) -> None:
-        """End it, if it was started here. Blocks for as long as that takes."""
-
-
-class EngineTarget(Target, Protocol):
-    """A target that is an engine of ours; see `ComfyUITarget`."""
-
-    async def __aenter__(self) -> EngineTarget: ...
-
-    @property
-    def uploaded(self) -> Mapping[tuple[str, str], str]:
-        """The names that the engine gave to the files sent: by name and SHA-256."""
-
-    async def system(self) -> dict[str, JsonValue]:
-        """``/system_stats``."""
-
-    async def model_folders(self) -> dict[str, list[str]]:
-        """The names of all models, by folder."""
-
-    async def free_memory(self) -> None:
-        """Unload models, empty caches."""
-
-    async def forget(self, prompt_id: str) -> None:
-        """Take a prompt out of the history."""
-
-    async def holds(self, prompt_id: str) -> bool:
-        """Whether a prompt runs or waits there, asked once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +91,8 @@ class EngineRun:
 
     def __init__(
         self,
-        engine: JobEngine,
-        target: EngineTarget,
+        engine: Engine,
+        target: ComfyUITarget,
         job_id: str,
         output_folder: Path | None = None,
     ) -> None:
@@ -169,7 +113,7 @@ class EngineRun:
         self,
         run: RunRequest,
         reporter: ProgressReporter,
-        dialect: AnswerFormat,
+        dialect: Dialect,
         folder: Path,
         *,
         may_repeat: bool,
@@ -202,9 +146,9 @@ class EngineRun:
         self.shown = finished.shown
         error = await self._error_of(finished)
         if error is None:
-            wanted = wanted_outputs(finished.outputs, dialect, shows_values=bool(finished.shown))
+            wanted = dialect.wanted(finished.outputs, shows_values=bool(finished.shown))
         else:
-            wanted = place_for(finished.outputs, dialect)
+            wanted = dialect.has_place_for(finished.outputs)
             if not wanted or (may_repeat and isinstance(error, OutOfMemory)):
                 raise error
         begun = time.monotonic()
@@ -293,7 +237,7 @@ class EngineRun:
             await at_most(_CANCEL_PATIENCE, self._target.cancel(ref), "cancel the job")
 
 
-async def unless_engine_dies(engine: JobEngine, work: Coroutine[None, None, _T]) -> _T:
+async def unless_engine_dies(engine: Engine, work: Coroutine[None, None, _T]) -> _T:
     """The work's result; or, as soon as the engine's process ends, how it ended.
 
     The client would wait for the engine to come back for as long as its patience lasts.

@@ -8,13 +8,13 @@ from pathlib import PurePosixPath
 
 from ..advice import Hint
 from ..errors import ComfyRemoteError, ExecutionFailed, ModelUnavailable, WorkflowInvalid
+from ..targets.comfyui.target import ComfyUITarget
 from ..wire.repo_list import ModelLine
 from ..wire.request import ModelSent
 from ..workflow.models import FOLDERS
 from .models.fetching import Say
 from .models.folders import folder_of
 from .models.library import ModelLibrary
-from .run import EngineTarget
 
 __all__ = ["LackingModels", "fetch_lacking"]
 
@@ -60,7 +60,7 @@ class LackingModels:
 
 
 async def fetch_lacking(
-    models: Sequence[ModelSent], target: EngineTarget, library: ModelLibrary, say: Say
+    models: Sequence[ModelSent], target: ComfyUITarget, library: ModelLibrary, say: Say
 ) -> LackingModels:
     """Fetch those that the engine does not list, if this worker may; nothing is pruned.
 
@@ -96,7 +96,7 @@ def _names(lines: Sequence[ModelLine]) -> list[str]:
     return [f"{line.kind}/{line.name}" for line in lines]
 
 
-async def _listed(target: EngineTarget) -> dict[str, set[str]]:
+async def _listed(target: ComfyUITarget) -> dict[str, set[str]]:
     """The names that the engine lists, by folder, ``/`` between their parts."""
     try:
         found = await target.model_folders()

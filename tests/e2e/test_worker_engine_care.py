@@ -36,7 +36,12 @@ class Worker:
         self.name = name
         self.engine = engine
         self._root = root
-        self.handler = JobHandler(engine, WorkerSettings(folder=root / "worker", **settings))
+        self._settings = WorkerSettings(folder=root / "worker", **settings)
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """A handler that knows of no job before."""
+        self.handler = JobHandler(self.engine, self._settings)
 
     async def run(self, prompt: dict[str, Any], **fields: JsonValue) -> Answer:
         payload = {"format": "comfy-remote/1", "workflow": prompt, **fields}
@@ -223,7 +228,7 @@ async def test_a_cached_node_never_gets_anothers_file(worker: Worker) -> None:
 async def test_files_that_somebody_else_removed_are_made_again(worker: Worker) -> None:
     prompt = {"1": source(0x445566), "2": save("1")}
     await worker.run(prompt)
-    worker.handler._cleaner._removed.clear()  # as if it had not been us
+    worker.begin_anew()  # as if it had not been us
     answer = await worker.run(prompt)
     assert colors(answer) == [0x445566]
     assert "run again, once" in answer.warnings[0]

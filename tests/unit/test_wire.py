@@ -55,7 +55,7 @@ JSON = st.recursive(
 
 def test_a_request_needs_only_a_workflow() -> None:
     request = JobRequest.parse({"workflow": {"1": {"class_type": "X"}}, "comfy_org_api_key": "x"})
-    assert request.format == "worker-comfyui"
+    assert request.format is None
     assert not request.images
     assert not request.previews
 
@@ -68,7 +68,7 @@ def test_a_request_needs_only_a_workflow() -> None:
         ({"workflow": "x"}, "workflow: "),
         ({"workflow": {}, "images": [{"name": "", "image": "x"}]}, "images.0.name: "),
         ({"workflow": {}, "images": [{"name": "a"}]}, "images.0.image: "),
-        ({"workflow": {}, "format": "odd"}, "format: "),
+        ({"workflow": {}, "format": 1}, "format: "),
         ({"workflow": {}, "overrides": {"3": 4}}, "overrides.3: "),
         ({"workflow": {}, "images": [{"name": "a", "image": "", "sha256": "x"}]}, "sha256"),
     ],

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
-from worker_fakes import FakeEngine, FakeTarget, output, succeeded
+from worker_fakes import FakeEngine, FakeTarget, connect_to, output, succeeded
 
 from comfy_remote.errors import ExecutionFailed, JobTimedOut, WorkflowInvalid
 from comfy_remote.events import Finished, JobState, Started
 from comfy_remote.targets.runpod.status import StatusReader
-from comfy_remote.wire.request import answer_format
 from comfy_remote.wire.runpod import JobStatus
+from comfy_remote.worker.dialects import dialect_of
 from comfy_remote.worker.handler import JobHandler
 from comfy_remote.worker.settings import WorkerSettings
 
@@ -100,7 +100,7 @@ async def run(
 ) -> tuple[dict[str, Any], FakeTarget]:
     target = target or good_target()
     handler = JobHandler(
-        FakeEngine(), WorkerSettings(), connect=lambda url: target, environ=environ
+        FakeEngine(), WorkerSettings(), connect=connect_to(target), environ=environ
     )
     return await handler("job", payload, silent), target
 
@@ -125,7 +125,13 @@ async def prompt_run(**fields: JsonValue) -> dict[str, Any]:
     ],
 )
 def test_the_input_decides_the_answers_shape(payload: JsonValue, dialect: str) -> None:
-    assert answer_format(payload) == dialect
+    assert dialect_of(payload).name == dialect
+
+
+async def test_a_format_that_does_not_exist_is_an_error() -> None:
+    result, _ = await run({"workflow": FLUX, "format": "odd"})
+    assert "there is no format 'odd'" in result["error"]
+    assert "comfy-remote/1" in result["error"]
 
 
 # --- system 5 -----------------------------------------------------------------------------
@@ -329,7 +335,7 @@ async def test_the_client_reads_every_dialects_errors(fields: dict[str, JsonValu
 async def test_a_result_over_the_limit_fails_where_files_have_no_other_place(dialect: str) -> None:
     target = FakeTarget(succeeded(output("a.txt", "9")), {"a.txt": b"x" * 2_000_000})
     handler = JobHandler(
-        FakeEngine(), WorkerSettings(result_limit=1_000_000), connect=lambda url: target, environ={}
+        FakeEngine(), WorkerSettings(result_limit=1_000_000), connect=connect_to(target), environ={}
     )
     result = await handler("j", {"workflow": FLUX, "format": dialect}, silent)
     assert (result["status"], result["error_type"]) == ("error", "internal")

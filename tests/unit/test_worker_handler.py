@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
-from worker_fakes import PROMPT, FakeEngine, FakeTarget, output, succeeded
+from worker_fakes import PROMPT, FakeEngine, FakeTarget, connect_to, output, succeeded
 
 from comfy_remote.errors import (
     ComfyRemoteError,
@@ -43,7 +43,7 @@ def handler_for(
     return JobHandler(
         engine or FakeEngine(),
         WorkerSettings(**settings),  # type: ignore[arg-type]
-        connect=lambda url: target,
+        connect=connect_to(target),
         environ={"RUNPOD_API_KEY": SECRET},
     )
 

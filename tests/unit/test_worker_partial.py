@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
-from worker_fakes import PROMPT, FakeEngine, FakeTarget, output, succeeded
+from worker_fakes import PROMPT, FakeEngine, FakeTarget, connect_to, output, succeeded
 
 from comfy_remote.errors import (
     AuthenticationError,
@@ -37,7 +37,7 @@ async def run(
     target: FakeTarget, form: str = "comfy-remote/1", **settings: Any
 ) -> dict[str, JsonValue]:
     handler = JobHandler(
-        FakeEngine(), WorkerSettings(**settings), connect=lambda url: target, environ={}
+        FakeEngine(), WorkerSettings(**settings), connect=connect_to(target), environ={}
     )
     return await handler("j", {"format": form, "workflow": PROMPT}, silent)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
-from worker_fakes import PROMPT, FakeEngine, FakeTarget, output, succeeded
+from worker_fakes import PROMPT, FakeEngine, FakeTarget, connect_to, output, succeeded
 
 from comfy_remote.errors import (
     ComfyRemoteError,
@@ -51,7 +51,7 @@ class OwnEngine(FakeEngine):
 
 def handler_on(target: FakeTarget, engine: FakeEngine, grace: float = 0.2) -> JobHandler:
     settings = WorkerSettings(cancel_grace=grace)
-    return JobHandler(engine, settings, connect=lambda url: target, environ={})
+    return JobHandler(engine, settings, connect=connect_to(target), environ={})
 
 
 async def cancelled(handler: JobHandler, target: FakeTarget) -> None:
@@ -118,8 +118,8 @@ async def test_an_engine_that_hangs_is_ended_and_the_job_run_again(
 ) -> None:
     first = FakeTarget([error])
     second = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"})
-    targets, engine = [first, second], OwnEngine()
-    handler = JobHandler(engine, WorkerSettings(), connect=lambda url: targets.pop(0), environ={})
+    engine = OwnEngine()
+    handler = JobHandler(engine, WorkerSettings(), connect=connect_to(first, second), environ={})
     answer = await handler("j", OURS, silent)
     assert "hung and was ended" in str(answer["warnings"])
     assert engine.stops == 1

@@ -17,15 +17,8 @@ from worker_fakes import output
 from comfy_remote.errors import ExecutionFailed, OutputError, OutputLost, OutputTooLarge
 from comfy_remote.media.receive import Received
 from comfy_remote.outputs import RemoteOutput
-from comfy_remote.wire.request import (
-    COMFY_REMOTE_1,
-    IMAGES_B64,
-    PLAIN,
-    WORKER_COMFYUI,
-    AnswerFormat,
-)
 from comfy_remote.worker.collect import CollectedOutput
-from comfy_remote.worker.dialects import AnswerFacts, wanted_outputs
+from comfy_remote.worker.dialects import AnswerFacts, Dialect, dialect_named
 from comfy_remote.worker.result import build_answer
 from comfy_remote.worker.settings import default_result_limit
 from comfy_remote.worker.storage import StoredFile
@@ -33,6 +26,12 @@ from comfy_remote.worker.storage import StoredFile
 FACTS = AnswerFacts(
     timings={"run": 1.25}, engine="ComfyUI 1.2.3", worker="w1", prompt_id="p-1", seconds=2.5
 )
+
+
+COMFY_REMOTE_1 = dialect_named("comfy-remote/1")
+WORKER_COMFYUI = dialect_named("worker-comfyui")
+PLAIN = dialect_named("plain")
+IMAGES_B64 = dialect_named("images-b64")
 
 
 class FakeStore:
@@ -60,7 +59,7 @@ async def answer(
     collected: list[CollectedOutput],
     limit: int = 10**9,
     *stores: FakeStore,
-    dialect: AnswerFormat = COMFY_REMOTE_1,
+    dialect: Dialect = COMFY_REMOTE_1,
 ) -> Any:
     return await build_answer(collected, dialect, FACTS, job_id="j-1", limit=limit, stores=stores)
 
@@ -101,7 +100,7 @@ async def test_outputs_come_whole_and_in_order(tmp_path: Path) -> None:
 async def test_the_size_is_counted_to_the_byte(
     tmp_path_factory: pytest.TempPathFactory,
     outputs: list[tuple[str, bytes]],
-    dialect: AnswerFormat,
+    dialect: Dialect,
 ) -> None:
     folder = tmp_path_factory.mktemp("files")
     collected = [file(folder, name, content) for name, content in outputs]
@@ -143,7 +142,7 @@ async def test_without_a_store_the_error_names_sizes_and_a_way_out(tmp_path: Pat
 
 @pytest.mark.parametrize("dialect", [PLAIN, IMAGES_B64])
 async def test_a_dialect_without_a_place_for_addresses_says_so_loudly(
-    tmp_path: Path, dialect: AnswerFormat
+    tmp_path: Path, dialect: Dialect
 ) -> None:
     """Whatever stores there are: its files can be nowhere but in the answer."""
     collected = [file(tmp_path, "big.mp4", bytes(3_000_000)), file(tmp_path, "s.png", b"x")]
@@ -153,7 +152,7 @@ async def test_a_dialect_without_a_place_for_addresses_says_so_loudly(
     assert "big.mp4 (3.0 MB)" in caught.value.message
     assert "1.0 MB can be returned" in caught.value.message
     assert "BUCKET_ENDPOINT_URL" in caught.value.advice
-    assert f"comfy-remote/1 or worker-comfyui ({dialect} has no place" in caught.value.advice
+    assert f"comfy-remote/1 or worker-comfyui ({dialect.name} has no place" in caught.value.advice
     assert [store.kept for store in stores] == [{}, {}]
 
 
@@ -204,18 +203,16 @@ async def test_worker_comfyui_puts_all_into_a_bucket(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dialect", [WORKER_COMFYUI, PLAIN, IMAGES_B64])
-async def test_saved_files_of_every_kind_are_returned(
-    tmp_path: Path, dialect: AnswerFormat
-) -> None:
+async def test_saved_files_of_every_kind_are_returned(tmp_path: Path, dialect: Dialect) -> None:
     names = ["a.png", "v.mp4", "s.flac", "m.glb", "x.latent"]
     outputs = [*map(output, names), output("p.png", folder="temp")]
-    assert [o.filename for o in wanted_outputs(outputs, dialect)] == names
+    assert [o.filename for o in dialect.wanted(outputs)] == names
 
 
 @pytest.mark.parametrize("dialect", [PLAIN, IMAGES_B64])
-def test_previews_are_returned_where_nothing_is_saved(dialect: AnswerFormat) -> None:
+def test_previews_are_returned_where_nothing_is_saved(dialect: Dialect) -> None:
     previews = [output("p.png", folder="temp"), output("q.png", folder="temp")]
-    assert list(wanted_outputs(previews, dialect)) == previews
+    assert list(dialect.wanted(previews)) == previews
 
 
 async def test_each_dialect_has_its_shape(tmp_path: Path) -> None:
@@ -244,7 +241,7 @@ async def test_names_that_are_the_same_are_told_apart(tmp_path: Path) -> None:
 
 async def test_worker_comfyui_without_a_file_says_so() -> None:
     text = RemoteOutput("9", "text", "9.txt", text="x")
-    assert wanted_outputs([text], WORKER_COMFYUI) == ()
+    assert WORKER_COMFYUI.wanted([text]) == ()
     assert await answer([], dialect=WORKER_COMFYUI) == {
         "images": [],
         "status": "success_no_images",
@@ -253,10 +250,10 @@ async def test_worker_comfyui_without_a_file_says_so() -> None:
 
 def test_an_empty_success_is_an_error() -> None:
     with pytest.raises(OutputLost, match="Save Image"):
-        wanted_outputs([], COMFY_REMOTE_1)
+        COMFY_REMOTE_1.wanted([])
     for dialect in (WORKER_COMFYUI, PLAIN, IMAGES_B64):
         with pytest.raises(ExecutionFailed, match="Save Image"):
-            wanted_outputs([], dialect)
+            dialect.wanted([])
 
 
 def test_runpods_own_limits() -> None:

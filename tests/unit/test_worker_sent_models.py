@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from model_server import File, ModelServer, safetensors, sha256
 from models_kit import files_in, library_for
-from worker_fakes import PROMPT, FakeEngine, FakeTarget, output, succeeded
+from worker_fakes import PROMPT, FakeEngine, FakeTarget, connect_to, output, succeeded
 
 from comfy_remote.errors import ExecutionFailed, WorkflowInvalid
 from comfy_remote.targets.base import RemoteRef, RunRequest
@@ -155,7 +155,7 @@ async def test_a_job_from_request_to_answer(
         FakeEngine(),
         WorkerSettings(),
         models=library_for(tmp_path, server, download=allowed),
-        connect=lambda url: target,
+        connect=connect_to(target),
     )
     payload = {
         "workflow": PROMPT,

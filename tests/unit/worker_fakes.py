@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from pydantic import JsonValue
 
@@ -12,6 +13,7 @@ from comfy_remote.errors import ComfyRemoteError, EngineCrashed, OutputLost
 from comfy_remote.events import Event, Finished, JobState, Started
 from comfy_remote.outputs import OutputSource, RemoteOutput, kind_of, media_type_of
 from comfy_remote.targets.base import Capabilities, Health, RemoteRef, RunRequest
+from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.workflow.prompt import Prompt
 
 PROMPT = {
@@ -69,6 +71,16 @@ class FakeEngine:
         self.alive = False
         if self._death is not None and not self._death.done():
             self._death.set_result(error)
+
+
+def connect_to(*targets: FakeTarget) -> Callable[[str], ComfyUITarget]:
+    """For a handler: gives one target after the other, and the last one from then on."""
+    left = list(targets)
+
+    def connect(_url: str) -> ComfyUITarget:
+        return cast("ComfyUITarget", left.pop(0) if len(left) > 1 else left[0])
+
+    return connect
 
 
 @dataclass
