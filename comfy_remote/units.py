@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["dollars", "size_text"]
+__all__ = ["dollars", "seconds_text", "size_text"]
 
 
 def dollars(amount: float) -> str:
@@ -16,9 +16,20 @@ def dollars(amount: float) -> str:
 
 
 def size_text(size: float) -> str:
-    """Bytes: ``812 B``, ``3.4 MB``, ``6.5 GB``."""
+    """Bytes: ``812 B``, ``3.4 MB``, ``340 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.5:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+            return f"{size:.{0 if size >= 100 or unit == 'B' else 1}f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration: ``0.8 s``, ``42 s``, ``3:07``, ``1:02:09``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

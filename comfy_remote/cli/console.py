@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = [
-    "human_seconds",
-    "human_size",
     "is_interactive",
     "print_json",
     "print_table",
@@ -99,28 +97,6 @@ def say(text: str) -> None:
 def say_lines(text: str) -> None:
     """Several lines on standard error; line breaks within what came from elsewhere stay."""
     print(printable(text), file=sys.stderr, flush=True)
-
-
-def human_size(size: float) -> str:
-    """Bytes as people write them: ``812 B``, ``3.4 MB``."""
-    if size < 1000:
-        return f"{size:.0f} B"
-    for unit in ("kB", "MB", "GB"):
-        size /= 1000
-        if size < 999.5:
-            return f"{size:.{0 if size >= 100 else 1}f} {unit}"
-    return f"{size / 1000:.1f} TB"
-
-
-def human_seconds(seconds: float) -> str:
-    """A duration: ``0.8 s``, ``42 s``, ``3:07``, ``1:02:09``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def resume_command(job_id: str) -> str:

@@ -126,8 +126,9 @@ def _all_of(prompt: Prompt, *known: Schemas) -> Schemas:
 
 
 def _print(prompt: Prompt, result: Cut) -> None:
+    from ..units import size_text
     from ..workflow.interface import REMOTE_PART, REMOTE_SHOWN
-    from .console import human_size, print_table, printable_line, say
+    from .console import print_table, printable_line, say
 
     here = [
         n
@@ -160,7 +161,7 @@ def _print(prompt: Prompt, result: Cut) -> None:
         known = sum(one.size or 0 for _, one in crossings)
         unknown = sum(one.size is None for _, one in crossings)
         more = f", and {unknown} of unknown size" if unknown else ""
-        print(f"To cross: about {human_size(known)}{more}.")
+        print(f"To cross: about {size_text(known)}{more}.")
     for note in result.notes:
         print(printable_line(f"Note: {note}"))
     if not result.parts:
@@ -179,6 +180,6 @@ def _crossing(one: Crossing) -> tuple[str, str, str]:
 
 
 def _size(one: Crossing) -> str:
-    from .console import human_size
+    from ..units import size_text
 
-    return "?" if one.size is None else human_size(one.size)
+    return "?" if one.size is None else size_text(one.size)

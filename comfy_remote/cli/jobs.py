@@ -327,7 +327,8 @@ def _print_table(jobs: list[Standing]) -> None:
 
 
 def _print_details(job: Standing) -> None:
-    from .console import human_seconds, human_size, printable_line, resume_command
+    from ..units import seconds_text, size_text
+    from .console import printable_line, resume_command
     from .errors import explain, traceback_of
 
     entry = job.entry
@@ -348,8 +349,8 @@ def _print_details(job: Standing) -> None:
         done, total = entry.progress.get("nodes_done"), entry.progress.get("nodes_total")
         rows.append(("Progress", f"{done} of {total} nodes"))
     if entry.run_seconds is not None:
-        rows.append(("Ran", human_seconds(entry.run_seconds)))
-    rows += [("Output", f"{o.path} ({human_size(o.size)})") for o in entry.outputs]
+        rows.append(("Ran", seconds_text(entry.run_seconds)))
+    rows += [("Output", f"{o.path} ({size_text(o.size)})") for o in entry.outputs]
     for name, value in rows:
         print(f"{name:<13}{printable_line(value)}")
     if entry.error is not None:

@@ -19,8 +19,9 @@ from ..errors import ComfyRemoteError
 from ..events import Event, Finished, Log, Preview, Progress, Queued, Started
 from ..jobs.record import SavedOutput
 from ..outputs import OutputProblem, RemoteOutput
+from ..units import seconds_text, size_text
 from ..workflow.prompt import Prompt
-from .console import human_seconds, human_size, printable_line
+from .console import printable_line
 from .pictures import Graphics, Picture, graphics_of, load_picture, remove_preview
 from .reporter import Outputs, PlainReporter, incomplete, node_label, print_places, relative
 
@@ -123,7 +124,7 @@ class LiveReporter(PlainReporter):
         saved = [output for output in outputs if isinstance(output, SavedOutput)]
         plural = "" if len(outputs) == 1 else "s"
         not_fetched = "" if len(saved) == len(outputs) else ", not fetched"
-        done = f"{len(outputs)} output{plural} in {human_seconds(seconds)}{not_fetched}"
+        done = f"{len(outputs)} output{plural} in {seconds_text(seconds)}{not_fetched}"
         self._console.print(Text.assemble((f"{self._done} ", "bold green"), done))
         if problems:
             self._console.print(Text(incomplete(problems), "yellow"))
@@ -149,7 +150,7 @@ class LiveReporter(PlainReporter):
             node = "" if output.node_id is None else node_label(self._prompt, output.node_id)
             path = Text(printable_line(str(relative(output.path))), "bold")
             table.add_row(
-                path, Text(human_size(output.size), "dim"), Text(printable_line(node), "dim")
+                path, Text(size_text(output.size), "dim"), Text(printable_line(node), "dim")
             )
         Console(highlight=False).print(table)
 
@@ -202,11 +203,11 @@ class LiveReporter(PlainReporter):
         figures = f"{progress.nodes_done}/{progress.nodes_total} nodes"
         if self._fetching:
             total, completed = self._to_fetch, self._fetched
-            of = "" if self._to_fetch is None else f" of {human_size(self._to_fetch)}"
-            figures = f"{human_size(self._fetched)}{of}"
+            of = "" if self._to_fetch is None else f" of {size_text(self._to_fetch)}"
+            figures = f"{size_text(self._fetched)}{of}"
         elif progress.nodes_total == 0:
             total, figures = None, ""
-        elapsed = human_seconds(time.monotonic() - self._began)
+        elapsed = seconds_text(time.monotonic() - self._began)
         figures = f"{figures} {self._dot} {elapsed}" if figures else elapsed
         row = Table.grid(padding=(0, 1), expand=False)
         row.add_row(

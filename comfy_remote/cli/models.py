@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from .console import human_size, is_interactive, print_json, printable_line, say
+from ..units import size_text
+from .console import is_interactive, print_json, printable_line, say
 from .options import json_option
 
 if TYPE_CHECKING:
@@ -135,8 +136,8 @@ def check(on: str | None, wanted: tuple[str, ...], json_lines: bool) -> None:
             for path in paths:
                 print(f"{word:<8}{printable_line(path)}")
         if answer.would_fetch:
-            free = f" of {human_size(answer.free_bytes)} free" if answer.free_bytes else ""
-            say(f"To fetch: {human_size(answer.fetch_bytes)}{free}.")
+            free = f" of {size_text(answer.free_bytes)} free" if answer.free_bytes else ""
+            say(f"To fetch: {size_text(answer.fetch_bytes)}{free}.")
         for note in [*answer.problems, *answer.notes]:
             say(note)
     if answer.problems:
@@ -332,5 +333,5 @@ def _print_json(answer: BaseModel) -> None:
 
 
 def _row(folder: str, model: ModelFile) -> tuple[str, ...]:
-    size = human_size(model.size) if model.size is not None else ""
+    size = size_text(model.size) if model.size is not None else ""
     return folder, model.name, size, model.fetched_from or "", "yes" if model.pinned else ""

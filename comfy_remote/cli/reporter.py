@@ -15,8 +15,9 @@ from ..errors import ComfyRemoteError
 from ..events import Event, JobState, Log, Preview, Progress, Queued, Started, event_to_json
 from ..jobs.record import SavedOutput
 from ..outputs import OutputProblem, RemoteOutput
+from ..units import seconds_text, size_text
 from ..workflow.prompt import Prompt
-from .console import human_seconds, human_size, print_json, printable_line, resume_command, say
+from .console import print_json, printable_line, resume_command, say
 from .errors import show_error
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ class PlainReporter(Reporter):
         self, outputs: Outputs, seconds: float, problems: Sequence[OutputProblem] = ()
     ) -> None:
         """A line, then the paths or addresses."""
-        say(f"Done in {human_seconds(seconds)}: {outcome(outputs)}.")
+        say(f"Done in {seconds_text(seconds)}: {outcome(outputs)}.")
         if problems:
             say(incomplete(problems))
         print_places(outputs)
@@ -204,7 +205,7 @@ class PlainReporter(Reporter):
         show_error(error, resumable=job_id if resumable else None)
 
     def _progress_line(self, progress: Progress) -> str:
-        parts = [f"{human_seconds(time.monotonic() - self._began)}:"]
+        parts = [f"{seconds_text(time.monotonic() - self._began)}:"]
         if progress.nodes_total:
             parts.append(f"{progress.nodes_done} of {progress.nodes_total} nodes")
         if progress.node_id is not None:
@@ -227,7 +228,7 @@ def node_label(prompt: Prompt, node_id: str) -> str:
 def outcome(outputs: Outputs) -> str:
     """How many, and how large: ``2 outputs, 3.4 MB``."""
     sizes = [output.size for output in outputs if isinstance(output, SavedOutput)]
-    size = human_size(sum(sizes)) if len(sizes) == len(outputs) else "not fetched"
+    size = size_text(sum(sizes)) if len(sizes) == len(outputs) else "not fetched"
     return f"{len(outputs)} output{'' if len(outputs) == 1 else 's'}, {size}"
 
 

@@ -136,13 +136,14 @@ def _local_files(prompt: Prompt, schemas: Schemas, base: Path) -> dict[str, Loca
 def _print(summary: Summary) -> None:
     from rich.table import Column
 
-    from .console import human_size, print_table, printable_line
+    from ..units import size_text
+    from .console import print_table, printable_line
 
     idle = f", of which {len(summary.idle)} feed no output" if summary.idle else ""
     facts = [
         ("Nodes", f"{summary.nodes}{idle}"),
         *(("From", _pack(pack)) for pack in summary.packs),
-        ("To send", human_size(summary.payload)),
+        ("To send", size_text(summary.payload)),
         ("Fingerprint", summary.fingerprint or "none"),
         *(("Problem", problem) for problem in summary.problems),
     ]
@@ -219,9 +220,9 @@ def _model_row(model: Model) -> tuple[str, ...]:
 
 
 def _file_row(loaded: LoadedFile) -> tuple[str, ...]:
-    from .console import human_size
+    from ..units import size_text
 
-    size = human_size(loaded.file.size) if loaded.file else "missing"
+    size = size_text(loaded.file.size) if loaded.file else "missing"
     return _short(loaded.name), loaded.node_id, size
 
 

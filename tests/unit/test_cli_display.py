@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from comfy_remote.cli.console import human_seconds, human_size, printable
+from comfy_remote.cli.console import printable
 from comfy_remote.cli.errors import explain
 from comfy_remote.cli.live import LiveReporter
 from comfy_remote.cli.pictures import encode_sixel, graphics_of, load_picture, remove_preview
@@ -20,6 +20,7 @@ from comfy_remote.errors import ExecutionFailed, TargetUnreachable, WorkflowInva
 from comfy_remote.events import Preview, Progress, Queued, Started
 from comfy_remote.jobs.record import SavedOutput
 from comfy_remote.outputs import RemoteOutput
+from comfy_remote.units import seconds_text, size_text
 
 PROMPT = {
     "1": {"class_type": "KSampler", "inputs": {}, "_meta": {"title": "Paint \x1b[2Jit"}},
@@ -246,7 +247,7 @@ def test_errors_are_explained() -> None:
 
 def test_words_and_numbers() -> None:
     assert printable("a\x1b[0m\n\u202eb\t") == "a\ufffd[0m\n\ufffdb "
-    assert [human_size(n) for n in (0, 999, 1000, 15_400, 999_600, 2.5e9, 3e12)] == [
+    assert [size_text(n) for n in (0, 999, 1000, 15_400, 999_600, 2.5e9, 3e12)] == [
         "0 B",
         "999 B",
         "1.0 kB",
@@ -255,4 +256,4 @@ def test_words_and_numbers() -> None:
         "2.5 GB",
         "3.0 TB",
     ]
-    assert [human_seconds(n) for n in (0.84, 42, 187, 3729)] == ["0.8 s", "42 s", "3:07", "1:02:09"]
+    assert [seconds_text(n) for n in (0.84, 42, 187, 3729)] == ["0.8 s", "42 s", "3:07", "1:02:09"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
+from ...units import size_text
 from ..change.sources import linked_node
 from ..graph import consumers
 from ..models import model_uses
 from ..prompt import Prompt
-from .limits import human_size
 from .report import Advice
 from .sizes import PREVIEWS, SAVERS, Pictures
 
@@ -57,7 +57,7 @@ def _unused(prompt: Prompt, live: Sequence[str]) -> Iterator[Advice]:
         yield Advice(
             "unused_nodes",
             f"Nodes that feed no output: {named}{more}. ComfyUI does not run them.",
-            f"{human_size(size)} of each request, and a refusal where the target lacks one of "
+            f"{size_text(size)} of each request, and a refusal where the target lacks one of "
             "their classes; no GPU time.",
             tuple(unused),
         )
@@ -122,8 +122,8 @@ def _frames(prompt: Prompt, live: Sequence[str], sizes: Mapping[str, Pictures]) 
             "frames_as_pictures",
             f"Node {node_id} ({prompt[node_id]['class_type']}) saves {size} as PNG files.",
             f"Create Video and Save Video would make one file of about "
-            f"{human_size(size.pixels * video.typical)} instead of {size.count} of together "
-            f"{human_size(size.pixels * kind.typical)}.",
+            f"{size_text(size.pixels * video.typical)} instead of {size.count} of together "
+            f"{size_text(size.pixels * kind.typical)}.",
             (node_id,),
         )
 
@@ -148,8 +148,8 @@ def _resizes(
                 continue
             kind = SAVERS[prompt[min(ends)]["class_type"]]
             saves = (
-                f"About {human_size((after.pixels - before.pixels) * kind.typical)} of the "
-                f"{human_size(after.pixels * kind.typical)} that come back: {before} instead of "
+                f"About {size_text((after.pixels - before.pixels) * kind.typical)} of the "
+                f"{size_text(after.pixels * kind.typical)} that come back: {before} instead of "
                 f"{after}."
             )
         elif isinstance(factor, int | float) and factor > 1:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...units import size_text
 from ..files import FileSearch, file_uses
 from ..prompt import Prompt
 from ..schema import Schemas
@@ -17,7 +18,7 @@ from .sizes import SAVERS, Pictures
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Limits", "file_problems", "human_size", "request_size", "result_size"]
+__all__ = ["Limits", "file_problems", "request_size", "result_size"]
 
 _ENVELOPE = 200
 _AROUND_FILE = 120
@@ -74,13 +75,13 @@ def request_size(
     if size <= limits.request:
         return
     named = ", ".join(
-        f"{name} ({human_size(each)})"
+        f"{name} ({size_text(each)})"
         for name, each in sorted(sizes.items(), key=lambda item: -item[1])[:5]
     )
     yield Problem(
         "request_too_large",
-        f"The request would be {human_size(size)}, and the target accepts "
-        f"{human_size(limits.request)}. Input files: {named or 'none'}.",
+        f"The request would be {size_text(size)}, and the target accepts "
+        f"{size_text(limits.request)}. Input files: {named or 'none'}.",
         advice="Use smaller files (JPEG or WebP), put them where the target has them, or take a "
         "pod or another ComfyUI URL, which has no such limit.",
         details={"size": size, "limit": limits.request},
@@ -110,8 +111,8 @@ def result_size(
     largest = max(expected, key=lambda node_id: expected[node_id][1])
     yield Problem(
         "output_too_large",
-        f"The outputs would be about {human_size(about)} (as base64), and the target returns "
-        f"{human_size(limits.result)}. The most comes from this node: {sizes[largest]}.",
+        f"The outputs would be about {size_text(about)} (as base64), and the target returns "
+        f"{size_text(limits.result)}. The most comes from this node: {sizes[largest]}.",
         largest,
         prompt[largest]["class_type"],
         advice="Save as a video, JPEG or WebP, make fewer or smaller pictures, give the worker a "
@@ -119,12 +120,3 @@ def result_size(
         severity="error" if at_least > limits.result else "warning",
         details={"estimate": about, "at_least": at_least, "limit": limits.result},
     )
-
-
-def human_size(size: float) -> str:
-    """Bytes as people write them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.{0 if size >= 100 or unit == 'B' else 1}f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
