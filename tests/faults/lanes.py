@@ -9,17 +9,20 @@ import os
 import random
 import subprocess
 import sys
+import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 from proxy import FaultProxy
 from pydantic import SecretStr
 
-from comfy_remote import Client
+from comfy_remote import Client, Record, resume
+from comfy_remote.errors import ComfyRemoteError, TargetUnreachable
 from comfy_remote.events import Event
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.gateway.sdk_worker import worker_command
@@ -33,6 +36,8 @@ from comfy_remote.worker.settings import WorkerSettings
 
 TOKEN = "planted-9f3c51d7e08b42aa"
 COLOUR = 0x3366CC
+PAGE = b"<!DOCTYPE html><html><title>502 Bad Gateway</title></html>"
+"""What a proxy in front of an engine answers."""
 
 
 class EngineCounter:
@@ -328,3 +333,49 @@ def assert_picture(saved: Sequence[SavedOutput], folder: Path) -> None:
         assert image.convert("RGB").getpixel((5, 7)) == (red, green, blue)
     if sys.platform != "win32":
         assert saved[0].path.stat().st_mode & 0o777 == 0o600
+
+
+async def refused(
+    kind: type[ComfyRemoteError], lane: Lane, prompt: Any, out: Path, **how: Any
+) -> ComfyRemoteError:
+    """Run it, and get the error it must end in: of that very kind, with advice, no files."""
+    patience = how.pop("patience", 20.0)
+    with pytest.raises(ComfyRemoteError) as caught:
+        await fetch(lane.target(patience), prompt, out, **how)
+    error = caught.value
+    assert type(error) is kind, repr(error)
+    assert error.advice, error
+    assert TOKEN not in f"{error} {error.details}"
+    # Only where it may go on is something kept for that.
+    assert (finished_files if kind is TargetUnreachable else files_in)(out) == []
+    return error
+
+
+async def resume_newest(out: Path, contents: list[bytes] | None = None) -> None:
+    """Take up the newest job of the record, and check what it brings."""
+    with Record(Path(os.environ["COMFY_REMOTE_HOME"])) as record:
+        entry = record.newest()[0]
+    async with resume(entry.id, timeout=30) as job:
+        saved = await job.save_outputs(out)
+    if contents is None:
+        assert_picture(saved, out)
+    else:
+        assert [s.path.read_bytes() for s in saved] == contents
+
+
+def post_as_worker(lane: Lane, job_id: str, body: Any) -> None:
+    assert lane.gateway is not None
+    request = urllib.request.Request(
+        f"{lane.gateway.worker_endpoint_url}/job-done/local/{job_id}",
+        json.dumps(body).encode(),
+        {"Authorization": lane.gateway.worker_token.get_secret_value()},
+    )
+    urllib.request.urlopen(request, timeout=10).close()
+
+
+def processes_with(words: str) -> list[int]:
+    """Ids of our children that were started with these words (POSIX)."""
+    # Without "ww", COLUMNS cuts the lines off, even in a pipe.
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True)
+    rows = [line.split(None, 2) for line in listed.stdout.splitlines()[1:]]
+    return [int(pid) for pid, parent, args in rows if int(parent) == os.getpid() and words in args]
