@@ -38,7 +38,7 @@ def call_address(url: str) -> URL:
     ip = ip_in(address.host)
     if ip is not None and (ip.is_link_local or ip.is_multicast or ip.is_unspecified):
         raise ConfigurationError(
-            f"{address.host} is no address of a service.", advice="Check the address."
+            f"{address.host} cannot be the address of a service.", advice="Check the address."
         )
     near = is_loopback(address.host) or (
         ip.is_private if ip is not None else _is_local_name(address.host or "")
@@ -55,7 +55,7 @@ def call_address(url: str) -> URL:
 def service_headers(
     url: URL, configuration: Configuration, environment: Mapping[str, str] = os.environ
 ) -> dict[str, SecretStr]:
-    """What to send to a service so that it lets us in; empty where nothing is set for it.
+    """The login of a service as HTTP headers; empty where none is set.
 
     The login of a target in ``comfy-remote.toml`` whose address has the same origin (an app on
     Modal that is not named there gets no proxy token), else the bearer token in the environment
@@ -78,7 +78,7 @@ def service_headers(
 
 
 def token_variable(host: str) -> str | None:
-    """The environment variable with a host's token; ``None`` for what is no host's name.
+    """The environment variable with a host's token; ``None`` where that is not a host's name.
 
     ``.`` becomes ``_`` and ``-`` becomes ``__``: no two hosts have the same one, so that nobody
     gets another's token by a name that looks alike.

@@ -1,10 +1,11 @@
-"""What a caller sent for each key, as what a job takes: a value file, or a plain JSON value."""
+"""From what a caller sent for each key to what a job takes: a value file, or a JSON value."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,7 @@ async def _argument(entry: InterfaceInput, value: JsonValue, store: ValueStore) 
     envelope = ValueEnvelope.read(value)
     if envelope.url is not None:
         raise ValueInvalid(
-            f"The input {entry.key} is at an address, and a service fetches from none.",
+            f"The input {entry.key} is at an address, and a service fetches nothing.",
             advice="Send the file itself: PUT /values/SHA256, and its sha256 in place of the url.",
             details={"key": entry.key},
         )
@@ -102,8 +103,8 @@ async def _argument(entry: InterfaceInput, value: JsonValue, store: ValueStore) 
         found = store.get(envelope.sha256)
         if found is None:
             raise InputFileMissing(
-                f"The file of the input {entry.key} is not here (any more).",
-                advice=f"Send it with PUT /values/{envelope.sha256}, then call again.",
+                f"The file of the input {entry.key} is not here, or no longer.",
+                advice=f"Send it with PUT /values/{envelope.sha256}, and call again.",
                 details={"key": entry.key, "sha256": envelope.sha256},
             )
         await asyncio.to_thread(_check_file, entry, found.path)
@@ -129,8 +130,8 @@ async def _file(
 ) -> ValueFile:
     decoded = await asyncio.to_thread(decode_value, content, tensors="numpy", pixels=False)
     _check_items(entry, decoded.value, is_list=decoded.is_list)
-    kept = await store.add(content)
-    return ValueFile(kept.path, kept.size, kept.sha256, envelope.type)
+    stored = await store.add(content)
+    return replace(stored, type=envelope.type)
 
 
 def _check_file(entry: InterfaceInput, path: Path) -> None:

@@ -1,7 +1,7 @@
 """A client of workflows as services: it speaks `wire.call` with any server that does.
 
 The server is not trusted. What it says goes no further than its own origin (an answer cannot
-send us or the key elsewhere), every wait has an end, and every size a limit that counts while
+redirect us or the key elsewhere), every wait has an end, and every size a limit that counts while
 the bytes arrive.
 """
 
@@ -146,23 +146,23 @@ class RestClient:
         )
         if response.status in (307, 308):
             raise TargetError(
-                f"{self._where} wants the call to be posted to another address, which is not done "
-                "on its word.",
-                advice="Give the address that it redirects to, if that is right.",
+                f"{self._where} redirects the call to another address. A call is not posted again "
+                "on a server's word.",
+                advice="Call that address itself, if it is right.",
             )
         return await self._understood(response, self._url)
 
     async def follow(self, answer: CallAnswer) -> AsyncGenerator[CallAnswer, None]:
-        """What the service says of a call from now on; the last is final.
+        """The service's answers about a call from now on; the last is final.
 
         Args:
-            answer: What it said last.
+            answer: Its last one.
 
         Raises:
-            TargetError: It says nothing that can be used, or nothing for too long.
+            TargetError: Its answer cannot be understood, or it cannot be reached for too long.
         """
         yield answer
-        heard = time.monotonic()
+        answered = time.monotonic()
         wait = answer.retry_after
         while not answer.status.final:
             where = self._poll_address(answer)
@@ -170,19 +170,19 @@ class RestClient:
             try:
                 answer = self._remembering(await self._get(where), answer)
             except (TargetUnreachable, RateLimited) as error:
-                if time.monotonic() - heard > self._patience:
+                if time.monotonic() - answered > self._patience:
                     raise
                 said = error.details.get("retry_after")
                 wait = min(float(said), LONGEST_WAIT) if isinstance(said, int | float) else None
                 continue
-            heard, wait = time.monotonic(), answer.retry_after
+            answered, wait = time.monotonic(), answer.retry_after
             yield answer
 
     async def cancel(self, answer: CallAnswer) -> None:
         """Ask the service to stop a call.
 
         Raises:
-            ComfyRemoteError: It did not take that in.
+            ComfyRemoteError: It did not confirm that.
         """
         where = answer.cancel_url or answer.poll_url
         if where is None:
@@ -275,7 +275,7 @@ class RestClient:
             response = await self._in_time(
                 self._http.get_once(address.raw_path_qs, (*_REDIRECTS, *_ABOUT_THE_CALL))
             )
-        raise TargetError(f"{self._where} redirects without end.")
+        raise TargetError(f"{self._where} redirects too often.")
 
     def _read(self, response: Response, address: URL) -> CallAnswer:
         said = _limited_json(response.body, self._where)
@@ -302,8 +302,8 @@ class RestClient:
     def _refused(self, status: int, said: JsonValue) -> ComfyRemoteError:
         if isinstance(said, dict):
             ours = said.get("comfy_remote")
-            told = {**said, "error": ours} if isinstance(ours, dict) else said
-            failed = CallAnswer.read({**told, "status": CallStatus.FAILED.value}).failure()
+            body = {**said, "error": ours} if isinstance(ours, dict) else said
+            failed = CallAnswer.read({**body, "status": CallStatus.FAILED.value}).failure()
             if isinstance(ours, dict):
                 return failed
             if said.get("status") or said.get("error") or said.get("detail"):
@@ -318,9 +318,9 @@ class RestClient:
     def _poll_address(self, answer: CallAnswer) -> URL:
         if answer.poll_url is None:
             raise TargetError(
-                f"{self._where} says that the call is {answer.status.value}, and not where to ask "
+                f"{self._where} says that the call is {answer.status.value}, but not where to ask "
                 "for its result (poll_url).",
-                advice="Its answers need a poll_url as long as they are not final.",
+                advice="Answers that are not final need a poll_url.",
             )
         return self._ours(answer.poll_url, self._url, "poll_url")
 
@@ -332,23 +332,23 @@ class RestClient:
         """
         address = base.join(URL(url)) if _is_url(url) else URL()
         if not address.host or address.origin() != self._origin or address.user:
-            shown = address.origin() if address.host else "what is no address"
+            shown = address.origin() if address.host else "something that is not an address"
             raise TargetError(
-                f"{self._where} sends us to {shown} ({what}), which is not followed: neither the "
-                "values nor the key go to another server on its word.",
-                advice="If that is right, give that server's own address.",
+                f"{self._where} refers to {shown} ({what}), which is not followed: neither the "
+                "values nor the key are sent to another server on its word.",
+                advice="If that is right, call that server itself.",
             )
         return address
 
     @staticmethod
     def _remembering(answer: CallAnswer, before: CallAnswer) -> CallAnswer:
         """Answers to polls need not repeat where to poll."""
-        kept = {
+        known = {
             name: getattr(before, name)
             for name in ("id", "poll_url", "cancel_url")
             if getattr(answer, name) is None
         }
-        return answer.model_copy(update=kept)
+        return answer.model_copy(update=known)
 
     async def _in_time(self, request: Awaitable[_T]) -> _T:
         try:
@@ -364,13 +364,13 @@ class RestClient:
         variable = token_variable(self._url.host or "")
         names = f"Set {variable} to its token, or name" if variable else "Name"
         return AuthenticationError(
-            f"{self._where} wants a key, and none is set for it.",
+            f"{self._where} needs a key, and none is set for it.",
             advice=f"{names} it in comfy-remote.toml with key_env (docs/service.md).",
         )
 
     def _too_slow(self) -> JobTimedOut:
         return JobTimedOut(
-            f"{self._where} did not answer whole within {self._request_timeout:g} s.",
+            f"{self._where} did not finish its answer within {self._request_timeout:g} s.",
             advice="Give it more time (request_timeout), if it is only slow.",
         )
 
@@ -387,8 +387,8 @@ def _limited_json(body: bytes, where: str) -> JsonValue:
     # A few bytes of JSON are a hundred in memory: `[[],[],…` would fill it.
     if sum(1 for _ in _ENDS_JSON_VALUE.finditer(body)) > _MOST_JSON_VALUES:
         raise OutputTooLarge(
-            f"{where} answers with more than {_MOST_JSON_VALUES} JSON values.",
-            advice="A service gives tensors as value files (encoding safetensors), not as lists.",
+            f"{where} answered with more than {_MOST_JSON_VALUES} JSON values.",
+            advice="It has to send tensors as value files (encoding safetensors), not as lists.",
         )
     return Response(200, {}, body).json()
 

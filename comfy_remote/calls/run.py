@@ -65,7 +65,7 @@ class Run(ABC):
         """Send it.
 
         Cancelled meanwhile, this waits for the answer first: it may run there already, and only
-        the answer tells how it is cancelled.
+        the answer says how it is cancelled.
 
         Raises:
             ComfyRemoteError: It was refused, or may or may not have arrived.

@@ -92,7 +92,7 @@ class ServiceCall(Run):
         self._answer = await self._within(start, "The service did not take the call within {}.")
 
     async def __aiter__(self) -> AsyncGenerator[Event, None]:
-        told: list[Event] = []
+        last: list[Event] = []
         async with aclosing(self._client.follow(self._started)) as answers:
             while not self._started.status.final:
                 self._answer = await self._within(
@@ -100,9 +100,9 @@ class ServiceCall(Run):
                 )
                 news = _events(self._answer)
                 for event in news:
-                    if event not in told:
+                    if event not in last:
                         yield event
-                told = news
+                last = news
         finished = self.finished
         assert finished is not None  # noqa: S101  the answer is final
         yield finished
@@ -220,10 +220,10 @@ async def received(
         value: An envelope, or a plain JSON value.
         folder: Where a value that has to be fetched is put.
         form: What it becomes, and what it may need at most.
-        expected: ComfyUI's type that it shall have; ``*`` for any.
+        expected: ComfyUI's type that it must have; ``*`` for any.
 
     Raises:
-        ValueInvalid: It is damaged, hostile, beyond the limits (which is told before anything is
+        ValueInvalid: It is damaged, hostile, beyond the limits (refused before anything is
             allocated for it), or of another type.
         ComfyRemoteError: It could not be fetched.
     """
@@ -238,7 +238,7 @@ async def received(
         elif envelope.data is None and envelope.sha256 is not None:
             raise ValueInvalid(
                 "A value is named by its SHA-256 alone, and nothing was sent before.",
-                advice="The service has to say where it is (url).",
+                advice="The service has to name its address (url).",
             )
         else:
             decoded = await asyncio.to_thread(_decoded, envelope, form)
@@ -252,7 +252,9 @@ async def _fetch(
     if envelope.encoding not in ("safetensors", "file"):
         raise ValueInvalid(f"A value of encoding {envelope.encoding} is not fetched from a url.")
     if envelope.size is not None and envelope.size > limit:
-        raise ValueInvalid(f"A value of {envelope.size} bytes is announced, and {limit} are taken.")
+        raise ValueInvalid(
+            f"A value of {envelope.size} bytes is announced, and at most {limit} are accepted."
+        )
     largest = limit if envelope.size is None else envelope.size
     got = await receive_file(
         client.download(url, largest=largest), path, sha256=envelope.sha256, limit=limit

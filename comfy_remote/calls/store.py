@@ -27,7 +27,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class KeptFolder:
-    """A folder of files that are kept for a time, and may have so many bytes together.
+    """A folder of files that are deleted by age, with a limit for their bytes together.
 
     What is in it is counted once, again by each `sweep`, and when there seems to be no room; what
     is added meanwhile is counted along. All of it blocks.
@@ -132,7 +132,7 @@ class ValueStore:
         return ValueFile(path, got.size, sha256)
 
     async def add(self, content: bytes) -> ValueFile:
-        """Keep a file that came in a request."""
+        """Store a file that came in a request."""
         import hashlib
 
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
@@ -152,7 +152,9 @@ class ValueStore:
 
     def _path(self, sha256: str) -> Path:
         if _SHA256.fullmatch(sha256) is None:
-            raise ValueInvalid("That is no SHA-256.", advice="It has 64 hex digits, in lower case.")
+            raise ValueInvalid(
+                "That is not a SHA-256.", advice="It has 64 hex digits, in lower case."
+            )
         return self.folder.path / f"{sha256}.safetensors"
 
 

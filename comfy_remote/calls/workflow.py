@@ -32,12 +32,12 @@ class CallableWorkflow:
         name: What it is called; for people, and in the record of jobs.
         prompt: API format.
         interface: Its keys.
-        schemas: Tell the types.
+        schemas: Those that the types of the keys are from.
         workflow: In UI format, to embed in saved images; ``None`` if there is none.
         base: Folder in which files that it loads are looked for; ``None`` for the current one.
         files: Files that it loads from elsewhere.
         only_base: Whether it may load no others: see `Client.submit`.
-        notes: What somebody who calls it should know, a sentence each.
+        notes: What a caller should know, a sentence each.
     """
 
     name: str
@@ -55,7 +55,7 @@ class CallableWorkflow:
         """A prompt as it is.
 
         Args:
-            schemas: Tell the types of the keys; those that come with the package by default.
+            schemas: For the types of the keys; those that come with the package by default.
 
         Raises:
             WorkflowInvalid: Its keys cannot be used.
@@ -75,8 +75,8 @@ class CallableWorkflow:
     ) -> CallableWorkflow:
         """Read a workflow file, in API or UI format, with the schemas of the target.
 
-        Where the target cannot be asked for them, those that come with the package tell the
-        types, and `notes` says so.
+        Where the target cannot be asked for them, those that come with the package are used, and
+        `notes` says so.
 
         Args:
             client: Of the target.
@@ -119,7 +119,7 @@ class CallableWorkflow:
         interface = Interface.of(prepared.prompt, schemas)
         if not interface.outputs:
             raise WorkflowInvalid(
-                f"{name} has no Remote Output, so a call would give nothing back.",
+                f"{name} has no Remote Output, so a call would return nothing.",
                 advice="Connect a Remote Output node (utils/remote) to each result.",
             )
         return cls(

@@ -155,7 +155,7 @@ def modal(
                 "folder": str(project.folder),
                 "target": f"modal:{name}",
                 "url": url,
-                "kept": list(project.kept),
+                "kept": list(project.edited),
                 "notes": list(project.notes),
             }
         )

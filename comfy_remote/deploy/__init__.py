@@ -1,1 +1,1 @@
-"""A workflow as a service of its own, elsewhere. `modal` is the one place so far."""
+"""A workflow as a service of its own, elsewhere. So far: `modal`."""

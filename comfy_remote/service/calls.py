@@ -1,4 +1,4 @@
-"""Calls that are under way, those that have ended, and those that a service before us began.
+"""Calls that are under way, those that have ended, and those that an earlier process began.
 
 A call's id is its job's id in the record, so a restart loses nothing: what is asked for and is
 not followed yet is taken up again where its job is.
@@ -41,13 +41,11 @@ _CALL_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _POLL_AFTER = 1.0
 _RECENT = 1000
 _MOST_AT_A_TIME = 500
-_ANSWERED_WITHIN = 20.0
-_UNREACHABLE_AGAIN_AFTER = 5.0
 
 
 @dataclass
 class _Followed:
-    """A call whose job is followed by a task of this process."""
+    """A call that a task of this process follows."""
 
     status: CallStatus = CallStatus.PENDING
     progress: CallProgress | None = None
@@ -65,7 +63,9 @@ class Calls:
         client: Of the target; open.
         record: The client's.
         workflow: What is called.
-        results: Where results are kept.
+        results: Where results are stored.
+        answered_within: Seconds that a request waits for a call to be sent to the target.
+        again_after: Seconds after which a target that could not be reached is asked again.
     """
 
     def __init__(
@@ -74,17 +74,22 @@ class Calls:
         record: Record,
         workflow: CallableWorkflow,
         results: ResultStore,
+        *,
+        answered_within: float = 20.0,
+        again_after: float = 5.0,
     ) -> None:
         self.workflow = workflow
         self.results = results
         self._client = client
         self._record = record
+        self._answered_within = answered_within
+        self._again_after = again_after
         self._followed: dict[str, _Followed] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def source(self) -> str:
-        """How the record calls the jobs of this service."""
+        """What the record calls the jobs of this service."""
         return f"service {self.workflow.name}"
 
     async def __aenter__(self) -> Calls:
@@ -94,7 +99,7 @@ class Calls:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Follow no more. The jobs go on, and are taken up by the next service."""
+        """Stop following. The jobs go on, and the next service follows them."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -133,7 +138,7 @@ class Calls:
         self._start(self._run(call_id, followed, arguments))
         # A large file may take longer to send than a request may last.
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(followed.sent.wait(), _ANSWERED_WITHIN)
+            await asyncio.wait_for(followed.sent.wait(), self._answered_within)
         if followed.job is None and followed.error is not None:
             raise followed.error
         return call_id
@@ -184,7 +189,7 @@ class Calls:
         if followed is None or followed.status.final:
             return
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(followed.sent.wait(), _ANSWERED_WITHIN)
+            await asyncio.wait_for(followed.sent.wait(), self._answered_within)
         if followed.job is not None:
             await followed.job.cancel()
         elif not followed.sent.is_set():
@@ -197,7 +202,7 @@ class Calls:
         """Refuse ids of calls that are not this service's.
 
         Raises:
-            JobNotFound: It is none.
+            JobNotFound: There is no such call.
         """
         if call_id not in self._followed:
             await self._entry(call_id)
@@ -220,7 +225,7 @@ class Calls:
         raise JobNotFound("There is no such call here.", advice="Check its id.")
 
     async def _found(self, call_id: str) -> _Followed | None:
-        """A call of a service before us, followed again; ``None`` if it has ended."""
+        """A call that an earlier process began, followed again; ``None`` if it has ended."""
         entry = await self._entry(call_id)
         if self.results.get(call_id) is not None:
             return None
@@ -252,7 +257,7 @@ class Calls:
                         await self._follow(followed, job, interface)
                 except (TargetUnreachable, RateLimited) as error:
                     followed.message = str(error)
-                    await asyncio.sleep(_UNREACHABLE_AGAIN_AFTER)
+                    await asyncio.sleep(self._again_after)
 
     async def _follow(self, followed: _Followed, job: Job, interface: Interface) -> None:
         followed.job = job
@@ -267,7 +272,7 @@ class Calls:
                 # The job may well go on, and its results may well be there; both are asked for
                 # again as long as somebody serves.
                 followed.message = str(error)
-                await asyncio.sleep(_UNREACHABLE_AGAIN_AFTER)
+                await asyncio.sleep(self._again_after)
         finished = job.finished
         if finished is not None and finished.error is not None:
             raise finished.error
@@ -283,13 +288,13 @@ class Calls:
 
     @contextlib.asynccontextmanager
     async def _ending(self, call_id: str, followed: _Followed) -> AsyncIterator[None]:
-        """However it ends, those who wait are told."""
+        """Note how it ends, whatever happens, and wake those who wait for that."""
         try:
             yield
         except ComfyRemoteError as error:
             followed.status, followed.error = CallStatus.FAILED, error
         except Exception as error:  # noqa: BLE001  somebody waits for an answer, whatever it is
-            _log.exception("A call failed in a way that nobody thought of.")
+            _log.exception("A call failed unexpectedly.")
             followed.status = CallStatus.FAILED
             followed.error = ComfyRemoteError(
                 f"The service failed: {type(error).__name__}.", advice="Its log has more."
@@ -298,11 +303,11 @@ class Calls:
             followed.sent.set()
             followed.ended.set()
             if followed.status is CallStatus.COMPLETED:
-                self._followed.pop(call_id, None)  # from now on its results say all there is
+                self._followed.pop(call_id, None)  # its results have all there is to know
             self._forget_some()
 
     def _forget_some(self) -> None:
-        """Of old failures the record knows, too."""
+        """Forget the oldest failures, which the record has as well."""
         failed = [name for name, one in self._followed.items() if one.status is CallStatus.FAILED]
         for name in failed[:-_RECENT]:
             del self._followed[name]
@@ -333,5 +338,5 @@ def _note(followed: _Followed, event: Event) -> None:
 def _results_gone() -> ComfyRemoteError:
     return OutputLost(
         "The call's results are not here any more.",
-        advice="Results are kept for a while after the call; call again.",
+        advice="Results are deleted some time after the call; call again.",
     )

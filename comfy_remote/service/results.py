@@ -1,4 +1,4 @@
-"""The results of calls, kept on disk until they are old: also over a restart."""
+"""The results of calls, on disk until they are old. A restart loses none."""
 
 from __future__ import annotations
 
@@ -35,14 +35,13 @@ class ResultStore:
         self.folder = KeptFolder(folder, room)
 
     def keep(self, call_id: str, folder: Path, results: Mapping[str, ValueFile]) -> None:
-        """Take a call's results, unless they are here already: another process of the service may
-        have followed the call, too.
+        """Store a call's results, unless another process of the service has stored them.
 
         Args:
             folder: With the results and nothing else, below `folder`; it is moved.
 
         Raises:
-            LocalStorageError: They cannot be kept.
+            LocalStorageError: They cannot be stored.
         """
         import shutil
 
@@ -50,20 +49,20 @@ class ResultStore:
             key: {"file": one.path.name, "size": one.size, "sha256": one.sha256, "type": one.type}
             for key, one in results.items()
         }
-        place = self.folder.path / call_id
-        with storage_errors(place):
+        there = self.folder.path / call_id
+        with storage_errors(there):
             (folder / _LIST).write_text(json.dumps(listed), encoding="utf-8")
             self.folder.added(sum(one.size for one in results.values()))
             try:
-                folder.rename(place)
+                folder.rename(there)
             except OSError:
                 if self.get(call_id) is not None:
                     return
-                shutil.rmtree(place, ignore_errors=True)  # of a process that was killed
-                folder.rename(place)
+                shutil.rmtree(there, ignore_errors=True)  # of a process that was killed
+                folder.rename(there)
 
     def get(self, call_id: str) -> dict[str, ValueFile] | None:
-        """What `keep` kept; ``None`` if nothing is here."""
+        """The results of a call; ``None`` if there are none here."""
         folder = self.folder.path / call_id
         try:
             listed = json.loads((folder / _LIST).read_text(encoding="utf-8"))
@@ -78,13 +77,13 @@ class ResultStore:
         """One result.
 
         Raises:
-            OutputLost: There is none of that key (any more).
+            OutputLost: There is none of that key, or no longer.
         """
         found = (self.get(call_id) or {}).get(key)
         if found is None:
             raise OutputLost(
-                f"The call has no result {key!r} here (any more).",
-                advice="Results are kept for a while after the call; call again.",
+                f"There is no result {key!r} of the call here, or no longer.",
+                advice="Results are deleted some time after the call; call again.",
             )
         return found
 

@@ -56,10 +56,10 @@ class ServiceServer:
         port: 0 picks a free one.
         token: What callers must send as bearer token; at least 16 characters.
         ssl_context: To serve https.
-        keep: Seconds for which results and files are kept.
+        keep: Seconds after which results and files are deleted.
 
     Raises:
-        ConfigurationError: The arguments do not go together, with what to do.
+        ConfigurationError: The arguments do not fit together.
     """
 
     def __init__(
@@ -238,13 +238,13 @@ class ServiceServer:
         return web.Response(status=404 if found is None else 200)
 
     async def _put_value(self, request: web.Request) -> web.Response:
-        kept = await self._values.put(
+        stored = await self._values.put(
             request.match_info["sha256"], body_chunks(request.content.read)
         )
-        return json_answer({"sha256": kept.sha256, "size": kept.size})
+        return json_answer({"sha256": stored.sha256, "size": stored.size})
 
     async def sweep(self) -> None:
-        """Remove what has been kept for long enough, now and then, until cancelled."""
+        """Delete old results and files every ten minutes, until cancelled."""
         while True:
             for folder in (self._calls.results.folder, self._values.folder):
                 await asyncio.to_thread(folder.sweep, self._keep)
@@ -261,7 +261,7 @@ def _answer(answer: CallAnswer, *, started: bool = False) -> web.Response:
 
 
 async def say_protocol(_request: web.Request, response: web.StreamResponse) -> None:
-    """Tell callers that they have found a service: for ``on_response_prepare``."""
+    """Name the protocol in each answer; for ``on_response_prepare``."""
     response.headers[PROTOCOL_HEADER] = PROTOCOL
 
 
@@ -277,7 +277,7 @@ def _wait(request: web.Request) -> float:
     except ValueError:
         seconds = math.nan
     if not math.isfinite(seconds):
-        raise WorkflowInvalid(f"wait is {said!r}, which is no number of seconds.")
+        raise WorkflowInvalid(f"wait is {said!r}, which is not a number of seconds.")
     return min(max(seconds, 0.0), _LONGEST_WAIT)
 
 
@@ -285,8 +285,8 @@ def _plain_files(path: Path) -> list[PlainFile]:
     files = files_of(read_value(path, tensors="numpy"))
     if not files:
         raise WorkflowInvalid(
-            "There is no picture, sound or text of that result.",
-            advice="Omit `encoding=file`: then it comes as a value file (docs/values.md).",
+            "That result is not a picture, sound or text.",
+            advice="Omit `encoding=file` to get it as a value file (docs/values.md).",
         )
     return files
 

@@ -52,6 +52,7 @@ class Service:
         self.folder = folder
         self.target = target
         self.workflow = workflow()
+        self.timings: dict[str, float] = {}
 
     @asynccontextmanager
     async def running(self, token: SecretStr | None = None) -> AsyncIterator[ServiceServer]:
@@ -60,7 +61,9 @@ class Service:
         with Record(self.folder / "home") as record:
             async with Client(self.target, record=record) as client:
                 served = await CallableWorkflow.load(path, client)
-                calls = Calls(client, record, served, ResultStore(self.folder / "results"))
+                calls = Calls(
+                    client, record, served, ResultStore(self.folder / "results"), **self.timings
+                )
                 store = ValueStore(self.folder / "values")
                 async with calls, ServiceServer(calls, store, token=token) as server:
                     yield server

@@ -147,7 +147,7 @@ async def test_a_call_in_plain_json(service: Service) -> None:
         ({"image": 3}, "no IMAGE"),
         ({"image": {"type": "IMAGE", "encoding": "base64+pickle", "data": "gASVAAAA"}}, "pickle"),
         ({"image": {"type": "IMAGE", "encoding": "safetensors", "data": "AAAA"}}, "no value"),
-        ({"image": {"type": "IMAGE", "url": "http://169.254.169.254/"}}, "fetches from none"),
+        ({"image": {"type": "IMAGE", "url": "http://169.254.169.254/"}}, "fetches nothing"),
         ({"image": {"type": "IMAGE", "sha256": "0" * 64}}, "not here"),
         ({"image": {"encoding": "file", "media_type": "image/png", "data": "AAAA"}}, "picture"),
         ({"imagge": 3}, "image"),
@@ -217,7 +217,7 @@ async def test_results_that_cannot_be_fetched_at_once_are_fetched_later(
         return await value_files(job, interface, folder, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr("comfy_remote.service.calls.value_files", away_at_first)
-    monkeypatch.setattr("comfy_remote.service.calls._UNREACHABLE_AGAIN_AFTER", 0.1)
+    service.timings = {"again_after": 0.1}
     async with service.running() as server:
         answers = await called(server.url, {"image": encode(picture(), "IMAGE")})
     assert answers[-1].status is CallStatus.COMPLETED, answers[-1].error
@@ -239,8 +239,7 @@ async def test_a_target_that_is_away_at_a_restart_is_waited_for(
             yield job
 
     monkeypatch.setattr("comfy_remote.service.calls.resume", resumed)
-    monkeypatch.setattr("comfy_remote.service.calls._UNREACHABLE_AGAIN_AFTER", 0.1)
-    monkeypatch.setattr("comfy_remote.service.calls._ANSWERED_WITHIN", 0.2)
+    service.timings = {"again_after": 0.1, "answered_within": 0.2}
     async with service.running() as server, aiohttp.ClientSession(server.url) as curl:
         async with curl.get(f"/calls/{answer.id}?wait=1") as response:
             said = await response.json()

@@ -87,7 +87,7 @@ async def test_a_service_refuses_times_that_are_none(service: Service, query: st
     async with service.running() as server:
         status, error = await refused(f"{server.url}?{query}", json={"inputs": {}})
         assert status == 400
-        assert "no number of seconds" in error
+        assert "not a number of seconds" in error
 
 
 async def test_a_service_refuses_indices_that_are_none(service: Service) -> None:

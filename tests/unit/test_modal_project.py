@@ -71,7 +71,7 @@ def test_a_new_project_has_three_files(workflow: Path) -> None:
     said = json.loads((project.folder / CONFIG_FILE).read_text())
     assert (said["app_name"], said["gpu_type"]) == ("portraits", "L40S")
     assert said["comfyui_version"] == ModalConfig().comfyui_version
-    assert project.kept == ()
+    assert project.edited == ()
 
 
 @pytest.mark.parametrize("place", ["input", "input/deep/.ssh"])
@@ -131,7 +131,7 @@ def test_what_nobody_has_edited_follows_the_workflow(workflow: Path) -> None:
         (folder / WORKFLOW_FILE).read_bytes().replace(b"\n", b"\r\n")
     )
     project = make_project(workflow, {})
-    assert project.kept == ()
+    assert project.edited == ()
     assert json.loads((folder / PROMPT_FILE).read_text()) == changed
 
 
@@ -144,13 +144,13 @@ def test_what_was_edited_stays_and_the_difference_is_shown(workflow: Path) -> No
     (folder / PROMPT_FILE).write_text(json.dumps(edited))
     for _ in range(2):  # also the second time: what is kept does not become ours
         project = make_project(workflow, {})
-        assert set(project.kept) == {PROMPT_FILE, WORKFLOW_FILE}
+        assert set(project.edited) == {PROMPT_FILE, WORKFLOW_FILE}
     assert (folder / WORKFLOW_FILE).read_text() == mine
     assert json.loads((folder / PROMPT_FILE).read_text()) == edited
     note = next(one for one in project.notes if WORKFLOW_FILE in one)
     assert "-PORT = 8001" in note and "+PORT = 8000" in note and "--force" in for_terminal(note)
     forced = make_project(workflow, {}, force=True)
-    assert forced.kept == ()
+    assert forced.edited == ()
     assert json.loads((folder / PROMPT_FILE).read_text()) == PROMPT
     assert "PORT = 8000" in (folder / WORKFLOW_FILE).read_text()
 
@@ -160,7 +160,7 @@ def test_a_file_that_we_never_wrote_is_not_replaced(workflow: Path) -> None:
     folder.mkdir()
     (folder / WORKFLOW_FILE).write_text("print('mine')\n")
     project = make_project(workflow, {"app_name": "mine"})
-    assert project.kept == (WORKFLOW_FILE,)
+    assert project.edited == (WORKFLOW_FILE,)
     assert (folder / WORKFLOW_FILE).read_text() == "print('mine')\n"
 
 
@@ -189,11 +189,11 @@ def test_a_project_that_came_with_a_folder_is_not_deployed_before_a_yes(workflow
     assert "workflow.py, which runs on this machine" in names[2]
     assert len(names) == 3
     # Written it may be: nothing of it runs.
-    assert make_project(workflow, {}).kept == (WORKFLOW_FILE,)
+    assert make_project(workflow, {}).edited == (WORKFLOW_FILE,)
     with pytest.raises(NotTrusted):
         make_project(workflow, {}, deploys=True)
     TrustStore(home()).trust(path, names)
-    assert make_project(workflow, {}, deploys=True).kept == (WORKFLOW_FILE,)
+    assert make_project(workflow, {}, deploys=True).edited == (WORKFLOW_FILE,)
     (folder / WORKFLOW_FILE).write_text("print('not ours either')\n")
     with pytest.raises(NotTrusted) as again:
         make_project(workflow, {}, deploys=True)
@@ -215,7 +215,7 @@ def test_it_cannot_pass_for_one_that_was_written_here(workflow: Path) -> None:
 def test_what_is_written_anew_needs_no_yes(workflow: Path, how: dict[str, bool]) -> None:
     _planted(workflow)
     project = make_project(workflow, {"secrets": ["mine"]}, deploys=True, **how)
-    assert (project.kept, project.config.secrets) == ((), ["mine"])
+    assert (project.edited, project.config.secrets) == ((), ["mine"])
 
 
 def test_what_was_given_here_needs_no_yes_and_what_is_added_by_hand_does(workflow: Path) -> None:

@@ -132,7 +132,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
         _inline(_file([PICTURE, "x"], "IMAGE", as_list=True)),
         "float tensor",
     ),
-    "a hash alone": ({"type": "IMAGE", "sha256": "0" * 64}, "where it is"),
+    "a hash alone": ({"type": "IMAGE", "sha256": "0" * 64}, "has to name its address"),
     "another hash": (_inline(_file(PICTURE, "IMAGE"), sha256="0" * 64), "SHA-256"),
     "another size": (_inline(_file(PICTURE, "IMAGE"), size=3), "announced"),
     "no picture in a file": (
@@ -193,7 +193,7 @@ async def test_more_than_is_announced_is_not_taken(server: ScriptedServer, tmp_p
     linked = {"type": "IMAGE", "encoding": "safetensors", "url": "/values/x", "size": 1000}
     with pytest.raises(OutputTooLarge):
         await _received(server, linked, tmp_path)
-    with pytest.raises(ValueInvalid, match="are taken"):
+    with pytest.raises(ValueInvalid, match="are accepted"):
         limits = ValueLimits(bytes=999)
         await _received(server, linked, tmp_path, limits=limits)
     del linked["size"]

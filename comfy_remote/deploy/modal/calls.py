@@ -106,7 +106,7 @@ class ModalCalls:
             return CallResult(error=_ended(str(error)))
         except MODAL_FAILED as error:
             raise _unreachable(error) from error
-        # An exception of the function itself arrives as what it was there. Ours lets none out.
+        # An exception of the function itself arrives as what it was there. Ours raises none.
         except Exception as error:  # noqa: BLE001
             return CallResult(error=_ended(f"{type(error).__name__}: {error}"))
         return CallResult(text=str(text))
@@ -145,12 +145,12 @@ def _ended(words: str) -> EngineCrashed:
     return EngineCrashed(
         f"The container ended while the job ran: {words.strip() or 'no reason was given'}",
         advice="Its log says more: https://modal.com/apps, or `modal app logs APP`. The job is "
-        "not run again by itself.",
+        "not run again automatically.",
     )
 
 
 def _unreachable(error: Exception) -> TargetUnreachable:
     return TargetUnreachable(
         f"Modal did not answer the app's front: {type(error).__name__}: {error}",
-        advice="Try again; https://status.modal.com tells of outages.",
+        advice="Try again; https://status.modal.com reports outages.",
     )

@@ -64,7 +64,7 @@ class ModalConfig(BaseModel):
         max_containers: GPUs that run at the most.
         snapshot: ``none``; ``memory``: containers start from a snapshot of the worker's Python;
             ``gpu``: of ComfyUI too, its GPU memory included (experimental at Modal).
-        build_nonce: Another one builds the image anew.
+        build_nonce: Another one builds the image again.
         generated: SHA-256 of the files that Comfy Remote wrote, to know them from edited ones.
     """
 
@@ -105,14 +105,16 @@ class ModalConfig(BaseModel):
         if gpu is None or gpu.lower() == "none":
             return None
         if not re.fullmatch(_GPU, gpu):
-            raise ValueError(f"{gpu!r} is no GPU of Modal's, such as H100, L40S, T4, H100:2, none")
+            raise ValueError(
+                f"{gpu!r} is not one of Modal's GPUs, such as H100, L40S, T4, H100:2, none"
+            )
         return gpu
 
     @field_validator("comfyui_version")
     @classmethod
     def _release(cls, version: str) -> str:
         if not re.fullmatch(_RELEASE, version := version.removeprefix("v")):
-            raise ValueError(f"{version!r} is no release of ComfyUI, such as 0.33.0")
+            raise ValueError(f"{version!r} is not a release of ComfyUI, such as 0.33.0")
         return version
 
     @field_validator("custom_nodes")
@@ -137,7 +139,7 @@ class ModalConfig(BaseModel):
     def _no_options(cls, packages: list[str]) -> list[str]:
         for package in packages:
             if not package or package.startswith("-") or any(c in package for c in "\r\n\0"):
-                raise ValueError(f"{package!r} is no package")
+                raise ValueError(f"{package!r} is not a package")
         return packages
 
     @classmethod
@@ -145,7 +147,7 @@ class ModalConfig(BaseModel):
         """Read a file.
 
         Raises:
-            ConfigurationError: It cannot be read, or says something unknown.
+            ConfigurationError: It cannot be read, or has unknown keys.
         """
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8-sig"))

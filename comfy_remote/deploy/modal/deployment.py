@@ -40,19 +40,19 @@ async def deploy(
 
     Args:
         folder: With its workflow.py.
-        say: Told what Modal says, a line each, in another thread.
-        rebuild: Whether the image is built anew, whatever Modal has in its cache.
+        say: Called with each line of Modal's output, in another thread.
+        rebuild: Whether the image is built again, whatever Modal has in its cache.
         stop_first: Whether the app that is deployed now is stopped before.
         only_ours: Whether a workflow.py that is not as we wrote it is refused: to deploy it, it
             is run, and where others may write to the folder it may be theirs.
         python: That has the package ``modal``.
 
     Returns:
-        The front's address, ``https://…modal.run``, as Modal's SDK tells it.
+        The front's address, ``https://…modal.run``, as Modal's SDK reports it.
 
     Raises:
         ConfigurationError: Modal's SDK is not here, or not logged in; or see ``only_ours``.
-        DeploymentFailed: It did not work; ``details["log"]`` has the last lines.
+        DeploymentFailed: ``details["log"]`` has the last lines.
     """
     if python == sys.executable and find_spec("modal") is None:
         raise ConfigurationError(

@@ -64,13 +64,13 @@ class ModalEndpoint:
         """See `Endpoint.submit`.
 
         Raises:
-            SubmissionUnknown: Somebody else is submitting under the same key, and does not end.
+            SubmissionUnknown: Another request with the same key is submitting, and does not end.
             WorkflowInvalid: It asks for what this endpoint cannot do.
         """
         del sync
         if submission.webhook is not None:
             raise WorkflowInvalid(
-                "An app on Modal calls no webhooks.", advice="Omit webhook, and poll /status."
+                "An app on Modal does not call webhooks.", advice="Omit webhook, and poll /status."
             )
         if idempotency_key is not None and not await self._notes.claim(idempotency_key):
             return _status(await self._known(idempotency_key), RunPodState.IN_QUEUE)
@@ -87,7 +87,8 @@ class ModalEndpoint:
                 return call_id
             await asyncio.sleep(_POLL)
         raise SubmissionUnknown(
-            "A job with the same key was being submitted, and it is not known whether it was.",
+            "Another request with the same key was submitting the job, and it is not known "
+            "whether it did.",
             advice="Look at the app's calls at https://modal.com/apps; if it is not there, run "
             "the workflow again.",
         )
@@ -229,5 +230,6 @@ def _times(note: CallNote, run: RunNote | None) -> Status:
 
 def _not_here(job_id: str) -> JobNotFound:
     return JobNotFound(
-        f"This app has no job {job_id}.", advice="Results are kept for seven days at the most."
+        f"This app has no job {job_id}.",
+        advice="Results are deleted after seven days at the latest.",
     )

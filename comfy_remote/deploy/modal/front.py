@@ -80,7 +80,7 @@ def serve_front(
     """Serve an app's front, from a thread of its own. Returns once it listens.
 
     Args:
-        port: The one that ``@modal.web_server`` was told.
+        port: The same as in ``@modal.web_server``.
         app_name: The endpoint's id.
         workflow: The class whose ``run`` does the jobs; see `ModalCalls`.
         project: The folder with prompt.json.
@@ -111,7 +111,7 @@ async def _serve(
                 listening.set_result(None)
                 _log.info("the front of %s listens on port %d", app_name, port)
                 await asyncio.Event().wait()
-    # Whatever it is: who waits for the front to listen is told why it does not.
+    # Whatever it is: who waits for the front to listen has to learn why it does not.
     except Exception as error:
         if listening.done():
             _log.exception("the front has ended")
@@ -131,7 +131,7 @@ async def service_routes(
         app_name: The endpoint's id.
         project: The folder with prompt.json.
         port: Where the endpoint is, at loopback.
-        folder: Where results and the values that callers send are kept.
+        folder: For results, and for the values that callers send.
 
     Raises:
         WorkflowInvalid: Its keys cannot be used.

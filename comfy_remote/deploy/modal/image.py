@@ -5,7 +5,7 @@ client uses, and ComfyUI's, which custom nodes may change as they like.
 
 Facts: Modal's images are Debian and its hosts have the GPU's driver
 (modal.com/docs/guide/cuda); PyTorch's wheels bring CUDA's libraries. Files that are added last
-are not part of the image, so a change of theirs builds nothing anew.
+are not part of the image, so changing them builds nothing.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def comfyui_image(config: ModalConfig) -> modal.Image:
     """ComfyUI at its release, the custom nodes at their commits, and what our worker needs."""
     environ = {"PYTHONUNBUFFERED": "1", "UV_LINK_MODE": "copy"}
     if config.build_nonce:
-        environ["COMFY_REMOTE_BUILD"] = config.build_nonce  # all that follows is built anew
+        environ["COMFY_REMOTE_BUILD"] = config.build_nonce  # all that follows is built again
     install = f"uv pip install --python {COMFYUI}/.venv/bin/python"
     constrained = f"{install} --constraint {_CONSTRAINTS}"
     release = shlex.quote(f"v{config.comfyui_version}")
@@ -86,7 +86,7 @@ def comfyui_image(config: ModalConfig) -> modal.Image:
         .pip_install("uv")
         .run_commands(
             f"git clone --quiet --depth 1 --branch {release} {_COMFYUI_SOURCE} {COMFYUI}",
-            # The volume is mounted there, and that place has to be free.
+            # The volume is mounted there, and needs an empty path.
             f"rm -rf {MODELS}",
             # --seed: some custom nodes call pip.
             f"uv venv --python {PYTHON} --seed {COMFYUI}/.venv",
@@ -119,7 +119,7 @@ def with_project(image: modal.Image, folder: Path, *, pack: bool = False) -> mod
     """
     if _PACKAGE.name != "comfy_remote":
         raise ConfigurationError(
-            f"The package is in a folder named {_PACKAGE.name}, and could not be found there.",
+            f"The package is in a folder named {_PACKAGE.name}, and would not be found there.",
             advice="Call the folder comfy_remote.",
         )
     unneeded = ["**/__pycache__", "**/*.pyc"]
@@ -130,9 +130,9 @@ def with_project(image: modal.Image, folder: Path, *, pack: bool = False) -> mod
         image = image.add_local_dir(inputs, f"/root/{INPUT_FOLDER}")
     if not pack:
         return image
-    place = f"{COMFYUI}/custom_nodes/comfy-remote"
-    return image.add_local_dir(_PACKAGE, f"{place}/comfy_remote", ignore=unneeded).add_local_file(
-        _PACK_ENTRY, f"{place}/__init__.py"
+    there = f"{COMFYUI}/custom_nodes/comfy-remote"
+    return image.add_local_dir(_PACKAGE, f"{there}/comfy_remote", ignore=unneeded).add_local_file(
+        _PACK_ENTRY, f"{there}/__init__.py"
     )
 
 
@@ -140,16 +140,16 @@ def _custom_node(node: str, install: str) -> list[str]:
     """Commands that install ``URL@COMMIT``: the one commit, and not the history."""
     url, _, commit = node.rpartition("@")
     name = url.rstrip("/").rpartition("/")[2].removesuffix(".git")
-    place = shlex.quote(f"{COMFYUI}/custom_nodes/{name}")
-    git = f"git -C {place}"
+    path = shlex.quote(f"{COMFYUI}/custom_nodes/{name}")
+    git = f"git -C {path}"
     python = f"{COMFYUI}/.venv/bin/python"
     return [
-        f"git init --quiet {place}",
+        f"git init --quiet {path}",
         f"{git} fetch --quiet --depth 1 {shlex.quote(url)} {commit}",
         f"{git} checkout --quiet --detach FETCH_HEAD",
         f"{git} submodule --quiet update --init --recursive --depth 1",
-        f"cd {place} && if [ -f requirements.txt ]; then {install} -r requirements.txt; fi",
-        f"cd {place} && if [ -f install.py ]; then {python} install.py; fi",
+        f"cd {path} && if [ -f requirements.txt ]; then {install} -r requirements.txt; fi",
+        f"cd {path} && if [ -f install.py ]; then {python} install.py; fi",
     ]
 
 

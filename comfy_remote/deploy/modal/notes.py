@@ -1,7 +1,7 @@
-"""What is noted of calls, for any front to read: in a Modal Dict, as JSON text.
+"""What is noted about calls, for any front to read: in a Modal Dict, as JSON text.
 
-Modal tells of a call whether it has ended, and nothing else. That it exists as a job of ours,
-runs, how far it is, and that somebody cancelled it, stands here. Entries go after seven days
+Modal only says whether a call has ended. That it is a job of ours, that it runs, its progress, and
+that somebody cancelled it are noted here. Entries go after seven days
 without use (modal.com/docs/sdk/py/latest/Dict).
 
 ```
@@ -65,11 +65,11 @@ class Notes:
         await self._put(call_id, note.model_copy(update={"cancelled": time.time()}))
 
     async def runs(self, call_id: str, note: RunNote) -> None:
-        """A call runs, and how far it is."""
+        """A call runs; with its progress."""
         await self._put(f"{call_id}/run", note)
 
     async def of_call(self, call_id: str) -> CallNote | None:
-        """The front's note; ``None`` if it is no job of ours (any more)."""
+        """The front's note; ``None`` if it is not a job of ours, or no longer."""
         text = await self._dict.get.aio(call_id, None)
         return CallNote.model_validate_json(text) if isinstance(text, str) else None
 
@@ -79,7 +79,7 @@ class Notes:
         return RunNote.model_validate_json(text) if isinstance(text, str) else None
 
     async def claim(self, key: str) -> bool:
-        """Whether this key comes for the first time. It is ours to submit, then."""
+        """Whether this key comes for the first time; then the caller submits the job."""
         return bool(await self._dict.put.aio(f"key/{key}", "", skip_if_exists=True))
 
     async def submitted(self, key: str, call_id: str) -> None:

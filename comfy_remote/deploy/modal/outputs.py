@@ -59,7 +59,7 @@ class VolumeStore:
             raise OutputError(
                 "An output is too large for the result, and Modal's Volume did not take it: "
                 f"{type(error).__name__}: {error}",
-                advice="Run the job again; https://status.modal.com tells of outages.",
+                advice="Run the job again; https://status.modal.com reports outages.",
             ) from error
         return StoredFile(url=f"files/{job_id}/{file.sha256}")
 
@@ -83,7 +83,7 @@ async def read_output(
     would not show what another container has just written.
 
     Raises:
-        OutputLost: It is not there (any more).
+        OutputLost: It is not there, or no longer.
         TargetUnreachable: Modal could not be asked.
     """
     if not _CALL.fullmatch(job_id) or not _SHA256.fullmatch(sha256):
@@ -95,9 +95,9 @@ async def read_output(
     except FileNotFoundError:
         raise OutputLost(
             f"There is no such file of job {job_id}.",
-            advice="Large outputs are kept for a day; run the job again.",
+            advice="Large outputs are deleted after a day; run the job again.",
         ) from None
     except MODAL_FAILED as error:
         raise TargetUnreachable(
-            f"Modal did not give out a file: {type(error).__name__}.", advice="Try again."
+            f"Modal did not send a file: {type(error).__name__}.", advice="Try again."
         ) from error

@@ -1,4 +1,4 @@
-"""What a workflow needs that is not ComfyUI: models and node packs, as far as it tells."""
+"""What a workflow needs besides ComfyUI: the models and node packs that it names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Packing:
     Attributes:
         models: Lines of a repo_list.
         custom_nodes: ``https://github.com/OWNER/NAME@COMMIT``.
-        notes: What the workflow needs and does not say enough of, a sentence each.
+        notes: What it needs without saying where to get it, a sentence each.
     """
 
     models: tuple[str, ...]
@@ -43,7 +43,7 @@ class Packing:
 def pack(
     prompt: Prompt, workflow: Mapping[str, JsonValue] | None, schemas: Schemas, *, volume: str
 ) -> Packing:
-    """Look through a workflow.
+    """What a workflow names.
 
     Args:
         prompt: API format.
@@ -98,7 +98,7 @@ def _no_address(model: Model, volume: str) -> str:
     folder = model.folder or "FOLDER"
     name = model.name.replace("\\", "/")
     return (
-        f"The workflow does not say where {name} is to be had. Add a line to models in "
+        f"The workflow does not say where to get {name}. Add a line to models in "
         f"modal_config.json (`{folder} https://…`), or put the file there: modal volume put "
         f'{volume} "{_file_of(model)}" "/{folder}/{name}"'
     )
@@ -112,7 +112,7 @@ def _pinned(one: NodePack) -> str | None:
 
 
 def _no_commit(one: NodePack) -> str:
-    what = f"the node pack {one.name}" if one.name else "a node pack that is not named"
+    what = f"the node pack {one.name}" if one.name else "an unnamed node pack"
     version = f" (saved with {one.version})" if one.version else ""
     return (
         f"{', '.join(_some(one.classes))} {'is' if len(one.classes) == 1 else 'are'} of {what}"

@@ -49,7 +49,7 @@ class Project:
     Attributes:
         folder: Where it is.
         config: What it says now.
-        kept: Names of the files that a person has edited and that would be others now.
+        edited: Names of the files that a person has edited, and that were not replaced.
         notes: What was done and what is missing, a sentence (or a few lines) each, for people.
         named: What it names that has to be trusted: see `ModalConfig.named`.
         brought: Those that the owner has not given now: the folder had them before; or they run
@@ -58,7 +58,7 @@ class Project:
 
     folder: Path
     config: ModalConfig
-    kept: tuple[str, ...]
+    edited: tuple[str, ...]
     notes: tuple[str, ...]
     named: tuple[str, ...] = ()
     brought: tuple[str, ...] = ()
@@ -89,10 +89,10 @@ def input_files(folder: Path) -> Path | None:
         ConfigurationError: A link in it, which may have come with somebody's workflow, leads out:
             what it leads to would be deployed.
     """
-    place = folder / INPUT_FOLDER
-    for path in (place, *place.rglob("*")):
+    inputs = folder / INPUT_FOLDER
+    for path in (inputs, *inputs.rglob("*")):
         _check_link(path, folder)
-    return place if place.is_dir() else None
+    return inputs if inputs.is_dir() else None
 
 
 def _check_link(path: Path, folder: Path) -> None:
@@ -136,7 +136,7 @@ def write_project(
     config_path = folder / CONFIG_FILE
     if config_path.is_file() and not clean:
         before = ModalConfig.read(config_path)
-    # Checked as they were given: what is wrong with one shall be said of that one.
+    # Checked as they were given, so that an error names the one that is wrong.
     asking = ModalConfig.checked(dict(given))
     asked = asking.custom_nodes
     nodes = _pins(asked, _pins(before.custom_nodes, packing.custom_nodes))
@@ -152,7 +152,7 @@ def write_project(
         PROMPT_FILE: json.dumps(prompt, indent=2, ensure_ascii=False) + "\n",
         WORKFLOW_FILE: template(),
     }
-    kept, notes, generated = [], [], dict(before.generated)
+    edited, notes, generated = [], [], dict(before.generated)
     for name, text in wanted.items():
         path = folder / name
         there = read_text(path)
@@ -161,7 +161,7 @@ def write_project(
                 _write(path, text)
             generated[name] = _hash(text)
         else:
-            kept.append(name)
+            edited.append(name)
             notes.append(_kept(path, there, text))
     config = config.model_copy(update={"generated": generated})
     _write(config_path, config.text())
@@ -171,15 +171,15 @@ def write_project(
             "The workflow names these node packs, which are installed with it: look at them, or "
             f"remove them from {CONFIG_FILE}: {', '.join(new)}"
         )
-    edited = read_text(folder / WORKFLOW_FILE) if WORKFLOW_FILE in kept else None
+    script = read_text(folder / WORKFLOW_FILE) if WORKFLOW_FILE in edited else None
     given_now = asking.named()
-    brought = [line for line in before.named(edited) if line not in given_now]
+    brought = [line for line in before.named(script) if line not in given_now]
     if config.secrets:  # which all that runs there can read
         brought += ModalConfig.checked({"custom_nodes": new}).named()
         brought += [] if by_owner else given_now
-    named = config.named(edited)
+    named = config.named(script)
     everything = (*notes, *packing.notes)
-    return Project(folder, config, tuple(kept), everything, tuple(named), tuple(brought))
+    return Project(folder, config, tuple(edited), everything, tuple(named), tuple(brought))
 
 
 def named_in_folder(folder: Path) -> list[str]:
@@ -216,7 +216,7 @@ def _pins(first: Iterable[str], others: Iterable[str]) -> list[str]:
 def read_text(path: Path) -> str | None:
     """What a project's file says; ``None`` where there is none."""
     with storage_errors(path):
-        # Line ends are kept as they are: an editor on Windows may have changed them all.
+        # Line ends stay as they are: an editor on Windows may have changed them all.
         return path.read_bytes().decode("utf-8", "replace") if path.is_file() else None
 
 

@@ -98,8 +98,8 @@ class ModalWorker:
     async def ready(self) -> None:
         """Start the engine, and wait until it answers.
 
-        One that does not start is logged only: the job starts it again, and tells its own client
-        why it failed. A container that ends here would be started again and again, with its GPU.
+        A failure is only logged: the job starts the engine again, and its client learns why it
+        failed. A container that ended here would be started again and again, with its GPU.
         """
         await asyncio.to_thread(self._store.forget_old)
         try:
@@ -112,7 +112,7 @@ class ModalWorker:
         self._engine.stop()
 
     async def run(self, call_id: str, payload: str) -> str:
-        """Run one job. Cancelled when its call is: the engine is told to stop.
+        """Run one job. Cancelled when its call is: the engine stops.
 
         Args:
             call_id: The job's id.
@@ -147,7 +147,7 @@ class ModalWorker:
         try:
             await self._notes.runs(call_id, note)
         except MODAL_FAILED as error:
-            _log.warning("how far %s is could not be noted: %s", call_id, error)
+            _log.warning("the progress of %s could not be noted: %s", call_id, error)
 
     async def _take_no_more(self) -> None:
         """Have another container take the next job."""
@@ -191,12 +191,12 @@ def fetch_models(config: ModalConfig, folder: Path) -> list[str]:
         return []
     settings = replace(ModelSettings.from_environ(), folder=folder, download=True)
     library = ModelLibrary(settings, lambda: folder)
-    told = ""
+    logged = ""
 
     def say(words: str) -> None:
-        nonlocal told
-        if words != told:
-            told = words
+        nonlocal logged
+        if words != logged:
+            logged = words
             _log.info("%s", words)
 
     return asyncio.run(library.ensure(lines, say)).ensured

@@ -103,8 +103,8 @@ def _copy_inputs(prompt: Prompt, schemas: Schemas, base: Path, folder: Path) -> 
     copied = []
     for use in file_uses(prompt, schemas):
         here = search.find(use.name)
-        place = folder / safe_relative_path(use.name)
-        if here is None and place.is_file():
+        copy = folder / safe_relative_path(use.name)
+        if here is None and copy.is_file():
             continue  # a person has put it there
         if here is None:
             why = search.refusal(use.name) or "which is not beside it"
@@ -113,9 +113,9 @@ def _copy_inputs(prompt: Prompt, schemas: Schemas, base: Path, folder: Path) -> 
                 "give its node a Remote Input."
             )
             continue
-        with storage_errors(place):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(here, place)
+        with storage_errors(copy):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(here, copy)
         copied.append(str(here))
     if copied:
         yield f"Files that the workflow loads are deployed with it: {', '.join(copied)}."

@@ -1,4 +1,4 @@
-"""A deployment on Modal, for a node: written, deployed, told of, and called off if need be."""
+"""A deployment on Modal, for a node: written, deployed, shown, and stopped if need be."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def run_deployment(
     Args:
         workflow: Its file.
         settings: The node's inputs.
-        watcher: Who is told.
+        watcher: What shows it.
         schemas: See `make_project`.
         open_folders: Where whoever reaches ComfyUI may write. A workflow.py below them is run
             only if it is ours: else a request to ComfyUI would be enough to run code here.

@@ -71,7 +71,7 @@ class PartRun:
     Args:
         host: Where what it saves is put.
         document: What to run.
-        watcher: Who is told.
+        watcher: What shows it.
         form: What the values become that come back; its adapters are for those that go, too.
         workflow: In UI format, to be embedded in what it saves.
     """
@@ -215,7 +215,7 @@ class PartRun:
 
 
 class _Nodes:
-    """The `Watcher` of the job: what it is told of the job, a part's watcher is of its nodes."""
+    """The `Watcher` of the job. It passes on what concerns the part's own nodes."""
 
     def __init__(self, watcher: PartWatcher, inside: frozenset[str]) -> None:
         self.say, self.log, self.check = watcher.say, watcher.log, watcher.check
@@ -251,7 +251,7 @@ class _Nodes:
             await self._watcher.node_progress(node_id, *steps, picture)
 
     async def end(self) -> None:
-        """The node that was told of last has run."""
+        """The node that was shown last has run."""
         if self._current is not None:
             await self._watcher.node_finished(self._current)
         self._current = None

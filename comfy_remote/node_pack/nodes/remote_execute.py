@@ -81,7 +81,7 @@ class RunPodRemoteExecute(io.ComfyNode):
                     optional=True,
                     lazy=True,
                     tooltip="For the workflow's Load Image nodes. Without a workflow: the "
-                    "pictures that shall be made remotely.",
+                    "pictures that are to be made remotely.",
                 ),
                 io.Combo.Input(
                     "workflow_file",
@@ -150,7 +150,7 @@ class RunPodRemoteExecute(io.ComfyNode):
         workflow_file: str | None = "",
         **inputs: object,
     ) -> list[str]:
-        """The pictures are made here, unless it is they that shall be made remotely."""
+        """The pictures are made here, unless they are what is to be made remotely."""
         nothing_given = not (workflow_json or "").strip() and not workflow_file
         # ComfyUI gives None for what is linked and not there yet.
         waiting = "input_images" in inputs and inputs["input_images"] is None

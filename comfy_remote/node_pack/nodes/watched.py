@@ -32,7 +32,7 @@ class LineWatcher(Protocol):
         """Log a line; the level is one of `logging`'s names in lower case."""
 
     def check(self) -> None:
-        """Called several times a second. Raises what shall end the work."""
+        """Called several times a second. Raises to end the work."""
 
 
 class Watcher(LineWatcher, Protocol):
