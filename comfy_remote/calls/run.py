@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
+from ..aio import within
 from ..errors import ComfyRemoteError, JobTimedOut
 from ..events import Event, Finished
-from ..jobs.interruption import SUBMIT_PATIENCE, is_interruption
+from ..jobs.interruption import PATIENCE, Patience, call_off, is_interruption, started
 from ..jobs.job import Job
 
 __all__ = ["JobRun", "Run"]
 
 _T = TypeVar("_T")
-_CANCEL_PATIENCE = 10.0
-_END_PATIENCE = 5.0
 
 
 class Run(ABC):
     """Something that runs elsewhere. `start` it, iterate over it for its events.
 
     Args:
-        patience: Seconds that an interrupted `start` waits for the answer.
+        patience: How long it waits when it is interrupted.
     """
 
-    def __init__(self, *, patience: float = SUBMIT_PATIENCE) -> None:
+    def __init__(self, *, patience: Patience = PATIENCE) -> None:
         self._patience = patience
 
     @property
@@ -70,14 +68,7 @@ class Run(ABC):
         Raises:
             ComfyRemoteError: It was refused, or may or may not have arrived.
         """
-        sending = asyncio.ensure_future(self._send())
-        try:
-            await asyncio.shield(sending)
-        except asyncio.CancelledError:
-            await asyncio.wait({sending}, timeout=self._patience)
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
-            raise
+        await started(self._send(), patience=self._patience)
 
     async def whole(
         self,
@@ -110,7 +101,7 @@ class Run(ABC):
             Why it may go on; ``None`` if it does not.
         """
         try:
-            await asyncio.wait_for(self.cancel(), _CANCEL_PATIENCE)
+            await within(self.cancel(), self._patience.cancel)
         except ComfyRemoteError as error:
             return str(error)
         except asyncio.TimeoutError:
@@ -156,9 +147,4 @@ class JobRun(Run):
             await self._job.cancel()
 
     async def call_off(self) -> str | None:
-        why = await super().call_off()
-        if why is None and self._job is not None:
-            with contextlib.suppress(ComfyRemoteError, asyncio.TimeoutError):
-                # So that the record knows its end.
-                await asyncio.wait_for(self._job.wait(), _END_PATIENCE)
-        return why
+        return None if self._job is None else await call_off(self._job, self._patience)

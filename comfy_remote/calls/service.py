@@ -15,7 +15,7 @@ from ..aio import Deadline
 from ..config.settings import Configuration
 from ..errors import JobCancelled, JobTimedOut, OutputCorrupt, ValueInvalid
 from ..events import Event, Finished, JobState, Log, Progress, Queued, Started
-from ..jobs.interruption import SUBMIT_PATIENCE
+from ..jobs.interruption import PATIENCE, Patience
 from ..media.receive import receive_file
 from ..media.temporary import TemporaryFolder
 from ..media.values import DecodedValue, EncodedValue
@@ -58,7 +58,7 @@ class ServiceCall(Run):
         *,
         key: str | None = None,
         timeout: float | None = None,
-        patience: float = SUBMIT_PATIENCE,
+        patience: Patience = PATIENCE,
     ) -> None:
         super().__init__(patience=patience)
         self._client = client

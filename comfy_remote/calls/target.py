@@ -119,7 +119,7 @@ class TargetCall(JobRun):
             inputs=workflow.files,
             base=workflow.base,
             only_base=workflow.only_base,
-            workflow=workflow.workflow,
+            embed=workflow.workflow,
             source=self._source,
             timeout=self._timeout,
             job_id=self._job_id,

@@ -40,7 +40,7 @@ from ..media.values import DecodedValue, encode, read_value
 from ..workflow.interface import Interface
 from .call_results import show_results
 from .errors import check_named_files, files_named_with
-from .follow import CANCEL_PATIENCE, supervise, wait_and_list
+from .follow import supervise, wait_and_list
 from .reporter import Reporter
 
 if TYPE_CHECKING:
@@ -221,9 +221,7 @@ async def _call_service(plan: CallPlan, url: str, reporter: Reporter, spool: Pat
     inputs = {given.key: _sent(given) for given in plan.inputs}
     reporter.connecting(url)
     async with RestClient(url, headers=headers) as client:
-        call = ServiceCall(
-            client, inputs, key=plan.job_id, timeout=plan.timeout, patience=CANCEL_PATIENCE
-        )
+        call = ServiceCall(client, inputs, key=plan.job_id, timeout=plan.timeout)
         return await follow_service(call, url, reporter, spool)
 
 

@@ -57,7 +57,7 @@ def cut(
       comfy-remote cut workflow.json --remote 3 --remote "VAE Decode" --on runpod:ENDPOINT
       comfy-remote cut workflow.json --json | jq '.parts[].inputs'
     """
-    from ..jobs.loaded_pictures import loaded_pictures
+    from ..jobs.inputs import loaded_pictures
     from ..workflow.convert import convert
     from ..workflow.cut import cut as cut_prompt
     from ..workflow.cut import images_in

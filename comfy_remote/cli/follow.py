@@ -10,8 +10,8 @@ import click
 
 from ..config.places import home
 from ..errors import ComfyRemoteError, JobCancelled, JobNotFound, NotTrusted, OutputLost
-from ..events import Finished, JobState, Log
-from ..jobs.interruption import OnInterrupt
+from ..events import JobState, Log
+from ..jobs.interruption import OnInterrupt, call_off
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record, SavedOutput
 from .console import resume_command
@@ -20,7 +20,6 @@ from .reporter import ListedOutput, Reporter
 from .trust import can_ask
 
 __all__ = [
-    "CANCEL_PATIENCE",
     "INCOMPLETE",
     "OnInterrupt",
     "exit_if_incomplete",
@@ -31,9 +30,6 @@ __all__ = [
 
 INCOMPLETE = 8
 """Exit status where the job succeeded, and an output is missing or damaged."""
-
-CANCEL_PATIENCE = 10.0
-"""Seconds that a target has to confirm a cancel."""
 
 _ENDED_BADLY = (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED)
 
@@ -71,9 +67,7 @@ def _supervise(
             raise  # to ask, and to begin again: see `trust.asks_for_trust`
         error = caught
     except asyncio.CancelledError:
-        known = _known(record, job_id)
-        sent = "The job may have been sent." if known else "Nothing was sent."
-        error = JobCancelled(f"Stopped. {sent}")
+        error = JobCancelled(f"Stopped. {_what_was_sent(record, job_id)}")
     except KeyboardInterrupt:
         error = JobCancelled(
             "Left at once. The job may still be running.",
@@ -85,6 +79,15 @@ def _supervise(
     resumable = entry is not None and entry.state not in _ENDED_BADLY and not lost
     reporter.failed(error, job_id if entry is not None else None, resumable=resumable)
     raise click.exceptions.Exit(error.exit_status)
+
+
+def _what_was_sent(record: Record, job_id: str) -> str:
+    entry = _known(record, job_id)
+    if entry is None:
+        return "Nothing was sent."
+    if entry.state is JobState.CANCELLED:
+        return "The job was cancelled."
+    return "The job may have been sent."
 
 
 def _known(record: Record, job_id: str) -> JobEntry | None:
@@ -177,22 +180,29 @@ async def _interrupted(
             advice=f"{again}, or stop it with `comfy-remote jobs cancel {job.id}`.",
         )
     reporter.note("Cancelling the job (Ctrl-C again leaves at once) …")
-    try:
-        finished = await asyncio.wait_for(_cancel(job, reporter), CANCEL_PATIENCE)
-        if finished.state is JobState.SUCCEEDED:
-            if folder is None:
-                return JobCancelled(
-                    "The job had finished before it could be cancelled.", advice=f"{again}."
-                )
-            await _save(job, folder, reporter)
-            return JobCancelled(
-                f"The job had finished before it could be cancelled. Its outputs are in {folder}."
-            )
-    except (asyncio.TimeoutError, ComfyRemoteError) as error:
-        why = f" {error.message}" if isinstance(error, ComfyRemoteError) else ""
+    why = await call_off(job, on_event=reporter.event)
+    finished = job.finished
+    if why is not None or finished is None:
+        said = f" {why}" if why else ""
         return JobCancelled(
-            f"The target did not confirm that it cancelled the job.{why} It may still be running.",
+            f"The target did not confirm that it cancelled the job.{said} It may still be running.",
             advice=f"{again}, or cancel it with `comfy-remote jobs cancel {job.id}`.",
+        )
+    if finished.state is JobState.SUCCEEDED and folder is not None:
+        try:
+            await _save(job, folder, reporter)
+        except ComfyRemoteError as error:
+            return JobCancelled(
+                "The job had finished before it could be cancelled. Its outputs could not be "
+                f"fetched: {error.message}",
+                advice=f"{again}.",
+            )
+        return JobCancelled(
+            f"The job had finished before it could be cancelled. Its outputs are in {folder}."
+        )
+    if finished.state is JobState.SUCCEEDED:
+        return JobCancelled(
+            "The job had finished before it could be cancelled.", advice=f"{again}."
         )
     if finished.state is JobState.CANCELLED or finished.error is None:
         return JobCancelled(
@@ -204,12 +214,3 @@ async def _interrupted(
         f"The job had ended before it could be cancelled: {finished.error.message}",
         advice=finished.error.advice,
     )
-
-
-async def _cancel(job: Job, reporter: Reporter) -> Finished:
-    await job.cancel()
-    async for event in job:
-        reporter.event(event)
-        if isinstance(event, Finished):
-            return event
-    raise AssertionError("unreachable: a job's last event is Finished")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from ..jobs.record import JobEntry, Record, SavedOutput
-    from ..jobs.standing import Standing
+    from ..jobs.status import JobStatus
 
 __all__ = ["jobs"]
 
@@ -55,7 +55,7 @@ def list_jobs(limit: int, offline: bool, json_lines: bool) -> None:
     from .console import print_json, say
 
     with Record(home()) as record:
-        jobs = _standings(record, record.newest(limit), offline=offline)
+        jobs = _statuses(record, record.newest(limit), offline=offline)
     if json_lines:
         for job in jobs:
             print_json(_to_json(job))
@@ -79,11 +79,11 @@ def show(job: str, offline: bool, json_lines: bool) -> None:
     from .console import print_json
 
     with Record(home()) as record:
-        [standing] = _standings(record, [record.get(job)], offline=offline)
+        [status] = _statuses(record, [record.get(job)], offline=offline)
     if json_lines:
-        print_json({**_to_json(standing), "prompt": standing.entry.prompt})
+        print_json({**_to_json(status), "prompt": status.entry.prompt})
         return
-    _print_details(standing)
+    _print_details(status)
 
 
 @jobs.command()
@@ -166,13 +166,13 @@ def resume(
     async def unknown(record: Record, target: str) -> None:
         reporter.connecting(target)
         async with Client(target, record=record, on_interrupt=None) as client:
-            adopted = await client.adopt(job, folder=folder, timeout=timeout)
-            entry = await record.read(record.get, adopted.id)
-            reporter.following(adopted.id, client.target.name, entry.prompt)
+            attached = await client.attach(job, folder=folder, timeout=timeout)
+            entry = await record.read(record.get, attached.id)
+            reporter.following(attached.id, client.target.name, entry.prompt)
             # It may be somebody else's: Ctrl-C must not stop it.
-            outputs = await follow(adopted, folder, reporter, "leave")
-            reporter.done(outputs, time.monotonic() - began, adopted.problems)
-            exit_if_incomplete(adopted)
+            outputs = await follow(attached, folder, reporter, "leave")
+            reporter.done(outputs, time.monotonic() - began, attached.problems)
+            exit_if_incomplete(attached)
 
     if found is not None:
         entry = found
@@ -192,15 +192,15 @@ def cancel(job: str) -> None:
     from ..errors import ComfyRemoteError, TargetUnreachable
     from ..events import Finished, JobState
     from ..jobs.client import resume as take_up
+    from ..jobs.interruption import PATIENCE
     from ..jobs.record import Record
     from .console import say
-    from .follow import CANCEL_PATIENCE
     from .interrupt import run_interruptible
 
     async def whole(record: Record, entry: JobEntry) -> Finished:
         async with take_up(entry.id, record=record, on_interrupt=None) as taken_up:
             await taken_up.cancel()
-            return await asyncio.wait_for(taken_up.wait(), CANCEL_PATIENCE)
+            return await asyncio.wait_for(taken_up.wait(), PATIENCE.cancel)
 
     with Record(home()) as record:
         entry = record.get(job)
@@ -212,7 +212,7 @@ def cancel(job: str) -> None:
         except asyncio.TimeoutError:
             raise TargetUnreachable(
                 f"{entry.target} was asked to cancel the job, and has not confirmed it within "
-                f"{CANCEL_PATIENCE:.0f} s.",
+                f"{PATIENCE.cancel:.0f} s.",
                 advice=f"`comfy-remote jobs resume {entry.id}` follows it to its end.",
             ) from None
         except asyncio.CancelledError:
@@ -247,21 +247,21 @@ def _all_here(entry: JobEntry, folder: Path) -> tuple[SavedOutput, ...] | None:
     return entry.outputs if entry.outputs and all(map(intact, entry.outputs)) else None
 
 
-def _standings(record: Record, entries: Sequence[JobEntry], *, offline: bool) -> list[Standing]:
-    from ..jobs.standing import Standing, standings
+def _statuses(record: Record, entries: Sequence[JobEntry], *, offline: bool) -> list[JobStatus]:
+    from ..jobs.status import JobStatus, statuses
     from .interrupt import run_interruptible
 
     # Importing an HTTP stack takes longer than all the rest.
     if offline or all(entry.state.final for entry in entries):
-        return [Standing(entry) for entry in entries]
-    return run_interruptible(standings(record, entries))
+        return [JobStatus(entry) for entry in entries]
+    return run_interruptible(statuses(record, entries))
 
 
-def _state(job: Standing) -> str:
+def _state(job: JobStatus) -> str:
     return "unknown" if job.unknown else job.entry.state.value
 
 
-def _to_json(job: Standing) -> dict[str, JsonValue]:
+def _to_json(job: JobStatus) -> dict[str, JsonValue]:
     entry = job.entry
     return {
         "job_id": entry.id,
@@ -297,7 +297,7 @@ _STYLES = {
 }
 
 
-def _print_table(jobs: list[Standing]) -> None:
+def _print_table(jobs: list[JobStatus]) -> None:
     from rich.table import Column
     from rich.text import Text
 
@@ -326,7 +326,7 @@ def _print_table(jobs: list[Standing]) -> None:
     print_table(columns, rows)
 
 
-def _print_details(job: Standing) -> None:
+def _print_details(job: JobStatus) -> None:
     from ..units import seconds_text, size_text
     from .console import printable_line, resume_command
     from .errors import explain, traceback_of

@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..aio import Deadline
 from ..config.settings import Configuration
-from ..errors import JobTimedOut
 from ..events import Log
-from ..jobs.client import Client
+from ..jobs.client import Client, not_in_time
 from ..jobs.cost import estimate_run
 from ..media.files import private_folder
 from ..targets.base import OneEngine, not_returned
 from ..targets.opening import open_target
-from ..workflow.change.prepare import Changes, PreparedWorkflow, prepare
+from ..workflow.change.prepare import Changes
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.text_to_image import blank_text_to_image, text_to_image
 from .console import resume_command
@@ -30,8 +29,8 @@ from .reporter import Reporter
 from .run_log import LoggedReporter, RunLog
 
 if TYPE_CHECKING:
-    from ..jobs.job import Job
     from ..jobs.record import Record
+    from ..jobs.submission import Submission
     from ..targets.base import Target
 
 __all__ = ["RunPlan", "run_workflow"]
@@ -98,31 +97,39 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
         elif plan.on is None:
             reporter.note(f"Using the configured target: {target.name}.")
         reporter.connecting(target.name)
-        async with Client(target, record=record, schemas=plan.schemas, on_interrupt=None) as client:
+        async with Client(
+            target, record=record, schemas=plan.schemas, on_interrupt=plan.on_interrupt
+        ) as client:
             # Not before: finding a pod, or starting the sandbox, takes the time it takes.
             deadline = Deadline(plan.timeout)
             if log is not None:
                 await _log_target(log, target, deadline)
-            preparing = _prepared(plan, loaded, client)
-            prepared = await _in_time(preparing, deadline, target.name)
-            for sentence in prepared.notes:
+            with files_named_with("--input"):
+                ready = await _in_time(_prepared(plan, loaded, client), deadline, target.name)
+            for sentence in ready.notes:
                 reporter.note(sentence)
             price = configuration.price_per_hour(target.name)
             estimate = await record.read_at_once(
-                estimate_run, record, target.name, prepared.prompt, price
+                estimate_run, record, target.name, ready.prompt, price
             )
             paid = price is not None or configuration.billing_of(target.name) == "by run"
             if paid and estimate.seconds is not None:
                 reporter.note(estimate.sentence())
-            if sentence := not_returned(client.target, prepared.prompt):
+            if sentence := not_returned(client.target, ready.prompt):
                 reporter.event(Log(sentence, "warning"))
-            with files_named_with("--input"):
-                job = await _submit(plan, prepared, client, deadline)
-            reporter.following(job.id, target.name, prepared.prompt)
+            job = await client.submit(
+                ready,
+                folder=plan.folder,
+                timeout=deadline.seconds,
+                begun=deadline.begun,
+                job_id=plan.job_id,
+            )
+            reporter.following(job.id, target.name, ready.prompt)
             if plan.on_interrupt == "leave":
                 reporter.note(f"If this ends before the job does: {resume_command(job.id)}")
-            for sentence in _unused_inputs(plan, job):
-                reporter.event(Log(sentence, "warning"))
+            for path in ready.unused:
+                unused = f"--input {path} was not sent: no Load node names {path.name!r}."
+                reporter.event(Log(unused, "warning"))
             if plan.download:
                 saved = await follow(job, plan.folder, reporter, plan.on_interrupt)
                 reporter.done(saved, time.monotonic() - began, job.problems)
@@ -152,32 +159,14 @@ def _load(plan: RunPlan) -> LoadedWorkflow | None:
     return loaded
 
 
-async def _prepared(
-    plan: RunPlan, loaded: LoadedWorkflow | None, client: Client
-) -> PreparedWorkflow:
+async def _prepared(plan: RunPlan, loaded: LoadedWorkflow | None, client: Client) -> Submission:
     if loaded is None:
-        schemas = await client.schemas(blank_text_to_image().prompt)
-        return prepare(text_to_image(schemas), plan.changes, schemas)
-    if not plan.changes and loaded.prompt is not None:
-        return prepare(loaded, plan.changes)
-    found = await client.schemas_for(loaded)
-    prepared = prepare(loaded, plan.changes, found.schemas)
-    return replace(prepared, notes=(*found.notes, *prepared.notes))
-
-
-async def _submit(
-    plan: RunPlan, prepared: PreparedWorkflow, client: Client, deadline: Deadline
-) -> Job:
-    return await client.submit(
-        prepared.prompt,
+        loaded = text_to_image(await client.schemas(blank_text_to_image().prompt))
+    return await client.prepare(
+        loaded,
+        changes=plan.changes,
         inputs=plan.inputs,
-        folder=plan.folder,
-        workflow=prepared.workflow,
-        source=prepared.source,
         base=(plan.workflow or Path()).absolute().parent,
-        timeout=deadline.seconds,
-        begun=deadline.begun,
-        job_id=plan.job_id,
     )
 
 
@@ -186,14 +175,4 @@ async def _in_time(work: Coroutine[object, object, _T], deadline: Deadline, targ
     try:
         return await deadline.within(work)
     except asyncio.TimeoutError:
-        raise JobTimedOut(
-            f"{target} did not answer within {deadline}. Nothing was sent.",
-            advice="Check that it runs and that the address is right, or give it more time with "
-            "--timeout.",
-        ) from None
-
-
-def _unused_inputs(plan: RunPlan, job: Job) -> Iterator[str]:
-    for path in plan.inputs:
-        if path not in job.inputs:
-            yield f"--input {path} was not sent: no Load node names {path.name!r}."
+        raise not_in_time(target, deadline) from None

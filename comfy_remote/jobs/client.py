@@ -1,4 +1,4 @@
-"""Submitting prompts, and taking jobs up again.
+"""Submitting prompts, and resuming jobs.
 
 The one way in: the command line, the page and the nodes all start jobs through `Client`.
 """
@@ -9,12 +9,13 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+import warnings
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ..advice import Hint
 from ..aio import Deadline
@@ -28,29 +29,28 @@ from ..errors import (
     OutputLost,
 )
 from ..events import JobState
-from ..media.files import sha256_of
 from ..media.temporary import remove_leftovers
 from ..schemas.finding import Found, from_registry, given_schemas, target_schemas
-from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target, input_errors
+from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target
 from ..targets.opening import open_target, reopen
-from ..workflow.change.prepare import Changes, PreparedWorkflow, prepare
-from ..workflow.files import FileSearch, FileUse, file_uses, missing_file, possible_uses
-from ..workflow.load import LoadedWorkflow, load_workflow, parse_workflow
+from ..workflow.change.prepare import Changes, ChangeWords
+from ..workflow.files import FileSearch
+from ..workflow.load import LoadedWorkflow
 from ..workflow.models import find_models
 from ..workflow.prompt import Prompt, check_texts
 from ..workflow.repo_list import find_repo_list
 from ..workflow.schema import Schemas
-from .found_files import FoundFiles
-from .interruption import SUBMIT_PATIENCE, OnInterrupt, end_jobs, is_interruption
+from .interruption import PATIENCE, OnInterrupt, Patience, end_jobs, is_interruption, started
 from .job import Job
 from .record import JobEntry, Record
 from .sent_inputs import SentInputs, request_to_json
-from .submission import submit
+from .submission import Submission, Workflow, prepared, read, send
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+    from typing_extensions import Self, Unpack
 
-__all__ = ["Client", "resume"]
+__all__ = ["Client", "attach", "not_in_time", "resume"]
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ class Client:
             address of a ComfyUI, or a file saved from its ``/object_info``.
         on_interrupt: ``"cancel"`` or ``"leave"``, as said above; ``None`` for callers that see to
             it themselves.
+        patience: How long it waits when it is interrupted.
 
     Raises:
         ConfigurationError: The target means nothing, or its key is missing.
@@ -96,6 +97,7 @@ class Client:
         config: Path | str | None = None,
         schemas: Schemas | Path | str | None = None,
         on_interrupt: OnInterrupt | None = "cancel",
+        patience: Patience = PATIENCE,
     ) -> None:
         if on_interrupt not in ("cancel", "leave", None):
             raise ValueError(f"on_interrupt is 'cancel' or 'leave', not {on_interrupt!r}")
@@ -108,12 +110,25 @@ class Client:
         self.target = target
         self.address = address or target.name
         self._given = schemas
+        self.patience = patience
         self._own_record = record is None
-        self._record = record or Record(home())
+        self._record = record
         self._on_interrupt = on_interrupt
         self._jobs: list[Job] = []
 
-    async def __aenter__(self) -> Client:
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.target.name!r})"
+
+    @property
+    def record(self) -> Record:
+        """Where its jobs are recorded; there once the client is open."""
+        if self._record is None:
+            raise RuntimeError("the client is not open: use it in `async with`")
+        return self._record
+
+    async def __aenter__(self) -> Self:
+        if self._own_record:
+            self._record = await asyncio.to_thread(Record, home())
         try:
             await asyncio.to_thread(remove_leftovers)
             await self.target.__aenter__()
@@ -130,7 +145,7 @@ class Client:
     ) -> None:
         try:
             if self._on_interrupt is not None and is_interruption(error):
-                await end_jobs(self._jobs, self.target.name, self._on_interrupt)
+                await end_jobs(self._jobs, self.target.name, self._on_interrupt, self.patience)
         finally:
             try:
                 await self.target.__aexit__(kind, error, traceback)
@@ -158,7 +173,7 @@ class Client:
             ComfyRemoteError: As `schemas`.
         """
         return await from_registry(
-            await self._found(loaded.prompt), loaded, folder=self._record.path.parent
+            await self._found(loaded.prompt), loaded, folder=self.record.path.parent
         )
 
     async def _found(self, prompt: Prompt | None) -> Found:
@@ -168,100 +183,144 @@ class Client:
             return Found(self._given)
         classes = None if prompt is None else {node["class_type"] for node in prompt.values()}
         return await target_schemas(
-            self.target, self.address, classes, folder=self._record.path.parent
+            self.target, self.address, classes, folder=self.record.path.parent
         )
 
-    async def submit(
+    async def prepare(
         self,
-        prompt: Prompt | Mapping[str, JsonValue] | Path | str,
+        workflow: Workflow,
+        /,
         *,
+        changes: Changes | None = None,
         inputs: Sequence[Path | str] = (),
-        folder: Path | None = None,
-        workflow: Mapping[str, JsonValue] | None = None,
         source: str | None = None,
         base: Path | None = None,
-        timeout: float | None = None,
-        job_id: str | None = None,
         value_files: Sequence[InputFile] = (),
         only_base: bool = False,
-        begun: float | None = None,
-    ) -> Job:
-        """Record a job, send its files and its prompt.
+        **words: Unpack[ChangeWords],
+    ) -> Submission:
+        """What `submit` would send: the workflow converted and changed, and its files.
 
         Args:
-            prompt: A dictionary in API or UI format; or the path of a file that
-                `load_workflow` reads: JSON, a picture that ComfyUI saved, and so on.
+            workflow: The path of a file that `load_workflow` reads (JSON, a picture that ComfyUI
+                saved, and so on), or a dictionary in API or UI format.
+            changes: What to change in it.
             inputs: Files that the prompt's Load nodes name, from anywhere; matched by their
                 file names. Files below the workflow's folder or the current one (or below an
                 ``input`` folder there) are found without. No others are taken: neither hidden
                 ones, nor what a workflow names with ``..``, an absolute path, or a link that
                 leads out of these folders.
-            folder: Where the outputs are wanted; recorded, so that a resumed job finds it.
-            workflow: UI-format workflow to embed in saved images; that of the file, if it has
-                one, by default.
             source: A word for where the prompt came from, for the record.
             base: Folder in which to look for files first; the workflow file's own, or the
                 current one, by default.
-            timeout: Seconds from now within which the job must end and its outputs must be here;
-                submitting or following it, or fetching, raises `JobTimedOut` after that. The job
-                itself goes on.
-            job_id: A lower-case UUID, for callers who must know it if this raises.
             value_files: Files that the prompt's Remote Input nodes name, under those names.
             only_base: Take no file but those below ``base`` and the ones in ``inputs``: for a
                 prompt that somebody else may have written, who could name any file of this
                 machine.
-            begun: When ``timeout`` began to run, by `time.monotonic`; now by default.
+            words: Changes as keywords, beside ``changes``: see `ChangeWords`.
 
         Raises:
-            WorkflowInvalid: The prompt is no prompt, cannot be converted, or the target
-                refuses it.
+            WorkflowInvalid: The workflow is none, cannot be converted, or a change does not fit.
             InputFileMissing: A file is neither here nor there, or is not taken from where it is.
+            TargetError: The target cannot be reached or used.
+        """
+        whole = Changes.of(words, changes)
+        loaded = await asyncio.to_thread(read, workflow, whole, source)
+        if base is None and isinstance(workflow, str | Path):
+            base = Path(workflow).absolute().parent
+        search = FileSearch.beside(base, [Path(path) for path in inputs])
+        if only_base:
+            search = FileSearch(search.given, search.roots[:1], may_name=False)
+        return await prepared(
+            loaded,
+            whole,
+            self.target,
+            search,
+            schemas_for=self.schemas_for,
+            schemas_of=self.schemas,
+            value_files=value_files,
+        )
+
+    async def submit(
+        self,
+        workflow: Workflow | Submission,
+        /,
+        *,
+        folder: Path | None = None,
+        embed: Mapping[str, JsonValue] | None = None,
+        repo_list: str = "",
+        timeout: float | None = None,
+        begun: float | None = None,
+        job_id: str | None = None,
+        changes: Changes | None = None,
+        inputs: Sequence[Path | str] = (),
+        source: str | None = None,
+        base: Path | None = None,
+        value_files: Sequence[InputFile] = (),
+        only_base: bool = False,
+        **words: Unpack[ChangeWords],
+    ) -> Job:
+        """Record a job, send its files and its prompt.
+
+        Args:
+            workflow: As for `prepare`, or what that gave.
+            folder: Where the outputs are wanted; recorded, so that a resumed job finds it.
+            embed: UI-format workflow to embed in saved images; that of the file, if it has
+                one, by default.
+            repo_list: The models that the worker shall have, a ``kind URL`` a line; by default
+                what the workflow lists.
+            timeout: Seconds from now within which the job must end and its outputs must be here;
+                submitting or following it, or fetching, raises `JobTimedOut` after that. The job
+                itself goes on.
+            begun: When ``timeout`` began to run, by `time.monotonic`; now by default.
+            job_id: A lower-case UUID, for callers who must know it if this raises.
+            changes: As for `prepare`, like the rest.
+
+        Raises:
+            WorkflowInvalid: As `prepare`; or the target refuses the prompt.
+            InputFileMissing: As `prepare`.
             TargetError: The target cannot be reached or used.
             SubmissionUnknown: The target may or may not have the job; it is not sent again.
             JobTimedOut: The target did not answer in time; it may have the job.
         """
         deadline = Deadline(timeout, begun)
-        if isinstance(prompt, str | Path):
-            source = source or str(prompt)
-            base = base or Path(prompt).absolute().parent
-            loaded = load_workflow(prompt)
+        if not isinstance(workflow, Submission):
+            preparing = self.prepare(
+                workflow,
+                changes=changes,
+                inputs=inputs,
+                source=source,
+                base=base,
+                value_files=value_files,
+                only_base=only_base,
+                **words,
+            )
+            try:
+                ready = await deadline.within(preparing)
+            except asyncio.TimeoutError:
+                raise not_in_time(self.target.name, deadline) from None
+            for note in ready.notes:
+                _log.info("%s", note)
+            for doubt in ready.doubts:
+                _log.warning("%s", doubt.sentence)
+            if not isinstance(workflow, str | Path | LoadedWorkflow):
+                ready = replace(ready, source=source or "library")
         else:
-            loaded = parse_workflow(cast("JsonValue", prompt), source or "The prompt")
-        search = FileSearch.beside(base, [Path(path) for path in inputs])
-        if only_base:
-            search = FileSearch(search.given, search.roots[:1], may_name=False)
-        try:
-            prepared, files = await deadline.within(self._prepared(loaded, search, value_files))
-        except asyncio.TimeoutError:
-            raise JobTimedOut(
-                f"{self.target.name} did not answer within {deadline}. Nothing was sent.",
-                advice="Check that it runs and that the address is right, or give it more time.",
-            ) from None
+            ready = workflow
         request = RunRequest(
-            job_id or str(uuid.uuid4()), prepared.prompt, files, workflow or prepared.workflow
+            job_id or str(uuid.uuid4()),
+            ready.prompt,
+            ready.files,
+            embed or ready.workflow,
+            repo_list=repo_list,
         )
         return await self.send(
             request,
-            source=source or "library",
+            source=source or ready.source,
             folder=folder,
             timeout=timeout,
             begun=deadline.begun,
         )
-
-    async def _prepared(
-        self, loaded: LoadedWorkflow, search: FileSearch, value_files: Sequence[InputFile]
-    ) -> tuple[PreparedWorkflow, list[InputFile]]:
-        """The workflow as it is sent, and its files."""
-        found = await self.schemas_for(loaded) if loaded.prompt is None else None
-        if found is not None:
-            for note in found.notes:
-                _log.info("%s", note)
-            _log.debug("The workflow is converted with the nodes of %s.", found.schemas.source)
-        prepared = prepare(loaded, Changes(), found.schemas if found is not None else None)
-        for doubt in prepared.doubts:
-            _log.warning("%s", doubt.sentence)
-        prompt, files = await self._files(prepared.prompt, search, value_files)
-        return replace(prepared, prompt=prompt), files
 
     async def send(
         self,
@@ -279,15 +338,16 @@ class Client:
             request: The prompt in API format, and the files it loads. Its ``repo_list`` and
                 ``models`` are taken from the workflow, unless they are given. Files that the
                 target keeps from before are named by their SHA-256 alone.
-            source: As for `submit`.
+            source: As for `prepare`.
             folder: As for `submit`.
             page: See `Record.add`.
             timeout: As for `submit`.
-            begun: When that time began to run, by `time.monotonic`; now by default.
+            begun: As for `submit`.
 
         Raises:
             ComfyRemoteError: As `submit`.
         """
+        deadline = Deadline(timeout, begun)
         check_texts(request.prompt)
         if not request.repo_list:
             repo_list = find_repo_list(request.prompt, request.workflow)
@@ -296,12 +356,12 @@ class Client:
             models = find_models(request.prompt, request.workflow)
             sources = [model.source for model in models if model.source is not None]
             request = replace(request, models=sources)
-        sent = SentInputs(self._record, self.target)
-        request = await self._record.read(sent.without_known, request)
-        await self._record.write(
-            self._record.add,
+        record, target = self.record, self.target
+        request = await record.read(SentInputs(record, target).without_known, request)
+        await record.write(
+            record.add,
             request.job_id,
-            target=self.target.name,
+            target=target.name,
             source=clean(source),  # a file's name need not be UTF-8
             folder=folder.absolute() if folder else None,
             prompt=request.prompt,
@@ -311,39 +371,25 @@ class Client:
         _log.debug(
             "Job %s to %s: %d nodes, %d files (%d bytes, %d of them kept there), %d models named.",
             request.job_id,
-            self.target.name,
+            target.name,
             len(request.prompt),
             len(request.files),
             sum(file.size for file in request.files),
             sum(file.size for file in request.files if file.sha256 in request.known_inputs),
             len(request.models),
         )
-        deadline = Deadline(timeout, begun)
-        submission = submit(self.target, self._record, request, deadline)
-        ref = await self._submitted(request, submission)
-        inputs = [file.path for file in request.files]
-        return self._followed(
-            Job(self.target, self._record, ref, request.prompt, deadline, inputs=inputs)
-        )
 
-    async def _submitted(
-        self, request: RunRequest, submission: Coroutine[object, object, RemoteRef]
-    ) -> RemoteRef:
-        """The answer to a submission; interrupted, it is waited for, since the job may be there."""
-        if self._on_interrupt != "cancel":
-            return await submission
-        sending = asyncio.ensure_future(submission)
-        try:
-            return await asyncio.shield(sending)
-        except asyncio.CancelledError:
-            await asyncio.wait({sending}, timeout=SUBMIT_PATIENCE)
-            if not sending.done():
-                sending.cancel()
-            [ref] = await asyncio.gather(sending, return_exceptions=True)
-            if isinstance(ref, RemoteRef):
-                job = Job(self.target, self._record, ref, request.prompt)
-                await end_jobs([job], self.target.name, "cancel")
-            raise
+        async def undo(ref: RemoteRef) -> None:
+            job = Job(target, record, ref, request.prompt)
+            await end_jobs([job], target.name, "cancel", self.patience)
+
+        sending = send(target, record, request, deadline)
+        if self._on_interrupt == "cancel":
+            ref = await started(sending, undo, self.patience)
+        else:
+            ref = await sending
+        inputs = [file.path for file in request.files]
+        return self._followed(Job(target, record, ref, request.prompt, deadline, inputs=inputs))
 
     def _followed(self, job: Job) -> Job:
         """Remember it, for an interruption."""
@@ -351,19 +397,26 @@ class Client:
             self._jobs = [*(known for known in self._jobs if not known.state.final), job]
         return job
 
-    async def take_up(
-        self, entry: JobEntry, *, timeout: float | None = None, begun: float | None = None
+    async def resume(
+        self, job: JobEntry | str, *, timeout: float | None = None, begun: float | None = None
     ) -> Job:
         """A job from the record, to be followed again. Nothing is submitted.
 
+        Args:
+            job: Of this client's target: its id, at least the first four characters of it, or its
+                entry in the record.
+            timeout: As for `submit`, like ``begun``.
+
         Raises:
+            JobNotFound: The record has no such job.
             OutputLost: The target never got it.
             SubmissionUnknown: The target cannot tell whether it got it.
             ComfyRemoteError: The target refused it; the error is the one recorded then.
         """
+        deadline = Deadline(timeout, begun)
+        entry = await self.record.read(self.record.get, job) if isinstance(job, str) else job
         if entry.ref is None and entry.state.final and entry.error is not None:
             raise entry.error
-        deadline = Deadline(timeout, begun)
         try:
             ref = entry.ref or await deadline.within(self.target.find(entry.id))
         except asyncio.TimeoutError:
@@ -376,20 +429,23 @@ class Client:
             error = OutputLost(
                 f"{self.target.name} never got the job.", advice="Run the workflow again."
             )
-            await self._record.write(self._record.state, entry.id, JobState.FAILED, error)
+            await self.record.write(self.record.state, entry.id, JobState.FAILED, error)
             raise error
         if entry.ref is None:
-            await self._record.write(self._record.submitted, ref)
+            await self.record.write(self.record.submitted, ref)
         return self._followed(
-            Job(self.target, self._record, ref, entry.prompt, deadline, entry=entry)
+            Job(self.target, self.record, ref, entry.prompt, deadline, entry=entry)
         )
 
-    async def adopt(
+    async def attach(
         self, remote_id: str, *, folder: Path | None = None, timeout: float | None = None
     ) -> Job:
         """A job that the record does not know, by the target's id: it is recorded and followed.
 
         Also one that was sent from another machine, or from ComfyUI's own page.
+
+        Args:
+            folder: As for `submit`, like ``timeout``.
 
         Raises:
             JobNotFound: The target does not know it.
@@ -416,65 +472,51 @@ class Client:
                 "in its output folder.",
             )
         ref, prompt = recalled
-        await self._record.write(
-            self._record.add,
+        await self.record.write(
+            self.record.add,
             ref.job_id,
             target=self.target.name,
             source=f"prompt {remote_id}",
             folder=folder,
             prompt=prompt,
         )
-        await self._record.write(self._record.submitted, ref)
-        return self._followed(Job(self.target, self._record, ref, prompt, deadline))
+        await self.record.write(self.record.submitted, ref)
+        return self._followed(Job(self.target, self.record, ref, prompt, deadline))
+
+    async def take_up(
+        self, entry: JobEntry, *, timeout: float | None = None, begun: float | None = None
+    ) -> Job:
+        """The former name of `resume`."""
+        _renamed("take_up", "resume")
+        return await self.resume(entry, timeout=timeout, begun=begun)
+
+    async def adopt(
+        self, remote_id: str, *, folder: Path | None = None, timeout: float | None = None
+    ) -> Job:
+        """The former name of `attach`."""
+        _renamed("adopt", "attach")
+        return await self.attach(remote_id, folder=folder, timeout=timeout)
 
     async def _close_record(self) -> None:
-        await self._record.written()
+        await self.record.written()
         if self._own_record:
-            await asyncio.to_thread(self._record.close)
+            await asyncio.to_thread(self.record.close)
 
-    async def _files(
-        self,
-        prompt: Prompt,
-        search: FileSearch,
-        complete: Sequence[InputFile],
-    ) -> tuple[Prompt, list[InputFile]]:
-        """The files that are here, and the prompt with the names they get on the target."""
-        found = FoundFiles(complete)
-        for use in await self._file_uses(prompt, search):
-            if found.has(use):
-                continue
-            path = search.find(use.name)
-            if path is not None:
-                with input_errors(path):
-                    digest = await asyncio.to_thread(sha256_of, path)
-                    found.add(use, path, path.stat().st_size, digest)
-            elif use.on_target:
-                continue
-            elif search.refusal(use.name) or not await self.target.has_input(use.name):
-                raise missing_file(use, prompt, search)
-            else:
-                found.leave(use)
-        return found.named_in(prompt), found.files
 
-    async def _file_uses(self, prompt: Prompt, search: FileSearch) -> list[FileUse]:
-        """What the prompt loads, also by nodes of packs.
+def not_in_time(target: str, deadline: Deadline) -> JobTimedOut:
+    """The error where the target did not answer before anything was sent."""
+    return JobTimedOut(
+        f"{target} did not answer within {deadline}. Nothing was sent.",
+        advice="Check that it runs and that the address is right, or give it more time.",
+    )
 
-        The target is asked for the schemas of those whose values are names of files here. Where
-        nobody knows a node, it loads what the user has named.
-        """
-        possible = await asyncio.to_thread(possible_uses, prompt, search)
-        if not possible:
-            return list(file_uses(prompt))
-        nodes: Prompt = {use.node_id: prompt[use.node_id] for use in possible}
-        schemas = await asyncio.to_thread(Schemas.bundled)
-        if any(node["class_type"] not in schemas for node in nodes.values()):
-            schemas = await self.schemas(nodes)
-        named = [
-            use
-            for use in possible
-            if prompt[use.node_id]["class_type"] not in schemas and search.named(use.name)
-        ]
-        return [*file_uses(prompt, schemas), *named]
+
+def _renamed(old: str, new: str) -> None:
+    warnings.warn(
+        f"Client.{old} is called {new} now, and goes with the next release.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
 
 
 @asynccontextmanager
@@ -506,7 +548,37 @@ async def resume(
         entry = await opened.read(opened.get, job_id)
         target = reopen(entry.target, entry.ref, config=config)
         async with Client(target, record=opened, on_interrupt=on_interrupt) as client:
-            yield await client.take_up(entry, timeout=timeout, begun=begun)
+            yield await client.resume(entry, timeout=timeout, begun=begun)
     finally:
         if opened is not record:
             await asyncio.to_thread(opened.close)
+
+
+@asynccontextmanager
+async def attach(
+    target: str | Target,
+    remote_id: str,
+    *,
+    record: Record | None = None,
+    folder: Path | None = None,
+    timeout: float | None = None,
+    config: Path | str | None = None,
+    on_interrupt: OnInterrupt | None = "leave",
+) -> AsyncIterator[Job]:
+    """A job that this machine's record does not know, by the target's id.
+
+    Also one that was sent from another machine, or from ComfyUI's own page. From now on it is
+    recorded here.
+
+    Args:
+        target: As for `Client`, like ``record`` and ``config``.
+        remote_id: Of a ComfyUI: the prompt's id.
+        folder: As for `Client.submit`, like ``timeout``.
+        on_interrupt: As for `resume`.
+
+    Raises:
+        JobNotFound: The target does not know it.
+        ConfigurationError: Targets of this kind cannot be asked.
+    """
+    async with Client(target, record=record, config=config, on_interrupt=on_interrupt) as client:
+        yield await client.attach(remote_id, folder=folder, timeout=timeout)

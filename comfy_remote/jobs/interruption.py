@@ -1,29 +1,52 @@
-"""Cancels jobs whose program is interrupted: a GPU that nobody waits for costs money."""
+"""What becomes of jobs whose program is interrupted: a GPU that nobody waits for costs money."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, TypeVar
 
 from ..advice import Hint
+from ..aio import within
 from ..errors import ComfyRemoteError
+from ..events import Event
 from .job import Job
 
-__all__ = ["SUBMIT_PATIENCE", "OnInterrupt", "end_jobs", "is_interruption"]
+__all__ = [
+    "PATIENCE",
+    "OnInterrupt",
+    "Patience",
+    "call_off",
+    "end_jobs",
+    "is_interruption",
+    "started",
+]
 
 OnInterrupt: TypeAlias = Literal["cancel", "leave"]
 """Whether the target cancels the job or continues it."""
 
-SUBMIT_PATIENCE = 20.0
-"""Seconds to wait for the answer to a submission, which alone tells how to stop the job."""
 
-_CANCEL_PATIENCE = 10.0
-_LOOK_PATIENCE = 2.0
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How many seconds an interrupted program waits.
+
+    Attributes:
+        submit: For the answer to a submission, which alone tells how to cancel the job.
+        cancel: For the target to confirm that it has the cancel.
+        end: For the job to end after that, so that the record has its end.
+    """
+
+    submit: float = 20.0
+    cancel: float = 10.0
+    end: float = 10.0
+
+
+PATIENCE = Patience()
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 def is_interruption(error: BaseException | None) -> bool:
@@ -35,35 +58,83 @@ def is_interruption(error: BaseException | None) -> bool:
     return error is not None and not isinstance(error, ComfyRemoteError)
 
 
-async def end_jobs(jobs: Iterable[Job], target: str, on_interrupt: OnInterrupt) -> None:
-    """Cancel the jobs that have not ended, or leave them; either way the log says so."""
-    open_jobs = [job for job in jobs if not job.state.final]
-    if on_interrupt == "cancel":
-        await asyncio.gather(*(_cancel(job, target) for job in open_jobs))
-        return
-    for job in open_jobs:
-        _log.warning(
-            "Interrupted: job %s goes on at %s. %s",
-            job.id,
-            target,
-            Hint.RESUME_OR_CANCEL(job_id=job.id),
-        )
+async def started(
+    sending: Awaitable[_T],
+    undo: Callable[[_T], Awaitable[object]] | None = None,
+    patience: Patience = PATIENCE,
+) -> _T:
+    """The answer to a submission. Interrupted, it is waited for: the job may be there already.
 
-
-async def _cancel(job: Job, target: str) -> None:
+    Args:
+        undo: Called with the answer, if it comes after the interruption.
+    """
+    task = asyncio.ensure_future(sending)
     try:
-        await asyncio.wait_for(job.cancel(), _CANCEL_PATIENCE)
-    except (ComfyRemoteError, asyncio.TimeoutError) as error:
-        _log.warning(
-            "Interrupted: job %s could not be cancelled at %s and may go on (%s). %s",
-            job.id,
-            target,
-            error or "no answer",
-            Hint.RESUME_OR_CANCEL(job_id=job.id),
-        )
-    else:
-        _log.warning("Interrupted: job %s was cancelled at %s.", job.id, target)
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=patience.submit)
+        task.cancel()
+        [answer] = await asyncio.gather(task, return_exceptions=True)
+        if undo is not None and not isinstance(answer, BaseException):
+            await undo(answer)
+        raise
+
+
+async def call_off(
+    job: Job,
+    patience: Patience = PATIENCE,
+    on_event: Callable[[Event], object] | None = None,
+) -> str | None:
+    """Cancel a job that nobody waits for any more, and follow it to its end for a while.
+
+    Args:
+        on_event: Called with each event.
+
+    Returns:
+        Why it may go on; ``None`` if the target has confirmed the cancel, or the job had ended.
+    """
+
+    async def end() -> None:
+        async for event in job:
+            if on_event is not None:
+                on_event(event)
+
+    if job.state.final:
+        return None
+    try:
+        await within(job.cancel(), patience.cancel)
+    except ComfyRemoteError as error:
+        return error.message
+    except asyncio.TimeoutError:
+        return "There was no answer."
+    try:
         # A prompt that is taken out of a queue leaves no trace: only this connection knows that
         # it was cancelled, and the record should, too.
-        with contextlib.suppress(ComfyRemoteError, asyncio.TimeoutError):
-            await asyncio.wait_for(job.look(), _LOOK_PATIENCE)
+        await within(end(), patience.end)
+    except (ComfyRemoteError, asyncio.TimeoutError) as error:
+        _log.debug("Job %s was not seen to end: %r", job.id, error)
+    return None
+
+
+async def end_jobs(
+    jobs: Iterable[Job], target: str, on_interrupt: OnInterrupt, patience: Patience = PATIENCE
+) -> None:
+    """Cancel the jobs that have not ended, or leave them; either way the log says so."""
+
+    async def cancel(job: Job) -> None:
+        why = await call_off(job, patience)
+        if why is None:
+            _log.warning("Interrupted: job %s was cancelled at %s.", job.id, target)
+            return
+        _log.warning(
+            "Interrupted: job %s could not be cancelled at %s and may go on (%s). %s",
+            *(job.id, target, why, Hint.RESUME_OR_CANCEL(job_id=job.id)),
+        )
+
+    open_jobs = [job for job in jobs if not job.state.final]
+    if on_interrupt == "cancel":
+        await asyncio.gather(*map(cancel, open_jobs))
+        return
+    for job in open_jobs:
+        advice = Hint.RESUME_OR_CANCEL(job_id=job.id)
+        _log.warning("Interrupted: job %s goes on at %s. %s", job.id, target, advice)

@@ -50,7 +50,7 @@ from .estimate import estimate_progress, with_estimates
 from .output import Output
 from .record import JobEntry, Record, SavedOutput
 from .sent_inputs import SentInputs, check_unchanged
-from .submission import submit
+from .submission import send
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -345,7 +345,7 @@ class Job:
             raise
         # Not stopped half way, if whoever follows the job gives up: it may have arrived.
         self._sending = asyncio.ensure_future(
-            submit(self._target, self._record, request, self._deadline)
+            send(self._target, self._record, request, self._deadline)
         )
         await self._sent_again()
         if self._cancelled:

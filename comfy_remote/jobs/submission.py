@@ -1,27 +1,155 @@
-"""Sending a recorded job to its target, and recording how that went."""
+"""From a workflow to a job on its target: read, converted, changed and looked through once.
+
+`read` and `prepared` make a `Submission` of what the user gave; `send` records a job and has its
+target run it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ..advice import Hint
 from ..aio import Deadline
 from ..errors import ComfyRemoteError, JobTimedOut, LocalStorageError, SubmissionUnknown
 from ..events import DidItRun, JobState
-from ..targets.base import RemoteRef, RunRequest, Target
+from ..targets.base import InputFile, RemoteRef, RunRequest, Target
+from ..workflow.change.prepare import Changes, prepare
+from ..workflow.files import FileSearch, FileUse, every_file_use, possible_uses
+from ..workflow.load import LoadedWorkflow, load_workflow, parse_workflow
+from ..workflow.prompt import Prompt
+from ..workflow.schema import Schemas
+from .inputs import SearchedFolders, collect_inputs
 from .record import Record
 
-__all__ = ["submit"]
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pydantic import JsonValue
+
+    from ..schemas.finding import Found
+    from ..workflow.convert import Doubt
+
+__all__ = ["Submission", "Workflow", "prepared", "read", "send"]
 
 _log = logging.getLogger(__name__)
 
+Workflow: TypeAlias = "Prompt | Mapping[str, JsonValue] | LoadedWorkflow | Path | str"
+"""What a workflow is given as: a file's path, a document in API or UI format, or one that
+`workflow.load` has read."""
 
-async def submit(
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A workflow that is ready to be sent.
+
+    Attributes:
+        prompt: API format, changed; its files have the names that they travel under.
+        files: What its Load nodes name, as far as it is here.
+        workflow: In UI format, to embed in saved images; ``None`` if there is none.
+        source: The workflow's file, or a word for where it came from.
+        notes: What was found and done, a sentence each.
+        doubts: Saved values that may not be where they belong; each is a note as well.
+        unused: Files that the user named, and no Load node does.
+    """
+
+    prompt: Prompt
+    files: Sequence[InputFile] = ()
+    workflow: Mapping[str, JsonValue] | None = None
+    source: str = "library"
+    notes: Sequence[str] = ()
+    doubts: Sequence[Doubt] = ()
+    unused: Sequence[Path] = ()
+
+
+def read(workflow: Workflow, changes: Changes, source: str | None = None) -> LoadedWorkflow:
+    """The workflow, with the variables of its file filled in. Blocking.
+
+    Raises:
+        WorkflowInvalid: It is none.
+    """
+    if isinstance(workflow, LoadedWorkflow):
+        return workflow
+    if isinstance(workflow, str | Path):
+        return load_workflow(workflow, variables=changes.variables())
+    return parse_workflow(cast("JsonValue", workflow), source or "The prompt")
+
+
+async def prepared(
+    loaded: LoadedWorkflow,
+    changes: Changes,
+    target: Target,
+    search: FileSearch,
+    *,
+    schemas_for: Callable[[LoadedWorkflow], Awaitable[Found]],
+    schemas_of: Callable[[Prompt], Awaitable[Schemas]],
+    value_files: Sequence[InputFile] = (),
+) -> Submission:
+    """The workflow converted and changed, and its files.
+
+    Args:
+        search: Where its files may be taken from.
+        schemas_for: Gives the schemas to convert a workflow by; asked only where they are needed.
+        schemas_of: Gives the schemas of some nodes.
+        value_files: Files that the prompt names already.
+
+    Raises:
+        WorkflowInvalid: It cannot be converted, or a change does not fit it.
+        InputFileMissing: A file is neither here nor there, or may not be taken.
+        TargetError: The target cannot be asked.
+    """
+    found = await schemas_for(loaded) if changes or loaded.prompt is None else None
+    ready = prepare(loaded, changes, None if found is None else found.schemas)
+    uses = await _file_uses(ready.prompt, search, schemas_of)
+    prompt, files = await collect_inputs(
+        ready.prompt, uses, target, SearchedFolders(search), value_files
+    )
+    sent = {file.path for file in files}
+    return Submission(
+        prompt,
+        files,
+        ready.workflow,
+        loaded.source,
+        (*(found.notes if found is not None else ()), *ready.notes),
+        ready.doubts,
+        [path for path in search.given if path not in sent],
+    )
+
+
+async def _file_uses(
+    prompt: Prompt, search: FileSearch, schemas_of: Callable[[Prompt], Awaitable[Schemas]]
+) -> list[FileUse]:
+    """What the prompt loads from this machine, also by nodes of packs.
+
+    The target is asked for the schemas of those whose values are names of files here. Where
+    nobody knows a node, it loads what the user has named.
+    """
+    uses = list(every_file_use(prompt))
+    possible = await asyncio.to_thread(possible_uses, prompt, search, uses)
+    named: list[FileUse] = []
+    if possible:
+        nodes: Prompt = {use.node_id: prompt[use.node_id] for use in possible}
+        schemas = await asyncio.to_thread(Schemas.bundled)
+        if any(node["class_type"] not in schemas for node in nodes.values()):
+            schemas = await schemas_of(nodes)
+        uses = list(every_file_use(prompt, schemas))
+        named = [
+            use
+            for use in possible
+            if prompt[use.node_id]["class_type"] not in schemas and search.named(use.name)
+        ]
+    return [*(use for use in uses if use.folder == "input"), *named]
+
+
+async def send(
     target: Target, record: Record, request: RunRequest, deadline: Deadline
 ) -> RemoteRef:
-    """Submit a request whose job the record has.
+    """Have the target run a request whose job is recorded, and record how that went.
 
     Args:
         deadline: By when the target has to answer.
@@ -33,7 +161,12 @@ async def submit(
     try:
         ref = await deadline.within(target.submit(request))
     except asyncio.TimeoutError:
-        late = _unanswered(request.job_id, target.name, deadline)
+        late = JobTimedOut(
+            f"{target.name} did not answer the submission within {deadline}. It may have the job.",
+            advice=Hint.FIND_JOB(job_id=request.job_id),
+            details={"job_id": request.job_id},
+        )
+        DidItRun.UNKNOWN.noted_in(late)
         record.post(_not_recorded, record.state, request.job_id, JobState.QUEUED, late)
         raise late from None
     except SubmissionUnknown as error:
@@ -58,16 +191,6 @@ async def submit(
         time.monotonic() - began,
     )
     return ref
-
-
-def _unanswered(job_id: str, target: str, deadline: Deadline) -> JobTimedOut:
-    late = JobTimedOut(
-        f"{target} did not answer the submission within {deadline}. It may have the job.",
-        advice=Hint.FIND_JOB(job_id=job_id),
-        details={"job_id": job_id},
-    )
-    DidItRun.UNKNOWN.noted_in(late)
-    return late
 
 
 def _not_recorded(error: LocalStorageError) -> None:

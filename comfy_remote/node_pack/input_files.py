@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from ..errors import InputFileMissing
-from ..jobs.found_files import FoundFiles
+from ..jobs.inputs import collect_inputs
 from ..media.files import sha256_of
 from ..targets.base import InputFile, Target, input_errors
 from ..workflow.files import FileUse, every_file_use, file_below, under_plain_name
@@ -41,18 +41,7 @@ class InputFiles:
         Raises:
             InputFileMissing: One is neither here nor on the target.
         """
-        found = FoundFiles()
-        for use in every_file_use(prompt, schemas):
-            path = await self._here(use)
-            if path is not None:
-                await self._add(use, path, found)
-            elif use.on_target:
-                continue
-            elif use.folder != "input" or not await target.has_input(use.name):
-                raise _missing(use, prompt)
-            else:
-                found.leave(use)
-        return found.named_in(prompt), found.files
+        return await collect_inputs(prompt, every_file_use(prompt, schemas), target, self)
 
     async def hashes(self, prompt: Prompt, schemas: Schemas) -> dict[str, str]:
         """The SHA-256 of the files that a prompt loads, by the name it has for them.
@@ -67,19 +56,11 @@ class InputFiles:
         """
         found: dict[str, str] = {}
         for use in every_file_use(prompt, schemas):
-            path = await self._here(use)
+            path = await asyncio.to_thread(self.find, use)
             if path is not None:
-                found[f"{use.name} [{use.folder}]"] = (
-                    await asyncio.to_thread(self._described, path)
-                )[1]
+                _, digest = await asyncio.to_thread(self.described, path)
+                found[f"{use.name} [{use.folder}]"] = digest
         return found
-
-    async def _here(self, use: FileUse) -> Path | None:
-        return await asyncio.to_thread(self.find, use)
-
-    async def _add(self, use: FileUse, path: Path, found: FoundFiles) -> None:
-        size, digest = await asyncio.to_thread(self._described, path)
-        found.add(use, path, size, digest)
 
     def find(self, use: FileUse) -> Path | None:
         """Where a file is, if it is in one of ComfyUI's folders. Blocking."""
@@ -91,7 +72,7 @@ class InputFiles:
             use.name, lambda name: file_below(folder, name)
         )
 
-    def _described(self, path: Path) -> tuple[int, str]:
+    def described(self, path: Path) -> tuple[int, str]:
         """Size and SHA-256. A batch loads the same files every time, so they are kept."""
         with input_errors(path):
             status = path.stat()
@@ -103,6 +84,14 @@ class InputFiles:
                     self._digests.clear()
                 self._digests[key] = digest
         return status.st_size, digest
+
+    def may_be_on_target(self, use: FileUse) -> bool:
+        """Assets, and what other nodes have made, are not uploaded there."""
+        return use.folder == "input"
+
+    def missing(self, use: FileUse, prompt: Prompt) -> InputFileMissing:
+        """The error for what is neither here nor on the target."""
+        return _missing(use, prompt)
 
 
 def _missing(use: FileUse, prompt: Prompt) -> InputFileMissing:

@@ -7,7 +7,6 @@ target takes, while the server's own prompts run one after the other as ever.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from ..errors import ComfyRemoteError, JobNotFound, LocalStorageError, WorkflowInvalid
 from ..events import JobState
 from ..jobs.client import Client
-from ..jobs.job import Job
+from ..jobs.interruption import call_off, started
 from ..jobs.record import JobEntry
 from ..targets.base import RunRequest
 from ..targets.comfyui.queue import skipped_in
@@ -42,7 +41,6 @@ _log = logging.getLogger(__name__)
 # is believed to accept it: what it says later ends in the job's own error.
 _ACKNOWLEDGE_WITHIN = 2.0
 _SCHEMAS_WITHIN = 5.0
-_CANCEL_PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,25 +259,19 @@ class RemoteLane:
             request = RunRequest(
                 submission.prompt_id, changed, files, submission.workflow, front=submission.front
             )
-            sending = asyncio.ensure_future(
-                client.send(
-                    request,
-                    source="ComfyUI",
-                    folder=self._host.folder("output"),
-                    page=_page(entry, self._host.identity),
-                )
+            sending = client.send(
+                request,
+                source="ComfyUI",
+                folder=self._host.folder("output"),
+                page=_page(entry, self._host.identity),
             )
-            try:
-                return Submitted(client, await asyncio.shield(sending))
-            except asyncio.CancelledError:
-                await _call_back(sending)
-                raise
+            return Submitted(client, await started(sending, call_off))
 
     async def _found_again(self, recorded: JobEntry) -> Submitted:
         target = reopen(recorded.target, recorded.ref)
         client = Client(target, record=self._pool.record, on_interrupt=None)
         await self._pool.keep(client)
-        return Submitted(client, await client.take_up(recorded))
+        return Submitted(client, await client.resume(recorded))
 
     async def _check_new(self, prompt_id: str) -> None:
         """Raises:
@@ -303,16 +295,6 @@ class RemoteLane:
 
 def _not_recorded(error: LocalStorageError) -> None:
     _log.warning("%s", error)
-
-
-async def _call_back(sending: asyncio.Future[Job]) -> None:
-    """Undo a submission under way: once the target has the job, it is cancelled there."""
-    await asyncio.wait({sending}, timeout=_CANCEL_PATIENCE)
-    if not sending.done():
-        sending.cancel()
-    elif not sending.cancelled() and sending.exception() is None:
-        with contextlib.suppress(ComfyRemoteError):
-            await sending.result().cancel()
 
 
 def _page(entry: QueueEntry, host: str) -> dict[str, JsonValue]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..config.settings import Configuration
 from ..errors import CutImpossible
-from ..jobs.loaded_pictures import loaded_pictures
+from ..jobs.inputs import loaded_pictures
 from ..workflow.cut import Cut, cut, images_in, marked_nodes, marks_in
 from ..workflow.interface import MOST_PART_VALUES
 from ..workflow.load import parse_prompt

@@ -68,7 +68,7 @@ async def test_an_interrupt_cancels_the_job(sandbox_url: str, tmp_path: Path) ->
                 await _call(client, page, tmp_path, 900, output_key="slowly")
             (entry,) = record.newest()
             assert entry.ref is not None
-            job = await client.take_up(entry)
+            job = await client.resume(entry)
             assert (await job.wait()).state.value == "cancelled"
 
 

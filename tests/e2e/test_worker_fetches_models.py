@@ -114,7 +114,7 @@ async def client_of(
 
 
 async def pictures(client: Client, prompt: Any, workflow: Any) -> list[Image.Image]:
-    job = await client.submit(prompt, workflow=workflow)
+    job = await client.submit(prompt, embed=workflow)
     return [Image.open(io.BytesIO(output.bytes())) for output in await job.outputs()]
 
 
@@ -127,7 +127,7 @@ async def test_what_the_worker_lacks_is_fetched_before_the_run(
     server.files["/a.safetensors"].slow = 0.1
     async with client_of(tmp_path, server, DOWNLOAD_MODELS="true") as client:
         workflow = saying(server, "a.safetensors", "checkpoints")
-        job = await client.submit(NAMED, workflow=workflow)
+        job = await client.submit(NAMED, embed=workflow)
         said = [event.message async for event in job if isinstance(event, Progress)]
         assert any("Fetching a.safetensors" in words for words in said), said
         assert (await job.outputs())[0].image().size == (8, 8)

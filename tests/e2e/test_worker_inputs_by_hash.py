@@ -229,7 +229,7 @@ async def test_two_who_follow_one_job_send_it_once_more_only_once(
 
             async def resumed() -> Finished:
                 async with Client(sandbox.target(), record=other) as another:
-                    return await (await another.take_up(other.get(job.id))).wait()
+                    return await (await another.resume(other.get(job.id))).wait()
 
             ends = await asyncio.gather(job.wait(), resumed())
         assert [end.state for end in ends] == [JobState.SUCCEEDED] * 2

@@ -160,11 +160,11 @@ async def test_the_client_is_killed_before_the_answer(lane: Lane, out: Path) -> 
     assert entry.ref is None
     async with Client(lane.target()) as client:
         if lane.name == "comfyui":
-            job = await client.take_up(entry)
+            job = await client.resume(entry)
             assert_picture(await job.save_outputs(out), out)
         else:
             with pytest.raises(SubmissionUnknown) as caught:
-                await client.take_up(entry)
+                await client.resume(entry)
             assert caught.value.advice
     assert lane.engine.runs(mark) == 1
 
@@ -181,6 +181,6 @@ async def test_the_client_is_killed_before_it_sends(lane: Lane, out: Path) -> No
     kind = OutputLost if lane.name == "comfyui" else SubmissionUnknown
     async with Client(lane.target()) as client:
         with pytest.raises(kind) as caught:
-            await client.take_up(entry)
+            await client.resume(entry)
     assert "again" in caught.value.advice
     assert lane.engine.runs(mark) == 0

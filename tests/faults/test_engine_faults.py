@@ -164,7 +164,7 @@ async def test_another_gateway_does_not_know_the_job(sandbox_url: str, out: Path
         async with Client(other.target()) as client:
             with Record(Path(os.environ["COMFY_REMOTE_HOME"])) as record:
                 entry = record.get(job.id)
-            again = await client.take_up(entry)
+            again = await client.resume(entry)
             finished = await again.wait()
         assert finished.state is JobState.EXPIRED
         assert isinstance(finished.error, JobExpired)

@@ -165,12 +165,12 @@ async def test_the_submission_is_never_answered(lane: Lane, out: Path, forwarded
     async with Client(lane.target()) as client:
         if lane.name == "gateway":
             with pytest.raises(SubmissionUnknown):
-                await client.take_up(entry)
+                await client.resume(entry)
         elif not forwarded:
             with pytest.raises(OutputLost, match="never got"):
-                await client.take_up(entry)
+                await client.resume(entry)
         else:
-            job = await client.take_up(entry)
+            job = await client.resume(entry)
             assert_picture(await job.save_outputs(out), out)
     assert lane.engine.runs(mark) == forwarded
 

@@ -243,7 +243,7 @@ def add_job(record: Record, job_id: str, state: JobState, path: Path | None = No
 
 
 def test_jobs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comfy_remote.jobs.standing._ASKING_SECONDS", 0.2)
+    monkeypatch.setattr("comfy_remote.jobs.status._ASKING_SECONDS", 0.2)
     status, out, err = run("jobs", "list")
     assert (status, out) == (0, "")
     assert "No jobs yet" in err

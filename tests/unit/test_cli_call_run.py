@@ -15,6 +15,7 @@ from comfy_remote.calls.service import ServiceCall
 from comfy_remote.cli.call_run import follow_service
 from comfy_remote.cli.reporter import JsonReporter
 from comfy_remote.errors import JobCancelled
+from comfy_remote.jobs.interruption import Patience
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ async def test_one_that_was_not_answered_yet_is_cancelled(
 
     server.on("POST /", answered_late)
     async with RestClient(server.url) as client:
-        call = ServiceCall(client, {"prompt": "a cat"}, patience=2.0)
+        call = ServiceCall(client, {"prompt": "a cat"}, patience=Patience(submit=2.0))
         following = follow_service(call, server.url, JsonReporter(), tmp_path)
         task = asyncio.create_task(following)
         while not server.asked:

@@ -181,7 +181,7 @@ async def test_a_run_that_was_not_seen_from_the_start_is_not_measured(record: Re
     target = FakeTarget([Started(), Finished(JobState.SUCCEEDED)])
     async with Client(target, record=record) as client:
         job = await client.submit(prompt())
-        again = await client.take_up(record.get(job.id))
+        again = await client.resume(record.get(job.id))
         await again.wait()
     assert record.get(job.id).run_seconds is None
 

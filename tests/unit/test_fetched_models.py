@@ -137,7 +137,7 @@ async def test_a_client_sends_the_sources_of_those_models_that_the_prompt_uses(
     target = FakeTarget.making(a_bin=b"x")
     with Record(tmp_path) as record:
         async with Client(target, record=record) as client:
-            await client.submit(PROMPT, workflow=workflow)
+            await client.submit(PROMPT, embed=workflow)
             await client.submit(PROMPT)
     sent = [[model.url for model in request.models] for request in target.requests]
     assert sent == [["https://x.example/new.safetensors"], []]

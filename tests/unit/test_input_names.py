@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from comfy_remote.errors import ExecutionFailed
 from comfy_remote.events import Finished, JobState, Log, NodeText, OutputReady, Progress, Shown
-from comfy_remote.jobs.found_files import FoundFiles
+from comfy_remote.jobs.inputs import FoundFiles
 from comfy_remote.media.content_names import content_name, split_content_name, with_plain_names
 from comfy_remote.media.files import safe_relative_path
 from comfy_remote.media.remote_values import value_file_name

@@ -584,7 +584,7 @@ async def test_a_target_that_cannot_be_opened_leaves_no_open_record() -> None:
         async with client:
             pass
     with pytest.raises(Exception, match="closed"):
-        client._record.newest()
+        client.record.newest()
 
 
 async def test_output_events_are_passed_on(record: Record) -> None:

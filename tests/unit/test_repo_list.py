@@ -90,7 +90,7 @@ async def test_it_travels_with_every_job(tmp_path: Path) -> None:
     with Record(tmp_path) as record:
         async with Client(target, record=record) as client:
             await client.submit(prompt)
-            await client.submit(prompt, workflow={"nodes": [saved("repo_list", ["vae x"])]})
+            await client.submit(prompt, embed={"nodes": [saved("repo_list", ["vae x"])]})
             await client.submit({"1": prompt["1"]})
             await client.send(RunRequest(JOB, {}, repo_list="given"), source="page")
     assert [request.repo_list for request in target.requests] == [LINES, "vae x", "", "given"]

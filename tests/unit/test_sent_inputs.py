@@ -95,7 +95,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Record]:
 
 async def run(target: KeepingTarget, record: Record) -> tuple[str, list[Event]]:
     async with Client(target, record=record) as client:
-        job = await client.submit(PROMPT, workflow={"nodes": []})
+        job = await client.submit(PROMPT, embed={"nodes": []})
         return job.id, [event async for event in job]
 
 
@@ -195,7 +195,7 @@ async def test_a_killed_client_is_resumed_and_the_job_sent_whole(
     await run(target, record)
     target.kept.clear()
     async with Client(target, record=record) as client:
-        job = await client.submit(PROMPT, workflow={"nodes": []})
+        job = await client.submit(PROMPT, embed={"nodes": []})
     if old:
         [row] = sql(record.path, "SELECT request FROM jobs WHERE id = ?", job.id)
         kept = json.loads(row["request"])

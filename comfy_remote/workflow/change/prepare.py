@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ...errors import WorkflowInvalid
 from ..load import LoadedWorkflow, in_ui_format
@@ -24,7 +24,27 @@ if TYPE_CHECKING:
 
     from ..convert import Doubt
 
-__all__ = ["Changes", "PreparedWorkflow", "prepare"]
+__all__ = ["ChangeWords", "Changes", "PreparedWorkflow", "prepare"]
+
+
+class ChangeWords(TypedDict, total=False):
+    """`Changes` as keywords of a call: ``run("w.json", seed=5, set={"KSampler.steps": 40})``.
+
+    Attributes:
+        set: `Changes.settings`.
+        vars: `Changes.given`.
+    """
+
+    prompt: str
+    prompt_nodes: Sequence[str]
+    negative: str
+    seed: int
+    width: int
+    height: int
+    batch: int
+    set: Mapping[str, JsonValue] | Sequence[str]
+    output_folder: str
+    vars: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +60,7 @@ class Changes:
         width: In pixels, of the empty latents or images that samplers start from.
         height: In pixels, likewise.
         batch: How many pictures at once, likewise.
-        settings: ``NODE.input=value``; applied last.
+        settings: ``NODE.input=value``, or ``{"NODE.input": value}``; applied last.
         output_folder: Where the target shall save, below its own output folder.
         image_id: A word for this run, for ``${IMAGE_ID}`` alone.
         given: Further variables by name, for ``${NAME}`` in the file.
@@ -53,10 +73,21 @@ class Changes:
     width: int | None = None
     height: int | None = None
     batch: int | None = None
-    settings: Sequence[str] = ()
+    settings: Sequence[str] | Mapping[str, JsonValue] = ()
     output_folder: str | None = None
     image_id: str | None = None
     given: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, words: ChangeWords, changes: Changes | None = None) -> Changes:
+        """What keywords say, beside or instead of what ``changes`` say.
+
+        Raises:
+            TypeError: There is no such change.
+        """
+        names = {"set": "settings", "vars": "given"}
+        given: dict[str, Any] = {names.get(word, word): value for word, value in words.items()}
+        return replace(changes or cls(), **given)
 
     def __bool__(self) -> bool:
         return bool(self.settings) or any(

@@ -18,9 +18,11 @@ __all__ = ["apply_overrides", "apply_settings", "find_node", "put"]
 
 
 def apply_settings(
-    prompt: Prompt, settings: Iterable[str], schemas: Schemas | None = None
+    prompt: Prompt,
+    settings: Iterable[str] | Mapping[str, JsonValue],
+    schemas: Schemas | None = None,
 ) -> Prompt:
-    """The prompt with ``NODE.input=value`` settings applied.
+    """The prompt with ``NODE.input=value`` settings applied, or with ``{"NODE.input": value}``.
 
     NODE is a node's id, its title, or its class where only one node has it. How the value is
     read: `value_from_text`. With schemas, an input that the node may have, but has not yet,
@@ -30,16 +32,28 @@ def apply_settings(
         WorkflowInvalid: The setting is malformed, its node or input does not exist, or the
             value does not fit; with the nearest name there is.
     """
+    if isinstance(settings, Mapping):
+        for path, value in settings.items():
+            place = _existing_input(prompt, path, path, schemas)
+            check_value(prompt, *place, value, schemas)
+            prompt = with_inputs(prompt, {place: value})
+        return prompt
     for setting in settings:
-        left, equals, text = setting.partition("=")
+        path, equals, text = setting.partition("=")
         if not equals:
             raise _malformed(setting)
-        node_id, key = place = _find_input(prompt, left, setting, schemas)
-        if input_schema_of(prompt[node_id], key, schemas) is None:
-            _check_input(node_id, prompt[node_id], key)
-        value = value_from_text(prompt, node_id, key, text, schemas)
+        place = _existing_input(prompt, path, setting, schemas)
+        value = value_from_text(prompt, *place, text, schemas)
         prompt = with_inputs(prompt, {place: value})
     return prompt
+
+
+def _existing_input(prompt: Prompt, path: str, setting: str, schemas: Schemas | None) -> Place:
+    """Node and input of ``NODE.input``, which the node has, or may have."""
+    node_id, key = _find_input(prompt, path, setting, schemas)
+    if input_schema_of(prompt[node_id], key, schemas) is None:
+        _check_input(node_id, prompt[node_id], key)
+    return node_id, key
 
 
 def put(

@@ -18,7 +18,7 @@ from ...media.files import sha256_of
 from ..prompt import Prompt, own_values
 from ..schema import Schemas
 from .names import file_below, may_look_up
-from .uses import FileUse, every_file_use, file_use, file_uses
+from .uses import FileUse, file_use, file_uses
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -151,14 +151,17 @@ def missing_file(use: FileUse, prompt: Prompt, search: FileSearch) -> InputFileM
     )
 
 
-def possible_uses(prompt: Prompt, search: FileSearch) -> list[FileUse]:
+def possible_uses(prompt: Prompt, search: FileSearch, uses: Iterable[FileUse]) -> list[FileUse]:
     """Files here whose name stands in an input that is not known to load files.
 
     Quick: only schemas can tell what such an input means, and most prompts have none. Blocking.
+
+    Args:
+        uses: What is known, without schemas: `every_file_use`.
     """
-    known = {(use.node_id, use.input) for use in every_file_use(prompt)}
+    known = {(use.node_id, use.input) for use in uses}
     found: dict[str, bool] = {}
-    uses: list[FileUse] = []
+    possible: list[FileUse] = []
     for node_id, node in prompt.items():
         for key, value in node["inputs"].items():
             for text in () if (node_id, key) in known else _possible_names(value):
@@ -166,8 +169,8 @@ def possible_uses(prompt: Prompt, search: FileSearch) -> list[FileUse]:
                 if use.name not in found:
                     found[use.name] = search.find(use.name) is not None
                 if found[use.name]:
-                    uses.append(use)
-    return uses
+                    possible.append(use)
+    return possible
 
 
 def refuse_files_elsewhere(

@@ -11,9 +11,9 @@ from fake_target import FakeTarget
 
 from comfy_remote.errors import ExecutionFailed, TargetUnreachable
 from comfy_remote.events import Event, Finished, JobState, Progress, Queued, Started
-from comfy_remote.jobs import standing as module
+from comfy_remote.jobs import status as module
 from comfy_remote.jobs.record import JobEntry, Record
-from comfy_remote.jobs.standing import standings
+from comfy_remote.jobs.status import statuses
 from comfy_remote.targets.base import RemoteRef, Target
 
 
@@ -70,7 +70,7 @@ async def test_what_has_ended_meanwhile_is_known(record: Record, add: Add) -> No
     add(Queued(), Started(), Progress(2, 2), Finished(JobState.SUCCEEDED))
     add(Finished(JobState.FAILED, ExecutionFailed("It broke.")))
     add(Progress(1, 2))
-    found = await standings(record, _entries(record))
+    found = await statuses(record, _entries(record))
     assert [one.entry.state.value for one in found] == [
         *("queued", "running", "succeeded", "failed", "running")
     ]
@@ -89,7 +89,7 @@ async def test_what_cannot_be_asked_is_unknown_and_costs_the_others_nothing(
     add(target=Unreachable())
     add(Finished(JobState.SUCCEEDED))
     began = time.monotonic()
-    found = await standings(record, _entries(record), seconds=2.0)
+    found = await statuses(record, _entries(record), seconds=2.0)
     assert time.monotonic() - began < 8.0
     assert all("did not answer within 2 s" in one.unknown for one in found[:40])
     assert "could not be reached" in found[40].unknown
@@ -99,7 +99,7 @@ async def test_what_cannot_be_asked_is_unknown_and_costs_the_others_nothing(
 
 async def test_a_job_that_never_arrived_has_failed(record: Record, add: Add) -> None:
     add(sent=False)
-    [found] = await standings(record, _entries(record))
+    [found] = await statuses(record, _entries(record))
     assert (found.entry.state, found.unknown) == (JobState.FAILED, "")
 
 
@@ -108,5 +108,5 @@ async def test_final_jobs_are_not_asked_about(
 ) -> None:
     job_id = add(Started())
     record.state(job_id, JobState.CANCELLED)
-    await standings(record, _entries(record))
+    await statuses(record, _entries(record))
     assert targets[job_id].log == []

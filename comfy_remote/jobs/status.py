@@ -12,14 +12,14 @@ from ..targets.opening import reopen
 from .client import Client
 from .record import JobEntry, Record
 
-__all__ = ["Standing", "standings"]
+__all__ = ["JobStatus", "statuses"]
 
 _ASKING_SECONDS = 5.0
 _AT_A_TIME = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class JobStatus:
     """A job, and whether its state is known.
 
     Attributes:
@@ -31,9 +31,9 @@ class Standing:
     unknown: str = ""
 
 
-async def standings(
+async def statuses(
     record: Record, entries: Sequence[JobEntry], seconds: float | None = None
-) -> list[Standing]:
+) -> list[JobStatus]:
     """Ask the targets of jobs that have not ended, side by side, and record what they say.
 
     Nothing is sent again, fetched or cancelled. A target that cannot be reached, or takes longer
@@ -43,9 +43,9 @@ async def standings(
     # All at once: a few that hang must not keep the others from being asked.
     free = asyncio.Semaphore(_AT_A_TIME)
 
-    async def stand(entry: JobEntry) -> Standing:
+    async def stand(entry: JobEntry) -> JobStatus:
         if entry.state.final:
-            return Standing(entry)
+            return JobStatus(entry)
         why = ""
         try:
             async with free:
@@ -55,7 +55,7 @@ async def standings(
         except ComfyRemoteError as error:
             why = error.message
         entry = await record.read(record.get, entry.id)
-        return Standing(entry, "" if entry.state.final else why)
+        return JobStatus(entry, "" if entry.state.final else why)
 
     return await asyncio.gather(*(stand(entry) for entry in entries))
 
@@ -63,4 +63,4 @@ async def standings(
 async def _ask(record: Record, entry: JobEntry) -> None:
     target = reopen(entry.target, entry.ref, look=True)
     async with Client(target, record=record, on_interrupt=None) as client:
-        await (await client.take_up(entry)).look()
+        await (await client.resume(entry)).look()

@@ -1,0 +1,166 @@
+"""The files that a prompt loads: found here once, and sent along with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import InputFileMissing, OutputCorrupt
+from ..media.content_names import content_name
+from ..media.files import safe_relative_path, sha256_of
+from ..targets.base import InputFile, Target, input_errors
+from ..workflow.files import FileSearch, FileUse, every_file_use, missing_file, with_names
+from ..workflow.prompt import Prompt
+
+if TYPE_CHECKING:
+    from ..workflow.check.sizes import Pictures
+
+__all__ = ["FoundFiles", "InputSource", "SearchedFolders", "collect_inputs", "loaded_pictures"]
+
+
+class InputSource(Protocol):
+    """Where the files of a prompt may be taken from on this machine. Its methods may block."""
+
+    def find(self, use: FileUse) -> Path | None:
+        """The file that is meant; ``None`` if it is not here, or may not be taken."""
+
+    def described(self, path: Path) -> tuple[int, str]:
+        """Size and SHA-256 of a file.
+
+        Raises:
+            InputFileMissing: It cannot be read.
+        """
+
+    def may_be_on_target(self, use: FileUse) -> bool:
+        """Whether the target is asked for what is not here."""
+
+    def missing(self, use: FileUse, prompt: Prompt) -> InputFileMissing:
+        """The error for what is neither here nor there."""
+
+
+class SearchedFolders:
+    """The files that a user named, and those beside the workflow: an `InputSource`."""
+
+    def __init__(self, search: FileSearch) -> None:
+        self._search = search
+
+    def find(self, use: FileUse) -> Path | None:
+        return self._search.find(use.name)
+
+    def described(self, path: Path) -> tuple[int, str]:
+        with input_errors(path):
+            return path.stat().st_size, sha256_of(path)
+
+    def may_be_on_target(self, use: FileUse) -> bool:
+        return not self._search.refusal(use.name)
+
+    def missing(self, use: FileUse, prompt: Prompt) -> InputFileMissing:
+        return missing_file(use, prompt, self._search)
+
+
+async def collect_inputs(
+    prompt: Prompt,
+    uses: Iterable[FileUse],
+    target: Target,
+    source: InputSource,
+    complete: Sequence[InputFile] = (),
+) -> tuple[Prompt, list[InputFile]]:
+    """The files that are here, and the prompt with the names they get on the target.
+
+    Args:
+        uses: What the prompt loads.
+        complete: Files that the prompt names already.
+
+    Raises:
+        InputFileMissing: One is neither here nor on the target.
+    """
+    found = FoundFiles(complete)
+    for use in uses:
+        if found.has(use):
+            continue
+        path = await asyncio.to_thread(source.find, use)
+        if path is not None:
+            found.add(use, path, *await asyncio.to_thread(source.described, path))
+        elif use.on_target:
+            continue
+        elif source.may_be_on_target(use) and await target.has_input(use.name):
+            found.leave(use)
+        else:
+            raise source.missing(use, prompt)
+    return found.named_in(prompt), found.files
+
+
+class FoundFiles:
+    """Collects files, each once, and the names that the prompt gets for them.
+
+    They are the user's names, as far as they can be: without the folders of an absolute path, and
+    by content where two files come under one name. Its target decides what an
+    engine calls them.
+
+    Args:
+        complete: Files that the prompt names already.
+    """
+
+    def __init__(self, complete: Sequence[InputFile] = ()) -> None:
+        self._files = {file.name: file for file in complete}
+        self._names: dict[FileUse, str] = {}
+        self._complete = frozenset(self._files)
+
+    @property
+    def files(self) -> list[InputFile]:
+        """All of them."""
+        return list(self._files.values())
+
+    def has(self, use: FileUse) -> bool:
+        """Whether that file was there from the beginning."""
+        return use.name in self._complete
+
+    def add(self, use: FileUse, path: Path, size: int, sha256: str) -> None:
+        """Add a file to those that are sent."""
+        # An asset is named by its hash, which has no ending.
+        name = _plain(path.name if use.folder == "asset" else use.name)
+        known = self._files.get(name)
+        if known is not None and known.sha256 != sha256:
+            name = content_name(name, sha256)
+            known = self._files.get(name)
+        uses = (*(known.places if known is not None else ()), (use.node_id, use.input))
+        self._files[name] = InputFile(name, path, size, sha256, tuple(dict.fromkeys(uses)))
+        self._names[use] = name
+
+    def leave(self, use: FileUse) -> None:
+        """Use a file that the target has. Its name gets ``/``, which every system accepts."""
+        if "\\" in use.name:
+            self._names[use] = use.name.replace("\\", "/")
+
+    def named_in(self, prompt: Prompt) -> Prompt:
+        """The prompt with these names."""
+        return with_names(prompt, self._names)
+
+
+def _plain(name: str) -> str:
+    absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive
+    return str(safe_relative_path(PureWindowsPath(name).name if absolute else name))
+
+
+def loaded_pictures(prompt: Prompt, find: Callable[[FileUse], Path | None]) -> dict[str, Pictures]:
+    """What the nodes give that load a picture, by node. Reads the heads of the files.
+
+    Args:
+        find: Gives the path of a file; ``None`` if it is not here.
+    """
+    from ..media.images import picture_size  # here: most jobs need neither
+    from ..workflow.check.sizes import Pictures
+
+    found: dict[str, Pictures] = {}
+    for use in every_file_use(prompt):
+        path = find(use) if prompt[use.node_id]["class_type"].startswith("LoadImage") else None
+        if path is None:
+            continue
+        try:
+            count, width, height = picture_size(path)
+        except OutputCorrupt:  # whoever loads it says so
+            continue
+        found[use.node_id] = Pictures(count, width, height, sampled=True)
+    return found
