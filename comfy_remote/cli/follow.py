@@ -24,6 +24,7 @@ __all__ = [
     "OnInterrupt",
     "exit_if_incomplete",
     "follow",
+    "say_cancelling",
     "supervise",
     "wait_and_list",
 ]
@@ -164,6 +165,11 @@ async def _save(job: Job, folder: Path, reporter: Reporter) -> list[SavedOutput]
     return saved
 
 
+def say_cancelling(reporter: Reporter) -> None:
+    """Say why the command does not end yet."""
+    reporter.note("Cancelling the job (Ctrl-C again leaves at once) …")
+
+
 async def _interrupted(
     job: Job, folder: Path | None, reporter: Reporter, on_interrupt: OnInterrupt
 ) -> JobCancelled:
@@ -179,7 +185,7 @@ async def _interrupted(
             "Stopped watching. The job goes on at the target.",
             advice=f"{again}, or stop it with `comfy-remote jobs cancel {job.id}`.",
         )
-    reporter.note("Cancelling the job (Ctrl-C again leaves at once) …")
+    say_cancelling(reporter)
     why = await call_off(job, on_event=reporter.event)
     finished = job.finished
     if why is not None or finished is None:

@@ -15,6 +15,7 @@ from ..config.settings import Configuration
 from ..events import Log
 from ..jobs.client import Client, not_in_time
 from ..jobs.cost import estimate_run
+from ..jobs.interruption import call_off, started
 from ..media.files import private_folder
 from ..targets.base import OneEngine, not_returned
 from ..targets.opening import open_target
@@ -23,7 +24,14 @@ from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.text_to_image import blank_text_to_image, text_to_image
 from .console import resume_command
 from .errors import check_named_files, files_named_with
-from .follow import OnInterrupt, exit_if_incomplete, follow, supervise, wait_and_list
+from .follow import (
+    OnInterrupt,
+    exit_if_incomplete,
+    follow,
+    say_cancelling,
+    supervise,
+    wait_and_list,
+)
 from .open_file import open_first
 from .reporter import Reporter
 from .run_log import LoggedReporter, RunLog
@@ -97,9 +105,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
         elif plan.on is None:
             reporter.note(f"Using the configured target: {target.name}.")
         reporter.connecting(target.name)
-        async with Client(
-            target, record=record, schemas=plan.schemas, on_interrupt=plan.on_interrupt
-        ) as client:
+        async with Client(target, record=record, schemas=plan.schemas, on_interrupt=None) as client:
             # Not before: finding a pod, or starting the sandbox, takes the time it takes.
             deadline = Deadline(plan.timeout)
             if log is not None:
@@ -117,13 +123,19 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 reporter.note(estimate.sentence())
             if sentence := not_returned(client.target, ready.prompt):
                 reporter.event(Log(sentence, "warning"))
-            job = await client.submit(
+            sending = client.submit(
                 ready,
                 folder=plan.folder,
                 timeout=deadline.seconds,
                 begun=deadline.begun,
                 job_id=plan.job_id,
             )
+            if plan.on_interrupt == "cancel":
+                job = await started(
+                    sending, call_off, on_interrupt=lambda: say_cancelling(reporter)
+                )
+            else:
+                job = await sending
             reporter.following(job.id, target.name, ready.prompt)
             if plan.on_interrupt == "leave":
                 reporter.note(f"If this ends before the job does: {resume_command(job.id)}")

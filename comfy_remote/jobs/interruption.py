@@ -38,7 +38,7 @@ class Patience:
         end: For the job to end after that, so that the record has its end.
     """
 
-    submit: float = 20.0
+    submit: float = 10.0
     cancel: float = 10.0
     end: float = 10.0
 
@@ -62,16 +62,20 @@ async def started(
     sending: Awaitable[_T],
     undo: Callable[[_T], Awaitable[object]] | None = None,
     patience: Patience = PATIENCE,
+    on_interrupt: Callable[[], object] | None = None,
 ) -> _T:
     """The answer to a submission. Interrupted, it is waited for: the job may be there already.
 
     Args:
         undo: Called with the answer, if it comes after the interruption.
+        on_interrupt: Called before that is waited for.
     """
     task = asyncio.ensure_future(sending)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        if on_interrupt is not None:
+            on_interrupt()
         await asyncio.wait({task}, timeout=patience.submit)
         task.cancel()
         [answer] = await asyncio.gather(task, return_exceptions=True)
