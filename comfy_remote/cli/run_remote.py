@@ -144,7 +144,7 @@ def run_remote(
 
 def _pod_address(pod_url: str | None) -> str:
     from ..config.settings import Configuration
-    from ..targets.runpod.pods import chosen_pod_address
+    from ..targets.pod import chosen_pod_address
 
     configuration = Configuration.load()
     if pod_url is not None:

@@ -23,7 +23,7 @@ from ..secrets import secret
 from ..targets.base import Capabilities, OneEngine, Target, WaitsForWorkers
 from ..targets.kinds import secret_variables, whose_secret
 from ..targets.opening import needs_key, open_target
-from ..targets.runpod.pods import account_pods, pod_of
+from ..targets.pod import account_pods, pod_of
 from ..units import size_text
 from ..version import __version__
 from ..workflow.check import check_prompt
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from ..targets.kinds import Choose
-    from ..targets.runpod.pods import Pod
+    from ..targets.pod import Pod
 
 __all__ = ["Finding", "FindingStatus", "TimeLimits", "examine"]
 

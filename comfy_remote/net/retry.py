@@ -16,7 +16,7 @@ from ..errors import ComfyRemoteError
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Backoff", "Retries", "TryAgain", "retried", "retry_after"]
+__all__ = ["Backoff", "Outage", "Polling", "Retries", "TryAgain", "retried", "retry_after"]
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -63,6 +63,67 @@ class Backoff:
         if asked is not None:
             return max(wait, min(asked, self.longest_asked))
         return wait + random.uniform(0, self.jitter)
+
+
+@dataclass(frozen=True, slots=True)
+class Polling:
+    """How often something that runs elsewhere is asked how it stands, and how long in vain.
+
+    Attributes:
+        first: Seconds between two questions at first.
+        longest: Seconds that this grows to.
+        quick_for: Seconds for which it stays at ``first``.
+        share: After that, this share of the time that has passed is waited.
+        patience: Seconds without any answer after which it is given up.
+        backoff: The waits between questions that fail.
+    """
+
+    first: float = 0.1
+    longest: float = 2.0
+    quick_for: float = 0.0
+    share: float = 0.25
+    patience: float = 60.0
+    backoff: Backoff = Backoff(first=0.5, longest=2.0)
+
+    def interval(self, elapsed: float) -> float:
+        """Seconds to the next question, so many seconds after the first one."""
+        if elapsed <= self.quick_for:
+            return self.first
+        return min(self.longest, max(self.first, elapsed * self.share))
+
+
+class Outage:
+    """Counts the questions in a row that failed, and for how long.
+
+    Args:
+        polling: How long that may last.
+    """
+
+    def __init__(self, polling: Polling) -> None:
+        self._polling = polling
+        self._since: float | None = None
+        self._failures = 0
+
+    def answered(self) -> None:
+        """Note an answer: the count begins again."""
+        self._since, self._failures = None, 0
+
+    def failed(self, error: Exception) -> float | None:
+        """Note a failure.
+
+        Args:
+            error: As for `Retries.wait_after`.
+
+        Returns:
+            Seconds to wait before the next question; ``None`` once the patience is over.
+        """
+        # Counted from the first failure, not from the last answer: in between, the caller may
+        # have been busy, or the machine asleep.
+        self._since = self._since or time.monotonic()
+        self._failures += 1
+        if time.monotonic() - self._since > self._polling.patience:
+            return None
+        return self._polling.backoff.seconds(self._failures, _asked(error))
 
 
 class Retries:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Collection,
+    Container,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHOICE_KEY",
+    "Acts",
     "Capabilities",
     "Health",
     "InputFile",
     "KeepsInputs",
     "LimitsSizes",
+    "ListsModels",
     "OnThisMachine",
     "OneEngine",
     "Recalls",
@@ -219,6 +229,36 @@ class OneEngine(Protocol):
 
     async def socket_opens(self) -> bool:
         """Whether a WebSocket gets through: a proxy may refuse it, and then polling has to do."""
+
+
+@runtime_checkable
+class ListsModels(Protocol):
+    """A target that lists the models it has."""
+
+    async def models(self) -> dict[str, list[str]]:
+        """Their names by folder; ``/`` between the parts of a name."""
+
+
+@runtime_checkable
+class Acts(Protocol):
+    """A target whose worker does other things than run workflows."""
+
+    async def act(
+        self,
+        payload: Mapping[str, JsonValue],
+        on_message: Callable[[str], None] | None = None,
+    ) -> JsonValue:
+        """Have a worker of ours do what the ``action`` in a payload says, and return its answer.
+
+        Cancelled, it cancels that.
+
+        Args:
+            payload: A job's input.
+            on_message: Called with what the worker says of its progress.
+
+        Raises:
+            ComfyRemoteError: The worker's own error, or it could not be asked.
+        """
 
 
 @runtime_checkable

@@ -305,10 +305,10 @@ def sent_to(details: Mapping[str, str]) -> TargetSettings | None:
 def _ours() -> tuple[Kind, ...]:
     # Here, since each of these modules imports `Kind` from this one.
     from .comfyui.kind import ComfyUIKind
-    from .modal_kind import ModalKind
-    from .pod_kind import PodKind
+    from .modal import ModalKind
+    from .pod import PodKind
     from .runpod.kind import RunPodKind
-    from .sandbox_kind import SandboxKind
+    from .sandbox.kind import SandboxKind
 
     return RunPodKind(), ModalKind(), PodKind(), ComfyUIKind(), SandboxKind()
 

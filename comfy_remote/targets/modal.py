@@ -1,6 +1,6 @@
-"""``modal:APP``: a workflow that ``comfy-remote deploy modal`` has put on Modal.
+"""``modal:APP``: a workflow that was deployed on Modal, as a kind of target.
 
-Its front speaks RunPod's endpoint API, so all of `RunPodTarget` holds. What differs is where it
+Its front speaks RunPod's endpoint API, so the target is a `RunPodTarget`. What differs is where it
 is found, what opens it, and how much a request may hold.
 
 Facts: modal.com/docs/guide/webhook-proxy-auth (the two headers), modal.com/docs/guide/webhooks
@@ -9,24 +9,26 @@ Facts: modal.com/docs/guide/webhook-proxy-auth (the two headers), modal.com/docs
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Mapping
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 from ..advice import Hint
+from ..config.places import CONFIG_NAME
+from ..config.target_settings import TargetSettings
 from ..errors import ConfigurationError, TargetNotFound, TargetUnreachable
-from .runpod.target import RunPodTarget
+from ..net.address import base_address, is_loopback
+from ..secrets import secret
+from .kinds import Billing, Choose
+from .runpod.kind import EndpointKind, EndpointOptions
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from ..net.bucket import BucketSettings
-    from ..workflow.prompt import Prompt
+    from .base import Target
+    from .runpod.target import RunPodTarget
 
-__all__ = ["BODY_LIMIT", "FRONT", "ModalTarget", "find_front"]
+__all__ = ["BODY_LIMIT", "FRONT", "ModalKind", "find_front", "modal_target"]
 
 FRONT = "front"
 """What the web function of a deployed app is called."""
@@ -38,77 +40,167 @@ BODY_LIMIT = 100 * 2**20
 _NOT_FOUND_YET = "https://modal.invalid"
 _PATH = "/v2"
 
+_HEADERS = {"Modal-Key": "MODAL_PROXY_TOKEN_ID", "Modal-Secret": "MODAL_PROXY_TOKEN_SECRET"}
+"""Modal's proxy authentication."""
+_WHERE = "it is half of a token from https://modal.com/settings/proxy-auth-tokens."
 
-class ModalTarget(RunPodTarget):
-    """The `Target` of one app.
+
+class ModalKind(EndpointKind):
+    """``modal:APP``."""
+
+    name = "modal"
+    title = "an app on Modal"
+    forms = ("modal:APP",)
+    default_headers: ClassVar[Mapping[str, str]] = _HEADERS
+    own_secrets: ClassVar[Mapping[str, str]] = dict.fromkeys(_HEADERS.values(), _WHERE)
+    own_domain = (
+        "If that is your app's own domain, put the token into variables of other names, and name "
+        f"them in {CONFIG_NAME} with headers_env (Modal-Key, Modal-Secret)."
+    )
+
+    provider = "Modal"
+    results_kept = "Modal keeps results for seven days at the most."
+    no_worker = (
+        "If jobs wait for ever, there is no GPU of that type to be had at the moment, or the "
+        "workspace's limit is reached: https://modal.com/apps shows the app's containers."
+    )
+    only_ours = True
+    delay_means_begun = True
+
+    @property
+    def body_limit(self) -> int:
+        """Bytes that a request may have."""
+        return BODY_LIMIT
+
+    def check(self, endpoint: str) -> None:
+        """See `EndpointKind.check`."""
+        if not endpoint or quote(endpoint, safe="") != endpoint:
+            raise ConfigurationError(
+                f"{endpoint!r} is not the name of an app on Modal.",
+                advice="`modal app list` shows what is deployed: modal:NAME is the target.",
+            )
+
+    def missing(self, endpoint: str, base_url: str = "") -> TargetNotFound:
+        """See `EndpointKind.missing`."""
+        del base_url
+        return TargetNotFound(
+            f"There is no app {endpoint!r} of Comfy Remote on Modal.",
+            advice=Hint.DEPLOY_APP(app=endpoint),
+        )
+
+    def billing(self, settings: TargetSettings, environment: Mapping[str, str]) -> Billing | None:
+        """By run."""
+        del environment
+        return None if _here(settings) else "by run"
+
+    def needs_key(self, settings: TargetSettings, environment: Mapping[str, str]) -> bool:
+        """Always, but for a front on this machine."""
+        del environment
+        return not _here(settings)
+
+    def server(self, settings: TargetSettings, environment: Mapping[str, str]) -> str | None:
+        """The configured address of the app's front; otherwise, Modal says it."""
+        del environment
+        url = (settings.base_url or "").rstrip("/").removesuffix("/v2")
+        return url.rstrip("/") or None
+
+    def same_server(
+        self, today: TargetSettings, sent: TargetSettings, environment: Mapping[str, str]
+    ) -> bool:
+        """The same app: without an address of its own, it is where Modal says, and was so then."""
+        there = self.server(today, environment)
+        return today.target == sent.target and there in (None, self.server(sent, environment))
+
+    def is_own_server(self, server: str, environment: Mapping[str, str]) -> bool:
+        """Modal's hosts, and this machine."""
+        del environment
+        host = base_address(server).host or ""
+        return host.endswith(".modal.run") or is_loopback(host)
+
+    def service_url(self, settings: TargetSettings) -> str:
+        """The configured address of the app's front; the target where Modal has to be asked."""
+        front = self.server(settings, {})
+        return f"{front}/" if front else settings.target
+
+    def login(
+        self, name: str, settings: TargetSettings, environment: Mapping[str, str]
+    ) -> dict[str, SecretStr]:
+        """The two halves of a proxy token."""
+        if settings.key_env or settings.user or settings.password_env:
+            raise ConfigurationError(
+                f"The target {name!r} is a Modal app, which takes a proxy token and no other "
+                "login.",
+                advice="Remove key_env, user and password_env.",
+            )
+        headers = settings.headers_env or self.default_headers
+        given = {field: secret(variable, environment) for field, variable in headers.items()}
+        found = {field: value for field, value in given.items() if value is not None}
+        if len(found) < len(given) and (found or self.needs_key(settings, environment)):
+            missing = [variable for field, variable in headers.items() if field not in found]
+            raise ConfigurationError(
+                f"The target {name!r} takes a proxy token, and {' and '.join(missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} not set.",
+                advice="Make a token at https://modal.com/settings/proxy-auth-tokens, and set "
+                f"{' and '.join(headers.values())}.",
+            )
+        return found
+
+    def open(
+        self,
+        name: str,
+        settings: TargetSettings,
+        environment: Mapping[str, str],
+        choose: Choose | None = None,
+    ) -> Target:
+        """See `Kind.open`."""
+        del choose
+        return modal_target(
+            settings.target.removeprefix(self.prefix),
+            self.login(name, settings, environment),
+            url=settings.base_url,
+            name=name,
+            options=EndpointOptions.of(name, settings, environment),
+        )
+
+
+def modal_target(
+    app: str,
+    headers: Mapping[str, SecretStr],
+    *,
+    url: str | None = None,
+    name: str | None = None,
+    options: EndpointOptions = EndpointOptions(),  # noqa: B008 - frozen
+) -> RunPodTarget:
+    """The target of one app.
 
     Args:
         app: Its name.
-        headers: What opens it: see `config.MODAL_PROXY_HEADERS`.
+        headers: What opens it.
         url: Where its front is (``https://WORKSPACE--APP-front.modal.run``); ``None`` asks Modal
-            when the target is opened, for which the package ``modal`` has to be here and logged
-            in.
+            when the target is opened, for which the package ``modal`` has to be installed and
+            logged in.
         name: What to call it; ``modal:APP`` by default.
-        keep_stored, memory, bucket: As for `RunPodTarget`.
+        options: What else may be set.
 
     Raises:
         ConfigurationError: As `RunPodTarget`.
     """
+    from .runpod.target import RunPodTarget
 
-    kind: ClassVar[str] = "modal"
-    provider: ClassVar[str] = "Modal"
-    results_kept: ClassVar[str] = "Modal keeps results for seven days at the most."
-    no_worker: ClassVar[str] = (
-        "If jobs wait for ever, there is no GPU of that type to be had at the moment, or the "
-        "workspace's limit is reached: https://modal.com/apps shows the app's containers."
+    async def find() -> str:
+        import asyncio  # here: what an address means is asked more often than a target is opened
+
+        return _api(await asyncio.to_thread(find_front, app))
+
+    return RunPodTarget(
+        app,
+        kind=ModalKind(),
+        base_url=_api(url or _NOT_FOUND_YET),
+        name=name,
+        headers=headers,
+        options=options,
+        find=find if url is None else None,
     )
-    delay_means_begun: ClassVar[bool] = True
-    body_limit: ClassVar[int] = BODY_LIMIT
-
-    def __init__(
-        self,
-        app: str,
-        headers: Mapping[str, SecretStr],
-        *,
-        url: str | None = None,
-        name: str | None = None,
-        keep_stored: bool = False,
-        memory: Path | None = None,
-        bucket: BucketSettings | None = None,
-        storage_hosts: Collection[str] = (),
-    ) -> None:
-        if not app or quote(app, safe="") != app:
-            raise ConfigurationError(
-                f"{app!r} is not the name of an app on Modal.",
-                advice="`modal app list` shows what is deployed: modal:NAME is the target.",
-            )
-        self._found = url is not None
-        super().__init__(
-            app,
-            None,
-            base_url=_api(url or _NOT_FOUND_YET),
-            name=name,
-            keep_stored=keep_stored,
-            memory=memory,
-            bucket=bucket,
-            headers=headers,
-            storage_hosts=storage_hosts,
-        )
-
-    async def __aenter__(self) -> ModalTarget:
-        if not self._found:
-            self._use(_api(await asyncio.to_thread(find_front, self._endpoint)))
-            self._found = True
-        await super().__aenter__()
-        return self
-
-    def not_returned(self, prompt: Prompt) -> str:
-        """Nothing: the workers are Comfy Remote's."""
-        del prompt
-        return ""
-
-    def _no_such_endpoint(self, error: TargetNotFound) -> TargetNotFound:
-        return _no_such_app(self._endpoint, error)
 
 
 def find_front(app: str) -> str:
@@ -119,6 +211,8 @@ def find_front(app: str) -> str:
         TargetNotFound: There is no such app, or it is not one of ours.
         TargetUnreachable: Modal does not answer.
     """
+    from importlib.util import find_spec
+
     if find_spec("modal") is None:
         raise ConfigurationError(
             f"It is not known where modal:{app} is.",
@@ -131,7 +225,7 @@ def find_front(app: str) -> str:
     try:
         url = modal.Function.from_name(app, FRONT).get_web_url()
     except modal.exception.NotFoundError as error:
-        raise _no_such_app(app, error) from error
+        raise ModalKind().missing(app) from error
     except modal.exception.AuthError as error:
         raise ConfigurationError(
             f"Modal cannot be asked where modal:{app} is: {_said(error)}",
@@ -143,7 +237,7 @@ def find_front(app: str) -> str:
             advice="Check the network, and https://status.modal.com.",
         ) from error
     if url is None:
-        raise _no_such_app(app, None)
+        raise ModalKind().missing(app)
     return url
 
 
@@ -156,10 +250,5 @@ def _said(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _no_such_app(app: str, error: Exception | None) -> TargetNotFound:
-    details = error.details if isinstance(error, TargetNotFound) else {}
-    return TargetNotFound(
-        f"There is no app {app!r} of Comfy Remote on Modal.",
-        advice=Hint.DEPLOY_APP(app=app),
-        details=details,
-    )
+def _here(settings: TargetSettings) -> bool:
+    return settings.base_url is not None and is_loopback(base_address(settings.base_url).host)

@@ -17,9 +17,7 @@ from ..wire.models import (
     ModelsRequest,
     PruneAnswer,
 )
-from .base import Target
-from .comfyui.target import ComfyUITarget
-from .runpod.target import RunPodTarget
+from .base import Acts, ListsModels, Target
 
 __all__ = ["check_models", "ensure_models", "list_models", "prune_models"]
 
@@ -33,7 +31,7 @@ async def list_models(target: Target) -> ModelsAnswer:
         ConfigurationError: That kind of target has no models.
         ComfyRemoteError: It could not be asked.
     """
-    if isinstance(target, ComfyUITarget):
+    if isinstance(target, ListsModels):
         found = await target.models()
         return ModelsAnswer(
             models={
@@ -111,8 +109,8 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 async def _ask(
     target: Target, request: ModelsRequest, answer: type[_Answer], say: Say | None
 ) -> _Answer:
-    if not isinstance(target, RunPodTarget):
-        listing = isinstance(target, ComfyUITarget)
+    if not isinstance(target, Acts):
+        listing = isinstance(target, ListsModels)
         raise ConfigurationError(
             f"{target.name} cannot fetch or remove models: only a worker of Comfy Remote can."
             if listing

@@ -1,54 +1,382 @@
-"""``pod:auto``: the ComfyUI of the account's running pod, found when the target is opened."""
+"""RunPod's pods as a kind of target: each is a ComfyUI behind RunPod's proxy.
+
+A pod is found by its id alone (``https://ID-8188.proxy.runpod.net``), or by asking RunPod which
+pods the account has: its REST API where there is a key, else ``runpodctl``, which has a key of its
+own.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError
-from .comfyui.target import ComfyUITarget
-from .runpod.pods import find_pod
+from ..advice import Hint
+from ..config.environment import withheld
+from ..config.target_settings import TargetSettings
+from ..errors import AuthenticationError, ConfigurationError, TargetError, TargetUnreachable
+from ..net.address import COMFYUI_PORT, POD_PROXY, base_address, check_key_is_safe, pod_proxy_url
+from ..secrets import secret
+from ..units import dollars
+from .comfyui.kind import ComfyUIKind
+from .kinds import Billing, Choose, kind_of
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from .kinds import Choose
+    from ..wire.runpod_pods import CtlPod, RestPod
+    from .base import Target
 
-__all__ = ["PodTarget"]
+__all__ = [
+    "Pod",
+    "PodKind",
+    "account_pods",
+    "chosen_pod_address",
+    "find_pod",
+    "is_pod_id",
+    "pod_of",
+]
 
+DEFAULT_API_URL = "https://api.runpod.io"
 # Nothing is ever sent there: the name is reserved for that (RFC 6761).
 _NOT_FOUND_YET = "https://pod.invalid"
+_AUTO = "pod:auto"
+_BY_ID = re.compile(r"^pod:([a-z0-9]+)$", re.IGNORECASE)
+_PROXY = re.compile(r"^[a-z0-9]+-\d+\.proxy\.runpod\.net(/.*)?$", re.IGNORECASE)
+_POD_ID = re.compile(r"[a-z0-9]{10,32}", re.IGNORECASE)
+_POD_ADDRESS = re.compile(
+    r"pod:([a-z0-9]+)$|(?:https?://)?([a-z0-9]+)-\d+\.proxy\.runpod\.net(?:/|$)", re.IGNORECASE
+)
+_RUNPODCTL_PATIENCE = 30.0
 
 
-class PodTarget(ComfyUITarget):
-    """A `ComfyUITarget` whose address is looked for.
+class PodKind(ComfyUIKind):
+    """``pod:ID``, ``ID-8188.proxy.runpod.net``, or ``pod:auto`` for the account's running pod."""
 
-    Args:
-        name: What to call it; ``pod:auto`` is called by the pod's id once that is known.
-        headers: As for `ComfyUITarget`.
-        environment: Where the key to the account is.
-        choose: Asks which, if several run.
-    """
+    name = "pod"
+    title = "a RunPod pod"
+    forms = ("pod:ID", _AUTO)
+    ready = (_AUTO,)
+    speaks = "comfyui"
 
-    def __init__(
+    def matches(self, address: str) -> bool:
+        """Whether it is a pod's id, or its host without a scheme."""
+        return _BY_ID.match(address) is not None or _PROXY.match(address) is not None
+
+    def hint(self, text: str) -> str:
+        """A bare id."""
+        return f"If it is a pod's id, write pod:{text}." if _BY_ID.match(f"pod:{text}") else ""
+
+    def url(self, address: str) -> str:
+        """The URL of the pod's ComfyUI, through RunPod's proxy."""
+        pod = _BY_ID.match(address)
+        return pod_proxy_url(pod[1]) if pod else f"https://{address}"
+
+    def public_url(self, address: str) -> str | None:
+        """A pod's URL: by its id it may be anybody's. ``pod:auto`` is of the owner's account."""
+        return None if address == _AUTO else self.url(address)
+
+    def billing(self, settings: TargetSettings, environment: Mapping[str, str]) -> Billing | None:
+        """By the hour, whether it is used or not."""
+        del settings, environment
+        return "by hour"
+
+    def same_server(
+        self, today: TargetSettings, sent: TargetSettings, environment: Mapping[str, str]
+    ) -> bool:
+        """Of ``pod:auto``, any pod."""
+        if today.target != _AUTO:
+            return super().same_server(today, sent, environment)
+        there = kind_of(sent.target)
+        url = there.server(sent, environment) if there is not None else None
+        return url is not None and (base_address(url).host or "").endswith(POD_PROXY)
+
+    def open(
         self,
         name: str,
-        headers: Mapping[str, SecretStr],
-        environment: Mapping[str, str] = os.environ,
+        settings: TargetSettings,
+        environment: Mapping[str, str],
         choose: Choose | None = None,
-    ) -> None:
-        super().__init__(_NOT_FOUND_YET, name=name, headers=headers)
-        self._environment = environment
-        self._choose = choose
+    ) -> Target:
+        """See `Kind.open`."""
+        if settings.target != _AUTO:
+            return super().open(name, settings, environment)
+        from .comfyui.target import ComfyUITarget
 
-    async def __aenter__(self) -> PodTarget:
-        pod = await find_pod(self._environment, self._choose)
-        if pod.url is None:
-            raise ConfigurationError(f"The pod {pod} has no port that a ComfyUI could be at.")
-        if self._name == "pod:auto":
+        async def find() -> tuple[str, str]:
+            pod = await find_pod(environment, choose)
+            if pod.url is None:
+                raise ConfigurationError(f"The pod {pod} has no port that a ComfyUI could be at.")
             # A job that is resumed must find this pod, whichever runs then.
-            self._name = f"pod:{pod.id}"
-        self._use(pod.url)
-        await super().__aenter__()
-        return self
+            return (f"pod:{pod.id}" if name == _AUTO else name), pod.url
+
+        headers = self.login(name, settings, environment)
+        return ComfyUITarget(_NOT_FOUND_YET, name=name, headers=headers, find=find)
+
+    def sent_to(self, details: Mapping[str, str]) -> TargetSettings | None:
+        """None: a job's pod is found by its URL."""
+        del details
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod of the account.
+
+    Attributes:
+        id: RunPod's.
+        name: The user's.
+        status: ``RUNNING``, ``EXITED`` and so on.
+        ports: What it exposes, for example ``8188/http``; ``None`` when that is not known.
+        gpu: Name of the GPU, with its number if there are several; empty for none.
+        cost: US dollars an hour; ``None`` when it is not known.
+        direct: By port in the container, ``HOST:PORT`` that leads there without the proxy.
+    """
+
+    id: str
+    name: str = ""
+    status: str = "RUNNING"
+    ports: tuple[str, ...] | None = None
+    gpu: str = ""
+    cost: float | None = None
+    direct: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def running(self) -> bool:
+        """Whether its container runs."""
+        return self.status.upper() == "RUNNING"
+
+    @property
+    def url(self) -> str | None:
+        """Where its ComfyUI should be.
+
+        Port 8188 through the proxy, or without it; else the only other port that the proxy
+        leads to; ``None`` where there is none of these.
+        """
+        if self.ports is None or f"{COMFYUI_PORT}/http" in self.ports:
+            return pod_proxy_url(self.id)
+        if COMFYUI_PORT in self.direct:
+            return f"http://{self.direct[COMFYUI_PORT]}"
+        http = [port.partition("/")[0] for port in self.ports if port.endswith("/http")]
+        return pod_proxy_url(self.id, int(http[0])) if len(http) == 1 else None
+
+    def __str__(self) -> str:
+        """For people: ``abc123xyz (training, RTX 4090, $0.44 an hour)``."""
+        cost = None if not self.cost else f"{dollars(self.cost)} an hour"
+        status = None if self.running else self.status.lower()
+        facts = [fact for fact in (self.name, self.gpu, cost, status) if fact]
+        return f"{self.id} ({', '.join(facts)})" if facts else self.id
+
+
+def is_pod_id(text: str) -> bool:
+    """Whether a word must be a pod's id, such as ``xedezhzb9la3ye``: nobody writes such a word.
+
+    Of a hundred ids, about one has no digit, and is taken for a name: ``pod:ID`` says it.
+    """
+    return _POD_ID.fullmatch(text) is not None and any(c.isdigit() for c in text)
+
+
+def pod_of(address: str) -> str | None:
+    """The id of the pod that an address leads to; ``None`` if it is no pod's."""
+    match = _POD_ADDRESS.match(address)
+    return match[1] or match[2] if match is not None and match[1] != "auto" else None
+
+
+def chosen_pod_address(
+    given: str | None,
+    configured: Collection[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> str:
+    """What to open for ``--pod-url``: that, else ``RUNPOD_POD_URL``, else ``pod:auto``.
+
+    A bare pod id becomes ``pod:ID``; anything else is left to `config.open_target`, also a
+    word that is nearly the name of a target.
+
+    Args:
+        given: With the option.
+        configured: The names of targets; one of them, or nearly one, is no pod id.
+        environment: Where ``RUNPOD_POD_URL`` may be.
+    """
+    wanted = (given or environment.get("RUNPOD_POD_URL", "")).strip()
+    if not wanted:
+        return _AUTO
+    from ..workflow.change.values import did_you_mean
+
+    if not is_pod_id(wanted) or did_you_mean(wanted, configured):
+        return wanted
+    return f"pod:{wanted}"
+
+
+async def find_pod(
+    environment: Mapping[str, str] = os.environ, choose: Choose | None = None
+) -> Pod:
+    """The account's running pod; the one that the person chooses, if several run.
+
+    Raises:
+        ConfigurationError: None runs, or several do and nobody can be asked; or there is
+            neither a key nor ``runpodctl``.
+        TargetError: RunPod could not be asked.
+    """
+    pods = await account_pods(environment)
+    running = [pod for pod in pods if pod.running and pod.url is not None]
+    if not running:
+        raise _none_runs(pods)
+    if len(running) == 1:
+        return running[0]
+    chosen = None
+    if choose is not None:
+        chosen = choose("Several pods run. Which one?", [str(pod) for pod in running])
+    if chosen is None:
+        raise ConfigurationError(
+            f"{len(running)} pods run: {'; '.join(map(str, running))}.",
+            advice=Hint.WHICH_POD(pod=running[0].id),
+            details={"pods": [pod.id for pod in running]},
+        )
+    return running[chosen]
+
+
+async def account_pods(environment: Mapping[str, str] = os.environ) -> list[Pod]:
+    """The pods of the account, as far as they can be listed: ``runpodctl`` lists running ones.
+
+    Raises:
+        ConfigurationError: There is neither a key nor ``runpodctl``.
+        AuthenticationError: RunPod refuses the key.
+        TargetError: RunPod could not be asked, or its answer is not understood.
+    """
+    import asyncio
+    import shutil
+
+    key = secret("RUNPOD_API_KEY", environment)
+    if key is not None:
+        return await _from_rest(key, environment)
+    program = shutil.which("runpodctl", path=environment.get("PATH"))
+    if program is not None:
+        return await asyncio.to_thread(_from_runpodctl, program, environment)
+    if refused := withheld(["RUNPOD_API_KEY"], environment):
+        raise refused
+    raise ConfigurationError(
+        "No pod is named, and there is no way to look for one: RUNPOD_API_KEY is not set, and "
+        "runpodctl is not installed.",
+        advice=Hint.NAME_A_POD(first=""),
+    )
+
+
+async def _from_rest(key: SecretStr, environment: Mapping[str, str]) -> list[Pod]:
+    from pydantic import SecretStr, ValidationError
+
+    from ..net.http import HttpClient
+    from ..wire.problems import problems_in
+    from ..wire.runpod_pods import RestPodList
+
+    # The name that RunPod's own SDK knows.
+    url = environment.get("RUNPOD_API_BASE_URL") or DEFAULT_API_URL
+    check_key_is_safe(base_address(url))
+    bearer = {"Authorization": SecretStr(f"Bearer {key.get_secret_value()}")}
+    try:
+        async with HttpClient(url, name="RunPod", headers=bearer, timeout=20.0) as http:
+            answer = await http.get_json("v2/pods")
+    except AuthenticationError as error:
+        raise AuthenticationError(
+            "RunPod refused RUNPOD_API_KEY when it was asked for the account's pods.",
+            advice=Hint.NAME_A_POD(
+                first="Check the key in RunPod's console (Settings > API Keys): it must be allowed "
+                "to read pods. Without it:"
+            ),
+            details=error.details,
+        ) from error
+    except TargetError as error:
+        # What the client says of addresses in general (an endpoint's id) helps nobody here.
+        changed = "Check RUNPOD_API_BASE_URL." if url != DEFAULT_API_URL else "Try again later."
+        error.advice = Hint.NAME_A_POD(first=changed)
+        raise
+    try:
+        return [_rest_pod(pod) for pod in RestPodList.model_validate(answer).pods]
+    except ValidationError as error:
+        raise TargetError(
+            f"RunPod's list of pods is not understood: {problems_in(error, 'the answer')}.",
+            advice=Hint.NAME_A_POD(first="Check RUNPOD_API_BASE_URL."),
+        ) from None
+
+
+def _from_runpodctl(program: str, environment: Mapping[str, str]) -> list[Pod]:
+    import subprocess  # here, as in all of this module: what an address means is asked often
+
+    from pydantic import ValidationError
+
+    from ..wire.runpod_pods import ctl_pods
+
+    try:
+        done = subprocess.run(
+            [program, "pod", "list", "--output", "json"],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_RUNPODCTL_PATIENCE,
+            check=False,
+            # No window of its own on Windows.
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise TargetUnreachable(
+            f"runpodctl could not be asked for the account's pods: {error}.",
+            advice=Hint.NAME_A_POD(first=""),
+        ) from error
+    if done.returncode != 0:
+        said = " ".join(done.stderr.decode("utf-8", "replace").split())[:300]
+        raise TargetError(
+            f"runpodctl pod list failed (status {done.returncode}){f': {said}' if said else ''}.",
+            advice=Hint.NAME_A_POD(first="`runpodctl doctor` helps to set it up."),
+        )
+    try:
+        return [_ctl_pod(pod) for pod in ctl_pods.validate_json(done.stdout) or []]
+    except ValidationError:
+        raise TargetError(
+            "What runpodctl pod list printed is not understood.",
+            advice=Hint.NAME_A_POD(first="Update runpodctl (2.1 or later)."),
+        ) from None
+
+
+def _rest_pod(pod: RestPod) -> Pod:
+    mapped = pod.runtime.ports if pod.runtime is not None else []
+    return Pod(
+        pod.id,
+        pod.name,
+        pod.status,
+        None if pod.ports is None else tuple(pod.ports),
+        _gpu(pod.gpu.id, pod.gpu.count) if pod.gpu is not None else "",
+        pod.cost,
+        {one.private: f"{one.ip}:{one.public}" for one in mapped if one.private and one.public},
+    )
+
+
+def _ctl_pod(pod: CtlPod) -> Pod:
+    return Pod(
+        pod.id,
+        pod.name,
+        pod.desired_status,
+        None,
+        _gpu(pod.gpu_id, pod.gpu_count) if pod.gpu_id else "",
+        pod.cost_per_hr,
+    )
+
+
+def _gpu(name: str, count: int) -> str:
+    short = name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+    return f"{count} x {short}" if count > 1 else short
+
+
+def _none_runs(pods: Sequence[Pod]) -> ConfigurationError:
+    there = "; ".join(map(str, pods))
+    running = [pod for pod in pods if pod.running]
+    if running:
+        why = f"No running pod exposes port {COMFYUI_PORT}: {there}."
+        what = f"Add {COMFYUI_PORT}/http to its exposed ports in RunPod's console."
+    elif pods:
+        why = f"No pod of the account runs: {there}."
+        what = "Start it in RunPod's console (https://console.runpod.io/pods)."
+    else:
+        why = "No pod of the account runs."
+        what = "Start one in RunPod's console (https://console.runpod.io/pods)."
+    return ConfigurationError(why, advice=Hint.NAME_A_POD(first=what))

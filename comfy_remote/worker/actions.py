@@ -110,7 +110,7 @@ async def fetch_part(kept: KeptFiles, payload: JsonValue) -> FetchAnswer:
 
 async def _models(target: ComfyUITarget) -> dict[str, list[str]]:
     try:
-        return await target.model_folders()
+        return await target.models()
     except ComfyRemoteError:
         return {}  # a ComfyUI from before 2024 has no such route
 

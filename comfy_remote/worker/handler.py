@@ -15,6 +15,7 @@ from pydantic import BaseModel, JsonValue
 from ..errors import ComfyRemoteError, ExecutionFailed, JobTimedOut, WorkflowInvalid
 from ..json_text import has_more_values
 from ..secrets import SECRETS
+from ..targets.comfyui.follow import FollowTimes
 from ..targets.comfyui.target import ComfyUITarget
 from ..wire.actions import WORKER_ACTIONS
 from ..wire.models import MODEL_ACTIONS
@@ -33,7 +34,7 @@ __all__ = ["JobHandler"]
 
 _KNOWN_ACTIONS = f"Use one of: run, {', '.join(sorted(MODEL_ACTIONS | WORKER_ACTIONS))}."
 # An engine of ours has nothing else to do: what it has not begun by then, it never will.
-_CONNECT = partial(ComfyUITarget, stall_patience=60.0)
+_CONNECT = partial(ComfyUITarget, times=FollowTimes(stall=60.0))
 _MOST_VALUES = 500_000
 _UNREASONABLE = 1e9  # seconds: no deadline, but a mistake
 

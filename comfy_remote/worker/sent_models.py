@@ -97,12 +97,12 @@ def _names(lines: Sequence[ModelLine]) -> list[str]:
 
 
 async def _listed(target: ComfyUITarget) -> dict[str, set[str]]:
-    """The names that the engine lists, by folder, ``/`` between their parts."""
+    """The names that the engine lists, by folder."""
     try:
-        found = await target.model_folders()
+        found = await target.models()
     except ComfyRemoteError:
         return {}  # a ComfyUI from before 2024 has no such route; the library looks at the files
-    return {folder_of(folder): {_posix(name) for name in names} for folder, names in found.items()}
+    return {folder_of(folder): set(names) for folder, names in found.items()}
 
 
 def _posix(name: str) -> str:

@@ -37,7 +37,8 @@ from comfy_remote.jobs.record import Record
 from comfy_remote.media.values import encode, read_value
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import RunRequest
-from comfy_remote.targets.modal import ModalTarget
+from comfy_remote.targets.modal import modal_target
+from comfy_remote.targets.runpod.target import RunPodTarget
 
 modal = pytest.importorskip("modal")
 # Modal's word of warning for those who call `.local()` by mistake.
@@ -72,8 +73,8 @@ class App:
         self.calls = calls
         self.volume = volume
 
-    def target(self) -> ModalTarget:
-        return ModalTarget("portraits", {}, url=self.url)
+    def target(self) -> RunPodTarget:
+        return modal_target("portraits", {}, url=self.url)
 
 
 def _engines() -> list[Any]:

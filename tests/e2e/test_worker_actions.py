@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from comfy_remote.errors import OutputLost
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
-from comfy_remote.targets.runpod import target as runpod
-from comfy_remote.targets.runpod.target import RunPodTarget
+from comfy_remote.targets.runpod.kind import EndpointOptions
+from comfy_remote.targets.runpod.target import EndpointTimes, RunPodTarget
 from comfy_remote.wire.actions import DescribeAnswer, HealthAnswer, unpack_nodes
 from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
@@ -74,8 +75,16 @@ class WatchedHandler:
         return await self._handler(job_id, payload, report)
 
 
-def target(gateway: GatewayServer, **options: Any) -> RunPodTarget:
-    return RunPodTarget("ep", TOKEN, base_url=gateway.endpoint_url.rpartition("/")[0], **options)
+def target(
+    gateway: GatewayServer, memory: Path | None = None, describe: float = 45.0
+) -> RunPodTarget:
+    return RunPodTarget(
+        "ep",
+        TOKEN,
+        base_url=gateway.endpoint_url.rpartition("/")[0],
+        options=EndpointOptions(memory=memory),
+        times=EndpointTimes(describe=describe),
+    )
 
 
 async def test_a_worker_describes_itself_and_is_remembered(
@@ -117,14 +126,12 @@ async def test_a_worker_describes_itself_and_is_remembered(
         assert (await other.describe()).nodes == nodes
 
 
-async def test_what_a_worker_takes_too_long_to_say_is_known_later(
-    gateway: GatewayServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runpod, "_DESCRIBE_PATIENCE", 0.01)
-    async with target(gateway) as made:
+async def test_what_a_worker_takes_too_long_to_say_is_known_later(gateway: GatewayServer) -> None:
+    async with target(gateway, describe=0.01) as made:
         assert (await made.describe()).nodes is None
-        monkeypatch.setattr(runpod, "_DESCRIBE_PATIENCE", 60.0)
-        assert (await made.describe()).nodes
+        deadline = time.monotonic() + 60
+        while (await made.describe()).nodes is None:
+            assert time.monotonic() < deadline
 
 
 async def test_outputs_that_do_not_fit_are_taken_in_parts(

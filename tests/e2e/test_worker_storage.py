@@ -27,6 +27,7 @@ from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.net.bucket import Bucket, BucketSettings
 from comfy_remote.outputs import OutputSource, RemoteOutput
+from comfy_remote.targets.runpod.kind import EndpointOptions, RunPodKind
 from comfy_remote.targets.runpod.target import RunPodTarget
 
 pytest.importorskip("runpod")
@@ -107,7 +108,9 @@ async def endpoint(worker: dict[str, str]) -> AsyncIterator[GatewayServer]:
 def target(gateway: GatewayServer, **options: Any) -> RunPodTarget:
     """A client's target; the storage on this machine is one that its user has named."""
     url = gateway.endpoint_url.rpartition("/")[0]
-    return RunPodTarget("ep", TOKEN, base_url=url, storage_hosts=["127.0.0.1"], **options)
+    return RunPodTarget(
+        "ep", TOKEN, base_url=url, options=EndpointOptions(storage_hosts=["127.0.0.1"], **options)
+    )
 
 
 async def answer(gateway: GatewayServer, payload: dict[str, JsonValue]) -> dict[str, Any]:
@@ -170,7 +173,7 @@ async def test_a_job_of_the_page_leaves_nothing_in_the_bucket(
 async def test_inputs_that_do_not_fit_the_request_go_by_the_bucket(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RunPodTarget, "body_limit", 8000)
+    monkeypatch.setattr(RunPodKind, "body_limit", 8000)
     noise = np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     sent = tmp_path / "noise.png"
     Image.fromarray(noise).save(sent)
@@ -242,7 +245,12 @@ async def test_an_address_that_has_expired_is_a_lost_output(s3: S3Server, tmp_pa
     path.write_bytes(b"x" * 5000)
     await bucket.put(path, "job/a.png")
     url = await bucket.sign("GET", "job/a.png", 1)
-    made = RunPodTarget("ep", TOKEN, base_url="http://127.0.0.1:9/v2", storage_hosts=["127.0.0.1"])
+    made = RunPodTarget(
+        "ep",
+        TOKEN,
+        base_url="http://127.0.0.1:9/v2",
+        options=EndpointOptions(storage_hosts=["127.0.0.1"]),
+    )
     output = RemoteOutput("1", "image", "a.png", source=OutputSource(url=url))
     async with made:
         assert b"".join([chunk async for chunk in made.read(output)]) == b"x" * 5000
@@ -275,7 +283,7 @@ def test_300_mb_take_little_memory(s3: S3Server, tmp_path: Path) -> None:
     program = f"""
 import asyncio, os, resource
 from pathlib import Path
-from comfy_remote.targets.bucket import Bucket, BucketSettings
+from comfy_remote.net.bucket import Bucket, BucketSettings
 from comfy_remote.media.receive import Received
 from comfy_remote.worker.storage import BucketStore
 import runpod

@@ -23,8 +23,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RUNPOD_API_KEY", TOKEN)
     monkeypatch.delenv("RUNPOD_ENDPOINT_BASE_URL", raising=False)
     monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.02)
-    monkeypatch.setattr("comfy_remote.targets.comfyui.target._SUBMISSION_SEARCH", 0.4)
-    monkeypatch.setattr("comfy_remote.targets.runpod.target._BACKOFF", (0.1, 0.2))
     return tmp_path / "home"
 
 

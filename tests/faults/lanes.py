@@ -27,9 +27,11 @@ from comfy_remote.events import Event
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.gateway.sdk_worker import worker_command
 from comfy_remote.jobs.record import SavedOutput
+from comfy_remote.net.retry import Polling
 from comfy_remote.targets.base import Target
+from comfy_remote.targets.comfyui.follow import FollowTimes
 from comfy_remote.targets.comfyui.target import ComfyUITarget
-from comfy_remote.targets.runpod.target import RunPodTarget
+from comfy_remote.targets.runpod.target import EndpointTimes, RunPodTarget
 from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
 from comfy_remote.worker.settings import WorkerSettings
@@ -104,12 +106,14 @@ class Lane:
     def target(self, patience: float = 20.0, key: str | None = TOKEN) -> Target:
         """A new target."""
         if self.gateway is None:
-            return ComfyUITarget(self.proxy.url, patience=patience)
+            return ComfyUITarget(
+                self.proxy.url, times=FollowTimes(polling=Polling(patience=patience), search=0.4)
+            )
         return RunPodTarget(
             self.gateway.endpoint_id,
             SecretStr(key) if key else None,
             base_url=f"{self.proxy.url}/v2",
-            patience=patience,
+            times=EndpointTimes(polling=Polling(first=0.26, patience=patience)),
         )
 
 

@@ -8,6 +8,7 @@ import json
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,26 +49,24 @@ from comfy_remote.events import (
     Started,
 )
 from comfy_remote.media.files import sha256_of
-from comfy_remote.net.retry import Backoff
+from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
-from comfy_remote.targets.comfyui import follow as comfyui_follow
-from comfy_remote.targets.comfyui import socket as comfyui_socket
 from comfy_remote.targets.comfyui import target as comfyui
+from comfy_remote.targets.comfyui.follow import FollowTimes
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 
 JOB = "11111111-2222-4333-8444-555555555555"
 REF = RemoteRef(JOB, JOB, {"client_id": JOB})
 
 
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.001)
-    monkeypatch.setattr(comfyui, "_SUBMISSION_SEARCH", 0.1)
-    monkeypatch.setattr(comfyui_follow, "_FIRST_POLL", 0.01)
-    monkeypatch.setattr(comfyui_follow, "_LONGEST_POLL", 0.02)
-    monkeypatch.setattr(comfyui_follow, "_POLL_WITH_SOCKET", 0.05)
-    monkeypatch.setattr(comfyui_socket, "_RECONNECT_DELAYS", (0.02,))
+QUICK = Backoff(first=0.01, longest=0.02, jitter=0.0)
+TIMES = FollowTimes(
+    requests=QUICK,
+    polling=Polling(first=0.01, longest=0.05, patience=0.2, backoff=QUICK),
+    reconnect=QUICK,
+    search=0.1,
+)
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ async def server() -> AsyncIterator[FakeComfyUI]:
 
 @pytest.fixture
 async def target(server: FakeComfyUI) -> AsyncIterator[ComfyUITarget]:
-    async with ComfyUITarget(server.url, patience=0.2) as made:
+    async with ComfyUITarget(server.url, times=TIMES) as made:
         yield made
 
 
@@ -252,18 +251,15 @@ async def test_any_prompt_is_recalled(server: FakeComfyUI, target: ComfyUITarget
     assert await target.recall("broken") is None
 
 
-async def test_a_long_silence_is_told_once(
-    server: FakeComfyUI, target: ComfyUITarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("comfy_remote.targets.comfyui.follow._QUIET_FOR", 0.2)
-    monkeypatch.setattr("comfy_remote.targets.comfyui.follow._POLL_WITH_SOCKET", 0.1)
+async def test_a_long_silence_is_told_once(server: FakeComfyUI) -> None:
     server.start("job")
     told: list[Log] = []
 
     async def follow() -> None:
-        async for event in target.follow(RemoteRef("job", "job", {}), PROMPT):
-            if isinstance(event, Log):
-                told.append(event)
+        async with ComfyUITarget(server.url, times=replace(TIMES, quiet=0.2)) as target:
+            async for event in target.follow(RemoteRef("job", "job", {}), PROMPT):
+                if isinstance(event, Log):
+                    told.append(event)
 
     following = asyncio.create_task(follow())
     await asyncio.sleep(1.0)
@@ -338,10 +334,8 @@ async def test_without_a_socket_polling_is_enough(
     assert kinds[-2:] == ["OutputReady", "Finished"]
 
 
-async def test_a_socket_that_drops_is_opened_again(
-    server: FakeComfyUI, target: ComfyUITarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(comfyui_socket, "_RECONNECT_DELAYS", (0.2,))
+async def test_a_socket_that_drops_is_opened_again(server: FakeComfyUI) -> None:
+    slowly = replace(TIMES, reconnect=Backoff(first=0.2, longest=0.2, jitter=0.0))
 
     async def drop_then_go_on() -> None:
         await server.cut_sockets()
@@ -353,10 +347,11 @@ async def test_a_socket_that_drops_is_opened_again(
 
     server.start(JOB)
     events: list[Event] = []
-    async for event in target.follow(REF, PROMPT):
-        events.append(event)
-        if isinstance(event, Started):
-            playing = asyncio.create_task(drop_then_go_on())
+    async with ComfyUITarget(server.url, times=slowly) as target:
+        async for event in target.follow(REF, PROMPT):
+            events.append(event)
+            if isinstance(event, Started):
+                playing = asyncio.create_task(drop_then_go_on())
     await playing
     assert [e.level for e in events if isinstance(e, Log)] == ["warning"]
     assert Progress(0, 2, "1", "EmptyImage", 3.0, 4.0) in events
@@ -609,7 +604,7 @@ async def test_health_and_description(server: FakeComfyUI, target: ComfyUITarget
         "cpu",
         "ComfyUI 0.33.0",
     )
-    assert await target.engine() is None
+    assert (await target.describe(())).engine is None
 
 
 JSON = st.recursive(
@@ -706,7 +701,7 @@ async def test_a_file_that_comfyui_does_not_give_out_is_lost(
 
 
 async def test_a_job_that_waits_behind_nothing_is_told_and_given_up(server: FakeComfyUI) -> None:
-    async with ComfyUITarget(server.url, stall_patience=0.4) as target:
+    async with ComfyUITarget(server.url, times=replace(TIMES, stall=0.4)) as target:
         ref = await target.submit(RunRequest(JOB, PROMPT))
         events: list[Event] = []
         with pytest.raises(TargetStalled, match="runs nothing"):
@@ -718,7 +713,7 @@ async def test_a_job_that_waits_behind_nothing_is_told_and_given_up(server: Fake
 
 
 async def test_a_job_that_begins_no_node_is_told_and_given_up(server: FakeComfyUI) -> None:
-    async with ComfyUITarget(server.url, stall_patience=0.4) as target:
+    async with ComfyUITarget(server.url, times=replace(TIMES, stall=0.4)) as target:
         ref = await target.submit(RunRequest(JOB, PROMPT))
         server.start(JOB)
         await server.say("execution_start", prompt_id=JOB)
@@ -727,7 +722,7 @@ async def test_a_job_that_begins_no_node_is_told_and_given_up(server: FakeComfyU
 
 
 async def test_a_node_that_takes_long_is_no_reason_to_give_up(server: FakeComfyUI) -> None:
-    async with ComfyUITarget(server.url, stall_patience=0.2) as target:
+    async with ComfyUITarget(server.url, times=replace(TIMES, stall=0.2)) as target:
         ref = await target.submit(RunRequest(JOB, PROMPT))
         server.start(JOB)
         asyncio.get_running_loop().call_later(0.8, server.finish, JOB)
@@ -736,11 +731,9 @@ async def test_a_node_that_takes_long_is_no_reason_to_give_up(server: FakeComfyU
     assert isinstance(events[-1], Finished)
 
 
-async def test_a_job_behind_one_that_runs_for_long_is_told_which(
-    server: FakeComfyUI, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(comfyui_follow, "_BUSY_NOTICE", 0.1)
-    async with ComfyUITarget(server.url, stall_patience=0.2) as target:
+async def test_a_job_behind_one_that_runs_for_long_is_told_which(server: FakeComfyUI) -> None:
+    times = replace(TIMES, stall=0.2, busy=0.1)
+    async with ComfyUITarget(server.url, times=times) as target:
         ref = await target.submit(RunRequest(JOB, PROMPT))
         server.running = [[1, "somebody's", PROMPT, {}, ["2"]]]
         asyncio.get_running_loop().call_later(0.6, server.finish, JOB)

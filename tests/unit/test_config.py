@@ -21,7 +21,7 @@ from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.launch import detached
 from comfy_remote.targets.opening import open_target, reopen
 from comfy_remote.targets.runpod.target import RunPodTarget
-from comfy_remote.targets.sandbox import SandboxTarget
+from comfy_remote.targets.sandbox.target import SandboxTarget
 
 KEY = "planted-key-0123456789"
 NONE = Configuration(None, {})

@@ -13,8 +13,9 @@ from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.errors import ConfigurationError, TargetNotFound
 from comfy_remote.targets import modal as modal_target
 from comfy_remote.targets.base import RemoteRef
-from comfy_remote.targets.modal import BODY_LIMIT, ModalTarget, find_front
+from comfy_remote.targets.modal import BODY_LIMIT, ModalKind, find_front
 from comfy_remote.targets.opening import open_target, reopen
+from comfy_remote.targets.runpod.target import RunPodTarget
 
 FRONT = "https://ann--portraits-front.modal.run"
 TOKEN = {
@@ -39,7 +40,7 @@ def _configured(**settings: object) -> Configuration:
 
 def test_a_configured_address_is_used_as_it_is() -> None:
     target = open_target("cloud", _configured(base_url=FRONT), TOKEN)
-    assert isinstance(target, ModalTarget)
+    assert isinstance(target, RunPodTarget)
     assert (target.name, target.body_limit) == ("cloud", BODY_LIMIT)
     assert target._http.base_url == f"{FRONT}/v2/portraits"
     assert target._http.authorization() == SENT
@@ -49,7 +50,7 @@ async def test_without_an_address_modal_is_asked(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(modal_target, "find_front", lambda app: f"https://ann--{app}.modal.run/")
     target = open_target("modal:portraits", Configuration(None, {}), TOKEN)
     async with target:
-        assert isinstance(target, ModalTarget)
+        assert isinstance(target, RunPodTarget)
         assert target.name == "modal:portraits"
         assert target._http.base_url == "https://ann--portraits.modal.run/v2/portraits"
         assert target._http.authorization() == SENT
@@ -64,7 +65,7 @@ def test_modal_that_nobody_is_logged_in_to(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_without_the_sdk_the_address_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modal_target, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError) as refused:
         find_front("portraits")
     assert "base_url" in refused.value.advice
@@ -88,20 +89,20 @@ def test_a_domain_of_ones_own_takes_variables_of_ones_own() -> None:
     names = {"Modal-Key": "MY_ID", "Modal-Secret": "MY_SECRET"}
     configured = _configured(base_url="https://art.example", headers_env=names)
     target = open_target("cloud", configured, {"MY_ID": "wk-mine-01", "MY_SECRET": "ws-mine-01"})
-    assert isinstance(target, ModalTarget)
+    assert isinstance(target, RunPodTarget)
     assert target._http.authorization() == {"Modal-Key": "wk-mine-01", "Modal-Secret": "ws-mine-01"}
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../v2"])
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(ConfigurationError, match="not the name of an app") as refused:
-        ModalTarget(name, {})
+        RunPodTarget(name, kind=ModalKind())
     assert "modal app list" in refused.value.advice
 
 
 def test_no_token_is_needed_on_this_machine() -> None:
     target = open_target("cloud", _configured(base_url="http://127.0.0.1:8000"), {})
-    assert isinstance(target, ModalTarget)
+    assert isinstance(target, RunPodTarget)
 
 
 def test_other_logins_are_refused() -> None:
@@ -116,7 +117,7 @@ def test_a_job_is_looked_for_where_it_was_sent() -> None:
         {"kind": "modal", "endpoint": "portraits", "base_url": f"{FRONT}/v2"},
     )
     target = reopen("modal:portraits", ref, TOKEN)
-    assert isinstance(target, ModalTarget)
+    assert isinstance(target, RunPodTarget)
     assert target._http.base_url == f"{FRONT}/v2/portraits"
     assert target._http.authorization() == SENT
     assert target._ref("job", "fc-1") == ref
@@ -124,8 +125,8 @@ def test_a_job_is_looked_for_where_it_was_sent() -> None:
 
 def test_an_app_that_is_not_there_says_how_to_deploy_it() -> None:
     target = open_target("cloud", _configured(base_url=FRONT), TOKEN)
-    assert isinstance(target, ModalTarget)
-    error = target._no_such_endpoint(TargetNotFound("no", details={"http_status": 404}))
+    assert isinstance(target, RunPodTarget)
+    error = target._missing(TargetNotFound("no", details={"http_status": 404}))
     assert "Deploy the workflow" in error.advice
     assert error.details == {"http_status": 404}
 

@@ -7,6 +7,7 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from pydantic import JsonValue, SecretStr, ValidationError
 from scripted_server import Answer, ScriptedServer, drop
 
+from comfy_remote.config.settings import Configuration
+from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -48,13 +51,14 @@ from comfy_remote.events import (
     Shown,
     Started,
 )
-from comfy_remote.net.retry import Backoff
+from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
+from comfy_remote.targets.opening import open_target
 from comfy_remote.targets.runpod import description as runpod_description
-from comfy_remote.targets.runpod import target as runpod
+from comfy_remote.targets.runpod.kind import EndpointOptions
 from comfy_remote.targets.runpod.status import StatusReader
-from comfy_remote.targets.runpod.target import RunPodTarget
+from comfy_remote.targets.runpod.target import EndpointTimes, RunPodTarget
 from comfy_remote.wire.actions import pack_nodes
 from comfy_remote.wire.runpod import IDEMPOTENCY_HEADER, JobStatus, error_to_runpod
 from comfy_remote.workflow.prompt import Prompt
@@ -66,15 +70,13 @@ REF = RemoteRef(JOB, "abc-e1")
 PNG = base64.b64encode(b"png").decode()
 RUN, STATUS = "POST /v2/ep/run", "GET /v2/ep/status/abc-e1"
 ACCEPTED = Answer({"id": "abc-e1", "status": "IN_QUEUE"})
-REAL_POLL = runpod._POLL
 OUTPUTS = {"format": "comfy-remote/1", "status": "success", "outputs": []}
 
 
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.001)
-    monkeypatch.setattr(runpod, "_BACKOFF", (0.005,))
-    monkeypatch.setattr(runpod, "_POLL", 0.005)
+QUICK = Backoff(first=0.005, longest=0.005, jitter=0.0)
+TIMES = EndpointTimes(
+    requests=QUICK, polling=Polling(first=0.005, longest=0.01, patience=0.1, backoff=QUICK)
+)
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ async def server() -> AsyncIterator[ScriptedServer]:
 @pytest.fixture
 async def target(server: ScriptedServer) -> AsyncIterator[RunPodTarget]:
     url = f"{server.url}/v2"
-    async with RunPodTarget("ep", SecretStr(KEY), base_url=url, patience=0.1) as made:
+    async with RunPodTarget("ep", SecretStr(KEY), base_url=url, times=TIMES) as made:
         yield made
 
 
@@ -140,21 +142,26 @@ async def test_a_place_in_front_is_told_to_be_none_and_once(
         ("ep", "k", "http://box.example/v2", "not https"),
         ("ep", "k", "http://192.168.1.20:8000/v2", "not https"),
         ("ep", "k", "ftp://127.0.0.1", "not an http"),
-        ("ep", None, "https://api.example/v2", "no RunPod API key"),
         ("", "k", "https://api.example/v2", "RUNPOD_ENDPOINT_ID, which is not set"),
         ("a/b", "k", "https://api.example/v2", "not an endpoint's id"),
         ("ep?x", "k", "https://api.example/v2", "not an endpoint's id"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(
-    endpoint: str, key: str | None, base_url: str, message: str
+    endpoint: str, key: str, base_url: str, message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        RunPodTarget(endpoint, SecretStr(key) if key else None, base_url=base_url)
+        RunPodTarget(endpoint, SecretStr(key), base_url=base_url)
 
 
 def test_on_loopback_neither_https_nor_a_key_is_needed() -> None:
-    assert RunPodTarget("ep", None, base_url="http://127.0.0.1:8000/v2").name == "runpod:ep"
+    here = TargetSettings("runpod:ep", "http://127.0.0.1:8000/v2")
+    elsewhere = TargetSettings("runpod:ep", "https://api.example/v2", key_env="K")
+    there = Configuration(None, {"here": here, "elsewhere": elsewhere})
+    assert open_target("here", there, {}).name == "here"
+    assert open_target("elsewhere", there, {"K": KEY}).name == "elsewhere"
+    with pytest.raises(ConfigurationError, match="no RunPod API key"):
+        open_target("runpod:ep", there, {})
 
 
 # --- submitting ---------------------------------------------------------------------------
@@ -316,16 +323,14 @@ async def test_a_whole_run(server: ScriptedServer, target: RunPodTarget) -> None
     assert b"".join([c async for c in target.read(finished.outputs[0], 1)]) == b"ng"
 
 
-async def test_no_more_than_four_requests_a_second(
-    server: ScriptedServer, target: RunPodTarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runpod, "_POLL", REAL_POLL)
+async def test_no_more_than_four_requests_a_second(server: ScriptedServer) -> None:
     server.on(RUN, ACCEPTED)
     server.on(STATUS, *[Answer(_status("IN_PROGRESS"))] * 6, Answer(_status("COMPLETED")))
     began = time.monotonic()
-    ref = await target.submit(RunRequest(JOB, PROMPT))
-    async for _ in target.follow(ref, PROMPT):
-        pass
+    async with RunPodTarget("ep", SecretStr(KEY), base_url=f"{server.url}/v2") as target:
+        ref = await target.submit(RunRequest(JOB, PROMPT))
+        async for _ in target.follow(ref, PROMPT):
+            pass
     assert time.monotonic() - began < 3  # and not much slower than that
     times = [asked.time for asked in server.asked]
     assert len(times) == 8
@@ -379,9 +384,13 @@ async def test_cancel_and_health(server: ScriptedServer, target: RunPodTarget) -
 # --- what it has --------------------------------------------------------------------------
 
 
-async def _describe(server: ScriptedServer, memory: Path) -> Mapping[str, JsonValue] | None:
-    url = f"{server.url}/v2"
-    async with RunPodTarget("ep", SecretStr(KEY), base_url=url, memory=memory) as made:
+async def _describe(
+    server: ScriptedServer, memory: Path, times: EndpointTimes = TIMES
+) -> Mapping[str, JsonValue] | None:
+    url, options = f"{server.url}/v2", EndpointOptions(memory=memory)
+    async with RunPodTarget(
+        "ep", SecretStr(KEY), base_url=url, options=options, times=times
+    ) as made:
         return (await made.describe()).nodes
 
 
@@ -447,19 +456,17 @@ async def test_what_is_known_stays_known_when_a_worker_does_not_get_to_answer(
 
 
 async def test_a_silent_endpoint_keeps_nobody_from_leaving(
-    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, tmp_path: Path
 ) -> None:
     async def silent(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(60)
         return web.Response()
 
-    monkeypatch.setattr(runpod, "_DESCRIBE_PATIENCE", 0.1)
-    monkeypatch.setattr(runpod, "_LEAVE_PATIENCE", 0.2)
     server.on(RUN, ACCEPTED)
     server.on(STATUS, Answer(_status("IN_QUEUE")))
     server.on("POST /v2/ep/cancel/abc-e1", silent)
     began = time.monotonic()
-    assert await _describe(server, tmp_path) is None
+    assert await _describe(server, tmp_path, replace(TIMES, describe=0.1, leave=0.2)) is None
     assert time.monotonic() - began < 10
     assert server.count("POST /v2/ep/cancel/abc-e1") == 1, "it was taken back, once"
 
@@ -577,7 +584,8 @@ async def test_worker_comfyuis_images_inline_and_in_a_bucket(server: ScriptedSer
             "ep",
             SecretStr(KEY),
             base_url=f"{server.url}/v2",
-            storage_hosts=[f"127.0.0.1:{bucket.port}"],
+            options=EndpointOptions(storage_hosts=[f"127.0.0.1:{bucket.port}"]),
+            times=TIMES,
         ) as target,
     ):
         bucket.on("GET /c.png", Answer(b"bucket"))

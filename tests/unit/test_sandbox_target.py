@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from comfy_remote.events import Finished, JobState
-from comfy_remote.targets import sandbox
 from comfy_remote.targets.base import RunRequest
-from comfy_remote.targets.sandbox import SandboxTarget
+from comfy_remote.targets.sandbox import target as sandbox
+from comfy_remote.targets.sandbox.target import SandboxTarget
 from comfy_remote.workflow.prompt import Prompt
 
 

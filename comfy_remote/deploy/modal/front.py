@@ -34,7 +34,7 @@ from ...net.serving import GuardedRunner
 from ...service import Calls, ServiceServer
 from ...service.results import ResultStore
 from ...service.server import LARGEST_BODY, say_protocol
-from ...targets.modal import ModalTarget
+from ...targets.modal import modal_target
 from ...workflow.load import load_workflow
 from .calls import ModalCalls
 from .endpoint import ModalEndpoint
@@ -141,7 +141,7 @@ async def service_routes(
     if not served.interface.outputs:
         yield []
         return
-    target = ModalTarget(app_name, {}, url=f"http://127.0.0.1:{port}")
+    target = modal_target(app_name, {}, url=f"http://127.0.0.1:{port}")
     with Record(folder) as record:
         async with Client(target, record=record, on_interrupt=None) as client:
             calls = Calls(client, record, served, ResultStore(folder / "results"))

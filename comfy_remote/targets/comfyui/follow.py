@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from ...advice import Hint
@@ -32,6 +32,7 @@ from ...events import (
     ShownValues,
     Started,
 )
+from ...net.retry import Backoff, Outage, Polling
 from ...outputs import RemoteOutput
 from ...workflow.prompt import Prompt
 from .frames import SentFrames
@@ -44,17 +45,36 @@ from .socket import ComfyUISocket
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["PromptFollower", "PromptSource"]
+__all__ = ["FollowTimes", "PromptFollower", "PromptSource"]
 
-_POLL_WITH_SOCKET = 2.0
-_FIRST_POLL = 0.1
-_LONGEST_POLL = 2.0
 _MISSES_BEFORE_GONE = 3
-_QUIET_FOR = 90.0
-# ComfyUI begins with a prompt at once if nothing else runs.
-_IDLE_NOTICE = 30.0
-_LAST_WORDS = 0.5
-_BUSY_NOTICE = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class FollowTimes:
+    """How long a client waits for what, in seconds.
+
+    Attributes:
+        requests: The waits between tries of one request.
+        polling: How often it asks how a prompt stands; with a socket, every ``longest`` seconds.
+        reconnect: The waits before a socket is opened again.
+        search: For a prompt whose submission was not answered to turn up in one of the lists.
+        stall: That ComfyUI may have a prompt and run nothing at all before it is given up.
+        idle: Of that, before it is reported.
+        quiet: Without a message before it is said that the prompt still runs.
+        busy: For another prompt that runs before that is reported.
+        last_words: For messages on their way when a prompt has ended.
+    """
+
+    requests: Backoff = Backoff()  # noqa: RUF009 - frozen
+    polling: Polling = Polling()  # noqa: RUF009 - frozen
+    reconnect: Backoff = Backoff(first=0.5, longest=10.0)  # noqa: RUF009 - frozen
+    search: float = 10.0
+    stall: float = 300.0
+    idle: float = 30.0  # ComfyUI begins with a prompt at once if nothing else runs
+    quiet: float = 90.0
+    busy: float = 600.0
+    last_words: float = 0.5
 
 
 class PromptSource(Protocol):
@@ -75,10 +95,8 @@ class PromptFollower:
         socket: Started; whoever made it stops it.
         prompt_id: ComfyUI's id of the prompt.
         prompt: The prompt itself.
-        patience: Seconds without any answer before `TargetUnreachable` is raised.
-        stall_patience: Seconds that ComfyUI may have the prompt and begin nothing before
-            `TargetStalled` is raised, while it runs nothing else.
         frames: Keeps the pictures that nodes send instead of saving them.
+        times: How long it waits for what.
         from_start: Whether the prompt has just been submitted, so that no message was missed.
     """
 
@@ -89,16 +107,15 @@ class PromptFollower:
         prompt_id: str,
         prompt: Prompt,
         *,
-        patience: float,
         frames: SentFrames,
-        stall_patience: float = 300.0,
+        times: FollowTimes,
         from_start: bool = False,
     ) -> None:
         self._source = source
         self._socket = socket
         self._prompt_id = prompt_id
         self._prompt = prompt
-        self._patience = patience
+        self._times = times
         self._tracker = ProgressTracker(prompt)
         self._last = Progress()
         self._started = False
@@ -109,7 +126,6 @@ class PromptFollower:
         self._shown: set[str] = set()
         self._last_message_at = time.monotonic()
         self._quiet_reported = False
-        self._stall_patience = stall_patience
         self._frames = frames
         self._end_received = False
         # Without its messages, nobody can tell whether a prompt that runs has begun a node.
@@ -122,9 +138,9 @@ class PromptFollower:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Yield events; the last is `Finished`."""
-        wait = _FIRST_POLL
-        next_poll = time.monotonic() + _FIRST_POLL
-        failing_since: float | None = None
+        polling, outage = self._times.polling, Outage(self._times.polling)
+        began = time.monotonic()
+        next_poll = began + polling.first
         was_connected = self._socket.connected
         if not was_connected:
             yield Log("The target's WebSocket is not available: polling instead.", "warning")
@@ -137,7 +153,7 @@ class PromptFollower:
                     continue
             if was_connected and not self._socket.connected:
                 yield Log("The target's WebSocket dropped: polling until it is back.", "warning")
-                wait = _FIRST_POLL
+                began = time.monotonic()
             was_connected = self._socket.connected
             self._saw_all = self._saw_all and was_connected
             try:
@@ -145,22 +161,22 @@ class PromptFollower:
                     yield event
                     if isinstance(event, Finished):
                         return
-                failing_since = None
+                outage.answered()
+                wait = polling.longest
+                if self._misses > 0 or self._ended:
+                    wait = polling.first
+                elif not self._socket.connected:
+                    wait = polling.interval(time.monotonic() - began)
             except TargetStalled:
                 raise
             except TargetError as error:
                 # Whatever a proxy in between says (404, 502, a page), the prompt may go on.
-                # Counted from the first failure, not from the last answer: in between, the
-                # caller may have been busy or the machine asleep.
-                failing_since = failing_since or time.monotonic()
-                if time.monotonic() - failing_since > self._patience:
-                    raise _lost(error, self._patience) from error
+                again = outage.failed(error)
+                if again is None:
+                    raise _lost(error, polling.patience) from error
+                wait = again
                 yield Log(f"{error.message} Trying again.", "warning")
-            quick = self._misses > 0 or self._ended
-            wait = _FIRST_POLL if quick else min(wait * 1.3, _LONGEST_POLL)
-            next_poll = time.monotonic() + (
-                _POLL_WITH_SOCKET if self._socket.connected and not quick else wait
-            )
+            next_poll = time.monotonic() + wait
             self._ended = False
 
     async def _received(self, message: Message) -> AsyncGenerator[Event, None]:
@@ -288,7 +304,7 @@ class PromptFollower:
     def _quiet(self) -> Iterator[Event]:
         """Say once that nothing was heard for long, where something could have been."""
         silence = time.monotonic() - self._last_message_at
-        if self._quiet_reported or not self._socket.connected or silence < _QUIET_FOR:
+        if self._quiet_reported or not self._socket.connected or silence < self._times.quiet:
             return
         self._quiet_reported = True
         node = self._last.node_class
@@ -311,9 +327,9 @@ class PromptFollower:
             "part of it that runs prompts may have ended."
         )
         advice = "Look at ComfyUI's log for an exception in prompt_worker, and restart ComfyUI."
-        if waited > self._stall_patience:
+        if waited > self._times.stall:
             raise TargetStalled(why, advice=f"{advice} Then run the workflow again.")
-        if waited > min(_IDLE_NOTICE, self._stall_patience / 2) and not self._idle_reported:
+        if waited > min(self._times.idle, self._times.stall / 2) and not self._idle_reported:
             self._idle_reported = True
             yield Log(f"{why} {advice}", "warning")
 
@@ -324,7 +340,7 @@ class PromptFollower:
         if self._ahead is None or self._ahead[0] != prompt_id:
             self._ahead = (prompt_id, now)
         waited = now - self._ahead[1]
-        if waited > _BUSY_NOTICE and prompt_id not in self._ahead_reported:
+        if waited > self._times.busy and prompt_id not in self._ahead_reported:
             self._ahead_reported.add(prompt_id)
             yield Log(
                 f"The job has waited {waited / 60:.0f} minutes for prompt {prompt_id}, which runs "
@@ -338,7 +354,7 @@ class PromptFollower:
             # Only what ran gets into the history.
             finished = replace(finished, did_it_run=DidItRun.STOPPED)
         # Pictures on their way come before ComfyUI says that it has ended.
-        deadline = time.monotonic() + _LAST_WORDS
+        deadline = time.monotonic() + self._times.last_words
         while self._socket.connected and not self._end_received:
             message = await self._socket.next(max(0.0, deadline - time.monotonic()))
             if message is None:

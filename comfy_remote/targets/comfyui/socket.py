@@ -10,12 +10,12 @@ import aiohttp
 
 from ...aio import Signal
 from ...net.http import HttpClient
+from ...net.retry import Backoff
 from .messages import HANDSHAKE, Message, decode_binary, decode_text
 
 __all__ = ["ComfyUISocket"]
 
 _OPEN_TIMEOUT = 3.0
-_RECONNECT_DELAYS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _LARGEST_MESSAGE = 64 * 1024 * 1024
 _KEPT_MESSAGES = 1000
 _KEPT_BYTES = 64 * 1024 * 1024
@@ -26,9 +26,15 @@ class ComfyUISocket:
 
     The socket only makes things quicker: whoever uses it polls as well, so nothing here
     raises. `connected` says whether messages can be expected at the moment.
+
+    Args:
+        http: Of the ComfyUI.
+        client_id: Whose messages are wanted.
+        reconnect: The waits before it is opened again.
     """
 
-    def __init__(self, http: HttpClient, client_id: str) -> None:
+    def __init__(self, http: HttpClient, client_id: str, reconnect: Backoff) -> None:
+        self._reconnect = reconnect
         self._http = http
         self._client_id = client_id
         # Bounded: a reader that stops reading must not fill the memory with previews.
@@ -90,7 +96,7 @@ class ComfyUISocket:
             finally:
                 self._opened.clear()
                 self._tried.set()
-            await asyncio.sleep(_RECONNECT_DELAYS[min(failures, len(_RECONNECT_DELAYS) - 1)])
+            await asyncio.sleep(self._reconnect.seconds(failures + 1))
 
     async def _read(self) -> None:
         url = self._http.url(f"ws?clientId={self._client_id}")

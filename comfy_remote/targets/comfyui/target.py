@@ -50,7 +50,7 @@ from ..base import (
     before_sending,
 )
 from ..input_names import UsersNames, by_content
-from .follow import PromptFollower, cancelled
+from .follow import FollowTimes, PromptFollower, cancelled
 from .frames import FrameSpool, SentFrames
 from .queue import (
     QueueItem,
@@ -71,7 +71,6 @@ __all__ = ["ComfyUITarget", "device_of", "engine_of"]
 
 # Above that, one answer with all of them is quicker.
 _CLASSES_ONE_BY_ONE = 24
-_SUBMISSION_SEARCH = 10.0
 _LISTS_WITHIN = 10.0
 # Bytes. These are asked for again and again; a queue has the workflow of every prompt in it.
 _LARGEST_ENTRY = 32 * 1024 * 1024
@@ -91,13 +90,11 @@ class ComfyUITarget:
         name: What to call it in errors; the URL by default.
         headers: Sent with every request, for a ComfyUI behind a login; with any, the URL is
             ``https``, or on this machine.
-        patience: Seconds that a ComfyUI may be out of reach while a job runs before the job
-            is given up as unreachable. It may still be running then.
-        stall_patience: Seconds that it may have a job and run nothing at all before the job is
-            given up.
+        times: How long it waits for what. A job that is given up may still be running.
+        find: Looks for the ComfyUI when the target is opened: its name and its URL.
 
     Raises:
-        ConfigurationError: The URL is none, or the headers would travel in the clear.
+        ConfigurationError: The URL is invalid, or the headers would travel in the clear.
     """
 
     def __init__(
@@ -106,13 +103,13 @@ class ComfyUITarget:
         *,
         name: str | None = None,
         headers: Mapping[str, SecretStr] | None = None,
-        patience: float = 60.0,
-        stall_patience: float = 300.0,
+        times: FollowTimes = FollowTimes(),  # noqa: B008 - frozen
+        find: Callable[[], Awaitable[tuple[str, str]]] | None = None,
     ) -> None:
         self._name = name or url.rstrip("/")
         self._headers = headers
-        self._patience = patience
-        self._stall_patience = stall_patience
+        self._times = times
+        self._find = find
         self._frames = FrameSpool()
         self._use(url)
         self._sockets: dict[str, ComfyUISocket] = {}
@@ -131,11 +128,19 @@ class ComfyUITarget:
         self.url = url.rstrip("/")
         if self._headers:
             check_key_is_safe(base_address(self.url))
-        # An address that is its own name is told once: "ComfyUI at http://…".
+        # An address that is its own name is said once: "ComfyUI at http://…".
         named = "" if self._name.rstrip("/") == self.url else f" ({self._name})"
-        self._http = HttpClient(self.url, name=f"ComfyUI{named}", headers=self._headers)
+        self._http = HttpClient(
+            self.url,
+            name=f"ComfyUI{named}",
+            headers=self._headers,
+            backoff=self._times.requests,
+        )
 
     async def __aenter__(self) -> ComfyUITarget:
+        if self._find is not None:
+            self._name, url = await self._find()
+            self._use(url)
         await self._http.__aenter__()
         return self
 
@@ -152,7 +157,7 @@ class ComfyUITarget:
 
     async def submit(self, request: RunRequest) -> RemoteRef:
         """Upload the files, open the socket, post the prompt under our own id."""
-        socket = ComfyUISocket(self._http, request.job_id)
+        socket = self._socket_of(request.job_id)
         self._sockets[request.job_id] = socket
         try:
             with UsersNames(request.prompt).in_errors():
@@ -177,6 +182,9 @@ class ComfyUITarget:
                 )
             )
         return ref
+
+    def _socket_of(self, client_id: str) -> ComfyUISocket:
+        return ComfyUISocket(self._http, client_id, self._times.reconnect)
 
     async def _post(self, request: RunRequest, prompt: Prompt) -> RemoteRef:
         # The workflow may come with marks: they are for the page's ComfyUI, not for this one.
@@ -239,7 +247,7 @@ class ComfyUITarget:
         socket = self._sockets.pop(ref.job_id, None)
         just_sent = socket is not None
         if socket is None:
-            socket = ComfyUISocket(self._http, ref.details.get("client_id", ref.job_id))
+            socket = self._socket_of(ref.details.get("client_id", ref.job_id))
             await socket.start()
         skipped, names = skipped_in(ref.details), UsersNames(prompt)
         for problem in skipped:
@@ -249,9 +257,8 @@ class ComfyUITarget:
             socket,
             ref.remote_id,
             prompt,
-            patience=self._patience,
             frames=SentFrames(self._frames, prompt),
-            stall_patience=self._stall_patience,
+            times=self._times,
             from_start=just_sent,
         )
         try:
@@ -368,11 +375,6 @@ class ComfyUITarget:
             memory_free=_memory_of(stats, "vram_free"),
         )
 
-    async def engine(self) -> str | None:
-        """Name and version, for example ``ComfyUI 0.33.0``."""
-        stats = await self._http.get_json("system_stats")
-        return engine_of(stats) if isinstance(stats, dict) else None
-
     async def health(self) -> Health:
         """The queue's length; a ComfyUI runs one prompt at a time."""
         running, pending = self._items(await self._http.get("queue", limit=_LARGEST_QUEUE))
@@ -380,7 +382,7 @@ class ComfyUITarget:
 
     async def socket_opens(self) -> bool:
         """Whether a WebSocket gets through: a proxy may refuse it, and then polling has to do."""
-        socket = ComfyUISocket(self._http, _new_id())
+        socket = self._socket_of(_new_id())
         await socket.start()
         opened = socket.connected
         await socket.stop()
@@ -407,20 +409,6 @@ class ComfyUITarget:
                 f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
             )
         return stats
-
-    async def model_folders(self) -> dict[str, list[str]]:
-        """The names of all models, by folder (``checkpoints``, ``loras``, …)."""
-        listed = await self._http.get_json("models")
-        folders = (
-            [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
-        )
-        paths = [f"models/{quote(one, safe='')}" for one in folders]
-        found = await concurrent_map(self._http.get_json, paths)
-        return {
-            folder: [one for one in names if isinstance(one, str)]
-            for folder, names in zip(folders, found, strict=True)
-            if isinstance(names, list)
-        }
 
     async def history_entry(self, prompt_id: str) -> dict[str, JsonValue] | None:
         """The history of one prompt, asked once; ``None`` until it has ended."""
@@ -493,7 +481,7 @@ class ComfyUITarget:
 
     async def _search(self, job_id: str) -> RemoteRef | None:
         """Wait for a prompt whose answer was lost: ComfyUI may still be validating it."""
-        deadline = time.monotonic() + _SUBMISSION_SEARCH
+        deadline = time.monotonic() + self._times.search
         while (left := deadline - time.monotonic()) > 0:
             try:
                 # It may accept connections and say nothing.
@@ -501,7 +489,7 @@ class ComfyUITarget:
                     return ref
             except (ComfyRemoteError, asyncio.TimeoutError):
                 pass  # whatever it says now, the job may be there
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(min(0.5, self._times.search / 10))
         return None
 
     async def _lists(self, prompt: Prompt) -> Schemas:

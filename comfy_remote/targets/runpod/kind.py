@@ -2,38 +2,146 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import quote
 
 from ...config.places import home
 from ...config.target_settings import TargetSettings
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, TargetNotFound
 from ...net.address import base_address, host_list, is_loopback
 from ...secrets import secret
-from ..kinds import Billing, Can, Choose, Kind, secret_variables
+from ..kinds import Billing, Can, Choose, Kind
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic import SecretStr
 
     from ...net.bucket import BucketSettings
     from ..base import Target
 
-__all__ = ["DEFAULT_BASE_URL", "ENDPOINT_VARIABLE", "RunPodKind", "bucket_of"]
+__all__ = [
+    "DEFAULT_BASE_URL",
+    "ENDPOINT_VARIABLE",
+    "RESULTS_KEPT",
+    "EndpointKind",
+    "EndpointOptions",
+    "RunPodKind",
+]
 
 DEFAULT_BASE_URL = "https://api.runpod.ai/v2"
 ENDPOINT_VARIABLE = "RUNPOD_ENDPOINT_ID"
 """The variable with the endpoint that ``runpod:`` alone means."""
 
+RESULTS_KEPT = "RunPod keeps results for 30 minutes after a job has ended."
+
 _KEY = "RUNPOD_API_KEY"
+_CONSOLE = "https://console.runpod.io/serverless"
 
 
-class RunPodKind(Kind):
+@dataclass(frozen=True, slots=True)
+class EndpointOptions:
+    """What may be set for an endpoint, besides where it is and what opens it.
+
+    Attributes:
+        keep_stored: Whether outputs that a worker put into storage stay there.
+        memory: The folder to remember in what its workers have installed.
+        bucket: Where input files go that do not fit the request.
+        policy: RunPod's ``policy``, sent with every job.
+        storage_hosts: ``HOST`` or ``HOST:PORT`` in a private network that outputs may be stored
+            on. The bucket's is added to it.
+    """
+
+    keep_stored: bool = False
+    memory: Path | None = None
+    bucket: BucketSettings | None = None
+    policy: Mapping[str, int | bool] | None = None
+    storage_hosts: Collection[str] = ()
+
+    @classmethod
+    def of(
+        cls, name: str, settings: TargetSettings, environment: Mapping[str, str]
+    ) -> EndpointOptions:
+        """From the configuration of a target.
+
+        Raises:
+            ConfigurationError: The bucket, or the list of hosts, cannot be used.
+        """
+        from ...net.bucket import BucketSettings
+
+        try:
+            bucket = BucketSettings.from_environ(environment, address=settings.bucket or "")
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"The bucket of the target {name!r} cannot be used. {error.message}",
+                advice=error.advice,
+            ) from None
+        return cls(
+            settings.keep_stored,
+            home(environment) / "endpoints",
+            bucket,
+            settings.policy,
+            host_list(environment, "COMFY_REMOTE_OUTPUT_HOSTS"),
+        )
+
+
+class EndpointKind(Kind):
+    """A kind that speaks RunPod's endpoint API: what `RunPodTarget` has to know of it.
+
+    Attributes:
+        provider: Who runs its endpoints, for people.
+        results_kept: For how long, a sentence.
+        no_worker: Why no worker may come, and what to do.
+        only_ours: Whether its workers are certainly Comfy Remote's.
+        delay_means_begun: Whether only a job that has begun has a ``delayTime``.
+    """
+
+    speaks = "runpod"
+    can = frozenset({Can.KEEP_INPUTS, Can.FETCH_MODELS, Can.RELEASE})
+    provider: ClassVar[str]
+    results_kept: ClassVar[str]
+    no_worker: ClassVar[str]
+    only_ours: ClassVar[bool] = False
+    delay_means_begun: ClassVar[bool] = False
+
+    def check(self, endpoint: str) -> None:
+        """See that this can be an endpoint's id.
+
+        Raises:
+            ConfigurationError: It cannot.
+        """
+        raise NotImplementedError
+
+    @property
+    def body_limit(self) -> int:
+        """Bytes that a request may have."""
+        raise NotImplementedError
+
+    def result_limit(self, base_url: str) -> int | None:
+        """Bytes that a result may have; ``None`` if large outputs are stored elsewhere."""
+        del base_url
+        return None
+
+    def missing(self, endpoint: str, base_url: str) -> TargetNotFound:
+        """The error for an endpoint that does not exist."""
+        raise NotImplementedError
+
+    def sent_to(self, details: Mapping[str, str]) -> TargetSettings | None:
+        """The ``endpoint`` and ``base_url`` in the details."""
+        # RunPod's own say no kind.
+        if "endpoint" not in details or details.get("kind", "runpod") != self.name:
+            return None
+        return TargetSettings(f"{self.prefix}{details['endpoint']}", details["base_url"])
+
+
+class RunPodKind(EndpointKind):
     """``runpod:ENDPOINT``; ``runpod:`` alone takes the endpoint from ``RUNPOD_ENDPOINT_ID``."""
 
     name = "runpod"
     title = "a RunPod endpoint"
     forms = ("runpod:ENDPOINT",)
-    can = frozenset({Can.KEEP_INPUTS, Can.FETCH_MODELS, Can.RELEASE})
     default_key = _KEY
     own_secrets: ClassVar[Mapping[str, str]] = {
         _KEY: "RunPod's console has it under Settings > API Keys.",
@@ -42,6 +150,47 @@ class RunPodKind(Kind):
         "Give that server a key of its own: put it into another environment variable, and name "
         "the variable in comfy-remote.toml with key_env."
     )
+    provider = "RunPod"
+    results_kept = RESULTS_KEPT
+    no_worker = (
+        "An endpoint that was not used for 7 days has its workers set to 0: then raise Max workers "
+        "in RunPod's console. If jobs wait for ever, check the endpoint's GPU types there."
+    )
+
+    def check(self, endpoint: str) -> None:
+        """See `EndpointKind.check`."""
+        if not endpoint:
+            raise ConfigurationError(
+                "runpod: alone takes the endpoint's id from RUNPOD_ENDPOINT_ID, which is not set.",
+                advice=f"Write runpod:ENDPOINT, or set that variable. RunPod's console shows the "
+                f"id: {_CONSOLE}.",
+            )
+        if quote(endpoint, safe="") != endpoint:
+            raise ConfigurationError(
+                f"{endpoint!r} is not an endpoint's id.",
+                advice=f"RunPod's console shows it: {_CONSOLE}.",
+            )
+
+    @property
+    def body_limit(self) -> int:
+        """Of ``/run``."""
+        from ...wire.runpod import RUN_BODY_LIMIT
+
+        return RUN_BODY_LIMIT
+
+    def result_limit(self, base_url: str) -> int | None:
+        """RunPod's own; another server with its API may store large outputs elsewhere."""
+        from ...wire.runpod import RUN_RESULT_LIMIT
+
+        return RUN_RESULT_LIMIT if base_url == DEFAULT_BASE_URL else None
+
+    def missing(self, endpoint: str, base_url: str) -> TargetNotFound:
+        """See `EndpointKind.missing`."""
+        return TargetNotFound(
+            f"There is no endpoint {endpoint!r} at {base_address(base_url).host}.",
+            advice=f"Check its id in RunPod's console ({_CONSOLE}), and that the key belongs to "
+            "the same account.",
+        )
 
     def configured_address(self, environment: Mapping[str, str]) -> str | None:
         """The endpoint in ``RUNPOD_ENDPOINT_ID``."""
@@ -76,7 +225,7 @@ class RunPodKind(Kind):
     def login(
         self, name: str, settings: TargetSettings, environment: Mapping[str, str]
     ) -> dict[str, SecretStr]:
-        """The key as a bearer token; empty where there is none."""
+        """The key as a bearer token; empty for a gateway on this machine that takes none."""
         if settings.user or settings.password_env or settings.headers_env:
             raise ConfigurationError(
                 f"The target {name!r} is a RunPod endpoint, which takes a key and no other login.",
@@ -84,11 +233,15 @@ class RunPodKind(Kind):
                 "and headers_env.",
             )
         if settings.key_env is None and secret(_KEY, environment) is None:
-            return {}
-        [variable] = secret_variables(settings)
-        from dataclasses import replace
-
-        return super().login(name, replace(settings, key_env=variable), environment)
+            if not self.needs_key(settings, environment):
+                return {}
+            raise ConfigurationError(
+                "There is no RunPod API key.",
+                advice="Make one at https://console.runpod.io/user/settings and set the "
+                f"environment variable {_KEY}.",
+            )
+        key = self.key_variable(settings)
+        return super().login(name, replace(settings, key_env=key), environment)
 
     def open(
         self,
@@ -102,43 +255,15 @@ class RunPodKind(Kind):
 
         del choose
         endpoint = settings.target.removeprefix(self.prefix)
+        endpoint = endpoint or environment.get(ENDPOINT_VARIABLE, "")
+        self.check(endpoint)
         return RunPodTarget(
-            endpoint or environment.get(ENDPOINT_VARIABLE, ""),
-            None,
+            endpoint,
             base_url=_base_url(settings, environment),
-            headers=self.login(name, settings, environment),
             name=name,
-            keep_stored=settings.keep_stored,
-            memory=home(environment) / "endpoints",
-            bucket=bucket_of(name, settings, environment),
-            storage_hosts=host_list(environment, "COMFY_REMOTE_OUTPUT_HOSTS"),
-            policy=settings.policy,
+            headers=self.login(name, settings, environment),
+            options=EndpointOptions.of(name, settings, environment),
         )
-
-    def sent_to(self, details: Mapping[str, str]) -> TargetSettings | None:
-        """The ``endpoint`` and ``base_url`` in the details."""
-        if "endpoint" not in details or details.get("kind", self.name) != self.name:
-            return None
-        return TargetSettings(f"{self.prefix}{details['endpoint']}", details["base_url"])
-
-
-def bucket_of(
-    name: str, settings: TargetSettings, environment: Mapping[str, str]
-) -> BucketSettings | None:
-    """The bucket for input files that do not fit a request.
-
-    Raises:
-        ConfigurationError: It cannot be used.
-    """
-    from ...net.bucket import BucketSettings
-
-    try:
-        return BucketSettings.from_environ(environment, address=settings.bucket or "")
-    except ConfigurationError as error:
-        raise ConfigurationError(
-            f"The bucket of the target {name!r} cannot be used. {error.message}",
-            advice=error.advice,
-        ) from None
 
 
 def _base_url(settings: TargetSettings, environment: Mapping[str, str]) -> str:

@@ -32,11 +32,10 @@ from ...wire.plain import PlainAnswer
 from ...wire.request import COMFY_REMOTE_1
 from ...wire.runpod import JobStatus, RunPodState, error_from_runpod
 from ...workflow.prompt import Prompt
+from .kind import RESULTS_KEPT
 from .result import Result, unplaced_outputs, worker_comfyui_result
 
-__all__ = ["RESULTS_KEPT", "StatusReader", "error_in", "forgotten"]
-
-RESULTS_KEPT = "RunPod keeps results for 30 minutes after a job has ended."
+__all__ = ["StatusReader", "error_in", "forgotten"]
 
 
 class StatusReader:

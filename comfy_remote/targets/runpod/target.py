@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import (
     AsyncGenerator,
+    Awaitable,
     Callable,
     Collection,
     Iterable,
@@ -21,18 +22,16 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
-from pathlib import Path
-from typing import ClassVar, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, JsonValue, SecretStr, ValidationError
-from yarl import URL
 
 from ...advice import Hint
 from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
-    ConfigurationError,
     EngineCrashed,
     JobCancelled,
     JobExpired,
@@ -48,16 +47,15 @@ from ...errors import (
 )
 from ...events import Event, Finished, Log, Progress
 from ...media.files import CHUNK_SIZE
-from ...net.address import base_address, check_key_is_safe, is_loopback
-from ...net.bucket import Bucket, BucketSettings
+from ...net.address import base_address, check_key_is_safe
+from ...net.bucket import Bucket
 from ...net.http import HttpClient, Response
+from ...net.retry import Backoff, Outage, Polling
 from ...outputs import RemoteOutput
 from ...wire.actions import DescribeAnswer, FetchAnswer, unpack_nodes
 from ...wire.request import COMFY_REMOTE_1
 from ...wire.runpod import (
     IDEMPOTENCY_HEADER,
-    RUN_BODY_LIMIT,
-    RUN_RESULT_LIMIT,
     EndpointHealth,
     JobStatus,
     RunPodState,
@@ -67,24 +65,15 @@ from ..base import Capabilities, Health, RemoteRef, RunRequest, answer_graded, b
 from ..input_names import UsersNames, by_content
 from .description import Description, DescriptionCache
 from .inputs import StoredInput, store_input, too_many_bytes
-from .kind import DEFAULT_BASE_URL
+from .kind import DEFAULT_BASE_URL, EndpointKind, EndpointOptions, RunPodKind
 from .request import request_body
 from .result import not_returned_before
-from .status import RESULTS_KEPT, StatusReader, error_in, forgotten
+from .status import StatusReader, error_in, forgotten
 
-__all__ = ["RunPodTarget"]
+__all__ = ["EndpointTimes", "RunPodTarget"]
 
-# Under 4 requests a second, as quick as that allows: the result waits half of it on average.
-_POLL = 0.26
-_LONGEST_POLL = 2.0
-_QUICK_FOR = 120.0
-_POLL_FRACTION = 0.005
 _log = logging.getLogger(__name__)
 
-# An answer to ComfyUI's page must begin within 60 s.
-_DESCRIBE_PATIENCE = 45.0
-# For an endpoint to take back a question that nobody waits for any more.
-_LEAVE_PATIENCE = 3.0
 # Milliseconds. A client that ends meanwhile leaves no job that a GPU would be started for later;
 # and a worker whose image has to be fetched first still gets to answer.
 _DESCRIBE_TTL = 600_000
@@ -93,7 +82,29 @@ _UNANSWERED = (EngineCrashed, OutOfMemory, JobCancelled, JobExpired, JobTimedOut
 _FETCH_MISSES = 6
 # HTTP statuses of a submission that RunPod has certainly not accepted.
 _REFUSALS = frozenset({400, 401, 403, 404, 413, 429})
-_BACKOFF = (0.5, 1.0, 2.0, 4.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointTimes:
+    """How long a client waits for what, in seconds.
+
+    Attributes:
+        requests: The waits between tries of one request.
+        polling: How often it asks how a job stands: under four times a second, as quick as that
+            allows, since the result waits half of it on average.
+        describe: For a worker to say what it has; an answer to ComfyUI's page must begin in 60 s.
+        leave: For an endpoint to take back a question that nobody waits for any more.
+    """
+
+    requests: Backoff = Backoff()  # noqa: RUF009 - frozen
+    polling: Polling = Polling(  # noqa: RUF009 - frozen
+        first=0.26,
+        quick_for=120.0,
+        share=0.005,
+        backoff=Backoff(first=0.5, longest=5.0, longest_asked=30.0),
+    )
+    describe: float = 45.0
+    leave: float = 3.0
 
 
 class RunPodTarget:
@@ -101,90 +112,43 @@ class RunPodTarget:
 
     Args:
         endpoint: The endpoint's id.
-        key: RunPod's API key, or the gateway's token. May be ``None`` on loopback only.
+        key: RunPod's API key, or the gateway's token.
+        kind: Whose endpoint it is.
         base_url: ``https``, or ``http`` on loopback.
         name: What to call it; ``runpod:ENDPOINT`` by default.
-        patience: Seconds that the endpoint may be out of reach while a job runs.
-        keep_stored: Whether outputs that a worker had put into storage stay there.
-        memory: The folder to remember in what its workers have installed.
-        bucket: Where input files go that do not fit the request.
-        policy: RunPod's ``policy``, sent with every job.
         headers: What another server that speaks RunPod's API takes instead of a key.
-        storage_hosts: ``HOST`` or ``HOST:PORT`` in a private network that outputs may be stored
-            on. The bucket's is added to it.
+        options: What else may be set.
+        times: How long it waits for what.
+        find: Looks for the base URL when the target is opened.
 
     Raises:
-        ConfigurationError: The key is missing, or the URL would send it in the clear.
+        ConfigurationError: That is no endpoint's id, or the URL would send the key in the clear.
     """
-
-    kind: ClassVar[str] = "runpod"
-    """What its inline address begins with."""
-
-    provider: ClassVar[str] = "RunPod"
-    """Who runs it, for people."""
-
-    results_kept: ClassVar[str] = RESULTS_KEPT
-    """For how long, a sentence."""
-
-    no_worker: ClassVar[str] = (
-        "An endpoint that was not used for 7 days has its workers set to 0: then raise Max workers "
-        "in RunPod's console. If jobs wait for ever, check the endpoint's GPU types there."
-    )
-    """Why none may come, and what to do."""
-
-    delay_means_begun: ClassVar[bool] = False
-    """See `StatusReader`."""
-
-    body_limit: ClassVar[int] = RUN_BODY_LIMIT
-    """Bytes that a request may have."""
-
-    @property
-    def result_limit(self) -> int | None:
-        """RunPod's; another server with its API may store large outputs elsewhere."""
-        return RUN_RESULT_LIMIT if self._base_url == DEFAULT_BASE_URL else None
 
     def __init__(
         self,
         endpoint: str,
-        key: SecretStr | None,
+        key: SecretStr | None = None,
         *,
+        kind: EndpointKind = RunPodKind(),  # noqa: B008 - has no state
         base_url: str = DEFAULT_BASE_URL,
         name: str | None = None,
-        patience: float = 60.0,
-        keep_stored: bool = False,
-        memory: Path | None = None,
-        bucket: BucketSettings | None = None,
-        policy: Mapping[str, int | bool] | None = None,
         headers: Mapping[str, SecretStr] | None = None,
-        storage_hosts: Collection[str] = (),
+        options: EndpointOptions = EndpointOptions(),  # noqa: B008 - frozen
+        times: EndpointTimes = EndpointTimes(),
+        find: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
-        address = base_address(base_url)
-        check_key_is_safe(address)
-        if not endpoint:
-            raise ConfigurationError(
-                "runpod: alone takes the endpoint's id from RUNPOD_ENDPOINT_ID, which is not set.",
-                advice="Write runpod:ENDPOINT, or set that variable. RunPod's console shows the "
-                "id: https://console.runpod.io/serverless.",
-            )
-        if quote(endpoint, safe="") != endpoint:
-            raise ConfigurationError(
-                f"{endpoint!r} is not an endpoint's id.",
-                advice="RunPod's console shows it: https://console.runpod.io/serverless.",
-            )
-        if key is None and not headers and not is_loopback(address.host):
-            raise ConfigurationError(
-                "There is no RunPod API key.",
-                advice="Make one at https://console.runpod.io/user/settings and set the "
-                "environment variable RUNPOD_API_KEY.",
-            )
+        check_key_is_safe(base_address(base_url))
+        kind.check(endpoint)
+        self.kind = kind
         self._endpoint = endpoint
-        self._name = name or f"{self.kind}:{endpoint}"
-        self._patience = patience
-        self._keep_stored = keep_stored
+        self._name = name or f"{kind.prefix}{endpoint}"
+        self._options = options
+        self._times = times
+        self._find = find
+        bucket = options.bucket
         self._bucket = Bucket(bucket) if bucket is not None else None
-        self._storage_hosts = {*storage_hosts, *([bucket.host_and_port] if bucket else [])}
-        self._policy = dict(policy or {})
-        self._memory = memory
+        self._storage_hosts = {*options.storage_hosts, *([bucket.host_and_port] if bucket else [])}
         self._describing: asyncio.Task[DescribeAnswer | None] | None = None
         self._not_in_front: set[str] = set()
         self._headers = dict(headers or {})
@@ -196,12 +160,13 @@ class RunPodTarget:
         """Have the endpoint at this address, checked before."""
         self._base_url = base_url.rstrip("/")
         address = f"{self._base_url}/{self._endpoint}"
-        self._descriptions = DescriptionCache(self._memory, address)
+        self._descriptions = DescriptionCache(self._options.memory, address)
         self._http = HttpClient(
             address,
             name=f"Endpoint {self._endpoint}",
             headers=self._headers,
             elsewhere=self._storage_hosts,
+            backoff=self._times.requests,
         )
 
     @property
@@ -214,14 +179,32 @@ class RunPodTarget:
         """The endpoint's address."""
         return f"{self._base_url}/{self._endpoint}"
 
+    @property
+    def no_worker(self) -> str:
+        """Why no worker may come, and what to do."""
+        return self.kind.no_worker
+
+    @property
+    def body_limit(self) -> int:
+        """Bytes that a request may have."""
+        return self.kind.body_limit
+
+    @property
+    def result_limit(self) -> int | None:
+        """Bytes that a result may have; ``None`` if large outputs are stored elsewhere."""
+        return self.kind.result_limit(self._base_url)
+
     async def __aenter__(self) -> RunPodTarget:
+        if self._find is not None:
+            self._use(await self._find())
+            self._find = None
         await self._http.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._describing is not None:
             self._describing.cancel()
-            await asyncio.wait({self._describing}, timeout=_LEAVE_PATIENCE)
+            await asyncio.wait({self._describing}, timeout=self._times.leave)
             self._describing.cancel()  # the endpoint is silent, and nobody shall wait for it
             await asyncio.gather(self._describing, return_exceptions=True)
         await self._http.__aexit__()
@@ -246,7 +229,7 @@ class RunPodTarget:
             if not isinstance(error, SubmissionUnknown):
                 await self._unstore(stored)
             if isinstance(error, TargetNotFound):
-                raise self._no_such_endpoint(error) from error
+                raise self._missing(error) from error
             raise
         if request.front:
             self._not_in_front.add(request.job_id)
@@ -255,16 +238,16 @@ class RunPodTarget:
     async def _request_body(self, request: RunRequest, stored: dict[str, StoredInput]) -> bytes:
         """The JSON of a request, small enough. What is put into the bucket is noted."""
         named = by_content(request)
-        body = await asyncio.to_thread(request_body, named, stored, self._policy)
+        body = await asyncio.to_thread(request_body, named, stored, self._options.policy or {})
         if len(body) > self.body_limit and self._bucket is not None:
             whole = [file for file in named.files if file.sha256 not in request.known_inputs]
             for file in too_many_bytes(whole, len(body) - self.body_limit):
                 stored[file.name] = await store_input(self._bucket, request.job_id, file)
-            body = await asyncio.to_thread(request_body, named, stored, self._policy)
+            body = await asyncio.to_thread(request_body, named, stored, self._options.policy or {})
         if len(body) > self.body_limit:
             sizes = ", ".join(f"{f.name} {f.size / 2**20:.1f} MiB" for f in request.files)
             raise RequestTooLarge(
-                f"The request is {len(body) / 2**20:.1f} MiB, and {self.provider} takes "
+                f"The request is {len(body) / 2**20:.1f} MiB, and {self.kind.provider} takes "
                 f"{self.body_limit / 2**20:.0f} MiB. Input files: {sizes or 'none'}.",
                 advice="Make the input files smaller (base64 adds a third), set a bucket for them "
                 "(BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID, BUCKET_SECRET_ACCESS_KEY), or use a "
@@ -286,10 +269,10 @@ class RunPodTarget:
     async def find(self, job_id: str) -> RemoteRef | None:  # noqa: ARG002
         """RunPod has no way to look for a job by anything but its own id."""
         raise SubmissionUnknown(
-            f"Whether {self._name} accepted the job is not known, and {self.provider} cannot be "
-            "asked.",
-            advice=f"Look at the endpoint's requests in {self.provider}'s console; if it is not "
-            "there, run the workflow again.",
+            f"Whether {self._name} accepted the job is not known, and {self.kind.provider} cannot "
+            "be asked.",
+            advice=f"Look at the endpoint's requests in {self.kind.provider}'s console; if it is "
+            "not there, run the workflow again.",
         )
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
@@ -301,12 +284,12 @@ class RunPodTarget:
                 "are there, though it was queued in front.",
                 "warning",
             )
-        reader = StatusReader(prompt, delay_means_begun=self.delay_means_begun)
+        reader = StatusReader(prompt, delay_means_begun=self.kind.delay_means_begun)
         names = UsersNames(prompt)
         async with aclosing(self._statuses(ref)) as statuses:
             async for status in statuses:
                 if status is None:
-                    yield forgotten(self._name, self.results_kept)
+                    yield forgotten(self._name, self.kind.results_kept)
                     return
                 for event in reader.events(status) if isinstance(status, JobStatus) else [status]:
                     if isinstance(event, Finished) and reader.worker_is_ours is not None:
@@ -317,7 +300,7 @@ class RunPodTarget:
 
     def not_returned(self, prompt: Prompt) -> str:
         """What the public worker-comfyui cannot return, unless the worker is known to be ours."""
-        ours = self._descriptions.worker_is_ours
+        ours = self.kind.only_ours or self._descriptions.worker_is_ours
         return "" if ours else not_returned_before(prompt, known=ours is not None)
 
     async def act(
@@ -350,7 +333,7 @@ class RunPodTarget:
         try:
             ref = self._ref(job_id, await self._post_run(job_id, body))
         except TargetNotFound as error:
-            raise self._no_such_endpoint(error) from error
+            raise self._missing(error) from error
         try:
             async with aclosing(self._statuses(ref)) as statuses:
                 return await _answer_of(statuses, self._name, on_message)
@@ -363,43 +346,36 @@ class RunPodTarget:
 
         ``None``, the last of all, when the endpoint does not know the job.
         """
+        polling, outage = self._times.polling, Outage(self._times.polling)
         began = time.monotonic()
-        failing_since: float | None = None
-        failures = 0
         # The submission was a request as well: with it, four a second is the most.
-        await asyncio.sleep(_POLL)
+        await asyncio.sleep(polling.first)
         while True:
             asked = time.monotonic()
             try:
                 response = await self._http.get_once(_path("status", ref))
                 status = _parse(JobStatus, response, "status")
-                failing_since, failures = None, 0
+                outage.answered()
             except AuthenticationError:
                 raise
             except TargetNotFound:
                 yield None
                 return
             except TargetError as error:
-                # Counted from the first failure: the caller may have been busy before it.
-                failing_since = failing_since or time.monotonic()
-                waited = time.monotonic() - failing_since
-                if waited > self._patience:
+                delay = outage.failed(error)
+                if delay is None:
                     raise TargetUnreachable(
-                        f"The endpoint has been out of reach for {waited:.0f} s. {error.message} "
-                        "The job may still be running there.",
-                        advice=Hint.RESUME_IN_TIME(kept=self.results_kept),
+                        f"The endpoint has been out of reach for {polling.patience:.0f} s. "
+                        f"{error.message} The job may still be running there.",
+                        advice=Hint.RESUME_IN_TIME(kept=self.kind.results_kept),
                         details=error.details,
                     ) from error
-                delay = _delay_after(error, failures)
                 yield Log(f"{error.message} Trying again in {delay:.1f} s.", "warning")
-                failures += 1
                 await asyncio.sleep(delay)
                 continue
             yield status
             elapsed = time.monotonic() - began
-            interval = _POLL
-            if elapsed > _QUICK_FOR:
-                interval = min(_LONGEST_POLL, max(_POLL, elapsed * _POLL_FRACTION))
+            interval = polling.interval(elapsed)
             await asyncio.sleep(max(0.0, interval - (time.monotonic() - asked)))
 
     async def cancel(self, ref: RemoteRef) -> None:
@@ -478,7 +454,7 @@ class RunPodTarget:
 
     async def release(self, outputs: Sequence[RemoteOutput]) -> None:
         """DELETE what was stored for these, unless it is to be kept."""
-        for output in outputs if not self._keep_stored else ():
+        for output in outputs if not self._options.keep_stored else ():
             if output.source is not None and output.source.delete_url is not None:
                 try:
                     await self._http.delete_elsewhere(output.source.delete_url)
@@ -500,7 +476,7 @@ class RunPodTarget:
             return _capabilities(known.answer)
         if self._describing is None or self._describing.done():
             self._describing = asyncio.create_task(self._ask_description(known))
-        await asyncio.wait({self._describing}, timeout=_DESCRIBE_PATIENCE)
+        await asyncio.wait({self._describing}, timeout=self._times.describe)
         if self._describing.done():
             return _capabilities(self._describing.result())
         return _capabilities(known.answer if known else None)
@@ -541,7 +517,7 @@ class RunPodTarget:
         try:
             response = await self._http.get("health")
         except TargetNotFound as error:
-            raise self._no_such_endpoint(error) from error
+            raise self._missing(error) from error
         health = _parse(EndpointHealth, response, "health")
         return Health(
             ready=health.workers.idle, running=health.jobs.in_progress, queued=health.jobs.in_queue
@@ -558,8 +534,8 @@ class RunPodTarget:
             raise SubmissionUnknown(
                 error.message,
                 advice="Nothing was sent again, since it might run twice. Look at the "
-                f"endpoint's requests in {self.provider}'s console; if it is not there, run the "
-                "workflow again.",
+                f"endpoint's requests in {self.kind.provider}'s console; if it is not there, run "
+                "the workflow again.",
                 details=error.details,
             ) from error
 
@@ -581,18 +557,15 @@ class RunPodTarget:
             return False
         return response.headers.get(IDEMPOTENCY_HEADER) == "supported"
 
-    def _no_such_endpoint(self, error: TargetNotFound) -> TargetNotFound:
-        return TargetNotFound(
-            f"There is no endpoint {self._endpoint!r} at {URL(self._base_url).host}.",
-            advice="Check its id in RunPod's console (https://console.runpod.io/serverless), and "
-            "that the key belongs to the same account.",
-            details=error.details,
-        )
+    def _missing(self, error: TargetNotFound) -> TargetNotFound:
+        missing = self.kind.missing(self._endpoint, self._base_url)
+        missing.details.update(error.details)
+        return missing
 
     def _ref(self, job_id: str, remote_id: str) -> RemoteRef:
         details = {"endpoint": self._endpoint, "base_url": self._base_url}
-        if self.kind != "runpod":
-            details["kind"] = self.kind
+        if self.kind.name != "runpod":  # which the records of earlier versions do not say
+            details["kind"] = self.kind.name
         return RemoteRef(job_id, remote_id, details)
 
 
@@ -633,13 +606,6 @@ def _capabilities(answer: DescribeAnswer | None) -> Capabilities:
 
 def _path(action: str, ref: RemoteRef) -> str:
     return f"{action}/{quote(ref.remote_id, safe='')}"
-
-
-def _delay_after(error: TargetError, failures: int) -> float:
-    after = error.details.get("retry_after")
-    if isinstance(after, int | float):
-        return min(max(float(after), _BACKOFF[0]), 30.0)
-    return _BACKOFF[min(failures, len(_BACKOFF) - 1)]
 
 
 def _decoded(filename: str, data: str) -> bytes:

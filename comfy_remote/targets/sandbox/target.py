@@ -18,16 +18,18 @@ from contextlib import aclosing
 
 import aiohttp
 
-from ..config.engine_environment import engine_environment
-from ..errors import ComfyRemoteError, TargetUnreachable
-from ..events import Event, Finished, JobState, Progress, Started
-from ..outputs import RemoteOutput
-from ..workflow.prompt import Prompt
-from .base import Capabilities, Health, RemoteRef, RunRequest
-from .comfyui.target import ComfyUITarget
-from .engine_folders import folders_in
-from .launch import PACKAGE_PARENT, detached, own_program
-from .unlisted_files import NodeTimes, with_unlisted
+from ...config.engine_environment import engine_environment
+from ...errors import ComfyRemoteError, TargetUnreachable
+from ...events import Event, Finished, JobState, Progress, Started
+from ...net.retry import Polling
+from ...outputs import RemoteOutput
+from ...workflow.prompt import Prompt
+from ..base import Capabilities, Health, RemoteRef, RunRequest
+from ..comfyui.follow import FollowTimes
+from ..comfyui.target import ComfyUITarget
+from ..engine_folders import folders_in
+from ..launch import PACKAGE_PARENT, detached, own_program
+from ..unlisted_files import NodeTimes, with_unlisted
 
 __all__ = ["SandboxTarget"]
 
@@ -58,7 +60,8 @@ class SandboxTarget:
 
     async def __aenter__(self) -> SandboxTarget:
         url = self._url or await self._start()
-        self._inner = ComfyUITarget(url, name="sandbox", patience=3.0)
+        times = FollowTimes(polling=Polling(patience=3.0))
+        self._inner = ComfyUITarget(url, name=self.name, times=times)
         await self._inner.__aenter__()
         return self
 

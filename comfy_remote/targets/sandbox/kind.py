@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..config.target_settings import TargetSettings
-from ..errors import ConfigurationError
-from .kinds import Can, Choose, Kind
+from ...config.target_settings import TargetSettings
+from ...errors import ConfigurationError
+from ..kinds import Can, Choose, Kind
 
 if TYPE_CHECKING:
-    from .base import Target
+    from ..base import Target
 
 __all__ = ["SandboxKind"]
 
@@ -37,7 +37,7 @@ class SandboxKind(Kind):
         choose: Choose | None = None,
     ) -> Target:
         """One that is started when the target is opened."""
-        from .sandbox import SandboxTarget
+        from .target import SandboxTarget
 
         del name, settings, environment, choose
         return SandboxTarget()
@@ -51,9 +51,9 @@ class SandboxKind(Kind):
             )
         if look:
             # A `SandboxTarget` ends the sandbox when it closes: outputs may be there.
-            from .comfyui.target import ComfyUITarget
+            from ..comfyui.target import ComfyUITarget
 
             return ComfyUITarget(details["url"], name=self.name)
-        from .sandbox import SandboxTarget
+        from .target import SandboxTarget
 
         return SandboxTarget(details["url"])

@@ -1,0 +1,1 @@
+"""The sandbox: our own small engine, as a target."""
