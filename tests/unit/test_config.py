@@ -366,7 +366,7 @@ policy = { executionTimeout = 600000, lowPriority = true }
     configuration = Configuration.load(tmp_path)
     target = open_target("gpu", configuration, {**ENVIRONMENT, **keys})
     assert isinstance(target, RunPodTarget)
-    assert target._policy == {"executionTimeout": 600000, "lowPriority": True}
+    assert target.options.policy == {"executionTimeout": 600000, "lowPriority": True}
     with pytest.raises(ConfigurationError, match="bucket of the target 'gpu'"):
         open_target("gpu", configuration, ENVIRONMENT)
     configure(tmp_path / "home", '[targets.gpu]\ntarget = "runpod:abc"\npolicy = { timeout = 3 }')

@@ -143,7 +143,7 @@ class RunPodTarget:
         self.kind = kind
         self._endpoint = endpoint
         self._name = name or f"{kind.prefix}{endpoint}"
-        self._options = options
+        self.options = options
         self._times = times
         self._find = find
         bucket = options.bucket
@@ -160,7 +160,7 @@ class RunPodTarget:
         """Have the endpoint at this address, checked before."""
         self._base_url = base_url.rstrip("/")
         address = f"{self._base_url}/{self._endpoint}"
-        self._descriptions = DescriptionCache(self._options.memory, address)
+        self._descriptions = DescriptionCache(self.options.memory, address)
         self._http = HttpClient(
             address,
             name=f"Endpoint {self._endpoint}",
@@ -238,12 +238,12 @@ class RunPodTarget:
     async def _request_body(self, request: RunRequest, stored: dict[str, StoredInput]) -> bytes:
         """The JSON of a request, small enough. What is put into the bucket is noted."""
         named = by_content(request)
-        body = await asyncio.to_thread(request_body, named, stored, self._options.policy or {})
+        body = await asyncio.to_thread(request_body, named, stored, self.options.policy or {})
         if len(body) > self.body_limit and self._bucket is not None:
             whole = [file for file in named.files if file.sha256 not in request.known_inputs]
             for file in too_many_bytes(whole, len(body) - self.body_limit):
                 stored[file.name] = await store_input(self._bucket, request.job_id, file)
-            body = await asyncio.to_thread(request_body, named, stored, self._options.policy or {})
+            body = await asyncio.to_thread(request_body, named, stored, self.options.policy or {})
         if len(body) > self.body_limit:
             sizes = ", ".join(f"{f.name} {f.size / 2**20:.1f} MiB" for f in request.files)
             raise RequestTooLarge(
@@ -454,7 +454,7 @@ class RunPodTarget:
 
     async def release(self, outputs: Sequence[RemoteOutput]) -> None:
         """DELETE what was stored for these, unless it is to be kept."""
-        for output in outputs if not self._options.keep_stored else ():
+        for output in outputs if not self.options.keep_stored else ():
             if output.source is not None and output.source.delete_url is not None:
                 try:
                     await self._http.delete_elsewhere(output.source.delete_url)
