@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from comfy_remote.net.http import HttpClient
+from comfy_remote.net.retry import Backoff
 from comfy_remote.sandbox import sockets
 from comfy_remote.sandbox.server import SandboxServer
 from comfy_remote.targets.comfyui import socket as comfyui_socket
@@ -45,7 +46,7 @@ async def test_a_client_holds_the_newest_previews_up_to_a_size(
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
     async with HttpClient(f"http://127.0.0.1:{port}", name="it") as http:
-        socket = ComfyUISocket(http, "c")
+        socket = ComfyUISocket(http, "c", Backoff())
         await socket.start()
         try:
             await asyncio.wait_for(sent.wait(), 20)

@@ -628,14 +628,15 @@ JSON = st.recursive(
 )
 @given(history=JSON, queue=JSON)
 async def test_a_lying_server_ends_in_an_end_or_an_error_of_ours(
-    server: FakeComfyUI, target: ComfyUITarget, history: object, queue: object
+    server: FakeComfyUI, history: object, queue: object
 ) -> None:
     server.on("GET /ws", Answer(None, 404))
     server.on(f"GET /history/{JOB}", Answer(json.dumps(history).encode()))
     server.on("GET /queue", Answer(json.dumps(queue).encode()))
-    target._patience = 0.03
+    times = replace(TIMES, polling=replace(TIMES.polling, patience=0.03))
     try:
-        events = await asyncio.wait_for(_events(target), 0.15)
+        async with ComfyUITarget(server.url, times=times) as target:
+            events = await asyncio.wait_for(_events(target), 0.15)
     except (ComfyRemoteError, asyncio.TimeoutError):
         return  # the last: it says that the prompt is still in its queue
     assert isinstance(events[-1], Finished)

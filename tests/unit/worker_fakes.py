@@ -112,7 +112,7 @@ class FakeTarget:
     async def system(self) -> dict[str, JsonValue]:
         return dict(self.stats)
 
-    async def model_folders(self) -> dict[str, list[str]]:
+    async def models(self) -> dict[str, list[str]]:
         return {"checkpoints": ["a.safetensors"], "loras": []}
 
     async def forget(self, prompt_id: str) -> None:
