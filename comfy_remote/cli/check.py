@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import print_json, printable_line, say
-from .options import change_options, inputs_option
+from .options import change_options, inputs_option, workflow_argument
 from .schemas import completed, found_schemas, schemas_option
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ __all__ = ["check"]
 
 
 @click.command()
-@click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path, allow_dash=True))
+@workflow_argument
 @click.option(
     "--on",
     metavar="TARGET",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option, var_option
+from .options import json_option, var_option, workflow_argument
 
 if TYPE_CHECKING:
     from ..workflow.cut import Crossing, Cut
@@ -20,7 +20,7 @@ __all__ = ["cut"]
 
 
 @click.command()
-@click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path, allow_dash=True))
+@workflow_argument
 @click.option(
     "-r",
     "--remote",

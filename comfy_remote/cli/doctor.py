@@ -43,8 +43,6 @@ def doctor(context: click.Context, workflow: Path | None, on: str | None, json_l
       comfy-remote doctor workflow.json --on runpod:abc123xyz
       comfy-remote doctor --json | jq 'select(.status == "problem")'
     """
-    import asyncio
-
     from ..jobs.doctor import examine
     from .console import print_json
     from .interrupt import run_interruptible
@@ -61,10 +59,7 @@ def doctor(context: click.Context, workflow: Path | None, on: str | None, json_l
             else:
                 _show(finding)
 
-    try:
-        run_interruptible(look())
-    except asyncio.CancelledError:
-        raise click.exceptions.Exit(130) from None
+    run_interruptible(look())
     context.exit(first)
 
 

@@ -215,8 +215,6 @@ def cancel(job: str) -> None:
                 f"{PATIENCE.cancel:.0f} s.",
                 advice=f"`comfy-remote jobs resume {entry.id}` follows it to its end.",
             ) from None
-        except asyncio.CancelledError:
-            raise click.exceptions.Exit(130) from None
     match finished.state:
         case JobState.CANCELLED:
             say(f"Job {entry.id} is cancelled.")

@@ -32,6 +32,7 @@ __all__ = [
     "preview_option",
     "timeout_option",
     "var_option",
+    "workflow_argument",
 ]
 
 
@@ -73,6 +74,9 @@ open_option = click.option(
 )
 json_option = click.option(
     "--json", "json_lines", is_flag=True, help="Print JSON, one object a line."
+)
+workflow_argument = click.argument(
+    "workflow", metavar="WORKFLOW", type=click.Path(path_type=Path, allow_dash=True)
 )
 inputs_option = click.option(
     "--input",

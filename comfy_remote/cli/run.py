@@ -16,6 +16,7 @@ from .options import (
     own_folder_by_default,
     preview_option,
     timeout_option,
+    workflow_argument,
 )
 from .schemas import schemas_option
 
@@ -26,7 +27,7 @@ __all__ = ["run"]
 
 
 @click.command()
-@click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path, allow_dash=True))
+@workflow_argument
 @click.option(
     "--on",
     metavar="TARGET",

@@ -76,7 +76,7 @@ def service(
     from ..service import Calls, ServiceServer
     from ..service.results import ResultStore
     from ..workflow.files import FileSearch, refuse_files_elsewhere
-    from .errors import check_named_files, files_named_with
+    from .errors import check_named_files
     from .interrupt import run_interruptible
 
     check_named_files("--input", inputs)
@@ -88,10 +88,9 @@ def service(
         with Record(home()) as record:
             async with Client(on, record=record, on_interrupt=None) as client:
                 served = await CallableWorkflow.load(workflow, client, name=name, files=inputs)
-                with files_named_with("--input"):
-                    refuse_files_elsewhere(
-                        served.prompt, FileSearch.beside(served.base, served.files), served.schemas
-                    )
+                refuse_files_elsewhere(
+                    served.prompt, FileSearch.beside(served.base, served.files), served.schemas
+                )
                 folder = home() / "services" / served.name
                 calls = Calls(client, record, served, ResultStore(folder / "results"))
                 server = ServiceServer(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option, var_option
+from .options import json_option, var_option, workflow_argument
 from .schemas import schemas_option
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _LONGEST_VALUE = 60
 
 
 @click.command()
-@click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path, allow_dash=True))
+@workflow_argument
 @click.option(
     "--on",
     metavar="TARGET",
