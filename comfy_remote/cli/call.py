@@ -48,7 +48,7 @@ __all__ = ["call"]
     help="Where pictures, sounds and other files go.",
 )
 @click.option(
-    "--exact", is_flag=True, help="Save value files, which lose nothing, and not PNG or WAV."
+    "--exact", is_flag=True, help="Save value files, which are exact, instead of PNG or WAV."
 )
 @timeout_option
 @json_option

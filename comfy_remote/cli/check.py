@@ -47,11 +47,11 @@ def check(
     inputs: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Check whether a workflow would run on a target, and advise what it could cost less.
+    """Check whether a workflow would run on a target, and suggest what would make it cheaper.
 
-    WORKFLOW is whatever `run` takes. Each problem is a line `file:node:input: message`. Nothing
-    is sent but questions. Exit status: 4 if anything would keep it from running, else 0; warnings
-    and advice don't count.
+    WORKFLOW is whatever `run` takes. Each problem is a line `file:node:input: message`. Only
+    questions are sent. Exit status: 4 if anything would keep it from running, else 0; warnings and
+    advice do not count.
 
     \b
     Examples:

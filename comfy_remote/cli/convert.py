@@ -59,7 +59,7 @@ def convert(
 
     WORKFLOW is whatever `run` takes: a JSON file, a picture, video, sound or model that ComfyUI
     saved, or - for standard input. The result is what ComfyUI's own Workflow > Export (API)
-    gives. What is in API format already is passed on. ${NAME} in a JSON file is filled in
+    gives. What is in API format already is passed through. ${NAME} in a JSON file is filled in
     with --var.
 
     A file that -o names is replaced, but never one that is being converted. Of several
@@ -118,7 +118,7 @@ def _places(workflows: Sequence[Path], output: str | None) -> dict[Path, Path]:
     if not folder.is_dir() and not output.endswith(("/", os.sep)):
         if several:
             raise click.UsageError(
-                f"Several workflows need a folder, and {output} is none: create it, or write "
+                f"Several workflows need a folder, and {output} is not one: create it, or write "
                 f"-o {output}/."
             )
         places = {workflows[0]: folder}
@@ -152,7 +152,7 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _converted(loaded: LoadedWorkflow, schemas: Schemas | None) -> Prompt:
-    """The prompt of a workflow, with a word on standard error about what was done."""
+    """The prompt of a workflow, and notes on standard error about what was done."""
     from ..workflow.change.prepare import Changes, prepare
     from ..workflow.packs import find_packs, pack_for_people
 
@@ -160,7 +160,7 @@ def _converted(loaded: LoadedWorkflow, schemas: Schemas | None) -> Prompt:
     for sentence in prepared.notes:
         say(sentence)
     if loaded.prompt is not None or schemas is None:
-        say("The prompt in it is passed on as it is.")
+        say("It is in API format already, and is passed through.")
         return prepared.prompt
     unknown: dict[str, list[str]] = {}
     for node_id, node in prepared.prompt.items():

@@ -1,4 +1,4 @@
-"""``comfy-remote cut``: what would run where, and what would cross, if part of it ran elsewhere."""
+"""``comfy-remote cut``: shows what would run where, and what would cross the boundary."""
 
 from __future__ import annotations
 

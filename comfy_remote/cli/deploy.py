@@ -1,4 +1,4 @@
-"""``comfy-remote deploy``: a workflow as an app of its own, elsewhere."""
+"""``comfy-remote deploy``: a workflow as an app of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["deploy"]
 
 @click.group()
 def deploy() -> None:
-    """Deploy a workflow, to be run there by a target of its own."""
+    """Deploy a workflow as a target of its own."""
 
 
 @deploy.command()
@@ -34,7 +34,7 @@ def deploy() -> None:
     help="Where the project is made, as DIR/NAME. Default: modal_NAME beside the workflow.",
 )
 @click.option(
-    "--gpu", metavar="TYPE", help="H100, L40S, A10, T4 and so on; none for none. [default: H100]"
+    "--gpu", metavar="TYPE", help="H100, L40S, A10, T4 and so on; none for no GPU. [default: H100]"
 )
 @click.option(
     "--pip", "pip", multiple=True, metavar="PACKAGE", help="For ComfyUI. May be repeated."
@@ -53,10 +53,10 @@ def deploy() -> None:
     "secrets",
     multiple=True,
     metavar="NAME",
-    help="A Secret of yours at Modal, for HF_TOKEN and the like. May be repeated.",
+    help="A Secret of your Modal account, for HF_TOKEN and the like. May be repeated.",
 )
 @click.option(
-    "--max-containers", type=click.IntRange(min=1), help="GPUs at most at a time. [default: 1]"
+    "--max-containers", type=click.IntRange(min=1), help="The most GPUs at a time. [default: 1]"
 )
 @click.option(
     "--snapshot",
@@ -70,13 +70,15 @@ def deploy() -> None:
     shell_complete=complete_target,
     help="Take the node schemas of this target instead.",
 )
-@click.option("--deploy/--no-deploy", "deploys", default=True, help="Or write the project only.")
-@click.option("--force", is_flag=True, help="Replace the project's files, also edited ones.")
-@click.option("--clean", is_flag=True, help="Forget what the project's files say, and start over.")
+@click.option(
+    "--deploy/--no-deploy", "deploys", default=True, help="Deploy it, or only write the project."
+)
+@click.option("--force", is_flag=True, help="Replace the project's files, even edited ones.")
+@click.option("--clean", is_flag=True, help="Ignore what the project's files say, and start over.")
 @click.option(
     "--rebuild", is_flag=True, help="Build the whole image again, whatever Modal has cached."
 )
-@click.option("--stop-first", is_flag=True, help="Stop the app that is deployed now, before.")
+@click.option("--stop-first", is_flag=True, help="Stop the deployed app first.")
 @click.option("--json", "json_lines", is_flag=True, help="Print the result as JSON.")
 def modal(
     workflow: Path,
@@ -99,12 +101,12 @@ def modal(
     stop_first: bool,
     json_lines: bool,
 ) -> None:
-    """Deploy a workflow on Modal: ComfyUI on a GPU that is there while jobs are.
+    """Deploy a workflow on Modal: ComfyUI on a GPU that runs only while there are jobs.
 
     WORKFLOW is whatever `run` takes. A project is written (prompt.json, modal_config.json,
-    workflow.py), which is yours to edit: what you have edited is kept, and what would change is
-    shown. Then it is deployed, and its address is printed. Needs Modal's SDK and an account:
-    pip install "comfy-remote[modal]", then modal setup.
+    workflow.py), which is yours to edit: a file that you have edited is left as it is, and what
+    would change is shown. Then it is deployed, and its address is printed. Needs Modal's SDK and
+    an account: pip install "comfy-remote[modal]", then modal setup.
 
     \b
     Examples:
@@ -183,7 +185,7 @@ def _deployed(project: Project, *, rebuild: bool, stop_first: bool) -> str:
     try:
         return run_interruptible(work)
     except asyncio.CancelledError:
-        say("Stopped. Modal may go on with what it has; `modal app list` shows it.")
+        say("Stopped. Modal may continue with what it has; `modal app list` shows it.")
         raise click.exceptions.Exit(130) from None
 
 

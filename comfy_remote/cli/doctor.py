@@ -1,4 +1,4 @@
-"""``comfy-remote doctor``: everything between here and the GPU, and what to do about it."""
+"""``comfy-remote doctor``: checks everything between here and the GPU."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="comfy-remote", message="%(prog)s %(version)s")
 @config_option
-@click.option("-v", "--verbose", is_flag=True, help="Log what is going on (also: DEBUG=1).")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens (also: DEBUG=1).")
 def cli(verbose: bool) -> None:
     """Run ComfyUI workflows on a GPU elsewhere: RunPod, a pod, a machine on the LAN.
 

@@ -1,4 +1,4 @@
-"""``comfy-remote models``: what is on a target, and having a worker fetch and prune."""
+"""``comfy-remote models``: lists the models on a target, and has a worker fetch and prune."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["models"]
 _T = TypeVar("_T")
 
 _on_option = click.option(
-    "--on", metavar="TARGET", help="Where. Default: the configured target; see `targets`."
+    "--on", metavar="TARGET", help="The target. Default: the configured one; see `targets`."
 )
 _list_argument = click.argument("wanted", metavar="[FILE|LINE]...", nargs=-1)
 
@@ -35,13 +35,13 @@ def models() -> None:
     """List, fetch and prune the models on a target.
 
     \b
-    What is wanted is said in lines, `KIND URL [name=FILE] [sha256=HEX]`:
+    Models are named in lines, `KIND URL [name=FILE] [sha256=HEX]`:
       ckpt     https://huggingface.co/org/repo/blob/main/model.safetensors
       lora     https://civitai.com/models/58390?modelVersionId=62833
       upscale  r2:4x-UltraSharp.pth
 
     Each argument is such a line in quotes, a file of lines, `-` for standard input, or a workflow
-    (JSON) that says where its models are to be had.
+    (JSON) that says where to fetch its models.
     """
 
 
@@ -80,14 +80,14 @@ def list_models(on: str | None, json_lines: bool) -> None:
     "--prune",
     "prunes",
     is_flag=True,
-    help="Also remove what the worker had fetched otherwise, unless another list has asked for "
-    "it in the last 7 days.",
+    help="Also remove other models that the worker fetched, unless another list asked for them "
+    "in the last 7 days.",
 )
 @json_option
 def ensure(on: str | None, wanted: tuple[str, ...], prunes: bool, json_lines: bool) -> None:
     """Have a worker fetch the models that it lacks.
 
-    Ctrl-C stops it; what was fetched so far is kept, and the next time goes on from there.
+    Ctrl-C stops it; what was fetched stays, and the next time continues from there.
 
     \b
     Examples:
@@ -97,11 +97,11 @@ def ensure(on: str | None, wanted: tuple[str, ...], prunes: bool, json_lines: bo
     from ..targets.models import ensure_models
 
     repo_list = _repo_list(wanted, needed=True)
-    with _telling(json_lines) as tell:
+    with _showing(json_lines) as show:
         answer = _run(
             on,
             lambda target: ensure_models(
-                target, repo_list, tell, prune=True if prunes else None, list_name=_name_of(wanted)
+                target, repo_list, show, prune=True if prunes else None, list_name=_name_of(wanted)
             ),
         )
     if json_lines:
@@ -109,7 +109,7 @@ def ensure(on: str | None, wanted: tuple[str, ...], prunes: bool, json_lines: bo
         return
     for path in answer.ensured:
         print(printable_line(path), "(fetched)" if path in answer.fetched else "(was there)")
-    _tell_pruned(answer.pruned, answer.notes)
+    _print_pruned(answer.pruned, answer.notes)
 
 
 @models.command()
@@ -119,7 +119,7 @@ def ensure(on: str | None, wanted: tuple[str, ...], prunes: bool, json_lines: bo
 def check(on: str | None, wanted: tuple[str, ...], json_lines: bool) -> None:
     """Show what `ensure --prune` would fetch, keep and remove. Changes nothing.
 
-    Exit status: 5 if a model cannot be had, else 0.
+    Exit status: 5 if a model cannot be fetched, else 0.
     """
     from ..targets.models import check_models
 
@@ -147,27 +147,27 @@ def check(on: str | None, wanted: tuple[str, ...], json_lines: bool) -> None:
 @models.command()
 @_on_option
 @_list_argument
-@click.option("--all", "everything", is_flag=True, help="Name nothing to keep.")
+@click.option("--all", "everything", is_flag=True, help="Keep none.")
 @json_option
 def prune(on: str | None, wanted: tuple[str, ...], everything: bool, json_lines: bool) -> None:
-    """Have a worker remove what it had fetched itself and is not listed.
+    """Have a worker remove the models that it fetched and that are not listed.
 
     Never a file that somebody else put there, one that was changed since, one that another
-    list has asked for in the last 7 days, or one that `comfy-remote.pins` in the models folder
-    names. `check` shows what would go.
+    list asked for in the last 7 days, or one that `comfy-remote.pins` in the models folder
+    names. `check` shows what would be removed.
     """
     from ..targets.models import prune_models
 
     if everything and wanted:
-        raise click.UsageError("--all keeps nothing: omit the list.")
+        raise click.UsageError("--all keeps none: omit the list.")
     if not everything and not wanted:
-        raise click.UsageError("Say what is to be kept, or --all to keep nothing.")
+        raise click.UsageError("Name the models to keep, or give --all to keep none.")
     repo_list = _repo_list(wanted, needed=not everything)
-    with _telling(json_lines) as tell:
+    with _showing(json_lines) as show:
         answer = _run(
             on,
             lambda target: prune_models(
-                target, repo_list, tell, everything=everything, list_name=_name_of(wanted)
+                target, repo_list, show, everything=everything, list_name=_name_of(wanted)
             ),
         )
     if json_lines:
@@ -175,7 +175,7 @@ def prune(on: str | None, wanted: tuple[str, ...], everything: bool, json_lines:
         return
     if not answer.pruned:
         say("Nothing was removed.")
-    _tell_pruned(answer.pruned, answer.notes)
+    _print_pruned(answer.pruned, answer.notes)
 
 
 def _run(on: str | None, work: Callable[[Target], Coroutine[object, object, _T]]) -> _T:
@@ -202,7 +202,7 @@ def _run(on: str | None, work: Callable[[Target], Coroutine[object, object, _T]]
 
 
 def _repo_list(wanted: tuple[str, ...], *, needed: bool) -> str:
-    """The lines that the arguments say, checked.
+    """The lines that the arguments give, checked.
 
     Raises:
         WorkflowInvalid: A line cannot be read.
@@ -215,16 +215,16 @@ def _repo_list(wanted: tuple[str, ...], *, needed: bool) -> str:
     if not parse_repo_list(text) and needed:
         raise ConfigurationError(
             "No models are named.",
-            advice="Give lines (`KIND URL`), a file of them, or a workflow that says where its "
-            "models are to be had.",
+            advice="Give lines (`KIND URL`), a file of them, or a workflow that says where to "
+            "fetch its models.",
         )
     return text
 
 
 def _name_of(wanted: tuple[str, ...]) -> str:
-    """What tells a list that is a file from all others: an edited one is still the same list.
+    """Identifies a list that is a file, so that an edited one is still the same list.
 
-    A hash, since where a file is on whose machine is no affair of the worker's.
+    A hash: the worker need not know where a file is on whose machine.
     """
     import hashlib
     import platform
@@ -241,7 +241,7 @@ def _name_of(wanted: tuple[str, ...]) -> str:
 def _is_file(argument: str) -> bool:
     try:
         return Path(argument).is_file()
-    except (OSError, ValueError):  # a line may be no name of a file at all
+    except (OSError, ValueError):  # a line need not be a valid file name
         return False
 
 
@@ -255,7 +255,7 @@ def _lines_of(argument: str) -> str:
         if path.suffix.lower() == ".json":
             return _lines_in_workflow(path)
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError):  # a line may be no name of a file at all
+    except (OSError, ValueError):  # a line need not be a valid file name
         return argument
 
 
@@ -265,7 +265,7 @@ def _line(argument: str) -> str:
 
     if argument.strip() and len(argument.split()) == 1 and not argument.startswith("#"):
         raise ConfigurationError(
-            f"{argument} is neither a file nor a line.",
+            f"{argument} is neither a file nor a line that names a model.",
             advice="Check the path, or write the line in quotes: 'KIND URL'.",
         )
     return argument
@@ -286,10 +286,10 @@ def _lines_in_workflow(path: Path) -> str:
 
 
 @contextmanager
-def _telling(json_lines: bool) -> Iterator[Callable[[str], None]]:
-    """Tells a worker's progress: on a terminal in one line, else now and then."""
+def _showing(json_lines: bool) -> Iterator[Callable[[str], None]]:
+    """Shows a worker's progress: on a terminal in one line, else every ten seconds."""
     if json_lines:
-        yield _tell_json
+        yield _print_progress
     elif is_interactive(sys.stderr):
         try:
             yield _redraw
@@ -299,7 +299,7 @@ def _telling(json_lines: bool) -> Iterator[Callable[[str], None]]:
         yield _Seldom()
 
 
-def _tell_json(message: str) -> None:
+def _print_progress(message: str) -> None:
     print_json({"event": "progress", "message": message})
 
 
@@ -308,7 +308,7 @@ def _redraw(message: str) -> None:
 
 
 class _Seldom:
-    """A line each ten seconds."""
+    """A line every ten seconds."""
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -321,7 +321,7 @@ class _Seldom:
             say(message)
 
 
-def _tell_pruned(pruned: list[str], notes: list[str]) -> None:
+def _print_pruned(pruned: list[str], notes: list[str]) -> None:
     for path in pruned:
         print(printable_line(path), "(removed)")
     for note in notes:

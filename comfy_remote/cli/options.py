@@ -48,7 +48,7 @@ class _Seconds(click.FloatRange):
         """See `click.ParamType`."""
         seconds = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
-            self.fail(f"{value} is no number of seconds.", param, ctx)
+            self.fail(f"{value} is not a number of seconds.", param, ctx)
         return seconds
 
 
@@ -58,7 +58,7 @@ timeout_option = click.option(
     "--timeout",
     metavar="SECONDS",
     type=SECONDS,
-    help="Stop after this long, fetching the outputs included. The job goes on, and can be "
+    help="Stop after this long, including fetching the outputs. The job continues, and can be "
     "resumed.",
 )
 preview_option = click.option(
@@ -67,10 +67,10 @@ preview_option = click.option(
 download_option = click.option(
     "--download/--no-download",
     default=True,
-    help="Fetch the outputs, or print their addresses only.",
+    help="Fetch the outputs, or only print their addresses.",
 )
 open_option = click.option(
-    "--open", "open_it", is_flag=True, help="Open the first output with the desktop's program."
+    "--open", "open_it", is_flag=True, help="Open the first output with its default program."
 )
 json_option = click.option(
     "--json", "json_lines", is_flag=True, help="Print JSON, one object a line."
@@ -104,7 +104,7 @@ config_option = click.option(
     expose_value=False,
     is_eager=True,  # before names of targets are completed
     callback=_use_config,
-    help="Take the targets from this comfy-remote.toml; the current folder's files are not read.",
+    help="Read the targets from this comfy-remote.toml, and none of the current folder's files.",
 )
 
 
@@ -174,7 +174,7 @@ def complete_target(
         ready = [address for kind in kinds() for address in kind.ready]
         names = [*Configuration.load().targets, *ready]
     except ComfyRemoteError:
-        return []  # whoever runs the command is told what is wrong
+        return []  # the command itself says what is wrong
     return [name for name in names if name.startswith(incomplete)]
 
 
@@ -217,15 +217,15 @@ _CHANGE_OPTIONS = (
         "prompt_nodes",
         multiple=True,
         metavar="NODE",
-        help="The node that has it, if it is not found from the samplers. May be repeated.",
+        help="The node that holds it, if the samplers do not lead to it. May be repeated.",
     ),
     click.option("--negative", metavar="TEXT", help="The negative text."),
-    click.option("--seed", metavar="N|random", callback=_seed, help="Set every seed there is."),
+    click.option("--seed", metavar="N|random", callback=_seed, help="Set all seeds."),
     click.option(
-        "--width", type=click.IntRange(min=1), help="Pixels, of what samplers start from."
+        "--width", type=click.IntRange(min=1), help="Pixels of what the samplers start from."
     ),
-    click.option("--height", type=click.IntRange(min=1), help="Pixels, likewise."),
-    click.option("--batch", type=click.IntRange(min=1), help="How many at once, likewise."),
+    click.option("--height", type=click.IntRange(min=1), help="Likewise."),
+    click.option("--batch", type=click.IntRange(min=1), help="Images at once, likewise."),
     var_option,
 )
 _CHANGES = (

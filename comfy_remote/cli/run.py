@@ -32,8 +32,8 @@ __all__ = ["run"]
     "--on",
     metavar="TARGET",
     shell_complete=complete_target,
-    help="Where: runpod:ENDPOINT, a ComfyUI URL, sandbox, or a name from comfy-remote.toml. "
-    "Default: the configured one, else sandbox.",
+    help="Where it runs: runpod:ENDPOINT, a ComfyUI URL, sandbox, or a name from "
+    "comfy-remote.toml. Default: the configured one, else sandbox.",
 )
 @change_options
 @inputs_option
@@ -55,7 +55,7 @@ __all__ = ["run"]
     "log_folder",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Leave a log of the run there: phases, times of nodes, versions, the prompt.",
+    help="Write a log of the run to this folder: phases, node times, versions, the prompt.",
 )
 @click.option(
     "--json", "json_lines", is_flag=True, help="Print events and the result as JSON lines."

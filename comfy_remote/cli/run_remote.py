@@ -46,8 +46,8 @@ __all__ = ["main", "run_remote"]
 @click.option(
     "--output-folder",
     metavar="PATH",
-    help="Where the pod saves, below ComfyUI's output folder: ${OUTPUT_FOLDER}, else of all nodes "
-    "that save.",
+    help="Where the pod saves, below ComfyUI's output folder: ${OUTPUT_FOLDER}, or else of all "
+    "nodes that save.",
 )
 @click.option(
     "--pod-url",
@@ -63,7 +63,7 @@ __all__ = ["main", "run_remote"]
     default="./output/",
     callback=own_folder_by_default,
     show_default=True,
-    help="Where the outputs go, here.",
+    help="Where the outputs go on this machine.",
 )
 @download_option
 @click.option(
@@ -72,7 +72,7 @@ __all__ = ["main", "run_remote"]
     type=SECONDS,
     default=3600,
     show_default=True,
-    help="Stop after this long, fetching the outputs included. The job goes on, and can be "
+    help="Stop after this long, including fetching the outputs. The job continues, and can be "
     "resumed.",
 )
 @inputs_option
@@ -81,7 +81,7 @@ __all__ = ["main", "run_remote"]
 @preview_option
 @open_option
 @config_option
-@click.option("-v", "--verbose", is_flag=True, help="Log what is going on (also: DEBUG=1).")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens (also: DEBUG=1).")
 @asks_for_trust
 def run_remote(
     workflow: Path | None,

@@ -1,4 +1,4 @@
-"""``comfy-remote serve``: this machine becomes an endpoint that ``runpod:`` targets understand."""
+"""``comfy-remote serve``: makes this machine an endpoint for ``runpod:`` targets."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _PATIENCE = 30.0
     type=click.Choice(["local", "runpod"]),
     default="local",
     show_default=True,
-    help="Run jobs in this process, or in one of the RunPod SDK, as on RunPod (needs "
+    help="Run jobs in this process, or in a worker of the RunPod SDK, as on RunPod (needs "
     "comfy-remote[worker]).",
 )
 @listen_options(before=False)
@@ -69,8 +69,8 @@ def serve(
 ) -> None:
     """Make this machine an endpoint for others.
 
-    It answers to RunPod's API, and runs what comes on a ComfyUI of yours. Clients use it with
-    --on runpod:ID and the variables that it shows. Ctrl-C stops it, and the ComfyUI it started.
+    It serves RunPod's API, and runs the jobs on your ComfyUI. Clients use it with --on runpod:ID
+    and the variables that it prints. Ctrl-C stops it, and the ComfyUI that it started.
 
     \b
     Examples:
@@ -113,7 +113,7 @@ def serve(
                 _say_how_to_use(gateway, host, _key_words(token, token_file))
                 await gateway.wait_until_failed()
 
-    # To be stopped is how a server ends.
+    # A server ends by being stopped.
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
         run_interruptible(whole())
 
@@ -192,8 +192,8 @@ def _say_how_to_use(gateway: GatewayServer, host: str, key: str) -> None:
     )
     if url.startswith("http:") and not is_loopback(host):
         say(
-            "Clients send their key over https alone: give --certfile and --keyfile, or let them "
-            "come through a tunnel (ssh -L)."
+            "Clients send their key only over https: give --certfile and --keyfile, or have them "
+            "use a tunnel (ssh -L)."
         )
     say("Ctrl-C stops it.")
 

@@ -39,7 +39,7 @@ _LONGEST_KEEP = 10 * 365 * 24
     callback=finite,
     default=24.0,
     show_default=True,
-    help="How long results, and files that callers sent, are kept.",
+    help="How long results, and files that callers sent, are stored.",
 )
 @inputs_option
 @listen_options(before=False)
@@ -57,9 +57,9 @@ def service(
 ) -> None:
     """Serve a workflow as an HTTP API.
 
-    Its Remote Input nodes are what callers give, its Remote Output nodes what they get. Each call
-    is a job on the target. GET /openapi.json describes it. Callers: Remote API nodes,
-    comfy-remote call, curl. Ctrl-C stops it; jobs go on, and the next start takes them up.
+    Callers give values for its Remote Input nodes, and get those of its Remote Output nodes. Each
+    call is a job on the target. GET /openapi.json describes it. Callers: Remote API nodes,
+    comfy-remote call, curl. Ctrl-C stops it; jobs continue, and the next start resumes them.
 
     \b
     Examples:
@@ -107,7 +107,7 @@ def service(
                     _say_how_to_use(served, client.target.name, server.url, key)
                     await asyncio.Event().wait()
 
-    # To be stopped is how a server ends.
+    # A server ends by being stopped.
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
         run_interruptible(whole())
 

@@ -29,7 +29,7 @@ _HOST_AND_PORT = (
         metavar="ADDRESS",
         default="127.0.0.1",
         show_default=True,
-        help="Where to listen; beyond this machine only with a token.",
+        help="Address to listen on; others than this machine's own need a token.",
     ),
     click.option(
         "--port",
@@ -45,7 +45,7 @@ _TOKEN_AND_CERTIFICATE = (
         "--token-file",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help=f"Holds the token; without it, the variable {TOKEN_VARIABLE} does.",
+        help=f"File that holds the token. Default: the variable {TOKEN_VARIABLE}.",
     ),
     click.option(
         "--certfile",

@@ -1,4 +1,4 @@
-"""``comfy-remote show``: what a workflow is, without running it."""
+"""``comfy-remote show``: describes a workflow without running it."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ _LONGEST_VALUE = 60
 @click.option(
     "--on",
     metavar="TARGET",
-    help="Ask this target about its nodes. Without it there is no network, and ComfyUI's own "
-    "nodes are known.",
+    help="Ask this target about its nodes. Without it, nothing is asked over the network, and only "
+    "ComfyUI's own nodes are known.",
 )
 @schemas_option
 @var_option
