@@ -1,21 +1,59 @@
-"""What to do about an error, in the words of ComfyUI's page: what to click, where a setting is."""
+"""What to do about an error, in the words of ComfyUI's page: what to click, where a setting is.
+
+In other languages, the page words it by its code: ``web/languages/advice.js``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ..advice import Fact, Hint, worded
 from ..clean import cleaned_error
 from ..errors import ComfyRemoteError
 
-__all__ = ["WORDS", "for_page", "in_page_words", "shown_error"]
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["WORDS", "error_json", "for_page", "in_page_words", "shown_error"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 WORDS: dict[Hint, str] = {
+    Hint.RESUME_FOR_OUTPUTS: "Fetch it again in a terminal: comfy-remote jobs resume.",
+    Hint.ROOM_FOR_OUTPUTS: (
+        "Free some space, then fetch the outputs in a terminal: comfy-remote jobs resume."
+    ),
+    Hint.ROOM_OR_OTHER_DISK: (
+        "Free some space on the disk of ComfyUI's output folder, then fetch the outputs in a "
+        "terminal: comfy-remote jobs resume. {variable} says how much stays free."
+    ),
+    Hint.OUTPUT_SIZE_LIMIT: (
+        "If that is right, set {variable} (for example 200GB) in the environment that ComfyUI "
+        "starts in, restart ComfyUI, and run the workflow again."
+    ),
+    Hint.OTHER_FOLDER: "Check ComfyUI's output folder.",
+    Hint.FIND_JOB: (
+        "To see whether the target has it, in a terminal: comfy-remote jobs resume {job_id}."
+    ),
+    Hint.RESUME_OR_CANCEL: (
+        "Fetch its outputs in a terminal: comfy-remote jobs resume {job_id}. Or stop it: "
+        "comfy-remote jobs cancel {job_id}."
+    ),
+    Hint.RESUME_WITH_TIME: (
+        "Fetch the rest in a terminal: comfy-remote jobs resume {job_id}. What has arrived is not "
+        "fetched again."
+    ),
+    Hint.RESUME_WHEN_BACK: (
+        "When it is back, fetch the outputs in a terminal: comfy-remote jobs resume."
+    ),
+    Hint.NOT_SENT_AGAIN: (
+        "Nothing was sent again. If it turns up after all, fetch it in a terminal: comfy-remote "
+        "jobs resume {job_id}. Otherwise check the address, and run the workflow again."
+    ),
+    Hint.OTHER_TARGET: "Choose another target in the Remote panel.",
     Hint.WRITABLE_FOLDER: "Correct the permissions of ComfyUI's output folder.",
     Hint.LINK_OUT_OF_FOLDER: "Remove that link.",
     Hint.NAME_FILE: "Put it into ComfyUI's input folder.",
@@ -58,6 +96,12 @@ def shown_error(error: ComfyRemoteError) -> ComfyRemoteError:
     """The error itself as the page shows it: cleaned, its advice in the page's words."""
     error.advice = for_page(cleaned_error(error).advice)
     return error
+
+
+def error_json(error: ComfyRemoteError) -> dict[str, JsonValue]:
+    """The error for our scripts in the page, which say advice by its code in other languages."""
+    coded = cleaned_error(error).to_json()
+    return {**coded, **shown_error(error).to_json()}
 
 
 def in_page_words(execute: Callable[_P, Awaitable[_T]]) -> Callable[_P, Awaitable[_T]]:

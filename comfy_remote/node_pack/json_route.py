@@ -18,7 +18,7 @@ from ..errors import (
     RequestTooLarge,
 )
 from ..wire.problems import problems_in
-from .advice import shown_error
+from .advice import error_json
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -125,7 +125,7 @@ def refused_page(error: AuthenticationError) -> web.Response:
 
 
 def _error(error: ComfyRemoteError, status: int | None = None) -> web.Response:
-    body: dict[str, JsonValue] = {"error": shown_error(error).to_json()}
+    body: dict[str, JsonValue] = {"error": error_json(error)}
     if isinstance(error, NotTrusted) and error.page_asks is not None:
         body["confirm"] = error.page_asks
     return web.json_response(body, status=status or error.http_status)

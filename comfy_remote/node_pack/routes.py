@@ -30,7 +30,7 @@ from ..targets.opening import open_target
 from ..version import __version__
 from ..workflow.load import parse_prompt, parse_workflow
 from ..workflow.schema import Schemas
-from .advice import for_page, shown_error
+from .advice import error_json, for_page
 from .host import Host
 from .json_route import body_of, json_route, program_route
 from .known_targets import KnownTarget, describe_target, known_targets
@@ -272,8 +272,8 @@ async def _state_of(pool: TargetPool, target: KnownTarget) -> JsonValue:
         late = TargetError(f"{target.name} has not answered within {_PATIENCE:.0f} s.")
         state["error"] = late.to_json()
     except ComfyRemoteError as error:
-        shown = shown_error(error)
-        state["error"], state["advice"] = shown.to_json(), shown.advice or None
+        state["error"] = error_json(error)
+        state["advice"] = error.advice or None
     return state
 
 

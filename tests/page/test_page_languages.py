@@ -12,6 +12,10 @@ pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e
 from comfy_page import ComfyPage
 from playwright.sync_api import Locator, expect
 
+from comfy_remote.advice import Hint
+from comfy_remote.errors import TargetError
+from comfy_remote.node_pack.advice import error_json
+
 pytest_plugins = ["page_fixtures"]
 
 HERE = Path(__file__).resolve().parent
@@ -111,3 +115,30 @@ def test_switch_panel_dialogs_and_settings_are_translated(
     expect(settings.locator(".comfy-remote-panel")).to_be_visible()
     page.picture("settings")
     assert not page.complaints
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("ja", "リモートパネルで別のターゲットを"),
+        ("zh", "请在远程面板中选择其他目标"),
+        ("fr", "Choose another"),
+    ],
+    ids=["ja", "zh", "fr"],
+)
+def test_advice_is_shown_in_the_language_of_the_page(
+    page: ComfyPage, language: str, words: str
+) -> None:
+    error = error_json(TargetError("It refused.", advice=Hint.OTHER_TARGET()))
+    assert error["advice"] == "Choose another target in the Remote panel."
+    state = {"name": "there", "address": "http://x", "health": None, "known": None}
+    page.window.route(
+        "**/remote/targets/*",
+        lambda route: route.fulfill(json={**state, "device": None, "engine": None, "error": error}),
+    )
+    page.window.evaluate(
+        "(language) => window.app.extensionManager.setting.set('Comfy.Locale', language)", language
+    )
+    page.reload()
+    page.open_panel()
+    expect(page.panel.locator(".comfy-remote-problem").last).to_contain_text(f"It refused. {words}")

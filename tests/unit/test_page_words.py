@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from comfy_remote.advice import Hint
+from comfy_remote.node_pack.advice import WORDS
+
 WEB = Path(__file__).resolve().parents[2] / "comfy_remote" / "node_pack" / "web"
 SCRIPTS = sorted(WEB.glob("*.js"))
 LANGUAGES = ("en", "ja", "zh")
@@ -46,6 +49,17 @@ def test_each_language_has_the_same_words_and_placeholders(language: str) -> Non
     for key, text in other.items():
         assert placeholders(text) == placeholders(english[key]), key
         assert text.strip(), key
+
+
+def test_advice_is_translated_by_codes_that_exist() -> None:
+    text = (WEB / "languages" / "advice.js").read_text(encoding="utf-8")
+    advice: dict[str, dict[str, str]] = json.loads(text[text.index("= {") + 2 :])
+    assert set(advice) == set(LANGUAGES[1:])
+    assert advice["ja"].keys() == advice["zh"].keys()
+    hints = {hint.code: hint for hint in Hint}
+    for code, words in [*advice["ja"].items(), *advice["zh"].items()]:
+        own = WORDS.get(hints[code], hints[code].value)
+        assert placeholders(words) <= placeholders(own) | hints[code].facts, code
 
 
 def test_every_word_is_used() -> None:

@@ -2,7 +2,7 @@
 /** Our routes in ComfyUI's server: what the page requests, and what they answer. */
 
 import { api } from '../../scripts/api.js'
-import { t } from './words.js'
+import { adviceFor, t } from './words.js'
 
 /**
  * @typedef {object} Key  Whether the target's key is known to the server. Never the key.
@@ -47,6 +47,7 @@ import { t } from './words.js'
  * @typedef {object} Failure
  * @property {string} message
  * @property {string} advice  What to do about it; may be empty.
+ * @property {{code: string, facts: Record<string, string | number>}} [hint]  The same by code.
  */
 
 /**
@@ -118,12 +119,14 @@ export class RemoteError extends Error {
    * @param {string} message
    * @param {string} advice
    * @param {Refused | null} confirm  What the user has to be asked about first.
+   * @param {Failure['hint']} hint
    */
-  constructor(message, advice = '', confirm = null) {
+  constructor(message, advice = '', confirm = null, hint = undefined) {
     super(message)
     this.name = 'RemoteError'
     this.advice = advice
     this.confirm = confirm
+    this.hint = hint
   }
 }
 
@@ -142,8 +145,8 @@ export function asRemoteError(error) {
  * @returns {string} What happened, and what to do about it.
  */
 export function wordsOf(error) {
-  const { message, advice } = isFailure(error) ? error : asRemoteError(error)
-  return `${message} ${advice}`.trim()
+  const { message, advice, hint } = isFailure(error) ? error : asRemoteError(error)
+  return `${message} ${(hint && adviceFor(hint)) ?? advice}`.trim()
 }
 
 /**
@@ -247,7 +250,9 @@ async function ask(route, body) {
   const answer = await response.json().catch(() => null)
   if (response.ok && answer !== null) return answer
   const error = answer?.error
-  if (typeof error?.message === 'string') throw new RemoteError(error.message, error.advice, answer.confirm)
+  if (typeof error?.message === 'string') {
+    throw new RemoteError(error.message, error.advice, answer.confirm, error.hint)
+  }
   const unexpected = t('unexpectedAnswer', { status: response.status, route: route.split('?')[0] })
   throw new RemoteError(unexpected, t('seeLog'))
 }

@@ -2,6 +2,7 @@
 /** The words that the page shows, in the language that ComfyUI is set to. */
 
 import { app } from '../../scripts/app.js'
+import { advice } from './languages/advice.js'
 import { en } from './languages/en.js'
 import { ja } from './languages/ja.js'
 import { zh } from './languages/zh.js'
@@ -17,7 +18,18 @@ const LANGUAGES = { en, ja, zh }
  * @returns {string}
  */
 export function t(key, values = {}) {
-  return words()[key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]))
+  return filled(words()[key], values)
+}
+
+/**
+ * What to do about an error, as the page words it by its code.
+ *
+ * @param {{code: string, facts: Record<string, string | number>}} hint
+ * @returns {string | null} null where the server's own words are shown.
+ */
+export function adviceFor({ code, facts }) {
+  const text = advice[language()]?.[code]
+  return text ? filled(text, facts) : null
 }
 
 /**
@@ -34,8 +46,19 @@ export function tWith(key, elements) {
     .map((piece, number) => (number % 2 === 1 ? elements[piece] : piece))
 }
 
+/**
+ * @param {string} text
+ * @param {Record<string, string | number>} values
+ */
+function filled(text, values) {
+  return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name]))
+}
+
 /** A language that we do not have, such as zh-TW, is shown in English, as the nodes are. */
 function words() {
-  const language = app.extensionManager.setting.get('Comfy.Locale')
-  return LANGUAGES[String(language)] ?? en
+  return LANGUAGES[language()] ?? en
+}
+
+function language() {
+  return String(app.extensionManager.setting.get('Comfy.Locale'))
 }
