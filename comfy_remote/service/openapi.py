@@ -42,7 +42,7 @@ def openapi(served: CallableWorkflow, *, with_token: bool) -> dict[str, JsonValu
     Args:
         with_token: Whether callers need the bearer token.
     """
-    document: dict[str, JsonValue] = {
+    document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": served.name,
@@ -54,150 +54,123 @@ def openapi(served: CallableWorkflow, *, with_token: bool) -> dict[str, JsonValu
         "paths": {
             "/": {"post": _post(served)},
             "/calls/{call}": {
-                "parameters": [_path_parameter("call", "The call's id.")],
-                "get": {
-                    "operationId": "getCall",
-                    "summary": "How a call is, and its results",
-                    "parameters": [_WAIT],
-                    "responses": {"200": _call_response("How it is."), **_errors("404")},
-                },
-                "delete": {
-                    "operationId": "cancelCall",
-                    "summary": "Cancel a call",
-                    "responses": {"200": _call_response("How it is now."), **_errors("404")},
-                },
+                "parameters": [_CALL],
+                "get": _operation(
+                    "getCall",
+                    "How a call is, and its results",
+                    {"200": _answer("How it is."), **_refusals("404")},
+                    parameters=[_WAIT],
+                ),
+                "delete": _operation(
+                    "cancelCall",
+                    "Cancel a call",
+                    {"200": _answer("How it is now."), **_refusals("404")},
+                ),
             },
             "/calls/{call}/results/{key}": {"get": _result(served)},
             "/values/{sha256}": _values(),
         },
-        "components": {"schemas": _schemas(served), "securitySchemes": _security(with_token)},
+        "components": {"schemas": _schemas(served), "securitySchemes": {}},
     }
     if with_token:
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
     return document
 
 
 def _post(served: CallableWorkflow) -> JsonValue:
     inputs = served.interface.inputs
-    example: dict[str, JsonValue] = {
+    example: JsonValue = {
         entry.key: _example(entry) for entry in inputs if entry.required or entry.type in _EXAMPLES
     }
-    return {
-        "operationId": "call",
-        "summary": f"Run {served.name}",
-        "parameters": [
-            _WAIT,
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "description": "A call with the key of one before is that call: nothing runs "
-                "twice.",
-                "schema": {"type": "string", "maxLength": 200},
+    form: JsonValue = {
+        "type": "object",
+        "properties": {entry.key: _form_schema(entry) for entry in inputs},
+        "additionalProperties": False,
+    }
+    key = _parameter(
+        "Idempotency-Key",
+        {"type": "string", "maxLength": 200},
+        "A call with the key of one before is that call: nothing runs twice.",
+        within="header",
+    )
+    waiting: JsonValue = {"description": "Seconds.", "schema": {"type": "integer"}}
+    return _operation(
+        "call",
+        f"Run {served.name}",
+        {
+            "200": _answer("It has ended within the time waited for."),
+            "202": {
+                **_answer("It is under way: ask at `poll_url`."),
+                "headers": {"Retry-After": waiting},
             },
-        ],
-        "requestBody": {
+            **_refusals("400", "413", "429", "502"),
+        },
+        parameters=[_WAIT, key],
+        requestBody={
             "required": True,
             "content": {
-                _JSON: {
-                    "schema": {"$ref": "#/components/schemas/Call"},
-                    "example": {"inputs": example},
-                },
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "properties": {entry.key: _form_schema(entry) for entry in inputs},
-                        "additionalProperties": False,
-                    }
-                },
+                _JSON: {"schema": _ref("Call"), "example": {"inputs": example}},
+                "multipart/form-data": {"schema": form},
             },
         },
-        "responses": {
-            "200": _call_response("It has ended within the time waited for."),
-            "202": _call_response("It is under way: ask at `poll_url`.", with_wait=True),
-            **_errors("400", "413", "429", "502"),
-        },
-    }
+    )
 
 
 def _result(served: CallableWorkflow) -> JsonValue:
     keys: list[JsonValue] = [output.key for output in served.interface.outputs]
-    return {
-        "operationId": "getResult",
-        "summary": "One result as a file",
-        "parameters": [
-            _path_parameter("call", "The call's id."),
-            {
-                "name": "key",
-                "in": "path",
-                "required": True,
-                "schema": {"type": "string", "enum": keys},
-            },
-            {
-                "name": "encoding",
-                "in": "query",
-                "description": "`safetensors`: the value file, exact. `file`: a PNG, WAV or text.",
-                "schema": {
-                    "type": "string",
-                    "enum": ["safetensors", "file"],
-                    "default": "safetensors",
-                },
-            },
-            {
-                "name": "index",
-                "in": "query",
-                "description": "Which of several, for `file`; `Comfy-Remote-Count` says how many.",
-                "schema": {"type": "integer", "minimum": 0, "default": 0},
-            },
-        ],
-        "responses": {
-            "200": {
-                "description": "The file.",
-                "content": {
-                    "application/octet-stream": {},
-                    "image/png": {},
-                    "audio/wav": {},
-                    "text/plain": {"schema": {"type": "string"}},
-                    _JSON: {"schema": {}},
-                },
-            },
-            **_errors("404", "410"),
-        },
+    encodings: list[JsonValue] = ["safetensors", "file"]
+    content: JsonValue = {
+        "application/octet-stream": {},
+        "image/png": {},
+        "audio/wav": {},
+        "text/plain": {"schema": {"type": "string"}},
+        _JSON: {"schema": {}},
     }
+    return _operation(
+        "getResult",
+        "One result as a file",
+        {"200": {"description": "The file.", "content": content}, **_refusals("404", "410")},
+        parameters=[
+            _CALL,
+            _parameter("key", {"type": "string", "enum": keys}, within="path"),
+            _parameter(
+                "encoding",
+                {"type": "string", "enum": encodings, "default": "safetensors"},
+                "`safetensors`: the value file, exact. `file`: a PNG, WAV or text.",
+            ),
+            _parameter(
+                "index",
+                {"type": "integer", "minimum": 0, "default": 0},
+                "Which of several, for `file`; `Comfy-Remote-Count` says how many.",
+            ),
+        ],
+    )
 
 
 def _values() -> JsonValue:
-    sha256 = _path_parameter("sha256", "Of the file, 64 hex digits.")
-    sha256["schema"] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+    stored: JsonValue = {
+        "type": "object",
+        "properties": {"sha256": {"type": "string"}, "size": {"type": "integer"}},
+        "required": ["sha256", "size"],
+    }
+    sha256: JsonValue = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
     return {
-        "parameters": [sha256],
-        "head": {
-            "operationId": "hasValue",
-            "summary": "Whether a value file is here",
-            "responses": {"200": {"description": "It is."}, "404": {"description": "It is not."}},
-        },
-        "put": {
-            "operationId": "putValue",
-            "summary": "Send a large value file ahead of the call that names its sha256",
-            "requestBody": {"required": True, "content": {"application/octet-stream": {}}},
-            "responses": {
-                "200": {
-                    "description": "It is here.",
-                    "content": {
-                        _JSON: {
-                            "schema": {
-                                "type": "object",
-                                "properties": {
-                                    "sha256": {"type": "string"},
-                                    "size": {"type": "integer"},
-                                },
-                                "required": ["sha256", "size"],
-                            }
-                        }
-                    },
-                },
-                **_errors("400", "413", "507"),
+        "parameters": [_parameter("sha256", sha256, "Of the file, 64 hex digits.", within="path")],
+        "head": _operation(
+            "hasValue",
+            "Whether a value file is here",
+            {"200": {"description": "It is."}, "404": {"description": "It is not."}},
+        ),
+        "put": _operation(
+            "putValue",
+            "Send a large value file ahead of the call that names its sha256",
+            {
+                "200": {"description": "It is here.", "content": {_JSON: {"schema": stored}}},
+                **_refusals("400", "413", "507"),
             },
-        },
+            requestBody={"required": True, "content": {"application/octet-stream": {}}},
+        ),
     }
 
 
@@ -270,7 +243,7 @@ def _schemas(served: CallableWorkflow) -> dict[str, JsonValue]:
 
 
 def _input_schema(entry: InterfaceInput) -> JsonValue:
-    envelope: JsonValue = {"$ref": "#/components/schemas/Value"}
+    envelope = _ref("Value")
     plain: list[JsonValue] = [_PLAIN[one] for one in entry.type.split(",") if one in _PLAIN]
     if entry.type == "*":
         return {"title": entry.key, "description": "Any type.", "anyOf": [{}, envelope]}
@@ -285,7 +258,7 @@ def _output_schema(entry: InterfaceOutput) -> JsonValue:
     return {
         "title": entry.key,
         "description": "Any type." if entry.type == "*" else entry.type,
-        "$ref": "#/components/schemas/Value",
+        **_ref("Value"),
     }
 
 
@@ -311,28 +284,11 @@ def _example(entry: InterfaceInput) -> JsonValue:
     return {"type": entry.type, "encoding": "safetensors", "data": "BASE64"}
 
 
-def _call_response(description: str, *, with_wait: bool = False) -> JsonValue:
-    response: dict[str, JsonValue] = {
-        "description": f"{description} Results above {INLINE_LIMIT} bytes come with a `url`.",
-        "content": {
-            _JSON: {
-                "schema": {"$ref": "#/components/schemas/Answer"},
-                "example": {"status": "running", "id": "…", "progress": {"value": 3, "max": 20}},
-            }
-        },
-    }
-    if with_wait:
-        response["headers"] = {
-            "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}
-        }
-    return response
-
-
-_REFUSALS = {
+_STATUSES = {
     "400": "A key is unknown or missing, or a value does not fit.",
     "401": "The token is missing or wrong.",
     "404": "There is no such call here.",
-    "410": "There is no such result (any more).",
+    "410": "There is no such result, or no longer.",
     "413": "It is too large.",
     "429": "The target takes no more for now.",
     "502": "The target could not be reached, or did not understand.",
@@ -340,34 +296,47 @@ _REFUSALS = {
 }
 
 
-def _errors(*statuses: str) -> dict[str, JsonValue]:
+def _operation(
+    name: str, summary: str, responses: dict[str, JsonValue], **more: JsonValue
+) -> JsonValue:
+    return {"operationId": name, "summary": summary, **more, "responses": responses}
+
+
+def _answer(description: str) -> dict[str, JsonValue]:
+    example: JsonValue = {"status": "running", "id": "…", "progress": {"value": 3, "max": 20}}
     return {
-        status: {
-            "description": _REFUSALS[status],
-            "content": {_JSON: {"schema": {"$ref": "#/components/schemas/Refusal"}}},
-        }
+        "description": f"{description} Results above {INLINE_LIMIT} bytes come with a `url`.",
+        "content": {_JSON: {"schema": _ref("Answer"), "example": example}},
+    }
+
+
+def _refusals(*statuses: str) -> dict[str, JsonValue]:
+    content: JsonValue = {_JSON: {"schema": _ref("Refusal")}}
+    return {
+        status: {"description": _STATUSES[status], "content": content}
         for status in sorted({*statuses, "401"})
     }
 
 
-def _path_parameter(name: str, description: str) -> dict[str, JsonValue]:
-    return {
-        "name": name,
-        "in": "path",
-        "required": True,
-        "description": description,
-        "schema": {"type": "string"},
-    }
+def _parameter(
+    name: str, schema: JsonValue, description: str = "", *, within: str = "query"
+) -> dict[str, JsonValue]:
+    parameter: dict[str, JsonValue] = {"name": name, "in": within, "schema": schema}
+    if within == "path":
+        parameter["required"] = True
+    if description:
+        parameter["description"] = description
+    return parameter
 
 
-_WAIT: JsonValue = {
-    "name": "wait",
-    "in": "query",
-    "description": "Seconds to wait for the end before answering, at most 90 (also as the header "
+def _ref(schema: str) -> dict[str, JsonValue]:
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+_CALL = _parameter("call", {"type": "string"}, "The call's id.", within="path")
+_WAIT = _parameter(
+    "wait",
+    {"type": "number", "minimum": 0, "default": 0},
+    "Seconds to wait for the end before answering, at most 90 (also as the header "
     "`Prefer: wait=30`).",
-    "schema": {"type": "number", "minimum": 0, "default": 0},
-}
-
-
-def _security(with_token: bool) -> dict[str, JsonValue]:
-    return {"token": {"type": "http", "scheme": "bearer"}} if with_token else {}
+)
