@@ -1,4 +1,4 @@
-"""Files written safely: names that cannot escape, contents that are whole or not there."""
+"""Files written safely: names that stay below a folder, contents that are complete or absent."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def private_folder(folder: Path) -> Iterator[Path]:
 
 
 def place(source: Path, destination: Path, sha256: str) -> Path:
-    """Give a complete file its final name, whole or not at all, replacing nothing.
+    """Give a complete file its final name, atomically, replacing nothing.
 
     The content is linked (or, across file systems, copied beside and renamed), with mode
     0600. A file of that name with the same content is left as it is; one with another content
@@ -247,7 +247,7 @@ def take_name(source: Path, destination: Path, sha256: str) -> None:
 
 
 def copy_whole(source: Path, destination: Path) -> None:
-    """Copy a file, whole or not at all, mode 0600; what has the name is replaced.
+    """Copy a file atomically, mode 0600, replacing a file of that name.
 
     The folders are made when missing, for their owner only.
 

@@ -93,7 +93,7 @@ def open_image(path: Path, name: str | None = None) -> Image:
         name: What to call it in the error; the file's name by default.
 
     Raises:
-        OutputCorrupt: It is no picture that Pillow can decode, or too large.
+        OutputCorrupt: It is not a picture that Pillow can decode, or too large.
     """
     from PIL import Image
 
@@ -124,7 +124,7 @@ def picture_size(path: Path) -> tuple[int, int, int]:
     Reads the head of the file only, but for one with frames.
 
     Raises:
-        OutputCorrupt: It is no picture that Pillow knows.
+        OutputCorrupt: It is not a picture that Pillow knows.
     """
     from PIL import Image
     from PIL.ExifTags import Base
@@ -151,7 +151,7 @@ def image_array(
         B is the number of frames.
 
     Raises:
-        OutputCorrupt: It is no picture that Pillow can decode, or too large.
+        OutputCorrupt: It is not a picture that Pillow can decode, or too large.
     """
     import numpy as np
     from PIL import Image

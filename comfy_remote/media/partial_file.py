@@ -71,7 +71,7 @@ class PartialFile:
         return self._digest.hexdigest()
 
     def begin(self, version: str | None) -> None:
-        """Throw away what is here: what comes now is a part of this version."""
+        """Discard the bytes that are here: what follows is a part of this version."""
         with self._errors():
             self._file.truncate(0)
             # Then only: killed in between, nothing is left of one version under another's name.
@@ -90,13 +90,13 @@ class PartialFile:
         self.version = version
 
     def write(self, chunk: bytes) -> None:
-        """Append."""
+        """Append bytes."""
         with self._errors():
             self._file.write(chunk)
         self._count(chunk)
 
     def sync(self) -> None:
-        """Have all of it on the disk."""
+        """Flush everything to the disk."""
         with self._errors():
             self._file.flush()
             os.fsync(self._file.fileno())

@@ -1,4 +1,4 @@
-"""Files sent and received over the network: streamed, hashed, and on arrival whole or not there."""
+"""Files sent and received over the network: streamed, hashed, and complete or absent."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def receive_file(
     sha256: str | None = None,
     limit: int | None = None,
 ) -> Received:
-    """Write what arrives under a name that it has only once it is whole, mode 0600.
+    """Write what arrives; the file gets its name only when it is complete. Mode 0600.
 
     It is hashed and written in a thread while the next part arrives, so the event loop never
     waits for the disk, and memory stays at some MiB. What had the name is replaced.
@@ -154,7 +154,7 @@ async def file_chunks(path: Path) -> AsyncGenerator[bytes, None]:
 
 
 async def _gathered(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[bytes]]:
-    """The same chunks, so many at a time that they are worth a thread's while.
+    """The same chunks in groups, so that handing one to a thread pays.
 
     They are not joined: to copy them costs as much as to write them.
     """

@@ -1,6 +1,6 @@
-"""A server's input folder, as clients fill it over our own route: streamed, checked, whole or not.
+"""A server's input folder, which clients fill over our own route: streamed and checked.
 
-ComfyUI's own upload holds a file in memory, and takes 100 MB at most unless it is told otherwise.
+ComfyUI's own upload holds a file in memory, and takes 100 MB at most by default.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def items_of_file(
 
     Raises:
         WorkflowInvalid: The file is not there.
-        ValueInvalid: It is no value file.
+        ValueInvalid: It is not a value file.
     """
     if not path.is_file():
         raise WorkflowInvalid(
@@ -165,7 +165,7 @@ def items_of_text(text: str, key: str) -> list[object]:
 
 
 def no_value(key: str) -> WorkflowInvalid:
-    """The error of a Remote Input that nobody gave anything."""
+    """The error of a Remote Input without a value."""
     return WorkflowInvalid(
         f"Remote Input has no value for the key {key!r}.",
         advice="Connect something to its input fallback, which is used when the workflow runs "

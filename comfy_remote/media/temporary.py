@@ -38,7 +38,7 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
         where = parent or Path(tempfile.gettempdir())
         with storage_errors(where):
             where.mkdir(parents=True, exist_ok=True)
-            # Windows does not remove a file that is mapped, and an orderly end is no error.
+            # Windows does not remove a file that is mapped, and an orderly end is not an error.
             super().__init__(prefix=f"{_PREFIX}{kind}-", dir=where, ignore_cleanup_errors=True)
             self._lock = _locked(Path(self.name))
 
@@ -50,7 +50,7 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
 
 
 def _locked(folder: Path) -> ProcessLock | None:
-    """The lock of a new folder; ``None`` if there are no locks: it is no leftover."""
+    """The lock of a new folder; ``None`` if there are no locks: it is not a leftover."""
     for _ in range(_TRIES):
         folder.mkdir(mode=0o700, exist_ok=True)
         try:

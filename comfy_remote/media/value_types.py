@@ -1,4 +1,4 @@
-"""Whether a value is what its type says: others' values are looked at before a node gets them."""
+"""Whether a value has its ComfyUI type: checked before a node gets a value from elsewhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_type(type_: str, value: object) -> None:
         return
     words = " or ".join(words for _, words in wanted)
     raise ValueInvalid(
-        f"This is no {type_}: {words} is wanted, and {_described(value)} came.",
+        f"This is not of type {type_}: {words} is expected, not {_described(value)}.",
         advice="Check what the other side sends, and which type it says that is.",
         details={"type": type_},
     )

@@ -52,7 +52,7 @@ class PartRunner(Protocol):
 
 @dataclass(slots=True)
 class Hooks:
-    """Empty, unless somebody has put something in.
+    """What has been added to a sandbox.
 
     Attributes:
         prompts: Each may change what is posted to ``/prompt``.

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Memory:
-    """What stays from one prompt to the next.
+    """Results of nodes, cached from one prompt to the next.
 
     Attributes:
         instances: Nodes by id and class: they live as long as prompts have them.

@@ -1,4 +1,4 @@
-"""Which nodes need not run again: results kept from one prompt to the next."""
+"""The prompt as a graph: in what order its nodes run, and which results are cached."""
 
 from __future__ import annotations
 

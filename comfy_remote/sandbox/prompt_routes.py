@@ -240,7 +240,7 @@ async def _object(request: web.Request) -> Mapping[str, JsonValue]:
 
 
 def _number(body: Mapping[str, JsonValue], next_number: Callable[[], int]) -> float | None:
-    """The place in the queue; ``None`` when the client asks for one that is no number."""
+    """The position in the queue; ``None`` when the client asks for one that is not a number."""
     if "number" in body:
         try:
             return float(str(body["number"]))

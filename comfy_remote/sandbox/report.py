@@ -36,7 +36,7 @@ class Messenger(Protocol):
         """Send a picture, in the newest form that the client understands; ``whole`` as a PNG."""
 
     def set_executing(self, client_id: str | None, node_id: str | None) -> None:
-        """Remember what runs, to tell a client that connects anew."""
+        """Remember what runs, for clients that reconnect."""
 
 
 @dataclass(slots=True)

@@ -28,7 +28,7 @@ def preview_picture(path: Path, wanted: str, *, opaque: bool) -> tuple[bytes, st
         The file's content and its media type.
 
     Raises:
-        OSError: It is no picture, or too large to be shown.
+        OSError: It is not a picture, or too large to be shown.
     """
     words = wanted.split(";")
     kind = words[0] if words[0] in ("webp", "jpeg") else "webp"
@@ -42,7 +42,7 @@ def colour_picture(path: Path) -> bytes:
     """A PNG without transparency.
 
     Raises:
-        OSError: It is no picture.
+        OSError: It is not a picture.
     """
     with _opened(path) as picture:
         return _file(picture.convert("RGB"), "png")
@@ -52,7 +52,7 @@ def alpha_picture(path: Path) -> bytes:
     """A PNG of nothing but the transparency.
 
     Raises:
-        OSError: It is no picture.
+        OSError: It is not a picture.
     """
     with _opened(path) as picture:
         shown = Image.new("RGBA", picture.size)

@@ -119,7 +119,7 @@ class SocketHub:
         return self._sockets.get(client_id)
 
     def set_executing(self, client_id: str | None, node_id: str | None) -> None:
-        """Remember what runs, to tell a client that connects anew."""
+        """Remember what runs, for clients that reconnect."""
         self._executing = (client_id, node_id)
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:

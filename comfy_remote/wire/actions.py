@@ -1,4 +1,4 @@
-"""What a client asks of a worker that is no workflow, and no matter of models."""
+"""What a client asks of a worker besides running workflows and handling models."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def unpack_nodes(packed: str) -> dict[str, JsonValue]:
     """The inverse of `pack_nodes`.
 
     Raises:
-        TargetError: It is none, or unreasonably large.
+        TargetError: It is something else, or unreasonably large.
     """
     try:
         unpacker = zlib.decompressobj()

@@ -97,9 +97,9 @@ class Answer(BaseModel):
     kept_inputs: list[str] | None = None
 
     def facts(self) -> dict[str, JsonValue]:
-        """What is worth telling beside the outputs."""
-        told = {"timings", "engine", "worker", *(["kept_inputs"] if self.kept_inputs else [])}
-        return self.model_dump(mode="json", include=told)
+        """What a client shows besides the outputs."""
+        shown = {"timings", "engine", "worker", *(["kept_inputs"] if self.kept_inputs else [])}
+        return self.model_dump(mode="json", include=shown)
 
 
 class PreviewSnapshot(BaseModel):

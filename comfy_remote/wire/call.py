@@ -101,7 +101,7 @@ class CallProgress(BaseModel):
     @classmethod
     def read(cls, said: JsonValue) -> CallProgress | None:
         """``{value, max}``, ``{percent}``, ``{ratio}``, or a number: up to 1 a ratio, above it
-        per cent. ``None`` for what is none of these.
+        per cent. ``None`` for anything else.
         """
         if isinstance(said, dict):
             value, most = _number(said.get("value")), _number(said.get("max"))
@@ -154,10 +154,10 @@ class CallAnswer(BaseModel):
             headers: Of its answer, with names in any case (aiohttp's): ``Retry-After`` counts.
 
         Raises:
-            TargetError: It is no answer of this protocol.
+            TargetError: It is not an answer of this protocol.
         """
         if not isinstance(said, dict):
-            raise _no_answer("it is no JSON object")
+            raise _no_answer("it is not a JSON object")
         results = _results(said)
         word = said.get("status", said.get("state"))
         status = _STATUSES.get(word.strip().lower()) if isinstance(word, str) else None
@@ -232,7 +232,7 @@ def named_inputs(body: JsonValue) -> dict[str, JsonValue]:
     for number, one in enumerate(inputs):
         name = one.get("name", f"input_{number}") if isinstance(one, dict) else None
         if not isinstance(one, dict) or not isinstance(name, str):
-            raise _no_call(f"has something in `inputs[{number}]` that is no input with a name")
+            raise _no_call(f"has something in `inputs[{number}]` that is not an input with a name")
         if name in named:
             raise _no_call(f"has the input {name!r} twice")
         envelope = {key: value for key, value in one.items() if key != "name"}

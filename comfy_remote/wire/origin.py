@@ -29,7 +29,7 @@ def page_refusal(
 ) -> AuthenticationError | None:
     """Why a request is refused; ``None`` for the server's own page, and for programs.
 
-    A program that is no browser is known by what it does not send: browsers say the origin of
+    A program that is not a browser is known by what it does not send: browsers say the origin of
     everything but ``GET`` and ``HEAD``. Of those two nothing tells it from a browser, so they are
     answered only under this server's own names.
 

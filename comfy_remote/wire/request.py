@@ -145,7 +145,7 @@ class JobRequest(BaseModel):
 
     Attributes:
         workflow: The prompt, in API format; or a workflow in UI format, which the worker
-            converts. An object under ``prompt`` is taken for it, too.
+            converts. An object under ``prompt`` is taken as the workflow, too.
         images: Files the workflow loads, as worker-comfyui's clients send them.
         files: The same, in our own form.
         overrides: ``{node id: {input: value}}``, set before the prompt runs.

@@ -73,10 +73,10 @@ class ValueEnvelope(BaseModel):
         without an ``encoding``, data is what it is.
 
         Raises:
-            ValueInvalid: It is no envelope, or its encoding is not understood; with the reason.
+            ValueInvalid: It is not an envelope, or its encoding is not understood; with the reason.
         """
         if not isinstance(said, dict):
-            raise invalid("it is no JSON object with a type, an encoding and data")
+            raise invalid("it is not a JSON object with a type, an encoding and data")
         fields = {name: value for name, value in said.items() if value is not None}
         for name, other in (("type", "comfy_type"), ("data", "value")):
             if name not in fields and other in fields:
@@ -123,10 +123,10 @@ class ValueEnvelope(BaseModel):
         """The file of a ``safetensors`` or ``file`` envelope, checked against what it says.
 
         Raises:
-            ValueInvalid: There is none, it is too large (told before it is decoded), or damaged.
+            ValueInvalid: There is none, it is too large (checked before decoding), or damaged.
         """
         if not isinstance(self.data, str):
-            raise invalid(f"{self.encoding} data is a text in base64, and this has none")
+            raise invalid(f"{self.encoding} data is a text in base64, which is missing")
         if len(self.data) // 4 * 3 > limits.bytes + 2:
             raise invalid(f"it has more than {limits.bytes} bytes")
         try:

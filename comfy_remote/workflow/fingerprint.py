@@ -50,7 +50,7 @@ def fingerprint(
             that `FileUse` gives. A file listed here counts by its content and not by its name;
             any other counts by its name.
         schemas: Say which nodes are outputs: see `order.output_nodes`. Without them, a branch
-            that ends in a node which is no output (a decode nobody saves) matters as well.
+            that ends in a node which is not an output (a decode nobody saves) matters as well.
 
     Raises:
         WorkflowInvalid: No node is an output, the links form a cycle or lead nowhere,

@@ -135,7 +135,7 @@ class Interface:
         """The input of that key.
 
         Raises:
-            WorkflowInvalid: There is none.
+            WorkflowInvalid: Nothing was found.
         """
         for entry in self.inputs:
             if entry.key == key:
@@ -162,7 +162,7 @@ class Interface:
         """The prompt to run for a call.
 
         Each Remote Input gets its value; what made its fallback is not linked any more, so it
-        need not run. Each Remote Output is told to send its value.
+        need not run. Each Remote Output is set to send its value.
 
         Args:
             prompt: That this interface is of; it is not changed.
@@ -193,10 +193,10 @@ class Interface:
             changed[entry.node_id] = {**prompt[entry.node_id], "inputs": inputs}
         for output in self.outputs:
             node = prompt[output.node_id]
-            told: dict[str, JsonValue] = {**node["inputs"], "send": True}
+            sending: dict[str, JsonValue] = {**node["inputs"], "send": True}
             if images != "exact":
-                told["images"] = images
-            changed[output.node_id] = {**node, "inputs": told}
+                sending["images"] = images
+            changed[output.node_id] = {**node, "inputs": sending}
         return changed
 
 
@@ -236,14 +236,14 @@ def _has_own_value(node: Node) -> bool:
 def _filled(
     inputs: Mapping[str, JsonValue], entry: InterfaceInput, value: Argument
 ) -> dict[str, JsonValue]:
-    kept = {name: old for name, old in inputs.items() if name != "fallback"}
+    others = {name: old for name, old in inputs.items() if name != "fallback"}
     if isinstance(value, ValueFileName):
-        return {**kept, "value": "", "file": value.name}
+        return {**others, "value": "", "file": value.name}
     try:
         text = json.dumps(_fitting(entry, value), ensure_ascii=False, allow_nan=False)
     except ValueError:
-        raise _does_not_fit(entry, value, "JSON can hold: it has a number that is none") from None
-    return {**kept, "value": text, "file": ""}
+        raise _does_not_fit(entry, value, "only numbers that JSON has") from None
+    return {**others, "value": text, "file": ""}
 
 
 def _fitting(entry: InterfaceInput, value: JsonValue) -> JsonValue:
@@ -265,14 +265,14 @@ def _fitting(entry: InterfaceInput, value: JsonValue) -> JsonValue:
             return value
     elif isinstance(value, str) and "STRING" in types:
         return value
-    raise _does_not_fit(entry, value, f"is {entry.type}")
+    raise _does_not_fit(entry, value, f"a value of type {entry.type}")
 
 
 def _does_not_fit(entry: InterfaceInput, value: JsonValue, wanted: str) -> WorkflowInvalid:
     shown = repr(value)
     shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
     return WorkflowInvalid(
-        f"{shown} does not fit the input {entry.key}, which takes what {wanted}.",
+        f"{shown} does not fit the input {entry.key}, which takes {wanted}.",
         details={"key": entry.key, "node_id": entry.node_id},
     )
 

@@ -1,4 +1,4 @@
-"""Workflows as JSON texts: in any encoding of Unicode, and with a clear word if they are none."""
+"""Workflows as JSON text: in any encoding of Unicode; anything else is refused with its reason."""
 
 from __future__ import annotations
 

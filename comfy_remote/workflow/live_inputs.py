@@ -57,7 +57,7 @@ def live_inputs(declared: Mapping[str, JsonValue], given: Mapping[str, JsonValue
 
     Args:
         declared: ``{"required": {name: [type, options]}, "optional": …}``, as in
-            ``/object_info``. ``hidden`` inputs are no business of a prompt.
+            ``/object_info``. ``hidden`` inputs are not set by a prompt.
         given: The ``inputs`` of the node in the prompt.
     """
     found = LiveInputs()

@@ -1,4 +1,4 @@
-"""Reading a workflow from whatever holds one, and a clear word when it is something else.
+"""Reading a workflow from any file that holds one; anything else is refused with its reason.
 
 JSON in API format or UI format; or a picture, video, sound or model that ComfyUI saved, which
 holds the prompt that made it and the workflow that it came from.
@@ -146,7 +146,7 @@ def read_workflow(
 
 
 def parse_workflow(document: JsonValue, name: str = "The workflow") -> LoadedWorkflow:
-    """Tell API format and UI format apart.
+    """The workflow in a document, in API format or UI format.
 
     Of what is posted to ComfyUI, ``{"prompt": {…}, "extra_data": {…}}``, prompt and workflow
     are taken; of a request to a RunPod endpoint, ``{"input": {"workflow": {…}}}``, the workflow.
@@ -197,7 +197,7 @@ def parse_prompt(
 
 
 def _request(document: JsonValue) -> dict[str, JsonValue] | None:
-    """The input of a request to a RunPod endpoint; ``None`` if it is none."""
+    """The input of a request to a RunPod endpoint; ``None`` for anything else."""
     request = document.get("input") if isinstance(document, dict) else None
     if isinstance(request, dict) and isinstance(request.get("workflow"), dict):
         return None if "class_type" in request else request
@@ -229,7 +229,7 @@ def _spooled(file: BinaryIO, name: str, variables: Mapping[str, str] | None) -> 
 
 def _from_metadata(metadata: Metadata, name: str) -> LoadedWorkflow:
     prompt_text, workflow_text = metadata.texts.get("prompt"), metadata.texts.get("workflow")
-    # NaN is what ComfyUI writes for a node that always runs anew.
+    # NaN is what ComfyUI writes for a node that always runs again.
     workflow = _embedded(workflow_text, nan_to_null=True)
     document = _embedded(prompt_text)
     if is_ui_format(document) and workflow is None:  # some savers mix them up

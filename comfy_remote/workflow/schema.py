@@ -155,7 +155,7 @@ class Schemas:
         """The same, with further values in lists of choices.
 
         Args:
-            more: By class and input. One that is no list of choices here is passed over.
+            more: By class and input. One that is not a list of choices here is passed over.
         """
         classes = dict(self._classes)
         for (class_type, name), values in more.items():

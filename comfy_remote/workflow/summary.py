@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedFile", "LocalFile", "MadeOutput", "Summary", "summarize"]
 
-# What these make of what they are given. The rest is told by the types of their inputs.
+# What these make of what they are given. For the rest, the types of their inputs tell.
 _KIND_OF_CLASS: dict[str, OutputKind] = {
     "SaveAnimatedWEBP": "image",
     "SaveLatent": "file",
@@ -173,7 +173,7 @@ def summarize(
     workflow: Mapping[str, JsonValue] | None = None,
     files: Mapping[str, LocalFile] | None = None,
 ) -> Summary:
-    """Describe a prompt.
+    """A summary of a prompt.
 
     Never raises for a prompt that cannot run: the summary says what is wrong with it.
 

@@ -1,4 +1,4 @@
-"""The workflow that runs when none is given: text to image, with a checkpoint of the target's."""
+"""The workflow that runs when none is given: text to image, with a checkpoint of the target."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _LOADER, _CHECKPOINT = "CheckpointLoaderSimple", "ckpt_name"
 
 
 def blank_text_to_image() -> LoadedWorkflow:
-    """With no checkpoint in it yet: to ask a target about its nodes."""
+    """The workflow without a checkpoint, to ask a target about its nodes."""
     text = files(__package__).joinpath("data").joinpath("text_to_image.json").read_text("utf-8")
     return parse_workflow(json.loads(text), "text to image")
 
 
 def text_to_image(schemas: Schemas) -> LoadedWorkflow:
-    """With the first checkpoint that the target lists.
+    """The workflow with the first checkpoint that the target lists.
 
     Its size, steps and guidance suit a model like SDXL; others want others (``--set``).
 

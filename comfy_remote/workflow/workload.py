@@ -157,7 +157,7 @@ def _work_of(node_id: str, steps: float | None, amount: Amount) -> NodeWork:
 
 
 def _steps_by_sampler(prompt: Prompt) -> dict[str, str]:
-    """Samplers that are given their ``sigmas``, and the node that says in how many steps."""
+    """Samplers that get their ``sigmas`` from another node, and the node that has the steps."""
     found: dict[str, str] = {}
     for node_id, node in prompt.items():
         link = linked_node(prompt, node["inputs"].get("sigmas"))

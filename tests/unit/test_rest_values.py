@@ -91,7 +91,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     ),
     "a pickle by another name": (
         _inline(pickle.dumps(_Boom())),
-        "no value that can be read",
+        "not a value that can be read",
     ),
     "an unknown encoding": ({"type": "IMAGE", "encoding": "zip", "data": ""}, "not understood"),
     "an absurd shape": (
@@ -100,21 +100,21 @@ HOSTILE: dict[str, tuple[Any, str]] = {
                 {"t0": {"dtype": "F32", "shape": [2**31, 2**31], "data_offsets": [0, 4]}}, b"0000"
             )
         ),
-        "no value that can be read",
+        "not a value that can be read",
     ),
     "a negative shape": (
         _inline(
             _header({"t0": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}, b"0000")
         ),
-        "no value that can be read",
+        "not a value that can be read",
     ),
     "offsets beyond the end": (
         _inline(
             _header({"t0": {"dtype": "U8", "shape": [2**40], "data_offsets": [0, 2**40]}}, b"0")
         ),
-        "no value that can be read",
+        "not a value that can be read",
     ),
-    "a header without end": (_inline(struct.pack("<Q", 2**62)), "no value that can be read"),
+    "a header without end": (_inline(struct.pack("<Q", 2**62)), "not a value that can be read"),
     "no base64": ({"type": "IMAGE", "encoding": "safetensors", "data": "%%%"}, "base64"),
     "a text for a picture": ({"type": "IMAGE", "encoding": "identity", "data": "x"}, "IMAGE"),
     "a list for a picture": (
@@ -146,7 +146,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     ),
     "nested without end": (
         {"type": "IMAGE", "encoding": "json", "data": "[" * 100_000},
-        "no value that can be read",
+        "not a value that can be read",
     ),
 }
 

@@ -85,13 +85,13 @@ def test_a_good_prompt_has_no_problems_and_is_not_changed() -> None:
     [
         ({"n4": {"steps": 0}}, ("value_smaller_than_min", "4", "steps"), "1 to 10000"),
         ({"n4": {"steps": 10**5}}, ("value_bigger_than_max", "4", "steps"), "100000"),
-        ({"n4": {"steps": "many"}}, ("invalid_input_type", "4", "steps"), "'many' is no INT"),
+        ({"n4": {"steps": "many"}}, ("invalid_input_type", "4", "steps"), "not of type INT"),
         ({"n4": {"scheduler": "norml"}}, ("value_not_in_list", "4", "scheduler"), "'normal'"),
         ({"n5": {"samples": ["1", 2]}}, ("return_type_mismatch", "5", "samples"), "gives VAE"),
         ({"n5": {"samples": ["4", 7]}}, ("no_such_output", "5", "samples"), "LATENT"),
         ({"n5": {"samples": ["99", 0]}}, ("dangling_link", "5", "samples"), "node 99"),
         ({"n5": {"extra": ["99", 0]}}, ("dangling_link", "5", "extra"), "node 99"),
-        ({"n5": {"samples": ["4"]}}, ("bad_linked_input", "5", "samples"), "no link"),
+        ({"n5": {"samples": ["4"]}}, ("bad_linked_input", "5", "samples"), "not a link"),
         ({"n4": {"latent_image": ["4", 0]}}, ("dependency_cycle", "4", None), "4 (KSampler)"),
     ],
 )

@@ -31,7 +31,7 @@ def texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
     while (header := _header(file)) is not None:
         kind, size = header
         if kind == _SEGMENT or (kind == _CLUSTER and size is None):
-            # Of unknown size in a live recording: go in, its parts are told apart by their ids.
+            # Of unknown size in a live recording: its parts follow, recognised by their ids.
             segment = True
         elif size is None:
             raise EOFError

@@ -19,7 +19,7 @@ def starts_with_frame(head: bytes) -> bool:
 
 
 def is_whole(file: BinaryIO, size: int) -> bool:
-    """By the number of bytes in the Xing header; without one there is no telling."""
+    """By the number of bytes in the Xing header; without one, it counts as whole."""
     head = file.read(10)
     start = 0
     if head.startswith(b"ID3"):

@@ -1,4 +1,4 @@
-"""Careful reading of binary files: never more than is there, never more than is sensible."""
+"""Bounded reading of binary files, whatever sizes they claim."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects of somebody else's classes, taken apart into values that travel."""
+"""Objects of other packages' classes, taken apart into values that travel."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ObjectAdapter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ObjectParts:
-    """An object that no adapter here knows: kept as its parts, and encoded as it came."""
+    """An object that no adapter here knows: its parts, encoded again as they came."""
 
     kind: str
     parts: object

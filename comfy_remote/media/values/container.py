@@ -104,7 +104,7 @@ def parse_layout(data: memoryview, limits: ValueLimits) -> Layout:
         data: The whole file (mapped, so only the header is read).
 
     Raises:
-        ValueInvalid: It is no safetensors file, or more than the limits allow.
+        ValueInvalid: It is not a safetensors file, or more than the limits allow.
     """
     if len(data) > limits.bytes:
         raise invalid(f"it has {len(data)} bytes, and {limits.bytes} are allowed")
@@ -112,16 +112,16 @@ def parse_layout(data: memoryview, limits: ValueLimits) -> Layout:
     if len(data) < 8 or length > len(data) - 8:
         if bytes(data[:2]) in _PICKLES:
             raise invalid("it is a pickle, which can run code of its sender, and is never opened")
-        raise invalid("it is no safetensors file, or is cut off")
+        raise invalid("it is not a safetensors file, or is cut off")
     if length > MAX_HEADER:
         raise invalid(f"its header has {length} bytes, and {MAX_HEADER} are allowed")
     try:
         text = bytes(data[8 : 8 + length]).decode()
     except UnicodeDecodeError:
-        raise invalid("it is no safetensors file") from None
+        raise invalid("it is not a safetensors file") from None
     document = strict_json(text, limits.tensors * _ITEMS_OF_AN_ENTRY)
     if not isinstance(document, dict):
-        raise invalid("its header is no JSON object")
+        raise invalid("its header is not a JSON object")
     metadata = document.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise invalid("its metadata is not made of strings")

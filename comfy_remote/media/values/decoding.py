@@ -1,4 +1,4 @@
-"""Putting a value together again from a file that somebody else may have made."""
+"""Decoding a value from a file that somebody else may have made."""
 
 from __future__ import annotations
 
@@ -106,11 +106,11 @@ def _decode(
         raise invalid("its JSON is not an object of type, list and value")
     type_, is_list = document["type"], document["list"]
     if not isinstance(type_, str) or not isinstance(is_list, bool):
-        raise invalid("its type is no text, or its list no boolean")
+        raise invalid("its type is not a text, or its list is not a boolean")
     assembly = _Assembly(data, layout.entries, library, adapters, limits, pixels)
     value = assembly.value(document["value"])
     if is_list and not isinstance(value, list):
-        raise invalid("it says that it is a list, and is none")
+        raise invalid("it says that it is a list, but it is not")
     if unused := layout.entries.keys() - assembly.used:
         raise invalid(f"tensor {min(unused)!r} belongs to nothing in it")
     return DecodedValue(type_, is_list, value)
@@ -212,7 +212,7 @@ class _Assembly:
         if self._picture_bytes > self._limits.bytes:
             raise invalid(f"its pictures need more than {self._limits.bytes} bytes")
         if len(self._pictures) + len(blobs) != len(self._pictures.union(blobs)):
-            raise invalid("a picture stands in it twice, which makes much of little")
+            raise invalid("a picture is in it twice")
         self._pictures.update(blobs)
         return decode_pictures(
             [self._blob(name) for name in blobs],
@@ -231,9 +231,9 @@ class _Assembly:
             key = self.value(pair[0], depth + 1)
             for part in key if isinstance(key, tuple) else (key,):
                 if not isinstance(part, (str, int, float, bytes, type(None))):
-                    raise invalid("a dict in it has a key that is no key")
+                    raise invalid("a dict in it has an invalid key")
             if key in made:
-                raise invalid("a key stands twice in one dict")
+                raise invalid("a key is in one dict twice")
             made[key] = self.value(pair[1], depth + 1)
         return made
 

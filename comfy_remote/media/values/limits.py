@@ -44,7 +44,7 @@ class ValueLimits:
 def invalid(why: str) -> ValueInvalid:
     """The error for a value file (or envelope) that is not what it should be."""
     return ValueInvalid(
-        f"This is no value that can be read: {why}.",
+        f"This is not a value that can be read: {why}.",
         advice="It may be damaged, or made by a program that does not keep the format: see "
         "docs/values.md.",
     )
@@ -110,12 +110,12 @@ def check_plain(value: JsonValue, limits: ValueLimits) -> None:
 def _unique(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key is in one object twice")
     return made
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(digits: str) -> float:

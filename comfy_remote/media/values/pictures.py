@@ -79,7 +79,7 @@ def _encode(frame: NDArray[numpy.floating], format_: PictureFormat) -> tuple[byt
 
     low, high = float(frame.min()), float(frame.max())
     if np.isnan(low) or np.isnan(high):
-        raise ValueError("it holds NaN, which no picture can")
+        raise ValueError("it holds NaN, which a picture cannot hold")
     if low < 0 or high > 1:
         raise ValueError(
             f"its values go from {low:g} to {high:g}, and what is outside 0..1 would be cut off"

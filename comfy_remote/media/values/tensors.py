@@ -176,7 +176,7 @@ def chunks_of(tensor: TensorBits, chunk_size: int) -> Iterator[memoryview]:
         buffersize=chunk_size // bits.itemsize,
     )
     for piece in pieces:
-        # The buffer is filled anew each time, and a socket may hold a chunk for longer.
+        # The buffer is filled again each time, and a socket may hold a chunk for longer.
         yield np.array(piece).view(np.uint8).data
 
 

@@ -73,7 +73,7 @@ class SandboxSlow(Node):
 
 
 class _OutOfMemoryError(RuntimeError):
-    """Goes by the name of PyTorch's error, which is what ComfyUI reports."""
+    """Has the name of PyTorch's error, which ComfyUI reports."""
 
 
 _OutOfMemoryError.__module__ = "torch"

@@ -62,7 +62,7 @@ def find_seeds(prompt: Prompt) -> list[Place]:
     A seed that is linked to a primitive is set there, one that is computed at its sampler.
 
     Raises:
-        WorkflowInvalid: There is none.
+        WorkflowInvalid: Nothing was found.
     """
     sources = Sources(prompt)
     found = {

@@ -1,4 +1,4 @@
-"""From what was loaded to what is sent: convert, change, and say what was done."""
+"""From a loaded workflow to the prompt that is sent: converts, changes, and notes what was done."""
 
 from __future__ import annotations
 
@@ -144,9 +144,9 @@ def prepare(
     keep_unknown: bool | None = None,
     fill_names: bool = True,
 ) -> PreparedWorkflow:
-    """Make the prompt that is to run.
+    """The prompt that will run.
 
-    A prompt goes before a workflow; only where there is no prompt is the workflow converted.
+    A prompt is preferred to a workflow, which is converted only if there is no prompt.
     A text or number that the file's own ``${NAME}`` has taken up is not looked for again
     (but for the seed, which is set wherever there is one).
 

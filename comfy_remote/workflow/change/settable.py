@@ -105,7 +105,7 @@ def _places(prompt: Prompt, roles: Iterable[Place], schemas: Schemas) -> Iterato
 
 
 def _roles(prompt: Prompt) -> tuple[dict[Place, Role], list[str]]:
-    """What the options mean, found as they find it; where they find nothing, there is none."""
+    """The inputs that the options set, found as the options find them."""
     roles: dict[Place, Role] = {}
     unclear: list[str] = []
     for name in _SIZES:

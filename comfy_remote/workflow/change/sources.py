@@ -149,7 +149,7 @@ class Sources:
 
 
 def linked_node(prompt: Prompt, value: JsonValue) -> tuple[str, int] | None:
-    """Node and output of a link; ``None`` if it is no link, or leads nowhere."""
+    """Node and output of a link; ``None`` if it is not a link, or leads nowhere."""
     if not is_link(value) or value[0] not in prompt:
         return None
     return str(value[0]), int(value[1]) if isinstance(value[1], int | float) else 0

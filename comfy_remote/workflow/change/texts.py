@@ -181,7 +181,7 @@ def _texts_of(prompt: Prompt, node_id: str) -> list[Place]:
 def _refuse_shared(
     prompt: Prompt, inputs: dict[str, list[Place]], other: dict[str, list[Place]]
 ) -> None:
-    """One encoder for both sides would make the picture be of what is not wanted."""
+    """With one encoder for both sides, the negative text would become the positive one."""
     positive = {place for found in other.values() for place in found}
     for node_id, found in inputs.items():
         if positive.intersection(found):
@@ -212,7 +212,7 @@ def _not_found(prompt: Prompt, side: Side) -> WorkflowInvalid:
 
 
 def _other_texts(prompt: Prompt, side: Side) -> Iterator[str]:
-    """Settings of other inputs that are texts by their name: what is spoken, a storyboard's."""
+    """Other inputs that hold texts, by their names: dialogue, lyrics."""
     for node_id, node in prompt.items():
         for key, value in node["inputs"].items():
             words = set(_WORD.findall(key.rpartition(".")[2].casefold()))

@@ -23,7 +23,7 @@ _RESIZERS = {
     "ImageScaleToTotalPixels": "image",
     "ImageScaleToMaxDimension": "image",
 }
-# What changes a model as it is read; reading one twice is no waste where two models change.
+# What changes a model as it is read; reading one twice is not a waste where two models change.
 _PATCHES = frozenset({"loras", "embeddings", "hypernetworks"})
 # Nodes that read the same things from a file. Others may each read another part of it.
 _CHECKPOINTS = ("CheckpointLoader", "CheckpointLoaderSimple", "unCLIPCheckpointLoader")
@@ -32,7 +32,7 @@ _CHECKPOINTS = ("CheckpointLoader", "CheckpointLoaderSimple", "unCLIPCheckpointL
 def advise(
     prompt: Prompt, live: Sequence[str], outputs: Sequence[str], sizes: Mapping[str, Pictures]
 ) -> Iterator[Advice]:
-    """All advice there is.
+    """All advice for a prompt.
 
     Args:
         prompt: What is to run.

@@ -35,7 +35,7 @@ class Limits:
 def file_problems(
     prompt: Prompt, search: FileSearch, live: Sequence[str], schemas: Schemas
 ) -> tuple[list[Problem], dict[str, Path]]:
-    """Files that are nowhere; and those that are here, by name."""
+    """The files that are missing; and those that are here, by name."""
     problems: list[Problem] = []
     found: dict[str, Path] = {}
     for use in file_uses({node_id: prompt[node_id] for node_id in live}, schemas):

@@ -40,7 +40,7 @@ class Pictures:
 
     @property
     def pixels(self) -> int:
-        """Of all of them."""
+        """Pixels of all pictures together."""
         return self.count * self.width * self.height
 
     def __str__(self) -> str:

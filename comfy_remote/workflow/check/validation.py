@@ -28,7 +28,7 @@ __all__ = ["Validated", "full_type_name", "validate_prompt"]
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """What came of validating a prompt.
+    """The result of validating a prompt.
 
     Attributes:
         prompt: A copy in which literal values have the types of their inputs: what runs.

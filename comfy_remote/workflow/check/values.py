@@ -1,4 +1,4 @@
-"""Problems of single inputs: ComfyUI's errors, told to people, with models told apart."""
+"""Problems of single inputs: ComfyUI's errors in words for people, missing models by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["EXCEPTIONS", "chosen_inputs", "input_problem", "node_error_problems"]
 
 EXCEPTIONS = frozenset({"exception_during_validation", "exception_during_inner_validation"})
-"""What ComfyUI says when its check itself stumbles, mostly over a link that leads nowhere."""
+"""What ComfyUI says if its check itself fails, mostly because of a broken link."""
 
 _TOLD_ELSEWHERE = EXCEPTIONS | {"dependency_cycle"}
 
@@ -70,9 +70,9 @@ def input_problem(prompt: Prompt, node_id: str, error: NodeError, schemas: Schem
             return _not_in_list(prompt, node_id, name, value, schemas)
         case "invalid_input_type":
             kind = config[0] if isinstance(config, list) else "?"
-            message = f"{quoted(value)} is no {kind}."
+            message = f"{quoted(value)} is not of type {kind}."
         case "bad_linked_input":
-            message = f"{quoted(value)} is no link: a link is [node id, output index]."
+            message = f"{quoted(value)} is not a link: a link is [node id, output index]."
             advice = 'A list as a value is written {"__value__": […]}.'
         case "custom_validation_failed":
             message = str(error["details"])
@@ -138,7 +138,7 @@ def _not_in_list(
             node_id,
             node["class_type"],
             name,
-            f"It has {listed(choices)}." if choices else "It has none at all there.",
+            f"It has {listed(choices)}." if choices else "The list there is empty.",
             details={"value": value},
         )
     use = uses[0]

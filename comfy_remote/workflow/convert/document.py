@@ -192,7 +192,7 @@ def read_node(raw: JsonValue, where: str) -> SavedNode:
         WorkflowInvalid: It has no id or no type.
     """
     if not isinstance(raw, dict):
-        raise WorkflowInvalid(f"{where} is not an object: it is no node.")
+        raise WorkflowInvalid(f"{where} is not an object: it is not a node.")
     identity, kind = raw.get("id"), raw.get("type")
     if isinstance(identity, bool) or not isinstance(identity, int | str) or kind is None:
         raise WorkflowInvalid(f"{where} has no id or no type: {str(raw)[:80]}")

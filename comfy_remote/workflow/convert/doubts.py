@@ -60,25 +60,21 @@ class NodeDoubts:
         wrong = [(w, value) for w, value in placed if w.sent and not fits(w, value)]
         if wrong:
             named = [f"{_shown(value)} for {w.name} ({w.kind})" for w, value in wrong[:_MAX_SHOWN]]
-            self.sentences.append(
-                (
-                    wrong[0][0].name,
-                    f"saved values that cannot be of these inputs: {', '.join(named)}"
-                    f"{_and_more(len(wrong))}. Others of this node may be shifted, too: open the "
-                    "workflow in ComfyUI and check it, or set them",
-                )
+            self._add(
+                wrong[0][0].name,
+                f"saved values that cannot be of these inputs: {', '.join(named)}"
+                f"{_and_more(len(wrong))}. Others of this node may be shifted, too: open the "
+                "workflow in ComfyUI and check it, or set them",
             )
 
     def moved(self, placed: Sequence[_Placed]) -> None:
         """Note the values that were exchanged."""
         if placed:
             named = ", ".join(f"{_shown(value)} for {w.name}" for w, value in placed)
-            self.sentences.append(
-                (
-                    placed[0][0].name,
-                    f"saved values stand in places where they cannot be; taken are {named}. It may "
-                    "have been saved with another version of its pack",
-                )
+            self._add(
+                placed[0][0].name,
+                f"saved values are where they cannot belong; used are {named}. It may have been "
+                "saved with another version of its pack",
             )
 
     def shifted(self, placed: Sequence[_Placed], by_name: Mapping[str, JsonValue]) -> None:
@@ -89,33 +85,27 @@ class NodeDoubts:
                 f"{_shown(value)} instead of {_shown(by_name[w.name])} for {w.name}"
                 for w, value in wrong[:_MAX_SHOWN]
             ]
-            self.sentences.append(
-                (
-                    wrong[0][0].name,
-                    f"by their places, its inputs get other values than by their names: "
-                    f"{', '.join(named)}{_and_more(len(wrong))}. ComfyUI's editor goes by places; "
-                    "check them, or set them",
-                )
+            self._add(
+                wrong[0][0].name,
+                f"by position, its inputs get other values than by name: "
+                f"{', '.join(named)}{_and_more(len(wrong))}. ComfyUI's editor goes by position; "
+                "check them, or set them",
             )
 
     def drawn(self, name: str) -> None:
         """Note that a script of the page computes values again."""
-        self.sentences.append(
-            (
-                name,
-                "in the page, its script computes values from its drawing when the workflow is "
-                "loaded; here they are those of the file",
-            )
+        self._add(
+            name,
+            "in the page, its script computes values from its drawing when the workflow is "
+            "loaded; here they are those of the file",
         )
 
     def group_node(self) -> None:
         """Note that newer editors read group nodes otherwise."""
-        self.sentences.append(
-            (
-                None,
-                "it is a group node. The values in it are those that its file shows; newer "
-                "editors make a subgraph of it when they load it, and mix up many of them",
-            )
+        self._add(
+            None,
+            "it is a group node. The values in it are those that its file shows; newer "
+            "editors make a subgraph of it when they load it, and mix up many of them",
         )
 
     def left_in_list(self, values: Sequence[JsonValue]) -> None:
@@ -131,13 +121,14 @@ class NodeDoubts:
             some = islice(left.items(), _MAX_SHOWN)
             self._left(", ".join(f"{name} = {_shown(value)}" for name, value in some), len(left))
 
+    def _add(self, name: str | None, sentence: str) -> None:
+        self.sentences.append((name, sentence))
+
     def _left(self, named: str, count: int) -> None:
-        self.sentences.append(
-            (
-                None,
-                f"more values were saved than it has inputs for here, and are not used: {named}"
-                f"{_and_more(count)}. It may have been saved with another version of its pack",
-            )
+        self._add(
+            None,
+            f"more values were saved than it has inputs for here, and are not used: {named}"
+            f"{_and_more(count)}. It may have been saved with another version of its pack",
         )
 
 

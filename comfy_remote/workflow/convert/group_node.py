@@ -50,7 +50,7 @@ class GroupNodes:
         self._primitives: dict[str, SavedNode] = {}
 
     def instance(self, saved: SavedNode, around: SavedGraph) -> Host | None:
-        """An instance with what is in it; ``None`` if a node is no group node.
+        """An instance with what is in it; ``None`` if a node is not a group node.
 
         Args:
             saved: The node.

@@ -40,7 +40,7 @@ class InnerLink(NamedTuple):
 
 
 def group_name(node_type: str) -> str | None:
-    """The name of the group that a node is an instance of; ``None`` if it is no group node."""
+    """The name of the group that a node is an instance of; ``None`` if it is not a group node."""
     return node_type[len(_PREFIXES[0]) :] if node_type.startswith(_PREFIXES) else None
 
 
@@ -72,7 +72,7 @@ def read_group(name: str, raw: JsonValue, schemas: Schemas) -> GroupType:
         schemas: For the nodes in it.
 
     Raises:
-        WorkflowInvalid: It is no definition, or a node in it has an unknown class, or is a
+        WorkflowInvalid: It is not a definition, or a node in it has an unknown class, or is a
             group node itself.
     """
     where = f"the group node {name!r}"

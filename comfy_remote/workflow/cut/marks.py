@@ -55,7 +55,7 @@ class _Group:
 def marks_in(workflow: Mapping[str, JsonValue]) -> dict[str, str]:
     """The marks of a workflow in UI format: ``{id in the prompt: name of the target}``.
 
-    What is malformed is no mark. Notes and the like may be among the nodes, too.
+    What is malformed is not a mark. Notes and the like may be among the nodes, too.
 
     Args:
         workflow: As the editor saves it, and as it comes with each prompt that the page posts.

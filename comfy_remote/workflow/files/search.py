@@ -90,7 +90,7 @@ class FileSearch:
         return None
 
     def refusal(self, name: str) -> str | None:
-        """Why a name that `find` does not find is not taken; ``None`` if it is only not there."""
+        """Why a name is refused that `find` does not find; ``None`` if the file is only missing."""
         if not may_look_up(name):
             return "which is not below the folder of the workflow or the current one"
         for root, place in self._places(name):
@@ -141,7 +141,7 @@ def under_plain_name(name: str, find: Callable[[str], Path | None]) -> Path | No
 
 
 def missing_file(use: FileUse, prompt: Prompt, search: FileSearch) -> InputFileMissing:
-    """The error for a file that is nowhere, or that may not be taken."""
+    """The error for a file that was not found, or that may not be used."""
     node = f"{prompt[use.node_id]['class_type']} (node {use.node_id})"
     why = search.refusal(use.name) or "which is not here"
     return InputFileMissing(
