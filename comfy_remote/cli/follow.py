@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..config.places import home
+from ..config.folders import home
 from ..errors import ComfyRemoteError, JobCancelled, JobNotFound, NotTrusted, OutputLost
 from ..events import JobState, Log
 from ..jobs.interruption import OnInterrupt, call_off

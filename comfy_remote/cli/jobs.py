@@ -50,7 +50,7 @@ def list_jobs(limit: int, offline: bool, json_lines: bool) -> None:
     Targets are asked about jobs that have not ended, side by side, for a few seconds. A job whose
     target cannot be reached is shown as unknown.
     """
-    from ..config.places import home
+    from ..config.folders import home
     from ..jobs.record import Record
     from .console import print_json, say
 
@@ -74,7 +74,7 @@ def show(job: str, offline: bool, json_lines: bool) -> None:
 
     If it has not ended, its target is asked first.
     """
-    from ..config.places import home
+    from ..config.folders import home
     from ..jobs.record import Record
     from .console import print_json
 
@@ -121,7 +121,7 @@ def resume(
     import_ahead()
     import time
 
-    from ..config.places import home
+    from ..config.folders import home
     from ..errors import JobNotFound
     from ..jobs.client import Client
     from ..jobs.client import resume as take_up
@@ -188,7 +188,7 @@ def cancel(job: str) -> None:
     """Cancel a job on its target."""
     import asyncio
 
-    from ..config.places import home
+    from ..config.folders import home
     from ..errors import ComfyRemoteError, TargetUnreachable
     from ..events import Finished, JobState
     from ..jobs.client import resume as take_up

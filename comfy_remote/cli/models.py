@@ -229,7 +229,7 @@ def _name_of(wanted: tuple[str, ...]) -> str:
     import hashlib
     import platform
 
-    from ..config.places import home
+    from ..config.folders import home
 
     files = [str(Path(one).absolute()) for one in wanted if one != "-" and _is_file(one)]
     if not files:

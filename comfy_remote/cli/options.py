@@ -92,7 +92,7 @@ inputs_option = click.option(
 def _use_config(_context: click.Context, _option: click.Parameter, path: Path | None) -> None:
     """Have all that asks for the configuration read that file, in processes below, too."""
     if path is not None:
-        from ..config.places import CONFIG_VARIABLE
+        from ..config.folders import CONFIG_VARIABLE
 
         os.environ[CONFIG_VARIABLE] = str(path.absolute())
 
@@ -180,7 +180,7 @@ def complete_target(
 
 def complete_job(_context: click.Context, _option: click.Parameter, incomplete: str) -> list[str]:
     """The ids of recent jobs."""
-    from ..config.places import home
+    from ..config.folders import home
     from ..errors import ComfyRemoteError
     from ..jobs.record import Record
 

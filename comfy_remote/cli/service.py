@@ -70,7 +70,7 @@ def service(
 
     from ..calls.store import ValueStore
     from ..calls.workflow import CallableWorkflow
-    from ..config.places import home
+    from ..config.folders import home
     from ..jobs.client import Client
     from ..jobs.record import Record
     from ..service import Calls, ServiceServer

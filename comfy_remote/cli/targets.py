@@ -23,7 +23,7 @@ def targets(json_lines: bool) -> None:
     """
     import json
 
-    from ..config.places import CONFIG_NAME
+    from ..config.folders import CONFIG_NAME
     from ..config.settings import DEFAULT_TARGET, Configuration
     from ..config.target_settings import TargetSettings
     from ..secrets import secret

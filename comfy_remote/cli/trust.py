@@ -52,7 +52,7 @@ def trust(file: Path | None, list_it: bool, remove: str | None, json_lines: bool
       comfy-remote trust --list
       comfy-remote trust --remove ./comfy-remote.toml
     """
-    from ..config.places import home
+    from ..config.folders import home
     from ..config.trust import TrustStore
 
     if (file is not None) + list_it + (remove is not None) > 1:
@@ -100,7 +100,7 @@ def can_ask() -> bool:
 
 def _asked(error: NotTrusted) -> bool:
     """Whether a person was asked, and agreed."""
-    from ..config.places import home
+    from ..config.folders import home
     from ..config.trust import TrustStore
 
     if error.asks_for is None or not can_ask():
@@ -121,7 +121,7 @@ def _confirmed(store: TrustStore, path: Path, names: Sequence[str]) -> bool:
 def _files(file: Path | None) -> list[Path]:
     """The files that are meant: those that exist and have a name that can be trusted."""
     from ..config.environment import env_files
-    from ..config.places import CONFIG_NAME, ENV_NAME, nearest
+    from ..config.folders import CONFIG_NAME, ENV_NAME, nearest
     from ..deploy.modal.config import CONFIG_FILE as MODAL_CONFIG
     from ..errors import ConfigurationError
 
@@ -149,7 +149,7 @@ def _settled(store: TrustStore, path: Path) -> bool:
     Raises:
         click.exceptions.Exit: The answer is no.
     """
-    from ..config.places import is_owners
+    from ..config.folders import is_owners
 
     if is_owners(path):
         say(f"{path} is your own: it lies in one of your configuration folders. It is always used.")
@@ -178,7 +178,7 @@ def _show(names: Sequence[str]) -> None:
 
 
 def _nobody_to_ask(paths: list[Path]) -> ConfigurationError:
-    from ..config.places import CONFIG_NAME, ENV_NAME, owner_folders
+    from ..config.folders import CONFIG_NAME, ENV_NAME, owner_folders
     from ..deploy.modal.config import CONFIG_FILE as MODAL_CONFIG
     from ..errors import ConfigurationError
 
@@ -199,7 +199,7 @@ def _nobody_to_ask(paths: list[Path]) -> ConfigurationError:
 def _named(path: Path) -> list[str]:
     from ..config.config_file import read_config
     from ..config.environment import read_env_file
-    from ..config.places import ENV_NAME
+    from ..config.folders import ENV_NAME
     from ..config.settings import Configuration, named_in
     from ..config.trust import named_variable
     from ..deploy.modal.config import CONFIG_FILE as MODAL_CONFIG

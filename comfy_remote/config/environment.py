@@ -17,7 +17,7 @@ from ..advice import Hint
 from ..clean import one_line
 from ..errors import ConfigurationError, NotTrusted
 from ..secrets import SECRETS
-from .places import CONFIG_VARIABLE, ENV_NAME, home, is_owners, nearest, owner_folders
+from .folders import CONFIG_VARIABLE, ENV_NAME, home, is_owners, nearest, owner_folders
 
 # The rest of this folder where it is needed: most users have no such file.
 

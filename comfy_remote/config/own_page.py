@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ..errors import AuthenticationError, ConfigurationError
 from ..net.own_names import allowed_by_environment
 from ..wire.origin import origin_refusal, page_refusal
-from .places import CONFIG_NAME, owner_folders
+from .folders import CONFIG_NAME, owner_folders
 from .settings import Configuration
 
 __all__ = ["refusal_of_other_origin", "refusal_of_page"]

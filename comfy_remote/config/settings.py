@@ -45,7 +45,7 @@ from ..errors import NotTrusted
 from ..net.address import shown
 from ..secrets import SECRETS
 from ..targets.kinds import Billing, kind_of, secret_variables
-from .places import CONFIG_NAME, CONFIG_VARIABLE, home, is_owners, nearest, owner_folders
+from .folders import CONFIG_NAME, CONFIG_VARIABLE, home, is_owners, nearest, owner_folders
 from .target_settings import TargetSettings
 
 if TYPE_CHECKING:

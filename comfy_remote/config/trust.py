@@ -6,7 +6,7 @@ before the owner has trusted it; until then it may only choose one of the owner'
 name. Trust is for what is named, not for the file: a changed price does not ask again, a changed
 address does.
 
-Trusted without asking is what the owner says themselves: the files in `places.owner_folders`,
+Trusted without asking is what the owner says themselves: the files in `folders.owner_folders`,
 flags, the environment, and an explicit ``--config FILE``. All else is in the `TrustStore`, put
 there by ``comfy-remote trust`` or confirmed in ComfyUI's page.
 """
@@ -47,7 +47,7 @@ __all__ = [
 
 # All that a target's table says is what it names, but for these.
 _NAMES_NOTHING = {"price_per_hour", "keep_stored", "policy"}
-# Their values say whose place it is, and are no secrets.
+# Their values say whose target it is, and are no secrets.
 _SHOWN_VARIABLES = {"RUNPOD_ENDPOINT_ID"}
 _LOCK_PATIENCE = 30.0
 _TABLES = (
@@ -65,7 +65,7 @@ class TrustStore:
     use it at a time.
 
     Args:
-        home: The folder that holds it, as `places.home` gives it; made when something is trusted.
+        home: The folder that holds it, as `folders.home` gives it; made when something is trusted.
     """
 
     def __init__(self, home: Path) -> None:

@@ -170,7 +170,7 @@ def _forbidden(words: str) -> web.Response:
 
 
 def sent_token(request: web.Request, token: SecretStr) -> bool:
-    """Whether a request has the token, compared in a time that tells nothing."""
+    """Whether a request has the token, compared in constant time."""
     value = request.headers.get("Authorization", "")
     # RunPod takes its key with and without the scheme.
     scheme, _, rest = value.partition(" ")

@@ -1,4 +1,4 @@
-"""All limits of the gateway, in one place."""
+"""All limits of the gateway."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class GatewayLimits:
         stop_settle: A stop signal follows the job at this distance at least: the SDK looks
             for new jobs every 0.1 s and drops a signal for one it has not begun.
         worker_silence: A worker that says nothing for so long has lost its jobs.
-        worker_ping_interval: How often a worker is told to say that it lives.
+        worker_ping_interval: How often a worker says that it lives.
         webhook_retry_delay: Between the attempts to deliver a webhook.
         webhook_hosts: ``HOST`` or ``HOST:PORT`` in a private network, or on this machine, that
             webhooks may go to. All others have to be public and https. Ours.

@@ -120,7 +120,7 @@ class JobQueue:
 
     @staticmethod
     def new_id(*, sync: bool) -> str:
-        """An id for a job, which tells how it came."""
+        """A new id for a job; its beginning says by which route it came."""
         return f"sync-{uuid.uuid4()}" if sync else str(uuid.uuid4())
 
     def check_room(self) -> None:
@@ -146,7 +146,7 @@ class JobQueue:
             await self._finished.wait(left)
 
     def cancel(self, job: Job) -> None:
-        """End a job that is not final; its worker is told to stop."""
+        """End a job that is not final; its worker has to stop."""
         if job.state.final:
             return
         self._leave_worker_or_line(job)

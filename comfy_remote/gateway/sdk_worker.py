@@ -103,7 +103,7 @@ class SdkWorker:
                     details={"status": status},
                 )
             if status == 0 and loop.time() - began > _SETTLED:
-                # It has ended by itself, to make place for a fresh one.
+                # It has ended by itself, to make room for a fresh one.
                 delay = self._first_delay
                 continue
             if loop.time() - began > 60.0:

@@ -126,7 +126,7 @@ def worker_routes(endpoint: LocalEndpoint, access: Access) -> list[web.RouteDef]
     async def write_file(request: web.Request) -> web.Response:
         job_id, sha256 = request.match_info["job_id"], request.match_info["sha256"]
         if (job := queue.records.get(job_id)).state.final:
-            raise JobNotFound(f"Job {job_id} is {job.state.value}; its files are not kept.")
+            raise JobNotFound(f"Job {job_id} is {job.state.value}; its files are not stored.")
         size = await endpoint.store.put(job_id, sha256, body_chunks(request.content.read))
         return json_answer({"url": f"files/{job_id}/{sha256}", "size": size}, status=201)
 

@@ -1,4 +1,4 @@
-"""Which workers there are, and what they are to be told."""
+"""Which workers there are, and which jobs they have to stop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["WorkerRegistry"]
 
 
 class WorkerRegistry:
-    """Workers by id: when they were last heard of, and the jobs they must stop.
+    """Workers by id: when they last said something, and the jobs they must stop.
 
     Args:
         clock: Seconds, never going back.
@@ -38,7 +38,7 @@ class WorkerRegistry:
             self._changed.notify()
 
     def silent_for(self, seconds: float) -> list[str]:
-        """Workers not heard of for longer than ``seconds``."""
+        """Workers that have said nothing for longer than ``seconds``."""
         since = self._clock() - seconds
         return [worker_id for worker_id, seen in self._seen.items() if seen < since]
 
@@ -68,15 +68,15 @@ class WorkerRegistry:
         self._changed.notify()
 
     def withdraw_stop(self, worker_id: str, job_id: str) -> None:
-        """Drop a stop that was not delivered: the worker is given that job anew."""
+        """Drop a stop that was not delivered: the worker is given that job again."""
         self._stops.get(worker_id, {}).pop(job_id, None)
 
     async def take_stops(self, worker_id: str, *, wait: float, settle: float = 0.0) -> list[str]:
-        """Jobs the worker must stop, each told once.
+        """Jobs the worker must stop, each named once.
 
         Args:
             wait: Seconds to wait for one.
-            settle: Seconds that a job must have been with the worker before it is told.
+            settle: Seconds that a job must have been with the worker before it is named.
         """
         deadline = asyncio.get_running_loop().time() + wait
         while True:

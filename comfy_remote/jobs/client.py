@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ..advice import Hint
 from ..aio import Deadline
 from ..clean import clean
-from ..config.places import home
+from ..config.folders import home
 from ..config.settings import Configuration
 from ..errors import (
     ConfigurationError,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..aio import Deadline
-from ..config.places import ENV_NAME, home, owner_folders
+from ..config.folders import ENV_NAME, home, owner_folders
 from ..config.settings import Configuration
 from ..config.target_settings import TargetSettings
 from ..config.trust import TrustStore

@@ -79,7 +79,7 @@ class Guard:
         """An address as it may be asked, judged by what is written in it.
 
         Args:
-            url: Its query is kept, and never shown: it may be a signature.
+            url: Its query stays, and is never shown: it may be a signature.
             what: What to call it in errors, for example ``The address of a.png``.
             plain_http: Whether a public one may be plain http.
 

@@ -1,4 +1,4 @@
-"""One HTTP client for all targets: errors mapped, safe requests retried, keys kept home."""
+"""The HTTP client for one server: errors mapped, safe requests retried, the key sent only there."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class HttpClient:
         return {name: value.get_secret_value() for name, value in self._headers.items()}
 
     def url(self, path: str) -> URL:
-        """The absolute URL of ``path``, whose escapes are kept as they are."""
+        """The absolute URL of ``path``, whose escapes stay as they are."""
         return URL(f"{self.base_url}/{path.lstrip('/')}", encoded=True)
 
     async def get(self, path: str, limit: int | None = None) -> Response:
@@ -214,7 +214,7 @@ class HttpClient:
 
         Args:
             size: Bytes of it.
-            content: Begins it anew for each try.
+            content: Begins it again for each try.
         """
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
 
@@ -233,7 +233,7 @@ class HttpClient:
         """POST a multipart form that may safely arrive twice; retried like `get`.
 
         Args:
-            form: Makes the form for each try: its files are streamed, so each reads them anew.
+            form: Makes the form for each try: its files are streamed, so each try reads them again.
             size: Bytes of its files.
         """
 
@@ -352,7 +352,7 @@ class HttpClient:
 
         Raises:
             TargetUnreachable: Nobody answered.
-            RateLimited: It may be there; we were not told.
+            RateLimited: It may be there: the server did not say.
         """
         try:
             async with self._open(self.url(path), self.authorization(), 0):
@@ -595,10 +595,10 @@ async def _from_offset(
         return
     skip = offset if response.status == 200 else 0
     async for chunk in response.content.iter_chunked(_CHUNK_SIZE):
-        kept = chunk[skip:]
+        rest = chunk[skip:]
         skip = max(0, skip - len(chunk))
-        if kept:
-            yield kept
+        if rest:
+            yield rest
 
 
 def _all_there(response: aiohttp.ClientResponse, offset: int) -> bool:

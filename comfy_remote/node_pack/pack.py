@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from ..config.environment import load_env_files, unused_files
+from ..config.folders import home
 from ..config.log import clean_handlers
-from ..config.places import home
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.record import Record
 from ..secrets import SECRETS

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from yarl import URL
 
-from ..config.places import CONFIG_NAME, home, owner_folders
+from ..config.folders import CONFIG_NAME, home, owner_folders
 from ..config.settings import Configuration
 from ..config.trust import TrustStore, origin_of
 from ..errors import ConfigurationError, NotTrusted, WorkflowInvalid

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config.places import home
+from ..config.folders import home
 from ..errors import ConfigurationError, WorkflowInvalid
 from ..workflow.convert.unknown_classes import needs_schemas_of
 from ..workflow.schema import Schemas

@@ -1,4 +1,4 @@
-"""Bringing one output here: streamed, resumed where it broke, counted and hashed."""
+"""Downloading one output: streamed, resumed where it broke, counted and hashed."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ async def download(
 
     A broken connection is resumed where it broke, up to five times in a row without a byte. So is
     what an earlier try (of another process, maybe) left there, if it is a part of the very file
-    that the target has now: see `PartialFile`. What arrives damaged is fetched anew, once. Memory
-    stays at a chunk, whatever the size of the file.
+    that the target has now: see `PartialFile`. Memory stays at a
+    chunk, whatever the size of the file.
 
     What arrives damaged is fetched once more. A target on this machine gives what it has: a file
     that is still damaged then is returned, with a `Received.doubt`.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..config.environment import withheld
-from ..config.places import CONFIG_NAME
+from ..config.folders import CONFIG_NAME
 from ..config.settings import Configuration
 from ..config.target_settings import TargetSettings
 from ..errors import ConfigurationError, NotTrusted

@@ -97,7 +97,7 @@ async def health(target: ComfyUITarget, folder: Path, worker: str | None) -> Hea
 
 
 async def fetch_part(kept: KeptFiles, payload: JsonValue) -> FetchAnswer:
-    """A part of an output that was kept.
+    """A part of an output that waits here.
 
     Raises:
         WorkflowInvalid: The request is not valid.
@@ -150,9 +150,9 @@ def _bytes(facts: Mapping[str, JsonValue], name: str) -> int | None:
 
 
 def _free(folder: Path) -> int | None:
-    for place in (folder, *folder.parents):
+    for path in (folder, *folder.parents):
         try:
-            return shutil.disk_usage(place).free
+            return shutil.disk_usage(path).free
         except OSError:
             continue
     return None
@@ -210,7 +210,7 @@ class EngineFacts:
     """``/system_stats`` of the process that runs now.
 
     Versions and folders stay what they are while a process lives. Of an engine that somebody
-    else starts, and may start anew, nothing is remembered.
+    else starts, and may start again, nothing is remembered.
 
     Args:
         engine: The worker's.

@@ -36,7 +36,7 @@ def plain_prompt(request: JobRequest) -> Prompt:
     """The prompt of a request in API format, not changed yet.
 
     Raises:
-        WorkflowInvalid: It is none.
+        WorkflowInvalid: It is not in API format.
     """
     with _field("workflow"):
         return parse_prompt(request.workflow)

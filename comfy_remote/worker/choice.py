@@ -117,7 +117,7 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
     level = environ.get("COMFY_LOG_LEVEL", "").strip().upper()
     if level and level not in _LOG_LEVELS:
         raise ConfigurationError(
-            f"COMFY_LOG_LEVEL is none of {', '.join(_LOG_LEVELS)}: {level}.",
+            f"COMFY_LOG_LEVEL is {level}, which is not one of {', '.join(_LOG_LEVELS)}.",
             advice="Set it to one of them, or leave it out.",
         )
     if level and not any(a.startswith("--verbose") for a in arguments):

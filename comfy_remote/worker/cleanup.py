@@ -158,7 +158,7 @@ def _links(prompt: Prompt, name: str) -> dict[str, tuple[str, int]]:
 def _identity(prompt: Prompt, name: str, of_sources: Mapping[str, str]) -> str:
     node = prompt[name]
     inputs: dict[str, JsonValue] = dict(node["inputs"])
-    for key, (source, place) in _links(prompt, name).items():
-        inputs[key] = {"node": of_sources.get(source), "output": place}
+    for key, (source, output) in _links(prompt, name).items():
+        inputs[key] = {"node": of_sources.get(source), "output": output}
     document = json.dumps([node["class_type"], inputs], sort_keys=True)
     return hashlib.sha256(document.encode()).hexdigest()

@@ -56,7 +56,7 @@ _LOG_LINES = 10
 
 @dataclass(frozen=True, slots=True)
 class AnswerFacts:
-    """What an answer tells beside the outputs; see `Answer` and `PlainAnswer`."""
+    """What an answer says beside the outputs; see `Answer` and `PlainAnswer`."""
 
     timings: dict[str, float]
     engine: str | None = None
@@ -122,7 +122,7 @@ class Dialect(ABC):
             warnings: What went wrong without failing the job.
         """
 
-    def has_place_for(self, outputs: Sequence[RemoteOutput]) -> tuple[RemoteOutput, ...]:
+    def can_hold(self, outputs: Sequence[RemoteOutput]) -> tuple[RemoteOutput, ...]:
         """Those outputs that an answer can have, in the same order.
 
         Here: files only. Those that are saved; and where nothing is saved, previews.
@@ -133,7 +133,7 @@ class Dialect(ABC):
     def wanted(
         self, outputs: Sequence[RemoteOutput], *, shows_values: bool = False
     ) -> tuple[RemoteOutput, ...]:
-        """`has_place_for` of a job that succeeded.
+        """`can_hold` of a job that succeeded.
 
         Args:
             shows_values: Whether a node shows something else in ComfyUI's page.
@@ -141,8 +141,8 @@ class Dialect(ABC):
         Raises:
             OutputLost, ExecutionFailed: There is none.
         """
-        del shows_values  # there is no place for that
-        if found := self.has_place_for(outputs):
+        del shows_values  # an answer cannot have them
+        if found := self.can_hold(outputs):
             return found
         raise self._no_output(ExecutionFailed)
 
@@ -155,7 +155,7 @@ class Dialect(ABC):
         """``{"error": …}``, from which the SDK makes a failed job, with what it had saved.
 
         Here: the form of ``plain``, of which the SDK moves ``error`` out of the job's output: a
-        request that is refused may lack the very key that tells its dialect. ``details`` is a
+        request that is refused may lack the very key that shows its dialect. ``details`` is a
         list of lines, as worker-comfyui has it.
         """
         details = [failed.clean(line) for line in _lines(failed.error)]
@@ -180,7 +180,7 @@ class _ComfyRemote1(Dialect):
         del payload
         return False
 
-    def has_place_for(self, outputs: Sequence[RemoteOutput]) -> tuple[RemoteOutput, ...]:
+    def can_hold(self, outputs: Sequence[RemoteOutput]) -> tuple[RemoteOutput, ...]:
         """All of them."""
         return tuple(outputs)
 
@@ -207,7 +207,7 @@ class _ComfyRemote1(Dialect):
         """See `wire.answer.Answer`."""
 
         def described(number: int, one: CollectedOutput) -> AnswerOutput:
-            output, file, place = one.output, one.file, stored.get(number)
+            output, file, at = one.output, one.file, stored.get(number)
             return AnswerOutput(
                 node_id=output.node_id,
                 kind=output.kind,
@@ -219,10 +219,10 @@ class _ComfyRemote1(Dialect):
                 sha256=file.sha256 if file else None,
                 text=output.text,
                 key=output.key,
-                url=place.url if place else None,
-                delete_url=place.delete_url if place else None,
-                kept=place.kept if place else None,
-                data=content(file) if file and place is None else None,
+                url=at.url if at else None,
+                delete_url=at.delete_url if at else None,
+                kept=at.kept if at else None,
+                data=content(file) if file and at is None else None,
             )
 
         return Answer(
@@ -254,7 +254,7 @@ class _WorkerComfyUI(Dialect):
         del payload
         return True
 
-    def has_place_for(self, outputs: Sequence[RemoteOutput]) -> tuple[RemoteOutput, ...]:
+    def can_hold(self, outputs: Sequence[RemoteOutput]) -> tuple[RemoteOutput, ...]:
         """Saved files."""
         return tuple(one for one in outputs if one.text is None and one.folder == "output")
 
@@ -265,7 +265,7 @@ class _WorkerComfyUI(Dialect):
         del shows_values
         if not outputs:
             raise self._no_output(ExecutionFailed)
-        return self.has_place_for(outputs)
+        return self.can_hold(outputs)
 
     def usable(self, stores: Sequence[Store]) -> list[Store]:
         """Buckets: any client can fetch from there by a plain GET."""
@@ -286,10 +286,10 @@ class _WorkerComfyUI(Dialect):
         for number, one in enumerate(collected):
             if one.file is None:
                 continue
-            place = stored.get(number)
+            at = stored.get(number)
             images.append(
-                WorkerComfyUIImage(filename=next(names), type="s3_url", data=place.url)
-                if place and place.url
+                WorkerComfyUIImage(filename=next(names), type="s3_url", data=at.url)
+                if at and at.url
                 else WorkerComfyUIImage(filename=next(names), type="base64", data=content(one.file))
             )
         return WorkerComfyUIAnswer(

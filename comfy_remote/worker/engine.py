@@ -55,7 +55,7 @@ class Engine:
     """One engine, which runs one prompt at a time.
 
     `start` and `stop` need no event loop, so that the process can start before the worker's
-    loop does and be ended after it. A process that has died is started anew by the next
+    loop does and be ended after it. A process that has died is started again by the next
     `ready`.
 
     Args:
@@ -196,7 +196,7 @@ class Engine:
         return _crash(what, process, status)
 
     def log_mark(self) -> int:
-        """How many lines the process has written so far."""
+        """How many lines the process has written."""
         return self._process.lines_heard if self._process else 0
 
     def log_since(self, mark: int) -> list[str]:
@@ -242,7 +242,7 @@ class Engine:
             self._printed_url = announced["url"].rstrip("/")
 
     def _failed_to_start(self, process: ChildProcess, status: int) -> EngineCrashed:
-        # The next job starts it anew: the reason may have gone (a port, a full disk).
+        # The next job starts it again: the reason may have gone (a port, a full disk).
         name = self.name
         self.stop()
         error = _crash(f"The engine ({name}) ended before it was ready", process, status)

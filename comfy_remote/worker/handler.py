@@ -111,7 +111,7 @@ class JobHandler:
             went wrong. With ``refresh_worker`` in it, the worker is to be replaced.
 
         Raises:
-            asyncio.CancelledError: The job was stopped; the engine has been told.
+            asyncio.CancelledError: The job was stopped, and cancelled on the engine.
         """
         begun = time.monotonic()
         payload = _lenient(payload)

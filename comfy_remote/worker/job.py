@@ -110,7 +110,7 @@ class WorkflowJob:
     Attributes:
         begun: When it came, by the monotonic clock.
         comfy_org_key: For nodes that call Comfy.org's services.
-        warnings: What went wrong so far without failing it.
+        warnings: What went wrong without failing it.
     """
 
     def __init__(

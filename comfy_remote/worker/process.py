@@ -29,7 +29,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ChildProcess:
-    """A running program whose last lines of output are kept.
+    """A running program, and the last lines of its output.
 
     Started in the constructor, without an event loop: an engine starts while the rest of the
     worker is still being imported.
@@ -104,7 +104,7 @@ class ChildProcess:
         return self._heard
 
     def last_lines(self, count: int) -> list[str]:
-        """The last lines of its output, oldest first; at most 200 are kept."""
+        """The last lines of its output, oldest first; 200 at most."""
         return list(self._lines)[-count:]
 
     async def wait(self) -> int:

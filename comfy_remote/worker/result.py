@@ -46,7 +46,7 @@ async def build_answer(
         stores: Where the largest outputs go, in this order, until the rest fits; of those, the
             ones that the dialect can name. One that fails is reported in the answer's warnings,
             and the next one is tried.
-        warnings: What has gone wrong so far without failing the job.
+        warnings: What has gone wrong without failing the job.
 
     Raises:
         OutputTooLarge: They do not fit, and there is no store for them.
@@ -120,7 +120,7 @@ class _Answer:
         return False
 
     def too_large(self, limit: int) -> OutputTooLarge:
-        """The error, with the sizes of what has no place."""
+        """The error, with the sizes of what does not fit."""
         size = self.size
         sizes = [
             (self._collected[n].output.filename, self._files[n].size)
@@ -145,9 +145,7 @@ class _Answer:
         if self._dialect.has_addresses:
             return ""
         others = " or ".join(one.name for one in DIALECTS if one.has_addresses)
-        return (
-            f" and ask for the format {others} ({self._dialect.name} has no place for an address)"
-        )
+        return f" and ask for the format {others} ({self._dialect.name} cannot name an address)"
 
 
 def _nothing(_file: Received) -> str:
@@ -173,7 +171,7 @@ def shown_within(
     shown: Mapping[str, ShownValues], limit: int = MOST_SHOWN
 ) -> tuple[dict[str, ShownValues], list[str]]:
     """As many nodes as fit, in their order, and a warning for each that does not."""
-    kept: dict[str, ShownValues] = {}
+    fits: dict[str, ShownValues] = {}
     warnings: list[str] = []
     left = limit
     for node_id, values in shown.items():
@@ -184,6 +182,6 @@ def shown_within(
                 "returned; its outputs are complete."
             )
             continue
-        kept[node_id] = values
+        fits[node_id] = values
         left -= size
-    return kept, warnings
+    return fits, warnings

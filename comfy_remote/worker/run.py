@@ -81,7 +81,7 @@ class EngineRun:
     Attributes:
         timings: Seconds by phase, as far as it got: ``upload``, ``queue``, ``run``, ``collect``.
         started: When it was submitted, in seconds since the epoch.
-        produced: What its nodes have listed so far, whether it succeeds or not.
+        produced: What its nodes have listed until now, whether it succeeds or not.
         notes: Sentences on what was changed in the prompt for this engine.
         shown: By node, what it shows besides its outputs.
         unfinished: The id under which it was submitted, unless it is known to have ended.
@@ -118,7 +118,7 @@ class EngineRun:
         *,
         may_repeat: bool,
     ) -> RunResult:
-        """Run it, and bring what the dialect has a place for into ``folder``.
+        """Run it, and bring what an answer can hold into ``folder``.
 
         Args:
             may_repeat: Whether there will be another run if that can help.
@@ -148,7 +148,7 @@ class EngineRun:
         if error is None:
             wanted = dialect.wanted(finished.outputs, shows_values=bool(finished.shown))
         else:
-            wanted = dialect.has_place_for(finished.outputs)
+            wanted = dialect.can_hold(finished.outputs)
             if not wanted or (may_repeat and isinstance(error, OutOfMemory)):
                 raise error
         begun = time.monotonic()

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Start the engine, then the SDK, which takes jobs until it is told to end.
+    """Start the engine, then the SDK, which takes jobs until it is asked to end.
 
     Args:
         arguments: ``sys.argv[1:]`` by default. What is not ours is left for the SDK

@@ -135,7 +135,7 @@ class StoredFile:
 
 
 class Store(Protocol):
-    """A place for files that do not fit the result."""
+    """Takes files that do not fit the result."""
 
     @property
     def public(self) -> bool:
@@ -212,7 +212,7 @@ class KeptFiles:
     Args:
         folder: On the volume, if there is one: then any worker can give them out.
         limit: Bytes of all of them together.
-        seconds: How long one is kept.
+        seconds: How long one stays.
     """
 
     public = False
@@ -268,6 +268,6 @@ class KeptFiles:
 def _not_here() -> OutputLost:
     return OutputLost(
         "This worker does not have that output (any more).",
-        advice="Outputs are kept for an hour, by the worker that made them or on its volume. Run "
+        advice="Outputs stay for an hour, by the worker that made them or on its volume. Run "
         "the workflow again, or give the worker a bucket (BUCKET_ENDPOINT_URL).",
     )

@@ -220,7 +220,7 @@ def test_tcmalloc_is_used_unless_somebody_has_chosen(tmp_path: Path, chosen: str
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ({"COMFY_LOG_LEVEL": "LOUD"}, "COMFY_LOG_LEVEL is none of"),
+        ({"COMFY_LOG_LEVEL": "LOUD"}, "which is not one of"),
         ({"COMFY_REMOTE_ROOT": "/nowhere"}, "no serverless_worker.py in /nowhere"),
         ({"COMFY_REMOTE_PYTHON": "/nowhere/python"}, "no Python at /nowhere/python"),
         ({"COMFYUI_DIR": "/nowhere"}, "is not a ComfyUI"),

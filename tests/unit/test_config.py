@@ -10,7 +10,7 @@ import pytest
 from owner import configure
 
 from comfy_remote.config.config_file import read_config
-from comfy_remote.config.places import home
+from comfy_remote.config.folders import home
 from comfy_remote.config.settings import Configuration, named_in
 from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.config.trust import TrustStore

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from comfy_remote.cli.advice import for_terminal
-from comfy_remote.config import places
+from comfy_remote.config import folders
 from comfy_remote.config.environment import env_files, load_env_files, read_env_file, withheld
 from comfy_remote.config.trust import TrustStore, named_variable
 from comfy_remote.errors import ConfigurationError
@@ -44,7 +44,7 @@ def loaded(**already: str) -> dict[str, str]:
 def say_yes(path: Path, **variables: str) -> None:
     """As the owner does with `comfy-remote trust`."""
     named = [named_variable(name, value) for name, value in variables.items()]
-    TrustStore(places.home()).trust(path, named)
+    TrustStore(folders.home()).trust(path, named)
 
 
 # The owner's own
@@ -134,7 +134,7 @@ def test_the_folders_of_an_installed_pack_are_the_owners(
 ) -> None:
     comfyui = tmp_path / "ComfyUI"
     pack = comfyui / "custom_nodes" / "any name"
-    monkeypatch.setattr(places, "__file__", str(pack / "comfy_remote" / "config" / "places.py"))
+    monkeypatch.setattr(folders, "__file__", str(pack / "comfy_remote" / "config" / "places.py"))
     write(pack, "RUNPOD_API_KEY=pack\nRUNPOD_ENDPOINT_ID=pack\n")
     assert loaded() == {"RUNPOD_API_KEY": "pack", "RUNPOD_ENDPOINT_ID": "pack"}
     write(comfyui, "RUNPOD_API_KEY=comfyui\n")

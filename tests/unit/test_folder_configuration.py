@@ -9,7 +9,7 @@ import pytest
 from owner import configure
 
 from comfy_remote.cli.advice import for_terminal
-from comfy_remote.config import places
+from comfy_remote.config import folders
 from comfy_remote.config.config_file import ConfigFile, read_config
 from comfy_remote.config.settings import Configuration, named_in
 from comfy_remote.config.trust import TrustStore
@@ -54,7 +54,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def trust_all_of(path: Path) -> None:
     named = named_in(read_config(path), Configuration.load().owners)
-    TrustStore(places.home()).trust(path, named.values())
+    TrustStore(folders.home()).trust(path, named.values())
 
 
 def test_nothing_that_it_names_is_used(project: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_changed_price_does_not_ask_again_a_changed_address_does(project: Path
     assert configuration.address_of("lan") == "http://10.0.0.7:8188"
     with pytest.raises(NotTrusted, match="'more'"):
         configuration.address_of("more")
-    assert TrustStore(places.home()).forget(path)
+    assert TrustStore(folders.home()).forget(path)
     with pytest.raises(NotTrusted, match="'lan'"):
         Configuration.load().address_of("lan")
 
@@ -205,7 +205,7 @@ def test_the_owners_folders_are_trusted(
     # ComfyUI's folder, for the pack that is installed in it.
     comfyui = tmp_path / "ComfyUI"
     monkeypatch.setattr(
-        places, "__file__", str(comfyui / "custom_nodes" / "x" / "comfy_remote" / "c" / "p.py")
+        folders, "__file__", str(comfyui / "custom_nodes" / "x" / "comfy_remote" / "c" / "p.py")
     )
     configure(comfyui, '[targets.page]\ntarget = "http://10.0.0.9:8188"')
     monkeypatch.chdir(project)
@@ -248,7 +248,7 @@ def test_what_the_owner_has_named_is_allowed(project: Path) -> None:
         "",
     ):
         assert not configuration.allows_address(url)
-    TrustStore(places.home()).confirm_address("https://z.example/page")
+    TrustStore(folders.home()).confirm_address("https://z.example/page")
     assert configuration.allows_address("https://z.example")
 
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from comfy_remote.cli.advice import for_terminal
 from comfy_remote.cli.main import cli
-from comfy_remote.config.places import home
+from comfy_remote.config.folders import home
 from comfy_remote.config.trust import TrustStore
 from comfy_remote.deploy.modal.config import CONFIG_FILE, ModalConfig, package_list
 from comfy_remote.deploy.modal.deployment import deploy

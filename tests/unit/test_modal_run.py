@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from lookups import record_lookups
 
-from comfy_remote.config.places import home
+from comfy_remote.config.folders import home
 from comfy_remote.deploy.modal.workflow_file import make_project
 from comfy_remote.errors import ConfigurationError, NotTrusted, WorkflowInvalid
 from comfy_remote.node_pack.nodes import modal_run

@@ -394,8 +394,7 @@ async def test_two_clients_on_one_volume_keep_their_models(
     answer = await ensure(second, line(server, "b"), prune=True, name="")
     assert answer.pruned == []
     assert answer.notes == [
-        "loras/a.safetensors stays: another list asked for it today, and models are kept for 7 "
-        "days."
+        "loras/a.safetensors stays: another list asked for it today, and models stay for 7 days."
     ]
     would = await second.check(parse_repo_list(line(server, "b")), prune_others=True)
     assert (would.would_remove, would.notes) == ([], answer.notes)

@@ -152,7 +152,7 @@ async def test_a_dialect_without_a_place_for_addresses_says_so_loudly(
     assert "big.mp4 (3.0 MB)" in caught.value.message
     assert "1.0 MB can be returned" in caught.value.message
     assert "BUCKET_ENDPOINT_URL" in caught.value.advice
-    assert f"comfy-remote/1 or worker-comfyui ({dialect.name} has no place" in caught.value.advice
+    assert f"comfy-remote/1 or worker-comfyui ({dialect.name} cannot name" in caught.value.advice
     assert [store.kept for store in stores] == [{}, {}]
 
 

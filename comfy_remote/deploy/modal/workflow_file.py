@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...advice import Hint
-from ...config.places import home
+from ...config.folders import home
 from ...config.trust import TrustStore, not_trusted
 from ...media.files import safe_relative_path, storage_errors
 from ...workflow.change.prepare import Changes, prepare

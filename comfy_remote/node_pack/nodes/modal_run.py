@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...config.places import CONFIG_NAME, owner_folders
+from ...config.folders import CONFIG_NAME, owner_folders
 from ...config.settings import Configuration
 from ...deploy.modal.config import ModalConfig, package_list
 from ...deploy.modal.deployment import deploy

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ...calls.run import JobRun
-from ...config.places import home
+from ...config.folders import home
 from ...config.settings import Configuration
 from ...events import Finished
 from ...jobs.client import Client

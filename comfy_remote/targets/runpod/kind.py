@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
-from ...config.places import home
+from ...config.folders import home
 from ...config.target_settings import TargetSettings
 from ...errors import ConfigurationError, TargetNotFound
 from ...net.address import base_address, host_list, is_loopback

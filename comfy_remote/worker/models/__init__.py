@@ -1,4 +1,4 @@
-"""Models on a worker: fetched from where they are published, kept, listed, pruned.
+"""Models on a worker: fetched from where they are published, listed, pruned.
 
 `library.ModelLibrary` is the way in. `sources` knows what the links of a ``repo_list`` mean (with
 `huggingface` and `civitai`), `plan` which models are missing, `fetch` asks servers, `download`

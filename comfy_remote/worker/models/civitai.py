@@ -163,7 +163,7 @@ class CivitaiLink:
             url=URL(str(self.endpoint).rstrip("/") + path),
             headers={"Authorization": SecretStr(f"Bearer {token}")} if token else {},
             denied="The token in CIVITAI_TOKEN is not valid, or the model is in early access: its "
-            "page tells."
+            "page says so."
             if token
             else "Its creator asks for a login: make an API key in Civitai's account settings, "
             "and set CIVITAI_TOKEN on the worker.",

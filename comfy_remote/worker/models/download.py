@@ -108,7 +108,7 @@ async def download(
     """Bring a model into its `PartFile`, complete and checked.
 
     A broken connection is resumed where it broke, up to six times in a row without a byte. What
-    was resumed from an earlier download and turns out wrong is fetched anew, once.
+    was resumed from an earlier download and turns out wrong is fetched again, once.
 
     Args:
         found: What `ModelHttp.probe` found.
@@ -204,8 +204,8 @@ class _Transfer:
                 raise unavailable(
                     f"{self._location.shown} could not be fetched: {reason}, tried "
                     f"{_BACKOFF.attempts} times.",
-                    f"Try again later: the {size_text(file.size)} that are here are kept, and "
-                    "the next download goes on from there.",
+                    f"Try again later: the {size_text(file.size)} that are here stay, and the next "
+                    "download continues from there.",
                 ) from reason
 
     def wrong_with(self, sha256: str, size: int) -> str | None:

@@ -1,4 +1,4 @@
-"""The downloads of one job, a few at a time, told as one line."""
+"""The downloads of one job, a few at a time, reported as one line."""
 
 from __future__ import annotations
 
@@ -72,16 +72,16 @@ class _Fetching:
         name = wanted.path.name
         total = wanted.found.size
 
-        def told(what: str) -> None:
+        def report(what: str) -> None:
             self._underway[wanted.path] = what
             self._say(", ".join(self._underway.values()))
 
         def waits(owner: str) -> None:
-            told(f"Waiting for {owner}, which fetches {name}")
+            report(f"Waiting for {owner}, which fetches {name}")
 
         def size(here: int) -> None:
             of = f"/{size_text(total)}" if total is not None else ""
-            told(f"Fetching {name} {size_text(here)}{of}")
+            report(f"Fetching {name} {size_text(here)}{of}")
 
         try:
             async with self._presence.claim(part.key, waits):
@@ -126,7 +126,7 @@ class _Fetching:
 
 
 def _rename_to_new(part: Path, path: Path) -> None:
-    """Give a part its name; never in the place of a file that came meanwhile.
+    """Give a part its name; never instead of a file that came meanwhile.
 
     Raises:
         FileExistsError: One did.

@@ -150,8 +150,8 @@ class ModelFolders:
 
     def find(self, folder: str, name: str) -> Path | None:
         """A model that is there under that name, wherever ComfyUI would find it."""
-        places = (folder, *_ALSO.get(folder, ()))
-        paths = (root / place / name for root in self.roots for place in places)
+        folders = (folder, *_ALSO.get(folder, ()))
+        paths = (root / one / name for root in self.roots for one in folders)
         return next((path for path in paths if path.is_file()), None)
 
     def shown(self, path: Path) -> str:
@@ -162,7 +162,7 @@ class ModelFolders:
         return path.name
 
     def models(self) -> Iterator[tuple[str, str, Path]]:
-        """All models: folder, name in it, path. One that two roots have is told once."""
+        """All models: folder, name in it, path. One that two roots have comes once."""
         seen: set[tuple[str, str]] = set()
         for root in self.roots:
             for folder in sorted(_folders_in(root)):

@@ -222,7 +222,7 @@ class ModelLibrary:
                     await stack.enter_async_context(self._presence(root).using())
                 except LocalStorageError as error:
                     # A volume that cannot be written to cannot be pruned by us; by others it may.
-                    _log.warning("other workers are not told that models are in use: %s", error)
+                    _log.warning("other workers cannot see that models are in use: %s", error)
             yield
 
     async def _ensure(
@@ -288,12 +288,12 @@ class ModelLibrary:
             if needed:
                 raise
             # A volume that cannot be written to cannot be pruned by us; by others it may.
-            _log.warning("other workers cannot be told which models are wanted: %s", error)
+            _log.warning("other workers cannot see which models are wanted: %s", error)
 
     async def _prune(
         self, folders: ModelFolders, lines: Sequence[ModelLine], say: Say, key: str
     ) -> tuple[list[str], list[str], list[str]]:
-        """What was removed, what was kept, and why not, if not."""
+        """What was removed, what stays, and why nothing was removed, if so."""
         links = [(line, understand(line, self._settings)) for line in lines]
         if not (folders.root / OUR_FOLDER).is_dir():
             return [], [], []  # nothing was ever fetched
@@ -406,7 +406,7 @@ def _notes_on_asked(plan: PrunePlan, asked: Mapping[str, float]) -> list[str]:
         days = int(max(0.0, now - asked[entry.path]) // 86400)
         when = "today" if days == 0 else f"{days} day{'' if days == 1 else 's'} ago"
         notes.append(
-            f"{entry.path} stays: another list asked for it {when}, and models are kept for "
+            f"{entry.path} stays: another list asked for it {when}, and models stay for "
             f"{ASKED_FOR_DAYS} days."
         )
     return notes

@@ -20,9 +20,9 @@ class Location:
 
     Attributes:
         shown: What to call it in messages. No secret is in it, unlike in ``url``.
-        url: May hold a signature. Never shown, never kept.
+        url: May hold a signature. Never shown, never stored.
         headers: Sent to the origin of ``url``, and to no other that it redirects to.
-        name: The file's name; ``None`` where only the answer tells.
+        name: The file's name; ``None`` where only the answer says.
         sha256: 64 lower-case hex digits, where known.
         etag_is_sha256: Whether an entity tag of 64 hex digits is the file's SHA-256.
         denied: What to do about a 401, a 403 or a login page.
@@ -51,11 +51,11 @@ class Link(Protocol):
 
     @property
     def identity(self) -> str:
-        """The same for the same model at the same place; holds no secret."""
+        """The same for the same model of the same publisher; holds no secret."""
 
     @property
     def name(self) -> str | None:
-        """The file's own name, if the link alone tells it."""
+        """The file's own name, if the link has it."""
 
     async def locate(self, get_json: JsonGetter) -> Location:
         """Where the file is.

@@ -28,7 +28,7 @@ PINS = "comfy-remote.pins"
 """In the models folder: what is never pruned. ``loras/style.safetensors``, ``vae/*``; lines
 with ``#`` are comments."""
 ASKED_FOR_DAYS = 7
-"""For how long a model is kept for a list that asked for it."""
+"""For how many days a model stays for a list that asked for it."""
 _DAY = 24 * 3600.0
 # The same list again within that time changes nothing worth writing.
 _FRESH = 600.0
@@ -60,7 +60,7 @@ class Entry(BaseModel):
     def untouched(self, file: Path) -> bool:
         """Whether the file has the size and time that it had when we wrote it.
 
-        To the second: a volume that is mounted anew may have dropped the rest.
+        To the second: a volume that was mounted again may have dropped the rest.
         """
         try:
             status = file.stat()
@@ -73,7 +73,7 @@ class Entry(BaseModel):
 class Manifest:
     """The entries of one models folder, as they are when first asked for.
 
-    Made anew for each job: other workers add to it.
+    Made for each job: other workers add to it.
 
     Args:
         root: The models folder.
@@ -189,7 +189,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def list_key(name: str, lines: Sequence[ModelLine]) -> str:
-    """What tells one list from another: the name that its owner gives it, else its lines."""
+    """The identity of a list: the name that its owner gives it, else its lines."""
     text = f"name {name}"
     if not name:
         text = "\n".join(sorted(f"{one.kind} {one.url} {one.name} {one.sha256}" for one in lines))
@@ -230,16 +230,16 @@ class Asked:
             LocalStorageError: The note cannot be written.
         """
         wanted, now = sorted(set(paths)), time.time()
-        before = self._read(self._place(key))
+        before = self._read(self._file(key))
         if before is not None and before.paths == wanted and 0 <= now - before.asked < _FRESH:
             return
         with storage_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._place(key), _Note(asked=now, paths=wanted).model_dump_json())
-        for place, note in self._notes():
+            write_whole(self._file(key), _Note(asked=now, paths=wanted).model_dump_json())
+        for file, note in self._notes():
             if _is_over(note.asked, now):
                 with contextlib.suppress(OSError):
-                    place.unlink()
+                    file.unlink()
 
     def by_others(self, key: str, entries: Collection[Entry]) -> dict[str, float]:
         """What other lists have asked for recently.
@@ -253,8 +253,8 @@ class Asked:
             When, by path, in s since 1970.
         """
         now = time.time()
-        asked = [(path, note.asked) for place, note in self._notes() for path in note.paths
-                 if place != self._place(key)]  # fmt: skip
+        asked = [(path, note.asked) for file, note in self._notes() for path in note.paths
+                 if file != self._file(key)]  # fmt: skip
         asked += [(entry.path, entry.fetched) for entry in entries if not entry.fetched_for]
         found: dict[str, float] = {}
         for path, when in asked:
@@ -263,17 +263,17 @@ class Asked:
         return found
 
     def _notes(self) -> Iterator[tuple[Path, _Note]]:
-        for place in sorted(self._folder.glob("*.json")):
-            if (note := self._read(place)) is not None:
-                yield place, note
+        for file in sorted(self._folder.glob("*.json")):
+            if (note := self._read(file)) is not None:
+                yield file, note
 
-    def _read(self, place: Path) -> _Note | None:
+    def _read(self, file: Path) -> _Note | None:
         try:
-            return _Note.model_validate_json(place.read_bytes())
+            return _Note.model_validate_json(file.read_bytes())
         except (OSError, ValidationError):
             return None
 
-    def _place(self, key: str) -> Path:
+    def _file(self, key: str) -> Path:
         return self._folder / f"{key}.json"
 
 

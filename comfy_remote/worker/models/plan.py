@@ -182,7 +182,7 @@ class Planner:
         except ModelUnavailable as error:
             if self._refuse is not None:
                 raise unavailable(
-                    f"Whether {line.shown} is on this worker cannot be told: its name is not "
+                    f"Whether {line.shown} is on this worker is unknown: its name is not "
                     f"known. {error.message}",
                     f"Give it a name: KIND URL name=FILE.safetensors. Or: {self._refuse}",
                 ) from error

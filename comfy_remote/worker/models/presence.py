@@ -282,7 +282,7 @@ def _host() -> str:
 
 
 def _started(pid: int) -> int | None:
-    """Clock ticks since the machine was switched on (proc(5), field 22); Linux tells it."""
+    """Clock ticks since the machine was switched on (proc(5), field 22); Linux only."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):

@@ -64,7 +64,7 @@ def plan_prune(manifest: Manifest, wanted: Collection[str], asked: Collection[st
 def verify(manifest: Manifest, plan: PrunePlan) -> dict[str, bool]:
     """Whether the content of each file to remove is still what we wrote. Reads them whole.
 
-    A file that somebody put in the place of ours, with its size and time, is told by this. Done
+    This finds a file that somebody put where ours was, with its size and time. Done
     before `prune`, which keeps other workers waiting.
 
     Returns:
@@ -97,7 +97,7 @@ def prune(
         asked: As for `plan_prune`.
         parts: Keys of the `PartFile`s to keep.
         verified: What `verify` said. What it did not look at (another worker has fetched it
-            since) is kept.
+            since) stays.
 
     Returns:
         What was done.

@@ -60,7 +60,7 @@ def understand(line: ModelLine, settings: ModelSettings) -> Link:
     """The link of a line. Asks nobody.
 
     Raises:
-        ModelUnavailable: It leads to a place we know, but to no model.
+        ModelUnavailable: It leads to a publisher we know, but to no model.
         ConfigurationError: It is in a bucket, and there is none.
     """
     text = line.url
