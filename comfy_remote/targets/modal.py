@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 from ..advice import Hint
-from ..config.places import CONFIG_NAME
+from ..config.folders import CONFIG_NAME
 from ..config.target_settings import TargetSettings
 from ..errors import ConfigurationError, TargetNotFound, TargetUnreachable
 from ..net.address import base_address, is_loopback
