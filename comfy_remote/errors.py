@@ -2,7 +2,7 @@
 
 ```
 ComfyRemoteError
-├── ConfigurationError      something here is set wrongly or missing
+├── ConfigurationError      something is set wrongly here, or missing
 │   └── NotTrusted          … or named by a file that the owner has not trusted
 ├── AuthenticationError     the target refused the key (401, 403)
 ├── TargetError             the target and this machine did not understand each other
@@ -11,7 +11,7 @@ ComfyRemoteError
 │   ├── RateLimited         429 for longer than we were willing to wait
 │   ├── TargetStalled       it accepts jobs and runs none
 │   ├── SubmissionUnknown   the answer to a submission was lost; it may have been accepted
-│   └── DeploymentFailed    a workflow could not be put there as a service of its own
+│   └── DeploymentFailed    a workflow could not be deployed there
 ├── WorkflowInvalid         the workflow cannot run as it is
 │   ├── InputFileMissing    a file that the workflow loads is not here
 │   ├── CutImpossible       the marked part of it cannot run elsewhere
@@ -20,17 +20,17 @@ ComfyRemoteError
 ├── ExecutionFailed         the target ran the job, and the job failed
 │   ├── OutOfMemory         … because the GPU (or the machine) ran out of memory
 │   ├── EngineCrashed       … because the ComfyUI process died
-│   └── ModelUnavailable    … because a model could not be had
+│   └── ModelUnavailable    … because a model could not be fetched
 ├── JobTimedOut             no result within the time the caller allowed
 ├── JobCancelled            somebody cancelled it
-├── JobExpired              the target dropped the job before it ran, or forgot its result
+├── JobExpired              the target dropped the job before it ran, or no longer has its result
 ├── OutputError             the job ran; what it made could not be brought here whole
 │   ├── OutputTooLarge      the result does not fit what the target may return
 │   ├── OutputLost          the target no longer has it, or the job made none
 │   └── OutputCorrupt       length or SHA-256 differ from what was announced
 ├── ValueInvalid            a value that came from elsewhere is broken, or not of our format
 ├── LocalStorageError       this machine could not write (disk full, no permission)
-└── JobNotFound             the record knows no such job
+└── JobNotFound             the record has no such job
 ```
 
 Every error has a stable ``code`` (what scripts test for), a ``message`` (what happened and
@@ -275,7 +275,7 @@ class EngineCrashed(ExecutionFailed):
 
 
 class ModelUnavailable(ExecutionFailed):
-    """A model that the job asked for is not there and cannot be fetched.
+    """A model that the job needs is missing and cannot be fetched.
 
     ``details`` may hold ``http_status`` and ``model``.
     """
@@ -362,8 +362,8 @@ class JobNotFound(ComfyRemoteError):
 def node_problems(error: ComfyRemoteError) -> Iterator[tuple[str, str, str]]:
     """What ComfyUI found wrong with each node: its id, its class, and the words.
 
-    From ``details["node_errors"]`` (see `WorkflowInvalid`), which may have come from elsewhere:
-    what is not of that shape is passed over.
+    From ``details["node_errors"]`` (see `WorkflowInvalid`), which may have come from another
+    machine: anything of another shape is ignored.
     """
     nodes = error.details.get("node_errors")
     for node_id, node in nodes.items() if isinstance(nodes, dict) else ():
@@ -383,7 +383,7 @@ def _family(root: type[ComfyRemoteError]) -> Iterator[type[ComfyRemoteError]]:
 def error_from_json(data: Mapping[str, JsonValue]) -> ComfyRemoteError:
     """Rebuild the error that `ComfyRemoteError.to_json` described.
 
-    An unknown ``code`` gives `ExecutionFailed` with ``details["code"]`` kept, since the only
+    An unknown ``code`` gives `ExecutionFailed` with that code in ``details``, since the only
     errors that arrive from elsewhere are those of a run.
     """
     code = str(data.get("code", ""))

@@ -119,7 +119,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A full snapshot, not a difference: the newest one is all there is to know.
+    """A full snapshot, not a difference: only the newest one counts.
 
     Attributes:
         nodes_done: Nodes finished or taken from cache, ``0 <= nodes_done <= nodes_total``.
@@ -200,7 +200,7 @@ class NodeText:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A line worth telling: a lost socket, a retry, a notice of the target."""
+    """A line for people: a lost socket, a retry, a notice of the target."""
 
     message: str
     level: str = "info"
@@ -214,8 +214,8 @@ class Finished:
         state: A final state.
         error: Why, unless the job succeeded.
         outputs: Everything the job produced, in the order of the prompt's nodes and, within
-            a node, in the order the node listed them. Of a job that failed, what it had
-            saved before, as far as the target still gives it out.
+            a node, in the order the node listed them. Of a job that failed, what it
+            saved before that, as far as the target still returns it.
         details: JSON-able facts from the target: timings in seconds, worker, engine; and
             ``warnings``, sentences about the outputs that were also sent as `Log`.
         problems: What the workflow asked for and is not among the outputs, or is damaged.

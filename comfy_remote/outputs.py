@@ -1,4 +1,4 @@
-"""What a job produced, as the target announces it: before a byte has been fetched."""
+"""A job's outputs as the target announces them, before anything is fetched."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class OutputSource:
         path: Path and query below the target's own base URL.
         url: Absolute URL on another host (storage); fetched without the target's key.
         data: The bytes themselves, base64, as they came in the result.
-        kept: Its name on the worker, which gives it out in parts.
+        kept: Its name on the worker, which sends it in parts.
         file: A file of this machine, where the target put it as it arrived.
         delete_url: With ``url``: a signed address to DELETE it by, once it is here.
     """
@@ -105,7 +105,7 @@ class RemoteOutput:
         media_type: For example ``image/png``.
         size: Bytes; ``None`` when not announced.
         sha256: 64 lower-case hex digits; ``None`` when not announced.
-        text: The text itself, for outputs that are no files (``PreviewAny``); else ``None``.
+        text: The text itself, for outputs that are not files (``PreviewAny``); else ``None``.
         source: Where to read the bytes; ``None`` for a text.
         key: Under which ComfyUI's history listed it: ``images``, ``gifs``, ``audio``, ``3d``,
             ``text``, …; ``None`` where the worker does not say.
@@ -128,7 +128,7 @@ class RemoteOutput:
 
     @property
     def file(self) -> tuple[str, str, str, int | None]:
-        """What tells this file apart from the other files of its job."""
+        """Identifies this file among the files of its job."""
         return self.folder, self.subfolder, self.filename, self.number
 
     def to_json(self) -> dict[str, JsonValue]:
@@ -148,7 +148,7 @@ class RemoteOutput:
 
 @dataclass(frozen=True, slots=True)
 class OutputProblem:
-    """Why a job that ended well has less to give than its workflow asked for.
+    """Why a job that succeeded has fewer outputs than its workflow asks for.
 
     Attributes:
         node_id: The node whose output it is; ``None`` if that is not known.

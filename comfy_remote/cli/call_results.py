@@ -1,4 +1,4 @@
-"""What a call gave: plain values are told, everything else is put into files."""
+"""The results of a call: plain values are printed, everything else is saved."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..media.files import place_below, private_folder, safe_relative_path, stora
 from ..media.value_files import PlainFile, files_of
 from ..media.values import DecodedValue, encode
 from ..outputs import kind_of
-from .console import printable, printable_line
+from .console import print_json, printable, printable_line
 
 __all__ = ["show_results"]
 
@@ -43,8 +43,7 @@ def show_results(
         if plain and isinstance(items, list):
             value = items[0] if len(items) == 1 else items
             if json_lines:
-                body = {"event": "value", "key": key, "type": decoded.type, "value": value}
-                print(json.dumps(body), flush=True)
+                print_json({"event": "value", "key": key, "type": decoded.type, "value": value})
             else:
                 text = value if isinstance(value, str) else json.dumps(value)
                 print(f"{printable_line(key)}: {printable(text)}", flush=True)

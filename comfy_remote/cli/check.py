@@ -194,7 +194,7 @@ def _on_target(
 def _prepared(loaded: LoadedWorkflow, changes: Changes, schemas: Schemas) -> PreparedWorkflow:
     from ..workflow.change.prepare import prepare
 
-    # Unlike `run`, with nodes that nobody here knows: to tell which is what a check is for.
+    # Unlike `run`, also with unknown nodes: a check is there to name them.
     return prepare(loaded, changes, schemas, keep_unknown=True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +62,7 @@ def cut(
     from ..workflow.cut import images_in
     from ..workflow.files import FileSearch
     from ..workflow.load import load_workflow
-    from .console import say
+    from .console import print_json, say
     from .schemas import schemas_of
 
     loaded = load_workflow(workflow, variables=variables)
@@ -90,7 +89,7 @@ def cut(
         images=images_in(loaded.workflow or {}),
     )
     if json_lines:
-        print(json.dumps(result.to_json()))
+        print_json(result.to_json())
     else:
         _print(prompt, result)
 

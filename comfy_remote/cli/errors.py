@@ -64,19 +64,19 @@ def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[st
     """The lines to print: message, details, advice, how to resume."""
     lines = [error.message]
     for where, problem_class, words in node_problems(error):
-        told = one_line(f"node {where} ({problem_class})")
-        if told not in error.message:
-            lines.append(f"  {told}: {words}")
-    node, node_class = error.details.get("node_id"), error.details.get("node_class")
-    if node is not None and str(node_class) not in error.message and node_class is not None:
-        lines.append(one_line(f"  at node {node} ({node_class})"))
+        node = one_line(f"node {where} ({problem_class})")
+        if node not in error.message:
+            lines.append(f"  {node}: {words}")
+    node_id, node_class = error.details.get("node_id"), error.details.get("node_class")
+    if node_id is not None and str(node_class) not in error.message and node_class is not None:
+        lines.append(one_line(f"  at node {node_id} ({node_class})"))
     if log := error.details.get("engine_log"):
         lines += [f"  | {line}" for line in str(log).splitlines()[-8:]]
     advice = for_terminal(error.advice)
     if advice:
         lines.append(advice)
     if resumable is not None and resumable not in advice:
-        lines.append(f"To take it up again: {resume_command(resumable)}")
+        lines.append(f"To resume it: {resume_command(resumable)}")
     return [printable(line) for line in lines]
 
 

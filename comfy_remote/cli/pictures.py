@@ -203,7 +203,7 @@ def _kitty(data: str, columns: int, rows: int, number: int | None) -> str:
 
 
 def _iterm2(data: str, columns: int, rows: int) -> str:
-    """The picture leaves the cursor below it, so the place before is kept and restored."""
+    """The terminal leaves the cursor below the picture, so its position is saved and restored."""
     return (
         f"\x1b7\x1b]1337;File=inline=1;width={columns};height={rows};"
         f"preserveAspectRatio=1:{data}\x07\x1b8"

@@ -1,4 +1,4 @@
-"""The node schemas that a command reads a workflow by, and a word on where they come from."""
+"""The node schemas that a command reads a workflow by, and a note on where they come from."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def schemas_of(on: str | None, prompt: Prompt | None = None) -> Schemas:
         TargetError: It cannot be reached or used, and nothing is remembered of it.
     """
     found = found_schemas(None, on, prompt)
-    _tell(found)
+    _show_notes(found)
     return found.schemas
 
 
@@ -77,7 +77,7 @@ def completed(found: Found, loaded: LoadedWorkflow) -> Schemas:
     from .interrupt import run_interruptible
 
     whole = run_interruptible(from_registry(found, loaded))
-    _tell(whole)
+    _show_notes(whole)
     return whole.schemas
 
 
@@ -106,6 +106,6 @@ def _of_target(on: str, prompt: Prompt | None) -> Found:
         return remembered
 
 
-def _tell(found: Found) -> None:
+def _show_notes(found: Found) -> None:
     for note in found.notes:
         say(note)

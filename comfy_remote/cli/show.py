@@ -69,7 +69,7 @@ def show(
     """
     from ..workflow.load import load_workflow
     from ..workflow.summary import summarize
-    from .console import say
+    from .console import print_json, say
     from .schemas import completed, found_schemas
 
     loaded = load_workflow(workflow, variables=variables)
@@ -87,7 +87,7 @@ def show(
             "found": loaded.found,
             "schemas": schemas.source,
         }
-        print(json.dumps({**head, **summary.to_json()}))
+        print_json({**head, **summary.to_json()})
         return
     say(loaded.describe())
     _print(summary)

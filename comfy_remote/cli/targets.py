@@ -21,14 +21,12 @@ def targets(json_lines: bool) -> None:
     Those that comfy-remote.toml names, the file they were read from, and whether their keys are
     set. What a folder's file names and you have not trusted (see comfy-remote trust) is marked.
     """
-    import json
-
     from ..config.folders import CONFIG_NAME
     from ..config.settings import DEFAULT_TARGET, Configuration
     from ..config.target_settings import TargetSettings
     from ..secrets import secret
     from ..targets.kinds import forms, kind_of, secret_variables
-    from .console import say
+    from .console import print_json, say
 
     configuration = Configuration.load()
     untrusted = configuration.untrusted
@@ -64,7 +62,7 @@ def targets(json_lines: bool) -> None:
         ]
     if json_lines:
         for row in rows:
-            print(json.dumps(row))
+            print_json(row)
         return
     if not rows:
         say(

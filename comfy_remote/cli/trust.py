@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec
 import click
 
 from ..clean import one_line
-from .console import is_interactive, printable_line, say
+from .console import is_interactive, print_json, printable_line, say
 from .options import json_option
 
 if TYPE_CHECKING:
@@ -215,16 +215,14 @@ def _named(path: Path) -> list[str]:
 
 
 def _list(store: TrustStore, *, json_lines: bool) -> None:
-    import json
-
     files, addresses = store.files(), store.addresses()
     if problem := store.problem():
         say(problem)
     if json_lines:
         for path, names in files.items():
-            print(json.dumps({"file": str(path), "names": names}))
+            print_json({"file": str(path), "names": names})
         for address in addresses:
-            print(json.dumps({"address": address}))
+            print_json({"address": address})
         return
     if not files and not addresses:
         say("You have not trusted anything yet.")
