@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from pydantic import JsonValue
 
@@ -26,29 +26,42 @@ def output(filename: str, node_id: str = "2", **more: object) -> RemoteOutput:
 
 
 class FakeTarget:
-    """The `Target` of the jobs' tests.
+    """A `Target` in memory.
 
     Attributes:
-        events: What `follow` yields; without a `Finished` it waits for ever after them.
+        events: What `follow` yields: an error is raised, a number of seconds slept.
         files: Content by name; an error is raised instead.
+        delays: Seconds before a file is read, by name.
         refuses: Raised by `submit`.
         known: What `find` answers.
         inputs: Names that are there already.
         nodes: What it says of its nodes; ``None`` if it cannot say.
         log: The calls, in order.
+        requests: What was submitted.
+        cancelled: The remote ids of the jobs that were cancelled.
+        files_read: The names of the files that were read, in order.
     """
 
     name = "fake"
+    stays_silent = True
+    """After its events; else `follow` ends with them."""
 
-    def __init__(self, events: Sequence[Event] = (), files: dict[str, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        events: Sequence[Event | ComfyRemoteError | float] = (),
+        files: Mapping[str, bytes | ComfyRemoteError] | None = None,
+    ) -> None:
         self.events = list(events)
-        self.files: dict[str, bytes | ComfyRemoteError] = dict(files or {})
+        self.files = dict(files or {})
+        self.delays: dict[str, float] = {}
         self.refuses: BaseException | None = None
         self.known: RemoteRef | ComfyRemoteError | None = None
         self.inputs: set[str] = set()
-        self.nodes: dict[str, JsonValue] | None = None
+        self.nodes: Mapping[str, JsonValue] | None = None
         self.log: list[str] = []
         self.requests: list[RunRequest] = []
+        self.cancelled: list[str] = []
+        self.files_read: list[str] = []
         self.reading = self.most_reading = 0
         self.on_submit: Callable[[RunRequest], None] = lambda request: None
 
@@ -86,21 +99,30 @@ class FakeTarget:
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         self.log.append("follow")
         for event in self.events:
-            yield event
-        await asyncio.sleep(3600)
+            if isinstance(event, ComfyRemoteError):
+                raise event
+            if isinstance(event, (int, float)):
+                await asyncio.sleep(event)
+            else:
+                yield event
+        if self.stays_silent:
+            await asyncio.sleep(3600)
 
     async def cancel(self, ref: RemoteRef) -> None:
         self.log.append("cancel")
+        self.cancelled.append(ref.remote_id)
 
     async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
         self.reading += 1
         self.most_reading = max(self.most_reading, self.reading)
         try:
-            await asyncio.sleep(0.01)
+            self.files_read.append(output.filename)
+            await asyncio.sleep(self.delays.get(output.filename, 0.01))
             content = self.files.get(output.filename, OutputLost("It is gone."))
             if isinstance(content, ComfyRemoteError):
                 raise content
-            yield content[offset:]
+            for at in range(offset, len(content), 1000):
+                yield content[at : at + 1000]
         finally:
             self.reading -= 1
 

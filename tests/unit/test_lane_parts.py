@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_target import FakeTarget
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -84,27 +85,6 @@ class FakeHost:
 
     def send_text(self, text: str, node_id: str, client_id: str | None) -> None:
         self.texts.append((text, node_id, client_id))
-
-
-class FakeTarget:
-    """Gives what it was made with."""
-
-    def __init__(
-        self, files: dict[str, bytes] | None = None, delays: dict[str, float] | None = None
-    ) -> None:
-        self.files = files or {}
-        self.delays = delays or {}
-        self.read_names: list[str] = []
-
-    async def has_input(self, name: str) -> bool:
-        return name in self.files
-
-    async def read(self, output: RemoteOutput, offset: int = 0) -> Any:
-        self.read_names.append(output.filename)
-        if output.filename not in self.files:
-            raise OutputLost(f"{output.filename} is gone.")
-        await asyncio.sleep(self.delays.get(output.filename, 0))
-        yield self.files[output.filename][offset:]
 
 
 @pytest.fixture
@@ -328,7 +308,7 @@ async def test_outputs_take_the_next_free_numbers(host: FakeHost) -> None:
     folder.mkdir()
     for name in ("pic_00003_.png", "PIC_00009_.png", "pic_x_00020_.png", "pic_12.txt"):
         (folder / name).write_bytes(b"old")
-    target = FakeTarget({f"pic_0000{n}_.png": _picture() for n in (1, 2)})
+    target = FakeTarget((), {f"pic_0000{n}_.png": _picture() for n in (1, 2)})
     saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
     shown = await saver.bring(
         "2", [_output(f"pic_0000{n}_.png", subfolder="sub", key="images") for n in (1, 2)]
@@ -341,7 +321,7 @@ async def test_outputs_take_the_next_free_numbers(host: FakeHost) -> None:
 
 async def test_beside_a_local_prompt_names_are_ones_it_cannot_choose(host: FakeHost) -> None:
     host.local = LocalPrompt("other", None)
-    target = FakeTarget({"pic_00001_.png": _picture(), "plain.png": _picture()})
+    target = FakeTarget((), {"pic_00001_.png": _picture(), "plain.png": _picture()})
     saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
     shown = await saver.bring("2", [_output("pic_00001_.png"), _output("plain.png")])
     names = [entry["filename"] for entry in shown["images"]]  # type: ignore[union-attr,index,call-overload]
@@ -360,7 +340,7 @@ async def test_every_kind_is_shown_under_its_own_key(host: FakeHost) -> None:
         "a.flac": b"a",
         "m.glb": b"m",
     }
-    target = FakeTarget(files)
+    target = FakeTarget((), files)
     saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
 
     async def bring(*outputs: RemoteOutput) -> Any:
@@ -387,7 +367,7 @@ async def test_every_kind_is_shown_under_its_own_key(host: FakeHost) -> None:
         "images": [entry("v.mp4")],
         "animated": [True],
     }
-    assert target.read_names.count("v.mp4") == 1
+    assert target.files_read.count("v.mp4") == 1
     audio: Any = {"kind": "audio", "sha256": sha("a.flac")}
     assert await bring(_output("a.flac", **audio)) == {"audio": [entry("a.flac")]}
     model: Any = {"kind": "3d", "sha256": sha("m.glb")}
@@ -405,7 +385,7 @@ async def test_a_node_shows_what_it_shows_there(host: FakeHost) -> None:
     def file(name: str, **more: Any) -> RemoteOutput:  # announced, so that nobody looks inside
         return _output(name, sha256=hashlib.sha256(files[name]).hexdigest(), **more)
 
-    saver = OutputSaver(host, FakeTarget(files), ID)  # type: ignore[arg-type]
+    saver = OutputSaver(host, FakeTarget((), files), ID)  # type: ignore[arg-type]
     there = {"filename": "clip_00001.mp4", "subfolder": "", "type": "output"}
     gif = {"format": "video/h264-mp4", "frame_rate": 8.0, "workflow": "clip_00001.png"}
     values: Any = {
@@ -461,7 +441,7 @@ def test_what_a_node_expanded_into_is_shown_on_that_node(host: FakeHost) -> None
 
 async def test_a_hostile_name_stays_in_the_folder(host: FakeHost) -> None:
     names = ["../../up.png", "/abs.png", "..", "C:\\x.png"]
-    target = FakeTarget(dict.fromkeys(names, _picture()))
+    target = FakeTarget((), dict.fromkeys(names, _picture()))
     saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
     for name in names:
         await saver.bring("2", [_output(name, subfolder="../..", folder="anything")])
@@ -483,7 +463,7 @@ async def test_an_output_that_is_gone_is_an_error_and_leaves_nothing(host: FakeH
 
 
 async def test_an_output_that_is_gone_costs_no_other(host: FakeHost) -> None:
-    target = FakeTarget({"here.png": _picture()})
+    target = FakeTarget((), {"here.png": _picture()})
     saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
     shown = await saver.bring("2", [_output("gone.png"), _output("here.png")])
     assert shown == {"images": [{"filename": "here.png", "subfolder": "", "type": "output"}]}
@@ -495,7 +475,8 @@ async def test_an_output_that_is_gone_costs_no_other(host: FakeHost) -> None:
 async def test_a_batch_is_numbered_in_its_own_order(host: FakeHost) -> None:
     names = [f"pic_0000{n}_.png" for n in range(1, 7)]
     first_is_slow = dict(zip(names, (0.2, 0.1, 0, 0.1, 0, 0), strict=True))
-    target = FakeTarget(dict.fromkeys(names, _picture()), delays=first_is_slow)
+    target = FakeTarget((), dict.fromkeys(names, _picture()))
+    target.delays = first_is_slow
     (host.base / "output" / "pic_00004_.png").write_bytes(b"old")
     saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
     shown = await saver.bring("2", [_output(name) for name in names])
@@ -522,7 +503,7 @@ async def test_files_of_one_name_are_told_apart(host: FakeHost) -> None:
     target.files = {"x_00001_.png": _picture()}
     saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
     await saver.bring(None, delivered[0][1])
-    assert target.read_names == ["x_00001_.png"] * 2
+    assert target.files_read == ["x_00001_.png"] * 2
     assert len({saved.path for saved in saver.saved}) == 2
     assert list(saver.shown) == [NO_NODE]
 
@@ -543,9 +524,11 @@ async def test_files_are_found_in_comfyuis_folders_only(host: FakeHost, tmp_path
             for n, name in enumerate(names)
         }
 
+    target = FakeTarget()
+    target.inputs = {"there.png"}
     prompt, files = await inputs.collect(
         loading("a.png", "a.png [output]", "a.png [input]", "blake3:abc", "there.png"),
-        FakeTarget({"there.png": b""}),  # type: ignore[arg-type]
+        target,  # type: ignore[arg-type]
         None,
     )
     assert sorted(file.path.read_bytes() for file in files) == [b"in", b"out"]

@@ -63,7 +63,7 @@ class Cancellable(FakeTarget):
 
     def __init__(self, events: list[Event]) -> None:
         super().__init__(events)
-        self.cancelled = asyncio.Event()
+        self.cancel_came = asyncio.Event()
         self.cancel_fails = False
 
     async def submit(self, request: RunRequest) -> RemoteRef:
@@ -73,14 +73,14 @@ class Cancellable(FakeTarget):
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         for event in self.events:
             yield event
-        await self.cancelled.wait()
+        await self.cancel_came.wait()
         yield Finished(JobState.CANCELLED, JobCancelled("Cancelled."))
 
     async def cancel(self, ref: RemoteRef) -> None:
         await super().cancel(ref)
         if self.cancel_fails:
             raise TargetUnreachable("It does not answer.")
-        self.cancelled.set()
+        self.cancel_came.set()
 
 
 @pytest.fixture

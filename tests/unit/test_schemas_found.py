@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from fake_target import FakeTarget
 from registry_double import RegistryDouble, entry
 from saved_workflow import saved, workflow
 
@@ -25,7 +26,6 @@ from comfy_remote.schemas.finding import (
 )
 from comfy_remote.schemas.registry import Asked, Registry
 from comfy_remote.schemas.store import Store
-from comfy_remote.targets.base import Capabilities
 from comfy_remote.workflow.convert import convert_workflow
 from comfy_remote.workflow.convert.unknown_classes import needs_schemas_of
 from comfy_remote.workflow.load import parse_workflow
@@ -201,35 +201,30 @@ def test_it_is_not_asked_where_nothing_is_missing(
 # What a target said before.
 
 
-class Target:
-    """What of a target is asked here."""
-
-    name = "gpu"
-
-    def __init__(self, nodes: Any) -> None:
-        self.nodes = nodes
-
-    async def describe(self, classes: Any = None) -> Capabilities:
-        return Capabilities(self.nodes, None, None)
+def target(nodes: Any) -> FakeTarget:
+    """A target that says that of its nodes; ``None`` if it cannot say."""
+    made = FakeTarget()
+    made.name, made.nodes = "gpu", nodes
+    return made
 
 
-def described(target: Target, folder: Path, address: str = "runpod:abc") -> Found:
-    return asyncio.run(target_schemas(target, address, folder=folder))  # type: ignore[arg-type]
+def described(asked: FakeTarget, folder: Path, address: str = "runpod:abc") -> Found:
+    return asyncio.run(target_schemas(asked, address, folder=folder))  # type: ignore[arg-type]
 
 
 def test_what_a_target_said_is_used_when_it_cannot_be_asked(tmp_path: Path) -> None:
-    assert described(Target(OBJECT_INFO), tmp_path).notes == ()
-    found = described(Target(None), tmp_path)
+    assert described(target(OBJECT_INFO), tmp_path).notes == ()
+    found = described(target(None), tmp_path)
     assert "Blur" in found.schemas
     assert not found.final
     assert found.notes[0].startswith("gpu cannot be asked about its nodes; its schemas of 20")
-    other = described(Target(None), tmp_path, "runpod:other")
+    other = described(target(None), tmp_path, "runpod:other")
     assert other.schemas.is_snapshot
     assert "ComfyUI's own nodes" in other.notes[0]
 
 
 def test_a_description_that_is_damaged_or_too_old_is_none(tmp_path: Path) -> None:
-    described(Target(OBJECT_INFO), tmp_path)
+    described(target(OBJECT_INFO), tmp_path)
     [file] = (tmp_path / "schemas" / "targets").iterdir()
     whole = json.loads(gzip.decompress(file.read_bytes()))
     whole["at"] = "2020-01-01T00:00:00+00:00"

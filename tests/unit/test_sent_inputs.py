@@ -50,7 +50,6 @@ class KeepingTarget(FakeTarget):
         self.says_kept = True
         self.ends: list[Finished] = []
         self.during_submit: Any = None
-        self.cancelled: list[str] = []
 
     async def submit(self, request: RunRequest) -> RemoteRef:
         self.log.append("submit")
@@ -79,9 +78,6 @@ class KeepingTarget(FakeTarget):
         self.kept |= {file.sha256 for file in request.files}
         told: Any = {"kept_inputs": sorted(self.kept)} if self.says_kept else {}
         yield Finished(JobState.SUCCEEDED, outputs=(output("a.bin"),), details=told)
-
-    async def cancel(self, ref: RemoteRef) -> None:
-        self.cancelled.append(ref.remote_id)
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_target import output
 from pydantic import JsonValue
-from worker_fakes import FakeTarget, output
+from worker_fakes import EngineTarget
 
 from comfy_remote.targets.engine_folders import EngineFolders, folders_in
 from comfy_remote.worker import cleanup
@@ -46,8 +47,8 @@ def test_the_folders_are_those_the_engine_was_started_with(
     assert found == (EngineFolders(*map(Path, expected)) if expected else None)
 
 
-async def clean(base: Path, names: list[str], **more: Any) -> tuple[Cleaner, FakeTarget]:
-    target = FakeTarget()
+async def clean(base: Path, names: list[str], **more: Any) -> tuple[Cleaner, EngineTarget]:
+    target = EngineTarget()
     cleaner = Cleaner()
     await cleaner.clean(
         target,
@@ -83,7 +84,7 @@ async def test_only_files_of_the_job_below_the_folders_are_removed(tmp_path: Pat
 
 
 async def test_an_engine_whose_folders_are_unknown_is_left_alone(tmp_path: Path) -> None:
-    target = FakeTarget()
+    target = EngineTarget()
     await Cleaner().clean(
         target, {}, [output("a.png")], [], stats={"system": {}}, prompt_id="p", since=0.0
     )

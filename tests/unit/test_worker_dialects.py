@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_target import output
 from pydantic import JsonValue
-from worker_fakes import FakeEngine, FakeTarget, connect_to, output, succeeded
+from worker_fakes import EngineTarget, FakeEngine, connect_to, succeeded
 
 from comfy_remote.errors import ExecutionFailed, JobTimedOut, WorkflowInvalid
 from comfy_remote.events import Finished, JobState, Started
@@ -91,13 +92,13 @@ async def silent(snapshot: dict[str, JsonValue]) -> None:
     return None
 
 
-def good_target() -> FakeTarget:
-    return FakeTarget(succeeded(output("a.bmp", "9")), {"a.bmp": b"abc"}, nodes=SCHEMAS)
+def good_target() -> EngineTarget:
+    return EngineTarget(succeeded(output("a.bmp", "9")), {"a.bmp": b"abc"}, nodes=SCHEMAS)
 
 
 async def run(
-    payload: JsonValue, target: FakeTarget | None = None, **environ: str
-) -> tuple[dict[str, Any], FakeTarget]:
+    payload: JsonValue, target: EngineTarget | None = None, **environ: str
+) -> tuple[dict[str, Any], EngineTarget]:
     target = target or good_target()
     handler = JobHandler(
         FakeEngine(), WorkerSettings(), connect=connect_to(target), environ=environ
@@ -108,7 +109,7 @@ async def run(
 async def prompt_run(**fields: JsonValue) -> dict[str, Any]:
     result, target = await run({"workflow": FLUX, **fields})
     assert result["status"] == "success", result
-    return dict(target.submitted[0].prompt)
+    return dict(target.requests[0].prompt)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ async def test_plain_answers() -> None:
     assert result["status"] == "success"
     assert result["images"] == [base64.b64encode(b"abc").decode()]
     assert result["filenames"] == ["a.bmp"]
-    assert result["prompt_id"] == target.submitted[0].job_id
+    assert result["prompt_id"] == target.requests[0].job_id
     assert result["execution_time_seconds"] >= 0
     assert set(result) == {
         *("status", "images", "filenames", "prompt_id", "execution_time_seconds"),
@@ -159,7 +160,7 @@ async def test_plain_answers() -> None:
 )
 async def test_plain_errors(failure: Exception, kind: str) -> None:
     end = [Started(), Finished(JobState.FAILED, failure)]  # type: ignore[arg-type]
-    result, _ = await run({"workflow": FLUX, "seed": 1}, FakeTarget(end))
+    result, _ = await run({"workflow": FLUX, "seed": 1}, EngineTarget(end))
     assert (result["status"], result["error_type"]) == ("error", kind)
     assert str(failure) in result["error"]
     assert set(result) == {"status", "error_type", "error", "execution_time_seconds"}
@@ -234,7 +235,7 @@ async def test_nodes_are_named_by_their_ids() -> None:
 async def test_every_refusal_names_the_field(fields: dict[str, JsonValue], field: str) -> None:
     result, target = await run({"workflow": FLUX, **fields})
     assert field in str(result["error"]), result
-    assert target.submitted == []
+    assert target.requests == []
 
 
 async def test_a_seed_where_there_is_none_is_refused() -> None:
@@ -251,7 +252,7 @@ async def test_a_seed_where_there_is_none_is_refused() -> None:
 async def test_an_object_as_prompt_is_the_workflow_and_answered_with_b64() -> None:
     result, target = await run({"action": "run", "repo_list": "", "prompt": FLUX})
     assert result == {"images": [{"b64": base64.b64encode(b"abc").decode(), "name": "a.bmp"}]}
-    assert target.submitted[0].prompt == FLUX
+    assert target.requests[0].prompt == FLUX
 
 
 async def test_two_workflows_are_refused() -> None:
@@ -265,7 +266,7 @@ async def test_two_workflows_are_refused() -> None:
 async def test_a_ui_workflow_is_converted_with_the_engines_schemas_and_embedded() -> None:
     result, target = await run({"workflow": UI, "overrides": {"1": {"width": 128}}})
     assert result["images"]
-    [sent] = target.submitted
+    [sent] = target.requests
     assert sent.prompt["1"]["inputs"] == {
         "width": 128,
         "height": 32,
@@ -280,18 +281,18 @@ async def test_a_ui_workflow_that_cannot_be_converted_names_the_field() -> None:
     empty = {**UI, "nodes": [], "links": []}
     result, target = await run({"workflow": empty})
     assert str(result["error"]).startswith("workflow: ")
-    assert target.submitted == []
+    assert target.requests == []
 
 
 async def test_the_comfy_org_key_of_the_environment_is_used_and_the_requests_goes_before_it() -> (
     None
 ):
     _, target = await run({"workflow": FLUX}, COMFY_ORG_API_KEY="comfyui-env")
-    assert target.submitted[0].extra_data == {"api_key_comfy_org": "comfyui-env"}
+    assert target.requests[0].extra_data == {"api_key_comfy_org": "comfyui-env"}
     _, target = await run(
         {"workflow": FLUX, "comfy_org_api_key": "comfyui-mine"}, COMFY_ORG_API_KEY="comfyui-env"
     )
-    assert target.submitted[0].extra_data == {"api_key_comfy_org": "comfyui-mine"}
+    assert target.requests[0].extra_data == {"api_key_comfy_org": "comfyui-mine"}
 
 
 # --- read by our client -------------------------------------------------------------------
@@ -333,7 +334,7 @@ async def test_the_client_reads_every_dialects_errors(fields: dict[str, JsonValu
 
 @pytest.mark.parametrize("dialect", ["plain", "images-b64"])
 async def test_a_result_over_the_limit_fails_where_files_have_no_other_place(dialect: str) -> None:
-    target = FakeTarget(succeeded(output("a.txt", "9")), {"a.txt": b"x" * 2_000_000})
+    target = EngineTarget(succeeded(output("a.txt", "9")), {"a.txt": b"x" * 2_000_000})
     handler = JobHandler(
         FakeEngine(), WorkerSettings(result_limit=1_000_000), connect=connect_to(target), environ={}
     )
@@ -367,7 +368,7 @@ async def test_its_own_example_requests_run_unchanged() -> None:
         result, target = await run(request)
         assert set(result) == {"images"}, (path, result)
         assert set(result["images"][0]) == {"filename", "type", "data"}
-        [sent] = target.submitted
+        [sent] = target.requests
         assert set(sent.prompt) == set(request["workflow"])
         assert [file.name for file in sent.files] == [
             image["name"] for image in request.get("images", [])

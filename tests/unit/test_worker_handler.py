@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from fake_target import output
 from pydantic import JsonValue
-from worker_fakes import PROMPT, FakeEngine, FakeTarget, connect_to, output, succeeded
+from worker_fakes import PROMPT, EngineTarget, FakeEngine, connect_to, succeeded
 
 from comfy_remote.errors import (
     ComfyRemoteError,
@@ -38,7 +39,7 @@ async def silent(snapshot: dict[str, JsonValue]) -> None:
 
 
 def handler_for(
-    target: FakeTarget, engine: FakeEngine | None = None, **settings: object
+    target: EngineTarget, engine: FakeEngine | None = None, **settings: object
 ) -> JobHandler:
     return JobHandler(
         engine or FakeEngine(),
@@ -53,9 +54,9 @@ def failed(result: dict[str, JsonValue]) -> ComfyRemoteError:
     return error_from_runpod(result["error"])
 
 
-async def submitted(target: FakeTarget, times: int) -> None:
+async def submitted(target: EngineTarget, times: int) -> None:
     """Return once the engine has got a prompt for the so-many-th time, and is followed."""
-    while len(target.submitted) < times:
+    while len(target.requests) < times:
         await asyncio.sleep(0.005)
     await asyncio.sleep(0.02)
 
@@ -71,7 +72,7 @@ async def test_what_nodes_show_besides_their_outputs_comes_back() -> None:
     shown = {"2": {"images": None, "count": [3, None]}, "5": {"value": [1.5]}}
     big = {"9": {"value": ["x" * 2_000_000]}}
     end = Finished(JobState.SUCCEEDED, outputs=(output("a.bmp"),), shown={**big, **shown})
-    target = FakeTarget([Started(), end], {"a.bmp": b"BM"})
+    target = EngineTarget([Started(), end], {"a.bmp": b"BM"})
     result = await handler_for(target)("1", OURS, silent)
     answer = Answer.model_validate(result)
     assert answer.shown == shown
@@ -87,13 +88,13 @@ async def test_what_nodes_show_besides_their_outputs_comes_back() -> None:
     assert finished.shown == shown
     # A workflow that shows values, and makes no file, has a result.
     end = Finished(JobState.SUCCEEDED, shown=shown)
-    result = await handler_for(FakeTarget([Started(), end], {}))("1", OURS, silent)
+    result = await handler_for(EngineTarget([Started(), end], {}))("1", OURS, silent)
     assert Answer.model_validate(result).shown == shown
 
 
 async def test_outputs_come_back_byte_for_byte_in_order(temp: Path) -> None:
     files = {f"{n}.bmp": bytes([n]) * 3500 for n in range(6)}
-    target = FakeTarget(succeeded(*map(output, files)), files)
+    target = EngineTarget(succeeded(*map(output, files)), files)
     answer = Answer.model_validate(await handler_for(target, worker="w1")("j", OURS, silent))
     assert {o.filename: base64.b64decode(o.data or "") for o in answer.outputs} == files
     assert [o.filename for o in answer.outputs] == list(files)
@@ -106,7 +107,7 @@ async def test_outputs_come_back_byte_for_byte_in_order(temp: Path) -> None:
 
 
 async def test_overrides_and_files_reach_the_engine_and_the_input_is_not_changed() -> None:
-    target = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"})
+    target = EngineTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"})
     payload = {
         **OURS,
         "overrides": {"1": {"width": 640}},
@@ -114,7 +115,7 @@ async def test_overrides_and_files_reach_the_engine_and_the_input_is_not_changed
         "ui_workflow": {"nodes": []},
     }
     await handler_for(target)("j", payload, silent)
-    [run] = target.submitted
+    [run] = target.requests
     assert run.prompt["1"]["inputs"]["width"] == 640
     assert run.workflow == {"nodes": []}
     assert target.received == {"in/a.bmp": b"picture"}
@@ -139,16 +140,16 @@ async def test_overrides_and_files_reach_the_engine_and_the_input_is_not_changed
 async def test_bad_input_is_refused_before_anything_runs(
     change: dict[str, JsonValue], says: str
 ) -> None:
-    target = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"})
+    target = EngineTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"})
     error = failed(await handler_for(target)("j", {**OURS, **change}, silent))
     assert isinstance(error, WorkflowInvalid)
     assert says in str(error)
-    assert target.submitted == []
+    assert target.requests == []
 
 
 @pytest.mark.parametrize("payload", [None, 3, [], "", "no json", {}, {"workflow": None}])
 async def test_an_input_that_is_none_gets_a_plain_message(payload: JsonValue) -> None:
-    result = await handler_for(FakeTarget())("j", payload, silent)
+    result = await handler_for(EngineTarget())("j", payload, silent)
     assert "not valid" in str(result["error"])
     assert result["details"] == []
     # Also for those who know the worker by another dialect.
@@ -157,7 +158,7 @@ async def test_an_input_that_is_none_gets_a_plain_message(payload: JsonValue) ->
 
 
 async def test_worker_comfyui_clients_may_send_json_text_and_nulls() -> None:
-    target = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": b"abc"})
+    target = EngineTarget(succeeded(output("a.bmp")), {"a.bmp": b"abc"})
     payload = json.dumps({"workflow": PROMPT, "images": None})
     result = await handler_for(target)("j", payload, silent)
     assert result == {"images": [{"filename": "a.bmp", "type": "base64", "data": "YWJj"}]}
@@ -175,7 +176,7 @@ async def test_worker_comfyui_clients_get_node_errors_as_lines() -> None:
             }
         },
     )
-    result = await handler_for(FakeTarget([refused]))("j", {"workflow": PROMPT}, silent)
+    result = await handler_for(EngineTarget([refused]))("j", {"workflow": PROMPT}, silent)
     assert result["error"] == "ComfyUI refused the prompt."
     assert result["details"] == ["Node 3: Value not in list: m: 'a'"]
     read = error_from_runpod(result.pop("error"), result)
@@ -199,7 +200,7 @@ async def test_progress_is_reported_and_has_landed_when_the_job_ends() -> None:
         Progress(2, 2, "2", "SaveImage", 3, 4),
         Finished(JobState.SUCCEEDED, outputs=(output("a.bmp"),)),
     ]
-    target = FakeTarget(script, {"a.bmp": b"x"})
+    target = EngineTarget(script, {"a.bmp": b"x"})
     await handler_for(target)("j", {**OURS, "previews": True}, report)
     assert got[0]["sequence"] == 1
     assert got[-1]["nodes_done"] == 2
@@ -219,27 +220,27 @@ async def test_a_report_that_fails_does_not_fail_the_job() -> None:
         raise ConnectionError
 
     script = [Progress(1, 2), 0.02, *succeeded(output("a.bmp"))]
-    result = await handler_for(FakeTarget(script, {"a.bmp": b"x"}))("j", OURS, report)
+    result = await handler_for(EngineTarget(script, {"a.bmp": b"x"}))("j", OURS, report)
     assert result["status"] == "success"
 
 
 async def test_a_stopped_job_is_cancelled_on_the_engine(temp: Path) -> None:
-    target = FakeTarget([Started(), 60.0])
+    target = EngineTarget([Started(), 60.0])
     task = asyncio.create_task(handler_for(target)("j", OURS, silent))
-    while not target.submitted:
+    while not target.requests:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.02)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert target.cancelled == [f"remote-{target.submitted[0].job_id}"]
+    assert target.cancelled == [f"remote-{target.requests[0].job_id}"]
     assert list(temp.iterdir()) == []
 
 
 async def test_a_job_stopped_while_it_is_submitted_is_cancelled_too() -> None:
-    target = FakeTarget([60.0], submit_delay=0.1)
+    target = EngineTarget([60.0], submit_delay=0.1)
     task = asyncio.create_task(handler_for(target)("j", OURS, silent))
-    while not target.submitted:
+    while not target.requests:
         await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -248,7 +249,7 @@ async def test_a_job_stopped_while_it_is_submitted_is_cancelled_too() -> None:
 
 
 async def test_the_deadline_cancels_and_says_so() -> None:
-    target = FakeTarget([Started(), 60.0])
+    target = EngineTarget([Started(), 60.0])
     error = failed(await handler_for(target, job_timeout=0.1)("j", OURS, silent))
     assert error.code == "timed_out"
     assert "COMFY_REMOTE_JOB_TIMEOUT" in error.advice
@@ -257,22 +258,22 @@ async def test_the_deadline_cancels_and_says_so() -> None:
 
 async def test_a_crash_has_the_job_run_again_once_on_a_new_engine() -> None:
     engine = FakeEngine()
-    target = FakeTarget([Started(), 60.0])
+    target = EngineTarget([Started(), 60.0])
     handler = handler_for(target, engine)
     task = asyncio.create_task(handler("j", OURS, silent))
     await submitted(target, 1)
-    target.script, target.files = succeeded(output("a.bmp")), {"a.bmp": b"x"}
+    target.events, target.files = succeeded(output("a.bmp")), {"a.bmp": b"x"}
     engine.crash(EngineCrashed("died"))
     answer = Answer.model_validate(await asyncio.wait_for(task, 1.0))
     assert [o.filename for o in answer.outputs] == ["a.bmp"]
     assert answer.warnings == ["died The job is run again, once."]
-    assert (engine.starts, len(target.submitted)) == (1, 2)
+    assert (engine.starts, len(target.requests)) == (1, 2)
     assert target.cancelled == []  # there was nobody to ask
 
 
 async def test_a_second_crash_fails_the_job_and_the_next_job_runs() -> None:
     engine = FakeEngine()
-    target = FakeTarget([Started(), 60.0])
+    target = EngineTarget([Started(), 60.0])
     handler = handler_for(target, engine)
     task = asyncio.create_task(handler("j", OURS, silent))
     for run in (1, 2):
@@ -281,14 +282,14 @@ async def test_a_second_crash_fails_the_job_and_the_next_job_runs() -> None:
     error = failed(await asyncio.wait_for(task, 1.0))
     assert isinstance(error, EngineCrashed)
     assert error.details["engine_log"] == "Segmentation fault"
-    target.script, target.files = succeeded(output("a.bmp")), {"a.bmp": b"x"}
+    target.events, target.files = succeeded(output("a.bmp")), {"a.bmp": b"x"}
     assert (await handler("k", OURS, silent))["status"] == "success"
-    assert len(target.submitted) == 3
+    assert len(target.requests) == 3
 
 
 async def test_a_job_that_orders_from_a_service_is_not_run_again() -> None:
     engine = FakeEngine()
-    target = FakeTarget([Started(), 60.0])
+    target = EngineTarget([Started(), 60.0])
     payload = {**OURS, "comfy_org_api_key": "comfyui-planted-key"}
     task = asyncio.create_task(handler_for(target, engine)("j", payload, silent))
     await submitted(target, 1)
@@ -296,13 +297,13 @@ async def test_a_job_that_orders_from_a_service_is_not_run_again() -> None:
     result = await asyncio.wait_for(task, 1.0)
     assert isinstance(failed(result), EngineCrashed)
     assert "comfyui-planted-key" not in json.dumps(result)
-    assert len(target.submitted) == 1
-    assert target.submitted[0].extra_data == {"api_key_comfy_org": "comfyui-planted-key"}
+    assert len(target.requests) == 1
+    assert target.requests[0].extra_data == {"api_key_comfy_org": "comfyui-planted-key"}
 
 
 async def test_a_connection_lost_to_a_crash_is_told_as_the_crash() -> None:
     engine = FakeEngine()
-    target = FakeTarget([Started(), 0.02, TargetUnreachable("refused")])
+    target = EngineTarget([Started(), 0.02, TargetUnreachable("refused")])
     task = asyncio.create_task(handler_for(target, engine)("j", OURS, silent))
     for _ in (1, 2):
         await asyncio.sleep(0.1)
@@ -312,19 +313,19 @@ async def test_a_connection_lost_to_a_crash_is_told_as_the_crash() -> None:
 
 async def test_out_of_memory_frees_the_engines() -> None:
     oom = OutOfMemory("CUDA out of memory", advice="Use a smaller size.")
-    target = FakeTarget([Started(), Finished(JobState.FAILED, oom)])
+    target = EngineTarget([Started(), Finished(JobState.FAILED, oom)])
     error = failed(await handler_for(target)("j", OURS, silent))
     assert isinstance(error, OutOfMemory)
     assert error.advice == "Use a smaller size."
-    assert (target.freed, len(target.submitted)) == (2, 2)
+    assert (target.freed, len(target.requests)) == (2, 2)
 
 
 async def test_what_fits_once_memory_is_free_succeeds() -> None:
     oom = Finished(JobState.FAILED, OutOfMemory("CUDA out of memory."))
-    target = FakeTarget([Started(), oom], {"a.bmp": b"x"})
+    target = EngineTarget([Started(), oom], {"a.bmp": b"x"})
 
     async def freed() -> None:
-        target.script = succeeded(output("a.bmp"))
+        target.events = succeeded(output("a.bmp"))
 
     target.free_memory = freed  # type: ignore[method-assign]
     answer = Answer.model_validate(await handler_for(target)("j", OURS, silent))
@@ -344,19 +345,19 @@ async def test_a_lost_gpu_asks_for_a_fresh_worker(said: str) -> None:
     engine = FakeEngine()
     broken = Finished(JobState.FAILED, ExecutionFailed(f"KSampler (node 3) failed: {said}"))
     for payload in (OURS, {"workflow": PROMPT}):
-        target = FakeTarget([Started(), broken])
+        target = EngineTarget([Started(), broken])
         result = await handler_for(target, engine)("j", payload, silent)
         assert result["refresh_worker"] is True
         assert said in json.dumps(result["error"])
-        assert len(target.submitted) == 1
+        assert len(target.requests) == 1
     assert engine.stops == 2
     ordinary = Finished(JobState.FAILED, ExecutionFailed("KSampler failed: wrong shape"))
-    result = await handler_for(FakeTarget([Started(), ordinary]), engine)("j", OURS, silent)
+    result = await handler_for(EngineTarget([Started(), ordinary]), engine)("j", OURS, silent)
     assert "refresh_worker" not in result
 
 
 async def test_refresh_worker_is_asked_for_after_every_job() -> None:
-    target = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"})
+    target = EngineTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"})
     handler = handler_for(target, refresh=True)
     assert (await handler("j", OURS, silent))["refresh_worker"] is True
     assert (await handler("j", {}, silent))["refresh_worker"] is True
@@ -365,7 +366,7 @@ async def test_refresh_worker_is_asked_for_after_every_job() -> None:
 async def test_the_engines_last_lines_are_in_a_failure() -> None:
     engine = FakeEngine()
     engine.log = ["of the job before"]
-    target = FakeTarget(
+    target = EngineTarget(
         [Started(), 0.05, Finished(JobState.FAILED, ExecutionFailed("KSampler failed: boom"))]
     )
     task = asyncio.create_task(handler_for(target, engine)("j", {"workflow": PROMPT}, silent))
@@ -375,7 +376,7 @@ async def test_the_engines_last_lines_are_in_a_failure() -> None:
 
 
 async def test_a_job_may_set_a_deadline_of_its_own() -> None:
-    target = FakeTarget([Started(), 60.0])
+    target = EngineTarget([Started(), 60.0])
     handler = handler_for(target, job_timeout=30.0)
     result = await handler("j", {"workflow": PROMPT, "timeout": 0.1, "format": "plain"}, silent)
     assert result["error_type"] == "timeout"
@@ -393,17 +394,17 @@ async def test_a_job_may_set_a_deadline_of_its_own() -> None:
     ],
 )
 async def test_each_bad_end_is_an_error_with_its_code(end: Finished, code: str) -> None:
-    assert failed(await handler_for(FakeTarget([Started(), end]))("j", OURS, silent)).code == code
+    assert failed(await handler_for(EngineTarget([Started(), end]))("j", OURS, silent)).code == code
 
 
 async def test_events_that_just_end_are_an_error() -> None:
-    assert failed(await handler_for(FakeTarget([Started()]))("j", OURS, silent)).code == "target"
+    assert failed(await handler_for(EngineTarget([Started()]))("j", OURS, silent)).code == "target"
 
 
 async def test_a_result_above_the_limit_is_kept_for_those_who_can_ask_for_it(
     temp: Path,
 ) -> None:
-    target = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": bytes(5000)})
+    target = EngineTarget(succeeded(output("a.bmp")), {"a.bmp": bytes(5000)})
     handler = handler_for(target, result_limit=4000, folder=temp)
     answer = Answer.model_validate(await handler("j", OURS, silent))
     name = answer.outputs[0].kept
@@ -427,7 +428,7 @@ async def test_a_result_above_the_limit_is_kept_for_those_who_can_ask_for_it(
 async def test_no_secret_leaves_in_an_error() -> None:
     leaky = ExecutionFailed(f"401 for {SECRET}", details={"traceback": f"key={SECRET}"})
     for payload in (OURS, {"workflow": PROMPT}):
-        target = FakeTarget([Started(), Finished(JobState.FAILED, leaky)])
+        target = EngineTarget([Started(), Finished(JobState.FAILED, leaky)])
         result = await handler_for(target)("j", payload, silent)
         assert SECRET not in json.dumps(result)
         assert "[RUNPOD_API_KEY]" in json.dumps(result)
@@ -450,14 +451,14 @@ async def test_a_secret_of_the_request_does_not_leave_either(
     config: dict[str, JsonValue],
 ) -> None:
     leaky = ExecutionFailed("403 for sent-along")
-    target = FakeTarget([Started(), Finished(JobState.FAILED, leaky)])
+    target = EngineTarget([Started(), Finished(JobState.FAILED, leaky)])
     result = await handler_for(target)("j", {**OURS, **config}, silent)
     assert "sent-along" not in json.dumps(result)
     assert "[REQUEST_S3_SECRET]" in json.dumps(result)
 
 
 async def test_a_fault_of_ours_is_answered_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    target = FakeTarget()
+    target = EngineTarget()
 
     async def broken(*_: object) -> None:
         raise KeyError("oops")
@@ -469,11 +470,11 @@ async def test_a_fault_of_ours_is_answered_too(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_one_job_at_a_time() -> None:
-    target = FakeTarget([Started(), 0.05, *succeeded(output("a.bmp"))], {"a.bmp": b"x"})
+    target = EngineTarget([Started(), 0.05, *succeeded(output("a.bmp"))], {"a.bmp": b"x"})
     handler = handler_for(target)
     first = asyncio.create_task(handler("a", OURS, silent))
     second = asyncio.create_task(handler("b", OURS, silent))
     await asyncio.sleep(0.02)
-    assert len(target.submitted) == 1
+    assert len(target.requests) == 1
     assert {(await t)["status"] for t in (first, second)} == {"success"}
-    assert len(target.submitted) == 2
+    assert len(target.requests) == 2

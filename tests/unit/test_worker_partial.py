@@ -7,8 +7,9 @@ import json
 from typing import Any
 
 import pytest
+from fake_target import output
 from pydantic import JsonValue
-from worker_fakes import PROMPT, FakeEngine, FakeTarget, connect_to, output, succeeded
+from worker_fakes import PROMPT, EngineTarget, FakeEngine, connect_to, succeeded
 
 from comfy_remote.errors import (
     AuthenticationError,
@@ -34,7 +35,7 @@ async def silent(snapshot: dict[str, JsonValue]) -> None:
 
 
 async def run(
-    target: FakeTarget, form: str = "comfy-remote/1", **settings: Any
+    target: EngineTarget, form: str = "comfy-remote/1", **settings: Any
 ) -> dict[str, JsonValue]:
     handler = JobHandler(
         FakeEngine(), WorkerSettings(**settings), connect=connect_to(target), environ={}
@@ -68,7 +69,7 @@ async def test_one_bad_output_does_not_cost_the_good_ones(
     bad: bytes | ComfyRemoteError, reason: str
 ) -> None:
     files = {"a.bmp": b"good", "bad.png": bad, "c.bmp": b"good, too"}
-    target = FakeTarget(succeeded(*map(output, files)), files)
+    target = EngineTarget(succeeded(*map(output, files)), files)
     result = await run(target)
     answer = Answer.model_validate(result)
     assert [(o.filename, base64.b64decode(o.data or "")) for o in answer.outputs] == [
@@ -79,7 +80,7 @@ async def test_one_bad_output_does_not_cost_the_good_ones(
     assert warning.startswith("Node 2 (SaveImage): bad.png: ")
     assert reason in warning
     # It ran once, and the models are still loaded.
-    assert (len(target.submitted), target.freed) == (1, 0)
+    assert (len(target.requests), target.freed) == (1, 0)
     finished = client_sees(result)
     assert finished.state is JobState.SUCCEEDED
     [problem] = finished.problems
@@ -88,17 +89,17 @@ async def test_one_bad_output_does_not_cost_the_good_ones(
 
 async def test_a_file_that_is_damaged_on_the_engine_is_returned_with_a_warning() -> None:
     files = {"a.png": b"\x89PNG\r\n\x1a\ncut off"}
-    answer = Answer.model_validate(await run(FakeTarget(succeeded(output("a.png")), files)))
+    answer = Answer.model_validate(await run(EngineTarget(succeeded(output("a.png")), files)))
     assert base64.b64decode(answer.outputs[0].data or "") == files["a.png"]
     assert "a.png is cut off or damaged" in answer.warnings[0]
 
 
 async def test_a_job_of_which_nothing_is_left_fails_and_says_why() -> None:
-    target = FakeTarget(succeeded(output("a.png"), output("b.png")), {"a.png": b""})
+    target = EngineTarget(succeeded(output("a.png"), output("b.png")), {"a.png": b""})
     finished = client_sees(await run(target))
     assert finished.state is JobState.FAILED
     assert "a.png is empty" in str(finished.error)
-    assert len(target.submitted) == 1
+    assert len(target.requests) == 1
 
 
 async def test_only_what_the_engines_cache_lists_and_has_no_more_is_run_again() -> None:
@@ -107,10 +108,10 @@ async def test_only_what_the_engines_cache_lists_and_has_no_more_is_run_again() 
         outputs=(output("a.bmp"), output("b.bmp")),
         details={"cached_nodes": ["1", "2"]},
     )
-    target = FakeTarget([Started(), cached], {"a.bmp": b"x"})
+    target = EngineTarget([Started(), cached], {"a.bmp": b"x"})
     answer = Answer.model_validate(await run(target))
     assert [o.filename for o in answer.outputs] == ["a.bmp"]
-    first, second = (one.prompt["2"]["inputs"] for one in target.submitted)
+    first, second = (one.prompt["2"]["inputs"] for one in target.requests)
     assert "comfy_remote_run" not in first
     assert "comfy_remote_run" in second
     assert target.freed == 0
@@ -123,7 +124,7 @@ def fails_after(*filenames: str, error: ComfyRemoteError | None = None) -> list[
 
 
 async def test_what_a_failed_job_had_saved_is_returned_with_its_error() -> None:
-    result = await run(FakeTarget(fails_after("a.bmp"), {"a.bmp": b"saved"}))
+    result = await run(EngineTarget(fails_after("a.bmp"), {"a.bmp": b"saved"}))
     assert result["status"] == "error"
     assert Answer.model_validate(result).outputs[0].filename == "a.bmp"
     assert "Boom" in str(error_from_runpod(result["error"]))
@@ -135,7 +136,7 @@ async def test_what_a_failed_job_had_saved_is_returned_with_its_error() -> None:
 
 
 async def test_a_failed_job_whose_saved_files_cannot_be_read_has_its_own_error() -> None:
-    result = await run(FakeTarget(fails_after("a.bmp"), {}))
+    result = await run(EngineTarget(fails_after("a.bmp"), {}))
     assert set(result) == {"error"}
     assert "Boom" in str(error_from_runpod(result["error"]))
 
@@ -150,32 +151,32 @@ async def test_a_failed_job_whose_saved_files_cannot_be_read_has_its_own_error()
 async def test_other_forms_of_a_failed_job_have_what_it_saved(
     form: str, expected: dict[str, JsonValue]
 ) -> None:
-    result = await run(FakeTarget(fails_after("a.bmp"), {"a.bmp": b"saved"}), form)
+    result = await run(EngineTarget(fails_after("a.bmp"), {"a.bmp": b"saved"}), form)
     assert "Boom" in str(result["error"])
     assert result.items() >= expected.items()
 
 
 async def test_worker_comfyuis_form_of_a_failed_job_is_completed_with_errors() -> None:
-    result = await run(FakeTarget(fails_after("a.bmp"), {"a.bmp": b"saved"}), "worker-comfyui")
+    result = await run(EngineTarget(fails_after("a.bmp"), {"a.bmp": b"saved"}), "worker-comfyui")
     assert "error" not in result
     assert result["images"] == [{"filename": "a.bmp", "type": "base64", "data": "c2F2ZWQ="}]
     [said] = result["errors"]  # type: ignore[misc]
     assert "Boom" in str(said)
-    nothing = await run(FakeTarget(fails_after()), "worker-comfyui")
+    nothing = await run(EngineTarget(fails_after()), "worker-comfyui")
     assert "Boom" in str(nothing["error"])
 
 
 async def test_out_of_memory_twice_gives_what_was_saved() -> None:
     full = OutOfMemory("KSampler (node 3) ran out of memory")
-    target = FakeTarget(fails_after("a.bmp", error=full), {"a.bmp": b"saved"})
+    target = EngineTarget(fails_after("a.bmp", error=full), {"a.bmp": b"saved"})
     result = await run(target)
-    assert len(target.submitted) == 2
+    assert len(target.requests) == 2
     assert [o.filename for o in Answer.model_validate(result).outputs] == ["a.bmp"]
     assert client_sees(result).error is not None
 
 
 async def test_outputs_that_do_not_fit_do_not_hide_why_the_job_failed() -> None:
-    target = FakeTarget(fails_after("a.bmp"), {"a.bmp": b"x" * 300_000})
+    target = EngineTarget(fails_after("a.bmp"), {"a.bmp": b"x" * 300_000})
     result = await run(target, "plain", result_limit=100_000)
     assert "Boom" in str(result["error"])
     assert "images" not in result
@@ -184,9 +185,9 @@ async def test_outputs_that_do_not_fit_do_not_hide_why_the_job_failed() -> None:
 async def test_nodes_that_the_engine_skips_are_in_the_answer() -> None:
     skipped = OutputProblem("7", "SaveImage", None, "it does not run: no images")
     finished = Finished(JobState.SUCCEEDED, outputs=(output("a.bmp"),), problems=(skipped,))
-    result = await run(FakeTarget([Started(), finished], {"a.bmp": b"x"}))
+    result = await run(EngineTarget([Started(), finished], {"a.bmp": b"x"}))
     assert result["warnings"] == ["Node 7 (SaveImage): it does not run: no images"]
     assert client_sees(result).problems == (skipped,)
-    other = await run(FakeTarget([Started(), finished], {"a.bmp": b"x"}), "worker-comfyui")
+    other = await run(EngineTarget([Started(), finished], {"a.bmp": b"x"}), "worker-comfyui")
     assert other["errors"] == ["Node 7 (SaveImage): it does not run: no images"]
     assert json.dumps(other)

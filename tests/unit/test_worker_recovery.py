@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_target import output
 from pydantic import JsonValue
-from worker_fakes import PROMPT, FakeEngine, FakeTarget, connect_to, output, succeeded
+from worker_fakes import PROMPT, EngineTarget, FakeEngine, connect_to, succeeded
 
 from comfy_remote.errors import (
     ComfyRemoteError,
@@ -49,14 +50,14 @@ class OwnEngine(FakeEngine):
         return await super().ready()
 
 
-def handler_on(target: FakeTarget, engine: FakeEngine, grace: float = 0.2) -> JobHandler:
+def handler_on(target: EngineTarget, engine: FakeEngine, grace: float = 0.2) -> JobHandler:
     settings = WorkerSettings(cancel_grace=grace)
     return JobHandler(engine, settings, connect=connect_to(target), environ={})
 
 
-async def cancelled(handler: JobHandler, target: FakeTarget) -> None:
+async def cancelled(handler: JobHandler, target: EngineTarget) -> None:
     job = asyncio.create_task(handler("j", OURS, silent))
-    while not target.submitted:
+    while not target.requests:
         await asyncio.sleep(0.005)
     await asyncio.sleep(0.02)
     job.cancel()
@@ -68,7 +69,7 @@ async def cancelled(handler: JobHandler, target: FakeTarget) -> None:
 async def test_an_engine_that_goes_on_after_a_cancel_is_started_again(
     held: bool | ComfyRemoteError,
 ) -> None:
-    target, engine = FakeTarget([60.0], held=held), OwnEngine()
+    target, engine = EngineTarget([60.0], held=held), OwnEngine()
     handler = handler_on(target, engine)
     await cancelled(handler, target)
     await handler.ready()
@@ -76,7 +77,7 @@ async def test_an_engine_that_goes_on_after_a_cancel_is_started_again(
 
 
 async def test_an_engine_that_follows_a_cancel_in_time_stays() -> None:
-    target, engine = FakeTarget([60.0], held=True), OwnEngine()
+    target, engine = EngineTarget([60.0], held=True), OwnEngine()
     handler = handler_on(target, engine, grace=5.0)
     await cancelled(handler, target)
     asyncio.get_running_loop().call_later(0.1, setattr, target, "held", False)
@@ -85,17 +86,17 @@ async def test_an_engine_that_follows_a_cancel_in_time_stays() -> None:
 
 
 async def test_the_wait_is_not_part_of_the_next_jobs_time() -> None:
-    target, engine = FakeTarget([60.0], held=True), OwnEngine()
+    target, engine = EngineTarget([60.0], held=True), OwnEngine()
     handler = handler_on(target, engine, grace=0.5)
     await handler("j", {**OURS, "timeout": 0.1}, silent)
-    target.script, target.files = succeeded(output("a.bmp")), {"a.bmp": b"x"}
+    target.events, target.files = succeeded(output("a.bmp")), {"a.bmp": b"x"}
     answer = await handler("next", {**OURS, "timeout": 0.3}, silent)
     assert "error" not in answer
     assert engine.stops == 1
 
 
 async def test_an_engine_of_somebody_else_is_left_alone() -> None:
-    target, engine = FakeTarget([60.0], held=True), FakeEngine()
+    target, engine = EngineTarget([60.0], held=True), FakeEngine()
     handler = handler_on(target, engine)
     await cancelled(handler, target)
     await handler.ready()
@@ -103,7 +104,7 @@ async def test_an_engine_of_somebody_else_is_left_alone() -> None:
 
 
 async def test_a_job_that_ended_leaves_nothing_to_wait_for() -> None:
-    target = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"}, held=True)
+    target = EngineTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"}, held=True)
     engine = OwnEngine()
     handler = handler_on(target, engine, grace=60.0)
     await handler("j", OURS, silent)
@@ -116,8 +117,8 @@ async def test_a_job_that_ended_leaves_nothing_to_wait_for() -> None:
 async def test_an_engine_that_hangs_is_ended_and_the_job_run_again(
     error: ComfyRemoteError,
 ) -> None:
-    first = FakeTarget([error])
-    second = FakeTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"})
+    first = EngineTarget([error])
+    second = EngineTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"})
     engine = OwnEngine()
     handler = JobHandler(engine, WorkerSettings(), connect=connect_to(first, second), environ={})
     answer = await handler("j", OURS, silent)
@@ -128,7 +129,7 @@ async def test_an_engine_that_hangs_is_ended_and_the_job_run_again(
 async def test_an_engine_that_answers_with_an_error_does_not_hang() -> None:
     error = TargetUnreachable("HTTP 500", details={"http_status": 500})
     engine = OwnEngine()
-    result = await handler_on(FakeTarget([error]), engine)("j", OURS, silent)
+    result = await handler_on(EngineTarget([error]), engine)("j", OURS, silent)
     assert error_from_runpod(result["error"]).code == "target_unreachable"
     assert engine.stops == 0
 
@@ -136,7 +137,7 @@ async def test_an_engine_that_answers_with_an_error_does_not_hang() -> None:
 async def test_an_engine_that_cannot_be_started_asks_for_a_fresh_worker() -> None:
     engine = OwnEngine()
     engine.broken = EngineCrashed("it ended", details={NOT_STARTED: True})
-    handler = handler_on(FakeTarget(), engine)
+    handler = handler_on(EngineTarget(), engine)
     with pytest.raises(EngineCrashed):
         await handler.ready()
     assert handler.broken is engine.broken

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_target import output
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from worker_fakes import output
 
 from comfy_remote.errors import ExecutionFailed, OutputError, OutputLost, OutputTooLarge
 from comfy_remote.media.receive import Received

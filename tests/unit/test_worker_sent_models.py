@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_target import output
 from model_server import File, ModelServer, safetensors, sha256
 from models_kit import files_in, library_for
-from worker_fakes import PROMPT, FakeEngine, FakeTarget, connect_to, output, succeeded
+from worker_fakes import PROMPT, EngineTarget, FakeEngine, connect_to, succeeded
 
 from comfy_remote.errors import ExecutionFailed, WorkflowInvalid
 from comfy_remote.targets.base import RemoteRef, RunRequest
@@ -45,7 +46,7 @@ async def lacking(
 ) -> LackingModels:
     """With an engine that has ``checkpoints/a.safetensors``, and ``loras``, which is empty."""
     library = library_for(root, server, **{"download": True, **changes})
-    return await fetch_lacking(models, FakeTarget(), library, lambda _: None)
+    return await fetch_lacking(models, EngineTarget(), library, lambda _: None)
 
 
 async def test_only_what_the_engine_does_not_list_is_fetched(
@@ -133,7 +134,7 @@ def test_a_model_that_is_none_is_refused_by_its_field(field: str, value: str) ->
         JobRequest.parse({"workflow": {"1": {}}, "models": [{**model, field: value}]})
 
 
-class PickyTarget(FakeTarget):
+class PickyTarget(EngineTarget):
     """An engine that refuses the prompt unless a file is there."""
 
     def __init__(self, path: Path) -> None:

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+from fake_target import FakeTarget
 from pydantic import JsonValue
 
-from comfy_remote.errors import ComfyRemoteError, EngineCrashed, OutputLost
+from comfy_remote.errors import ComfyRemoteError, EngineCrashed
 from comfy_remote.events import Event, Finished, JobState, Started
-from comfy_remote.outputs import OutputSource, RemoteOutput, kind_of, media_type_of
-from comfy_remote.targets.base import Capabilities, Health, RemoteRef, RunRequest
+from comfy_remote.outputs import RemoteOutput
+from comfy_remote.targets.base import RemoteRef, RunRequest
 from comfy_remote.targets.comfyui.target import ComfyUITarget
-from comfy_remote.workflow.prompt import Prompt
 
 PROMPT = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "color": 0}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a"}},
 }
-
-
-def output(filename: str, node_id: str = "2", folder: str = "output") -> RemoteOutput:
-    return RemoteOutput(
-        node_id=node_id,
-        kind=kind_of(filename),
-        filename=filename,
-        folder=folder,
-        media_type=media_type_of(filename),
-        source=OutputSource(path=f"view?filename={filename}"),
-    )
 
 
 def succeeded(*outputs: RemoteOutput) -> list[Event]:
@@ -73,7 +61,7 @@ class FakeEngine:
             self._death.set_result(error)
 
 
-def connect_to(*targets: FakeTarget) -> Callable[[str], ComfyUITarget]:
+def connect_to(*targets: EngineTarget) -> Callable[[str], ComfyUITarget]:
     """For a handler: gives one target after the other, and the last one from then on."""
     left = list(targets)
 
@@ -83,31 +71,48 @@ def connect_to(*targets: FakeTarget) -> Callable[[str], ComfyUITarget]:
     return connect
 
 
-@dataclass
-class FakeTarget:
-    """Plays a list of events; an exception in it is raised, a number is slept.
+class EngineTarget(FakeTarget):
+    """A `FakeTarget` with what a worker asks its engine beyond that.
 
-    ``files`` holds the outputs' bytes by filename, or why one cannot be read.
+    Attributes:
+        received: The content of the files that came with jobs, by name.
+        submit_delay: Seconds that a submission takes.
+        freed: How often memory was freed.
+        held: Whether it holds a prompt; an error is raised.
+        forgotten: The prompts that were forgotten.
+        stats: What ``/system_stats`` answers.
     """
 
-    script: Sequence[Event | ComfyRemoteError | float] = ()
-    files: Mapping[str, bytes | ComfyRemoteError] = field(default_factory=dict)
-    local: bool = True
-    submit_delay: float = 0.0
-    submitted: list[RunRequest] = field(default_factory=list)
-    received: dict[str, bytes] = field(default_factory=dict)
-    cancelled: list[str] = field(default_factory=list)
-    freed: int = 0
-    held: bool | ComfyRemoteError = False
-    forgotten: list[str] = field(default_factory=list)
-    nodes: Mapping[str, JsonValue] | None = None
-    stats: Mapping[str, JsonValue] = field(
-        default_factory=lambda: {"system": {"comfyui_version": "1.2.3"}}
-    )
+    local = True
+    stays_silent = False
+
+    def __init__(
+        self,
+        events: Sequence[Event | ComfyRemoteError | float] = (),
+        files: Mapping[str, bytes | ComfyRemoteError] | None = None,
+        *,
+        nodes: Mapping[str, JsonValue] | None = None,
+        submit_delay: float = 0.0,
+        held: bool | ComfyRemoteError = False,
+    ) -> None:
+        super().__init__(events, files)
+        self.nodes = nodes
+        self.submit_delay = submit_delay
+        self.received: dict[str, bytes] = {}
+        self.freed = 0
+        self.held = held
+        self.forgotten: list[str] = []
+        self.stats: Mapping[str, JsonValue] = {"system": {"comfyui_version": "1.2.3"}}
+
+    async def submit(self, request: RunRequest) -> RemoteRef:
+        self.received.update({f.name: f.path.read_bytes() for f in request.files})
+        ref = await super().submit(request)
+        await asyncio.sleep(self.submit_delay)
+        return ref
 
     @property
     def uploaded(self) -> Mapping[tuple[str, str], str]:
-        return {(f.name, f.sha256): f.name for run in self.submitted for f in run.files}
+        return {(f.name, f.sha256): f.name for run in self.requests for f in run.files}
 
     async def system(self) -> dict[str, JsonValue]:
         return dict(self.stats)
@@ -122,55 +127,6 @@ class FakeTarget:
         if isinstance(self.held, ComfyRemoteError):
             raise self.held
         return self.held
-
-    @property
-    def name(self) -> str:
-        return "fake"
-
-    async def __aenter__(self) -> FakeTarget:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        return None
-
-    async def has_input(self, name: str) -> bool:
-        return False
-
-    async def submit(self, request: RunRequest) -> RemoteRef:
-        self.submitted.append(request)
-        self.received.update({f.name: f.path.read_bytes() for f in request.files})
-        await asyncio.sleep(self.submit_delay)
-        return RemoteRef(request.job_id, f"remote-{request.job_id}")
-
-    async def find(self, job_id: str) -> RemoteRef | None:
-        return None
-
-    async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
-        for step in self.script:
-            if isinstance(step, ComfyRemoteError):
-                raise step
-            if isinstance(step, (int, float)):
-                await asyncio.sleep(step)
-            else:
-                yield step
-
-    async def cancel(self, ref: RemoteRef) -> None:
-        self.cancelled.append(ref.remote_id)
-
-    async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
-        if output.filename not in self.files:
-            raise OutputLost(f"no {output.filename}")
-        content = self.files[output.filename]
-        if isinstance(content, ComfyRemoteError):
-            raise content
-        for at in range(offset, len(content), 1000):
-            yield content[at : at + 1000]
-
-    async def describe(self, classes: object = None) -> Capabilities:
-        return Capabilities(self.nodes, None, None)
-
-    async def health(self) -> Health:
-        return Health(1, 0, 0)
 
     async def free_memory(self) -> None:
         self.freed += 1
