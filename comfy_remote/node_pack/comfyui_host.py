@@ -256,5 +256,5 @@ def _check(part: object, names: tuple[str, ...]) -> None:
         raise ConfigurationError(
             "Remote is not available: this ComfyUI is built differently from the ones known "
             f"({type(part).__name__} has no {', '.join(missing)}).",
-            advice="Update Comfy Remote. Everything else of ComfyUI works as ever.",
+            advice="Update Comfy Remote. ComfyUI itself works as before.",
         )

@@ -1,4 +1,4 @@
-"""The server whose page the jobs are shown in: all that the rest of the pack knows of it."""
+"""The server whose page shows the jobs: all that the rest of the pack knows of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class QueueEntry:
     """A job as the server's queue shows it.
 
     Attributes:
-        number: Its place in the order of all prompts; lower ones were to run first.
+        number: Its position in the order of all prompts; lower ones run first.
         prompt_id: A lower-case UUID; also the job's id in the record.
         prompt: All of it, as the page sent it.
         extra_data: As the page sent it (``extra_pnginfo``, ``client_id``, …), without secrets,
@@ -51,7 +51,7 @@ class QueueEntry:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What the history tells of a job that has ended.
+    """A job that has ended, for the history.
 
     Attributes:
         outputs: By node id, what the node showed: ``{"images": [{"filename", …}], …}``.
@@ -101,7 +101,7 @@ class Host(Protocol):
 
     @property
     def identity(self) -> str:
-        """Tells this server from the others of the same user, and is the same after a restart."""
+        """Identifies this server among the user's servers, also after a restart."""
 
     @property
     def app(self) -> web.Application:
@@ -177,4 +177,4 @@ class Host(Protocol):
         """Show a text on a node while it runs, instead of the one before."""
 
     def connection(self, client_id: str) -> object | None:
-        """The page's WebSocket, to tell one from the next."""
+        """The page's WebSocket, to distinguish a new connection from an old one."""

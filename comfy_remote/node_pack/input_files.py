@@ -36,7 +36,7 @@ class InputFiles:
         """The files that are here, and the prompt with the names they get on the target.
 
         Args:
-            schemas: The target's, if known: they tell which inputs of custom nodes name files.
+            schemas: The target's, if known: they say which inputs of custom nodes name files.
 
         Raises:
             InputFileMissing: One is neither here nor on the target.
@@ -73,7 +73,7 @@ class InputFiles:
         )
 
     def described(self, path: Path) -> tuple[int, str]:
-        """Size and SHA-256. A batch loads the same files every time, so they are kept."""
+        """Size and SHA-256. A batch loads the same files every time, so they are cached."""
         with input_errors(path):
             status = path.stat()
             key = (str(path), status.st_size, status.st_mtime_ns)
@@ -96,9 +96,9 @@ class InputFiles:
 
 def _missing(use: FileUse, prompt: Prompt) -> InputFileMissing:
     node = f"{prompt[use.node_id]['class_type']} (node {use.node_id})"
-    place = "among ComfyUI's assets" if use.folder == "asset" else f"in ComfyUI's {use.folder}/"
+    where = "among ComfyUI's assets" if use.folder == "asset" else f"in ComfyUI's {use.folder}/"
     return InputFileMissing(
-        f"{node} loads {use.name!r}, which is neither {place} nor on the target.",
+        f"{node} loads {use.name!r}, which is neither {where} nor on the target.",
         advice="Choose a file that is there, or upload it again.",
         details={"node_id": use.node_id, "input": use.input, "name": use.name},
     )

@@ -97,7 +97,7 @@ def describe_target(
         kind=kind,
         billing=None if kind is None else kind.billing(settings, environment),
         default=name == default,
-        # Of several (a header each), the one to tell a person about.
+        # Of several (a header each), the one that a person should set.
         key_variable=next(iter(missing or variables), None),
         key_set=bool(variables) and not missing,
         key_needed=needs_key(settings, environment),

@@ -1,7 +1,7 @@
 """The remote lane: prompts of pages whose Remote switch is on, run on their targets.
 
 Beside the server's own queue, not in it: jobs of the lane run side by side, as many as the
-target takes, while the server's own prompts run one after the other as ever.
+target takes, while the server's own prompts run one after the other as usual.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ __all__ = ["LaneAnswer", "RemoteLane"]
 
 _log = logging.getLogger(__name__)
 
-# How long a page waits to hear that the target refuses its prompt. A target that takes longer
-# is believed to accept it: what it says later ends in the job's own error.
+# How long a page waits for the target to refuse its prompt. After that the prompt counts as
+# accepted, and a refusal becomes the job's error.
 _ACKNOWLEDGE_WITHIN = 2.0
 _SCHEMAS_WITHIN = 5.0
 
@@ -64,7 +64,7 @@ class RemoteLane:
         self._pool = pool
         self._inputs = InputFiles(host)
         self._jobs: dict[str, LaneJob] = {}
-        # In the record already, perhaps, and not yet among the jobs: nothing to take up.
+        # Perhaps in the record and not yet among the jobs: not to be taken up again.
         self._arriving: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._submissions: set[asyncio.Future[Submitted]] = set()
@@ -125,7 +125,7 @@ class RemoteLane:
         )
 
     async def cancel(self, prompt_id: object) -> bool:
-        """Stop a job, wherever it is; ``False`` if it is none of ours, or has ended."""
+        """Stop a job, wherever it is; ``False`` if it is not ours, or has ended."""
         job = self._jobs.get(prompt_id) if isinstance(prompt_id, str) else None
         if job is None:
             return False
@@ -151,13 +151,13 @@ class RemoteLane:
         return False
 
     def show_running(self, client_id: str) -> None:
-        """Tell a page that has just connected how its jobs stand."""
+        """Send a page that has just connected the state of its jobs."""
         for job in list(self._jobs.values()):
             if job.entry.client_id == client_id:
                 job.repeat()
 
     async def take_up(self) -> None:
-        """Show again what was running when the server last ended, and follow it."""
+        """Show and follow the jobs that were running when the server last ended."""
         record = self._pool.record
         for recorded in await record.read(record.unserved):
             entry = _entry(recorded)
@@ -195,7 +195,7 @@ class RemoteLane:
         try:
             await sending
         except ComfyRemoteError:
-            # The page is told now: after a restart there is nothing left to show.
+            # The page gets this error now: after a restart there is nothing left to show.
             record = self._pool.record
             record.post(_not_recorded, record.page_served, prompt_id)
             raise
@@ -214,7 +214,7 @@ class RemoteLane:
         except WorkflowInvalid:
             if schemas is None:
                 raise
-        # What is wrong by what the target had some minutes ago may be right by now.
+        # What the schemas of some minutes ago refuse may be valid by now.
         schemas = await self._schemas(target, submission, renew=True)
         try:
             return schemas, check(submission, schemas)
@@ -241,8 +241,8 @@ class RemoteLane:
                 return schemas
             return with_fetched_models(schemas, submission.prompt, submission.workflow)
         except ComfyRemoteError as error:
-            # If it stays so, the submission fails of the same.
-            _log.info("%s does not say which nodes it has: %s", target, error)
+            # If this lasts, the submission fails for the same reason.
+            _log.info("%s does not list its nodes: %s", target, error)
             return None
 
     async def _send(
@@ -284,7 +284,7 @@ class RemoteLane:
             return
         raise WorkflowInvalid(
             f"There is a job {prompt_id} already.",
-            advice="Leave prompt_id out: every job has an id of its own.",
+            advice="Omit prompt_id: every job has an id of its own.",
         )
 
     def _number(self, submission: Submission) -> float:
@@ -298,7 +298,7 @@ def _not_recorded(error: LocalStorageError) -> None:
 
 
 def _page(entry: QueueEntry, host: str) -> dict[str, JsonValue]:
-    """What the record keeps of a job's place in the page."""
+    """What the record stores so that the page can show a job after a restart."""
     return {
         "host": host,
         "number": entry.number,

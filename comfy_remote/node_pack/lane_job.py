@@ -1,4 +1,4 @@
-"""One remote job, from the page's click to its place in the history."""
+"""One remote job, from the page's click to the history."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _LONG_WAIT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class LaneJobView:
-    """How a job stands, for lists.
+    """The state of a job, for lists.
 
     Attributes:
         created: Seconds since the epoch.
@@ -184,11 +184,11 @@ class LaneJob:
         if self._submitted is not None:
             self._send_cancel(self._submitted.job)
         elif self._submission is not None and not self._submission.done():
-            # What has not left yet shall not leave; if it has, it is cancelled there.
+            # Not sent if it has not left yet; cancelled on the target if it has.
             self._submission.cancel()
 
     def repeat(self) -> None:
-        """Tell the page, which has just connected, how things stand."""
+        """Send the job's state to a page that has just connected."""
         self._messages.repeat()
         self._messages.job(self.state)
 
@@ -262,7 +262,7 @@ class LaneJob:
             await outputs.stop()
 
     async def _watch_the_wait(self) -> None:
-        """Say so when a job waits and nobody is there to run it."""
+        """Note when a job waits and no worker is there to run it."""
         await asyncio.sleep(_LONG_WAIT)
         if self.state is not JobState.QUEUED or self._submitted is None:
             return

@@ -177,7 +177,7 @@ class LaneRouter:
         if prompt_id or refused:
             return await handler(request)
         # "Stop what runs", and nothing says who asks. A prompt that runs on this machine is
-        # stopped as ever, unless another browser started it and this one has a remote job.
+        # stopped as usual, unless another browser started it and this one has a remote job.
         peer = self._peers.of(request)
         local = self._host.local_prompt()
         theirs = local is None or self._peers.get(local.client_id) != peer

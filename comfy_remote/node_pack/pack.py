@@ -1,4 +1,4 @@
-"""Puts the pack together, and into a server: the one place that knows all its parts."""
+"""Builds the pack of its parts, and installs it into a server."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ __all__ = ["Pack", "install", "load_credentials"]
 
 _log = logging.getLogger(__name__)
 
-# A server that finds its port taken ends right after its start: what another one of the same
-# name follows is not touched before that is clear.
+# A server whose port is taken ends right after its start. Until that is clear, it takes up no jobs,
+# which the server that has the port follows.
 _SETTLED_AFTER = 0.5
 
 
@@ -81,7 +81,7 @@ def install(host: Host, record: Record | None = None) -> Pack:
 
 
 def load_credentials() -> None:
-    """Take what the environment lacks from ``.env`` files; log which files are not trusted."""
+    """Read what the environment lacks from ``.env`` files; log which files are not trusted."""
     try:
         for path in load_env_files():
             _log.info("Credentials are taken from %s", path)
@@ -96,4 +96,4 @@ async def _take_up(lane: RemoteLane) -> None:
     try:
         await lane.take_up()
     except ComfyRemoteError as error:
-        _log.warning("Remote jobs of before are not taken up: %s", error)
+        _log.warning("The remote jobs of the last start are not followed: %s", error)

@@ -1,4 +1,4 @@
-"""What a page is told of a remote job: the messages ComfyUI sends of a local one.
+"""The messages to a page about a remote job: those that ComfyUI sends about a local one.
 
 Source of facts: ``PromptExecutor`` and ``execute`` in ``execution.py``, and
 ``WebUIProgressHandler`` in ``comfy_execution/progress.py``, of ComfyUI 0.3.64 and 0.33.0.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["JOB_EVENT", "PageMessages"]
 
 JOB_EVENT = "comfy_remote.job"
-"""Our own message, beside ComfyUI's: what those have no place for."""
+"""Our own message, for what ComfyUI's cannot carry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +284,7 @@ class PageMessages:
             self._send(event, stamped)
 
     def _send(self, event: str, data: dict[str, JsonValue]) -> None:
-        # Without a client, ComfyUI tells everybody what it tells at all: progress, interruption.
+        # Without a client, ComfyUI sends progress and interruptions to everybody.
         self._host.send(event, data, self._entry.client_id)
 
 

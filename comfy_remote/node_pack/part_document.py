@@ -1,4 +1,4 @@
-"""What a Remote part node is told to do: the JSON text in its input ``part``."""
+"""What a Remote part node runs: the JSON text in its input ``part``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The pack's own routes, all below ``/remote/``: see docs/routes.md.
 
-The page speaks only to these. None of them ever answers with a key.
+The page speaks only to these. No answer contains a key.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ async def _prefetch(pool: TargetPool, target: str) -> None:
     try:
         await pool.capabilities(target)
     except ComfyRemoteError as error:
-        # The page is told when it asks for itself.
+        # The page sees the error when it asks itself.
         logger.info("%s did not say what it has: %s", target, error.message)
 
 

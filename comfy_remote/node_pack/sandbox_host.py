@@ -181,7 +181,7 @@ class _Watcher:
         self._context = context
 
     def say(self, text: str) -> None:
-        """The sandbox's page has no place for it."""
+        """The sandbox's page does not show it."""
 
     def log(self, message: str, level: str) -> None:
         """The same."""
@@ -197,7 +197,7 @@ class _Watcher:
         self._context.report.node_progress(node_id, done, total, picture)
 
     def node_text(self, node_id: str, text: str) -> None:
-        """The sandbox's page has no place for it."""
+        """The sandbox's page does not show it."""
 
     async def node_finished(self, node_id: str) -> None:
         """Fill the bar; the sandbox itself does that of the one that runs."""

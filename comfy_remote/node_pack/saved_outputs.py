@@ -57,7 +57,7 @@ class OutputSaver:
     """Brings the outputs of one job here, each file once.
 
     Attributes:
-        shown: By node id, what the page is told that the node shows, in ComfyUI's own form.
+        shown: By node id, what the page shows on the node, in ComfyUI's own form.
         saved: The files, for the record.
         failure: Why an output could not be brought, with its ``node_id`` in the details. An
             `OutputLost` only if nothing else went wrong: the target does not have it.
@@ -75,7 +75,7 @@ class OutputSaver:
         self._here: dict[tuple[object, ...], asyncio.Task[_Here]] = {}
 
     async def release(self, outputs: Sequence[RemoteOutput]) -> None:
-        """Tell the target that these are all here: it need not keep them."""
+        """Let the target delete these outputs, which are all here."""
         await release(self._target, outputs)
 
     async def bring(
@@ -84,15 +84,15 @@ class OutputSaver:
         outputs: Sequence[RemoteOutput],
         values: ShownValues | None = None,
     ) -> dict[str, JsonValue]:
-        """Save all that one node made; what the page is told that it shows.
+        """Save all that one node made; return what the page shows on it.
 
         Outputs whose node is not known (``None``) are shown under `NO_NODE`: in the history and
         the queue, on no node of the graph.
 
-        What cannot be brought here costs no other output; see `failure`.
+        If one cannot be brought here, the others are; see `failure`.
 
         Args:
-            values: What it shows besides; ``None`` where the target does not say.
+            values: What it shows besides; ``None`` where unknown.
         """
         numbered = zip(outputs, (None, *outputs), strict=False)
         entries = await concurrent_map(lambda pair: self._entry_or_error(*pair), numbered)
@@ -106,9 +106,9 @@ class OutputSaver:
                     self.failure = entry
                 self._note(output, entry.message)
                 continue
-            told, animated = entry
+            file, animated = entry
             key = output.key or _KEYS.get(output.kind, "files")
-            shown.setdefault(key, []).append(told)
+            shown.setdefault(key, []).append(file)
             moves = moves or (animated and key == "images")
         node: dict[str, JsonValue] = dict(shown)
         if values is not None:
@@ -286,13 +286,13 @@ def _moves(output: RemoteOutput, path: Path) -> bool:
 Deliver: TypeAlias = Callable[
     ["str | None", Sequence[RemoteOutput], "ShownValues | None"], Awaitable[None]
 ]
-"""Brings what one node made and shows; ``None`` where the target does not say what that is."""
+"""Brings what one node made and shows (``None`` where unknown)."""
 
 
 class Deliveries:
     """Brings outputs here node by node, beside whatever else goes on.
 
-    A target tells of a node's outputs one after the other; the page is told of all at once.
+    A target reports a node's outputs one after the other; the page gets all of them at once.
     """
 
     def __init__(self, deliver: Deliver) -> None:
@@ -303,7 +303,7 @@ class Deliveries:
         self._known: set[tuple[object, ...]] = set()
 
     def add(self, output: RemoteOutput) -> None:
-        """One output exists. The same one may be told of twice."""
+        """Note that an output exists. The same one may be reported twice."""
         identity = (output.node_id, *output.file)
         if identity not in self._known:
             self._known.add(identity)
@@ -316,7 +316,7 @@ class Deliveries:
             self._gathered.setdefault(node_id, [])
 
     def flush(self) -> None:
-        """Something else was told: these nodes have no more."""
+        """Bring what was gathered: another event came, so these nodes have no more."""
         gathered, self._gathered = self._gathered, {}
         for node_id, outputs in gathered.items():
             self._under_way.append(

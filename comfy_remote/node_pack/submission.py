@@ -96,7 +96,7 @@ class Submission:
         only_outputs: The output nodes to run; ``None`` for all.
         extra_data: Without secrets, with ``client_id`` and ``create_time``.
         front: Whether to run it before what waits.
-        number: The place in the queue that the page asks for.
+        number: The position in the queue that the page asks for.
     """
 
     prompt_id: str

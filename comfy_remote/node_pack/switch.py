@@ -12,8 +12,8 @@ _MOST_CLIENTS = 1000
 class Switch:
     """The state of the Remote switch, by ComfyUI's ``client_id`` (one for each browser tab).
 
-    Kept in memory: a page says it again when it connects to a server that was restarted.
-    The clients that were heard of longest ago are forgotten first.
+    In memory only: a page sends its choice again when it connects to a restarted server. The
+    clients that have been silent longest are dropped first.
     """
 
     def __init__(self) -> None:
@@ -26,11 +26,11 @@ class Switch:
         return bool(self._targets)
 
     def target_of(self, client_id: str | None) -> str | None:
-        """The name or address of the client's target; ``None`` while it works locally."""
+        """The name or address of the client's target; ``None`` while its switch is off."""
         return None if client_id is None else self._targets.get(client_id)
 
     def usual_target_of(self, client_id: str | None) -> str | None:
-        """Where the client's switch switches to, be it on or off; ``None``: it has not said."""
+        """The target of the client's switch, on or off; ``None`` where unknown."""
         if client_id is None:
             return None
         return self._targets.get(client_id) or self._usual.get(client_id)

@@ -123,7 +123,7 @@ def with_fetched_models(
     """The schemas of a target that fetches models, as they will be when the prompt runs.
 
     Models that the workflow says where to get count as there; all models that the prompt names,
-    if it has a ``repo_list``, whose links need not tell what their files are called. Should one
+    if it has a ``repo_list``, whose links need not contain the files' names. Should one
     be missing after all, the target says so.
     """
     listed = bool(find_repo_list(prompt, workflow))
@@ -141,7 +141,7 @@ def with_fetched_models(
 def could_be_fetched(
     refusal: WorkflowInvalid, prompt: Prompt, workflow: Mapping[str, JsonValue] | None
 ) -> WorkflowInvalid:
-    """The refusal of a prompt; with what would help, where it is for want of such models.
+    """The refusal of a prompt; with advice, if such models are what it lacks.
 
     Args:
         refusal: As ComfyUI words it, in ``details``.

@@ -120,7 +120,7 @@ def unconfirmed_address(name: str, configuration: Configuration | None = None) -
 
     Args:
         name: A target's or service's name or address. One that means nothing gives ``None``, too:
-            whoever opens it says so.
+            opening it raises the error.
         configuration: The owner's; read from the files by default.
 
     Raises:
@@ -139,7 +139,7 @@ def unconfirmed_address(name: str, configuration: Configuration | None = None) -
 
 
 def check_target(name: str) -> None:
-    """See that a target or service that a page or a workflow names is one of this machine's owner.
+    """Check that a page or a workflow names a target or service of this machine's owner.
 
     Raises:
         NotTrusted: It is an address that they have neither named nor confirmed. ``details`` has it
@@ -154,7 +154,7 @@ def check_target(name: str) -> None:
 
 
 def check_addresses(named: Iterable[NamedAddress]) -> None:
-    """See the same of all that the nodes of a workflow name.
+    """Check the same for all that the nodes of a workflow name.
 
     Raises:
         NotTrusted: Of the first that is not confirmed. ``details`` has it as ``address``, all of
@@ -198,7 +198,7 @@ def confirm(target: str) -> str | None:
     """Trust a target's address, and return its origin; ``None`` if it needs none.
 
     Raises:
-        ConfigurationError: It is no address.
+        ConfigurationError: It is not an address.
         LocalStorageError: It cannot be stored.
     """
     kind = kind_of(target)
@@ -250,7 +250,7 @@ def _advice(address: str) -> str:
 
 
 def refuse_own_address(target: Target, port: int | None) -> None:
-    """See that a node does not wait for the very server that runs it.
+    """Check that a node does not wait for the very server that runs it.
 
     Args:
         target: Where the node wants something to run.

@@ -1,6 +1,6 @@
 """The workflow as nodes of the running graph, for when Remote is off.
 
-ComfyUI runs what a node hands back as ``expand`` in the node's place. So the workflow runs in
+ComfyUI runs what a node returns as ``expand`` instead of the node. So the workflow runs in
 the prompt that runs already, and nothing is queued and waited for.
 """
 
@@ -44,7 +44,7 @@ _VIDEO_WORDS = ("video", "webm")
 
 @dataclass(frozen=True)
 class Expansion:
-    """What a node hands back to ComfyUI.
+    """What a node returns to ComfyUI.
 
     Attributes:
         graph: New nodes by id.
@@ -87,7 +87,7 @@ def picture_sources(prompt: Prompt, schemas: Schemas) -> list[Link]:
 
 
 def take_nodes(slots: Sequence[str]) -> dict[str, Node]:
-    """Nodes in the place of Load Image nodes: the first gives the first picture, and so on."""
+    """Nodes that replace Load Image nodes: the first gives the first picture, and so on."""
     return {
         node_id: {"class_type": TAKE, "inputs": {"images": None, "index": index}}
         for index, node_id in enumerate(slots)
@@ -128,5 +128,5 @@ def no_picture() -> OutputLost:
     """The error for a workflow that gives no picture."""
     return OutputLost(
         "The workflow gives no picture.",
-        advice="Add a Save Image node to it, behind what shall come back.",
+        advice="Add a Save Image node to it, after what should be returned.",
     )

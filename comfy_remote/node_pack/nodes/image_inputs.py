@@ -47,7 +47,7 @@ def spread_pictures(prompt: Prompt, count: int) -> tuple[Prompt, list[str]]:
     if not slots:
         raise WorkflowInvalid(
             "The workflow has no Load Image node to take the pictures of input_images.",
-            advice="Add one where they shall go in, or disconnect input_images.",
+            advice="Add one where they should enter, or disconnect input_images.",
         )
     if len(slots) == 1:
         return _one_batch(prompt, slots[0], count)

@@ -176,7 +176,7 @@ async def _of_service(
     address = configuration.service_of(remote.where)
     if not address.startswith(("http://", "https://")):
         raise ConfigurationError(
-            f"{address or 'Nothing'} is no service that Remote API can call.",
+            f"{address or 'Nothing'} is not a service that Remote API can call.",
             advice="Give an address (https://...). To run a workflow on a target, name one "
             "in `workflow`.",
         )

@@ -81,8 +81,8 @@ class ComfyRemoteInput(io.ComfyNode):
         Args:
             node_id: In the prompt that will run.
             payload: ``{key: value}``; the value is one item, also when it is a Python list.
-            prompt_id: Of the run; without it, the node's next run takes it. Of one node, the
-                last four payloads are kept that were not taken.
+            prompt_id: Of the run; without it, the node's next run takes it. Of each node, the
+                last four payloads that were not taken are stored.
         """
         cls._injected.put(node_id, payload, prompt_id)
 

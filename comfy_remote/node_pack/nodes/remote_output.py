@@ -76,9 +76,9 @@ class ComfyRemoteOutput(io.ComfyNode):
             prompt_id: Of the run; without it, the node's newest.
 
         Returns:
-            The value, or the list of values where there are not just one. ``None`` when there
-            is none: it was taken, the node came from ComfyUI's cache, it sent its value to a
-            caller, or newer runs have displaced it: four, or one before the first pop.
+            The value, or the list of values where there is more than one. ``None`` if it was
+            taken already, the node came from ComfyUI's cache, it sent its value to a caller, or
+            newer runs have displaced it: four, or one before the first pop.
         """
         if prompt_id is None:
             return cls._made.take_newest(node_id)
@@ -99,8 +99,8 @@ class ComfyRemoteOutput(io.ComfyNode):
             kind = _type_of_value(cls.hidden.dynprompt, context.node_id) if context else ANY
             temp = Path(folder_paths.get_temp_directory())
             form: ImageFormat = images[0] if images else "exact"
-            kept = keep_value(items, kind, temp, images=form, adapters=ADAPTERS)
-            return io.NodeOutput(items, ui={VALUES_KEY: [kept.shown(key[0])]})
+            stored = keep_value(items, kind, temp, images=form, adapters=ADAPTERS)
+            return io.NodeOutput(items, ui={VALUES_KEY: [stored.shown(key[0])]})
         if context is not None:
             payload = {key[0]: items[0] if len(items) == 1 else items}
             cls._made.put(context.node_id, payload, context.prompt_id)

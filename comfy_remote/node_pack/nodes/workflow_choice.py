@@ -147,9 +147,9 @@ def refuse_itself(prompt: Prompt) -> None:
     for node_id, node in prompt.items():
         if node["class_type"] == EXECUTE:
             raise WorkflowInvalid(
-                "The workflow that RunPod Remote Execute shall run has this node in it again "
+                "The workflow for RunPod Remote Execute contains this node itself "
                 f"(node {node_id}).",
-                advice="Give it what shall run on the GPU, without RunPod Remote Execute.",
+                advice="Give it only what should run on the GPU, without RunPod Remote Execute.",
                 details={"node_id": node_id},
             )
 
