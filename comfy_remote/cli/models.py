@@ -265,7 +265,7 @@ def _line(argument: str) -> str:
 
     if argument.strip() and len(argument.split()) == 1 and not argument.startswith("#"):
         raise ConfigurationError(
-            f"{argument} is neither a file nor a line that names a model.",
+            f"{argument} is neither a file nor a line.",
             advice="Check the path, or write the line in quotes: 'KIND URL'.",
         )
     return argument

@@ -15,12 +15,13 @@ import click
 import pytest
 
 import comfy_remote
+from comfy_remote import errors
 from comfy_remote.advice import Hint, advice_from_json
 from comfy_remote.clean import cleaned_error
 from comfy_remote.cli import advice as cli_advice
 from comfy_remote.cli.main import cli
 from comfy_remote.cli.run_remote import run_remote
-from comfy_remote.errors import LocalStorageError, error_from_json
+from comfy_remote.errors import ComfyRemoteError, LocalStorageError, error_from_json
 from comfy_remote.node_pack import advice as page_advice
 
 _PACKAGE = Path(comfy_remote.__file__).parent
@@ -173,3 +174,23 @@ def test_a_hint_that_is_not_known_leaves_the_words(hint: object) -> None:
 def test_facts_are_quoted_where_they_are_part_of_a_command() -> None:
     words = cli_advice.for_terminal(Hint.FIND_JOB(job_id="x; rm -rf ~"))
     assert "jobs resume 'x; rm -rf ~'" in words
+
+
+def test_every_class_has_a_code_of_its_own_and_is_raised_somewhere() -> None:
+    def family(kind: type[ComfyRemoteError]) -> Iterator[type[ComfyRemoteError]]:
+        for child in kind.__subclasses__():
+            yield child
+            yield from family(child)
+
+    kinds = [kind for kind in family(ComfyRemoteError) if kind.__module__ == errors.__name__]
+    codes = [kind.code for kind in kinds]
+    assert len(codes) == len(set(codes))
+    assert all("code" in vars(kind) for kind in kinds)
+    made = {
+        node.func.id
+        for name, tree in _modules()
+        if name != "errors.py"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert {kind.__name__ for kind in kinds} <= made
