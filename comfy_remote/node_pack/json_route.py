@@ -23,7 +23,7 @@ from .advice import error_json
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["PAGE_HEADER", "body_of", "json_route", "program_route", "refused_page"]
+__all__ = ["PAGE_HEADER", "body_of", "check_json", "json_route", "program_route", "refused_page"]
 
 PAGE_HEADER = "Comfy-Remote-Page"
 """What our own scripts in the page send."""
@@ -71,6 +71,22 @@ def _handler(
     return handler
 
 
+def check_json(request: web.Request) -> None:
+    """Check that a request says that its body is JSON.
+
+    A form of another site's page can be sent without asking first; JSON cannot.
+
+    Raises:
+        ConfigurationError: It says something else.
+    """
+    if request.content_type != "application/json":
+        raise ConfigurationError(
+            f"The request's body is {request.content_type}, not JSON.",
+            advice="Send it with the header Content-Type: application/json; {} if there is nothing "
+            "to say.",
+        )
+
+
 async def body_of(request: web.Request, model: type[_Model]) -> _Model:
     """The request's body, checked.
 
@@ -78,12 +94,7 @@ async def body_of(request: web.Request, model: type[_Model]) -> _Model:
         ConfigurationError: It is not ``application/json``, or not what the model says.
         RequestTooLarge: It is larger than the server takes (ComfyUI's ``--max-upload-size``).
     """
-    # A form of another site's page can be sent without asking first; JSON cannot.
-    if request.content_type != "application/json":
-        raise ConfigurationError(
-            f"The request's body is {request.content_type}, not JSON.",
-            advice="Send it with the header Content-Type: application/json.",
-        )
+    check_json(request)
     try:
         return model.model_validate_json(await request.read())
     except web.HTTPRequestEntityTooLarge as error:

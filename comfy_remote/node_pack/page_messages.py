@@ -35,7 +35,7 @@ class _NodeProgress:
 
 
 class PageMessages:
-    """Tells one page about one job, and keeps what the history keeps.
+    """Sends one page the messages about one job, and collects those for the history.
 
     Args:
         target: Its name, for our own message.
@@ -46,11 +46,11 @@ class PageMessages:
         self.progress = Progress()
         """The newest snapshot."""
         self.note = ""
-        """The last thing worth telling a person."""
+        """The latest note for people."""
         self.problems: list[OutputProblem] = []
         """What a job that succeeded did not make, or not whole."""
         self.warnings: list[JsonValue] = []
-        """What a person has to know of the outputs, once the job has ended."""
+        """What people need to know about the outputs, once the job has ended."""
         self._host = host
         self._entry = entry
         self._target = target
@@ -61,7 +61,7 @@ class PageMessages:
         self._current: str | None = None
 
     def job(self, state: JobState) -> None:
-        """Our own message: where the job is, and how far."""
+        """Send our own message: the job's state and progress."""
         if self._entry.client_id is not None:
             self._send(
                 JOB_EVENT,
@@ -111,13 +111,7 @@ class PageMessages:
         self._host.send_preview(
             preview.data,
             preview.media_type,
-            {
-                "node_id": node_id,
-                "prompt_id": self._entry.prompt_id,
-                "display_node_id": node_id,
-                "parent_node_id": None,
-                "real_node_id": node_id,
-            },
+            self._ids(node_id),
             self._entry.client_id,
         )
 
@@ -247,15 +241,21 @@ class PageMessages:
                 "value": progress.value,
                 "max": progress.maximum,
                 "state": progress.state,
-                "node_id": node_id,
-                "prompt_id": prompt_id,
-                "display_node_id": node_id,
-                "parent_node_id": None,
-                "real_node_id": node_id,
+                **self._ids(node_id),
             }
             for node_id, progress in self._nodes.items()
         }
         self._send("progress_state", {"prompt_id": prompt_id, "nodes": nodes})
+
+    def _ids(self, node_id: str) -> dict[str, JsonValue]:
+        """A node as previews and progress name it."""
+        return {
+            "node_id": node_id,
+            "prompt_id": self._entry.prompt_id,
+            "display_node_id": node_id,
+            "parent_node_id": None,
+            "real_node_id": node_id,
+        }
 
     def _executed_nodes(self) -> list[JsonValue]:
         return [*self._executed]

@@ -32,7 +32,7 @@ from ..workflow.load import parse_prompt, parse_workflow
 from ..workflow.schema import Schemas
 from .advice import error_json, for_page
 from .host import Host
-from .json_route import body_of, json_route, program_route
+from .json_route import body_of, check_json, json_route, program_route
 from .known_targets import KnownTarget, describe_target, known_targets
 from .lane import RemoteLane
 from .offload import Offload
@@ -142,13 +142,14 @@ def routes(
         here = Schemas(await _own_object_info(request), "this ComfyUI")
         schemas = await pool.schemas(name) or Schemas(there, name)
         # Large: seconds of JSON and lists must not hold up the server's other pages.
-        choices = await asyncio.to_thread(choices_there, here, schemas)
-        return {
-            "target": name,
-            "known": True,
-            "nodes": nodes_there(here, there),
-            "choices": choices,
-        }
+        return await asyncio.to_thread(
+            lambda: {
+                "target": name,
+                "known": True,
+                "nodes": nodes_there(here, there),
+                "choices": choices_there(here, schemas),
+            }
+        )
 
     @table.get("/remote/addresses")
     @json_route
@@ -178,7 +179,7 @@ def routes(
     @table.post("/remote/jobs/{prompt_id}/cancel")
     @json_route
     async def cancel(request: web.Request) -> JsonValue:
-        _must_be_json(request)
+        check_json(request)
         prompt_id = request.match_info["prompt_id"]
         if not await lane.cancel(prompt_id):
             raise JobNotFound(
@@ -313,12 +314,3 @@ def _required(request: web.Request, name: str) -> str:
     raise ConfigurationError(
         f"The query parameter {name} is missing.", advice=f"Add ?{name}=… to the address."
     )
-
-
-def _must_be_json(request: web.Request) -> None:
-    """For requests without a body that matters: other sites' pages cannot send this header."""
-    if request.content_type != "application/json":
-        raise ConfigurationError(
-            "The request is not JSON.",
-            advice="Send it with the header Content-Type: application/json and {} as its body.",
-        )
