@@ -487,7 +487,7 @@ def test_the_template_is_what_ours_is_elsewhere() -> None:
     assert list(image.PACK_PACKAGES) == wanted
     entry = ROOT / "comfy_remote" / "deploy" / "modal" / "template" / "pack_entry.txt"
     assert entry.read_bytes() == (ROOT / "__init__.py").read_bytes()
-    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
+    dockerfile = (ROOT / "Dockerfile").read_text()
     version = re.search(r"# ComfyUI (\S+), by its commit", dockerfile)
     assert version is not None and version[1] == ModalConfig().comfyui_version
 

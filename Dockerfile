@@ -1,6 +1,6 @@
 # A RunPod Serverless worker with a GPU: ComfyUI, and the worker that drives it.
 #
-#   docker build -f docker/Dockerfile -t comfy-remote-worker .      (in the repository's root)
+#   docker build -t comfy-remote-worker .      (in the repository's root)
 #
 # No models are in it: they come from a network volume, or are fetched. docs/containers.md says
 # what the build arguments do, what fills the image, and how to add custom nodes.
