@@ -13,9 +13,9 @@ from ..advice import Hint
 from ..errors import InputFileMissing, ValueInvalid, WorkflowInvalid
 from ..json_text import check_json_values
 from ..media.temporary import TemporaryFolder
-from ..media.value_files import value_of_file
-from ..media.value_types import check_type
 from ..media.values import decode_value, encode, read_value
+from ..media.values.plain_files import value_of_file
+from ..media.values.types import check_type
 from ..outputs import media_type_of
 from ..wire.call import is_envelope
 from ..wire.value import ValueEnvelope

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..errors import ValueInvalid
 from ..media.files import sha256_of
-from ..media.value_types import check_type
 from ..media.values import (
     DecodedValue,
     EncodedValue,
@@ -22,6 +21,7 @@ from ..media.values import (
     encode,
     read_value,
 )
+from ..media.values.types import check_type
 from ..targets.base import input_errors
 from ..workflow.interface import ANY
 

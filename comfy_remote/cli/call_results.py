@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..jobs.record import SavedOutput
 from ..media.files import place_below, private_folder, safe_relative_path, storage_errors
-from ..media.value_files import PlainFile, files_of
 from ..media.values import DecodedValue, encode
+from ..media.values.plain_files import PlainFile, files_of
 from ..outputs import kind_of
 from .console import print_json, printable, printable_line
 

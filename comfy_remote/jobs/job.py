@@ -36,7 +36,7 @@ from ..events import (
 )
 from ..media.disk_space import DiskLimits
 from ..media.files import place_below, safe_relative_path, storage_errors
-from ..media.partial_folder import partial_folder
+from ..media.partial import partial_folder
 from ..media.receive import Received
 from ..media.remote_values import VALUES_KEY
 from ..media.temporary import TemporaryFolder

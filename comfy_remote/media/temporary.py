@@ -1,4 +1,4 @@
-"""Temporary folders that do not outlive their process for long.
+"""Temporary folders that do not outlive their process for long, and the lock that tells.
 
 A process that is killed removes nothing. So each folder holds a lock that the system takes back
 then, and whatever starts next removes the folders whose locks it can have.
@@ -14,13 +14,45 @@ import tempfile
 from pathlib import Path
 
 from .files import storage_errors
-from .process_lock import ProcessLock
 
-__all__ = ["TemporaryFolder", "remove_leftovers"]
+__all__ = ["ProcessLock", "TemporaryFolder", "remove_leftovers"]
 
 _PREFIX = "comfy-remote-"
 _LOCK = ".lock"
 _TRIES = 3
+
+
+class ProcessLock:
+    """A lock that the system releases when its process ends, on every platform.
+
+    Held until `close`, or to the end of the process.
+
+    Args:
+        path: The lock's file, made when missing.
+
+    Raises:
+        sqlite3.Error: Another process holds it, or files cannot be locked there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # SQLite has solved this for all platforms, and is imported anyway.
+        self._connection = sqlite3.connect(
+            path, timeout=0.0, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        """Release it."""
+        self._connection.close()
+
+    def __del__(self) -> None:
+        # Since Python 3.13, SQLite warns if the connection is not closed.
+        if hasattr(self, "_connection"):
+            self._connection.close()
 
 
 class TemporaryFolder(tempfile.TemporaryDirectory[str]):

@@ -27,8 +27,8 @@ from ..gateway.access import RouteHandler, foreign_page, refusals, sent_token
 from ..gateway.body import Bodies, body_chunks, json_answer, number_in_query
 from ..gateway.listening import check_token, in_url, listen
 from ..media.temporary import remove_leftovers
-from ..media.value_files import PlainFile, files_of
 from ..media.values import read_value
+from ..media.values.plain_files import PlainFile, files_of
 from ..net.serving import GuardedRunner
 from ..wire.call import PROTOCOL, PROTOCOL_HEADER, CallAnswer, named_inputs
 from .calls import Calls

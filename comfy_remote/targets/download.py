@@ -11,7 +11,7 @@ from ..advice import Hint
 from ..errors import OutputCorrupt, OutputLost, RateLimited, TargetUnreachable
 from ..media.disk_space import DiskLimits
 from ..media.files import sha256_of, storage_errors
-from ..media.partial_file import PartialFile
+from ..media.partial import PartialFile
 from ..media.receive import Received
 from ..media.verify import check_whole
 from ..net.retry import Backoff, Retries

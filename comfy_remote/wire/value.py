@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from ..errors import ValueInvalid
 from ..media.temporary import TemporaryFolder
-from ..media.value_files import value_of_file
 from ..media.values import (
     DecodedValue,
     EncodedValue,
@@ -28,6 +27,7 @@ from ..media.values import (
     encode,
 )
 from ..media.values.limits import check_plain, invalid, strict_json
+from ..media.values.plain_files import value_of_file
 from .problems import problems_in
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from memory import MIB, linux_only, peak_of
 
 from comfy_remote.errors import OutputCorrupt, ValueInvalid
 from comfy_remote.media.images import decoded_preview, image_array, open_image
-from comfy_remote.media.value_files import value_of_file
+from comfy_remote.media.values.plain_files import value_of_file
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -160,7 +160,7 @@ def test_a_value_is_checked_without_decoding_its_pictures(tmp_path: Path) -> Non
 from pathlib import Path
 import numpy
 from PIL import Image, PngImagePlugin
-from comfy_remote.media.value_types import check_type
+from comfy_remote.media.values.types import check_type
 from comfy_remote.media.values import read_value
 def main():
     found = read_value(Path(sys.argv[1]), tensors="numpy", pixels=False)

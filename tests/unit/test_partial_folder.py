@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from comfy_remote.errors import LocalStorageError, OutputLost, TargetUnreachable
-from comfy_remote.media.partial_folder import partial_folder
+from comfy_remote.media.partial import partial_folder
 
 
 @pytest.mark.parametrize("end", [TargetUnreachable("x"), asyncio.CancelledError()])

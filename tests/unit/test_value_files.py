@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from comfy_remote.errors import ValueInvalid
-from comfy_remote.media import value_files
-from comfy_remote.media.value_files import files_of, value_of_file
 from comfy_remote.media.values import DecodedValue
+from comfy_remote.media.values import plain_files as value_files
+from comfy_remote.media.values.plain_files import files_of, value_of_file
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (2, 5, 7, 3), np.uint8)
 

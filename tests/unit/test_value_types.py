@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from comfy_remote.errors import ValueInvalid
-from comfy_remote.media.value_types import check_type
+from comfy_remote.media.values.types import check_type
 
 PICTURE = np.zeros((1, 4, 4, 3), np.float32)
 FITTING = [

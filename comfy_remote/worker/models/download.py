@@ -19,7 +19,7 @@ from ...advice import Hint
 from ...aio import in_thread
 from ...media.files import CHUNK_SIZE, storage_errors
 from ...media.formats import Malformed, safetensors
-from ...media.partial_file import PartialFile
+from ...media.partial import PartialFile
 from ...net.retry import Backoff, Retries, TryAgain
 from ...units import size_text
 from .fetch import Answer, ModelHttp

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ..errors import ValueInvalid
+from ...errors import ValueInvalid
 
 __all__ = ["check_type"]
 

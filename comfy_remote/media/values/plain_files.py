@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import OutputCorrupt, ValueInvalid
-from .images import image_array, open_image, pixels_of
-from .values.adapters import ObjectParts
+from ...errors import OutputCorrupt, ValueInvalid
+from ..images import image_array, open_image, pixels_of
+from .adapters import ObjectParts
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-    from .values import DecodedValue
+    from . import DecodedValue
 
 __all__ = ["PlainFile", "files_of", "value_of_file"]
 
