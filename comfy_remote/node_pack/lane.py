@@ -26,7 +26,7 @@ from ..workflow.schema import Schemas
 from .host import Host, QueueEntry
 from .input_files import InputFiles
 from .lane_job import LaneJob, LaneJobView, Submitted
-from .submission import Checked, Submission, check, refusal_body
+from .posted_prompt import Checked, PagePrompt, check, refusal_body
 from .target_models import could_be_fetched, with_fetched_models
 from .target_pool import TargetPool
 
@@ -91,24 +91,24 @@ class RemoteLane:
             peer: The browser it comes from, for `interrupt`.
         """
         try:
-            submission = Submission.parse(body, target)
-            await self._check_new(submission.prompt_id)
-            schemas, checked = await self._checked(submission, target)
+            wanted = PagePrompt.parse(body, target)
+            await self._check_new(wanted.prompt_id)
+            schemas, checked = await self._checked(wanted, target)
             entry = QueueEntry(
-                self._number(submission),
-                submission.prompt_id,
-                submission.prompt,
-                submission.extra_data,
+                self._number(wanted),
+                wanted.prompt_id,
+                wanted.prompt,
+                wanted.extra_data,
                 checked.outputs,
             )
             sending = asyncio.ensure_future(
-                self._send(submission, checked.prompt, schemas, entry, target)
+                self._send(wanted, checked.prompt, schemas, entry, target)
             )
             self._arriving.add(entry.prompt_id)
             try:
                 await asyncio.wait({sending}, timeout=_ACKNOWLEDGE_WITHIN)
                 if sending.done():
-                    await self._sent(sending, submission.prompt_id)
+                    await self._sent(sending, wanted.prompt_id)
             finally:
                 self._arriving.discard(entry.prompt_id)
         except ComfyRemoteError as error:
@@ -200,54 +200,54 @@ class RemoteLane:
             record.post(_not_recorded, record.page_served, prompt_id)
             raise
 
-    async def _checked(self, submission: Submission, target: str) -> tuple[Schemas | None, Checked]:
+    async def _checked(self, wanted: PagePrompt, target: str) -> tuple[Schemas | None, Checked]:
         """The target's schemas, if it gives them soon, and what they leave of the prompt.
 
         Raises:
             WorkflowInvalid: Nothing of it can run there.
         """
-        schemas = await self._schemas(target, submission)
+        schemas = await self._schemas(target, wanted)
         try:
-            checked = check(submission, schemas)
+            checked = check(wanted, schemas)
             if not checked.node_errors:
                 return schemas, checked
         except WorkflowInvalid:
             if schemas is None:
                 raise
         # What the schemas of some minutes ago refuse may be valid by now.
-        schemas = await self._schemas(target, submission, renew=True)
+        schemas = await self._schemas(target, wanted, renew=True)
         try:
-            return schemas, check(submission, schemas)
+            return schemas, check(wanted, schemas)
         except WorkflowInvalid as error:
             if schemas is None or (await self._pool.capabilities(target)).fetches_models is None:
                 raise
-            raise could_be_fetched(error, submission.prompt, submission.workflow) from error
+            raise could_be_fetched(error, wanted.prompt, wanted.workflow) from error
 
     async def _schemas(
-        self, target: str, submission: Submission, *, renew: bool = False
+        self, target: str, wanted: PagePrompt, *, renew: bool = False
     ) -> Schemas | None:
-        asking = asyncio.ensure_future(self._asked(target, submission, renew))
+        asking = asyncio.ensure_future(self._asked(target, wanted, renew))
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
         await asyncio.wait({asking}, timeout=_SCHEMAS_WITHIN)
         # Not stopped if it takes longer: the next prompt will have them.
         return asking.result() if asking.done() else None
 
-    async def _asked(self, target: str, submission: Submission, renew: bool) -> Schemas | None:
+    async def _asked(self, target: str, wanted: PagePrompt, renew: bool) -> Schemas | None:
         try:
             capabilities = await self._pool.capabilities(target, renew=renew)
             schemas = await self._pool.schemas(target)
             if schemas is None or not capabilities.fetches_models:
                 return schemas
-            return with_fetched_models(schemas, submission.prompt, submission.workflow)
+            return with_fetched_models(schemas, wanted.prompt, wanted.workflow)
         except ComfyRemoteError as error:
-            # If this lasts, the submission fails for the same reason.
+            # If this lasts, sending the prompt fails for the same reason.
             _log.info("%s does not list its nodes: %s", target, error)
             return None
 
     async def _send(
         self,
-        submission: Submission,
+        wanted: PagePrompt,
         prompt: Prompt,
         schemas: Schemas | None,
         entry: QueueEntry,
@@ -257,7 +257,7 @@ class RemoteLane:
             client = await self._pool.client(target)
             changed, files = await self._inputs.collect(prompt, client.target, schemas)
             request = RunRequest(
-                submission.prompt_id, changed, files, submission.workflow, front=submission.front
+                wanted.prompt_id, changed, files, wanted.workflow, front=wanted.front
             )
             sending = client.send(
                 request,
@@ -287,10 +287,10 @@ class RemoteLane:
             advice="Omit prompt_id: every job has an id of its own.",
         )
 
-    def _number(self, submission: Submission) -> float:
-        if submission.number is not None:
-            return submission.number
-        return self._host.next_number(front=submission.front)
+    def _number(self, wanted: PagePrompt) -> float:
+        if wanted.number is not None:
+            return wanted.number
+        return self._host.next_number(front=wanted.front)
 
 
 def _not_recorded(error: LocalStorageError) -> None:

@@ -21,7 +21,7 @@ from .host import Host
 from .json_route import refused_page
 from .lane import RemoteLane
 from .offload import Offload
-from .submission import Posted, refusal_body
+from .posted_prompt import Posted, refusal_body
 from .switch import Switch
 from .trusted_targets import (
     CONFIRM_EVENT,

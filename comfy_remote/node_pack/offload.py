@@ -25,7 +25,7 @@ from ..workflow.prompt import Prompt
 from .host import Host
 from .input_files import InputFiles
 from .known_targets import known_targets
-from .submission import Posted
+from .posted_prompt import Posted
 from .switch import Switch
 from .target_pool import TargetPool
 from .trusted_targets import NamedAddress, check_addresses, refuse_own_address

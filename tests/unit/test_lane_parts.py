@@ -30,13 +30,13 @@ from comfy_remote.node_pack.comfyui_host import ComfyUIHost
 from comfy_remote.node_pack.host import LocalPrompt, QueueEntry
 from comfy_remote.node_pack.input_files import InputFiles
 from comfy_remote.node_pack.page_messages import JOB_EVENT, PageMessages
-from comfy_remote.node_pack.saved_outputs import NO_NODE, Deliveries, OutputSaver
-from comfy_remote.node_pack.submission import (
+from comfy_remote.node_pack.posted_prompt import (
+    PagePrompt,
     Posted,
-    Submission,
     check,
     refusal_body,
 )
+from comfy_remote.node_pack.saved_outputs import NO_NODE, Deliveries, OutputSaver
 from comfy_remote.outputs import RemoteOutput, media_type_of
 from comfy_remote.workflow.prompt import Prompt
 from comfy_remote.workflow.schema import Schemas
@@ -107,8 +107,8 @@ def _output(filename: str, **more: Any) -> RemoteOutput:
 # --- what a page posts
 
 
-def _submission(**body: Any) -> Submission:
-    return Submission.parse({"prompt": PROMPT, **body}, "gpu")
+def _submission(**body: Any) -> PagePrompt:
+    return PagePrompt.parse({"prompt": PROMPT, **body}, "gpu")
 
 
 def test_a_submission_is_read() -> None:
@@ -189,7 +189,7 @@ def test_without_schemas_the_wanted_part_is_still_found() -> None:
 
 def test_by_the_schemas_only_what_is_right_runs() -> None:
     prompt: Any = {**PROMPT, "4": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}}}
-    checked = check(Submission.parse({"prompt": prompt}, "gpu"), Schemas.bundled())
+    checked = check(PagePrompt.parse({"prompt": prompt}, "gpu"), Schemas.bundled())
     assert checked.outputs == ["2", "3"]
     assert list(checked.prompt) == ["1", "2", "3"]
     assert set(checked.node_errors) == {"4"}
@@ -571,7 +571,7 @@ def test_a_windows_name_passes_the_check_as_the_target_spells_it() -> None:
         "1": {"class_type": "Loader", "inputs": {"model_name": "sub\\up.pth"}},
         "2": {"class_type": "Save", "inputs": {"images": ["1", 0]}},
     }
-    submission = Submission.parse({"prompt": prompt}, "gpu")
+    submission = PagePrompt.parse({"prompt": prompt}, "gpu")
     checked = check(submission, Schemas(nodes, "test"))
     assert checked.node_errors == {}
     assert checked.prompt["1"]["inputs"]["model_name"] == "sub/up.pth"

@@ -27,7 +27,7 @@ from .trusted_targets import SENDING_NODES
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Checked", "Posted", "Submission", "check", "refusal_body"]
+__all__ = ["Checked", "PagePrompt", "Posted", "check", "refusal_body"]
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Posted:
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
+class PagePrompt:
     """A prompt that a page wants to run.
 
     Attributes:
@@ -107,7 +107,7 @@ class Submission:
     number: float | None = None
 
     @classmethod
-    def parse(cls, body: Mapping[str, JsonValue], target: str) -> Submission:
+    def parse(cls, body: Mapping[str, JsonValue], target: str) -> PagePrompt:
         """Read the body of ``POST /prompt``, which has a ``prompt``.
 
         Raises:
@@ -151,7 +151,7 @@ class Checked:
     node_errors: dict[str, JsonValue]
 
 
-def check(submission: Submission, schemas: Schemas | None) -> Checked:
+def check(wanted: PagePrompt, schemas: Schemas | None) -> Checked:
     """Validate a prompt as the target's own ComfyUI would.
 
     Args:
@@ -160,7 +160,7 @@ def check(submission: Submission, schemas: Schemas | None) -> Checked:
     Raises:
         WorkflowInvalid: Nothing of it can run; `refusal_body` makes ComfyUI's 400 of it.
     """
-    prompt, only = submission.prompt, submission.only_outputs
+    prompt, only = wanted.prompt, wanted.only_outputs
     if schemas is None:
         parse_prompt(cast("JsonValue", prompt), "The prompt")
         outputs = output_nodes(prompt) if only is None else [n for n in only if n in prompt]
