@@ -3,10 +3,7 @@
 A `Kind` is one object, defined beside its target (``targets/runpod/kind.py``) and listed here. All
 that must know one kind from another asks it: the configuration, trust, the commands, the page.
 
-A package adds a kind of its own by an entry point in the group ``comfy_remote.targets``, which
-names a `Kind` or a subclass of it; see ``docs/targets-plugin.md``. Its code runs in this process,
-as all code that the owner of this machine has installed does: no file in a folder, workflow or
-page can name one.
+An installed package adds a kind of its own: see `plugins`.
 
 Nothing here imports an HTTP stack or pydantic: what a name means is asked more often than a target
 is opened.
@@ -14,7 +11,6 @@ is opened.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import cache
@@ -25,14 +21,11 @@ from ..config.target_settings import TargetSettings
 from ..secrets import secret
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
     from pydantic import SecretStr
 
     from .base import Target
 
 __all__ = [
-    "GROUP",
     "Billing",
     "Can",
     "Choose",
@@ -44,11 +37,6 @@ __all__ = [
     "sent_to",
     "whose_secret",
 ]
-
-GROUP = "comfy_remote.targets"
-"""The group of entry points by which a package adds a kind."""
-
-_log = logging.getLogger(__name__)
 
 Choose: TypeAlias = Callable[[str, Sequence[str]], int | None]
 """Asks a person: a question and the options; the index of the one chosen, ``None`` for nobody."""
@@ -315,30 +303,21 @@ def _ours() -> tuple[Kind, ...]:
 
 @cache
 def _installed() -> tuple[Kind, ...]:
-    """The kinds of installed packages. One that cannot be used is left out, with a warning."""
-    from importlib import metadata
+    from .plugins import loaded_plugins
 
-    found: list[Kind] = []
-    for entry in metadata.entry_points(group=GROUP):
-        try:
-            found.append(_loaded(entry, [*_ours(), *found]))
-        except Exception as error:  # noqa: BLE001 - whatever is wrong there, the others work
-            _log.warning(
-                "The kind of target %r of the package %s is not used: %s: %s.",
-                entry.name,
-                entry.dist.name if entry.dist is not None else entry.value,
-                type(error).__name__,
-                error,
-            )
-    return tuple(found)
+    return tuple(loaded_plugins(_checked))
 
 
-def _loaded(entry: EntryPoint, before: Sequence[Kind]) -> Kind:
-    named = entry.load()
-    kind = named() if isinstance(named, type) else named
+def _checked(loaded: object, before: Sequence[Kind]) -> Kind:
+    """The kind that an entry point names.
+
+    Raises:
+        Exception: It is not a kind, or lacks what everybody asks for.
+    """
+    kind = loaded() if isinstance(loaded, type) else loaded
     if not isinstance(kind, Kind):
-        raise TypeError(f"{entry.value} is not a Kind")
-    if kind.name in [one.name for one in before]:
+        raise TypeError(f"{loaded!r} is not a Kind")
+    if kind.name in [one.name for one in (*_ours(), *before)]:
         raise ValueError(f"there is another kind of target called {kind.name!r}")
-    _ = kind.title, kind.forms  # everybody asks for them
+    _ = kind.title, kind.forms
     return kind
