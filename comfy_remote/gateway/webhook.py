@@ -16,10 +16,10 @@ import time
 
 from pydantic import SecretStr
 
+from ..aio import timeout
 from ..errors import ConfigurationError, TargetError
 from ..net.fetch import NETWORK_ERRORS, GuardedHttp
 from ..net.guard import Guard
-from ..net.timeouts import timeout
 from .limits import GatewayLimits
 
 __all__ = ["WEBHOOK", "deliver", "signed_headers", "webhook_guard", "webhook_key"]

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import aiohttp
 from yarl import URL
 
+from ..aio import timeout
 from ..errors import TargetError
 from .guard import Guard, GuardedResolver, PrivateAddress, proxy_for
 from .request_log import logged_requests
 from .throughput import Throughput
-from .timeouts import timeout
 
 __all__ = ["NETWORK_ERRORS", "Answer", "GuardedHttp", "TooLarge", "arriving"]
 

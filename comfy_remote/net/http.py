@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 from yarl import URL
 
+from ..aio import timeout
 from ..clean import cleaned_error
 from ..errors import (
     AuthenticationError,
@@ -32,7 +33,6 @@ from .guard import Guard, proxy_for
 from .request_log import logged_requests
 from .retry import Backoff, retried, retry_after
 from .throughput import TOO_SLOW, Throughput, TooSlow
-from .timeouts import timeout
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
