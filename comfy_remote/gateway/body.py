@@ -16,10 +16,19 @@ from ..errors import RateLimited, RequestTooLarge, WorkflowInvalid
 from ..json_text import check_json_values
 from ..net.throughput import Throughput
 
-__all__ = ["Bodies", "body_chunks", "json_answer", "json_bytes", "number_in_query"]
+__all__ = [
+    "LONGEST_PAUSE",
+    "Bodies",
+    "body_chunks",
+    "json_answer",
+    "json_bytes",
+    "number_in_query",
+]
+
+LONGEST_PAUSE = 30.0
+"""Seconds that a body may have without a byte, unless the server says otherwise."""
 
 _CHUNK = 256 * 1024
-_LONGEST_PAUSE = 30.0
 _SLOWEST = 8 * 1024  # bytes a second
 _PARSED_AT_A_TIME = 8
 _BUSY_AGAIN_AFTER = 5
@@ -34,9 +43,11 @@ class Bodies:
     Args:
         room: Bytes of all bodies in memory at a time.
         values: Values that JSON may hold; see `check_json_values`.
+        pause: Seconds without a byte that a body may have; see `body_chunks`.
     """
 
-    def __init__(self, room: int, values: int) -> None:
+    def __init__(self, room: int, values: int, pause: float = LONGEST_PAUSE) -> None:
+        self._pause = pause
         self._room = room
         self._values = values
         self._held = 0
@@ -59,7 +70,7 @@ class Bodies:
                 parts.append(request.content.read_nowait(-1))
                 count(len(parts[0]))
             else:
-                async for chunk in body_chunks(request.content.read):
+                async for chunk in body_chunks(request.content.read, self._pause):
                     count(len(chunk))
                     parts.append(chunk)
             yield b"".join(parts)
@@ -125,19 +136,22 @@ class Bodies:
         return value
 
 
-async def body_chunks(read: Callable[[int], Awaitable[bytes]]) -> AsyncIterator[bytes]:
+async def body_chunks(
+    read: Callable[[int], Awaitable[bytes]], pause: float = LONGEST_PAUSE
+) -> AsyncIterator[bytes]:
     """A body as it arrives, from a client that must not take for ever.
 
     Args:
         read: Gives the next bytes, of so many at most; none at the end.
+        pause: Seconds that may pass without a byte.
 
     Raises:
-        WorkflowInvalid: Nothing came for 30 s, or less than 8 KiB a second within them.
+        WorkflowInvalid: Nothing came for so long, or less than 8 KiB a second meanwhile.
     """
-    throughput = Throughput(round(_SLOWEST * _LONGEST_PAUSE), _LONGEST_PAUSE)
+    throughput = Throughput(round(_SLOWEST * pause), pause)
 
     async def chunks() -> AsyncIterator[bytes]:
-        while chunk := await within(read(_CHUNK), _LONGEST_PAUSE):
+        while chunk := await within(read(_CHUNK), pause):
             yield chunk
 
     try:

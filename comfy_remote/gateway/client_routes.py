@@ -24,7 +24,7 @@ _CHUNK = 256 * 1024
 def client_routes(endpoint: Endpoint, access: Access) -> list[web.RouteDef]:
     """The routes of one endpoint's clients."""
     limits = endpoint.limits
-    bodies = Bodies(limits.body_bytes, limits.json_values)
+    bodies = Bodies(limits.body_bytes, limits.json_values, limits.body_pause)
 
     def job_id_of(request: web.Request) -> str:
         return request.match_info["job_id"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ..net.serving import ConnectionLimits
 from ..wire.runpod import RUN_BODY_LIMIT, RUNSYNC_BODY_LIMIT
 
 __all__ = ["MINIMUM_TOKEN_LENGTH", "GatewayLimits"]
@@ -42,6 +43,8 @@ class GatewayLimits:
             that it knows, and what waits in streams. Above it, 429. Ours.
         requests_per_10s: Client requests within 10 s; above it, 429. ``None``: not limited.
         body_bytes: All bodies that are being received at a time; above it, 429. Ours.
+        body_pause: How long a body may bring nothing. Ours.
+        connections: What clients may do with connections. Ours.
         stream_bytes: Chunks of one job that wait for ``/stream``, counted as JSON. Ours.
         file_bytes: One file in the store. Ours.
         store_bytes: All files in the store: inputs, results, outputs. Above it, 429. Ours.
@@ -73,6 +76,8 @@ class GatewayLimits:
     memory_bytes: int = 256 * 1024**2
     requests_per_10s: int | None = None
     body_bytes: int = 256 * 1024**2
+    body_pause: float = 30.0
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     stream_bytes: int = RUNSYNC_BODY_LIMIT
     file_bytes: int = 8 * 1024**3
     store_bytes: int = 64 * 1024**3

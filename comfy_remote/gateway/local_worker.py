@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from pydantic_core import from_json
 
 from ..errors import ComfyRemoteError, ConfigurationError, ExecutionFailed
+from ..net.retry import Backoff
 from .body import json_bytes
 from .endpoint import LocalEndpoint
 from .job import Job
@@ -21,8 +22,7 @@ Report: TypeAlias = Callable[[dict[str, JsonValue]], Awaitable[None]]
 """Shows a dictionary as the job's ``output`` while it is in progress."""
 
 _POLL = 30.0
-_FIRST_DELAY = 1.0
-_LONGEST_DELAY = 60.0
+_BACKOFF = Backoff(first=1.0, longest=60.0)
 _log = logging.getLogger(__name__)
 
 
@@ -78,7 +78,7 @@ class LocalWorker:
                 await self._run(job)
 
     async def _get_ready(self) -> None:
-        delay = _FIRST_DELAY
+        failures = 0
         while isinstance(self._handler, GetsReady):
             try:
                 await self._handler.ready()
@@ -88,8 +88,8 @@ class LocalWorker:
             except ComfyRemoteError as error:
                 self._queue.workers.remove(self.worker_id)  # for /health: nobody takes jobs
                 _log.error("The worker takes no job. %s", error)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LONGEST_DELAY)
+            failures += 1
+            await asyncio.sleep(_BACKOFF.seconds(failures))
 
     async def _run(self, job: Job) -> None:
         work = asyncio.create_task(self._work(job), name=f"job {job.id}")

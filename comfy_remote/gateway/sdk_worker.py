@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import SecretStr
 
 from ..errors import ConfigurationError, EngineCrashed
+from ..net.retry import Backoff
 from ..targets.launch import own_module
 from ..worker.process import ChildProcess
 from .queue import JobQueue
@@ -21,6 +22,8 @@ __all__ = ["SdkWorker", "worker_command"]
 _log = logging.getLogger(__name__)
 # A worker that ends sooner than this has not done a job: it is not started again at once.
 _SETTLED = 3.0
+# One that lived longer did not die young.
+_LIVED = 60.0
 
 
 def worker_command(*arguments: str) -> list[str]:
@@ -49,7 +52,7 @@ class SdkWorker:
         command: What to start; see `worker_command`.
         environment: Added to the process's environment.
         grace: Seconds between asking it to end and ending it.
-        first_delay: Seconds before the first restart; doubled each time it dies young.
+        backoff: How long it waits before a restart, by how often the process died young.
     """
 
     def __init__(
@@ -62,8 +65,7 @@ class SdkWorker:
         command: Sequence[str],
         environment: Mapping[str, str] | None = None,
         grace: float = 10.0,
-        first_delay: float = 0.5,
-        longest_delay: float = 30.0,
+        backoff: Backoff = Backoff(first=0.5, longest=30.0),  # noqa: B008 - frozen
     ) -> None:
         self._queue = queue
         self._endpoint_url = endpoint_url
@@ -72,8 +74,7 @@ class SdkWorker:
         self._command = list(command)
         self._environment = dict(environment or {})
         self._grace = grace
-        self._first_delay = first_delay
-        self._longest_delay = longest_delay
+        self._backoff = backoff
         self._was_ready = False
         self._last_words = "it said nothing."
 
@@ -86,7 +87,7 @@ class SdkWorker:
             EngineCrashed: The first one ended with an error before it asked for jobs.
         """
         loop = asyncio.get_running_loop()
-        delay = self._first_delay
+        failures = 0
         while True:
             began = loop.time()
             status = await self._run_once()
@@ -104,12 +105,10 @@ class SdkWorker:
                 )
             if status == 0 and loop.time() - began > _SETTLED:
                 # It has ended by itself, to make room for a fresh one.
-                delay = self._first_delay
+                failures = 0
                 continue
-            if loop.time() - began > 60.0:
-                delay = self._first_delay
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, self._longest_delay)
+            failures = 1 if loop.time() - began > _LIVED else failures + 1
+            await asyncio.sleep(self._backoff.seconds(failures))
 
     async def _run_once(self) -> int:
         """Its exit status."""

@@ -89,7 +89,7 @@ class GatewayServer:
         self._port = port
         self._token = token
         self._ssl_context = ssl_context
-        self._runner: web.AppRunner | None = None
+        self._runner: GuardedRunner | None = None
         self._url = self._worker_url = ""
         self._workers: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,6 +108,11 @@ class GatewayServer:
     def worker_endpoint_url(self) -> str:
         """The same, as workers on this machine reach it: plain HTTP on loopback."""
         return f"{self._worker_url}/{self.endpoint_id}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return 0 if self._runner is None else self._runner.connections
 
     async def __aenter__(self) -> GatewayServer:
         await self.start()
@@ -134,7 +139,12 @@ class GatewayServer:
         app.add_routes(client_routes(self.endpoint, access))
         app.add_routes(worker_routes(self.endpoint, access))
         # Cancelled handlers are how a worker that hangs up in a long poll is noticed.
-        self._runner = GuardedRunner(app, handler_cancellation=True, shutdown_timeout=2.0)
+        self._runner = GuardedRunner(
+            app,
+            handler_cancellation=True,
+            shutdown_timeout=2.0,
+            limits=self.limits.connections,
+        )
         await self._runner.setup()
         try:
             port = await listen(self._runner, self._host, self._port, self._ssl_context)

@@ -31,7 +31,7 @@ _LARGEST_BATCH = 64
 def worker_routes(endpoint: LocalEndpoint, access: Access) -> list[web.RouteDef]:
     """The routes of one endpoint's workers."""
     queue, limits = endpoint.queue, endpoint.limits
-    bodies = Bodies(limits.body_bytes, limits.json_values)
+    bodies = Bodies(limits.body_bytes, limits.json_values, limits.body_pause)
 
     async def hand_over(request: web.Request, count: int) -> list[Job]:
         worker_id = request.match_info["worker_id"]
@@ -127,7 +127,8 @@ def worker_routes(endpoint: LocalEndpoint, access: Access) -> list[web.RouteDef]
         job_id, sha256 = request.match_info["job_id"], request.match_info["sha256"]
         if (job := queue.records.get(job_id)).state.final:
             raise JobNotFound(f"Job {job_id} is {job.state.value}; its files are not stored.")
-        size = await endpoint.store.put(job_id, sha256, body_chunks(request.content.read))
+        chunks = body_chunks(request.content.read, limits.body_pause)
+        size = await endpoint.store.put(job_id, sha256, chunks)
         return json_answer({"url": f"files/{job_id}/{sha256}", "size": size}, status=201)
 
     base = "/v2/{endpoint}"

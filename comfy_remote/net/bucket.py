@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from .guard import Guard
 
-__all__ = ["Bucket", "BucketSettings"]
+__all__ = ["PART_SIZE", "Bucket", "BucketSettings"]
 
-_PART = 16 * 1024 * 1024
+PART_SIZE = 16 * 1024 * 1024
 _PARTS_AT_ONCE = 4
 # What is in the host is the bucket, in addresses of the form BUCKET.SERVICE.
 _BUCKET_IN_HOST = re.compile(
@@ -297,7 +297,9 @@ class _S3:
             sender = PinnedSender(guard, "The bucket's address")
             self._client.meta.events.register("before-send.s3", sender)
         self._transfer = TransferConfig(
-            multipart_threshold=_PART, multipart_chunksize=_PART, max_concurrency=_PARTS_AT_ONCE
+            multipart_threshold=PART_SIZE,
+            multipart_chunksize=PART_SIZE,
+            max_concurrency=_PARTS_AT_ONCE,
         )
 
     def put(self, path: Path, key: str, stopped: threading.Event) -> None:

@@ -6,18 +6,32 @@ import asyncio
 import contextlib
 import logging
 import socket
+from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
-__all__ = ["GuardedRunner"]
+__all__ = ["ConnectionLimits", "GuardedRunner"]
 
-_BEFORE_A_REQUEST = 15.0
-_BETWEEN_REQUESTS = 60.0
-_WITHOUT_READING = 60.0
-_MOST_CONNECTIONS = 800
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What clients of a server may do with its connections. Times are seconds.
+
+    Attributes:
+        before_a_request: Until a connection's first request is whole.
+        between_requests: Until the next one is.
+        without_reading: That a client may read nothing of an answer.
+        connections: Open at a time. A new one replaces the oldest that has not sent a request yet,
+            or is refused.
+    """
+
+    before_a_request: float = 15.0
+    between_requests: float = 60.0
+    without_reading: float = 60.0
+    connections: int = 800
 
 
 def _without_tracebacks(record: logging.LogRecord) -> bool:
@@ -34,15 +48,13 @@ _log.addFilter(_without_tracebacks)
 class GuardedRunner(web.AppRunner):
     """An `aiohttp.web.AppRunner` whose clients cannot hold its connections for nothing.
 
-    A connection is closed if its first request is not whole within 15 s, if the next one takes
-    longer than a minute, or if its client reads nothing of an answer for a minute. There are at
-    most 800: a new one replaces the oldest that has not sent a request yet, or is refused. How
-    long a request's body may take is up to the routes.
+    How long a request's body may take is up to the routes.
 
     Args:
         app: Not started yet.
         shutdown_timeout: Seconds that requests have to end when the server stops.
         handler_cancellation: Whether a client that hangs up cancels its request's handler.
+        limits: How long and how many connections are held.
     """
 
     def __init__(
@@ -51,6 +63,7 @@ class GuardedRunner(web.AppRunner):
         *,
         shutdown_timeout: float = 60.0,
         handler_cancellation: bool = False,
+        limits: ConnectionLimits = ConnectionLimits(),
     ) -> None:
         super().__init__(
             app,
@@ -58,9 +71,10 @@ class GuardedRunner(web.AppRunner):
             logger=_log,
             shutdown_timeout=shutdown_timeout,
             handler_cancellation=handler_cancellation,
-            keepalive_timeout=_BETWEEN_REQUESTS,
+            keepalive_timeout=limits.between_requests,
         )
         app.middlewares.insert(0, _note_request)
+        self.limits = limits
         self._connections: set[_Connection] = set()
         # Without a request so far; oldest first.
         self._silent: dict[_Connection, None] = {}
@@ -74,13 +88,18 @@ class GuardedRunner(web.AppRunner):
         # A site of aiohttp only calls what it gets here.
         return cast("web.Server", lambda: _Connection(cast("asyncio.Protocol", server()), self))
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections)
+
     def opened(self, connection: _Connection) -> bool:
         """Count a connection.
 
         Returns:
             Whether there is room for it.
         """
-        if len(self._connections) >= _MOST_CONNECTIONS:
+        if len(self._connections) >= self.limits.connections:
             oldest = next(iter(self._silent), None)
             if oldest is None:
                 return False
@@ -115,8 +134,8 @@ class _Connection(asyncio.Protocol):
         if not self._runner.opened(self):
             self.abort()
             return
-        _end_when_nothing_is_read(self._transport, _WITHOUT_READING)
-        self._abort_in(_BEFORE_A_REQUEST)
+        _end_when_nothing_is_read(self._transport, self._runner.limits.without_reading)
+        self._abort_in(self._runner.limits.before_a_request)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -153,7 +172,8 @@ class _Connection(asyncio.Protocol):
             return
         self._stop_timer()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_WITHOUT_READING, self._watch_reading, waiting)
+        seconds = self._runner.limits.without_reading
+        self._timer = loop.call_later(seconds, self._watch_reading, waiting)
 
     def _abort_in(self, seconds: float) -> None:
         self._stop_timer()

@@ -15,7 +15,7 @@ from ..advice import Hint
 from ..errors import ConfigurationError
 from ..targets.launch import PACKAGE_PARENT, own_module
 
-__all__ = ["EngineChoice", "choose_engine", "guarded"]
+__all__ = ["EngineChoice", "choose_engine", "guarded", "has_gpu"]
 
 _GUARD = Path(__file__).with_name("guard.py")
 
@@ -109,7 +109,7 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
     python = _python_of(folder, environ)
     on_gpu = _WITHOUT_TORCHS_GPU.isdisjoint(a.partition("=")[0] for a in arguments)
     notes = []
-    if _DEVICE_FLAGS.isdisjoint(a.partition("=")[0] for a in arguments) and not _has_gpu():
+    if _DEVICE_FLAGS.isdisjoint(a.partition("=")[0] for a in arguments) and not has_gpu():
         arguments = ["--cpu", *arguments]
         notes.append("no GPU was found: --cpu was added (COMFYUI_ARGS overrides)")
     if not any(a.startswith("--preview-method") for a in arguments):
@@ -170,7 +170,7 @@ def _python_of(folder: Path, environ: Mapping[str, str]) -> str:
     return next((str(c) for c in candidates if c.is_file()), sys.executable)
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
     """Whether torch may find something faster than the CPU.
 
     Asked of the system and not of torch, whose import takes seconds at every cold start.

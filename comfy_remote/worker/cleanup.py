@@ -29,7 +29,6 @@ from .run import at_most
 
 __all__ = ["Cleaner"]
 
-_PATIENCE = 10.0
 _RUN_AGAIN = "comfy_remote_run"
 # Clocks of file systems and of Python differ by a little.
 _CLOCK_SLACK = 2.0
@@ -38,9 +37,14 @@ _log = logging.getLogger(__name__)
 
 
 class Cleaner:
-    """Cleans up after the jobs of one engine that was started here."""
+    """Cleans up after the jobs of one engine that was started here.
 
-    def __init__(self) -> None:
+    Args:
+        patience: Seconds for the engine to forget a job.
+    """
+
+    def __init__(self, patience: float = 10.0) -> None:
+        self._patience = patience
         self._removed: set[str] = set()
 
     def runnable(self, prompt: Prompt) -> Prompt:
@@ -80,7 +84,7 @@ class Cleaner:
         """
 
         folders = folders_in(stats)
-        forgotten = at_most(_PATIENCE, target.forget(prompt_id), "forget the job")
+        forgotten = at_most(self._patience, target.forget(prompt_id), "forget the job")
         if folders is None:
             await forgotten
             return

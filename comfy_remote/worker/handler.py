@@ -159,7 +159,7 @@ class JobHandler:
 
     async def _settle(self, prompt_id: str) -> None:
         try:
-            await settle(self._engine, self._parts.connect, prompt_id, self._settings.cancel_grace)
+            await settle(self._engine, self._parts.connect, prompt_id, self._settings)
         except ComfyRemoteError as error:
             _log.error("the engine could not be started again: %s", error)
 

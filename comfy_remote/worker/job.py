@@ -80,13 +80,14 @@ class WorkerParts:
     store: Store | None
     kept: KeptFiles = field(init=False)
     about: EngineFacts = field(init=False)
-    cleaner: Cleaner = field(init=False, default_factory=Cleaner)
+    cleaner: Cleaner = field(init=False)
     receiver: InputReceiver = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.settings
         self.kept = KeptFiles(settings.folder / "outputs", limit=settings.kept_limit)
         self.about = EngineFacts(self.engine)
+        self.cleaner = Cleaner(settings.engine_patience)
         self.receiver = InputReceiver.of(settings)
 
 
@@ -288,7 +289,13 @@ class _Attempt:
                 extra_data={"api_key_comfy_org": key} if key else {},
             )
             self._names = UsersNames(request.prompt)
-            run = EngineRun(parts.engine, target, job.id, self._output_folder(stats))
+            run = EngineRun(
+                parts.engine,
+                target,
+                job.id,
+                self._output_folder(stats),
+                parts.settings.engine_patience,
+            )
             self.run = run
             try:
                 result = await self._ran(run, request, lacking)

@@ -21,34 +21,38 @@ from ..errors import (
 )
 from ..targets.comfyui.target import ComfyUITarget
 from .engine import Engine
+from .settings import WorkerSettings
 
 __all__ = ["end_if_hung", "settle"]
 
 _ASK_EVERY = 0.25
-_ANSWER_PATIENCE = 5.0
 
 _log = logging.getLogger(__name__)
 
 
 async def settle(
-    engine: Engine, connect: Callable[[str], ComfyUITarget], prompt_id: str, grace: float
+    engine: Engine,
+    connect: Callable[[str], ComfyUITarget],
+    prompt_id: str,
+    settings: WorkerSettings,
 ) -> None:
     """Wait until the engine has done with a prompt that was cancelled, or see to it.
 
     Args:
         connect: Makes the target for the engine's URL.
         prompt_id: The prompt's id there.
-        grace: Seconds it may take. After that a process of ours is ended and started again; of
-            an engine that somebody else has started, the log says what it does.
+        settings: With ``cancel_grace``: after that a process of ours is ended and started again;
+            of an engine that somebody else has started, the log says what it does.
 
     Raises:
         ComfyRemoteError: It was ended, and could not be started again.
     """
     if not engine.alive:
         return
+    grace = settings.cancel_grace
     deadline = time.monotonic() + grace
     async with connect(await engine.ready()) as target:
-        while (what := await _occupation(target, prompt_id)) is not None:
+        while (what := await _occupation(target, prompt_id, settings.engine_patience)) is not None:
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(_ASK_EVERY)
@@ -62,10 +66,10 @@ async def settle(
     await engine.ready()
 
 
-async def _occupation(target: ComfyUITarget, prompt_id: str) -> str | None:
+async def _occupation(target: ComfyUITarget, prompt_id: str, patience: float) -> str | None:
     """What keeps the engine from the next job; ``None`` if nothing does."""
     try:
-        held = await asyncio.wait_for(target.holds(prompt_id), _ANSWER_PATIENCE)
+        held = await asyncio.wait_for(target.holds(prompt_id), patience)
     except (ComfyRemoteError, asyncio.TimeoutError):
         return "does not answer"
     return "still has the job" if held else None

@@ -46,7 +46,6 @@ __all__ = [
     "unless_engine_dies",
 ]
 
-_CANCEL_PATIENCE = 10.0
 _CRASH_PATIENCE = 1.0
 
 _log = logging.getLogger(__name__)
@@ -77,6 +76,7 @@ class EngineRun:
         job_id: The queue's, for the log.
         output_folder: The engine's, if it is here and its files are ours: what is new in it
             after the run is the job's, even if no node listed it.
+        patience: Seconds for the engine to answer a cancel, and to free its memory.
 
     Attributes:
         timings: Seconds by phase, as far as it got: ``upload``, ``queue``, ``run``, ``collect``.
@@ -95,7 +95,9 @@ class EngineRun:
         target: ComfyUITarget,
         job_id: str,
         output_folder: Path | None = None,
+        patience: float = 10.0,
     ) -> None:
+        self._patience = patience
         self._output_folder = output_folder
         self._times = NodeTimes()
         self._engine = engine
@@ -183,7 +185,7 @@ class EngineRun:
             return await asyncio.shield(submission)
         except asyncio.CancelledError:
             if self._engine.alive:
-                await asyncio.wait({submission}, timeout=_CANCEL_PATIENCE)
+                await asyncio.wait({submission}, timeout=self._patience)
             if submission.done() and submission.exception() is None:
                 await self._cancel(submission.result())
             submission.cancel()
@@ -229,12 +231,12 @@ class EngineRun:
         error = finished.error or ExecutionFailed("The engine failed the job without a reason.")
         if isinstance(error, OutOfMemory):
             # What is still loaded would make the next run fail as well.
-            await at_most(_CANCEL_PATIENCE, self._target.free_memory(), "free its memory")
+            await at_most(self._patience, self._target.free_memory(), "free its memory")
         return error
 
     async def _cancel(self, ref: RemoteRef) -> None:
         if self._engine.alive:
-            await at_most(_CANCEL_PATIENCE, self._target.cancel(ref), "cancel the job")
+            await at_most(self._patience, self._target.cancel(ref), "cancel the job")
 
 
 async def unless_engine_dies(engine: Engine, work: Coroutine[None, None, _T]) -> _T:

@@ -55,6 +55,8 @@ class WorkerSettings:
             request's ``s3Config`` may name all the same. The bucket's is added to it.
         cancel_grace: Seconds after a cancel that the engine has to stop a prompt, before its
             process is ended and started again.
+        engine_patience: Seconds that the engine may take to answer what is not the job itself: a
+            cancel, a question.
         keep_outputs: Whether a job's files stay in the engine's folders.
         worker: The worker's id, for the answer.
         refresh: Whether the worker is to be replaced after each job.
@@ -73,6 +75,7 @@ class WorkerSettings:
     input_hosts: frozenset[str] = frozenset()
     bucket_hosts: frozenset[str] = frozenset()
     cancel_grace: float = 30.0
+    engine_patience: float = 10.0
     keep_outputs: bool = False
     worker: str | None = None
     refresh: bool = False

@@ -9,25 +9,24 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from comfy_remote.gateway import GatewayServer, body
-from comfy_remote.net import serving
-from comfy_remote.net.serving import GuardedRunner
+from comfy_remote.gateway import GatewayLimits, GatewayServer
+from comfy_remote.net.serving import ConnectionLimits, GuardedRunner
 
 MIB = 1024 * 1024
 
 
-@pytest.fixture
-def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_BEFORE_A_REQUEST", 0.3)
-    monkeypatch.setattr(serving, "_WITHOUT_READING", 0.5)
-    monkeypatch.setattr(serving, "_BETWEEN_REQUESTS", 0.5)
-    monkeypatch.setattr(body, "_LONGEST_PAUSE", 0.3)
+SHORT = ConnectionLimits(before_a_request=0.3, between_requests=0.5, without_reading=0.5)
 
 
 @pytest.fixture
-async def gateway(short_times: None) -> AsyncIterator[GatewayServer]:
-    async with GatewayServer(endpoint_id="desk") as server:
+async def gateway() -> AsyncIterator[GatewayServer]:
+    limits = GatewayLimits(connections=SHORT, body_pause=0.3)
+    async with GatewayServer(endpoint_id="desk", limits=limits) as server:
         yield server
+
+
+def few(connections: int) -> GatewayLimits:
+    return GatewayLimits(connections=ConnectionLimits(connections=connections))
 
 
 def port_of(gateway: GatewayServer) -> int:
@@ -103,13 +102,13 @@ async def test_a_body_that_drips_is_refused(gateway: GatewayServer) -> None:
     writer.close()
 
 
-async def test_an_answer_that_nobody_reads_ends(short_times: None) -> None:
+async def test_an_answer_that_nobody_reads_ends() -> None:
     async def large(_request: web.Request) -> web.Response:
         return web.Response(body=b"x" * (32 * MIB))
 
     app = web.Application()
     app.router.add_get("/", large)
-    runner = GuardedRunner(app)
+    runner = GuardedRunner(app, limits=SHORT)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
@@ -117,21 +116,21 @@ async def test_an_answer_that_nobody_reads_ends(short_times: None) -> None:
     writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await reader.readline()
     for _ in range(100):
-        if not runner._connections:
+        if not runner.connections:
             break
         await asyncio.sleep(0.05)
-    assert not runner._connections
+    assert not runner.connections
     writer.close()
     await runner.cleanup()
 
 
-async def test_a_slow_client_gets_a_large_answer_whole(short_times: None) -> None:
+async def test_a_slow_client_gets_a_large_answer_whole() -> None:
     async def large(_request: web.Request) -> web.Response:
         return web.Response(body=b"x" * (24 * MIB))
 
     app = web.Application()
     app.router.add_get("/", large)
-    runner = GuardedRunner(app)
+    runner = GuardedRunner(app, limits=SHORT)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
@@ -147,28 +146,24 @@ async def test_a_slow_client_gets_a_large_answer_whole(short_times: None) -> Non
     await runner.cleanup()
 
 
-async def test_half_open_connections_do_not_keep_others_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(serving, "_MOST_CONNECTIONS", 20)
-    async with GatewayServer(endpoint_id="desk") as gateway:
+async def test_half_open_connections_do_not_keep_others_out() -> None:
+    async with GatewayServer(endpoint_id="desk", limits=few(20)) as gateway:
         opened = [await connect(port_of(gateway), b"GET /") for _ in range(60)]
-        assert gateway._runner is not None
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"{gateway.endpoint_url}/health") as answer,
         ):
             assert answer.status == 200
-        assert len(gateway._runner._connections) <= 20  # type: ignore[attr-defined]
+        assert gateway.connections <= 20
         for _, writer in opened:
             writer.close()
 
 
-async def test_a_running_request_is_not_pushed_out_by_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(serving, "_MOST_CONNECTIONS", 5)
-    async with GatewayServer(endpoint_id="desk") as gateway, aiohttp.ClientSession() as session:
+async def test_a_running_request_is_not_pushed_out_by_others() -> None:
+    async with (
+        GatewayServer(endpoint_id="desk", limits=few(5)) as gateway,
+        aiohttp.ClientSession() as session,
+    ):
         waiting = asyncio.create_task(
             session.post(f"{gateway.endpoint_url}/runsync?wait=1000", json={"input": 1})
         )

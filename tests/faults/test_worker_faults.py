@@ -204,7 +204,7 @@ async def stored_in(storage: Storage) -> AsyncIterator[Bucket]:
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pytest.importorskip("boto3")
-    monkeypatch.setattr(bucket, "_PART", 5 * 2**20)
+    monkeypatch.setattr(bucket, "PART_SIZE", 5 * 2**20)
     path = tmp_path / "large.bin"
     path.write_bytes(os.urandom(11_000_000))
     return path

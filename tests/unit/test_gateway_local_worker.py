@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from comfy_remote.errors import ComfyRemoteError, ConfigurationError, EngineCrashed, OutOfMemory
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.gateway.job import Job, Submission
+from comfy_remote.net.retry import Backoff
 from comfy_remote.wire.runpod import RunPodState, error_from_runpod
 
 
@@ -155,7 +156,7 @@ class Unready:
 async def test_no_job_is_taken_while_the_engine_cannot_start(
     gateway: GatewayServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comfy_remote.gateway.local_worker._FIRST_DELAY", 0.1)
+    monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.1)
     handler = Unready(*(EngineCrashed("It ended.") for _ in range(3)))
     gateway.add_local_worker(handler)
     jobs = [await submit(gateway, n) for n in range(6)]

@@ -146,14 +146,9 @@ async def test_an_engine_that_cannot_be_started_asks_for_a_fresh_worker() -> Non
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
-async def test_a_stopped_process_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("comfy_remote.worker.run._CANCEL_PATIENCE", 0.3)
-    monkeypatch.setattr("comfy_remote.worker.cleanup._PATIENCE", 0.3)
-    monkeypatch.setattr("comfy_remote.worker.recovery._ANSWER_PATIENCE", 0.3)
+async def test_a_stopped_process_is_replaced(tmp_path: Path) -> None:
     engine = Engine.named("sandbox")
-    settings = WorkerSettings(folder=tmp_path / "worker", cancel_grace=0.5)
+    settings = WorkerSettings(folder=tmp_path / "worker", cancel_grace=0.5, engine_patience=0.3)
     handler = JobHandler(engine, settings)
     try:
         await handler.ready()
