@@ -237,7 +237,7 @@ _CHANGES = (
 def change_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that change a workflow; the command gets them as one ``changes``.
 
-    For a function below ``click.command``; ``changes`` is a `workflow.prepare.Changes`.
+    For a function below ``click.command``; ``changes`` is a `workflow.change.prepare.Changes`.
     """
 
     @functools.wraps(command)

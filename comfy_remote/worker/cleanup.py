@@ -23,7 +23,7 @@ from pydantic import JsonValue
 from ..outputs import RemoteOutput
 from ..targets.comfyui.target import ComfyUITarget
 from ..targets.engine_folders import EngineFolders, folders_in
-from ..workflow.change.sources import linked_node
+from ..workflow.graph import linked_node
 from ..workflow.prompt import Node, Prompt
 from .run import at_most
 

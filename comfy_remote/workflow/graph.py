@@ -24,6 +24,7 @@ __all__ = [
     "cycles",
     "execution_order",
     "find_cycle",
+    "linked_node",
     "links",
     "needed_nodes",
     "output_nodes",
@@ -43,6 +44,13 @@ def links(node: Node) -> Iterator[tuple[str, str, JsonValue]]:
 def sources_of(node: Node) -> list[str]:
     """The ids that a node is linked to, one for each link."""
     return [source for _, source, _ in links(node)]
+
+
+def linked_node(prompt: Prompt, value: JsonValue) -> tuple[str, int] | None:
+    """Node and output of a link; ``None`` if it is not a link, or leads nowhere."""
+    if not is_link(value) or value[0] not in prompt:
+        return None
+    return str(value[0]), int(value[1]) if isinstance(value[1], int | float) else 0
 
 
 def output_nodes(prompt: Prompt, schemas: Schemas | None = None) -> list[str]:

@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
-from .change.sources import Sources, linked_node
-from .graph import execution_order, output_nodes
+from .change.sources import Sources
+from .graph import execution_order, linked_node, output_nodes, sources_of
 from .models import MODEL_SUFFIXES
 from .prompt import Node, Prompt
 
@@ -128,7 +128,11 @@ class Workload:
 def workload_of(prompt: Prompt) -> Workload:
     """The work of a prompt. Never fails: what it cannot read counts as a small picture."""
     # A node by itself (a text that only people and `repo_list` read) does not run.
-    ends = [node_id for node_id in output_nodes(prompt) if _sources(prompt, prompt[node_id])]
+    ends = [
+        node_id
+        for node_id in output_nodes(prompt)
+        if not prompt.keys().isdisjoint(sources_of(prompt[node_id]))
+    ]
     try:
         order = execution_order(prompt, ends or list(prompt))
     except WorkflowInvalid:
@@ -216,21 +220,13 @@ def _worked_on(prompt: Prompt, inputs: dict[str, JsonValue], known: dict[str, Am
     return max(behind, key=lambda one: (one.pixels is not None, one.megapixels), default=Amount())
 
 
-def _sources(prompt: Prompt, node: Node) -> list[str]:
-    links = (linked_node(prompt, value) for value in node["inputs"].values())
-    return [link[0] for link in links if link is not None]
-
-
 def _number(prompt: Prompt, sources: Sources, node_id: str, name: str) -> float | None:
     """A positive number of an input, through links to primitives."""
     if name not in prompt[node_id]["inputs"]:
         return None
-    place = sources.number((node_id, name))
-    value = prompt[place[0]]["inputs"].get(place[1]) if place else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
+    value = sources.number_at((node_id, name))
     # Compared before it is made a float: JSON's integers have no largest one.
-    return float(min(value, _MOST)) if value > 0 else None
+    return float(min(value, _MOST)) if value is not None and value > 0 else None
 
 
 def _shape(prompt: Prompt, order: list[str]) -> str:

@@ -15,7 +15,7 @@ from worker_fakes import EngineTarget
 from comfy_remote.targets.engine_folders import EngineFolders, folders_in
 from comfy_remote.worker import cleanup
 from comfy_remote.worker.cleanup import Cleaner
-from comfy_remote.workflow.change.sources import linked_node
+from comfy_remote.workflow.graph import linked_node
 from comfy_remote.workflow.prompt import Prompt
 
 

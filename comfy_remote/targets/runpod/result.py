@@ -1,6 +1,6 @@
 """The result of workers that return names and bytes of files, but not which node made them.
 
-Above all of the public worker-comfyui; see `workflow.images_only` for what it cannot return.
+Above all of the public worker-comfyui; see `worker_comfyui` for what it cannot return.
 """
 
 from __future__ import annotations

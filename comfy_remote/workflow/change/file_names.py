@@ -18,8 +18,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from ...errors import WorkflowInvalid
+from ..graph import linked_node
 from ..prompt import Place, Prompt, with_inputs
-from .sources import linked_node
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

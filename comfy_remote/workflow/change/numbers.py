@@ -12,8 +12,9 @@ from typing import Literal
 
 from ...advice import Hint
 from ...errors import WorkflowInvalid
+from ..graph import linked_node
 from ..prompt import Node, Place, Prompt
-from .sources import Sources, linked_node, only_way_back
+from .sources import Sources, only_way_back
 
 __all__ = ["SizeInput", "find_seeds", "find_sizes", "has_seeds", "parse_seed"]
 

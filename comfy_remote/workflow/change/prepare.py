@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ...errors import WorkflowInvalid
+from ..graph import linked_node
 from ..load import LoadedWorkflow, in_ui_format
 from ..prompt import Place, Prompt
 from ..schema import Schemas
@@ -16,7 +17,6 @@ from ..spelling import as_listed
 from .file_names import fill_in_prompt, find_name_prefixes, name_below
 from .numbers import SizeInput, find_seeds, find_sizes, has_seeds
 from .settings import apply_settings, put
-from .sources import linked_node
 from .texts import Side, find_texts
 
 if TYPE_CHECKING:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..prompt import Node, Place, Prompt, is_link
+from ..graph import linked_node
+from ..prompt import Node, Place, Prompt
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["Sources", "linked_node", "only_way_back"]
+__all__ = ["Sources", "only_way_back"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +63,12 @@ class Sources:
         if found is None or found == place or not unless_it_feeds:
             return found
         return None if self._fed_by(found[0]) & unless_it_feeds else found
+
+    def number_at(self, place: Place) -> int | float | None:
+        """The number itself that arrives at ``place``; ``None`` if it is computed."""
+        found = self._behind(place, _NUMBER)
+        value = self._prompt[found[0]]["inputs"].get(found[1]) if found is not None else None
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     def text(self, place: Place) -> Place | None:
         """The input that holds the text which arrives at ``place``.
@@ -146,13 +153,6 @@ class Sources:
 
     def _link(self, place: Place) -> tuple[str, int] | None:
         return linked_node(self._prompt, self._prompt[place[0]]["inputs"].get(place[1]))
-
-
-def linked_node(prompt: Prompt, value: JsonValue) -> tuple[str, int] | None:
-    """Node and output of a link; ``None`` if it is not a link, or leads nowhere."""
-    if not is_link(value) or value[0] not in prompt:
-        return None
-    return str(value[0]), int(value[1]) if isinstance(value[1], int | float) else 0
 
 
 def only_way_back(prompt: Prompt, node: Node) -> JsonValue:

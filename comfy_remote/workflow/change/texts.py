@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 from ...advice import Hint
 from ...errors import WorkflowInvalid
+from ..graph import linked_node
 from ..prompt import Node, Place, Prompt
 from .settings import find_node
-from .sources import Sources, linked_node, only_way_back
+from .sources import Sources, only_way_back
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

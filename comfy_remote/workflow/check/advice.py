@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from ...units import size_text
-from ..change.sources import linked_node
-from ..graph import consumers
+from ..graph import consumers, linked_node
 from ..models import model_uses
 from ..prompt import Prompt
 from .report import Advice

@@ -22,7 +22,7 @@ from .rules import REPLACED_CLASSES, NodeRules, Rules, permissive, rules_of
 from .sizes import SAVERS, Pictures, picture_sizes
 from .structure import broken_links, dependency_cycles, is_replaced, missing_classes, no_output
 from .validation import Validated, validate_prompt
-from .values import EXCEPTIONS, chosen_inputs, input_problem, node_error_problems
+from .values import EXCEPTIONS, chosen_inputs, each_error, input_problem, node_error_problems
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,18 +127,9 @@ def _input_problems(prompt: Prompt, schemas: Schemas, broken: bool) -> Iterator[
                 seen.add(key)
                 yield replace(problem, severity="warning") if strict else problem
         if not broken and not strict:
-            for node_id, error in _exceptions(found):
-                yield input_problem(prompt, node_id, error, schemas)
-
-
-def _exceptions(
-    node_errors: Mapping[str, JsonValue],
-) -> Iterator[tuple[str, dict[str, JsonValue]]]:
-    for node_id, node_error in node_errors.items():
-        errors = node_error.get("errors") if isinstance(node_error, dict) else None
-        for error in errors if isinstance(errors, list) else ():
-            if isinstance(error, dict) and error.get("type") in EXCEPTIONS:
-                yield node_id, error
+            for node_id, error in each_error(found):
+                if error.get("type") in EXCEPTIONS:
+                    yield input_problem(prompt, node_id, error, schemas)
 
 
 def _with_replaced(rules: Rules, schemas: Schemas) -> Rules:

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..change.sources import Sources, linked_node
+from ..change.sources import Sources
+from ..graph import linked_node
 from ..prompt import Prompt
 from ..schema import Schemas
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
+    pass
 
 __all__ = ["PREVIEWS", "SAVERS", "FileKind", "Pictures", "picture_sizes"]
 
@@ -140,7 +141,7 @@ def _given(
         return found.get(link[0]) if link is not None else None
 
     def number(name: str) -> float | None:
-        return _number(prompt, sources, node_id, name)
+        return _number(sources, node_id, name)
 
     if kind in _KEEPS:
         return taken(_KEEPS)
@@ -178,11 +179,11 @@ def _made(prompt: Prompt, sources: Sources, node_id: str, schemas: Schemas) -> P
     latent = schema is not None and "LATENT" in schema.outputs
     if not latent and node["class_type"] != "EmptyImage":
         return None
-    width, height = (_number(prompt, sources, node_id, name) for name in ("width", "height"))
+    width, height = (_number(sources, node_id, name) for name in ("width", "height"))
     if width is None or height is None:
         return None
     count, length = (
-        _number(prompt, sources, node_id, name) if name in node["inputs"] else 1
+        _number(sources, node_id, name) if name in node["inputs"] else 1
         for name in ("batch_size", "length")
     )
     if count is None or length is None:
@@ -191,13 +192,10 @@ def _made(prompt: Prompt, sources: Sources, node_id: str, schemas: Schemas) -> P
     return _times(made, count * length)
 
 
-def _number(prompt: Prompt, sources: Sources, node_id: str, name: str) -> float | None:
+def _number(sources: Sources, node_id: str, name: str) -> float | None:
     """An input's number, through primitives."""
-    place = sources.number((node_id, name))
-    value: JsonValue = prompt[place[0]]["inputs"].get(place[1]) if place is not None else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if abs(value) < _LARGEST else None
+    value = sources.number_at((node_id, name))
+    return value if value is not None and abs(value) < _LARGEST else None
 
 
 def _resized(before: Pictures, width: int, height: int) -> Pictures:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
 
 from ...advice import Hint
+from ...types import mapping, mappings
 from ..change.values import did_you_mean, listed, quoted, range_text
 from ..live_inputs import live_inputs
 from ..models import model_uses, names_a_file
@@ -18,23 +19,28 @@ from .rules import NodeError
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["EXCEPTIONS", "chosen_inputs", "input_problem", "node_error_problems"]
+__all__ = ["EXCEPTIONS", "chosen_inputs", "each_error", "input_problem", "node_error_problems"]
 
 EXCEPTIONS = frozenset({"exception_during_validation", "exception_during_inner_validation"})
 """What ComfyUI says if its check itself fails, mostly because of a broken link."""
 
-_TOLD_ELSEWHERE = EXCEPTIONS | {"dependency_cycle"}
+_REPORTED_ELSEWHERE = EXCEPTIONS | {"dependency_cycle"}
 
 
 def node_error_problems(
     prompt: Prompt, node_errors: Mapping[str, JsonValue], schemas: Schemas
 ) -> Iterator[Problem]:
     """ComfyUI's errors of nodes, but for cycles and broken links, which `structure` tells."""
+    for node_id, error in each_error(node_errors):
+        if error.get("type") not in _REPORTED_ELSEWHERE:
+            yield input_problem(prompt, node_id, error, schemas)
+
+
+def each_error(node_errors: Mapping[str, JsonValue]) -> Iterator[tuple[str, NodeError]]:
+    """Every error in ComfyUI's ``node_errors``, with the id of its node."""
     for node_id, node_error in node_errors.items():
-        errors = node_error.get("errors") if isinstance(node_error, dict) else None
-        for error in errors if isinstance(errors, list) else ():
-            if isinstance(error, dict) and error.get("type") not in _TOLD_ELSEWHERE:
-                yield input_problem(prompt, node_id, error, schemas)
+        for error in mappings(mapping(node_error).get("errors")):
+            yield node_id, error
 
 
 def input_problem(prompt: Prompt, node_id: str, error: NodeError, schemas: Schemas) -> Problem:
