@@ -48,7 +48,7 @@ async def test_it_is_told_how_a_call_goes(server: ScriptedServer, tmp_path: Path
     server.on("GET /7", *[Answer(RUNNING)] * 10, Answer({"status": "done", "result": "a dog"}))
     page = Page()
     assert await _call(server, tmp_path, page, output_type="STRING") == "a dog"
-    assert page.bars[0] == (0.25, 1)
+    assert page.bars[0] == (25, 100)
     assert page.bars[-1] == (1, 1)
     assert any("Half-way there" in text for text in page.texts)
     sent = server.asked[0].json()["inputs"]

@@ -104,6 +104,8 @@ class RemoteCall(NodeRun):
         output_type: What it has to be; ``*`` for any.
     """
 
+    what = "The call"
+
     form: ValueForm = field(default_factory=lambda: ValueForm(tensors="torch"))
     output_key: str = ""
     output_type: str = ANY

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from ...calls.run import Run
 from ...errors import JobTimedOut
@@ -80,6 +80,8 @@ class NodeRun:
         on_event: Called with each event.
     """
 
+    what: ClassVar[str] = "The workflow"
+
     where: str
     watcher: Watcher
     timeout: float | None = None
@@ -134,7 +136,9 @@ class NodeRun:
                 self._line = f"Running on {self.where}"
             case Progress():
                 self._line = f"Running on {self.where}: {_described(event)}"
-                if event.nodes_total > 0:
+                if event.nodes_total == 1 and event.steps:
+                    await self.watcher.progress(event.step or 0.0, event.steps)
+                elif event.nodes_total > 0:
                     done = event.fraction * event.nodes_total
                     await self.watcher.progress(done, event.nodes_total)
             case Preview():
@@ -167,8 +171,8 @@ class NodeRun:
 
     def _too_late(self, error: JobTimedOut) -> JobTimedOut:
         return JobTimedOut(
-            f"What was sent to {self.where} did not end within {self.timeout:g} s. It was "
-            "cancelled there.",
+            f"{self.what} did not end on {self.where} within {self.timeout:g} s. It was cancelled "
+            "there.",
             advice="Give it more time: `timeout` is in seconds, and 0 is as long as it takes. "
             "Waiting for a worker and its start count, too.",
             details=error.details,
