@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from .errors import RequestTooLarge
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
+    from pydantic import JsonValue, ValidationError
 
-__all__ = ["check_json_values", "has_more_values", "parse_json"]
+__all__ = ["check_json_values", "has_more_values", "parse_json", "problems_in"]
 
 # Text in quotes, without escapes: an expression that knows escapes would need memory for each
 # character that it passes.
@@ -83,3 +83,22 @@ def has_more_values(text: str | bytes, most: int) -> bool:
 def _marks_in(text: bytes) -> int:
     """How many values JSON has at least without its first; more where texts have such marks."""
     return sum(map(text.count, (b",", b"[", b"{")))
+
+
+def problems_in(error: ValidationError, whole: str) -> str:
+    """What pydantic found wrong, in one line: ``images.0.name: Field required; format: …``.
+
+    It never holds a value, which may be a key.
+
+    Args:
+        whole: What to call the document itself, where all of it is wrong.
+    """
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or whole}: {_pydantic_words(e['type'], e['msg'])}"
+        for e in error.errors()
+    )
+
+
+def _pydantic_words(kind: str, message: str) -> str:
+    """Pydantic's message, without what tells people nothing."""
+    return "unknown key" if kind == "extra_forbidden" else message.removeprefix("Value error, ")

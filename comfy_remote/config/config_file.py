@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ConfigurationError
-from ..wire.problems import problems_in
+from ..json_text import problems_in
 from .target_settings import TargetSettings
 
 if sys.version_info >= (3, 11):

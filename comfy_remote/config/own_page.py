@@ -1,4 +1,4 @@
-"""Refuses requests of other sites' pages: `wire.origin`, with the names that the owner allows."""
+"""Refuses requests of other sites' pages: `net.page_origin`, with the names the owner allows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from ..errors import AuthenticationError, ConfigurationError
 from ..net.own_names import allowed_by_environment
-from ..wire.origin import origin_refusal, page_refusal
+from ..net.page_origin import origin_refusal, page_refusal
 from .folders import CONFIG_NAME, owner_folders
 from .settings import Configuration
 

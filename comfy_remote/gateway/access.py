@@ -16,7 +16,7 @@ from yarl import URL
 
 from ..errors import AuthenticationError, ComfyRemoteError, RateLimited, TargetNotFound
 from ..net.address import is_loopback
-from ..wire.origin import from_another_page
+from ..net.page_origin import from_another_page
 from .limits import GatewayLimits
 
 __all__ = ["Access", "RouteHandler", "foreign_page", "refusal", "refusals", "sent_token"]

@@ -9,8 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, SkipValidation, Va
 from pydantic_core import from_json
 
 from ..errors import TargetError, WorkflowInvalid
-from ..json_text import check_json_values
-from ..wire.problems import problems_in
+from ..json_text import check_json_values, problems_in
 from ..wire.runpod import RunPodState
 from .limits import GatewayLimits
 from .webhook import WEBHOOK, webhook_guard

@@ -17,7 +17,7 @@ from ..errors import (
     NotTrusted,
     RequestTooLarge,
 )
-from ..wire.problems import problems_in
+from ..json_text import problems_in
 from .advice import error_json
 
 if TYPE_CHECKING:

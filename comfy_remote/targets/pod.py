@@ -266,8 +266,8 @@ async def account_pods(environment: Mapping[str, str] = os.environ) -> list[Pod]
 async def _from_rest(key: SecretStr, environment: Mapping[str, str]) -> list[Pod]:
     from pydantic import SecretStr, ValidationError
 
+    from ..json_text import problems_in
     from ..net.http import HttpClient
-    from ..wire.problems import problems_in
     from ..wire.runpod_pods import RestPodList
 
     # The name that RunPod's own SDK knows.

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
 from ..errors import TargetError, WorkflowInvalid
-from .problems import problems_in
+from ..json_text import problems_in
 
 __all__ = [
     "LARGEST_PART",

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from ..errors import WorkflowInvalid
-from .problems import problems_in
+from ..json_text import problems_in
 
 __all__ = [
     "MODEL_ACTIONS",

@@ -20,7 +20,7 @@ from pydantic import (
 from yarl import URL
 
 from ..errors import WorkflowInvalid
-from .problems import problems_in
+from ..json_text import problems_in
 
 __all__ = [
     "COMFY_REMOTE_1",

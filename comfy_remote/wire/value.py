@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from ..errors import ValueInvalid
+from ..json_text import problems_in
 from ..media.temporary import TemporaryFolder
 from ..media.values import (
     DecodedValue,
@@ -28,7 +29,6 @@ from ..media.values import (
 )
 from ..media.values.limits import check_plain, invalid, strict_json
 from ..media.values.plain_files import value_of_file
-from .problems import problems_in
 
 if TYPE_CHECKING:
     from ..media.values.tensors import TensorLibrary

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ...errors import ConfigurationError, WorkflowInvalid
-from ...wire.problems import problems_in
+from ...json_text import problems_in
 from ...wire.repo_list import parse_repo_list
 
 __all__ = ["CONFIG_FILE", "ModalConfig", "package_list"]

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from comfy_remote.net.own_names import allowed_by_environment, is_own_name
-from comfy_remote.wire.origin import from_another_page, page_refusal
+from comfy_remote.net.page_origin import from_another_page, page_refusal
 
 LAN = "192.168.1.20:8188"
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from urllib.parse import SplitResult, urlsplit
 
 from ..errors import AuthenticationError
-from ..net.own_names import is_named, is_own_name
+from .own_names import is_named, is_own_name
 
 __all__ = ["from_another_page", "origin_refusal", "page_refusal"]
 
