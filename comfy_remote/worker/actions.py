@@ -31,7 +31,7 @@ from ..wire.actions import (
 from ..wire.models import ModelsRequest
 from ..wire.repo_list import parse_repo_list
 from .engine import Engine
-from .models.fetching import Say
+from .models.downloads import Say
 from .models.library import ModelLibrary
 from .progress import ProgressReporter, Report
 from .settings import WorkerSettings

@@ -27,7 +27,7 @@ from .guard import wait_for_end_of
 from .handler import JobHandler
 from .local_test import job_to_test, run_test
 from .models.folders import volume_report
-from .settings import WorkerSettings
+from .settings import WorkerSettings, is_true
 
 __all__ = ["main"]
 
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         settings = WorkerSettings.from_environ()
         handler = JobHandler(engine, settings, models=models_of(engine, settings))
-        if _is_true("NETWORK_VOLUME_DEBUG"):
+        if is_true(os.environ, "NETWORK_VOLUME_DEBUG"):
             for line in volume_report(settings.models.volume):
                 _log.info("volume: %s", line)
         test = ours.test or ours.test_input is not None or _mode() == "test"
@@ -101,13 +101,9 @@ def _mode() -> str:
     return os.environ.get("MODE_TO_RUN", "").strip().lower()
 
 
-def _is_true(name: str) -> bool:
-    return os.environ.get(name, "").strip().lower() == "true"
-
-
 def _local_api(arguments: Sequence[str]) -> list[str]:
     """The SDK's own HTTP server instead of a queue, as ``SERVE_API_LOCALLY`` asks for."""
-    if not _is_true("SERVE_API_LOCALLY") or "--rp_serve_api" in arguments:
+    if not is_true(os.environ, "SERVE_API_LOCALLY") or "--rp_serve_api" in arguments:
         return []
     return ["--rp_serve_api", "--rp_api_host=0.0.0.0"]
 
@@ -168,7 +164,7 @@ async def _first_ready(handler: JobHandler, engine: Engine, *, check_gpu: bool) 
         ComfyRemoteError: It has not.
     """
     # The SDK's own variable: whoever sets it knows that there is none.
-    if check_gpu and not _is_true("RUNPOD_SKIP_GPU_CHECK"):
+    if check_gpu and not is_true(os.environ, "RUNPOD_SKIP_GPU_CHECK"):
         await engine.check_gpu()
     await handler.ready()
 

@@ -12,7 +12,7 @@ from ..targets.comfyui.target import ComfyUITarget
 from ..wire.repo_list import ModelLine
 from ..wire.request import ModelSent
 from ..workflow.models import FOLDERS
-from .models.fetching import Say
+from .models.downloads import Say
 from .models.folders import folder_of
 from .models.library import ModelLibrary
 

@@ -17,7 +17,7 @@ from ..net.bucket import BucketSettings
 from ..wire.runpod import RUN_RESULT_LIMIT
 from .models.settings import ModelSettings
 
-__all__ = ["WorkerSettings", "default_result_limit"]
+__all__ = ["WorkerSettings", "default_result_limit", "is_true"]
 
 # No job waits for ever, whatever the queue's own limit is.
 _LONGEST_JOB = 24 * 3600.0
@@ -121,13 +121,14 @@ class WorkerSettings:
             input_limit=int(_positive(environ, "COMFY_REMOTE_INPUT_CACHE_LIMIT") or 2e9),
             worker=environ.get("RUNPOD_POD_ID") or None,
             cancel_grace=_positive(environ, "COMFY_REMOTE_CANCEL_GRACE") or 30.0,
-            keep_outputs=_is_true(environ, "COMFY_REMOTE_KEEP_OUTPUTS"),
-            refresh=_is_true(environ, "REFRESH_WORKER"),
+            keep_outputs=is_true(environ, "COMFY_REMOTE_KEEP_OUTPUTS"),
+            refresh=is_true(environ, "REFRESH_WORKER"),
             models=models,
         )
 
 
-def _is_true(environ: Mapping[str, str], name: str) -> bool:
+def is_true(environ: Mapping[str, str], name: str) -> bool:
+    """Whether a variable is ``true``, in any case."""
     return environ.get(name, "").strip().lower() == "true"
 
 

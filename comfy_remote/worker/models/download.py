@@ -8,9 +8,7 @@ it is a part of, and the next one goes on from there.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,13 +20,13 @@ from ...media.formats import Malformed, safetensors
 from ...media.partial import PartialFile
 from ...net.retry import Backoff, Retries, TryAgain
 from ...units import size_text
-from .fetch import Answer, ModelHttp
-from .folders import OUR_FOLDER
-from .link import Location, unavailable
+from .folders import PartFile
+from .http import Answer, ModelHttp
+from .link import unavailable
+from .plan import Missing, too_large
 
-__all__ = ["FULL_DISK", "PartFile", "download", "what_is_wrong"]
+__all__ = ["download", "what_is_wrong"]
 
-FULL_DISK = Hint.MODELS_DISK_FULL()
 _BACKOFF = Backoff(attempts=6, first=0.5, longest=60.0)
 _BEGINNING = 512
 
@@ -55,52 +53,10 @@ class _Note(BaseModel):
         return self.etag is not None and self.etag == other.etag
 
 
-@dataclass(frozen=True, slots=True)
-class PartFile:
-    """The unfinished file of one download.
-
-    Attributes:
-        root: The models folder.
-        folder: The model's folder below it, where the ``.part`` is.
-        key: Names it: the same for the same link and name.
-    """
-
-    root: Path
-    folder: str
-    key: str
-
-    @property
-    def path(self) -> Path:
-        """Of the bytes."""
-        return self.root / self.folder / f"{OUR_FOLDER}-{self.key}.part"
-
-    @property
-    def note(self) -> Path:
-        """Of what is known about them."""
-        return self.root / OUR_FOLDER / "parts" / f"{self.key}.json"
-
-    @property
-    def size(self) -> int:
-        """Bytes that are here already."""
-        try:
-            return self.path.stat().st_size
-        except OSError:
-            return 0
-
-    def remove(self) -> None:
-        """Throw it away."""
-        for path in (self.path, self.note):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
 async def download(
     http: ModelHttp,
-    location: Location,
-    found: Answer,
+    wanted: Missing,
     part: PartFile,
-    identity: str,
-    name: str,
     *,
     size_limit: int | None = None,
     on_size: Callable[[int], None],
@@ -111,9 +67,7 @@ async def download(
     was resumed from an earlier download and turns out wrong is fetched again, once.
 
     Args:
-        found: What `ModelHttp.probe` found.
-        identity: Of the link.
-        name: The model's; its ending says what it should be.
+        wanted: The ending of its name says what the file should be.
         on_size: Told the number of bytes that are here, again and again.
 
     Returns:
@@ -124,14 +78,14 @@ async def download(
             what was announced; the last leaves no part behind.
         LocalStorageError: It cannot be written.
     """
-    transfer = _Transfer(http, location, found, part, identity, size_limit, on_size)
+    location, transfer = wanted.location, _Transfer(http, wanted, part, size_limit, on_size)
     resumed = await transfer.begin()
     try:
         while True:
             sha256 = await transfer.run()
             size = await transfer.finish()
             why = transfer.wrong_with(sha256, size) or await asyncio.to_thread(
-                what_is_wrong, part.path, name
+                what_is_wrong, part.path, wanted.path.name
             )
             if why is None:
                 return sha256
@@ -152,21 +106,19 @@ class _Transfer:
     def __init__(
         self,
         http: ModelHttp,
-        location: Location,
-        found: Answer,
+        wanted: Missing,
         part: PartFile,
-        identity: str,
         size_limit: int | None,
         on_size: Callable[[int], None],
     ) -> None:
         self._http = http
-        self._location = location
+        self._location, found = wanted.location, wanted.found
         self._part = part
         self._limit = size_limit
         self._on_size = on_size
         self._note = _Note(
             part=f"{part.folder}/{part.path.name}",
-            identity=identity,
+            identity=wanted.link.identity,
             size=found.size,
             etag=found.etag,
             sha256=found.sha256,
@@ -175,7 +127,7 @@ class _Transfer:
 
     async def begin(self) -> bool:
         """Open the part; whether something of it was there already."""
-        with storage_errors(self._part.path, full=FULL_DISK):
+        with storage_errors(self._part.path, full=Hint.MODELS_DISK_FULL()):
             self._file = await in_thread(self._open)
         return self._file.size > 0
 
@@ -268,7 +220,7 @@ class _Transfer:
         """Go on with the part that is here, if it is one of the same file."""
         self._part.path.parent.mkdir(parents=True, exist_ok=True)
         self._part.note.parent.mkdir(parents=True, exist_ok=True)
-        file = PartialFile(self._part.path, self._part.note, full=FULL_DISK)
+        file = PartialFile(self._part.path, self._part.note, full=Hint.MODELS_DISK_FULL())
         try:
             same = _Note.model_validate_json(file.version or "").same_file(self._note)
         except ValidationError:
@@ -287,15 +239,6 @@ class _Transfer:
         if self._file is None:
             raise RuntimeError("the part is used before it was opened")
         return self._file
-
-
-def too_large(location: Location, size: int, limit: int) -> Exception:
-    """The error of a model above the worker's limit."""
-    return unavailable(
-        f"{location.shown} has at least {size_text(size)}, and this worker takes models of up to "
-        f"{size_text(limit)}.",
-        "Set COMFY_REMOTE_MODEL_SIZE_LIMIT higher on the worker.",
-    )
 
 
 def what_is_wrong(path: Path, name: str) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ...errors import ConfigurationError, WorkflowInvalid
@@ -14,6 +16,7 @@ __all__ = [
     "MODEL_SUFFIXES",
     "OUR_FOLDER",
     "ModelFolders",
+    "PartFile",
     "folder_of",
     "safe_model_name",
     "volume_report",
@@ -179,6 +182,45 @@ def _folders_in(root: Path) -> list[Path]:
         return [each for each in root.iterdir() if each.is_dir() and each.name[0] != "."]
     except OSError:
         return []
+
+
+@dataclass(frozen=True, slots=True)
+class PartFile:
+    """The unfinished file of one download.
+
+    Attributes:
+        root: The models folder.
+        folder: The model's folder below it, where the ``.part`` is.
+        key: Names it: the same for the same link and name.
+    """
+
+    root: Path
+    folder: str
+    key: str
+
+    @property
+    def path(self) -> Path:
+        """Of the bytes."""
+        return self.root / self.folder / f"{OUR_FOLDER}-{self.key}.part"
+
+    @property
+    def note(self) -> Path:
+        """Of what is known about them."""
+        return self.root / OUR_FOLDER / "parts" / f"{self.key}.json"
+
+    @property
+    def size(self) -> int:
+        """Bytes that are here already."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    def remove(self) -> None:
+        """Throw it away."""
+        for path in (self.path, self.note):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def volume_report(volume: Path) -> Iterator[str]:

@@ -23,9 +23,9 @@ from ...wire.models import (
     PruneAnswer,
 )
 from ...wire.repo_list import ModelLine
-from .fetch import ModelHttp
-from .fetching import Say, fetch_all
+from .downloads import Downloads, Say
 from .folders import OUR_FOLDER, ModelFolders, folder_of, safe_model_name
+from .http import ModelHttp
 from .link import Link
 from .manifest import ASKED_FOR_DAYS, Asked, Manifest, list_key
 from .plan import (
@@ -265,7 +265,8 @@ class ModelLibrary:
                     pruned, _, busy = await self._prune(folders, lines, say, key)
                     notes += busy
                 check_space(missing, folders.root)
-                await fetch_all(missing, http, self._settings, manifest, presence, say, key)
+                downloads = Downloads(http, self._settings, manifest, presence, say, key)
+                await downloads.fetch(missing)
         if prunes and not pruned:
             pruned, _, busy = await self._prune(folders, lines, say, key)
             notes += busy

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
+from ...advice import Hint
 from ...aio import concurrent_map
 from ...errors import ComfyRemoteError, LocalStorageError, ModelUnavailable, WorkflowInvalid
 from ...media.files import sha256_of
 from ...net.retry import Backoff, TryAgain, retried
 from ...units import size_text
 from ...wire.repo_list import ModelLine
-from .download import FULL_DISK, PartFile, too_large
-from .fetch import Answer, ModelHttp
-from .folders import ModelFolders, folder_of, safe_model_name
+from .folders import ModelFolders, PartFile, folder_of, safe_model_name
+from .http import Answer, ModelHttp
 from .link import Link, Location, unavailable
 from .manifest import Manifest
 from .settings import ModelSettings
@@ -37,6 +37,7 @@ __all__ = [
     "fits",
     "free_bytes",
     "part_key",
+    "too_large",
 ]
 
 FileHashes: TypeAlias = dict[tuple[Path, int, int], str]
@@ -271,6 +272,15 @@ def _name_of(line: ModelLine, location: Location, found: Answer) -> str:
     return safe_model_name(PurePosixPath(name.replace("\\", "/")).name)
 
 
+def too_large(location: Location, size: int, limit: int) -> Exception:
+    """The error of a model above the worker's limit."""
+    return unavailable(
+        f"{location.shown} has at least {size_text(size)}, and this worker takes models of up to "
+        f"{size_text(limit)}.",
+        "Set COMFY_REMOTE_MODEL_SIZE_LIMIT higher on the worker.",
+    )
+
+
 def bytes_to_fetch(missing: Sequence[Missing], root: Path) -> int:
     """What must still come, as far as sizes are known."""
     return sum(max(0, one.found.size - one.part(root).size) for one in missing if one.found.size)
@@ -306,6 +316,6 @@ def check_space(missing: Sequence[Missing], root: Path) -> None:
     raise LocalStorageError(
         f"The models do not fit the disk: {size_text(needed)} are to be fetched ({named}), and "
         f"{size_text(free)} are free in {root}.",
-        advice=FULL_DISK,
+        advice=Hint.MODELS_DISK_FULL(),
         details={"needed": needed, "free": free, "path": str(root)},
     )

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...media.files import sha256_of, storage_errors
-from .download import PartFile
-from .folders import OUR_FOLDER
+from .folders import OUR_FOLDER, PartFile
 from .manifest import Entry, Manifest
 
 __all__ = ["PrunePlan", "plan_prune", "prune", "verify"]

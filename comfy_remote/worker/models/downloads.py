@@ -6,75 +6,65 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...advice import Hint
 from ...aio import concurrent_map
 from ...media.files import storage_errors
 from ...units import size_text
-from .download import FULL_DISK, download
-from .fetch import ModelHttp
+from .download import download
+from .http import ModelHttp
 from .manifest import Manifest
 from .plan import Missing
 from .presence import Presence
 from .settings import ModelSettings
 
-__all__ = ["Say", "fetch_all"]
+__all__ = ["Downloads", "Say"]
 
 Say = Callable[[str], None]
-"""Told a line for people, again and again while models are fetched."""
+"""Called with a line for people, again and again while models are fetched."""
 
 _log = logging.getLogger(__name__)
 
 
-async def fetch_all(
-    missing: Sequence[Missing],
-    http: ModelHttp,
-    settings: ModelSettings,
-    manifest: Manifest,
-    presence: Presence,
-    say: Say,
-    fetched_for: str,
-) -> None:
-    """Fetch models for a list, four at a time; the first that cannot be had stops the others.
+@dataclass(eq=False)
+class Downloads:
+    """What the downloads of one job share.
 
-    What is not complete then stays as a part, and the next time goes on from there.
-
-    Raises:
-        ModelUnavailable: One of them cannot be had.
-        LocalStorageError: One cannot be written.
+    Attributes:
+        fetched_for: The list that asked for the models (see `manifest.list_key`).
     """
-    fetching = _Fetching(http, settings, manifest, presence, say, fetched_for)
-    await concurrent_map(fetching.one, missing)
 
+    http: ModelHttp
+    settings: ModelSettings
+    manifest: Manifest
+    presence: Presence
+    say: Say
+    fetched_for: str
+    _underway: dict[Path, str] = field(default_factory=dict)
 
-class _Fetching:
-    def __init__(
-        self,
-        http: ModelHttp,
-        settings: ModelSettings,
-        manifest: Manifest,
-        presence: Presence,
-        say: Say,
-        fetched_for: str,
-    ) -> None:
-        self._fetched_for = fetched_for
-        self._http = http
-        self._settings = settings
-        self._manifest = manifest
-        self._presence = presence
-        self._say = say
-        self._underway: dict[Path, str] = {}
+    async def fetch(self, missing: Sequence[Missing]) -> None:
+        """Fetch models, four at a time; the first that cannot be had stops the others.
 
-    async def one(self, wanted: Missing) -> None:
+        What is not complete then stays as a part, and the next time continues from there.
+
+        Raises:
+            ModelUnavailable: One of them cannot be had.
+            LocalStorageError: One cannot be written.
+        """
+        await concurrent_map(self._one, missing)
+
+    async def _one(self, wanted: Missing) -> None:
         """Fetch one, unless another worker on the volume has done so meanwhile."""
-        root = self._manifest.root
+        root = self.manifest.root
         part = wanted.part(root)
         name = wanted.path.name
         total = wanted.found.size
 
         def report(what: str) -> None:
             self._underway[wanted.path] = what
-            self._say(", ".join(self._underway.values()))
+            self.say(", ".join(self._underway.values()))
 
         def waits(owner: str) -> None:
             report(f"Waiting for {owner}, which fetches {name}")
@@ -84,18 +74,15 @@ class _Fetching:
             report(f"Fetching {name} {size_text(here)}{of}")
 
         try:
-            async with self._presence.claim(part.key, waits):
+            async with self.presence.claim(part.key, waits):
                 if await asyncio.to_thread(self._came_meanwhile, wanted):
                     return
                 size(part.size)
                 sha256 = await download(
-                    self._http,
-                    wanted.location,
-                    wanted.found,
+                    self.http,
+                    wanted,
                     part,
-                    wanted.link.identity,
-                    wanted.path.name,
-                    size_limit=self._settings.size_limit,
+                    size_limit=self.settings.size_limit,
                     on_size=size,
                 )
                 await asyncio.to_thread(self._place, wanted, sha256)
@@ -104,7 +91,7 @@ class _Fetching:
 
     def _came_meanwhile(self, wanted: Missing) -> bool:
         """Whether another worker has fetched it while we waited for it."""
-        entry = Manifest(self._manifest.root).entry_of(wanted.path)
+        entry = Manifest(self.manifest.root).entry_of(wanted.path)
         expected = wanted.found.sha256
         return (
             entry is not None
@@ -113,15 +100,15 @@ class _Fetching:
         )
 
     def _place(self, wanted: Missing, sha256: str) -> None:
-        part = wanted.part(self._manifest.root)
-        with storage_errors(wanted.path, full=FULL_DISK):
+        part = wanted.part(self.manifest.root)
+        with storage_errors(wanted.path, full=Hint.MODELS_DISK_FULL()):
             wanted.path.parent.mkdir(parents=True, exist_ok=True)
-            if wanted.replaces and Manifest(self._manifest.root).entry_of(wanted.path) is not None:
+            if wanted.replaces and Manifest(self.manifest.root).entry_of(wanted.path) is not None:
                 part.path.replace(wanted.path)
             else:
                 _rename_to_new(part.path, wanted.path)
         part.remove()
-        self._manifest.add(wanted.path, wanted.link.identity, sha256, self._fetched_for)
+        self.manifest.add(wanted.path, wanted.link.identity, sha256, self.fetched_for)
         _log.info("fetched %s from %s", wanted.path.name, wanted.link.identity)
 
 
