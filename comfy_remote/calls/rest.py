@@ -33,6 +33,7 @@ from ..errors import (
 )
 from ..net.address import check_key_is_safe
 from ..net.http import HttpClient, Response
+from ..net.retry import Backoff, Outage, Polling
 from ..wire.call import (
     INLINE_LIMIT,
     LONGEST_WAIT,
@@ -104,8 +105,12 @@ class RestClient:
             answer_limit=_LARGEST_ANSWER,
         )
         self._request_timeout = request_timeout
-        self._poll_interval = poll_interval
-        self._patience = patience
+        again = Backoff(
+            first=poll_interval, longest=poll_interval, longest_asked=LONGEST_WAIT, jitter=0.0
+        )
+        self._polling = Polling(
+            first=poll_interval, longest=poll_interval, patience=patience, backoff=again
+        )
 
     async def __aenter__(self) -> RestClient:
         await self._http.__aenter__()
@@ -162,20 +167,19 @@ class RestClient:
             TargetError: Its answer cannot be understood, or it cannot be reached for too long.
         """
         yield answer
-        answered = time.monotonic()
-        wait = answer.retry_after
+        outage, wait = Outage(self._polling), answer.retry_after
         while not answer.status.final:
             where = self._poll_address(answer)
-            await asyncio.sleep(self._poll_interval if wait is None else wait)
+            await asyncio.sleep(self._polling.first if wait is None else wait)
             try:
                 answer = self._remembering(await self._get(where), answer)
             except (TargetUnreachable, RateLimited) as error:
-                if time.monotonic() - answered > self._patience:
+                wait = outage.failed(error)
+                if wait is None:
                     raise
-                said = error.details.get("retry_after")
-                wait = min(float(said), LONGEST_WAIT) if isinstance(said, int | float) else None
                 continue
-            answered, wait = time.monotonic(), answer.retry_after
+            outage.answered()
+            wait = answer.retry_after
             yield answer
 
     async def cancel(self, answer: CallAnswer) -> None:

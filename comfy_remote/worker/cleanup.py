@@ -22,7 +22,7 @@ from pydantic import JsonValue
 
 from ..outputs import RemoteOutput
 from ..targets.comfyui.target import ComfyUITarget
-from ..targets.engine_folders import EngineFolders, folders_in
+from ..targets.engine_files import EngineFolders, folders_in
 from ..workflow.graph import linked_node
 from ..workflow.prompt import Node, Prompt
 from .run import at_most

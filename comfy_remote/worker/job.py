@@ -25,7 +25,7 @@ from ..events import Progress
 from ..media.temporary import TemporaryFolder
 from ..targets.base import InputFile, RunRequest
 from ..targets.comfyui.target import ComfyUITarget, engine_of
-from ..targets.engine_folders import folders_in
+from ..targets.engine_files import folders_in
 from ..targets.input_names import UsersNames
 from ..wire.repo_list import parse_repo_list
 from ..wire.request import JobRequest

@@ -33,7 +33,7 @@ from ..events import (
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, RunRequest
 from ..targets.comfyui.target import ComfyUITarget
-from ..targets.unlisted_files import NodeTimes, with_unlisted
+from ..targets.engine_files import NodeTimes, with_unlisted
 from .collect import Collected, CollectedOutput, collect_outputs
 from .dialects import Dialect
 from .engine import Engine

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from comfy_remote.outputs import RemoteOutput
-from comfy_remote.targets.unlisted_files import NodeTimes, unlisted_files
+from comfy_remote.targets.engine_files import NodeTimes, unlisted_files
 
 PROMPT = {
     "1": {"class_type": "EmptyImage", "inputs": {}},

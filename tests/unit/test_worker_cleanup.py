@@ -12,7 +12,7 @@ from fake_target import output
 from pydantic import JsonValue
 from worker_fakes import EngineTarget
 
-from comfy_remote.targets.engine_folders import EngineFolders, folders_in
+from comfy_remote.targets.engine_files import EngineFolders, folders_in
 from comfy_remote.worker import cleanup
 from comfy_remote.worker.cleanup import Cleaner
 from comfy_remote.workflow.graph import linked_node

@@ -6,19 +6,38 @@ So an answer is kept, and asked for again only while a worker is awake anyway.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from ...wire.actions import DescribeAnswer
+from ...errors import (
+    AuthenticationError,
+    ComfyRemoteError,
+    EngineCrashed,
+    JobCancelled,
+    JobExpired,
+    JobTimedOut,
+    OutOfMemory,
+    TargetError,
+)
+from ...wire.actions import DescribeAnswer, unpack_nodes
+from ..base import Capabilities
 
-__all__ = ["Description", "DescriptionCache"]
+__all__ = ["Description", "DescriptionCache", "Descriptions"]
 
 _FRESH_SECONDS = 3600.0
+# Milliseconds. A client that ends meanwhile leaves no job that a GPU would be started for later;
+# and a worker whose image has to be fetched first still gets to answer.
+_DESCRIBE_TTL = 600_000
+# How a job ends whose worker did not get to answer. What is known may still be so.
+_UNANSWERED = (EngineCrashed, OutOfMemory, JobCancelled, JobExpired, JobTimedOut)
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +63,92 @@ class Description(BaseModel):
     def fresh(self) -> bool:
         """Whether there is no need to ask again: within an hour."""
         return 0 <= time.time() - self.asked < _FRESH_SECONDS
+
+
+class Act(Protocol):
+    """`RunPodTarget.act`."""
+
+    async def __call__(self, payload: Mapping[str, JsonValue], *, ttl: int) -> JsonValue: ...
+
+
+class Descriptions:
+    """What an endpoint's workers have, as far as it is known.
+
+    A worker that has to be started first may take longer than one should wait: what is not known by
+    then is known to a later call.
+
+    Args:
+        cache: What was remembered.
+        name: Of the endpoint, for people.
+        act: Asks a worker.
+        is_awake: Whether a worker is up, so that asking it starts none.
+        patience: Seconds that a call waits.
+    """
+
+    def __init__(
+        self,
+        cache: DescriptionCache,
+        name: str,
+        act: Act,
+        is_awake: Callable[[], Awaitable[bool]],
+        *,
+        patience: float,
+    ) -> None:
+        self.cache = cache
+        self._name = name
+        self._act = act
+        self._is_awake = is_awake
+        self._patience = patience
+        self._asking: asyncio.Task[DescribeAnswer | None] | None = None
+
+    async def describe(self) -> Capabilities:
+        """What is remembered, if that is fresh or nobody is awake; else what a worker says."""
+        known = self.cache.read()
+        _log.debug(
+            "What %s has installed is %s.", self._name, "remembered" if known else "not known yet"
+        )
+        if known is not None and (known.fresh or not await self._is_awake()):
+            return _capabilities(known.answer)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(known))
+        await asyncio.wait({self._asking}, timeout=self._patience)
+        if self._asking.done():
+            return _capabilities(self._asking.result())
+        return _capabilities(known.answer if known else None)
+
+    async def stop(self, patience: float) -> None:
+        """Take back a question that nobody waits for any more.
+
+        Args:
+            patience: Seconds that the endpoint gets for that.
+        """
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait({self._asking}, timeout=patience)
+            self._asking.cancel()  # the endpoint is silent, and nobody shall wait for it
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    async def _ask(self, known: Description | None) -> DescribeAnswer | None:
+        before = known.answer if known else None
+        payload: dict[str, JsonValue] = {"action": "describe"}
+        if before is not None:
+            payload["known"] = before.nodes_hash
+        try:
+            answer = DescribeAnswer.model_validate(await self._act(payload, ttl=_DESCRIBE_TTL))
+        except (TargetError, AuthenticationError) as error:
+            _log.warning("%s could not be asked what it has: %s", self._name, error)
+            return before
+        except (ComfyRemoteError, ValidationError) as error:
+            _log.info("%s does not say what it has: %s", self._name, error)
+            # Else a worker of somebody else's: it knows no such job.
+            remembered = before if isinstance(error, _UNANSWERED) else None
+            if not isinstance(error, _UNANSWERED):
+                self.cache.saw_worker(ours=False)
+            return self.cache.write(remembered).answer
+        if answer.nodes is None and before is not None:
+            answer = answer.model_copy(update={"nodes": before.nodes})
+        self.cache.saw_worker(ours=True)
+        return self.cache.write(answer).answer
 
 
 class DescriptionCache:
@@ -103,3 +208,16 @@ def _write(path: Path | None, content: BaseModel) -> None:
     except OSError as error:
         _log.warning("what the endpoint has could not be remembered: %s", error)
         beside.unlink(missing_ok=True)
+
+
+def _capabilities(answer: DescribeAnswer | None) -> Capabilities:
+    if answer is None or answer.nodes is None:
+        return Capabilities(nodes=None, device=None, engine=None)
+    return Capabilities(
+        nodes=unpack_nodes(answer.nodes),
+        device=answer.device,
+        engine=answer.engine,
+        memory_total=answer.vram_total,
+        memory_free=answer.vram_free,
+        fetches_models=answer.fetches_models,
+    )

@@ -1,22 +1,31 @@
-"""The body of ``/run`` for a job that runs a workflow."""
+"""The body of ``/run`` for a job that runs a workflow: its input files in it, or by a bucket."""
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
+from urllib.parse import quote
 
 from pydantic import JsonValue, ValidationError
 
+from ...media.files import safe_relative_path
+from ...net.bucket import Bucket
 from ...wire.request import COMFY_REMOTE_1, ModelSent
 from ...workflow.models import ModelSource
-from ..base import RunRequest
-from .inputs import StoredInput, inputs_in_request
+from ..base import InputFile, RunRequest, input_errors
 
-__all__ = ["request_body"]
+__all__ = ["StoredInput", "request_body", "store_input", "too_many_bytes"]
 
 _log = logging.getLogger(__name__)
+
+# A job may wait in the queue for a day; the worker deletes what it has fetched.
+_VALID_SECONDS = 24 * 3600
+# What two signed addresses take in the request, about.
+_ADDRESSES = 2500
 
 
 def request_body(
@@ -30,7 +39,7 @@ def request_body(
         "format": COMFY_REMOTE_1,
         "previews": True,
     }
-    job.update(inputs_in_request(request.files, stored, request.known_inputs))
+    job.update(_inputs_in_request(request.files, stored, request.known_inputs))
     if request.workflow is not None:
         job["ui_workflow"] = dict(request.workflow)
     if request.repo_list:
@@ -55,3 +64,88 @@ def _models_sent(models: Iterable[ModelSource]) -> Iterator[JsonValue]:
             _log.info("where the workflow says that a model can be had is not sent: %r", model.name)
         else:
             yield sent.model_dump(mode="json", exclude_none=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInput:
+    """A file in the bucket, and the addresses that a worker may use once.
+
+    Attributes:
+        key: Its name in the bucket.
+        url: To GET it.
+        delete_url: To DELETE it.
+    """
+
+    key: str
+    url: str
+    delete_url: str
+
+
+async def store_input(bucket: Bucket, job_id: str, file: InputFile) -> StoredInput:
+    """Upload a file for one job.
+
+    Raises:
+        OutputError: The bucket did not take it.
+    """
+    key = f"inputs/{quote(job_id, safe='')}/{file.sha256[:12]}/{safe_relative_path(file.name).name}"
+    await bucket.put(file.path, key)
+    return StoredInput(
+        key,
+        await bucket.sign("GET", key, _VALID_SECONDS),
+        await bucket.sign("DELETE", key, _VALID_SECONDS),
+    )
+
+
+def _inputs_in_request(
+    files: Sequence[InputFile],
+    stored: Mapping[str, StoredInput],
+    known: Collection[str] = (),
+) -> dict[str, JsonValue]:
+    """The request's ``images`` and ``files``. Blocking: it reads what is not stored.
+
+    Args:
+        stored: By name.
+        known: SHA-256 of those that the worker keeps: only that is sent of them.
+
+    Raises:
+        InputFileMissing: One cannot be read.
+    """
+    inline: list[JsonValue] = [
+        # As worker-comfyui's clients send them: that worker takes them, too.
+        {"name": file.name, "image": _encoded(file), "sha256": file.sha256}
+        for file in files
+        if file.name not in stored and file.sha256 not in known
+    ]
+    elsewhere: list[JsonValue] = [
+        {
+            "name": file.name,
+            "url": stored[file.name].url,
+            "sha256": file.sha256,
+            "delete_url": stored[file.name].delete_url,
+        }
+        for file in files
+        if file.name in stored
+    ]
+    elsewhere += [
+        {"name": file.name, "sha256": file.sha256} for file in files if file.sha256 in known
+    ]
+    return {
+        **({"images": inline} if inline else {}),
+        **({"files": elsewhere} if elsewhere else {}),
+    }
+
+
+def too_many_bytes(files: Sequence[InputFile], excess: int) -> list[InputFile]:
+    """The largest of the files, as many as it takes to save so many bytes of the request."""
+    chosen = []
+    for file in sorted(files, key=lambda one: one.size, reverse=True):
+        if excess <= 0:
+            break
+        chosen.append(file)
+        excess -= (file.size + 2) // 3 * 4 - _ADDRESSES
+    return chosen
+
+
+def _encoded(file: InputFile) -> str:
+    with input_errors(file.path):
+        return base64.b64encode(file.path.read_bytes()).decode("ascii")

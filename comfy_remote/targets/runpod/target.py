@@ -32,11 +32,6 @@ from ...advice import Hint
 from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
-    EngineCrashed,
-    JobCancelled,
-    JobExpired,
-    JobTimedOut,
-    OutOfMemory,
     OutputError,
     OutputLost,
     RequestTooLarge,
@@ -52,7 +47,7 @@ from ...net.bucket import Bucket
 from ...net.http import HttpClient, Response
 from ...net.retry import Backoff, Outage, Polling
 from ...outputs import RemoteOutput
-from ...wire.actions import DescribeAnswer, FetchAnswer, unpack_nodes
+from ...wire.actions import FetchAnswer
 from ...wire.request import COMFY_REMOTE_1
 from ...wire.runpod import (
     IDEMPOTENCY_HEADER,
@@ -63,10 +58,9 @@ from ...wire.runpod import (
 from ...workflow.prompt import Prompt
 from ..base import Capabilities, Health, RemoteRef, RunRequest, answer_graded, before_sending
 from ..input_names import UsersNames, by_content
-from .description import Description, DescriptionCache
-from .inputs import StoredInput, store_input, too_many_bytes
+from .description import DescriptionCache, Descriptions
 from .kind import DEFAULT_BASE_URL, EndpointKind, EndpointOptions, RunPodKind
-from .request import request_body
+from .request import StoredInput, request_body, store_input, too_many_bytes
 from .result import not_returned_before
 from .status import StatusReader, error_in, forgotten
 
@@ -74,11 +68,6 @@ __all__ = ["EndpointTimes", "RunPodTarget"]
 
 _log = logging.getLogger(__name__)
 
-# Milliseconds. A client that ends meanwhile leaves no job that a GPU would be started for later;
-# and a worker whose image has to be fetched first still gets to answer.
-_DESCRIBE_TTL = 600_000
-# How a job ends whose worker did not get to answer. What is known may still be so.
-_UNANSWERED = (EngineCrashed, OutOfMemory, JobCancelled, JobExpired, JobTimedOut)
 _FETCH_MISSES = 6
 # HTTP statuses of a submission that RunPod has certainly not accepted.
 _REFUSALS = frozenset({400, 401, 403, 404, 413, 429})
@@ -149,7 +138,6 @@ class RunPodTarget:
         bucket = options.bucket
         self._bucket = Bucket(bucket) if bucket is not None else None
         self._storage_hosts = {*options.storage_hosts, *([bucket.host_and_port] if bucket else [])}
-        self._describing: asyncio.Task[DescribeAnswer | None] | None = None
         self._not_in_front: set[str] = set()
         self._headers = dict(headers or {})
         if key is not None:
@@ -160,7 +148,13 @@ class RunPodTarget:
         """Have the endpoint at this address, checked before."""
         self._base_url = base_url.rstrip("/")
         address = f"{self._base_url}/{self._endpoint}"
-        self._descriptions = DescriptionCache(self.options.memory, address)
+        self._descriptions = Descriptions(
+            DescriptionCache(self.options.memory, address),
+            self._name,
+            self.act,
+            self._is_awake,
+            patience=self._times.describe,
+        )
         self._http = HttpClient(
             address,
             name=f"Endpoint {self._endpoint}",
@@ -202,11 +196,7 @@ class RunPodTarget:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._describing is not None:
-            self._describing.cancel()
-            await asyncio.wait({self._describing}, timeout=self._times.leave)
-            self._describing.cancel()  # the endpoint is silent, and nobody shall wait for it
-            await asyncio.gather(self._describing, return_exceptions=True)
+        await self._descriptions.stop(self._times.leave)
         await self._http.__aexit__()
 
     async def has_input(self, name: str) -> bool:
@@ -293,14 +283,14 @@ class RunPodTarget:
                     return
                 for event in reader.events(status) if isinstance(status, JobStatus) else [status]:
                     if isinstance(event, Finished) and reader.worker_is_ours is not None:
-                        self._descriptions.saw_worker(ours=reader.worker_is_ours)
+                        self._descriptions.cache.saw_worker(ours=reader.worker_is_ours)
                     yield names.event(event)
                     if isinstance(event, Finished):
                         return
 
     def not_returned(self, prompt: Prompt) -> str:
         """What the public worker-comfyui cannot return, unless the worker is known to be ours."""
-        ours = self.kind.only_ours or self._descriptions.worker_is_ours
+        ours = self.kind.only_ours or self._descriptions.cache.worker_is_ours
         return "" if ours else not_returned_before(prompt, known=ours is not None)
 
     async def act(
@@ -462,46 +452,9 @@ class RunPodTarget:
                     _log.warning("%s stays in storage: %s", output.filename, error)
 
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
-        """What its workers have, as far as it is known; see `runpod_description`.
-
-        A worker that has to be started first may take longer than one should wait: what is not
-        known by then is known to a later call.
-        """
+        """What its workers have, as far as it is known; see `Descriptions`."""
         del classes  # all of them are remembered, so they are asked for at once
-        known = self._descriptions.read()
-        _log.debug(
-            "What %s has installed is %s.", self._name, "remembered" if known else "not known yet"
-        )
-        if known is not None and (known.fresh or not await self._is_awake()):
-            return _capabilities(known.answer)
-        if self._describing is None or self._describing.done():
-            self._describing = asyncio.create_task(self._ask_description(known))
-        await asyncio.wait({self._describing}, timeout=self._times.describe)
-        if self._describing.done():
-            return _capabilities(self._describing.result())
-        return _capabilities(known.answer if known else None)
-
-    async def _ask_description(self, known: Description | None) -> DescribeAnswer | None:
-        before = known.answer if known else None
-        payload: dict[str, JsonValue] = {"action": "describe"}
-        if before is not None:
-            payload["known"] = before.nodes_hash
-        try:
-            answer = DescribeAnswer.model_validate(await self.act(payload, ttl=_DESCRIBE_TTL))
-        except (TargetError, AuthenticationError) as error:
-            _log.warning("%s could not be asked what it has: %s", self._name, error)
-            return before
-        except (ComfyRemoteError, ValidationError) as error:
-            _log.info("%s does not say what it has: %s", self._name, error)
-            # Else a worker of somebody else's: it knows no such job.
-            kept = before if isinstance(error, _UNANSWERED) else None
-            if not isinstance(error, _UNANSWERED):
-                self._descriptions.saw_worker(ours=False)
-            return self._descriptions.write(kept).answer
-        if answer.nodes is None and before is not None:
-            answer = answer.model_copy(update={"nodes": before.nodes})
-        self._descriptions.saw_worker(ours=True)
-        return self._descriptions.write(answer).answer
+        return await self._descriptions.describe()
 
     async def _is_awake(self) -> bool:
         """Whether a worker is up, so that asking it starts none."""
@@ -589,19 +542,6 @@ async def _answer_of(
             if on_message and isinstance(event, Progress | Log) and event.message:
                 on_message(event.message)
     raise TargetError("The endpoint's statuses ended without an answer.")
-
-
-def _capabilities(answer: DescribeAnswer | None) -> Capabilities:
-    if answer is None or answer.nodes is None:
-        return Capabilities(nodes=None, device=None, engine=None)
-    return Capabilities(
-        nodes=unpack_nodes(answer.nodes),
-        device=answer.device,
-        engine=answer.engine,
-        memory_total=answer.vram_total,
-        memory_free=answer.vram_free,
-        fetches_models=answer.fetches_models,
-    )
 
 
 def _path(action: str, ref: RemoteRef) -> str:

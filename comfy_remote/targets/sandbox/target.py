@@ -27,9 +27,8 @@ from ...workflow.prompt import Prompt
 from ..base import Capabilities, Health, RemoteRef, RunRequest
 from ..comfyui.follow import FollowTimes
 from ..comfyui.target import ComfyUITarget
-from ..engine_folders import folders_in
+from ..engine_files import NodeTimes, folders_in, with_unlisted
 from ..launch import PACKAGE_PARENT, detached, own_program
-from ..unlisted_files import NodeTimes, with_unlisted
 
 __all__ = ["SandboxTarget"]
 

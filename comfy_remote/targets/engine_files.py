@@ -1,31 +1,83 @@
-"""Files that a job wrote into the output folder without any node listing them.
+"""The files of an engine on this machine: its folders, and what a job wrote that no node listed.
 
-ComfyUI's SaveImageDataSetToFolder writes such files, and so do custom nodes that put a text beside
-a picture. They can only be found if the engine's folders are on this machine.
+ComfyUI's SaveImageDataSetToFolder writes files that it does not list, and so do custom nodes that
+put a text beside a picture.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from ..events import Finished
 from ..media.files import subfolder_of
 from ..outputs import OutputSource, RemoteOutput, kind_of, media_type_of
+from ..workflow.files import file_below
 from ..workflow.graph import output_nodes
 from ..workflow.prompt import Prompt
 
-__all__ = ["NodeTimes", "unlisted_files", "with_unlisted"]
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["EngineFolders", "NodeTimes", "folders_in", "unlisted_files", "with_unlisted"]
 
 # The times of files come from the kernel's coarse clock, which may be this far behind.
 _CLOCK_TICK = 0.05
 # Enough for what a job writes; a folder that has grown for years is not searched to its end.
 _MOST_SEEN = 50_000
 _MOST_FILES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFolders:
+    """The three folders of an engine on this machine."""
+
+    input: Path
+    output: Path
+    temp: Path
+
+    def file(self, folder: str, subfolder: str, filename: str) -> Path | None:
+        """A file in one of them, if it is one, and really there."""
+        root = {"input": self.input, "output": self.output, "temp": self.temp}.get(folder)
+        name = f"{subfolder}/{filename}" if subfolder else filename
+        if root is None or file_below(root, name) is None:
+            return None
+        path = root / name
+        return None if path.is_symlink() else path
+
+
+def folders_in(stats: Mapping[str, JsonValue]) -> EngineFolders | None:
+    """The folders that an engine was started with, from the ``argv`` in its ``/system_stats``.
+
+    Source of facts: ComfyUI's ``folder_paths.py`` and ``main.py`` (0.3.64 and 0.33.0).
+    """
+    system = stats.get("system")
+    argv = system.get("argv") if isinstance(system, dict) else None
+    words = [str(word) for word in argv] if isinstance(argv, list) else []
+    if not words:
+        return None
+    given = [part for word in words for part in word.split("=", 1)]
+
+    def after(flag: str) -> Path | None:
+        named = given[given.index(flag) + 1 :][:1] if flag in given else []
+        return Path(named[0]) if named else None
+
+    base = after("--base-directory") or Path(words[0]).parent
+    if not base.is_absolute():
+        return None
+    temp = after("--temp-directory")
+    found = EngineFolders(
+        input=after("--input-directory") or base / "input",
+        output=after("--output-directory") or base / "output",
+        temp=temp / "temp" if temp else base / "temp",
+    )
+    absolute = all(path.is_absolute() for path in (found.input, found.output, found.temp))
+    return found if absolute else None
 
 
 @dataclass
