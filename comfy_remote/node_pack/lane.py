@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from ..errors import ComfyRemoteError, JobNotFound, LocalStorageError, WorkflowInvalid
@@ -26,14 +25,14 @@ from ..workflow.schema import Schemas
 from .host import Host, QueueEntry
 from .input_files import InputFiles
 from .lane_job import LaneJob, LaneJobView, Submitted
-from .posted_prompt import Checked, PagePrompt, check, refusal_body
+from .posted_prompt import Checked, PagePrompt, check
 from .target_models import could_be_fetched, with_fetched_models
 from .target_pool import TargetPool
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["LaneAnswer", "RemoteLane"]
+__all__ = ["RemoteLane"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,14 +40,6 @@ _log = logging.getLogger(__name__)
 # accepted, and a refusal becomes the job's error.
 _ACKNOWLEDGE_WITHIN = 2.0
 _SCHEMAS_WITHIN = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class LaneAnswer:
-    """What to answer to ``POST /prompt``, as ComfyUI does."""
-
-    status: int
-    body: dict[str, JsonValue]
 
 
 class RemoteLane:
@@ -82,47 +73,41 @@ class RemoteLane:
 
     async def submit(
         self, body: Mapping[str, JsonValue], target: str, peer: object = None
-    ) -> LaneAnswer:
-        """Run what a page posted to ``/prompt``.
+    ) -> dict[str, JsonValue]:
+        """Run what a page posted to ``/prompt``; the answer to it, as ComfyUI gives it.
 
         Args:
             body: With a ``prompt``.
             target: A configured name, or an address.
             peer: The browser it comes from, for `interrupt`.
+
+        Raises:
+            ComfyRemoteError: It is refused.
         """
-        try:
-            wanted = PagePrompt.parse(body, target)
-            await self._check_new(wanted.prompt_id)
-            schemas, checked = await self._checked(wanted, target)
-            entry = QueueEntry(
-                self._number(wanted),
-                wanted.prompt_id,
-                wanted.prompt,
-                wanted.extra_data,
-                checked.outputs,
-            )
-            sending = asyncio.ensure_future(
-                self._send(wanted, checked.prompt, schemas, entry, target)
-            )
-            self._arriving.add(entry.prompt_id)
-            try:
-                await asyncio.wait({sending}, timeout=_ACKNOWLEDGE_WITHIN)
-                if sending.done():
-                    await self._sent(sending, wanted.prompt_id)
-            finally:
-                self._arriving.discard(entry.prompt_id)
-        except ComfyRemoteError as error:
-            _log.info("The prompt was refused: %s", error)
-            return LaneAnswer(400, refusal_body(error))
-        self._begin(LaneJob(self._host, entry, target, self._pool.record, peer), sending)
-        return LaneAnswer(
-            200,
-            {
-                "prompt_id": entry.prompt_id,
-                "number": entry.number,
-                "node_errors": checked.node_errors or _skipped_by_target(sending),
-            },
+        wanted = PagePrompt.parse(body, target)
+        await self._check_new(wanted.prompt_id)
+        schemas, checked = await self._checked(wanted, target)
+        entry = QueueEntry(
+            self._number(wanted),
+            wanted.prompt_id,
+            wanted.prompt,
+            wanted.extra_data,
+            checked.outputs,
         )
+        sending = asyncio.ensure_future(self._send(wanted, checked.prompt, schemas, entry, target))
+        self._arriving.add(entry.prompt_id)
+        try:
+            await asyncio.wait({sending}, timeout=_ACKNOWLEDGE_WITHIN)
+            if sending.done():
+                await self._sent(sending, wanted.prompt_id)
+        finally:
+            self._arriving.discard(entry.prompt_id)
+        self._begin(LaneJob(self._host, entry, target, self._pool.record, peer), sending)
+        return {
+            "prompt_id": entry.prompt_id,
+            "number": entry.number,
+            "node_errors": checked.node_errors or _skipped_by_target(sending),
+        }
 
     async def cancel(self, prompt_id: object) -> bool:
         """Stop a job, wherever it is; ``False`` if it is not ours, or has ended."""

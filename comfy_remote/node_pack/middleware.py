@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import uuid
 from collections import OrderedDict
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = ["LaneRouter", "Peers"]
+
+_log = logging.getLogger(__name__)
 
 _JOB_CANCEL = re.compile(r"^/jobs/(?P<id>[^/]+)/cancel$")
 _CONNECT_PATIENCE = 10.0
@@ -131,8 +134,11 @@ class LaneRouter:
             return await (handler(request) if chosen else self._here(request, handler, posted))
         self._offload.note_ignored_marks(posted, target)
         body = self._host.before_prompt(dict(posted.body))
-        answer = await self._lane.submit(body, target, self._peers.of(request))
-        return web.json_response(answer.body, status=answer.status)
+        try:
+            answer = await self._lane.submit(body, target, self._peers.of(request))
+        except ComfyRemoteError as error:
+            return self._refused(error, posted)
+        return web.json_response(answer)
 
     async def _here(
         self, request: web.Request, handler: Handler, posted: Posted
@@ -149,6 +155,7 @@ class LaneRouter:
 
     def _refused(self, error: ComfyRemoteError, posted: Posted) -> web.Response:
         """ComfyUI's own refusal; the page is sent what it can ask its user about it."""
+        _log.info("The prompt was refused: %s", error)
         asked = error.page_asks if isinstance(error, NotTrusted) else None
         if asked is not None and posted.client_id is not None:
             self._host.send(CONFIRM_EVENT, asked, posted.client_id)

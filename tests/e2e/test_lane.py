@@ -21,8 +21,10 @@ from PIL import Image
 from record_sql import locked
 
 from comfy_remote.gateway import GatewayServer
+from comfy_remote.net.retry import Polling
 from comfy_remote.sandbox.server import SandboxServer
 from comfy_remote.targets.base import RemoteRef, RunRequest
+from comfy_remote.targets.comfyui.follow import FollowTimes
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.worker.engine import Engine
@@ -484,7 +486,8 @@ async def test_what_was_saved_before_a_node_failed_is_shown(
 async def test_a_target_that_goes_away_ends_in_a_clear_error(
     sandbox: PackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    defaults = {**(ComfyUITarget.__init__.__kwdefaults__ or {}), "patience": 1.0}
+    times = FollowTimes(polling=Polling(patience=1.0))
+    defaults = {**(ComfyUITarget.__init__.__kwdefaults__ or {}), "times": times}
     monkeypatch.setattr(ComfyUITarget.__init__, "__kwdefaults__", defaults)
     async with page(sandbox.url) as shown:
         async with SandboxServer() as there:

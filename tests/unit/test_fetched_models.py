@@ -10,9 +10,10 @@ import pytest
 from fake_target import FakeTarget
 
 from comfy_remote import Client
-from comfy_remote.errors import ConfigurationError, WorkflowInvalid
+from comfy_remote.errors import ComfyRemoteError, ConfigurationError, WorkflowInvalid
 from comfy_remote.jobs.record import Record
-from comfy_remote.node_pack.lane import LaneAnswer, RemoteLane
+from comfy_remote.node_pack.lane import RemoteLane
+from comfy_remote.node_pack.posted_prompt import refusal_body
 from comfy_remote.node_pack.target_models import could_be_fetched, with_fetched_models
 from comfy_remote.targets.base import Capabilities
 from comfy_remote.workflow.check import validate_for
@@ -122,11 +123,11 @@ async def test_the_page_is_answered_by_what_the_target_may(
             "prompt": PROMPT,
             "extra_data": {"extra_pnginfo": {"workflow": WORKFLOW}},
         }
-        answer = await lane.submit(body, "gpu")
-        assert isinstance(answer, LaneAnswer)
-        assert answer.status == 400
-        assert says in json.dumps(answer.body)
-        assert ("DOWNLOAD_MODELS" in json.dumps(answer.body)) is (fetches is False)
+        with pytest.raises(ComfyRemoteError) as refused:
+            await lane.submit(body, "gpu")
+        answer = json.dumps(refusal_body(refused.value))
+        assert says in answer
+        assert ("DOWNLOAD_MODELS" in answer) is (fetches is False)
 
 
 async def test_a_client_sends_the_sources_of_those_models_that_the_prompt_uses(

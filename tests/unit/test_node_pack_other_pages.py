@@ -16,7 +16,6 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from owner import configure, confirm
 
-from comfy_remote.node_pack.lane import LaneAnswer
 from comfy_remote.node_pack.middleware import LaneRouter
 from comfy_remote.node_pack.switch import Switch
 
@@ -70,9 +69,9 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     switch.set("tab", "http://gpu.example:8188")
 
     class Lane:
-        async def submit(self, body: object, target: str, peer: object) -> LaneAnswer:
+        async def submit(self, body: object, target: str, peer: object) -> dict[str, Any]:
             found.lane.append(target)
-            return LaneAnswer(200, {})
+            return {}
 
         def has(self, prompt_id: object) -> bool:
             return prompt_id == OURS
