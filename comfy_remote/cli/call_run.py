@@ -226,7 +226,7 @@ async def _call_service(plan: CallPlan, url: str, reporter: Reporter, spool: Pat
 
 
 async def follow_service(call: ServiceCall, url: str, reporter: Reporter, spool: Path) -> _Came:
-    """Send the call, tell its events, and collect what it gave.
+    """Send the call, report its events, and collect its results.
 
     Raises:
         JobCancelled: It was interrupted; says what became of the call.
@@ -295,7 +295,7 @@ async def _arguments(
 
 
 def _sent(given: Given) -> EncodedValue | JsonValue:
-    """An input as a service gets it, which alone knows the type that it wants."""
+    """An input as it is sent to a service, which decides its type."""
     if given.path is None or given.path.suffix.lower() == ".json":
         return plain_argument(_text(given), "*")
     media_type = media_type_of_input(given.path.name)

@@ -41,7 +41,7 @@ def supervise(
     """Run what follows a job, and turn how it ends into words and an exit status.
 
     Raises:
-        click.exceptions.Exit: It did not end well; it has been told.
+        click.exceptions.Exit: It did not end well; the reporter has said so.
     """
     with reporter:
         try:
@@ -71,11 +71,11 @@ def _supervise(
         error = JobCancelled(f"Stopped. {_what_was_sent(record, job_id)}")
     except KeyboardInterrupt:
         error = JobCancelled(
-            "Left at once. The job may still be running.",
+            "Stopped at once. The job may still be running.",
             advice=f"Cancel it with `comfy-remote jobs cancel {job_id}`.",
         )
     entry = _known(record, job_id)
-    # What the target does not have, or what was never made, is not there the next time either.
+    # What the target does not have, or what was never made, cannot be fetched later either.
     lost = isinstance(error, OutputLost)
     resumable = entry is not None and entry.state not in _ENDED_BADLY and not lost
     reporter.failed(error, job_id if entry is not None else None, resumable=resumable)
@@ -101,7 +101,7 @@ def _known(record: Record, job_id: str) -> JobEntry | None:
 async def follow(
     job: Job, folder: Path, reporter: Reporter, on_interrupt: OnInterrupt = "cancel"
 ) -> list[SavedOutput]:
-    """Tell a job's events, then save its outputs below ``folder``.
+    """Report a job's events, then save its outputs below ``folder``.
 
     Interrupted by Ctrl-C, it asks the target to cancel the job, and follows it to its end; or it
     leaves the job running, if that is what is wanted.
@@ -121,7 +121,7 @@ async def follow(
 async def wait_and_list(
     job: Job, reporter: Reporter, on_interrupt: OnInterrupt = "cancel"
 ) -> list[ListedOutput]:
-    """Tell a job's events, then say where its outputs are. Nothing is fetched.
+    """Report a job's events, then list its outputs. Nothing is fetched.
 
     Raises:
         ComfyRemoteError: As `follow`; the job's own error if it did not succeed.
@@ -167,13 +167,13 @@ async def _save(job: Job, folder: Path, reporter: Reporter) -> list[SavedOutput]
 
 def say_cancelling(reporter: Reporter) -> None:
     """Say why the command does not end yet."""
-    reporter.note("Cancelling the job (Ctrl-C again leaves at once) …")
+    reporter.note("Cancelling the job (Ctrl-C again stops at once) …")
 
 
 async def _interrupted(
     job: Job, folder: Path | None, reporter: Reporter, on_interrupt: OnInterrupt
 ) -> JobCancelled:
-    """Cancel the job, if it shall be, and say what came of it."""
+    """Cancel the job or leave it, as wanted; what became of it."""
     again = f"Fetch it with `{resume_command(job.id)}`"
     if job.finished is not None and job.finished.state is JobState.SUCCEEDED:
         return JobCancelled(
@@ -182,7 +182,7 @@ async def _interrupted(
         )
     if on_interrupt == "leave":
         return JobCancelled(
-            "Stopped watching. The job goes on at the target.",
+            "Stopped following. The job continues on the target.",
             advice=f"{again}, or stop it with `comfy-remote jobs cancel {job.id}`.",
         )
     say_cancelling(reporter)

@@ -1,4 +1,4 @@
-"""``comfy-remote jobs``: what was sent, what became of it, and taking it up again."""
+"""``comfy-remote jobs``: lists, shows, resumes and cancels jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["jobs"]
 _job_argument = click.argument("job", metavar="ID", shell_complete=complete_job)
 
 
-_offline_option = click.option("--offline", is_flag=True, help="Ask no target: what was seen last.")
+_offline_option = click.option("--offline", is_flag=True, help="Ask no target; show what was last known.")
 
 
 @click.group(no_args_is_help=True)
@@ -91,14 +91,14 @@ def show(job: str, offline: bool, json_lines: bool) -> None:
 @click.option(
     "--on",
     metavar="TARGET",
-    help="Where it runs, for a prompt that this machine's record does not know.",
+    help="Where it runs, for a prompt that is not in this machine's record.",
 )
 @click.option(
     "-o",
     "--output",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Where the outputs go; by default where the run wanted them.",
+    help="Where the outputs go. Default: where the run wanted them.",
 )
 @timeout_option
 @json_option
@@ -113,7 +113,7 @@ def resume(
 ) -> None:
     """Follow a job again and fetch its outputs.
 
-    Also after this machine was switched off, or the run was killed. Nothing runs twice. With
+    Works even after this machine was switched off, or the run was killed. Nothing runs twice. With
     --on, ID may also be the id of a prompt that was sent from elsewhere.
     """
     from .entry import import_ahead
@@ -355,4 +355,4 @@ def _print_details(job: JobStatus) -> None:
         headline, *rest = explain(entry.error)
         print(f"{'Error':<13}{headline}", *rest, *traceback_of(entry.error), sep="\n")
     elif not entry.state.final or not entry.outputs:
-        print(f"{'Take it up':<13}{resume_command(entry.id)}")
+        print(f"{'To resume':<13}{resume_command(entry.id)}")

@@ -23,7 +23,7 @@ from ..workflow.change.prepare import Changes
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.text_to_image import blank_text_to_image, text_to_image
 from .console import resume_command
-from .errors import check_named_files, files_named_with
+from .errors import check_named_files
 from .follow import (
     OnInterrupt,
     exit_if_incomplete,
@@ -60,8 +60,8 @@ class RunPlan:
             long as it takes.
         download: Whether to fetch the outputs; else they are listed.
         on_interrupt: What becomes of the job at Ctrl-C.
-        log_folder: Where to leave a log of the run; ``None`` for no log.
-        open_first: Whether to open the first output with the desktop's program.
+        log_folder: Where to write a log of the run; ``None`` for no log.
+        open_first: Whether to open the first output with its default program.
         job_id: Ours: a lower-case UUID.
     """
 
@@ -80,10 +80,10 @@ class RunPlan:
 
 
 def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
-    """Run it, and tell the reporter.
+    """Run it, and report each step.
 
     Raises:
-        click.exceptions.Exit: It did not end well; it has been told.
+        click.exceptions.Exit: It did not end well; the reporter has said so.
     """
     began = time.monotonic()
     log = None
@@ -110,8 +110,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             deadline = Deadline(plan.timeout)
             if log is not None:
                 await _log_target(log, target, deadline)
-            with files_named_with("--input"):
-                ready = await _in_time(_prepared(plan, loaded, client), deadline, target.name)
+            ready = await _in_time(_prepared(plan, loaded, client), deadline, target.name)
             for sentence in ready.notes:
                 reporter.note(sentence)
             price = configuration.price_per_hour(target.name)

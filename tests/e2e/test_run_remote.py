@@ -257,7 +257,7 @@ def test_ctrl_c_leaves_the_job(remote: Command, sandbox_url: str, number: signal
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "goes on at the target" in err
+    assert "continues on the target" in err
     command = re.search(r"comfy-remote (jobs resume [0-9a-f-]{36})", err)
     assert command is not None
     resumed = remote.comfy_remote(*command[1].split())
