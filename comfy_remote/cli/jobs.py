@@ -22,7 +22,9 @@ __all__ = ["jobs"]
 _job_argument = click.argument("job", metavar="ID", shell_complete=complete_job)
 
 
-_offline_option = click.option("--offline", is_flag=True, help="Ask no target; show what was last known.")
+_offline_option = click.option(
+    "--offline", is_flag=True, help="Ask no target; show what was last known."
+)
 
 
 @click.group(no_args_is_help=True)
