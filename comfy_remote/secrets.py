@@ -111,6 +111,12 @@ class SecretValues:
                     self._known.pop(value, None)
                 self._forms = None
 
+    def clear(self) -> None:
+        """Forget all values."""
+        with self._lock:
+            self._known.clear()
+            self._forms = ()
+
     def redact(self, text: str) -> str:
         """The text with ``[NAME]`` for each value."""
         with self._lock:

@@ -158,7 +158,6 @@ def comfyui_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_secrets_of_other_tests() -> None:
     """A process notes each secret that it reads; here, each test is one."""
-    monkeypatch.setattr(SECRETS, "_known", {})
-    monkeypatch.setattr(SECRETS, "_forms", ())
+    SECRETS.clear()

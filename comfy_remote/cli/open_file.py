@@ -6,20 +6,25 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..jobs.record import SavedOutput
 
-__all__ = ["open_first"]
+__all__ = ["open_first", "open_path"]
 
 # No texts and no other files: what a remote made must not run here (a page, a script).
 _KINDS = frozenset({"image", "video", "audio", "3d"})
 _NEVER = frozenset({".svg", ".svgz"})
 
 
-def open_first(outputs: Sequence[SavedOutput]) -> str | None:
+def open_first(
+    outputs: Sequence[SavedOutput], opened: Callable[[Path], str | None] | None = None
+) -> str | None:
     """Open the first picture, film, sound or model.
+
+    Args:
+        opened: Opens a file as `open_path` does, which is the default.
 
     Returns:
         Why not, for people; ``None`` if it was opened.
@@ -28,12 +33,13 @@ def open_first(outputs: Sequence[SavedOutput]) -> str | None:
     if not can_be:
         return "--open: there is no picture, film, sound or model among the outputs."
     try:
-        return _open(can_be[0])
+        return (opened or open_path)(can_be[0])
     except OSError as error:
         return f"--open: {can_be[0]} could not be opened: {error.strerror or error}."
 
 
-def _open(path: Path) -> str | None:
+def open_path(path: Path) -> str | None:
+    """Open a file with the desktop's program for it; gives why not."""
     if sys.platform == "win32":
         os.startfile(path)  # noqa: S606  # what Explorer does; never a script, see above
         return None

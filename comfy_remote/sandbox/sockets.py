@@ -33,9 +33,6 @@ _PREVIEW_IMAGE_WITH_METADATA = 4
 _JPEG = 1
 _PNG = 2
 
-_WAITING_BYTES = 64 * 1024 * 1024
-_PATIENCE = 30.0
-
 _Outgoing = tuple[str | bytes, str | None]
 
 
@@ -44,10 +41,20 @@ class SocketHub:
 
     Args:
         status: What a ``status`` message says: ``{"exec_info": {"queue_remaining"}}``.
+        most_waiting: Bytes that may wait to be sent, before previews are left out.
+        patience: Seconds that a client may take to read a message.
     """
 
-    def __init__(self, status: Callable[[], dict[str, JsonValue]]) -> None:
+    def __init__(
+        self,
+        status: Callable[[], dict[str, JsonValue]],
+        *,
+        most_waiting: int = 64 * 1024 * 1024,
+        patience: float = 30.0,
+    ) -> None:
         self._status = status
+        self._most_waiting = most_waiting
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[str, web.WebSocketResponse] = {}
         self._features: dict[str, Mapping[str, JsonValue]] = {}
@@ -57,6 +64,11 @@ class SocketHub:
         self._closing: set[asyncio.Task[bool]] = set()
         self._executing: tuple[str | None, str | None] = (None, None)
         self._publisher = asyncio.create_task(self._publish())
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._waiting
 
     async def close(self) -> None:
         """Close all sockets."""
@@ -163,7 +175,7 @@ class SocketHub:
 
     def _add(self, message: str | bytes, client_id: str | None) -> None:
         # Previews are left out for a client that does not keep up; it misses nothing else.
-        if isinstance(message, bytes) and self._waiting + len(message) > _WAITING_BYTES:
+        if isinstance(message, bytes) and self._waiting + len(message) > self._most_waiting:
             return
         self._waiting += len(message)
         self._outbox.put_nowait((message, client_id))
@@ -178,7 +190,7 @@ class SocketHub:
                 receivers = [s for key, s in self._sockets.items() if key == client_id]
             for socket in receivers:
                 try:
-                    await asyncio.wait_for(_send(socket, message), _PATIENCE)
+                    await asyncio.wait_for(_send(socket, message), self._patience)
                 except asyncio.TimeoutError:
                     # It has stopped reading; the others must not wait for it.
                     self._drop(socket)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -166,8 +167,8 @@ async def test_space_is_left_on_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
     import shutil
 
     async with served(tmp_path) as (gateway, client, worker):
-        free = gateway.limits.free_bytes
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, free))
+        full = SimpleNamespace(total=0, used=0, free=gateway.limits.free_bytes)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
         for value in (1, "x" * 6000):
             await gateway.store.look_after()
             async with client.post("run", json={"input": value}) as answer:
@@ -178,7 +179,7 @@ async def test_space_is_left_on_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
         job = await submit(client, 1)
         async with worker.get("job-take/w?gpu=x"):
             pass
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, free))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
         async with worker.put(f"files/{job['id']}/{'0' * 64}", data=b"large") as answer:
             assert answer.status == 507
         # The result itself is owed: it may use what is left.

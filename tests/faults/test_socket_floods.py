@@ -5,35 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from pathlib import Path
 
 import aiohttp
-import pytest
-from aiohttp import web
+from aiohttp import WSMsgType, web
+from aiohttp.test_utils import TestServer
 
 from comfy_remote.net.http import HttpClient
 from comfy_remote.net.retry import Backoff
-from comfy_remote.sandbox import sockets
-from comfy_remote.sandbox.server import SandboxServer
-from comfy_remote.targets.comfyui import socket as comfyui_socket
+from comfy_remote.sandbox.sockets import SocketHub
 from comfy_remote.targets.comfyui.messages import PreviewMessage, TextMessage, decode_text
 from comfy_remote.targets.comfyui.socket import ComfyUISocket
 
 MIB = 1024 * 1024
 
 
-async def test_a_client_holds_the_newest_previews_up_to_a_size(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(comfyui_socket, "_KEPT_BYTES", 10 * MIB)
+async def test_a_client_holds_the_newest_previews_up_to_a_size() -> None:
     sent = asyncio.Event()
 
     async def flood(request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse()
+        socket = web.WebSocketResponse(autoping=False)
         await socket.prepare(request)
         for _ in range(40):
             await socket.send_bytes(struct.pack(">II", 1, 1) + b"x" * MIB)
         await socket.send_str(json.dumps({"type": "executing", "data": {"node": None}}))
+        await socket.ping()
+        # With the pong, the client has read all that came before.
+        while (await socket.receive()).type is not WSMsgType.PONG:
+            pass
         sent.set()
         async for _ in socket:
             pass
@@ -46,12 +44,10 @@ async def test_a_client_holds_the_newest_previews_up_to_a_size(
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
     async with HttpClient(f"http://127.0.0.1:{port}", name="it") as http:
-        socket = ComfyUISocket(http, "c", Backoff())
+        socket = ComfyUISocket(http, "c", Backoff(), most_bytes=10 * MIB)
         await socket.start()
         try:
             await asyncio.wait_for(sent.wait(), 20)
-            while not socket._messages or isinstance(socket._messages[-1][0], PreviewMessage):
-                await asyncio.sleep(0.01)
             messages = []
             while (message := await socket.next(0.3)) is not None:
                 messages.append(message)
@@ -67,19 +63,18 @@ def test_a_message_of_too_many_values_is_not_parsed() -> None:
     assert decode_text('{"type":"executed","data":{"x":"' + "[]," * 400_000 + '"}}') is not None
 
 
-async def test_the_sandbox_leaves_out_previews_for_a_client_that_does_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sockets, "_WAITING_BYTES", 4 * MIB)
-    monkeypatch.setattr(sockets, "_PATIENCE", 0.5)
-    async with SandboxServer(directory=tmp_path) as server, aiohttp.ClientSession() as session:
-        hub = server._engine.sockets
-        async with session.ws_connect(f"{server.url}/ws?clientId=lazy", max_msg_size=0):
+async def test_the_sandbox_leaves_out_previews_for_a_client_that_does_not_read() -> None:
+    hub = SocketHub(dict, most_waiting=4 * MIB, patience=0.5)
+    app = web.Application()
+    app.router.add_get("/ws", hub.handle)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        url = server.make_url("/ws")
+        async with session.ws_connect(url % {"clientId": "lazy"}, max_msg_size=0):
             for _ in range(100):
                 hub.send_encoded_preview(b"x" * MIB, "image/png", {}, "lazy")
             await asyncio.sleep(0)
-            assert hub._waiting <= 5 * MIB
-            async with session.ws_connect(f"{server.url}/ws?clientId=quick") as quick:
+            assert hub.waiting <= 5 * MIB
+            async with session.ws_connect(url % {"clientId": "quick"}) as quick:
                 # Its own messages do not wait for the other for ever.
                 found = await asyncio.wait_for(quick.receive(), 10)
                 assert "status" in found.data

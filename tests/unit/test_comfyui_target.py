@@ -52,7 +52,6 @@ from comfy_remote.media.files import sha256_of
 from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
-from comfy_remote.targets.comfyui import target as comfyui
 from comfy_remote.targets.comfyui.follow import FollowTimes
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 
@@ -490,11 +489,10 @@ async def test_a_key_that_is_refused_in_between_is_no_matter_of_patience(
 
 @pytest.mark.parametrize("announced", [True, False])
 async def test_a_history_that_is_too_large_is_asked_for_once(
-    server: FakeComfyUI, target: ComfyUITarget, monkeypatch: pytest.MonkeyPatch, announced: bool
+    server: FakeComfyUI, target: ComfyUITarget, announced: bool
 ) -> None:
-    monkeypatch.setattr(comfyui, "_LARGEST_ENTRY", 2**20)
     server.finish(JOB)
-    body = json.dumps({**server.history, "more": "x" * 3 * 2**20}).encode()
+    body = json.dumps({**server.history, "more": "x" * 33 * 2**20}).encode()
 
     async def chunked(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -504,18 +502,17 @@ async def test_a_history_that_is_too_large_is_asked_for_once(
         return response
 
     server.on(f"GET /history/{JOB}", Answer(body) if announced else chunked)
-    size = "1 MiB: 3 MiB" if announced else "1 MiB"
+    size = "32 MiB: 33 MiB" if announced else "32 MiB"
     with pytest.raises(OutputTooLarge, match=f"larger than {size}\\."):
         await _events(target)
     assert server.count(f"GET /history/{JOB}") == 1
 
 
 async def test_a_queue_that_is_too_large_is_no_answer(
-    server: FakeComfyUI, target: ComfyUITarget, monkeypatch: pytest.MonkeyPatch
+    server: FakeComfyUI, target: ComfyUITarget
 ) -> None:
-    monkeypatch.setattr(comfyui, "_LARGEST_QUEUE", 2**20)
-    server.on("GET /queue", Answer(b" " * 2**21 + b"{}"))
-    with pytest.raises(TargetUnreachable, match="larger than 1 MiB: 2 MiB"):
+    server.on("GET /queue", Answer(b" " * 65 * 2**20 + b"{}"))
+    with pytest.raises(TargetUnreachable, match="larger than 64 MiB: 65 MiB"):
         await _events(target)
 
 

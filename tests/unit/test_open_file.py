@@ -20,15 +20,12 @@ def outputs(folder: Path, *names: str) -> list[SavedOutput]:
 
 
 @pytest.mark.parametrize("name", ["page.html", "run.bat", "tool.exe", "drawing.svg", "a.txt"])
-def test_what_could_run_is_not_opened(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_could_run_is_not_opened(tmp_path: Path, name: str) -> None:
     def refuse(path: Path) -> None:
         raise AssertionError(f"{path} was opened")
 
-    monkeypatch.setattr("comfy_remote.cli.open_file._open", refuse)
-    assert "--open" in str(open_first(outputs(tmp_path, name)))
-    assert open_first([]) is not None
+    assert "--open" in str(open_first(outputs(tmp_path, name), refuse))
+    assert open_first([], refuse) is not None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="opens by itself")

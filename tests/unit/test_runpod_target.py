@@ -55,7 +55,6 @@ from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
 from comfy_remote.targets.opening import open_target
-from comfy_remote.targets.runpod import description as runpod_description
 from comfy_remote.targets.runpod.kind import EndpointOptions
 from comfy_remote.targets.runpod.status import StatusReader
 from comfy_remote.targets.runpod.target import EndpointTimes, RunPodTarget
@@ -420,12 +419,12 @@ async def test_a_worker_that_cannot_say_what_it_has_is_asked_once(
         "policy": {"ttl": 600_000},
     }
     # Later, too, no worker is started for the question's sake.
-    monkeypatch.setattr(runpod_description, "_FRESH_SECONDS", 0.0)
+    later = replace(TIMES, fresh=0.0)
     server.on("GET /v2/ep/health", Answer({"workers": {"idle": 0, "running": 0}}))
-    assert await _describe(server, tmp_path) is None
+    assert await _describe(server, tmp_path, later) is None
     assert server.count(RUN) == 1
     server.on("GET /v2/ep/health", Answer({"workers": {"idle": 1, "running": 0}}))
-    assert await _describe(server, tmp_path) is None
+    assert await _describe(server, tmp_path, later) is None
     assert server.count(RUN) == 2
 
 
@@ -440,7 +439,6 @@ async def test_a_worker_that_cannot_say_what_it_has_is_asked_once(
 async def test_what_is_known_stays_known_when_a_worker_does_not_get_to_answer(
     server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(runpod_description, "_FRESH_SECONDS", 0.0)
     nodes = {"EmptyImage": {}}
     packed = pack_nodes(json.dumps(nodes).encode())
     server.on(RUN, ACCEPTED)
@@ -451,7 +449,7 @@ async def test_what_is_known_stays_known_when_a_worker_does_not_get_to_answer(
     )
     server.on("GET /v2/ep/health", Answer({"workers": {"idle": 1, "running": 0}}))
     for _ in range(2):
-        assert await _describe(server, tmp_path) == nodes
+        assert await _describe(server, tmp_path, replace(TIMES, fresh=0.0)) == nodes
     assert server.count(RUN) == 2
 
 

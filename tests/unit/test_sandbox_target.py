@@ -11,8 +11,7 @@ import pytest
 
 from comfy_remote.events import Finished, JobState
 from comfy_remote.targets.base import RunRequest
-from comfy_remote.targets.sandbox import target as sandbox
-from comfy_remote.targets.sandbox.target import SandboxTarget
+from comfy_remote.targets.sandbox.target import SandboxTarget, launch_sandbox
 from comfy_remote.workflow.prompt import Prompt
 
 
@@ -25,18 +24,14 @@ async def test_a_module_in_the_users_folder_is_not_run(
         assert (await target.health()).ready == 1
 
 
-async def test_a_start_that_is_cancelled_leaves_no_process(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_start_that_is_cancelled_leaves_no_process() -> None:
     launched: list[subprocess.Popen[bytes]] = []
-    launch = sandbox._launch
 
     def remembered() -> subprocess.Popen[bytes]:
-        launched.append(launch())
+        launched.append(launch_sandbox())
         return launched[-1]
 
-    monkeypatch.setattr(sandbox, "_launch", remembered)
-    start = asyncio.ensure_future(SandboxTarget().__aenter__())
+    start = asyncio.ensure_future(SandboxTarget(launch=remembered).__aenter__())
     while not launched:
         await asyncio.sleep(0)
     start.cancel()
@@ -45,7 +40,7 @@ async def test_a_start_that_is_cancelled_leaves_no_process(
     assert launched[0].returncode is not None
 
 
-async def test_one_that_ended_by_itself_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_ended_by_itself_is_started_again() -> None:
     prompt: Prompt = {
         "1": {
             "class_type": "EmptyImage",
@@ -53,12 +48,14 @@ async def test_one_that_ended_by_itself_is_started_again(monkeypatch: pytest.Mon
         },
         "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
     }
-    monkeypatch.setattr(sandbox, "_IDLE_EXIT", "0.3")
-    async with SandboxTarget() as target:
-        process = target._process
-        assert process is not None
-        await asyncio.to_thread(process.wait, 20)
-        monkeypatch.setattr(sandbox, "_IDLE_EXIT", "1800")
+    launched: list[subprocess.Popen[bytes]] = []
+
+    def first_ends_soon() -> subprocess.Popen[bytes]:
+        launched.append(launch_sandbox(1800.0 if launched else 0.3))
+        return launched[-1]
+
+    async with SandboxTarget(launch=first_ends_soon) as target:
+        await asyncio.to_thread(launched[0].wait, 20)
         ref = await target.submit(RunRequest(str(uuid.uuid4()), prompt))
         events = [event async for event in target.follow(ref, prompt)]
         assert isinstance(events[-1], Finished)

@@ -18,7 +18,6 @@ __all__ = ["ComfyUISocket"]
 _OPEN_TIMEOUT = 3.0
 _LARGEST_MESSAGE = 64 * 1024 * 1024
 _KEPT_MESSAGES = 1000
-_KEPT_BYTES = 64 * 1024 * 1024
 
 
 class ComfyUISocket:
@@ -31,10 +30,19 @@ class ComfyUISocket:
         http: Of the ComfyUI.
         client_id: Whose messages are wanted.
         reconnect: The waits before it is opened again.
+        most_bytes: Of messages that nobody has read: beyond that, the oldest go.
     """
 
-    def __init__(self, http: HttpClient, client_id: str, reconnect: Backoff) -> None:
+    def __init__(
+        self,
+        http: HttpClient,
+        client_id: str,
+        reconnect: Backoff,
+        *,
+        most_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
         self._reconnect = reconnect
+        self._most_bytes = most_bytes
         self._http = http
         self._client_id = client_id
         # Bounded: a reader that stops reading must not fill the memory with previews.
@@ -80,7 +88,7 @@ class ComfyUISocket:
         self._messages.append((message, size))
         self._bytes += size
         while len(self._messages) > _KEPT_MESSAGES or (
-            self._bytes > _KEPT_BYTES and len(self._messages) > 1
+            self._bytes > self._most_bytes and len(self._messages) > 1
         ):
             self._take()
         self._arrived.notify()

@@ -32,7 +32,6 @@ from ..base import Capabilities
 
 __all__ = ["Description", "DescriptionCache", "Descriptions"]
 
-_FRESH_SECONDS = 3600.0
 # Milliseconds. A client that ends meanwhile leaves no job that a GPU would be started for later;
 # and a worker whose image has to be fetched first still gets to answer.
 _DESCRIBE_TTL = 600_000
@@ -59,10 +58,9 @@ class Description(BaseModel):
     asked: float
     answer: DescribeAnswer | None = None
 
-    @property
-    def fresh(self) -> bool:
-        """Whether there is no need to ask again: within an hour."""
-        return 0 <= time.time() - self.asked < _FRESH_SECONDS
+    def fresh(self, seconds: float) -> bool:
+        """Whether it came within the last ``seconds``."""
+        return 0 <= time.time() - self.asked < seconds
 
 
 class Act(Protocol):
@@ -83,6 +81,7 @@ class Descriptions:
         act: Asks a worker.
         is_awake: Whether a worker is up, so that asking it starts none.
         patience: Seconds that a call waits.
+        fresh: Seconds before it asks again.
     """
 
     def __init__(
@@ -93,12 +92,14 @@ class Descriptions:
         is_awake: Callable[[], Awaitable[bool]],
         *,
         patience: float,
+        fresh: float,
     ) -> None:
         self.cache = cache
         self._name = name
         self._act = act
         self._is_awake = is_awake
         self._patience = patience
+        self._fresh = fresh
         self._asking: asyncio.Task[DescribeAnswer | None] | None = None
 
     async def describe(self) -> Capabilities:
@@ -107,7 +108,7 @@ class Descriptions:
         _log.debug(
             "What %s has installed is %s.", self._name, "remembered" if known else "not known yet"
         )
-        if known is not None and (known.fresh or not await self._is_awake()):
+        if known is not None and (known.fresh(self._fresh) or not await self._is_awake()):
             return _capabilities(known.answer)
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask(known))

@@ -83,6 +83,7 @@ class EndpointTimes:
             allows, since the result waits half of it on average.
         describe: For a worker to say what it has; an answer to ComfyUI's page must begin in 60 s.
         leave: For an endpoint to take back a question that nobody waits for any more.
+        fresh: Before it asks again what its workers have.
     """
 
     requests: Backoff = Backoff()  # noqa: RUF009 - frozen
@@ -94,6 +95,7 @@ class EndpointTimes:
     )
     describe: float = 45.0
     leave: float = 3.0
+    fresh: float = 3600.0
 
 
 class RunPodTarget:
@@ -154,6 +156,7 @@ class RunPodTarget:
             self.act,
             self._is_awake,
             patience=self._times.describe,
+            fresh=self._times.fresh,
         )
         self._http = HttpClient(
             address,

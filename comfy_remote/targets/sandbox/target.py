@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 
 import aiohttp
@@ -30,10 +30,10 @@ from ..comfyui.target import ComfyUITarget
 from ..engine_files import NodeTimes, folders_in, with_unlisted
 from ..launch import PACKAGE_PARENT, detached, own_program
 
-__all__ = ["SandboxTarget"]
+__all__ = ["SandboxTarget", "launch_sandbox"]
 
 _START_TIMEOUT = 30.0
-_IDLE_EXIT = "1800"  # seconds: as long as RunPod keeps a result
+_IDLE_EXIT = 1800.0  # as long as RunPod keeps a result
 _STOP_PATIENCE = 2.0
 
 
@@ -42,10 +42,14 @@ class SandboxTarget:
 
     Args:
         url: Of a running sandbox, to resume a job there; ``None`` starts one.
+        launch: Starts the process of one.
     """
 
-    def __init__(self, url: str | None = None) -> None:
+    def __init__(
+        self, url: str | None = None, *, launch: Callable[[], subprocess.Popen[bytes]] | None = None
+    ) -> None:
         self._url = url
+        self._launch = launch or launch_sandbox
         self._inner: ComfyUITarget | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._reviving = asyncio.Lock()
@@ -189,7 +193,7 @@ class SandboxTarget:
             _kill(self._process)
 
     async def _start(self) -> str:
-        self._process = process = _launch()
+        self._process = process = self._launch()
         try:
             line = await asyncio.wait_for(asyncio.to_thread(_first_line, process), _START_TIMEOUT)
             return str(json.loads(line)["url"])
@@ -201,8 +205,14 @@ class SandboxTarget:
             raise
 
 
-def _launch() -> subprocess.Popen[bytes]:
-    command = [sys.executable, *own_program("sandbox"), "--port", "0", "--idle-exit", _IDLE_EXIT]
+def launch_sandbox(idle_exit: float = _IDLE_EXIT) -> subprocess.Popen[bytes]:
+    """Start a sandbox, which writes its address as its first line.
+
+    Args:
+        idle_exit: Seconds without a job or request after which it ends.
+    """
+    options = ("--port", "0", "--idle-exit", str(idle_exit))
+    command = [sys.executable, *own_program("sandbox"), *options]
     try:
         # Not asyncio's, which ends with its loop: this one may go on after it.
         return subprocess.Popen(
