@@ -1,4 +1,4 @@
-"""Who may ask: tokens, browsers, and how often."""
+"""Access control: tokens, browsers, and the rate of requests."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class Access:
 
 
 def foreign_page(request: web.Request, *, named_here_only: bool) -> web.Response | None:
-    """The refusal of what a page of another site makes a browser send.
+    """The refusal of a request that another site's page makes a browser send.
 
     Args:
         named_here_only: Refuse what asks for this server by another name than localhost's.

@@ -77,7 +77,7 @@ class Bodies:
 
     @contextmanager
     def counting(self, limit: int) -> Iterator[Callable[[int], None]]:
-        """Count bytes as they arrive: a client that announces many and sends none takes no room.
+        """Count bytes as they arrive, so a client that announces many and sends none takes no room.
 
         Args:
             limit: How many this one may have.
@@ -139,7 +139,7 @@ class Bodies:
 async def body_chunks(
     read: Callable[[int], Awaitable[bytes]], pause: float = LONGEST_PAUSE
 ) -> AsyncIterator[bytes]:
-    """A body as it arrives, from a client that must not take for ever.
+    """A body as it arrives; a client that sends too slowly is given up.
 
     Args:
         read: Gives the next bytes, of so many at most; none at the end.

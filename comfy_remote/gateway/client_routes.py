@@ -1,4 +1,4 @@
-"""What clients ask: RunPod's endpoint operations."""
+"""The routes of clients: RunPod's endpoint operations."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _brief(status: Status) -> Status:
 
 
 async def _answer(request: web.Request, found: Status | StoredStatus) -> web.StreamResponse:
-    """A status; what of it is in a file is sent from there, a part at a time.
+    """The status as an answer. A result that is in a file is streamed from it.
 
     Raises:
         JobNotFound: The file has just gone.

@@ -1,4 +1,4 @@
-"""What the clients' routes need of an endpoint, and the one whose jobs are in this process."""
+"""What routes need of an endpoint, and the endpoint whose jobs are in this process."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class StoredStatus:
 
 
 def joined(first: bytes, second: bytes) -> bytes:
-    """One JSON object of two that are not both empty."""
+    """Two JSON objects as one. Not both may be empty."""
     return first if second == b"{}" else first[:-1] + b"," + second[1:]
 
 
 class Endpoint(Protocol):
-    """An endpoint, as its clients know it. Of a job that is not known: `JobNotFound`."""
+    """An endpoint, as its clients see it. Its methods raise `JobNotFound` for an unknown job."""
 
     @property
     def limits(self) -> GatewayLimits:
-        """What it keeps to."""
+        """Its limits."""
 
     async def submit(
         self, submission: Submission, *, sync: bool, idempotency_key: str | None

@@ -1,4 +1,4 @@
-"""Listening on an address: who may be let in there, and why it may not work."""
+"""Listening on an address: who may be let in there, and the errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def listen(
 
 
 def check_token(host: str, token: SecretStr | None) -> None:
-    """Refuse to let in everybody, or whoever guesses.
+    """Check that an address which others reach has a token that cannot be guessed.
 
     Raises:
         ConfigurationError: There is no token, and others reach this address; or it is too short.

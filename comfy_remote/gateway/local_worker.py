@@ -42,7 +42,7 @@ class Handler(Protocol):
 
 @runtime_checkable
 class GetsReady(Protocol):
-    """A handler that cannot take a job at any time."""
+    """A handler that has to get ready before it takes a job."""
 
     async def ready(self) -> None:
         """Wait until it can.

@@ -124,7 +124,7 @@ class JobQueue:
         return f"sync-{uuid.uuid4()}" if sync else str(uuid.uuid4())
 
     def check_room(self) -> None:
-        """Whether a job may come.
+        """Refuse a new job when too many wait, or memory is full.
 
         Raises:
             RateLimited: The queue is full.

@@ -86,11 +86,11 @@ class JobRecords:
     # Time
 
     def ended(self, job: Job) -> None:
-        """A job is final: from now on, its result is stored for its own time."""
+        """Note that a job is final: its result is stored for its own time from now on."""
         self._ended.setdefault(job.retention, {})[job.id] = job
 
     def revived(self, job: Job) -> None:
-        """A job that was final is run again."""
+        """Note that a job that was final is run again."""
         del self._ended[job.retention][job.id]
 
     def expired(self, now: float) -> list[Job]:
@@ -126,7 +126,7 @@ class JobRecords:
     # Memory
 
     def check_memory(self) -> None:
-        """Refuse a new job when those that are known take too much.
+        """Refuse a new job when the known ones take too much memory.
 
         Raises:
             RateLimited: They do.
@@ -155,7 +155,7 @@ class JobRecords:
             self.say(job, more)
 
     def drop_input(self, job: Job) -> None:
-        """A job's input is not needed any more."""
+        """Drop a job's input, which is not needed any more."""
         self.memory -= len(job.input or b"")
         job.input = None
 

@@ -226,7 +226,7 @@ class GatewayServer:
             await asyncio.gather(ready, failed, return_exceptions=True)
 
     async def wait_until_failed(self) -> None:
-        """Wait until a worker has ended for good, which it never does in good order.
+        """Wait until a worker has failed for good.
 
         Raises:
             ConfigurationError: A setting of its is wrong.

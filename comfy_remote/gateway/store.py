@@ -85,7 +85,7 @@ class JobStore:
         await self._store(job_id, _INPUT, len(content), lambda path: _write(path, content))
 
     def check_room(self, size: int) -> None:
-        """Whether so many bytes may come.
+        """Refuse so many bytes if there is no room for them.
 
         Raises:
             RateLimited: The store or the disk is full.

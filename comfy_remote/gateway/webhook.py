@@ -1,4 +1,4 @@
-"""Telling a client's address that its job is final; signed, where there is a secret.
+"""Webhooks: a final job's status, posted to the client's address; signed if there is a secret.
 
 The signature is that of Standard Webhooks (https://www.standardwebhooks.com): HMAC-SHA256 of
 ``{id}.{timestamp}.{body}``, in base64, after ``v1,``.

@@ -1,4 +1,4 @@
-"""What workers ask: the calls that the RunPod SDK makes from inside a worker.
+"""The routes of workers: the calls that the RunPod SDK makes from inside a worker.
 
 Facts from the SDK, 1.12 (`serverless/modules/rp_job.py`, `rp_scale.py`, `rp_http.py`).
 """
@@ -156,7 +156,7 @@ def _unusable(job: Job, refused: WorkflowInvalid) -> OutputError:
 
 
 async def _write(request: web.Request, response: web.Response) -> web.Response:
-    """Send the answer here and now, so that a broken connection is noticed.
+    """Send the answer now, so that a broken connection is noticed.
 
     Raises:
         ConnectionError: The worker is not there any more.

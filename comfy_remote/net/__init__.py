@@ -1,1 +1,1 @@
-"""Addresses, the guard for those that somebody else names, and what all network code shares."""
+"""What network code shares: HTTP clients, the guard for others' addresses, retries, buckets."""

@@ -125,7 +125,7 @@ def _check_host(address: URL) -> None:
 
 
 def check_key_is_safe(address: URL) -> None:
-    """Refuse an address to which a key would travel readable by everybody on the way.
+    """Refuse an address to which a key would travel unencrypted.
 
     Raises:
         ConfigurationError: It is neither ``https`` nor on this machine.
@@ -149,5 +149,5 @@ def shown(url: str) -> str:
 
 
 def pod_proxy_url(pod_id: str, port: int = COMFYUI_PORT) -> str:
-    """Where RunPod's proxy has a port of a pod."""
+    """The address of a pod's port at RunPod's proxy."""
     return f"https://{pod_id}-{port}{POD_PROXY}"

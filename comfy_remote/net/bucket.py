@@ -207,7 +207,7 @@ class Bucket:
             raise
 
     async def delete(self, key: str) -> None:
-        """Remove a file; no matter if it is not there.
+        """Remove a file, if it is there.
 
         Raises:
             OutputError: The bucket refused.

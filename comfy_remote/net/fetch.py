@@ -49,7 +49,7 @@ class Answer:
 
 
 class GuardedHttp:
-    """Requests to addresses of somebody else; used as an asynchronous context manager.
+    """Requests to addresses that somebody else names; used as an asynchronous context manager.
 
     Args:
         guard: Which addresses may be asked.

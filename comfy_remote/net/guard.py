@@ -59,7 +59,7 @@ def proxy_for(url: URL) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Which addresses of somebody else may be used.
+    """Which addresses that somebody else names may be used.
 
     Attributes:
         allowed: ``HOST`` or ``HOST:PORT`` that the owner of this machine has named: may be

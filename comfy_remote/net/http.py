@@ -432,7 +432,7 @@ class HttpClient:
     async def _begun(
         self, request: Awaitable[aiohttp.ClientResponse], size: int = 0
     ) -> aiohttp.ClientResponse:
-        """The answer, once its headers are here. A peer that does not read, or drips, is given up.
+        """The answer, once its headers are here. A peer that reads or sends too slowly is given up.
 
         Args:
             size: Bytes that are sent first.
@@ -466,7 +466,7 @@ class HttpClient:
 
 
 def version_in(headers: Mapping[str, str]) -> str | None:
-    """What an answer's headers call the version of what it brings: bytes of one fit together.
+    """The version of an answer's content, by its headers. Bytes of one version fit together.
 
     A strong ``ETag``, else ``Last-Modified`` (RFC 9110, 8.8); ``None`` where there is neither.
     """

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 def logged_requests() -> aiohttp.TraceConfig:
-    """For the ``trace_configs`` of a session. Costs nothing where nobody reads the log."""
+    """For the ``trace_configs`` of a session. Costs nothing unless the log is read."""
     trace = aiohttp.TraceConfig()
     if not _log.isEnabledFor(logging.DEBUG):
         return trace

@@ -1,4 +1,4 @@
-"""Limits on the connections to our servers: time to ask, time to read the answer, and how many."""
+"""Limits on the connections to our servers: times to ask and to read the answer, and how many."""
 
 from __future__ import annotations
 

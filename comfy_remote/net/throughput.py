@@ -1,4 +1,4 @@
-"""The slowest transfer that is accepted. One that brings a byte now and then would never end.
+"""The slowest transfer that is accepted: one that brings a byte now and then would never end.
 
 A connection that brings nothing at all ends by its own timeout.
 """

@@ -1,1 +1,1 @@
-"""What runs beside a ComfyUI: takes a job's input, drives the engine, returns the outputs."""
+"""The worker, beside a ComfyUI: takes a job's input, drives the engine, returns the outputs."""

@@ -80,7 +80,7 @@ async def describe(
 
 
 async def health(target: ComfyUITarget, folder: Path, worker: str | None) -> HealthAnswer:
-    """How the worker is.
+    """The state of the worker and its engine.
 
     Raises:
         TargetError: The engine cannot be asked.
@@ -202,7 +202,7 @@ async def act_on_models(
 
 
 def say_to(reporter: ProgressReporter) -> Say:
-    """What is said, as the message of a progress snapshot."""
+    """A `Say` that sends each line as the message of a progress snapshot."""
     return lambda words: reporter.progress(Progress(message=words))
 
 
@@ -222,7 +222,7 @@ class EngineFacts:
         self._stats: dict[str, JsonValue] = {}
 
     async def stats(self, target: ComfyUITarget) -> dict[str, JsonValue]:
-        """The document.
+        """The document, asked once a process.
 
         Args:
             target: Open.

@@ -140,7 +140,7 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
 
 
 def _models_folder(folder: Path, arguments: Sequence[str]) -> Path:
-    """Where this ComfyUI has its models: two of its own arguments may say so."""
+    """This ComfyUI's models folder, which two of its own arguments may name."""
     named = {"--models-directory": "", "--base-directory": "models"}
     given = [part for argument in arguments for part in argument.split("=", 1)]
     for flag, within in named.items():

@@ -97,7 +97,7 @@ class Cleaner:
         )
 
     def run_again(self, prompt: Prompt, outputs: Sequence[RemoteOutput]) -> None:
-        """Have the nodes that made these run again when they come again.
+        """Have the nodes that made these outputs run again in later jobs.
 
         Args:
             prompt: As for `clean`.
@@ -131,7 +131,7 @@ def _marked(node: Node, marker: JsonValue) -> Node:
 
 
 def _identities(prompt: Prompt) -> dict[str, str]:
-    """What an engine's cache knows each node by: its class, its inputs, and all before it.
+    """The identity of each node for an engine's cache: its class, its inputs, and all before it.
 
     Each node is looked at once, however long the chains are. Not by its id: the same nodes under
     other ids are the same to the cache.

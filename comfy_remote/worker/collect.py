@@ -31,7 +31,7 @@ class CollectedOutput:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What could be brought here.
+    """The outputs that could be brought here, and what is wrong with the others.
 
     Attributes:
         outputs: In the order in which they were wanted.

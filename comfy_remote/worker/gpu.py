@@ -1,4 +1,4 @@
-"""Whether the engine's Python can compute on its GPU, asked as ComfyUI will ask: with torch.
+"""Whether the engine's Python can compute on its GPU: asked of torch, as ComfyUI does.
 
 A machine may list a GPU that no program can use (a driver of the wrong version, a card that has
 fallen off its bus). Found out before a job is taken, no job fails for it.

@@ -80,7 +80,7 @@ class JobHandler:
         """Why no job can run here: the engine cannot be started, or its GPU is lost."""
 
     async def ready(self) -> None:
-        """Wait until the engine can take a job; to be awaited before one is taken.
+        """Wait until the engine can take a job. Await this before taking one.
 
         It has been started, and what the job before may have left running there has ended.
 
@@ -152,7 +152,7 @@ class JobHandler:
         return {**answer, "refresh_worker": True}
 
     def _see_that_it_settles(self) -> None:
-        """Beside whatever else goes on, free the engine of a run that did not end."""
+        """Free the engine of a run that did not end, while other work goes on."""
         prompt_id = self._job_now.left_running if self._job_now is not None else None
         if prompt_id is not None:
             self._settling = asyncio.ensure_future(self._settle(prompt_id))
@@ -164,7 +164,7 @@ class JobHandler:
             _log.error("the engine could not be started again: %s", error)
 
     async def _settled(self) -> None:
-        """Wait for `_settle`. Cancelled, it goes on."""
+        """Wait for `_settle`, which goes on if this is cancelled."""
         if self._settling is not None:
             await asyncio.shield(self._settling)
             self._settling = None
@@ -222,7 +222,7 @@ class JobHandler:
 
 
 def _lenient(payload: JsonValue) -> JsonValue:
-    """What worker-comfyui's clients may send: JSON in a string, ``null`` for "not given"."""
+    """The payload as worker-comfyui reads it: JSON in a string, ``null`` for what is missing."""
     if isinstance(payload, str) and not has_more_values(payload, _MOST_VALUES):
         try:
             payload = json.loads(payload)

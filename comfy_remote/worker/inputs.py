@@ -128,7 +128,7 @@ class InputReceiver:
         return await asyncio.to_thread(lambda: [one for one in known if self._cache.has(one)])
 
     async def delete_stored(self, request: JobRequest) -> list[str]:
-        """Clear away what the client had put into storage for this request.
+        """Delete what the client had put into storage for this request.
 
         Returns:
             Why it did not work, where it did not.
@@ -236,7 +236,7 @@ async def fetch_input(
 
 
 async def delete_urls(urls: Collection[str], *, hosts: Collection[str]) -> list[str]:
-    """DELETE what a client had put into storage for this job.
+    """DELETE files that a client had put into storage for this job.
 
     Returns:
         Why it did not work, where it did not.
@@ -297,7 +297,7 @@ def _refused(sent: InputFileSent, why: str) -> WorkflowInvalid:
 
 
 class InputCache:
-    """Files in one folder, which several workers may share. All of it blocks.
+    """Files by SHA-256 in a folder that several workers may share. All methods block.
 
     It only ever saves time: what cannot be read or written is as if it were not there.
 

@@ -134,7 +134,7 @@ class WorkflowJob:
         self._attempt: _Attempt | None = None
 
     async def run(self, report: Report) -> JobResult:
-        """Run it.
+        """Run the job.
 
         Returns:
             The answer, in the request's dialect.
@@ -266,7 +266,7 @@ class _Attempt:
             error.details.setdefault("engine_log", self._names.text("\n".join(log)))
 
     async def _on(self, target: ComfyUITarget) -> JobResult:
-        """The same on an engine that is up."""
+        """The answer, from an engine that is up."""
         job, parts = self._job, self._parts
         async with target:
             stats = await parts.about.stats(target)

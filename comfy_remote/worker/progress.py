@@ -1,4 +1,4 @@
-"""Telling the queue how far a job is, no oftener than it wants to know."""
+"""The progress of a job, sent to the queue about four times a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bringing an engine back to where it can take the next job, after one that did not end well.
+"""Making an engine ready for the next job, after one that did not end well.
 
 A cancel is a request: a node that sleeps, a process that was stopped, a library that hangs does
 not follow it. An engine that goes on with a job nobody waits for is ended and started again.
@@ -36,7 +36,7 @@ async def settle(
     prompt_id: str,
     settings: WorkerSettings,
 ) -> None:
-    """Wait until the engine has done with a prompt that was cancelled, or see to it.
+    """Wait until the engine has stopped a cancelled prompt, or start the engine again.
 
     Args:
         connect: Makes the target for the engine's URL.

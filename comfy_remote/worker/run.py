@@ -54,7 +54,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run gave.
+    """The outputs of a run, and what is wrong with it.
 
     Attributes:
         outputs: In files of ours.
@@ -164,8 +164,10 @@ class EngineRun:
         return RunResult(collected.outputs, problems, error)
 
     def _check_cache(self, finished: Finished, collected: Collected) -> None:
-        """Raises:
-        OutputLost: A node in the engine's cache lists a file that is there no more.
+        """Refuse outputs of cached nodes whose files are gone.
+
+        Raises:
+            OutputLost: A node in the engine's cache lists a file that does not exist any more.
         """
         cached = finished.details.get("cached_nodes")
         known = set(map(str, cached)) if isinstance(cached, list) else set()
@@ -179,7 +181,7 @@ class EngineRun:
             raise stale[0][1]
 
     async def _submit(self, run: RunRequest) -> RemoteRef:
-        """Submit; a job stopped in that very moment is stopped on the engine too."""
+        """Submit. A job that is stopped meanwhile is stopped on the engine, too."""
         submission = asyncio.ensure_future(self._target.submit(run))
         try:
             return await asyncio.shield(submission)
@@ -268,7 +270,7 @@ async def unless_engine_dies(engine: Engine, work: Coroutine[None, None, _T]) ->
 
 
 async def at_most(seconds: float, request: Awaitable[None], what: str) -> None:
-    """Await a request to the engine whose failure changes nothing."""
+    """Await a request to the engine; its failure is logged, and changes nothing."""
     try:
         await asyncio.wait_for(request, seconds)
     except (ComfyRemoteError, asyncio.TimeoutError) as error:

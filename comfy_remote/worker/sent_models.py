@@ -1,4 +1,4 @@
-"""The models that a workflow says where to get: those that the engine lacks, before it runs."""
+"""Models with an address in the request: those that the engine lacks are fetched before it runs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class LackingModels:
 async def fetch_lacking(
     models: Sequence[ModelSent], target: ComfyUITarget, library: ModelLibrary, say: Say
 ) -> LackingModels:
-    """Fetch those that the engine does not list, if this worker may; nothing is pruned.
+    """Fetch the models that the engine does not list, if this worker may; nothing is pruned.
 
     Args:
         target: The engine, which may know folders that the library does not.

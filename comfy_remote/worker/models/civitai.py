@@ -122,7 +122,7 @@ class CivitaiLink:
         """Only Civitai knows."""
 
     async def locate(self, get_json: JsonGetter) -> Location:
-        """See `Link`. Asks the API for name and SHA-256, and does without where that fails."""
+        """See `Link`. Asks the API for name and SHA-256, which it may lack."""
         version, file = self.version, None
         if version is None:
             listed = await get_json(self._at(f"/api/v1/models/{self.model}"))

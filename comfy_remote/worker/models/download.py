@@ -1,4 +1,4 @@
-"""Bringing one model here: streamed to a ``.part``, resumed, hashed, checked, then named.
+"""Downloading one model: streamed to a ``.part``, resumed, hashed, checked, then named.
 
 The ``.part`` lies in the model's own folder, so that giving it its name is a rename; ComfyUI
 does not list it. It stays when a download is cancelled or the worker dies, with a note of what
@@ -43,7 +43,7 @@ class _Note(BaseModel):
     sha256: str | None = None
 
     def same_file(self, other: _Note) -> bool:
-        """Whether both are surely of the same content."""
+        """Whether both are certainly of the same content."""
         if self.identity != other.identity:
             return False
         if self.size is not None and other.size is not None and self.size != other.size:
@@ -68,7 +68,7 @@ async def download(
 
     Args:
         wanted: The ending of its name says what the file should be.
-        on_size: Told the number of bytes that are here, again and again.
+        on_size: Called again and again with the number of bytes that are here.
 
     Returns:
         The SHA-256 of the content, 64 lower-case hex digits.
@@ -138,7 +138,7 @@ class _Transfer:
             self._file = None
 
     async def run(self) -> str:
-        """Bring what is missing; the content's SHA-256."""
+        """Fetch what is missing; the content's SHA-256."""
         retries, file = Retries(_BACKOFF), self._opened
         while True:
             before = file.size

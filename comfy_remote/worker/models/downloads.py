@@ -45,7 +45,7 @@ class Downloads:
     _underway: dict[Path, str] = field(default_factory=dict)
 
     async def fetch(self, missing: Sequence[Missing]) -> None:
-        """Fetch models, four at a time; the first that cannot be had stops the others.
+        """Fetch models, four at a time; the first that fails stops the others.
 
         What is not complete then stays as a part, and the next time continues from there.
 

@@ -1,4 +1,4 @@
-"""Where models lie on a worker, and which folder a kind of model belongs into."""
+"""Where a worker's models are, and which folder each kind of model belongs in."""
 
 from __future__ import annotations
 

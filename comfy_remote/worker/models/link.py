@@ -1,4 +1,4 @@
-"""What a line's link stands for: something that can be asked for, wherever it is published."""
+"""The link in a line of a repo_list, and where its file is fetched from."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class Location:
 
 
 class JsonGetter(Protocol):
-    """Asks an API; see `fetch.ModelHttp.json`."""
+    """Asks an API; see `http.ModelHttp.json`."""
 
     async def __call__(self, location: Location) -> JsonValue:
         """The answer's JSON."""
 
 
 class Link(Protocol):
-    """One link of a repo_list, understood. Made without asking anybody."""
+    """One link of a repo_list. Made without asking anybody."""
 
     @property
     def identity(self) -> str:
-        """The same for the same model of the same publisher; holds no secret."""
+        """Identifies the model at its publisher. Holds no secret."""
 
     @property
     def name(self) -> str | None:

@@ -113,7 +113,7 @@ class Manifest:
         return entry if entry is not None and entry.untouched(path) else None
 
     def add(self, file: Path, identity: str, sha256: str, fetched_for: str) -> Entry:
-        """Remember a file that was just written, for a list (see `list_key`).
+        """Record a file that was just written, for a list (see `list_key`).
 
         Raises:
             LocalStorageError: It cannot be remembered.
@@ -135,7 +135,7 @@ class Manifest:
         return entry
 
     def forget(self, entry: Entry) -> None:
-        """The file is no longer ours, or no longer there."""
+        """Remove an entry whose file is no longer ours, or no longer there."""
         with contextlib.suppress(OSError):
             self._place(entry.path).unlink()
         self._known = None
@@ -278,5 +278,5 @@ class Asked:
 
 
 def _is_over(asked: float, now: float) -> bool:
-    """A time that is still to come is another machine's clock: that was just now."""
+    """Whether a note is too old. A time in the future is of another clock, and counts as now."""
     return now - asked > ASKED_FOR_DAYS * _DAY

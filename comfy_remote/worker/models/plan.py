@@ -98,13 +98,13 @@ class Problem:
 
 
 def part_key(line: ModelLine, link: Link) -> str:
-    """Names the unfinished file of a line: the same in every worker."""
+    """The name of a line's unfinished file: the same in every worker."""
     text = f"{folder_of(line.kind)}\n{line.name or ''}\n{link.identity}\n{line.sha256 or ''}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class Planner:
-    """Finds out about lines. Changes nothing.
+    """Finds out what each line of a list needs. Changes nothing.
 
     Args:
         folders: Where models may be.
@@ -297,7 +297,7 @@ def free_bytes(root: Path) -> int | None:
 
 
 def fits(missing: Sequence[Missing], root: Path) -> bool:
-    """Whether there is room for them. A quota that the volume does not tell shows later."""
+    """Whether there is room for them. A quota that the volume does not report shows later."""
     free = free_bytes(root)
     return free is None or bytes_to_fetch(missing, root) + _RESERVE <= free
 

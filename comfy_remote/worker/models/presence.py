@@ -273,7 +273,7 @@ class ProcessMark(BaseModel):
 
 
 def _host() -> str:
-    """A host of the same name that was started again, or another container, is another one."""
+    """Identifies this host, its boot and its container."""
     with contextlib.suppress(OSError):  # Linux only
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         container = Path("/proc/self/ns/pid").readlink()

@@ -1,4 +1,4 @@
-"""Which kind of link a line of a repo_list has; and the plain kinds: any address, and a bucket.
+"""Which kind of link a line of a repo_list has; and the plain kinds: any address, a bucket.
 
 A bucket (Cloudflare R2, S3) is laid out like ComfyUI's ``models`` folder. Each file is asked for by
 a signed address, so that it comes here the same way as all others, and the key is never sent.
