@@ -4,7 +4,7 @@ The public face of the library::
 
     import comfy_remote
 
-    for output in comfy_remote.run("workflow.json", "runpod:abc123"):
+    for output in comfy_remote.run("workflow.json", "runpod:abc123", seed=5):
         output.save("output")
 
 Names are loaded when they are first used, so that the command line can show its help without
@@ -19,25 +19,114 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .errors import ComfyRemoteError
-    from .jobs.client import Client, resume
+    from .errors import (
+        AuthenticationError,
+        ComfyRemoteError,
+        ConfigurationError,
+        ExecutionFailed,
+        InputFileMissing,
+        JobCancelled,
+        JobNotFound,
+        JobTimedOut,
+        LocalStorageError,
+        NotTrusted,
+        OutOfMemory,
+        OutputError,
+        OutputLost,
+        SubmissionUnknown,
+        TargetError,
+        TargetUnreachable,
+        WorkflowInvalid,
+    )
+    from .events import (
+        Event,
+        Finished,
+        JobState,
+        Log,
+        NodeText,
+        OutputReady,
+        Preview,
+        Progress,
+        Queued,
+        Shown,
+        Started,
+    )
+    from .jobs.client import attach, resume
     from .jobs.job import Job
     from .jobs.output import Output
     from .jobs.record import Record
-    from .jobs.run import run
+    from .jobs.submission import Submission
+    from .library.client import Client, RowResult
+    from .library.run import run
+    from .library.sync import SyncClient, SyncJob
+    from .workflow.change.prepare import Changes
 
-
-__all__ = ["Client", "ComfyRemoteError", "Job", "Output", "Record", "__version__", "resume", "run"]
-
-_HOMES = {
-    "Client": ".jobs.client",
-    "ComfyRemoteError": ".errors",
-    "Job": ".jobs.job",
-    "Output": ".jobs.output",
-    "Record": ".jobs.record",
-    "resume": ".jobs.client",
-    "run": ".jobs.run",
+_NAMES = {
+    ".errors": (
+        *("AuthenticationError", "ComfyRemoteError", "ConfigurationError", "ExecutionFailed"),
+        *("InputFileMissing", "JobCancelled", "JobNotFound", "JobTimedOut", "LocalStorageError"),
+        *("NotTrusted", "OutOfMemory", "OutputError", "OutputLost", "SubmissionUnknown"),
+        *("TargetError", "TargetUnreachable", "WorkflowInvalid"),
+    ),
+    ".events": (
+        *("Event", "Finished", "JobState", "Log", "NodeText", "OutputReady", "Preview"),
+        *("Progress", "Queued", "Shown", "Started"),
+    ),
+    ".jobs.client": ("attach", "resume"),
+    ".jobs.job": ("Job",),
+    ".jobs.output": ("Output",),
+    ".jobs.record": ("Record",),
+    ".jobs.submission": ("Submission",),
+    ".library.client": ("Client", "RowResult"),
+    ".library.run": ("run",),
+    ".library.sync": ("SyncClient", "SyncJob"),
+    ".workflow.change.prepare": ("Changes",),
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
+
+__all__ = [
+    "AuthenticationError",
+    "Changes",
+    "Client",
+    "ComfyRemoteError",
+    "ConfigurationError",
+    "Event",
+    "ExecutionFailed",
+    "Finished",
+    "InputFileMissing",
+    "Job",
+    "JobCancelled",
+    "JobNotFound",
+    "JobState",
+    "JobTimedOut",
+    "LocalStorageError",
+    "Log",
+    "NodeText",
+    "NotTrusted",
+    "OutOfMemory",
+    "Output",
+    "OutputError",
+    "OutputLost",
+    "OutputReady",
+    "Preview",
+    "Progress",
+    "Queued",
+    "Record",
+    "RowResult",
+    "Shown",
+    "Started",
+    "Submission",
+    "SubmissionUnknown",
+    "SyncClient",
+    "SyncJob",
+    "TargetError",
+    "TargetUnreachable",
+    "WorkflowInvalid",
+    "__version__",
+    "attach",
+    "resume",
+    "run",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -17,6 +17,7 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from html import escape
 from typing import TYPE_CHECKING, TypeAlias
 
 from .clean import cleaned_error, cleaned_json, cleaned_text
@@ -148,6 +149,23 @@ class Progress:
             return 0.0
         within = self.step / self.steps if self.step is not None and self.steps else 0.0
         return min(1.0, (self.nodes_done + min(1.0, within)) / self.nodes_total)
+
+    def __str__(self) -> str:
+        """``3 of 7 nodes, KSampler 12/20``."""
+        parts = []
+        if self.nodes_total > 1:
+            parts.append(f"{self.nodes_done} of {self.nodes_total} nodes")
+        if self.node_class:
+            counts = self.step is not None and self.steps
+            steps = f" {self.step:g}/{self.steps:g}" if counts else ""
+            parts.append(f"{self.node_class}{steps}")
+        if self.message:
+            parts.append(self.message)
+        return ", ".join(parts)
+
+    def _repr_html_(self) -> str:
+        """A bar, for notebooks."""
+        return f"<progress value='{self.fraction:.3f}' max='1'></progress> {escape(str(self))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +13,11 @@ from .schemas import completed, found_schemas, schemas_option
 
 if TYPE_CHECKING:
     from ..errors import WorkflowInvalid
-    from ..targets.base import Target
-    from ..workflow.change.prepare import Changes, PreparedWorkflow
-    from ..workflow.check import Limits, Report
+    from ..jobs.forecast import Known
+    from ..workflow.change.prepare import Changes
+    from ..workflow.check import Report
     from ..workflow.files import FileSearch
     from ..workflow.load import LoadedWorkflow
-    from ..workflow.prompt import Prompt
     from ..workflow.schema import Schemas
 
 __all__ = ["check"]
@@ -81,7 +79,7 @@ def _report(
     changes: Changes,
     inputs: tuple[Path, ...],
 ) -> Report:
-    from ..workflow.check import Limits, Problem, check_prompt
+    from ..jobs.forecast import report_on
     from ..workflow.files import FileSearch
     from ..workflow.load import load_workflow
     from ..workflow.models import find_models
@@ -101,36 +99,7 @@ def _report(
     if known.schemas.is_snapshot and (models := len(find_models(prepared.prompt))):
         named = "the model" if models == 1 else f"the {models} models"
         say(f"Only a target can tell whether it has {named} that the workflow names.")
-    report = check_prompt(
-        prepared.prompt,
-        known.schemas,
-        workflow=prepared.workflow,
-        files=replace(search, on_target=known.files),
-        limits=known.limits or Limits(),
-        doubts=prepared.doubts,
-    )
-    if known.not_returned:
-        problem = Problem("outputs_not_returned", known.not_returned, severity="warning")
-        report = replace(report, problems=(*report.problems, problem))
-    return report
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A prompt, and what is known of where it would run.
-
-    Attributes:
-        schemas: What it was prepared and is checked by.
-        files: Those that the target has of what the prompt loads.
-        limits: How large its requests and answers may be.
-        not_returned: Which nodes' outputs it does not return; see `targets.base.not_returned`.
-    """
-
-    prepared: PreparedWorkflow
-    schemas: Schemas
-    files: frozenset[str] = frozenset()
-    limits: Limits | None = None
-    not_returned: str = ""
+    return report_on(known, search)
 
 
 def _on_target(
@@ -139,7 +108,7 @@ def _on_target(
     given: Schemas | None,
     changes: Changes,
     search: FileSearch,
-) -> _Known:
+) -> Known:
     """Prepare the prompt, and ask the target what only it knows.
 
     Raises:
@@ -147,8 +116,8 @@ def _on_target(
     """
     from ..config.settings import Configuration
     from ..errors import AuthenticationError, TargetError
-    from ..schemas.finding import Found, from_registry, known_without, target_schemas
-    from ..targets.base import not_returned
+    from ..jobs.forecast import Known, ask_target, limits_of, prepared_for_check
+    from ..schemas.finding import Found, known_without
     from ..targets.opening import open_target
     from ..workflow.schema import Schemas
     from .interrupt import run_interruptible
@@ -160,25 +129,16 @@ def _on_target(
     if chosen is None:
         say("No target is named or configured.")
         schemas = completed(Found(given or Schemas.bundled()), loaded)
-        return _Known(_prepared(loaded, changes, schemas), schemas)
+        return Known(prepared_for_check(loaded, changes, schemas), schemas)
     target = open_target(chosen, configuration)
     address = configuration.address_of(chosen)
-    limits = _limits(target)
 
-    async def ask() -> _Known:
-        classes = None
-        if loaded.prompt is not None:
-            classes = {node["class_type"] for node in loaded.prompt.values()}
+    async def ask() -> Known:
         async with target:
-            found = Found(given) if given else await target_schemas(target, address, classes)
-            found = await from_registry(found, loaded)
-            for note in found.notes:
-                say(note)
-            prepared = _prepared(loaded, changes, found.schemas)
-            names = _not_here(prepared.prompt, found.schemas, search)
-            there = frozenset([name for name in names if await target.has_input(name)])
-            lost = not_returned(target, prepared.prompt)
-            return _Known(prepared, found.schemas, there, limits, lost)
+            known = await ask_target(target, address, loaded, changes, search, given)
+        for note in known.notes:
+            say(note)
+        return known
 
     try:
         return run_interruptible(ask())
@@ -188,30 +148,8 @@ def _on_target(
         why = f"The configured target {target.name} cannot be asked: {error.message.rstrip('.')}"
         found = Found(given, (f"{why}.",)) if given else known_without(address, target.name, why)
         schemas = completed(found, loaded)
-        return _Known(_prepared(loaded, changes, schemas), schemas, limits=limits)
-
-
-def _prepared(loaded: LoadedWorkflow, changes: Changes, schemas: Schemas) -> PreparedWorkflow:
-    from ..workflow.change.prepare import prepare
-
-    # Unlike `run`, also with unknown nodes: a check is there to name them.
-    return prepare(loaded, changes, schemas, keep_unknown=True)
-
-
-def _not_here(prompt: Prompt, schemas: Schemas, search: FileSearch) -> list[str]:
-    from ..workflow.files import file_uses
-
-    names = dict.fromkeys(use.name for use in file_uses(prompt, schemas))
-    return [name for name in names if search.find(name) is None and not search.refusal(name)]
-
-
-def _limits(target: Target) -> Limits:
-    from ..targets.base import LimitsSizes
-    from ..workflow.check import Limits
-
-    if not isinstance(target, LimitsSizes):
-        return Limits()
-    return Limits(target.body_limit, target.result_limit)
+        prepared = prepared_for_check(loaded, changes, schemas)
+        return Known(prepared, schemas, limits=limits_of(target))
 
 
 def _unusable(error: WorkflowInvalid) -> Report:

@@ -11,9 +11,7 @@ from .options import json_option, var_option, workflow_argument
 
 if TYPE_CHECKING:
     from ..workflow.cut import Crossing, Cut
-    from ..workflow.load import LoadedWorkflow
     from ..workflow.prompt import Prompt
-    from ..workflow.schema import Schemas
 
 __all__ = ["cut"]
 
@@ -56,10 +54,9 @@ def cut(
       comfy-remote cut workflow.json --remote 3 --remote "VAE Decode" --on runpod:ENDPOINT
       comfy-remote cut workflow.json --json | jq '.parts[].inputs'
     """
-    from ..jobs.inputs import loaded_pictures
+    from ..errors import ConfigurationError
+    from ..jobs.forecast import cut_for, every_class
     from ..workflow.convert import convert
-    from ..workflow.cut import cut as cut_prompt
-    from ..workflow.cut import images_in
     from ..workflow.files import FileSearch
     from ..workflow.load import load_workflow
     from .console import print_json, say
@@ -75,53 +72,18 @@ def cut(
             say(doubt.sentence)
         prompt = converted.prompt
     there = schemas_of(on, prompt) if on else bundled
-    known = there if not there.is_snapshot else None
-    marks = _marks(loaded, prompt, nodes, on)
-    local = schemas_of(here, prompt) if here else _all_of(prompt, there, bundled)
+    local = schemas_of(here, prompt) if here else every_class(prompt, there, bundled)
     search = FileSearch.beside(workflow.absolute().parent)
-    loaded_here = loaded_pictures(prompt, lambda use: search.find(use.name))
-    result = cut_prompt(
-        prompt,
-        marks,
-        local,
-        dict.fromkeys(marks.values(), known),
-        loaded=loaded_here,
-        images=images_in(loaded.workflow or {}),
-    )
-    if json_lines:
-        print_json(result.to_json())
-    else:
-        _print(prompt, result)
-
-
-def _marks(
-    loaded: LoadedWorkflow, prompt: Prompt, nodes: tuple[str, ...], on: str | None
-) -> dict[str, str]:
-    """The nodes that were named, else those that the workflow marks."""
-    from ..errors import ConfigurationError
-    from ..workflow.change.settings import find_node
-    from ..workflow.cut import marks_in
-
-    if nodes:
-        return {find_node(prompt, name): on or "" for name in nodes}
-    marks = marks_in(loaded.workflow or {})
-    if not marks:
+    result = cut_for(loaded, prompt, there, search, nodes=nodes, target=on, here=local)
+    if result is None:
         raise ConfigurationError(
             "No node of the workflow is marked to run elsewhere.",
             advice="Name some with --remote NODE, or mark them in ComfyUI's page.",
         )
-    return dict.fromkeys(marks, on) if on else marks
-
-
-def _all_of(prompt: Prompt, *known: Schemas) -> Schemas:
-    """A ComfyUI that has every node, as far as anybody can describe them."""
-    from ..workflow.schema import Schemas
-
-    documents = {}
-    for kind in {node["class_type"] for node in prompt.values()}:
-        found = next((one.document(kind) for one in known if kind in one), None)
-        documents[kind] = dict(found or {})
-    return Schemas(documents, "this ComfyUI")
+    if json_lines:
+        print_json(result.to_json())
+    else:
+        _print(prompt, result)
 
 
 def _print(prompt: Prompt, result: Cut) -> None:

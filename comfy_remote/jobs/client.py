@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -110,10 +110,11 @@ class Client:
         self.target = target
         self.address = address or target.name
         self._given = schemas
+        self.config = config
         self.patience = patience
         self._own_record = record is None
         self._record = record
-        self._on_interrupt = on_interrupt
+        self.on_interrupt = on_interrupt
         self._jobs: list[Job] = []
 
     def __repr__(self) -> str:
@@ -144,8 +145,8 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if self._on_interrupt is not None and is_interruption(error):
-                await end_jobs(self._jobs, self.target.name, self._on_interrupt, self.patience)
+            if self.on_interrupt is not None and is_interruption(error):
+                await end_jobs(self._jobs, self.target.name, self.on_interrupt, self.patience)
         finally:
             try:
                 await self.target.__aexit__(kind, error, traceback)
@@ -186,6 +187,10 @@ class Client:
             self.target, self.address, classes, folder=self.record.path.parent
         )
 
+    async def given_schemas(self) -> Schemas | None:
+        """The node schemas that the client was made with; ``None`` if it asks its target."""
+        return None if self._given is None else await self.schemas()
+
     async def prepare(
         self,
         workflow: Workflow,
@@ -195,6 +200,7 @@ class Client:
         inputs: Sequence[Path | str] = (),
         source: str | None = None,
         base: Path | None = None,
+        schemas: Schemas | None = None,
         value_files: Sequence[InputFile] = (),
         only_base: bool = False,
         **words: Unpack[ChangeWords],
@@ -213,6 +219,7 @@ class Client:
             source: A word for where the prompt came from, for the record.
             base: Folder in which to look for files first; the workflow file's own, or the
                 current one, by default.
+            schemas: To convert it by, instead of the client's.
             value_files: Files that the prompt's Remote Input nodes name, under those names.
             only_base: Take no file but those below ``base`` and the ones in ``inputs``: for a
                 prompt that somebody else may have written, who could name any file of this
@@ -231,12 +238,13 @@ class Client:
         search = FileSearch.beside(base, [Path(path) for path in inputs])
         if only_base:
             search = FileSearch(search.given, search.roots[:1], may_name=False)
+
         return await prepared(
             loaded,
             whole,
             self.target,
             search,
-            schemas_for=self.schemas_for,
+            schemas_for=self.schemas_for if schemas is None else _given(schemas),
             schemas_of=self.schemas,
             value_files=value_files,
         )
@@ -256,6 +264,7 @@ class Client:
         inputs: Sequence[Path | str] = (),
         source: str | None = None,
         base: Path | None = None,
+        schemas: Schemas | None = None,
         value_files: Sequence[InputFile] = (),
         only_base: bool = False,
         **words: Unpack[ChangeWords],
@@ -291,6 +300,7 @@ class Client:
                 inputs=inputs,
                 source=source,
                 base=base,
+                schemas=schemas,
                 value_files=value_files,
                 only_base=only_base,
                 **words,
@@ -384,7 +394,7 @@ class Client:
             await end_jobs([job], target.name, "cancel", self.patience)
 
         sending = send(target, record, request, deadline)
-        if self._on_interrupt == "cancel":
+        if self.on_interrupt == "cancel":
             ref = await started(sending, undo, self.patience)
         else:
             ref = await sending
@@ -393,7 +403,7 @@ class Client:
 
     def _followed(self, job: Job) -> Job:
         """Remember it, for an interruption."""
-        if self._on_interrupt is not None:
+        if self.on_interrupt is not None:
             self._jobs = [*(known for known in self._jobs if not known.state.final), job]
         return job
 
@@ -501,6 +511,13 @@ class Client:
         await self.record.written()
         if self._own_record:
             await asyncio.to_thread(self.record.close)
+
+
+def _given(schemas: Schemas) -> Callable[[LoadedWorkflow], Awaitable[Found]]:
+    async def found(_: LoadedWorkflow) -> Found:
+        return Found(schemas)
+
+    return found
 
 
 def not_in_time(target: str, deadline: Deadline) -> JobTimedOut:

@@ -118,9 +118,12 @@ class Job:
         self._not_fetched: list[OutputProblem] = []
         self._cancelled = False
 
+    def __repr__(self) -> str:
+        return f"Job({self.id!r}, target={self._target.name!r}, state={self._state.value!r})"
+
     @property
     def state(self) -> JobState:
-        """The last state that was heard of."""
+        """The last state that was seen."""
         return self._state
 
     @property
@@ -243,6 +246,19 @@ class Job:
             local.append(_local(_named_for_people(output, self._prompt), here, spool))
         await release(self._target, outputs)
         return local
+
+    async def output(self, output: RemoteOutput) -> Output:
+        """Bring one output here: that of an `OutputReady`, also while the job still runs.
+
+        Raises:
+            OutputLost: The target does not have it.
+            OutputError: It could not be brought here whole.
+        """
+        spool = TemporaryFolder("outputs")
+        [here] = await self._fetch([output], Path(spool.name), None)
+        if isinstance(here, ComfyRemoteError):
+            raise here
+        return _local(_named_for_people(output, self._prompt), here, spool)
 
     async def save_outputs(
         self,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, OutputCorrupt
 from ..media.files import place_below, safe_relative_path
 from ..media.temporary import TemporaryFolder
 from ..outputs import OutputKind
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["Output"]
+
+_MOST_SHOWN_BYTES = 4 * 1024 * 1024
+_MOST_SHOWN_TEXT = 10_000
+_SHOWN_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,37 @@ class Output:
     def text(self) -> str:
         """The content as UTF-8 text; what is not UTF-8 is replaced by U+FFFD."""
         return self._path.read_text(encoding="utf-8", errors="replace")
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """What a notebook shows of it: the picture, made smaller if it is large; a player; a text.
+
+        At most a few megabytes go into the notebook.
+        """
+        del include, exclude  # a notebook takes what it can show
+        shown = {"text/plain": repr(self)}
+        if self.kind == "text":
+            with self._path.open(encoding="utf-8", errors="replace") as file:
+                shown["text/plain"] = file.read(_MOST_SHOWN_TEXT)
+        elif self.kind == "image" and (picture := self._shown_picture()):
+            shown[picture[0]] = picture[1]
+        elif self.kind in ("video", "audio") and self.size <= _MOST_SHOWN_BYTES:
+            data = base64.b64encode(self.bytes()).decode("ascii")
+            source = f"data:{html.escape(self.media_type)};base64,{data}"
+            shown["text/html"] = f'<{self.kind} controls src="{source}"></{self.kind}>'
+        return shown
+
+    def _shown_picture(self) -> tuple[str, str] | None:
+        """Media type and base64; ``None`` of what cannot be decoded."""
+        if self.size <= _MOST_SHOWN_BYTES and self.media_type in ("image/png", "image/jpeg"):
+            return self.media_type, base64.b64encode(self.bytes()).decode("ascii")
+        try:
+            picture = self.image()
+        except OutputCorrupt:
+            return None
+        picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+        data = io.BytesIO()
+        picture.convert("RGB").save(data, "JPEG", quality=90)
+        return "image/jpeg", base64.b64encode(data.getvalue()).decode("ascii")
 
     def image(self) -> Image:
         """The picture, decoded by Pillow.

@@ -135,7 +135,7 @@ class NodeRun:
             case Started():
                 self._line = f"Running on {self.where}"
             case Progress():
-                self._line = f"Running on {self.where}: {_described(event)}"
+                self._line = f"Running on {self.where}: {event}"
                 if event.nodes_total == 1 and event.steps:
                     await self.watcher.progress(event.step or 0.0, event.steps)
                 elif event.nodes_total > 0:
@@ -177,20 +177,3 @@ class NodeRun:
             "Waiting for a worker and its start count, too.",
             details=error.details,
         )
-
-
-def _described(progress: Progress) -> str:
-    """``3 of 7 nodes, KSampler 12/20``; an estimate says so in its message."""
-    parts = []
-    if progress.nodes_total > 1:
-        parts.append(f"{progress.nodes_done} of {progress.nodes_total} nodes")
-    if progress.node_class:
-        steps = (
-            f" {progress.step:g}/{progress.steps:g}"
-            if progress.step is not None and progress.steps
-            else ""
-        )
-        parts.append(f"{progress.node_class}{steps}")
-    if progress.message:
-        parts.append(progress.message)
-    return ", ".join(parts)

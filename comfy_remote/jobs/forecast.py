@@ -1,0 +1,168 @@
+"""What can be known of a workflow before it runs: whether it would, and what would run where."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..schemas.finding import Found, from_registry, target_schemas
+from ..targets.base import LimitsSizes, Target, not_returned
+from ..workflow.change.prepare import Changes, PreparedWorkflow, prepare
+from ..workflow.change.settings import find_node
+from ..workflow.check import Limits, Problem, Report, check_prompt
+from ..workflow.cut import Cut, images_in, marks_in
+from ..workflow.cut import cut as cut_prompt
+from ..workflow.files import FileSearch, file_uses
+from ..workflow.load import LoadedWorkflow
+from ..workflow.prompt import Prompt
+from ..workflow.schema import Schemas
+from .inputs import loaded_pictures
+
+__all__ = [
+    "Known",
+    "ask_target",
+    "cut_for",
+    "every_class",
+    "limits_of",
+    "prepared_for_check",
+    "report_on",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A prompt, and what is known of where it would run.
+
+    Attributes:
+        schemas: What it was prepared and is checked by.
+        files: Those that the target has of what the prompt loads.
+        limits: How large its requests and answers may be.
+        not_returned: Which nodes' outputs it does not return; see `targets.base.not_returned`.
+        notes: How the schemas were found.
+    """
+
+    prepared: PreparedWorkflow
+    schemas: Schemas
+    files: frozenset[str] = frozenset()
+    limits: Limits | None = None
+    not_returned: str = ""
+    notes: Sequence[str] = ()
+
+
+async def ask_target(
+    target: Target,
+    address: str,
+    loaded: LoadedWorkflow,
+    changes: Changes,
+    search: FileSearch,
+    given: Schemas | None = None,
+    folder: Path | None = None,
+) -> Known:
+    """Prepare a workflow by what its target has.
+
+    Args:
+        target: Open.
+        address: As for `target_schemas`, like ``folder``.
+        search: Where files are on this machine: the target is asked about the others only.
+        given: Schemas to use instead of the target's.
+
+    Raises:
+        TargetError: It cannot be asked.
+        WorkflowInvalid: The workflow cannot be converted, or a change does not fit it.
+    """
+    classes = None
+    if loaded.prompt is not None:
+        classes = {node["class_type"] for node in loaded.prompt.values()}
+    if given is not None:
+        found = Found(given)
+    else:
+        found = await target_schemas(target, address, classes, folder=folder)
+    found = await from_registry(found, loaded, folder=folder)
+    prepared = prepared_for_check(loaded, changes, found.schemas)
+    names = dict.fromkeys(use.name for use in file_uses(prepared.prompt, found.schemas))
+    elsewhere = [n for n in names if search.find(n) is None and not search.refusal(n)]
+    there = frozenset([name for name in elsewhere if await target.has_input(name)])
+    lost = not_returned(target, prepared.prompt)
+    return Known(prepared, found.schemas, there, limits_of(target), lost, found.notes)
+
+
+def prepared_for_check(
+    loaded: LoadedWorkflow, changes: Changes, schemas: Schemas
+) -> PreparedWorkflow:
+    """Unlike for a run, with nodes that nobody here knows: to tell which is what a check is for."""
+    return prepare(loaded, changes, schemas, keep_unknown=True)
+
+
+def limits_of(target: Target) -> Limits:
+    """How large its requests and answers may be."""
+    if not isinstance(target, LimitsSizes):
+        return Limits()
+    return Limits(target.body_limit, target.result_limit)
+
+
+def report_on(known: Known, search: FileSearch) -> Report:
+    """What would keep it from running, and what it could cost less."""
+    report = check_prompt(
+        known.prepared.prompt,
+        known.schemas,
+        workflow=known.prepared.workflow,
+        files=replace(search, on_target=known.files),
+        limits=known.limits or Limits(),
+        doubts=known.prepared.doubts,
+    )
+    if known.not_returned:
+        problem = Problem("outputs_not_returned", known.not_returned, severity="warning")
+        report = replace(report, problems=(*report.problems, problem))
+    return report
+
+
+def cut_for(
+    loaded: LoadedWorkflow,
+    prompt: Prompt,
+    there: Schemas,
+    search: FileSearch,
+    *,
+    nodes: Collection[str] = (),
+    target: str | None = None,
+    here: Schemas | None = None,
+) -> Cut | None:
+    """What would run where if some nodes of a prompt ran elsewhere. Blocking: it reads pictures.
+
+    Args:
+        loaded: What the prompt comes from: with its marks, and how pictures are to cross.
+        there: The target's schemas.
+        nodes: Ids, titles or classes of those that would run there; those that the workflow marks
+            by default.
+        target: The target's name, for all marks; by default each has its own.
+        here: The classes of this ComfyUI; by default it has every one.
+
+    Returns:
+        ``None`` where no node is named or marked.
+    """
+    marks: Mapping[str, str]
+    if nodes:
+        marks = {find_node(prompt, name): target or "" for name in nodes}
+    else:
+        marks = marks_in(loaded.workflow or {})
+        marks = dict.fromkeys(marks, target) if target else marks
+    if not marks:
+        return None
+    known = there if not there.is_snapshot else None
+    return cut_prompt(
+        prompt,
+        marks,
+        here if here is not None else every_class(prompt, there, Schemas.bundled()),
+        dict.fromkeys(marks.values(), known),
+        loaded=loaded_pictures(prompt, lambda use: search.find(use.name)),
+        images=images_in(loaded.workflow or {}),
+    )
+
+
+def every_class(prompt: Prompt, *known: Schemas) -> Schemas:
+    """A ComfyUI that has every node of a prompt, as far as anybody can describe them."""
+    documents = {}
+    for kind in {node["class_type"] for node in prompt.values()}:
+        found = next((one.document(kind) for one in known if kind in one), None)
+        documents[kind] = dict(found or {})
+    return Schemas(documents, "this ComfyUI")

@@ -1,0 +1,325 @@
+"""The client that programs use: jobs, and what can be asked about a workflow before it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ..config.settings import Configuration
+from ..errors import ComfyRemoteError, ConfigurationError
+from ..events import Event
+from ..jobs import client as jobs
+from ..jobs.cost import RunEstimate, estimate_run
+from ..jobs.interruption import call_off
+from ..jobs.job import Job
+from ..jobs.output import Output
+from ..jobs.submission import Workflow, read
+from ..workflow.change.prepare import Changes, ChangeWords
+from ..workflow.files import FileSearch
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    from ..calls.values import ValueForm
+    from ..calls.workflow import CallableWorkflow
+    from ..media.values import DecodedValue
+    from ..workflow.check import Report
+    from ..workflow.cut import Cut
+    from ..workflow.load import LoadedWorkflow
+
+__all__ = ["Client", "RowResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """How one of many runs went.
+
+    Attributes:
+        index: Of its row, from 0.
+        row: The changes that it ran with.
+        job: ``None`` if it was not sent.
+        outputs: What it made; of a run that failed, none.
+        error: Why it failed; ``None`` if it did not.
+    """
+
+    index: int
+    row: ChangeWords
+    job: Job | None = field(default=None, repr=False)
+    outputs: Sequence[Output] = ()
+    error: ComfyRemoteError | None = None
+
+
+class Client(jobs.Client):
+    __doc__ = jobs.Client.__doc__
+
+    _rows: set[asyncio.Task[RowResult]]
+
+    async def __aenter__(self) -> Self:
+        self._rows = set()
+        return await super().__aenter__()
+
+    async def run(
+        self,
+        workflow: Workflow,
+        /,
+        *,
+        inputs: Sequence[Path | str] = (),
+        timeout: float | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        changes: Changes | None = None,
+        **words: Unpack[ChangeWords],
+    ) -> list[Output]:
+        """Submit a workflow, follow it, and bring what it made.
+
+        Args:
+            workflow: As for `submit`, like the rest.
+            on_event: Called with each event.
+
+        Raises:
+            ComfyRemoteError: Whatever went wrong.
+        """
+        job = await self.submit(workflow, inputs=inputs, timeout=timeout, changes=changes, **words)
+        async for event in job:
+            if on_event is not None:
+                on_event(event)
+        return await job.outputs()
+
+    async def map(
+        self,
+        workflow: Workflow,
+        rows: Iterable[ChangeWords],
+        /,
+        *,
+        at_most: int = 4,
+        inputs: Sequence[Path | str] = (),
+        timeout: float | None = None,
+        on_event: Callable[[int, Event], object] | None = None,
+        changes: Changes | None = None,
+    ) -> AsyncGenerator[RowResult, None]:
+        """Run a workflow many times with other changes, and give each result as it comes.
+
+        A run that fails is a result with an ``error``; the others go on. Closed early, or
+        interrupted, the runs that have not ended are cancelled.
+
+        Args:
+            workflow: As for `submit`; it is read once.
+            rows: The changes of each run: ``({"seed": n} for n in range(100))``. Taken one by one.
+            at_most: How many runs at a time.
+            inputs: As for `submit`.
+            timeout: Seconds for each run.
+            on_event: Called with the index of the row, and the event.
+            changes: What to change in all of them.
+
+        Raises:
+            WorkflowInvalid: The workflow cannot be read.
+        """
+        if at_most < 1:
+            raise ValueError("at_most is at least 1")
+        waiting = enumerate(rows)
+        first = next(waiting, None)
+        if first is None:
+            return
+        loaded = await asyncio.to_thread(read, workflow, Changes.of(first[1], changes))
+        is_file = isinstance(workflow, str | Path)
+        base = Path(workflow).absolute().parent if is_file else None  # type: ignore[arg-type]
+        # A file with variables of its own is read for each row.
+        given = workflow if loaded.variables else loaded
+        schemas = (await self.schemas_for(loaded)).schemas
+
+        async def one(index: int, row: ChangeWords) -> RowResult:
+            job = None
+            try:
+                job = await self.submit(
+                    given,
+                    inputs=inputs,
+                    base=base,
+                    schemas=schemas,
+                    timeout=timeout,
+                    changes=changes,
+                    **row,
+                )
+                async for event in job:
+                    if on_event is not None:
+                        on_event(index, event)
+                return RowResult(index, row, job, await job.outputs())
+            except ComfyRemoteError as error:
+                return RowResult(index, row, job, error=error)
+            except asyncio.CancelledError:
+                if job is not None and self.on_interrupt == "cancel":
+                    await call_off(job, self.patience)
+                raise
+
+        upcoming = chain([first], waiting)
+        running: set[asyncio.Task[RowResult]] = set()
+        try:
+            while True:
+                for index, row in islice(upcoming, at_most - len(running)):
+                    running.add(asyncio.create_task(one(index, row)))
+                self._rows |= running
+                if not running:
+                    return
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                self._rows -= done
+                for task in done:
+                    yield task.result()
+        finally:
+            await self._stop(running)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._stop(set(self._rows))  # of a `map` that nobody reads any more
+        finally:
+            await super().__aexit__(kind, error, traceback)
+
+    async def _stop(self, rows: set[asyncio.Task[RowResult]]) -> None:
+        self._rows -= rows
+        for task in rows:
+            task.cancel()
+        await asyncio.gather(*rows, return_exceptions=True)
+
+    async def call(
+        self,
+        workflow: CallableWorkflow | Workflow,
+        inputs: Mapping[str, object],
+        /,
+        *,
+        form: ValueForm | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, DecodedValue]:
+        """Call a workflow with Remote Input and Remote Output nodes like a function.
+
+        Args:
+            workflow: As for `submit`.
+            inputs: Values by key: numbers, texts, NumPy's and PyTorch's tensors, and lists, tuples
+                and dicts of them.
+            form: How values travel, and what the results become.
+            on_event: Called with each event.
+            timeout: As for `submit`.
+
+        Returns:
+            By key; the ``value`` of each is a list, mostly of one.
+
+        Raises:
+            ComfyRemoteError: Whatever went wrong.
+        """
+        from ..calls.target import call
+        from ..calls.values import ValueForm
+        from ..calls.workflow import CallableWorkflow
+
+        if not isinstance(workflow, CallableWorkflow):
+            loaded = await asyncio.to_thread(read, workflow, Changes())
+            is_file = isinstance(workflow, str | Path)
+            base = Path(workflow).absolute().parent if is_file else Path.cwd()  # type: ignore[arg-type]
+            workflow = await CallableWorkflow.of(loaded, self, name=loaded.source, base=base)
+        return await call(
+            self, workflow, inputs, form=form or ValueForm(), on_event=on_event, timeout=timeout
+        )
+
+    async def check(
+        self,
+        workflow: Workflow,
+        /,
+        *,
+        inputs: Sequence[Path | str] = (),
+        changes: Changes | None = None,
+        **words: Unpack[ChangeWords],
+    ) -> Report:
+        """Whether a workflow would run on the target, and what it could cost less. Sends nothing.
+
+        Args:
+            workflow: As for `submit`, like the rest.
+
+        Raises:
+            WorkflowInvalid: It cannot be read or converted at all.
+            TargetError: The target cannot be asked.
+        """
+        from ..jobs.forecast import ask_target, report_on
+
+        whole = Changes.of(words, changes)
+        loaded, search = await self._read(workflow, whole, inputs)
+        given = await self.given_schemas()
+        folder = self.record.path.parent
+        known = await ask_target(self.target, self.address, loaded, whole, search, given, folder)
+        return await asyncio.to_thread(report_on, known, search)
+
+    async def estimate(
+        self,
+        workflow: Workflow,
+        /,
+        *,
+        changes: Changes | None = None,
+        **words: Unpack[ChangeWords],
+    ) -> RunEstimate:
+        """About how long a run takes and what it costs, by past runs of the same workflow.
+
+        Args:
+            workflow: As for `submit`, like the rest. Its files need not be here.
+
+        Raises:
+            WorkflowInvalid: It cannot be read or converted.
+            TargetError: The target cannot be asked.
+        """
+        from ..workflow.change.prepare import prepare
+
+        whole = Changes.of(words, changes)
+        loaded, _ = await self._read(workflow, whole, ())
+        found = await self.schemas_for(loaded) if whole or loaded.prompt is None else None
+        prompt = prepare(loaded, whole, None if found is None else found.schemas).prompt
+        configuration = await asyncio.to_thread(Configuration.load, file=self.config)
+        price = configuration.price_per_hour(self.target.name)
+        record = self.record
+        return await record.read_at_once(estimate_run, record, self.target.name, prompt, price)
+
+    async def cut(
+        self,
+        workflow: Workflow,
+        nodes: Collection[str] = (),
+        /,
+        *,
+        changes: Changes | None = None,
+        **words: Unpack[ChangeWords],
+    ) -> Cut:
+        """What would run where if some nodes of a workflow ran on the target. Runs nothing.
+
+        Args:
+            workflow: As for `submit`.
+            nodes: Ids, titles or classes of those that would run there; those that the workflow
+                marks by default.
+
+        Raises:
+            WorkflowInvalid: It cannot be read or converted, or cannot be cut so.
+            ConfigurationError: No node is named or marked.
+        """
+        from ..jobs.forecast import cut_for, prepared_for_check
+
+        whole = Changes.of(words, changes)
+        loaded, search = await self._read(workflow, whole, ())
+        there = (await self.schemas_for(loaded)).schemas
+        prompt = prepared_for_check(loaded, whole, there).prompt
+        cut = await asyncio.to_thread(
+            cut_for, loaded, prompt, there, search, nodes=nodes, target=self.target.name
+        )
+        if cut is None:
+            raise ConfigurationError(
+                "No node of the workflow is marked to run elsewhere.",
+                advice="Name some, or mark them in ComfyUI's page.",
+            )
+        return cut
+
+    async def _read(
+        self, workflow: Workflow, changes: Changes, inputs: Sequence[Path | str]
+    ) -> tuple[LoadedWorkflow, FileSearch]:
+        loaded = await asyncio.to_thread(read, workflow, changes)
+        base = Path(workflow).absolute().parent if isinstance(workflow, str | Path) else None
+        return loaded, FileSearch.beside(base, [Path(path) for path in inputs])
