@@ -16,27 +16,21 @@ import { markMenus } from './mark_menus.js'
 import { addBadge } from './marks.js'
 import { showError, showNote, showProblem, showWarning } from './notices.js'
 import { makePanel } from './panel.js'
-import { getAdditions } from './remote_api.js'
 import { REMOTE_API, makeItGrow } from './remote_api_node.js'
 import { RemoteState } from './remote_state.js'
-import { addTo, nodesToReload, refreshNodes } from './target_additions.js'
+import { TargetLists } from './target_additions.js'
 import { addToTopBar } from './top_bar.js'
 import { t } from './words.js'
 
-/** @import { Additions } from './remote_api.js' */
 /** @import { Definitions } from './target_additions.js' */
 
 const PANEL = 'comfy-remote'
 const TARGET_SETTING = 'ComfyRemote.Target'
-/** The page starts without the target's models rather than late. */
-const LOAD_SECONDS = 4
 
 const state = new RemoteState(preset)
 const actions = { toggle, choose, cancel, showCut: () => void showCut(state) }
 const marks = markMenus(state, actions.showCut)
-
-/** @type {Additions | null} What the page shows beside its own. */
-let additions = null
+const lists = new TargetLists(state)
 
 /** @returns {string | null} The target in the page's settings. */
 function preset() {
@@ -88,7 +82,7 @@ async function switchTo(target) {
     showError(stillOn(target), error)
     return
   }
-  await updateLists()
+  await lists.update()
 }
 
 /**
@@ -106,57 +100,6 @@ async function cancel(promptId) {
     await state.cancel(promptId)
   } catch (error) {
     showError(t('notCancelled'), error)
-  }
-}
-
-/** Ask what the target has, and refresh the page's lists where that makes a difference. */
-async function updateLists() {
-  const { target } = state
-  state.updating = true
-  try {
-    const found = target === null ? null : await getAdditions(target)
-    // Switched again while the target was being asked: that one updates the lists.
-    if (state.target !== target) return
-    await replaceAdditions(found)
-    const late = nodesToReload(additions)
-    if (late.length > 0) {
-      showNote(t('reloadPage'), t('reloadToUse', { target: target ?? '', nodes: late.join(', ') }))
-    }
-  } catch (error) {
-    await replaceAdditions(null)
-    showWarning(t('localListsOnly'), error)
-  } finally {
-    if (state.target === target) state.updating = false
-  }
-}
-
-/** @param {Additions | null} found */
-async function replaceAdditions(found) {
-  leaving = additions
-  additions = found
-  if (isSome(leaving) || isSome(found)) await app.refreshComboInNodes()
-}
-
-/** @type {Additions | null} What the lists still show and must not any longer. */
-let leaving = null
-
-/** @param {Additions | null} some */
-function isSome(some) {
-  return some !== null && Object.keys({ ...some.nodes, ...some.choices }).length > 0
-}
-
-/**
- * @param {Definitions} definitions
- * @returns {Promise<void>}
- */
-async function addOnLoad(definitions) {
-  if (state.target === null) return
-  const asked = getAdditions(state.target)
-  const late = new Promise((resolve) => setTimeout(resolve, LOAD_SECONDS * 1000, null))
-  const found = await Promise.race([asked, late]).catch(() => null)
-  if (found) {
-    additions = found
-    addTo(definitions, found)
   }
 }
 
@@ -213,16 +156,12 @@ app.registerExtension({
   aboutPageBadges: [
     { label: 'Comfy Remote', url: 'https://pypi.org/project/comfy-remote/', icon: 'pi pi-cloud' }
   ],
-  addCustomNodeDefs: addOnLoad,
+  addCustomNodeDefs: (definitions) => lists.addOnLoad(definitions),
   nodeCreated(node) {
     addBadge(node, () => state.usual())
     if (node.comfyClass === REMOTE_API) makeItGrow(node)
   },
-  refreshComboInNodes: async (/** @type {Definitions} */ definitions) => {
-    const gone = Object.keys(leaving?.nodes ?? {}).filter((name) => !additions?.nodes[name])
-    leaving = null
-    await refreshNodes(definitions, additions, gone)
-  },
+  refreshComboInNodes: (/** @type {Definitions} */ definitions) => lists.refresh(definitions),
   setup() {
     addStyles()
     addToTopBar(state, { toggle, openPanel })
@@ -251,6 +190,6 @@ app.registerExtension({
     })
     api.addEventListener('reconnected', agree)
     void agree()
-    if (state.target !== null && additions === null) void updateLists()
+    void lists.updateIfMissing()
   }
 })

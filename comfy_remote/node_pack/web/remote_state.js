@@ -1,5 +1,5 @@
 // @ts-check
-/** Whether Remote is on in this tab, where to, and the jobs that are under way. */
+/** Whether Remote is on in this tab, its target, and the jobs in progress. */
 
 import { api } from '../../scripts/api.js'
 import { getStatus, postCancel, postSwitch } from './remote_api.js'
@@ -13,7 +13,7 @@ const ENDED = ['succeeded', 'failed', 'cancelled', 'expired']
  * One for each tab. Dispatches `changed` whenever something of it did.
  *
  * The server keys the choice by ComfyUI's client id, which outlives a reload of the tab. The
- * tab keeps it, too, and says it again to a server that was restarted.
+ * tab stores it, too, and sends it again to a server that was restarted.
  */
 export class RemoteState extends EventTarget {
   #updating
@@ -35,7 +35,6 @@ export class RemoteState extends EventTarget {
     this.cancelling = new Set()
     /** While the server has not confirmed a choice. */
     this.switching = false
-    this.version = ''
     this.#updating = false
     /** @type {Promise<string>} */
     this.clientKnown = new Promise((resolve) => {
@@ -50,7 +49,7 @@ export class RemoteState extends EventTarget {
     })
   }
 
-  /** While the page's lists do not show yet what the target has. */
+  /** While the page's lists do not yet show what the target has. */
   get updating() {
     return this.#updating
   }
@@ -66,18 +65,17 @@ export class RemoteState extends EventTarget {
     return this.target ?? this.#preset() ?? fallback ?? null
   }
 
-  /** Ask the server how things stand. */
+  /** Fetch targets, jobs and the switch from the server. */
   async refresh() {
     const status = await getStatus(api.clientId)
     this.targets = status.targets
     this.jobs = [...status.jobs].reverse()
-    this.version = status.version
     this.unused = status.unused
     this.#changed()
     return status
   }
 
-  /** After the page or the server has started: let the server know this tab's choice. */
+  /** After a start of the page or the server: send the server this tab's choice. */
   async agree() {
     const clientId = await this.clientKnown
     const status = await this.refresh()
@@ -90,7 +88,7 @@ export class RemoteState extends EventTarget {
   }
 
   /**
-   * Send this tab's prompts to a target from now on, or keep them here.
+   * Send this tab's prompts to a target from now on, or run them here.
    *
    * @param {string | null} target
    * @throws {import('./remote_api.js').RemoteError} The server refused; nothing has changed.
@@ -111,7 +109,7 @@ export class RemoteState extends EventTarget {
    * Stop a job, on the GPU too.
    *
    * @param {string} promptId
-   * @throws {import('./remote_api.js').RemoteError} It goes on, or has ended already.
+   * @throws {import('./remote_api.js').RemoteError} It was not stopped, or has ended already.
    */
   async cancel(promptId) {
     this.cancelling.add(promptId)
@@ -127,7 +125,7 @@ export class RemoteState extends EventTarget {
   }
 
   /**
-   * Take in what the server said about a job.
+   * Update a job by the server's message.
    *
    * @param {Job} job
    */

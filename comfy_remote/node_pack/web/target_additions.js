@@ -2,13 +2,97 @@
 /** Models and nodes that only the target has, in the page's lists while Remote is on. */
 
 import { app } from '../../scripts/app.js'
+import { showNote, showWarning } from './notices.js'
+import { getAdditions } from './remote_api.js'
 import { t } from './words.js'
 
 /** @import { ComfyNodeDef } from '@comfyorg/comfyui-frontend-types' */
 /** @import { Additions } from './remote_api.js' */
+/** @import { RemoteState } from './remote_state.js' */
 
 /** @typedef {Record<string, ComfyNodeDef>} Definitions */
 /** @typedef {typeof app.graph} Graph */
+
+/** The page starts without the target's models rather than late. */
+const LOAD_SECONDS = 4
+
+/** What the page's lists show of the switch's target. */
+export class TargetLists {
+  #state
+  /** @type {Additions | null} Shown beside the page's own. */
+  #shown = null
+  /** @type {Additions | null} Still in the page's lists, to be removed by the next refresh. */
+  #leaving = null
+
+  /** @param {RemoteState} state */
+  constructor(state) {
+    this.#state = state
+  }
+
+  /** Ask what the target has, and refresh the page's lists where that makes a difference. */
+  async update() {
+    const state = this.#state
+    const { target } = state
+    state.updating = true
+    try {
+      const found = target === null ? null : await getAdditions(target)
+      // Switched again while the target was being asked: that one updates the lists.
+      if (state.target !== target) return
+      await this.#replace(found)
+      const nodes = nodesToReload(found).join(', ')
+      if (nodes) showNote(t('reloadPage'), t('reloadToUse', { target: target ?? '', nodes }))
+    } catch (error) {
+      await this.#replace(null)
+      showWarning(t('localListsOnly'), error)
+    } finally {
+      if (state.target === target) state.updating = false
+    }
+  }
+
+  /** After the start, if the target's answer did not come in time for `addOnLoad`. */
+  async updateIfMissing() {
+    if (this.#state.target !== null && this.#shown === null) await this.update()
+  }
+
+  /**
+   * For ComfyUI's hook `addCustomNodeDefs`: while the page starts.
+   *
+   * @param {Definitions} definitions
+   */
+  async addOnLoad(definitions) {
+    if (this.#state.target === null) return
+    const asked = getAdditions(this.#state.target)
+    const late = new Promise((resolve) => setTimeout(resolve, LOAD_SECONDS * 1000, null))
+    const found = await Promise.race([asked, late]).catch(() => null)
+    if (found) {
+      this.#shown = found
+      addTo(definitions, found)
+    }
+  }
+
+  /**
+   * For ComfyUI's hook `refreshComboInNodes`: the page has set all lists to the local choices.
+   *
+   * @param {Definitions} definitions
+   */
+  async refresh(definitions) {
+    const gone = Object.keys(this.#leaving?.nodes ?? {}).filter((name) => !this.#shown?.nodes[name])
+    this.#leaving = null
+    await refreshNodes(definitions, this.#shown, gone)
+  }
+
+  /** @param {Additions | null} found */
+  async #replace(found) {
+    this.#leaving = this.#shown
+    this.#shown = found
+    if (isSome(this.#leaving) || isSome(found)) await app.refreshComboInNodes()
+  }
+}
+
+/** @param {Additions | null} some */
+function isSome(some) {
+  return some !== null && Object.keys({ ...some.nodes, ...some.choices }).length > 0
+}
 
 /**
  * Add the target's models to the lists of choices, and its nodes to the nodes.
@@ -17,7 +101,7 @@ import { t } from './words.js'
  * @param {Additions} additions
  * @returns {string[]} The classes that are new or changed.
  */
-export function addTo(definitions, additions) {
+function addTo(definitions, additions) {
   const changed = []
   for (const [name, node] of Object.entries(additions.nodes)) {
     if (name in definitions) continue
@@ -42,14 +126,13 @@ export function addTo(definitions, additions) {
 }
 
 /**
- * Bring the page's nodes up to date once its own definitions are: for ComfyUI's hook
- * `refreshComboInNodes`, which comes after the page has set all lists to the local choices.
+ * Bring the page's nodes up to date once its own definitions are.
  *
  * @param {Definitions} definitions
  * @param {Additions | null} additions  null: Remote is off.
  * @param {Iterable<string>} previous  Classes that were only on the last target.
  */
-export async function refreshNodes(definitions, additions, previous) {
+async function refreshNodes(definitions, additions, previous) {
   for (const name of previous) hide(name, true)
   if (!additions) return
   const changed = new Set(addTo(definitions, additions))
@@ -81,7 +164,7 @@ export async function refreshNodes(definitions, additions, previous) {
  * @param {Additions | null} additions
  * @returns {string[]}
  */
-export function nodesToReload(additions) {
+function nodesToReload(additions) {
   const shells = [...nodesOf(app.graph)].filter(
     (node) => additions?.nodes[node.type] && !('nodeData' in node.constructor)
   )
