@@ -29,7 +29,6 @@ from comfy_remote.gateway import GatewayServer
 from comfy_remote.gateway.sdk_worker import worker_command
 from comfy_remote.jobs.record import Record
 from comfy_remote.node_pack.pack import install
-from comfy_remote.node_pack.sandbox_host import SandboxHost
 from comfy_remote.sandbox.server import SandboxServer
 
 EXAMPLES = Path(__file__).resolve().parent
@@ -69,6 +68,7 @@ async def serve_page(gateway: GatewayServer, token: SecretStr, port: int) -> int
         return 2
     sys.path.append(str(EXAMPLES.parent / "tools"))
     from sandbox_page import with_page  # here: not part of the package
+    from sandbox_page.host import SandboxHost
 
     # What somebody with a RunPod account has in the environment that ComfyUI starts in.
     os.environ["RUNPOD_ENDPOINT_BASE_URL"] = gateway.url

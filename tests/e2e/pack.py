@@ -23,10 +23,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from sandbox_page import with_page
+from sandbox_page.host import SandboxHost
 
 from comfy_remote.jobs.record import Record
 from comfy_remote.node_pack.pack import Pack, install
-from comfy_remote.node_pack.sandbox_host import SandboxHost
 from comfy_remote.sandbox.server import SandboxServer
 
 ROOT = Path(__file__).resolve().parents[2]

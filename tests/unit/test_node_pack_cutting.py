@@ -11,13 +11,13 @@ from typing import Any
 import aiohttp
 import pytest
 from owner import configure
+from sandbox_page.host import SandboxHost
 
 from comfy_remote.errors import NotTrusted
 from comfy_remote.jobs.record import Record
 from comfy_remote.node_pack.nodes.part_run import PartRun
 from comfy_remote.node_pack.pack import install
 from comfy_remote.node_pack.part_document import PartDocument
-from comfy_remote.node_pack.sandbox_host import SandboxHost
 from comfy_remote.node_pack.switch import Switch
 from comfy_remote.sandbox.server import SandboxServer
 

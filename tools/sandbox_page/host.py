@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from ..calls.values import ValueForm
-from ..sandbox.engine import ENGINE, Engine, PartContext, PartRunner, ShownByNode
-from ..sandbox.nodes import NODES
-from ..sandbox.prompt_queue import QueuedPrompt
-from ..workflow.schema import Schemas
-from .host import FolderKind, Host, JobResult, LocalPrompt, QueueEntry
-from .nodes.part_run import PartRun
-from .part_document import PartDocument
+from comfy_remote.calls.values import ValueForm
+from comfy_remote.node_pack.host import FolderKind, Host, JobResult, LocalPrompt, QueueEntry
+from comfy_remote.node_pack.nodes.part_run import PartRun
+from comfy_remote.node_pack.part_document import PartDocument
+from comfy_remote.sandbox.engine import ENGINE, Engine, PartContext, PartRunner, ShownByNode
+from comfy_remote.sandbox.nodes import NODES
+from comfy_remote.sandbox.prompt_queue import QueuedPrompt
+from comfy_remote.workflow.schema import Schemas
 
 if TYPE_CHECKING:
     from PIL.Image import Image
