@@ -18,7 +18,6 @@ import { adviceFor, t } from './words.js'
  * @property {string | null} type  `runpod`, `modal`, `pod`, `comfyui`, `sandbox`, or a package's.
  * @property {string | null} title  The same for people, in English.
  * @property {'by run' | 'by hour' | null} billing  null: it costs nothing by itself.
- * @property {string[]} can  `describe`, …
  * @property {boolean} default
  * @property {Key} key
  */

@@ -31,7 +31,7 @@ export function targetFacts(target, details) {
     [t('health'), failure ? t('noAnswer') : known ? healthWords(known) : details ? null : t('asking')],
     [t('gpu'), known?.device ?? null],
     [t('engine'), known?.engine ?? null],
-    [t('models'), listsModels(target, known) ? null : t('modelsUnknown')],
+    [t('models'), known?.known === false ? t('modelsUnknown') : null],
     [t('key'), target ? keyWords(target) : null]
   ]
   return element(
@@ -85,15 +85,6 @@ function kindWords({ type, title, billing }) {
   const kind = key ? t(key) : title
   if (kind === null || billing === null) return kind
   return t(billing === 'by run' ? 'billedByRun' : 'billedByHour', { kind })
-}
-
-/**
- * @param {Target | undefined} target
- * @param {Details | null} known
- * @returns {boolean} Whether it lists its models, as far as that is known.
- */
-function listsModels(target, known) {
-  return known?.known ?? (!target || target.type === null || target.can.includes('describe'))
 }
 
 /**
