@@ -1,4 +1,4 @@
-"""Waiting no longer than a while: results, errors, time, and cancels that must not be lost."""
+"""Waiting and working side by side: results, errors, time, and cancels that must not be lost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from comfy_remote.aio import within
+from comfy_remote.aio import concurrent_map, within
 
 
 async def test_results_and_errors() -> None:
@@ -62,3 +62,35 @@ async def test_a_cancel_ends_the_work() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert ended.is_set()
+
+
+async def test_results_keep_their_order_and_four_run_at_a_time() -> None:
+    running = most = 0
+
+    async def work(number: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01 * (number % 3))
+        running -= 1
+        return number * number
+
+    assert await concurrent_map(work, range(20)) == [n * n for n in range(20)]
+    assert most == 4
+
+
+async def test_when_one_fails_the_others_have_ended() -> None:
+    ended: list[int] = []
+
+    async def work(number: int) -> None:
+        if number == 1:
+            raise ValueError("the second")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)
+            ended.append(number)
+
+    with pytest.raises(ValueError, match="the second"):
+        await concurrent_map(work, range(3))
+    assert sorted(ended) == [0, 2]
