@@ -6,6 +6,7 @@ The one way in: the command line, the page and the nodes all start jobs through 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -482,6 +483,9 @@ class Client:
                 "in its output folder.",
             )
         ref, prompt = recalled
+        with contextlib.suppress(JobNotFound):  # else it was sent from here, or attached before
+            entry = await self.record.read(self.record.get, ref.job_id)
+            return await self.resume(entry, timeout=timeout, begun=deadline.begun)
         await self.record.write(
             self.record.add,
             ref.job_id,
