@@ -153,9 +153,9 @@ async def test_progress_and_interrupt_reach_the_service(
         ({"output_key": "nothing"}, "picture, said, slowly"),
         ({}, "several results"),
         ({"keys": "imagge", "output_key": "picture"}, "imagge"),
-        ({"url": "http://169.254.169.254/latest"}, "no address of a service"),
+        ({"url": "http://169.254.169.254/latest"}, "cannot be the address of a service"),
         ({"url": "http://example.com/"}, "not https"),
-        ({"url": "sandbox"}, "no service"),
+        ({"url": "sandbox"}, "not a service"),
         ({"url": "http://127.0.0.1:9/"}, "could not be reached"),
     ],
 )

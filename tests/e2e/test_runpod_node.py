@@ -358,7 +358,7 @@ def idle(setting: Setting) -> bool:
         ),
         (
             {**TWO_INPUTS, "1": node("RunPodRemoteExecute", workflow_json="", enable_remote=True)},
-            ["has this node in it again"],
+            ["contains this node itself"],
         ),
         ({**INVERT, "5": node("NoSuchNode", image=["3", 0])}, ["NoSuchNode"]),
         ({**INVERT, "5": node("ImageBlend", image1=["3", 0])}, ["image2"]),
