@@ -32,7 +32,7 @@ from ..errors import (
     TargetUnreachable,
 )
 from ..net.address import check_key_is_safe
-from ..net.http import HttpClient, Response
+from ..net.http import HttpClient, HttpLimits, Response
 from ..net.retry import Backoff, Outage, Polling
 from ..wire.call import (
     INLINE_LIMIT,
@@ -101,8 +101,7 @@ class RestClient:
             str(self._origin),
             name="The service",
             headers=headers,
-            timeout=request_timeout,
-            answer_limit=_LARGEST_ANSWER,
+            limits=HttpLimits(patience=request_timeout, answer=_LARGEST_ANSWER),
         )
         self._request_timeout = request_timeout
         again = Backoff(

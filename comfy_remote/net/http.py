@@ -37,7 +37,7 @@ from .throughput import TOO_SLOW, Throughput, TooSlow
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
 
-__all__ = ["TOO_LARGE", "HttpClient", "Response", "version_in"]
+__all__ = ["TOO_LARGE", "HttpClient", "HttpLimits", "Response", "version_in"]
 
 TOO_LARGE = "answer_too_large"
 """In the details of the error for an answer above its limit."""
@@ -45,7 +45,6 @@ TOO_LARGE = "answer_too_large"
 _log = logging.getLogger(__name__)
 
 _CHUNK_SIZE = 2**20
-_ANSWER_LIMIT = 256 * 1024 * 1024
 _SHORTEST_SECRET = 8
 _PRIVATE_STORAGE = (
     "Outputs come from the target's own address, or from public https addresses. If this storage "
@@ -62,6 +61,25 @@ _POD_ADVICE = {
     524: "RunPod's proxy waits 100 s for an answer: the pod's ComfyUI is stuck or overloaded. Look "
     "at its log.",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """How long a client waits, and how much it takes.
+
+    Attributes:
+        patience: Seconds without a byte before a request is given up.
+        answer: Bytes that an answer may have, unless it is streamed.
+        throughput: How fast an answer's body has to arrive.
+        slowest_upload: Bytes a second that what is sent may take.
+        backoff: Of the requests that are tried again.
+    """
+
+    patience: float = 60.0
+    answer: int = 256 * 1024 * 1024
+    throughput: Throughput = Throughput()  # noqa: RUF009 - frozen
+    slowest_upload: int = 16 * 1024
+    backoff: Backoff = Backoff()  # noqa: RUF009 - frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +117,9 @@ class HttpClient:
         base_url: For example ``http://127.0.0.1:8188``; paths are appended.
         name: What to call the target in errors.
         headers: Sent with every request (never shown in errors).
-        timeout: Seconds without a byte before a request is given up.
-        answer_limit: Bytes that an answer may have, unless it is streamed.
         elsewhere: ``HOST`` or ``HOST:PORT`` in a private network that the target's answers may
             name as well, because the user has; see `net.guard`.
-        throughput: How fast an answer's body has to arrive.
-        backoff: Of the requests that are tried again.
-        slowest_upload: Bytes a second that what is sent may take.
+        limits: How long it waits, and how much it takes.
 
     Raises:
         ConfigurationError: The URL cannot be used (see `base_address`), or a header cannot be
@@ -118,12 +132,8 @@ class HttpClient:
         *,
         name: str,
         headers: Mapping[str, SecretStr] | None = None,
-        timeout: float = 60.0,
-        answer_limit: int = _ANSWER_LIMIT,
         elsewhere: Collection[str] = (),
-        throughput: Throughput = Throughput(),  # noqa: B008 - frozen
-        backoff: Backoff = Backoff(),  # noqa: B008 - frozen
-        slowest_upload: int = 16 * 1024,
+        limits: HttpLimits = HttpLimits(),
     ) -> None:
         address = base_address(base_url)
         self.base_url = base_url.rstrip("/")
@@ -132,12 +142,7 @@ class HttpClient:
         self._headers = dict(headers or {})
         for value in self._headers.values():
             _check_header(value)
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=timeout)
-        self._answer_limit = answer_limit
-        self._throughput = throughput
-        self._backoff = backoff
-        self._slowest_upload = slowest_upload
-        self._patience = timeout
+        self._limits = limits
         self._guard = Guard(frozenset(elsewhere), origin=address, advice=_PRIVATE_STORAGE)
         self._session: aiohttp.ClientSession | None = None
 
@@ -146,7 +151,9 @@ class HttpClient:
         redirects = aiohttp.TraceConfig()
         redirects.on_request_redirect.append(_refuse_redirect)
         self._session = aiohttp.ClientSession(
-            timeout=self._timeout,
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=10.0, sock_read=self._limits.patience
+            ),
             proxy=proxy_for(URL(self.base_url)),
             connector=aiohttp.TCPConnector(limit=16),
             trace_configs=[redirects, logged_requests()],
@@ -219,13 +226,14 @@ class HttpClient:
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
 
         async def attempt() -> Response:
-            return await self._once("PUT", path, streamed=content(), headers=headers, size=size)
+            return await self._once("PUT", path, content(), size=size, headers=headers)
 
         return await self._retried(attempt)
 
     async def post_idempotent(self, path: str, body: JsonValue = None) -> Response:
         """POST that may safely arrive twice (cancel, interrupt); retried like `get`."""
-        return await self._retried(lambda: self._once("POST", path, json_body=body))
+        data = None if body is None else json.dumps(body).encode()
+        return await self._retried(lambda: self._once("POST", path, data))
 
     async def post_form(
         self, path: str, form: Callable[[], AbstractContextManager[aiohttp.FormData]], size: int
@@ -239,7 +247,7 @@ class HttpClient:
 
         async def attempt() -> Response:
             with form() as made:
-                return await self._once("POST", path, form=made, size=size)
+                return await self._once("POST", path, made, size=size)
 
         return await self._retried(attempt)
 
@@ -265,7 +273,7 @@ class HttpClient:
 
         async def attempt() -> Response:
             try:
-                return await self._once("POST", path, raw_body=body, headers=headers, accept=accept)
+                return await self._once("POST", path, body, headers=headers, accept=accept)
             except TargetUnreachable as error:
                 if error.details.get("never_sent"):
                     raise
@@ -322,7 +330,7 @@ class HttpClient:
     async def _body(
         self, response: aiohttp.ClientResponse, offset: int, where: str
     ) -> AsyncGenerator[bytes, None]:
-        watched = self._throughput.watched(_from_offset(response, offset))
+        watched = self._limits.throughput.watched(_from_offset(response, offset))
         try:
             async with aclosing(watched) as chunks:
                 async for chunk in chunks:
@@ -338,7 +346,7 @@ class HttpClient:
     async def _elsewhere(
         self, method: str, url: str, headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        async with GuardedHttp(self._guard, patience=self._patience) as http:
+        async with GuardedHttp(self._guard, patience=self._limits.patience) as http:
             try:
                 async with http.request(
                     method, url, what="An output's address", headers=headers
@@ -384,37 +392,29 @@ class HttpClient:
         return _error_of(Response(response.status, response.headers, body), where)
 
     async def _retried(self, attempt: Callable[[], Awaitable[Response]]) -> Response:
-        return await retried(attempt, self._backoff, TargetUnreachable, RateLimited)
+        return await retried(attempt, self._limits.backoff, TargetUnreachable, RateLimited)
 
     async def _once(
         self,
         method: str,
         path: str,
+        data: bytes | aiohttp.FormData | AsyncIterator[bytes] | None = None,
         *,
-        json_body: JsonValue = None,
-        raw_body: bytes | None = None,
-        form: aiohttp.FormData | None = None,
-        streamed: AsyncIterator[bytes] | None = None,
+        size: int = 0,
         headers: Mapping[str, str] | None = None,
         accept: tuple[int, ...] = (),
-        size: int = 0,
         limit: int | None = None,
     ) -> Response:
         """One request and its answer.
 
         Args:
-            size: Bytes of a ``form`` or of what is ``streamed``.
+            data: Bytes are JSON.
+            size: Bytes of a form or of what is streamed.
             limit: As for `get`.
         """
         sent = {**self.authorization(), **(headers or {})}
-        data: bytes | aiohttp.FormData | AsyncIterator[bytes] | None = raw_body
-        if json_body is not None:
-            data = json.dumps(json_body).encode()
-        if data is not None:
-            sent["Content-Type"] = "application/json"
-        else:
-            data = form or streamed
         if isinstance(data, bytes):
+            sent["Content-Type"] = "application/json"
             size = len(data)
         try:
             request = self.session.request(
@@ -438,12 +438,12 @@ class HttpClient:
             size: Bytes that are sent first.
         """
         # aiohttp's own timeout begins when all is sent, and again with each byte that comes.
-        async with timeout(2 * self._patience + size / self._slowest_upload):
+        async with timeout(2 * self._limits.patience + size / self._limits.slowest_upload):
             return await request
 
     async def _read(self, response: aiohttp.ClientResponse, limit: int | None = None) -> bytes:
         """The whole body of an answer."""
-        limit = limit or self._answer_limit
+        limit = limit or self._limits.answer
         announced = 0 if response.method == "HEAD" else response.content_length or 0
         if announced > limit:
             raise _too_large(limit, f": {announced / 2**20:.0f} MiB")

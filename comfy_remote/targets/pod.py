@@ -267,7 +267,7 @@ async def _from_rest(key: SecretStr, environment: Mapping[str, str]) -> list[Pod
     from pydantic import SecretStr, ValidationError
 
     from ..json_text import problems_in
-    from ..net.http import HttpClient
+    from ..net.http import HttpClient, HttpLimits
     from ..wire.runpod_pods import RestPodList
 
     # The name that RunPod's own SDK knows.
@@ -275,7 +275,9 @@ async def _from_rest(key: SecretStr, environment: Mapping[str, str]) -> list[Pod
     check_key_is_safe(base_address(url))
     bearer = {"Authorization": SecretStr(f"Bearer {key.get_secret_value()}")}
     try:
-        async with HttpClient(url, name="RunPod", headers=bearer, timeout=20.0) as http:
+        async with HttpClient(
+            url, name="RunPod", headers=bearer, limits=HttpLimits(patience=20.0)
+        ) as http:
             answer = await http.get_json("v2/pods")
     except AuthenticationError as error:
         raise AuthenticationError(

@@ -27,6 +27,7 @@ from comfy_remote.events import Event
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.gateway.sdk_worker import worker_command
 from comfy_remote.jobs.record import SavedOutput
+from comfy_remote.net.http import HttpLimits
 from comfy_remote.net.retry import Polling
 from comfy_remote.targets.base import Target
 from comfy_remote.targets.comfyui.follow import FollowTimes
@@ -103,17 +104,21 @@ class Lane:
     address: str
     gateway: GatewayServer | None = None
 
-    def target(self, patience: float = 20.0, key: str | None = TOKEN) -> Target:
+    def target(
+        self,
+        patience: float = 20.0,
+        key: str | None = TOKEN,
+        requests: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
+    ) -> Target:
         """A new target."""
         if self.gateway is None:
-            return ComfyUITarget(
-                self.proxy.url, times=FollowTimes(polling=Polling(patience=patience), search=0.4)
-            )
+            times = FollowTimes(requests, Polling(patience=patience), search=0.4)
+            return ComfyUITarget(self.proxy.url, times=times)
         return RunPodTarget(
             self.gateway.endpoint_id,
             SecretStr(key) if key else None,
             base_url=f"{self.proxy.url}/v2",
-            times=EndpointTimes(polling=Polling(first=0.26, patience=patience)),
+            times=EndpointTimes(requests, Polling(first=0.26, patience=patience)),
         )
 
 

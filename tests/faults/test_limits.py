@@ -44,7 +44,7 @@ from comfy_remote.errors import (
 from comfy_remote.events import JobState
 from comfy_remote.jobs.doctor import TimeLimits, examine
 from comfy_remote.media import disk_space
-from comfy_remote.net.http import HttpClient
+from comfy_remote.net.http import HttpClient, HttpLimits
 from comfy_remote.net.retry import Backoff
 from comfy_remote.net.throughput import Throughput
 
@@ -136,25 +136,19 @@ async def test_the_command_s_timeout_covers_the_download(comfyui: Lane, out: Pat
 # A floor of throughput
 
 
-async def test_a_dripping_download_ends_without_a_timeout(
-    comfyui: Lane, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    floor = Throughput(size=1000, seconds=0.4)
-    monkeypatch.setitem(HttpClient.__init__.__kwdefaults__, "throughput", floor)  # type: ignore[attr-defined]
+async def test_a_dripping_download_ends_without_a_timeout(comfyui: Lane, out: Path) -> None:
+    floor = HttpLimits(throughput=Throughput(size=1000, seconds=0.4))
     comfyui.proxy.plan("/view", Drip(every=0.05), times=None)
     with pytest.raises(TargetUnreachable, match="too slow"):
-        await fetch(comfyui.target(), picture(new_mark()), out)
+        await fetch(comfyui.target(requests=floor), picture(new_mark()), out)
     assert comfyui.proxy.count("/view") == 2
 
 
-async def test_a_dripping_answer_ends_without_a_timeout(
-    comfyui: Lane, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    floor = Throughput(size=1000, seconds=0.2)
-    monkeypatch.setitem(HttpClient.__init__.__kwdefaults__, "throughput", floor)  # type: ignore[attr-defined]
+async def test_a_dripping_answer_ends_without_a_timeout(comfyui: Lane, out: Path) -> None:
+    floor = HttpLimits(throughput=Throughput(size=1000, seconds=0.2))
     comfyui.proxy.plan(comfyui.poll, Drip(every=0.05), times=None)
     with pytest.raises(TargetUnreachable):
-        await fetch(comfyui.target(patience=0.5), picture(new_mark()), out)
+        await fetch(comfyui.target(patience=0.5, requests=floor), picture(new_mark()), out)
 
 
 async def test_a_peer_that_does_not_read_ends_the_upload(
@@ -163,7 +157,9 @@ async def test_a_peer_that_does_not_read_ends_the_upload(
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        async with HttpClient(url, name="mute", timeout=0.5, slowest_upload=32 << 20) as client:
+        async with HttpClient(
+            url, name="mute", limits=HttpLimits(patience=0.5, slowest_upload=32 << 20)
+        ) as client:
             with pytest.raises(SubmissionUnknown, match="not answer in time"):
                 await client.submit("run", bytes(16 << 20))
     assert time.monotonic() - began < 5
@@ -182,7 +178,9 @@ async def test_headers_that_drip_are_given_up() -> None:
     try:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         began = time.monotonic()
-        async with HttpClient(url, name="drip", timeout=0.5, backoff=Backoff(attempts=1)) as client:
+        async with HttpClient(
+            url, name="drip", limits=HttpLimits(patience=0.5, backoff=Backoff(attempts=1))
+        ) as client:
             with pytest.raises(TargetUnreachable, match="not answer in time"):
                 await client.get("queue")
             with pytest.raises(TargetUnreachable, match="not answer in time"):

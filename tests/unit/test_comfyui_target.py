@@ -49,6 +49,7 @@ from comfy_remote.events import (
     Started,
 )
 from comfy_remote.media.files import sha256_of
+from comfy_remote.net.http import HttpLimits
 from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
@@ -61,7 +62,7 @@ REF = RemoteRef(JOB, JOB, {"client_id": JOB})
 
 QUICK = Backoff(first=0.01, longest=0.02, jitter=0.0)
 TIMES = FollowTimes(
-    requests=QUICK,
+    requests=HttpLimits(backoff=QUICK),
     polling=Polling(first=0.01, longest=0.05, patience=0.2, backoff=QUICK),
     reconnect=QUICK,
     search=0.1,

@@ -24,6 +24,7 @@ from comfy_remote.events import DidItRun, Finished, event_to_json
 from comfy_remote.gateway import GatewayServer
 from comfy_remote.jobs.job import Job
 from comfy_remote.jobs.record import Record
+from comfy_remote.net.http import HttpLimits
 from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.targets.base import Target
 from comfy_remote.targets.comfyui.follow import FollowTimes
@@ -38,7 +39,7 @@ KEY = SecretStr("planted-key-0123456789")
 JOB = "11111111-2222-4333-8444-555555555555"
 QUICK = Backoff(attempts=2, first=0.005, longest=0.01, jitter=0.0)
 POLLING = Polling(first=0.01, longest=0.02, patience=0.3, backoff=QUICK)
-SOON = FollowTimes(requests=QUICK, polling=POLLING, reconnect=QUICK, search=0.1)
+SOON = FollowTimes(requests=HttpLimits(backoff=QUICK), polling=POLLING, reconnect=QUICK, search=0.1)
 RUN, STATUS, CANCEL = "POST /v2/ep/run", "GET /v2/ep/status/abc-e1", "POST /v2/ep/cancel/abc-e1"
 Script = Callable[[FakeComfyUI, Job], Awaitable[None]]
 
@@ -176,7 +177,7 @@ async def test_a_job_on_comfyui(record: Record, script: Script, expected: DidItR
 
 
 def _endpoint(url: str, kind: EndpointKind, key: SecretStr = KEY) -> RunPodTarget:
-    times = EndpointTimes(requests=QUICK, polling=POLLING)
+    times = EndpointTimes(requests=HttpLimits(backoff=QUICK), polling=POLLING)
     return RunPodTarget("ep", key, kind=kind, base_url=f"{url}/v2", times=times)
 
 

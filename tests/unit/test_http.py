@@ -25,7 +25,7 @@ from comfy_remote.errors import (
 )
 from comfy_remote.net import http
 from comfy_remote.net.address import base_address, is_loopback
-from comfy_remote.net.http import HttpClient, Response
+from comfy_remote.net.http import HttpClient, HttpLimits, Response
 from comfy_remote.net.retry import Backoff
 
 KEY = "planted-key-0123456789"
@@ -152,7 +152,7 @@ async def test_an_answer_that_never_comes_is_given_up(server: ScriptedServer) ->
         return web.Response()
 
     server.on("GET /x", wait)
-    async with HttpClient(server.url, name="The box", timeout=0.05) as client:
+    async with HttpClient(server.url, name="The box", limits=HttpLimits(patience=0.05)) as client:
         with pytest.raises(TargetUnreachable, match="did not answer in time"):
             await client.get_once("x")
 
@@ -170,7 +170,7 @@ async def test_a_page_in_place_of_json_is_an_error(
 
 async def test_an_answer_without_end_is_given_up(server: ScriptedServer) -> None:
     server.on("GET /x", Answer(b"x" * 2**21))
-    async with HttpClient(server.url, name="The box", answer_limit=2**20) as client:
+    async with HttpClient(server.url, name="The box", limits=HttpLimits(answer=2**20)) as client:
         with pytest.raises(TargetError, match="larger than 1 MiB"):
             await client.get("x")
 

@@ -51,6 +51,7 @@ from comfy_remote.events import (
     Shown,
     Started,
 )
+from comfy_remote.net.http import HttpLimits
 from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
@@ -74,7 +75,8 @@ OUTPUTS = {"format": "comfy-remote/1", "status": "success", "outputs": []}
 
 QUICK = Backoff(first=0.005, longest=0.005, jitter=0.0)
 TIMES = EndpointTimes(
-    requests=QUICK, polling=Polling(first=0.005, longest=0.01, patience=0.1, backoff=QUICK)
+    requests=HttpLimits(backoff=QUICK),
+    polling=Polling(first=0.005, longest=0.01, patience=0.1, backoff=QUICK),
 )
 
 

@@ -32,6 +32,7 @@ from ...events import (
     ShownValues,
     Started,
 )
+from ...net.http import HttpLimits
 from ...net.retry import Backoff, Outage, Polling
 from ...outputs import RemoteOutput
 from ...workflow.prompt import Prompt
@@ -55,7 +56,7 @@ class FollowTimes:
     """How long a client waits for what, in seconds.
 
     Attributes:
-        requests: The waits between tries of one request.
+        requests: Those of each request.
         polling: How often it asks how a prompt stands; with a socket, every ``longest`` seconds.
         reconnect: The waits before a socket is opened again.
         search: For a prompt whose submission was not answered to turn up in one of the lists.
@@ -66,7 +67,7 @@ class FollowTimes:
         last_words: For messages on their way when a prompt has ended.
     """
 
-    requests: Backoff = Backoff()  # noqa: RUF009 - frozen
+    requests: HttpLimits = HttpLimits()  # noqa: RUF009 - frozen
     polling: Polling = Polling()  # noqa: RUF009 - frozen
     reconnect: Backoff = Backoff(first=0.5, longest=10.0)  # noqa: RUF009 - frozen
     search: float = 10.0

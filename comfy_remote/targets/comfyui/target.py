@@ -134,7 +134,7 @@ class ComfyUITarget:
             self.url,
             name=f"ComfyUI{named}",
             headers=self._headers,
-            backoff=self._times.requests,
+            limits=self._times.requests,
         )
 
     async def __aenter__(self) -> ComfyUITarget:

@@ -44,7 +44,7 @@ from ...events import Event, Finished, Log, Progress
 from ...media.files import CHUNK_SIZE
 from ...net.address import base_address, check_key_is_safe
 from ...net.bucket import Bucket
-from ...net.http import HttpClient, Response
+from ...net.http import HttpClient, HttpLimits, Response
 from ...net.retry import Backoff, Outage, Polling
 from ...outputs import RemoteOutput
 from ...wire.actions import FetchAnswer
@@ -78,7 +78,7 @@ class EndpointTimes:
     """How long a client waits for what, in seconds.
 
     Attributes:
-        requests: The waits between tries of one request.
+        requests: Those of each request.
         polling: How often it asks how a job stands: under four times a second, as quick as that
             allows, since the result waits half of it on average.
         describe: For a worker to say what it has; an answer to ComfyUI's page must begin in 60 s.
@@ -86,7 +86,7 @@ class EndpointTimes:
         fresh: Before it asks again what its workers have.
     """
 
-    requests: Backoff = Backoff()  # noqa: RUF009 - frozen
+    requests: HttpLimits = HttpLimits()  # noqa: RUF009 - frozen
     polling: Polling = Polling(  # noqa: RUF009 - frozen
         first=0.26,
         quick_for=120.0,
@@ -163,7 +163,7 @@ class RunPodTarget:
             name=f"Endpoint {self._endpoint}",
             headers=self._headers,
             elsewhere=self._storage_hosts,
-            backoff=self._times.requests,
+            limits=self._times.requests,
         )
 
     @property
