@@ -80,7 +80,7 @@ def parse_inputs(texts: Sequence[str]) -> list[Given]:
                 f"-i {text} has no key.", advice="Write -i KEY=VALUE, or -i KEY=@FILE."
             )
         if key in found:
-            raise ConfigurationError(f"-i {key} is there twice.", advice="Give each key once.")
+            raise ConfigurationError(f"-i {key} is given twice.", advice="Give each key once.")
         if not value.startswith("@"):
             found[key] = Given(key, text=value)
             continue

@@ -58,7 +58,7 @@ def _worded(text: str) -> str:
 def print_json(data: Mapping[str, object]) -> None:
     """One JSON object, a line on standard output, without secrets; advice names our flags.
 
-    ASCII, whatever the console's encoding; at once, for who reads a pipe.
+    ASCII, whatever the console's encoding; flushed, for readers of a pipe.
     """
     from .advice import for_terminal
 

@@ -103,8 +103,8 @@ async def follow(
 ) -> list[SavedOutput]:
     """Report a job's events, then save its outputs below ``folder``.
 
-    Interrupted by Ctrl-C, it asks the target to cancel the job, and follows it to its end; or it
-    leaves the job running, if that is what is wanted.
+    At Ctrl-C, it asks the target to cancel the job and follows it to its end, or leaves it running,
+    as ``on_interrupt`` says.
 
     Raises:
         JobCancelled: It was interrupted; says what became of the job.

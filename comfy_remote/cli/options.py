@@ -135,7 +135,7 @@ var_option = click.option(
 
 
 def own_folder(folder: Path, advice: str) -> Path:
-    """A folder below the current one that a command writes to unasked.
+    """A folder below the current one that a command writes to by default.
 
     Args:
         folder: Its relative path.
@@ -258,7 +258,7 @@ def change_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def make_reporter(*, json_lines: bool, preview: bool) -> Reporter:
-    """JSON if it is wanted, a live display for who sits at a terminal, else plain lines."""
+    """JSON if it is wanted, a live display at a terminal, else plain lines."""
     import logging
 
     from .console import is_interactive

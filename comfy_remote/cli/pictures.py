@@ -238,7 +238,7 @@ def encode_sixel(image: Image) -> str:
 
 
 def cell_size() -> tuple[int, int]:
-    """Width and height of a character in pixels, where the terminal says it; else a usual one."""
+    """Width and height of a character in pixels, as the terminal reports them or as is usual."""
     try:
         import fcntl
         import struct

@@ -300,7 +300,7 @@ def _described(output: SavedOutput | ListedOutput) -> dict[str, JsonValue]:
 
 
 def _new_file(folder: Path, name: str) -> Path:
-    """An empty file that nobody has, readable by its owner alone."""
+    """A new empty file that only its owner can read."""
     for count in range(1, 1000):
         path = folder / (f"{name}.log" if count == 1 else f"{name}_{count}.log")
         try:

@@ -40,7 +40,7 @@ schemas_option: Callable[[Any], Any] = click.option(
 
 
 def schemas_of(on: str | None, prompt: Prompt | None = None) -> Schemas:
-    """Those of the target; else what it said the last time, or the bundled ones.
+    """Those of the target, or that it last gave if it cannot be reached; else the bundled ones.
 
     Args:
         on: What was given as ``--on``.
@@ -56,7 +56,7 @@ def schemas_of(on: str | None, prompt: Prompt | None = None) -> Schemas:
 
 
 def found_schemas(given: Path | str | None, on: str | None, prompt: Prompt | None = None) -> Found:
-    """Those that are given, else as `schemas_of`; nothing is said yet.
+    """Those that are given, else as `schemas_of`; prints nothing yet.
 
     Raises:
         ConfigurationError: There are none in what is given, or as `schemas_of`.

@@ -117,7 +117,7 @@ def read_token(file: Path | None) -> SecretStr | None:
             raise ConfigurationError(f"{file} is empty: it should hold the token.")
         if len(value) > _LONGEST_TOKEN:
             raise ConfigurationError(
-                f"{file} has more than {_LONGEST_TOKEN} bytes: it should hold the token alone."
+                f"{file} has more than {_LONGEST_TOKEN} bytes: it should hold only the token."
             )
     SECRETS.add(TOKEN_VARIABLE, value.strip())
     return SecretStr(value.strip()) if value.strip() else None

@@ -55,7 +55,7 @@ def show(
     variables: dict[str, str],
     json_lines: bool,
 ) -> None:
-    """Show what a workflow is: what can be set, what it needs, what it makes.
+    """Describe a workflow: what can be set, what it needs, what it makes.
 
     WORKFLOW is whatever `run` takes. The inputs are named as --set takes them; those that have
     an option of their own (--prompt, --seed, --width) say so. Models and files are those of the
