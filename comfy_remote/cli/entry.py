@@ -153,8 +153,8 @@ def prepare_streams() -> None:
 
     A closed one (``2>&-``, a service without a console) is replaced by one that discards
     everything: its number would otherwise go to the next file that is opened, which then gets our
-    messages. What cannot be written to standard error, because its disk is full, costs the message and not the
-    run. A console that cannot show a character (cp1252) gets its escape.
+    messages. What cannot be written to standard error, because its disk is full, costs the message
+    and not the run. A console that cannot show a character (cp1252) gets its escape.
     """
     for number in (0, 1, 2):
         try:
