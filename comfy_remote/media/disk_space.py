@@ -1,4 +1,4 @@
-"""How much of this machine's disk may be taken, and what goes to make room."""
+"""How much of this machine's disk may be used, and what is removed to make room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has arrived of a file so far, and the folder it is in: on disk, for the next try.
+"""A file that has arrived in part, and its folder: on disk, so that the next try continues.
 
 Downloads of outputs and of models share it. Their loops are two: an output's target is asked for
 bytes from an offset and says of which version they are; a model's server is asked for a range of
@@ -81,7 +81,7 @@ def _remove(made: Path, stack: contextlib.ExitStack) -> None:
 
 
 class PartialFile:
-    """The bytes that are here, and a note of what they are a part of.
+    """The bytes received so far, and a note of the version that they are a part of.
 
     Used as a context manager, which closes it. Each of its methods may raise `LocalStorageError`,
     and blocks.
@@ -136,7 +136,7 @@ class PartialFile:
         """Discard the bytes that are here: what follows is a part of this version."""
         with self._errors():
             self._file.truncate(0)
-            # Then only: killed in between, nothing is left of one version under another's name.
+            # Now, so that a kill in between does not leave bytes under another version's note.
             if version is None:
                 self._note.unlink(missing_ok=True)
             else:
@@ -146,7 +146,7 @@ class PartialFile:
         self.version = version
 
     def rename(self, version: str) -> None:
-        """Note more of what is known of the version that the bytes are of."""
+        """Replace the note of the version that the bytes are a part of."""
         with self._errors():
             self._note.write_text(version, encoding="utf-8")
         self.version = version
@@ -164,19 +164,19 @@ class PartialFile:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Leave it for the next try."""
+        """Close it; it stays for the next try."""
         with self._errors():
             self._file.close()
 
     def complete(self, path: Path) -> Path:
-        """Give it the name of the complete file; closed before."""
+        """Give it the name of the complete file. To be called after `close`."""
         with self._errors():
             self.path.replace(path)
             self._note.unlink(missing_ok=True)
         return path
 
     def remove(self) -> None:
-        """Leave nothing; closed before."""
+        """Remove it and its note. To be called after `close`."""
         with self._errors():
             self.path.unlink(missing_ok=True)
             self._note.unlink(missing_ok=True)

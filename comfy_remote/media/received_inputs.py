@@ -22,7 +22,7 @@ __all__ = ["InputFolder"]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_KNOWN = 1000
 _VALUES_KEPT_SECONDS = 2 * 24 * 3600.0
-"""Value files that nobody has asked for in that time are removed: they are sent again."""
+"""Value files that were not used for that time are removed; clients send them again."""
 
 
 class InputFolder:

@@ -46,7 +46,7 @@ class ProcessLock:
             raise
 
     def close(self) -> None:
-        """Release it."""
+        """Release the lock."""
         self._connection.close()
 
     def __del__(self) -> None:

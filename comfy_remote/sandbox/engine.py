@@ -32,7 +32,7 @@ class PartContext(Protocol):
         """Wait.
 
         Raises:
-            Interrupted: Somebody asked to stop.
+            Interrupted: The prompt was interrupted.
         """
 
 

@@ -156,7 +156,7 @@ class _PromptRun:
         self._succeeded = False
 
     def execute(self) -> None:
-        """Run the prompt; what goes wrong ends in the history, not here."""
+        """Run the prompt. Errors are recorded in the history, not raised."""
         prompt, cache = self._item.prompt, self._memory.cache
         self._report.started()
         order = execution_order(prompt, self._item.outputs)
@@ -183,7 +183,7 @@ class _PromptRun:
                 logger.info("Prompt %s was interrupted", self._item.prompt_id)
                 self._report.interrupted(node_id)
                 return
-            # Whatever a node raises is the failure of its prompt, and the engine goes on.
+            # Whatever a node raises fails its prompt, not the engine.
             except Exception as error:  # noqa: BLE001
                 logger.warning("Node %s failed: %s", node_id, error)
                 self._report.failed(node_id, error, self._inputs(node_id))

@@ -60,11 +60,11 @@ class PromptQueue:
 
     @property
     def interrupt(self) -> threading.Event:
-        """Set while somebody wants the running prompt to stop."""
+        """Set while the running prompt is to be interrupted."""
         return self._interrupt
 
     def next_number(self) -> int:
-        """The number for a prompt that brings none."""
+        """The number for a prompt that has none."""
         return next(self._numbers)
 
     def put(self, item: QueuedPrompt) -> None:

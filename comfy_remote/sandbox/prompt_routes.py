@@ -84,7 +84,7 @@ async def post_prompt(request: web.Request) -> web.Response:
 
 @routes.get("/prompt")
 async def get_prompt(request: web.Request) -> web.Response:
-    """How long the queue is."""
+    """The length of the queue."""
     remaining = request.app[ENGINE].queue.remaining()
     return web.json_response({"exec_info": {"queue_remaining": remaining}})
 

@@ -77,7 +77,7 @@ class RunReport:
         self._message("execution_success", {"prompt_id": self._item.prompt_id})
 
     def interrupted(self, node_id: str) -> None:
-        """Somebody stopped the prompt at this node."""
+        """The prompt was interrupted at this node."""
         data = {**self._facts(node_id), "executed": list(self._executed)}
         self._message("execution_interrupted", data, broadcast=True)
 
@@ -172,7 +172,7 @@ class RunReport:
         return {"node": node_id, "display_node": node_id, "prompt_id": self._item.prompt_id}
 
     def _report(self, node_id: str, progress: _Progress) -> None:
-        """Send the state of all nodes that have begun; to everybody, if nobody in particular."""
+        """Send the state of all nodes that have begun, to one client or to all."""
         self._progress[node_id] = progress
         prompt_id = self._item.prompt_id
         nodes = {

@@ -114,12 +114,12 @@ class SandboxServer:
         self.url = ""
 
     async def wait_stopped(self) -> None:
-        """Return when somebody posted ``/sandbox/stop``, or nobody came for long enough."""
+        """Return after ``POST /sandbox/stop``, or when it was idle for long enough."""
         stop = self._engine.stop
         while not stop.is_set():
             left = self._seconds_left()
             if left is not None and left <= 0:
-                logger.info("Nobody used the sandbox for %s s", self._idle_exit)
+                logger.info("The sandbox was not used for %s s", self._idle_exit)
                 return
             try:
                 await asyncio.wait_for(stop.wait(), left)

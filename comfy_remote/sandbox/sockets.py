@@ -1,4 +1,4 @@
-"""The WebSocket side: who listens, and how messages and previews are sent."""
+"""The WebSocket side: connected clients, and how messages and previews are sent."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class SocketHub:
         self._put(json.dumps({"type": event, "data": data}), client_id)
 
     def send_status(self) -> None:
-        """Tell everybody how long the queue is."""
+        """Send all clients the length of the queue."""
         self.send("status", {"status": self._status()}, None)
 
     def send_preview(

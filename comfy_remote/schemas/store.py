@@ -27,7 +27,7 @@ _MAX_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A document, and when it was fetched (UTC)."""
+    """A document, and the time it was fetched (UTC)."""
 
     document: dict[str, JsonValue]
     at: datetime

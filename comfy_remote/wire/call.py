@@ -57,7 +57,7 @@ RESULT = "result"
 """The key of the result of a call that has only one."""
 
 LONGEST_WAIT = 120.0
-"""Seconds: a server that wants to be left alone for longer is asked again after that."""
+"""Seconds: the longest wait that a server may ask for before the next poll."""
 
 _LONGEST_TEXT = 4000
 _REFERENCE: JsonDict = {"format": "uri-reference"}
@@ -119,7 +119,7 @@ class CallProgress(BaseModel):
 
 
 class CallAnswer(BaseModel):
-    """What a server says about a call.
+    """A server's answer about a call.
 
     Attributes:
         status: Where it stands.
@@ -147,7 +147,7 @@ class CallAnswer(BaseModel):
 
     @classmethod
     def read(cls, said: JsonValue, headers: Mapping[str, str] | None = None) -> CallAnswer:
-        """Understand what a server said.
+        """The answer of a server, in any form of the protocol.
 
         Args:
             said: The body of its answer.

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 COMFY_REMOTE_1 = "comfy-remote/1"
-"""The ``format`` of our own answers, see `wire.answer`; the others are the worker's business."""
+"""The ``format`` of our own answers, see `wire.answer`; the others are in `worker.dialects`."""
 _MOST_MODELS = 1000
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -69,8 +69,8 @@ class ValueEnvelope(BaseModel):
 
     @classmethod
     def read(cls, said: JsonValue) -> ValueEnvelope:
-        """Understand what somebody sent: ``comfy_type`` for ``type``, ``value`` for ``data``, and
-        without an ``encoding``, data is what it is.
+        """An envelope in any form of the protocol: ``comfy_type`` for ``type``, ``value`` for
+        ``data``; without an ``encoding``, data is plain JSON.
 
         Raises:
             ValueInvalid: It is not an envelope, or its encoding is not understood; with the reason.

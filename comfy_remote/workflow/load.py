@@ -19,7 +19,7 @@ from ..errors import WorkflowInvalid
 from ..media.formats import SIGNATURE_BYTES, Malformed, format_of
 from .change.variables import fill_in, variables_in
 from .interface import REMOTE_INPUT, REMOTE_OUTPUT, REMOTE_PART, REMOTE_SHOWN
-from .json_text import EXPORT, decode, parse_json
+from .json_document import EXPORT, decode, parse_json
 from .metadata import Metadata, read_metadata
 from .prompt import Node, Prompt, is_link
 

@@ -258,7 +258,7 @@ def _texts(value: JsonValue) -> Iterator[str]:
         yield value
     elif isinstance(value, list | dict):
         if isinstance(value, dict) and value.get("on") is False:
-            return  # a LoRA in a list that somebody has switched off
+            return  # a LoRA in a list that is switched off
         for one in value.values() if isinstance(value, dict) else value:
             yield from _texts(one)
 

@@ -21,7 +21,7 @@ class ObjectAdapter(Protocol):
         ...
 
     def put_together(self, parts: object) -> object:
-        """The object, from what `take_apart` gave on the other side.
+        """The object, made from what `take_apart` returned on the other side.
 
         Raises:
             ValueError: The parts make no such object (so do TypeError and LookupError).

@@ -117,7 +117,7 @@ def _decode(
 
 
 class _Assembly:
-    """One tree's way back into a value."""
+    """Decodes one tree of JSON into a value."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class _Assembly:
 
     @property
     def used(self) -> set[str]:
-        """Names of the tensors that the tree has asked for."""
+        """Names of the tensors that the tree has used."""
         return self._tensors.keys() | self._blobs.keys() | self._pictures
 
     def value(self, tree: JsonValue, depth: int = 0) -> object:

@@ -1,4 +1,4 @@
-"""Taking a value apart into JSON and tensors, and writing both as one file."""
+"""Encoding a value as JSON and tensors, and writing both as one file."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def encode(
     images: ImageFormat = "exact",
     adapters: Sequence[ObjectAdapter] = (),
 ) -> EncodedValue:
-    """Take a value apart for its journey.
+    """Encode a value so that it can travel.
 
     Args:
         value: ``None``, booleans, numbers, strings, bytes, tensors (NumPy's, torch's), lists,
@@ -153,7 +153,7 @@ def encode(
 
 
 class _Walk:
-    """One value's way into a tree of JSON; its tensors are collected by name."""
+    """Encodes one value as a tree of JSON, and collects its tensors by name."""
 
     def __init__(
         self, root: str, adapters: Sequence[ObjectAdapter], pictures: PictureFormat | None

@@ -1,4 +1,4 @@
-"""How much a value file may make this machine do, and JSON that is read within it."""
+"""Limits on what reading a value file may cost, and the JSON reader that obeys them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_INTEGER_BITS", "ValueLimits", "check_plain", "invalid", "strict_json"]
 
 MAX_INTEGER_BITS = 4096
-"""Python's integers have no end, but turning one into text takes its length squared."""
+"""Python's integers have no limit, but writing one as text takes time quadratic in its length."""
 
 _MAX_INTEGER_DIGITS = 1234  # of 2 ** 4096
 # In text without escapes. One that knows them would keep a note of each character it passed.
@@ -51,7 +51,7 @@ def invalid(why: str) -> ValueInvalid:
 
 
 def strict_json(text: str, items: int) -> JsonValue:
-    """JSON with no repeated key and no number that is not one.
+    """JSON without repeated keys, NaN or Infinity.
 
     Args:
         items: How many values there may be. What cannot be so few is refused before it is

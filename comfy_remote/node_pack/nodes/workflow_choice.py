@@ -11,7 +11,7 @@ from ...errors import ConfigurationError, WorkflowInvalid
 from ...targets.runpod.kind import RunPodKind
 from ...workflow.files import file_below
 from ...workflow.graph import execution_order
-from ...workflow.json_text import refuse_constant
+from ...workflow.json_document import refuse_constant
 from ...workflow.load import LoadedWorkflow, parse_workflow
 from ...workflow.prompt import Node, Prompt
 

@@ -34,7 +34,7 @@ MaskBatch: TypeAlias = npt.NDArray[np.float32]
 
 
 class Interrupted(Exception):
-    """Somebody asked to stop the running prompt."""
+    """The running prompt was interrupted."""
 
 
 class NodeContext(Protocol):
@@ -44,7 +44,7 @@ class NodeContext(Protocol):
     prompt: Prompt
     extra_pnginfo: Mapping[str, JsonValue]
     own_process: bool
-    """Whether the engine may end its process without taking somebody else's along."""
+    """Whether the engine runs in a process of its own, which a node may end."""
     node_id: str
     """The node that runs."""
 
@@ -70,14 +70,14 @@ class NodeContext(Protocol):
             whole: Send the picture without a loss: it is what the node is there for.
 
         Raises:
-            Interrupted: Somebody asked to stop.
+            Interrupted: The prompt was interrupted.
         """
 
     def sleep(self, seconds: float) -> None:
         """Wait.
 
         Raises:
-            Interrupted: Somebody asked to stop.
+            Interrupted: The prompt was interrupted.
         """
 
 

@@ -1,4 +1,8 @@
-"""Nodes that ComfyUI does not have: to watch progress, to cancel, and to provoke faults."""
+"""Nodes that ComfyUI does not have: to watch progress, to cancel, and to provoke faults.
+
+They stay in the package: ``make page`` and the tests run them in sandboxes that are processes of
+their own, and a way to load other nodes into such a process would be a way to load any code.
+"""
 
 # A node takes what its schema says, whether it needs it or not.
 # ruff: noqa: ARG002, ARG003
@@ -29,9 +33,9 @@ _BLOCK = 1 << 20
 
 
 class SandboxSlow(Node):
-    """Pass the image on after some steps, as slow as you like. Takes interrupts at once.
+    """Pass the image on after some steps, each as slow as wanted. Reacts to interrupts at once.
 
-    ``seed`` changes nothing but the cache's mind: another seed runs again.
+    ``seed`` only makes the node run again instead of using its cached result.
     """
 
     schema = NodeSchema(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
 from ...types import mapping
-from ..json_text import refuse_constant
+from ..json_document import refuse_constant
 from ..live_inputs import live_inputs
 from ..prompt import Node, Prompt, is_link
 from ..schema import InputSchema, Schemas, input_schema

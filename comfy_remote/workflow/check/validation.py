@@ -185,7 +185,7 @@ class _Check:
                     "Exception when validating node",
                     str(error),
                     exception_type=full_type_name(type(error)),
-                    # Lines of this program would help nobody.
+                    # A traceback of this program would not help.
                     traceback=[],
                 )
             ]

@@ -1,4 +1,4 @@
-"""Links that Use Everywhere's script makes when a workflow is queued, and no file draws.
+"""Links that Use Everywhere's script makes when a workflow is queued; no file has them.
 
 Newer versions note them in the file (``extra.ue_links``). For older files they follow from the
 types of the inputs that nothing is linked to, and from the words that a node restricts itself to.
@@ -178,7 +178,7 @@ def _patterns(node: Node, given: dict[str, JsonValue]) -> list[re.Pattern[str] |
 
 
 def _compiled(pattern: str) -> re.Pattern[str] | None:
-    """The compiled pattern; ``None`` if it is invalid, or might take very long to match."""
+    """The compiled pattern; ``None`` if it is invalid or might match very slowly."""
     repeats = len(re.findall(r"[*+{]", pattern))
     if len(pattern) > _MAX_TEXT or repeats > 3 or re.search(r"\)\s*[*+{]", pattern):
         return None

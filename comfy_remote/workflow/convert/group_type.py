@@ -239,7 +239,7 @@ class _Layout:
                 self.output_types.append(kind)
 
     def _custom(self, place: int, side: str, key: str) -> dict[str, JsonValue]:
-        """What somebody set for an input or output in the editor's dialog."""
+        """What the user set for an input or output in the editor's dialog."""
         found: JsonValue = self._config
         for step in (str(place), side, key):
             found = found.get(step) if isinstance(found, dict) else None

@@ -381,7 +381,7 @@ class Node:
         return set(brought[max(0, left - after) :])
 
     def _drop_stale_inputs(self) -> None:
-        """Inputs made from widgets that the class no longer has."""
+        """Inputs that were made from widgets which the class no longer has."""
         names = {widget.name for widget in self.widgets}
         self.inputs = [s for s in self.inputs if s.widget is None or s.widget in names]
 

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 LORA_LISTS = {"Power Lora Loader (rgthree)"}
-"""Classes whose widgets no schema lists: as many LoRAs as somebody added."""
+"""Classes whose widgets no schema lists: as many as the user has added LoRAs."""
 
 
 _ELSEWHERE = (2, 4)

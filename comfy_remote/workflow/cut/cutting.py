@@ -1,4 +1,4 @@
-"""A prompt and its marked nodes to a cut."""
+"""Cuts a prompt at its marked nodes."""
 
 from __future__ import annotations
 

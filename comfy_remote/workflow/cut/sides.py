@@ -1,9 +1,8 @@
 """Where each node runs: on the marked target, here, or on every side that uses what it makes.
 
 A node whose values can travel runs where it is marked to. One that only makes objects (a loader,
-a LoRA, a patch, a guider) is copied to each side that uses them. What is left are nodes bound to
-each other by an object that can be neither sent nor made twice: they go to the marked target
-together.
+a LoRA, a patch, a guider) is copied to each side that uses them. The nodes that remain share
+an object that can be neither sent nor made twice: they run on the marked target together.
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ class _Placing:
         self._bundle = {n: frozenset({n}) for n in around.ordered if n not in self._copied}
 
     def bind(self) -> None:
-        """Put together what is bound by an object that can be neither sent nor made twice."""
+        """Merge nodes that share an object which can be neither sent nor made twice."""
         values = self._around.values
         reached: dict[str, set[str]] = {}
         for node_id in self._around.ordered:
@@ -129,7 +128,7 @@ class _Placing:
                 self._merge([node_id, *needs])
 
     def untangle(self) -> None:
-        """Pull along what such a bundle needs and what needs the same bundle."""
+        """Merge bundles that wait for each other, until none does."""
         while cycle := self._cycle():
             self._merge(cycle)
 

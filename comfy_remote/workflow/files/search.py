@@ -201,5 +201,5 @@ def _hidden(path: Path, root: Path) -> bool:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # the name is too long: somebody put the picture itself there
+    except (OSError, ValueError):  # the name is too long: the value is the picture itself
         return False
