@@ -32,7 +32,8 @@ from ..errors import (
     TargetUnreachable,
 )
 from ..net.address import check_key_is_safe
-from ..net.http import HttpClient, HttpLimits, Response
+from ..net.answers import Response
+from ..net.http import HttpClient, HttpLimits
 from ..net.retry import Backoff, Outage, Polling
 from ..wire.call import (
     INLINE_LIMIT,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -14,35 +12,30 @@ import aiohttp
 from yarl import URL
 
 from ..aio import timeout
-from ..clean import cleaned_error
 from ..errors import (
-    AuthenticationError,
     ComfyRemoteError,
     ConfigurationError,
     RateLimited,
-    RequestTooLarge,
     SubmissionUnknown,
     TargetError,
-    TargetNotFound,
     TargetUnreachable,
 )
-from ..json_text import parse_json
-from .address import POD_PROXY, base_address
+from .address import base_address
+from .answers import Response, error_of, unreachable
 from .fetch import NETWORK_ERRORS, GuardedHttp
 from .guard import Guard, proxy_for
 from .request_log import logged_requests
-from .retry import Backoff, retried, retry_after
+from .retry import Backoff, retried
 from .throughput import TOO_SLOW, Throughput, TooSlow
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, SecretStr
 
-__all__ = ["TOO_LARGE", "HttpClient", "HttpLimits", "Response", "version_in"]
+__all__ = ["TOO_LARGE", "HttpClient", "HttpLimits", "version_in"]
 
 TOO_LARGE = "answer_too_large"
 """In the details of the error for an answer above its limit."""
 
-_log = logging.getLogger(__name__)
 
 _CHUNK_SIZE = 2**20
 _SHORTEST_SECRET = 8
@@ -50,17 +43,6 @@ _PRIVATE_STORAGE = (
     "Outputs come from the target's own address, or from public https addresses. If this storage "
     "is yours, name it in COMFY_REMOTE_OUTPUT_HOSTS (HOST or HOST:PORT)."
 )
-_NO_POD = (
-    "RunPod's proxy answers, but not the pod: it is stopped or still starting, or no ComfyUI "
-    "listens on that port (it needs --listen). Look at the pod in RunPod's console."
-)
-_POD_ADVICE = {
-    404: _NO_POD,
-    502: _NO_POD,
-    503: _NO_POD,
-    524: "RunPod's proxy waits 100 s for an answer: the pod's ComfyUI is stuck or overloaded. Look "
-    "at its log.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,30 +62,6 @@ class HttpLimits:
     throughput: Throughput = Throughput()  # noqa: RUF009 - frozen
     slowest_upload: int = 16 * 1024
     backoff: Backoff = Backoff()  # noqa: RUF009 - frozen
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """A complete answer."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def json(self) -> JsonValue:
-        """The body as JSON.
-
-        Raises:
-            TargetError: It is something else, for example a proxy's error page.
-        """
-        try:
-            return parse_json(self.body)
-        except ValueError:
-            raise TargetError(
-                "The target answered with something that is not JSON: "
-                f"{self.body[:120].decode('utf-8', 'replace')!r}.",
-                advice="Check the address: another program, or a proxy's page, may be there.",
-            ) from None
 
 
 class HttpClient:
@@ -187,7 +145,7 @@ class HttpClient:
             limit: Bytes that the answer may have; the client's by default.
 
         Raises:
-            ComfyRemoteError: As `_error_of` maps statuses, or `TargetUnreachable`.
+            ComfyRemoteError: As `error_of` maps statuses, or `TargetUnreachable`.
         """
         return await self._retried(lambda: self._once("GET", path, limit=limit))
 
@@ -353,7 +311,7 @@ class HttpClient:
                 ) as answer:
                     yield answer.response
             except NETWORK_ERRORS as error:
-                raise _unreachable(error, _storage(URL(url))) from error
+                raise unreachable(error, _storage(URL(url))) from error
 
     async def exists(self, path: str) -> bool:
         """Whether GET ``path`` would give something; only the beginning is read.
@@ -385,11 +343,11 @@ class HttpClient:
                     raise await self._refused(response, self._where)
                 yield response
         except NETWORK_ERRORS as error:
-            raise _unreachable(error, self._where) from error
+            raise unreachable(error, self._where) from error
 
     async def _refused(self, response: aiohttp.ClientResponse, where: str) -> ComfyRemoteError:
         body = self._masked(await self._read(response))
-        return _error_of(Response(response.status, response.headers, body), where)
+        return error_of(Response(response.status, response.headers, body), where)
 
     async def _retried(self, attempt: Callable[[], Awaitable[Response]]) -> Response:
         return await retried(attempt, self._limits.backoff, TargetUnreachable, RateLimited)
@@ -424,9 +382,9 @@ class HttpClient:
                 body = self._masked(await self._read(answer, limit))
                 response = Response(answer.status, answer.headers, body)
         except NETWORK_ERRORS as error:
-            raise _unreachable(error, self._where) from error
+            raise unreachable(error, self._where) from error
         if response.status >= 300 and response.status not in accept:
-            raise _error_of(response, self._where)
+            raise error_of(response, self._where)
         return response
 
     async def _begun(
@@ -482,89 +440,6 @@ def _too_large(limit: int, size: str = "") -> TargetError:
     )
 
 
-def _unreachable(error: Exception, where: str) -> TargetUnreachable:
-    never_sent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-    advice = "Check that it runs and that the address is right."
-    if isinstance(error, asyncio.TimeoutError):
-        why = "it did not answer in time"
-    elif isinstance(error, aiohttp.ClientConnectorCertificateError):
-        why = "its certificate is not trusted"
-        advice = (
-            "If it is your own certificate, set SSL_CERT_FILE to the file (PEM) that has it; "
-            "otherwise check the address."
-        )
-    elif isinstance(error, aiohttp.ClientConnectorError):
-        why = error.strerror or str(error.os_error)
-    elif isinstance(error, aiohttp.ClientResponseError):
-        why = error.message  # not its text, which has the whole URL
-    elif isinstance(error, aiohttp.InvalidURL):
-        why = "that is no address"
-    else:
-        why = str(error) or type(error).__name__
-    return TargetUnreachable(
-        f"{where} could not be reached: {why}.",
-        advice=advice,
-        details={"never_sent": never_sent},
-    )
-
-
-def _error_of(response: Response, where: str) -> ComfyRemoteError:
-    error = cleaned_error(_error_by_status(response, where))
-    if POD_PROXY in where and (advice := _POD_ADVICE.get(response.status)):
-        error.advice = advice
-    return error
-
-
-def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
-    status = response.status
-    said = _excerpt(response.body)
-    details: dict[str, JsonValue] = {"http_status": status}
-    if status in (401, 403):
-        return AuthenticationError(
-            f"{where} refused the key (HTTP {status}).",
-            advice="Check that the key is right, and that it may use this target.",
-            details=details,
-        )
-    if status == 404:
-        return TargetNotFound(
-            f"{where} knows no such address (HTTP 404{said}).",
-            advice="Check the endpoint's id, or the URL.",
-            details=details,
-        )
-    if status == 413:
-        return RequestTooLarge(
-            f"{where} refused the request as too large (HTTP 413{said}).",
-            advice="Use smaller input files, or a target that takes larger ones.",
-            details=details,
-        )
-    if status == 429:
-        if (after := retry_after(response.headers.get("Retry-After"))) is not None:
-            details["retry_after"] = after
-        return RateLimited(
-            f"{where} is being asked too often (HTTP 429).",
-            advice="Wait a little, then try again.",
-            details=details,
-        )
-    if status >= 500:
-        return TargetUnreachable(
-            f"{where} is failing (HTTP {status}{said}).",
-            advice="Try again shortly; if it goes on, look at the target's own log.",
-            details=details,
-        )
-    if 300 <= status < 400:
-        return TargetError(
-            f"{where} redirects to {_host(response.headers.get('Location', ''))}, and the key "
-            "does not go there.",
-            advice="If that is right, give that address as the target's.",
-            details=details,
-        )
-    return TargetError(
-        f"{where} refused the request (HTTP {status}{said}).",
-        advice="Check the address; if it is right, the target's log may say why.",
-        details={**details, "body": response.body[:65536].decode("utf-8", "replace")},
-    )
-
-
 async def _refuse_redirect(*_: object) -> None:
     raise aiohttp.ClientError("it redirects elsewhere")
 
@@ -605,18 +480,3 @@ def _all_there(response: aiohttp.ClientResponse, offset: int) -> bool:
     """Whether ``offset`` is the end: the connection broke after the last byte."""
     end = f"bytes */{offset}"
     return offset > 0 and response.status == 416 and response.headers.get("Content-Range") == end
-
-
-def _excerpt(body: bytes) -> str:
-    words = " ".join(body[:400].decode("utf-8", "replace").split())
-    if not words or words.startswith("<"):  # a proxy's HTML page helps nobody
-        return ""
-    return f": {words[:200]}"
-
-
-def _host(url: str) -> str:
-    """Scheme and host of a URL: its path may be anything that we sent."""
-    try:
-        return str(URL(url).origin())
-    except ValueError:
-        return "another path"

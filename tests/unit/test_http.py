@@ -25,7 +25,8 @@ from comfy_remote.errors import (
 )
 from comfy_remote.net import http
 from comfy_remote.net.address import base_address, is_loopback
-from comfy_remote.net.http import HttpClient, HttpLimits, Response
+from comfy_remote.net.answers import Response, error_of
+from comfy_remote.net.http import HttpClient, HttpLimits
 from comfy_remote.net.retry import Backoff
 
 KEY = "planted-key-0123456789"
@@ -386,5 +387,5 @@ def test_loopback_is_this_machine_only(host: str | None, expected: bool) -> None
 def test_what_runpods_proxy_means(status: int, says: str) -> None:
     where = "ComfyUI (gpu) at https://abc-8188.proxy.runpod.net"
     page = Response(status, {}, b"<html>bad gateway</html>")
-    assert says in http._error_of(page, where).advice
-    assert says not in http._error_of(page, "ComfyUI at https://comfy.test").advice
+    assert says in error_of(page, where).advice
+    assert says not in error_of(page, "ComfyUI at https://comfy.test").advice

@@ -34,7 +34,8 @@ from ...errors import (
 from ...events import DidItRun, Event, Finished, JobState, Log
 from ...media.files import CHUNK_SIZE
 from ...net.address import base_address, check_key_is_safe, is_loopback
-from ...net.http import TOO_LARGE, HttpClient, Response, version_in
+from ...net.answers import Response
+from ...net.http import TOO_LARGE, HttpClient, version_in
 from ...outputs import RemoteOutput
 from ...workflow.files import rename_files
 from ...workflow.prompt import Prompt

@@ -43,8 +43,9 @@ from ...errors import (
 from ...events import Event, Finished, Log, Progress
 from ...media.files import CHUNK_SIZE
 from ...net.address import base_address, check_key_is_safe
+from ...net.answers import Response
 from ...net.bucket import Bucket
-from ...net.http import HttpClient, HttpLimits, Response
+from ...net.http import HttpClient, HttpLimits
 from ...net.retry import Backoff, Outage, Polling
 from ...outputs import RemoteOutput
 from ...wire.actions import FetchAnswer

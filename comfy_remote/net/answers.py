@@ -1,0 +1,174 @@
+"""A server's answer, and the error that it means: by its status, or why there is none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import aiohttp
+from yarl import URL
+
+from ..clean import cleaned_error
+from ..errors import (
+    AuthenticationError,
+    ComfyRemoteError,
+    RateLimited,
+    RequestTooLarge,
+    TargetError,
+    TargetNotFound,
+    TargetUnreachable,
+)
+from ..json_text import parse_json
+from .address import POD_PROXY
+from .retry import retry_after
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+__all__ = ["Response", "error_of", "unreachable"]
+
+_NO_POD = (
+    "RunPod's proxy answers, but not the pod: it is stopped or still starting, or no ComfyUI "
+    "listens on that port (it needs --listen). Look at the pod in RunPod's console."
+)
+_POD_ADVICE = {
+    404: _NO_POD,
+    502: _NO_POD,
+    503: _NO_POD,
+    524: "RunPod's proxy waits 100 s for an answer: the pod's ComfyUI is stuck or overloaded. Look "
+    "at its log.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A complete answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> JsonValue:
+        """The body as JSON.
+
+        Raises:
+            TargetError: It is something else, for example a proxy's error page.
+        """
+        try:
+            return parse_json(self.body)
+        except ValueError:
+            raise TargetError(
+                "The target answered with something that is not JSON: "
+                f"{self.body[:120].decode('utf-8', 'replace')!r}.",
+                advice="Check the address: another program, or a proxy's page, may be there.",
+            ) from None
+
+
+def unreachable(error: Exception, where: str) -> TargetUnreachable:
+    """The error of a request that was not answered.
+
+    Args:
+        where: What was asked, for people.
+    """
+    never_sent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    advice = "Check that it runs and that the address is right."
+    if isinstance(error, asyncio.TimeoutError):
+        why = "it did not answer in time"
+    elif isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = "its certificate is not trusted"
+        advice = (
+            "If it is your own certificate, set SSL_CERT_FILE to the file (PEM) that has it; "
+            "otherwise check the address."
+        )
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        why = error.strerror or str(error.os_error)
+    elif isinstance(error, aiohttp.ClientResponseError):
+        why = error.message  # not its text, which has the whole URL
+    elif isinstance(error, aiohttp.InvalidURL):
+        why = "that is no address"
+    else:
+        why = str(error) or type(error).__name__
+    return TargetUnreachable(
+        f"{where} could not be reached: {why}.",
+        advice=advice,
+        details={"never_sent": never_sent},
+    )
+
+
+def error_of(response: Response, where: str) -> ComfyRemoteError:
+    """The error that an answer's status means, its texts cleaned.
+
+    Args:
+        where: What was asked, for people.
+    """
+    error = cleaned_error(_error_by_status(response, where))
+    if POD_PROXY in where and (advice := _POD_ADVICE.get(response.status)):
+        error.advice = advice
+    return error
+
+
+def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
+    status = response.status
+    said = _excerpt(response.body)
+    details: dict[str, JsonValue] = {"http_status": status}
+    if status in (401, 403):
+        return AuthenticationError(
+            f"{where} refused the key (HTTP {status}).",
+            advice="Check that the key is right, and that it may use this target.",
+            details=details,
+        )
+    if status == 404:
+        return TargetNotFound(
+            f"{where} knows no such address (HTTP 404{said}).",
+            advice="Check the endpoint's id, or the URL.",
+            details=details,
+        )
+    if status == 413:
+        return RequestTooLarge(
+            f"{where} refused the request as too large (HTTP 413{said}).",
+            advice="Use smaller input files, or a target that takes larger ones.",
+            details=details,
+        )
+    if status == 429:
+        if (after := retry_after(response.headers.get("Retry-After"))) is not None:
+            details["retry_after"] = after
+        return RateLimited(
+            f"{where} is being asked too often (HTTP 429).",
+            advice="Wait a little, then try again.",
+            details=details,
+        )
+    if status >= 500:
+        return TargetUnreachable(
+            f"{where} is failing (HTTP {status}{said}).",
+            advice="Try again shortly; if it goes on, look at the target's own log.",
+            details=details,
+        )
+    if 300 <= status < 400:
+        return TargetError(
+            f"{where} redirects to {_host(response.headers.get('Location', ''))}, and the key "
+            "does not go there.",
+            advice="If that is right, give that address as the target's.",
+            details=details,
+        )
+    return TargetError(
+        f"{where} refused the request (HTTP {status}{said}).",
+        advice="Check the address; if it is right, the target's log may say why.",
+        details={**details, "body": response.body[:65536].decode("utf-8", "replace")},
+    )
+
+
+def _excerpt(body: bytes) -> str:
+    words = " ".join(body[:400].decode("utf-8", "replace").split())
+    if not words or words.startswith("<"):  # a proxy's HTML page helps nobody
+        return ""
+    return f": {words[:200]}"
+
+
+def _host(url: str) -> str:
+    """Scheme and host of a URL: its path may be anything that we sent."""
+    try:
+        return str(URL(url).origin())
+    except ValueError:
+        return "another path"
