@@ -168,6 +168,7 @@ class Hint(Enum):
     UNUSED = (
         "Not trusted, so not used: {names}, {how} {path}. Review that, and trust it in a terminal."
     )
+    SLOW_ANSWER = "Check that it runs and that the address is right, or give it more time."
 
     def __call__(self, **facts: Fact) -> Advice:
         """The advice, in everybody's words."""

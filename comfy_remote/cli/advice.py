@@ -149,6 +149,9 @@ WORDS: dict[Hint, str] = {
         "Not trusted, so not used: {names}, {how} {path}. To review that, and trust it: "
         "comfy-remote trust {path!q}"
     ),
+    Hint.SLOW_ANSWER: (
+        "Check that it runs and that the address is right, or give it more time with --timeout."
+    ),
 }
 """Filled in with the facts. ``{name!q}`` quotes one as the shell needs it; ``{name!o}`` is the
 option that sets the variable of that name, if there is one."""

@@ -473,7 +473,7 @@ class Client:
         except asyncio.TimeoutError:
             raise JobTimedOut(
                 f"{self.target.name} did not say within {deadline} whether it has that job.",
-                advice="Check that it runs and that the address is right, or give it more time.",
+                advice=Hint.SLOW_ANSWER(),
             ) from None
         if recalled is None:
             raise JobNotFound(
@@ -528,7 +528,7 @@ def not_in_time(target: str, deadline: Deadline) -> JobTimedOut:
     """The error where the target did not answer before anything was sent."""
     return JobTimedOut(
         f"{target} did not answer within {deadline}. Nothing was sent.",
-        advice="Check that it runs and that the address is right, or give it more time.",
+        advice=Hint.SLOW_ANSWER(),
     )
 
 
