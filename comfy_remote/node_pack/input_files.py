@@ -91,14 +91,10 @@ class InputFiles:
 
     def missing(self, use: FileUse, prompt: Prompt) -> InputFileMissing:
         """The error for what is neither here nor on the target."""
-        return _missing(use, prompt)
-
-
-def _missing(use: FileUse, prompt: Prompt) -> InputFileMissing:
-    node = f"{prompt[use.node_id]['class_type']} (node {use.node_id})"
-    where = "among ComfyUI's assets" if use.folder == "asset" else f"in ComfyUI's {use.folder}/"
-    return InputFileMissing(
-        f"{node} loads {use.name!r}, which is neither {where} nor on the target.",
-        advice="Choose a file that is there, or upload it again.",
-        details={"node_id": use.node_id, "input": use.input, "name": use.name},
-    )
+        node = f"{prompt[use.node_id]['class_type']} (node {use.node_id})"
+        where = "among ComfyUI's assets" if use.folder == "asset" else f"in ComfyUI's {use.folder}/"
+        return InputFileMissing(
+            f"{node} loads {use.name!r}, which is neither {where} nor on the target.",
+            advice="Choose a file that is there, or upload it again.",
+            details={"node_id": use.node_id, "input": use.input, "name": use.name},
+        )

@@ -24,7 +24,7 @@ from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .host import Host, QueueEntry
 from .input_files import InputFiles
-from .lane_job import LaneJob, LaneJobView, Submitted
+from .lane_job import LaneJob, Submitted
 from .posted_prompt import Checked, PagePrompt, check
 from .target_models import could_be_fetched, with_fetched_models
 from .target_pool import TargetPool
@@ -63,9 +63,9 @@ class RemoteLane:
         # A batch runs in the order in which the page queued it.
         self._order: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    def jobs(self) -> list[LaneJobView]:
-        """Those that have not ended, oldest first."""
-        return [job.view for job in self._jobs.values()]
+    def jobs(self) -> list[JsonValue]:
+        """Those that have not ended, oldest first; see `LaneJob.to_json`."""
+        return [job.to_json() for job in self._jobs.values()]
 
     def has(self, prompt_id: object) -> bool:
         """Whether that is a remote job that has not ended."""

@@ -39,12 +39,12 @@ from ..targets.base import WaitsForWorkers, not_returned
 from .advice import shown_error
 from .host import Host, JobResult, QueueEntry
 from .page_messages import PageMessages
-from .saved_outputs import Deliver, Deliveries, OutputSaver
+from .saved_outputs import Deliveries, OutputSaver
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["LaneJob", "LaneJobView", "Submitted"]
+__all__ = ["LaneJob", "Submitted"]
 
 _log = logging.getLogger(__name__)
 
@@ -52,39 +52,6 @@ _CANCEL_TRIES = 3
 _CANCEL_PAUSE = 1.0
 # A cold worker takes about that long to start.
 _LONG_WAIT = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class LaneJobView:
-    """The state of a job, for lists.
-
-    Attributes:
-        created: Seconds since the epoch.
-        fraction: ``0.0..1.0``.
-        estimated: The target sends no progress, and the fraction is a guess.
-    """
-
-    prompt_id: str
-    target: str
-    client_id: str | None
-    state: JobState
-    created: float
-    fraction: float
-    estimated: bool
-    message: str = ""
-
-    def to_json(self) -> dict[str, JsonValue]:
-        """As the routes answer it."""
-        return {
-            "prompt_id": self.prompt_id,
-            "target": self.target,
-            "client_id": self.client_id,
-            "state": self.state,
-            "created": self.created,
-            "fraction": round(self.fraction, 4),
-            "estimated": self.estimated,
-            "message": self.message,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +96,19 @@ class LaneJob:
         self._cancelled = False
         self._cancelling: set[asyncio.Task[None]] = set()
 
-    @property
-    def view(self) -> LaneJobView:
-        """How it stands."""
+    def to_json(self) -> dict[str, JsonValue]:
+        """How it stands: see ``GET /remote/jobs`` in docs/routes.md."""
         progress = self._messages.progress
-        return LaneJobView(
-            self.entry.prompt_id,
-            self.target,
-            self.entry.client_id,
-            self.state,
-            self._created,
-            progress.fraction,
-            progress.estimated,
-            self._messages.note or progress.message,
-        )
+        return {
+            "prompt_id": self.entry.prompt_id,
+            "target": self.target,
+            "client_id": self.entry.client_id,
+            "state": self.state.value,
+            "created": self._created,
+            "fraction": round(progress.fraction, 4),
+            "estimated": progress.estimated,
+            "message": self._messages.note or progress.message,
+        }
 
     async def run(self, submission: asyncio.Future[Submitted]) -> None:
         """Show the job from now on, until it is in the history.
@@ -237,7 +203,7 @@ class LaneJob:
         Raises:
             ComfyRemoteError: It did not succeed, or an output could not be brought here.
         """
-        outputs = Deliveries(self._deliver_with(saver))
+        outputs = Deliveries(self._deliver)
         waiting = asyncio.ensure_future(self._watch_the_wait())
         try:
             async for event in job:
@@ -306,22 +272,20 @@ class LaneJob:
                 await self._saver.release(event.outputs)
             raise event.error
 
-    def _deliver_with(self, saver: OutputSaver) -> Deliver:
-        async def deliver(
-            node_id: str | None, made: Sequence[RemoteOutput], values: ShownValues | None
-        ) -> None:
-            shown = await saver.bring(node_id, made, values)
+    def _deliver(
+        self, node_id: str | None, made: Sequence[RemoteOutput], values: ShownValues | None
+    ) -> Awaitable[None]:
+        if node_id is not None:
+            self._messages.arriving(node_id)  # at once: the node has not finished before
+        return self._bring(node_id, made, values)
+
+    async def _bring(
+        self, node_id: str | None, made: Sequence[RemoteOutput], values: ShownValues | None
+    ) -> None:
+        if self._saver is not None:
+            shown = await self._saver.bring(node_id, made, values)
             if shown and node_id is not None:
                 self._messages.executed(node_id, shown)
-
-        def begin(
-            node_id: str | None, made: Sequence[RemoteOutput], values: ShownValues | None
-        ) -> Awaitable[None]:
-            if node_id is not None:
-                self._messages.arriving(node_id)
-            return deliver(node_id, made, values)
-
-        return begin
 
     def _failed(self, error: ComfyRemoteError) -> None:
         if self._cancelled or isinstance(error, JobCancelled):

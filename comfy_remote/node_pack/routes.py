@@ -104,7 +104,7 @@ def routes(
             "version": __version__,
             "target": switch.target_of(request.query.get("client_id")),
             "targets": [target.to_json() for target in targets],
-            "jobs": [job.to_json() for job in lane.jobs()],
+            "jobs": lane.jobs(),
             "unused": [for_page(one) for one in await asyncio.to_thread(unused_files)],
         }
 
@@ -174,7 +174,7 @@ def routes(
     @table.get("/remote/jobs")
     @json_route
     async def jobs(_request: web.Request) -> JsonValue:
-        return {"jobs": [job.to_json() for job in lane.jobs()]}
+        return {"jobs": lane.jobs()}
 
     @table.post("/remote/jobs/{prompt_id}/cancel")
     @json_route

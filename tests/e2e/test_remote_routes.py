@@ -255,6 +255,10 @@ def test_a_job_of_a_page_on_a_silent_worker_is_estimated(
         while jobs := ask(server, "/remote/jobs")[1]["jobs"]:
             assert time.monotonic() < deadline, jobs
             assert jobs[0]["prompt_id"] == answer["prompt_id"]
+            assert (jobs[0]["target"], jobs[0]["client_id"]) == ("runpod:silent", None)
+            assert jobs[0]["state"] in ("queued", "running")
+            assert jobs[0]["created"] <= time.time()
+            assert 0 <= jobs[0]["fraction"] <= 1
             estimated = estimated or (jobs[0]["estimated"] and "estimated" in jobs[0]["message"])
             time.sleep(0.1)
         assert estimated

@@ -26,7 +26,6 @@ from comfy_remote.jobs.record import Record
 from comfy_remote.node_pack.host import FolderKind
 from comfy_remote.node_pack.json_route import json_route
 from comfy_remote.node_pack.lane import RemoteLane
-from comfy_remote.node_pack.lane_job import LaneJobView
 from comfy_remote.node_pack.offload import Offload
 from comfy_remote.node_pack.routes import routes
 from comfy_remote.node_pack.saved_images import MAX_IMAGES
@@ -54,15 +53,15 @@ HERE = {
 
 @dataclass
 class FakeLane(RemoteLane):
-    views: list[LaneJobView] = field(default_factory=list)
+    views: list[Any] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
 
-    def jobs(self) -> list[LaneJobView]:
+    def jobs(self) -> list[Any]:
         return self.views
 
     async def cancel(self, prompt_id: object) -> bool:
         self.cancelled.append(prompt_id)
-        return any(view.prompt_id == prompt_id for view in self.views)
+        return any(view["prompt_id"] == prompt_id for view in self.views)
 
 
 class FoldersOnly:
@@ -129,8 +128,8 @@ async def engine(tmp_path: Path) -> AsyncIterator[str]:
         yield server.url
 
 
-def view(prompt_id: str) -> LaneJobView:
-    return LaneJobView(prompt_id, "gpu", "tab", JobState.RUNNING, 1000.0, 0.25, True, "about 3 s")
+def view(prompt_id: str) -> dict[str, str]:
+    return {"prompt_id": prompt_id, "target": "gpu"}
 
 
 def png(color: str = "red", kind: str = "PNG") -> bytes:
@@ -177,18 +176,7 @@ async def test_status_lists_targets_and_jobs_without_asking_anybody(
         ("sandbox", None),
     ]
     assert "describe" in body["targets"][2]["can"]
-    assert body["jobs"] == [
-        {
-            "prompt_id": "p1",
-            "target": "gpu",
-            "client_id": "tab",
-            "state": "running",
-            "created": 1000.0,
-            "fraction": 0.25,
-            "estimated": True,
-            "message": "about 3 s",
-        }
-    ]
+    assert body["jobs"] == [view("p1")]
     assert KEY not in json.dumps(body)
     assert (await page.get("/remote/status"))[1]["target"] is None
     assert (await page.get("/remote/jobs"))[1] == {"jobs": body["jobs"]}
