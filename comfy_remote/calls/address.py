@@ -29,7 +29,7 @@ def call_address(url: str) -> URL:
     """The address of a service, checked.
 
     ``https`` anywhere; ``http`` only to this machine and to the private network, where nobody
-    in between reads along. Not to link-local addresses, where clouds keep their keys.
+    between can read along. Not to link-local addresses, where clouds keep their keys.
 
     Raises:
         ConfigurationError: It may not be called.
@@ -80,8 +80,8 @@ def service_headers(
 def token_variable(host: str) -> str | None:
     """The environment variable with a host's token; ``None`` where that is not a host's name.
 
-    ``.`` becomes ``_`` and ``-`` becomes ``__``: no two hosts have the same one, so that nobody
-    gets another's token by a name that looks alike.
+    ``.`` becomes ``_`` and ``-`` becomes ``__``: no two hosts share a variable, so a similar
+    name cannot get another's token.
 
     >>> token_variable("api.my-company.example")
     'COMFY_REMOTE_TOKEN_API_MY__COMPANY_EXAMPLE'

@@ -32,7 +32,7 @@ __all__ = ["argument_of_file", "arguments_of", "media_type_of_input", "plain_arg
 async def arguments_of(
     inputs: Mapping[str, JsonValue], interface: Interface, store: ValueStore
 ) -> dict[str, Argument]:
-    """The inputs of a call, each read as its encoding says and checked against its key's type.
+    """The arguments of a call, each decoded and checked against its key's type.
 
     Args:
         inputs: By key: envelopes, or plain JSON values.
@@ -49,7 +49,7 @@ async def arguments_of(
 async def argument_of_file(
     entry: InterfaceInput, content: bytes, media_type: str, store: ValueStore
 ) -> Argument:
-    """A picture, a sound or a text that a person sent, or a value file.
+    """The argument for a picture, a sound or a text that a person sent, or for a value file.
 
     Raises:
         WorkflowInvalid: It is a value file of another type.
@@ -63,7 +63,7 @@ async def argument_of_file(
 
 
 def media_type_of_input(filename: str, otherwise: str = "text/plain") -> str:
-    """What a file is that somebody sends, by its name; a value file is an octet-stream."""
+    """The media type of a file by its name; an octet-stream is a value file."""
     if filename.lower().endswith(".safetensors"):
         return "application/octet-stream"
     found = media_type_of(filename)
@@ -71,7 +71,7 @@ def media_type_of_input(filename: str, otherwise: str = "text/plain") -> str:
 
 
 def plain_argument(text: str, type_: str) -> JsonValue:
-    """What a person typed for a key: a text where one is wanted, else JSON, else a text.
+    """The value that a person typed for a key: a text where one is wanted, else JSON, else a text.
 
     Raises:
         RequestTooLarge: It is JSON of too many values.

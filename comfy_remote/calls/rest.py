@@ -1,8 +1,7 @@
-"""A client of workflows as services: it speaks `wire.call` with any server that does.
+"""A client of services: it speaks the protocol of `wire.call` with any server that does.
 
-The server is not trusted. What it says goes no further than its own origin (an answer cannot
-redirect us or the key elsewhere), every wait has an end, and every size a limit that counts while
-the bytes arrive.
+The server is not trusted. Its answers lead nowhere but to its own origin, so neither we nor the key
+are sent elsewhere. Every wait ends, and every size has a limit, checked while the bytes arrive.
 """
 
 from __future__ import annotations
@@ -75,8 +74,7 @@ class RestClient:
         url: Where its calls are posted to; see `call_address`.
         headers: Its login, sent to its origin only.
         request_timeout: Seconds that one request may take, its answer's last byte included.
-        poll_interval: Seconds between two questions how a call is, where the service does not
-            say how long to wait.
+        poll_interval: Seconds between two polls, where the service does not say how long to wait.
         patience: Seconds for which a service that takes a call may be unreachable.
 
     Raises:
@@ -124,7 +122,7 @@ class RestClient:
     ) -> CallAnswer:
         """Send a call. It is never sent twice.
 
-        Value files above 1 MiB are put beside it, where the service takes them.
+        Value files above 1 MiB are uploaded ahead of it, where the service accepts them.
 
         Args:
             inputs: By name: value files, or plain JSON values.
@@ -140,8 +138,8 @@ class RestClient:
         body = json.dumps(request_body(named)).encode()
         if len(body) > _LARGEST_BODY:
             raise RequestTooLarge(
-                f"The call has {len(body)} bytes, which is more than {self._where} should get "
-                "in one request.",
+                f"The call has {len(body)} bytes, and one request to a service may have "
+                f"{_LARGEST_BODY}.",
                 advice="Send smaller values, or 8-bit pictures (images=png).",
             )
         headers = {"Idempotency-Key": key} if key else {}
@@ -197,8 +195,8 @@ class RestClient:
     async def download(self, url: str, *, largest: int) -> AsyncGenerator[bytes, None]:
         """A value's bytes from where an answer says they are, in chunks of at most 1 MiB.
 
-        At the service's own origin, or at another one by https and without our key, where that
-        is no private network's. It has to come faster than 16 KiB a second.
+        At the service's own origin, or at another one by https and without our key, unless that
+        is in a private network. It has to arrive faster than 16 KiB a second.
 
         Args:
             largest: Bytes; more are refused.
@@ -242,13 +240,13 @@ class RestClient:
         if value.size > _LARGEST_BODY * 3 // 4:
             raise RequestTooLarge(
                 f"A value of {value.size} bytes does not fit into a request, and {self._where} "
-                "takes no files beside it.",
+                "accepts no files.",
                 advice="Send a smaller one, or 8-bit pictures (images=png).",
             )
         return {**envelope, "data": await asyncio.to_thread(_base64, value)}
 
     async def _put(self, value: EncodedValue) -> str | None:
-        """Put a value file beside the calls, if the service takes any: its SHA-256."""
+        """The SHA-256 of a value file, uploaded; ``None`` if the service accepts no files."""
         sha256 = await asyncio.to_thread(value.sha256)
         path = f"/values/{sha256}"
         there = await self._in_time(self._http.head_once(path))
@@ -271,7 +269,7 @@ class RestClient:
         return await self._understood(response, address)
 
     async def _understood(self, response: Response, address: URL) -> CallAnswer:
-        """The answer, which may be where a redirect leads to."""
+        """The answer, after redirects."""
         for _ in range(_MOST_REDIRECTS):
             if response.status not in _REDIRECTS:
                 return self._read(response, address)
@@ -346,7 +344,7 @@ class RestClient:
 
     @staticmethod
     def _remembering(answer: CallAnswer, before: CallAnswer) -> CallAnswer:
-        """Answers to polls need not repeat where to poll."""
+        """The answer, with the addresses of the one before where it does not repeat them."""
         known = {
             name: getattr(before, name)
             for name in ("id", "poll_url", "cancel_url")

@@ -75,7 +75,7 @@ class Run(ABC):
         collect: Callable[[], Awaitable[_T]],
         on_event: Callable[[Event], object] | None = None,
     ) -> _T:
-        """Start it, follow it to its end, and collect what it gave.
+        """Start it, follow it to its end, and collect its results.
 
         Interrupted (cancelled, an exception in ``on_event``) or out of time, it is cancelled on
         the other side.

@@ -58,7 +58,7 @@ class KeptFolder:
             return max(0, min(self._room - self._used, DiskLimits.of().room(self.path)))
 
     def check_room(self, size: int = 1) -> None:
-        """Whether so many bytes may come.
+        """Refuse bytes that there is no room for.
 
         Raises:
             RateLimited: There is no room for them now.
@@ -70,13 +70,13 @@ class KeptFolder:
                 raise _no_room()
 
     def added(self, size: int) -> None:
-        """So many bytes were written."""
+        """Count bytes that were written."""
         with self._lock:
             if self._used is not None:
                 self._used += size
 
     def sweep(self, keep: float) -> None:
-        """Remove what has not been touched for so many seconds, and count the rest again."""
+        """Remove what was not touched for `keep` seconds, and count the rest again."""
         make_room(self.path.glob("*"), older_than=keep)
         used = self._counted()
         with self._lock:
@@ -113,7 +113,7 @@ class ValueStore:
             return None
 
     async def put(self, sha256: str, chunks: AsyncIterable[bytes]) -> ValueFile:
-        """Take a file while it arrives.
+        """Store a file while it arrives.
 
         Raises:
             RequestTooLarge: It has more than 4 GiB.
@@ -139,7 +139,7 @@ class ValueStore:
         return self.get(sha256) or await self.put(sha256, _whole(content))
 
     def write(self, value: EncodedValue) -> ValueFile:
-        """Store a value that was made here; it blocks meanwhile.
+        """Store a value that was made here. Blocking.
 
         Raises:
             RateLimited: There is no room for it now.

@@ -3,8 +3,8 @@
 Values travel as value files (see `media.values`): to the target as the job's input files, which
 Remote Input nodes load, and back as its outputs, which Remote Output nodes write.
 
-`call` takes and gives Python values. A `TargetCall` can be followed, and takes and gives value
-files undecoded as well.
+`call` is for Python values. A `TargetCall` can be followed, and also passes value files through
+undecoded.
 """
 
 from __future__ import annotations
@@ -207,9 +207,9 @@ async def value_files(
     missing = [entry.key for entry in wanted if entry.node_id not in by_node]
     if missing:
         raise OutputLost(
-            f"The job succeeded, but it gave no value for {', '.join(missing)}.",
-            advice="Its Remote Output did not run, or Comfy Remote on the target is too old to "
-            "send. Look at the nodes before it, and update the pack there.",
+            f"The job succeeded, but returned no value for {', '.join(missing)}.",
+            advice="Its Remote Output did not run, or Comfy Remote on the target is too old. "
+            "Look at the nodes before it, and update the pack there.",
             details={"missing": [*missing]},
         )
     files = await job.fetch([by_node[entry.node_id] for entry in wanted], folder)

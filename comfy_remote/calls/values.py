@@ -1,4 +1,4 @@
-"""Values of a call: as they are sent, and as they arrive, checked before anybody uses them."""
+"""The values of a call: how they are sent, and how they are read and checked on arrival."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class ValueForm:
 
 
 def is_plain(value: object) -> bool:
-    """Whether a value travels as it is: a number that JSON has, or a text that is not long."""
+    """Whether a value travels as plain JSON: a finite number, or a text that is not long."""
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) or (isinstance(value, str) and len(value) <= LONGEST_PLAIN_TEXT)

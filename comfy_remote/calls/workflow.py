@@ -52,7 +52,7 @@ class CallableWorkflow:
 
     @classmethod
     def of_prompt(cls, prompt: Prompt, schemas: Schemas | None = None) -> CallableWorkflow:
-        """A prompt as it is.
+        """A prompt to be called as it is.
 
         Args:
             schemas: For the types of the keys; those that come with the package by default.

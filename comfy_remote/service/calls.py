@@ -1,7 +1,7 @@
 """Calls that are under way, those that have ended, and those that an earlier process began.
 
-A call's id is its job's id in the record, so a restart loses nothing: what is asked for and is
-not followed yet is taken up again where its job is.
+A call's id is its job's id in the record, so a restart loses nothing: a call that somebody asks
+about is followed again.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Calls:
         return call_id
 
     async def answer(self, call_id: str, base: str, *, wait: float = 0.0) -> CallAnswer:
-        """What there is to say about a call.
+        """The answer about a call.
 
         Args:
             base: The address below which calls are served.
@@ -199,7 +199,7 @@ class Calls:
             )
 
     async def check(self, call_id: str) -> None:
-        """Refuse ids of calls that are not this service's.
+        """Refuse the id of a call that this service does not have.
 
         Raises:
             JobNotFound: There is no such call.

@@ -24,7 +24,7 @@ _LIST = "results.json"
 
 
 class ResultStore:
-    """A folder for each call, with a file for each key and a list; complete once it is there.
+    """A folder for each call, with a file for each key and a list. It appears complete.
 
     Args:
         folder: Its own; see `KeptFolder`.
@@ -88,7 +88,7 @@ class ResultStore:
         return found
 
     def envelopes(self, call_id: str, base: str) -> dict[str, JsonValue]:
-        """What an answer says of a call's results; this reads the small ones.
+        """The results of a call as an answer has them; this reads the small ones.
 
         Args:
             base: The address below which each is served by its key.
@@ -111,7 +111,7 @@ def _envelope(file: ValueFile, url: str) -> JsonValue:
 
 
 def _inline(file: ValueFile, type_: str, url: str) -> JsonValue:
-    """With its address, too: people fetch it from there as a picture."""
+    """An envelope with the bytes, and with the address, where people fetch it as a picture."""
     import base64
 
     return ValueEnvelope(
@@ -125,7 +125,7 @@ def _inline(file: ValueFile, type_: str, url: str) -> JsonValue:
 
 
 def _single(decoded: DecodedValue) -> object:
-    """The one item of a list of one; otherwise a value that is nothing plain."""
+    """The only item of a list of one, else the value."""
     if not decoded.is_list:
         return decoded.value
     items = decoded.value

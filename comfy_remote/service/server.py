@@ -1,4 +1,4 @@
-"""The routes of a service, and the server that has them."""
+"""The routes of a service, and its server."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class ServiceServer:
             self._runner = None
 
     def routes(self) -> list[web.RouteDef]:
-        """Its routes without its guard, for an application that something else guards."""
+        """The routes without the guard, for an application that is guarded otherwise."""
         return [
             web.get("/openapi.json", self._openapi),
             web.post("/", self._call),
@@ -301,7 +301,7 @@ async def _next_part(form: MultipartReader) -> MultipartReader | BodyPartReader 
 
 @contextlib.contextmanager
 def _readable_form() -> Iterator[None]:
-    """While aiohttp reads one: it has no boundary, ends too early, or has too many headers."""
+    """Refuse a form that aiohttp cannot read: no boundary, an early end, too many headers."""
     try:
         yield
     except (ValueError, HttpProcessingError):

@@ -97,7 +97,7 @@ def test_value_files_go_in_and_out_exactly(here: Path, sandbox_url: str) -> None
         (["invert.json", "-i", "image=@missing.png"], 4, "no such file"),
         (["invert.json", "-i", "image"], 2, "has no key"),
         (["invert.json", "--load", "gone.png"], 4, "--load gone.png: there is no such file"),
-        (["invert.json", "-i", "image=3"], 4, "no IMAGE"),
+        (["invert.json", "-i", "image=3"], 4, "not of type IMAGE"),
         (["nowhere", "-i", "a=1"], 2, "neither a file nor a name"),
         (["http://example.com/", "-i", "a=1"], 2, "not https"),
         (["http://127.0.0.1:9/", "-i", "a=1"], 3, "could not be reached"),

@@ -144,9 +144,9 @@ async def test_a_call_in_plain_json(service: Service) -> None:
     ("inputs", "words"),
     [
         ({}, "image"),
-        ({"image": 3}, "no IMAGE"),
+        ({"image": 3}, "not of type IMAGE"),
         ({"image": {"type": "IMAGE", "encoding": "base64+pickle", "data": "gASVAAAA"}}, "pickle"),
-        ({"image": {"type": "IMAGE", "encoding": "safetensors", "data": "AAAA"}}, "no value"),
+        ({"image": {"type": "IMAGE", "encoding": "safetensors", "data": "AAAA"}}, "not a value"),
         ({"image": {"type": "IMAGE", "url": "http://169.254.169.254/"}}, "fetches nothing"),
         ({"image": {"type": "IMAGE", "sha256": "0" * 64}}, "not here"),
         ({"image": {"encoding": "file", "media_type": "image/png", "data": "AAAA"}}, "picture"),

@@ -565,7 +565,7 @@ async def test_an_edit_that_breaks_it_is_shown(workflow: Path) -> None:
     assert "Traceback" in str(failed.value.details["log"])
     assert any("Traceback" in line for line in lines)
     (project.folder / WORKFLOW_FILE).write_text("app = front = None\n")
-    with pytest.raises(DeploymentFailed, match="no app and no front"):
+    with pytest.raises(DeploymentFailed, match="no app or no front"):
         await deploy(project.folder, lines.append)
 
 

@@ -1,6 +1,6 @@
 """``python -m comfy_remote.deploy.modal FOLDER RESULT``: see `deployment`.
 
-Writes ``{"url": …}`` or ``{"error": …}`` into the file RESULT. What Modal says goes to standard
+Writes ``{"url": …}`` or ``{"error": …}`` into the file RESULT. Modal's output goes to standard
 output.
 """
 
@@ -59,7 +59,7 @@ def _deploy(folder: Path, *, stop_first: bool, only_ours: bool) -> str:
     app, front = getattr(project, "app", None), getattr(project, "front", None)
     if not isinstance(app, modal.App) or not isinstance(front, modal.Function):
         raise DeploymentFailed(
-            f"{folder / WORKFLOW_FILE} has no app and no front.",
+            f"{folder / WORKFLOW_FILE} has no app or no front.",
             advice=Hint.PROJECT_PARTS_MISSING(),
         )
     try:
@@ -82,7 +82,7 @@ def _deploy(folder: Path, *, stop_first: bool, only_ours: bool) -> str:
         raise DeploymentFailed(
             f"Modal did not deploy it: {type(error).__name__}: {_first_line(error)}",
             advice="The log says more. A package that cannot be installed, a Secret that does "
-            "not exist (`modal secret list`) and a GPU type that is none are the usual reasons.",
+            "not exist (`modal secret list`) and an unknown GPU type are the usual reasons.",
         ) from error
     if url is None:
         raise DeploymentFailed(
@@ -93,17 +93,17 @@ def _deploy(folder: Path, *, stop_first: bool, only_ours: bool) -> str:
 
 
 def _check_version(version: str) -> None:
-    """Refuse an SDK that is too old, which the containers would have, too."""
+    """Refuse an SDK that is too old; the containers would have it as well."""
     oldest = ".".join(map(str, _OLDEST))
     if tuple(map(int, re.findall(r"\d+", version)[:3])) < _OLDEST:
         raise ConfigurationError(
             f"Modal's SDK here is {version}, and {oldest} is needed.",
-            advice=f'Renew it: "{sys.executable}" -m pip install --upgrade modal',
+            advice=f'Update it: "{sys.executable}" -m pip install --upgrade modal',
         )
 
 
 class _Source(SourceFileLoader):
-    """Loads a text that was looked at, and no compiled copy beside it."""
+    """Loads the text that was checked, and not a compiled copy beside it."""
 
     def __init__(self, name: str, path: Path, source: bytes) -> None:
         super().__init__(name, str(path))

@@ -1,4 +1,4 @@
-"""Calls of the workflow's function: made, asked for, cancelled.
+"""Calls of the workflow's function: spawned, polled, cancelled.
 
 Facts from Modal's SDK, 1.6.4: a `FunctionCall` without a result raises the built-in
 `TimeoutError`, one whose result is gone `OutputExpiredError`, one that took longer than the
@@ -27,7 +27,7 @@ class CallResult:
 
     Attributes:
         ended: Whether it has.
-        known: Whether Modal (still) knows it.
+        known: Whether Modal knows it, or no longer.
         text: What the function returned, if it did.
         error: Why it did not.
     """

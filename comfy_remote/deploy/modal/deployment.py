@@ -42,9 +42,9 @@ async def deploy(
         folder: With its workflow.py.
         say: Called with each line of Modal's output, in another thread.
         rebuild: Whether the image is built again, whatever Modal has in its cache.
-        stop_first: Whether the app that is deployed now is stopped before.
-        only_ours: Whether a workflow.py that is not as we wrote it is refused: to deploy it, it
-            is run, and where others may write to the folder it may be theirs.
+        stop_first: Whether the app that is deployed now is stopped first.
+        only_ours: Whether an edited workflow.py is refused: deploying runs it, and where others may
+            write to the folder it may be theirs.
         python: That has the package ``modal``.
 
     Returns:

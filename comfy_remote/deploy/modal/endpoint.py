@@ -121,7 +121,7 @@ class ModalEndpoint:
         return note, _described(job_id, note, run, result)
 
     async def stream(self, job_id: str) -> list[bytes]:
-        """None: our worker sends no chunks."""
+        """An empty list: our worker sends no chunks."""
         del job_id
         return []
 
@@ -135,20 +135,20 @@ class ModalEndpoint:
         return _status(job_id, RunPodState.CANCELLED)
 
     async def retry(self, job_id: str) -> Status:
-        """Not here."""
+        """Refused: Modal has nothing like it."""
         raise WorkflowInvalid(
             f"Job {job_id} cannot be run again: Modal keeps no jobs once they have run.",
             advice="Submit it again.",
         )
 
     async def purge(self) -> int:
-        """Not here."""
+        """Refused: Modal has nothing like it."""
         raise WorkflowInvalid(
             "Modal has no list of the jobs that wait.", advice="Cancel them one by one."
         )
 
     async def health(self) -> EndpointHealth:
-        """See `Endpoint.health`. Modal does not count what has ended."""
+        """See `Endpoint.health`. Modal does not count jobs that have ended."""
         load = await self._calls.load()
         running = min(load.running, load.containers)
         return EndpointHealth.model_validate(
@@ -159,7 +159,7 @@ class ModalEndpoint:
         )
 
     async def file(self, request: web.Request, job_id: str, sha256: str) -> web.StreamResponse:
-        """See `Endpoint.file`. Always the whole of it, whatever range was asked for."""
+        """See `Endpoint.file`. Always the whole file, whatever range was asked for."""
         headers = {"Content-Type": "application/octet-stream", "Cache-Control": "private"}
         response = web.StreamResponse(headers=headers)
         async with aclosing(read_output(self._outputs, job_id, sha256)) as chunks:

@@ -53,7 +53,7 @@ def front_app(
 ) -> web.Application:
     """The routes below ``/v2/APP``, and others.
 
-    Whoever gets here has been let in by Modal (``requires_proxy_auth``).
+    Modal has checked whoever reaches them (``requires_proxy_auth``).
     """
     access = Access(
         endpoint_id=app_name,
@@ -125,7 +125,7 @@ async def service_routes(
 ) -> AsyncIterator[list[web.RouteDef]]:
     """The routes of the project's workflow; none if it has no Remote Output.
 
-    Whoever gets to them has been let in by Modal. They may be called inside.
+    Modal has checked whoever reaches them. The routes work while the context is open.
 
     Args:
         app_name: The endpoint's id.

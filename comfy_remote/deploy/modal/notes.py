@@ -1,8 +1,8 @@
 """What is noted about calls, for any front to read: in a Modal Dict, as JSON text.
 
 Modal only says whether a call has ended. That it is a job of ours, that it runs, its progress, and
-that somebody cancelled it are noted here. Entries go after seven days
-without use (modal.com/docs/sdk/py/latest/Dict).
+that somebody cancelled it are noted here. Modal deletes entries that are not used for seven days
+(modal.com/docs/sdk/py/latest/Dict).
 
 ```
 CALL        {"queued", "cancelled"?}                written by a front
@@ -57,7 +57,7 @@ class Notes:
         self._dict = dictionary
 
     async def queued(self, call_id: str) -> None:
-        """A call was made. The container may have noted its start already: that is beside this."""
+        """A call was made. The container may have noted its start already, under another key."""
         await self._put(call_id, CallNote(queued=time.time()))
 
     async def cancelled(self, call_id: str, note: CallNote) -> None:

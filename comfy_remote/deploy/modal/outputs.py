@@ -45,7 +45,7 @@ class VolumeStore:
         self._folder = folder
 
     async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:
-        """Keep a copy of a file.
+        """Store a copy of a file.
 
         Raises:
             LocalStorageError: It cannot be written.

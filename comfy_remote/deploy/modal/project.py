@@ -1,7 +1,7 @@
 """The project of a deployment: a folder with prompt.json, modal_config.json and workflow.py.
 
-What a person has edited stays. Edited is what differs from what was written here the last time,
-whose SHA-256 stands in modal_config.json.
+Files that a person has edited stay: those that differ from what was written here the last time,
+whose SHA-256 is in modal_config.json.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def write_project(
         given: Fields of `ModalConfig` that a person has set now; they go before the file's.
             Custom nodes are added to its.
         force: Whether edited files are replaced.
-        clean: Whether what the folder's three files say is forgotten.
+        clean: Whether the folder's three files are ignored.
         by_owner: Whether ``given`` is the owner's word, and not a node's in some workflow.
 
     Raises:
@@ -214,7 +214,7 @@ def _pins(first: Iterable[str], others: Iterable[str]) -> list[str]:
 
 
 def read_text(path: Path) -> str | None:
-    """What a project's file says; ``None`` where there is none."""
+    """The text of a project's file; ``None`` where it is missing."""
     with storage_errors(path):
         # Line ends stay as they are: an editor on Windows may have changed them all.
         return path.read_bytes().decode("utf-8", "replace") if path.is_file() else None
@@ -225,7 +225,7 @@ def _hash(text: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """A whole file or none: beside, then renamed."""
+    """Write the whole file or nothing: beside it, then renamed."""
     with storage_errors(path), private_folder(path.parent) as beside:
         draft = beside / path.name
         draft.write_text(text, encoding="utf-8", newline="\n")

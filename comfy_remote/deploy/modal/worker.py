@@ -52,7 +52,7 @@ class ModalWorker:
 
     Args:
         config: The deployment's.
-        notes: The app's Dict, where fronts read how far jobs are.
+        notes: The app's Dict, where fronts read the progress of jobs.
         outputs: The volume for large outputs, mounted at ``outputs_folder``.
         models: The volume with the models, mounted as ComfyUI's ``models``.
         environ: The container's; ``COMFY_REMOTE_ENGINE`` names another engine than the
@@ -143,21 +143,21 @@ class ModalWorker:
         return to_json(answer).decode()
 
     async def _note(self, call_id: str, note: RunNote) -> None:
-        """Write a note; without one the job is as good."""
+        """Write a note; the job does not depend on it."""
         try:
             await self._notes.runs(call_id, note)
         except MODAL_FAILED as error:
             _log.warning("the progress of %s could not be noted: %s", call_id, error)
 
     async def _take_no_more(self) -> None:
-        """Have another container take the next job."""
+        """Leave the next job to another container."""
         try:
             await modal.experimental.stop_fetching_inputs.aio()
         except MODAL_FAILED as error:
             _log.warning("this container goes on, though it should be replaced: %s", error)
 
     async def _see_new_models(self) -> None:
-        """Have what other containers have put on the volume since this one has started."""
+        """Load what other containers have put on the volume since this one started."""
         try:
             await self._models.reload.aio()
         except (*MODAL_FAILED, RuntimeError) as error:
@@ -165,7 +165,7 @@ class ModalWorker:
             _log.info("the models volume could not be reloaded: %s", error)
 
     async def _show_new_models(self) -> None:
-        """Let other containers have what this one has fetched."""
+        """Publish what this container has fetched to the others."""
         try:
             await self._models.commit.aio()
         except MODAL_FAILED as error:

@@ -1,4 +1,4 @@
-"""From a workflow file to its project: read, converted, looked through, written."""
+"""From a workflow file to its project: read, converted, searched for what it needs, written."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def _check_trust(project: Project, *, deploys: bool) -> None:
 def _copy_inputs(prompt: Prompt, schemas: Schemas, base: Path, folder: Path) -> Iterator[str]:
     """The files that the workflow loads, where it has an API of its own whose calls need them.
 
-    A stranger's workflow could name any file of this machine, and have itself asked for it later:
-    so only those that `run` would send come along, and a note names them.
+    A stranger's workflow could name any file of this machine, to be fetched from the app later. So
+    only files that `run` would send are copied, and a note names them.
     """
     if not any(node["class_type"] == REMOTE_OUTPUT for node in prompt.values()):
         return
