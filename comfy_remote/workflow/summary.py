@@ -15,6 +15,7 @@ from .files import file_uses
 from .fingerprint import fingerprint
 from .graph import execution_order, output_nodes
 from .models import Model, find_models
+from .output_nodes import OUTPUT_NODES
 from .packs import NodePack, find_packs
 from .prompt import Node, Prompt
 from .schema import NodeSchema, Schemas
@@ -24,18 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedFile", "LocalFile", "MadeOutput", "Summary", "summarize"]
 
-# What these make of what they are given. For the rest, the types of their inputs tell.
-_KIND_OF_CLASS: dict[str, OutputKind] = {
-    "SaveAnimatedWEBP": "image",
-    "SaveLatent": "file",
-    "SaveSVGNode": "image",
-    "SaveText": "text",
-    "SaveWEBM": "video",
-    "PreviewAny": "text",
-    "Preview3D": "3d",
-    "Preview3DAnimation": "3d",
-    "VHS_VideoCombine": "video",
-}
 _KIND_OF_TYPE: tuple[tuple[str, OutputKind], ...] = (
     ("VIDEO", "video"),
     ("FILE_3D", "3d"),
@@ -234,8 +223,9 @@ def _made(node_id: str, node: Node, schema: NodeSchema | None) -> MadeOutput:
 
 
 def _kind(class_type: str, schema: NodeSchema | None) -> OutputKind:
-    if class_type in _KIND_OF_CLASS:
-        return _KIND_OF_CLASS[class_type]
+    known = OUTPUT_NODES.get(class_type)
+    if known is not None and known.kind is not None:
+        return known.kind
     types: set[str] = set()
     if schema is not None:
         taken = (spec.type for spec in schema.inputs if spec.type not in _WIDGETS)

@@ -14,6 +14,7 @@ from ...events import Finished, JobState, ShownValues
 from ...media.files import subfolder_of
 from ...media.remote_values import VALUES_KEY, sha256_in_name
 from ...outputs import OutputProblem, OutputSource, RemoteOutput, kind_of, media_type_of
+from ...workflow.output_nodes import OUTPUT_NODES
 from ...workflow.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -28,13 +29,7 @@ __all__ = [
     "silent_savers",
 ]
 
-# Core's nodes that write files and show nothing (ComfyUI 0.33.0).
-_SILENT_SAVERS = frozenset(
-    {
-        *("SaveImageDataSetToFolder", "SaveImageTextDataSetToFolder", "SaveTrainingDataset"),
-        *("CheckpointSave", "CLIPSave", "VAESave", "ModelSave", "SaveLoRA", "LoraSave"),
-    }
-)
+_SILENT_SAVERS = {name for name, node in OUTPUT_NODES.items() if not node.lists_files}
 _LONGEST_TRACEBACK = 8000
 _FILE_KEYS = {"filename", "subfolder", "type"}
 

@@ -4,8 +4,7 @@ The public worker-comfyui is one: of what a node lists in ComfyUI's history it r
 under ``images`` that are not temporary (see its ``handler.py`` and its README, 5.0 to 5.8). From
 the prompt alone follows, for many nodes, whether that is all they make, and which node a returned
 file came from.
-
-Source of facts: the ``ui`` of each node in ComfyUI 0.33.0's ``nodes.py`` and ``comfy_extras``.
+What each class makes is in `workflow.output_nodes`.
 """
 
 from __future__ import annotations
@@ -17,47 +16,11 @@ from pathlib import PurePosixPath
 
 from ...media.files import subfolder_of
 from ...workflow.graph import output_nodes
+from ...workflow.output_nodes import OUTPUT_NODES, OutputNode
 from ...workflow.prompt import Node, Prompt
 
 __all__ = ["NotReturned", "nodes_of_files", "not_returned"]
 
-# With the endings of their files.
-_RETURNED: Mapping[str, str] = {
-    "SaveAnimatedPNG": "png",
-    "SaveAnimatedWEBP": "webp",
-    "SaveImage": "png",
-    "SaveImageAdvanced": "[^.]+",
-    "SaveSVGNode": "svg",
-    "SaveVideo": "mp4|mkv|mov|webm",
-    "SaveWEBM": "webm",
-}
-_NOT_RETURNED: Mapping[str, str] = {
-    "ComfyRemoteOutput": "values",
-    "ImageCompare": "previews",
-    "MaskPreview": "previews",
-    "Preview3D": "a 3D view",
-    "Preview3DAdvanced": "a 3D view",
-    "Preview3DAnimation": "a 3D view",
-    "PreviewAny": "text",
-    "PreviewAudio": "sound",
-    "PreviewGaussianSplat": "a 3D view",
-    "PreviewImage": "previews",
-    "PreviewPointCloud": "a 3D view",
-    "Save3DAdvanced": "3D models",
-    "SaveAudio": "sound",
-    "SaveAudioAdvanced": "sound",
-    "SaveAudioMP3": "sound",
-    "SaveAudioOpus": "sound",
-    "SaveGLB": "3D models",
-    "SaveGaussianSplat": "3D models",
-    "SaveImageWebsocket": "pictures sent over the WebSocket",
-    "SaveLatent": "latents",
-    "SavePointCloud": "3D models",
-    "SaveText": "text",
-    "SaveTextNode": "text",
-    # VideoHelperSuite, in an eighth of the workflows that people share.
-    "VHS_VideoCombine": "videos listed as gifs",
-}
 # Inputs that say what a node's files are called: `filename_prefix` in core and most packs.
 _NAMING = re.compile("prefix|file_?name", re.IGNORECASE)
 _TOKEN = re.compile(r"%[^%]*%")
@@ -85,10 +48,9 @@ def not_returned(prompt: Prompt) -> list[NotReturned]:
     """The nodes whose outputs such a worker cannot return, or may not, in the prompt's order."""
     ends = set(output_nodes(prompt))
     return [
-        NotReturned(node_id, node["class_type"], _NOT_RETURNED.get(node["class_type"]))
+        NotReturned(node_id, node["class_type"], _known(node).other or None)
         for node_id, node in prompt.items()
-        if node["class_type"] in _NOT_RETURNED
-        or (node_id in ends and node["class_type"] not in _RETURNED)
+        if _known(node).other or (node_id in ends and not _known(node).endings)
     ]
 
 
@@ -111,14 +73,18 @@ def _savers(prompt: Prompt) -> tuple[dict[str, list[_Naming]], list[str]]:
     named: dict[str, list[_Naming]] = {}
     unnamed: list[str] = []
     for node_id, node in prompt.items():
-        if node["class_type"] in _NOT_RETURNED:
+        if _known(node).other:
             continue
         if names := _namings(node):
-            if node_id in ends or node["class_type"] in _RETURNED or "filename_prefix" in names:
+            if node_id in ends or _known(node).endings or "filename_prefix" in names:
                 named[node_id] = list(names.values())
         elif node_id in ends:
             unnamed.append(node_id)
     return named, unnamed
+
+
+def _known(node: Node) -> OutputNode:
+    return OUTPUT_NODES.get(node["class_type"], OutputNode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +108,7 @@ class _Naming:
 
 def _namings(node: Node) -> dict[str, _Naming]:
     found: dict[str, _Naming] = {}
-    ending = _RETURNED.get(node["class_type"], "[^.]+")
+    ending = _known(node).endings or "[^.]+"
     for key, value in node["inputs"].items():
         if _NAMING.search(key) is None:
             continue

@@ -15,17 +15,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
 from ..graph import linked_node
+from ..output_nodes import OUTPUT_NODES
 from ..prompt import Place, Prompt, with_inputs
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = [
-    "CORE_SAVERS",
     "as_text",
     "fill_in",
     "fill_in_prompt",
@@ -35,30 +35,6 @@ __all__ = [
     "name_below",
 ]
 
-CORE_SAVERS: Final = frozenset(
-    {
-        "SaveImage",
-        "SaveImageAdvanced",
-        "SaveSVGNode",
-        "SaveVideo",
-        "SaveAnimatedWEBP",
-        "SaveWEBM",
-        "SaveAudio",
-        "SaveAudioMP3",
-        "SaveAudioOpus",
-        "SaveAudioAdvanced",
-        "SaveGLB",
-        "Save3DAdvanced",
-        "SaveGaussianSplat",
-        "SavePointCloud",
-        "SaveAnimatedPNG",
-        "CLIPSave",
-        "VAESave",
-        "ModelSave",
-        "LoraSave",
-        "SaveLatent",
-    }
-)
 _PACK_SAVERS = {
     "VHS_VideoCombine",
     *("SaveImageKJ", "SaveImageWithAlpha", "SaveStringKJ", "DecodeAndSaveVideo"),
@@ -78,7 +54,9 @@ _LEFT = re.compile(r"%(?:date:[^%]*|[^%./\\]+\.[^%./\\]+)%")
 
 def has_placeholders(class_type: str, name: str) -> bool:
     """Whether the page fills in the placeholders of an input."""
-    return name in _INPUTS and (class_type in CORE_SAVERS or class_type in _PACK_SAVERS)
+    known = OUTPUT_NODES.get(class_type)
+    core = known is not None and known.placeholders
+    return name in _INPUTS and (core or class_type in _PACK_SAVERS)
 
 
 def fill_in(text: str, lookup: Callable[[str, str], str | None], now: datetime) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from ...units import size_text
 from ..graph import consumers, linked_node
 from ..models import model_uses
-from ..prompt import Prompt
+from ..output_nodes import OUTPUT_NODES
+from ..prompt import Node, Prompt
 from .report import Advice
-from .sizes import PREVIEWS, SAVERS, Pictures
+from .sizes import SAVERS, Pictures
 
 __all__ = ["advise"]
 
@@ -65,7 +66,7 @@ def _unused(prompt: Prompt, live: Sequence[str]) -> Iterator[Advice]:
 def _previews(
     prompt: Prompt, live: Sequence[str], outputs: Sequence[str], sizes: Mapping[str, Pictures]
 ) -> Iterator[Advice]:
-    previews = {n for n in outputs if prompt[n]["class_type"] in PREVIEWS}
+    previews = {n for n in outputs if _is_preview(prompt[n])}
     if len(previews) == len(outputs):
         return  # The preview is what the workflow is for.
     users = consumers(prompt, live)
@@ -82,6 +83,11 @@ def _previews(
                 f"One VAE decode{of}, and sending the preview back.",
                 (node_id, *sorted(fed)),
             )
+
+
+def _is_preview(node: Node) -> bool:
+    known = OUTPUT_NODES.get(node["class_type"])
+    return known is not None and known.preview
 
 
 def _models(prompt: Prompt, live: Sequence[str]) -> Iterator[Advice]:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from ..change.sources import Sources
 from ..graph import linked_node
+from ..output_nodes import OUTPUT_NODES, FileSize
 from ..prompt import Prompt
 from ..schema import Schemas
 
 if TYPE_CHECKING:
     pass
 
-__all__ = ["PREVIEWS", "SAVERS", "FileKind", "Pictures", "picture_sizes"]
+__all__ = ["SAVERS", "Pictures", "picture_sizes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +50,10 @@ class Pictures:
         return f"{self.count} {word}{'s' * (self.count > 1)} of {self.width}x{self.height}"
 
 
-@dataclass(frozen=True, slots=True)
-class FileKind:
-    """How large files of a kind are, in bytes per pixel: the least to expect, and an average.
-
-    For pictures with detail, as models make them. Measured on a few; good for a warning.
-    """
-
-    input: str
-    least: float
-    typical: float
-
-
-_PNG = (0.5, 1.5)
-_VIDEO = (0.003, 0.03)
-SAVERS: Mapping[str, FileKind] = {
-    "SaveImage": FileKind("images", *_PNG),
-    "PreviewImage": FileKind("images", *_PNG),
-    "SaveAnimatedPNG": FileKind("images", *_PNG),
-    "SaveAnimatedWEBP": FileKind("images", 0.02, 0.1),
-    "SaveWEBM": FileKind("images", *_VIDEO),
-    "SaveVideo": FileKind("video", *_VIDEO),
-    "VHS_VideoCombine": FileKind("images", *_VIDEO),
+SAVERS: Mapping[str, FileSize] = {
+    name: node.size for name, node in OUTPUT_NODES.items() if node.size is not None
 }
 """The nodes whose files can be estimated."""
-
-PREVIEWS = frozenset({"PreviewImage", "PreviewAny", "PreviewAudio", "Preview3D", "MaskPreview"})
-"""Output nodes that show something, and are not what a workflow is for."""
 
 # Nodes that give as many pictures of the same size as they take from this input.
 _KEEPS = {

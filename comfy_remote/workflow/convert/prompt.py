@@ -16,7 +16,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
-from ..change.file_names import CORE_SAVERS, as_text, fill_in, has_placeholders
+from ..change.file_names import as_text, fill_in, has_placeholders
+from ..output_nodes import OUTPUT_NODES
 from ..packs import pack_for_people, said_pack
 from ..prompt import Node as PromptNode
 from ..prompt import Prompt
@@ -306,7 +307,10 @@ def _alias(node: Node) -> str | None:
     alias = node.properties.get(_ALIAS)
     if isinstance(alias, str):
         return alias
-    return node.type if node.schema is not None and node.type not in CORE_SAVERS else None
+    # The page gives a node its class as an alias, unless it fills in placeholders in its names.
+    known = OUTPUT_NODES.get(node.type)
+    named = node.schema is not None and not (known is not None and known.placeholders)
+    return node.type if named else None
 
 
 def _in_file_order(prompt: Prompt) -> list[str]:

@@ -1,0 +1,114 @@
+"""What is known of the output nodes of ComfyUI, class by class: one row for each.
+
+A class that is missing here works, too: it counts as one of which nothing is known.
+
+Source of facts: the ``ui`` of each node in ComfyUI 0.33.0's ``nodes.py`` and ``comfy_extras``, and
+for placeholders ComfyUI's frontend 1.49.6 (`saveImageExtraOutput`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..outputs import OutputKind
+
+__all__ = ["OUTPUT_NODES", "FileSize", "OutputNode"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileSize:
+    """How large the files of pictures are, in bytes per pixel: the least to expect, and an average.
+
+    For pictures with detail, as models make them. Measured on a few; good for a warning.
+
+    Attributes:
+        input: The node's input that takes the pictures.
+    """
+
+    input: str
+    least: float
+    typical: float
+
+
+@dataclass(frozen=True, slots=True)
+class OutputNode:
+    """One class.
+
+    Attributes:
+        kind: Of what it makes, where the types of its inputs do not tell.
+        endings: Of the files that it lists under ``images`` in ComfyUI's history, as a pattern; the
+            public worker-comfyui returns these and nothing else.
+        other: What it makes instead, for people; empty where that is not known.
+        placeholders: Whether ComfyUI's page fills in ``%date:…%`` in the names of its files.
+        size: How large its files are, where that can be estimated.
+        preview: Whether it only shows something, and is not what a workflow is for.
+        lists_files: Whether ComfyUI's history has the files that it saves.
+    """
+
+    kind: OutputKind | None = None
+    endings: str = ""
+    other: str = ""
+    placeholders: bool = False
+    size: FileSize | None = None
+    preview: bool = False
+    lists_files: bool = True
+
+
+_PNG = FileSize("images", 0.5, 1.5)
+_WEBP = FileSize("images", 0.02, 0.1)
+_FRAMES = FileSize("images", 0.003, 0.03)
+_VIDEO = FileSize("video", 0.003, 0.03)
+_SOUND = OutputNode(other="sound", placeholders=True)
+_MODEL_3D = OutputNode(other="3D models", placeholders=True)
+_VIEW_3D = OutputNode(other="a 3D view")
+_MODEL = OutputNode(placeholders=True, lists_files=False)
+_UNLISTED = OutputNode(lists_files=False)
+
+OUTPUT_NODES: Mapping[str, OutputNode] = {
+    # Pictures and films.
+    "SaveImage": OutputNode(endings="png", placeholders=True, size=_PNG),
+    "SaveImageAdvanced": OutputNode(endings="[^.]+", placeholders=True),
+    "SaveAnimatedPNG": OutputNode(endings="png", placeholders=True, size=_PNG),
+    "SaveAnimatedWEBP": OutputNode("image", "webp", placeholders=True, size=_WEBP),
+    "SaveSVGNode": OutputNode("image", "svg", placeholders=True),
+    "SaveVideo": OutputNode(endings="mp4|mkv|mov|webm", placeholders=True, size=_VIDEO),
+    "SaveWEBM": OutputNode("video", "webm", placeholders=True, size=_FRAMES),
+    "SaveImageWebsocket": OutputNode(other="pictures sent over the WebSocket"),
+    # Of VideoHelperSuite, in an eighth of the workflows that people share.
+    "VHS_VideoCombine": OutputNode("video", other="videos listed as gifs", size=_FRAMES),
+    # Sound, 3D, texts and values.
+    "SaveAudio": _SOUND,
+    "SaveAudioAdvanced": _SOUND,
+    "SaveAudioMP3": _SOUND,
+    "SaveAudioOpus": _SOUND,
+    "Save3DAdvanced": _MODEL_3D,
+    "SaveGLB": _MODEL_3D,
+    "SaveGaussianSplat": _MODEL_3D,
+    "SavePointCloud": _MODEL_3D,
+    "SaveLatent": OutputNode("file", other="latents", placeholders=True),
+    "SaveText": OutputNode("text", other="text"),
+    "SaveTextNode": OutputNode(other="text"),
+    "ComfyRemoteOutput": OutputNode(other="values"),
+    # Previews.
+    "PreviewImage": OutputNode(other="previews", size=_PNG, preview=True),
+    "MaskPreview": OutputNode(other="previews", preview=True),
+    "ImageCompare": OutputNode(other="previews"),
+    "PreviewAny": OutputNode("text", other="text", preview=True),
+    "PreviewAudio": OutputNode(other="sound", preview=True),
+    "Preview3D": OutputNode("3d", other="a 3D view", preview=True),
+    "Preview3DAnimation": OutputNode("3d", other="a 3D view"),
+    "Preview3DAdvanced": _VIEW_3D,
+    "PreviewGaussianSplat": _VIEW_3D,
+    "PreviewPointCloud": _VIEW_3D,
+    # Models and data sets.
+    "CLIPSave": _MODEL,
+    "LoraSave": _MODEL,
+    "ModelSave": _MODEL,
+    "VAESave": _MODEL,
+    "CheckpointSave": _UNLISTED,
+    "SaveLoRA": _UNLISTED,
+    "SaveImageDataSetToFolder": _UNLISTED,
+    "SaveImageTextDataSetToFolder": _UNLISTED,
+    "SaveTrainingDataset": _UNLISTED,
+}
