@@ -14,7 +14,6 @@ from typing import Any
 from common import ROOT, comfyui_folder, report, size
 
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]  # the servers with the pack in
-from comfyui_python import comfyui_python, with_requirements  # noqa: E402
 from lane_page import Page, page  # noqa: E402
 from offload_kit import marked, node  # noqa: E402
 from pack import comfyui_with_pack  # noqa: E402
@@ -26,17 +25,12 @@ _BATCHES = ((1, size(9, 1)), (size(16, 2), size(5, 1)))
 
 def bench_offload() -> None:
     """A picture goes there, is inverted, and comes back; and a batch of them."""
-    comfyui = comfyui_folder()
+    comfyui_folder()  # skipped without one
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         base = Path(folder)
-        environment = with_requirements(base / "requirements")
         with (
-            comfyui_with_pack(
-                comfyui, comfyui_python(), base / "here", environment=environment
-            ) as here,
-            comfyui_with_pack(
-                comfyui, comfyui_python(), base / "there", environment=environment
-            ) as there,
+            comfyui_with_pack(base / "here") as here,
+            comfyui_with_pack(base / "there") as there,
         ):
             asyncio.run(_bench(here.url, there.url))
 
