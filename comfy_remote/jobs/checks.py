@@ -79,7 +79,7 @@ class Checks:
         """Begin one; `findings` gives what it finds.
 
         Args:
-            name: The `Finding.check` that tells of its failure.
+            name: Its `Finding.check`, if it fails.
             look: May raise `ComfyRemoteError`.
             seconds: For this one.
         """

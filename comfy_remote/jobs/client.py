@@ -25,6 +25,7 @@ from ..config.folders import home
 from ..config.settings import Configuration
 from ..errors import (
     ConfigurationError,
+    JobCancelled,
     JobNotFound,
     JobTimedOut,
     OutputLost,
@@ -45,7 +46,7 @@ from .interruption import PATIENCE, OnInterrupt, Patience, end_jobs, is_interrup
 from .job import Job
 from .record import JobEntry, Record
 from .sent_inputs import SentInputs, request_to_json
-from .submission import Submission, Workflow, prepared, read, send
+from .submission import Submission, Workflow, not_recorded, prepared, read, send
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -228,7 +229,7 @@ class Client:
             words: Changes as keywords, beside ``changes``: see `ChangeWords`.
 
         Raises:
-            WorkflowInvalid: The workflow is none, cannot be converted, or a change does not fit.
+            WorkflowInvalid: It cannot be read or converted, or a change does not fit.
             InputFileMissing: A file is neither here nor there, or is not taken from where it is.
             TargetError: The target cannot be reached or used.
         """
@@ -277,7 +278,7 @@ class Client:
             folder: Where the outputs are wanted; recorded, so that a resumed job finds it.
             embed: UI-format workflow to embed in saved images; that of the file, if it has
                 one, by default.
-            repo_list: The models that the worker shall have, a ``kind URL`` a line; by default
+            repo_list: The models that the worker is to have, a ``kind URL`` a line; by default
                 what the workflow lists.
             timeout: Seconds from now within which the job must end and its outputs must be here;
                 submitting or following it, or fetching, raises `JobTimedOut` after that. The job
@@ -369,18 +370,23 @@ class Client:
             request = replace(request, models=sources)
         record, target = self.record, self.target
         request = await record.read(SentInputs(record, target).without_known, request)
-        await record.write(
-            record.add,
-            request.job_id,
-            target=target.name,
-            source=clean(source),  # a file's name need not be UTF-8
-            folder=folder.absolute() if folder else None,
-            prompt=request.prompt,
-            page=page,
-            request=request_to_json(request) if request.known_inputs else None,
-        )
+        try:
+            await record.write(
+                record.add,
+                request.job_id,
+                target=target.name,
+                source=clean(source),  # a file's name need not be UTF-8
+                folder=folder.absolute() if folder else None,
+                prompt=request.prompt,
+                page=page,
+                request=request_to_json(request) if request.known_inputs else None,
+            )
+        except asyncio.CancelledError:
+            stopped = JobCancelled("The job was cancelled before it was sent.")
+            record.post(not_recorded, record.state, request.job_id, JobState.CANCELLED, stopped)
+            raise
         _log.debug(
-            "Job %s to %s: %d nodes, %d files (%d bytes, %d of them kept there), %d models named.",
+            "Job %s to %s: %d nodes, %d files (%d bytes, %d of them there), %d models named.",
             request.job_id,
             target.name,
             len(request.prompt),

@@ -304,7 +304,7 @@ def _device(capabilities: Capabilities) -> Finding:
 
 
 def _memory(capabilities: Capabilities) -> str:
-    told = [
+    facts = [
         f"{size_text(size)} {what}"
         for size, what in (
             (capabilities.memory_total, "of memory"),
@@ -312,7 +312,7 @@ def _memory(capabilities: Capabilities) -> str:
         )
         if size is not None
     ]
-    return "".join(f", {one}" for one in told)
+    return "".join(f", {one}" for one in facts)
 
 
 def _bytes(capabilities: Capabilities) -> dict[str, JsonValue]:

@@ -36,7 +36,7 @@ _AT_MOST = 0.99
 
 
 class ProgressEstimate:
-    """Where a prompt probably stands, by the time it has run.
+    """Probable progress of a prompt, by the time it has run.
 
     Args:
         prompt: API format.
@@ -81,7 +81,7 @@ class ProgressEstimate:
 
 
 def estimate_progress(record: Record, target: str, prompt: Prompt) -> ProgressEstimate:
-    """An estimate by past runs: of the same workflow there, else of any there, else by none."""
+    """An estimate by past runs: of the same workflow there, else of any there, else a guess."""
     workload = workload_of(prompt)
     try:
         alike = record.past_runs(target, workload.shape)

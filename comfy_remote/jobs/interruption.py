@@ -52,8 +52,8 @@ _T = TypeVar("_T")
 def is_interruption(error: BaseException | None) -> bool:
     """Whether an error ends a program in the middle of a job: Ctrl-C, a cancel, its own error.
 
-    `SystemExit` as well: it is what a program's handler of SIGTERM raises. Our own errors tell of
-    the job themselves.
+    `SystemExit` as well: it is what a program's handler of SIGTERM raises. Our own errors say
+    themselves what became of the job.
     """
     return error is not None and not isinstance(error, ComfyRemoteError)
 

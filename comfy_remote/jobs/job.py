@@ -82,8 +82,8 @@ class Job:
 
     Attributes:
         id: A lower-case UUID.
-        inputs: The files of this machine that go along with it; of a job that was taken up again,
-            none are known.
+        inputs: The files of this machine that were sent with it; of a resumed job, none are
+            known.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Job:
         self._state = JobState.QUEUED
         self._recorded_progress = 0.0
         self._record_failed = False
-        self._taken_up = entry is not None
+        self._resumed = entry is not None
         self._ran_before = 0.0
         if entry is not None and entry.started is not None:
             self._ran_before = max(0.0, time.time() - entry.started)
@@ -168,12 +168,12 @@ class Job:
                 while not missed:
                     event = cleaned(await self._next(events))
                     if self._state is JobState.RUNNING and isinstance(event, Queued | Started):
-                        continue  # followed again (to see a cancel through), the job begins anew
+                        continue  # followed again, as after a cancel: the target repeats them
                     if isinstance(event, Finished):
                         missed = await self._missed(event)
                         if missed and not self._cancelled:
                             continue
-                        if missed:  # nothing has run, and nothing shall
+                        if missed:  # nothing has run, and nothing will
                             error = JobCancelled("The job was cancelled.")
                             grade = DidItRun.STOPPED  # a worker took it
                             event = Finished(JobState.CANCELLED, error, did_it_run=grade)
@@ -181,7 +181,7 @@ class Job:
                     yield event
                     if isinstance(event, Finished):
                         return
-            yield Log("The worker keeps the input files no more: the job is sent again with them.")
+            yield Log("The worker no longer has the input files: the job is sent again with them.")
             await self._send_whole()
 
     async def look(self) -> JobState:
@@ -190,7 +190,7 @@ class Job:
         Raises:
             TargetError: The target cannot be asked.
         """
-        # A target that is asked for the first time tells all that has been, in one go.
+        # At the first question, a target sends all events so far at once.
         until: Deadline | None = None
         async with aclosing(self._target.follow(self.ref, self._prompt)) as events:
             while self._finished is None:
@@ -468,7 +468,7 @@ class Job:
         said = finished.details.get("run_seconds")
         if isinstance(said, int | float) and said > 0:
             return float(said)
-        if self._taken_up or self._started is None:
+        if self._resumed or self._started is None:
             return None
         return time.monotonic() - self._started
 

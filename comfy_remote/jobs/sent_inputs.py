@@ -1,9 +1,9 @@
-"""Which input files an endpoint keeps from before: those need not be sent again.
+"""Input files that an endpoint has from earlier jobs: they are not sent again.
 
-A job then names such a file by its SHA-256 alone. Where the worker that gets it has it no more, it
-says so before anything runs, and the job is sent once more with the bytes. For that, the record
-keeps the request until the job has ended: whoever follows the job, also after this client was
-killed, can send it whole.
+A job names such a file by its SHA-256 alone. A worker that no longer has it says so before
+anything runs, and the job is sent once more with the bytes. For that, the record has the request
+until the job has ended: whoever follows the job, also after this client was killed, can send it
+whole.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ __all__ = ["SentInputs", "check_unchanged", "request_to_json"]
 
 # Below, a second submission would cost more than the bytes do.
 _SMALLEST = 256 * 1024
-# A worker without a volume forgets when it ends, and which worker gets a job is chance.
+# A worker without a volume loses its files when it ends, and any worker may get the job.
 _REMEMBERED_SECONDS = 6 * 3600.0
 
 
 class SentInputs:
-    """What one target is known to keep, in the record.
+    """The files that one target is known to have, in the record.
 
-    Targets that keep nothing are sent everything. The methods block: call them through
+    Targets that store none are sent everything. The methods block: call them through
     `Record.read` and `Record.write`.
     """
 
@@ -46,7 +46,7 @@ class SentInputs:
         self._keeper = target.inputs_kept_by if isinstance(target, KeepsInputs) else None
 
     def without_known(self, request: RunRequest) -> RunRequest:
-        """The request, naming by SHA-256 those of its larger files that the target keeps."""
+        """The request, naming by SHA-256 those of its larger files that the target has."""
         large = frozenset(file.sha256 for file in request.files if file.size > _SMALLEST)
         if self._keeper is None or not large:
             return request
@@ -56,7 +56,7 @@ class SentInputs:
     def missed(self, ref: RemoteRef, end: Finished) -> bool:
         """Whether a job ended for want of a file that was named by its SHA-256.
 
-        Then nothing has run, and it is to be sent once more: by us, or by another who follows it.
+        Then nothing has run, and it is sent once more, by us or by another who follows it.
         """
         if not isinstance(end.error, InputFileMissing):
             return False
@@ -65,7 +65,8 @@ class SentInputs:
         return self._record.can_be_sent_again(ref)
 
     def claim(self, ref: RemoteRef, prompt: Prompt) -> RunRequest | None:
-        """The request to send once more, whole; ``None`` if another does so.
+        """The request to send once more, whole; ``None`` if another process
+        does so.
 
         From then on the record has the job as one whose submission was not answered, and it is
         not sent a third time.
@@ -78,7 +79,7 @@ class SentInputs:
         return replace(request, known_inputs=frozenset())
 
     def ended(self, job_id: str, prompt: Prompt, end: Finished) -> None:
-        """Learn from how a job ended."""
+        """Note which files the target has now, from how a job ended."""
         if self._keeper is None:
             return
         kept = end.details.get("kept_inputs")
@@ -89,7 +90,7 @@ class SentInputs:
         text = self._record.drop_request(job_id)
         request = None if text is None else _from_json(job_id, prompt, text)
         if request is not None and end.error is not None:
-            # Perhaps a worker of another make, which does not know what a hash stands for.
+            # Perhaps a worker of another kind, which does not understand hashes.
             self._forget(request)
 
     def _forget(self, request: RunRequest) -> None:
@@ -98,17 +99,17 @@ class SentInputs:
 
 
 def check_unchanged(files: Sequence[InputFile]) -> None:
-    """Blocking: it reads them.
+    """Check that files are what they were. Blocking: it reads them.
 
     Raises:
-        InputFileMissing: One is not here any more, or another than it was.
+        InputFileMissing: One has been removed or changed.
     """
     for file in files:
         with input_errors(file.path):
             same = sha256_of(file.path) == file.sha256
         if not same:
             raise InputFileMissing(
-                f"The worker keeps {file.name} no more, and {file.path} has changed since the job "
+                f"The worker no longer has {file.name}, and {file.path} has changed since the job "
                 "was submitted.",
                 advice="Run the workflow again.",
                 details={"path": str(file.path)},
@@ -116,7 +117,7 @@ def check_unchanged(files: Sequence[InputFile]) -> None:
 
 
 def request_to_json(request: RunRequest) -> str:
-    """What the record keeps of a request that names files by their SHA-256, to send it whole."""
+    """A request that names files by their SHA-256, as recorded: enough to send it whole."""
     files: list[JsonValue] = [{**asdict(file), "path": str(file.path)} for file in request.files]
     models: list[JsonValue] = [asdict(model) for model in request.models]
     kept: dict[str, JsonValue] = {
@@ -156,4 +157,4 @@ def _from_json(job_id: str, prompt: Prompt, text: str) -> RunRequest | None:
             known_inputs=frozenset(kept["known_inputs"]),
         )
     except (ValueError, LookupError, TypeError):
-        return None  # somebody has changed the row
+        return None  # something else has changed the row

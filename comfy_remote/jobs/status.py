@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..aio import Deadline
 from ..errors import ComfyRemoteError
+from ..targets.base import Target
 from ..targets.opening import reopen
 from .client import Client
 from .record import JobEntry, Record
 
 __all__ = ["JobStatus", "statuses"]
 
-_ASKING_SECONDS = 5.0
 _AT_A_TIME = 64
 
 
@@ -31,25 +31,36 @@ class JobStatus:
     unknown: str = ""
 
 
+def _reopened(entry: JobEntry) -> Target:
+    return reopen(entry.target, entry.ref, look=True)
+
+
 async def statuses(
-    record: Record, entries: Sequence[JobEntry], seconds: float | None = None
+    record: Record,
+    entries: Sequence[JobEntry],
+    seconds: float = 5.0,
+    target_of: Callable[[JobEntry], Target] = _reopened,
 ) -> list[JobStatus]:
     """Ask the targets of jobs that have not ended, side by side, and record what they say.
 
-    Nothing is sent again, fetched or cancelled. A target that cannot be reached, or takes longer
-    than ``seconds`` (5) for all together, makes its jobs unknown and nothing else.
+    Nothing is sent again, fetched or cancelled. A target that cannot be reached, or does not
+    answer in time, makes its jobs unknown and nothing else.
+
+    Args:
+        seconds: For all together.
+        target_of: Opens the target of a job; must not start anything.
     """
-    deadline = Deadline(_ASKING_SECONDS if seconds is None else seconds)
+    deadline = Deadline(seconds)
     # All at once: a few that hang must not keep the others from being asked.
     free = asyncio.Semaphore(_AT_A_TIME)
 
-    async def stand(entry: JobEntry) -> JobStatus:
+    async def status(entry: JobEntry) -> JobStatus:
         if entry.state.final:
             return JobStatus(entry)
         why = ""
         try:
             async with free:
-                await deadline.within(_ask(record, entry))
+                await deadline.within(_ask(record, entry, target_of(entry)))
         except asyncio.TimeoutError:
             why = f"{entry.target} did not answer within {deadline}."
         except ComfyRemoteError as error:
@@ -57,10 +68,9 @@ async def statuses(
         entry = await record.read(record.get, entry.id)
         return JobStatus(entry, "" if entry.state.final else why)
 
-    return await asyncio.gather(*(stand(entry) for entry in entries))
+    return await asyncio.gather(*(status(entry) for entry in entries))
 
 
-async def _ask(record: Record, entry: JobEntry) -> None:
-    target = reopen(entry.target, entry.ref, look=True)
+async def _ask(record: Record, entry: JobEntry, target: Target) -> None:
     async with Client(target, record=record, on_interrupt=None) as client:
         await (await client.resume(entry)).look()

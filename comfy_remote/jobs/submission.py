@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..schemas.finding import Found
     from ..workflow.convert import Doubt
 
-__all__ = ["Submission", "Workflow", "prepared", "read", "send"]
+__all__ = ["Submission", "Workflow", "not_recorded", "prepared", "read", "send"]
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def read(workflow: Workflow, changes: Changes, source: str | None = None) -> Loa
     """The workflow, with the variables of its file filled in. Blocking.
 
     Raises:
-        WorkflowInvalid: It is none.
+        WorkflowInvalid: It cannot be read.
     """
     if isinstance(workflow, LoadedWorkflow):
         return workflow
@@ -167,16 +167,16 @@ async def send(
             details={"job_id": request.job_id},
         )
         DidItRun.UNKNOWN.noted_in(late)
-        record.post(_not_recorded, record.state, request.job_id, JobState.QUEUED, late)
+        record.post(not_recorded, record.state, request.job_id, JobState.QUEUED, late)
         raise late from None
     except SubmissionUnknown as error:
         # Still open: `resume` may find it.
         DidItRun.UNKNOWN.noted_in(error)
-        record.post(_not_recorded, record.state, request.job_id, JobState.QUEUED, error)
+        record.post(not_recorded, record.state, request.job_id, JobState.QUEUED, error)
         raise
     except ComfyRemoteError as error:
         DidItRun.UNKNOWN.noted_in(error)  # unless the target knows better
-        record.post(_not_recorded, record.state, request.job_id, JobState.FAILED, error)
+        record.post(not_recorded, record.state, request.job_id, JobState.FAILED, error)
         raise
     try:
         await record.write(record.submitted, ref)
@@ -193,5 +193,6 @@ async def send(
     return ref
 
 
-def _not_recorded(error: LocalStorageError) -> None:
+def not_recorded(error: LocalStorageError) -> None:
+    """For `Record.post`, where the job goes on without: the log says so."""
     _log.warning("%s", error)

@@ -24,8 +24,8 @@ __all__ = ["run"]
 
 def run(
     workflow: Workflow,
-    target: str | Target | None = None,
     /,
+    target: str | Target | None = None,
     *,
     inputs: Sequence[Path | str] = (),
     timeout: float | None = None,

@@ -12,11 +12,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from ..errors import ComfyRemoteError, JobNotFound, LocalStorageError, WorkflowInvalid
+from ..errors import ComfyRemoteError, JobNotFound, WorkflowInvalid
 from ..events import JobState
 from ..jobs.client import Client
 from ..jobs.interruption import call_off, started
 from ..jobs.record import JobEntry
+from ..jobs.submission import not_recorded
 from ..targets.base import RunRequest
 from ..targets.comfyui.queue import skipped_in
 from ..targets.opening import reopen
@@ -182,7 +183,7 @@ class RemoteLane:
         except ComfyRemoteError:
             # The page gets this error now: after a restart there is nothing left to show.
             record = self._pool.record
-            record.post(_not_recorded, record.page_served, prompt_id)
+            record.post(not_recorded, record.page_served, prompt_id)
             raise
 
     async def _checked(self, wanted: PagePrompt, target: str) -> tuple[Schemas | None, Checked]:
@@ -276,10 +277,6 @@ class RemoteLane:
         if wanted.number is not None:
             return wanted.number
         return self._host.next_number(front=wanted.front)
-
-
-def _not_recorded(error: LocalStorageError) -> None:
-    _log.warning("%s", error)
 
 
 def _page(entry: QueueEntry, host: str) -> dict[str, JsonValue]:

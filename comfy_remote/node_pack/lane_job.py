@@ -14,7 +14,6 @@ from ..errors import (
     ComfyRemoteError,
     ExecutionFailed,
     JobCancelled,
-    LocalStorageError,
     OutputLost,
 )
 from ..events import (
@@ -34,6 +33,7 @@ from ..events import (
 from ..jobs.client import Client
 from ..jobs.job import Job
 from ..jobs.record import Record
+from ..jobs.submission import not_recorded
 from ..outputs import RemoteOutput
 from ..targets.base import WaitsForWorkers, not_returned
 from .advice import shown_error
@@ -307,15 +307,11 @@ class LaneJob:
     def _recorded(self) -> None:
         record, prompt_id = self._record, self.entry.prompt_id
         if self._saver is not None and self._saver.saved:
-            record.post(_not_recorded, record.saved, prompt_id, self._saver.saved)
+            record.post(not_recorded, record.saved, prompt_id, self._saver.saved)
         if self._submitted is None and self.state is JobState.CANCELLED:
-            record.post(_not_recorded, record.state, prompt_id, self.state)
-        record.post(_not_recorded, record.page_served, prompt_id)
+            record.post(not_recorded, record.state, prompt_id, self.state)
+        record.post(not_recorded, record.page_served, prompt_id)
 
     def _note(self, message: str) -> None:
         _log.info("Remote job %s on %s: %s", self.entry.prompt_id, self.target, message)
         self._messages.note = cleaned_text(message)
-
-
-def _not_recorded(error: LocalStorageError) -> None:
-    _log.warning("%s", error)

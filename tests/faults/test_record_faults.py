@@ -33,7 +33,7 @@ from lanes import (
     slow_picture,
     start_command,
 )
-from proxy import Drip, Stall
+from proxy import Delay, Drip, Stall
 from record_sql import locked
 
 from comfy_remote import Client, Record, resume
@@ -260,6 +260,42 @@ async def test_a_throttled_line_is_slow_and_whole(lane: Lane, here: Path) -> Non
 
 
 # Signals
+
+
+@POSIX
+async def test_a_ctrl_c_while_the_prompt_is_on_its_way_cancels_the_job(
+    lane: Lane, here: Path, home: Path
+) -> None:
+    mark = new_mark()
+    lane.proxy.plan(r"^/prompt$", Delay(1.5), times=1)
+    prompt = _workflow(here, slow_picture(mark, steps=200))
+    process = await start_command(lane, "run", prompt, "--on", lane.address, "--json", cwd=here)
+    await lane.proxy.saw(r"^/prompt$")
+    process.send_signal(signal.SIGINT)
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 130, err
+    error = json.loads(out.splitlines()[-1])
+    assert (error["code"], error["message"]) == ("cancelled", "Stopped. The job was cancelled.")
+    assert lane.engine.runs(mark) == 1  # it had arrived
+    assert lane.engine.busy() == 0
+    with Record(home) as record:
+        assert [entry.state for entry in record.newest(5)] == [JobState.CANCELLED]
+
+
+async def test_a_job_that_was_stopped_while_it_was_recorded_is_not_sent(
+    lane: Lane, home: Path
+) -> None:
+    mark = new_mark()
+    async with Client(lane.target()) as client:
+        with locked(home / "jobs.sqlite3", 1.0):
+            submitting = asyncio.ensure_future(client.submit(picture(mark)))
+            await asyncio.sleep(0.5)
+            submitting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await submitting
+    assert lane.engine.runs(mark) == 0
+    with Record(home) as record:
+        assert [entry.state for entry in record.newest(5)] == [JobState.CANCELLED]
 
 
 @POSIX

@@ -242,8 +242,7 @@ def add_job(record: Record, job_id: str, state: JobState, path: Path | None = No
         record.saved(job_id, [SavedOutput(path.absolute(), "1", "file", path.name, digest, 7)])
 
 
-def test_jobs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comfy_remote.jobs.status._ASKING_SECONDS", 0.2)
+def test_jobs(run: Run, tmp_path: Path) -> None:
     status, out, err = run("jobs", "list")
     assert (status, out) == (0, "")
     assert "No jobs yet" in err

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from fake_target import FakeTarget
 
 from comfy_remote.errors import ExecutionFailed, TargetUnreachable
 from comfy_remote.events import Event, Finished, JobState, Progress, Queued, Started
-from comfy_remote.jobs import status as module
 from comfy_remote.jobs.record import JobEntry, Record
-from comfy_remote.jobs.status import statuses
+from comfy_remote.jobs.status import JobStatus, statuses
 from comfy_remote.targets.base import RemoteRef, Target
 
 
@@ -29,19 +29,26 @@ def record(tmp_path: Path) -> Iterator[Record]:
 
 
 @pytest.fixture
-def targets(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeTarget]:
-    """By name; each job is reopened at its own."""
-    made: dict[str, FakeTarget] = {}
+def targets() -> dict[str, FakeTarget]:
+    """By name; each job is looked for at its own."""
+    return {}
 
-    def reopen(wanted: str, ref: RemoteRef | None, *, look: bool) -> Target:
-        del ref, look
-        return made[wanted]  # type: ignore[return-value]
 
-    monkeypatch.setattr(module, "reopen", reopen)
-    return made
+@pytest.fixture
+def ask(record: Record, targets: dict[str, FakeTarget]) -> Ask:
+    """Ask for the state of all jobs, oldest first."""
+
+    def target_of(entry: JobEntry) -> Target:
+        return cast("Target", targets[entry.target])
+
+    def asked(seconds: float = 5.0) -> Awaitable[list[JobStatus]]:
+        return statuses(record, _entries(record), seconds, target_of)
+
+    return asked
 
 
 Add = Callable[..., str]
+Ask = Callable[..., Awaitable[list[JobStatus]]]
 
 
 @pytest.fixture
@@ -64,13 +71,13 @@ def _entries(record: Record) -> list[JobEntry]:
     return list(reversed(record.newest(50)))
 
 
-async def test_what_has_ended_meanwhile_is_known(record: Record, add: Add) -> None:
+async def test_what_has_ended_meanwhile_is_known(record: Record, add: Add, ask: Ask) -> None:
     add(Queued())
     add(Started(), Progress(1, 2))
     add(Queued(), Started(), Progress(2, 2), Finished(JobState.SUCCEEDED))
     add(Finished(JobState.FAILED, ExecutionFailed("It broke.")))
     add(Progress(1, 2))
-    found = await statuses(record, _entries(record))
+    found = await ask()
     assert [one.entry.state.value for one in found] == [
         *("queued", "running", "succeeded", "failed", "running")
     ]
@@ -82,14 +89,14 @@ async def test_what_has_ended_meanwhile_is_known(record: Record, add: Add) -> No
 
 
 async def test_what_cannot_be_asked_is_unknown_and_costs_the_others_nothing(
-    record: Record, add: Add
+    record: Record, add: Add, ask: Ask
 ) -> None:
     for _ in range(40):
         add()  # never answers
     add(target=Unreachable())
     add(Finished(JobState.SUCCEEDED))
     began = time.monotonic()
-    found = await statuses(record, _entries(record), seconds=2.0)
+    found = await ask(2.0)
     assert time.monotonic() - began < 8.0
     assert all("did not answer within 2 s" in one.unknown for one in found[:40])
     assert "could not be reached" in found[40].unknown
@@ -97,16 +104,16 @@ async def test_what_cannot_be_asked_is_unknown_and_costs_the_others_nothing(
     assert (found[41].entry.state, found[41].unknown) == (JobState.SUCCEEDED, "")
 
 
-async def test_a_job_that_never_arrived_has_failed(record: Record, add: Add) -> None:
+async def test_a_job_that_never_arrived_has_failed(record: Record, add: Add, ask: Ask) -> None:
     add(sent=False)
-    [found] = await statuses(record, _entries(record))
+    [found] = await ask()
     assert (found.entry.state, found.unknown) == (JobState.FAILED, "")
 
 
 async def test_final_jobs_are_not_asked_about(
-    record: Record, add: Add, targets: dict[str, FakeTarget]
+    record: Record, add: Add, targets: dict[str, FakeTarget], ask: Ask
 ) -> None:
     job_id = add(Started())
     record.state(job_id, JobState.CANCELLED)
-    await statuses(record, _entries(record))
+    await ask()
     assert targets[job_id].log == []
