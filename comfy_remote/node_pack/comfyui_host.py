@@ -58,7 +58,7 @@ class ComfyUIHost:
         server: ``PromptServer.instance``; found by itself.
 
     Raises:
-        ConfigurationError: It is a ComfyUI that this program does not know its way around in.
+        ConfigurationError: This ComfyUI lacks something that the pack needs.
     """
 
     # ComfyUI's modules have no types: everything of theirs is Any, and stays in this module.
@@ -89,7 +89,7 @@ class ComfyUIHost:
         return app
 
     def add_routes(self, routes: web.RouteTableDef) -> None:
-        """Into ComfyUI's own table, from which it serves each also below ``/api``."""
+        """Add them to ComfyUI's own table, from which it serves each also below ``/api``."""
         for route in routes:
             if isinstance(route, web.RouteDef):
                 self._server.routes.route(route.method, route.path, **route.kwargs)(route.handler)
@@ -228,7 +228,7 @@ class ComfyUIHost:
         metadata: Mapping[str, JsonValue],
         client_id: str | None,
     ) -> None:
-        """As bytes: ComfyUI's own sender takes a decoded picture, and would encode it again."""
+        """Send the bytes as they are: ComfyUI's own sender takes a decoded picture."""
         known = self._server.sockets_metadata.get(client_id, {}) if client_id else {}
         if known.get("feature_flags", {}).get("supports_preview_metadata"):
             text = json.dumps({**metadata, "image_type": media_type}).encode()

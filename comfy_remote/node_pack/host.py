@@ -90,14 +90,14 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class LocalPrompt:
-    """The prompt that this very machine is running."""
+    """The prompt that this machine itself is running."""
 
     prompt_id: str
     client_id: str | None
 
 
 class Host(Protocol):
-    """A ComfyUI, or the sandbox. All but the blocking ones are called on its event loop."""
+    """A ComfyUI, or the sandbox. Called on its event loop; what is blocking, in a thread."""
 
     @property
     def identity(self) -> str:
@@ -105,16 +105,16 @@ class Host(Protocol):
 
     @property
     def app(self) -> web.Application:
-        """Not started yet when the pack is installed."""
+        """The server's application, not yet started when the pack is installed."""
 
     def add_routes(self, routes: web.RouteTableDef) -> None:
-        """Serve them, also below ``/api``. Before the app starts."""
+        """Serve routes, also below ``/api``. Before the app starts."""
 
     def folder(self, kind: FolderKind) -> Path:
         """One of ComfyUI's three folders."""
 
     def schemas(self, classes: Collection[str]) -> Schemas:
-        """Those of its node classes that are named. Blocking."""
+        """The schemas of some of its node classes. Blocking."""
 
     def asset(self, reference: str) -> Path | None:
         """The file behind ``blake3:…``, if the server has it. Blocking."""
@@ -133,7 +133,7 @@ class Host(Protocol):
         """Let a function change what is posted to ``/prompt``, before it is checked and queued.
 
         Args:
-            change: Is called in the request's own task, gets the body and gives the body to use.
+            change: Called in the request's own task with the body; returns the body to use.
                 It raises nothing and does not wait.
         """
 
@@ -141,19 +141,19 @@ class Host(Protocol):
         """Let other packs change what a page posted to ``/prompt``, as for a local prompt."""
 
     def next_number(self, *, front: bool) -> float:
-        """The number of a prompt that comes now."""
+        """The queue number for a new prompt."""
 
     def begin(self, entry: QueueEntry) -> int:
-        """Show a job among those that run; the key for `end`."""
+        """Show a job among those that run; returns the key for `end`."""
 
     def end(self, key: int, result: JobResult) -> None:
         """Move a job into the history."""
 
     def local_prompt(self) -> LocalPrompt | None:
-        """What the server itself is running."""
+        """The prompt that the server itself is running."""
 
     def cancel_local(self, prompt_id: str) -> bool:
-        """Stop a prompt of the server's own, or take it out of its queue; whether there was."""
+        """Stop or unqueue a prompt of the server's own; ``False`` if there is none."""
 
     def send(self, event: str, data: Mapping[str, JsonValue], client_id: str | None) -> None:
         """Send a message to a page's WebSocket; to all of them for ``None``."""

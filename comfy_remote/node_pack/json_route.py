@@ -34,7 +34,7 @@ _Handler: TypeAlias = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def json_route(route: _Route) -> _Handler:
-    """A handler for aiohttp from a function that returns what is to be sent as JSON.
+    """A handler for aiohttp, from a function that returns the JSON to answer.
 
     A `ComfyRemoteError` is answered with its own HTTP status and
     ``{"error": {"code", "message", "advice", "details"}}``; a page of another site gets 403.
@@ -50,7 +50,7 @@ def json_route(route: _Route) -> _Handler:
 def program_route(route: _Route) -> _Handler:
     """A `json_route` for programs, which may reach this server by any name.
 
-    For a ``GET`` whose answer is worth nothing to a page that pretends to be this server's own.
+    For a ``GET`` whose answer is useless to a page that pretends to be this server's own.
     """
     return _handler(route, lambda one: refusal_of_other_origin(one.headers))
 
@@ -111,7 +111,7 @@ async def body_of(request: web.Request, model: type[_Model]) -> _Model:
 
 
 def _refusal_of_embedding(request: web.Request) -> AuthenticationError | None:
-    """Why a ``GET`` is refused that any page can make a browser send, as if for a picture.
+    """Refuses a ``GET`` that another site's page may have embedded, as if for a picture.
 
     Some of our routes ask a target, which may cost money. Over plain http, browsers do not say
     which page it was; but only a server's own scripts can add a header of their own.

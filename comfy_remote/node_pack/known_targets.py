@@ -31,7 +31,7 @@ class KnownTarget:
         key_variable: The environment variable that its key is read from, if it takes one; of
             several, one that is not set.
         key_set: Whether all that it takes are set, in the environment or the key ring.
-        key_needed: Whether it is of no use without.
+        key_needed: Whether it cannot be used without.
     """
 
     name: str

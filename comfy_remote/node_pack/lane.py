@@ -125,10 +125,7 @@ class RemoteLane:
                 job.cancel()
 
     def interrupt(self, peer: object) -> bool:
-        """Stop the job of a browser that has run longest; ``False`` if it has none.
-
-        Its oldest waiting one, where none runs.
-        """
+        """Stop a browser's longest-running job, or its oldest waiting one; ``False`` if none."""
         theirs = [job for job in self._jobs.values() if job.peer == peer]
         running = [job for job in theirs if job.state is JobState.RUNNING]
         for job in (running or theirs)[:1]:
@@ -187,10 +184,10 @@ class RemoteLane:
             raise
 
     async def _checked(self, wanted: PagePrompt, target: str) -> tuple[Schemas | None, Checked]:
-        """The target's schemas, if it gives them soon, and what they leave of the prompt.
+        """The target's schemas, if it answers soon, and the prompt checked by them.
 
         Raises:
-            WorkflowInvalid: Nothing of it can run there.
+            WorkflowInvalid: No part of it can run there.
         """
         schemas = await self._schemas(target, wanted)
         try:
@@ -291,7 +288,7 @@ def _page(entry: QueueEntry, host: str) -> dict[str, JsonValue]:
 
 
 def _skipped_by_target(sending: asyncio.Future[Submitted]) -> dict[str, JsonValue]:
-    """The nodes that a ComfyUI has already said it will not run, as ComfyUI's own answer has it."""
+    """The nodes that the target has already refused to run, in the form of ComfyUI's answer."""
     skipped = skipped_in(sending.result().job.ref.details) if sending.done() else []
     return {
         problem.node_id: {

@@ -97,7 +97,7 @@ class LaneJob:
         self._cancelling: set[asyncio.Task[None]] = set()
 
     def to_json(self) -> dict[str, JsonValue]:
-        """How it stands: see ``GET /remote/jobs`` in docs/routes.md."""
+        """Its state, as in ``GET /remote/jobs``: see docs/routes.md."""
         progress = self._messages.progress
         return {
             "prompt_id": self.entry.prompt_id,

@@ -50,7 +50,7 @@ _Route = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 
 class Peers:
-    """Which browser each page is in: nothing in an interrupt says which page it comes from.
+    """The browser of each page, since an interrupt does not say which page it comes from.
 
     A browser is its address and its ``User-Agent``.
     """
@@ -99,7 +99,7 @@ class LaneRouter:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """For the application's `middlewares`, as the innermost: others have judged already."""
+        """For the application's `middlewares`, as the innermost: the others have run already."""
         path = request.path.removeprefix("/api")
         if route := self._routes.get((request.method, path)):
             return await route(request, handler)
@@ -154,7 +154,7 @@ class LaneRouter:
             return await handler(request)
 
     def _refused(self, error: ComfyRemoteError, posted: Posted) -> web.Response:
-        """ComfyUI's own refusal; the page is sent what it can ask its user about it."""
+        """ComfyUI's own refusal; the page also gets the address to ask its user about, if any."""
         _log.info("The prompt was refused: %s", error)
         asked = error.page_asks if isinstance(error, NotTrusted) else None
         if asked is not None and posted.client_id is not None:
@@ -231,7 +231,7 @@ class LaneRouter:
 def _check_addresses(target: str | None, posted: Posted) -> None:
     """Check that nothing of a prompt goes to an address that the owner has not confirmed.
 
-    What runs elsewhere as a whole is judged there: its nodes send from there.
+    A prompt that runs elsewhere as a whole is checked there: its nodes send from there.
 
     Raises:
         NotTrusted: It would.

@@ -170,7 +170,7 @@ class Offload:
 
     @contextmanager
     def applied(self, ready: ReadyPrompt) -> Iterator[None]:
-        """While this is open, the prompt that the host gets in this task is another one."""
+        """While this is open, the host gets the cut prompt instead, in this task."""
         token = _ready.set(ready)
         try:
             yield

@@ -78,7 +78,7 @@ class PageMessages:
             )
 
     def started(self) -> None:
-        """The target has begun."""
+        """Send that the target has begun."""
         if self.history:
             return
         self._keep("execution_start", {"prompt_id": self._entry.prompt_id})
@@ -86,7 +86,7 @@ class PageMessages:
         self._keep("execution_cached", {"nodes": [], "prompt_id": self._entry.prompt_id})
 
     def moved(self, progress: Progress) -> None:
-        """There is a new snapshot."""
+        """Send a new snapshot of the progress."""
         self.started()
         self.progress = progress
         node_id = progress.node_id
@@ -104,7 +104,7 @@ class PageMessages:
         self.job(JobState.RUNNING)
 
     def preview(self, preview: Preview) -> None:
-        """There is a picture of work in progress."""
+        """Send a picture of work in progress."""
         node_id = preview.node_id or self._current
         if node_id is None:
             return
@@ -116,15 +116,15 @@ class PageMessages:
         )
 
     def text(self, text: NodeText) -> None:
-        """A node shows a text while it runs."""
+        """Send a text that a node shows while it runs."""
         self._host.send_text(text.text, text.node_id, self._entry.client_id)
 
     def arriving(self, node_id: str) -> None:
-        """What a node made is on its way here: the node has not finished before that."""
+        """Note that outputs of a node are being fetched: it finishes when they are here."""
         self._arriving.add(node_id)
 
     def executed(self, node_id: str, shown: Mapping[str, JsonValue]) -> None:
-        """What a node made is here."""
+        """Send what a node shows; its outputs are here."""
         self.started()
         self._arriving.discard(node_id)
         if self._entry.client_id is not None:
@@ -133,7 +133,7 @@ class PageMessages:
             self._node_finished(node_id)
 
     def succeeded(self) -> None:
-        """All of it has run, and all outputs are here."""
+        """Send that the job succeeded; all outputs are here."""
         self.started()
         if self._current is not None:
             self._node_finished(self._current)
@@ -141,14 +141,14 @@ class PageMessages:
         self._keep("execution_success", {"prompt_id": self._entry.prompt_id})
 
     def interrupted(self) -> None:
-        """Somebody stopped it."""
+        """Send that the job was cancelled."""
         self.started()
         node_id = self._current or ""
         data = {**self._where(node_id, None), "executed": self._executed_nodes()}
         self._keep("execution_interrupted", data, broadcast=True)
 
     def failed(self, error: ComfyRemoteError) -> None:
-        """It did not succeed.
+        """Send that the job failed.
 
         A node is named only where the error has one: the page paints that one red.
         """
@@ -168,12 +168,12 @@ class PageMessages:
         self._keep("execution_error", data)
 
     def ended(self) -> None:
-        """The history has it. The last message, whatever happened."""
+        """Send the last message: the job is in the history."""
         if self._entry.client_id is not None:
             self._send("executing", {"node": None, "prompt_id": self._entry.prompt_id})
 
     def repeat(self) -> None:
-        """Tell a page that has just connected how things stand."""
+        """Send the job's whole state to a page that has just connected."""
         if not self.history or self._entry.client_id is None:
             return
         for event, data in self.history:
@@ -186,9 +186,9 @@ class PageMessages:
             self._send("executing", self._display(self._current))
 
     def _came_before(self, node_id: str) -> None:
-        """A node that runs has all that it takes, so the page's total counts it as done.
+        """Send the inputs of a node that runs as cached, unless they were seen to run.
 
-        What was not seen to run was in the target's cache, or was too quick to be seen.
+        They were in the target's cache, or too quick to be seen; the page counts them as done.
         """
         if node_id not in self._entry.prompt:
             return
@@ -289,5 +289,5 @@ class PageMessages:
 
 
 def _whole(number: float) -> int | float:
-    """As nodes say it: they count steps."""
+    """A whole number as an int, as ComfyUI's nodes send steps."""
     return int(number) if float(number).is_integer() else number

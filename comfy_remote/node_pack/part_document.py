@@ -36,8 +36,7 @@ class PartDocument(BaseModel):
         prompt: What runs there.
         inputs: In the order of the node's inputs.
         outputs: In the order of the node's outputs.
-        files: SHA-256 of the files it loads, by name: they make the text another one when a file
-            has changed.
+        files: SHA-256 of the files it loads, by name, so that the text changes with the files.
         images: How pictures travel there; see `media.values.encode`.
     """
 
@@ -52,7 +51,7 @@ class PartDocument(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> PartDocument:
-        """Read it.
+        """The document in a node's input.
 
         Raises:
             WorkflowInvalid: It was not written by Comfy Remote.
@@ -71,7 +70,7 @@ class PartDocument(BaseModel):
         return parse_prompt(dict(self.prompt), "The part")
 
     def page_nodes(self) -> frozenset[str]:
-        """Its nodes that are in the page, too: not those where values enter and leave."""
+        """Its nodes that are in the page, too: all but those where values enter and leave."""
         interface = Interface.of(self.runnable())
         entries = ((interface.inputs, self.inputs), (interface.outputs, self.outputs))
         added = {

@@ -1,4 +1,4 @@
-"""What a page posts to ``/prompt``, read; and ComfyUI's way to refuse it."""
+"""What a page posts to ``/prompt``: read, checked, and refused in ComfyUI's form."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class PagePrompt:
         prompt: All of it, as the page sent it.
         only_outputs: The output nodes to run; ``None`` for all.
         extra_data: Without secrets, with ``client_id`` and ``create_time``.
-        front: Whether to run it before what waits.
+        front: Whether to run it before those that wait.
         number: The position in the queue that the page asks for.
     """
 
@@ -138,12 +138,12 @@ class PagePrompt:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What is to run of a prompt.
+    """The part of a prompt that will run.
 
     Attributes:
         prompt: The part of it that is needed for the outputs.
         outputs: The output nodes that will run.
-        node_errors: What is wrong with those that will not, in ComfyUI's own form.
+        node_errors: Why the others will not, in ComfyUI's own form.
     """
 
     prompt: Prompt
@@ -158,7 +158,7 @@ def check(wanted: PagePrompt, schemas: Schemas | None) -> Checked:
         schemas: The target's; ``None`` where unknown: the target then checks it itself.
 
     Raises:
-        WorkflowInvalid: Nothing of it can run; `refusal_body` makes ComfyUI's 400 of it.
+        WorkflowInvalid: No part of it can run; `refusal_body` turns this into ComfyUI's 400.
     """
     prompt, only = wanted.prompt, wanted.only_outputs
     if schemas is None:

@@ -60,7 +60,7 @@ class _Checked:
 def save_images(images: Sequence[ImageToSave], output: Path) -> list[str]:
     """Check all of them, then save all of them. Blocking.
 
-    A name keeps its last part only, gets the ending that fits what the picture is, and never
+    Of a name, only the last part counts; it gets the ending that fits the picture, and never
     replaces another file: see `media.files.place`. Files have mode 0600.
 
     Args:
@@ -89,7 +89,7 @@ def save_images(images: Sequence[ImageToSave], output: Path) -> list[str]:
 
 
 def _check(image: ImageToSave, number: int, default: str, path: Path) -> _Checked:
-    """Write a picture where nobody looks, and read it as a picture."""
+    """Write a picture into the private folder, and check that it is one."""
     data = _decoded(image.b64, number)
     with storage_errors(path):
         path.write_bytes(data)

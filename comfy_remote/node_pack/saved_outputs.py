@@ -197,7 +197,7 @@ class OutputSaver:
         return entry, here.moves
 
     async def _file(self, output: RemoteOutput, before: RemoteOutput | None) -> _Here:
-        """The file, fetched unless it is here or on its way already."""
+        """The file; fetched, unless it is here or being fetched already."""
         if output.file not in self._here:
             earlier = None if before is None else self._here.get(before.file)
             self._here[output.file] = asyncio.ensure_future(self._fetch(output, earlier))
@@ -234,7 +234,7 @@ class OutputSaver:
         return _Here(relative.name, subfolder_of(relative), kind, moves)
 
     async def stop(self) -> None:
-        """Give up what is still on its way."""
+        """Cancel what is still being fetched."""
         for task in self._here.values():
             task.cancel()
         await asyncio.gather(*self._here.values(), return_exceptions=True)
@@ -269,7 +269,7 @@ def _highest_number(folder: Path, prefix: str) -> int:
 
 
 def _moves(output: RemoteOutput, path: Path) -> bool:
-    """Whether a page has to play it."""
+    """Whether the page should play it."""
     if output.kind == "video":
         return True
     if output.media_type not in _MAY_MOVE:
@@ -290,7 +290,7 @@ Deliver: TypeAlias = Callable[
 
 
 class Deliveries:
-    """Brings outputs here node by node, beside whatever else goes on.
+    """Brings outputs here node by node, while the job goes on.
 
     A target reports a node's outputs one after the other; the page gets all of them at once.
     """
@@ -310,7 +310,7 @@ class Deliveries:
             self._gathered.setdefault(output.node_id, []).append(output)
 
     def show(self, node_id: str, values: ShownValues) -> None:
-        """What a node shows besides its outputs, which come next."""
+        """Note what a node shows besides its outputs, which come next."""
         self._shown[node_id] = values
         if values:
             self._gathered.setdefault(node_id, [])
@@ -324,12 +324,12 @@ class Deliveries:
             )
 
     async def done(self) -> None:
-        """Wait until all are here that can be brought."""
+        """Wait for all that can be brought here."""
         self.flush()
         await asyncio.gather(*self._under_way)
 
     async def stop(self) -> None:
-        """Give up what is still under way."""
+        """Cancel what is still being fetched."""
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)

@@ -24,8 +24,8 @@ def nodes_there(here: Schemas, there: Mapping[str, JsonValue]) -> dict[str, Json
     """The definitions of the classes that only the target has, each complete.
 
     A pack may leave fields out of its ``/object_info`` entry, or put something else there; pages
-    take for granted that all are as ComfyUI's own server writes them, and stop at the first that
-    is not. So what is missing or of another type gets ComfyUI's default.
+    expect all of them as ComfyUI's own server writes them, and stop at the first that differs.
+    So a field that is missing or of another type gets ComfyUI's default.
     """
     return {
         name: _complete(name, node)
@@ -90,7 +90,7 @@ def _text(value: JsonValue, default: str) -> str:
 
 
 def choices_there(here: Schemas, there: Schemas) -> dict[str, JsonValue]:
-    """``{class: {input: [values]}}``: what lists of choices have on the target only.
+    """``{class: {input: [values]}}``: the choices that only the target has.
 
     Lists of uploaded files are left out: files that a workflow loads are taken from here.
     """
@@ -122,8 +122,8 @@ def with_fetched_models(
 ) -> Schemas:
     """The schemas of a target that fetches models, as they will be when the prompt runs.
 
-    Models that the workflow says where to get count as there; all models that the prompt names,
-    if it has a ``repo_list``, whose links need not contain the files' names. Should one
+    Models whose source the workflow gives count as installed; so do all models that the prompt
+    names if it has a ``repo_list``, whose links need not contain the files' names. Should one
     be missing after all, the target says so.
     """
     listed = bool(find_repo_list(prompt, workflow))

@@ -67,7 +67,7 @@ class TargetPool:
         return await self._known(await self._entry(target), renew)
 
     async def schemas(self, target: str) -> Schemas | None:
-        """The target's node schemas, at most five minutes old; ``None`` when it cannot say.
+        """The target's node schemas, at most five minutes old; ``None`` when it does not list them.
 
         Raises:
             ComfyRemoteError: It cannot be asked.
@@ -77,7 +77,7 @@ class TargetPool:
         return entry.schemas
 
     async def keep(self, client: Client) -> None:
-        """Open a client made elsewhere (for a job of before), and close it with the others.
+        """Open a client for a job of an earlier start, and close it with the others.
 
         Raises:
             TargetError: It cannot be reached.
@@ -122,5 +122,5 @@ class TargetPool:
 
 
 def _entries(nodes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Without what is no description of a class: it costs no other its own."""
+    """The entries that describe a class; invalid ones are left out."""
     return {name: node for name, node in nodes.items() if isinstance(node, dict)}

@@ -1,8 +1,8 @@
 """Which addresses a page or a workflow may name: nobody else decides where pictures are sent.
 
 A workflow may come from anybody. Where it names an address (a mark, a part, Remote API, a target
-in what is posted to ``/prompt``), nothing is sent there, and nothing asked, before the owner of
-this machine has named it in their configuration or confirmed it in ComfyUI's page.
+in what is posted to ``/prompt``), nothing is sent there, not even a question, before the owner
+of this machine has named it in their configuration or confirmed it in ComfyUI's page.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ CONFIRM_EVENT = "comfy_remote.confirm"
 
 @dataclass(frozen=True, slots=True)
 class NamedAddress:
-    """An address, or a target's name, that stands in a node of a workflow.
+    """An address, or a target's name, in a node of a workflow.
 
     Attributes:
-        name: As it stands there.
+        name: As the node has it.
         node_id: The node's.
         title: What the page calls the node.
         class_type: The node's.

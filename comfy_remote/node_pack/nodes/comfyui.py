@@ -42,7 +42,7 @@ __all__ = [
 
 
 def local_schemas(classes: Collection[str] | None = None) -> Schemas:
-    """What ``GET /object_info`` says here, as far as schemas need it.
+    """The schemas of this ComfyUI's node classes, as ``GET /object_info`` describes them.
 
     Args:
         classes: Only these; all by default. One that is not there is left out.
@@ -79,7 +79,7 @@ def _described(name: str, node: type) -> dict[str, JsonValue]:
 async def checked(prompt: Prompt) -> Prompt:
     """The part of a prompt that would run here, with its values as the nodes want them.
 
-    ComfyUI checks no node of an expansion, and turns none of its "20" into a 20.
+    ComfyUI does not check the nodes of an expansion, or convert their "20" to 20.
 
     Raises:
         WorkflowInvalid: ComfyUI would refuse it.
@@ -97,7 +97,7 @@ async def checked(prompt: Prompt) -> Prompt:
 
 
 def type_of_link(dynprompt: Any, link: object) -> str:  # ComfyUI's own class, without types
-    """The type by the node that makes it; ``*`` for what is no link, or of any type.
+    """The type of a link, by the node that makes it; ``*`` if it is not a link, or of any type.
 
     Args:
         dynprompt: ComfyUI's ``DynamicPrompt``.
@@ -111,7 +111,7 @@ def type_of_link(dynprompt: Any, link: object) -> str:  # ComfyUI's own class, w
 
 
 async def check_address(name: str, node_id: str, title: str) -> None:
-    """See that the owner has named or confirmed where a node sends to.
+    """Check that the owner has named or confirmed where a node sends to.
 
     Prompts of the page are checked before they are queued; what is linked to the node's input is
     known only now.

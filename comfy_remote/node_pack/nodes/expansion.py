@@ -56,7 +56,7 @@ class Expansion:
 
 
 def picture_sources(prompt: Prompt, schemas: Schemas) -> list[Link]:
-    """What the pictures of a workflow are made from: the links into the nodes that save them.
+    """The sources of a workflow's pictures: the links into the nodes that save them.
 
     The same pictures that a remote run brings back: those that are saved or, where none is,
     those that are previewed. In the order of the prompt.
@@ -95,7 +95,7 @@ def take_nodes(slots: Sequence[str]) -> dict[str, Node]:
 
 
 def expand(prompt: Prompt, sources: Sequence[Link], images: object, prefix: str) -> Expansion:
-    """Make the nodes.
+    """The workflow as nodes of the running graph.
 
     Args:
         prompt: Checked by ComfyUI; all of it is taken over.

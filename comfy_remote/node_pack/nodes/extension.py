@@ -55,7 +55,7 @@ class RemoteExtension(ComfyExtension):
 
 
 def load() -> ComfyExtension:
-    """Put the page's side into the server, and give the nodes.
+    """Install the page's side into the server, and return the nodes.
 
     Here and not in `ComfyExtension.on_load`, which ComfyUI 0.3.64 does not call.
     """
@@ -80,7 +80,7 @@ def load() -> ComfyExtension:
 
 
 def _serve_below_a_plain_name() -> None:
-    """Of a folder with a space and the like in its name, ComfyUI serves no web files.
+    """Serve our web files also if the pack's folder has a space or the like in its name.
 
     It takes the folder's name into the address as it is, where aiohttp never finds it.
     """

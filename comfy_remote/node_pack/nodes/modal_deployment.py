@@ -126,7 +126,7 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
         rebuild_modal_app: bool = False,
         delete_modal_app: bool = False,
     ) -> io.NodeOutput:
-        """Give the address; an empty one where nothing was deployed.
+        """The service's address; empty where nothing was deployed.
 
         Raises:
             ComfyRemoteError: Whatever went wrong.

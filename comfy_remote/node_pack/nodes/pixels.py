@@ -37,7 +37,7 @@ def as_saved(images: torch.Tensor) -> torch.Tensor:
 
 
 def as_loaded(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What Load Image makes of one picture that was saved as PNG.
+    """What Load Image gives for one picture that was saved as PNG.
 
     Args:
         image: ``[H, W, C]``.
@@ -55,7 +55,7 @@ def as_loaded(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def joined(batches: Sequence[torch.Tensor]) -> torch.Tensor:
-    """One batch of several; at least one.
+    """One batch of several (at least one).
 
     Pictures of another size than the first are scaled and cropped to it as ComfyUI's Batch
     Images does (bilinear, centre), and the log says so.

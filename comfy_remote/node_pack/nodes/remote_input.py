@@ -88,7 +88,7 @@ class ComfyRemoteInput(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | Sequence[str] | None = None) -> bool | str:
-        """A value file has to be there; ComfyUI itself does not look."""
+        """Check that the value file exists; ComfyUI itself does not."""
         name = _first(file)
         path = _path_of(name) if name else None
         return f"Invalid value file: {name}" if name and path is None else True
@@ -106,7 +106,7 @@ class ComfyRemoteInput(io.ComfyNode):
     def check_lazy_status(
         cls, value: Sequence[str] | None = None, file: Sequence[str] | None = None, **more: object
     ) -> list[str]:
-        """The fallback is made only when it is needed."""
+        """Ask for the fallback only when it is needed."""
         context = get_executing_context()
         injected = cls._injected.number(context.node_id, context.prompt_id) if context else 0
         given = injected or _first(value) or _first(file)
@@ -137,7 +137,7 @@ class ComfyRemoteInput(io.ComfyNode):
 
 
 def hidden_away(widget: io.WidgetInput) -> io.WidgetInput:
-    """A widget that the page folds away, where it can (ComfyUI since 0.5)."""
+    """A widget that the page shows under "advanced" (ComfyUI since 0.5)."""
     widget.extra_dict = {**(widget.extra_dict or {}), "advanced": True}
     return widget
 

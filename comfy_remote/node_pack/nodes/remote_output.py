@@ -69,7 +69,7 @@ class ComfyRemoteOutput(io.ComfyNode):
 
     @classmethod
     def pop_output(cls, node_id: str, *, prompt_id: str | None = None) -> dict[str, object] | None:
-        """What a node made in a run in this process, once: ``{key: value}``.
+        """Take what a node made in a run in this process: ``{key: value}``.
 
         Args:
             node_id: In the prompt that ran.

@@ -31,7 +31,7 @@ class ComfyRemotePart(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Older versions want the names of inputs and outputs to differ."""
+        """Inputs and outputs have different names, as older versions require."""
         return io.Schema(
             node_id=REMOTE_PART,
             display_name="Remote part",
@@ -105,12 +105,12 @@ class ComfyRemoteShown(io.ComfyNode):
 
     @classmethod
     def execute(cls, node_id: str, shown: dict[str, dict[str, JsonValue]]) -> io.NodeOutput:
-        """Nothing but what is shown."""
+        """What the node shows."""
         return io.NodeOutput(ui=shown.get(node_id))
 
 
 class _Watcher(NodeWatcher):
-    """Tells the page of the part's own nodes, which it shows; texts go to the one that runs."""
+    """Shows the progress of the part's own nodes in the page."""
 
     def __init__(self, node_id: str) -> None:
         super().__init__(node_id)
@@ -128,6 +128,6 @@ class _Watcher(NodeWatcher):
         server.send_progress_text(text, node_id, server.client_id)
 
     async def node_finished(self, node_id: str) -> None:
-        """Fill the bar; ComfyUI itself does that of the one that runs."""
+        """Fill the node's bar; ComfyUI itself fills that of the Remote part node."""
         if node_id != self._own_id:
             get_progress_state().finish_progress(node_id)

@@ -47,7 +47,7 @@ class VideoAdapter:
         return None
 
     def put_together(self, parts: object) -> object:
-        """The film. A part that this ComfyUI does not know is refused, unless it says nothing."""
+        """The video. A field that this ComfyUI does not know is refused, unless it is empty."""
         if not isinstance(parts, dict):
             raise TypeError("a video is made of parts")
         if "file" in parts:

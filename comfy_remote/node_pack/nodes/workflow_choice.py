@@ -38,7 +38,7 @@ _EXPORT = (
 
 
 def pasted_workflow(text: str) -> LoadedWorkflow:
-    """Read what somebody has pasted: API format or UI format.
+    """The workflow that somebody has pasted, in API or UI format.
 
     Raises:
         WorkflowInvalid: It is no JSON, or no workflow.
@@ -139,7 +139,7 @@ def target_of(wanted: str, environment: Mapping[str, str]) -> str:
 
 
 def refuse_itself(prompt: Prompt) -> None:
-    """See that the workflow does not contain the node that runs it.
+    """Check that the workflow does not contain the node that runs it.
 
     Raises:
         WorkflowInvalid: It does.
