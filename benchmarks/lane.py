@@ -20,7 +20,9 @@ from comfy_remote.gateway import GatewayServer
 from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
 
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]  # the servers with the pack in
+sys.path[:0] = [
+    str(ROOT / name) for name in ("tools", "tests", "tests/e2e")
+]  # servers with the pack
 from lane_page import Page, page  # noqa: E402
 from pack import comfyui_with_pack, sandbox_with_pack  # noqa: E402
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from common import ROOT, comfyui_folder, report, size
 
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]  # the servers with the pack in
+sys.path[:0] = [
+    str(ROOT / name) for name in ("tools", "tests", "tests/e2e")
+]  # servers with the pack
 from lane_page import Page, page  # noqa: E402
 from offload_kit import marked, node  # noqa: E402
 from pack import comfyui_with_pack  # noqa: E402
