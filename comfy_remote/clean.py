@@ -10,13 +10,13 @@ import json
 import re
 from typing import TYPE_CHECKING, cast
 
-from .advice import Advice
-from .errors import ComfyRemoteError
 from .secrets import redact
 from .types import with_texts
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+
+    from .errors import ComfyRemoteError
 
 __all__ = ["clean", "cleaned_error", "cleaned_json", "cleaned_text", "escaped_json", "one_line"]
 
@@ -48,6 +48,8 @@ def escaped_json(text: str) -> str:
 
 def cleaned_error(error: ComfyRemoteError) -> ComfyRemoteError:
     """The error itself, its words and details cleaned."""
+    from .advice import Advice  # here: not on the way to --help
+
     error.message, advice = cleaned_text(error.message), error.advice
     error.advice = (
         advice.mapped(cleaned_text) if isinstance(advice, Advice) else cleaned_text(advice)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -29,7 +28,7 @@ def _file_or_address(
     return Path(value)
 
 
-schemas_option: Callable[[Any], Any] = click.option(
+schemas_option = click.option(
     "--schemas",
     "schemas_source",
     metavar="FILE|URL",

@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
+from .console import print_json, print_table, say
 from .options import json_option
 
+if TYPE_CHECKING:
+    from ..config.target_settings import TargetSettings
+
 __all__ = ["targets"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One target; the keys of ``--json``."""
+
+    name: str
+    target: str
+    default: bool
+    key_env: str | None
+    key_set: bool | None
+    secrets: dict[str, bool]
+    file: str
+    trusted: bool
+
+    def cells(self) -> tuple[str, ...]:
+        """For people."""
+        keys = [
+            f"{name} {'is set' if known else 'is not set'}" for name, known in self.secrets.items()
+        ]
+        return (
+            f"{self.name} (default)" if self.default else self.name,
+            self.target,
+            "\n".join(keys) or ("none" if self.trusted else "not looked for"),
+            self.file if self.trusted else f"{self.file} (not trusted yet)",
+        )
 
 
 @click.command()
@@ -23,75 +54,34 @@ def targets(json_lines: bool) -> None:
     """
     from ..config.folders import CONFIG_NAME
     from ..config.settings import DEFAULT_TARGET, Configuration
-    from ..config.target_settings import TargetSettings
-    from ..secrets import secret
-    from ..targets.kinds import forms, kind_of, secret_variables
-    from .console import print_json, say
+    from ..targets.kinds import forms
 
     configuration = Configuration.load()
     untrusted = configuration.untrusted
     refused = untrusted is not None and untrusted.default is not None
     chosen = None if refused else configuration.choose(None)
-
-    def described(
-        name: str, settings: TargetSettings, path: Path, *, trusted: bool
-    ) -> dict[str, Any]:
-        kind = kind_of(settings.target)
-        variable = settings.key_env if kind is None else kind.key_variable(settings)
-        variables = secret_variables(settings) if trusted else ()  # not even looked for
-        known = {one: secret(one, os.environ) is not None for one in variables}
-        return {
-            "name": name,
-            "target": settings.target,
-            "default": trusted and name == chosen,
-            "key_env": variable,
-            "key_set": known.get(variable) if variable else None,
-            "secrets": known,
-            "file": str(path),
-            "trusted": trusted,
-        }
-
     rows = [
-        described(name, settings, configuration.origins[name], trusted=True)
+        _row(name, settings, configuration.origins[name], default=name == chosen)
         for name, settings in configuration.targets.items()
     ]
     if untrusted is not None:
         rows += [
-            described(name, settings, untrusted.path, trusted=False)
+            _row(name, settings, untrusted.path, trusted=False)
             for name, settings in untrusted.targets.items()
         ]
     if json_lines:
         for row in rows:
-            print_json(row)
+            print_json(asdict(row))
         return
-    if not rows:
+    if rows:
+        from rich.table import Column
+
+        titles = ("Name", "Target", "Key", "Read from")
+        print_table([Column(one, overflow="fold") for one in titles], [row.cells() for row in rows])
+    else:
         say(
             f"No targets are configured: there is no {CONFIG_NAME} in this folder, above it, or "
             "in the user's configuration folder."
-        )
-    else:
-        from rich.table import Column
-
-        from .console import print_table
-
-        columns = [
-            Column(title, overflow="fold") for title in ("Name", "Target", "Key", "Read from")
-        ]
-        print_table(
-            columns,
-            [
-                (
-                    f"{row['name']}{' (default)' if row['default'] else ''}",
-                    str(row["target"]),
-                    "\n".join(
-                        f"{one} {'is set' if known else 'is not set'}"
-                        for one, known in row["secrets"].items()
-                    )
-                    or ("none" if row["trusted"] else "not looked for"),
-                    f"{row['file']}{'' if row['trusted'] else ' (not trusted yet)'}",
-                )
-                for row in rows
-            ],
         )
     if untrusted is not None:
         say(untrusted.sentence())
@@ -100,3 +90,17 @@ def targets(json_lines: bool) -> None:
     else:
         say(f"Without --on, {'the sandbox' if chosen == DEFAULT_TARGET else chosen} is used.")
     say(f"Any of these works, too: {forms()}.")
+
+
+def _row(
+    name: str, settings: TargetSettings, path: Path, *, trusted: bool = True, default: bool = False
+) -> _Row:
+    from ..secrets import secret
+    from ..targets.kinds import kind_of, secret_variables
+
+    kind = kind_of(settings.target)
+    variable = settings.key_env if kind is None else kind.key_variable(settings)
+    variables = secret_variables(settings) if trusted else ()  # not even looked for
+    known = {one: secret(one, os.environ) is not None for one in variables}
+    key_set = known.get(variable) if variable else None
+    return _Row(name, settings.target, default, variable, key_set, known, str(path), trusted)
