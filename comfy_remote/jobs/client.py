@@ -34,6 +34,7 @@ from ..events import JobState
 from ..media.temporary import remove_leftovers
 from ..schemas.finding import Found, from_registry, given_schemas, target_schemas
 from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target
+from ..targets.kinds import Can, kinds
 from ..targets.opening import open_target, reopen
 from ..workflow.change.prepare import Changes, ChangeWords
 from ..workflow.files import FileSearch
@@ -469,9 +470,10 @@ class Client:
             ConfigurationError: Targets of this kind cannot be asked.
         """
         if not isinstance(self.target, Recalls):
+            recalling = ", ".join(kind.title for kind in kinds() if Can.RECALL in kind.can)
             raise ConfigurationError(
                 f"{self.target.name} cannot be asked about jobs that were not sent from here.",
-                advice="A ComfyUI can: give its address.",
+                advice=f"These can: {recalling}.",
             )
         deadline = Deadline(timeout)
         try:

@@ -1,1 +1,1 @@
-"""Places where a prompt can run, behind one small protocol."""
+"""Where a prompt can run: a protocol, the kinds of target, and one module or folder for each."""

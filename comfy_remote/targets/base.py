@@ -1,4 +1,4 @@
-"""The Target protocol: everything the rest of the program knows about a place to run."""
+"""The `Target` protocol, and optional ones: what the rest of the program knows of a target."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class InputFile:
         path: Where it is on this machine.
         size: Bytes.
         sha256: 64 lower-case hex digits.
-        places: The inputs that name it: node id, input. Empty where that is not known: then it is
-            every input with exactly that value.
+        places: The inputs that name it: node id, input. Empty where that is not known; then every
+            input with exactly that value does.
     """
 
     name: str
@@ -129,9 +129,9 @@ class RunRequest:
             that a submission whose answer was lost can be found again.
         prompt: API format.
         files: What the prompt's Load nodes name.
-        workflow: The UI-format workflow to embed in saved images; ``None`` if there is none.
-        front: Whether it shall run before what waits there already, on targets that can.
-        repo_list: The models that the worker shall have, a ``kind URL`` a line, for targets
+        workflow: The UI-format workflow to embed in saved images; ``None`` without one.
+        front: Whether to run it before the jobs that wait, on targets that can.
+        repo_list: The models that the worker is to have, a ``kind URL`` a line, for targets
             that can fetch them; ``""`` to leave them as they are.
         models: Where the models that the prompt uses can be had, as its workflow says, for
             targets that can fetch what they lack.
@@ -152,7 +152,7 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class RemoteRef:
-    """How to find a job again on its target. Plain data: it is kept in the record.
+    """How to find a job again on its target. Plain data: the record stores it.
 
     Attributes:
         job_id: Ours.
@@ -320,7 +320,7 @@ class KeepsInputs(Protocol):
 
 
 class Target(Protocol):
-    """A place where a prompt can run.
+    """Where a prompt can run.
 
     Used as an asynchronous context manager; the methods may only be called inside. All of
     them raise `ComfyRemoteError`s and nothing else for what can go wrong on the way.
@@ -373,8 +373,8 @@ class Target(Protocol):
 
         Raises:
             OutputLost: The target no longer has it.
-            TargetUnreachable: The connection broke; call again with the bytes had so far
-                as ``offset``.
+            TargetUnreachable: The connection broke; call again with the number of
+                bytes received as ``offset``.
         """
 
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:

@@ -71,7 +71,7 @@ class Kind:
         title: For people: "a RunPod endpoint".
         forms: The ways to write an address, for people.
         ready: Addresses that need nothing filled in.
-        speaks: What a page is told that the target is; ``name`` by default.
+        speaks: Whose API its targets speak, for the page; ``name`` by default.
         can: What its targets can do.
         on_this_machine: Whether nothing leaves this machine.
         default_key: The variable that holds its key, unless the settings name another.

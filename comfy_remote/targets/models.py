@@ -25,10 +25,10 @@ Say = Callable[[str], None]
 
 
 async def list_models(target: Target) -> ModelsAnswer:
-    """The models that are there. A ComfyUI tells their names only.
+    """The models that are there. A ComfyUI gives their names only.
 
     Raises:
-        ConfigurationError: That kind of target has no models.
+        ConfigurationError: That kind of target does not list models.
         ComfyRemoteError: It could not be asked.
     """
     if isinstance(target, ListsModels):
@@ -52,7 +52,7 @@ async def ensure_models(
 
     Args:
         repo_list: See `wire.repo_list.parse_repo_list`.
-        say: Told how far it is.
+        say: Called with sentences about its progress.
         prune: Whether the worker removes what it had fetched and is not listed; ``None`` for
             what its owner has set.
         list_name: See `ModelsRequest`.

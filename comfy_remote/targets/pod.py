@@ -44,7 +44,7 @@ DEFAULT_API_URL = "https://api.runpod.io"
 _NOT_FOUND_YET = "https://pod.invalid"
 _AUTO = "pod:auto"
 _BY_ID = re.compile(r"^pod:([a-z0-9]+)$", re.IGNORECASE)
-_PROXY = re.compile(r"^[a-z0-9]+-\d+\.proxy\.runpod\.net(/.*)?$", re.IGNORECASE)
+_PROXY = re.compile(r"^(https://)?[a-z0-9]+-\d+\.proxy\.runpod\.net(/.*)?$", re.IGNORECASE)
 _POD_ID = re.compile(r"[a-z0-9]{10,32}", re.IGNORECASE)
 _POD_ADDRESS = re.compile(
     r"pod:([a-z0-9]+)$|(?:https?://)?([a-z0-9]+)-\d+\.proxy\.runpod\.net(?:/|$)", re.IGNORECASE
@@ -62,7 +62,7 @@ class PodKind(ComfyUIKind):
     speaks = "comfyui"
 
     def matches(self, address: str) -> bool:
-        """Whether it is a pod's id, or its host without a scheme."""
+        """Whether it is a pod's id, or where RunPod's proxy has it."""
         return _BY_ID.match(address) is not None or _PROXY.match(address) is not None
 
     def hint(self, text: str) -> str:
@@ -72,7 +72,7 @@ class PodKind(ComfyUIKind):
     def url(self, address: str) -> str:
         """The URL of the pod's ComfyUI, through RunPod's proxy."""
         pod = _BY_ID.match(address)
-        return pod_proxy_url(pod[1]) if pod else f"https://{address}"
+        return pod_proxy_url(pod[1]) if pod else f"https://{address.removeprefix('https://')}"
 
     def public_url(self, address: str) -> str | None:
         """A pod's URL: by its id it may be anybody's. ``pod:auto`` is of the owner's account."""
@@ -153,7 +153,7 @@ class Pod:
         """Where its ComfyUI should be.
 
         Port 8188 through the proxy, or without it; else the only other port that the proxy
-        leads to; ``None`` where there is none of these.
+        leads to; ``None`` if it has none of these.
         """
         if self.ports is None or f"{COMFYUI_PORT}/http" in self.ports:
             return pod_proxy_url(self.id)

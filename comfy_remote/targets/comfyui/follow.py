@@ -120,7 +120,7 @@ class PromptFollower:
         self._tracker = ProgressTracker(prompt)
         self._last = Progress()
         self._started = False
-        self._position: int | None = -1  # differs from every answer, so the first is told
+        self._position: int | None = -1  # differs from every answer, so the first is reported
         self._ended = False
         self._misses = 0
         self._announced: set[tuple[str | None, str, str, str]] = set()
@@ -303,14 +303,14 @@ class PromptFollower:
             yield event
 
     def _quiet(self) -> Iterator[Event]:
-        """Say once that nothing was heard for long, where something could have been."""
+        """Say once that no message has arrived for long, while the socket is open."""
         silence = time.monotonic() - self._last_message_at
         if self._quiet_reported or not self._socket.connected or silence < self._times.quiet:
             return
         self._quiet_reported = True
         node = self._last.node_class
         yield Log(
-            f"Nothing was heard for {silence:.0f} s, but the target says that the job still runs"
+            f"No message came for {silence:.0f} s, but the target says that the job still runs"
             f"{f', at {node}' if node else ''}. Loading a large model, or a node that reports no "
             "steps, can take long.",
         )

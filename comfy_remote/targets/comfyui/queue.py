@@ -34,7 +34,7 @@ class QueueItem:
     """One prompt in the queue.
 
     Attributes:
-        number: Its place: lower ones run first.
+        number: Its position: lower ones run first.
         outputs: The output nodes it was asked for.
     """
 

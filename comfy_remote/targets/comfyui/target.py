@@ -170,7 +170,7 @@ class ComfyUITarget:
                 with answer_graded(_REFUSALS):
                     ref = await self._post(request, prompt)
         except BaseException:
-            self._sockets.pop(request.job_id, None)  # closed meanwhile, there is none
+            self._sockets.pop(request.job_id, None)  # none, if the target was closed meanwhile
             await socket.stop()
             raise
         self._notes[request.job_id] = [Log(str(one)) for one in respelled]
@@ -428,8 +428,8 @@ class ComfyUITarget:
         """The id in the answer to a prompt.
 
         Raises:
-            SubmissionUnknown: There is none. By its status it was accepted: somebody in
-                between has replaced the answer, or this is no ComfyUI at all.
+            SubmissionUnknown: It has no id. By its status, the job was accepted: something in
+                between has replaced the answer, or this is not a ComfyUI.
         """
         try:
             answer = response.json()

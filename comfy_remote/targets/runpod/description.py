@@ -1,7 +1,7 @@
 """What an endpoint's workers have installed, remembered on this machine.
 
 Only a job can ask a worker, and a job on an endpoint that sleeps starts a GPU and costs money.
-So an answer is kept, and asked for again only while a worker is awake anyway.
+So an answer is stored, and asked for again only while a worker is awake anyway.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class DescriptionCache:
         self._worker_path = None if folder is None else folder / f"{name}.worker.json"
 
     def read(self) -> Description | None:
-        """What is remembered; ``None`` if that is nothing, or cannot be read."""
+        """What is remembered; ``None`` if there is no answer yet, or it cannot be read."""
         if self._path is None:
             return None
         try:

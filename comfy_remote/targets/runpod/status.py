@@ -171,7 +171,7 @@ def _read(output: JsonValue, prompt: Prompt) -> Result:
     """A result in any dialect.
 
     Raises:
-        OutputLost: There is none, or it is in no dialect we know.
+        OutputLost: It is missing, or not in a dialect that we know.
     """
     if output is None:
         raise OutputLost(

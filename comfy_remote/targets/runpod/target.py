@@ -310,7 +310,7 @@ class RunPodTarget:
 
         Args:
             payload: The job's input, with its ``action``.
-            on_message: Told what the worker says of its progress.
+            on_message: Called with what the worker says of its progress.
             ttl: Milliseconds after which the endpoint is to drop the job; at least 10 000.
 
         Returns:
@@ -413,7 +413,7 @@ class RunPodTarget:
                     raise
                 raise OutputLost(
                     f"{output.filename} is no longer stored.",
-                    advice="Stored outputs are kept for a while only; run the workflow again.",
+                    advice="Stored outputs are deleted after a while. Run the workflow again.",
                     details=error.details,
                 ) from error
 
@@ -447,7 +447,7 @@ class RunPodTarget:
             offset += len(data)
 
     async def release(self, outputs: Sequence[RemoteOutput]) -> None:
-        """DELETE what was stored for these, unless it is to be kept."""
+        """DELETE what was stored for these, unless the options say that it stays."""
         for output in outputs if not self.options.keep_stored else ():
             if output.source is not None and output.source.delete_url is not None:
                 try:

@@ -1,0 +1,118 @@
+"""Kinds of target: each address has one kind, which says what its targets are and can."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from comfy_remote.config.settings import Configuration
+from comfy_remote.config.target_settings import TargetSettings
+from comfy_remote.errors import ConfigurationError
+from comfy_remote.targets.base import (
+    KeepsInputs,
+    OneEngine,
+    Recalls,
+    ReleasesOutputs,
+    WaitsForWorkers,
+)
+from comfy_remote.targets.kinds import Can, forms, kind_of, kinds, secret_variables, sent_to
+from comfy_remote.targets.opening import open_target
+
+ROOT = Path(__file__).parents[2]
+KEYS = {
+    "RUNPOD_API_KEY": "planted-key-0123456789",
+    "MODAL_PROXY_TOKEN_ID": "wk-planted-01",
+    "MODAL_PROXY_TOKEN_SECRET": "ws-planted-01",
+}
+
+
+@pytest.mark.parametrize(
+    ("address", "name", "billing"),
+    [
+        ("runpod:abc", "runpod", "by run"),
+        ("runpod:", "runpod", "by run"),
+        ("modal:portraits", "modal", "by run"),
+        ("pod:abc123", "pod", "by hour"),
+        ("pod:auto", "pod", "by hour"),
+        ("abc123-8188.proxy.runpod.net", "pod", "by hour"),
+        ("https://abc123-8188.proxy.runpod.net/", "pod", "by hour"),
+        ("http://192.168.1.20:8188", "comfyui", None),
+        ("localhost:8188", "comfyui", None),
+        ("[::1]:8188", "comfyui", None),
+        ("sandbox", "sandbox", None),
+    ],
+)
+def test_each_address_has_one_kind(address: str, name: str, billing: str | None) -> None:
+    found = [kind for kind in kinds() if kind.matches(address)]
+    assert [kind.name for kind in found][:1] == [name]
+    kind = kind_of(address)
+    assert kind is found[0]
+    assert kind.billing(TargetSettings(address), {}) == billing
+
+
+@pytest.mark.parametrize("text", ["", "gpu", "pod:", "pod:a/b", "sandboxes", "ftp://x", "x:y:z"])
+def test_what_is_no_address_has_no_kind(text: str) -> None:
+    assert kind_of(text) is None
+    assert secret_variables(TargetSettings(text, key_env="K")) == ("K",)
+
+
+def test_a_gateway_of_ones_own_is_not_rented() -> None:
+    kind = kind_of("runpod:desk")
+    assert kind is not None
+    for settings, environment in (
+        (TargetSettings("runpod:desk", "http://127.0.0.1:8000/v2"), {}),
+        (TargetSettings("runpod:desk", "https://desk.example/v2"), {}),
+        (TargetSettings("runpod:desk"), {"RUNPOD_ENDPOINT_BASE_URL": "http://127.0.0.1:8000/v2"}),
+    ):
+        assert kind.billing(settings, environment) is None
+
+
+@pytest.mark.parametrize(
+    "address", ["runpod:abc", "modal:portraits", "pod:abc123", "http://127.0.0.1:8188", "sandbox"]
+)
+def test_a_kind_says_what_its_targets_can(address: str, tmp_path: Path) -> None:
+    kind = kind_of(address)
+    assert kind is not None
+    target = open_target(
+        address, Configuration(None, {}), {**KEYS, "COMFY_REMOTE_HOME": str(tmp_path)}
+    )
+    assert (Can.RECALL in kind.can) == isinstance(target, Recalls)
+    assert (Can.KEEP_INPUTS in kind.can) == isinstance(target, KeepsInputs)
+    assert isinstance(target, WaitsForWorkers) == (kind.speaks == "runpod")
+    assert isinstance(target, OneEngine) == (kind.name in ("comfyui", "pod"))
+    assert isinstance(target, ReleasesOutputs)
+
+
+def test_where_a_job_was_sent_is_read_from_its_details() -> None:
+    assert sent_to({}) is None
+    assert sent_to({"url": "http://127.0.0.1:8188"}) == TargetSettings("http://127.0.0.1:8188")
+    base = {"endpoint": "abc", "base_url": "https://api.runpod.ai/v2"}
+    assert sent_to(base) == TargetSettings("runpod:abc", base["base_url"])
+    assert sent_to({**base, "kind": "modal"}) == TargetSettings("modal:abc", base["base_url"])
+    assert sent_to({"kind": "gone", "address": "gone:x"}) is None
+
+
+def test_all_ways_to_write_an_address_are_said() -> None:
+    assert forms() == "runpod:ENDPOINT, modal:APP, pod:ID, pod:auto, http://HOST:8188, sandbox"
+    with pytest.raises(ConfigurationError) as refused:
+        open_target("gpu", Configuration(None, {}), {})
+    assert forms() in refused.value.advice
+
+
+def test_what_an_address_means_is_known_without_an_http_stack() -> None:
+    script = """
+import sys
+from comfy_remote.config.settings import Configuration
+from comfy_remote.targets.kinds import kind_of, kinds
+for address in ("runpod:a", "modal:a", "pod:a", "http://a", "sandbox", "gpu"):
+    kind_of(address)
+slow = {"aiohttp", "pydantic", "asyncio", "importlib.metadata"} & sys.modules.keys()
+sys.exit(f"imported: {slow}" if slow else 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
