@@ -332,7 +332,7 @@ async def test_progress_is_shown_and_an_interrupt_reaches_the_endpoint(setting: 
 
 def test_a_run_that_takes_too_long_is_cancelled(setting: Setting) -> None:
     message = error_of(setting, graph(SLOW, remote=True, input_images=None, timeout=2))
-    assert "runpod:desk did not end within 2 s. It was cancelled there." in message
+    assert "did not end on runpod:desk within 2 s. It was cancelled there." in message
     assert idle(setting)
 
 
