@@ -406,8 +406,9 @@ class Client:
             ref = await started(sending, undo, self.patience)
         else:
             ref = await sending
-        inputs = [file.path for file in request.files]
-        return self._followed(Job(target, record, ref, request.prompt, deadline, inputs=inputs))
+        return self._followed(
+            Job(target, record, ref, request.prompt, deadline, patience=self.patience)
+        )
 
     def _followed(self, job: Job) -> Job:
         """Remember it, for an interruption."""
@@ -452,7 +453,11 @@ class Client:
         if entry.ref is None:
             await self.record.write(self.record.submitted, ref)
         return self._followed(
-            Job(self.target, self.record, ref, entry.prompt, deadline, entry=entry)
+            Job(
+                *(self.target, self.record, ref, entry.prompt, deadline),
+                entry=entry,
+                patience=self.patience,
+            )
         )
 
     async def attach(
@@ -503,7 +508,9 @@ class Client:
             prompt=prompt,
         )
         await self.record.write(self.record.submitted, ref)
-        return self._followed(Job(self.target, self.record, ref, prompt, deadline))
+        return self._followed(
+            Job(self.target, self.record, ref, prompt, deadline, patience=self.patience)
+        )
 
     async def take_up(
         self, entry: JobEntry, *, timeout: float | None = None, begun: float | None = None
@@ -552,6 +559,7 @@ def _renamed(old: str, new: str) -> None:
 async def resume(
     job_id: str,
     *,
+    target: str | Target | None = None,
     record: Record | None = None,
     timeout: float | None = None,
     config: Path | str | None = None,
@@ -561,6 +569,7 @@ async def resume(
 
     Args:
         job_id: Its id, or at least the first four characters.
+        target: Where it is now, if not where it was sent (the address has changed, say).
         record: The user's own by default.
         timeout: As for `Client.submit`.
         config: As for `Client`.
@@ -575,8 +584,8 @@ async def resume(
     opened = record if record is not None else await asyncio.to_thread(Record, home())
     try:
         entry = await opened.read(opened.get, job_id)
-        target = reopen(entry.target, entry.ref, config=config)
-        async with Client(target, record=opened, on_interrupt=on_interrupt) as client:
+        there = reopen(entry.target, entry.ref, config=config) if target is None else target
+        async with Client(there, record=opened, config=config, on_interrupt=on_interrupt) as client:
             yield await client.resume(entry, timeout=timeout, begun=begun)
     finally:
         if opened is not record:

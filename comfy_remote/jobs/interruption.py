@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
 from ..advice import Hint
 from ..aio import within
 from ..errors import ComfyRemoteError
 from ..events import Event
-from .job import Job
+from .job import PATIENCE, Job, Patience
 
 __all__ = [
     "PATIENCE",
@@ -27,23 +26,6 @@ __all__ = [
 OnInterrupt: TypeAlias = Literal["cancel", "leave"]
 """Whether the target cancels the job or continues it."""
 
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How many seconds an interrupted program waits.
-
-    Attributes:
-        submit: For the answer to a submission, which alone tells how to cancel the job.
-        cancel: For the target to confirm that it has the cancel.
-        end: For the job to end after that, so that the record has its end.
-    """
-
-    submit: float = 10.0
-    cancel: float = 10.0
-    end: float = 10.0
-
-
-PATIENCE = Patience()
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -55,7 +55,7 @@ from .submission import send
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["SAVED_BEFORE", "Job"]
+__all__ = ["PATIENCE", "SAVED_BEFORE", "Job", "Patience"]
 
 _log = logging.getLogger(__name__)
 
@@ -67,11 +67,31 @@ SAVED_BEFORE = "outputs_saved"
 _PROGRESS_RECORDED_EVERY = 1.0
 _MOST_WAITING = 100
 """Writes that wait for the record's lock: with more, progress is not recorded."""
-# A request of 10 MB takes its time on a slow line.
-_OTHERS_PATIENCE = 120.0
 _LOOK_EVERY = 0.25
 _LOOK_PAUSE = 0.3
 _LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How many seconds to wait for others where nothing else limits it.
+
+    Attributes:
+        submit: An interrupted program, for the answer to a submission, which alone tells how to
+            cancel the job.
+        cancel: It, for the target to confirm that it has the cancel.
+        end: It, for the job to end after that, so that the record has its end.
+        others: For another process that sends the same job once more. A request of 10 MB takes
+            its time on a slow line.
+    """
+
+    submit: float = 10.0
+    cancel: float = 10.0
+    end: float = 10.0
+    others: float = 120.0
+
+
+PATIENCE = Patience()
 
 
 class Job:
@@ -82,8 +102,6 @@ class Job:
 
     Attributes:
         id: A lower-case UUID.
-        inputs: The files of this machine that were sent with it; of a resumed job, none are
-            known.
     """
 
     def __init__(
@@ -95,10 +113,9 @@ class Job:
         deadline: Deadline | None = None,
         *,
         entry: JobEntry | None = None,
-        inputs: Sequence[Path] = (),
+        patience: Patience = PATIENCE,
     ) -> None:
         self.id = ref.job_id
-        self.inputs = tuple(inputs)
         self.ref = ref
         self._target = target
         self._record = record
@@ -117,6 +134,7 @@ class Job:
         self._sending: asyncio.Future[RemoteRef] | None = None
         self._not_fetched: list[OutputProblem] = []
         self._cancelled = False
+        self._patience = patience
 
     def __repr__(self) -> str:
         return f"Job({self.id!r}, target={self._target.name!r}, state={self._state.value!r})"
@@ -380,8 +398,8 @@ class Job:
         Raises:
             SubmissionUnknown: Nothing; it may have been killed.
         """
-        deadline = time.monotonic() + _OTHERS_PATIENCE
-        while time.monotonic() < deadline:
+        deadline = Deadline(self._patience.others)
+        while deadline.left:
             ref = (await self._record.read(self._record.get, self.id)).ref
             if ref is not None:
                 return ref

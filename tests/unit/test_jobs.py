@@ -36,7 +36,6 @@ from comfy_remote.errors import (
     WorkflowInvalid,
 )
 from comfy_remote.events import Finished, JobState, Log, OutputReady, Progress, Queued, Started
-from comfy_remote.jobs import client as module
 from comfy_remote.jobs.record import JobEntry, Record
 from comfy_remote.outputs import RemoteOutput
 from comfy_remote.targets.base import RemoteRef, RunRequest, Target
@@ -62,10 +61,6 @@ def _png(seed: int = 0) -> bytes:
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "PNG")
     return content.getvalue()
-
-
-def _reopening(monkeypatch: pytest.MonkeyPatch, target: FakeTarget) -> None:
-    monkeypatch.setattr(module, "reopen", lambda *_, **__: target)
 
 
 # --- submitting ---------------------------------------------------------------------------
@@ -488,27 +483,21 @@ async def _submitted(record: Record, refuses: BaseException | None = None) -> st
     return _newest(record).id
 
 
-async def test_a_job_with_an_address_is_followed_without_asking(
-    record: Record, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_job_with_an_address_is_followed_without_asking(record: Record) -> None:
     job_id = await _submitted(record)
     target = FakeTarget.making(x_png=_png())
-    _reopening(monkeypatch, target)
-    async with resume(job_id[:8], record=record) as job:
+    async with resume(job_id[:8], record=record, target=target) as job:
         assert job.id == job_id
         assert [o.filename for o in await job.outputs()] == ["x.png"]
     assert target.log == ["open", "follow", "close"]
     assert record.get(job_id).state is JobState.SUCCEEDED
 
 
-async def test_a_job_whose_answer_was_lost_is_looked_for(
-    record: Record, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_job_whose_answer_was_lost_is_looked_for(record: Record) -> None:
     job_id = await _submitted(record, SubmissionUnknown("Perhaps."))
     target = FakeTarget.making(x_png=_png())
     target.known = RemoteRef(job_id, "there", {})
-    _reopening(monkeypatch, target)
-    async with resume(job_id) as job:
+    async with resume(job_id, target=target) as job:
         assert (await job.wait()).state is JobState.SUCCEEDED
     assert target.log == ["open", "find", "follow", "close"]
     assert record.get(job_id).ref == target.known
@@ -523,7 +512,6 @@ async def test_a_job_whose_answer_was_lost_is_looked_for(
 )
 async def test_a_job_that_is_not_found_is_not_sent_again(
     record: Record,
-    monkeypatch: pytest.MonkeyPatch,
     known: SubmissionUnknown | None,
     kind: type[Exception],
     state: str,
@@ -531,21 +519,17 @@ async def test_a_job_that_is_not_found_is_not_sent_again(
     job_id = await _submitted(record, asyncio.CancelledError())  # killed while it was sent
     target = FakeTarget()
     target.known = known
-    _reopening(monkeypatch, target)
     with pytest.raises(kind):
-        async with resume(job_id, record=record):
+        async with resume(job_id, record=record, target=target):
             pass
     assert "submit" not in target.log
     assert record.get(job_id).state.value == state
 
 
-async def test_a_job_that_was_refused_is_still_refused(
-    record: Record, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_job_that_was_refused_is_still_refused(record: Record) -> None:
     job_id = await _submitted(record, WorkflowInvalid("No such node."))
-    _reopening(monkeypatch, FakeTarget())
     with pytest.raises(WorkflowInvalid, match="No such node"):
-        async with resume(job_id, record=record):
+        async with resume(job_id, record=record, target=FakeTarget()):
             pass
     assert isinstance(record.get(job_id).error, WorkflowInvalid)
 

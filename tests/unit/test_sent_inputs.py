@@ -23,8 +23,7 @@ from comfy_remote.errors import (
     TargetUnreachable,
 )
 from comfy_remote.events import Event, Finished, JobState, Log, Queued, Started
-from comfy_remote.jobs import client as client_module
-from comfy_remote.jobs import job as job_module
+from comfy_remote.jobs.job import Patience
 from comfy_remote.jobs.record import Record
 from comfy_remote.jobs.sent_inputs import SentInputs
 from comfy_remote.targets.base import RemoteRef, RunRequest
@@ -184,9 +183,7 @@ async def test_a_hash_that_another_worker_does_not_understand_is_not_sent_again(
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["now", "recorded without places"])
-async def test_a_killed_client_is_resumed_and_the_job_sent_whole(
-    record: Record, monkeypatch: pytest.MonkeyPatch, old: bool
-) -> None:
+async def test_a_killed_client_is_resumed_and_the_job_sent_whole(record: Record, old: bool) -> None:
     target = KeepingTarget()
     await run(target, record)
     target.kept.clear()
@@ -197,8 +194,7 @@ async def test_a_killed_client_is_resumed_and_the_job_sent_whole(
         kept = json.loads(row["request"])
         assert kept["files"][0].pop("places") == [["1", "image"]]
         sql(record.path, "UPDATE jobs SET request = ? WHERE id = ?", json.dumps(kept), job.id)
-    monkeypatch.setattr(client_module, "reopen", lambda *_, **__: target)
-    async with resume(job.id, record=record) as again:
+    async with resume(job.id, record=record, target=target) as again:
         [found] = await again.outputs()
     assert found.bytes() == b"bytes"
     assert target.requests[-1].known_inputs == frozenset()
@@ -208,7 +204,7 @@ async def test_a_killed_client_is_resumed_and_the_job_sent_whole(
 
 
 async def test_a_client_that_is_killed_while_it_sends_again_does_not_send_a_third_time(
-    record: Record, monkeypatch: pytest.MonkeyPatch
+    record: Record,
 ) -> None:
     target = KeepingTarget()
     await run(target, record)
@@ -229,10 +225,9 @@ async def test_a_client_that_is_killed_while_it_sends_again_does_not_send_a_thir
         await asyncio.gather(following, return_exceptions=True)
         assert job._sending is not None
         job._sending.cancel()
-    monkeypatch.setattr(client_module, "reopen", lambda *_, **__: target)
     target.known = SubmissionUnknown("Nobody knows.")
     with pytest.raises(SubmissionUnknown):
-        async with resume(job.id, record=record):
+        async with resume(job.id, record=record, target=target):
             pass
     assert len(target.requests) == 3
 
@@ -325,14 +320,12 @@ async def _too_late(ref: RemoteRef) -> None:
 
 
 async def test_another_who_sends_it_again_and_dies_is_not_waited_for_for_ever(
-    record: Record, monkeypatch: pytest.MonkeyPatch
+    record: Record,
 ) -> None:
-    monkeypatch.setattr(job_module, "_OTHERS_PATIENCE", 0.05)
-    monkeypatch.setattr(job_module, "_LOOK_EVERY", 0.01)
     target = KeepingTarget()
     await run(target, record)
     target.kept.clear()
-    async with Client(target, record=record) as client:
+    async with Client(target, record=record, patience=Patience(others=0.05)) as client:
         job = await client.submit(PROMPT)
         with Record(record.path.parent) as other:
             other.claim_request(job.ref)
