@@ -1,7 +1,7 @@
 // @ts-check
 /** Asks whether an address may be used that nobody has confirmed yet. */
 
-import { element, openDialog } from './dom.js'
+import { button, element, openDialog } from './dom.js'
 import { showError, showNote } from './notices.js'
 import { RemoteError, getAddress, postAddress } from './remote_api.js'
 import { t, tWith } from './words.js'
@@ -92,16 +92,8 @@ function ask(address, nodes) {
       element(
         'div',
         { class: 'comfy-remote-answers' },
-        element(
-          'button',
-          { type: 'submit', class: 'comfy-remote-button', value: 'no', autofocus: true },
-          t('cancel')
-        ),
-        element(
-          'button',
-          { type: 'submit', class: 'comfy-remote-button', value: 'yes' },
-          t('askAnswer')
-        )
+        button({ type: 'submit', value: 'no', autofocus: true }, t('cancel')),
+        button({ type: 'submit', value: 'yes' }, t('askAnswer'))
       ),
       element(
         'p',

@@ -23,6 +23,18 @@ export function element(tag, attributes = {}, ...children) {
 }
 
 /**
+ * @param {Parameters<typeof element>[1]} attributes
+ * @param {...(Node | string)} children
+ */
+export function button(attributes, ...children) {
+  return element(
+    'button',
+    { type: 'button', class: 'comfy-remote-button', ...attributes },
+    ...children
+  )
+}
+
+/**
  * @param {string} name  Of a PrimeIcon, which every version of the page has.
  * @returns {HTMLElement}
  */
@@ -53,11 +65,7 @@ export function openDialog(title, ...children) {
       'header',
       {},
       element('h2', {}, title),
-      element(
-        'button',
-        { type: 'button', class: 'comfy-remote-icon', 'aria-label': t('close'), onclick: close },
-        '✕'
-      )
+      button({ class: 'comfy-remote-icon', 'aria-label': t('close'), onclick: close }, '✕')
     ),
     ...children
   )

@@ -2,7 +2,7 @@
 /** The jobs in progress, each with a bar and a button that cancels it. */
 
 import { api } from '../../scripts/api.js'
-import { element, icon } from './dom.js'
+import { button, element, icon } from './dom.js'
 import { t } from './words.js'
 
 /** @import { Job } from './remote_api.js' */
@@ -46,10 +46,8 @@ export function makeJobList(state, cancel) {
 function makeRow(job, cancel) {
   const words = element('span', { class: 'comfy-remote-quiet' })
   const bar = element('progress', { max: '1' })
-  const button = element(
-    'button',
+  const stop = button(
     {
-      type: 'button',
       class: 'comfy-remote-icon',
       title: t('cancelOnGpu'),
       'aria-label': t('cancelJob', { id: job.prompt_id }),
@@ -61,14 +59,14 @@ function makeRow(job, cancel) {
   const root = element(
     'li',
     { 'data-prompt-id': job.prompt_id },
-    element('div', { class: 'comfy-remote-job' }, name, button),
+    element('div', { class: 'comfy-remote-job' }, name, stop),
     bar,
     words
   )
   /** @type {(job: Job, cancelling: boolean) => void} */
   const show = (job, cancelling) => {
     words.textContent = cancelling ? t('cancelling') : jobWords(job)
-    button.disabled = cancelling
+    stop.disabled = cancelling
     bar.classList.toggle('comfy-remote-estimated', job.estimated)
     if (job.state === 'running' && job.fraction !== null) bar.value = job.fraction
     else bar.removeAttribute('value')

@@ -3,7 +3,7 @@
 
 import { app } from '../../scripts/app.js'
 import { showCutInBrief } from './cut_dialog.js'
-import { element, openDialog } from './dom.js'
+import { button, element, openDialog } from './dom.js'
 import { canBeMarked, isGroup, isMarked, mark, partOf } from './marks.js'
 import { showNote } from './notices.js'
 import { t } from './words.js'
@@ -146,7 +146,7 @@ function askForTarget(state, current) {
           label
         )
       ),
-      element('button', { type: 'submit', class: 'comfy-remote-button' }, t('ok'))
+      button({ type: 'submit' }, t('ok'))
     )
     /** @type {string | null | undefined} */
     let answer

@@ -1,7 +1,7 @@
 // @ts-check
 /** The Remote panel, in the sidebar and in the settings. */
 
-import { element, icon } from './dom.js'
+import { button, element, icon } from './dom.js'
 import { makeJobList } from './job_list.js'
 import { asRemoteError, getDetails, wordsOf } from './remote_api.js'
 import { targetFacts } from './target_facts.js'
@@ -30,12 +30,7 @@ const OTHER = '\0other'
  * @returns {HTMLElement}
  */
 export function makePanel(state, actions) {
-  const toggle = element('button', {
-    type: 'button',
-    role: 'switch',
-    class: 'comfy-remote-button',
-    onclick: actions.toggle
-  })
+  const toggle = button({ role: 'switch', onclick: actions.toggle })
   const choice = element('select', { 'aria-label': t('target') })
   const address = element('input', {
     type: 'text',
@@ -47,7 +42,7 @@ export function makePanel(state, actions) {
     'form',
     { class: 'comfy-remote-address', hidden: true },
     address,
-    element('button', { type: 'submit', class: 'comfy-remote-button' }, t('use'))
+    button({ type: 'submit' }, t('use'))
   )
   const facts = element('div', { 'aria-live': 'polite' })
   const unused = element('div', {})
@@ -66,11 +61,7 @@ export function makePanel(state, actions) {
     jobs.root,
     element('h3', {}, t('partOfGraph')),
     element('p', { class: 'comfy-remote-foot' }, t('partOfGraphHelp')),
-    element(
-      'button',
-      { type: 'button', class: 'comfy-remote-button', onclick: actions.showCut },
-      t('showCut')
-    ),
+    button({ onclick: actions.showCut }, t('showCut')),
     element('p', { class: 'comfy-remote-foot' }, t('keysStay'))
   )
 

@@ -2,7 +2,7 @@
 /** The switch in ComfyUI's top bar. */
 
 import { app } from '../../scripts/app.js'
-import { element, icon } from './dom.js'
+import { button, element, icon } from './dom.js'
 import { t } from './words.js'
 
 /** @import { RemoteState } from './remote_state.js' */
@@ -18,17 +18,14 @@ export function addToTopBar(state, actions) {
   const label = element('span', { class: 'comfy-remote-label' })
   const count = element('span', { class: 'comfy-remote-count', hidden: true })
   const symbol = icon('cloud')
-  const toggle = element(
-    'button',
-    { type: 'button', role: 'switch', class: 'comfy-remote-toggle', onclick: actions.toggle },
+  const toggle = button(
+    { role: 'switch', class: 'comfy-remote-toggle', onclick: actions.toggle },
     symbol,
     label,
     count
   )
-  const settings = element(
-    'button',
+  const settings = button(
     {
-      type: 'button',
       class: 'comfy-remote-more',
       'aria-label': t('openPanel'),
       title: t('openPanel'),
