@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeGuard, cast
 
 from ..errors import WorkflowInvalid
-from ..media.formats import SIGNATURE_BYTES, Malformed, format_of
 from .change.variables import fill_in, variables_in
 from .interface import REMOTE_INPUT, REMOTE_OUTPUT, REMOTE_PART, REMOTE_SHOWN
 from .json_document import EXPORT, decode, parse_json
-from .metadata import Metadata, read_metadata
 from .prompt import Node, Prompt, is_link
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+
+    from .metadata import Metadata
 
 __all__ = [
     "LoadedWorkflow",
@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 _MAX_JSON_BYTES = 64 * 1024 * 1024
+_SIGNATURE_BYTES = 16
+_JSON_STARTS = (b"{", b"[", b" ", b"\n", b"\r", b"\t")
 _SPOOL_BYTES = 8 * 1024 * 1024
 _API, _UI = "workflow in API format", "workflow in UI format"
 _REQUEST = "request to a RunPod endpoint"
@@ -123,17 +125,7 @@ def read_workflow(
     Raises:
         WorkflowInvalid: As for `load_workflow`; ``name`` begins the message.
     """
-    start = file.read(SIGNATURE_BYTES)
-    file.seek(0)
-    if (known := format_of(start)) is not None:
-        try:
-            metadata = read_metadata(file, known)
-        except Malformed as error:
-            raise WorkflowInvalid(
-                f"{name} ({known.kind}) cannot be read: {error}.",
-                advice="Fetch or save the file again.",
-                details={"kind": known.kind},
-            ) from error
+    if (metadata := _metadata(file, name)) is not None:
         return _from_metadata(metadata, name)
     data = file.read(_MAX_JSON_BYTES + 1)
     if len(data) > _MAX_JSON_BYTES:
@@ -225,6 +217,28 @@ def _spooled(file: BinaryIO, name: str, variables: Mapping[str, str] | None) -> 
         shutil.copyfileobj(file, spool)
         spool.seek(0)
         return read_workflow(cast("BinaryIO", spool), name, variables=variables)
+
+
+def _metadata(file: BinaryIO, name: str) -> Metadata | None:
+    """The texts in a file of a known format; ``None`` for anything else, as JSON. At its start."""
+    start = file.read(_SIGNATURE_BYTES)
+    file.seek(0)
+    if start[:1] in _JSON_STARTS and b"\0" not in start:
+        return None
+    from ..media.formats import Malformed, format_of  # here: JSON needs none of it
+    from .metadata import read_metadata
+
+    known = format_of(start)
+    if known is None:
+        return None
+    try:
+        return read_metadata(file, known)
+    except Malformed as error:
+        raise WorkflowInvalid(
+            f"{name} ({known.kind}) cannot be read: {error}.",
+            advice="Fetch or save the file again.",
+            details={"kind": known.kind},
+        ) from error
 
 
 def _from_metadata(metadata: Metadata, name: str) -> LoadedWorkflow:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..outputs import OutputKind
+if TYPE_CHECKING:
+    from ..outputs import OutputKind
 
 __all__ = ["OUTPUT_NODES", "FileSize", "OutputNode"]
 
