@@ -72,7 +72,6 @@ def service(
     from ..calls.workflow import CallableWorkflow
     from ..config.folders import home
     from ..jobs.client import Client
-    from ..jobs.record import Record
     from ..service import Calls, ServiceServer
     from ..service.results import ResultStore
     from ..workflow.files import FileSearch, refuse_files_elsewhere
@@ -85,27 +84,26 @@ def service(
     context = ssl_context(certfile, keyfile)
 
     async def whole() -> None:
-        with Record(home()) as record:
-            async with Client(on, record=record, on_interrupt=None) as client:
-                served = await CallableWorkflow.load(workflow, client, name=name, files=inputs)
-                refuse_files_elsewhere(
-                    served.prompt, FileSearch.beside(served.base, served.files), served.schemas
-                )
-                folder = home() / "services" / served.name
-                calls = Calls(client, record, served, ResultStore(folder / "results"))
-                server = ServiceServer(
-                    calls,
-                    ValueStore(folder / "values"),
-                    host=host,
-                    port=port,
-                    token=token,
-                    ssl_context=context,
-                    keep=keep * 3600.0,
-                )
-                async with calls, server:
-                    key = "" if token is None else _key_words(token_file)
-                    _say_how_to_use(served, client.target.name, server.url, key)
-                    await asyncio.Event().wait()
+        async with Client(on, on_interrupt=None) as client:
+            served = await CallableWorkflow.load(workflow, client, name=name, files=inputs)
+            refuse_files_elsewhere(
+                served.prompt, FileSearch.beside(served.base, served.files), served.schemas
+            )
+            folder = home() / "services" / served.name
+            calls = Calls(client, served, ResultStore(folder / "results"))
+            server = ServiceServer(
+                calls,
+                ValueStore(folder / "values"),
+                host=host,
+                port=port,
+                token=token,
+                ssl_context=context,
+                keep=keep * 3600.0,
+            )
+            async with calls, server:
+                key = "" if token is None else _key_words(token_file)
+                _say_how_to_use(served, client.target.name, server.url, key)
+                await asyncio.Event().wait()
 
     # A server ends by being stopped.
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):

@@ -28,7 +28,7 @@ from ..errors import (
 from ..events import Event, JobState, Log, Progress, Queued, Started
 from ..jobs.client import Client, resume
 from ..jobs.job import Job
-from ..jobs.record import JobEntry, Record
+from ..jobs.record import JobEntry
 from ..media.files import private_folder
 from ..wire.call import CallAnswer, CallProgress, CallStatus
 from ..workflow.interface import Interface
@@ -61,7 +61,6 @@ class Calls:
 
     Args:
         client: Of the target; open.
-        record: The client's.
         workflow: What is called.
         results: Where results are stored.
         answered_within: Seconds that a request waits for a call to be sent to the target.
@@ -71,7 +70,6 @@ class Calls:
     def __init__(
         self,
         client: Client,
-        record: Record,
         workflow: CallableWorkflow,
         results: ResultStore,
         *,
@@ -81,7 +79,7 @@ class Calls:
         self.workflow = workflow
         self.results = results
         self._client = client
-        self._record = record
+        self._record = client.record
         self._answered_within = answered_within
         self._again_after = again_after
         self._followed: dict[str, _Followed] = {}

@@ -61,9 +61,7 @@ class Service:
         with Record(self.folder / "home") as record:
             async with Client(self.target, record=record) as client:
                 served = await CallableWorkflow.load(path, client)
-                calls = Calls(
-                    client, record, served, ResultStore(self.folder / "results"), **self.timings
-                )
+                calls = Calls(client, served, ResultStore(self.folder / "results"), **self.timings)
                 store = ValueStore(self.folder / "values")
                 async with calls, ServiceServer(calls, store, token=token) as server:
                     yield server

@@ -95,7 +95,7 @@ async def run(
     target: FakeTarget, page: Page, record: Record, timeout: float | None = None
 ) -> list[Output]:
     async with Client(target, record=record) as client:
-        return await RemoteRun("gpu", page, timeout).outputs(client, record, REQUEST)
+        return await RemoteRun("gpu", page, timeout).outputs(client, REQUEST)
 
 
 async def test_all_is_told(record: Record, tmp_path: Path) -> None:

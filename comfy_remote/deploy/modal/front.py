@@ -144,7 +144,7 @@ async def service_routes(
     target = modal_target(app_name, {}, url=f"http://127.0.0.1:{port}")
     with Record(folder) as record:
         async with Client(target, record=record, on_interrupt=None) as client:
-            calls = Calls(client, record, served, ResultStore(folder / "results"))
+            calls = Calls(client, served, ResultStore(folder / "results"))
             server = ServiceServer(calls, ValueStore(folder / "values"))
             async with calls:
                 sweeping = asyncio.ensure_future(server.sweep())

@@ -25,7 +25,7 @@ from ..input_files import InputFiles
 from ..part_document import PartDocument, PartValue
 from ..saved_outputs import OutputSaver
 from ..trusted_targets import check_target
-from .remote_run import RemoteRun, opened
+from .remote_run import RemoteRun
 from .watched import LineWatcher
 
 if TYPE_CHECKING:
@@ -101,12 +101,12 @@ class PartRun:
                 advice="Queue the workflow from the page again.",
             )
         with private_folder(self.host.folder("temp")) as folder:
-            async with opened(document.name) as (client, record):
+            async with Client(document.name, on_interrupt=None) as client:
                 request = await self._request(client, values, folder)
                 nodes = _Nodes(self.watcher, document.page_nodes())
                 remote = RemoteRun(document.name, nodes, source="remote part", on_event=nodes.note)
                 result = await remote.run(
-                    client, record, request, lambda job: self._collect(client, job, folder)
+                    client, request, lambda job: self._collect(client, job, folder)
                 )
                 await nodes.end()
                 return result

@@ -17,6 +17,7 @@ from ...calls.values import ValueForm
 from ...calls.workflow import CallableWorkflow
 from ...config.settings import Configuration
 from ...errors import ConfigurationError, WorkflowInvalid
+from ...jobs.client import Client
 from ...media.files import private_folder
 from ...media.values import DecodedValue
 from ...workflow.interface import ANY
@@ -26,7 +27,6 @@ from ..trusted_targets import refuse_own_address
 from .comfyui import NodeWatcher, check_address, type_of_link, workflow_folders
 from .remote_call import MOST_DECLARED, RemoteCall, named_values
 from .remote_input import CATEGORY
-from .remote_run import opened
 from .value_objects import ADAPTERS
 from .workflow_choice import pasted_workflow, saved_workflow, target_of
 
@@ -196,7 +196,7 @@ async def _on_target(
     if remote.where.startswith(("http://", "https://")):
         call_address(remote.where)
     remote.where = target_of(remote.where, os.environ)
-    async with opened(remote.where) as (client, _):
+    async with Client(remote.where, on_interrupt=None) as client:
         refuse_own_address(client.target, PromptServer.instance.port)
         called = await CallableWorkflow.of(
             loaded, client, name=name, base=Path(folder_paths.get_input_directory())

@@ -29,7 +29,7 @@ from .comfyui import NodeWatcher, check_address, checked, local_schemas, workflo
 from .expansion import expand, no_picture, picture_sources, take_nodes
 from .image_inputs import by_number, load_nodes, spread_pictures, with_nodes
 from .pixels import as_saved, joined, write_pictures
-from .remote_run import RemoteRun, opened, pictures_of
+from .remote_run import RemoteRun, pictures_of
 from .workflow_choice import (
     EXECUTE,
     graph_before,
@@ -234,13 +234,13 @@ async def _run_there(
 ) -> io.NodeOutput:
     temporary = Path(folder_paths.get_temp_directory())
     with private_folder(temporary) as folder:
-        async with opened(run.where) as (client, record):
+        async with Client(run.where, on_interrupt=None) as client:
             prepared = _prepared(loaded, await _schemas_there(client, loaded))
             prompt = by_number(prepared.prompt)
             refuse_itself(prompt)
             prompt, files = await _with_files(prompt, images, folder, client.target)
             request = RunRequest(str(uuid.uuid4()), prompt, files, prepared.workflow)
-            pictures = pictures_of(await run.outputs(client, record, request), prompt)
+            pictures = pictures_of(await run.outputs(client, request), prompt)
     if not pictures:
         raise no_picture()
     return io.NodeOutput(joined([picture.tensor() for picture in pictures]))

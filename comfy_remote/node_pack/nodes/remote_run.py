@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from ...calls.run import JobRun
-from ...config.folders import home
 from ...config.settings import Configuration
 from ...events import Finished
 from ...jobs.client import Client
 from ...jobs.cost import RunEstimate, estimate_run
 from ...jobs.job import Job
 from ...jobs.output import Output
-from ...jobs.record import Record
 from ...targets.base import RunRequest, not_returned
 from ...units import dollars
 from ...workflow.prompt import Prompt
 from .watched import NodeRun
 
-__all__ = ["RemoteRun", "opened", "pictures_of"]
+__all__ = ["RemoteRun", "pictures_of"]
 
 _T = TypeVar("_T")
 
@@ -38,14 +34,13 @@ class RemoteRun(NodeRun):
 
     source: str = "RunPod Remote Execute"
 
-    async def outputs(self, client: Client, record: Record, request: RunRequest) -> list[Output]:
+    async def outputs(self, client: Client, request: RunRequest) -> list[Output]:
         """Run it and bring here what it made; see `run`."""
-        return await self.run(client, record, request, Job.outputs)
+        return await self.run(client, request, Job.outputs)
 
     async def run(
         self,
         client: Client,
-        record: Record,
         request: RunRequest,
         collect: Callable[[Job], Awaitable[_T]],
     ) -> _T:
@@ -53,7 +48,6 @@ class RemoteRun(NodeRun):
 
         Args:
             client: Open, of `where`.
-            record: The client's.
             request: Complete.
             collect: Called with the job once it has ended, however it did.
 
@@ -62,6 +56,7 @@ class RemoteRun(NodeRun):
             BaseException: What the watcher raises.
         """
         price = Configuration.load().price_per_hour(self.where)
+        record = client.record
         estimate = await record.read_at_once(
             estimate_run, record, client.target.name, request.prompt, price
         )
@@ -106,21 +101,6 @@ class RemoteRun(NodeRun):
             if estimate.price_per_hour is not None:
                 text += f": {dollars(seconds * estimate.price_per_hour / 3600)}"
         return text
-
-
-@asynccontextmanager
-async def opened(target: str) -> AsyncIterator[tuple[Client, Record]]:
-    """A client of a target, and its record: the owner's, opened off ComfyUI's event loop.
-
-    Raises:
-        ConfigurationError: The target means nothing, or its key is missing.
-    """
-    record = await asyncio.to_thread(Record, home())
-    try:
-        async with Client(target, record=record, on_interrupt=None) as client:
-            yield client, record
-    finally:
-        await asyncio.to_thread(record.close)
 
 
 def pictures_of(outputs: list[Output], prompt: Prompt) -> list[Output]:
