@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .calls.service import call_service
+    from .calls.values import ValueForm
     from .errors import (
         AuthenticationError,
         ComfyRemoteError,
@@ -62,6 +64,8 @@ if TYPE_CHECKING:
     from .workflow.change.prepare import Changes
 
 _NAMES = {
+    ".calls.service": ("call_service",),
+    ".calls.values": ("ValueForm",),
     ".errors": (
         *("AuthenticationError", "ComfyRemoteError", "ConfigurationError", "ExecutionFailed"),
         *("InputFileMissing", "JobCancelled", "JobNotFound", "JobTimedOut", "LocalStorageError"),
@@ -121,9 +125,11 @@ __all__ = [
     "SyncJob",
     "TargetError",
     "TargetUnreachable",
+    "ValueForm",
     "WorkflowInvalid",
     "__version__",
     "attach",
+    "call_service",
     "resume",
     "run",
 ]
