@@ -17,13 +17,12 @@ from ..config.folders import ENV_NAME, home, owner_folders
 from ..config.settings import Configuration
 from ..config.target_settings import TargetSettings
 from ..config.trust import TrustStore
-from ..errors import ComfyRemoteError, ConfigurationError, NotTrusted, WorkflowInvalid
+from ..errors import ComfyRemoteError, ConfigurationError, NotTrusted, TargetError, WorkflowInvalid
 from ..net.address import shown
 from ..secrets import secret
 from ..targets.base import Capabilities, OneEngine, Target, WaitsForWorkers
-from ..targets.kinds import secret_variables, whose_secret
+from ..targets.kinds import kind_of, secret_variables, whose_secret
 from ..targets.opening import needs_key, open_target
-from ..targets.pod import account_pods, pod_of
 from ..units import size_text
 from ..version import __version__
 from ..workflow.check import check_prompt
@@ -39,8 +38,7 @@ from .record import Record
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from ..targets.kinds import Choose
-    from ..targets.pod import Pod
+    from ..targets.kinds import Choose, Kind
 
 __all__ = ["Finding", "FindingStatus", "TimeLimits", "examine"]
 
@@ -115,6 +113,7 @@ async def examine(
         yield problem_of("target", error)
         return
     settings = configuration.targets.get(name) or TargetSettings(name)
+    kind = kind_of(settings.target)
     for finding in _keys(settings, environment):
         yield finding
     try:
@@ -128,7 +127,8 @@ async def examine(
     checks = Checks(deadline, limits.each)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(checks.stop)
-        checks.begin("pod", _pod(settings, environment))
+        if kind is not None:
+            checks.begin(kind.name, _provider(kind, settings, environment))
         opened = await checks.look("connection", _opened(stack, target))
         stack.push_async_callback(checks.stop)  # before the target closes
         connected = opened or await checks.look("connection", _connection(target))
@@ -225,44 +225,15 @@ def _where_from(variable: str) -> str:
     return owner.own_secrets[variable] if owner else "whoever set up that server has it."
 
 
-async def _pod(settings: TargetSettings, environment: Mapping[str, str]) -> list[Finding]:
-    """What RunPod says of the pod that is named; nothing for other targets."""
-    pod_id = pod_of(settings.target)
-    if pod_id is None:
+async def _provider(
+    kind: Kind, settings: TargetSettings, environment: Mapping[str, str]
+) -> list[Finding]:
+    """What the target's provider says of it; nothing where there is none to ask."""
+    said = await kind.provider_says(settings, environment)
+    if said is None:
         return []
-    try:
-        pods = {pod.id: pod for pod in await account_pods(environment)}
-    except ComfyRemoteError as error:
-        return [Finding("pod", "skipped", f"RunPod was not asked about it. {error.message}")]
-    return [_pod_finding(pod_id, pods.get(pod_id))]
-
-
-def _pod_finding(pod_id: str, pod: Pod | None) -> Finding:
-    if pod is None:
-        return Finding(
-            "pod",
-            "warning",
-            f"RunPod does not list the pod {pod_id} as running, or it is another account's.",
-            "Look for it in RunPod's console (https://console.runpod.io/pods).",
-        )
-    if not pod.running:
-        return Finding(
-            "pod",
-            "problem",
-            f"The pod is not running: {pod}.",
-            "Start it in RunPod's console (https://console.runpod.io/pods).",
-            3,
-        )
-    if pod.url is None:
-        return Finding(
-            "pod",
-            "problem",
-            f"The pod {pod} does not expose port 8188.",
-            "Add 8188/http to its exposed ports in RunPod's console, and start ComfyUI with "
-            "--listen.",
-            3,
-        )
-    return Finding("pod", "ok", f"{pod} runs.")
+    exit_status = TargetError.exit_status if said.status == "problem" else 0
+    return [Finding(kind.name, said.status, said.message, said.advice, exit_status)]
 
 
 def _comfyui(capabilities: Capabilities) -> Finding:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
 
 from ..config.login import login_headers
 from ..config.target_settings import TargetSettings
@@ -30,6 +30,7 @@ __all__ = [
     "Can",
     "Choose",
     "Kind",
+    "ProviderSays",
     "forms",
     "kind_of",
     "kinds",
@@ -43,6 +44,20 @@ Choose: TypeAlias = Callable[[str, Sequence[str]], int | None]
 
 Billing: TypeAlias = Literal["by run", "by hour"]
 """How a rented target costs money: while a job runs, or while it exists."""
+
+
+class ProviderSays(NamedTuple):
+    """What a target's provider says of it, for ``comfy-remote doctor``.
+
+    Attributes:
+        status: ``problem`` if no job can run there; ``skipped`` if it could not be asked.
+        message: A sentence.
+        advice: What to do; empty when there is nothing to do.
+    """
+
+    status: Literal["ok", "warning", "problem", "skipped"]
+    message: str
+    advice: str = ""
 
 
 class Can(str, Enum):
@@ -199,6 +214,13 @@ class Kind:
         return login_headers(name, settings, environment)
 
     # Targets
+
+    async def provider_says(
+        self, settings: TargetSettings, environment: Mapping[str, str]
+    ) -> ProviderSays | None:
+        """What the provider's own API says of a target; ``None`` where it is not asked."""
+        del settings, environment
+        return None
 
     def open(
         self,

@@ -16,12 +16,18 @@ from typing import TYPE_CHECKING
 from ..advice import Hint
 from ..config.environment import withheld
 from ..config.target_settings import TargetSettings
-from ..errors import AuthenticationError, ConfigurationError, TargetError, TargetUnreachable
+from ..errors import (
+    AuthenticationError,
+    ComfyRemoteError,
+    ConfigurationError,
+    TargetError,
+    TargetUnreachable,
+)
 from ..net.address import COMFYUI_PORT, POD_PROXY, base_address, check_key_is_safe, pod_proxy_url
 from ..secrets import secret
 from ..units import dollars
 from .comfyui.kind import ComfyUIKind
-from .kinds import Billing, Choose, kind_of
+from .kinds import Billing, Choose, ProviderSays, kind_of
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -36,7 +42,6 @@ __all__ = [
     "chosen_pod_address",
     "find_pod",
     "is_pod_id",
-    "pod_of",
 ]
 
 DEFAULT_API_URL = "https://api.runpod.io"
@@ -50,6 +55,7 @@ _POD_ADDRESS = re.compile(
     r"pod:([a-z0-9]+)$|(?:https?://)?([a-z0-9]+)-\d+\.proxy\.runpod\.net(?:/|$)", re.IGNORECASE
 )
 _RUNPODCTL_PATIENCE = 30.0
+_CONSOLE = "RunPod's console (https://console.runpod.io/pods)"
 
 
 class PodKind(ComfyUIKind):
@@ -92,6 +98,36 @@ class PodKind(ComfyUIKind):
         there = kind_of(sent.target)
         url = there.server(sent, environment) if there is not None else None
         return url is not None and (base_address(url).host or "").endswith(POD_PROXY)
+
+    async def provider_says(
+        self, settings: TargetSettings, environment: Mapping[str, str]
+    ) -> ProviderSays | None:
+        """Whether RunPod lists the pod, and whether it runs and exposes ComfyUI's port."""
+        pod_id = _pod_of(settings.target)
+        if pod_id is None:
+            return None
+        try:
+            pods = {pod.id: pod for pod in await account_pods(environment)}
+        except ComfyRemoteError as error:
+            return ProviderSays("skipped", f"RunPod was not asked about it. {error.message}")
+        pod = pods.get(pod_id)
+        if pod is None:
+            return ProviderSays(
+                "warning",
+                f"RunPod does not list the pod {pod_id} as running, or it is another account's.",
+                f"Look for it in {_CONSOLE}.",
+            )
+        if not pod.running:
+            why = f"The pod is not running: {pod}."
+            return ProviderSays("problem", why, f"Start it in {_CONSOLE}.")
+        if pod.url is None:
+            return ProviderSays(
+                "problem",
+                f"The pod {pod} does not expose port {COMFYUI_PORT}.",
+                f"Add {COMFYUI_PORT}/http to its exposed ports in RunPod's console, and start "
+                "ComfyUI with --listen.",
+            )
+        return ProviderSays("ok", f"{pod} runs.")
 
     def open(
         self,
@@ -178,7 +214,7 @@ def is_pod_id(text: str) -> bool:
     return _POD_ID.fullmatch(text) is not None and any(c.isdigit() for c in text)
 
 
-def pod_of(address: str) -> str | None:
+def _pod_of(address: str) -> str | None:
     """The id of the pod that an address leads to; ``None`` if it is no pod's."""
     match = _POD_ADDRESS.match(address)
     return match[1] or match[2] if match is not None and match[1] != "auto" else None
@@ -377,8 +413,8 @@ def _none_runs(pods: Sequence[Pod]) -> ConfigurationError:
         what = f"Add {COMFYUI_PORT}/http to its exposed ports in RunPod's console."
     elif pods:
         why = f"No pod of the account runs: {there}."
-        what = "Start it in RunPod's console (https://console.runpod.io/pods)."
+        what = "Start it in {_CONSOLE}."
     else:
         why = "No pod of the account runs."
-        what = "Start one in RunPod's console (https://console.runpod.io/pods)."
+        what = "Start one in {_CONSOLE}."
     return ConfigurationError(why, advice=Hint.NAME_A_POD(first=what))
