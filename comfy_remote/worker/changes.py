@@ -15,7 +15,8 @@ from ..workflow.change.settings import apply_overrides, find_node, put
 from ..workflow.change.sources import Sources
 from ..workflow.change.texts import find_texts
 from ..workflow.convert import convert as convert_workflow
-from ..workflow.load import is_ui_format, parse_prompt
+from ..workflow.json_document import is_ui_format
+from ..workflow.load import parse_prompt
 from ..workflow.prompt import Place, Prompt
 from ..workflow.schema import Schemas
 

@@ -1,16 +1,28 @@
-"""Workflows as JSON text: in any encoding of Unicode; anything else is refused with its reason."""
+"""Workflows as JSON documents: from text in any encoding, in API format or UI format."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 from ..errors import WorkflowInvalid
+from ..types import mapping, mappings
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["EXPORT", "decode", "parse_json", "refuse_constant"]
+__all__ = [
+    "EXPORT",
+    "decode",
+    "graphs_in",
+    "in_ui_format",
+    "is_ui_format",
+    "parse_json",
+    "refuse_constant",
+]
+
+_DEEPEST = 100
 
 EXPORT = "Export the workflow from ComfyUI: Workflow > Export (API)."
 _AGAIN = "Export the workflow again from ComfyUI: Workflow > Export (API)."
@@ -49,6 +61,35 @@ def parse_json(text: str, name: str) -> JsonValue:
         raise WorkflowInvalid(f"{name} is not valid JSON: {error}.", advice=_AGAIN) from None
     except RecursionError:
         raise WorkflowInvalid(f"{name} is nested too deeply to be a workflow.") from None
+
+
+def is_ui_format(document: JsonValue) -> TypeGuard[dict[str, JsonValue]]:
+    """Whether a document is what ComfyUI's editor saves (schema 0.4 or 1.0)."""
+    return isinstance(document, dict) and isinstance(document.get("nodes"), list)
+
+
+def in_ui_format(name: str) -> WorkflowInvalid:
+    """The error for a workflow in UI format where only a prompt can be used."""
+    return WorkflowInvalid(
+        f"{name} is a workflow in UI format (what Save writes), which cannot run as it is.",
+        advice="Export it from ComfyUI with Workflow > Export (API), in older versions "
+        "Save (API Format).",
+        details={"format": "ui"},
+    )
+
+
+def graphs_in(workflow: Mapping[str, JsonValue]) -> Iterator[Mapping[str, JsonValue]]:
+    """The root graph of a workflow in UI format, and the definitions of its subgraphs.
+
+    As they are, unchecked; those that are nested more than a hundred deep are left out.
+    """
+    waiting = [(workflow, 0)]
+    while waiting:
+        graph, depth = waiting.pop()
+        yield graph
+        if depth < _DEEPEST:
+            inside = mappings(mapping(graph.get("definitions")).get("subgraphs"))
+            waiting += reversed([(definition, depth + 1) for definition in inside])
 
 
 def refuse_constant(constant: str) -> JsonValue:

@@ -13,12 +13,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeGuard, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ..errors import WorkflowInvalid
 from .change.variables import fill_in, variables_in
 from .interface import REMOTE_INPUT, REMOTE_OUTPUT, REMOTE_PART, REMOTE_SHOWN
-from .json_document import EXPORT, decode, parse_json
+from .json_document import EXPORT, decode, in_ui_format, is_ui_format, parse_json
 from .prompt import Node, Prompt, is_link
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LoadedWorkflow",
-    "in_ui_format",
-    "is_ui_format",
     "load_workflow",
     "parse_prompt",
     "parse_workflow",
@@ -196,21 +194,6 @@ def _request(document: JsonValue) -> dict[str, JsonValue] | None:
     return None
 
 
-def is_ui_format(document: JsonValue) -> TypeGuard[dict[str, JsonValue]]:
-    """Whether a document is what ComfyUI's editor saves (schema 0.4 or 1.0)."""
-    return isinstance(document, dict) and isinstance(document.get("nodes"), list)
-
-
-def in_ui_format(name: str) -> WorkflowInvalid:
-    """The error for a workflow in UI format where only a prompt can be used."""
-    return WorkflowInvalid(
-        f"{name} is a workflow in UI format (what Save writes), which cannot run as it is.",
-        advice="Export it from ComfyUI with Workflow > Export (API), in older versions "
-        "Save (API Format).",
-        details={"format": "ui"},
-    )
-
-
 def _spooled(file: BinaryIO, name: str, variables: Mapping[str, str] | None) -> LoadedWorkflow:
     """Read from a pipe, by way of a temporary file if it is large."""
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
@@ -259,7 +242,7 @@ def _from_metadata(metadata: Metadata, name: str) -> LoadedWorkflow:
                 raise
             prompt = None  # a saver's own idea of a prompt
         if found is not None and prompt is not None and _is_piece(prompt):
-            prompt = None  # saved by a prompt that ran in several places: not the whole of it
+            prompt = None  # saved by a prompt of which parts ran elsewhere: not the whole of it
         return LoadedWorkflow(name, metadata.kind, prompt, found)
     if found is None:
         raise _no_workflow(metadata, name)

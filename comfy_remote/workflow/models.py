@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from ..types import mappings
+from ..types import mapping, mappings
+from .json_document import graphs_in
 from .prompt import Place, Prompt, is_link
 
 if TYPE_CHECKING:
@@ -224,16 +225,11 @@ def model_sources(workflow: Mapping[str, JsonValue]) -> list[ModelSource]:
     return list(found.values())
 
 
-def _raw_sources(graph: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]:
-    yield from mappings(graph.get("models"))
-    for node in mappings(graph.get("nodes")):
-        properties = node.get("properties")
-        if isinstance(properties, dict):
-            yield from mappings(properties.get("models"))
-    definitions = graph.get("definitions")
-    if isinstance(definitions, dict):
-        for subgraph in mappings(definitions.get("subgraphs")):
-            yield from _raw_sources(subgraph)
+def _raw_sources(workflow: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]:
+    for graph in graphs_in(workflow):
+        yield from mappings(graph.get("models"))
+        for node in mappings(graph.get("nodes")):
+            yield from mappings(mapping(node.get("properties")).get("models"))
 
 
 def names_a_file(choice: str) -> bool:

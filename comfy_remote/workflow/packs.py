@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..types import mappings
+from ..types import mapping, mappings
+from .json_document import graphs_in
 from .prompt import Prompt
 from .schema import Schemas
 
@@ -77,18 +78,13 @@ def pack_for_people(name: str) -> str:
     return f"the node pack {f'github.com/{name}' if '/' in name else name}"
 
 
-def _said(graph: Mapping[str, JsonValue]) -> Iterator[tuple[str, tuple[str, str | None]]]:
-    """Class, and name and version of its pack, of all nodes that tell."""
-    for node in mappings(graph.get("nodes")):
-        kind, properties = node.get("type"), node.get("properties")
-        if not isinstance(kind, str) or not isinstance(properties, dict):
-            continue
-        if (pack := said_pack(properties)) is not None:
-            yield kind, pack
-    definitions = graph.get("definitions")
-    if isinstance(definitions, dict):
-        for subgraph in mappings(definitions.get("subgraphs")):
-            yield from _said(subgraph)
+def _said(workflow: Mapping[str, JsonValue]) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    """Class, and name and version of its pack, of all nodes that say so."""
+    for graph in graphs_in(workflow):
+        for node in mappings(graph.get("nodes")):
+            kind, pack = node.get("type"), said_pack(mapping(node.get("properties")))
+            if isinstance(kind, str) and pack is not None:
+                yield kind, pack
 
 
 def _from_schemas(class_type: str, schemas: Schemas) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from hypothesis import given
@@ -119,3 +120,11 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(["nodes", "groups", "definitions"]), JSON))
 def test_what_is_malformed_is_no_mark(workflow: dict[str, Any]) -> None:
     assert all(isinstance(name, str) for name in marks_in(workflow).values())
+
+
+def test_subgraphs_that_contain_themselves_are_soon_looked_through() -> None:
+    inside = {"id": "x", "nodes": [{"id": 1, "type": "x"}, {"id": 2, "type": "x"}]}
+    hostile = {"nodes": [{"id": 1, "type": "x"}], "definitions": {"subgraphs": [inside]}}
+    began = time.process_time()
+    assert marks_in(hostile) == {}
+    assert time.process_time() - began < 10

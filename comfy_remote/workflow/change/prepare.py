@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from ...errors import WorkflowInvalid
 from ..graph import linked_node
-from ..load import LoadedWorkflow, in_ui_format
+from ..json_document import in_ui_format
+from ..load import LoadedWorkflow
 from ..prompt import Place, Prompt
 from ..schema import Schemas
 from ..spelling import as_listed

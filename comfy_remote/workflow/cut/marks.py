@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from ...types import mapping, mappings
+from ..json_document import graphs_in
 from ..prompt import Prompt
 
 if TYPE_CHECKING:
@@ -60,13 +62,12 @@ def marks_in(workflow: Mapping[str, JsonValue]) -> dict[str, str]:
     Args:
         workflow: As the editor saves it, and as it comes with each prompt that the page posts.
     """
-    definitions = dict(_definitions(workflow, 0))
+    definitions = {str(one.get("id")): one for one in graphs_in(workflow) if one is not workflow}
     found: dict[str, str] = {}
-    for node_id, mark in _marks(workflow, definitions, None, "", 0):
-        if mark.name is not None:
+    # Subgraphs may contain each other, and themselves: so many nodes are looked at, and no more.
+    for node_id, mark in islice(_marks(workflow, definitions, None, "", 0), _MOST_NODES):
+        if mark is not None and mark.name is not None:
             found[node_id] = mark.name
-        if len(found) >= _MOST_NODES:
-            break
     return found
 
 
@@ -105,7 +106,8 @@ def _marks(
     outer: _Mark | None,
     prefix: str,
     depth: int,
-) -> Iterator[tuple[str, _Mark]]:
+) -> Iterator[tuple[str, _Mark | None]]:
+    """Every node that is looked at; those with something inside have no mark of their own."""
     groups = sorted(_groups(graph), key=lambda group: group.width * group.height)
     for node in mappings(graph.get("nodes")):
         identity = node.get("id")
@@ -117,18 +119,10 @@ def _marks(
         node_id = f"{prefix}{identity}"
         inside = definitions.get(str(node.get("type")))
         if inside is not None and depth < _DEEPEST:
+            yield node_id, None
             yield from _marks(inside, definitions, mark, f"{node_id}:", depth + 1)
-        elif mark is not None:
+        else:
             yield node_id, mark
-
-
-def _definitions(
-    graph: Mapping[str, JsonValue], depth: int
-) -> Iterator[tuple[str, Mapping[str, JsonValue]]]:
-    for definition in mappings(mapping(graph.get("definitions")).get("subgraphs")):
-        yield str(definition.get("id")), definition
-        if depth < _DEEPEST:
-            yield from _definitions(definition, depth + 1)
 
 
 def _groups(graph: Mapping[str, JsonValue]) -> Iterator[_Group]:
