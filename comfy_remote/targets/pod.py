@@ -413,8 +413,8 @@ def _none_runs(pods: Sequence[Pod]) -> ConfigurationError:
         what = f"Add {COMFYUI_PORT}/http to its exposed ports in RunPod's console."
     elif pods:
         why = f"No pod of the account runs: {there}."
-        what = "Start it in {_CONSOLE}."
+        what = f"Start it in {_CONSOLE}."
     else:
         why = "No pod of the account runs."
-        what = "Start one in {_CONSOLE}."
+        what = f"Start one in {_CONSOLE}."
     return ConfigurationError(why, advice=Hint.NAME_A_POD(first=what))

@@ -83,7 +83,7 @@ async def test_none_runs(pods: list[dict[str, JsonValue]], says: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             await find_pod(environment(server))
     assert says in caught.value.message
-    for way in ("--pod-url", "RUNPOD_POD_URL", "RUNPOD_API_KEY", "runpodctl"):
+    for way in ("RunPod's console", "--pod-url", "RUNPOD_POD_URL", "RUNPOD_API_KEY", "runpodctl"):
         assert way in for_terminal(caught.value.advice)
 
 
