@@ -13,18 +13,31 @@ from .trust import asks_for_trust
 
 __all__ = ["cli", "main"]
 
-_COMMANDS = (
-    *("run", "call", "check", "convert", "show", "cut", "jobs", "doctor", "models"),
-    *("serve", "service", "deploy", "targets", "trust", "completion"),
-)
-"""In the order of ``--help``. Each is in the module of its name."""
+_COMMANDS = {
+    "run": "Run a workflow on a target, and fetch what it makes.",
+    "call": "Call a workflow with values for its Remote Input nodes.",
+    "check": "Check whether a workflow would run on a target.",
+    "convert": "Convert workflows from UI format to API format.",
+    "show": "Describe a workflow.",
+    "cut": "Show what would run where, if some nodes ran elsewhere.",
+    "jobs": "List, resume and cancel the jobs sent from this machine.",
+    "doctor": "Check everything between here and the GPU.",
+    "models": "List, fetch and prune the models on a target.",
+    "serve": "Make this machine an endpoint for others.",
+    "service": "Serve a workflow as an HTTP API.",
+    "deploy": "Deploy a workflow as a target of its own.",
+    "targets": "List the configured targets.",
+    "trust": "Trust the addresses and variables that a folder's files name.",
+    "completion": "Print the script that completes the commands in a shell.",
+}
+"""In the order of ``--help``, what is needed most first. Each is in the module of its name."""
 
 
 class _LazyGroup(click.Group):
     """Imports only the command that is run: click's pattern for lazy commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All, as they are written above: what is needed most comes first."""
+        """All, in the order above."""
         del ctx
         return list(_COMMANDS)
 
@@ -39,6 +52,12 @@ class _LazyGroup(click.Group):
             _prepare(command)
             self.add_command(command)
         return self.commands[cmd_name]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """For ``--help``, which imports none of them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
 
 
 @click.group(

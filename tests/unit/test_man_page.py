@@ -129,3 +129,16 @@ def test_the_completion_scripts_are_for_both_commands(
     out = capsys.readouterr().out
     assert "_COMFY_REMOTE_COMPLETE" in out
     assert "_COMFY_RUN_REMOTE_COMPLETE" in out
+
+
+def test_help_describes_each_command_as_its_own_help_does() -> None:
+    """It has words of its own, since it imports no command."""
+    context = click.Context(cli)
+    formatter = click.HelpFormatter(width=100)
+    cli.format_commands(context, formatter)
+    lines = [line.split(maxsplit=1) for line in formatter.getvalue().splitlines()[1:]]
+    assert [name for name, _ in lines] == cli.list_commands(context)
+    for name, words in lines:
+        command = cli.get_command(context, name)
+        assert command is not None and command.help is not None
+        assert command.help.split()[:2] == words.rstrip(".").split()[:2], name
