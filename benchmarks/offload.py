@@ -40,6 +40,7 @@ def bench_offload() -> None:
 async def _bench(here: str, there: str) -> None:
     colors = itertools.count(random.randrange(1 << 20))
     async with page(here) as shown:
+        await shown.confirm(there)
         for batch, runs in _BATCHES:
             remote: list[float] = []
             local: list[float] = []
