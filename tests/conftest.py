@@ -11,13 +11,20 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import COMFYUI_PYTHON, find_comfyui, free_port, real_comfyui, stop, wait_until_up
+from helpers import (
+    COMFYUI_PYTHON,
+    find_comfyui,
+    free_port,
+    real_comfyui,
+    start_sandbox,
+    stop,
+    wait_until_up,
+)
 from hypothesis import HealthCheck, settings
 
 from comfy_remote.net.retry import Backoff
@@ -115,14 +122,9 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def sandbox_url() -> Iterator[str]:
     """A sandbox in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "comfy_remote.sandbox"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+    url, process = start_sandbox()
     try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"]
+        yield url
     finally:
         stop(process)
 

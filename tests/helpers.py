@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,17 @@ def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None
         except (urllib.error.URLError, OSError):
             time.sleep(0.25)
     pytest.fail(f"ComfyUI did not answer in {COMFYUI_START_SECONDS} s:\n{log.read_text()[-3000:]}")
+
+
+def start_sandbox(
+    *arguments: str, program: Sequence[str] = ("-m", "comfy_remote.sandbox")
+) -> tuple[str, subprocess.Popen[bytes]]:
+    """Start a sandbox, or what says its address as one does; gives the URL and the process."""
+    process = subprocess.Popen(
+        [sys.executable, *program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    return json.loads(process.stdout.readline())["url"], process
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

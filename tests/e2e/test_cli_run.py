@@ -13,9 +13,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from commands import Commands
 
 from comfy_remote.version import __version__
 
@@ -23,48 +25,17 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "prompts"
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 
 
-class Cli:
-    """Runs ``comfy-remote`` with a record of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("RUNPOD_")},
-            "COMFY_REMOTE_HOME": str(folder / "home"),
-            "PYTHONUNBUFFERED": "1",
-        }
-        self._started: list[subprocess.Popen[str]] = []
-
-    def start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "comfy_remote", *map(str, arguments)],
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-        self._started.append(process)
-        return process
+class Cli(Commands):
+    """``comfy-remote``."""
 
     def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-    def close(self) -> None:
-        for process in self._started:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
+        return self.run("main", *arguments, **environment)
 
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Iterator[Cli]:
-    runner = Cli(tmp_path)
-    yield runner
-    runner.close()
+    with closing(Cli(tmp_path)) as commands:
+        yield commands
 
 
 def lines_of(text: str) -> list[dict]:
@@ -176,7 +147,7 @@ def test_previews_are_told_unless_unwanted(cli: Cli, sandbox_url: str) -> None:
 def test_a_killed_client_resumes_and_the_target_ran_it_once(cli: Cli, sandbox_url: str) -> None:
     before = set(history(sandbox_url))
     process = cli.start(
-        "run", slow(cli.folder), "--on", sandbox_url, "-o", "kept", "--json", "--no-preview"
+        "main", "run", slow(cli.folder), "--on", sandbox_url, "-o", "kept", "--json", "--no-preview"
     )
     job_id = read_until(process, a_step)[0]["job_id"]
     process.kill()
@@ -203,7 +174,7 @@ def test_a_killed_client_resumes_and_the_target_ran_it_once(cli: Cli, sandbox_ur
 
 
 def test_a_killed_client_on_the_default_sandbox_resumes(cli: Cli) -> None:
-    process = cli.start("run", slow(cli.folder), "--json", "--no-preview")
+    process = cli.start("main", "run", slow(cli.folder), "--json", "--no-preview")
     job_id = read_until(process, a_step)[0]["job_id"]
     process.kill()
     process.wait()
@@ -250,7 +221,9 @@ def test_more_words_of_a_failure(cli: Cli, sandbox_url: str) -> None:
 
 
 def test_a_list_says_how_the_jobs_of_a_killed_client_ended(cli: Cli, sandbox_url: str) -> None:
-    process = cli.start("run", slow(cli.folder), "--on", sandbox_url, "--json", "--no-preview")
+    process = cli.start(
+        "main", "run", slow(cli.folder), "--on", sandbox_url, "--json", "--no-preview"
+    )
     job_id = read_until(process, a_step)[0]["job_id"]
     process.kill()
     process.wait()
@@ -267,7 +240,7 @@ def test_a_list_says_how_the_jobs_of_a_killed_client_ended(cli: Cli, sandbox_url
 @POSIX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_cancels_the_job(cli: Cli, sandbox_url: str, number: signal.Signals) -> None:
-    process = cli.start("run", slow(cli.folder, 0.1, 300), "--on", sandbox_url, "--json")
+    process = cli.start("main", "run", slow(cli.folder, 0.1, 300), "--on", sandbox_url, "--json")
     job_id = read_until(process, a_step)[0]["job_id"]
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
@@ -286,7 +259,7 @@ def test_ctrl_c_cancels_the_job(cli: Cli, sandbox_url: str, number: signal.Signa
 
 @POSIX
 def test_a_second_ctrl_c_leaves_at_once(cli: Cli, deaf_target: str) -> None:
-    process = cli.start("run", slow(cli.folder), "--on", deaf_target, "--json")
+    process = cli.start("main", "run", slow(cli.folder), "--on", deaf_target, "--json")
     read_until(process, lambda line: line["event"] in ("queued", "started"))
     process.send_signal(signal.SIGINT)
     time.sleep(1.0)
@@ -413,7 +386,7 @@ def test_a_sigterm_ends_every_command_that_waits(cli: Cli, arguments: tuple[str,
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
         first, *rest = arguments
         file = [] if first in ("doctor", "models", "jobs") else [slow(cli.folder)]
-        process = cli.start(first, *file, *rest, "--on", url)
+        process = cli.start("main", first, *file, *rest, "--on", url)
         accepted, _ = mute.accept()
         with accepted:
             time.sleep(0.5)
@@ -430,7 +403,7 @@ def test_a_sigterm_ends_every_command_that_waits(cli: Cli, arguments: tuple[str,
 def test_ctrl_c_before_the_target_has_answered(cli: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        process = cli.start("run", slow(cli.folder), "--on", url)
+        process = cli.start("main", "run", slow(cli.folder), "--on", url)
         accepted, _ = mute.accept()
         with accepted:
             time.sleep(0.5)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import start_sandbox, stop
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 from registry_double import RegistryDouble, entry
@@ -108,16 +109,11 @@ def test_what_is_neither_file_nor_address_is_refused(folder: Path) -> None:
 
 
 def test_a_target_that_is_gone_is_read_by_what_it_said(folder: Path) -> None:
-    sandbox = subprocess.Popen(
-        [sys.executable, "-m", "comfy_remote.sandbox"], stdout=subprocess.PIPE, text=True
-    )
+    url, sandbox = start_sandbox()
     try:
-        assert sandbox.stdout is not None
-        url = json.loads(sandbox.stdout.readline())["url"]
         assert command(folder, "convert", "core.json", "--on", url).returncode == 0
     finally:
-        sandbox.terminate()
-        sandbox.wait()
+        stop(sandbox)
     again = command(folder, "convert", "core.json", "--on", url)
     assert again.returncode == 0, again.stderr
     assert "its schemas of 20" in again.stderr

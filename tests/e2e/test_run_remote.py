@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import Commands
 from owner import configure
 from PIL import Image
 
@@ -29,59 +30,21 @@ from scripted_server import Answer, ScriptedServer
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 
 
-class Command:
-    """Runs the commands in a folder and with a record of their own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("RUNPOD_")},
-            "COMFY_REMOTE_HOME": str(folder / "home"),
-            "PYTHONUNBUFFERED": "1",
-        }
-        self._started: list[subprocess.Popen[str]] = []
-
-    def start(self, module: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-        code = f"from comfy_remote.cli.{module} import main; main()"
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-        self._started.append(process)
-        return process
+class Command(Commands):
+    """``comfy-run-remote``."""
 
     def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        """``comfy-run-remote``."""
-        return self._done(self.start("run_remote", *arguments, **environment), arguments)
+        return self.run("run_remote", *arguments, **environment)
 
     def comfy_remote(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """``comfy-remote``."""
-        return self._done(self.start("main", *arguments), arguments)
-
-    def _done(
-        self, process: subprocess.Popen[str], arguments: tuple[object, ...]
-    ) -> subprocess.CompletedProcess[str]:
-        out, err = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-    def close(self) -> None:
-        for process in self._started:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
+        return self.run("main", *arguments)
 
 
 @pytest.fixture
 def remote(tmp_path: Path) -> Iterator[Command]:
-    command = Command(tmp_path)
-    yield command
-    command.close()
+    with contextlib.closing(Command(tmp_path)) as command:
+        yield command
 
 
 def write(folder: Path, prompt: object) -> Path:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import start_sandbox
 from PIL import Image
 from proxy import FaultProxy
 from pydantic import SecretStr
@@ -186,14 +187,9 @@ async def gateway_lane(
 @contextlib.contextmanager
 def sandbox(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A sandbox that may be broken: URL and process."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "comfy_remote.sandbox", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+    url, process = start_sandbox(*arguments)
     try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"], process
+        yield url, process
     finally:
         process.kill()
         process.wait()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import stop
+from helpers import start_sandbox, stop
 
 pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e '.[dev]')")
 
@@ -41,14 +38,9 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def there() -> Iterator[str]:
     """The URL of a target that has a node and a choice more than the page's own server."""
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "richer_sandbox.py")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+    url, process = start_sandbox(program=[str(HERE / "richer_sandbox.py")])
     try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"]
+        yield url
     finally:
         stop(process)
 

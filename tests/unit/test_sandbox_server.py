@@ -7,7 +7,6 @@ import json
 import os
 import struct
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -19,6 +18,7 @@ import aiohttp
 import numpy as np
 import pytest
 from engine_client import EngineClient
+from helpers import start_sandbox
 from parity_cases import node
 
 from comfy_remote.sandbox.nodes.testing import SandboxSlow
@@ -443,13 +443,8 @@ async def test_a_name_with_control_characters_is_shown_too(
 
 
 def start(*arguments: str) -> tuple[subprocess.Popen[bytes], EngineClient]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "comfy_remote.sandbox", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert process.stdout is not None
-    return process, EngineClient(json.loads(process.stdout.readline())["url"])
+    url, process = start_sandbox(*arguments)
+    return process, EngineClient(url)
 
 
 def test_stop_ends_the_process_and_its_folder() -> None:
