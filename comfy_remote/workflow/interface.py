@@ -147,10 +147,6 @@ class Interface:
             details={"key": key, "keys": [*keys]},
         )
 
-    def output_of(self, node_id: str | None) -> InterfaceOutput | None:
-        """The output that a node makes."""
-        return next((entry for entry in self.outputs if entry.node_id == node_id), None)
-
     def with_values(
         self,
         prompt: Prompt,
