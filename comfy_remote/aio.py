@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 # For what must not change the task, as the start of an HTTP answer: between two tasks, a connection
 # that is cut loses what has arrived. Elsewhere, `within`.
@@ -15,7 +15,7 @@ if sys.version_info >= (3, 11):
 else:
     from async_timeout import timeout
 
-__all__ = ["Deadline", "Signal", "concurrent_map", "in_thread", "timeout", "within"]
+__all__ = ["Background", "Deadline", "Signal", "concurrent_map", "in_thread", "timeout", "within"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -69,6 +69,35 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
         if not task.cancelled():
             task.exception()  # so that asyncio does not log it: nobody waits for the answer
         raise
+
+
+class Background:
+    """Tasks that nobody waits for, held until they end: asyncio itself holds none."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Future[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def start(self, work: Awaitable[_T]) -> asyncio.Future[_T]:
+        """Begin work, or hold a task that has begun."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until all have ended, but no longer than that."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
+    async def stop(self) -> None:
+        """Cancel all of them, and wait until they have ended."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Signal:

@@ -8,7 +8,6 @@ ComfyUI's worker thread uses them.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import logging
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from ..aio import Background
 from ..errors import ConfigurationError
 from ..workflow.schema import Schemas
 from .host import FolderKind, JobResult, LocalPrompt, QueueEntry
@@ -73,7 +73,7 @@ class ComfyUIHost:
         self._queue = server.prompt_queue
         self._six_fields = "process_item" in inspect.signature(self._queue.task_done).parameters
         self._ours: set[int] = set()
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending = Background()
 
     @property
     def identity(self) -> str:
@@ -236,9 +236,7 @@ class ComfyUIHost:
         else:
             kind = _PNG if media_type == "image/png" else _JPEG
             event, header = _PREVIEW_IMAGE, struct.pack(">I", kind)
-        task = asyncio.ensure_future(self._server.send_bytes(event, header + picture, client_id))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        self._sending.start(self._server.send_bytes(event, header + picture, client_id))
 
     def send_text(self, text: str, node_id: str, client_id: str | None) -> None:
         """See `Host.send_text`."""

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
+from ..aio import Background
 from ..errors import ComfyRemoteError, JobNotFound, WorkflowInvalid
 from ..events import JobState
 from ..jobs.client import Client
@@ -58,9 +59,7 @@ class RemoteLane:
         self._jobs: dict[str, LaneJob] = {}
         # Perhaps in the record and not yet among the jobs: not to be taken up again.
         self._arriving: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._submissions: set[asyncio.Future[Submitted]] = set()
-        self._asking: set[asyncio.Future[Schemas | None]] = set()
+        self._following, self._submissions, self._asking = Background(), Background(), Background()
         # A batch runs in the order in which the page queued it.
         self._order: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -154,22 +153,14 @@ class RemoteLane:
 
     async def close(self) -> None:
         """Stop following. The jobs go on, and are taken up when the server starts again."""
-        if self._submissions:
-            await asyncio.wait(self._submissions, timeout=_ACKNOWLEDGE_WITHIN)
-        for task in self._tasks:
-            task.cancel()
-        for submission in self._submissions:
-            submission.cancel()
-        await asyncio.gather(*self._tasks, *self._submissions, return_exceptions=True)
+        await self._submissions.wait(_ACKNOWLEDGE_WITHIN)
+        await asyncio.gather(self._following.stop(), self._submissions.stop())
 
     def _begin(self, job: LaneJob, submission: asyncio.Future[Submitted]) -> None:
         self._jobs[job.entry.prompt_id] = job
-        self._submissions.add(submission)
-        submission.add_done_callback(self._submissions.discard)
-        task = asyncio.ensure_future(job.run(submission))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: self._jobs.pop(job.entry.prompt_id, None))
+        self._submissions.start(submission)
+        following = self._following.start(job.run(submission))
+        following.add_done_callback(lambda _: self._jobs.pop(job.entry.prompt_id, None))
 
     async def _sent(self, sending: asyncio.Future[Submitted], prompt_id: str) -> None:
         """Raises:
@@ -209,9 +200,7 @@ class RemoteLane:
     async def _schemas(
         self, target: str, wanted: PagePrompt, *, renew: bool = False
     ) -> Schemas | None:
-        asking = asyncio.ensure_future(self._asked(target, wanted, renew))
-        self._asking.add(asking)
-        asking.add_done_callback(self._asking.discard)
+        asking = self._asking.start(self._asked(target, wanted, renew))
         await asyncio.wait({asking}, timeout=_SCHEMAS_WITHIN)
         # Not stopped if it takes longer: the next prompt will have them.
         return asking.result() if asking.done() else None

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..aio import Background
 from ..clean import cleaned_text
 from ..errors import (
     ComfyRemoteError,
@@ -94,7 +95,7 @@ class LaneJob:
         self._saver: OutputSaver | None = None
         self._submission: asyncio.Future[Submitted] | None = None
         self._cancelled = False
-        self._cancelling: set[asyncio.Task[None]] = set()
+        self._cancelling = Background()
 
     def to_json(self) -> dict[str, JsonValue]:
         """Its state, as in ``GET /remote/jobs``: see docs/routes.md."""
@@ -148,7 +149,7 @@ class LaneJob:
             return
         self._cancelled = True
         if self._submitted is not None:
-            self._send_cancel(self._submitted.job)
+            self._cancelling.start(self._cancel_there(self._submitted.job))
         elif self._submission is not None and not self._submission.done():
             # Not sent if it has not left yet; cancelled on the target if it has.
             self._submission.cancel()
@@ -157,11 +158,6 @@ class LaneJob:
         """Send the job's state to a page that has just connected."""
         self._messages.repeat()
         self._messages.job(self.state)
-
-    def _send_cancel(self, job: Job) -> None:
-        task = asyncio.ensure_future(self._cancel_there(job))
-        self._cancelling.add(task)
-        task.add_done_callback(self._cancelling.discard)
 
     async def _cancel_there(self, job: Job) -> None:
         for tries_left in reversed(range(_CANCEL_TRIES)):
@@ -192,7 +188,7 @@ class LaneJob:
             self._messages.job(self.state)
         self._saver = saver = OutputSaver(self._host, target, self.entry.prompt_id)
         if self._cancelled:
-            self._send_cancel(submitted.job)
+            self._cancelling.start(self._cancel_there(submitted.job))
         await self._follow(submitted.job, saver)
         self._messages.succeeded()
         self.state = JobState.SUCCEEDED
@@ -298,9 +294,7 @@ class LaneJob:
             self._messages.failed(error)
 
     async def _stop(self) -> None:
-        for task in list(self._cancelling):
-            task.cancel()
-        await asyncio.gather(*self._cancelling, return_exceptions=True)
+        await self._cancelling.stop()
         if self._saver is not None:
             await self._saver.stop()
 

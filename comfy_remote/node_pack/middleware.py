@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from ..aio import Background
 from ..config.own_page import refusal_of_page
 from ..errors import AuthenticationError, ComfyRemoteError, NotTrusted
 from ..targets.base import CHOICE_KEY
@@ -88,7 +89,7 @@ class LaneRouter:
         self._switch = switch
         self._lane = lane
         self._peers = Peers()
-        self._greetings: set[asyncio.Task[None]] = set()
+        self._greetings = Background()
         self._routes: dict[tuple[str, str], _Route] = {
             ("POST", "/prompt"): self._prompt,
             ("POST", "/queue"): self._queue,
@@ -211,9 +212,7 @@ class LaneRouter:
         if client_id and not await _other_page(request):
             self._peers.note(client_id, request)
             before = self._host.connection(client_id)
-            greeting = asyncio.ensure_future(self._greet(client_id, before))
-            self._greetings.add(greeting)
-            greeting.add_done_callback(self._greetings.discard)
+            self._greetings.start(self._greet(client_id, before))
         return await handler(request)
 
     async def _greet(self, client_id: str, before: object | None) -> None:

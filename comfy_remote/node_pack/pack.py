@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from ..aio import Background
 from ..config.environment import load_env_files, unused_files
 from ..config.folders import home
 from ..config.log import clean_handlers
@@ -62,15 +63,13 @@ def install(host: Host, record: Record | None = None) -> Pack:
     offload = Offload(host, switch, pool)
     host.app.middlewares.append(LaneRouter(host, switch, lane, offload).middleware)
     host.add_routes(routes(host, switch, pool, lane, offload))
-    tasks: set[asyncio.Task[None]] = set()
+    background = Background()
 
     async def start(_app: web.Application) -> None:
-        tasks.add(asyncio.ensure_future(_take_up(lane)))
+        background.start(_take_up(lane))
 
     async def stop(_app: web.Application) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await background.stop()
         await lane.close()
         await pool.close()
         await asyncio.to_thread(record.close)

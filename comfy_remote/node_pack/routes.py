@@ -13,6 +13,7 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from ..aio import Background
 from ..config.environment import unused_files
 from ..config.settings import Configuration
 from ..errors import (
@@ -94,7 +95,7 @@ def routes(
     """
     table = web.RouteTableDef()
     inputs = InputFolder(host.folder("input"))
-    background: set[asyncio.Task[None]] = set()
+    background = Background()
 
     @table.get("/remote/status")
     @json_route
@@ -117,9 +118,7 @@ def routes(
         switch.set(wanted.client_id, wanted.target, wanted.usual)
         if wanted.target is not None:
             # What the page asks next takes seconds on a ComfyUI with many nodes.
-            task = asyncio.create_task(_prefetch(pool, wanted.target))
-            background.add(task)
-            task.add_done_callback(background.discard)
+            background.start(_prefetch(pool, wanted.target))
         return {"target": wanted.target}
 
     @table.get("/remote/targets/{name:.+}")

@@ -14,6 +14,8 @@ from aiohttp import WSMsgType, web
 from PIL.Image import Image
 from pydantic import JsonValue
 
+from ..aio import Background
+
 __all__ = ["MAX_UPLOAD_BYTES", "SERVER_FEATURES", "SocketHub"]
 
 logger = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ class SocketHub:
         # One queue for all messages keeps their order.
         self._outbox: asyncio.Queue[_Outgoing] = asyncio.Queue()
         self._waiting = 0
-        self._closing: set[asyncio.Task[bool]] = set()
+        self._closing = Background()
         self._executing: tuple[str | None, str | None] = (None, None)
         self._publisher = asyncio.create_task(self._publish())
 
@@ -201,9 +203,7 @@ class SocketHub:
         for client_id, known in list(self._sockets.items()):
             if known is socket:
                 del self._sockets[client_id]
-        closing = asyncio.create_task(socket.close())
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        self._closing.start(socket.close())
 
 
 async def _send(socket: web.WebSocketResponse, message: str | bytes) -> None:

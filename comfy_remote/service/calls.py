@@ -11,9 +11,10 @@ import contextlib
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
+from ..aio import Background
 from ..calls.target import TargetCall, value_files
 from ..calls.values import Argument
 from ..calls.workflow import CallableWorkflow
@@ -83,7 +84,7 @@ class Calls:
         self._answered_within = answered_within
         self._again_after = again_after
         self._followed: dict[str, _Followed] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     @property
     def source(self) -> str:
@@ -98,9 +99,7 @@ class Calls:
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Stop following. The jobs go on, and the next service follows them."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.stop()
 
     async def start(self, arguments: Mapping[str, Argument], *, key: str | None = None) -> str:
         """Send a call to the target.
@@ -121,7 +120,7 @@ class Calls:
         call_id = str(uuid.uuid4() if key is None else self._id_of(key))
         if key is not None and await self._is_known(call_id):
             return call_id
-        if len(self._tasks) >= _MOST_AT_A_TIME:
+        if len(self._background) >= _MOST_AT_A_TIME:
             raise RateLimited(
                 f"{_MOST_AT_A_TIME} calls are under way already.",
                 advice="Call again when some have ended.",
@@ -133,7 +132,7 @@ class Calls:
             return call_id
         self.workflow.with_arguments(arguments)  # refused before it is noted
         followed = self._followed[call_id] = _Followed()
-        self._start(self._run(call_id, followed, arguments))
+        self._background.start(self._run(call_id, followed, arguments))
         # A large file may take longer to send than a request may last.
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(followed.sent.wait(), self._answered_within)
@@ -233,7 +232,7 @@ class Calls:
 
     def _take_up(self, entry: JobEntry) -> _Followed:
         followed = self._followed[entry.id] = _Followed()
-        self._start(self._resume(entry, followed))
+        self._background.start(self._resume(entry, followed))
         return followed
 
     async def _run(
@@ -309,11 +308,6 @@ class Calls:
         failed = [name for name, one in self._followed.items() if one.status is CallStatus.FAILED]
         for name in failed[:-_RECENT]:
             del self._followed[name]
-
-    def _start(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _note(followed: _Followed, event: Event) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from comfy_remote.aio import concurrent_map, within
+from comfy_remote.aio import Background, concurrent_map, within
 
 
 async def test_results_and_errors() -> None:
@@ -94,3 +94,21 @@ async def test_when_one_fails_the_others_have_ended() -> None:
     with pytest.raises(ValueError, match="the second"):
         await concurrent_map(work, range(3))
     assert sorted(ended) == [0, 2]
+
+
+async def test_what_runs_in_the_background_is_held_until_it_ends() -> None:
+    background, ended = Background(), asyncio.Event()
+
+    async def work(end: asyncio.Event) -> None:
+        await end.wait()
+
+    first, second = background.start(work(ended)), background.start(work(asyncio.Event()))
+    assert len(background) == 2
+    ended.set()
+    await first
+    await background.wait(0.01)
+    assert len(background) == 1
+    await background.stop()
+    assert second.cancelled()
+    assert len(background) == 0
+    await background.wait(1)
