@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         WorkflowInvalid,
     )
     from .events import (
+        DidItRun,
         Event,
         Finished,
         JobState,
@@ -73,7 +74,7 @@ _NAMES = {
         *("TargetError", "TargetUnreachable", "WorkflowInvalid"),
     ),
     ".events": (
-        *("Event", "Finished", "JobState", "Log", "NodeText", "OutputReady", "Preview"),
+        *("DidItRun", "Event", "Finished", "JobState", "Log", "NodeText", "OutputReady", "Preview"),
         *("Progress", "Queued", "Shown", "Started"),
     ),
     ".jobs.client": ("attach", "resume"),
@@ -94,6 +95,7 @@ __all__ = [
     "Client",
     "ComfyRemoteError",
     "ConfigurationError",
+    "DidItRun",
     "Event",
     "ExecutionFailed",
     "Finished",

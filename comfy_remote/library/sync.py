@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-from ..events import Event, Finished, JobState
+from ..events import DidItRun, Event, Finished, JobState
 from ..jobs.cost import RunEstimate
 from ..jobs.interruption import PATIENCE, OnInterrupt, Patience
 from ..jobs.job import Job
@@ -320,6 +320,11 @@ class SyncJob:
     def finished(self) -> Finished | None:
         """The last event, once the job has ended."""
         return self._job.finished
+
+    @property
+    def did_it_run(self) -> DidItRun | None:
+        """See `Job.did_it_run`."""
+        return self._job.did_it_run
 
     @property
     def problems(self) -> list[OutputProblem]:
