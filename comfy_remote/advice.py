@@ -169,6 +169,7 @@ class Hint(Enum):
         "Not trusted, so not used: {names}, {how} {path}. Review that, and trust it in a terminal."
     )
     SLOW_ANSWER = "Check that it runs and that the address is right, or give it more time."
+    DOWNLOAD_WORKFLOW = "Download it first."
 
     def __call__(self, **facts: Fact) -> Advice:
         """The advice, in everybody's words."""

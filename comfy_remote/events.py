@@ -257,7 +257,7 @@ Event: TypeAlias = (
 
 
 def event_to_json(event: Event) -> dict[str, JsonValue]:
-    """The event as one JSON object with an ``event`` key (``--json`` prints these)."""
+    """The event as one JSON object with an ``event`` key."""
     match event:
         case Queued(position):
             return {"event": "queued", "position": position}

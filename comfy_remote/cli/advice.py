@@ -152,6 +152,7 @@ WORDS: dict[Hint, str] = {
     Hint.SLOW_ANSWER: (
         "Check that it runs and that the address is right, or give it more time with --timeout."
     ),
+    Hint.DOWNLOAD_WORKFLOW: "Download it first, or: curl -s URL | comfy-remote run -",
 }
 """Filled in with the facts. ``{name!q}`` quotes one as the shell needs it; ``{name!o}`` is the
 option that sets the variable of that name, if there is one."""

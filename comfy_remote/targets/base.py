@@ -328,7 +328,7 @@ class Target(Protocol):
 
     @property
     def name(self) -> str:
-        """What a person would type after ``--on``."""
+        """The target as a person writes it."""
 
     async def __aenter__(self) -> Target: ...
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from ..advice import Hint
 from ..errors import WorkflowInvalid
 from .change.variables import fill_in, variables_in
 from .interface import REMOTE_INPUT, REMOTE_OUTPUT, REMOTE_PART, REMOTE_SHOWN
@@ -104,7 +105,7 @@ def load_workflow(
     except FileNotFoundError:
         advice = "Check the path."
         if str(path).startswith(("http:", "https:")):  # a Path has one of the two slashes
-            advice = "Download it first, or: curl -s URL | comfy-remote run -"
+            advice = Hint.DOWNLOAD_WORKFLOW()
         raise WorkflowInvalid(f"There is no file {path}.", advice=advice) from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         if Path(path).is_dir():  # "Permission denied" on Windows

@@ -26,7 +26,7 @@ def blank_text_to_image() -> LoadedWorkflow:
 def text_to_image(schemas: Schemas) -> LoadedWorkflow:
     """The workflow with the first checkpoint that the target lists.
 
-    Its size, steps and guidance suit a model like SDXL; others want others (``--set``).
+    Its size, steps and guidance suit a model like SDXL; others want others.
 
     Raises:
         WorkflowInvalid: The target has no checkpoint, or does not say.

@@ -193,5 +193,6 @@ def test_a_node_may_be_called_input() -> None:
 
 
 def test_an_address_instead_of_a_file_is_answered_with_the_way() -> None:
-    with pytest.raises(WorkflowInvalid, match="Download it first, or: curl -s URL"):
+    with pytest.raises(WorkflowInvalid, match="Download it first") as caught:
         load_workflow(Path("https://example.com/workflow.json"))
+    assert "curl -s URL" in for_terminal(caught.value.advice)

@@ -84,7 +84,7 @@ def find_sizes(prompt: Prompt, name: SizeInput) -> list[Place]:
     Followed back from every sampler's ``latent_image``; where the workflow has no sampler,
     these are the nodes that make a picture from nothing. A width that is computed from another
     (half of it, a multiple of 16) is set where that one is. A node that scales a loaded picture
-    is not meant: set it with ``--set``.
+    is not meant: set it by name.
 
     Raises:
         WorkflowInvalid: There is none, for example since the size is that of a loaded picture.

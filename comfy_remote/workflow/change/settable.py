@@ -1,4 +1,4 @@
-"""Which inputs of a prompt can be set: as ``--set`` takes them, and what the other options mean."""
+"""Which inputs of a prompt can be set, by name or as a text, seed or size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Role", "SettableInput", "settable_inputs"]
 
 Role = Literal["positive", "negative", "seed", "width", "height", "batch_size"]
-"""Which option of ``run`` sets an input, other than ``--set``."""
+"""Which change sets an input, other than one that names it."""
 
 _SIDES: tuple[Side, ...] = ("positive", "negative")
 _SIZES: tuple[SizeInput, ...] = ("width", "height", "batch_size")
@@ -31,7 +31,7 @@ class SettableInput:
     """One input that holds a value, or that one of the options sets in place of a link.
 
     Attributes:
-        node_id: The node's id; ``{node_id}.{name}`` is what ``--set`` takes.
+        node_id: The node's id; ``{node_id}.{name}`` is how a setting names the input.
         name: The input's name.
         title: What the editor calls the node; its class where nobody has named it.
         class_type: The node's class.
@@ -55,7 +55,7 @@ class SettableInput:
 
     @property
     def setting(self) -> str:
-        """The left side of ``--set NODE.input=value``."""
+        """How a setting names it: ``NODE.input``."""
         return f"{self.node_id}.{self.name}"
 
     def to_json(self) -> dict[str, JsonValue]:
