@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from comfy_remote.cli.advice import for_terminal
 from comfy_remote.errors import WorkflowInvalid
 from comfy_remote.workflow.load import load_workflow, parse_prompt, parse_workflow
 from comfy_remote.workflow.prompt import Prompt, is_link
