@@ -40,6 +40,7 @@ from comfy_remote import Client, Record, resume
 from comfy_remote.errors import JobTimedOut
 from comfy_remote.events import JobState, Progress
 
+DATA = Path(__file__).parents[1] / "data" / "record"
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 
 
@@ -131,6 +132,46 @@ def test_a_record_survives_writers_that_are_killed(home: Path) -> None:
     database.close()
     with Record(home) as record:
         assert len(record.newest(100_000)) >= written > 0
+
+
+_OPENER = """
+import pathlib, sys
+from comfy_remote.jobs.record import Record
+print("begins", flush=True)
+Record(pathlib.Path(sys.argv[1]))
+"""
+
+
+def test_a_program_that_is_killed_while_it_takes_an_old_record_over_loses_nothing(
+    home: Path,
+) -> None:
+    home.mkdir()
+    with sqlite3.connect(home / "jobs.sqlite3") as old:
+        old.executescript((DATA / "record_v4.sql").read_text(encoding="utf-8"))
+        old.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000) "
+            "INSERT INTO jobs (id, created, updated, target, source, prompt, state) "
+            "SELECT 'many-' || i, i, i, target, source, prompt, state FROM jobs, n "
+            "WHERE id = '00000004-0000-4000-8000-000000000000'"
+        )
+    old.close()
+    chance, killed = random.Random(3), 0
+    for _ in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _OPENER, str(home)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begins\n"
+        time.sleep(chance.uniform(0.0, 0.15))
+        process.kill()
+        process.communicate()
+        killed += process.returncode != 0
+    assert killed > 0
+    with Record(home) as record:
+        entries = record.newest(10_000)
+    assert len(entries) == 4008
+    assert len({entry.id for entry in entries}) == 4008
+    assert all(entry.prompt for entry in entries)
 
 
 # Broken
