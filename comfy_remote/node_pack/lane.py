@@ -240,7 +240,7 @@ class RemoteLane:
             return Submitted(client, await started(sending, call_off))
 
     async def _found_again(self, recorded: JobEntry) -> Submitted:
-        target = reopen(recorded.target, recorded.ref)
+        target = await asyncio.to_thread(reopen, recorded.target, recorded.ref)
         client = Client(target, record=self._pool.record, on_interrupt=None)
         await self._pool.keep(client)
         return Submitted(client, await client.resume(recorded))

@@ -98,7 +98,10 @@ class TargetPool:
         await asyncio.to_thread(check_target, target)
         async with self._opening:
             if target not in self._entries:
-                client = Client(target, record=self.record, on_interrupt=None)
+                # In a thread: the configuration is read.
+                client = await asyncio.to_thread(
+                    Client, target, record=self.record, on_interrupt=None
+                )
                 self._entries[target] = _Entry(await client.__aenter__())
             return self._entries[target]
 
