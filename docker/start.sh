@@ -139,7 +139,7 @@ set_log_level() {
   case "${level^^}" in
     "") ;;
     DEBUG | INFO | WARNING | ERROR | CRITICAL) add_arguments --verbose "${level^^}" ;;
-    *) fail "COMFY_LOG_LEVEL is none of DEBUG, INFO, WARNING, ERROR, CRITICAL: $level" ;;
+    *) fail "COMFY_LOG_LEVEL is $level, which is not one of DEBUG, INFO, WARNING, ERROR, CRITICAL." ;;
   esac
 }
 
