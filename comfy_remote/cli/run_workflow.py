@@ -14,7 +14,7 @@ from ..aio import Deadline
 from ..config.settings import Configuration
 from ..events import Log
 from ..jobs.client import Client, not_in_time
-from ..jobs.cost import estimate_run
+from ..jobs.estimate import estimate_run
 from ..jobs.interruption import call_off, started
 from ..media.files import private_folder
 from ..targets.base import OneEngine, not_returned

@@ -1,1 +1,18 @@
-"""Jobs: one run of a prompt on a target, recorded before it is submitted."""
+"""Jobs: submitted, followed, fetched, recorded and resumed.
+
+```
+client            prepare, submit, resume, attach
+submission        a workflow that is ready to be sent, and sending it
+inputs            the files that it loads
+sent_inputs       files that the target has already
+job               one run: events, outputs, cancel
+output            an output that has arrived
+record/           every job, in one SQLite file
+status            the present state of recorded jobs
+interruption      what becomes of jobs whose program is interrupted
+forecast          whether a workflow would run, and what would run where
+estimate          how long a run takes, and what it costs
+guessed_progress  progress of jobs whose targets send none
+doctor, checks    whether everything between here and the GPU works
+```
+"""

@@ -1,163 +1,149 @@
-"""A guess at the progress of a job whose target sends none (the public worker-comfyui).
+"""About how long a run takes and what it costs, learned from past runs of the same workflow.
 
-From the work in its prompt and the durations of past runs. Every snapshot says that it is
-estimated, none says that the job is done, and the first real one ends the guessing.
+There is no table of prices in here: a price is what the user has set (``price_per_hour`` in
+``comfy-remote.toml``), and where nothing is known, that is what is said.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import math
-import time
-from collections.abc import AsyncGenerator
-from itertools import accumulate
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..errors import LocalStorageError
-from ..events import Event, Progress, Queued, Started
+from ..units import dollars
 from ..workflow.prompt import Prompt
 from ..workflow.workload import Workload, workload_of
-from .cost import guess_by
-from .record import Record
+from .record import PastRun, Record
 
-__all__ = ["ProgressEstimate", "estimate_progress", "with_estimates"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-_log = logging.getLogger(__name__)
+    from pydantic import JsonValue
 
-PATIENCE = 5.0
-"""Seconds that a running job may say nothing before its progress is guessed."""
-INTERVAL = 1.0
-"""Seconds between two guesses."""
-
-# A current GPU does a step of a megapixel in about half a second. Only for the first run ever.
-_SECONDS_FOR_WORK = 0.5
-_WHEN_DUE = 0.9
-_AT_MOST = 0.99
+__all__ = ["Guess", "RunEstimate", "estimate_run", "guess_by"]
 
 
-class ProgressEstimate:
-    """Probable progress of a prompt, by the time it has run.
+@dataclass(frozen=True, slots=True)
+class RunEstimate:
+    """About how long and how much.
+
+    Attributes:
+        target: The target's name.
+        seconds: On the GPU, without the queue and the start of a worker; ``None`` when this
+            workflow has not run on that target before.
+        runs: How many past runs it is taken from.
+        price_per_hour: US dollars, as configured; ``None`` when it is not.
+        scaled: What is different from those runs, and is allowed for: ``steps 20 → 40``.
+    """
+
+    target: str
+    seconds: float | None
+    runs: int
+    price_per_hour: float | None
+    scaled: tuple[str, ...] = ()
+
+    @property
+    def price(self) -> float | None:
+        """US dollars for the run; ``None`` when the time or the price is not known."""
+        if self.seconds is None or self.price_per_hour is None:
+            return None
+        return self.seconds * self.price_per_hour / 3600
+
+    def sentence(self) -> str:
+        """For people: ``About 35 s and $0.01 on gpu, from 5 runs of this workflow.``"""
+        if self.seconds is None:
+            return (
+                f"How long it takes is not known: this workflow has not run on {self.target} yet."
+            )
+        price = "" if self.price is None else f" and {dollars(self.price)}"
+        runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
+        scaled = f", scaled by {', '.join(self.scaled)}" if self.scaled else ""
+        time = f"About {_duration(self.seconds)}{price} on {self.target}"
+        unknown = "" if price else " What that costs is not known: no price_per_hour is set for it."
+        return f"{time}, from {runs} of this workflow{scaled}.{unknown}"
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """All of it, and the sentence as ``text``."""
+        return {
+            "target": self.target,
+            "seconds": None if self.seconds is None else round(self.seconds, 2),
+            "runs": self.runs,
+            "scaled": list(self.scaled),
+            "price_per_hour": self.price_per_hour,
+            "price": None if self.price is None else round(self.price, 6),
+            "text": self.sentence(),
+        }
+
+
+def estimate_run(
+    record: Record, target: str, prompt: Prompt, price_per_hour: float | None = None
+) -> RunEstimate:
+    """What past runs say about a prompt.
+
+    Those with the same nodes and models on the same target count; where steps, size or number
+    differ, the time of the runs nearest to it is scaled with the work (see `workflow.workload`).
 
     Args:
+        record: Where past runs are.
+        target: The target's name, as jobs are recorded with it.
         prompt: API format.
-        workload: Of that prompt.
-        seconds: How long it probably runs in all, above 0.
-        basis: What that is taken from, for people.
+        price_per_hour: US dollars for an hour of the target's GPU.
     """
-
-    def __init__(self, prompt: Prompt, workload: Workload, seconds: float, basis: str) -> None:
-        self._prompt = prompt
-        self._nodes = workload.nodes
-        self._ends = list(accumulate(node.work for node in workload.nodes))
-        self._seconds = seconds
-        self._basis = basis
-
-    def at(self, elapsed: float) -> Progress:
-        """The snapshot after so many seconds; the later, the further, but never done."""
-        if not self._nodes:
-            return Progress(message=self._message(elapsed), estimated=True)
-        done = _share(elapsed / self._seconds) * self._ends[-1]
-        index = next(i for i, end in enumerate(self._ends) if done < end)
-        node = self._nodes[index]
-        step = None
-        if node.steps is not None:
-            within = (done - (self._ends[index] - node.work)) / node.work
-            step = float(math.floor(min(max(within, 0.0), 1.0) * node.steps))
-        return Progress(
-            nodes_done=index,
-            nodes_total=len(self._nodes),
-            node_id=node.node_id,
-            node_class=self._prompt[node.node_id]["class_type"],
-            step=step,
-            steps=node.steps,
-            message=self._message(elapsed),
-            estimated=True,
-        )
-
-    def _message(self, elapsed: float) -> str:
-        left = self._seconds - elapsed
-        when = f"about {math.ceil(left)} s left" if left > 0 else "longer than expected"
-        return f"{when} (estimated: {self._basis})"
-
-
-def estimate_progress(record: Record, target: str, prompt: Prompt) -> ProgressEstimate:
-    """An estimate by past runs: of the same workflow there, else of any there, else a guess."""
     workload = workload_of(prompt)
-    try:
-        alike = record.past_runs(target, workload.shape)
-        others = alike or record.past_runs(target)
-    except LocalStorageError as error:
-        _log.debug("There are no past runs to go by: %s", error)
-        alike = others = []
-    guess = guess_by(others, workload)
-    if alike and guess is not None:
-        scaled = f", scaled by {', '.join(guess.scaled)}" if guess.scaled else ""
-        basis = f"by past runs: {guess.runs}{scaled}"
-    elif guess is not None:
-        basis = "by past runs of other workflows"
-    else:
-        basis = "no past run to go by"
-    seconds = workload.work * _SECONDS_FOR_WORK if guess is None else guess.seconds
-    return ProgressEstimate(prompt, workload, max(0.1, seconds), basis)
+    guess = guess_by(record.past_runs(target, workload.shape), workload)
+    if guess is None:
+        return RunEstimate(target, None, 0, price_per_hour)
+    return RunEstimate(target, guess.seconds, guess.runs, price_per_hour, guess.scaled)
 
 
-async def with_estimates(
-    events: AsyncGenerator[Event, None],
-    estimate: ProgressEstimate,
-    *,
-    elapsed: float = 0.0,
-    patience: float | None = None,
-    interval: float | None = None,
-) -> AsyncGenerator[Event, None]:
-    """A job's events, and guesses between them while it runs and sends no progress of its own.
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """How long a prompt probably runs.
 
-    Args:
-        events: Of one job; closed at the end.
-        estimate: What to guess from.
-        elapsed: Seconds that the job had run when this began, if it ran already.
-        patience: Seconds without a word before the first guess; `PATIENCE` by default.
-        interval: Seconds between two guesses; `INTERVAL` by default.
+    Attributes:
+        seconds: Without the queue.
+        runs: How many runs say so.
+        scaled: What they differ in, as in `Workload.changes_from`.
     """
-    patience = PATIENCE if patience is None else patience
-    interval = INTERVAL if interval is None else interval
-    running_since: float | None = None
-    due = 0.0
-    guessing = True
-    upcoming: asyncio.Future[Event] | None = None
-    try:
-        while True:
-            upcoming = asyncio.ensure_future(events.__anext__())
-            while running_since is not None and guessing:
-                left = max(0.0, due - time.monotonic())
-                if (await asyncio.wait({upcoming}, timeout=left))[0]:
-                    break
-                due = time.monotonic() + interval
-                yield estimate.at(time.monotonic() - running_since)
-            try:
-                event = await upcoming
-            except StopAsyncIteration:
-                return
-            match event:
-                case Queued():  # again: its worker has died
-                    running_since, elapsed = None, 0.0
-                case Started() if running_since is None:
-                    running_since = time.monotonic() - elapsed
-                    due = time.monotonic() + patience
-                case Progress():
-                    guessing = False
-            yield event
-    finally:
-        if upcoming is not None and not upcoming.done():
-            upcoming.cancel()
-            await asyncio.gather(upcoming, return_exceptions=True)
-        await events.aclose()
+
+    seconds: float
+    runs: int
+    scaled: tuple[str, ...]
 
 
-def _share(time_share: float) -> float:
-    """How much of the work is done after that share of the expected time.
+def guess_by(runs: Sequence[PastRun], workload: Workload) -> Guess | None:
+    """How long so much work takes, by the past runs that were nearest to it in work.
 
-    Even until it is due, then ever slower: a job that is late comes no nearer than 99 %.
+    The farther a run, the less its time says: much of it (loading a model) does not scale.
+
+    Returns:
+        ``None`` without any run.
     """
-    if time_share <= 1.0:
-        return _WHEN_DUE * max(0.0, time_share)
-    return _AT_MOST - (_AT_MOST - _WHEN_DUE) / time_share
+    from statistics import median  # here: the first run has nothing to learn from
+
+    known = [(run.seconds, workload_of(run.prompt)) for run in runs]
+    known = [(seconds, past) for seconds, past in known if past.work > 0]
+    if not known or workload.work <= 0:
+        return None
+    nearest = min((past for _, past in known), key=lambda past: _distance(past, workload))
+    alike = [seconds for seconds, past in known if math.isclose(past.work, nearest.work)]
+    # The median: one cold start, or one run that was cached, does not count.
+    seconds = median(alike) * workload.work / nearest.work
+    if math.isclose(nearest.work, workload.work):
+        return Guess(seconds, len(alike), ())
+    changes = workload.changes_from(nearest) or ["the work in it"]
+    return Guess(seconds, len(alike), tuple(changes))
+
+
+def _distance(past: Workload, workload: Workload) -> float:
+    return abs(math.log(past.work / workload.work))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{max(0.1, seconds):.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

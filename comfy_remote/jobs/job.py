@@ -46,7 +46,7 @@ from ..targets.download import download
 from ..workflow.interface import REMOTE_OUTPUT, key_of
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
-from .estimate import estimate_progress, with_estimates
+from .guessed_progress import estimate_progress, with_estimates
 from .output import Output
 from .record import JobEntry, Record, SavedOutput
 from .sent_inputs import SentInputs, check_unchanged

@@ -14,7 +14,7 @@ from ..config.settings import Configuration
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..events import Event
 from ..jobs import client as jobs
-from ..jobs.cost import RunEstimate, estimate_run
+from ..jobs.estimate import RunEstimate, estimate_run
 from ..jobs.interruption import call_off
 from ..jobs.job import Job
 from ..jobs.output import Output

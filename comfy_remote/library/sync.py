@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from ..events import DidItRun, Event, Finished, JobState
-from ..jobs.cost import RunEstimate
+from ..jobs.estimate import RunEstimate
 from ..jobs.interruption import PATIENCE, OnInterrupt, Patience
 from ..jobs.job import Job
 from ..jobs.output import Output

@@ -23,7 +23,7 @@ from ..errors import (
     NotTrusted,
     TargetError,
 )
-from ..jobs.cost import estimate_run
+from ..jobs.estimate import estimate_run
 from ..json_text import parse_json
 from ..media.received_inputs import InputFolder
 from ..targets.base import WaitsForWorkers

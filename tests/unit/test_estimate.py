@@ -1,37 +1,23 @@
-"""Progress that is guessed: when, how far, and that it never says more than it knows."""
+"""About how long and how much: what counts as a past run, and what is said where none is known."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_target import FakeTarget
-from hypothesis import given
-from hypothesis import strategies as st
+from owner import configure
 
-from comfy_remote.errors import TargetUnreachable
-from comfy_remote.events import Event, Finished, JobState, Progress, Queued, Started
-from comfy_remote.jobs import estimate as estimate_module
+from comfy_remote.config.settings import Configuration
+from comfy_remote.errors import ConfigurationError, ExecutionFailed
+from comfy_remote.events import Finished, JobState, Started
 from comfy_remote.jobs.client import Client
-from comfy_remote.jobs.estimate import ProgressEstimate, estimate_progress, with_estimates
+from comfy_remote.jobs.estimate import RunEstimate, estimate_run
 from comfy_remote.jobs.record import Record
+from comfy_remote.units import dollars
 from comfy_remote.workflow.prompt import Prompt
-from comfy_remote.workflow.workload import workload_of
-
-PROMPT: Prompt = {
-    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.safetensors"}},
-    "3": {"class_type": "KSampler", "inputs": {"model": ["4", 0], "steps": 18}},
-    "9": {"class_type": "SaveImage", "inputs": {"images": ["3", 0]}},
-}
-"""20 units of work: 1, 18, 1."""
-
-DONE = Finished(JobState.SUCCEEDED)
-
-
-def guess(seconds: float = 20.0, prompt: Prompt = PROMPT) -> ProgressEstimate:
-    return ProgressEstimate(prompt, workload_of(prompt), seconds, "by past runs: 3")
 
 
 @pytest.fixture
@@ -40,179 +26,210 @@ def record(tmp_path: Path) -> Iterator[Record]:
         yield made
 
 
-# How far
+def prompt(steps: int = 20, seed: int = 1, name: str = "KSampler") -> Prompt:
+    return {"1": {"class_type": name, "inputs": {"steps": steps, "seed": seed}}}
 
 
-def test_it_goes_through_the_nodes_as_their_work_says() -> None:
-    estimate = guess(18.0)  # nine tenths of it are due after 18 s: one unit of work a second
-    first = estimate.at(0.5)
-    assert (first.node_id, first.node_class, first.nodes_done) == ("4", "CheckpointLoaderSimple", 0)
-    middle = estimate.at(10.5)
-    assert (middle.node_id, middle.node_class) == ("3", "KSampler")
-    assert (middle.nodes_done, middle.nodes_total, middle.step, middle.steps) == (1, 3, 9.0, 18.0)
-    late = estimate.at(10_000.0)
-    assert (late.node_id, late.nodes_done, late.step) == ("9", 2, None)
+def past(record: Record, seconds: float | None, what: Prompt | None = None, **more: Any) -> None:
+    job_id = f"job-{len(record.newest(1000))}"
+    target, state = more.get("target", "gpu"), more.get("state", JobState.SUCCEEDED)
+    record.add(job_id, target=target, source="x", folder=None, prompt=what or prompt())
+    record.state(job_id, state, run_seconds=seconds)
 
 
-def test_each_guess_says_that_it_is_one_and_what_it_is_taken_from() -> None:
-    assert guess().at(3.2).message == "about 17 s left (estimated: by past runs: 3)"
-    assert guess().at(30).message == "longer than expected (estimated: by past runs: 3)"
-    assert guess().at(3).estimated
-
-
-@given(
-    st.lists(st.floats(0, 1e7), min_size=2, max_size=30),
-    st.floats(0.1, 1e5),
-    st.lists(st.integers(1, 60) | st.none(), max_size=6),
-)
-def test_it_only_ever_grows_and_never_says_that_the_job_is_done(
-    times: list[float], seconds: float, steps: list[int | None]
-) -> None:
-    prompt: Prompt = {
-        str(n): {"class_type": "KSampler", "inputs": {} if count is None else {"steps": count}}
-        for n, count in enumerate(steps)
-    }
-    estimate = guess(seconds, prompt)
-    fractions = [estimate.at(time).fraction for time in sorted(times)]
-    assert fractions == sorted(fractions)
-    assert all(0.0 <= fraction < 1.0 for fraction in fractions)
-    for time in times:
-        snapshot = estimate.at(time)
-        assert snapshot.nodes_done <= max(0, snapshot.nodes_total - 1)
-
-
-# By what
-
-
-def ran(record: Record, seconds: float, prompt: Prompt = PROMPT, target: str = "gpu") -> None:
-    job_id = f"job-{len(record.newest(100))}"
-    record.add(job_id, target=target, source="x", folder=None, prompt=prompt)
-    record.state(job_id, JobState.SUCCEEDED, run_seconds=seconds)
-
-
-def test_past_runs_say_how_long_it_takes(record: Record) -> None:
-    assert "no past run" in estimate_progress(record, "gpu", PROMPT).at(1).message
-    ran(record, 5.0, target="another")
-    assert "no past run" in estimate_progress(record, "gpu", PROMPT).at(1).message
-    ran(record, 100.0, {"1": {"class_type": "KSampler", "inputs": {"steps": 10}}})
-    others = estimate_progress(record, "gpu", PROMPT).at(1).message
-    assert others == "about 199 s left (estimated: by past runs of other workflows)"
-    ran(record, 40.0)
-    own = estimate_progress(record, "gpu", PROMPT).at(1).message
-    assert own == "about 39 s left (estimated: by past runs: 1)"
-
-
-# When
-
-
-async def told(events: list[Event | float | Exception]) -> AsyncGenerator[Event, None]:
-    """Events, and pauses in seconds between them."""
-    for event in events:
-        if isinstance(event, float):
-            await asyncio.sleep(event)
-        elif isinstance(event, Exception):
-            raise event
-        else:
-            yield event
-
-
-async def followed(
-    *events: Event | float | Exception, elapsed: float = 0.0, seconds: float = 20.0
-) -> list[Event]:
-    followed = with_estimates(
-        told(list(events)), guess(seconds), elapsed=elapsed, patience=0.2, interval=0.05
+def test_nothing_is_known_before_the_first_run(record: Record) -> None:
+    estimate = estimate_run(record, "gpu", prompt(), 1.0)
+    assert (estimate.seconds, estimate.price, estimate.runs) == (None, None, 0)
+    assert estimate.sentence() == (
+        "How long it takes is not known: this workflow has not run on gpu yet."
     )
-    return [event async for event in followed]
 
 
-def guesses(events: list[Event]) -> list[Progress]:
-    return [event for event in events if isinstance(event, Progress) and event.estimated]
+def test_only_what_compares_counts(record: Record) -> None:
+    past(record, 90, target="other")
+    past(record, 90, prompt(name="KSamplerAdvanced"))
+    past(record, 90, state=JobState.FAILED)
+    past(record, None)
+    assert estimate_run(record, "gpu", prompt()).seconds is None
+    past(record, 12.0, prompt(seed=99))
+    estimate = estimate_run(record, "gpu", prompt())
+    assert (estimate.seconds, estimate.runs) == (12.0, 1)
 
 
-async def test_a_silent_job_is_guessed_while_it_runs() -> None:
-    events = await followed(Queued(), 0.4, Started(), 0.6, DONE, seconds=1.0)
-    assert events[:2] == [Queued(), Started()]  # nothing while it waits
-    assert events[-1] == DONE
-    made = guesses(events)
-    assert 3 <= len(made) <= 9
-    assert made == events[2:-1]
-    fractions = [one.fraction for one in made]
-    assert fractions == sorted(fractions)
-    assert fractions[0] < fractions[-1]
+def test_the_middle_of_the_newest_runs_counts(record: Record) -> None:
+    for seconds in (1000, 1000, 11, 10, 12, 300, 10.5, 11.5, 0.1, 11, 11):
+        past(record, seconds)
+    estimate = estimate_run(record, "gpu", prompt())
+    assert (estimate.seconds, estimate.runs) == (11.0, 9)
 
 
-async def test_a_job_that_tells_is_left_alone() -> None:
-    real = Progress(nodes_done=1, nodes_total=3)
-    events = await followed(Started(), real, 0.5, DONE)
-    assert events == [Started(), real, DONE]
+def test_more_steps_take_longer_and_it_says_from_what(record: Record) -> None:
+    for seconds in (10.0, 11.0, 12.0):
+        past(record, seconds, prompt(steps=20))
+    estimate = estimate_run(record, "gpu", prompt(steps=60), 3600.0)
+    assert estimate.seconds == pytest.approx(33.0)
+    assert estimate.sentence() == (
+        "About 33 s and $33.00 on gpu, from 3 runs of this workflow, scaled by steps 20 → 60."
+    )
+    assert estimate.to_json()["scaled"] == ["steps 20 → 60"]
+    assert estimate.to_json()["price"] == 33.0  # programs get the number
+    # The runs that are nearest say most: a model is loaded once, however many the steps are.
+    past(record, 20.0, prompt(steps=60, seed=5))
+    nearest = estimate_run(record, "gpu", prompt(steps=60))
+    assert (nearest.seconds, nearest.runs, nearest.scaled) == (20.0, 1, ())
 
 
-async def test_the_first_real_word_ends_the_guessing() -> None:
-    real = Progress(nodes_done=1, nodes_total=3)
-    events = await followed(Started(), 0.35, real, 0.5, real, DONE)
-    place = events.index(real)
-    assert guesses(events[:place])
-    assert events[place:] == [real, real, DONE]
+def picture(**changed: Any) -> Prompt:
+    size = {"width": 512, "height": 512, "length": 1, "batch_size": 1, **changed}
+    return {
+        "1": {"class_type": "EmptyLatentVideo", "inputs": size},
+        "2": {"class_type": "KSampler", "inputs": {"latent_image": ["1", 0], "steps": 20}},
+        "3": {"class_type": "VAEDecode", "inputs": {"samples": ["2", 0]}},
+    }
 
 
-async def test_a_quick_job_is_not_guessed() -> None:
-    assert await followed(Started(), 0.05, DONE) == [Started(), DONE]
-
-
-async def test_a_job_whose_worker_died_begins_anew() -> None:
-    events = await followed(Started(), 0.35, Queued(), 0.4, Started(), 0.35, DONE, seconds=1.0)
-    requeued = events.index(Queued())
-    assert guesses(events[:requeued])
-    assert events[requeued + 1] == Started()
-    again = guesses(events[requeued:])
-    assert again
-    assert "about 1 s left" in again[0].message  # counted from its second start
-
-
-async def test_a_job_that_is_taken_up_goes_on_where_it_was() -> None:
-    events = await followed(Started(), 0.3, DONE, elapsed=15.0)
-    assert guesses(events)[0].message.startswith("about 5 s left")
-
-
-async def test_an_error_of_the_target_passes_through() -> None:
-    with pytest.raises(TargetUnreachable):
-        await followed(Started(), 0.3, TargetUnreachable("gone"))
-
-
-@pytest.mark.parametrize("pause", [0.01, 0.3])
-async def test_who_stops_listening_closes_the_target(pause: float) -> None:
-    closed = asyncio.Event()
-
-    async def endless() -> AsyncGenerator[Event, None]:
-        try:
-            yield Started()
-            await asyncio.sleep(3600)
-        finally:
-            closed.set()
-
-    async def listen() -> None:
-        async for _ in with_estimates(endless(), guess(), patience=0.1, interval=0.05):
-            pass
-
-    task = asyncio.ensure_future(listen())
-    await asyncio.sleep(pause)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert task.cancelled()
-    await asyncio.wait_for(closed.wait(), 1)
-
-
-async def test_a_job_shows_it_and_the_record_says_so(
-    record: Record, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("changed", "times", "scaled"),
+    [
+        ({"width": 1024, "height": 1024}, 4, "pixels 262,144 → 1,048,576"),
+        ({"length": 81}, 21, "frames 1 → 81"),
+        ({"batch_size": 4}, 4, "batch 1 → 4"),
+    ],
+)
+def test_it_scales_with_pixels_frames_and_batch(
+    record: Record, changed: dict[str, int], times: int, scaled: str
 ) -> None:
-    monkeypatch.setattr(estimate_module, "PATIENCE", 0.05)
-    monkeypatch.setattr(estimate_module, "INTERVAL", 0.05)
+    past(record, 10.0, picture())
+    estimate = estimate_run(record, "gpu", picture(**changed))
+    assert estimate.seconds == pytest.approx(10.0 * times, rel=0.2)
+    assert estimate.scaled == (scaled,)
+
+
+def test_a_workflow_without_a_sampler_scales_too(record: Record) -> None:
+    def drawn(side: int) -> Prompt:
+        size = {"width": side, "height": side, "batch_size": 1}
+        return {
+            "1": {"class_type": "EmptyImage", "inputs": size},
+            "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
+        }
+
+    past(record, 1.1, drawn(512))
+    estimate = estimate_run(record, "gpu", drawn(4096))
+    assert estimate.seconds is not None
+    assert 1.1 * 30 < estimate.seconds < 1.1 * 64  # a part of the 1.1 s is not its pixels
+    assert estimate.scaled == ("pixels 262,144 → 16,777,216",)
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        (0.0, "$0"),
+        (6e-05, "less than $0.01"),
+        (0.0099, "less than $0.01"),
+        (0.01, "$0.01"),
+        (0.042, "$0.04"),
+        (12.3, "$12.30"),
+        (1234.5, "$1,234.50"),
+        (1e9, "$1,000,000,000.00"),
+    ],
+)
+def test_money_reads_like_money(amount: float, shown: str) -> None:
+    assert dollars(amount) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "price", "said"),
+    [
+        (0.004, 3.6, "About 0.1 s and less than $0.01 on gpu"),
+        (4.24, 3.6, "About 4.2 s and less than $0.01 on gpu"),
+        (35, 3.6, "About 35 s and $0.04 on gpu"),
+        (90, 4.0, "About 90 s and $0.10 on gpu"),
+        (600, 0.0, "About 10 min and $0 on gpu"),
+        (9000, 2.0, "About 2.5 h and $5.00 on gpu"),
+        (35, None, "About 35 s on gpu, from 2 runs of this workflow. What that costs is not "),
+    ],
+)
+def test_it_is_said_in_words(seconds: float, price: float | None, said: str) -> None:
+    estimate = RunEstimate("gpu", seconds, 2, price)
+    assert estimate.sentence().startswith(said)
+    assert ("not known" in estimate.sentence()) == (price is None)
+    assert estimate.to_json()["text"] == estimate.sentence()
+
+
+async def test_a_run_is_measured(record: Record) -> None:
+    target = FakeTarget.making(x_png=b"x")
+    async with Client(target, record=record) as client:
+        job = await client.submit(prompt())
+        assert record.get(job.id).started is None
+        await job.wait()
+    entry = record.get(job.id)
+    assert entry.started is not None
+    assert entry.run_seconds is not None
+    assert 0 < entry.run_seconds < 5
+    assert estimate_run(record, "fake", prompt()).seconds == pytest.approx(entry.run_seconds)
+
+
+async def test_what_the_target_says_goes_before_what_was_seen(record: Record) -> None:
+    target = FakeTarget([Started(), Finished(JobState.SUCCEEDED, details={"run_seconds": 34.5})])
+    async with Client(target, record=record) as client:
+        job = await client.submit(prompt())
+        await job.wait()
+    assert record.get(job.id).run_seconds == 34.5
+
+
+async def test_a_run_that_was_not_seen_from_the_start_is_not_measured(record: Record) -> None:
+    target = FakeTarget([Started(), Finished(JobState.SUCCEEDED)])
+    async with Client(target, record=record) as client:
+        job = await client.submit(prompt())
+        again = await client.resume(record.get(job.id))
+        await again.wait()
+    assert record.get(job.id).run_seconds is None
+
+
+async def test_a_run_that_was_mostly_cached_is_no_measure(record: Record) -> None:
+    def ended(*cached: str) -> Finished:
+        details = {"run_seconds": 0.2, "cached_nodes": list(cached)}
+        return Finished(JobState.SUCCEEDED, details=details)  # type: ignore[arg-type]
+
+    for cached, seconds in ((("1", "2"), None), (("1",), 0.2), ((), 0.2)):
+        async with Client(FakeTarget([Started(), ended(*cached)]), record=record) as client:
+            job = await client.submit(picture())
+            await job.wait()
+        assert record.get(job.id).run_seconds == seconds
+
+
+async def test_a_failed_run_is_no_measure(record: Record) -> None:
+    failed = Finished(JobState.FAILED, ExecutionFailed("no"), details={"run_seconds": 3.0})
+    async with Client(FakeTarget([Started(), failed]), record=record) as client:
+        await (await client.submit(prompt())).wait()
+    assert estimate_run(record, "fake", prompt()).seconds is None
+
+
+def test_the_price_stands_in_the_configuration(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    text = (
+        '[targets.gpu]\ntarget = "runpod:x"\nprice_per_hour = {}\n[targets.b]\ntarget = "sandbox"'
+    )
+    configure(tmp_path / "home", text.format("0.69"))
+    configuration = Configuration.load(tmp_path)
+    assert configuration.price_per_hour("gpu") == 0.69
+    assert configuration.price_per_hour("b") is None
+    assert configuration.price_per_hour("runpod:x") is None
+    assert configuration.address_of("gpu") == "runpod:x"
+    assert configuration.address_of("sandbox") == "sandbox"
+    for wrong in ("-1", "inf", "nan", '"cheap"'):
+        configure(tmp_path / "home", text.format(wrong))
+        with pytest.raises(ConfigurationError, match="price_per_hour"):
+            Configuration.load(tmp_path)
+
+
+async def test_when_a_job_began_is_noted_once(record: Record) -> None:
     async with Client(FakeTarget([Started()]), record=record) as client:
-        job = await client.submit(PROMPT)
+        job = await client.submit(prompt())
         async for event in job:
-            if isinstance(event, Progress):
-                break
-    progress = record.get(job.id).progress
-    assert progress is not None
-    assert progress["estimated"] is True
-    assert progress["nodes_total"] == 3
+            assert event == Started()
+            break
+    began = record.get(job.id).started
+    record.state(job.id, JobState.QUEUED)
+    record.state(job.id, JobState.RUNNING)
+    assert record.get(job.id).started == began

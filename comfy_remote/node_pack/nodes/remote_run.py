@@ -10,7 +10,7 @@ from ...calls.run import JobRun
 from ...config.settings import Configuration
 from ...events import Finished
 from ...jobs.client import Client
-from ...jobs.cost import RunEstimate, estimate_run
+from ...jobs.estimate import RunEstimate, estimate_run
 from ...jobs.job import Job
 from ...jobs.output import Output
 from ...targets.base import RunRequest, not_returned
