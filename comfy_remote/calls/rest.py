@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
@@ -30,6 +29,7 @@ from ..errors import (
     TargetError,
     TargetUnreachable,
 )
+from ..json_text import has_more_values
 from ..net.address import check_key_is_safe
 from ..net.answers import Response
 from ..net.http import HttpClient, HttpLimits
@@ -64,7 +64,6 @@ _LARGEST_ANSWER = 128 * 1024 * 1024
 _MOST_JSON_VALUES = 2_000_000
 _SLOWEST = 16 * 1024  # bytes a second
 _PATIENCE = 60.0
-_ENDS_JSON_VALUE = re.compile(rb"[\[{,]")
 
 
 class RestClient:
@@ -243,7 +242,8 @@ class RestClient:
                 "accepts no files.",
                 advice="Send a smaller one, or 8-bit pictures (images=png).",
             )
-        return {**envelope, "data": await asyncio.to_thread(_base64, value)}
+        data = await asyncio.to_thread(lambda: base64.b64encode(b"".join(value.chunks())))
+        return {**envelope, "data": data.decode("ascii")}
 
     async def _put(self, value: EncodedValue) -> str | None:
         """The SHA-256 of a value file, uploaded; ``None`` if the service accepts no files."""
@@ -386,24 +386,12 @@ def _is_url(url: str) -> bool:
 
 
 def _limited_json(body: bytes, where: str) -> JsonValue:
-    # A few bytes of JSON are a hundred in memory: `[[],[],…` would fill it.
-    if sum(1 for _ in _ENDS_JSON_VALUE.finditer(body)) > _MOST_JSON_VALUES:
+    if has_more_values(body, _MOST_JSON_VALUES):
         raise OutputTooLarge(
             f"{where} answered with more than {_MOST_JSON_VALUES} JSON values.",
             advice="It has to send tensors as value files (encoding safetensors), not as lists.",
         )
     return Response(200, {}, body).json()
-
-
-def _base64(value: EncodedValue) -> str:
-    # Whole groups of three bytes, so that the pieces can be put together.
-    pieces, rest = [], b""
-    for chunk in value.chunks():
-        rest += bytes(chunk)
-        whole = len(rest) - len(rest) % 3
-        pieces.append(base64.b64encode(rest[:whole]))
-        rest = rest[whole:]
-    return b"".join([*pieces, base64.b64encode(rest)]).decode("ascii")
 
 
 async def _streamed(value: EncodedValue) -> AsyncIterator[bytes]:

@@ -206,7 +206,7 @@ async def _call_workflow(plan: CallPlan, record: Record, reporter: Reporter, spo
             source=plan.what,
         )
         with files_named_with("--load"):
-            await call.start()
+            await start_job(call)
         reporter.following(call.job.id, client.target.name, workflow.prompt)
         try:
             await wait_and_list(call.job, reporter)
@@ -214,6 +214,15 @@ async def _call_workflow(plan: CallPlan, record: Record, reporter: Reporter, spo
             if call.finished is None or call.finished.error is not error:
                 raise
         return await _collected(call, spool)
+
+
+async def start_job(call: TargetCall) -> None:
+    """Submit a call's job. Interrupted meanwhile, the job is cancelled; the record has its end."""
+    try:
+        await call.start()
+    except asyncio.CancelledError:
+        await call.call_off()
+        raise
 
 
 async def _call_service(plan: CallPlan, url: str, reporter: Reporter, spool: Path) -> _Came:
