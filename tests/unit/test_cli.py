@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from comfy_remote import __version__
 from comfy_remote.cli.main import cli, main
 from comfy_remote.errors import ConfigurationError, InputFileMissing, OutputLost
 from comfy_remote.events import JobState
+from comfy_remote.jobs import status as job_status
 from comfy_remote.jobs.record import Record, SavedOutput
 from comfy_remote.targets.base import RemoteRef
 
@@ -242,7 +244,8 @@ def add_job(record: Record, job_id: str, state: JobState, path: Path | None = No
         record.saved(job_id, [SavedOutput(path.absolute(), "1", "file", path.name, digest, 7)])
 
 
-def test_jobs(run: Run, tmp_path: Path) -> None:
+def test_jobs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_status, "statuses", partial(job_status.statuses, seconds=0.2))
     status, out, err = run("jobs", "list")
     assert (status, out) == (0, "")
     assert "No jobs yet" in err

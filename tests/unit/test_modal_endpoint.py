@@ -26,7 +26,6 @@ from comfy_remote.wire.runpod import error_from_runpod, error_to_runpod
 modal = pytest.importorskip("modal")
 calls_module = pytest.importorskip("comfy_remote.deploy.modal.calls")
 
-from comfy_remote.deploy.modal import endpoint as endpoint_module  # noqa: E402
 from comfy_remote.deploy.modal.calls import CallResult, Load, ModalCalls  # noqa: E402
 from comfy_remote.deploy.modal.endpoint import ModalEndpoint  # noqa: E402
 from comfy_remote.deploy.modal.notes import CallNote, Notes, RunNote  # noqa: E402
@@ -302,10 +301,9 @@ async def test_two_fronts_and_one_key_are_one_job(calls: Calls, entries: Entries
 
 
 async def test_a_submission_that_never_ended_is_not_made_again(
-    endpoint: ModalEndpoint, calls: Calls, entries: Entries, monkeypatch: pytest.MonkeyPatch
+    calls: Calls, entries: Entries
 ) -> None:
-    monkeypatch.setattr(endpoint_module, "_SUBMIT_PATIENCE", 0.1)
-    monkeypatch.setattr(endpoint_module, "_POLL", 0.02)
+    endpoint = ModalEndpoint(calls, Notes(entries), None, poll=0.02, submit_patience=0.1)  # type: ignore[arg-type]
     entries.entries["key/a-key"] = ""  # by a front that has died since
     with pytest.raises(SubmissionUnknown):
         await submitted(endpoint, "a-key")

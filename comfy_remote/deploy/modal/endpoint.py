@@ -30,8 +30,6 @@ from .outputs import OutputVolume, read_output
 
 __all__ = ["ModalEndpoint"]
 
-_POLL = 0.5
-_SUBMIT_PATIENCE = 20.0
 
 # A web request ends after 150 s (modal.com/docs/guide/webhook-timeouts).
 _LIMITS = GatewayLimits(
@@ -46,9 +44,21 @@ class ModalEndpoint:
         calls: Of the class that runs jobs.
         notes: The app's.
         outputs: The volume with large outputs.
+        poll: Seconds between two looks at a call.
+        submit_patience: Seconds to wait for another request with the same key that is submitting.
     """
 
-    def __init__(self, calls: ModalCalls, notes: Notes, outputs: OutputVolume) -> None:
+    def __init__(
+        self,
+        calls: ModalCalls,
+        notes: Notes,
+        outputs: OutputVolume,
+        *,
+        poll: float = 0.5,
+        submit_patience: float = 20.0,
+    ) -> None:
+        self._poll = poll
+        self._submit_patience = submit_patience
         self._calls = calls
         self._notes = notes
         self._outputs = outputs
@@ -81,11 +91,11 @@ class ModalEndpoint:
         return _status(call_id, RunPodState.IN_QUEUE)
 
     async def _known(self, key: str) -> str:
-        deadline = asyncio.get_running_loop().time() + _SUBMIT_PATIENCE
+        deadline = asyncio.get_running_loop().time() + self._submit_patience
         while asyncio.get_running_loop().time() < deadline:
             if (call_id := await self._notes.by_key(key)) is not None:
                 return call_id
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(self._poll)
         raise SubmissionUnknown(
             "Another request with the same key was submitting the job, and it is not known "
             "whether it did.",
@@ -101,7 +111,7 @@ class ModalEndpoint:
             left = deadline - asyncio.get_running_loop().time()
             if RunPodState(str(status["status"])).final or left <= 0:
                 return status
-            await asyncio.sleep(min(_POLL, left))
+            await asyncio.sleep(min(self._poll, left))
 
     async def status(self, job_id: str) -> Status:
         """See `Endpoint.status`."""
