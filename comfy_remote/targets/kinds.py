@@ -251,17 +251,18 @@ class Kind:
         address = details.get("address")
         return TargetSettings(address) if address and details.get("kind") == self.name else None
 
-    def reopen(self, details: Mapping[str, str], *, look: bool) -> Target | None:
+    def reopen(self, name: str, details: Mapping[str, str], *, look: bool) -> Target | None:
         """The target of a job, where its details alone tell; ``None`` where settings are needed.
 
         Args:
+            name: What people call it.
             details: Of the job; empty if it was not sent.
             look: Only to see how the job stands: closing the target must end nothing.
 
         Raises:
             ConfigurationError: The job can no longer be found.
         """
-        del details, look
+        del name, details, look
         return None
 
 

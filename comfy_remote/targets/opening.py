@@ -91,10 +91,13 @@ def reopen(
     """
     details = ref.details if ref is not None else {}
     kind = kind_of(wanted)
-    if kind is not None and (target := kind.reopen(details, look=look)) is not None:
+    if kind is not None and (target := kind.reopen(wanted, details, look=look)) is not None:
         return target
     today = Configuration.load(file=config).settings_of(wanted) or TargetSettings(wanted)
     sent = sent_to(details) or today
+    kind = kind_of(sent.target)
+    if kind is not None and (target := kind.reopen(wanted, details, look=look)) is not None:
+        return target
     named = kind_of(today.target) if secret_variables(today) else None
     if named is not None and named.same_server(today, sent, environment):
         sent = replace(today, target=sent.target, base_url=sent.base_url)

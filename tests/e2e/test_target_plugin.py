@@ -42,6 +42,14 @@ def install(source: Path, site: Path) -> None:
     info.joinpath("entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
+def configure(folder: Path) -> None:
+    """The owner calls an echo ``studio``."""
+    (folder / "config" / "comfy-remote").mkdir(parents=True)
+    (folder / "config" / "comfy-remote" / "comfy-remote.toml").write_text(
+        '[targets.studio]\ntarget = "echo:studio"\n'
+    )
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Runs Python with the packages in ``site``, and a record of its own."""
@@ -83,9 +91,15 @@ def test_a_workflow_runs_on_it(run: Run, tmp_path: Path) -> None:
     assert [json.loads(line)["target"] for line in listed] == ["echo:studio"]
 
 
-def test_the_library_runs_on_it_and_takes_a_job_up_again(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wanted", ["echo:studio", "studio"])
+def test_the_library_runs_on_it_and_takes_a_job_up_again(
+    run: Run, tmp_path: Path, wanted: str
+) -> None:
     install(PLUGIN, tmp_path / "site")
-    script = """
+    configure(tmp_path)
+    script = (
+        f"WANTED = {wanted!r}"
+        + """
 import asyncio, json
 from comfy_remote import Client, resume
 
@@ -98,23 +112,21 @@ PROMPT = {
 }
 
 async def main():
-    async with Client("echo:studio") as client:
+    async with Client(WANTED) as client:
         job = await client.submit(PROMPT)
     async with resume(job.id) as again:
         outputs = await again.outputs()
-    return [type(client.target).__name__, job.ref.details["kind"], len(outputs)]
+    return [client.target.name, job.ref.details["kind"], len(outputs)]
 
 print(json.dumps(asyncio.run(main())))
 """
-    assert python(run, script) == ["EchoTarget", "echo", 1]
+    )
+    assert python(run, script) == [wanted, "echo", 1]
 
 
 def test_it_is_listed(run: Run, tmp_path: Path) -> None:
     install(PLUGIN, tmp_path / "site")
-    (tmp_path / "config" / "comfy-remote").mkdir(parents=True)
-    (tmp_path / "config" / "comfy-remote" / "comfy-remote.toml").write_text(
-        '[targets.studio]\ntarget = "echo:studio"\n'
-    )
+    configure(tmp_path)
     listed = run("-m", "comfy_remote", "targets")
     assert "echo:studio" in listed.stdout
     assert "echo:NAME" in listed.stderr
@@ -130,10 +142,7 @@ print(json.dumps(complete_target(None, None, "")))
 
 def test_the_page_shows_it(run: Run, tmp_path: Path) -> None:
     install(PLUGIN, tmp_path / "site")
-    (tmp_path / "config" / "comfy-remote").mkdir(parents=True)
-    (tmp_path / "config" / "comfy-remote" / "comfy-remote.toml").write_text(
-        '[targets.studio]\ntarget = "echo:studio"\n'
-    )
+    configure(tmp_path)
     script = f"""
 import json, sys, urllib.request
 from pathlib import Path

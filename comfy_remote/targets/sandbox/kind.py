@@ -42,8 +42,9 @@ class SandboxKind(Kind):
         del name, settings, environment, choose
         return SandboxTarget()
 
-    def reopen(self, details: Mapping[str, str], *, look: bool) -> Target | None:
+    def reopen(self, name: str, details: Mapping[str, str], *, look: bool) -> Target | None:
         """The sandbox that has the job."""
+        del name
         if "url" not in details:
             raise ConfigurationError(
                 "The job was never sent: the sandbox did not take it.",

@@ -35,11 +35,11 @@ class EchoKind(Kind):
     ) -> Target:
         return echo_target(name, settings.target)
 
-    def reopen(self, details: Mapping[str, str], *, look: bool) -> Target | None:
+    def reopen(self, name: str, details: Mapping[str, str], *, look: bool) -> Target | None:
         """The sandbox that has the job: only its details say where that is."""
         if details.get("kind") != self.name:
             return None
-        return echo_target(details["address"], details["address"], details["url"])
+        return echo_target(name, details["address"], details["url"])
 
 
 def echo_target(name: str, address: str, url: str | None = None) -> Target:
