@@ -11,6 +11,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 from lookups import record_lookups
 from owner import configure
@@ -60,7 +61,7 @@ def test_help_and_version(run: Run) -> None:
     assert status == 0
     listed = out.split("Commands:")[1].split("\n\n")[0].split("\n  ")[1:]
     names = [line.split()[0] for line in listed if not line.startswith(" ")]
-    assert names == list(cli.commands)
+    assert names == cli.list_commands(click.Context(cli))
     assert names[0] == "run"
     assert {"show", "jobs", "serve", "targets"} <= {*names}
     assert run("--version") == (0, f"comfy-remote {__version__}\n", "")
