@@ -38,8 +38,9 @@ from ..media.files import private_folder
 from ..media.temporary import TemporaryFolder
 from ..media.values import DecodedValue, encode, read_value
 from ..workflow.interface import Interface
+from .advice import for_terminal
 from .call_results import show_results
-from .errors import check_named_files, files_named_with
+from .errors import check_named_files
 from .follow import supervise, wait_and_list
 from .reporter import Reporter
 
@@ -205,8 +206,11 @@ async def _call_workflow(plan: CallPlan, record: Record, reporter: Reporter, spo
             job_id=plan.job_id,
             source=plan.what,
         )
-        with files_named_with("--load"):
+        try:
             await start_job(call)
+        except InputFileMissing as error:  # --input is something else here
+            error.advice = for_terminal(error.advice).replace("--input FILE", "--load FILE")
+            raise
         reporter.following(call.job.id, client.target.name, workflow.prompt)
         try:
             await wait_and_list(call.job, reporter)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..clean import one_line
@@ -17,7 +16,6 @@ from .console import is_interactive, printable, resume_command, say_lines
 __all__ = [
     "check_named_files",
     "explain",
-    "files_named_with",
     "show_error",
     "show_unforeseen",
     "traceback_of",
@@ -91,13 +89,3 @@ def check_named_files(option: str, files: Iterable[Path]) -> None:
             raise InputFileMissing(
                 f"{option} {path}: there is no such file.", advice="Check the path."
             )
-
-
-@contextmanager
-def files_named_with(option: str) -> Iterator[None]:
-    """Say ``option`` in advice on input files, in a command where that is not ``--input``."""
-    try:
-        yield
-    except InputFileMissing as error:
-        error.advice = for_terminal(error.advice).replace("--input FILE", f"{option} FILE")
-        raise
