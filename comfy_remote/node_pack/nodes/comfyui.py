@@ -138,7 +138,7 @@ _LEVELS = {"debug": logging.DEBUG, "warning": logging.WARNING, "error": logging.
 
 
 class NodeWatcher:
-    """The `remote_run.Watcher` of one node; used on ComfyUI's own event loop for prompts.
+    """The `watched.Watcher` of one node; used on ComfyUI's own event loop for prompts.
 
     Args:
         node_id: The node's id in the running graph.
