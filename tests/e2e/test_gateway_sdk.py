@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from helpers import until as holds
 from pydantic import SecretStr
 
 from comfy_remote.errors import EngineCrashed
@@ -109,11 +110,7 @@ async def test_progress_is_shown_and_cancel_reaches_the_handler(
     seen = await until(client, job_id, has_progress)
     async with client.post(f"cancel/{job_id}") as answer:
         assert (await answer.json())["status"] == "CANCELLED"
-    for _ in range(300):
-        if notes.exists() and notes.read_text() == "cancelled":
-            break
-        await asyncio.sleep(0.02)
-    assert notes.read_text() == "cancelled"
+    await holds(lambda: notes.exists() and notes.read_text() == "cancelled")
     # The worker lives on, and takes the next job.
     after = await until(client, await submit(client, do="echo", value=1), final)
     assert after["output"]["pid"] == seen["output"]["pid"]
@@ -175,12 +172,9 @@ async def test_the_worker_sees_no_key_of_the_account(
         f"pathlib.Path({str(tmp_path / 'environment')!r}).write_text(repr(dict(os.environ)))\n"
     )
     gateway.add_sdk_worker([sys.executable, str(script)])
-    for _ in range(250):
-        if (tmp_path / "environment").exists():
-            break
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(0.1)
-    environment = (tmp_path / "environment").read_text()
+    environment_file = tmp_path / "environment"
+    await holds(lambda: environment_file.exists() and environment_file.read_text())
+    environment = environment_file.read_text()
     assert "planted-account-key" not in environment
     assert f"{gateway.worker_endpoint_url}/files" in environment
 

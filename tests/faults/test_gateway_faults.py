@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import aiohttp
 import pytest
 from gateway_process import TOKEN, gateway_process
+from helpers import until
 from pydantic import SecretStr
 
 from comfy_remote.gateway import GatewayLimits, GatewayServer
@@ -78,17 +79,13 @@ async def test_400_results_are_all_there_and_their_keys_run_nothing_twice(tmp_pa
 
 
 async def test_large_inputs_and_results_are_files_and_go_in_time(tmp_path: Path) -> None:
-    async with served(tmp_path, GatewayLimits(run_retention=0.5)) as (gateway, client, _):
+    async with served(tmp_path, GatewayLimits(run_retention=1.5)) as (gateway, client, _):
         gateway.add_local_worker(echo)
         large = "x" * 100_000
         status = await ended(client, (await submit(client, large))["id"])
         assert status["output"] == {"echo": large}
         assert len(list(tmp_path.rglob("result-*.json"))) == 1
-        for _ in range(100):
-            if not list(tmp_path.rglob("*.json")):
-                break
-            await asyncio.sleep(0.05)
-        assert not list(tmp_path.rglob("*.json"))
+        await until(lambda: not list(tmp_path.rglob("*.json")))
         assert gateway.store.used == gateway.queue.records.memory == 0
 
 
@@ -100,11 +97,8 @@ async def test_a_key_that_comes_many_times_at_once_is_one_job(tmp_path: Path) ->
         assert len({status["id"] for status in found}) == 1
         await ended(client, found[0]["id"])
         assert gateway.queue.health().jobs.completed == 1
-        for _ in range(100):  # what the others had written goes
-            if len(list(tmp_path.rglob("result-*"))) + len(list(tmp_path.rglob("input*"))) == 1:
-                break
-            await asyncio.sleep(0.05)
-        assert not list(tmp_path.rglob("input*"))
+        # What the others had written goes.
+        await until(lambda: not list(tmp_path.rglob("input*")))
 
 
 async def test_a_key_is_good_although_the_result_has_gone(tmp_path: Path) -> None:

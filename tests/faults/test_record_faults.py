@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import until
 from lanes import (
     TOKEN,
     Lane,
@@ -357,11 +358,7 @@ async def test_a_sigterm_in_each_phase(lane: Lane, here: Path, phase: str) -> No
     error = json.loads(out.splitlines()[-1])
     assert (error["event"], error["code"]) == ("error", "cancelled")
     assert files_in(here / "out") == [] or phase == "fetching"
-    for _ in range(50):
-        if lane.engine.busy() == 0:
-            break
-        await asyncio.sleep(0.1)
-    assert lane.engine.busy() == 0
+    await until(lambda: lane.engine.busy() == 0)
     if phase == "fetching":
         again = error["resume"].split()[1:]
         resumed = await command(lane, *again, cwd=here)

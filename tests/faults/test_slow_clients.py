@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from aiohttp import web
+from helpers import until
 
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.net.serving import ConnectionLimits, GuardedRunner
@@ -115,11 +116,7 @@ async def test_an_answer_that_nobody_reads_ends() -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await reader.readline()
-    for _ in range(100):
-        if not runner.connections:
-            break
-        await asyncio.sleep(0.05)
-    assert not runner.connections
+    await until(lambda: not runner.connections)
     writer.close()
     await runner.cleanup()
 

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from helpers import until
 from pydantic import SecretStr
 
 from comfy_remote.errors import ConfigurationError, EngineCrashed, error_from_json
@@ -367,10 +368,7 @@ async def test_a_webhook_gets_the_status_and_is_tried_again(
         job = await post(client, "run", {"input": 1, "webhook": hook})
         await get(worker, "job-take/w?gpu=x")
         await done(worker, job["id"], {"output": 7})
-        for _ in range(100):
-            if len(calls) == 3:
-                break
-            await asyncio.sleep(0.02)
+        await until(lambda: len(calls) == 3)
         assert calls == [await get(client, f"status/{job['id']}")] * 3
     finally:
         await runner.cleanup()
@@ -443,11 +441,8 @@ async def test_files_live_as_long_as_their_job(tmp_path: Path) -> None:
             stored = list(tmp_path.rglob(f"{job_id}/*"))
             assert [path.read_bytes() for path in stored] == [b"big"]
             await done(both, job_id, {"output": 1})
-            for _ in range(100):
-                if not list(tmp_path.rglob(f"{job_id}*")):
-                    break
-                await asyncio.sleep(0.05)
-            assert not list(tmp_path.rglob(f"{job_id}*")), "the file goes with the result"
+            # The file goes with the result.
+            await until(lambda: not list(tmp_path.rglob(f"{job_id}*")))
             await get(both, f"files/{job_id}/{sha256}", 404)
     assert list(tmp_path.iterdir()) == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from helpers import until
 from owner import configure, confirm
 from PIL import Image
 
@@ -304,11 +304,7 @@ async def test_a_missing_key_says_how_to_set_it(page: Page) -> None:
 
 async def test_switching_asks_the_target_for_its_nodes_ahead(page: Page, engine: str) -> None:
     await page.post("/remote/switch", {"client_id": "tab", "target": engine})
-    for _ in range(200):
-        if page.pool._entries and page.pool._entries[engine].capabilities:
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("nothing was asked")
+    await until(lambda: page.pool._entries and page.pool._entries[engine].capabilities)
 
 
 async def test_a_target_that_cannot_be_reached_can_be_switched_to(
