@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from fake_comfyui import PROMPT, FakeComfyUI
+from helpers import until
 from pydantic import JsonValue, SecretStr
 from scripted_server import Answer, Handler, ScriptedServer, drop
 
@@ -110,11 +111,6 @@ async def test_a_comfyui_that_does_not_speak_tls(record: Record) -> None:
         assert await grade(ComfyUITarget(url, times=SOON), record) is NEVER
 
 
-async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.005)
-
-
 async def _cancelled_while_it_waits(server: FakeComfyUI, job: Job) -> None:
     await job.cancel()
 
@@ -130,7 +126,7 @@ async def _restarted_before_it_began(server: FakeComfyUI, job: Job) -> None:
 
 async def _restarted_while_it_ran(server: FakeComfyUI, job: Job) -> None:
     server.start(job.id)
-    await _until(lambda: job.state.value == "running")
+    await until(lambda: job.state.value == "running")
     server.running = []
 
 
