@@ -51,9 +51,6 @@ def load_env_files(environment: MutableMapping[str, str] = os.environ) -> list[P
     passwords and headers. A file of the owner's may set them all, any other one those that the
     owner trusts.
 
-    Args:
-        environment: Is added to.
-
     Returns:
         The files that something was taken from.
 
@@ -100,7 +97,6 @@ def withheld(
 
     Args:
         variables: That are needed, and set nowhere else.
-        environment: Where the owner's folders are named.
     """
     from .trust import TrustStore, not_trusted
 

@@ -56,7 +56,6 @@ def nearest(name: str, start: Path | None = None) -> Path | None:
     """The file of that name in a folder, or in the nearest folder above it; ``None`` if none.
 
     Args:
-        name: The file's.
         start: The current folder by default. One that was deleted has no file.
     """
     try:

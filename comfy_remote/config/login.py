@@ -32,8 +32,6 @@ def login_headers(
     """What to send with every request.
 
     Args:
-        name: Of the target, for errors.
-        settings: Say which variables to read.
         environment: Where they are; what it lacks may be in the key ring.
 
     Raises:

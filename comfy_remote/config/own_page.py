@@ -18,12 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 async def refusal_of_page(method: str, headers: Mapping[str, str]) -> AuthenticationError | None:
-    """Why a request is refused, if another site's page may have made it; else ``None``.
-
-    Args:
-        method: Of the request.
-        headers: By name, in any case (aiohttp's).
-    """
+    """Why a request is refused, if another site's page may have made it; else ``None``."""
     if page_refusal(method, headers) is None:
         return None
     # Not read for each of the page's own requests.

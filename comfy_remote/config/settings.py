@@ -68,8 +68,6 @@ class Untrusted:
     """What the current folder's file names and the owner has not trusted; none of it is used.
 
     Attributes:
-        path: The file.
-        targets: Settings by name.
         default: Its default, unless that is one of the owner's names.
         named: All of it, a line each: see `named_in`.
     """
@@ -91,7 +89,6 @@ class Untrusted:
 
         Args:
             what: As the beginning of a sentence: ``The target 'gpu'``.
-            environment: Says where the store is.
         """
         from .trust import TrustStore, not_trusted
 
@@ -106,7 +103,6 @@ class Configuration:
 
     Attributes:
         default: Name or address of the target to use when none is given; see `choose`.
-        targets: Settings by name.
         origins: The file that each name was read from.
         allowed_addresses: http(s) addresses that the owner's files allow besides those of
             ``targets``; a folder's file allows none.
@@ -141,7 +137,6 @@ class Configuration:
             folder: Where to begin to look; the current folder by default.
             file: One that the owner has named: it counts first, and no folder is looked at.
                 The one that ``COMFY_REMOTE_CONFIG`` names by default.
-            environment: Where the owner's folders are named.
 
         Raises:
             ConfigurationError: A file cannot be read, or says something unknown.
@@ -283,7 +278,6 @@ class Configuration:
 
         Args:
             url: With or without a path.
-            environment: Says where the store is.
         """
         from .trust import TrustStore, origin_of
 
@@ -304,7 +298,6 @@ def named_in(file: ConfigFile, owners: Collection[str]) -> dict[str | None, str]
     """What a file names, a line each: its targets by name; by ``None`` a default, if an address.
 
     Args:
-        file: Its contents.
         owners: The names of the owner's own targets: to choose among them names nothing.
     """
     from .trust import named_default, named_target

@@ -77,7 +77,6 @@ class TrustStore:
         """Which of the things that a file names are not trusted yet.
 
         Args:
-            path: The file.
             named: As `named_target`, `named_default` and `named_variable` give them.
         """
         known = {row[0] for row in self._rows("SELECT named FROM files WHERE path = ?", key(path))}
@@ -269,10 +268,7 @@ def not_trusted(
     """The error for something that a file names and the owner has not trusted.
 
     Args:
-        path: The file.
-        named: All that it names and that is not trusted.
         what: What was wanted of it, as the beginning of a sentence: ``The target 'gpu'``.
-        store: Where trust was looked for.
         advice: How to trust it, and what to do where nobody can be asked.
     """
     problem = store.problem()

@@ -7,17 +7,6 @@ files), `endpoint` (queue and store as one), `client_routes` and `worker_routes`
 """
 
 from .limits import GatewayLimits
-from .local_worker import Handler, LocalWorker
-from .queue import JobQueue
-from .sdk_worker import SdkWorker, worker_command
 from .server import GatewayServer
 
-__all__ = [
-    "GatewayLimits",
-    "GatewayServer",
-    "Handler",
-    "JobQueue",
-    "LocalWorker",
-    "SdkWorker",
-    "worker_command",
-]
+__all__ = ["GatewayLimits", "GatewayServer"]

@@ -63,7 +63,6 @@ class Access:
         client_token: What clients send as ``Authorization: Bearer …``. ``None`` lets in
             whoever asks for a loopback address by name; the server listens nowhere else then.
         worker_token: What workers send as ``Authorization``, without ``Bearer`` (the SDK).
-        limits: For the rate of clients' requests.
         behind_proxy: Whether something in front of this server has seen who asks, and passes
             requests on under its own name (Modal's proxy authentication).
     """

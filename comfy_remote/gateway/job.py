@@ -99,17 +99,12 @@ class Job:
     """One job. Times are the queue's clock, in seconds; only the queue changes a job.
 
     Attributes:
-        id: Made here.
-        created: When it was submitted.
         expires: When it is dropped, whatever its state.
         execution_timeout: Seconds it may run.
         retention: Seconds its result is stored.
         result_limit: Bytes of the largest result it may have.
         low_priority: Whether it waits behind the others.
-        webhook: Where to post the result.
-        idempotency_key: As the client gave it.
         queued: When it was last put into the queue.
-        started: When a worker took it.
         finished: When it became final.
         forgotten: When its result went; it is known for its key's sake from then on.
         more: What `status` has besides, as a JSON object: ``output``, the newest progress, while

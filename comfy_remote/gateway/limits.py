@@ -44,7 +44,6 @@ class GatewayLimits:
         requests_per_10s: Client requests within 10 s; above it, 429. ``None``: not limited.
         body_bytes: All bodies that are being received at a time; above it, 429. Ours.
         body_pause: How long a body may bring nothing. Ours.
-        connections: What clients may do with connections. Ours.
         stream_bytes: Chunks of one job that wait for ``/stream``, counted as JSON. Ours.
         file_bytes: One file in the store. Ours.
         store_bytes: All files in the store: inputs, results, outputs. Above it, 429. Ours.

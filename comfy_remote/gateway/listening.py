@@ -20,14 +20,7 @@ __all__ = ["check_token", "in_url", "listen"]
 async def listen(
     runner: web.AppRunner, host: str, port: int, context: ssl.SSLContext | None
 ) -> int:
-    """Listen.
-
-    Args:
-        runner: Set up.
-        port: 0 picks a free one.
-
-    Returns:
-        The port.
+    """Listen, on a free port if ``port`` is 0; returns the port.
 
     Raises:
         ConfigurationError: The address or port cannot be used, with what to do.

@@ -42,10 +42,7 @@ class JobQueue:
     `retry` runs it again.
 
     Args:
-        limits: Those that apply to jobs.
         clock: Seconds, never going back: no jump of the system's clock ends a job or a promise.
-        on_final: Called when a job becomes final.
-        on_forget: Called when a job's result is forgotten.
     """
 
     def __init__(
@@ -89,7 +86,6 @@ class JobQueue:
         """Put a job into the queue, or find the one that the same key put there before.
 
         Args:
-            job_id: As `new_id` made it.
             content: Its input as JSON, unless that is in the store.
 
         Raises:
@@ -178,11 +174,7 @@ class JobQueue:
         self._queued.notify()
 
     def purge(self) -> int:
-        """Cancel all jobs that wait.
-
-        Returns:
-            How many there were.
-        """
+        """Cancel all jobs that wait; how many there were."""
         waiting = [*self._waiting, *self._waiting_low]
         for job in waiting:
             self.cancel(job)

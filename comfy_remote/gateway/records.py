@@ -28,9 +28,6 @@ class JobRecords:
     Nothing is dropped to make room: each result and key stays for its own time, and `check_memory`
     refuses new jobs.
 
-    Args:
-        limits: Those on time and memory.
-
     Attributes:
         memory: Bytes that records, small inputs and results, and streams take, roughly.
     """

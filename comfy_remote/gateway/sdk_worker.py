@@ -47,10 +47,7 @@ class SdkWorker:
     Args:
         queue: Told when the process dies.
         endpoint_url: ``http://127.0.0.1:PORT/v2/ENDPOINT``, as the process reaches it.
-        endpoint_id: The endpoint's id.
-        token: The gateway's token for workers.
         command: What to start; see `worker_command`.
-        environment: Added to the process's environment.
         grace: Seconds between asking it to end and ending it.
         backoff: How long it waits before a restart, by how often the process died young.
     """

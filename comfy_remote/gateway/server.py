@@ -50,8 +50,6 @@ class GatewayServer:
         host: Name or address to listen on. Anything but loopback needs a token.
         port: 0 picks a free one.
         token: What clients must send as bearer token; at least 16 characters.
-        limits: What it keeps to.
-        ssl_context: To serve https.
         files_folder: Where inputs, results and large outputs are stored; a temporary folder when
             ``None``.
         webhook_secret: ``whsec_…``, to sign webhooks with; see `webhook.webhook_key`.
@@ -82,7 +80,9 @@ class GatewayServer:
         self._failure: ComfyRemoteError | None = None
         self._worker_failed = asyncio.Event()
         self.store = JobStore(self.limits, files_folder)
-        self.queue = JobQueue(self.limits, on_final=self._ended, on_forget=self._forget)
+        self.queue = JobQueue(
+            self.limits, on_final=self._ended, on_forget=lambda job: self.store.forget(job.id)
+        )
         self.endpoint = LocalEndpoint(self.queue, self.store)
         self._webhooks = asyncio.Semaphore(_WEBHOOKS_AT_A_TIME)
         self._host = host
@@ -191,7 +191,6 @@ class GatewayServer:
 
         Args:
             command: What to start; our own worker, with the engine it finds, when ``None``.
-            environment: Added to the process's environment.
         """
         worker = SdkWorker(
             self.queue,
@@ -262,9 +261,6 @@ class GatewayServer:
                 )
             finally:
                 job.owed = False
-
-    def _forget(self, job: Job) -> None:
-        self.store.forget(job.id)
 
     def _start_task(self, work: Coroutine[object, object, None]) -> None:
         _start(work, self._tasks)

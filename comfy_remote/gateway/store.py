@@ -74,7 +74,6 @@ class JobStore:
         """Store a new job's input.
 
         Args:
-            content: JSON.
             result: Bytes that its result may have: there has to be room for it, too.
 
         Raises:
@@ -127,10 +126,7 @@ class JobStore:
         return self._path(job_id, name)
 
     async def put(self, job_id: str, sha256: str, chunks: AsyncIterator[bytes]) -> int:
-        """Store an output that is too large for an answer.
-
-        Returns:
-            Its size in bytes.
+        """Store an output that is too large for an answer; its size in bytes.
 
         Raises:
             OutputTooLarge: It, or all files together, are above the limit.

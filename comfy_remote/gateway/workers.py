@@ -11,11 +11,7 @@ __all__ = ["WorkerRegistry"]
 
 
 class WorkerRegistry:
-    """Workers by id: when they last said something, and the jobs they must stop.
-
-    Args:
-        clock: Seconds, never going back.
-    """
+    """Workers by id: when they last said something, and the jobs they must stop."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -49,11 +45,7 @@ class WorkerRegistry:
         self._stops.pop(worker_id, None)
 
     async def wait_until_ready(self, timeout: float) -> bool:
-        """Wait for the first worker to ask for a job.
-
-        Returns:
-            Whether there is one.
-        """
+        """Wait for the first worker to ask for a job; whether one did."""
         deadline = asyncio.get_running_loop().time() + timeout
         while not self._ready:
             left = deadline - asyncio.get_running_loop().time()

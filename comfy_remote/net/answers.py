@@ -67,11 +67,7 @@ class Response:
 
 
 def unreachable(error: Exception, where: str) -> TargetUnreachable:
-    """The error of a request that was not answered.
-
-    Args:
-        where: What was asked, for people.
-    """
+    """The error of a request that was not answered."""
     never_sent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
     advice = "Check that it runs and that the address is right."
     if isinstance(error, asyncio.TimeoutError):
@@ -98,11 +94,7 @@ def unreachable(error: Exception, where: str) -> TargetUnreachable:
 
 
 def error_of(response: Response, where: str) -> ComfyRemoteError:
-    """The error that an answer's status means, its texts cleaned.
-
-    Args:
-        where: What was asked, for people.
-    """
+    """The error that an answer's status means, its texts cleaned."""
     error = cleaned_error(_error_by_status(response, where))
     if POD_PROXY in where and (advice := _POD_ADVICE.get(response.status)):
         error.advice = advice

@@ -52,10 +52,7 @@ class BucketSettings:
 
     Attributes:
         endpoint: Of the service, without the bucket.
-        bucket: Its name.
         region: ``auto`` for R2; ``us-east-1`` where the address says none.
-        access_key_id: The key's public half.
-        secret_access_key: Its secret half.
     """
 
     endpoint: URL
@@ -127,9 +124,6 @@ class BucketSettings:
         """Read ``BUCKET_ENDPOINT_URL``, ``BUCKET_ACCESS_KEY_ID``, ``BUCKET_SECRET_ACCESS_KEY``,
         and, where the address does not say them, ``BUCKET_NAME`` and ``BUCKET_REGION``.
 
-        Args:
-            address: Instead of ``BUCKET_ENDPOINT_URL``.
-
         Returns:
             ``None`` where there is no address.
 
@@ -169,7 +163,6 @@ class Bucket:
     """One bucket. Its client is made with the first call, which takes a moment.
 
     Args:
-        settings: Where it is, and the keys.
         guard: Where its address may lead, if somebody else named it.
     """
 

@@ -52,9 +52,7 @@ class GuardedHttp:
     """Requests to addresses that somebody else names; used as an asynchronous context manager.
 
     Args:
-        guard: Which addresses may be asked.
         patience: Seconds for an answer to begin, and without a byte of it.
-        headers: Sent with every request.
     """
 
     def __init__(

@@ -77,7 +77,6 @@ class HttpClient:
         headers: Sent with every request (never shown in errors).
         elsewhere: ``HOST`` or ``HOST:PORT`` in a private network that the target's answers may
             name as well, because the user has; see `net.guard`.
-        limits: How long it waits, and how much it takes.
 
     Raises:
         ConfigurationError: The URL cannot be used (see `base_address`), or a header cannot be
@@ -156,12 +155,7 @@ class HttpClient:
     async def get_once(
         self, path: str, accept: tuple[int, ...] = (), limit: int | None = None
     ) -> Response:
-        """GET without retries, for callers that poll anyway.
-
-        Args:
-            accept: As for `submit`.
-            limit: As for `get`.
-        """
+        """GET without retries, for callers that poll anyway."""
         return await self._once("GET", path, accept=accept, limit=limit)
 
     async def delete(self, path: str) -> Response:
@@ -368,7 +362,6 @@ class HttpClient:
         Args:
             data: Bytes are JSON.
             size: Bytes of a form or of what is streamed.
-            limit: As for `get`.
         """
         sent = {**self.authorization(), **(headers or {})}
         if isinstance(data, bytes):

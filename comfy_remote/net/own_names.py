@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 from collections.abc import Collection, Mapping
 
-from .address import POD_PROXY, is_loopback
+from .address import POD_PROXY, ip_in, is_loopback
 
-__all__ = ["ALLOWED_HOSTS", "allowed_by_environment", "is_named", "is_own_name"]
-
-ALLOWED_HOSTS = "COMFY_REMOTE_ALLOWED_HOSTS"
-"""The variable with further names, separated by commas."""
+__all__ = ["allowed_by_environment", "is_named", "is_own_name"]
 
 # Nobody on the internet can own a name below these.
 _LOCAL = (".local", ".internal", ".home.arpa")
@@ -32,10 +28,9 @@ def is_own_name(host: str | None, allowed: Collection[str] = ()) -> bool:
     if not host:
         return False
     host = host.removesuffix(".")
-    if is_loopback(host) or host.endswith(".localhost") or _is_address(host):
+    if is_loopback(host) or host.endswith(".localhost") or ip_in(host) is not None:
         return True
-    # RunPod alone says where these lead.
-    if host.endswith(POD_PROXY):
+    if host.endswith(POD_PROXY):  # RunPod alone says where these lead
         return True
     whole = socket.gethostname().lower()
     own = {whole, whole.partition(".")[0]} - {""}
@@ -56,14 +51,6 @@ def is_named(host: str | None, allowed: Collection[str]) -> bool:
 
 
 def allowed_by_environment(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """The names that the environment lists."""
-    names = environment.get(ALLOWED_HOSTS, "").split(",")
+    """The names in ``COMFY_REMOTE_ALLOWED_HOSTS``, separated by commas."""
+    names = environment.get("COMFY_REMOTE_ALLOWED_HOSTS", "").split(",")
     return tuple(name.strip() for name in names if name.strip())
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -34,8 +34,6 @@ def page_refusal(
     answered only under this server's own names.
 
     Args:
-        method: Of the request.
-        headers: By name, in any case (aiohttp's).
         allowed: Further names of this server, that its owner has listed: see `is_own_name`.
         file: Where they list them, for the advice.
     """
@@ -75,7 +73,6 @@ def from_another_page(headers: Mapping[str, str], allowed: Collection[str] = ())
     """Whether a browser says that another page than this server's own made the request.
 
     Args:
-        headers: By name, in any case (aiohttp's).
         allowed: Names under which this server's own page is reached, whatever ``Host`` says: a
             proxy in front of it may have changed that.
     """

@@ -36,8 +36,6 @@ class PinnedSender:
     """A handler for boto3's ``before-send``. Blocking; used by several threads at once.
 
     Args:
-        guard: Which addresses may be asked.
-        what: What to call the address in errors.
         connect_timeout: Seconds until a connection is there.
         read_timeout: Seconds without a byte.
     """

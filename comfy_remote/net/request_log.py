@@ -10,7 +10,6 @@ import time
 from types import SimpleNamespace
 
 import aiohttp
-from yarl import URL
 
 __all__ = ["logged_requests"]
 
@@ -23,37 +22,24 @@ def logged_requests() -> aiohttp.TraceConfig:
     if not _log.isEnabledFor(logging.DEBUG):
         return trace
     trace.on_request_start.append(_began)
-    trace.on_request_end.append(_answered)
-    trace.on_request_exception.append(_failed)
+    trace.on_request_end.append(_ended)
+    trace.on_request_exception.append(_ended)
     return trace
 
 
-async def _began(
-    _session: aiohttp.ClientSession,
-    context: SimpleNamespace,
-    _params: aiohttp.TraceRequestStartParams,
-) -> None:
+async def _began(_session: object, context: SimpleNamespace, _params: object) -> None:
     context.began = time.perf_counter()
 
 
-async def _answered(
-    _session: aiohttp.ClientSession,
+async def _ended(
+    _session: object,
     context: SimpleNamespace,
-    params: aiohttp.TraceRequestEndParams,
+    params: aiohttp.TraceRequestEndParams | aiohttp.TraceRequestExceptionParams,
 ) -> None:
-    _line(params.method, params.url, str(params.response.status), context)
-
-
-async def _failed(
-    _session: aiohttp.ClientSession,
-    context: SimpleNamespace,
-    params: aiohttp.TraceRequestExceptionParams,
-) -> None:
-    # Its class only: its words may have the whole address.
-    _line(params.method, params.url, type(params.exception).__name__, context)
-
-
-def _line(method: str, url: URL, outcome: str, context: SimpleNamespace) -> None:
-    milliseconds = (time.perf_counter() - context.began) * 1000
-    where = f"{url.host}:{url.port}" if not url.is_default_port() else url.host
-    _log.debug("%s %s%s: %s in %.0f ms", method, where, url.raw_path, outcome, milliseconds)
+    if isinstance(params, aiohttp.TraceRequestEndParams):
+        outcome = str(params.response.status)
+    else:
+        outcome = type(params.exception).__name__  # its text may have the whole address
+    milliseconds, url = (time.perf_counter() - context.began) * 1000, params.url
+    where = url.host if url.is_default_port() else f"{url.host}:{url.port}"
+    _log.debug("%s %s%s: %s in %.0f ms", params.method, where, url.raw_path, outcome, milliseconds)

@@ -53,11 +53,7 @@ class Backoff:
     jitter: float = 0.2
 
     def seconds(self, failures: int, asked: float | None = None) -> float:
-        """How long to wait after so many failures in a row.
-
-        Args:
-            asked: Seconds that the server asked for.
-        """
+        """How long to wait after so many failures in a row."""
         # The exponent is bounded: polling may fail for hours.
         wait = min(self.first * 2.0 ** min(failures - 1, 32), self.longest)
         if asked is not None:
@@ -93,11 +89,7 @@ class Polling:
 
 
 class Outage:
-    """Counts the questions in a row that failed, and for how long.
-
-    Args:
-        polling: How long that may last.
-    """
+    """Counts the questions in a row that failed, and for how long."""
 
     def __init__(self, polling: Polling) -> None:
         self._polling = polling
@@ -127,11 +119,7 @@ class Outage:
 
 
 class Retries:
-    """Counts the failures of one piece of work, and waits between its tries.
-
-    Args:
-        backoff: How often, and how long.
-    """
+    """Counts the failures of one piece of work, and waits between its tries."""
 
     def __init__(self, backoff: Backoff) -> None:
         self._backoff = backoff

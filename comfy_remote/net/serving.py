@@ -51,10 +51,8 @@ class GuardedRunner(web.AppRunner):
     How long a request's body may take is up to the routes.
 
     Args:
-        app: Not started yet.
         shutdown_timeout: Seconds that requests have to end when the server stops.
         handler_cancellation: Whether a client that hangs up cancels its request's handler.
-        limits: How long and how many connections are held.
     """
 
     def __init__(

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import json
 import platform
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from ..wire.repo_list import parse_repo_list
 from .engine import Engine
 from .models.downloads import Say
 from .models.library import ModelLibrary
+from .models.plan import free_bytes
 from .progress import ProgressReporter, Report
 from .settings import WorkerSettings
 from .storage import KeptFiles
@@ -43,6 +43,7 @@ __all__ = [
     "describe",
     "fetch_part",
     "health",
+    "models_listed",
     "models_of",
     "say_to",
 ]
@@ -67,7 +68,7 @@ async def describe(
     return DescribeAnswer(
         nodes_hash=nodes_hash,
         nodes=await asyncio.to_thread(pack_nodes, document) if new else None,
-        models=await _models(target),
+        models=await models_listed(target),
         packs=_packs(nodes),
         device=device_of(stats),
         vram_total=_bytes(device, "vram_total"),
@@ -91,7 +92,7 @@ async def health(target: ComfyUITarget, folder: Path, worker: str | None) -> Hea
         engine=engine_of(stats),
         ram_free=_bytes(system if isinstance(system, dict) else {}, "ram_free"),
         vram_free=_bytes(_first_device(stats), "vram_free"),
-        disk_free=_free(folder),
+        disk_free=free_bytes(folder),
         worker=worker,
     )
 
@@ -108,7 +109,8 @@ async def fetch_part(kept: KeptFiles, payload: JsonValue) -> FetchAnswer:
     return FetchAnswer(data=base64.b64encode(data).decode("ascii"), size=size)
 
 
-async def _models(target: ComfyUITarget) -> dict[str, list[str]]:
+async def models_listed(target: ComfyUITarget) -> dict[str, list[str]]:
+    """The models that the engine lists, by folder."""
     try:
         return await target.models()
     except ComfyRemoteError:
@@ -147,15 +149,6 @@ def _first_device(stats: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def _bytes(facts: Mapping[str, JsonValue], name: str) -> int | None:
     value = facts.get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _free(folder: Path) -> int | None:
-    for path in (folder, *folder.parents):
-        try:
-            return shutil.disk_usage(path).free
-        except OSError:
-            continue
-    return None
 
 
 def models_of(engine: Engine, settings: WorkerSettings) -> ModelLibrary:
@@ -211,9 +204,6 @@ class EngineFacts:
 
     Versions and folders stay what they are while a process lives. Of an engine that somebody
     else starts, and may start again, nothing is remembered.
-
-    Args:
-        engine: The worker's.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -223,9 +213,6 @@ class EngineFacts:
 
     async def stats(self, target: ComfyUITarget) -> dict[str, JsonValue]:
         """The document, asked once a process.
-
-        Args:
-            target: Open.
 
         Raises:
             TargetError: The engine cannot be asked.

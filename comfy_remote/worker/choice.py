@@ -24,17 +24,9 @@ _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # Whoever names one of these has no GPU, or one that torch itself does not know.
 _WITHOUT_TORCHS_GPU = {"--cpu", "--directml"}
 # Whoever names one of these has decided where ComfyUI computes.
-_DEVICE_FLAGS = {
-    "--cpu",
-    "--cuda-device",
-    "--default-device",
-    "--directml",
-    "--gpu-only",
-    "--highvram",
-    "--lowvram",
-    "--normalvram",
-    "--novram",
-    "--oneapi-device-selector",
+_DEVICE_FLAGS = _WITHOUT_TORCHS_GPU | {
+    *("--cuda-device", "--default-device", "--gpu-only", "--oneapi-device-selector"),
+    *("--highvram", "--lowvram", "--normalvram", "--novram"),
 }
 
 

@@ -76,7 +76,6 @@ class Cleaner:
         Args:
             target: Open; if it is gone, the files stay.
             prompt: As the job has it, before `runnable`.
-            outputs: What its nodes have listed.
             uploaded: Names of its files in the input folder.
             stats: The engine's ``/system_stats``, which tell its folders.
             prompt_id: The engine's.
@@ -97,11 +96,7 @@ class Cleaner:
         )
 
     def run_again(self, prompt: Prompt, outputs: Sequence[RemoteOutput]) -> None:
-        """Have the nodes that made these outputs run again in later jobs.
-
-        Args:
-            prompt: As for `clean`.
-        """
+        """Have the nodes that made these outputs run again in later jobs."""
         identities = _identities(prompt)
         for output in outputs:
             # Of a node that another expanded into, the id begins with that of the drawn one.

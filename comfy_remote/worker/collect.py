@@ -51,9 +51,6 @@ async def collect_outputs(
 
     One that the engine does not have, or not whole, does not cost the others.
 
-    Args:
-        prompt: Tells the classes of the nodes.
-
     Raises:
         TargetUnreachable: The engine does not answer.
         LocalStorageError: It cannot be written (disk full).

@@ -36,10 +36,6 @@ except Exception as error:
 async def check_gpu(python: str, environ: Mapping[str, str]) -> None:
     """Have the engine's Python compute something on the GPU.
 
-    Args:
-        python: The engine's.
-        environ: The engine's.
-
     Raises:
         EngineCrashed: It cannot.
         ConfigurationError: That Python cannot be started.

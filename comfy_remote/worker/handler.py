@@ -48,7 +48,6 @@ class JobHandler:
         engine: Started by its first `ready`, if not before.
         settings: Limits, and where large outputs go.
         models: The worker's models; by default those of ``settings``, without the engine's.
-        connect: Makes the target for the engine's URL.
         environ: Whose secrets must not appear in an error.
         store: Where large outputs go, unless a bucket takes them.
     """
@@ -101,8 +100,6 @@ class JobHandler:
         """Run one job.
 
         Args:
-            job_id: The queue's id.
-            payload: The job's ``input``.
             report: Sends a progress snapshot to the queue. None is under way any more when
                 this returns.
 

@@ -61,13 +61,7 @@ def sent_files(request: JobRequest) -> list[InputFileSent]:
 
 
 class InputReceiver:
-    """Brings a request's files here, and remembers them for the next request.
-
-    Args:
-        cache: Where they are remembered.
-        hosts: See `fetch_input`.
-        limit: Bytes that one which is fetched may have.
-    """
+    """Brings a request's files here, and remembers them for the next request."""
 
     def __init__(self, cache: InputCache, *, hosts: Collection[str], limit: int) -> None:
         self._cache = cache

@@ -68,8 +68,6 @@ class WorkerParts:
         store: Where large outputs go, unless a bucket takes them.
         kept: Where large outputs go in the end.
         about: What is known of the engine.
-        cleaner: The engine's.
-        receiver: Brings the input files here.
     """
 
     engine: Engine
@@ -101,12 +99,6 @@ class JobResult:
 
 class WorkflowJob:
     """One job.
-
-    Args:
-        job_id: The queue's id.
-        request: What was sent.
-        dialect: That the answer has.
-        parts: The worker's.
 
     Attributes:
         begun: When it came, by the monotonic clock.

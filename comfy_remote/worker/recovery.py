@@ -39,8 +39,6 @@ async def settle(
     """Wait until the engine has stopped a cancelled prompt, or start the engine again.
 
     Args:
-        connect: Makes the target for the engine's URL.
-        prompt_id: The prompt's id there.
         settings: With ``cancel_grace``: after that a process of ours is ended and started again;
             of an engine that somebody else has started, the log says what it does.
 

@@ -93,7 +93,9 @@ class _Answer:
     @property
     def size(self) -> int:
         """Bytes of the result as the SDK sends it."""
-        return _size(self.rendered(_nothing), self._files, self._stored)
+        bare = self.rendered(lambda _file: "")
+        body = json.dumps({"output": bare}, ensure_ascii=False).encode()
+        return len(body) + sum((self._files[n].size + 2) // 3 * 4 for n in self._inline)
 
     def rendered(self, content: Content) -> dict[str, JsonValue]:
         """The answer as it stands."""
@@ -148,23 +150,8 @@ class _Answer:
         return f" and ask for the format {others} ({self._dialect.name} cannot name an address)"
 
 
-def _nothing(_file: Received) -> str:
-    return ""
-
-
 def _base64(file: Received) -> str:
     return base64.b64encode(file.path.read_bytes()).decode("ascii")
-
-
-def _size(
-    bare: dict[str, JsonValue],
-    files: Mapping[int, Received],
-    stored: Mapping[int, StoredFile],
-) -> int:
-    """Bytes of the result, of which ``bare`` lacks the files' content."""
-    body = json.dumps({"output": bare}, ensure_ascii=False).encode()
-    inline = (file.size for number, file in files.items() if number not in stored)
-    return len(body) + sum((size + 2) // 3 * 4 for size in inline)
 
 
 def shown_within(

@@ -58,7 +58,6 @@ class RunResult:
 
     Attributes:
         outputs: In files of ours.
-        problems: What is missing or damaged.
         error: Why the job failed after it had saved these; ``None`` if it succeeded.
     """
 
@@ -72,7 +71,6 @@ class EngineRun:
 
     Args:
         engine: Asked whether there is any use in cancelling.
-        target: Open.
         job_id: The queue's, for the log.
         output_folder: The engine's, if it is here and its files are ours: what is new in it
             after the run is the job's, even if no node listed it.

@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if is_true(os.environ, "NETWORK_VOLUME_DEBUG"):
             for line in volume_report(settings.models.volume):
                 _log.info("volume: %s", line)
-        test = ours.test or ours.test_input is not None or _mode() == "test"
+        mode = os.environ.get("MODE_TO_RUN", "").strip().lower()
+        test = ours.test or ours.test_input is not None or mode == "test"
         payload = job_to_test(ours.test_input) if test else None
         engine.start()
         if test:
@@ -95,10 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         engine.stop()
     if status:
         sys.exit(status)
-
-
-def _mode() -> str:
-    return os.environ.get("MODE_TO_RUN", "").strip().lower()
 
 
 def _local_api(arguments: Sequence[str]) -> list[str]:

@@ -12,12 +12,12 @@ from ..targets.comfyui.target import ComfyUITarget
 from ..wire.repo_list import ModelLine
 from ..wire.request import ModelSent
 from ..workflow.models import FOLDERS
+from .actions import models_listed
 from .models.downloads import Say
 from .models.folders import folder_of
 from .models.library import ModelLibrary
 
 __all__ = ["LackingModels", "fetch_lacking"]
-
 
 _NO_SUCH_FOLDER = WorkflowInvalid(
     "The workflow wants them in a folder for models that this ComfyUI does not know.",
@@ -62,21 +62,19 @@ class LackingModels:
 async def fetch_lacking(
     models: Sequence[ModelSent], target: ComfyUITarget, library: ModelLibrary, say: Say
 ) -> LackingModels:
-    """Fetch the models that the engine does not list, if this worker may; nothing is pruned.
+    """Fetch the models that the engine does not list, if this worker may; what is still missing.
+
+    Nothing is pruned.
 
     Args:
         target: The engine, which may know folders that the library does not.
-        library: Where they are fetched to.
-        say: Told of the progress.
-
-    Returns:
-        What is still lacking.
 
     Raises:
         LocalStorageError: The disk is full, or cannot be written to.
     """
     # Only where it matters: a request a folder.
-    listed = await _listed(target) if models else {}
+    found = await models_listed(target) if models else {}
+    listed = {folder_of(folder): set(names) for folder, names in found.items()}
     lines = [
         ModelLine(0, folder_of(one.directory), one.url, one.name, one.sha256)
         for one in models
@@ -94,15 +92,6 @@ async def fetch_lacking(
 
 def _names(lines: Sequence[ModelLine]) -> list[str]:
     return [f"{line.kind}/{line.name}" for line in lines]
-
-
-async def _listed(target: ComfyUITarget) -> dict[str, set[str]]:
-    """The names that the engine lists, by folder."""
-    try:
-        found = await target.models()
-    except ComfyRemoteError:
-        return {}  # a ComfyUI from before 2024 has no such route; the library looks at the files
-    return {folder_of(folder): set(names) for folder, names in found.items()}
 
 
 def _posix(name: str) -> str:

@@ -60,7 +60,6 @@ class WorkerSettings:
         keep_outputs: Whether a job's files stay in the engine's folders.
         worker: The worker's id, for the answer.
         refresh: Whether the worker is to be replaced after each job.
-        models: Where models come from, and where they go.
     """
 
     result_limit: int | None = None

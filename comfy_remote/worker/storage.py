@@ -49,7 +49,6 @@ class BucketStore:
     """``{job id}/{SHA-256's beginning}/{filename}``, given out by signed addresses.
 
     Args:
-        settings: The bucket.
         guard: Where its address may lead, if a request named it.
     """
 
@@ -153,7 +152,6 @@ class ResultStore:
     """``PUT {url}/{job id}/{sha256}``, streamed from disk.
 
     Args:
-        url: Of the store.
         key: Sent as it is in ``Authorization``.
     """
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from yarl import URL
 
 from ...errors import ModelUnavailable
@@ -53,15 +53,11 @@ class _File(BaseModel):
 
 
 class _Version(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
     id: int
     files: list[_File] = []
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
     versions: list[_Version] = Field(alias="modelVersions", min_length=1)
 
 
@@ -70,7 +66,6 @@ class CivitaiLink:
     """One file of one version of a model.
 
     Attributes:
-        endpoint: Civitai's site.
         model: The model's number; ``None`` in API links, which have the version's.
         version: The version's number; ``None`` for the newest.
         choices: ``type``, ``format``, ``size`` and ``fp`` of the link, which choose a file.

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ...advice import Hint
 from ...aio import in_thread
@@ -33,8 +33,6 @@ _BEGINNING = 512
 
 class _Note(BaseModel):
     """What a ``.part`` is a part of."""
-
-    model_config = ConfigDict(extra="ignore")
 
     part: str
     identity: str
@@ -248,7 +246,6 @@ def what_is_wrong(path: Path, name: str) -> str | None:
     whole (https://github.com/huggingface/safetensors#format). Nothing is unpickled.
 
     Args:
-        path: The file.
         name: Its name; the ending decides what it should be.
     """
     suffix = Path(name).suffix.lower()

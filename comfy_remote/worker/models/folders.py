@@ -26,53 +26,35 @@ OUR_FOLDER = ".comfy-remote"
 """Below the models folder: the manifest, and who is at work. ComfyUI does not look there."""
 
 # What people write in a repo_list; a folder's own name is understood as well.
-_FOLDERS = {
-    "audio_encoder": "audio_encoders",
-    "checkpoint": "checkpoints",
-    "ckpt": "checkpoints",
-    "clip": "text_encoders",
-    "control": "controlnet",
-    "control_net": "controlnet",
-    "controlnets": "controlnet",
-    "diffusion": "diffusion_models",
-    "diffusion_model": "diffusion_models",
-    "embedding": "embeddings",
-    "esrgan": "upscale_models",
-    "hypernetwork": "hypernetworks",
-    "ipadapters": "ipadapter",
-    "latent_upscale": "latent_upscale_models",
-    "lora": "loras",
-    "lycoris": "loras",
-    "model_patch": "model_patches",
-    "style": "style_models",
-    "style_model": "style_models",
-    "t5": "text_encoders",
-    "text_encoder": "text_encoders",
-    "textual_inversion": "embeddings",
-    "unet": "diffusion_models",
-    "upscale": "upscale_models",
-    "upscale_model": "upscale_models",
-    "upscaler": "upscale_models",
-    "vaes": "vae",
+_SPELLINGS = {
+    "audio_encoders": "audio_encoder",
+    "checkpoints": "checkpoint ckpt",
+    "controlnet": "control control_net controlnets",
+    "diffusion_models": "diffusion diffusion_model unet",
+    "embeddings": "embedding textual_inversion",
+    "hypernetworks": "hypernetwork",
+    "ipadapter": "ipadapters",
+    "latent_upscale_models": "latent_upscale",
+    "loras": "lora lycoris",
+    "model_patches": "model_patch",
+    "style_models": "style style_model",
+    "text_encoders": "clip t5 text_encoder",
+    "upscale_models": "esrgan upscale upscale_model upscaler",
+    "vae": "vaes",
 }
+_FOLDERS = {kind: folder for folder, kinds in _SPELLINGS.items() for kind in kinds.split()}
 
 # ComfyUI reads these folders as one (its folder_paths.py).
-_ALSO = {
-    "controlnet": ("t2i_adapter",),
-    "diffusion_models": ("unet",),
-    "text_encoders": ("clip",),
-}
+_ALSO = {"controlnet": "t2i_adapter", "diffusion_models": "unet", "text_encoders": "clip"}
 
-MODEL_SUFFIXES = frozenset(
-    {
-        *(".safetensors", ".sft", ".gguf", ".onnx"),
-        *(".ckpt", ".pt", ".pt2", ".pth", ".bin"),
-        *(".yaml", ".yml", ".json", ".txt"),
-    }
-)
+_TEXTS = {".yaml", ".yml", ".json", ".txt"}
+_WEIGHTS = {
+    *(".safetensors", ".sft", ".gguf", ".onnx"),
+    *(".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl"),
+}
+MODEL_SUFFIXES = frozenset(_WEIGHTS - {".pkl"} | _TEXTS)
 """Endings that may be fetched: weights, and the small texts that belong to some. Not ``.pkl``,
 which is a bare pickle; ``.ckpt`` and its like are loaded by ComfyUI with ``weights_only``."""
-_WEIGHTS = MODEL_SUFFIXES - {".yaml", ".yml", ".json", ".txt"} | {".pkl"}
 _LAYOUTS = ("models", "ComfyUI/models")
 _MOST_FILES = 20
 
@@ -124,7 +106,6 @@ class ModelFolders:
             chosen: What the environment names; goes before all others.
             volume: Where a network volume is mounted, if there is one. It may hold a whole
                 ``ComfyUI`` folder, or ``models`` alone.
-            engine: The engine's own ``models``.
         """
         candidates = [volume / layout for layout in reversed(_LAYOUTS)]
         found = [folder for folder in candidates if folder.is_dir()]
@@ -153,7 +134,7 @@ class ModelFolders:
 
     def find(self, folder: str, name: str) -> Path | None:
         """A model that is there under that name, wherever ComfyUI would find it."""
-        folders = (folder, *_ALSO.get(folder, ()))
+        folders = (folder, _ALSO.get(folder, folder))
         paths = (root / one / name for root in self.roots for one in folders)
         return next((path for path in paths if path.is_file()), None)
 
@@ -189,7 +170,6 @@ class PartFile:
     """The unfinished file of one download.
 
     Attributes:
-        root: The models folder.
         folder: The model's folder below it, where the ``.part`` is.
         key: Names it: the same for the same link and name.
     """

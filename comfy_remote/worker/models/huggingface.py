@@ -33,10 +33,8 @@ class HuggingFaceLink:
     """One file of one repository.
 
     Attributes:
-        endpoint: Hugging Face, or a mirror.
         repo: ``ORG/NAME``; ``datasets/ORG/NAME`` for a data set.
         revision: A branch, a tag or a commit.
-        path: In the repository.
         token: Sent to ``endpoint``; may be empty.
     """
 

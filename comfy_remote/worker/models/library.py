@@ -124,10 +124,6 @@ class ModelLibrary:
     ) -> CheckAnswer:
         """What `ensure` would do. Changes nothing, and fetches nothing.
 
-        Args:
-            prune_others: As for `ensure`.
-            name: As for `ensure`.
-
         Raises:
             ConfigurationError: There is no folder for models.
         """
@@ -179,7 +175,6 @@ class ModelLibrary:
 
         Args:
             everything: Whether an empty list means that nothing is wanted.
-            name: As for `ensure`.
 
         Raises:
             ConfigurationError: There is no folder for models.

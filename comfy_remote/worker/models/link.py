@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from pydantic import JsonValue, SecretStr
 from yarl import URL
@@ -39,11 +39,8 @@ class Location:
     missing: str = "Check the link in a browser."
 
 
-class JsonGetter(Protocol):
-    """Asks an API; see `http.ModelHttp.json`."""
-
-    async def __call__(self, location: Location) -> JsonValue:
-        """The answer's JSON."""
+JsonGetter: TypeAlias = Callable[[Location], Awaitable[JsonValue]]
+"""Asks an API; see `http.ModelHttp.json`."""
 
 
 class Link(Protocol):

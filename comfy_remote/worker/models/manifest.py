@@ -16,7 +16,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ...media.files import safe_relative_path, storage_errors
 from ...wire.repo_list import ModelLine
@@ -40,14 +40,11 @@ class Entry(BaseModel):
     Attributes:
         path: Relative to the models folder, ``/`` between parts.
         identity: What it was fetched from (see `link.Link`); no secret.
-        size: Bytes.
         sha256: Of its content, counted while it was written.
         modified: The file's modification time right after, in ns since 1970.
         fetched: When, in s since 1970.
         fetched_for: The list that asked for it (see `list_key`); empty in older entries.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     path: str
     identity: str
@@ -74,9 +71,6 @@ class Manifest:
     """The entries of one models folder, as they are when first asked for.
 
     Made for each job: other workers add to it.
-
-    Args:
-        root: The models folder.
     """
 
     def __init__(self, root: Path) -> None:
@@ -204,8 +198,6 @@ class _Note(BaseModel):
         paths: Relative to the models folder.
     """
 
-    model_config = ConfigDict(extra="ignore")
-
     asked: float
     paths: list[str]
 
@@ -215,9 +207,6 @@ class Asked:
 
     A list that comes again (of the same name, or with the same lines) replaces what it asked for
     before.
-
-    Args:
-        root: The models folder.
     """
 
     def __init__(self, root: Path) -> None:

@@ -50,12 +50,7 @@ _RESERVE = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """A model that is there.
-
-    Attributes:
-        line: That wants it.
-        path: Of the file.
-    """
+    """A model that is there."""
 
     line: ModelLine
     path: Path
@@ -66,11 +61,9 @@ class Missing:
     """A model that is to be fetched.
 
     Attributes:
-        line: That wants it.
         link: Where from.
         location: The same, ready to be asked.
         found: What the server said of it; with the line's own SHA-256, if it has one.
-        path: Where it goes.
         replaces: Whether an older one that we had fetched is there, to be replaced.
     """
 
@@ -107,8 +100,6 @@ class Planner:
     """Finds out what each line of a list needs. Changes nothing.
 
     Args:
-        folders: Where models may be.
-        manifest: Of the folder to download into.
         hashes: Known SHA-256 of files, by path, size and time; added to.
         names_suffice: Whether a file that is there under the name is taken for the model, unless
             the line has a SHA-256. Then nobody is asked about it.

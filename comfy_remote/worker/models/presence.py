@@ -25,7 +25,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ...media.files import storage_errors
 from .folders import OUR_FOLDER
@@ -44,8 +44,6 @@ class Presence:
     """This worker, as others on the volume see it.
 
     Args:
-        root: The models folder.
-        worker: What to call this worker.
         beat: Seconds between two signs of life.
         stale: Seconds without one after which a worker counts as gone.
     """
@@ -241,8 +239,6 @@ class ProcessMark(BaseModel):
         started: When the process began, as the system counts; ``None`` where it does not tell. A
             number that is used again later is another process.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     worker: str = "another worker"
     host: str = ""

@@ -92,14 +92,9 @@ def prune(
     Only inside `Presence.alone`.
 
     Args:
-        wanted: As for `plan_prune`.
-        asked: As for `plan_prune`.
         parts: Keys of the `PartFile`s to keep.
         verified: What `verify` said. What it did not look at (another worker has fetched it
             since) stays.
-
-    Returns:
-        What was done.
 
     Raises:
         LocalStorageError: A file could not be removed.

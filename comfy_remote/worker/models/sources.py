@@ -85,7 +85,6 @@ class BucketLink:
     """One object of the bucket.
 
     Attributes:
-        settings: The bucket.
         key: Of the object: ``loras/style.safetensors``.
     """
 
