@@ -92,6 +92,7 @@ async def test_without_marks_no_target_is_asked(post: Any) -> None:
         assert (status, answer["parts"]) == (200, [])
 
 
+@pytest.mark.usefixtures("quick_retries")
 async def test_why_not_is_told(post: Any) -> None:
     prompt = {**PROMPT, "2": {"class_type": "NobodyHasIt", "inputs": {"image": ["1", 0]}}}
     status, answer = await post("/remote/cut", prompt=prompt, workflow=marked("there"))

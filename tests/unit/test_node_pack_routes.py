@@ -327,6 +327,7 @@ async def test_a_target_says_how_it_is(page: Page, engine: str, quoted: bool) ->
     assert body["device"]
 
 
+@pytest.mark.usefixtures("quick_retries")
 @pytest.mark.parametrize(
     ("target", "code"),
     [
@@ -376,6 +377,7 @@ async def test_only_what_the_target_alone_has_is_listed(page: Page, engine: str)
     assert "bilinear" not in methods
 
 
+@pytest.mark.usefixtures("quick_retries")
 async def test_a_target_that_cannot_say_what_it_has(page: Page, tmp_path: Path) -> None:
     configure(
         tmp_path / "home",
@@ -477,6 +479,7 @@ async def test_a_page_of_another_site_is_refused(
     assert not page.lane.cancelled
 
 
+@pytest.mark.usefixtures("quick_retries")
 @pytest.mark.parametrize(
     "path", ["/remote/status", "/remote/targets/gpu", "/remote/object_info?target=gpu"]
 )
