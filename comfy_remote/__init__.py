@@ -56,12 +56,12 @@ if TYPE_CHECKING:
     )
     from .jobs.client import attach, resume
     from .jobs.job import Job
-    from .jobs.output import Output
+    from .jobs.output import JobOutput, Output
     from .jobs.record import Record
     from .jobs.submission import Submission
     from .library.client import Client, RowResult
     from .library.run import run
-    from .library.sync import SyncClient, SyncJob
+    from .library.sync import SyncClient, SyncJob, SyncJobOutput
     from .workflow.change.prepare import Changes
 
 _NAMES = {
@@ -79,12 +79,12 @@ _NAMES = {
     ),
     ".jobs.client": ("attach", "resume"),
     ".jobs.job": ("Job",),
-    ".jobs.output": ("Output",),
+    ".jobs.output": ("JobOutput", "Output"),
     ".jobs.record": ("Record",),
     ".jobs.submission": ("Submission",),
     ".library.client": ("Client", "RowResult"),
     ".library.run": ("run",),
-    ".library.sync": ("SyncClient", "SyncJob"),
+    ".library.sync": ("SyncClient", "SyncJob", "SyncJobOutput"),
     ".workflow.change.prepare": ("Changes",),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
@@ -103,6 +103,7 @@ __all__ = [
     "Job",
     "JobCancelled",
     "JobNotFound",
+    "JobOutput",
     "JobState",
     "JobTimedOut",
     "LocalStorageError",
@@ -125,6 +126,7 @@ __all__ = [
     "SubmissionUnknown",
     "SyncClient",
     "SyncJob",
+    "SyncJobOutput",
     "TargetError",
     "TargetUnreachable",
     "ValueForm",

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from html import escape
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from .clean import cleaned_error, cleaned_json, cleaned_text
 from .errors import ComfyRemoteError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DidItRun",
     "Event",
+    "EventOf",
     "Finished",
     "JobState",
     "Log",
@@ -183,11 +184,18 @@ class Preview:
     data: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class OutputReady:
-    """One output exists on the target. May come before the job has finished."""
+_OutputT = TypeVar("_OutputT", bound=RemoteOutput, covariant=True)
 
-    output: RemoteOutput
+
+@dataclass(frozen=True, slots=True)
+class OutputReady(Generic[_OutputT]):
+    """One output exists on the target. May come before the job has finished.
+
+    Attributes:
+        output: From a `Job` or a `SyncJob`, it can be fetched and saved at once.
+    """
+
+    output: _OutputT
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +259,20 @@ class Finished:
     did_it_run: DidItRun | None = None
 
 
-Event: TypeAlias = (
-    Queued | Started | Progress | Preview | Shown | NodeText | OutputReady | Log | Finished
+EventOf: TypeAlias = (
+    Queued
+    | Started
+    | Progress
+    | Preview
+    | Shown
+    | NodeText
+    | OutputReady[_OutputT]
+    | Log
+    | Finished
 )
+"""An event whose `OutputReady` has outputs of that type."""
+
+Event: TypeAlias = EventOf[RemoteOutput]
 
 
 def event_to_json(event: Event) -> dict[str, JsonValue]:

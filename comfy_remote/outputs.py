@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
@@ -122,9 +122,17 @@ class RemoteOutput:
     size: int | None = None
     sha256: str | None = None
     text: str | None = None
-    source: OutputSource | None = None
+    source: OutputSource | None = field(default=None, repr=False)  # whole files, signed addresses
     key: str | None = None
     number: int | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both describe the same output, whatever subclass either is of."""
+        if not isinstance(other, RemoteOutput):
+            return NotImplemented
+        return all(
+            getattr(self, one.name) == getattr(other, one.name) for one in fields(RemoteOutput)
+        )
 
     @property
     def file(self) -> tuple[str, str, str, int | None]:

@@ -25,9 +25,11 @@ from ..errors import (
 from ..events import (
     DidItRun,
     Event,
+    EventOf,
     Finished,
     JobState,
     Log,
+    OutputReady,
     Progress,
     Queued,
     Started,
@@ -47,7 +49,7 @@ from ..workflow.interface import REMOTE_OUTPUT, key_of
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
 from .guessed_progress import estimate_progress, with_estimates
-from .output import Output
+from .output import JobOutput, Output
 from .record import JobEntry, Record, SavedOutput
 from .sent_inputs import SentInputs, check_unchanged
 from .submission import send
@@ -163,7 +165,7 @@ class Job:
         known = [] if self._finished is None else self._finished.problems
         return [*known, *self._not_fetched]
 
-    async def __aiter__(self) -> AsyncGenerator[Event, None]:
+    async def __aiter__(self) -> AsyncGenerator[EventOf[JobOutput], None]:
         """Its events from now on; the last is `Finished`. A failed job raises nothing here.
 
         Raises:
@@ -196,6 +198,9 @@ class Job:
                             grade = DidItRun.STOPPED  # a worker took it
                             event = Finished(JobState.CANCELLED, error, did_it_run=grade)
                     self._note(event)
+                    if isinstance(event, OutputReady):
+                        yield OutputReady(JobOutput.of(event.output, self))
+                        continue
                     yield event
                     if isinstance(event, Finished):
                         return
@@ -266,7 +271,7 @@ class Job:
         return local
 
     async def output(self, output: RemoteOutput) -> Output:
-        """Bring one output here: that of an `OutputReady`, also while the job still runs.
+        """Bring one output here: of `Finished.outputs`, or of an `OutputReady` (or `fetch` that).
 
         Raises:
             OutputLost: The target does not have it.

@@ -1,26 +1,30 @@
-"""An output that has arrived: complete, checked, and yours to keep."""
+"""An output of a job: still on the target, or here, complete and checked."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import html
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, OutputCorrupt
 from ..media.files import place_below, safe_relative_path
 from ..media.temporary import TemporaryFolder
-from ..outputs import OutputKind
+from ..outputs import OutputKind, RemoteOutput
 
 if TYPE_CHECKING:
     import numpy
     import torch
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from typing_extensions import Self
 
-__all__ = ["Output"]
+    from .job import Job
+
+__all__ = ["JobOutput", "Output"]
 
 _MOST_SHOWN_BYTES = 4 * 1024 * 1024
 _MOST_SHOWN_TEXT = 10_000
@@ -146,3 +150,49 @@ class Output:
                 advice="Install torch, or use Output.array(), which gives the same as NumPy.",
             ) from None
         return torch.from_numpy(self.array())
+
+
+class JobOutput(RemoteOutput):
+    """An output that exists on the target, as an `OutputReady` of a `Job` has it.
+
+    It can be brought here while the job still runs. Equal to the same output in
+    `Finished.outputs`.
+    """
+
+    __slots__ = ("_here", "_job", "_lock")
+
+    # No fields: the job is in no repr, comparison or `asdict`.
+    _here: Output | None
+    _job: Job
+    _lock: asyncio.Lock
+
+    @classmethod
+    def of(cls, output: RemoteOutput, job: Job) -> Self:
+        """The same output, to be fetched through its job."""
+        made = cls(*(getattr(output, one.name) for one in fields(RemoteOutput)))
+        for name, value in (("_here", None), ("_job", job), ("_lock", asyncio.Lock())):
+            object.__setattr__(made, name, value)
+        return made
+
+    async def fetch(self) -> Output:
+        """Bring it here; once, however often it is called.
+
+        Raises:
+            OutputLost: The target does not have it.
+            OutputError: It could not be brought here whole.
+        """
+        async with self._lock:
+            here = self._here
+            if here is None:
+                here = await self._job.output(self)
+                object.__setattr__(self, "_here", here)
+            return here
+
+    async def save(self, folder: Path | str) -> Path:
+        """Fetch it, and write it below ``folder``: see `Output.save`.
+
+        Raises:
+            ComfyRemoteError: As `fetch`, and as `Output.save`.
+        """
+        here = await self.fetch()
+        return await asyncio.to_thread(here.save, folder)

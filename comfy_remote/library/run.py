@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..events import Event
+from ..events import EventOf
 from ..jobs.interruption import OnInterrupt
 from ..jobs.output import Output
 from ..jobs.submission import Workflow
@@ -14,7 +14,7 @@ from ..targets.base import Target
 from ..workflow.change.prepare import Changes, ChangeWords
 from ..workflow.schema import Schemas
 from .notebook import Display
-from .sync import SyncClient
+from .sync import SyncClient, SyncJobOutput
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -29,7 +29,7 @@ def run(
     *,
     inputs: Sequence[Path | str] = (),
     timeout: float | None = None,
-    on_event: Callable[[Event], object] | None = None,
+    on_event: Callable[[EventOf[SyncJobOutput]], object] | None = None,
     config: Path | str | None = None,
     schemas: Schemas | Path | str | None = None,
     on_interrupt: OnInterrupt = "cancel",

@@ -9,21 +9,24 @@ from collections.abc import (
     Callable,
     Collection,
     Coroutine,
+    Generator,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
 from concurrent.futures import Future, wait
+from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-from ..events import DidItRun, Event, Finished, JobState
+from ..events import DidItRun, Event, EventOf, Finished, JobState, OutputReady
 from ..jobs.estimate import RunEstimate
 from ..jobs.interruption import PATIENCE, OnInterrupt, Patience
 from ..jobs.job import Job
-from ..jobs.output import Output
+from ..jobs.output import JobOutput, Output
 from ..jobs.record import Record, SavedOutput
 from ..jobs.submission import Submission, Workflow
 from ..outputs import OutputProblem, RemoteOutput
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from ..workflow.check import Report
     from ..workflow.cut import Cut
 
-__all__ = ["SyncClient", "SyncJob"]
+__all__ = ["SyncClient", "SyncJob", "SyncJobOutput"]
 
 _T = TypeVar("_T")
 _LOOK_EVERY = 0.25
@@ -190,7 +193,7 @@ class SyncClient:
         *,
         inputs: Sequence[Path | str] = (),
         timeout: float | None = None,
-        on_event: Callable[[Event], object] | None = None,
+        on_event: Callable[[EventOf[SyncJobOutput]], object] | None = None,
         changes: Changes | None = None,
         **words: Unpack[ChangeWords],
     ) -> list[Output]:
@@ -307,9 +310,14 @@ class SyncJob:
     def __repr__(self) -> str:
         return f"Sync{self._job!r}"
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[EventOf[SyncJobOutput]]:
         """See `Job.__aiter__`."""
-        return self._loop.iterate(self._job.__aiter__())
+        with closing(self._loop.iterate(self._job.__aiter__())) as events:
+            for event in events:
+                if isinstance(event, OutputReady):
+                    yield OutputReady(SyncJobOutput.of(event.output, self._loop))
+                else:
+                    yield event
 
     @property
     def state(self) -> JobState:
@@ -354,6 +362,31 @@ class SyncJob:
         self._loop.run(self._job.cancel())
 
 
+class SyncJobOutput(RemoteOutput):
+    """`JobOutput` without ``await``, as an `OutputReady` of a `SyncJob` has it."""
+
+    __slots__ = ("_loop", "_output")
+
+    _loop: _LoopThread
+    _output: JobOutput
+
+    @classmethod
+    def of(cls, output: JobOutput, loop: _LoopThread) -> Self:
+        """The same output, for other threads than the job's."""
+        made = cls(*(getattr(output, one.name) for one in fields(RemoteOutput)))
+        object.__setattr__(made, "_loop", loop)
+        object.__setattr__(made, "_output", output)
+        return made
+
+    def fetch(self) -> Output:
+        """See `JobOutput.fetch`."""
+        return self._loop.run(self._output.fetch())
+
+    def save(self, folder: Path | str) -> Path:
+        """See `JobOutput.save`."""
+        return self._loop.run(self._output.save(folder))
+
+
 class _LoopThread:
     """An event loop in a thread."""
 
@@ -380,7 +413,14 @@ class _LoopThread:
             ended = bool(wait({running}, timeout=_LOOK_EVERY).done)
 
     def run(self, work: Coroutine[object, object, _T]) -> _T:
-        """What ``work`` gives. An interruption here is one there, and is waited for."""
+        """What ``work`` gives. An interruption here is one there, and is waited for.
+
+        Raises:
+            RuntimeError: The client is closed.
+        """
+        if self._loop.is_closed():
+            work.close()
+            raise RuntimeError("the client is closed: use its jobs inside `with`")
         begun: Future[asyncio.Task[_T] | None] = Future()
 
         async def whole() -> _T:
@@ -398,7 +438,7 @@ class _LoopThread:
             raise
         return running.result()
 
-    def iterate(self, items: AsyncGenerator[_T, None]) -> Iterator[_T]:
+    def iterate(self, items: AsyncGenerator[_T, None]) -> Generator[_T, None, None]:
         """Its items; it is closed with the iterator."""
 
         async def next_item() -> list[_T]:

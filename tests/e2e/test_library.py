@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import start_sandbox, stop
 from PIL import Image
 
 import comfy_remote
@@ -27,6 +28,7 @@ from comfy_remote import (
     Finished,
     JobState,
     Output,
+    OutputLost,
     OutputReady,
     Progress,
     Started,
@@ -127,19 +129,63 @@ def test_the_events_are_those_of_the_job(client: SyncClient) -> None:
     assert list(job) == [events[-1]]
 
 
-def test_an_output_is_read_while_the_job_runs(client: SyncClient, tmp_path: Path) -> None:
+def early_and_late() -> dict[str, Any]:
+    """A picture that is there long before the other."""
     save = {"images": ["1", 0], "filename_prefix": "early"}
-    job = client.submit({"0": {"class_type": "SaveImage", "inputs": save}, **picture(steps=20)})
+    return {"0": {"class_type": "SaveImage", "inputs": save}, **picture(steps=30)}
+
+
+def test_an_output_is_saved_while_the_job_runs(client: SyncClient, tmp_path: Path) -> None:
+    job = client.submit(early_and_late())
     for event in job:
-        if isinstance(event, OutputReady):
-            path = job.output(event.output).save(tmp_path / "out")
-            assert path.stat().st_size == event.output.size or event.output.size is None
-            assert job.finished is None
-            break
+        match event:
+            case OutputReady(output):
+                path = output.save(tmp_path / "out")
+                assert job.finished is None
+                assert path.read_bytes() == output.fetch().bytes()
+                assert path.read_bytes() == job.output(output).bytes()
+                assert color_of(output.fetch()) == (255, 0, 0)
+                break
     else:
         pytest.fail("no output before the end")
     job.cancel()
     assert job.wait().state is JobState.CANCELLED
+
+
+async def test_an_output_is_saved_while_an_asynchronous_job_runs(
+    sandbox_url: str, tmp_path: Path
+) -> None:
+    async with Client(sandbox_url) as client:
+        job = await client.submit(early_and_late())
+        async for event in job:
+            match event:
+                case OutputReady(output):
+                    path = await output.save(tmp_path / "out")
+                    assert job.finished is None
+                    assert path.read_bytes() == (await output.fetch()).bytes()
+                    break
+        await job.cancel()
+        assert (await job.wait()).state is JobState.CANCELLED
+
+
+def test_an_output_that_is_gone_is_lost(tmp_path: Path) -> None:
+    url, process = start_sandbox("--directory", str(tmp_path / "engine"))
+    try:
+        with SyncClient(url) as client:
+            job = client.submit(early_and_late())
+            for event in job:
+                match event:
+                    case OutputReady(output):
+                        break
+            [made] = (tmp_path / "engine").rglob("early*.png")
+            made.unlink()
+            with pytest.raises(OutputLost):
+                output.save(tmp_path / "out")
+            job.cancel()
+        with pytest.raises(RuntimeError, match="closed"):
+            output.fetch()
+    finally:
+        stop(process)
 
 
 def test_changes_are_keywords(client: SyncClient, sandbox_url: str) -> None:

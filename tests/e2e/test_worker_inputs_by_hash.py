@@ -74,7 +74,7 @@ class Endpoint:
     async def run(self, record: Record, picture: Path) -> tuple[Job, list[Event]]:
         async with Client(self.target(), record=record) as client:
             job = await client.submit(INVERT, inputs=[picture])
-            events = [event async for event in job]
+            events: list[Event] = [event async for event in job]
             [output] = await job.outputs()
             assert output.image().size == (8, 8)
             return job, events

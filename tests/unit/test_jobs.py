@@ -9,6 +9,7 @@ import io
 import json
 import sys
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -579,6 +580,44 @@ async def test_output_events_are_passed_on(record: Record) -> None:
         assert OutputReady(made) in [event async for event in job]
         assert job.finished
         assert job.finished.outputs == (made,)
+
+
+async def test_the_output_of_an_event_is_fetched_once(record: Record, tmp_path: Path) -> None:
+    made, lost = output("x.txt"), output("lost.txt")
+    target = FakeTarget([OutputReady(made), OutputReady(lost), 10.0], {"x.txt": b"early"})
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT)
+        ready = []
+        async for event in job:
+            match event:
+                case OutputReady(found):
+                    ready.append(found)
+                    if len(ready) == 2:
+                        break
+        there, gone = ready
+        out = tmp_path / "out"
+        here, path = await asyncio.gather(there.fetch(), there.save(out))
+        assert here.bytes() == path.read_bytes() == b"early"
+        assert await there.save(str(out)) == path
+        assert target.files_read.count("x.txt") == 1
+        assert (await job.output(there)).bytes() == b"early"
+        with pytest.raises(OutputLost):
+            await gone.save(out)
+        assert [one.name for one in out.iterdir()] == ["x.txt"]
+
+
+async def test_the_output_of_an_event_is_a_description_like_any_other(record: Record) -> None:
+    made = output("x.txt")
+    target = FakeTarget([OutputReady(made), Finished(JobState.SUCCEEDED, outputs=(made,))])
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT)
+        [ready] = [event.output async for event in job if isinstance(event, OutputReady)]
+    assert ready == made
+    assert made == ready
+    assert ready != output("y.txt")
+    assert {ready} == {made}
+    assert repr(ready) == f"Job{made!r}".replace("JobRemote", "Job")
+    assert asdict(ready) == asdict(made)
 
 
 async def test_the_key_is_in_no_file_and_no_error(
