@@ -19,7 +19,7 @@ from ..net.address import is_loopback
 from ..net.page_origin import from_another_page
 from .limits import GatewayLimits
 
-__all__ = ["Access", "RouteHandler", "foreign_page", "refusal", "refusals", "sent_token"]
+__all__ = ["Access", "RouteHandler", "other_page_refusal", "refusal", "refusals", "sent_token"]
 
 RouteHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -88,7 +88,10 @@ class Access:
         """A route for clients."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
-            if (refused := self._foreign_page(request)) is not None:
+            # A page can point its own name at 127.0.0.1, and is then same-origin with us: hence
+            # without a token only names that always mean this machine are answered.
+            here_only = self._client_token is None and not self._behind_proxy
+            if (refused := other_page_refusal(request, named_here_only=here_only)) is not None:
                 return refused
             if self._client_token is not None and not sent_token(request, self._client_token):
                 raise AuthenticationError(
@@ -140,18 +143,8 @@ class Access:
             )
         self._recent.append(now)
 
-    def _foreign_page(self, request: web.Request) -> web.Response | None:
-        """Refuse what a page of another site makes a browser send.
 
-        A page can point its own name at 127.0.0.1, and is then same-origin with us: hence
-        without a token only names that always mean this machine are answered.
-        """
-        return foreign_page(
-            request, named_here_only=self._client_token is None and not self._behind_proxy
-        )
-
-
-def foreign_page(request: web.Request, *, named_here_only: bool) -> web.Response | None:
+def other_page_refusal(request: web.Request, *, named_here_only: bool) -> web.Response | None:
     """The refusal of a request that another site's page makes a browser send.
 
     Args:

@@ -95,15 +95,15 @@ class Endpoint(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
 class LocalEndpoint:
     """A queue in this process, and the files beside it.
 
     Inputs and results that are small stand in the queue's records, the others in the store.
     """
 
-    def __init__(self, queue: JobQueue, store: JobStore) -> None:
-        self.queue = queue
-        self.store = store
+    queue: JobQueue
+    store: JobStore
 
     @property
     def limits(self) -> GatewayLimits:

@@ -211,7 +211,7 @@ class JobQueue:
         """
         deadline = asyncio.get_running_loop().time() + wait
         while not self._closed:
-            self.workers.heard_of(worker_id, ready=True)
+            self.workers.seen(worker_id, ready=True)
             if jobs := self._hand_over(worker_id, count):
                 return jobs
             left = deadline - asyncio.get_running_loop().time()

@@ -116,7 +116,7 @@ class SdkWorker:
             "worker",
             self._command,
             environ=self._environment_of(worker_id),
-            on_line=self._heard,
+            on_line=self._on_line,
         )
         _log.info("Worker %s started (process %d).", worker_id, process.pid)
         try:
@@ -138,7 +138,7 @@ class SdkWorker:
             await asyncio.shield(asyncio.to_thread(process.stop, self._grace))
             self._queue.workers.remove(worker_id)
 
-    def _heard(self, line: str) -> None:
+    def _on_line(self, line: str) -> None:
         said = line.replace(self._token.get_secret_value(), "***")
         if said.strip():
             self._last_words = said.strip()

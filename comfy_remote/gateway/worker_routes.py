@@ -73,7 +73,7 @@ def worker_routes(endpoint: LocalEndpoint, access: Access) -> list[web.RouteDef]
 
     async def job_done(request: web.Request) -> web.Response:
         job_id, worker_id = request.match_info["job_id"], request.match_info["worker_id"]
-        queue.workers.heard_of(worker_id)
+        queue.workers.seen(worker_id)
         job = queue.records.get(job_id)
         try:
             async with (
@@ -97,7 +97,7 @@ def worker_routes(endpoint: LocalEndpoint, access: Access) -> list[web.RouteDef]
 
     async def job_stream(request: web.Request) -> web.Response:
         job_id, worker_id = request.match_info["job_id"], request.match_info["worker_id"]
-        queue.workers.heard_of(worker_id)
+        queue.workers.seen(worker_id)
         async with (
             bodies.receive(request, limits.stream_bytes) as body,
             bodies.parsed(body, bodies.json_object) as chunk,
@@ -120,7 +120,7 @@ def worker_routes(endpoint: LocalEndpoint, access: Access) -> list[web.RouteDef]
             raise
 
     async def ping(request: web.Request) -> web.Response:
-        queue.workers.heard_of(request.match_info["worker_id"])
+        queue.workers.seen(request.match_info["worker_id"])
         return json_answer({"status": "ok"})
 
     async def write_file(request: web.Request) -> web.Response:

@@ -26,7 +26,7 @@ class WorkerRegistry:
         """Workers that have asked for a job at least once, and are not gone."""
         return frozenset(self._ready)
 
-    def heard_of(self, worker_id: str, *, ready: bool = False) -> None:
+    def seen(self, worker_id: str, *, ready: bool = False) -> None:
         """Note that a worker lives; ``ready`` when it asks for jobs."""
         self._seen[worker_id] = self._clock()
         if ready and worker_id not in self._ready:
@@ -72,7 +72,7 @@ class WorkerRegistry:
         """
         deadline = asyncio.get_running_loop().time() + wait
         while True:
-            self.heard_of(worker_id)
+            self.seen(worker_id)
             pending = self._stops.get(worker_id, {})
             due = [job for job, taken in pending.items() if self._clock() - taken >= settle]
             for job_id in due:

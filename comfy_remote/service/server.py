@@ -23,7 +23,7 @@ from ..calls.arguments import (
 from ..calls.store import ValueStore
 from ..calls.values import Argument
 from ..errors import AuthenticationError, OutputLost, WorkflowInvalid
-from ..gateway.access import RouteHandler, foreign_page, refusals, sent_token
+from ..gateway.access import RouteHandler, other_page_refusal, refusals, sent_token
 from ..gateway.body import Bodies, body_chunks, json_answer, number_in_query
 from ..gateway.listening import check_token, in_url, listen
 from ..media.temporary import remove_leftovers
@@ -127,7 +127,7 @@ class ServiceServer:
     @web.middleware
     async def _guard(self, request: web.Request, handler: RouteHandler) -> web.StreamResponse:
         async def guarded(request: web.Request) -> web.StreamResponse:
-            refused = foreign_page(request, named_here_only=self._token is None)
+            refused = other_page_refusal(request, named_here_only=self._token is None)
             if refused is not None:
                 return refused
             if self._token is not None and not sent_token(request, self._token):

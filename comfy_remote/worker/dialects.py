@@ -39,6 +39,7 @@ __all__ = [
     "AnswerFacts",
     "Content",
     "Dialect",
+    "Draft",
     "Failure",
     "dialect_named",
     "dialect_of",
@@ -66,6 +67,34 @@ class AnswerFacts:
     kept_inputs: Sequence[str] = ()
     problems: Sequence[OutputProblem] = ()
     shown: Mapping[str, ShownValues] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What an answer is made from.
+
+    Attributes:
+        stored: Where the files are that are not part of the answer, by their number.
+        warnings: What went wrong without failing the job.
+    """
+
+    collected: Sequence[CollectedOutput]
+    facts: AnswerFacts
+    stored: Mapping[int, StoredFile]
+    warnings: Sequence[str]
+    content: Content
+
+    @property
+    def files(self) -> list[tuple[str, Received]]:
+        """The files by ComfyUI's names; with the subfolder before those that would be the same."""
+        files = [(one.output, one.file) for one in self.collected if one.file]
+        often = Counter(output.filename for output, _ in files)
+        return [
+            (f"{output.subfolder}/{output.filename}", file)
+            if often[output.filename] > 1 and output.subfolder
+            else (output.filename, file)
+            for output, file in files
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +136,8 @@ class Dialect(ABC):
         """Whether a request that names no format is one of this dialect's clients."""
 
     @abstractmethod
-    def answer(
-        self,
-        collected: Sequence[CollectedOutput],
-        facts: AnswerFacts,
-        stored: Mapping[int, StoredFile],
-        warnings: Sequence[str],
-        content: Content,
-    ) -> dict[str, JsonValue]:
-        """A job's answer as JSON.
-
-        Args:
-            stored: Where the files are that are not part of the answer, by their number.
-            warnings: What went wrong without failing the job.
-        """
+    def answer(self, draft: Draft) -> dict[str, JsonValue]:
+        """A job's answer as JSON."""
 
     def can_hold(self, outputs: Sequence[RemoteOutput]) -> tuple[RemoteOutput, ...]:
         """Those outputs that an answer can have, in the same order.
@@ -196,18 +213,11 @@ class _ComfyRemote1(Dialect):
         """All of them: our clients know how to fetch from each."""
         return list(stores)
 
-    def answer(
-        self,
-        collected: Sequence[CollectedOutput],
-        facts: AnswerFacts,
-        stored: Mapping[int, StoredFile],
-        warnings: Sequence[str],
-        content: Content,
-    ) -> dict[str, JsonValue]:
+    def answer(self, draft: Draft) -> dict[str, JsonValue]:
         """See `wire.answer.Answer`."""
 
         def described(number: int, one: CollectedOutput) -> AnswerOutput:
-            output, file, at = one.output, one.file, stored.get(number)
+            output, file, at = one.output, one.file, draft.stored.get(number)
             return AnswerOutput(
                 node_id=output.node_id,
                 kind=output.kind,
@@ -222,15 +232,16 @@ class _ComfyRemote1(Dialect):
                 url=at.url if at else None,
                 delete_url=at.delete_url if at else None,
                 kept=at.kept if at else None,
-                data=content(file) if file and at is None else None,
+                data=draft.content(file) if file and at is None else None,
             )
 
+        facts = draft.facts
         return Answer(
-            outputs=[described(number, one) for number, one in enumerate(collected)],
+            outputs=[described(number, one) for number, one in enumerate(draft.collected)],
             timings=facts.timings,
             engine=facts.engine,
             worker=facts.worker,
-            warnings=list(warnings),
+            warnings=list(draft.warnings),
             problems=[AnswerProblem.of(problem) for problem in facts.problems] or None,
             shown={node_id: dict(values) for node_id, values in facts.shown.items()},
             kept_inputs=list(facts.kept_inputs) or None,
@@ -271,31 +282,24 @@ class _WorkerComfyUI(Dialect):
         """Buckets: any client can fetch from there by a plain GET."""
         return [store for store in stores if store.public]
 
-    def answer(
-        self,
-        collected: Sequence[CollectedOutput],
-        facts: AnswerFacts,
-        stored: Mapping[int, StoredFile],
-        warnings: Sequence[str],
-        content: Content,
-    ) -> dict[str, JsonValue]:
+    def answer(self, draft: Draft) -> dict[str, JsonValue]:
         """See `wire.worker_comfyui.WorkerComfyUIAnswer`."""
-        del facts
-        names = iter(_names(collected))
         images: list[WorkerComfyUIImage] = []
-        for number, one in enumerate(collected):
+        files = iter(draft.files)
+        for number, one in enumerate(draft.collected):
             if one.file is None:
                 continue
-            at = stored.get(number)
+            name, file = next(files)
+            at = draft.stored.get(number)
             images.append(
-                WorkerComfyUIImage(filename=next(names), type="s3_url", data=at.url)
+                WorkerComfyUIImage(filename=name, type="s3_url", data=at.url)
                 if at and at.url
-                else WorkerComfyUIImage(filename=next(names), type="base64", data=content(one.file))
+                else WorkerComfyUIImage(filename=name, type="base64", data=draft.content(file))
             )
         return WorkerComfyUIAnswer(
             images=images,
-            errors=list(warnings) or None,
-            status=None if collected else "success_no_images",
+            errors=list(draft.warnings) or None,
+            status=None if draft.collected else "success_no_images",
         ).model_dump(mode="json", exclude_none=True)
 
     def failure(self, failed: Failure) -> dict[str, JsonValue]:
@@ -316,21 +320,13 @@ class _Plain(Dialect):
         """Whether one of its overrides is there."""
         return not _PLAIN_KEYS.isdisjoint(payload)
 
-    def answer(
-        self,
-        collected: Sequence[CollectedOutput],
-        facts: AnswerFacts,
-        stored: Mapping[int, StoredFile],
-        warnings: Sequence[str],
-        content: Content,
-    ) -> dict[str, JsonValue]:
+    def answer(self, draft: Draft) -> dict[str, JsonValue]:
         """See `wire.plain.PlainAnswer`."""
-        del stored, warnings
         return PlainAnswer(
-            images=[content(one.file) for one in collected if one.file],
-            filenames=_names(collected),
-            execution_time_seconds=facts.seconds,
-            prompt_id=facts.prompt_id,
+            images=[draft.content(file) for _, file in draft.files],
+            filenames=[name for name, _ in draft.files],
+            execution_time_seconds=draft.facts.seconds,
+            prompt_id=draft.facts.prompt_id,
         ).model_dump(mode="json")
 
     def failure(self, failed: Failure) -> dict[str, JsonValue]:
@@ -347,22 +343,10 @@ class _ImagesB64(Dialect):
         """Whether the workflow is under ``prompt``."""
         return isinstance(payload.get("prompt"), dict)
 
-    def answer(
-        self,
-        collected: Sequence[CollectedOutput],
-        facts: AnswerFacts,
-        stored: Mapping[int, StoredFile],
-        warnings: Sequence[str],
-        content: Content,
-    ) -> dict[str, JsonValue]:
+    def answer(self, draft: Draft) -> dict[str, JsonValue]:
         """See `wire.images_b64.ImagesB64Answer`."""
-        del facts, stored, warnings
-        files = [one.file for one in collected if one.file]
         return ImagesB64Answer(
-            images=[
-                ImageB64(b64=content(file), name=name)
-                for file, name in zip(files, _names(collected), strict=True)
-            ]
+            images=[ImageB64(b64=draft.content(file), name=name) for name, file in draft.files]
         ).model_dump(mode="json")
 
 
@@ -407,18 +391,6 @@ def _plain_error(failed: Failure) -> dict[str, JsonValue]:
             execution_time_seconds=failed.seconds,
         ).model_dump(mode="json"),
     }
-
-
-def _names(collected: Sequence[CollectedOutput]) -> list[str]:
-    """ComfyUI's names; with the subfolder before those that would be the same."""
-    files = [one.output for one in collected if one.file]
-    often = Counter(output.filename for output in files)
-    return [
-        f"{output.subfolder}/{output.filename}"
-        if often[output.filename] > 1 and output.subfolder
-        else output.filename
-        for output in files
-    ]
 
 
 def _lines(error: ComfyRemoteError) -> Iterator[str]:

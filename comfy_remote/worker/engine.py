@@ -137,7 +137,7 @@ class Engine:
                     "engine",
                     choice.command,
                     environ=self._engine_environment(),
-                    on_line=self._heard,
+                    on_line=self._on_line,
                     cwd=choice.cwd,
                 )
 
@@ -197,13 +197,13 @@ class Engine:
 
     def log_mark(self) -> int:
         """How many lines the process has written."""
-        return self._process.lines_heard if self._process else 0
+        return self._process.line_count if self._process else 0
 
     def log_since(self, mark: int) -> list[str]:
         """The last lines that it has written since, 30 at most."""
         if self._process is None:
             return []
-        new = self._process.lines_heard - mark
+        new = self._process.line_count - mark
         return self._process.last_lines(min(new, _LINES_IN_ERRORS)) if new > 0 else []
 
     def stop(self) -> None:
@@ -223,7 +223,7 @@ class Engine:
         environ.update(PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8")
         return environ
 
-    def _heard(self, line: str) -> None:
+    def _on_line(self, line: str) -> None:
         """A line of its output; the sandbox says where it listens in one of them."""
         _log.info("engine | %s", line)
         if _NO_PROMPT_THREAD.search(line) and self._process is not None:

@@ -15,7 +15,8 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -32,7 +33,7 @@ from ..targets.base import InputFile
 from ..wire.request import InputFileSent, JobRequest
 from .settings import WorkerSettings
 
-__all__ = ["InputCache", "InputReceiver", "delete_urls", "fetch_input", "sent_files"]
+__all__ = ["InputCache", "InputReceiver"]
 
 _ASCII_SPACE = str.maketrans("", "", " \t\r\n")
 _BACKOFF = Backoff(attempts=4)
@@ -44,7 +45,7 @@ _ADVICE = (
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def sent_files(request: JobRequest) -> list[InputFileSent]:
+def _sent_files(request: JobRequest) -> list[InputFileSent]:
     """What a request sends, in both of its forms, as one list.
 
     Raises:
@@ -63,19 +64,10 @@ def sent_files(request: JobRequest) -> list[InputFileSent]:
 class InputReceiver:
     """Brings a request's files here, and remembers them for the next request."""
 
-    def __init__(self, cache: InputCache, *, hosts: Collection[str], limit: int) -> None:
-        self._cache = cache
-        self._hosts = hosts
-        self._limit = limit
-
-    @classmethod
-    def of(cls, settings: WorkerSettings) -> InputReceiver:
-        """The receiver of a worker."""
-        return cls(
-            InputCache(settings.folder / "inputs", limit=settings.input_limit),
-            hosts=settings.input_hosts,
-            limit=settings.input_size,
-        )
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._cache = InputCache(settings.folder / "inputs", limit=settings.input_limit)
+        self._guard = Guard(settings.input_hosts, advice=_ADVICE)
+        self._limit = settings.input_size
 
     async def receive(self, request: JobRequest, folder: Path) -> list[InputFile]:
         """Put each file into ``folder``: decoded, fetched, or from the cache.
@@ -94,7 +86,7 @@ class InputReceiver:
         """
         files: dict[str, InputFile] = {}
         missing: list[str] = []
-        for number, sent in enumerate(sent_files(request)):
+        for number, sent in enumerate(_sent_files(request)):
             file = await self._receive(sent, folder / f"input-{number}")
             if file is None:
                 missing.append(sent.name)
@@ -122,19 +114,29 @@ class InputReceiver:
         return await asyncio.to_thread(lambda: [one for one in known if self._cache.has(one)])
 
     async def delete_stored(self, request: JobRequest) -> list[str]:
-        """Delete what the client had put into storage for this request.
-
-        Returns:
-            Why it did not work, where it did not.
-        """
-        urls = [file.delete_url for file in request.files if file.delete_url]
-        return await delete_urls(urls, hosts=self._hosts) if urls else []
+        """DELETE what the client had put into storage for this request; why that failed, if so."""
+        problems = []
+        async with GuardedHttp(self._guard) as http:
+            for url in [file.delete_url for file in request.files if file.delete_url]:
+                try:
+                    async with http.request("DELETE", url, what="a delete_url") as answer:
+                        response = answer.response
+                        if response.status >= 300 and response.status != 404:
+                            problems.append(
+                                f"{response.url.host} answered HTTP {response.status} to DELETE"
+                            )
+                except TargetError as error:
+                    problems.append(error.message)
+                except NETWORK_ERRORS as error:
+                    # Not its text, which may have the whole address.
+                    problems.append(f"it could not be reached: {type(error).__name__}")
+        return problems
 
     async def _receive(self, sent: InputFileSent, path: Path) -> InputFile | None:
         if sent.url is not None and sent.data is None:
             if sent.sha256 is not None and (found := await self._from_cache(sent, path)):
                 return found
-            file = await fetch_input(sent, path, hosts=self._hosts, limit=self._limit)
+            file = await self._fetch(sent, sent.url, path)
         elif sent.data is not None:
             # Megabytes of base64 would hold up the gateway, or the SDK, that shares our loop.
             file = await asyncio.to_thread(_decode, sent, sent.data, path)
@@ -152,6 +154,50 @@ class InputReceiver:
             path.unlink()
             return None
         return InputFile(name=sent.name, path=path, size=path.stat().st_size, sha256=wanted)
+
+    async def _fetch(self, sent: InputFileSent, url: str, path: Path) -> InputFile:
+        """Stream a file to ``path``.
+
+        Raises:
+            WorkflowInvalid: The address may not be fetched or does not answer, or what came is too
+                large, empty, or does not match the SHA-256.
+            LocalStorageError: The disk is full.
+        """
+        try:
+            received = await retried(
+                lambda: self._fetch_once(sent, URL(url), path), _BACKOFF, TryAgain
+            )
+        except TryAgain as error:
+            raise _refused(sent, f"{error}, tried {_BACKOFF.attempts} times") from error
+        if sent.sha256 not in (None, received.sha256):
+            raise _refused(
+                sent, f"its SHA-256 is {received.sha256}, and {sent.sha256} was announced"
+            )
+        if not received.size:
+            raise _refused(sent, "it is empty")
+        return InputFile(name=sent.name, path=path, size=received.size, sha256=received.sha256)
+
+    async def _fetch_once(self, sent: InputFileSent, url: URL, path: Path) -> Received:
+        what = f"The address of {sent.name}"
+        try:
+            async with (
+                GuardedHttp(self._guard) as http,
+                http.request("GET", url, what=what, redirects=_MOST_REDIRECTS) as answer,
+            ):
+                status, host = answer.response.status, answer.response.url.host
+                if status == 429 or status >= 500:
+                    raise TryAgain(f"{host} answered HTTP {status}")
+                if status != 200:
+                    raise _refused(sent, f"{host} answered HTTP {status}")
+                chunks = arriving(answer.response.content.iter_chunked(CHUNK_SIZE))
+                return await receive_file(chunks, path, limit=self._limit)
+        except NETWORK_ERRORS as error:
+            raise TryAgain(f"{url.host} could not be reached: {type(error).__name__}") from error
+        except RequestTooLarge:
+            limit = f"the {self._limit} bytes this worker takes"
+            raise _refused(sent, f"it is larger than {limit}") from None
+        except TargetError as error:
+            raise WorkflowInvalid(error.message, advice=error.advice) from None
 
 
 def _decode(sent: InputFileSent, data: str, path: Path) -> InputFile:
@@ -202,86 +248,6 @@ def _not_base64(name: str, reason: str) -> WorkflowInvalid:
     )
 
 
-async def fetch_input(
-    sent: InputFileSent, path: Path, *, hosts: Collection[str], limit: int
-) -> InputFile:
-    """Stream a file to ``path``.
-
-    Args:
-        sent: With its ``url``.
-        hosts: ``HOST`` or ``HOST:PORT`` that may also be private, or plain http: those that
-            whoever runs the worker has named, and its own bucket's.
-        limit: Bytes it may have.
-
-    Raises:
-        WorkflowInvalid: The address may not be fetched or does not answer, or what came is too
-            large, empty, or not what the SHA-256 says.
-        LocalStorageError: The disk is full.
-    """
-    try:
-        received = await retried(lambda: _fetch_once(sent, path, hosts, limit), _BACKOFF, TryAgain)
-    except TryAgain as error:
-        raise _refused(sent, f"{error}, tried {_BACKOFF.attempts} times") from error
-    if sent.sha256 not in (None, received.sha256):
-        raise _refused(sent, f"its SHA-256 is {received.sha256}, and {sent.sha256} was announced")
-    if not received.size:
-        raise _refused(sent, "it is empty")
-    return InputFile(name=sent.name, path=path, size=received.size, sha256=received.sha256)
-
-
-async def delete_urls(urls: Collection[str], *, hosts: Collection[str]) -> list[str]:
-    """DELETE files that a client had put into storage for this job.
-
-    Returns:
-        Why it did not work, where it did not.
-    """
-    problems = []
-    async with _http(hosts) as http:
-        for url in urls:
-            try:
-                async with http.request("DELETE", url, what="a delete_url") as answer:
-                    response = answer.response
-                    if response.status >= 300 and response.status != 404:
-                        problems.append(
-                            f"{response.url.host} answered HTTP {response.status} to DELETE"
-                        )
-            except TargetError as error:
-                problems.append(error.message)
-            except NETWORK_ERRORS as error:
-                # Not its text, which may have the whole address.
-                problems.append(f"it could not be reached: {type(error).__name__}")
-    return problems
-
-
-def _http(hosts: Collection[str]) -> GuardedHttp:
-    return GuardedHttp(Guard(frozenset(hosts), advice=_ADVICE))
-
-
-async def _fetch_once(
-    sent: InputFileSent, path: Path, hosts: Collection[str], limit: int
-) -> Received:
-    url = URL(sent.url or "")
-    what = f"The address of {sent.name}"
-    try:
-        async with (
-            _http(hosts) as http,
-            http.request("GET", url, what=what, redirects=_MOST_REDIRECTS) as answer,
-        ):
-            response = answer.response
-            if response.status == 429 or response.status >= 500:
-                raise TryAgain(f"{response.url.host} answered HTTP {response.status}")
-            if response.status != 200:
-                raise _refused(sent, f"{response.url.host} answered HTTP {response.status}")
-            chunks = arriving(response.content.iter_chunked(CHUNK_SIZE))
-            return await receive_file(chunks, path, limit=limit)
-    except NETWORK_ERRORS as error:
-        raise TryAgain(f"{url.host} could not be reached: {type(error).__name__}") from error
-    except RequestTooLarge:
-        raise _refused(sent, f"it is larger than the {limit} bytes this worker takes") from None
-    except TargetError as error:
-        raise WorkflowInvalid(error.message, advice=error.advice) from None
-
-
 def _refused(sent: InputFileSent, why: str) -> WorkflowInvalid:
     return WorkflowInvalid(
         f"The file {sent.name} could not be fetched: {why}.",
@@ -290,25 +256,25 @@ def _refused(sent: InputFileSent, why: str) -> WorkflowInvalid:
     )
 
 
+@dataclass(frozen=True, slots=True)
 class InputCache:
     """Files by SHA-256 in a folder that several workers may share. All methods block.
 
     It only ever saves time: what cannot be read or written is as if it were not there.
 
-    Args:
+    Attributes:
         folder: On the volume, if there is one.
         limit: Bytes of all of them together.
     """
 
-    def __init__(self, folder: Path, *, limit: int) -> None:
-        self._folder = folder
-        self._limit = limit
+    folder: Path
+    limit: int
 
     def take(self, sha256: str, path: Path) -> bool:
         """Put the file at ``path``, if it is here."""
         if not _SHA256.fullmatch(sha256):
             return False
-        here = self._folder / sha256
+        here = self.folder / sha256
         try:
             shutil.copyfile(here, path)
             os.utime(here)
@@ -318,18 +284,18 @@ class InputCache:
 
     def has(self, sha256: str) -> bool:
         """Whether a file is here now."""
-        return _SHA256.fullmatch(sha256) is not None and (self._folder / sha256).is_file()
+        return _SHA256.fullmatch(sha256) is not None and (self.folder / sha256).is_file()
 
     def add(self, sha256: str, path: Path) -> None:
         """Keep a copy of a file, if it fits."""
-        here = self._folder / sha256
+        here = self.folder / sha256
         size = path.stat().st_size
-        if size > self._limit or not _SHA256.fullmatch(sha256):
+        if size > self.limit or not _SHA256.fullmatch(sha256):
             return
         with contextlib.suppress(OSError):
             if here.is_file():
                 os.utime(here)
                 return
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            make_room(self._folder.glob("*"), limit=self._limit, needed=size)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_room(self.folder.glob("*"), limit=self.limit, needed=size)
             copy_whole(path, here)

@@ -86,7 +86,7 @@ class WorkerParts:
         self.kept = KeptFiles(settings.folder / "outputs", limit=settings.kept_limit)
         self.about = EngineFacts(self.engine)
         self.cleaner = Cleaner(settings.engine_patience)
-        self.receiver = InputReceiver.of(settings)
+        self.receiver = InputReceiver(settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class WorkflowJob:
                     await self.parts.models.ensure_for_run(lines, say_to(reporter))
                 # What its nodes order from a service would be paid for twice.
                 may_repeat = not self.comfy_org_key
-                first = _Attempt(self, prompt, files, reporter, folder / "1", may_repeat=may_repeat)
+                first = _Attempt(self, prompt, files, reporter, folder / "1", may_repeat)
                 self._attempt = first
                 try:
                     return await first.result()
@@ -184,43 +184,32 @@ class WorkflowJob:
                 _log.warning("job %s: %s", self.id, warning)
                 self.warnings.append(warning)
                 reporter.progress(Progress(message=warning))
-                self._attempt = _Attempt(
-                    self, prompt, files, reporter, folder / "2", may_repeat=False
-                )
+                self._attempt = replace(first, folder=folder / "2", may_repeat=False, run=None)
                 return await self._attempt.result()
 
 
+@dataclass(eq=False)
 class _Attempt:
     """One run of a job, from an engine that may have to be started to the answer.
 
-    Args:
+    Attributes:
         prompt: ``None`` where the engine's schemas are needed to convert the workflow.
         folder: For the outputs.
         may_repeat: Whether there will be another attempt if that can help.
-
-    Attributes:
         run: On the engine; ``None`` until it begins.
     """
 
-    def __init__(
-        self,
-        job: WorkflowJob,
-        prompt: Prompt | None,
-        files: Sequence[InputFile],
-        reporter: ProgressReporter,
-        folder: Path,
-        *,
-        may_repeat: bool,
-    ) -> None:
-        self._job = job
-        self._parts = job.parts
-        self._prompt = prompt
-        self._files = files
-        self._reporter = reporter
-        self._folder = folder
-        self._may_repeat = may_repeat
-        self._names = UsersNames({})
-        self.run: EngineRun | None = None
+    job: WorkflowJob
+    prompt: Prompt | None
+    files: Sequence[InputFile]
+    reporter: ProgressReporter
+    folder: Path
+    may_repeat: bool
+    names: UsersNames = field(default_factory=lambda: UsersNames({}))
+    run: EngineRun | None = None
+
+    def __post_init__(self) -> None:
+        self.parts = self.job.parts
 
     def may_help(self, error: ComfyRemoteError) -> bool:
         """Whether another attempt may do better after an error of this one."""
@@ -233,9 +222,9 @@ class _Attempt:
         Raises:
             ComfyRemoteError: Why there is none; with the engine's log, if that may say more.
         """
-        engine = self._parts.engine
-        self._folder.mkdir()
-        target = self._parts.connect(await engine.ready())
+        engine = self.parts.engine
+        self.folder.mkdir()
+        target = self.parts.connect(await engine.ready())
         mark = engine.log_mark()
         try:
             result = await unless_engine_dies(engine, self._on(target))
@@ -254,21 +243,21 @@ class _Attempt:
         return result
 
     def _add_log(self, error: ExecutionFailed, mark: int) -> None:
-        if log := self._parts.engine.log_since(mark):
-            error.details.setdefault("engine_log", self._names.text("\n".join(log)))
+        if log := self.parts.engine.log_since(mark):
+            error.details.setdefault("engine_log", self.names.text("\n".join(log)))
 
     async def _on(self, target: ComfyUITarget) -> JobResult:
         """The answer, from an engine that is up."""
-        job, parts = self._job, self._parts
+        job, parts = self.job, self.parts
         async with target:
             stats = await parts.about.stats(target)
-            prompt = self._prompt
+            prompt = self.prompt
             if prompt is None:
                 nodes = (await target.describe()).nodes
                 schemas = Schemas(nodes or {}, "the worker's engine")
                 prompt = changed(convert(job.request, schemas), job.request)
             lacking = await fetch_lacking(
-                job.request.models, target, parts.models, say_to(self._reporter)
+                job.request.models, target, parts.models, say_to(self.reporter)
             )
             key = job.comfy_org_key
             request = RunRequest(
@@ -276,11 +265,11 @@ class _Attempt:
                 # had run it would answer with the old run.
                 str(uuid.uuid4()),
                 parts.cleaner.runnable(prompt),
-                self._files,
+                self.files,
                 embedded_workflow(job.request),
                 extra_data={"api_key_comfy_org": key} if key else {},
             )
-            self._names = UsersNames(request.prompt)
+            self.names = UsersNames(request.prompt)
             run = EngineRun(
                 parts.engine,
                 target,
@@ -307,10 +296,10 @@ class _Attempt:
         try:
             result = await run.result(
                 request,
-                self._reporter,
-                self._job.dialect,
-                self._folder,
-                may_repeat=self._may_repeat,
+                self.reporter,
+                self.job.dialect,
+                self.folder,
+                may_repeat=self.may_repeat,
             )
         except ComfyRemoteError as error:
             explained = lacking.explain(error)
@@ -323,7 +312,7 @@ class _Attempt:
 
     def _output_folder(self, stats: Mapping[str, JsonValue]) -> Path | None:
         """The engine's output folder, if what is new in it can only be this job's."""
-        folders = folders_in(stats) if self._parts.engine.pid is not None else None
+        folders = folders_in(stats) if self.parts.engine.pid is not None else None
         return folders.output if folders is not None else None
 
     async def _clean(
@@ -335,10 +324,10 @@ class _Attempt:
         stats: Mapping[str, JsonValue],
     ) -> None:
         # The folders of an engine that somebody else has started are theirs.
-        ours = self._parts.engine.pid is not None and self._parts.engine.alive
-        if not ours or self._parts.settings.keep_outputs:
+        ours = self.parts.engine.pid is not None and self.parts.engine.alive
+        if not ours or self.parts.settings.keep_outputs:
             return
-        await self._parts.cleaner.clean(
+        await self.parts.cleaner.clean(
             target,
             prompt,
             run.produced,
@@ -351,7 +340,7 @@ class _Attempt:
     async def _answer(
         self, result: RunResult, run: EngineRun, engine: str | None, request: RunRequest
     ) -> JobResult:
-        job, settings = self._job, self._parts.settings
+        job, settings = self.job, self.parts.settings
         for problem in result.problems:
             _log.warning("job %s: %s", job.id, problem)
         shown, left_out = shown_within(run.shown)
@@ -361,7 +350,7 @@ class _Attempt:
             settings.worker,
             request.job_id,
             round(time.monotonic() - job.begun, 3),
-            await self._parts.receiver.kept(request.files),
+            await self.parts.receiver.kept(request.files),
             result.problems,
             shown,
         )

@@ -56,7 +56,7 @@ class ChildProcess:
     ) -> None:
         self._on_line = on_line
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
-        self._heard = 0
+        self._line_count = 0
         self._ended = False
         self._waiting: set[asyncio.Future[None]] = set()
         self._waiting_lock = threading.Lock()
@@ -99,9 +99,9 @@ class ChildProcess:
         return self._process.poll()
 
     @property
-    def lines_heard(self) -> int:
+    def line_count(self) -> int:
         """How many lines of output there have been."""
-        return self._heard
+        return self._line_count
 
     def last_lines(self, count: int) -> list[str]:
         """The last lines of its output, oldest first; 200 at most."""
@@ -166,7 +166,7 @@ class ChildProcess:
             for line in output:
                 text = one_line(_COLOUR.sub("", line).rstrip()[:_LONGEST_LINE])
                 self._lines.append(text)
-                self._heard += 1
+                self._line_count += 1
                 self._on_line(text)
 
     def _wait(self) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
@@ -20,7 +21,7 @@ from ..media.receive import Received
 from ..secrets import redact
 from ..units import size_text
 from .collect import CollectedOutput
-from .dialects import DIALECTS, AnswerFacts, Content, Dialect
+from .dialects import DIALECTS, AnswerFacts, Content, Dialect, Draft
 from .storage import Store, StoredFile
 
 __all__ = ["MOST_SHOWN", "build_answer", "shown_within"]
@@ -51,9 +52,9 @@ async def build_answer(
     Raises:
         OutputTooLarge: They do not fit, and there is no store for them.
     """
-    answer = _Answer(collected, dialect, facts, job_id, dialect.usable(stores), warnings)
+    answer = _Answer(collected, dialect, facts, job_id, dialect.usable(stores), [*warnings])
     while True:
-        everything = dialect.stores_all and answer.has_store
+        everything = dialect.stores_all and answer.stores
         if not everything and answer.size <= limit:
             return await asyncio.to_thread(answer.rendered, _base64)
         if not await answer.store_largest():
@@ -62,62 +63,52 @@ async def build_answer(
             raise answer.too_large(limit)
 
 
+@dataclass(eq=False)
 class _Answer:
     """An answer in the making."""
 
-    def __init__(
-        self,
-        collected: Sequence[CollectedOutput],
-        dialect: Dialect,
-        facts: AnswerFacts,
-        job_id: str,
-        stores: list[Store],
-        warnings: Sequence[str],
-    ) -> None:
-        self._collected = collected
-        self._dialect = dialect
-        self._facts = facts
-        self._job_id = job_id
-        self._stores = stores
-        self._files = {number: one.file for number, one in enumerate(collected) if one.file}
-        self._inline = sorted(self._files, key=lambda n: self._files[n].size)
-        self._stored: dict[int, StoredFile] = {}
-        self._warnings = list(warnings)
-        self._failures: list[str] = []
+    collected: Sequence[CollectedOutput]
+    dialect: Dialect
+    facts: AnswerFacts
+    job_id: str
+    stores: list[Store]
+    warnings: list[str]
+    failures: list[str] = field(default_factory=list)
+    stored: dict[int, StoredFile] = field(default_factory=dict)
 
-    @property
-    def has_store(self) -> bool:
-        """Whether there is still one that has not failed."""
-        return bool(self._stores)
+    def __post_init__(self) -> None:
+        self.files = {number: one.file for number, one in enumerate(self.collected) if one.file}
+        self.inline = sorted(self.files, key=lambda n: self.files[n].size)
 
     @property
     def size(self) -> int:
         """Bytes of the result as the SDK sends it."""
         bare = self.rendered(lambda _file: "")
         body = json.dumps({"output": bare}, ensure_ascii=False).encode()
-        return len(body) + sum((self._files[n].size + 2) // 3 * 4 for n in self._inline)
+        return len(body) + sum((self.files[n].size + 2) // 3 * 4 for n in self.inline)
 
     def rendered(self, content: Content) -> dict[str, JsonValue]:
         """The answer as it stands."""
-        warnings = [redact(warning) for warning in self._warnings]
-        return self._dialect.answer(self._collected, self._facts, self._stored, warnings, content)
+        warnings = [redact(warning) for warning in self.warnings]
+        draft = Draft(self.collected, self.facts, self.stored, warnings, content)
+        return self.dialect.answer(draft)
 
     async def store_largest(self) -> bool:
         """Put the largest that is still part of the answer elsewhere; whether that was done."""
-        if not self._inline:
+        if not self.inline:
             return False
-        number = self._inline[-1]
-        name = self._collected[number].output.filename
-        while self._stores:
+        number = self.inline[-1]
+        name = self.collected[number].output.filename
+        while self.stores:
             try:
-                stored = await self._stores[0].put(self._job_id, name, self._files[number])
+                stored = await self.stores[0].put(self.job_id, name, self.files[number])
             except ComfyRemoteError as error:
-                self._warnings.append(str(error))
-                self._failures.append(str(error))
-                del self._stores[0]
+                self.warnings.append(str(error))
+                self.failures.append(str(error))
+                del self.stores[0]
             else:
-                self._stored[number] = stored
-                self._inline.pop()
+                self.stored[number] = stored
+                self.inline.pop()
                 return True
         return False
 
@@ -125,11 +116,10 @@ class _Answer:
         """The error, with the sizes of what does not fit."""
         size = self.size
         sizes = [
-            (self._collected[n].output.filename, self._files[n].size)
-            for n in reversed(self._inline)
+            (self.collected[n].output.filename, self.files[n].size) for n in reversed(self.inline)
         ]
         named = ", ".join(f"{name} ({size_text(each)})" for name, each in sizes[:5])
-        failed = "".join(f" {failure}" for failure in self._failures)
+        failed = "".join(f" {failure}" for failure in self.failures)
         return OutputTooLarge(
             f"The result would be {size_text(size)}, and {size_text(limit)} can be returned. "
             f"Its largest outputs: {named or 'texts'}.{failed}",
@@ -144,10 +134,10 @@ class _Answer:
         )
 
     def _other_format(self) -> str:
-        if self._dialect.has_addresses:
+        if self.dialect.has_addresses:
             return ""
         others = " or ".join(one.name for one in DIALECTS if one.has_addresses)
-        return f" and ask for the format {others} ({self._dialect.name} cannot name an address)"
+        return f" and ask for the format {others} ({self.dialect.name} cannot name an address)"
 
 
 def _base64(file: Received) -> str:

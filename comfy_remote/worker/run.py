@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,17 +66,16 @@ class RunResult:
     error: ComfyRemoteError | None = None
 
 
+@dataclass(eq=False)
 class EngineRun:
     """One run.
 
-    Args:
+    Attributes:
         engine: Asked whether there is any use in cancelling.
         job_id: The queue's, for the log.
         output_folder: The engine's, if it is here and its files are ours: what is new in it
             after the run is the job's, even if no node listed it.
         patience: Seconds for the engine to answer a cancel, and to free its memory.
-
-    Attributes:
         timings: Seconds by phase, as far as it got: ``upload``, ``queue``, ``run``, ``collect``.
         started: When it was submitted, in seconds since the epoch.
         produced: What its nodes have listed until now, whether it succeeds or not.
@@ -87,27 +86,19 @@ class EngineRun:
             nodes have to run again.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        target: ComfyUITarget,
-        job_id: str,
-        output_folder: Path | None = None,
-        patience: float = 10.0,
-    ) -> None:
-        self._patience = patience
-        self._output_folder = output_folder
-        self._times = NodeTimes()
-        self._engine = engine
-        self._target = target
-        self._job_id = job_id
-        self.timings: dict[str, float] = {}
-        self.started = time.time()
-        self.produced: list[RemoteOutput] = []
-        self.notes: list[str] = []
-        self.shown: Mapping[str, ShownValues] = {}
-        self.stale: list[RemoteOutput] = []
-        self.unfinished: str | None = None
+    engine: Engine
+    target: ComfyUITarget
+    job_id: str
+    output_folder: Path | None = None
+    patience: float = 10.0
+    timings: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
+    produced: list[RemoteOutput] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    shown: Mapping[str, ShownValues] = field(default_factory=dict)
+    stale: list[RemoteOutput] = field(default_factory=list)
+    unfinished: str | None = None
+    _times: NodeTimes = field(default_factory=NodeTimes)
 
     async def result(
         self,
@@ -137,9 +128,9 @@ class EngineRun:
             raise
         self.timings["upload"] = _since(begun)
         finished = await self._follow(ref, run, reporter)
-        if self._output_folder is not None:
+        if self.output_folder is not None:
             finished = await with_unlisted(
-                finished, self._output_folder, self.started, run.prompt, self._times
+                finished, self.output_folder, self.started, run.prompt, self._times
             )
         self.unfinished = None
         self.produced += finished.outputs
@@ -152,7 +143,7 @@ class EngineRun:
             if not wanted or (may_repeat and isinstance(error, OutOfMemory)):
                 raise error
         begun = time.monotonic()
-        collected = await collect_outputs(self._target, wanted, folder, run.prompt)
+        collected = await collect_outputs(self.target, wanted, folder, run.prompt)
         self.timings["collect"] = _since(begun)
         if error is None and may_repeat:
             self._check_cache(finished, collected)
@@ -180,12 +171,12 @@ class EngineRun:
 
     async def _submit(self, run: RunRequest) -> RemoteRef:
         """Submit. A job that is stopped meanwhile is stopped on the engine, too."""
-        submission = asyncio.ensure_future(self._target.submit(run))
+        submission = asyncio.ensure_future(self.target.submit(run))
         try:
             return await asyncio.shield(submission)
         except asyncio.CancelledError:
-            if self._engine.alive:
-                await asyncio.wait({submission}, timeout=self._patience)
+            if self.engine.alive:
+                await asyncio.wait({submission}, timeout=self.patience)
             if submission.done() and submission.exception() is None:
                 await self._cancel(submission.result())
             submission.cancel()
@@ -197,7 +188,7 @@ class EngineRun:
         submitted = time.monotonic()
         started: float | None = None
         try:
-            async with aclosing(self._target.follow(ref, run.prompt)) as events:
+            async with aclosing(self.target.follow(ref, run.prompt)) as events:
                 async for event in events:
                     match event:
                         case Started():
@@ -212,7 +203,7 @@ class EngineRun:
                         case OutputReady(output):
                             self.produced.append(output)
                         case Log():
-                            _log.warning("job %s: %s", self._job_id, event.message)
+                            _log.warning("job %s: %s", self.job_id, event.message)
                             if event.level == "info":  # about the prompt, not about the engine
                                 self.notes.append(event.message)
                         case Finished():
@@ -231,12 +222,12 @@ class EngineRun:
         error = finished.error or ExecutionFailed("The engine failed the job without a reason.")
         if isinstance(error, OutOfMemory):
             # What is still loaded would make the next run fail as well.
-            await at_most(self._patience, self._target.free_memory(), "free its memory")
+            await at_most(self.patience, self.target.free_memory(), "free its memory")
         return error
 
     async def _cancel(self, ref: RemoteRef) -> None:
-        if self._engine.alive:
-            await at_most(self._patience, self._target.cancel(ref), "cancel the job")
+        if self.engine.alive:
+            await at_most(self.patience, self.target.cancel(ref), "cancel the job")
 
 
 async def unless_engine_dies(engine: Engine, work: Coroutine[None, None, _T]) -> _T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ..advice import Hint
@@ -25,19 +26,19 @@ _NO_SUCH_FOLDER = WorkflowInvalid(
 )
 
 
+@dataclass(frozen=True, slots=True)
 class LackingModels:
     """Models that the engine lacks, and why they were not fetched.
 
     Whether that matters, only the engine can say: a node may find its model in a way of its own.
 
-    Args:
+    Attributes:
         models: By folder and name: ``checkpoints/a.safetensors``.
         reason: Why; its advice says what to do.
     """
 
-    def __init__(self, models: Sequence[str], reason: ComfyRemoteError) -> None:
-        self._models = list(models)
-        self._reason = reason
+    models: Sequence[str]
+    reason: ComfyRemoteError
 
     def explain(self, error: ComfyRemoteError) -> ComfyRemoteError:
         """The engine's error; with the reason, if it is about one of these models.
@@ -48,13 +49,13 @@ class LackingModels:
         if not (isinstance(error, WorkflowInvalid) or type(error) is ExecutionFailed):
             return error
         said = f"{error.message} {json.dumps(error.details, ensure_ascii=False)}"
-        lacking = [model for model in self._models if PurePosixPath(model).name in said]
+        lacking = [model for model in self.models if PurePosixPath(model).name in said]
         if not lacking:
             return error
         return type(error)(
             f"{error.message} Models that this worker lacks: {', '.join(lacking)}. "
-            f"{self._reason.message}",
-            advice=self._reason.advice,
+            f"{self.reason.message}",
+            advice=self.reason.advice,
             details={**error.details, "missing_models": [*lacking]},
         )
 

@@ -201,13 +201,14 @@ def _refused(why: str) -> OutputError:
     )
 
 
+@dataclass(frozen=True)
 class KeptFiles:
     """Files under names that cannot be guessed.
 
     They go an hour after they came, or before that when there are too many; both when the next
     one comes.
 
-    Args:
+    Attributes:
         folder: On the volume, if there is one: then any worker can give them out.
         limit: Bytes of all of them together.
         seconds: How long one stays.
@@ -215,15 +216,9 @@ class KeptFiles:
 
     public = False
 
-    def __init__(self, folder: Path, *, limit: int, seconds: float = _SECONDS) -> None:
-        self._folder = folder
-        self._limit = limit
-        self._seconds = seconds
-
-    @property
-    def folder(self) -> Path:
-        """Where they are; need not exist."""
-        return self._folder
+    folder: Path
+    limit: int
+    seconds: float = _SECONDS
 
     async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:
         """Keep a copy of a file.
@@ -233,7 +228,7 @@ class KeptFiles:
         """
         del job_id, filename
         name = uuid.uuid4().hex
-        await asyncio.to_thread(self._keep, file, self._folder / name)
+        await asyncio.to_thread(self._keep, file, self.folder / name)
         return StoredFile(kept=name)
 
     def part(self, name: str, offset: int, length: int) -> tuple[bytes, int]:
@@ -242,7 +237,7 @@ class KeptFiles:
         Raises:
             OutputLost: It is not here.
         """
-        path = self._folder / name
+        path = self.folder / name
         if not _NAME.fullmatch(name):
             raise _not_here()
         try:
@@ -254,9 +249,9 @@ class KeptFiles:
 
     def _keep(self, file: Received, path: Path) -> None:
         make_room(
-            self._folder.glob("*"),
-            older_than=self._seconds,
-            limit=self._limit,
+            self.folder.glob("*"),
+            older_than=self.seconds,
+            limit=self.limit,
             needed=file.size,
         )
         with storage_errors(path):

@@ -122,7 +122,7 @@ class Promises(RuleBasedStateMachine):
     def wait(self, seconds: int) -> None:
         self.now += seconds
         for worker in "ab":
-            self.queue.workers.heard_of(worker)
+            self.queue.workers.seen(worker)
         self.queue.sweep()
 
     @invariant()

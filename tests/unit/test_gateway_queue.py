@@ -364,7 +364,7 @@ async def test_a_silent_worker_is_given_up(queue: JobQueue, clock: Clock) -> Non
     job = queue.add(submission())
     await take_one(queue)
     clock.now += LIMITS.worker_silence - 1
-    queue.workers.heard_of("w")
+    queue.workers.seen("w")
     clock.now += LIMITS.worker_silence - 1
     queue.sweep()
     assert job.state is RunPodState.IN_PROGRESS

@@ -19,13 +19,17 @@ from comfy_remote.errors import InputFileMissing, WorkflowInvalid
 from comfy_remote.targets.base import InputFile
 from comfy_remote.wire.request import InputFileSent, InputImage, JobRequest
 from comfy_remote.worker.inputs import InputCache, InputReceiver
+from comfy_remote.worker.settings import WorkerSettings
 
 CONTENT = b"\x89PNG not really \x00\xff"
 TEXT = base64.b64encode(CONTENT).decode()
 
 
 def receiver(cache: Path, *hosts: str, limit: int = 10**6) -> InputReceiver:
-    return InputReceiver(InputCache(cache, limit=limit), hosts=hosts, limit=50_000)
+    settings = WorkerSettings(
+        folder=cache, input_limit=limit, input_size=50_000, input_hosts=frozenset(hosts)
+    )
+    return InputReceiver(settings)
 
 
 def decode_inputs(images: list[InputImage], folder: Path) -> list[InputFile]:
@@ -217,7 +221,7 @@ async def test_a_file_that_was_here_is_taken_by_its_hash(tmp_path: Path) -> None
     [file] = await receive(made, tmp_path / "2", sha256=SHA256)
     assert file.path.read_bytes() == CONTENT
     # What has been changed meanwhile is not taken for it.
-    (tmp_path / "cache" / SHA256).write_bytes(b"something else")
+    (tmp_path / "cache/inputs" / SHA256).write_bytes(b"something else")
     with pytest.raises(InputFileMissing):
         await receive(made, tmp_path / "3", sha256=SHA256)
 

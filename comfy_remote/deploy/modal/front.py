@@ -23,7 +23,7 @@ from pydantic import SecretStr
 
 from ...calls.store import ValueStore
 from ...calls.workflow import CallableWorkflow
-from ...gateway.access import Access, RouteHandler, foreign_page, refusals
+from ...gateway.access import Access, RouteHandler, other_page_refusal, refusals
 from ...gateway.client_routes import client_routes
 from ...gateway.endpoint import Endpoint
 from ...gateway.listening import listen
@@ -159,7 +159,7 @@ def _guarded(route: web.RouteDef) -> web.RouteDef:
     handler: RouteHandler = route.handler
 
     async def guarded(request: web.Request) -> web.StreamResponse:
-        refused = foreign_page(request, named_here_only=False)
+        refused = other_page_refusal(request, named_here_only=False)
         response = refused if refused is not None else await handler(request)
         if not response.prepared:
             await say_protocol(request, response)

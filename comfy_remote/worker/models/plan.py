@@ -96,10 +96,11 @@ def part_key(line: ModelLine, link: Link) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+@dataclass(eq=False)
 class Planner:
     """Finds out what each line of a list needs. Changes nothing.
 
-    Args:
+    Attributes:
         hashes: Known SHA-256 of files, by path, size and time; added to.
         names_suffice: Whether a file that is there under the name is taken for the model, unless
             the line has a SHA-256. Then nobody is asked about it.
@@ -107,24 +108,13 @@ class Planner:
             asked, but for the name of a file whose link does not tell it.
     """
 
-    def __init__(
-        self,
-        http: ModelHttp,
-        settings: ModelSettings,
-        folders: ModelFolders,
-        manifest: Manifest,
-        hashes: FileHashes,
-        *,
-        names_suffice: bool = False,
-        refuse: str | None = None,
-    ) -> None:
-        self._http = http
-        self._settings = settings
-        self._folders = folders
-        self._manifest = manifest
-        self._hashes = hashes
-        self._names_suffice = names_suffice
-        self._refuse = refuse
+    http: ModelHttp
+    settings: ModelSettings
+    folders: ModelFolders
+    manifest: Manifest
+    hashes: FileHashes
+    names_suffice: bool = False
+    refuse: str | None = None
 
     async def plan(self, lines: Sequence[ModelLine]) -> list[Present | Missing | Problem]:
         """What each line needs, in their order.
@@ -140,7 +130,7 @@ class Planner:
                 if other.link.identity != one.link.identity or other.line.sha256 != one.line.sha256:
                     raise WorkflowInvalid(
                         f"{other.line.shown} and {one.line.shown} would both be "
-                        f"{self._folders.shown(one.path)}.",
+                        f"{self.folders.shown(one.path)}.",
                         advice="Give one of them another name with name=FILE.",
                     )
         # The same link, written in two ways, is fetched once.
@@ -154,29 +144,29 @@ class Planner:
             return Problem(line, error)
 
     async def _find(self, line: ModelLine) -> Present | Missing:
-        link = understand(line, self._settings)
+        link = understand(line, self.settings)
         folder = folder_of(line.kind)
         own_name = line.name or link.name
         name = safe_model_name(own_name) if own_name else None
-        ours = await asyncio.to_thread(self._manifest.intact, link.identity, folder, name)
+        ours = await asyncio.to_thread(self.manifest.intact, link.identity, folder, name)
         if ours is not None and line.sha256 in (None, ours.sha256):
-            return Present(line, self._manifest.file(ours))
-        there = self._folders.find(folder, name) if name else None
+            return Present(line, self.manifest.file(ours))
+        there = self.folders.find(folder, name) if name else None
         if there is not None and await self._suffices(line, there):
             return Present(line, there)
-        if self._refuse is not None and name is not None:
-            raise unavailable(f"{line.shown} is not on this worker.", self._refuse)
+        if self.refuse is not None and name is not None:
+            raise unavailable(f"{line.shown} is not on this worker.", self.refuse)
         try:
-            location = await link.locate(self._http.json)
+            location = await link.locate(self.http.json)
             if line.sha256 is not None:
                 location = replace(location, sha256=line.sha256)
             found = await self._probe(location)
         except ModelUnavailable as error:
-            if self._refuse is not None:
+            if self.refuse is not None:
                 raise unavailable(
                     f"Whether {line.shown} is on this worker is unknown: its name is not "
                     f"known. {error.message}",
-                    f"Give it a name: KIND URL name=FILE.safetensors. Or: {self._refuse}",
+                    f"Give it a name: KIND URL name=FILE.safetensors. Or: {self.refuse}",
                 ) from error
             if there is None or line.sha256:
                 raise
@@ -184,17 +174,17 @@ class Planner:
         found = replace(found, sha256=line.sha256 or found.sha256)
         if name is None:
             name = _name_of(line, location, found)
-            there = self._folders.find(folder, name)
+            there = self.folders.find(folder, name)
             if there is not None and await self._suffices(line, there):
                 return Present(line, there)
-        if self._refuse is not None:
-            raise unavailable(f"{line.shown} is not on this worker.", self._refuse)
+        if self.refuse is not None:
+            raise unavailable(f"{line.shown} is not on this worker.", self.refuse)
         if there is not None and await self._is_it(there, found):
             return Present(line, there)
-        limit = self._settings.size_limit
+        limit = self.settings.size_limit
         if limit is not None and found.size is not None and found.size > limit:
             raise too_large(location, found.size, limit)
-        path = there or self._folders.root / folder / name
+        path = there or self.folders.root / folder / name
         return Missing(line, link, location, found, path, replaces=there is not None)
 
     async def _suffices(self, line: ModelLine, there: Path) -> bool:
@@ -204,8 +194,8 @@ class Planner:
             ModelUnavailable: It is somebody's, and not the one that the line has the hash of.
         """
         if line.sha256 is None:
-            return self._names_suffice or self._refuse is not None
-        if self._manifest.entry_of(there) is not None:
+            return self.names_suffice or self.refuse is not None
+        if self.manifest.entry_of(there) is not None:
             return False
         await self._check_hash(there, line.sha256)
         return True
@@ -216,7 +206,7 @@ class Planner:
         Raises:
             ModelUnavailable: It is another one, and not one of ours that could be replaced.
         """
-        entry = self._manifest.entry_of(there)
+        entry = self.manifest.entry_of(there)
         if entry is not None:
             return entry.sha256 == found.sha256
         size = there.stat().st_size
@@ -228,7 +218,7 @@ class Planner:
 
     async def _probe(self, location: Location) -> Answer:
         try:
-            return await retried(lambda: self._http.probe(location), _BACKOFF, TryAgain)
+            return await retried(lambda: self.http.probe(location), _BACKOFF, TryAgain)
         except TryAgain as error:
             raise unavailable(
                 f"{location.shown} cannot be fetched at the moment: {error}.", "Try again later."
@@ -237,13 +227,13 @@ class Planner:
     async def _check_hash(self, there: Path, sha256: str) -> None:
         status = there.stat()
         key = (there, status.st_size, status.st_mtime_ns)
-        if key not in self._hashes:
-            self._hashes[key] = await asyncio.to_thread(sha256_of, there)
-        if self._hashes[key] != sha256:
+        if key not in self.hashes:
+            self.hashes[key] = await asyncio.to_thread(sha256_of, there)
+        if self.hashes[key] != sha256:
             raise self._another_file(there, "its SHA-256 is not the one in the list")
 
     def _another_file(self, there: Path, why: str) -> ModelUnavailable:
-        shown = self._folders.shown(there)
+        shown = self.folders.shown(there)
         return unavailable(
             f"There is another file {shown} already: {why}. It is not one that this worker had "
             "fetched (or was changed since), and is not replaced.",
