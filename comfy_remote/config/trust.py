@@ -259,11 +259,7 @@ def named_variable(variable: str, value: str) -> str:
 
 
 def not_trusted(
-    path: Path,
-    named: Sequence[str],
-    what: str,
-    store: TrustStore,
-    advice: Advice,
+    path: Path, named: Sequence[str], what: str, store: TrustStore, advice: Advice
 ) -> NotTrusted:
     """The error for something that a file names and the owner has not trusted.
 

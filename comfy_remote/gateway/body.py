@@ -16,14 +16,7 @@ from ..errors import RateLimited, RequestTooLarge, WorkflowInvalid
 from ..json_text import check_json_values
 from ..net.throughput import Throughput
 
-__all__ = [
-    "LONGEST_PAUSE",
-    "Bodies",
-    "body_chunks",
-    "json_answer",
-    "json_bytes",
-    "number_in_query",
-]
+__all__ = ["LONGEST_PAUSE", "Bodies", "body_chunks", "json_answer", "json_bytes", "number_in_query"]
 
 LONGEST_PAUSE = 30.0
 """Seconds that a body may have without a byte, unless the server says otherwise."""

@@ -113,10 +113,7 @@ class SdkWorker:
         # successor's.
         worker_id = uuid.uuid4().hex[:16]
         process = ChildProcess(
-            "worker",
-            self._command,
-            environ=self._environment_of(worker_id),
-            on_line=self._on_line,
+            "worker", self._command, environ=self._environment_of(worker_id), on_line=self._on_line
         )
         _log.info("Worker %s started (process %d).", worker_id, process.pid)
         try:

@@ -140,10 +140,7 @@ class GatewayServer:
         app.add_routes(worker_routes(self.endpoint, access))
         # Cancelled handlers are how a worker that hangs up in a long poll is noticed.
         self._runner = GuardedRunner(
-            app,
-            handler_cancellation=True,
-            shutdown_timeout=2.0,
-            limits=self.limits.connections,
+            app, handler_cancellation=True, shutdown_timeout=2.0, limits=self.limits.connections
         )
         await self._runner.setup()
         try:
@@ -182,10 +179,7 @@ class GatewayServer:
         return worker
 
     def add_sdk_worker(
-        self,
-        command: Sequence[str] | None = None,
-        *,
-        environment: Mapping[str, str] | None = None,
+        self, command: Sequence[str] | None = None, *, environment: Mapping[str, str] | None = None
     ) -> SdkWorker:
         """Run jobs in a process of their own that uses the RunPod SDK.
 

@@ -87,9 +87,7 @@ def unreachable(error: Exception, where: str) -> TargetUnreachable:
     else:
         why = str(error) or type(error).__name__
     return TargetUnreachable(
-        f"{where} could not be reached: {why}.",
-        advice=advice,
-        details={"never_sent": never_sent},
+        f"{where} could not be reached: {why}.", advice=advice, details={"never_sent": never_sent}
     )
 
 

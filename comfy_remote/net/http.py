@@ -324,10 +324,7 @@ class HttpClient:
 
     @asynccontextmanager
     async def _open(
-        self,
-        url: URL,
-        headers: Mapping[str, str],
-        offset: int,
+        self, url: URL, headers: Mapping[str, str], offset: int
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {**headers, **_range(offset)}
         try:

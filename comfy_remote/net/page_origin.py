@@ -21,11 +21,7 @@ _FILE = "your own comfy-remote.toml"
 
 
 def page_refusal(
-    method: str,
-    headers: Mapping[str, str],
-    allowed: Collection[str] = (),
-    *,
-    file: str = _FILE,
+    method: str, headers: Mapping[str, str], allowed: Collection[str] = (), *, file: str = _FILE
 ) -> AuthenticationError | None:
     """Why a request is refused; ``None`` for the server's own page, and for programs.
 

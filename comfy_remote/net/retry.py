@@ -148,9 +148,7 @@ class Retries:
 
 
 async def retried(
-    attempt: Callable[[], Awaitable[_T]],
-    backoff: Backoff,
-    *errors: type[Exception],
+    attempt: Callable[[], Awaitable[_T]], backoff: Backoff, *errors: type[Exception]
 ) -> _T:
     """The result of the first try that does not fail with one of these errors.
 

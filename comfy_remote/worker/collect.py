@@ -56,9 +56,7 @@ async def collect_outputs(
         LocalStorageError: It cannot be written (disk full).
     """
 
-    async def collect(
-        numbered: tuple[int, RemoteOutput],
-    ) -> CollectedOutput | ComfyRemoteError:
+    async def collect(numbered: tuple[int, RemoteOutput]) -> CollectedOutput | ComfyRemoteError:
         number, output = numbered
         if output.text is not None:
             return CollectedOutput(output, None)
@@ -87,10 +85,7 @@ async def collect_outputs(
             node = prompt.get(output.node_id or "")
             collected.problems.append(
                 OutputProblem(
-                    output.node_id,
-                    node["class_type"] if node else None,
-                    output.filename,
-                    reason,
+                    output.node_id, node["class_type"] if node else None, output.filename, reason
                 )
             )
     return collected

@@ -13,13 +13,7 @@ from typing import ClassVar, TypeAlias
 
 from pydantic import JsonValue
 
-from ..errors import (
-    ComfyRemoteError,
-    ExecutionFailed,
-    OutputLost,
-    WorkflowInvalid,
-    node_problems,
-)
+from ..errors import ComfyRemoteError, ExecutionFailed, OutputLost, WorkflowInvalid, node_problems
 from ..events import ShownValues
 from ..media.receive import Received
 from ..outputs import OutputProblem, RemoteOutput

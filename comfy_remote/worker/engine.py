@@ -64,10 +64,7 @@ class Engine:
     """
 
     def __init__(
-        self,
-        choose: Callable[[], EngineChoice],
-        *,
-        environ: Mapping[str, str] = os.environ,
+        self, choose: Callable[[], EngineChoice], *, environ: Mapping[str, str] = os.environ
     ) -> None:
         self._choose = choose
         self._environ = environ
@@ -174,8 +171,7 @@ class Engine:
                     return url
                 if process is None and time.monotonic() - begun > _ATTACH_PATIENCE:
                     raise TargetUnreachable(
-                        f"No ComfyUI answers at {url}.",
-                        advice=Hint.START_ENGINE(),
+                        f"No ComfyUI answers at {url}.", advice=Hint.START_ENGINE()
                     )
                 if time.monotonic() - begun > _START_PATIENCE:
                     raise TargetUnreachable(

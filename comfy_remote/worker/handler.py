@@ -187,8 +187,7 @@ class JobHandler:
         action = payload.get("action", "run") if isinstance(payload, dict) else "run"
         if not isinstance(action, str):
             raise WorkflowInvalid(
-                "The job's input is not valid: action: it is not a text.",
-                advice=_KNOWN_ACTIONS,
+                "The job's input is not valid: action: it is not a text.", advice=_KNOWN_ACTIONS
             )
         if action in MODEL_ACTIONS:
             return JobResult(await act_on_models(self._parts.models, payload, report))

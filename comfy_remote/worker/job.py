@@ -295,11 +295,7 @@ class _Attempt:
         """The run's result; its errors say which models could not be fetched."""
         try:
             result = await run.result(
-                request,
-                self.reporter,
-                self.job.dialect,
-                self.folder,
-                may_repeat=self.may_repeat,
+                request, self.reporter, self.job.dialect, self.folder, may_repeat=self.may_repeat
             )
         except ComfyRemoteError as error:
             explained = lacking.explain(error)

@@ -39,12 +39,7 @@ from .dialects import Dialect
 from .engine import Engine
 from .progress import ProgressReporter
 
-__all__ = [
-    "EngineRun",
-    "RunResult",
-    "at_most",
-    "unless_engine_dies",
-]
+__all__ = ["EngineRun", "RunResult", "at_most", "unless_engine_dies"]
 
 _CRASH_PATIENCE = 1.0
 

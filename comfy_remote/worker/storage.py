@@ -249,10 +249,7 @@ class KeptFiles:
 
     def _keep(self, file: Received, path: Path) -> None:
         make_room(
-            self.folder.glob("*"),
-            older_than=self.seconds,
-            limit=self.limit,
-            needed=file.size,
+            self.folder.glob("*"), older_than=self.seconds, limit=self.limit, needed=file.size
         )
         with storage_errors(path):
             copy_whole(file.path, path)

@@ -79,11 +79,7 @@ class Downloads:
                     return
                 size(part.size)
                 sha256 = await download(
-                    self.http,
-                    wanted,
-                    part,
-                    size_limit=self.settings.size_limit,
-                    on_size=size,
+                    self.http, wanted, part, size_limit=self.settings.size_limit, on_size=size
                 )
                 await asyncio.to_thread(self._place, wanted, sha256)
         finally:

@@ -15,13 +15,7 @@ from ...advice import Hint
 from ...aio import in_thread
 from ...errors import ComfyRemoteError, LocalStorageError, ModelUnavailable
 from ...media.files import storage_errors
-from ...wire.models import (
-    CheckAnswer,
-    EnsureAnswer,
-    ModelFile,
-    ModelsAnswer,
-    PruneAnswer,
-)
+from ...wire.models import CheckAnswer, EnsureAnswer, ModelFile, ModelsAnswer, PruneAnswer
 from ...wire.repo_list import ModelLine
 from .downloads import Downloads, Say
 from .folders import OUR_FOLDER, ModelFolders, folder_of, safe_model_name
@@ -162,12 +156,7 @@ class ModelLibrary:
         )
 
     async def prune(
-        self,
-        lines: Sequence[ModelLine],
-        say: Say,
-        *,
-        everything: bool = False,
-        name: str = "",
+        self, lines: Sequence[ModelLine], say: Say, *, everything: bool = False, name: str = ""
     ) -> PruneAnswer:
         """Remove what we had fetched and is neither listed nor pinned.
 
@@ -341,9 +330,7 @@ class ModelLibrary:
 
     def _folders(self) -> ModelFolders:
         return ModelFolders.of_worker(
-            chosen=self._settings.folder,
-            volume=self._settings.volume,
-            engine=self._engine_folder(),
+            chosen=self._settings.folder, volume=self._settings.volume, engine=self._engine_folder()
         )
 
     def _presence(self, root: Path) -> Presence:

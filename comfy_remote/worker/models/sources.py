@@ -50,9 +50,7 @@ class PlainLink:
         """See `Link`. Nothing is asked."""
         del get_json
         return Location(
-            shown=self.identity.partition("?")[0],
-            url=self.url.with_fragment(None),
-            name=self.name,
+            shown=self.identity.partition("?")[0], url=self.url.with_fragment(None), name=self.name
         )
 
 
