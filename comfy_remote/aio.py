@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
 
 # For what must not change the task, as the start of an HTTP answer: between two tasks, a connection
@@ -15,7 +16,16 @@ if sys.version_info >= (3, 11):
 else:
     from async_timeout import timeout
 
-__all__ = ["Background", "Deadline", "Signal", "concurrent_map", "in_thread", "timeout", "within"]
+__all__ = [
+    "Background",
+    "Deadline",
+    "Signal",
+    "concurrent_map",
+    "first_of",
+    "in_thread",
+    "timeout",
+    "within",
+]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -146,6 +156,19 @@ async def concurrent_map(
     tasks = [asyncio.ensure_future(one(item)) for item in items]
     try:
         return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def first_of(*works: Awaitable[Any]) -> AsyncIterator[tuple[asyncio.Future[Any], ...]]:
+    """The works as tasks, once one of them has ended; those that go on end with the context."""
+    tasks = tuple(map(asyncio.ensure_future, works))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        yield tasks
     finally:
         for task in tasks:
             task.cancel()

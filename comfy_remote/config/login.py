@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .target_settings import TargetSettings
 
-__all__ = ["login_headers", "secret_missing"]
+__all__ = ["login_headers"]
 
 # RFC 9110: what a field's name may be made of.
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -66,39 +66,30 @@ def login_headers(
             advice="Keep one of them.",
         )
     if settings.key_env is not None:
-        headers["Authorization"] = _bearer(_value(name, settings.key_env, environment))
+        token = _value(name, settings.key_env, environment)
+        headers["Authorization"] = _authorization("Bearer", token.get_secret_value())
     if settings.user is not None and settings.password_env is not None:
         password = _value(name, settings.password_env, environment)
-        headers["Authorization"] = _basic(settings.user, password)
+        pair = f"{settings.user}:{password.get_secret_value()}"
+        SECRETS.add("a login", pair)  # in base64 it is as good as the password
+        coded = base64.b64encode(pair.encode()).decode("ascii")
+        headers["Authorization"] = _authorization("Basic", coded)
     return headers
-
-
-def secret_missing(name: str, variable: str) -> ConfigurationError:
-    """The error for a variable that is not set."""
-    return ConfigurationError(
-        f"The target {name!r} takes a secret from the environment variable {variable}, which is "
-        "not set.",
-        advice=f"Set {variable}, or put it into the key ring (with the package keyring: `keyring "
-        f"set {KEY_RING_SERVICE} {variable}`).",
-    )
 
 
 def _value(name: str, variable: str, environment: Mapping[str, str]) -> SecretStr:
     found = secret(variable, environment)
     if found is None:
-        raise secret_missing(name, variable)
+        raise ConfigurationError(
+            f"The target {name!r} takes a secret from the environment variable {variable}, which "
+            "is not set.",
+            advice=f"Set {variable}, or put it into the key ring (with the package keyring: "
+            f"`keyring set {KEY_RING_SERVICE} {variable}`).",
+        )
     return found
 
 
-def _bearer(token: SecretStr) -> SecretStr:
+def _authorization(scheme: str, credentials: str) -> SecretStr:
     from pydantic import SecretStr
 
-    return SecretStr(f"Bearer {token.get_secret_value()}")
-
-
-def _basic(user: str, password: SecretStr) -> SecretStr:
-    from pydantic import SecretStr
-
-    pair = f"{user}:{password.get_secret_value()}"
-    SECRETS.add("a login", pair)  # in base64 it is as good as the password
-    return SecretStr(f"Basic {base64.b64encode(pair.encode()).decode('ascii')}")
+    return SecretStr(f"{scheme} {credentials}")

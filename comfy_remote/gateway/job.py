@@ -74,19 +74,17 @@ class Submission(BaseModel):
         return submission
 
     def _check(self, limits: GatewayLimits) -> None:
-        timeout, ttl = self.policy.execution_timeout, self.policy.time_to_live
-        least, most = limits.shortest_execution_timeout * 1000, limits.longest_time_to_live * 1000
-        if timeout is not None and not least <= timeout <= most:
-            raise WorkflowInvalid(
-                f"policy.executionTimeout is {timeout} ms, which is out of range.",
-                advice=f"Give {least:.0f} to {most:.0f} ms.",
-            )
-        least = limits.shortest_time_to_live * 1000
-        if ttl is not None and not least <= ttl <= most:
-            raise WorkflowInvalid(
-                f"policy.ttl is {ttl} ms, which is out of range.",
-                advice=f"Give {least:.0f} to {most:.0f} ms.",
-            )
+        policy, most = self.policy, limits.longest_time_to_live * 1000
+        for name, given, seconds in (
+            ("executionTimeout", policy.execution_timeout, limits.shortest_execution_timeout),
+            ("ttl", policy.time_to_live, limits.shortest_time_to_live),
+        ):
+            least = seconds * 1000
+            if given is not None and not least <= given <= most:
+                raise WorkflowInvalid(
+                    f"policy.{name} is {given} ms, which is out of range.",
+                    advice=f"Give {least:.0f} to {most:.0f} ms.",
+                )
         if self.webhook is not None:
             try:
                 webhook_guard(limits).check(self.webhook, WEBHOOK)

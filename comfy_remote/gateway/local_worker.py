@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from pydantic import JsonValue
 from pydantic_core import from_json
 
+from ..aio import first_of
 from ..errors import ComfyRemoteError, ConfigurationError, ExecutionFailed
 from ..net.retry import Backoff
 from .body import json_bytes
@@ -92,14 +93,10 @@ class LocalWorker:
             await asyncio.sleep(_BACKOFF.seconds(failures))
 
     async def _run(self, job: Job) -> None:
-        work = asyncio.create_task(self._work(job), name=f"job {job.id}")
-        stop = asyncio.create_task(self._stopped(job.id))
         try:
-            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+            async with first_of(self._work(job), self._stopped(job.id)):
+                pass
         finally:
-            for task in (work, stop):
-                task.cancel()
-            await asyncio.gather(work, stop, return_exceptions=True)
             # Nothing, if the job was cancelled; else the handler gave up by itself.
             given_up = ExecutionFailed("The worker stopped before the job was done.")
             self._queue.fail(job.id, self.worker_id, given_up)

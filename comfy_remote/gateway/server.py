@@ -13,6 +13,7 @@ from pathlib import Path
 from aiohttp import web
 from pydantic import SecretStr
 
+from ..aio import first_of
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..media.temporary import remove_leftovers
 from ..net.address import is_loopback
@@ -206,17 +207,11 @@ class GatewayServer:
         Raises:
             ComfyRemoteError: A worker has ended for good; see `wait_until_failed`.
         """
-        ready = asyncio.ensure_future(self.queue.workers.wait_until_ready(timeout))
-        failed = asyncio.ensure_future(self.wait_until_failed())
-        try:
-            await asyncio.wait({ready, failed}, return_when=asyncio.FIRST_COMPLETED)
+        waiting = self.queue.workers.wait_until_ready(timeout)
+        async with first_of(waiting, self.wait_until_failed()) as (ready, failed):
             if failed.done():
                 failed.result()
-            return await ready
-        finally:
-            for task in (ready, failed):
-                task.cancel()
-            await asyncio.gather(ready, failed, return_exceptions=True)
+            return bool(await ready)
 
     async def wait_until_failed(self) -> None:
         """Wait until a worker has failed for good.

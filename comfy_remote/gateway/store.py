@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import re
 import shutil
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import BinaryIO
 
 from ..aio import in_thread
 from ..errors import (
@@ -28,7 +26,7 @@ from ..errors import (
     RateLimited,
     ValueInvalid,
 )
-from ..media.files import storage_errors
+from ..media.files import storage_errors, write_whole
 from ..media.receive import receive_file
 from ..media.temporary import TemporaryFolder
 from .limits import GatewayLimits
@@ -42,8 +40,6 @@ _BLOCK = 4096  # what a small file takes on most disks
 _FULL = "Free some space there, or wait: old results are deleted."
 _FULL_AGAIN_AFTER = 60
 _FREE_CHECKED_EVERY = 2**20
-
-_BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
 
 
 class JobStore:
@@ -81,7 +77,7 @@ class JobStore:
             LocalStorageError: The disk cannot be written.
         """
         self.check_room(len(content) + result)
-        await self._store(job_id, _INPUT, len(content), lambda path: _write(path, content))
+        await self._store(job_id, _INPUT, content)
 
     def check_room(self, size: int) -> None:
         """Refuse so many bytes if there is no room for them.
@@ -118,7 +114,7 @@ class JobStore:
             LocalStorageError: The disk is full or cannot be written.
         """
         name = f"result-{uuid.uuid4().hex}.json"
-        await self._store(job_id, name, len(content), lambda path: _write(path, content))
+        await self._store(job_id, name, content)
         return name
 
     def result(self, job_id: str, name: str) -> Path:
@@ -206,15 +202,13 @@ class JobStore:
             self._root.cleanup()
             self._root = None
 
-    async def _store(
-        self, job_id: str, name: str, size: int, write: Callable[[Path], None]
-    ) -> None:
-        self._count(job_id, name, size)
+    async def _store(self, job_id: str, name: str, content: bytes) -> None:
+        self._count(job_id, name, len(content))
 
         def make() -> None:
             path = self._path(job_id, name)
             with storage_errors(path, full=_FULL):
-                write(path)
+                write_whole(path, content)
 
         try:
             await in_thread(make)
@@ -257,21 +251,6 @@ class JobStore:
         with storage_errors(path, full=_FULL):
             if shutil.disk_usage(self._folder()).free - size < self._limits.free_bytes:
                 raise OSError(errno.ENOSPC, "the rest is reserved")
-
-
-def _created(path: Path) -> BinaryIO:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), "wb")
-
-
-def _write(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        with _created(beside) as file:
-            file.write(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _removed(path: Path) -> bool:

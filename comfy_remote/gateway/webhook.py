@@ -101,8 +101,13 @@ async def deliver(
             if key is not None:
                 headers |= signed_headers(key, message_id, int(time.time()), body)
             try:
-                async with timeout(_PATIENCE):
-                    status = await _post(http, address, body, headers)
+                async with (
+                    timeout(_PATIENCE),
+                    http.request(
+                        "POST", address, what=WEBHOOK, headers=headers, data=body
+                    ) as answer,
+                ):
+                    status = answer.response.status
             except TargetError as error:
                 _log.warning("A webhook was not sent: %s", error)
                 return False
@@ -113,8 +118,3 @@ async def deliver(
                 return True
             _log.warning("A webhook was answered with HTTP %d.", status)
     return False
-
-
-async def _post(http: GuardedHttp, address: str, body: bytes, headers: dict[str, str]) -> int:
-    async with http.request("POST", address, what=WEBHOOK, headers=headers, data=body) as answer:
-        return answer.response.status

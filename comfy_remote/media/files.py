@@ -30,6 +30,7 @@ __all__ = [
     "storage_errors",
     "subfolder_of",
     "take_name",
+    "write_whole",
 ]
 
 CHUNK_SIZE = 1024 * 1024
@@ -260,6 +261,24 @@ def copy_whole(source: Path, destination: Path) -> None:
         shutil.copyfile(source, beside)
         beside.chmod(0o600)
         beside.replace(destination)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file atomically, mode 0600, replacing a file of that name.
+
+    The folders are made when missing, for their owner only.
+
+    Raises:
+        OSError: It cannot be written. Nothing is left.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(content)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 

@@ -247,7 +247,7 @@ class HttpClient:
         Args:
             on_headers: Called with the answer's headers, before the first chunk.
         """
-        async with self._open(self.url(path), self.authorization(), offset) as response:
+        async with self._open(path, offset) as response:
             if on_headers is not None:
                 on_headers(response.headers)
             async for chunk in self._body(response, offset, self._where):
@@ -315,7 +315,7 @@ class HttpClient:
             RateLimited: It may be there: the server did not say.
         """
         try:
-            async with self._open(self.url(path), self.authorization(), 0):
+            async with self._open(path):
                 return True
         except (TargetUnreachable, RateLimited):
             raise
@@ -323,12 +323,10 @@ class HttpClient:
             return False
 
     @asynccontextmanager
-    async def _open(
-        self, url: URL, headers: Mapping[str, str], offset: int
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {**headers, **_range(offset)}
+    async def _open(self, path: str, offset: int = 0) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = {**self.authorization(), **_range(offset)}
         try:
-            request = self.session.get(url, headers=headers, allow_redirects=False)
+            request = self.session.get(self.url(path), headers=headers, allow_redirects=False)
             async with await self._begun(request) as response:
                 if response.status not in (200, 206) and not _all_there(response, offset):
                     raise await self._refused(response, self._where)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
 
 from yarl import URL
 
@@ -68,7 +67,7 @@ class PinnedSender:
             with self._pool(url, headers) as pool:
                 response = pool.urlopen(
                     request.method,
-                    _target(request.url),
+                    URL(request.url, encoded=True).raw_path_qs,
                     body=request.body,
                     headers=headers,
                     retries=False,
@@ -106,8 +105,3 @@ class PinnedSender:
             server_hostname=host,
             assert_hostname=host,
         )
-
-
-def _target(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"

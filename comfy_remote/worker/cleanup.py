@@ -24,7 +24,7 @@ from ..outputs import RemoteOutput
 from ..targets.comfyui.target import ComfyUITarget
 from ..targets.engine_files import EngineFolders, folders_in
 from ..workflow.graph import linked_node
-from ..workflow.prompt import Node, Prompt
+from ..workflow.prompt import Prompt
 from .run import at_most
 
 __all__ = ["Cleaner"]
@@ -57,7 +57,10 @@ class Cleaner:
             return prompt
         marker: JsonValue = uuid.uuid4().hex
         return {
-            name: _marked(node, marker) if name in stale else node for name, node in prompt.items()
+            name: {**node, "inputs": {**node["inputs"], _RUN_AGAIN: marker}}
+            if name in stale
+            else node
+            for name, node in prompt.items()
         }
 
     async def clean(
@@ -89,7 +92,7 @@ class Cleaner:
             return
         files = [(o.folder, o.subfolder, o.filename) for o in outputs if o.text is None]
         files = [one for one in files if one[0] in ("output", "temp")]
-        inputs = [("input", *_split(name)) for name in uploaded]
+        inputs = [("input", *name.rpartition("/")[::2]) for name in uploaded]
         self.run_again(prompt, outputs)
         await asyncio.gather(
             forgotten, asyncio.to_thread(_remove, folders, [*files, *inputs], since)
@@ -105,11 +108,6 @@ class Cleaner:
                 self._removed.add(identities[name])
 
 
-def _split(name: str) -> tuple[str, str]:
-    subfolder, _, filename = name.rpartition("/")
-    return subfolder, filename
-
-
 def _remove(folders: EngineFolders, files: Iterable[tuple[str, str, str]], since: float) -> None:
     for folder, subfolder, filename in set(files):
         path = folders.file(folder, subfolder, filename)
@@ -119,10 +117,6 @@ def _remove(folders: EngineFolders, files: Iterable[tuple[str, str, str]], since
             # An older one is not this job's: a node only shows it, or it was there already.
             if path.stat().st_mtime >= since - _CLOCK_SLACK:
                 path.unlink()
-
-
-def _marked(node: Node, marker: JsonValue) -> Node:
-    return {**node, "inputs": {**node["inputs"], _RUN_AGAIN: marker}}
 
 
 def _identities(prompt: Prompt) -> dict[str, str]:

@@ -79,15 +79,18 @@ class Draft:
     content: Content
 
     @property
-    def files(self) -> list[tuple[str, Received]]:
-        """The files by ComfyUI's names; with the subfolder before those that would be the same."""
-        files = [(one.output, one.file) for one in self.collected if one.file]
-        often = Counter(output.filename for output, _ in files)
+    def files(self) -> list[tuple[int, str, Received]]:
+        """The files: number, ComfyUI's name, and file.
+
+        Those that would have the same name have their subfolder before it.
+        """
+        files = [(n, one.output, one.file) for n, one in enumerate(self.collected) if one.file]
+        often = Counter(output.filename for _, output, _ in files)
         return [
-            (f"{output.subfolder}/{output.filename}", file)
+            (number, f"{output.subfolder}/{output.filename}", file)
             if often[output.filename] > 1 and output.subfolder
-            else (output.filename, file)
-            for output, file in files
+            else (number, output.filename, file)
+            for number, output, file in files
         ]
 
 
@@ -279,11 +282,7 @@ class _WorkerComfyUI(Dialect):
     def answer(self, draft: Draft) -> dict[str, JsonValue]:
         """See `wire.worker_comfyui.WorkerComfyUIAnswer`."""
         images: list[WorkerComfyUIImage] = []
-        files = iter(draft.files)
-        for number, one in enumerate(draft.collected):
-            if one.file is None:
-                continue
-            name, file = next(files)
+        for number, name, file in draft.files:
             at = draft.stored.get(number)
             images.append(
                 WorkerComfyUIImage(filename=name, type="s3_url", data=at.url)
@@ -317,8 +316,8 @@ class _Plain(Dialect):
     def answer(self, draft: Draft) -> dict[str, JsonValue]:
         """See `wire.plain.PlainAnswer`."""
         return PlainAnswer(
-            images=[draft.content(file) for _, file in draft.files],
-            filenames=[name for name, _ in draft.files],
+            images=[draft.content(file) for _, _, file in draft.files],
+            filenames=[name for _, name, _ in draft.files],
             execution_time_seconds=draft.facts.seconds,
             prompt_id=draft.facts.prompt_id,
         ).model_dump(mode="json")
@@ -340,7 +339,7 @@ class _ImagesB64(Dialect):
     def answer(self, draft: Draft) -> dict[str, JsonValue]:
         """See `wire.images_b64.ImagesB64Answer`."""
         return ImagesB64Answer(
-            images=[ImageB64(b64=draft.content(file), name=name) for name, file in draft.files]
+            images=[ImageB64(b64=draft.content(file), name=name) for _, name, file in draft.files]
         ).model_dump(mode="json")
 
 

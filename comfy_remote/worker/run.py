@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from ..aio import first_of
 from ..errors import (
     ComfyRemoteError,
     ExecutionFailed,
@@ -233,24 +234,18 @@ async def unless_engine_dies(engine: Engine, work: Coroutine[None, None, _T]) ->
     Raises:
         EngineCrashed: It has ended.
     """
-    job = asyncio.ensure_future(work)
-    death = asyncio.ensure_future(engine.died())
-    try:
-        await asyncio.wait({job, death}, return_when=asyncio.FIRST_COMPLETED)
+    async with first_of(work, engine.died()) as (job, death):
         if not job.done():
             raise death.result()
         try:
-            return job.result()
+            result: _T = job.result()
         except TargetError as error:
             # A connection breaks a moment before the process has quite ended.
             await asyncio.wait({death}, timeout=_CRASH_PATIENCE)
             if death.done():
                 raise death.result() from error
             raise
-    finally:
-        for task in (job, death):
-            task.cancel()
-        await asyncio.gather(job, death, return_exceptions=True)
+        return result
 
 
 async def at_most(seconds: float, request: Awaitable[None], what: str) -> None:

@@ -244,7 +244,9 @@ class ModelLibrary:
                 await self._note_asked(folders.root, key, paths, needed=bool(missing))
             if missing:
                 presence = self._presence(folders.root)
-                await stack.enter_async_context(presence.using(_waiting(say, "prunes")))
+                await stack.enter_async_context(
+                    presence.using(lambda owner: say(f"Waiting for {owner}, which prunes"))
+                )
                 if prunes and not fits(missing, folders.root):
                     pruned, _, busy = await self._prune(folders, lines, say, key)
                     notes += busy
@@ -393,7 +395,3 @@ def _notes_on_asked(plan: PrunePlan, asked: Mapping[str, float]) -> list[str]:
             f"{ASKED_FOR_DAYS} days."
         )
     return notes
-
-
-def _waiting(say: Say, does: str) -> Callable[[str], None]:
-    return lambda owner: say(f"Waiting for {owner}, which {does}")

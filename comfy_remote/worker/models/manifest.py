@@ -10,23 +10,21 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import hashlib
-import os
-import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ...media.files import safe_relative_path, storage_errors
+from ...media.files import safe_relative_path, storage_errors, write_whole
 from ...wire.repo_list import ModelLine
 from .folders import OUR_FOLDER
 
-__all__ = ["ASKED_FOR_DAYS", "PINS", "Asked", "Entry", "Manifest", "list_key", "write_whole"]
+__all__ = ["ASKED_FOR_DAYS", "Asked", "Entry", "Manifest", "list_key"]
 
-PINS = "comfy-remote.pins"
-"""In the models folder: what is never pruned. ``loras/style.safetensors``, ``vae/*``; lines
-with ``#`` are comments."""
+# In the models folder: what is never pruned, such as ``loras/style.safetensors`` or ``vae/*``; a
+# comment begins with ``#``.
+_PINS = "comfy-remote.pins"
 ASKED_FOR_DAYS = 7
 """For how many days a model stays for a list that asked for it."""
 _DAY = 24 * 3600.0
@@ -124,7 +122,7 @@ class Manifest:
                 fetched_for=fetched_for,
             )
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._place(entry.path), entry.model_dump_json(indent=1))
+            write_whole(self._place(entry.path), entry.model_dump_json(indent=1).encode())
         self._known = None
         return entry
 
@@ -140,7 +138,7 @@ class Manifest:
 
     def _pins(self) -> Iterator[str]:
         try:
-            text = (self.root / PINS).read_text(encoding="utf-8-sig", errors="replace")
+            text = (self.root / _PINS).read_text(encoding="utf-8-sig", errors="replace")
         except FileNotFoundError:
             return
         for line in text.splitlines():
@@ -164,22 +162,6 @@ class Manifest:
             inside = str(safe_relative_path(entry.path)) == entry.path
             if inside and len(PurePosixPath(entry.path).parts) > 1:
                 yield entry
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    handle, beside = tempfile.mkstemp(prefix=".new-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
 
 
 def list_key(name: str, lines: Sequence[ModelLine]) -> str:
@@ -224,7 +206,7 @@ class Asked:
             return
         with storage_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._file(key), _Note(asked=now, paths=wanted).model_dump_json())
+            write_whole(self._file(key), _Note(asked=now, paths=wanted).model_dump_json().encode())
         for file, note in self._notes():
             if _is_over(note.asked, now):
                 with contextlib.suppress(OSError):
@@ -242,8 +224,8 @@ class Asked:
             When, by path, in s since 1970.
         """
         now = time.time()
-        asked = [(path, note.asked) for file, note in self._notes() for path in note.paths
-                 if file != self._file(key)]  # fmt: skip
+        others = [note for file, note in self._notes() if file != self._file(key)]
+        asked = [(path, note.asked) for note in others for path in note.paths]
         asked += [(entry.path, entry.fetched) for entry in entries if not entry.fetched_for]
         found: dict[str, float] = {}
         for path, when in asked:
