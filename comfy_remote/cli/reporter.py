@@ -97,7 +97,7 @@ class Reporter:
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         """The command ends with this error."""
 
-    def choose(self, question: str, options: Sequence[str]) -> int | None:  # noqa: ARG002
+    def choose(self, question: str, options: Sequence[str]) -> int | None:
         """Let the person choose: the index of an option; ``None`` where nobody can be asked."""
         return None
 
@@ -118,7 +118,7 @@ class JsonReporter(Reporter):
         """Nothing is printed yet."""
         self._target = target
 
-    def following(self, job_id: str, target: str, prompt: Prompt) -> None:  # noqa: ARG002
+    def following(self, job_id: str, target: str, prompt: Prompt) -> None:
         """``{"event": "submitted", "job_id", "target"}``."""
         self._job_id, self._target = job_id, target
         self._print({"event": "submitted", "target": target})

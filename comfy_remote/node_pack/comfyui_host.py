@@ -84,7 +84,6 @@ class ComfyUIHost:
 
     @property
     def app(self) -> web.Application:
-        """See `Host.app`."""
         app: web.Application = self._server.app
         return app
 
@@ -95,19 +94,16 @@ class ComfyUIHost:
                 self._server.routes.route(route.method, route.path, **route.kwargs)(route.handler)
 
     def folder(self, kind: FolderKind) -> Path:
-        """See `Host.folder`."""
         import folder_paths
 
         return Path(folder_paths.get_directory_by_type(kind))
 
     def schemas(self, classes: Collection[str]) -> Schemas:
-        """See `Host.schemas`."""
         from .nodes.comfyui import local_schemas
 
         return local_schemas(classes)
 
     def asset(self, reference: str) -> Path | None:
-        """See `Host.asset`."""
         try:
             from app.assets.services.asset_management import resolve_hash_to_path
         except ImportError:
@@ -151,22 +147,18 @@ class ComfyUIHost:
         return paths
 
     def on_prompt(self, change: Callable[[dict[str, JsonValue]], dict[str, JsonValue]]) -> None:
-        """See `Host.on_prompt`."""
         self._server.add_on_prompt_handler(change)
 
     def before_prompt(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        """See `Host.before_prompt`."""
         changed = self._server.trigger_on_prompt(body)
         return changed if isinstance(changed, dict) else body
 
     def next_number(self, *, front: bool) -> float:
-        """See `Host.next_number`."""
         number: float = self._server.number
         self._server.number += 1
         return -number if front else number
 
     def begin(self, entry: QueueEntry) -> int:
-        """See `Host.begin`."""
         item: tuple[object, ...] = (
             entry.number,
             entry.prompt_id,
@@ -183,7 +175,6 @@ class ComfyUIHost:
         return key
 
     def end(self, key: int, result: JobResult) -> None:
-        """See `Host.end`."""
         status = self._queue.ExecutionStatus(**result.status)
         with self._queue.mutex:
             self._ours.discard(key)
@@ -195,7 +186,6 @@ class ComfyUIHost:
                 self._queue.task_done(key, result.history, status)
 
     def local_prompt(self) -> LocalPrompt | None:
-        """See `Host.local_prompt`."""
         with self._queue.mutex:
             for key, item in self._queue.currently_running.items():
                 if key not in self._ours:
@@ -204,7 +194,6 @@ class ComfyUIHost:
         return None
 
     def cancel_local(self, prompt_id: str) -> bool:
-        """See `Host.cancel_local`."""
         if self._queue.delete_queue_item(lambda item: item[1] == prompt_id):
             return True
         with self._queue.mutex:
@@ -218,7 +207,6 @@ class ComfyUIHost:
             return True
 
     def send(self, event: str, data: Mapping[str, JsonValue], client_id: str | None) -> None:
-        """See `Host.send`."""
         self._server.send_sync(event, dict(data), client_id)
 
     def send_preview(
@@ -239,11 +227,9 @@ class ComfyUIHost:
         self._sending.start(self._server.send_bytes(event, header + picture, client_id))
 
     def send_text(self, text: str, node_id: str, client_id: str | None) -> None:
-        """See `Host.send_text`."""
         self._server.send_progress_text(text, node_id, client_id)
 
     def connection(self, client_id: str) -> object | None:
-        """See `Host.connection`."""
         socket: object | None = self._server.sockets.get(client_id)
         return socket
 

@@ -216,7 +216,6 @@ class _AsSent(GenerateJsonSchema):
         return {key: value for key, value in described.items() if (key, value) != ("default", None)}
 
     def field_title_should_be_set(self, schema: object) -> bool:
-        del schema
         return False
 
 

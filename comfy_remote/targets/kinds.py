@@ -121,12 +121,10 @@ class Kind:
 
     def hint(self, text: str) -> str:
         """What to write if a text that is no address was meant as one; empty where it was not."""
-        del text
         return ""
 
     def configured_address(self, environment: Mapping[str, str]) -> str | None:
         """The address that the environment names by itself."""
-        del environment
         return None
 
     def public_url(self, address: str) -> str | None:
@@ -135,7 +133,6 @@ class Kind:
         A page or a workflow may name such an address only if the owner of this machine has
         confirmed it.
         """
-        del address
         return None
 
     def service_url(self, settings: TargetSettings) -> str:
@@ -146,7 +143,6 @@ class Kind:
 
     def billing(self, settings: TargetSettings, environment: Mapping[str, str]) -> Billing | None:
         """How the target costs money; ``None`` for one that is owned."""
-        del settings, environment
         return None
 
     # Secrets
@@ -161,7 +157,6 @@ class Kind:
         Raises:
             ConfigurationError: Its address is invalid.
         """
-        del environment
         return bool(secret_variables(settings))
 
     def lacking(self, settings: TargetSettings, environment: Mapping[str, str]) -> list[str]:
@@ -180,7 +175,6 @@ class Kind:
         Raises:
             ConfigurationError: The address is invalid.
         """
-        del environment
         return settings.target
 
     def same_server(
@@ -200,7 +194,6 @@ class Kind:
 
     def is_own_server(self, server: str, environment: Mapping[str, str]) -> bool:
         """Whether the secrets in `own_secrets` may be sent to a server."""
-        del server, environment
         return True
 
     def login(
@@ -219,7 +212,6 @@ class Kind:
         self, settings: TargetSettings, environment: Mapping[str, str]
     ) -> ProviderSays | None:
         """What the provider's own API says of a target; ``None`` where it is not asked."""
-        del settings, environment
         return None
 
     def open(
@@ -262,7 +254,6 @@ class Kind:
         Raises:
             ConfigurationError: The job can no longer be found.
         """
-        del name, details, look
         return None
 
 

@@ -73,7 +73,6 @@ class ModalKind(EndpointKind):
         return BODY_LIMIT
 
     def check(self, endpoint: str) -> None:
-        """See `EndpointKind.check`."""
         if not endpoint or quote(endpoint, safe="") != endpoint:
             raise ConfigurationError(
                 f"{endpoint!r} is not the name of an app on Modal.",
@@ -81,8 +80,6 @@ class ModalKind(EndpointKind):
             )
 
     def missing(self, endpoint: str, base_url: str = "") -> TargetNotFound:
-        """See `EndpointKind.missing`."""
-        del base_url
         return TargetNotFound(
             f"There is no app {endpoint!r} of Comfy Remote on Modal.",
             advice=Hint.DEPLOY_APP(app=endpoint),
@@ -90,17 +87,14 @@ class ModalKind(EndpointKind):
 
     def billing(self, settings: TargetSettings, environment: Mapping[str, str]) -> Billing | None:
         """By run."""
-        del environment
         return None if _here(settings) else "by run"
 
     def needs_key(self, settings: TargetSettings, environment: Mapping[str, str]) -> bool:
         """Always, but for a front on this machine."""
-        del environment
         return not _here(settings)
 
     def server(self, settings: TargetSettings, environment: Mapping[str, str]) -> str | None:
         """The configured address of the app's front; otherwise, Modal says it."""
-        del environment
         url = (settings.base_url or "").rstrip("/").removesuffix("/v2")
         return url.rstrip("/") or None
 
@@ -113,7 +107,6 @@ class ModalKind(EndpointKind):
 
     def is_own_server(self, server: str, environment: Mapping[str, str]) -> bool:
         """Modal's hosts, and this machine."""
-        del environment
         host = base_address(server).host or ""
         return host.endswith(".modal.run") or is_loopback(host)
 
@@ -152,8 +145,6 @@ class ModalKind(EndpointKind):
         environment: Mapping[str, str],
         choose: Choose | None = None,
     ) -> Target:
-        """See `Kind.open`."""
-        del choose
         return modal_target(
             settings.target.removeprefix(self.prefix),
             self.login(name, settings, environment),

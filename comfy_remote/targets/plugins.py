@@ -60,7 +60,6 @@ class _Alias(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: object = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        del path, target
         if fullname.partition(".")[0] != _PUBLIC:
             return None
         return spec_from_loader(fullname, self)

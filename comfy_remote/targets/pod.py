@@ -86,7 +86,6 @@ class PodKind(ComfyUIKind):
 
     def billing(self, settings: TargetSettings, environment: Mapping[str, str]) -> Billing | None:
         """By the hour, whether it is used or not."""
-        del settings, environment
         return "by hour"
 
     def same_server(
@@ -136,7 +135,6 @@ class PodKind(ComfyUIKind):
         environment: Mapping[str, str],
         choose: Choose | None = None,
     ) -> Target:
-        """See `Kind.open`."""
         if settings.target != _AUTO:
             return super().open(name, settings, environment)
         from .comfyui.target import ComfyUITarget
@@ -153,7 +151,6 @@ class PodKind(ComfyUIKind):
 
     def sent_to(self, details: Mapping[str, str]) -> TargetSettings | None:
         """None: a job's pod is found by its URL."""
-        del details
         return None
 
 

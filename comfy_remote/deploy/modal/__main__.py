@@ -111,7 +111,6 @@ class _Source(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         """The code of the text."""
-        del fullname
         code: CodeType = self.source_to_code(self._source, self.path)
         return code
 

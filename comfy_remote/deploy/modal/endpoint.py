@@ -65,7 +65,6 @@ class ModalEndpoint:
 
     @property
     def limits(self) -> GatewayLimits:
-        """See `Endpoint.limits`."""
         return _LIMITS
 
     async def submit(
@@ -77,7 +76,6 @@ class ModalEndpoint:
             SubmissionUnknown: Another request with the same key is submitting, and does not end.
             WorkflowInvalid: It asks for what this endpoint cannot do.
         """
-        del sync
         if submission.webhook is not None:
             raise WorkflowInvalid(
                 "An app on Modal does not call webhooks.", advice="Omit webhook, and poll /status."
@@ -104,7 +102,6 @@ class ModalEndpoint:
         )
 
     async def wait(self, job_id: str, timeout: float) -> Status:
-        """See `Endpoint.wait`."""
         deadline = asyncio.get_running_loop().time() + timeout
         while True:
             status = await self.status(job_id)
@@ -114,7 +111,6 @@ class ModalEndpoint:
             await asyncio.sleep(min(self._poll, left))
 
     async def status(self, job_id: str) -> Status:
-        """See `Endpoint.status`."""
         return (await self._look(job_id))[1]
 
     async def _look(self, job_id: str) -> tuple[CallNote, Status]:
@@ -132,11 +128,9 @@ class ModalEndpoint:
 
     async def stream(self, job_id: str) -> list[bytes]:
         """An empty list: our worker sends no chunks."""
-        del job_id
         return []
 
     async def cancel(self, job_id: str) -> Status:
-        """See `Endpoint.cancel`."""
         note, status = await self._look(job_id)
         if RunPodState(str(status["status"])).final:
             return status

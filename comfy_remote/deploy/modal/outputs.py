@@ -51,7 +51,6 @@ class VolumeStore:
             LocalStorageError: It cannot be written.
             OutputError: Modal did not take it.
         """
-        del filename
         await asyncio.to_thread(self._keep, file, self._folder / job_id / file.sha256)
         try:
             await self._volume.commit.aio()

@@ -232,7 +232,7 @@ class _Nodes:
             self._watcher.node_text(event.node_id, event.text)
 
     async def progress(self, done: float, total: float) -> None:
-        del done, total  # of the job as a whole, which has no bar of its own
+        # `done` is of the whole job, which has no bar of its own here.
         newest = self._newest
         if newest is None or newest.node_id not in self._inside:
             return

@@ -162,7 +162,6 @@ class NodeRun:
 
     def _again(self, run_id: str) -> str:
         """How to cancel it later, if there is a way."""
-        del run_id
         return ""
 
     def _is_over(self, run: Run) -> bool:

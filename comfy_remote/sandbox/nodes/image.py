@@ -1,7 +1,6 @@
 """Nodes that make and change images."""
 
 # A node takes what its schema says, whether it needs it or not.
-# ruff: noqa: ARG002
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ their own, and a way to load other nodes into such a process would be a way to l
 """
 
 # A node takes what its schema says, whether it needs it or not.
-# ruff: noqa: ARG002, ARG003
+# ruff: noqa: ARG003
 
 from __future__ import annotations
 

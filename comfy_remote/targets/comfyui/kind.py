@@ -41,7 +41,6 @@ class ComfyUIKind(Kind):
 
     def server(self, settings: TargetSettings, environment: Mapping[str, str]) -> str | None:
         """The ComfyUI's URL."""
-        del environment
         return self.url(settings.target).rstrip("/")
 
     def open(
@@ -51,10 +50,8 @@ class ComfyUIKind(Kind):
         environment: Mapping[str, str],
         choose: Choose | None = None,
     ) -> Target:
-        """See `Kind.open`."""
         from .target import ComfyUITarget
 
-        del choose
         headers = self.login(name, settings, environment)
         return ComfyUITarget(self.url(settings.target), name=name, headers=headers)
 

@@ -121,7 +121,6 @@ class EndpointKind(Kind):
 
     def result_limit(self, base_url: str) -> int | None:
         """Bytes that a result may have; ``None`` if large outputs are stored elsewhere."""
-        del base_url
         return None
 
     def missing(self, endpoint: str, base_url: str) -> TargetNotFound:
@@ -158,7 +157,6 @@ class RunPodKind(EndpointKind):
     )
 
     def check(self, endpoint: str) -> None:
-        """See `EndpointKind.check`."""
         if not endpoint:
             raise ConfigurationError(
                 "runpod: alone takes the endpoint's id from RUNPOD_ENDPOINT_ID, which is not set.",
@@ -185,7 +183,6 @@ class RunPodKind(EndpointKind):
         return RUN_RESULT_LIMIT if base_url == DEFAULT_BASE_URL else None
 
     def missing(self, endpoint: str, base_url: str) -> TargetNotFound:
-        """See `EndpointKind.missing`."""
         return TargetNotFound(
             f"There is no endpoint {endpoint!r} at {base_address(base_url).host}.",
             advice=f"Check its id in RunPod's console ({_CONSOLE}), and that the key belongs to "
@@ -207,7 +204,6 @@ class RunPodKind(EndpointKind):
         return settings.key_env is not None or not _here(settings, environment)
 
     def lacking(self, settings: TargetSettings, environment: Mapping[str, str]) -> list[str]:
-        """See `Kind.lacking`."""
         lacking = super().lacking(settings, environment)
         if settings.target == self.prefix and not environment.get(ENDPOINT_VARIABLE):
             return [ENDPOINT_VARIABLE, *lacking]
@@ -250,10 +246,8 @@ class RunPodKind(EndpointKind):
         environment: Mapping[str, str],
         choose: Choose | None = None,
     ) -> Target:
-        """See `Kind.open`."""
         from .target import RunPodTarget
 
-        del choose
         endpoint = settings.target.removeprefix(self.prefix)
         endpoint = endpoint or environment.get(ENDPOINT_VARIABLE, "")
         self.check(endpoint)

@@ -205,7 +205,6 @@ class RunPodTarget:
 
     async def has_input(self, name: str) -> bool:
         """Never: a worker starts with an empty input folder."""
-        del name
         return False
 
     async def submit(self, request: RunRequest) -> RemoteRef:
@@ -260,7 +259,7 @@ class RunPodTarget:
             except OutputError as error:
                 _log.warning("an input stays in storage: %s", error)
 
-    async def find(self, job_id: str) -> RemoteRef | None:  # noqa: ARG002
+    async def find(self, job_id: str) -> RemoteRef | None:
         """RunPod has no way to look for a job by anything but its own id."""
         raise SubmissionUnknown(
             f"Whether {self._name} accepted the job is not known, and {self.kind.provider} cannot "
@@ -457,7 +456,6 @@ class RunPodTarget:
 
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
         """What its workers have, as far as it is known; see `Descriptions`."""
-        del classes  # all of them are remembered, so they are asked for at once
         return await self._descriptions.describe()
 
     async def _is_awake(self) -> bool:

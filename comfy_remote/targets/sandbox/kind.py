@@ -39,12 +39,10 @@ class SandboxKind(Kind):
         """One that is started when the target is opened."""
         from .target import SandboxTarget
 
-        del name, settings, environment, choose
         return SandboxTarget()
 
     def reopen(self, name: str, details: Mapping[str, str], *, look: bool) -> Target | None:
         """The sandbox that has the job."""
-        del name
         if "url" not in details:
             raise ConfigurationError(
                 "The job was never sent: the sandbox did not take it.",

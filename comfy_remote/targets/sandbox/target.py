@@ -82,12 +82,10 @@ class SandboxTarget:
             await self._inner.__aexit__()
 
     async def has_input(self, name: str) -> bool:
-        """See `Target.has_input`."""
         await self._revive()
         return await self._engine.has_input(name)
 
     async def submit(self, request: RunRequest) -> RemoteRef:
-        """See `Target.submit`."""
         await self._revive()
         self._unfinished.add(request.job_id)
         try:
@@ -97,11 +95,9 @@ class SandboxTarget:
             raise
 
     async def find(self, job_id: str) -> RemoteRef | None:
-        """See `Target.find`."""
         return await self._engine.find(job_id)
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
-        """See `Target.follow`."""
         self._unfinished.add(ref.job_id)
         try:
             times, began = NodeTimes(), time.time()
@@ -135,7 +131,6 @@ class SandboxTarget:
         return await with_unlisted(finished, folders.output, began, prompt, times)
 
     async def release(self, outputs: Sequence[RemoteOutput]) -> None:
-        """See `ReleasesOutputs`."""
         await self._engine.release(outputs)
 
     @property
@@ -144,23 +139,19 @@ class SandboxTarget:
         return True
 
     async def cancel(self, ref: RemoteRef) -> None:
-        """See `Target.cancel`."""
         await self._engine.cancel(ref)
         self._unfinished.discard(ref.job_id)
 
     async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
-        """See `Target.read`."""
         async with aclosing(self._engine.read(output, offset)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
-        """See `Target.describe`."""
         await self._revive()
         return await self._engine.describe(classes)
 
     async def health(self) -> Health:
-        """See `Target.health`."""
         await self._revive()
         return await self._engine.health()
 
