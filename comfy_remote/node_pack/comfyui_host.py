@@ -54,9 +54,6 @@ _QUEUE_NEEDS = ("currently_running", "delete_queue_item", "mutex", "task_counter
 class ComfyUIHost:
     """The `Host` of the ComfyUI that this pack is installed in.
 
-    Args:
-        server: ``PromptServer.instance``; found by itself.
-
     Raises:
         ConfigurationError: This ComfyUI lacks something that the pack needs.
     """

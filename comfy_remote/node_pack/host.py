@@ -168,7 +168,6 @@ class Host(Protocol):
         """Send a picture of work in progress, in the form that the page understands.
 
         Args:
-            picture: Encoded.
             media_type: ``image/jpeg``, ``image/png`` or ``image/webp``.
             metadata: ``node_id``, ``prompt_id`` and so on; old pages get none.
         """

@@ -48,9 +48,6 @@ class InputFiles:
 
         Those that are not here are left out.
 
-        Args:
-            schemas: As for `collect`.
-
         Raises:
             InputFileMissing: One is here, and cannot be read.
         """

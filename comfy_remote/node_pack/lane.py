@@ -45,12 +45,7 @@ _SCHEMAS_WITHIN = 5.0
 
 
 class RemoteLane:
-    """All remote jobs of one server.
-
-    Args:
-        host: The server.
-        pool: Connections to the targets, and the record.
-    """
+    """All remote jobs of one server."""
 
     def __init__(self, host: Host, pool: TargetPool) -> None:
         self._host = host
@@ -77,8 +72,6 @@ class RemoteLane:
         """Run what a page posted to ``/prompt``; the answer to it, as ComfyUI gives it.
 
         Args:
-            body: With a ``prompt``.
-            target: A configured name, or an address.
             peer: The browser it comes from, for `interrupt`.
 
         Raises:

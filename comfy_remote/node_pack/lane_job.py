@@ -67,10 +67,6 @@ class LaneJob:
     """Follows one job to its end, and shows it in the host.
 
     Args:
-        host: Whose queue and page show it.
-        entry: As they show it.
-        target: Its name or address.
-        record: Where the job is recorded.
         peer: The browser it came from (see `Peers`).
     """
 

@@ -64,9 +64,7 @@ class Offload:
     """Cuts prompts by the marks in their workflows and by what is installed on each side.
 
     Args:
-        host: The server, which runs what is not marked.
         switch: Knows the target of a mark without a name.
-        pool: What the targets have.
     """
 
     def __init__(self, host: Host, switch: Switch, pool: TargetPool) -> None:
@@ -90,9 +88,7 @@ class Offload:
         switch is set to, or would be.
 
         Args:
-            prompt: As the page posts it.
             workflow: The same in UI format, as it comes with the prompt.
-            client_id: Of the page.
             targets: Output nodes to run it for (``partial_execution_targets``); all by default.
 
         Raises:
@@ -128,7 +124,6 @@ class Offload:
         """Cut what a page posts; ``None`` where nothing that runs is marked.
 
         Args:
-            posted: To ``/prompt``.
             own_port: The port that this server listens on, where nothing may be sent.
 
         Raises:

@@ -48,7 +48,6 @@ def install(host: Host, record: Record | None = None) -> Pack:
     """Put the switch, the lane and our routes into a server that has not started.
 
     Args:
-        host: The server.
         record: Where jobs are recorded; the user's own by default. Closed with the server.
 
     Raises:

@@ -35,11 +35,7 @@ class _NodeProgress:
 
 
 class PageMessages:
-    """Sends one page the messages about one job, and collects those for the history.
-
-    Args:
-        target: Its name, for our own message.
-    """
+    """Sends one page the messages about one job, and collects those for the history."""
 
     def __init__(self, host: Host, entry: QueueEntry, target: str) -> None:
         self.history: list[StatusMessage] = []

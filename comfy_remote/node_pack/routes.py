@@ -84,15 +84,7 @@ class _CutRequest(BaseModel):
 def routes(
     host: Host, switch: Switch, pool: TargetPool, lane: RemoteLane, offload: Offload
 ) -> web.RouteTableDef:
-    """The table.
-
-    Args:
-        host: The server, for its folders.
-        switch: Who has Remote on.
-        pool: Open connections.
-        lane: The jobs of pages.
-        offload: Shows what would run where.
-    """
+    """The table."""
     table = web.RouteTableDef()
     inputs = InputFolder(host.folder("input"))
     background = Background()

@@ -131,7 +131,6 @@ class OutputSaver:
 
         Args:
             outputs: By key, the entries of its outputs.
-            values: Of the target.
         """
         here: dict[object, _Here] = {
             file: task.result()

@@ -33,11 +33,7 @@ class _Entry:
 
 
 class TargetPool:
-    """One open `Client` a target, shared by all who use it, on one event loop.
-
-    Args:
-        record: Where jobs are recorded.
-    """
+    """One open `Client` a target, shared by all who use it, on one event loop."""
 
     def __init__(self, record: Record) -> None:
         self.record = record

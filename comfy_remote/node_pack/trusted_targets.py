@@ -89,9 +89,7 @@ class NamedAddress:
 
     Attributes:
         name: As the node has it.
-        node_id: The node's.
         title: What the page calls the node.
-        class_type: The node's.
         where: The input that has it, or ``mark``.
     """
 
@@ -121,7 +119,6 @@ def unconfirmed_address(name: str, configuration: Configuration | None = None) -
     Args:
         name: A target's or service's name or address. One that means nothing gives ``None``, too:
             opening it raises the error.
-        configuration: The owner's; read from the files by default.
 
     Raises:
         NotTrusted: Only a folder's file has the name, and it is not trusted.
@@ -179,11 +176,7 @@ def check_addresses(named: Iterable[NamedAddress]) -> None:
 
 
 def addresses_in(prompt: Mapping[str, JsonValue]) -> Iterator[NamedAddress]:
-    """What the nodes of a prompt name. An input that is linked is not known before it runs.
-
-    Args:
-        prompt: In API format, as it was posted.
-    """
+    """What the nodes of a prompt name. An input that is linked is not known before it runs."""
     for node_id, node in prompt.items():
         inputs = node.get("inputs") if isinstance(node, dict) else None
         if not isinstance(node, dict) or not isinstance(inputs, dict):
@@ -253,7 +246,6 @@ def refuse_own_address(target: Target, port: int | None) -> None:
     """Check that a node does not wait for the very server that runs it.
 
     Args:
-        target: Where the node wants something to run.
         port: That the server listens on; ``None`` if it is not known.
 
     Raises:

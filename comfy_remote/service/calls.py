@@ -61,9 +61,6 @@ class Calls:
     """The calls of one workflow. Used as an asynchronous context manager.
 
     Args:
-        client: Of the target; open.
-        workflow: What is called.
-        results: Where results are stored.
         answered_within: Seconds that a request waits for a call to be sent to the target.
         again_after: Seconds after which a target that could not be reached is asked again.
     """
@@ -105,7 +102,6 @@ class Calls:
         """Send a call to the target.
 
         Args:
-            arguments: By key.
             key: A call with the key of one before is that call, and nothing is sent.
 
         Returns:

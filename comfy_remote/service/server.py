@@ -50,12 +50,9 @@ class ServiceServer:
     """A workflow over HTTP. Used as an asynchronous context manager.
 
     Args:
-        calls: Open.
-        values: For the files that callers send.
         host: Name or address to listen on. Anything but loopback needs a token.
         port: 0 picks a free one.
         token: What callers must send as bearer token; at least 16 characters.
-        ssl_context: To serve https.
         keep: Seconds after which results and files are deleted.
 
     Raises:

@@ -253,7 +253,6 @@ class Acts(Protocol):
         Cancelled, it cancels that.
 
         Args:
-            payload: A job's input.
             on_message: Called with what the worker says of its progress.
 
         Raises:

@@ -104,11 +104,7 @@ class NodeTimes:
 async def with_unlisted(
     finished: Finished, folder: Path, since: float, prompt: Prompt, times: NodeTimes
 ) -> Finished:
-    """The end of a job, with the files that no node listed added to its outputs.
-
-    Args:
-        folder: As for `unlisted_files`, and so are the rest.
-    """
+    """The end of a job, with the files that no node listed added to its outputs."""
     more = await asyncio.to_thread(unlisted_files, folder, since, prompt, finished.outputs, times)
     if not more:
         return finished
@@ -135,8 +131,6 @@ def unlisted_files(
     Args:
         folder: The engine's ``output``.
         since: When the job began, in seconds since the epoch.
-        prompt: The job's.
-        listed: The outputs that its nodes have listed.
         times: Says which node wrote a file, if several may have.
 
     Returns:

@@ -180,13 +180,7 @@ class Kind:
     def same_server(
         self, today: TargetSettings, sent: TargetSettings, environment: Mapping[str, str]
     ) -> bool:
-        """Whether the key of today's settings may go where a job was sent.
-
-        Args:
-            today: Of this kind.
-            sent: Where the job was sent, of any kind.
-            environment: Variables.
-        """
+        """Whether the key of today's settings may go where a job was sent."""
         there = kind_of(sent.target)
         return there is not None and (
             self.server(today, environment) == there.server(sent, environment)
@@ -226,7 +220,6 @@ class Kind:
         Args:
             name: What people call it.
             settings: Of this kind. Its secrets were checked to be for its server.
-            environment: Where the secrets are.
             choose: Asks a person which, where an address leaves that open.
 
         Raises:
@@ -247,7 +240,6 @@ class Kind:
         """The target of a job, where its details alone tell; ``None`` where settings are needed.
 
         Args:
-            name: What people call it.
             details: Of the job; empty if it was not sent.
             look: Only to see how the job stands: closing the target must end nothing.
 

@@ -165,16 +165,10 @@ def modal_target(
     """The target of one app.
 
     Args:
-        app: Its name.
-        headers: What opens it.
         url: Where its front is (``https://WORKSPACE--APP-front.modal.run``); ``None`` asks Modal
             when the target is opened, for which the package ``modal`` has to be installed and
             logged in.
         name: What to call it; ``modal:APP`` by default.
-        options: What else may be set.
-
-    Raises:
-        ConfigurationError: As `RunPodTarget`.
     """
     from .runpod.target import RunPodTarget
 

@@ -52,7 +52,6 @@ async def ensure_models(
 
     Args:
         repo_list: See `wire.repo_list.parse_repo_list`.
-        say: Called with sentences about its progress.
         prune: Whether the worker removes what it had fetched and is not listed; ``None`` for
             what its owner has set.
         list_name: See `ModelsRequest`.

@@ -34,9 +34,7 @@ def open_target(
     """The target that a name or an address means. Nothing is sent yet.
 
     Args:
-        wanted: The name or address.
         configuration: What the names mean; read from the files by default.
-        environment: Where the secrets are.
         choose: Asked which pod ``pod:auto`` is, if several run.
 
     Raises:
@@ -83,10 +81,7 @@ def reopen(
     The key that a name has today goes only to the address that the name has today.
 
     Args:
-        wanted: The name or address it was sent to.
         ref: What the target said of it; ``None`` if it said nothing.
-        environment: Where the secrets are.
-        config: As for `Configuration.load`.
         look: Only to see how the job stands: closing the target ends nothing.
     """
     details = ref.details if ref is not None else {}

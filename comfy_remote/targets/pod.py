@@ -228,9 +228,7 @@ def chosen_pod_address(
     word that is nearly the name of a target.
 
     Args:
-        given: With the option.
         configured: The names of targets; one of them, or nearly one, is no pod id.
-        environment: Where ``RUNPOD_POD_URL`` may be.
     """
     wanted = (given or environment.get("RUNPOD_POD_URL", "")).strip()
     if not wanted:

@@ -43,8 +43,6 @@ class Load:
     """How busy the function is.
 
     Attributes:
-        waiting: Calls that wait for a container.
-        running: Calls that run.
         containers: Containers that are up, or starting.
     """
 

@@ -39,13 +39,11 @@ async def deploy(
     Cancelled, it ends the process: what Modal has built so far stays in its cache.
 
     Args:
-        folder: With its workflow.py.
         say: Called with each line of Modal's output, in another thread.
         rebuild: Whether the image is built again, whatever Modal has in its cache.
         stop_first: Whether the app that is deployed now is stopped first.
         only_ours: Whether an edited workflow.py is refused: deploying runs it, and where others may
             write to the folder it may be theirs.
-        python: That has the package ``modal``.
 
     Returns:
         The front's address, ``https://…modal.run``, as Modal's SDK reports it.

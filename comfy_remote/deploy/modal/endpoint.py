@@ -41,9 +41,6 @@ class ModalEndpoint:
     """One app.
 
     Args:
-        calls: Of the class that runs jobs.
-        notes: The app's.
-        outputs: The volume with large outputs.
         poll: Seconds between two looks at a call.
         submit_patience: Seconds to wait for another request with the same key that is submitting.
     """

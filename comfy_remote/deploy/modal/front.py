@@ -81,11 +81,7 @@ def serve_front(
 
     Args:
         port: The same as in ``@modal.web_server``.
-        app_name: The endpoint's id.
         workflow: The class whose ``run`` does the jobs; see `ModalCalls`.
-        project: The folder with prompt.json.
-        notes: The app's Dict.
-        outputs: The volume with large outputs.
 
     Raises:
         ConfigurationError: The port cannot be listened on.
@@ -128,8 +124,6 @@ async def service_routes(
     Modal has checked whoever reaches them. The routes work while the context is open.
 
     Args:
-        app_name: The endpoint's id.
-        project: The folder with prompt.json.
         port: Where the endpoint is, at loopback.
         folder: For results, and for the values that callers send.
 

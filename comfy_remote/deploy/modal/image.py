@@ -111,7 +111,6 @@ def with_project(image: modal.Image, folder: Path, *, pack: bool = False) -> mod
     """The image with this package, as it is here, and the project's files.
 
     Args:
-        folder: The project's.
         pack: Whether ComfyUI in it gets our node pack, too (Remote Input, Remote Output).
 
     Raises:

@@ -47,8 +47,6 @@ class Project:
     """What was written.
 
     Attributes:
-        folder: Where it is.
-        config: What it says now.
         edited: Names of the files that a person has edited, and that were not replaced.
         notes: What was done and what is missing, a sentence (or a few lines) each, for people.
         named: What it names that has to be trusted: see `ModalConfig.named`.
@@ -117,7 +115,6 @@ def write_project(
 
     Args:
         folder: Made when missing. Other files in it are left alone.
-        prompt: The workflow.
         packing: What it needs: added to what modal_config.json has already.
         given: Fields of `ModalConfig` that a person has set now; they go before the file's.
             Custom nodes are added to its.

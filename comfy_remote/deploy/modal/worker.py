@@ -51,8 +51,6 @@ class ModalWorker:
     """One container: its engine, and the jobs that come, one at a time.
 
     Args:
-        config: The deployment's.
-        notes: The app's Dict, where fronts read the progress of jobs.
         outputs: The volume for large outputs, mounted at ``outputs_folder``.
         models: The volume with the models, mounted as ComfyUI's ``models``.
         environ: The container's; ``COMFY_REMOTE_ENGINE`` names another engine than the
@@ -113,10 +111,6 @@ class ModalWorker:
 
     async def run(self, call_id: str, payload: str) -> str:
         """Run one job. Cancelled when its call is: the engine stops.
-
-        Args:
-            call_id: The job's id.
-            payload: The job's input, as JSON.
 
         Returns:
             What a RunPod handler returns, as JSON: the output, and under ``error`` why it failed.

@@ -41,7 +41,6 @@ def make_project(
         workflow: Whatever holds one: JSON in API or UI format, a picture that ComfyUI saved.
         given: Fields of `ModalConfig` that are set.
         parent: Where the project's folder is made; beside the workflow by default.
-        schemas: Gives those that the workflow is read by.
         force: Whether files that a person has edited are replaced.
         clean: Whether what is in the project's files is forgotten.
         deploys: Whether it will be deployed: then its owner has to trust what the folder has

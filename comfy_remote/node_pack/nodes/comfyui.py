@@ -118,8 +118,6 @@ async def check_address(name: str, node_id: str, title: str) -> None:
 
     Args:
         name: Of a target or a service, or its address.
-        node_id: The node's.
-        title: What the page calls the node.
 
     Raises:
         NotTrusted: They have not.
@@ -138,11 +136,7 @@ _LEVELS = {"debug": logging.DEBUG, "warning": logging.WARNING, "error": logging.
 
 
 class NodeWatcher:
-    """The `watched.Watcher` of one node; used on ComfyUI's own event loop for prompts.
-
-    Args:
-        node_id: The node's id in the running graph.
-    """
+    """The `watched.Watcher` of one node; used on ComfyUI's own event loop for prompts."""
 
     def __init__(self, node_id: str) -> None:
         self._node_id = node_id

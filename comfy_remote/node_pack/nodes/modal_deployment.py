@@ -126,11 +126,7 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
         rebuild_modal_app: bool = False,
         delete_modal_app: bool = False,
     ) -> io.NodeOutput:
-        """The service's address; empty where nothing was deployed.
-
-        Raises:
-            ComfyRemoteError: Whatever went wrong.
-        """
+        """The service's address; empty where nothing was deployed."""
         settings = DeploymentSettings(
             app_name=app_name or "",
             working_directory=working_directory or "",

@@ -75,10 +75,6 @@ async def run_deployment(
     """Write the project, and deploy it if that is wanted.
 
     Args:
-        workflow: Its file.
-        settings: The node's inputs.
-        watcher: What shows it.
-        schemas: See `make_project`.
         open_folders: Where whoever reaches ComfyUI may write. A workflow.py below them is run
             only if it is ours: else a request to ComfyUI would be enough to run code here.
         own_folders: ComfyUI's own. Elsewhere, the project is written only to the owner's
@@ -86,8 +82,6 @@ async def run_deployment(
 
     Raises:
         NotTrusted: The project's folder lies in none of these.
-        ComfyRemoteError: Whatever else went wrong.
-        BaseException: What the watcher raises; the deployment is stopped then.
     """
     parent = settings.working_directory.strip()
     if names_another_machine(parent):
@@ -159,8 +153,6 @@ def _check_place(path: Path, named_by: str, own_folders: Sequence[Path]) -> None
     """Check that the node, which may stand in a stranger's workflow, may name a path.
 
     Args:
-        path: Absolute.
-        named_by: The node's input.
         own_folders: Those that it may always name something in.
 
     Raises:

@@ -69,9 +69,6 @@ class PartRun:
     """Runs one part, once.
 
     Args:
-        host: Where what it saves is put.
-        document: What to run.
-        watcher: What shows it.
         form: What the values become that come back; its adapters are for those that go, too.
         workflow: In UI format, to be embedded in what it saves.
     """
@@ -87,10 +84,6 @@ class PartRun:
 
         Args:
             values: Of each of the part's inputs, all items of ComfyUI's list.
-
-        Raises:
-            ComfyRemoteError: Whatever went wrong.
-            BaseException: What the watcher raises.
         """
         document = self.document
         # It may have come in a workflow as it is, and not been cut here.

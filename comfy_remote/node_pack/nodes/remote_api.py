@@ -139,11 +139,7 @@ class ComfyRemoteNode(io.ComfyNode):
         timeout: int = 3600,
         **inputs: object,
     ) -> io.NodeOutput:
-        """The result, as a list.
-
-        Raises:
-            ComfyRemoteError: Whatever went wrong.
-        """
+        """The result, as a list."""
         unique_id = cls.hidden.unique_id
         wanted = url.strip()
         values = named_values(inputs, _types(cls.hidden.dynprompt, unique_id), keys)

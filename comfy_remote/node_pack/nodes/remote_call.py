@@ -116,13 +116,7 @@ class RemoteCall(NodeRun):
         """Call a service. If this ends early, the call is cancelled there.
 
         Args:
-            client: Of the service, open.
-            values: By name.
             folder: Private to the caller; a value that has to be fetched is put there.
-
-        Raises:
-            ComfyRemoteError: Whatever went wrong.
-            BaseException: What the watcher raises.
         """
         inputs = await asyncio.to_thread(
             lambda: {name: enveloped(value, self.form) for name, value in values.items()}
@@ -140,14 +134,7 @@ class RemoteCall(NodeRun):
         """Call a workflow on a target. If this ends early, its job is cancelled.
 
         Args:
-            client: Of the target, open.
-            workflow: What is called.
-            values: By key.
             folder: Private to the caller; values are put there on their way.
-
-        Raises:
-            ComfyRemoteError: Whatever went wrong.
-            BaseException: What the watcher raises.
         """
         interface = workflow.interface
         arguments = await asyncio.to_thread(

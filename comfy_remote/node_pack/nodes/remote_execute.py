@@ -167,11 +167,7 @@ class RunPodRemoteExecute(io.ComfyNode):
         target: str = "",
         timeout: int = 3600,
     ) -> io.NodeOutput:
-        """Give the pictures, or the nodes that make them here.
-
-        Raises:
-            ComfyRemoteError: Whatever went wrong.
-        """
+        """Give the pictures, or the nodes that make them here."""
         loaded = _given(workflow_json, workflow_file)
         if not enable_remote:
             if loaded is not None:

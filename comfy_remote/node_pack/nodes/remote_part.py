@@ -63,9 +63,6 @@ class ComfyRemotePart(io.ComfyNode):
     async def execute(cls, part: list[str], **values: list[object]) -> io.NodeOutput:
         """Its values, each as a list; empty lists for outputs that it does not have;
         last, what its nodes show.
-
-        Raises:
-            ComfyRemoteError: Whatever went wrong.
         """
         document = PartDocument.parse(part[0])
         page = cls.hidden.extra_pnginfo

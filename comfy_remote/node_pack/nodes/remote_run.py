@@ -28,7 +28,6 @@ class RemoteRun(NodeRun):
     """One job.
 
     Args:
-        where: The target's name or address, as the node has it.
         source: A word for where the job comes from, for the record.
     """
 
@@ -47,13 +46,7 @@ class RemoteRun(NodeRun):
         """Run it, and collect what it made. If this ends early, the job is cancelled.
 
         Args:
-            client: Open, of `where`.
-            request: Complete.
             collect: Called with the job once it has ended, however it did.
-
-        Raises:
-            ComfyRemoteError: Whatever went wrong.
-            BaseException: What the watcher raises.
         """
         price = Configuration.load().price_per_hour(self.where)
         record = client.record

@@ -75,9 +75,7 @@ class NodeRun:
 
     Args:
         where: What to call the other side.
-        watcher: What shows it.
         timeout: Seconds from now within which it must end; ``None`` for as long as it takes.
-        on_event: Called with each event.
     """
 
     what: ClassVar[str] = "The workflow"
@@ -95,10 +93,6 @@ class NodeRun:
         Args:
             collect: Called once it has ended, however it did.
             note: Shown while it is sent.
-
-        Raises:
-            ComfyRemoteError: Whatever went wrong.
-            BaseException: What the watcher raises.
         """
         self._line = f"Sending to {self.where}{note}"
 

@@ -118,7 +118,6 @@ def target_of(wanted: str, environment: Mapping[str, str]) -> str:
     Args:
         wanted: The node's input: a configured name, ``runpod:ENDPOINT``, ``sandbox``, an address,
             or nothing for the endpoint in ``RUNPOD_ENDPOINT_ID``.
-        environment: Variables.
 
     Raises:
         ConfigurationError: The variable is not set.

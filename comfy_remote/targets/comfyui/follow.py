@@ -92,12 +92,8 @@ class PromptFollower:
     """The events of one prompt, from now to its end.
 
     Args:
-        source: Answers the polls.
         socket: Started; whoever made it stops it.
-        prompt_id: ComfyUI's id of the prompt.
-        prompt: The prompt itself.
         frames: Keeps the pictures that nodes send instead of saving them.
-        times: How long it waits for what.
         from_start: Whether the prompt has just been submitted, so that no message was missed.
     """
 

@@ -63,7 +63,6 @@ class SentFrames:
     """The pictures of one prompt.
 
     Args:
-        spool: Where they are written.
         prompt: Says which nodes feed others: their pictures are previews.
     """
 

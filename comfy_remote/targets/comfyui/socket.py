@@ -27,9 +27,6 @@ class ComfyUISocket:
     raises. `connected` says whether messages can be expected at the moment.
 
     Args:
-        http: Of the ComfyUI.
-        client_id: Whose messages are wanted.
-        reconnect: The waits before it is opened again.
         most_bytes: Of messages that nobody has read: beyond that, the oldest go.
     """
 

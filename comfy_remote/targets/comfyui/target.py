@@ -87,7 +87,6 @@ class ComfyUITarget:
     """The `Target` of one ComfyUI URL.
 
     Args:
-        url: Base URL, ``http`` or ``https``.
         name: What to call it in errors; the URL by default.
         headers: Sent with every request, for a ComfyUI behind a login; with any, the URL is
             ``https``, or on this machine.

@@ -39,11 +39,7 @@ async def has_input(http: HttpClient, name: str) -> bool:
 
 
 class Uploads:
-    """Sends files, and remembers what they are called there.
-
-    Args:
-        name: Of the target, for errors.
-    """
+    """Sends files, and remembers what they are called there."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -76,9 +76,6 @@ class Descriptions:
     then is known to a later call.
 
     Args:
-        cache: What was remembered.
-        name: Of the endpoint, for people.
-        act: Asks a worker.
         is_awake: Whether a worker is up, so that asking it starts none.
         patience: Seconds that a call waits.
         fresh: Seconds before it asks again.

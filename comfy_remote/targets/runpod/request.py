@@ -104,7 +104,6 @@ def _inputs_in_request(
     """The request's ``images`` and ``files``. Blocking: it reads what is not stored.
 
     Args:
-        stored: By name.
         known: SHA-256 of those that the worker keeps: only that is sent of them.
 
     Raises:

@@ -42,7 +42,6 @@ class StatusReader:
     """Turns one ``/status`` after another into events, each reported once.
 
     Args:
-        prompt: What runs.
         delay_means_begun: Whether only a job that has begun has a ``delayTime``.
     """
 
@@ -314,11 +313,7 @@ def _problems(output: JsonValue) -> tuple[OutputProblem, ...]:
 
 
 def forgotten(name: str, kept: str = RESULTS_KEPT) -> Finished:
-    """The end of a job that the endpoint answers 404 for.
-
-    Args:
-        kept: How long it keeps results, a sentence.
-    """
+    """The end of a job that the endpoint answers 404 for."""
     return Finished(
         JobState.EXPIRED,
         JobExpired(

@@ -103,14 +103,10 @@ class RunPodTarget:
     """The `Target` of one endpoint.
 
     Args:
-        endpoint: The endpoint's id.
         key: RunPod's API key, or the gateway's token.
-        kind: Whose endpoint it is.
         base_url: ``https``, or ``http`` on loopback.
         name: What to call it; ``runpod:ENDPOINT`` by default.
         headers: What another server that speaks RunPod's API takes instead of a key.
-        options: What else may be set.
-        times: How long it waits for what.
         find: Looks for the base URL when the target is opened.
 
     Raises:
@@ -308,12 +304,7 @@ class RunPodTarget:
         Cancelled, it cancels the job.
 
         Args:
-            payload: The job's input, with its ``action``.
-            on_message: Called with what the worker says of its progress.
             ttl: Milliseconds after which the endpoint is to drop the job; at least 10 000.
-
-        Returns:
-            The worker's answer.
 
         Raises:
             ComfyRemoteError: The worker's own error, or the endpoint could not be asked.

@@ -42,7 +42,6 @@ class SandboxTarget:
 
     Args:
         url: Of a running sandbox, to resume a job there; ``None`` starts one.
-        launch: Starts the process of one.
     """
 
     def __init__(
