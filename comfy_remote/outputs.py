@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
@@ -139,6 +140,11 @@ class RemoteOutput:
         """Identifies this file among the files of its job."""
         return self.folder, self.subfolder, self.filename, self.number
 
+    @property
+    def drawn_node(self) -> str:
+        """The id of the node that a person drew: one that it expanded into is called ``ID.…``."""
+        return (self.node_id or "").partition(".")[0]
+
     def to_json(self) -> dict[str, JsonValue]:
         """A description for people and programs: everything but the bytes."""
         return {
@@ -152,6 +158,14 @@ class RemoteOutput:
             "sha256": self.sha256,
             "text": self.text,
         }
+
+
+def in_prompt_order(
+    outputs: Iterable[RemoteOutput], prompt: Iterable[str]
+) -> tuple[RemoteOutput, ...]:
+    """Outputs in the order of a prompt's nodes; last, those whose node it does not have."""
+    order = {node_id: number for number, node_id in enumerate(prompt)}
+    return tuple(sorted(outputs, key=lambda one: order.get(one.drawn_node, len(order))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,9 +122,6 @@ class Host(Protocol):
     def register(self, shown: dict[str, JsonValue], prompt_id: str) -> dict[str, JsonValue]:
         """Let the server enter new files into its list of assets, if it keeps one. Blocking.
 
-        Args:
-            shown: What a node shows.
-
         Returns:
             The same, with what the server adds to it.
         """

@@ -47,9 +47,6 @@ class InputFiles:
         """The SHA-256 of the files that a prompt loads, by the name it has for them.
 
         Those that are not here are left out.
-
-        Raises:
-            InputFileMissing: One is here, and cannot be read.
         """
         found: dict[str, str] = {}
         for use in every_file_use(prompt, schemas):

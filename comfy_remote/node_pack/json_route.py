@@ -75,9 +75,6 @@ def check_json(request: web.Request) -> None:
     """Check that a request says that its body is JSON.
 
     A form of another site's page can be sent without asking first; JSON cannot.
-
-    Raises:
-        ConfigurationError: It says something else.
     """
     if request.content_type != "application/json":
         raise ConfigurationError(

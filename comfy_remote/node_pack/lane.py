@@ -73,9 +73,6 @@ class RemoteLane:
 
         Args:
             peer: The browser it comes from, for `interrupt`.
-
-        Raises:
-            ComfyRemoteError: It is refused.
         """
         wanted = PagePrompt.parse(body, target)
         await self._check_new(wanted.prompt_id)
@@ -168,11 +165,7 @@ class RemoteLane:
             raise
 
     async def _checked(self, wanted: PagePrompt, target: str) -> tuple[Schemas | None, Checked]:
-        """The target's schemas, if it answers soon, and the prompt checked by them.
-
-        Raises:
-            WorkflowInvalid: No part of it can run there.
-        """
+        """The target's schemas, if it answers soon, and the prompt checked by them."""
         schemas = await self._schemas(target, wanted)
         try:
             checked = check(wanted, schemas)

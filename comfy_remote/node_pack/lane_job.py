@@ -108,11 +108,7 @@ class LaneJob:
         }
 
     async def run(self, submission: asyncio.Future[Submitted]) -> None:
-        """Show the job from now on, until it is in the history.
-
-        Args:
-            submission: Gives the job once its target has it.
-        """
+        """Show the job from now on, until it is in the history."""
         self._submission = submission
         key = self._host.begin(self.entry)
         self._messages.job(self.state)
@@ -166,11 +162,7 @@ class LaneJob:
                 await asyncio.sleep(_CANCEL_PAUSE)
 
     async def _play(self, submission: asyncio.Future[Submitted]) -> None:
-        """From the submission to the last output.
-
-        Raises:
-            ComfyRemoteError: It did not succeed.
-        """
+        """From the submission to the last output."""
         try:
             submitted = await asyncio.shield(submission)
         except asyncio.CancelledError:
@@ -190,11 +182,7 @@ class LaneJob:
         self.state = JobState.SUCCEEDED
 
     async def _follow(self, job: Job, saver: OutputSaver) -> None:
-        """The job's events, to the page; its outputs, as they appear.
-
-        Raises:
-            ComfyRemoteError: It did not succeed, or an output could not be brought here.
-        """
+        """The job's events, to the page; its outputs, as they appear."""
         outputs = Deliveries(self._deliver)
         waiting = asyncio.ensure_future(self._watch_the_wait())
         try:

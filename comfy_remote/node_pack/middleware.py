@@ -231,9 +231,6 @@ def _check_addresses(target: str | None, posted: Posted) -> None:
     """Check that nothing of a prompt goes to an address that the owner has not confirmed.
 
     A prompt that runs elsewhere as a whole is checked there: its nodes send from there.
-
-    Raises:
-        NotTrusted: It would.
     """
     if target is not None:
         check_target(target)

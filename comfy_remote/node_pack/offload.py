@@ -61,11 +61,7 @@ _MOST_NOTED = 1000
 
 
 class Offload:
-    """Cuts prompts by the marks in their workflows and by what is installed on each side.
-
-    Args:
-        switch: Knows the target of a mark without a name.
-    """
+    """Cuts prompts by the marks in their workflows and by what is installed on each side."""
 
     def __init__(self, host: Host, switch: Switch, pool: TargetPool) -> None:
         self._host = host

@@ -15,12 +15,7 @@ __all__ = ["PartDocument", "PartValue"]
 
 
 class PartValue(BaseModel):
-    """One value that crosses.
-
-    Attributes:
-        key: Of the part's Remote Input or Remote Output.
-        type: ComfyUI's.
-    """
+    """One value that crosses."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -32,10 +27,6 @@ class PartDocument(BaseModel):
     """See `workflow.cut.plan.part_node`, which writes it.
 
     Attributes:
-        name: The target.
-        prompt: What runs there.
-        inputs: In the order of the node's inputs.
-        outputs: In the order of the node's outputs.
         files: SHA-256 of the files it loads, by name, so that the text changes with the files.
         images: How pictures travel there; see `media.values.encode`.
     """

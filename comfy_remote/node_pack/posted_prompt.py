@@ -95,7 +95,6 @@ class PagePrompt:
         prompt: All of it, as the page sent it.
         only_outputs: The output nodes to run; ``None`` for all.
         extra_data: Without secrets, with ``client_id`` and ``create_time``.
-        front: Whether to run it before those that wait.
         number: The position in the queue that the page asks for.
     """
 
@@ -108,11 +107,7 @@ class PagePrompt:
 
     @classmethod
     def parse(cls, body: Mapping[str, JsonValue], target: str) -> PagePrompt:
-        """Read the body of ``POST /prompt``, which has a ``prompt``.
-
-        Raises:
-            WorkflowInvalid: It cannot be run.
-        """
+        """Read the body of ``POST /prompt``, which has a ``prompt``."""
         prompt = parse_prompt(body["prompt"], "The prompt", check_links=False)
         posted = Posted(body)
         extra_data = {k: v for k, v in posted.extra_data.items() if k not in _SECRET_KEYS}

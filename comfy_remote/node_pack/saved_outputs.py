@@ -90,9 +90,6 @@ class OutputSaver:
         the queue, on no node of the graph.
 
         If one cannot be brought here, the others are; see `failure`.
-
-        Args:
-            values: What it shows besides; ``None`` where unknown.
         """
         numbered = zip(outputs, (None, *outputs), strict=False)
         entries = await concurrent_map(lambda pair: self._entry_or_error(*pair), numbered)
@@ -127,11 +124,7 @@ class OutputSaver:
     async def _with_values(
         self, outputs: dict[str, JsonValue], values: ShownValues
     ) -> dict[str, JsonValue]:
-        """What a node shows, by its own keys in its own order, with the names that files have here.
-
-        Args:
-            outputs: By key, the entries of its outputs.
-        """
+        """What a node shows, by its own keys in its own order, with the files' names here."""
         here: dict[object, _Here] = {
             file: task.result()
             for file, task in self._here.items()

@@ -141,11 +141,7 @@ def with_fetched_models(
 def could_be_fetched(
     refusal: WorkflowInvalid, prompt: Prompt, workflow: Mapping[str, JsonValue] | None
 ) -> WorkflowInvalid:
-    """The refusal of a prompt; with advice, if such models are what it lacks.
-
-    Args:
-        refusal: As ComfyUI words it, in ``details``.
-    """
+    """The refusal of a prompt; with advice, if such models are what it lacks."""
     said, error = json.dumps(refusal.details), refusal.details.get("error")
     lacking = [
         f"{model.folder}/{model.name}"

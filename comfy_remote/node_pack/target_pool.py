@@ -56,28 +56,17 @@ class TargetPool:
 
         Args:
             renew: Ask the target again now.
-
-        Raises:
-            ComfyRemoteError: It cannot be asked.
         """
         return await self._known(await self._entry(target), renew)
 
     async def schemas(self, target: str) -> Schemas | None:
-        """The target's node schemas, at most five minutes old; ``None`` when it does not list them.
-
-        Raises:
-            ComfyRemoteError: It cannot be asked.
-        """
+        """The target's node schemas, at most five minutes old; ``None`` if it lists none."""
         entry = await self._entry(target)
         await self._known(entry, renew=False)
         return entry.schemas
 
     async def keep(self, client: Client) -> None:
-        """Open a client for a job of an earlier start, and close it with the others.
-
-        Raises:
-            TargetError: It cannot be reached.
-        """
+        """Open a client for a job of an earlier start, and close it with the others."""
         await client.__aenter__()
         self._kept.append(client)
 

@@ -247,9 +247,6 @@ def refuse_own_address(target: Target, port: int | None) -> None:
 
     Args:
         port: That the server listens on; ``None`` if it is not known.
-
-    Raises:
-        ConfigurationError: The target is that server.
     """
     if not isinstance(target, OneEngine):
         return

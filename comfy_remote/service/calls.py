@@ -99,19 +99,15 @@ class Calls:
         await self._background.stop()
 
     async def start(self, arguments: Mapping[str, Argument], *, key: str | None = None) -> str:
-        """Send a call to the target.
+        """Send a call to the target, and return its id.
 
         Args:
             key: A call with the key of one before is that call, and nothing is sent.
-
-        Returns:
-            The call's id.
 
         Raises:
             WorkflowInvalid: An argument is unknown, missing or does not fit; or the target
                 refuses the workflow.
             RateLimited: There are too many calls, or no room for results.
-            ComfyRemoteError: It could not be sent.
         """
         call_id = str(uuid.uuid4() if key is None else self._id_of(key))
         if key is not None and await self._is_known(call_id):
@@ -192,11 +188,7 @@ class Calls:
             )
 
     async def check(self, call_id: str) -> None:
-        """Refuse the id of a call that this service does not have.
-
-        Raises:
-            JobNotFound: There is no such call.
-        """
+        """Refuse the id of a call that this service does not have."""
         if call_id not in self._followed:
             await self._entry(call_id)
 

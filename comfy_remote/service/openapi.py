@@ -37,11 +37,7 @@ _JSON = "application/json"
 
 
 def openapi(served: CallableWorkflow, *, with_token: bool) -> dict[str, JsonValue]:
-    """The document.
-
-    Args:
-        with_token: Whether callers need the bearer token.
-    """
+    """The document."""
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {

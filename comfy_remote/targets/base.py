@@ -190,13 +190,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How busy a target is.
-
-    Attributes:
-        ready: Workers able to take a job now.
-        running: Jobs running.
-        queued: Jobs waiting.
-    """
+    """How busy a target is: workers that can take a job now, jobs that run, jobs that wait."""
 
     ready: int
     running: int

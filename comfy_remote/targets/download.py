@@ -59,7 +59,7 @@ async def download(
         LocalStorageError: It cannot be written (disk full, or nearly so). Nothing is left.
     """
     limits = limits or DiskLimits.of()
-    tell = on_bytes or _nobody
+    tell = on_bytes or (lambda _size: None)
     if (here := await _here(output, path)) is not None:
         tell(here.size)
         return here
@@ -86,10 +86,6 @@ async def download(
             advice="The node wrote nothing into it: run the workflow again.",
             details=error.details,
         ) from error
-
-
-def _nobody(_size: int) -> None:
-    pass
 
 
 async def _here(output: RemoteOutput, path: Path) -> Received | None:

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from ..events import Finished
 from ..media.files import subfolder_of
-from ..outputs import OutputSource, RemoteOutput, kind_of, media_type_of
+from ..outputs import OutputSource, RemoteOutput, in_prompt_order, kind_of, media_type_of
 from ..workflow.files import file_below
 from ..workflow.graph import output_nodes
 from ..workflow.prompt import Prompt
@@ -108,15 +108,11 @@ async def with_unlisted(
     more = await asyncio.to_thread(unlisted_files, folder, since, prompt, finished.outputs, times)
     if not more:
         return finished
-    order = {node_id: number for number, node_id in enumerate(prompt)}
-    outputs = sorted(
-        (*finished.outputs, *more),
-        key=lambda one: order.get((one.node_id or "").partition(".")[0], len(order)),
-    )
+    outputs = in_prompt_order((*finished.outputs, *more), prompt)
     found = {one.node_id for one in more}
     # Reported as missing by a target that did not look into the folder.
     problems = [one for one in finished.problems if one.filename or one.node_id not in found]
-    return replace(finished, outputs=tuple(outputs), problems=tuple(problems))
+    return replace(finished, outputs=outputs, problems=tuple(problems))
 
 
 def unlisted_files(
@@ -153,7 +149,7 @@ def unlisted_files(
 
 def _silent_ends(prompt: Prompt, listed: Iterable[RemoteOutput]) -> list[str]:
     """The output nodes that listed nothing."""
-    with_outputs = {(one.node_id or "").partition(".")[0] for one in listed}
+    with_outputs = {one.drawn_node for one in listed}
     return [node_id for node_id in output_nodes(prompt) if node_id not in with_outputs]
 
 

@@ -80,6 +80,8 @@ class Can(str, Enum):
 class Kind:
     """One kind of target. Subclasses set the attributes and override what differs.
 
+    What reads an address raises a `ConfigurationError` for one that is invalid.
+
     Attributes:
         name: A word for programs; addresses of the kind begin with it and a colon, unless it
             overrides `matches`.
@@ -152,29 +154,17 @@ class Kind:
         return settings.key_env or self.default_key
 
     def needs_key(self, settings: TargetSettings, environment: Mapping[str, str]) -> bool:
-        """Whether the target cannot be used without its secrets.
-
-        Raises:
-            ConfigurationError: Its address is invalid.
-        """
+        """Whether the target cannot be used without its secrets."""
         return bool(secret_variables(settings))
 
     def lacking(self, settings: TargetSettings, environment: Mapping[str, str]) -> list[str]:
-        """The variables that the target needs and that are not set.
-
-        Raises:
-            ConfigurationError: Its address is invalid.
-        """
+        """The variables that the target needs and that are not set."""
         if not self.needs_key(settings, environment):
             return []
         return [one for one in secret_variables(settings) if secret(one, environment) is None]
 
     def server(self, settings: TargetSettings, environment: Mapping[str, str]) -> str | None:
-        """The URL that a key may not leave; ``None`` where the provider itself will say it.
-
-        Raises:
-            ConfigurationError: The address is invalid.
-        """
+        """The URL that a key may not leave; ``None`` where the provider itself will say it."""
         return settings.target
 
     def same_server(
@@ -251,12 +241,9 @@ class Kind:
 
 def kind_of(address: str) -> Kind | None:
     """The kind of target that an address means; ``None`` if it is no address."""
-    for kind in _ours():
-        if kind.matches(address):
-            return kind
     # Looking for packages takes time, and a name has no colon.
-    others = _installed() if ":" in address else ()
-    return next((kind for kind in others if kind.matches(address)), None)
+    known = kinds() if ":" in address else _ours()
+    return next((kind for kind in known if kind.matches(address)), None)
 
 
 def kinds() -> Iterator[Kind]:
@@ -281,18 +268,13 @@ def secret_variables(settings: TargetSettings) -> tuple[str, ...]:
 
 def whose_secret(variable: str) -> Kind | None:
     """The kind whose provider gives out what a variable holds; ``None`` if none says so."""
-    for kind in _ours():
-        if variable in kind.own_secrets:
-            return kind
-    return next((kind for kind in _installed() if variable in kind.own_secrets), None)
+    return next((kind for kind in kinds() if variable in kind.own_secrets), None)
 
 
 def sent_to(details: Mapping[str, str]) -> TargetSettings | None:
     """The settings of the target that a job was sent to, from the details in its reference."""
-    for kind in kinds() if "kind" in details else _ours():
-        if (settings := kind.sent_to(details)) is not None:
-            return settings
-    return None
+    known = kinds() if "kind" in details else _ours()
+    return next((sent for kind in known if (sent := kind.sent_to(details)) is not None), None)
 
 
 @cache
@@ -315,11 +297,7 @@ def _installed() -> tuple[Kind, ...]:
 
 
 def _checked(loaded: object, before: Sequence[Kind]) -> Kind:
-    """The kind that an entry point names.
-
-    Raises:
-        Exception: It is not a kind, or lacks what everybody asks for.
-    """
+    """The kind that an entry point names."""
     kind = loaded() if isinstance(loaded, type) else loaded
     if not isinstance(kind, Kind):
         raise TypeError(f"{loaded!r} is not a Kind")

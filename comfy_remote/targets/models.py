@@ -29,7 +29,6 @@ async def list_models(target: Target) -> ModelsAnswer:
 
     Raises:
         ConfigurationError: That kind of target does not list models.
-        ComfyRemoteError: It could not be asked.
     """
     if isinstance(target, ListsModels):
         found = await target.models()
@@ -69,11 +68,7 @@ async def ensure_models(
 async def check_models(
     target: Target, repo_list: str, *, prune: bool = True, list_name: str = ""
 ) -> CheckAnswer:
-    """What `ensure_models` would do. Nothing is changed.
-
-    Raises:
-        ComfyRemoteError: As `ensure_models`.
-    """
+    """What `ensure_models` would do. Nothing is changed."""
     request = ModelsRequest(action="check", repo_list=repo_list, prune=prune, list_name=list_name)
     return await _ask(target, request, CheckAnswer, None)
 
@@ -92,9 +87,6 @@ async def prune_models(
 
     Args:
         everything: Whether an empty list means that nothing is wanted.
-
-    Raises:
-        ComfyRemoteError: As `ensure_models`.
     """
     request = ModelsRequest(
         action="prune", repo_list=repo_list, everything=everything, list_name=list_name

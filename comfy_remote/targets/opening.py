@@ -57,11 +57,7 @@ def open_target(
 
 
 def needs_key(settings: TargetSettings, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a target cannot be used without its secrets.
-
-    Raises:
-        ConfigurationError: Its address is invalid.
-    """
+    """Whether a target cannot be used without its secrets."""
     kind = kind_of(settings.target)
     if kind is None:
         return bool(secret_variables(settings))
@@ -128,11 +124,7 @@ def _withheld(
 def _refuse_secret_elsewhere(
     name: str, kind: Kind, settings: TargetSettings, environment: Mapping[str, str]
 ) -> None:
-    """See that a configuration file (it may be a stranger's) sends a provider's key to no others.
-
-    Raises:
-        ConfigurationError: It would.
-    """
+    """See that no configuration file (it may be a stranger's) sends a provider's key elsewhere."""
     for variable in secret_variables(settings):
         owner = whose_secret(variable)
         server = kind.server(settings, environment)

@@ -159,8 +159,6 @@ class Pod:
     """One pod of the account.
 
     Attributes:
-        id: RunPod's.
-        name: The user's.
         status: ``RUNNING``, ``EXITED`` and so on.
         ports: What it exposes, for example ``8188/http``; ``None`` when that is not known.
         gpu: Name of the GPU, with its number if there are several; empty for none.

@@ -102,8 +102,7 @@ class Cleaner:
         """Have the nodes that made these outputs run again in later jobs."""
         identities = _identities(prompt)
         for output in outputs:
-            # Of a node that another expanded into, the id begins with that of the drawn one.
-            name = (output.node_id or "").partition(".")[0]
+            name = output.drawn_node
             if output.text is None and name in prompt:
                 self._removed.add(identities[name])
 

@@ -52,22 +52,14 @@ class Load:
 
 
 class ModalCalls:
-    """Calls of one deployed class's method ``run``, which takes text and returns text.
-
-    Args:
-        workflow: The class, as ``@app.cls`` makes it.
-    """
+    """Calls of one deployed class's method ``run``, which takes text and returns text."""
 
     def __init__(self, workflow: Any) -> None:
         # What the decorator makes of a class has no type of its own.
         self._workflow = workflow
 
     async def spawn(self, payload: str) -> str:
-        """Call it, without waiting. Returns the call's id.
-
-        Raises:
-            TargetUnreachable: Modal did not take it.
-        """
+        """Call it, without waiting. Returns the call's id."""
         try:
             call = await self._workflow().run.spawn.aio(payload)
         except MODAL_FAILED as error:
@@ -75,11 +67,7 @@ class ModalCalls:
         return str(call.object_id)
 
     async def result(self, call_id: str) -> CallResult:
-        """What has become of a call, without waiting.
-
-        Raises:
-            TargetUnreachable: Modal could not be asked.
-        """
+        """What has become of a call, without waiting."""
         try:
             text = await modal.FunctionCall.from_id(call_id).get.aio(timeout=0)
         except modal.exception.OutputExpiredError:
@@ -110,11 +98,7 @@ class ModalCalls:
         return CallResult(text=str(text))
 
     async def cancel(self, call_id: str) -> None:
-        """Cancel a call; one that runs gets a `CancelledError` in its container.
-
-        Raises:
-            TargetUnreachable: Modal could not be asked.
-        """
+        """Cancel a call; one that runs gets a `CancelledError` in its container."""
         try:
             await modal.FunctionCall.from_id(call_id).cancel.aio()
         except modal.exception.NotFoundError:
@@ -123,11 +107,7 @@ class ModalCalls:
             raise _unreachable(error) from error
 
     async def load(self) -> Load:
-        """How busy it is.
-
-        Raises:
-            TargetUnreachable: Modal could not be asked.
-        """
+        """How busy it is."""
         try:
             stats = await self._workflow().run.get_current_stats.aio()
         except MODAL_FAILED as error:

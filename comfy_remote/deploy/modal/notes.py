@@ -40,7 +40,6 @@ class RunNote(BaseModel):
     """A container's note.
 
     Attributes:
-        worker: Which container.
         progress: The newest `wire.answer.ProgressSnapshot`.
     """
 

@@ -45,12 +45,7 @@ class VolumeStore:
         self._folder = folder
 
     async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:
-        """Store a copy of a file.
-
-        Raises:
-            LocalStorageError: It cannot be written.
-            OutputError: Modal did not take it.
-        """
+        """Store a copy of a file."""
         await asyncio.to_thread(self._keep, file, self._folder / job_id / file.sha256)
         try:
             await self._volume.commit.aio()

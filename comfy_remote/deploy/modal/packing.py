@@ -46,7 +46,6 @@ def pack(
     """What a workflow names.
 
     Args:
-        prompt: API format.
         workflow: UI format, if there is one: only that says where models and packs come from.
         schemas: Of the ComfyUI that it was read by.
         volume: The volume that the models go to, for advice.

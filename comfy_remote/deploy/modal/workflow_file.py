@@ -70,11 +70,7 @@ def make_project(
 
 
 def _check_trust(project: Project, *, deploys: bool) -> None:
-    """Check that what was brought along is trusted, and trust what is written now.
-
-    Raises:
-        NotTrusted: Something of that is not trusted.
-    """
+    """Check that what was brought along is trusted, and trust what is written now."""
     path, store = project.folder / CONFIG_FILE, TrustStore(home())
     missing = store.missing(path, project.brought)
     if not missing:

@@ -97,12 +97,7 @@ async def checked(prompt: Prompt) -> Prompt:
 
 
 def type_of_link(dynprompt: Any, link: object) -> str:  # ComfyUI's own class, without types
-    """The type of a link, by the node that makes it; ``*`` if it is not a link, or of any type.
-
-    Args:
-        dynprompt: ComfyUI's ``DynamicPrompt``.
-        link: ``[node id, output index]``.
-    """
+    """The type of a link, by the node that makes it; ``*`` if it is not a link, or of any type."""
     if not is_link(link):
         return ANY
     made_by = comfyui_nodes.NODE_CLASS_MAPPINGS[dynprompt.get_node(link[0])["class_type"]]
@@ -115,9 +110,6 @@ async def check_address(name: str, node_id: str, title: str) -> None:
 
     Prompts of the page are checked before they are queued; what is linked to the node's input is
     known only now.
-
-    Args:
-        name: Of a target or a service, or its address.
 
     Raises:
         NotTrusted: They have not.

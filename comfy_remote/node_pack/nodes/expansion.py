@@ -44,12 +44,7 @@ _VIDEO_WORDS = ("video", "webm")
 
 @dataclass(frozen=True)
 class Expansion:
-    """What a node returns to ComfyUI.
-
-    Attributes:
-        graph: New nodes by id.
-        result: The link to the node's own output.
-    """
+    """What a node returns to ComfyUI."""
 
     graph: dict[str, ExpansionNode]
     result: Link
@@ -98,8 +93,6 @@ def expand(prompt: Prompt, sources: Sequence[Link], images: object, prefix: str)
     """The workflow as nodes of the running graph.
 
     Args:
-        prompt: Checked by ComfyUI; all of it is taken over.
-        sources: From `picture_sources`.
         images: IMAGE, for the nodes made by `take_nodes`.
         prefix: Makes the ids of the new nodes unique in the running graph.
     """

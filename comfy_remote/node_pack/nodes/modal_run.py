@@ -53,12 +53,7 @@ class DeploymentSettings:
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """What came of it.
-
-    Attributes:
-        url: The front's address; empty where nothing was deployed.
-        text: What was done and what is missing, for the node.
-    """
+    """What came of it."""
 
     url: str
     text: str

@@ -73,7 +73,6 @@ def chosen_key(keys: Sequence[str], wanted: str) -> str:
     """Which of several results the node gives.
 
     Args:
-        keys: Of the results.
         wanted: The node's ``output_key``; empty for the one called ``result``, or the only one.
 
     Raises:
@@ -100,7 +99,6 @@ class RemoteCall(NodeRun):
 
     Args:
         form: How values are sent, and what the result becomes.
-        output_key: Which result is wanted: see `chosen_key`.
         output_type: What it has to be; ``*`` for any.
     """
 
@@ -113,11 +111,7 @@ class RemoteCall(NodeRun):
     async def of_service(
         self, client: RestClient, values: Mapping[str, DecodedValue], folder: Path
     ) -> DecodedValue:
-        """Call a service. If this ends early, the call is cancelled there.
-
-        Args:
-            folder: Private to the caller; a value that has to be fetched is put there.
-        """
+        """Call a service. If this ends early, the call is cancelled there."""
         inputs = await asyncio.to_thread(
             lambda: {name: enveloped(value, self.form) for name, value in values.items()}
         )
@@ -131,11 +125,7 @@ class RemoteCall(NodeRun):
         values: Mapping[str, DecodedValue],
         folder: Path,
     ) -> DecodedValue:
-        """Call a workflow on a target. If this ends early, its job is cancelled.
-
-        Args:
-            folder: Private to the caller; values are put there on their way.
-        """
+        """Call a workflow on a target. If this ends early, its job is cancelled."""
         interface = workflow.interface
         arguments = await asyncio.to_thread(
             lambda: {

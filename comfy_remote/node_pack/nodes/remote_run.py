@@ -25,11 +25,7 @@ _T = TypeVar("_T")
 
 @dataclass
 class RemoteRun(NodeRun):
-    """One job.
-
-    Args:
-        source: A word for where the job comes from, for the record.
-    """
+    """One job."""
 
     source: str = "RunPod Remote Execute"
 

@@ -88,12 +88,7 @@ class NodeRun:
     _began: float = field(default_factory=time.monotonic, init=False)
 
     async def whole(self, run: Run, collect: Callable[[], Awaitable[_T]], note: str = "") -> _T:
-        """Start it, follow it, and collect what it gave. If this ends early, it is cancelled.
-
-        Args:
-            collect: Called once it has ended, however it did.
-            note: Shown while it is sent.
-        """
+        """Start it, follow it, and collect what it gave. If this ends early, it is cancelled."""
         self._line = f"Sending to {self.where}{note}"
 
         def line() -> str:

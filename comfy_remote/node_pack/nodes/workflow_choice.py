@@ -91,7 +91,6 @@ def graph_before(
     """The part of the open graph that makes a picture, and a node that saves it.
 
     Args:
-        nodes: The open graph, API format.
         source: The link to the picture: node id, output.
 
     Raises:

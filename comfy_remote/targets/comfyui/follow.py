@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from ...advice import Hint
@@ -34,7 +35,7 @@ from ...events import (
 )
 from ...net.http import HttpLimits
 from ...net.retry import Backoff, Outage, Polling
-from ...outputs import RemoteOutput
+from ...outputs import RemoteOutput, in_prompt_order
 from ...workflow.prompt import Prompt
 from .frames import SentFrames
 from .history import finished_from_history, outputs_of_node, shown_by_node, silent_savers
@@ -108,11 +109,9 @@ class PromptFollower:
         times: FollowTimes,
         from_start: bool = False,
     ) -> None:
-        self._source = source
-        self._socket = socket
-        self._prompt_id = prompt_id
-        self._prompt = prompt
-        self._times = times
+        self._source, self._socket = source, socket
+        self._prompt_id, self._prompt = prompt_id, prompt
+        self._times, self._frames = times, frames
         self._tracker = ProgressTracker(prompt)
         self._last = Progress()
         self._started = False
@@ -123,7 +122,6 @@ class PromptFollower:
         self._shown: set[str] = set()
         self._last_message_at = time.monotonic()
         self._quiet_reported = False
-        self._frames = frames
         self._end_received = False
         # Without its messages, nobody can tell whether a prompt that runs has begun a node.
         self._saw_all = from_start and socket.connected
@@ -203,7 +201,7 @@ class PromptFollower:
             return
         self._last_message_at = time.monotonic()
         self._quiet_reported = False
-        if not self._started and message.type.startswith(("execut", "progress")):
+        if message.type.startswith(("execut", "progress")):
             yield from self._begin()
         tracker = self._tracker
         if message.type not in ("execution_start", "execution_cached"):
@@ -248,8 +246,9 @@ class PromptFollower:
             yield OutputReady(output)
 
     def _begin(self) -> Iterator[Event]:
-        self._started = True
-        yield Started()
+        if not self._started:
+            self._started = True
+            yield Started()
 
     def _progress(self) -> Iterator[Event]:
         snapshot = self._tracker.snapshot()
@@ -271,12 +270,9 @@ class PromptFollower:
             if here:
                 self._misses = 0
                 self._tracker.wanted(here[0].outputs)
-                for event in () if self._started else self._begin():
-                    yield event
                 idle = self._saw_all and not self._began_a_node
-                for event in self._idle() if idle else self._quiet():
-                    yield event
-                for event in self._progress():
+                waiting_for = self._idle() if idle else self._quiet()
+                for event in chain(self._begin(), waiting_for, self._progress()):
                     yield event
                 return
             if waiting:
@@ -360,10 +356,8 @@ class PromptFollower:
                 yield event
         finished = self._with_frames(finished)
         if finished.state is JobState.SUCCEEDED:
-            for event in () if self._started else self._begin():
-                yield event
             self._tracker.finished()
-            for event in self._progress():
+            for event in chain(self._begin(), self._progress()):
                 yield event
         nodes = dict.fromkeys(one.node_id for one in finished.outputs if one.node_id)
         for node_id in {**nodes, **finished.shown}:
@@ -377,14 +371,7 @@ class PromptFollower:
     def _with_frames(self, finished: Finished) -> Finished:
         outputs, problems = finished.outputs, finished.problems
         if self._frames.outputs:
-            order = {node_id: number for number, node_id in enumerate(self._prompt)}
-            outputs = tuple(
-                sorted(
-                    (*outputs, *self._frames.outputs),
-                    # Of a node that another expanded into, the id begins with the drawn one's.
-                    key=lambda one: order.get((one.node_id or "").partition(".")[0], len(order)),
-                )
-            )
+            outputs = in_prompt_order((*outputs, *self._frames.outputs), self._prompt)
         if finished.state is JobState.SUCCEEDED:
             silent = silent_savers(self._prompt, outputs)
             problems = (*problems, *self._frames.problems(), *silent)

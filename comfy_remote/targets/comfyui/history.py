@@ -42,32 +42,25 @@ def finished_from_history(entry: dict[str, JsonValue], prompt: Prompt) -> Finish
     outputs, shown = tuple(_outputs(entry, prompt)), _shown(entry)
     cached = [data.get("nodes") for name, data in messages if name == "execution_cached"]
     details: dict[str, JsonValue] = {"cached_nodes": cached[0]} if cached and cached[0] else {}
+    error: ComfyRemoteError | None = None
+    if status.get("status_str") == "error":
+        error = ExecutionFailed(
+            "ComfyUI failed the job and gave no reason.", advice="Look at ComfyUI's own log."
+        )
     for name, data in messages:
         if name == "execution_interrupted":
-            return Finished(
-                JobState.CANCELLED,
-                JobCancelled("The job was interrupted on the target.", details=_where(data)),
-            )
+            error = JobCancelled("The job was interrupted on the target.", details=_where(data))
+            return Finished(JobState.CANCELLED, error)
         if name == "execution_error":
             error = execution_error(data)
-            return Finished(JobState.FAILED, error, outputs, details, shown=shown)
-    if status.get("status_str") == "error":
-        return Finished(
-            JobState.FAILED,
-            ExecutionFailed(
-                "ComfyUI failed the job and gave no reason.",
-                advice="Look at ComfyUI's own log.",
-            ),
-            outputs,
-            details,
-            shown=shown,
-        )
-    return Finished(JobState.SUCCEEDED, None, outputs, details, shown=shown)
+            break
+    state = JobState.SUCCEEDED if error is None else JobState.FAILED
+    return Finished(state, error, outputs, details, shown=shown)
 
 
 def silent_savers(prompt: Prompt, outputs: Iterable[RemoteOutput]) -> list[OutputProblem]:
     """The nodes that save files without listing them: ComfyUI's API does not give these out."""
-    known = {(output.node_id or "").partition(".")[0] for output in outputs}
+    known = {output.drawn_node for output in outputs}
     return [
         OutputProblem(
             node_id,
@@ -103,11 +96,7 @@ def execution_error(data: dict[str, JsonValue]) -> ComfyRemoteError:
             "more memory.",
             details=details,
         )
-    return ExecutionFailed(
-        f"{node} failed: {said}",
-        advice=Hint.NODE_FAILED(),
-        details=details,
-    )
+    return ExecutionFailed(f"{node} failed: {said}", advice=Hint.NODE_FAILED(), details=details)
 
 
 def outputs_of_node(node_id: str, ui: JsonValue) -> Iterator[RemoteOutput]:

@@ -264,9 +264,11 @@ class ComfyUITarget:
         try:
             async with aclosing(follower.events()) as events:
                 async for event in events:
-                    if isinstance(event, Finished) and self._never_ran(event, ref):
-                        event = cancelled(self._cancelled[ref.remote_id])
                     if isinstance(event, Finished):
+                        removed = self._cancelled.get(ref.remote_id)
+                        # A prompt that we took out of the queue gets no history.
+                        if event.state is JobState.EXPIRED and removed is not None:
+                            event = cancelled(removed)
                         event = replace(event, problems=(*skipped, *event.problems))
                     yield names.event(event)
         finally:
@@ -338,11 +340,7 @@ class ComfyUITarget:
         return self._versions.get(path) if path is not None else None
 
     async def models(self) -> dict[str, list[str]]:
-        """The models that ComfyUI lists, by folder; ``/`` between the parts of a name.
-
-        Raises:
-            TargetError: It does not answer like a ComfyUI.
-        """
+        """The models that ComfyUI lists, by folder; ``/`` between the parts of a name."""
         folders = _strings(await self._http.get_json("models"))
 
         async def listed(folder: str) -> list[str]:
@@ -364,9 +362,7 @@ class ComfyUITarget:
             if isinstance(part, dict):
                 nodes.update(part)
         if not isinstance(stats, dict) or not all(isinstance(part, dict) for part in found):
-            raise TargetError(
-                f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
-            )
+            raise self._not_comfyui()
         return Capabilities(
             nodes=nodes,
             device=device_of(stats),
@@ -405,9 +401,7 @@ class ComfyUITarget:
         """``/system_stats``: versions, memory, devices."""
         stats = await self._http.get_json("system_stats")
         if not isinstance(stats, dict):
-            raise TargetError(
-                f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
-            )
+            raise self._not_comfyui()
         return stats
 
     async def history_entry(self, prompt_id: str) -> dict[str, JsonValue] | None:
@@ -448,10 +442,10 @@ class ComfyUITarget:
 
         Raises:
             OutputTooLarge: It will not get smaller, so asking again is no use.
-            TargetError: It cannot be had.
         """
         try:
-            history = (await get(_history_path(prompt_id), limit=_LARGEST_ENTRY)).json()
+            path = f"history/{quote(prompt_id, safe='')}"
+            history = (await get(path, limit=_LARGEST_ENTRY)).json()
         except TargetError as error:
             if not error.details.get(TOO_LARGE):
                 raise
@@ -467,14 +461,13 @@ class ComfyUITarget:
     def _items(self, response: Response) -> tuple[list[QueueItem], list[QueueItem]]:
         queue = response.json()
         if not isinstance(queue, dict):
-            raise TargetError(
-                f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
-            )
+            raise self._not_comfyui()
         return queue_items(queue.get("queue_running")), queue_items(queue.get("queue_pending"))
 
-    def _never_ran(self, event: Finished, ref: RemoteRef) -> bool:
-        """Whether we took the prompt out of the queue: such a one gets no history."""
-        return event.state is JobState.EXPIRED and ref.remote_id in self._cancelled
+    def _not_comfyui(self) -> TargetError:
+        return TargetError(
+            f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
+        )
 
     def _ref(self, job_id: str, remote_id: str) -> RemoteRef:
         return RemoteRef(job_id, remote_id, {"url": self.url, "client_id": job_id})
@@ -558,10 +551,6 @@ def _strings(answer: JsonValue) -> list[str]:
             "The target's list of models is not ComfyUI's.", advice="Check the address."
         )
     return [str(one) for one in answer]
-
-
-def _history_path(prompt_id: str) -> str:
-    return f"history/{quote(prompt_id, safe='')}"
 
 
 def engine_of(stats: Mapping[str, JsonValue]) -> str | None:

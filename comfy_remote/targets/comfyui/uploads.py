@@ -52,14 +52,10 @@ class Uploads:
         return self._names
 
     async def send(self, http: HttpClient, file: InputFile) -> str:
-        """Have a file there.
-
-        Returns:
-            What it is called there.
+        """Have a file there, and return what it is called there.
 
         Raises:
             RequestTooLarge: ComfyUI takes no file of that size.
-            TargetError: It cannot be reached or used.
         """
         content = (file.name, file.sha256)
         streamed = file.size >= _STREAMED_FROM or sha256_in_name(file.name) is not None

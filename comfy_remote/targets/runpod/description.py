@@ -115,11 +115,7 @@ class Descriptions:
         return _capabilities(known.answer if known else None)
 
     async def stop(self, patience: float) -> None:
-        """Take back a question that nobody waits for any more.
-
-        Args:
-            patience: Seconds that the endpoint gets for that.
-        """
+        """Take back a question that nobody waits for, within ``patience`` seconds."""
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait({self._asking}, timeout=patience)
@@ -154,7 +150,6 @@ class DescriptionCache:
 
     Args:
         folder: Where; ``None`` to remember nothing.
-        endpoint: Its full address.
     """
 
     def __init__(self, folder: Path | None, endpoint: str) -> None:

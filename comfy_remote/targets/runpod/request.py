@@ -68,13 +68,7 @@ def _models_sent(models: Iterable[ModelSource]) -> Iterator[JsonValue]:
 
 @dataclass(frozen=True, slots=True)
 class StoredInput:
-    """A file in the bucket, and the addresses that a worker may use once.
-
-    Attributes:
-        key: Its name in the bucket.
-        url: To GET it.
-        delete_url: To DELETE it.
-    """
+    """A file in the bucket, and the addresses that a worker may use once."""
 
     key: str
     url: str
@@ -82,11 +76,7 @@ class StoredInput:
 
 
 async def store_input(bucket: Bucket, job_id: str, file: InputFile) -> StoredInput:
-    """Upload a file for one job.
-
-    Raises:
-        OutputError: The bucket did not take it.
-    """
+    """Upload a file for one job."""
     key = f"inputs/{quote(job_id, safe='')}/{file.sha256[:12]}/{safe_relative_path(file.name).name}"
     await bucket.put(file.path, key)
     return StoredInput(
@@ -105,9 +95,6 @@ def _inputs_in_request(
 
     Args:
         known: SHA-256 of those that the worker keeps: only that is sent of them.
-
-    Raises:
-        InputFileMissing: One cannot be read.
     """
     inline: list[JsonValue] = [
         # As worker-comfyui's clients send them: that worker takes them, too.

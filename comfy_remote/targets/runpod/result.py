@@ -31,9 +31,7 @@ class Result:
     """What a worker answered to a job.
 
     Attributes:
-        outputs: In its order.
         warnings: For people, a sentence or two each.
-        details: See `Finished.details`.
         failure: Why the workflow failed, though something came back.
         ours: Whether it is the answer of Comfy Remote's own worker.
     """
