@@ -86,7 +86,7 @@ async def test_large_inputs_and_results_are_files_and_go_in_time(tmp_path: Path)
         assert status["output"] == {"echo": large}
         assert len(list(tmp_path.rglob("result-*.json"))) == 1
         await until(lambda: not list(tmp_path.rglob("*.json")))
-        assert gateway.store.used == gateway.queue.records.memory == 0
+        await until(lambda: gateway.store.used == gateway.queue.records.memory == 0)
 
 
 async def test_a_key_that_comes_many_times_at_once_is_one_job(tmp_path: Path) -> None:

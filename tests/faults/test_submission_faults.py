@@ -32,6 +32,7 @@ from comfy_remote.errors import (
     TargetNotFound,
     TargetUnreachable,
 )
+from comfy_remote.net.retry import Backoff
 from comfy_remote.targets.runpod.target import RunPodTarget
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -191,7 +192,10 @@ async def test_nobody_listens(lane: Lane, out: Path) -> None:
     assert lane.engine.runs(mark) == 0
 
 
-async def test_nobody_listens_for_a_moment(any_lane: Lane, out: Path) -> None:
+async def test_nobody_listens_for_a_moment(
+    any_lane: Lane, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.2)  # longer than the moment
     mark = new_mark()
     await any_lane.proxy.leave()
     job = asyncio.create_task(fetch(any_lane.target(), picture(mark), out))
