@@ -114,6 +114,14 @@ class ComfyRemoteError(Exception):
         self.advice = advice
         self.details: dict[str, JsonValue] = dict(details or {})
 
+    def __init_subclass__(
+        cls, *, code: str = "", exit_status: int | None = None, http_status: int | None = None
+    ) -> None:
+        super().__init_subclass__()
+        cls.code = code or cls.code
+        cls.exit_status = exit_status or cls.exit_status
+        cls.http_status = http_status or cls.http_status
+
     def __str__(self) -> str:
         return f"{self.message} {self.advice}".rstrip()
 
@@ -133,22 +141,15 @@ class ComfyRemoteError(Exception):
         return data
 
 
-class ConfigurationError(ComfyRemoteError):
+class ConfigurationError(ComfyRemoteError, code="configuration", exit_status=2, http_status=400):
     """A setting, flag or environment variable is wrong or missing."""
 
-    code = "configuration"
-    exit_status = 2
-    http_status = 400
 
-
-class NotTrusted(ConfigurationError):
+class NotTrusted(ConfigurationError, code="not_trusted", http_status=403):
     """Named by something that the owner has not trusted: a folder's file, a workflow, a page.
 
     ``details`` has ``path`` and ``names`` where a file can be trusted.
     """
-
-    code = "not_trusted"
-    http_status = 403
 
     asks_for: tuple[Path, tuple[str, ...]] | None = None
     """The same, for code that asks a person. Never from JSON: no remote may make us ask."""
@@ -158,205 +159,125 @@ class NotTrusted(ConfigurationError):
     JSON, either."""
 
 
-class AuthenticationError(ComfyRemoteError):
+class AuthenticationError(ComfyRemoteError, code="authentication", exit_status=3, http_status=401):
     """The target refused the key (HTTP 401 or 403)."""
 
-    code = "authentication"
-    exit_status = 3
-    http_status = 401
 
-
-class TargetError(ComfyRemoteError):
+class TargetError(ComfyRemoteError, code="target", exit_status=3, http_status=502):
     """The target answered in a way that cannot be used, or not at all."""
 
-    code = "target"
-    exit_status = 3
-    http_status = 502
 
-
-class TargetUnreachable(TargetError):
+class TargetUnreachable(TargetError, code="target_unreachable"):
     """No usable answer: connection refused or lost, timeout, HTTP 5xx."""
 
-    code = "target_unreachable"
 
-
-class TargetNotFound(TargetError):
+class TargetNotFound(TargetError, code="target_not_found", http_status=404):
     """The address answers, but has no such endpoint (HTTP 404)."""
 
-    code = "target_not_found"
-    http_status = 404
 
-
-class RateLimited(TargetError):
+class RateLimited(TargetError, code="rate_limited", http_status=429):
     """HTTP 429 for longer than we were willing to wait."""
 
-    code = "rate_limited"
-    http_status = 429
 
-
-class TargetStalled(TargetError):
+class TargetStalled(TargetError, code="target_stalled"):
     """The target answers and accepts jobs, but runs none: the job may still be in its queue."""
 
-    code = "target_stalled"
 
-
-class SubmissionUnknown(TargetError):
+class SubmissionUnknown(TargetError, code="submission_unknown"):
     """The answer to a submission was lost. It is not sent again: it might run twice."""
 
-    code = "submission_unknown"
 
-
-class DeploymentFailed(TargetError):
+class DeploymentFailed(TargetError, code="deployment_failed"):
     """A workflow could not be deployed. ``details["log"]`` may hold the last lines of the log."""
 
-    code = "deployment_failed"
 
-
-class WorkflowInvalid(ComfyRemoteError):
+class WorkflowInvalid(ComfyRemoteError, code="workflow_invalid", exit_status=4, http_status=400):
     """The workflow cannot run as it is.
 
     ``details["node_errors"]``, when present, has ComfyUI's own shape:
     ``{node id: {"class_type", "errors": [{"type", "message", "details", "extra_info"}]}}``.
     """
 
-    code = "workflow_invalid"
-    exit_status = 4
-    http_status = 400
 
-
-class InputFileMissing(WorkflowInvalid):
+class InputFileMissing(WorkflowInvalid, code="input_file_missing"):
     """A file that the workflow loads was found neither here nor on the target."""
 
-    code = "input_file_missing"
 
-
-class CutImpossible(WorkflowInvalid):
+class CutImpossible(WorkflowInvalid, code="cut_impossible"):
     """The nodes that are marked to run elsewhere cannot be separated from the others."""
 
-    code = "cut_impossible"
 
-
-class RequestTooLarge(WorkflowInvalid):
+class RequestTooLarge(WorkflowInvalid, code="request_too_large", http_status=413):
     """The request exceeds what the target accepts (RunPod: 10 MB for ``/run``)."""
 
-    code = "request_too_large"
-    http_status = 413
 
-
-class ValueCannotTravel(WorkflowInvalid):
+class ValueCannotTravel(WorkflowInvalid, code="value_cannot_travel"):
     """A value that was to cross to another machine is an object that only this one has.
 
     ``details`` hold ``path`` (where in the value: ``conditioning[0][1].control``) and ``class``.
     """
 
-    code = "value_cannot_travel"
 
-
-class ExecutionFailed(ComfyRemoteError):
+class ExecutionFailed(ComfyRemoteError, code="execution_failed", exit_status=5):
     """The target ran the job and the job failed.
 
     ``details`` may hold ``node_id``, ``node_class``, ``exception_type`` and ``traceback``.
     """
 
-    code = "execution_failed"
-    exit_status = 5
 
-
-class OutOfMemory(ExecutionFailed):
+class OutOfMemory(ExecutionFailed, code="out_of_memory"):
     """The GPU or the machine ran out of memory."""
 
-    code = "out_of_memory"
 
-
-class EngineCrashed(ExecutionFailed):
+class EngineCrashed(ExecutionFailed, code="engine_crashed"):
     """The ComfyUI process (or the worker around it) died while the job ran."""
 
-    code = "engine_crashed"
 
-
-class ModelUnavailable(ExecutionFailed):
+class ModelUnavailable(ExecutionFailed, code="model_unavailable"):
     """A model that the job needs is missing and cannot be fetched.
 
     ``details`` may hold ``http_status`` and ``model``.
     """
 
-    code = "model_unavailable"
 
-
-class JobTimedOut(ComfyRemoteError):
+class JobTimedOut(ComfyRemoteError, code="timed_out", exit_status=6, http_status=504):
     """No result within the time allowed."""
 
-    code = "timed_out"
-    exit_status = 6
-    http_status = 504
 
-
-class JobCancelled(ComfyRemoteError):
+class JobCancelled(ComfyRemoteError, code="cancelled", exit_status=130, http_status=409):
     """The job was cancelled."""
 
-    code = "cancelled"
-    exit_status = 130
-    http_status = 409
 
-
-class JobExpired(ComfyRemoteError):
+class JobExpired(ComfyRemoteError, code="expired", exit_status=7, http_status=410):
     """The target dropped the job before it ran, or no longer has its result."""
 
-    code = "expired"
-    exit_status = 7
-    http_status = 410
 
-
-class OutputError(ComfyRemoteError):
+class OutputError(ComfyRemoteError, code="output", exit_status=7, http_status=502):
     """The job ran, but what it made could not be brought here whole."""
 
-    code = "output"
-    exit_status = 7
-    http_status = 502
 
-
-class OutputTooLarge(OutputError):
+class OutputTooLarge(OutputError, code="output_too_large", http_status=413):
     """The result is larger than the target can return."""
 
-    code = "output_too_large"
-    http_status = 413
 
-
-class OutputLost(OutputError):
+class OutputLost(OutputError, code="output_lost", http_status=410):
     """The job succeeded, but there is nothing to fetch."""
 
-    code = "output_lost"
-    http_status = 410
 
-
-class OutputCorrupt(OutputError):
+class OutputCorrupt(OutputError, code="output_corrupt"):
     """An output's length or SHA-256 differs from what was announced."""
 
-    code = "output_corrupt"
 
-
-class ValueInvalid(ComfyRemoteError):
+class ValueInvalid(ComfyRemoteError, code="value_invalid", exit_status=7, http_status=400):
     """A value that came from elsewhere is damaged, too large, or not of our format."""
 
-    code = "value_invalid"
-    exit_status = 7
-    http_status = 400
 
-
-class LocalStorageError(ComfyRemoteError):
+class LocalStorageError(ComfyRemoteError, code="local_storage", exit_status=7, http_status=507):
     """This machine could not write a file (disk full, no permission, path too long)."""
 
-    code = "local_storage"
-    exit_status = 7
-    http_status = 507
 
-
-class JobNotFound(ComfyRemoteError):
+class JobNotFound(ComfyRemoteError, code="job_not_found", exit_status=2, http_status=404):
     """The record on this machine has no such job."""
-
-    code = "job_not_found"
-    exit_status = 2
-    http_status = 404
 
 
 def node_problems(error: ComfyRemoteError) -> Iterator[tuple[str, str, str]]:
