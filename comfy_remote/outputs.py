@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
@@ -191,9 +191,4 @@ class OutputProblem:
 
     def to_json(self) -> dict[str, JsonValue]:
         """``{"node_id", "node_class", "filename", "reason"}``."""
-        return {
-            "node_id": self.node_id,
-            "node_class": self.node_class,
-            "filename": self.filename,
-            "reason": self.reason,
-        }
+        return asdict(self)

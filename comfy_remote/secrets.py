@@ -32,34 +32,10 @@ __all__ = [
 KEY_RING_SERVICE = "comfy-remote"
 """Under which the key ring has our secrets: ``keyring set comfy-remote RUNPOD_API_KEY``."""
 
-_SECRET_WORDS = {
-    "APIKEY",
-    "AUTH",
-    "BEARER",
-    "COOKIE",
-    "CRED",
-    "CREDENTIAL",
-    "CREDENTIALS",
-    "CREDS",
-    "DSN",
-    "JWT",
-    "KEY",
-    "KEYS",
-    "PASS",
-    "PASSPHRASE",
-    "PASSWD",
-    "PASSWORD",
-    "PAT",
-    "PEM",
-    "PWD",
-    "SECRET",
-    "SECRETS",
-    "SK",
-    "TOKEN",
-    "TOKENS",
-}
-# PGPASSWORD, GITHUBTOKEN
-_SECRET_ENDINGS = ("APIKEY", "ACCESSKEY", "PASSWORD", "PASSWD", "PASS", "SECRET", "TOKEN")
+_SECRET_WORD = re.compile(
+    "AUTH|BEARER|COOKIE|CRED(ENTIAL)?S?|DSN|JWT|KEYS?|PASSPHRASE|PAT|PEM|PWD|SECRETS|SK|TOKENS"
+    "|.*(APIKEY|ACCESSKEY|PASSWORD|PASSWD|PASS|SECRET|TOKEN)"  # PGPASSWORD, GITHUBTOKEN
+)
 _NO_SECRETS = {"PWD", "OLDPWD", "SSH_AUTH_SOCK"}
 _PASSWORD_IN_URL = re.compile(r"://[^/@:\s]*:([^/@\s]+)@")
 # A shorter one may well be an ordinary word.
@@ -170,7 +146,7 @@ def looks_secret(name: str) -> bool:
     if upper in _NO_SECRETS:
         return False
     words = re.split(r"[^A-Z]+", upper)  # TOKEN2 is another token
-    return any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDINGS) for word in words)
+    return any(_SECRET_WORD.fullmatch(word) for word in words)
 
 
 def redact(text: str, environ: Mapping[str, str] | None = None) -> str:

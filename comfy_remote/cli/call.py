@@ -6,19 +6,14 @@ from pathlib import Path
 
 import click
 
-from .options import complete_target, json_option, own_folder_by_default, timeout_option
+from .options import json_option, output_option, target_option, timeout_option
 
 __all__ = ["call"]
 
 
 @click.command()
 @click.argument("workflow", metavar="WORKFLOW|URL|NAME")
-@click.option(
-    "--on",
-    metavar="TARGET",
-    shell_complete=complete_target,
-    help="Where a workflow runs. Default: the configured target, else sandbox.",
-)
+@target_option("Where a workflow runs. Default: the configured target, else sandbox.")
 @click.option(
     "-i",
     "--input",
@@ -37,16 +32,7 @@ __all__ = ["call"]
     help="A file that a Load node of a workflow names, if it is not in the folder of the workflow, "
     "in the current one, or below these. May be repeated.",
 )
-@click.option(
-    "-o",
-    "--output",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    default=Path("output"),
-    callback=own_folder_by_default,
-    show_default=True,
-    help="Where pictures, sounds and other files go.",
-)
+@output_option("Where pictures, sounds and other files go.")
 @click.option(
     "--exact", is_flag=True, help="Save value files, which are exact, instead of PNG or WAV."
 )

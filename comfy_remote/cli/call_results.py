@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..jobs.record import SavedOutput
@@ -62,22 +62,23 @@ def show_results(
 def _saved_exactly(key: str, decoded: DecodedValue, folder: Path) -> SavedOutput:
     """As a value file, which is not put together in memory."""
     encoded = encode(decoded.value, decoded.type, as_list=decoded.is_list)
-    relative = safe_relative_path(f"{key}.safetensors")
-    filename = str(relative)
-    with private_folder(folder) as beside:
-        path = beside / "file"
-        sha256 = encoded.write(path)
-        placed = place_below(path, folder, relative, sha256)
-    return SavedOutput(placed, None, kind_of(filename), filename, sha256, encoded.size)
+    return _placed(f"{key}.safetensors", encoded.size, encoded.write, folder)
 
 
 def _saved(name: str, file: PlainFile, folder: Path) -> SavedOutput:
-    sha256 = hashlib.sha256(file.data).hexdigest()
-    relative = safe_relative_path(name + file.suffix)
-    filename = str(relative)
-    with private_folder(folder) as beside:
-        path = beside / "file"
+    def write(path: Path) -> str:
         with storage_errors(path):
             path.write_bytes(file.data)
+        return hashlib.sha256(file.data).hexdigest()
+
+    return _placed(name + file.suffix, len(file.data), write, folder)
+
+
+def _placed(name: str, size: int, write: Callable[[Path], str], folder: Path) -> SavedOutput:
+    """A file below ``folder``, written whole or not at all; ``write`` gives its SHA-256."""
+    relative = safe_relative_path(name)
+    with private_folder(folder) as beside:
+        path = beside / "file"
+        sha256 = write(path)
         placed = place_below(path, folder, relative, sha256)
-    return SavedOutput(placed, None, kind_of(filename), filename, sha256, len(file.data))
+    return SavedOutput(placed, None, kind_of(str(relative)), str(relative), sha256, size)

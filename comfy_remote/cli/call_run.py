@@ -41,7 +41,7 @@ from ..workflow.interface import Interface
 from .advice import for_terminal
 from .call_results import show_results
 from .errors import check_named_files
-from .follow import supervise, wait_and_list
+from .follow import chosen_target, supervise, wait_and_list
 from .reporter import Reporter
 
 if TYPE_CHECKING:
@@ -185,12 +185,7 @@ def _service_of(plan: CallPlan) -> str | None:
 
 
 async def _call_workflow(plan: CallPlan, record: Record, reporter: Reporter, spool: Path) -> _Came:
-    configuration = Configuration.load()
-    chosen = configuration.choose(plan.on)
-    if configuration.untrusted is not None:
-        reporter.note(configuration.untrusted.sentence())
-    if plan.on is None and configuration.default is None:
-        reporter.note("No target is configured: using the sandbox.")
+    chosen, _ = chosen_target(plan.on, reporter)
     reporter.connecting(chosen)
     check_named_files("--load", plan.files)
     async with Client(chosen, record=record, on_interrupt=None) as client:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import print_json, printable_line, say
-from .options import change_options, inputs_option, workflow_argument
+from .options import change_options, inputs_option, target_option, workflow_argument
 from .schemas import completed, found_schemas, schemas_option
 
 if TYPE_CHECKING:
@@ -25,11 +25,9 @@ __all__ = ["check"]
 
 @click.command()
 @workflow_argument
-@click.option(
-    "--on",
-    metavar="TARGET",
-    help="Check against what this target has. Default: the configured one; if there is none, or "
-    "it cannot be reached, what comes with Comfy Remote: ComfyUI's own nodes, and no models.",
+@target_option(
+    "Check against what this target has. Default: the configured one; if there is none, or "
+    "it cannot be reached, what comes with Comfy Remote: ComfyUI's own nodes, and no models."
 )
 @schemas_option
 @change_options

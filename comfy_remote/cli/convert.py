@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import say
-from .options import var_option
+from .options import target_option, var_option
 from .schemas import schemas_option
 
 if TYPE_CHECKING:
@@ -34,11 +34,9 @@ _STDIN = Path("-")
     type=click.Path(path_type=Path, allow_dash=True),
 )
 @schemas_option
-@click.option(
-    "--on",
-    metavar="TARGET",
-    help="Take the node schemas of this target. Without it or --schemas, the snapshot that comes "
-    "with Comfy Remote is used, which has ComfyUI's own nodes.",
+@target_option(
+    "Take the node schemas of this target. Without it or --schemas, the snapshot that comes "
+    "with Comfy Remote is used, which has ComfyUI's own nodes."
 )
 @click.option(
     "-o",

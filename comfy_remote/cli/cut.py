@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option, var_option, workflow_argument
+from .options import json_option, target_option, var_option, workflow_argument
 
 if TYPE_CHECKING:
     from ..workflow.cut import Crossing, Cut
@@ -27,11 +27,10 @@ __all__ = ["cut"]
     help="Run this node elsewhere: its id, its title, or its class where only one has it. May be "
     "given more than once. Default: the nodes and groups that are marked in the page.",
 )
-@click.option("--on", metavar="TARGET", help="Check that this target has the nodes.")
-@click.option(
+@target_option("Check that this target has the nodes.")
+@target_option(
+    "The ComfyUI that runs the rest. Default: one that has all the nodes.",
     "--here",
-    metavar="TARGET",
-    help="The ComfyUI that runs the rest. Default: one that has all the nodes.",
 )
 @var_option
 @json_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import print_json, say, say_lines
-from .options import complete_target
+from .options import target_option
 from .schemas import schemas_option
 
 if TYPE_CHECKING:
@@ -64,12 +64,7 @@ def deploy() -> None:
     help="Start containers from a snapshot. [default: none]",
 )
 @schemas_option
-@click.option(
-    "--on",
-    metavar="TARGET",
-    shell_complete=complete_target,
-    help="Take the node schemas of this target instead.",
-)
+@target_option("Take the node schemas of this target instead.")
 @click.option(
     "--deploy/--no-deploy", "deploys", default=True, help="Deploy it, or only write the project."
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option
+from .options import json_option, target_option
 
 if TYPE_CHECKING:
     from ..jobs.doctor import Finding
@@ -22,11 +22,9 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped":
 
 @click.command()
 @click.argument("workflow", metavar="[WORKFLOW]", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--on",
-    metavar="TARGET",
-    help="What to look at: an address, or a name from comfy-remote.toml. Default: the configured "
-    "one, else sandbox.",
+@target_option(
+    "What to look at: an address, or a name from comfy-remote.toml. Default: the configured "
+    "one, else sandbox."
 )
 @json_option
 @click.pass_context

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
-from ..config.folders import home
+from ..config.settings import Configuration
 from ..errors import ComfyRemoteError, JobCancelled, JobNotFound, NotTrusted, OutputLost
 from ..events import JobState, Log
 from ..jobs.interruption import OnInterrupt, call_off
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record, SavedOutput
+from ..net.address import shown
 from .console import resume_command
 from .interrupt import run_interruptible
 from .reporter import ListedOutput, Reporter
@@ -22,6 +23,7 @@ from .trust import can_ask
 __all__ = [
     "INCOMPLETE",
     "OnInterrupt",
+    "chosen_target",
     "exit_if_incomplete",
     "follow",
     "say_cancelling",
@@ -45,7 +47,7 @@ def supervise(
     """
     with reporter:
         try:
-            with Record(home()) as record:
+            with Record() as record:
                 _supervise(work, record, reporter, job_id)
         except NotTrusted:
             raise
@@ -163,6 +165,23 @@ async def _save(job: Job, folder: Path, reporter: Reporter) -> list[SavedOutput]
     if finished.error is not None:
         raise finished.error
     return saved
+
+
+def chosen_target(on: str | None, reporter: Reporter) -> tuple[str, Configuration]:
+    """The name or address of the target that is meant; says which one where none was named.
+
+    Raises:
+        NotTrusted: It is named by a file that the owner has not trusted.
+    """
+    configuration = Configuration.load()
+    chosen = configuration.choose(on)
+    if configuration.untrusted is not None:
+        reporter.note(configuration.untrusted.sentence())
+    if on is None and configuration.default is None:
+        reporter.note("No target is configured: using the sandbox.")
+    elif on is None:
+        reporter.note(f"Using the configured target: {shown(chosen)}.")
+    return chosen, configuration
 
 
 def say_cancelling(reporter: Reporter) -> None:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import complete_job, json_option, preview_option, timeout_option
+from .options import complete_job, json_option, preview_option, target_option, timeout_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydantic import JsonValue
 
+    from ..jobs.interruption import OnInterrupt
+    from ..jobs.job import Job
     from ..jobs.record import JobEntry, Record, SavedOutput
     from ..jobs.status import JobStatus
 
@@ -52,11 +54,10 @@ def list_jobs(limit: int, offline: bool, json_lines: bool) -> None:
     Targets are asked about jobs that have not ended, side by side, for a few seconds. A job whose
     target cannot be reached is shown as unknown.
     """
-    from ..config.folders import home
     from ..jobs.record import Record
     from .console import print_json, say
 
-    with Record(home()) as record:
+    with Record() as record:
         jobs = _statuses(record, record.newest(limit), offline=offline)
     if json_lines:
         for job in jobs:
@@ -76,11 +77,10 @@ def show(job: str, offline: bool, json_lines: bool) -> None:
 
     If it has not ended, its target is asked first.
     """
-    from ..config.folders import home
     from ..jobs.record import Record
     from .console import print_json
 
-    with Record(home()) as record:
+    with Record() as record:
         [status] = _statuses(record, [record.get(job)], offline=offline)
     if json_lines:
         print_json({**_to_json(status), "prompt": status.entry.prompt})
@@ -90,11 +90,7 @@ def show(job: str, offline: bool, json_lines: bool) -> None:
 
 @jobs.command()
 @_job_argument
-@click.option(
-    "--on",
-    metavar="TARGET",
-    help="Where it runs, for a prompt that is not in this machine's record.",
-)
+@target_option("Where it runs, for a prompt that is not in this machine's record.")
 @click.option(
     "-o",
     "--output",
@@ -123,7 +119,6 @@ def resume(
     import_ahead()
     import time
 
-    from ..config.folders import home
     from ..errors import JobNotFound
     from ..jobs.client import Client
     from ..jobs.client import resume as take_up
@@ -134,7 +129,7 @@ def resume(
 
     began = time.monotonic()
     found: JobEntry | None = None
-    with Record(home()) as record:
+    with Record() as record:
         try:
             found = record.get(job)
         except JobNotFound:
@@ -145,6 +140,12 @@ def resume(
         own_folder(Path("output"), "If that is meant, say so: -o output")
     folder = (output or wanted or Path("output")).expanduser().absolute()
     reporter = make_reporter(json_lines=json_lines, preview=preview)
+
+    async def followed(again: Job, entry: JobEntry, on_interrupt: OnInterrupt) -> None:
+        reporter.following(entry.id, entry.target, entry.prompt)
+        outputs = await follow(again, folder, reporter, on_interrupt)
+        reporter.done(outputs, time.monotonic() - began, again.problems)
+        exit_if_incomplete(again)
 
     async def known(record: Record, entry: JobEntry) -> None:
         here = _all_here(entry, folder)
@@ -160,21 +161,15 @@ def resume(
             raise entry.error
         reporter.connecting(entry.target)
         async with take_up(entry.id, record=record, timeout=timeout, on_interrupt=None) as taken_up:
-            reporter.following(entry.id, entry.target, entry.prompt)
-            outputs = await follow(taken_up, folder, reporter)
-            reporter.done(outputs, time.monotonic() - began, taken_up.problems)
-            exit_if_incomplete(taken_up)
+            await followed(taken_up, entry, "cancel")
 
     async def unknown(record: Record, target: str) -> None:
         reporter.connecting(target)
         async with Client(target, record=record, on_interrupt=None) as client:
             attached = await client.attach(job, folder=folder, timeout=timeout)
             entry = await record.read(record.get, attached.id)
-            reporter.following(attached.id, client.target.name, entry.prompt)
             # It may be somebody else's: Ctrl-C must not stop it.
-            outputs = await follow(attached, folder, reporter, "leave")
-            reporter.done(outputs, time.monotonic() - began, attached.problems)
-            exit_if_incomplete(attached)
+            await followed(attached, entry, "leave")
 
     if found is not None:
         entry = found
@@ -190,7 +185,6 @@ def cancel(job: str) -> None:
     """Cancel a job on its target."""
     import asyncio
 
-    from ..config.folders import home
     from ..errors import ComfyRemoteError, TargetUnreachable
     from ..events import Finished, JobState
     from ..jobs.client import resume as take_up
@@ -204,7 +198,7 @@ def cancel(job: str) -> None:
             await taken_up.cancel()
             return await asyncio.wait_for(taken_up.wait(), PATIENCE.cancel)
 
-    with Record(home()) as record:
+    with Record() as record:
         entry = record.get(job)
         if entry.state.final:
             say(f"Job {entry.id} had ended already: {entry.state.value}.")

@@ -78,17 +78,14 @@ class LiveReporter(PlainReporter):
         self._line(Text(printable_line(message), "dim"))
 
     def connecting(self, target: str) -> None:
-        """See `Reporter`."""
         self._status = f"Sending to {printable_line(target)}"
 
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
-        """See `Reporter`."""
         self._prompt = prompt
         self._line(Text.assemble(("Job ", "dim"), job_id, (f" on {printable_line(target)}", "dim")))
         self._status = "Sent"
 
     def event(self, event: Event) -> None:
-        """See `Reporter`."""
         match event:
             case Queued(position):
                 self._status = f"Queued, {position} ahead" if position else "Queued"
@@ -106,20 +103,17 @@ class LiveReporter(PlainReporter):
                 self._preview = None
 
     def fetching(self, outputs: Sequence[RemoteOutput]) -> None:
-        """See `Reporter`."""
         sizes = [output.size for output in outputs]
         self._to_fetch = sum(size or 0 for size in sizes) if None not in sizes else None
         self._fetching = True
         self._status = "Fetching"
 
     def received(self, size: int) -> None:
-        """See `Reporter`."""
         self._fetched += size
 
     def done(
         self, outputs: Outputs, seconds: float, problems: Sequence[OutputProblem] = ()
     ) -> None:
-        """See `Reporter`."""
         self._stop()
         saved = [output for output in outputs if isinstance(output, SavedOutput)]
         plural = "" if len(outputs) == 1 else "s"
@@ -135,7 +129,6 @@ class LiveReporter(PlainReporter):
         self._show_table(saved)
 
     def partial(self, outputs: Sequence[SavedOutput]) -> None:
-        """See `Reporter`."""
         self._stop()
         self._console.print(Text(f"Saved before it failed: {len(outputs)}.", "yellow"))
         self._show_table(outputs)
@@ -155,7 +148,6 @@ class LiveReporter(PlainReporter):
         Console(highlight=False).print(table)
 
     def choose(self, question: str, options: Sequence[str]) -> int | None:
-        """See `Reporter`."""
         if not sys.stdin.isatty():
             return None
         from rich.prompt import IntPrompt
@@ -169,7 +161,6 @@ class LiveReporter(PlainReporter):
         return chosen - 1
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
-        """See `Reporter`."""
         self._stop()
         super().failed(error, job_id, resumable=resumable)
 

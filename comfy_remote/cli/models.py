@@ -12,7 +12,7 @@ import click
 
 from ..units import size_text
 from .console import is_interactive, print_json, printable_line, say
-from .options import json_option
+from .options import json_option, target_option
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -24,9 +24,7 @@ __all__ = ["models"]
 
 _T = TypeVar("_T")
 
-_on_option = click.option(
-    "--on", metavar="TARGET", help="The target. Default: the configured one; see `targets`."
-)
+_on_option = target_option("The target. Default: the configured one; see `targets`.")
 _list_argument = click.argument("wanted", metavar="[FILE|LINE]...", nargs=-1)
 
 

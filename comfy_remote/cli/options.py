@@ -8,13 +8,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from .reporter import Reporter
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
 
 __all__ = [
     "SECONDS",
@@ -27,9 +29,11 @@ __all__ = [
     "json_option",
     "make_reporter",
     "open_option",
+    "output_option",
     "own_folder",
     "own_folder_by_default",
     "preview_option",
+    "target_option",
     "timeout_option",
     "var_option",
     "workflow_argument",
@@ -75,6 +79,26 @@ open_option = click.option(
 json_option = click.option(
     "--json", "json_lines", is_flag=True, help="Print JSON, one object a line."
 )
+
+
+def target_option(help: str, name: str = "--on") -> Callable[[_Command], _Command]:  # noqa: A002
+    """An option that names a target."""
+    return click.option(name, metavar="TARGET", shell_complete=complete_target, help=help)
+
+
+def output_option(help: str) -> Callable[[_Command], _Command]:  # noqa: A002
+    """``-o``, by default the folder ``output`` of the current one."""
+    return click.option(
+        *("-o", "--output"),
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        default=Path("output"),
+        callback=own_folder_by_default,
+        show_default=True,
+        help=help,
+    )
+
+
 workflow_argument = click.argument(
     "workflow", metavar="WORKFLOW", type=click.Path(path_type=Path, allow_dash=True)
 )
@@ -180,12 +204,11 @@ def complete_target(
 
 def complete_job(_context: click.Context, _option: click.Parameter, incomplete: str) -> list[str]:
     """The ids of recent jobs."""
-    from ..config.folders import home
     from ..errors import ComfyRemoteError
     from ..jobs.record import Record
 
     try:
-        with Record(home()) as record:
+        with Record() as record:
             return [one.id for one in record.newest(50) if one.id.startswith(incomplete)]
     except ComfyRemoteError:
         return []

@@ -9,12 +9,12 @@ import click
 
 from .options import (
     change_options,
-    complete_target,
     download_option,
     inputs_option,
     open_option,
-    own_folder_by_default,
+    output_option,
     preview_option,
+    target_option,
     timeout_option,
     workflow_argument,
 )
@@ -28,26 +28,14 @@ __all__ = ["run"]
 
 @click.command()
 @workflow_argument
-@click.option(
-    "--on",
-    metavar="TARGET",
-    shell_complete=complete_target,
-    help="Where it runs: runpod:ENDPOINT, a ComfyUI URL, sandbox, or a name from "
-    "comfy-remote.toml. Default: the configured one, else sandbox.",
+@target_option(
+    "Where it runs: runpod:ENDPOINT, a ComfyUI URL, sandbox, or a name from "
+    "comfy-remote.toml. Default: the configured one, else sandbox."
 )
 @change_options
 @inputs_option
 @schemas_option
-@click.option(
-    "-o",
-    "--output",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    default=Path("output"),
-    callback=own_folder_by_default,
-    show_default=True,
-    help="Where the outputs go.",
-)
+@output_option("Where the outputs go.")
 @download_option
 @timeout_option
 @click.option(

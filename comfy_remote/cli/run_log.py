@@ -200,19 +200,16 @@ class LoggedReporter(Reporter):
         self._inner.__exit__(*exc_info)
 
     def note(self, message: str) -> None:
-        """See `Reporter`."""
         self._log.line(message)
         self._inner.note(message)
 
     def connecting(self, target: str) -> None:
-        """See `Reporter`."""
         self._log.phase("submit")
         self._log.target(target)
         self._log.line(f"Connecting to {shown(target)}")
         self._inner.connecting(target)
 
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
-        """See `Reporter`."""
         self._log.phase("queue")
         self._log.submitted(job_id, prompt)
         self._log.facts["state"] = "submitted"
@@ -221,7 +218,6 @@ class LoggedReporter(Reporter):
         self._inner.following(job_id, target, prompt)
 
     def event(self, event: Event) -> None:
-        """See `Reporter`."""
         match event:
             case Queued(position):
                 self._log.line(f"Queued, {position} ahead" if position else "Queued")
@@ -242,17 +238,14 @@ class LoggedReporter(Reporter):
         self._inner.event(event)
 
     def fetching(self, outputs: Sequence[RemoteOutput]) -> None:
-        """See `Reporter`."""
         self._inner.fetching(outputs)
 
     def received(self, size: int) -> None:
-        """See `Reporter`."""
         self._inner.received(size)
 
     def done(
         self, outputs: Outputs, seconds: float, problems: Sequence[OutputProblem] = ()
     ) -> None:
-        """See `Reporter`."""
         self._log_outputs(outputs)
         if problems:
             self._log.facts["problems"] = [problem.to_json() for problem in problems]
@@ -261,7 +254,6 @@ class LoggedReporter(Reporter):
         self._inner.note(f"Log: {self._log.path}")
 
     def partial(self, outputs: Sequence[SavedOutput]) -> None:
-        """See `Reporter`."""
         self._log_outputs(outputs)
         self._inner.partial(outputs)
 
@@ -273,7 +265,6 @@ class LoggedReporter(Reporter):
                 self._log.line(f"Saved {output.path} ({what})")
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
-        """See `Reporter`."""
         self._log.facts["error"] = error.to_json()
         for line in explain(error, resumable=job_id if resumable else None):
             self._log.line(line)
@@ -283,7 +274,6 @@ class LoggedReporter(Reporter):
         self._inner.failed(error, job_id, resumable=resumable)
 
     def choose(self, question: str, options: Sequence[str]) -> int | None:
-        """See `Reporter`."""
         return self._inner.choose(question, options)
 
 

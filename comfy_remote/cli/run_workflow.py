@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..aio import Deadline
-from ..config.settings import Configuration
 from ..events import Log
 from ..jobs.client import Client, not_in_time
 from ..jobs.estimate import estimate_run
@@ -26,6 +25,7 @@ from .console import resume_command
 from .errors import check_named_files
 from .follow import (
     OnInterrupt,
+    chosen_target,
     exit_if_incomplete,
     follow,
     say_cancelling,
@@ -95,15 +95,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
     async def whole(record: Record) -> None:
         # First what can be known to be wrong here, before anything is asked elsewhere.
         loaded = _load(plan)
-        configuration = Configuration.load()
-        chosen = configuration.choose(plan.on)
+        chosen, configuration = chosen_target(plan.on, reporter)
         target = open_target(chosen, configuration, choose=reporter.choose)
-        if configuration.untrusted is not None:
-            reporter.note(configuration.untrusted.sentence())
-        if plan.on is None and configuration.default is None:
-            reporter.note("No target is configured: using the sandbox.")
-        elif plan.on is None:
-            reporter.note(f"Using the configured target: {target.name}.")
         reporter.connecting(target.name)
         async with Client(target, record=record, schemas=plan.schemas, on_interrupt=None) as client:
             # Not before: finding a pod, or starting the sandbox, takes the time it takes.
@@ -114,9 +107,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             for sentence in ready.notes:
                 reporter.note(sentence)
             price = configuration.price_per_hour(target.name)
-            estimate = await record.read_at_once(
-                estimate_run, record, target.name, ready.prompt, price
-            )
+            estimate = await estimate_run(record, target.name, ready.prompt, price)
             paid = price is not None or configuration.billing_of(target.name) == "by run"
             if paid and estimate.seconds is not None:
                 reporter.note(estimate.sentence())

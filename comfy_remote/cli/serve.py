@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import say, say_lines
-from .serving import TOKEN_VARIABLE, listen_options, read_token, show_log, ssl_context
+from .serving import (
+    TOKEN_VARIABLE,
+    address_for_others,
+    listen_options,
+    read_token,
+    serve_until_stopped,
+    show_log,
+    ssl_context,
+)
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -77,13 +85,10 @@ def serve(
       comfy-remote serve --comfyui ~/ComfyUI
       COMFY_REMOTE_TOKEN=... comfy-remote serve --host 0.0.0.0 --endpoint workshop
     """
-    import asyncio
-
     from ..gateway import GatewayServer
     from ..gateway.limits import GatewayLimits
     from ..media.disk_space import DiskLimits
     from ..net.address import host_list
-    from .interrupt import run_interruptible
 
     show_log()
     token = read_token(token_file)
@@ -113,9 +118,7 @@ def serve(
                 _say_how_to_use(gateway, host, _key_words(token, token_file))
                 await gateway.wait_until_failed()
 
-    # A server ends by being stopped.
-    with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
-        run_interruptible(whole())
+    serve_until_stopped(whole())
 
 
 @contextlib.contextmanager
@@ -184,7 +187,7 @@ def _key_words(token: SecretStr | None, token_file: Path | None) -> str:
 def _say_how_to_use(gateway: GatewayServer, host: str, key: str) -> None:
     from ..net.address import is_loopback
 
-    url = gateway.url.replace("//0.0.0.0:", "//THIS-MACHINE:").replace("//[::]:", "//THIS-MACHINE:")
+    url = address_for_others(gateway.url)
     say_lines(
         "Ready. From a client:\n"
         f"  RUNPOD_ENDPOINT_BASE_URL={url}{key} \\\n"

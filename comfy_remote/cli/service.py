@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from .console import say
-from .options import complete_target, inputs_option
-from .serving import TOKEN_VARIABLE, finite, listen_options, read_token, show_log, ssl_context
+from .options import inputs_option, target_option
+from .serving import (
+    TOKEN_VARIABLE,
+    address_for_others,
+    finite,
+    listen_options,
+    read_token,
+    serve_until_stopped,
+    show_log,
+    ssl_context,
+)
 
 if TYPE_CHECKING:
     from ..calls.workflow import CallableWorkflow
@@ -22,12 +30,7 @@ _LONGEST_KEEP = 10 * 365 * 24
 
 @click.command()
 @click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path))
-@click.option(
-    "--on",
-    metavar="TARGET",
-    shell_complete=complete_target,
-    help="Where its calls run. Default: the configured target, else sandbox.",
-)
+@target_option("Where its calls run. Default: the configured target, else sandbox.")
 @listen_options(before=True)
 @click.option(
     "--name", metavar="NAME", help="What the service is called. Default: the file's name."
@@ -76,7 +79,6 @@ def service(
     from ..service.results import ResultStore
     from ..workflow.files import FileSearch, refuse_files_elsewhere
     from .errors import check_named_files
-    from .interrupt import run_interruptible
 
     check_named_files("--input", inputs)
     show_log()
@@ -105,9 +107,7 @@ def service(
                 _say_how_to_use(served, client.target.name, server.url, key)
                 await asyncio.Event().wait()
 
-    # A server ends by being stopped.
-    with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
-        run_interruptible(whole())
+    serve_until_stopped(whole())
 
 
 def _key_words(token_file: Path | None) -> str:
@@ -125,7 +125,7 @@ def _say_how_to_use(served: CallableWorkflow, target: str, url: str, key: str) -
     ):
         keys = ", ".join(f"{one.key} ({one.type})" for one in entries) or "nothing"
         say(f"{what}: {keys}")
-    url = url.replace("//0.0.0.0:", "//THIS-MACHINE:").replace("//[::]:", "//THIS-MACHINE:")
+    url = address_for_others(url)
     say(f"{served.name} on {target}, at {url}")
     say(f"  curl{key} {url}openapi.json")
     say("Ctrl-C stops it.")

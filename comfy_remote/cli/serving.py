@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,7 +16,16 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-__all__ = ["TOKEN_VARIABLE", "finite", "listen_options", "read_token", "show_log", "ssl_context"]
+__all__ = [
+    "TOKEN_VARIABLE",
+    "address_for_others",
+    "finite",
+    "listen_options",
+    "read_token",
+    "serve_until_stopped",
+    "show_log",
+    "ssl_context",
+]
 
 TOKEN_VARIABLE = "COMFY_REMOTE_TOKEN"  # noqa: S105  # its name, not its value
 
@@ -121,6 +131,21 @@ def read_token(file: Path | None) -> SecretStr | None:
             )
     SECRETS.add(TOKEN_VARIABLE, value.strip())
     return SecretStr(value.strip()) if value.strip() else None
+
+
+def serve_until_stopped(work: Coroutine[object, object, None]) -> None:
+    """Run a server. It ends by being stopped, which is no error."""
+    import asyncio
+
+    from .interrupt import run_interruptible
+
+    with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+        run_interruptible(work)
+
+
+def address_for_others(url: str) -> str:
+    """A server's address as people on other machines type it."""
+    return url.replace("//0.0.0.0:", "//THIS-MACHINE:").replace("//[::]:", "//THIS-MACHINE:")
 
 
 def ssl_context(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option, var_option, workflow_argument
+from .options import json_option, target_option, var_option, workflow_argument
 from .schemas import schemas_option
 
 if TYPE_CHECKING:
@@ -39,11 +39,9 @@ _LONGEST_VALUE = 60
 
 @click.command()
 @workflow_argument
-@click.option(
-    "--on",
-    metavar="TARGET",
-    help="Ask this target about its nodes. Without it, nothing is asked over the network, and only "
-    "ComfyUI's own nodes are known.",
+@target_option(
+    "Ask this target about its nodes. Without it, nothing is asked over the network, and only "
+    "ComfyUI's own nodes are known."
 )
 @schemas_option
 @var_option

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 from ..advice import Hint
 from ..aio import Deadline
 from ..clean import clean
-from ..config.folders import home
 from ..config.settings import Configuration
 from ..errors import (
     ConfigurationError,
@@ -56,6 +55,16 @@ if TYPE_CHECKING:
 __all__ = ["Client", "attach", "not_in_time", "resume"]
 
 _log = logging.getLogger(__name__)
+
+
+class PrepareWords(ChangeWords, total=False):
+    """The keywords of `Client.prepare` that `Client.submit` passes on."""
+
+    changes: Changes | None
+    base: Path | None
+    schemas: Schemas | None
+    value_files: Sequence[InputFile]
+    only_base: bool
 
 
 class Client:
@@ -132,7 +141,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         if self._own_record:
-            self._record = await asyncio.to_thread(Record, home())
+            self._record = await asyncio.to_thread(Record)
         try:
             await asyncio.to_thread(remove_leftovers)
             await self.target.__aenter__()
@@ -263,14 +272,9 @@ class Client:
         timeout: float | None = None,
         begun: float | None = None,
         job_id: str | None = None,
-        changes: Changes | None = None,
         inputs: Sequence[Path | str] = (),
         source: str | None = None,
-        base: Path | None = None,
-        schemas: Schemas | None = None,
-        value_files: Sequence[InputFile] = (),
-        only_base: bool = False,
-        **words: Unpack[ChangeWords],
+        **words: Unpack[PrepareWords],
     ) -> Job:
         """Record a job, send its files and its prompt.
 
@@ -286,7 +290,7 @@ class Client:
                 itself goes on.
             begun: When ``timeout`` began to run, by `time.monotonic`; now by default.
             job_id: A lower-case UUID, for callers who must know it if this raises.
-            changes: As for `prepare`, like the rest.
+            inputs: As for `prepare`, like the rest.
 
         Raises:
             WorkflowInvalid: As `prepare`; or the target refuses the prompt.
@@ -297,17 +301,7 @@ class Client:
         """
         deadline = Deadline(timeout, begun)
         if not isinstance(workflow, Submission):
-            preparing = self.prepare(
-                workflow,
-                changes=changes,
-                inputs=inputs,
-                source=source,
-                base=base,
-                schemas=schemas,
-                value_files=value_files,
-                only_base=only_base,
-                **words,
-            )
+            preparing = self.prepare(workflow, inputs=inputs, source=source, **words)
             try:
                 ready = await deadline.within(preparing)
             except asyncio.TimeoutError:
@@ -406,12 +400,15 @@ class Client:
             ref = await started(sending, undo, self.patience)
         else:
             ref = await sending
-        return self._followed(
-            Job(target, record, ref, request.prompt, deadline, patience=self.patience)
-        )
+        return self._followed(ref, request.prompt, deadline)
 
-    def _followed(self, job: Job) -> Job:
-        """Remember it, for an interruption."""
+    def _followed(
+        self, ref: RemoteRef, prompt: Prompt, deadline: Deadline, entry: JobEntry | None = None
+    ) -> Job:
+        """The job, remembered for an interruption."""
+        job = Job(
+            *(self.target, self.record, ref, prompt, deadline), entry=entry, patience=self.patience
+        )
         if self.on_interrupt is not None:
             self._jobs = [*(known for known in self._jobs if not known.state.final), job]
         return job
@@ -452,13 +449,7 @@ class Client:
             raise error
         if entry.ref is None:
             await self.record.write(self.record.submitted, ref)
-        return self._followed(
-            Job(
-                *(self.target, self.record, ref, entry.prompt, deadline),
-                entry=entry,
-                patience=self.patience,
-            )
-        )
+        return self._followed(ref, entry.prompt, deadline, entry)
 
     async def attach(
         self, remote_id: str, *, folder: Path | None = None, timeout: float | None = None
@@ -508,9 +499,7 @@ class Client:
             prompt=prompt,
         )
         await self.record.write(self.record.submitted, ref)
-        return self._followed(
-            Job(self.target, self.record, ref, prompt, deadline, patience=self.patience)
-        )
+        return self._followed(ref, prompt, deadline)
 
     async def take_up(
         self, entry: JobEntry, *, timeout: float | None = None, begun: float | None = None
@@ -581,7 +570,7 @@ async def resume(
         TargetError: The target cannot be reached.
     """
     begun = time.monotonic()
-    opened = record if record is not None else await asyncio.to_thread(Record, home())
+    opened = record if record is not None else await asyncio.to_thread(Record)
     try:
         entry = await opened.read(opened.get, job_id)
         there = reopen(entry.target, entry.ref, config=config) if target is None else target

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import statistics
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,14 +26,12 @@ from ..targets.kinds import kind_of, secret_variables, whose_secret
 from ..targets.opening import needs_key, open_target
 from ..units import size_text
 from ..version import __version__
-from ..workflow.check import check_prompt
-from ..workflow.convert import Doubt, convert
+from ..workflow.change.prepare import Changes
 from ..workflow.files import FileSearch, file_uses
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.models import find_models
-from ..workflow.schema import Schemas
-from ..workflow.spelling import as_listed
 from .checks import Checks, Finding, FindingStatus, problem_of
+from .forecast import ask_target, report_on
 from .record import Record
 
 if TYPE_CHECKING:
@@ -142,7 +141,9 @@ async def examine(
             checks.begin("comfyui", _engine(target))
             checks.begin("socket", _socket(target))
         if loaded is not None and workflow is not None:
-            checks.begin("workflow", _workflow(target, loaded, workflow), limits.workflow)
+            address = configuration.address_of(name)
+            look = _workflow(target, address, loaded, workflow)
+            checks.begin("workflow", look, limits.workflow)
         async for finding in checks.findings():
             yield finding
 
@@ -177,7 +178,7 @@ async def _engine(target: Target) -> list[Finding]:
 
 def _record() -> Finding:
     try:
-        with Record(home()) as record:
+        with Record() as record:
             return Finding("record", "ok", f"Jobs are recorded in {record.path}.")
     except ComfyRemoteError as error:
         return problem_of("record", error)
@@ -337,37 +338,14 @@ def _workers(ready: int, running: int, queued: int, advice: str) -> Finding:
     return Finding("workers", "ok", words, details=details)
 
 
-async def _workflow(target: Target, loaded: LoadedWorkflow, path: Path) -> list[Finding]:
+async def _workflow(
+    target: Target, address: str, loaded: LoadedWorkflow, path: Path
+) -> list[Finding]:
     """Whether the target has the nodes, models and files of a workflow."""
-    try:
-        return await _checked(target, loaded, path)
-    except WorkflowInvalid as error:
-        return [problem_of("workflow", error)]
-
-
-async def _checked(target: Target, loaded: LoadedWorkflow, path: Path) -> list[Finding]:
-    classes = None
-    if loaded.prompt is not None:
-        classes = {node["class_type"] for node in loaded.prompt.values()}
-    nodes = (await target.describe(classes)).nodes
-    schemas = Schemas.bundled() if nodes is None else Schemas(nodes, target.name)
-    prompt = loaded.prompt
-    doubts: tuple[Doubt, ...] = ()
-    if prompt is None:
-        converted = convert(loaded.workflow or {}, schemas, keep_unknown=True)
-        prompt, doubts = converted.prompt, converted.doubts
-    prompt, _ = as_listed(prompt, schemas)
     search = FileSearch.beside(path.absolute().parent)
-    names = dict.fromkeys(use.name for use in file_uses(prompt, schemas))
-    missing = [name for name in names if search.find(name) is None and not search.refusal(name)]
-    there = frozenset([name for name in missing if await target.has_input(name)])
-    report = check_prompt(
-        prompt,
-        schemas,
-        workflow=loaded.workflow,
-        files=replace(search, on_target=there),
-        doubts=doubts,
-    )
+    known = await ask_target(target, address, loaded, Changes(), search)
+    report = await asyncio.to_thread(report_on, known, search)
+    prompt = known.prepared.prompt
     findings = [
         Finding(
             "workflow",
@@ -381,16 +359,10 @@ async def _checked(target: Target, loaded: LoadedWorkflow, path: Path) -> list[F
         for problem in report.problems
     ]
     models = len(find_models(prompt, loaded.workflow))
-    counted = f"Nodes: {len(prompt)}, models: {models}, files: {len(names)}"
-    if schemas.is_snapshot:
-        findings.append(
-            Finding(
-                "workflow",
-                "skipped",
-                f"{counted}. This target cannot be asked about its nodes and models; "
-                "ComfyUI's own nodes were taken.",
-            )
-        )
+    files = len({use.name for use in file_uses(prompt, known.schemas)})
+    counted = f"Nodes: {len(prompt)}, models: {models}, files: {files}"
+    if known.notes:  # the target could not be asked
+        findings.append(Finding("workflow", "skipped", f"{counted}. {' '.join(known.notes)}"))
     elif not report.errors:
         findings.append(Finding("workflow", "ok", f"{counted}. The target has what they need."))
     return findings

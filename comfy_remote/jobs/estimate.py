@@ -75,10 +75,10 @@ class RunEstimate:
         }
 
 
-def estimate_run(
+async def estimate_run(
     record: Record, target: str, prompt: Prompt, price_per_hour: float | None = None
 ) -> RunEstimate:
-    """What past runs say about a prompt.
+    """What past runs say about a prompt, without waiting for what is being recorded now.
 
     Those with the same nodes and models on the same target count; where steps, size or number
     differ, the time of the runs nearest to it is scaled with the work (see `workflow.workload`).
@@ -89,6 +89,12 @@ def estimate_run(
         prompt: API format.
         price_per_hour: US dollars for an hour of the target's GPU.
     """
+    return await record.read_at_once(_estimated, record, target, prompt, price_per_hour)
+
+
+def _estimated(
+    record: Record, target: str, prompt: Prompt, price_per_hour: float | None
+) -> RunEstimate:
     workload = workload_of(prompt)
     guess = guess_by(record.past_runs(target, workload.shape), workload)
     if guess is None:

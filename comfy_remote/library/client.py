@@ -278,8 +278,7 @@ class Client(jobs.Client):
         prompt = prepare(loaded, whole, None if found is None else found.schemas).prompt
         configuration = await asyncio.to_thread(Configuration.load, file=self.config)
         price = configuration.price_per_hour(self.target.name)
-        record = self.record
-        return await record.read_at_once(estimate_run, record, self.target.name, prompt, price)
+        return await estimate_run(self.record, self.target.name, prompt, price)
 
     async def cut(
         self,

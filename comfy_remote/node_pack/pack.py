@@ -11,7 +11,6 @@ from aiohttp import web
 
 from ..aio import Background
 from ..config.environment import load_env_files, unused_files
-from ..config.folders import home
 from ..config.log import clean_handlers
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.record import Record
@@ -55,7 +54,7 @@ def install(host: Host, record: Record | None = None) -> Pack:
     """
     SECRETS.add_environment(os.environ)
     clean_handlers(__name__.rpartition(".node_pack")[0])  # ComfyUI's own handlers; our records
-    record = record or Record(home())
+    record = record or Record()
     switch, pool = Switch(), TargetPool(record)
     lane = RemoteLane(host, pool)
     pack = Pack(host, switch, pool, lane)

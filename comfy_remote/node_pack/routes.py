@@ -190,10 +190,7 @@ def routes(
             )
         configuration = await asyncio.to_thread(Configuration.load)
         price = configuration.price_per_hour(wanted.target)
-        estimate = await pool.record.read_at_once(
-            estimate_run, pool.record, wanted.target, prompt, price
-        )
-        return estimate.to_json()
+        return (await estimate_run(pool.record, wanted.target, prompt, price)).to_json()
 
     @table.post("/remote/cut")
     @json_route

@@ -37,36 +37,36 @@ def past(record: Record, seconds: float | None, what: Prompt | None = None, **mo
     record.state(job_id, state, run_seconds=seconds)
 
 
-def test_nothing_is_known_before_the_first_run(record: Record) -> None:
-    estimate = estimate_run(record, "gpu", prompt(), 1.0)
+async def test_nothing_is_known_before_the_first_run(record: Record) -> None:
+    estimate = await estimate_run(record, "gpu", prompt(), 1.0)
     assert (estimate.seconds, estimate.price, estimate.runs) == (None, None, 0)
     assert estimate.sentence() == (
         "How long it takes is not known: this workflow has not run on gpu yet."
     )
 
 
-def test_only_what_compares_counts(record: Record) -> None:
+async def test_only_what_compares_counts(record: Record) -> None:
     past(record, 90, target="other")
     past(record, 90, prompt(name="KSamplerAdvanced"))
     past(record, 90, state=JobState.FAILED)
     past(record, None)
-    assert estimate_run(record, "gpu", prompt()).seconds is None
+    assert (await estimate_run(record, "gpu", prompt())).seconds is None
     past(record, 12.0, prompt(seed=99))
-    estimate = estimate_run(record, "gpu", prompt())
+    estimate = await estimate_run(record, "gpu", prompt())
     assert (estimate.seconds, estimate.runs) == (12.0, 1)
 
 
-def test_the_middle_of_the_newest_runs_counts(record: Record) -> None:
+async def test_the_middle_of_the_newest_runs_counts(record: Record) -> None:
     for seconds in (1000, 1000, 11, 10, 12, 300, 10.5, 11.5, 0.1, 11, 11):
         past(record, seconds)
-    estimate = estimate_run(record, "gpu", prompt())
+    estimate = await estimate_run(record, "gpu", prompt())
     assert (estimate.seconds, estimate.runs) == (11.0, 9)
 
 
-def test_more_steps_take_longer_and_it_says_from_what(record: Record) -> None:
+async def test_more_steps_take_longer_and_it_says_from_what(record: Record) -> None:
     for seconds in (10.0, 11.0, 12.0):
         past(record, seconds, prompt(steps=20))
-    estimate = estimate_run(record, "gpu", prompt(steps=60), 3600.0)
+    estimate = await estimate_run(record, "gpu", prompt(steps=60), 3600.0)
     assert estimate.seconds == pytest.approx(33.0)
     assert estimate.sentence() == (
         "About 33 s and $33.00 on gpu, from 3 runs of this workflow, scaled by steps 20 → 60."
@@ -75,7 +75,7 @@ def test_more_steps_take_longer_and_it_says_from_what(record: Record) -> None:
     assert estimate.to_json()["price"] == 33.0  # programs get the number
     # The runs that are nearest say most: a model is loaded once, however many the steps are.
     past(record, 20.0, prompt(steps=60, seed=5))
-    nearest = estimate_run(record, "gpu", prompt(steps=60))
+    nearest = await estimate_run(record, "gpu", prompt(steps=60))
     assert (nearest.seconds, nearest.runs, nearest.scaled) == (20.0, 1, ())
 
 
@@ -96,16 +96,16 @@ def picture(**changed: Any) -> Prompt:
         ({"batch_size": 4}, 4, "batch 1 → 4"),
     ],
 )
-def test_it_scales_with_pixels_frames_and_batch(
+async def test_it_scales_with_pixels_frames_and_batch(
     record: Record, changed: dict[str, int], times: int, scaled: str
 ) -> None:
     past(record, 10.0, picture())
-    estimate = estimate_run(record, "gpu", picture(**changed))
+    estimate = await estimate_run(record, "gpu", picture(**changed))
     assert estimate.seconds == pytest.approx(10.0 * times, rel=0.2)
     assert estimate.scaled == (scaled,)
 
 
-def test_a_workflow_without_a_sampler_scales_too(record: Record) -> None:
+async def test_a_workflow_without_a_sampler_scales_too(record: Record) -> None:
     def drawn(side: int) -> Prompt:
         size = {"width": side, "height": side, "batch_size": 1}
         return {
@@ -114,7 +114,7 @@ def test_a_workflow_without_a_sampler_scales_too(record: Record) -> None:
         }
 
     past(record, 1.1, drawn(512))
-    estimate = estimate_run(record, "gpu", drawn(4096))
+    estimate = await estimate_run(record, "gpu", drawn(4096))
     assert estimate.seconds is not None
     assert 1.1 * 30 < estimate.seconds < 1.1 * 64  # a part of the 1.1 s is not its pixels
     assert estimate.scaled == ("pixels 262,144 → 16,777,216",)
@@ -166,7 +166,9 @@ async def test_a_run_is_measured(record: Record) -> None:
     assert entry.started is not None
     assert entry.run_seconds is not None
     assert 0 < entry.run_seconds < 5
-    assert estimate_run(record, "fake", prompt()).seconds == pytest.approx(entry.run_seconds)
+    assert (await estimate_run(record, "fake", prompt())).seconds == pytest.approx(
+        entry.run_seconds
+    )
 
 
 async def test_what_the_target_says_goes_before_what_was_seen(record: Record) -> None:
@@ -202,7 +204,7 @@ async def test_a_failed_run_is_no_measure(record: Record) -> None:
     failed = Finished(JobState.FAILED, ExecutionFailed("no"), details={"run_seconds": 3.0})
     async with Client(FakeTarget([Started(), failed]), record=record) as client:
         await (await client.submit(prompt())).wait()
-    assert estimate_run(record, "fake", prompt()).seconds is None
+    assert (await estimate_run(record, "fake", prompt())).seconds is None
 
 
 def test_the_price_stands_in_the_configuration(tmp_path: Path, monkeypatch: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,14 +33,7 @@ class SavedOutput:
 
     def to_json(self) -> dict[str, JsonValue]:
         """As printed and recorded."""
-        return {
-            "path": str(self.path),
-            "node_id": self.node_id,
-            "kind": self.kind,
-            "filename": self.filename,
-            "sha256": self.sha256,
-            "size": self.size,
-        }
+        return {**asdict(self), "path": str(self.path)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ...advice import Hint
+from ...config.folders import home
 from ...errors import ComfyRemoteError, ConfigurationError, JobNotFound, LocalStorageError
 from ...events import JobState
 from ...secrets import redact_json
@@ -59,14 +60,17 @@ class Record:
     in ``with``.
 
     Args:
-        folder: Where ``jobs.sqlite3`` is or will be; made when missing.
+        folder: Where ``jobs.sqlite3`` is or will be; made when missing. The user's own by default.
         lock_patience: Seconds to wait for another process that is writing.
 
     Raises:
         LocalStorageError: The folder or the file cannot be used.
     """
 
-    def __init__(self, folder: Path, *, lock_patience: float = _LOCK_PATIENCE) -> None:
+    def __init__(
+        self, folder: Path | None = None, *, lock_patience: float = _LOCK_PATIENCE
+    ) -> None:
+        folder = folder or home()
         self.path = folder / "jobs.sqlite3"
         self._lock_patience = lock_patience
         self._writer = _Thread("comfy-remote-record-writer")

@@ -45,10 +45,7 @@ class RemoteRun(NodeRun):
             collect: Called with the job once it has ended, however it did.
         """
         price = Configuration.load().price_per_hour(self.where)
-        record = client.record
-        estimate = await record.read_at_once(
-            estimate_run, record, client.target.name, request.prompt, price
-        )
+        estimate = await estimate_run(client.record, client.target.name, request.prompt, price)
         self.watcher.log(f"{self.where}: {estimate.sentence()}", "info")
         if sentence := not_returned(client.target, request.prompt):
             self.watcher.log(sentence, "warning")
