@@ -26,7 +26,6 @@ class Advice(str):
     """A sentence or two in words that suit everybody, with what a face needs to say it again.
 
     Attributes:
-        hint: The code.
         facts: What the words are filled in with.
     """
 
@@ -192,8 +191,8 @@ def advice_from_json(hint: JsonValue, words: str) -> str:
     """Advice that came from another program.
 
     Args:
-        hint: As `Advice.to_json` gives it; anything else is ignored, and so is a code that this
-            version does not know.
+        hint: As `Advice.to_json` gives it. Of another shape, or with a code that this version does
+            not know, it is ignored.
         words: The advice in everybody's words.
     """
     if not isinstance(hint, dict):
@@ -207,12 +206,7 @@ def advice_from_json(hint: JsonValue, words: str) -> str:
 
 
 def worded(advice: str, words: Callable[[Hint, Mapping[str, Fact]], str | None]) -> str:
-    """The advice in a face's own words.
-
-    Args:
-        advice: Of an error or a finding; a plain string stays as it is.
-        words: The face's words for a code; ``None`` where everybody's words suit it.
-    """
+    """The advice in a face's own words, where it has any for the code; a plain string as it is."""
     if not isinstance(advice, Advice):
         return advice
     try:

@@ -36,17 +36,10 @@ _AT_A_TIME = 4
 
 
 async def within(work: Awaitable[_T], seconds: float | None) -> _T:
-    """What ``work`` gives; it is cancelled if that takes longer.
+    """What ``work`` gives. It is cancelled if it takes longer, which raises `asyncio.TimeoutError`.
 
     Unlike `asyncio.wait_for` before Python 3.12, which forgets that it was cancelled (by Ctrl-C,
     say) if the work is done at the same moment.
-
-    Args:
-        work: What to wait for.
-        seconds: ``None`` for as long as it takes.
-
-    Raises:
-        asyncio.TimeoutError: It took longer.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -139,13 +132,10 @@ class Signal:
 async def concurrent_map(
     function: Callable[[_Item], Awaitable[_Result]], items: Iterable[_Item]
 ) -> list[_Result]:
-    """Await ``function(item)`` for every item, four side by side.
+    """``function(item)`` for every item, four at a time; the results are in the items' order.
 
-    When one fails, or the caller is cancelled, the others are cancelled too, and have ended
-    when this returns: none writes on into a folder that goes away.
-
-    Returns:
-        The results, in the order of ``items``.
+    If one fails, or the caller is cancelled, the others are cancelled too, and have ended when this
+    returns, so none still writes to a folder that is being removed.
     """
     free = asyncio.Semaphore(_AT_A_TIME)
 
@@ -176,12 +166,12 @@ async def first_of(*works: Awaitable[Any]) -> AsyncIterator[tuple[asyncio.Future
 
 
 class Deadline:
-    """Passed from phase to phase, so that each has what the earlier ones left.
+    """A time limit that is passed from phase to phase: each has what the earlier ones left.
 
-    By the monotonic clock: setting the wall clock changes nothing.
+    It uses the monotonic clock, so setting the wall clock changes nothing.
 
     Args:
-        seconds: The time in all; ``None`` for as long as it takes.
+        seconds: ``None`` for no limit.
         begun: When it began, by `time.monotonic`; now by default.
     """
 
@@ -195,7 +185,7 @@ class Deadline:
 
     @property
     def left(self) -> float | None:
-        """Seconds from now, at least 0; ``None`` for as long as it takes."""
+        """Seconds from now, at least 0; ``None`` for no limit."""
         if self.seconds is None:
             return None
         return max(0.0, self.begun + self.seconds - time.monotonic())
@@ -206,9 +196,5 @@ class Deadline:
         return seconds if left is None else min(seconds, left)
 
     async def within(self, work: Awaitable[_T]) -> _T:
-        """What ``work`` gives; it is cancelled if the deadline passes first.
-
-        Raises:
-            asyncio.TimeoutError: It passed.
-        """
+        """As `within`, with what is left."""
         return await within(work, self.left)

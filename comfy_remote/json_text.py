@@ -47,14 +47,7 @@ def parse_json(text: str | bytes) -> JsonValue:
 
 
 def check_json_values(text: bytes, most: int) -> None:
-    """Refuse JSON of too many values before it is parsed: ``[],[],…`` takes thirty times its size.
-
-    Args:
-        most: Values, keys not counted.
-
-    Raises:
-        RequestTooLarge: It has more.
-    """
+    """Refuse JSON of more values than that, keys not counted, before it is parsed."""
     if has_more_values(text, most):
         raise RequestTooLarge(
             f"The JSON holds more than {most} values.",
@@ -88,10 +81,7 @@ def _marks_in(text: bytes) -> int:
 def problems_in(error: ValidationError, whole: str) -> str:
     """What pydantic found wrong, in one line: ``images.0.name: Field required; format: …``.
 
-    It never holds a value, which may be a key.
-
-    Args:
-        whole: What to call the document itself, where all of it is wrong.
+    It never contains a value, which may be a key. ``whole`` is what to call the document itself.
     """
     return "; ".join(
         f"{'.'.join(map(str, e['loc'])) or whole}: {_pydantic_words(e['type'], e['msg'])}"

@@ -60,12 +60,7 @@ class SecretValues:
     def add_environment(
         self, environ: Mapping[str, str], names: Collection[str] | None = None
     ) -> None:
-        """Note the values of some variables.
-
-        Args:
-            names: Which; ``None`` for those that are named like secrets, and for passwords in
-                URLs.
-        """
+        """Note the values of the variables ``names``; by default, those that look like secrets."""
         if names is None:
             found = list(_secrets_in(environ))
         else:
@@ -75,7 +70,7 @@ class SecretValues:
 
     @contextmanager
     def holding(self, values: Mapping[str, str]) -> Iterator[None]:
-        """Know some values, by name, for a while: those that came with a job."""
+        """Note some values, by name, for a while: those that came with a job."""
         new = {value: name for name, value in values.items() if value not in self._known}
         for value, name in new.items():
             self.add(name, value)
@@ -152,9 +147,7 @@ def looks_secret(name: str) -> bool:
 def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
     """``text`` with ``[NAME]`` for every secret that this process has read.
 
-    Args:
-        environ: Whose variables that are named like secrets, and passwords in whose URLs, are
-            replaced, too.
+    With ``environ``, also for its variables that are named like secrets, and passwords in its URLs.
     """
     text = SECRETS.redact(text)
     return _replaced(text, _forms(_secrets_in(environ))) if environ else text

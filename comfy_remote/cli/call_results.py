@@ -22,19 +22,12 @@ _PLAIN = (str, int, float, bool, type(None))
 def show_results(
     results: Mapping[str, DecodedValue], folder: Path, *, exact: bool, json_lines: bool
 ) -> list[SavedOutput]:
-    """Print the plain values, ``KEY: VALUE`` a line, and save the others.
+    """Print the plain values, ``KEY: VALUE`` a line, and save the others, which are returned.
 
     Args:
         results: By key, with NumPy's tensors.
-        folder: Where files go.
         exact: Save value files, which lose nothing, instead of PNG, WAV and the like.
         json_lines: Print ``{"event": "value", "key", "type", "value"}`` instead.
-
-    Returns:
-        What was saved.
-
-    Raises:
-        LocalStorageError: It cannot be written.
     """
     saved: list[SavedOutput] = []
     for key, decoded in results.items():

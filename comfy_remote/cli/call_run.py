@@ -54,12 +54,7 @@ __all__ = ["CallPlan", "follow_service", "parse_inputs", "run_call"]
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One input of a call.
-
-    Attributes:
-        text: As it was typed; ``""`` for a file.
-        path: The file; ``None`` for a text.
-    """
+    """One input of a call: a text as it was typed, or a file."""
 
     key: str
     text: str = ""
@@ -67,12 +62,7 @@ class Given:
 
 
 def parse_inputs(texts: Sequence[str]) -> list[Given]:
-    """Read the options.
-
-    Raises:
-        ConfigurationError: One has no key, or a key comes twice.
-        InputFileMissing: A file is not there.
-    """
+    """The inputs that ``-i`` gave: each has a key of its own, and its file exists."""
     found: dict[str, Given] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -99,14 +89,11 @@ class CallPlan:
     """What the command line asks for.
 
     Attributes:
-        what: A workflow file, a URL, or the name of one.
+        what: A workflow file, a URL, or the name of a service.
         on: The target for a workflow; ``None`` for the configured one.
-        inputs: By key.
-        files: That the workflow's Load nodes name.
+        files: Those that the workflow's Load nodes name.
         folder: Where files go; absolute.
         exact: Whether to save value files.
-        timeout: Seconds; ``None`` for as long as it takes.
-        json_lines: Whether to print JSON.
     """
 
     what: str
@@ -129,11 +116,7 @@ class _Came:
 
 
 def run_call(plan: CallPlan, reporter: Reporter) -> None:
-    """Run the call, and report it.
-
-    Raises:
-        click.exceptions.Exit: The call failed; the reporter has said so.
-    """
+    """Run the call, and report it. If it fails, the reporter says so, and the command exits."""
     began = time.monotonic()
 
     async def whole(record: Record) -> None:
@@ -237,8 +220,7 @@ async def follow_service(call: ServiceCall, url: str, reporter: Reporter, spool:
     """Send the call, report its events, and collect its results.
 
     Raises:
-        JobCancelled: It was interrupted; says what became of the call.
-        ComfyRemoteError: Whatever else went wrong.
+        JobCancelled: It was interrupted; the message says what became of the call.
     """
     try:
         await call.start()

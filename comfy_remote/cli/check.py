@@ -109,8 +109,7 @@ def _on_target(
 ) -> Known:
     """Prepare the prompt, and ask the target what only it knows.
 
-    Raises:
-        TargetError: The target was named with ``--on``, and cannot be asked.
+    A target that cannot be asked is an error only if ``--on`` named it.
     """
     from ..config.settings import Configuration
     from ..errors import AuthenticationError, TargetError

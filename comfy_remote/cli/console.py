@@ -38,7 +38,7 @@ def is_interactive(stream: TextIO) -> bool:
 
 
 def printable(text: str) -> str:
-    """Text that came from elsewhere, without secrets and what would steer the terminal."""
+    """Text from elsewhere, without secrets and without what would control the terminal."""
     return clean(redact(_worded(text)))
 
 
@@ -67,12 +67,9 @@ def print_json(data: Mapping[str, object]) -> None:
 
 
 def print_table(columns: Sequence[Column | str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """Print a table as wide as the terminal; piped, it is for grep: a row a line.
+    """Print a table as wide as the terminal; in a pipe, one row a line, for grep.
 
-    Args:
-        columns: Headings, or columns with a heading and a layout.
-        rows: A cell for each column. Texts may have come from elsewhere: what would steer the
-            terminal is taken out.
+    Text in a cell may have come from elsewhere: what would control the terminal is removed.
     """
     from rich import box
     from rich.console import Console
@@ -95,10 +92,10 @@ def say(text: str) -> None:
 
 
 def say_lines(text: str) -> None:
-    """Several lines on standard error; line breaks within what came from elsewhere stay."""
+    """Several lines on standard error; line breaks in text from elsewhere stay."""
     print(printable(text), file=sys.stderr, flush=True)
 
 
 def resume_command(job_id: str) -> str:
-    """What to type to take the job up again."""
+    """The command that resumes a job."""
     return f"comfy-remote jobs resume {job_id}"

@@ -102,10 +102,9 @@ def convert(
 
 
 def _places(workflows: Sequence[Path], output: str | None) -> dict[Path, Path]:
-    """Where each result goes; nothing for standard output.
+    """Where each result goes; empty for standard output.
 
-    Raises:
-        click.UsageError: Two would go to one place, or one over a workflow that is converted.
+    Refuses two results at one place, and one that would replace a workflow to be converted.
     """
     several = len(set(workflows)) > 1
     if output is None or output == "-":

@@ -25,12 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def show_error(error: ComfyRemoteError, *, resumable: str | None = None) -> None:
-    """Print an error to standard error, in colour where there is any.
-
-    Args:
-        error: What went wrong.
-        resumable: Id of the job to take up again, if there is one.
-    """
+    """Print an error to standard error, in colour if possible; ``resumable`` is a job to resume."""
     headline, *rest = explain(error, resumable=resumable)
     if _log.isEnabledFor(logging.DEBUG):
         rest += traceback_of(error)
@@ -53,7 +48,7 @@ def traceback_of(error: ComfyRemoteError) -> list[str]:
 
 
 def show_unforeseen(error: BaseException) -> None:
-    """Print the traceback of a fault of ours, which may hold words from elsewhere."""
+    """Print the traceback of a bug of ours, which may contain text from elsewhere."""
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     say_lines("".join(lines).rstrip())
 
@@ -79,11 +74,7 @@ def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[st
 
 
 def check_named_files(option: str, files: Iterable[Path]) -> None:
-    """Refuse files that were named with an option and are not there.
-
-    Raises:
-        InputFileMissing: The first of them.
-    """
+    """Refuse files that were named with an option and do not exist."""
     for path in files:
         if not path.is_file():
             raise InputFileMissing(

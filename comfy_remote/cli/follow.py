@@ -40,11 +40,7 @@ _ENDED_BADLY = (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED)
 def supervise(
     work: Callable[[Record], Coroutine[object, object, None]], reporter: Reporter, job_id: str
 ) -> None:
-    """Run what follows a job, and turn how it ends into words and an exit status.
-
-    Raises:
-        click.exceptions.Exit: It did not end well; the reporter has said so.
-    """
+    """Run what follows a job. If it ends badly, the reporter says so, and the command exits."""
     with reporter:
         try:
             with Record() as record:
@@ -105,12 +101,11 @@ async def follow(
 ) -> list[SavedOutput]:
     """Report a job's events, then save its outputs below ``folder``.
 
-    At Ctrl-C, it asks the target to cancel the job and follows it to its end, or leaves it running,
-    as ``on_interrupt`` says.
+    At Ctrl-C, it cancels the job and follows it to its end, or leaves it running, as
+    ``on_interrupt`` says.
 
     Raises:
-        JobCancelled: It was interrupted; says what became of the job.
-        ComfyRemoteError: Whatever else went wrong.
+        JobCancelled: It was interrupted; the message says what became of the job.
     """
     try:
         async for event in job:
@@ -123,11 +118,7 @@ async def follow(
 async def wait_and_list(
     job: Job, reporter: Reporter, on_interrupt: OnInterrupt = "cancel"
 ) -> list[ListedOutput]:
-    """Report a job's events, then list its outputs. Nothing is fetched.
-
-    Raises:
-        ComfyRemoteError: As `follow`; the job's own error if it did not succeed.
-    """
+    """As `follow`, but the outputs are listed, not fetched. Raises a failed job's own error."""
     try:
         async for event in job:
             reporter.event(event)
@@ -137,11 +128,7 @@ async def wait_and_list(
 
 
 def exit_if_incomplete(job: Job) -> None:
-    """End with `INCOMPLETE` if a job that succeeded gave less than its workflow asked for.
-
-    Raises:
-        click.exceptions.Exit: It did.
-    """
+    """Exit with `INCOMPLETE` if a job that succeeded gave less than its workflow asked for."""
     if job.problems:
         raise click.exceptions.Exit(INCOMPLETE)
 
@@ -168,11 +155,7 @@ async def _save(job: Job, folder: Path, reporter: Reporter) -> list[SavedOutput]
 
 
 def chosen_target(on: str | None, reporter: Reporter) -> tuple[str, Configuration]:
-    """The name or address of the target that is meant; says which one where none was named.
-
-    Raises:
-        NotTrusted: It is named by a file that the owner has not trusted.
-    """
+    """The name or address of the target, and the configuration. Says which if none was named."""
     configuration = Configuration.load()
     chosen = configuration.choose(on)
     if configuration.untrusted is not None:

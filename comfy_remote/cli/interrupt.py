@@ -28,18 +28,12 @@ def treat_like_ctrl_c() -> None:
 
 
 def run_interruptible(work: Coroutine[object, object, _T]) -> _T:
-    """Like `asyncio.run`, but the first Ctrl-C cancels ``work``, which may then tidy up.
+    """As `asyncio.run`, but the first Ctrl-C cancels ``work``, which may then clean up.
 
-    So do the signals `LIKE_CTRL_C`.
+    So do the signals `LIKE_CTRL_C`. A second one raises `KeyboardInterrupt` at once.
 
-    Not `asyncio.run`'s own handling, which in Python 3.10 cancels every task, also those that
-    tidying up needs; nor `loop.add_signal_handler`, which Windows lacks.
-
-    Args:
-        work: What to run.
-
-    Raises:
-        KeyboardInterrupt: At the second signal, wherever the work is then.
+    This is not `asyncio.run`'s own handling, which in Python 3.10 cancels every task, also those
+    that the clean-up needs; nor `loop.add_signal_handler`, which Windows lacks.
     """
     import asyncio
 

@@ -38,10 +38,10 @@ _RESULT_SIZE = {"columns": 56, "rows": 18}
 class LiveReporter(PlainReporter):
     """A bar, the running node, its steps, a preview; then the outputs and the first picture.
 
-    All on standard error, but for the paths of the outputs.
+    Everything goes to standard error, except the paths of the outputs.
 
     Args:
-        pictures: Whether to draw pictures where the terminal can.
+        pictures: Whether to draw pictures, if the terminal can.
         console: Standard error by default.
     """
 

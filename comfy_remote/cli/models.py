@@ -200,12 +200,7 @@ def _run(on: str | None, work: Callable[[Target], Coroutine[object, object, _T]]
 
 
 def _repo_list(wanted: tuple[str, ...], *, needed: bool) -> str:
-    """The lines that the arguments give, checked.
-
-    Raises:
-        WorkflowInvalid: A line cannot be read.
-        ConfigurationError: There are none, though some are needed.
-    """
+    """The lines that the arguments give, checked. No lines are an error if some are needed."""
     from ..errors import ConfigurationError
     from ..wire.repo_list import parse_repo_list
 

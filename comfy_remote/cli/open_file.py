@@ -21,14 +21,7 @@ _NEVER = frozenset({".svg", ".svgz"})
 def open_first(
     outputs: Sequence[SavedOutput], opened: Callable[[Path], str | None] | None = None
 ) -> str | None:
-    """Open the first picture, film, sound or model.
-
-    Args:
-        opened: Opens a file as `open_path` does, which is the default.
-
-    Returns:
-        Why not, for people; ``None`` if it was opened.
-    """
+    """Open the first picture, video, sound or model, by `open_path` by default; gives why not."""
     can_be = [o.path for o in outputs if o.kind in _KINDS and o.path.suffix.lower() not in _NEVER]
     if not can_be:
         return "--open: there is no picture, film, sound or model among the outputs."

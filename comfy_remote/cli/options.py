@@ -161,12 +161,7 @@ var_option = click.option(
 def own_folder(folder: Path, advice: str) -> Path:
     """A folder below the current one that a command writes to by default.
 
-    Args:
-        folder: Its relative path.
-        advice: What to do where it is refused.
-
-    Raises:
-        ConfigurationError: A link, which may have come with somebody's workflow, leads it out.
+    Refused, with ``advice``, if a link leads it out: the link may have come with a workflow.
     """
     from ..errors import ConfigurationError
     from ..media.files import leads_out

@@ -88,10 +88,8 @@ def load_picture(
 
     Args:
         source: The encoded picture, or its file.
-        graphics: See `graphics_of`.
-        columns: Cells it may take at most in width.
-        rows: Cells it may take at most in height.
-        preview: Whether it takes the place of the preview before.
+        columns: The most cells that it may be wide, as ``rows`` are for its height.
+        preview: Whether it replaces the preview before it.
     """
     from PIL import Image
 
@@ -118,7 +116,7 @@ def load_picture(
 
 
 def remove_preview(graphics: Graphics | None) -> str:
-    """What to write when a live display ends: kitty's pictures outlive the lines they are on."""
+    """What to write when a live display ends: kitty's pictures outlive their lines."""
     return f"\x1b_Ga=d,d=I,i={_KITTY_PREVIEW},q=2\x1b\\" if graphics == "kitty" else ""
 
 

@@ -105,8 +105,7 @@ class Reporter:
 class JsonReporter(Reporter):
     """One JSON object a line on standard output: the events, then the result or the error.
 
-    Args:
-        previews: Whether to print the preview pictures, base64.
+    Preview pictures, base64, are among them if ``previews`` says so.
     """
 
     def __init__(self, *, previews: bool = True) -> None:

@@ -45,12 +45,9 @@ class RunLog:
     """What is known of one run, and its two files.
 
     Args:
-        folder: Where they go; made when missing.
+        folder: Where they go; made if it is missing.
         image_id: A word for the run: ``<time>_<image id>.log``.
         clock: Seconds; `time.monotonic` by default.
-
-    Raises:
-        LocalStorageError: They cannot be written.
     """
 
     def __init__(
@@ -103,7 +100,7 @@ class RunLog:
         )
 
     def phase(self, name: str) -> None:
-        """One phase ends, another begins. Each is counted in seconds; those of a name add up."""
+        """End a phase and begin another. Each is counted in seconds; those of one name add up."""
         now = self._clock()
         phases = self.facts["phases"]
         assert isinstance(phases, dict)  # noqa: S101  # it is ours
@@ -134,7 +131,7 @@ class RunLog:
             self.line(f"Node {node_label(self._prompt, node_id)}")
 
     def target(self, name: str, capabilities: Capabilities | None = None) -> None:
-        """Where it goes, and what is there."""
+        """Where the job goes, and what is there."""
         known: dict[str, JsonValue] = {"name": shown(name)}
         if capabilities is not None:
             known |= {"engine": capabilities.engine, "device": capabilities.device}
@@ -143,7 +140,7 @@ class RunLog:
         self.facts["target"] = known
 
     def submitted(self, job_id: str, prompt: Prompt) -> None:
-        """The target has it."""
+        """The target has the job."""
         self._prompt = prompt
         self.facts |= {
             "job_id": job_id,
@@ -176,7 +173,7 @@ class RunLog:
         self._write(write)
 
     def _write(self, write: Callable[[], None]) -> None:
-        """A full disk must not end a run that goes well."""
+        """Write, unless that failed before: a full disk must not end a run that goes well."""
         if self._broken:
             return
         try:

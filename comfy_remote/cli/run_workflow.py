@@ -53,16 +53,10 @@ class RunPlan:
     Attributes:
         workflow: The file, ``-`` for standard input; ``None`` for the built-in one.
         on: Name or address of the target; ``None`` for the configured one.
-        changes: What to change in the workflow.
-        inputs: Files that the workflow loads.
-        folder: Where the outputs go, here; absolute.
-        timeout: Seconds from when the target is open until the outputs are here; ``None`` for as
-            long as it takes.
+        folder: Where the outputs go on this machine; absolute.
+        timeout: Seconds from when the target is open until the outputs are here.
         download: Whether to fetch the outputs; else they are listed.
-        on_interrupt: What becomes of the job at Ctrl-C.
         log_folder: Where to write a log of the run; ``None`` for no log.
-        open_first: Whether to open the first output with its default program.
-        job_id: Ours: a lower-case UUID.
     """
 
     workflow: Path | None
@@ -80,11 +74,7 @@ class RunPlan:
 
 
 def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
-    """Run it, and report each step.
-
-    Raises:
-        click.exceptions.Exit: It did not end well; the reporter has said so.
-    """
+    """Run it, and report each step. If it ends badly, the reporter says so, and it exits."""
     began = time.monotonic()
     log = None
     if plan.log_folder is not None:

@@ -39,27 +39,25 @@ schemas_option = click.option(
 
 
 def schemas_of(on: str | None, prompt: Prompt | None = None) -> Schemas:
-    """Those of the target, or that it last gave if it cannot be reached; else the bundled ones.
-
-    Args:
-        on: What was given as ``--on``.
-        prompt: Asks for the schemas of its nodes only, which is much quicker.
-
-    Raises:
-        ConfigurationError: The target means nothing, or its key is missing.
-        TargetError: It cannot be reached or used, and nothing is remembered of it.
-    """
+    """As `found_schemas`, with its notes printed."""
     found = found_schemas(None, on, prompt)
     _show_notes(found)
     return found.schemas
 
 
 def found_schemas(given: Path | str | None, on: str | None, prompt: Prompt | None = None) -> Found:
-    """Those that are given, else as `schemas_of`; prints nothing yet.
+    """The schemas that are given, else those of the target, else the bundled ones.
+
+    A target that cannot be reached is represented by what it last reported.
+
+    Args:
+        given: What ``--schemas`` named.
+        on: What ``--on`` named.
+        prompt: Asks for the schemas of its nodes only, which is much quicker.
 
     Raises:
-        ConfigurationError: There are none in what is given, or as `schemas_of`.
-        TargetError: As `schemas_of`.
+        ConfigurationError: What is given has none; the target is unknown, or its key is missing.
+        TargetError: The target cannot be reached, and nothing is remembered of it.
     """
     from ..schemas.finding import Found, given_schemas
     from ..workflow.schema import Schemas
@@ -71,7 +69,7 @@ def found_schemas(given: Path | str | None, on: str | None, prompt: Prompt | Non
 
 
 def completed(found: Found, loaded: LoadedWorkflow) -> Schemas:
-    """The same with what the Comfy Registry knows of classes that the workflow needs."""
+    """The same with what the Comfy Registry knows of classes needed. Prints the notes."""
     from ..schemas.finding import from_registry
     from .interrupt import run_interruptible
 

@@ -101,11 +101,7 @@ def show_log() -> None:
 
 
 def read_token(file: Path | None) -> SecretStr | None:
-    """The token in a file, else in the environment; ``None`` if there is none.
-
-    Raises:
-        ConfigurationError: The file cannot be read, or is empty.
-    """
+    """The token in a file, else in the environment; ``None`` if there is none."""
     from pydantic import SecretStr
 
     from ..errors import ConfigurationError
@@ -149,11 +145,7 @@ def address_for_others(url: str) -> str:
 
 
 def ssl_context(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext | None:
-    """For https; ``None`` for plain HTTP.
-
-    Raises:
-        ConfigurationError: The certificate cannot be used.
-    """
+    """What https needs; ``None`` for plain HTTP."""
     import ssl
 
     from ..errors import ConfigurationError

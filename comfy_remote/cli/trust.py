@@ -144,11 +144,7 @@ def _files(file: Path | None) -> list[Path]:
 
 
 def _settled(store: TrustStore, path: Path) -> bool:
-    """Show what a file names, and ask; ``False`` if nobody can be asked.
-
-    Raises:
-        click.exceptions.Exit: The answer is no.
-    """
+    """Show what a file names, and ask; ``False`` if nobody can be asked. Exits at a no."""
     from ..config.folders import is_owners
 
     if is_owners(path):

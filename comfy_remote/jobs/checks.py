@@ -26,10 +26,9 @@ class Finding:
         check: What was looked at: ``installation``, ``configuration``, ``trust``, ``record``,
             ``target``, ``key``, ``pod``, ``connection``, ``comfyui``, ``device``, ``latency``,
             ``socket``, ``workers``, ``queue`` or ``workflow``.
-        status: A ``problem`` keeps jobs from running; a ``warning`` may; ``skipped`` could not be
-            looked at.
-        message: What was found.
-        advice: What to do; empty when there is nothing to do.
+        status: A ``problem`` keeps jobs from running, a ``warning`` may; a ``skipped`` check could
+            not be made.
+        advice: Empty if there is nothing to do.
         exit_status: Of the command, if this is its first problem.
         details: JSON-able facts.
     """
@@ -63,12 +62,7 @@ _Look: TypeAlias = Coroutine[object, object, Sequence[Finding]]
 
 
 class Checks:
-    """Runs checks, and gives what they find in the order in which they were begun.
-
-    Args:
-        deadline: Of all of them.
-        seconds: For each.
-    """
+    """Runs checks, each with a time limit; gives their findings in the order they were begun."""
 
     def __init__(self, deadline: Deadline, seconds: float) -> None:
         self._deadline = deadline
@@ -76,17 +70,11 @@ class Checks:
         self._begun: list[asyncio.Task[list[Finding]]] = []
 
     def begin(self, name: str, look: _Look, seconds: float | None = None) -> None:
-        """Begin one; `findings` gives what it finds.
-
-        Args:
-            name: Its `Finding.check`, if it fails.
-            look: May raise `ComfyRemoteError`.
-            seconds: For this one.
-        """
+        """Begin a check. `findings` gives what it finds; an error becomes a finding."""
         self._begun.append(asyncio.create_task(self.look(name, look, seconds)))
 
     async def look(self, name: str, look: _Look, seconds: float | None = None) -> list[Finding]:
-        """Run one, and return what it finds."""
+        """Run one, and return its findings."""
         seconds = self._deadline.at_most(self._seconds if seconds is None else seconds)
         try:
             return list(await within(look, seconds))
@@ -113,7 +101,7 @@ class Checks:
                 yield finding
 
     async def stop(self) -> None:
-        """Give up those that still run."""
+        """Cancel those that still run."""
         for task in self._begun:
             task.cancel()
         await asyncio.gather(*self._begun, return_exceptions=True)

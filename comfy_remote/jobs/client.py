@@ -168,23 +168,19 @@ class Client:
     async def schemas(self, prompt: Prompt | None = None) -> Schemas:
         """The node schemas that were given, else the target's.
 
-        Where it cannot say, what it said the last time, or the bundled ones.
+        If it cannot be asked: what it last reported, else the bundled ones.
 
         Args:
             prompt: Asks for the schemas of its nodes only, which is much quicker.
 
         Raises:
-            ConfigurationError: There are none in what was given.
+            ConfigurationError: What was given has none.
             TargetError: The target cannot be reached or used.
         """
         return (await self._found(prompt)).schemas
 
     async def schemas_for(self, loaded: LoadedWorkflow) -> Found:
-        """The same for a workflow, with what the Comfy Registry knows of classes it needs.
-
-        Raises:
-            ComfyRemoteError: As `schemas`.
-        """
+        """As `schemas`, for a workflow, with what the Comfy Registry knows of classes it needs."""
         return await from_registry(
             await self._found(loaded.prompt), loaded, folder=self.record.path.parent
         )

@@ -55,12 +55,9 @@ class _AnyValues(dict[str, str]):
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """In seconds.
+    """In seconds: for everything together, for one check, and for the check of a workflow.
 
-    Attributes:
-        whole: For everything together.
-        each: For one check.
-        workflow: For the check of a workflow: a worker may have to start to say what it has.
+    The last is longer because a worker may have to start to say what it has.
     """
 
     whole: float = 60.0
@@ -76,7 +73,7 @@ async def examine(
     choose: Choose | None = None,
     limits: TimeLimits = TimeLimits(),
 ) -> AsyncGenerator[Finding, None]:
-    """Look at everything, side by side where one does not depend on another.
+    """Check everything, side by side where one check does not depend on another.
 
     What depends on something that failed is left out.
 
@@ -85,7 +82,6 @@ async def examine(
         workflow: Checked against the target's nodes and models, if given.
         environment: Where the keys are.
         choose: As for `open_target`.
-        limits: What takes longer is given up, and said.
     """
     yield Finding("installation", "ok", f"Comfy Remote {__version__}.")
     loaded: LoadedWorkflow | None = None

@@ -25,15 +25,14 @@ __all__ = ["Guess", "RunEstimate", "estimate_run", "guess_by"]
 
 @dataclass(frozen=True, slots=True)
 class RunEstimate:
-    """About how long and how much.
+    """About how long a run takes, and what it costs.
 
     Attributes:
-        target: The target's name.
-        seconds: On the GPU, without the queue and the start of a worker; ``None`` when this
+        seconds: On the GPU, without the queue and the start of a worker; ``None`` if this
             workflow has not run on that target before.
         runs: How many past runs it is taken from.
-        price_per_hour: US dollars, as configured; ``None`` when it is not.
-        scaled: What is different from those runs, and is allowed for: ``steps 20 → 40``.
+        price_per_hour: US dollars, as configured.
+        scaled: What differs from those runs, and is allowed for: ``steps 20 → 40``.
     """
 
     target: str
@@ -80,14 +79,8 @@ async def estimate_run(
 ) -> RunEstimate:
     """What past runs say about a prompt, without waiting for what is being recorded now.
 
-    Those with the same nodes and models on the same target count; where steps, size or number
-    differ, the time of the runs nearest to it is scaled with the work (see `workflow.workload`).
-
-    Args:
-        record: Where past runs are.
-        target: The target's name, as jobs are recorded with it.
-        prompt: API format.
-        price_per_hour: US dollars for an hour of the target's GPU.
+    Runs with the same nodes and models on the same target count. If steps, size or number differ,
+    the time of the nearest runs is scaled with the work (see `workflow.workload`).
     """
     return await record.read_at_once(_estimated, record, target, prompt, price_per_hour)
 
@@ -104,13 +97,7 @@ def _estimated(
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """How long a prompt probably runs.
-
-    Attributes:
-        seconds: Without the queue.
-        runs: How many runs say so.
-        scaled: What they differ in, as in `Workload.changes_from`.
-    """
+    """How long a prompt probably runs, by how many runs; ``scaled`` is as in `RunEstimate`."""
 
     seconds: float
     runs: int
@@ -118,12 +105,9 @@ class Guess:
 
 
 def guess_by(runs: Sequence[PastRun], workload: Workload) -> Guess | None:
-    """How long so much work takes, by the past runs that were nearest to it in work.
+    """How long so much work takes, by the past runs that are nearest to it; ``None`` without any.
 
     The farther a run, the less its time says: much of it (loading a model) does not scale.
-
-    Returns:
-        ``None`` without any run.
     """
     from statistics import median  # here: the first run has nothing to learn from
 

@@ -66,10 +66,6 @@ async def ask_target(
         address: As for `target_schemas`, like ``folder``.
         search: Where files are on this machine: the target is asked about the others only.
         given: Schemas to use instead of the target's.
-
-    Raises:
-        TargetError: It cannot be asked.
-        WorkflowInvalid: The workflow cannot be converted, or a change does not fit it.
     """
     classes = None
     if loaded.prompt is not None:
@@ -102,7 +98,7 @@ def limits_of(target: Target) -> Limits:
 
 
 def report_on(known: Known, search: FileSearch) -> Report:
-    """What would keep it from running, and what it could cost less."""
+    """What would keep it from running, and what would make it cheaper."""
     report = check_prompt(
         known.prepared.prompt,
         known.schemas,
@@ -130,15 +126,14 @@ def cut_for(
     """What would run where if some nodes of a prompt ran elsewhere. Blocking: it reads pictures.
 
     Args:
-        loaded: What the prompt comes from: with its marks, and how pictures are to cross.
+        loaded: What the prompt comes from, with its marks and how pictures are to cross.
         there: The target's schemas.
-        nodes: Ids, titles or classes of those that would run there; those that the workflow marks
-            by default.
+        nodes: Ids, titles or classes of those that would run there; by default, those marked.
         target: The target's name, for all marks; by default each has its own.
         here: The classes of this ComfyUI; by default it has every one.
 
     Returns:
-        ``None`` where no node is named or marked.
+        ``None`` if no node is named or marked.
     """
     marks: Mapping[str, str]
     if nodes:
@@ -160,7 +155,7 @@ def cut_for(
 
 
 def every_class(prompt: Prompt, *known: Schemas) -> Schemas:
-    """A ComfyUI that has every node of a prompt, as far as anybody can describe them."""
+    """A ComfyUI that has every node of a prompt, as far as their descriptions are known."""
     documents = {}
     for kind in {node["class_type"] for node in prompt.values()}:
         found = next((one.document(kind) for one in known if kind in one), None)

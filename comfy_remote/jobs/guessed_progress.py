@@ -39,8 +39,6 @@ class ProgressEstimate:
     """Probable progress of a prompt, by the time it has run.
 
     Args:
-        prompt: API format.
-        workload: Of that prompt.
         seconds: How long it probably runs in all, above 0.
         basis: What that is taken from, for people.
     """
@@ -112,10 +110,9 @@ async def with_estimates(
     """A job's events, and guesses between them while it runs and sends no progress of its own.
 
     Args:
-        events: Of one job; closed at the end.
-        estimate: What to guess from.
-        elapsed: Seconds that the job had run when this began, if it ran already.
-        patience: Seconds without a word before the first guess; `PATIENCE` by default.
+        events: Closed at the end.
+        elapsed: Seconds that the job had run when this began.
+        patience: Seconds of silence before the first guess; `PATIENCE` by default.
         interval: Seconds between two guesses; `INTERVAL` by default.
     """
     patience = PATIENCE if patience is None else patience

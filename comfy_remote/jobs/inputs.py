@@ -27,14 +27,10 @@ class InputSource(Protocol):
         """The file that is meant; ``None`` if it is not here, or may not be taken."""
 
     def described(self, path: Path) -> tuple[int, str]:
-        """Size and SHA-256 of a file.
-
-        Raises:
-            InputFileMissing: It cannot be read.
-        """
+        """Size and SHA-256 of a file. Raises `InputFileMissing` if it cannot be read."""
 
     def may_be_on_target(self, use: FileUse) -> bool:
-        """Whether the target is asked for what is not here."""
+        """Whether to ask the target for a file that is not here."""
 
     def missing(self, use: FileUse, prompt: Prompt) -> InputFileMissing:
         """The error for what is neither here nor there."""
@@ -67,7 +63,7 @@ async def collect_inputs(
     source: InputSource,
     complete: Sequence[InputFile] = (),
 ) -> tuple[Prompt, list[InputFile]]:
-    """The files that are here, and the prompt with the names they get on the target.
+    """The prompt with the names that its files get on the target, and those files that are here.
 
     Args:
         uses: What the prompt loads.
@@ -95,12 +91,8 @@ async def collect_inputs(
 class FoundFiles:
     """Collects files, each once, and the names that the prompt gets for them.
 
-    They are the user's names, as far as they can be: without the folders of an absolute path, and
-    by content where two files come under one name. Its target decides what an
-    engine calls them.
-
-    Args:
-        complete: Files that the prompt names already.
+    They are the user's names if possible: without the folders of an absolute path, and by content
+    if two files have one name. What an engine calls them is for its target to decide.
     """
 
     def __init__(self, complete: Sequence[InputFile] = ()) -> None:
@@ -145,11 +137,7 @@ def _plain(name: str) -> str:
 
 
 def loaded_pictures(prompt: Prompt, find: Callable[[FileUse], Path | None]) -> dict[str, Pictures]:
-    """What the nodes give that load a picture, by node. Reads the heads of the files.
-
-    Args:
-        find: Gives the path of a file; ``None`` if it is not here.
-    """
+    """What the nodes that load a picture give, by node. Reads the beginnings of the files."""
     from ..media.images import picture_size  # here: most jobs need neither
     from ..workflow.check.sizes import Pictures
 

@@ -46,11 +46,11 @@ async def started(
     patience: Patience = PATIENCE,
     on_interrupt: Callable[[], object] | None = None,
 ) -> _T:
-    """The answer to a submission. Interrupted, it is waited for: the job may be there already.
+    """The answer to a submission. If interrupted, it still waits: the job may be there already.
 
     Args:
         undo: Called with the answer, if it comes after the interruption.
-        on_interrupt: Called before that is waited for.
+        on_interrupt: Called at the interruption.
     """
     task = asyncio.ensure_future(sending)
     try:
@@ -73,11 +73,8 @@ async def call_off(
 ) -> str | None:
     """Cancel a job that nobody waits for any more, and follow it to its end for a while.
 
-    Args:
-        on_event: Called with each event.
-
     Returns:
-        Why it may go on; ``None`` if the target has confirmed the cancel, or the job had ended.
+        Why it may continue; ``None`` if the target has confirmed the cancel, or the job had ended.
     """
 
     async def end() -> None:

@@ -79,12 +79,10 @@ class Patience:
     """How many seconds to wait for others where nothing else limits it.
 
     Attributes:
-        submit: An interrupted program, for the answer to a submission, which alone tells how to
-            cancel the job.
-        cancel: It, for the target to confirm that it has the cancel.
-        end: It, for the job to end after that, so that the record has its end.
-        others: For another process that sends the same job once more. A request of 10 MB takes
-            its time on a slow line.
+        submit: If interrupted, for the answer to a submission, which alone says how to cancel.
+        cancel: If interrupted, for the target to confirm the cancel.
+        end: After that, for the job to end, so that the record has its end.
+        others: For another process that sends the same job again: 10 MB take time on a slow line.
     """
 
     submit: float = 10.0

@@ -54,9 +54,9 @@ class SentInputs:
         return replace(request, known_inputs=kept & large)
 
     def missed(self, ref: RemoteRef, end: Finished) -> bool:
-        """Whether a job ended for want of a file that was named by its SHA-256.
+        """Whether a job ended because a file that was named by its SHA-256 was no longer there.
 
-        Then nothing has run, and it is sent once more, by us or by another who follows it.
+        Then nothing has run, and the job is sent again, by us or by another that follows it.
         """
         if not isinstance(end.error, InputFileMissing):
             return False
@@ -65,11 +65,10 @@ class SentInputs:
         return self._record.can_be_sent_again(ref)
 
     def claim(self, ref: RemoteRef, prompt: Prompt) -> RunRequest | None:
-        """The request to send once more, whole; ``None`` if another process
-        does so.
+        """The request to send again, whole; ``None`` if another process does so.
 
-        From then on the record has the job as one whose submission was not answered, and it is
-        not sent a third time.
+        From then on the record has the job as one whose submission was not answered, and it is not
+        sent a third time.
         """
         text = self._record.claim_request(ref)
         request = None if text is None else _from_json(ref.job_id, prompt, text)
@@ -99,11 +98,7 @@ class SentInputs:
 
 
 def check_unchanged(files: Sequence[InputFile]) -> None:
-    """Check that files are what they were. Blocking: it reads them.
-
-    Raises:
-        InputFileMissing: One has been removed or changed.
-    """
+    """Raise `InputFileMissing` if a file has been removed or changed. Blocking: it reads them."""
     for file in files:
         with input_errors(file.path):
             same = sha256_of(file.path) == file.sha256

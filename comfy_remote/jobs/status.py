@@ -23,8 +23,8 @@ class JobStatus:
     """A job, and whether its state is known.
 
     Attributes:
-        entry: As the record has it now. Its state is the last that was seen.
-        unknown: Why it is not known how the job stands, a sentence; empty if it is known.
+        entry: As the record has it now, with the last state that was seen.
+        unknown: Why its present state is not known, a sentence; empty if it is known.
     """
 
     entry: JobEntry
@@ -41,10 +41,10 @@ async def statuses(
     seconds: float = 5.0,
     target_of: Callable[[JobEntry], Target] = _reopened,
 ) -> list[JobStatus]:
-    """Ask the targets of jobs that have not ended, side by side, and record what they say.
+    """Ask the targets of jobs that have not ended, side by side, and record their answers.
 
-    Nothing is sent again, fetched or cancelled. A target that cannot be reached, or does not
-    answer in time, makes its jobs unknown and nothing else.
+    Nothing is sent again, fetched or cancelled. A target that cannot be reached, or does not answer
+    in time, makes its jobs unknown and nothing else.
 
     Args:
         seconds: For all together.

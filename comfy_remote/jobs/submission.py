@@ -68,11 +68,7 @@ class Submission:
 
 
 def read(workflow: Workflow, changes: Changes, source: str | None = None) -> LoadedWorkflow:
-    """The workflow, with the variables of its file filled in. Blocking.
-
-    Raises:
-        WorkflowInvalid: It cannot be read.
-    """
+    """The workflow, with the variables of its file filled in. Blocking."""
     if isinstance(workflow, LoadedWorkflow):
         return workflow
     if isinstance(workflow, str | Path):
@@ -90,18 +86,13 @@ async def prepared(
     schemas_of: Callable[[Prompt], Awaitable[Schemas]],
     value_files: Sequence[InputFile] = (),
 ) -> Submission:
-    """The workflow converted and changed, and its files.
+    """The workflow converted and changed, and its files. Raises what `Client.prepare` raises.
 
     Args:
         search: Where its files may be taken from.
-        schemas_for: Gives the schemas to convert a workflow by; asked only where they are needed.
+        schemas_for: Gives the schemas to convert a workflow by; asked only if they are needed.
         schemas_of: Gives the schemas of some nodes.
         value_files: Files that the prompt names already.
-
-    Raises:
-        WorkflowInvalid: It cannot be converted, or a change does not fit it.
-        InputFileMissing: A file is neither here nor there, or may not be taken.
-        TargetError: The target cannot be asked.
     """
     found = await schemas_for(loaded) if changes or loaded.prompt is None else None
     ready = prepare(loaded, changes, None if found is None else found.schemas)
@@ -149,14 +140,7 @@ async def _file_uses(
 async def send(
     target: Target, record: Record, request: RunRequest, deadline: Deadline
 ) -> RemoteRef:
-    """Have the target run a request whose job is recorded, and record how that went.
-
-    Args:
-        deadline: By when the target has to answer.
-
-    Raises:
-        ComfyRemoteError: As `Client.submit`.
-    """
+    """Have the target run a request whose job is recorded, and record how that went."""
     began = time.monotonic()
     try:
         ref = await deadline.within(target.submit(request))
@@ -194,5 +178,5 @@ async def send(
 
 
 def not_recorded(error: LocalStorageError) -> None:
-    """For `Record.post`, where the job goes on without: the log says so."""
+    """For `Record.post`, if the job continues without the record: the log says so."""
     _log.warning("%s", error)
