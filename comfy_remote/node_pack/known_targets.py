@@ -59,11 +59,7 @@ class KnownTarget:
             "billing": self.billing,
             "can": [*sorted(one.value for one in self.kind.can)] if self.kind else [],
             "default": self.default,
-            "key": {
-                "variable": self.key_variable,
-                "set": self.key_set,
-                "needed": self.key_needed,
-            },
+            "key": {"variable": self.key_variable, "set": self.key_set, "needed": self.key_needed},
         }
 
 

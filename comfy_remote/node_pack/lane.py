@@ -268,12 +268,7 @@ def _skipped_by_target(sending: asyncio.Future[Submitted]) -> dict[str, JsonValu
     return {
         problem.node_id: {
             "errors": [
-                {
-                    "type": "skipped",
-                    "message": problem.reason,
-                    "details": "",
-                    "extra_info": {},
-                }
+                {"type": "skipped", "message": problem.reason, "details": "", "extra_info": {}}
             ],
             "dependent_outputs": [],
             "class_type": problem.node_class,

@@ -71,12 +71,7 @@ class LaneJob:
     """
 
     def __init__(
-        self,
-        host: Host,
-        entry: QueueEntry,
-        target: str,
-        record: Record,
-        peer: object = None,
+        self, host: Host, entry: QueueEntry, target: str, record: Record, peer: object = None
     ) -> None:
         self.entry = entry
         self.target = target

@@ -105,10 +105,7 @@ class PageMessages:
         if node_id is None:
             return
         self._host.send_preview(
-            preview.data,
-            preview.media_type,
-            self._ids(node_id),
-            self._entry.client_id,
+            preview.data, preview.media_type, self._ids(node_id), self._entry.client_id
         )
 
     def text(self, text: NodeText) -> None:

@@ -195,10 +195,7 @@ def refusal_body(error: ComfyRemoteError) -> dict[str, JsonValue]:
             "extra_info": {},
         }
     return cleaned_json(
-        {
-            "error": theirs,
-            "node_errors": node_errors if isinstance(node_errors, dict) else {},
-        }
+        {"error": theirs, "node_errors": node_errors if isinstance(node_errors, dict) else {}}
     )
 
 

@@ -269,11 +269,7 @@ async def _state_of(pool: TargetPool, target: KnownTarget) -> JsonValue:
 async def _ask(pool: TargetPool, target: KnownTarget, state: dict[str, JsonValue]) -> None:
     client = await pool.client(target.name)
     health = await client.target.health()
-    state["health"] = {
-        "ready": health.ready,
-        "running": health.running,
-        "queued": health.queued,
-    }
+    state["health"] = {"ready": health.ready, "running": health.running, "queued": health.queued}
     idle = health.ready == 0 and health.running == 0
     if idle and isinstance(client.target, WaitsForWorkers):
         state["advice"] = (

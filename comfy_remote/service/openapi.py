@@ -26,12 +26,7 @@ _PLAIN: dict[str, JsonValue] = {
     "FLOAT": {"type": "number"},
     "BOOLEAN": {"type": "boolean"},
 }
-_EXAMPLES: dict[str, JsonValue] = {
-    "STRING": "a cat",
-    "INT": 20,
-    "FLOAT": 0.5,
-    "BOOLEAN": True,
-}
+_EXAMPLES: dict[str, JsonValue] = {"STRING": "a cat", "INT": 20, "FLOAT": 0.5, "BOOLEAN": True}
 _FILES = {"IMAGE": "image/png", "MASK": "image/png", "AUDIO": "audio/wav", "STRING": "text/plain"}
 _JSON = "application/json"
 
@@ -270,12 +265,7 @@ def _example(entry: InterfaceInput) -> JsonValue:
         return _EXAMPLES[entry.type]
     media_type = _FILES.get(entry.type)
     if media_type is not None:
-        return {
-            "type": entry.type,
-            "encoding": "file",
-            "media_type": media_type,
-            "data": "BASE64",
-        }
+        return {"type": entry.type, "encoding": "file", "media_type": media_type, "data": "BASE64"}
     return {"type": entry.type, "encoding": "safetensors", "data": "BASE64"}
 
 

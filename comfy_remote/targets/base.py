@@ -238,9 +238,7 @@ class Acts(Protocol):
     """A target whose worker does other things than run workflows."""
 
     async def act(
-        self,
-        payload: Mapping[str, JsonValue],
-        on_message: Callable[[str], None] | None = None,
+        self, payload: Mapping[str, JsonValue], on_message: Callable[[str], None] | None = None
     ) -> JsonValue:
         """Have a worker of ours do what the ``action`` in a payload says, and return its answer.
 

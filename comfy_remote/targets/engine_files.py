@@ -116,11 +116,7 @@ async def with_unlisted(
 
 
 def unlisted_files(
-    folder: Path,
-    since: float,
-    prompt: Prompt,
-    listed: Sequence[RemoteOutput],
-    times: NodeTimes,
+    folder: Path, since: float, prompt: Prompt, listed: Sequence[RemoteOutput], times: NodeTimes
 ) -> list[RemoteOutput]:
     """The new files below the output folder that are not among the outputs. Blocking.
 

@@ -74,12 +74,7 @@ async def check_models(
 
 
 async def prune_models(
-    target: Target,
-    repo_list: str,
-    say: Say,
-    *,
-    everything: bool = False,
-    list_name: str = "",
+    target: Target, repo_list: str, say: Say, *, everything: bool = False, list_name: str = ""
 ) -> PruneAnswer:
     """Have a worker remove what it had fetched itself and is neither listed nor pinned.
 

@@ -216,9 +216,7 @@ def _pod_of(address: str) -> str | None:
 
 
 def chosen_pod_address(
-    given: str | None,
-    configured: Collection[str] = (),
-    environment: Mapping[str, str] = os.environ,
+    given: str | None, configured: Collection[str] = (), environment: Mapping[str, str] = os.environ
 ) -> str:
     """What to open for ``--pod-url``: that, else ``RUNPOD_POD_URL``, else ``pod:auto``.
 

@@ -78,11 +78,7 @@ def _check_trust(project: Project, *, deploys: bool) -> None:
             store.trust(path, project.named)
     elif deploys:
         raise not_trusted(
-            path,
-            missing,
-            "What would be deployed",
-            store,
-            Hint.TRUST_PROJECT(path=str(path)),
+            path, missing, "What would be deployed", store, Hint.TRUST_PROJECT(path=str(path))
         )
 
 

@@ -67,9 +67,7 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
                     tooltip="As Modal calls it: H100, L40S, A10, T4 … none: without a GPU.",
                 ),
                 io.Boolean.Input(
-                    "deploy",
-                    default=True,
-                    tooltip="Off: only the project's files are written.",
+                    "deploy", default=True, tooltip="Off: only the project's files are written."
                 ),
                 io.Boolean.Input(
                     "dry_run",

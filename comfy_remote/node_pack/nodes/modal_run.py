@@ -112,11 +112,7 @@ async def run_deployment(
 
 
 async def _deployed(
-    project: Project,
-    settings: DeploymentSettings,
-    watcher: Watcher,
-    *,
-    only_ours: bool,
+    project: Project, settings: DeploymentSettings, watcher: Watcher, *, only_ours: bool
 ) -> str:
     lines: list[str] = []
     logged = 0

@@ -184,10 +184,7 @@ class PartRun:
         return sent
 
     async def _save(
-        self,
-        saver: OutputSaver,
-        outputs: Sequence[RemoteOutput],
-        shown: Mapping[str, ShownValues],
+        self, saver: OutputSaver, outputs: Sequence[RemoteOutput], shown: Mapping[str, ShownValues]
     ) -> None:
         by_node: dict[str | None, list[RemoteOutput]] = {}
         for output in outputs:

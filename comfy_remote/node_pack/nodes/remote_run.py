@@ -34,10 +34,7 @@ class RemoteRun(NodeRun):
         return await self.run(client, request, Job.outputs)
 
     async def run(
-        self,
-        client: Client,
-        request: RunRequest,
-        collect: Callable[[Job], Awaitable[_T]],
+        self, client: Client, request: RunRequest, collect: Callable[[Job], Awaitable[_T]]
     ) -> _T:
         """Run it, and collect what it made. If this ends early, the job is cancelled.
 

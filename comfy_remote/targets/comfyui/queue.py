@@ -91,11 +91,7 @@ def refusal(body: bytes, status: int = 400) -> WorkflowInvalid:
             if missing_node
             else "Correct these inputs, or install on the target the models they name."
         ),
-        details={
-            "error": _trimmed(error),
-            "node_errors": dict(node_errors),
-            "http_status": status,
-        },
+        details={"error": _trimmed(error), "node_errors": dict(node_errors), "http_status": status},
     )
 
 

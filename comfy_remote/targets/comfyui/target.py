@@ -131,10 +131,7 @@ class ComfyUITarget:
         # An address that is its own name is said once: "ComfyUI at http://…".
         named = "" if self._name.rstrip("/") == self.url else f" ({self._name})"
         self._http = HttpClient(
-            self.url,
-            name=f"ComfyUI{named}",
-            headers=self._headers,
-            limits=self._times.requests,
+            self.url, name=f"ComfyUI{named}", headers=self._headers, limits=self._times.requests
         )
 
     async def __aenter__(self) -> ComfyUITarget:

@@ -29,9 +29,7 @@ _ADDRESSES = 2500
 
 
 def request_body(
-    request: RunRequest,
-    stored: Mapping[str, StoredInput],
-    policy: Mapping[str, int | bool],
+    request: RunRequest, stored: Mapping[str, StoredInput], policy: Mapping[str, int | bool]
 ) -> bytes:
     """The JSON body of ``/run``. Blocking: it reads the files."""
     job: dict[str, JsonValue] = {
@@ -87,9 +85,7 @@ async def store_input(bucket: Bucket, job_id: str, file: InputFile) -> StoredInp
 
 
 def _inputs_in_request(
-    files: Sequence[InputFile],
-    stored: Mapping[str, StoredInput],
-    known: Collection[str] = (),
+    files: Sequence[InputFile], stored: Mapping[str, StoredInput], known: Collection[str] = ()
 ) -> dict[str, JsonValue]:
     """The request's ``images`` and ``files``. Blocking: it reads what is not stored.
 
@@ -115,10 +111,7 @@ def _inputs_in_request(
     elsewhere += [
         {"name": file.name, "sha256": file.sha256} for file in files if file.sha256 in known
     ]
-    return {
-        **({"images": inline} if inline else {}),
-        **({"files": elsewhere} if elsewhere else {}),
-    }
+    return {**({"images": inline} if inline else {}), **({"files": elsewhere} if elsewhere else {})}
 
 
 def too_many_bytes(files: Sequence[InputFile], excess: int) -> list[InputFile]:

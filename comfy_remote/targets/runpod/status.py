@@ -316,10 +316,7 @@ def forgotten(name: str, kept: str = RESULTS_KEPT) -> Finished:
     """The end of a job that the endpoint answers 404 for."""
     return Finished(
         JobState.EXPIRED,
-        JobExpired(
-            f"{name} no longer knows the job.",
-            advice=f"{kept} Run it again.",
-        ),
+        JobExpired(f"{name} no longer knows the job.", advice=f"{kept} Run it again."),
         did_it_run=DidItRun.UNKNOWN,
     )
 
