@@ -77,12 +77,11 @@ class RemoteLane:
         wanted = PagePrompt.parse(body, target)
         await self._check_new(wanted.prompt_id)
         schemas, checked = await self._checked(wanted, target)
+        number = wanted.number
+        if number is None:
+            number = self._host.next_number(front=wanted.front)
         entry = QueueEntry(
-            self._number(wanted),
-            wanted.prompt_id,
-            wanted.prompt,
-            wanted.extra_data,
-            checked.outputs,
+            number, wanted.prompt_id, wanted.prompt, wanted.extra_data, checked.outputs
         )
         sending = asyncio.ensure_future(self._send(wanted, checked.prompt, schemas, entry, target))
         self._arriving.add(entry.prompt_id)
@@ -244,11 +243,6 @@ class RemoteLane:
             f"There is a job {prompt_id} already.",
             advice="Omit prompt_id: every job has an id of its own.",
         )
-
-    def _number(self, wanted: PagePrompt) -> float:
-        if wanted.number is not None:
-            return wanted.number
-        return self._host.next_number(front=wanted.front)
 
 
 def _page(entry: QueueEntry, host: str) -> dict[str, JsonValue]:

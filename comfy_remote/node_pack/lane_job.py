@@ -196,7 +196,7 @@ class LaneJob:
                     outputs.show(event.node_id, event.values)
                 else:
                     outputs.flush()
-                    self._heard(event)
+                    self._pass_on(event)
         finally:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
@@ -217,7 +217,7 @@ class LaneJob:
             self._note(f"{self.target} has no worker ready for the job yet.{advice}")
             self._messages.job(self.state)
 
-    def _heard(self, event: Event) -> None:
+    def _pass_on(self, event: Event) -> None:
         match event:
             case Queued():
                 self._messages.job(self.state)

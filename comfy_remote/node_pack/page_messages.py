@@ -58,20 +58,19 @@ class PageMessages:
 
     def job(self, state: JobState) -> None:
         """Send our own message: the job's state and progress."""
-        if self._entry.client_id is not None:
-            self._send(
-                JOB_EVENT,
-                {
-                    "prompt_id": self._entry.prompt_id,
-                    "target": self._target,
-                    "state": state.value,
-                    "fraction": round(self.progress.fraction, 4),
-                    "estimated": self.progress.estimated,
-                    "message": self.note or self.progress.message,
-                    "problems": [problem.to_json() for problem in self.problems],
-                    **({"warnings": self.warnings} if self.warnings else {}),
-                },
-            )
+        self._send(
+            JOB_EVENT,
+            {
+                "prompt_id": self._entry.prompt_id,
+                "target": self._target,
+                "state": state.value,
+                "fraction": round(self.progress.fraction, 4),
+                "estimated": self.progress.estimated,
+                "message": self.note or self.progress.message,
+                "problems": [problem.to_json() for problem in self.problems],
+                **({"warnings": self.warnings} if self.warnings else {}),
+            },
+        )
 
     def started(self) -> None:
         """Send that the target has begun."""
@@ -93,8 +92,7 @@ class PageMessages:
             if node_id is not None:
                 self._came_before(node_id)
                 self._report(node_id, _NodeProgress("running"))
-                if self._entry.client_id is not None:
-                    self._send("executing", self._display(node_id))
+                self._send("executing", self._display(node_id))
         if node_id is not None and progress.step is not None and progress.steps:
             self._stepped(node_id, progress.step, progress.steps)
         self.job(JobState.RUNNING)
@@ -120,8 +118,7 @@ class PageMessages:
         """Send what a node shows; its outputs are here."""
         self.started()
         self._arriving.discard(node_id)
-        if self._entry.client_id is not None:
-            self._send("executed", {**self._display(node_id), "output": dict(shown)})
+        self._send("executed", {**self._display(node_id), "output": dict(shown)})
         if node_id != self._current:
             self._node_finished(node_id)
 
@@ -136,9 +133,9 @@ class PageMessages:
     def interrupted(self) -> None:
         """Send that the job was cancelled."""
         self.started()
-        node_id = self._current or ""
-        data = {**self._where(node_id, None), "executed": self._executed_nodes()}
-        self._keep("execution_interrupted", data, broadcast=True)
+        where = self._where(self._current or "", None)
+        executed: list[JsonValue] = [*self._executed]
+        self._keep("execution_interrupted", {**where, "executed": executed}, broadcast=True)
 
     def failed(self, error: ComfyRemoteError) -> None:
         """Send that the job failed.
@@ -151,7 +148,7 @@ class PageMessages:
         trace = str(error.details.get("traceback") or "")
         data: dict[str, JsonValue] = {
             **self._where(node_id, str(node_class) if node_class else None),
-            "executed": self._executed_nodes(),
+            "executed": [*self._executed],
             "exception_message": str(error),
             "exception_type": str(error.details.get("exception_type") or error.code),
             "traceback": list(trace.splitlines(keepends=True)),
@@ -162,13 +159,10 @@ class PageMessages:
 
     def ended(self) -> None:
         """Send the last message: the job is in the history."""
-        if self._entry.client_id is not None:
-            self._send("executing", {"node": None, "prompt_id": self._entry.prompt_id})
+        self._send("executing", {"node": None, "prompt_id": self._entry.prompt_id})
 
     def repeat(self) -> None:
         """Send the job's whole state to a page that has just connected."""
-        if not self.history or self._entry.client_id is None:
-            return
         for event, data in self.history:
             self._send(event, data)
         if self._unseen:
@@ -187,7 +181,7 @@ class PageMessages:
             return
         seen = {node_id, *self._nodes, *self._arriving, *self._unseen}
         unseen = set(needed_nodes(self._entry.prompt, [node_id])) - seen
-        if unseen and self._entry.client_id is not None:
+        if unseen:
             self._unseen |= unseen
             self._send_cached(unseen)
 
@@ -215,6 +209,7 @@ class PageMessages:
                 "prompt_id": self._entry.prompt_id,
                 "node": node_id,
             },
+            broadcast=True,
         )
 
     def _node_finished(self, node_id: str) -> None:
@@ -238,7 +233,7 @@ class PageMessages:
             }
             for node_id, progress in self._nodes.items()
         }
-        self._send("progress_state", {"prompt_id": prompt_id, "nodes": nodes})
+        self._send("progress_state", {"prompt_id": prompt_id, "nodes": nodes}, broadcast=True)
 
     def _ids(self, node_id: str) -> dict[str, JsonValue]:
         """A node as previews and progress name it."""
@@ -249,9 +244,6 @@ class PageMessages:
             "parent_node_id": None,
             "real_node_id": node_id,
         }
-
-    def _executed_nodes(self) -> list[JsonValue]:
-        return [*self._executed]
 
     def _where(self, node_id: str, node_class: str | None) -> dict[str, JsonValue]:
         node = self._entry.prompt.get(node_id)
@@ -273,12 +265,12 @@ class PageMessages:
     def _keep(self, event: str, data: dict[str, JsonValue], *, broadcast: bool = False) -> None:
         stamped = {**data, "timestamp": int(time.time() * 1000)}
         self.history.append((event, stamped))
-        if self._entry.client_id is not None or broadcast:
-            self._send(event, stamped)
+        self._send(event, stamped, broadcast=broadcast)
 
-    def _send(self, event: str, data: dict[str, JsonValue]) -> None:
-        # Without a client, ComfyUI sends progress and interruptions to everybody.
-        self._host.send(event, data, self._entry.client_id)
+    def _send(self, event: str, data: dict[str, JsonValue], *, broadcast: bool = False) -> None:
+        """Send it to the page; without one, to all if ComfyUI does so (progress, interruptions)."""
+        if self._entry.client_id is not None or broadcast:
+            self._host.send(event, data, self._entry.client_id)
 
 
 def _whole(number: float) -> int | float:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .base import Target
     from .runpod.target import RunPodTarget
 
-__all__ = ["BODY_LIMIT", "FRONT", "ModalKind", "find_front", "modal_target"]
+__all__ = ["BODY_LIMIT", "FRONT", "ModalKind", "find_front", "first_line", "modal_target"]
 
 FRONT = "front"
 """What the web function of a deployed app is called."""
@@ -213,12 +213,12 @@ def find_front(app: str) -> str:
         raise ModalKind().missing(app) from error
     except modal.exception.AuthError as error:
         raise ConfigurationError(
-            f"Modal cannot be asked where modal:{app} is: {_said(error)}",
+            f"Modal cannot be asked where modal:{app} is: {first_line(error)}",
             advice="Log in with `modal setup`, or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET.",
         ) from error
     except (modal.exception.Error, OSError) as error:
         raise TargetUnreachable(
-            f"Modal could not be asked where modal:{app} is: {_said(error)}",
+            f"Modal could not be asked where modal:{app} is: {first_line(error)}",
             advice="Check the network, and https://status.modal.com.",
         ) from error
     if url is None:
@@ -230,7 +230,8 @@ def _api(url: str) -> str:
     return url.rstrip("/").removesuffix(_PATH) + _PATH
 
 
-def _said(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error of Modal's, for people."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

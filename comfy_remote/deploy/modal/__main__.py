@@ -25,6 +25,7 @@ from ...errors import (
     DeploymentFailed,
     TargetUnreachable,
 )
+from ...targets.modal import first_line
 from .project import WORKFLOW_FILE, template
 
 __all__ = ["main"]
@@ -70,17 +71,17 @@ def _deploy(folder: Path, *, stop_first: bool, only_ours: bool) -> str:
         url = front.get_web_url()
     except modal.exception.AuthError as error:
         raise ConfigurationError(
-            f"Modal does not know who you are: {_first_line(error)}",
+            f"Modal does not know who you are: {first_line(error)}",
             advice="Log in with `modal setup`, or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET.",
         ) from error
     except modal.exception.ConnectionError as error:
         raise TargetUnreachable(
-            f"Modal cannot be reached: {_first_line(error)}",
+            f"Modal cannot be reached: {first_line(error)}",
             advice="Check the network, and https://status.modal.com.",
         ) from error
     except (modal.exception.Error, OSError) as error:
         raise DeploymentFailed(
-            f"Modal did not deploy it: {type(error).__name__}: {_first_line(error)}",
+            f"Modal did not deploy it: {type(error).__name__}: {first_line(error)}",
             advice="The log says more. A package that cannot be installed, a Secret that does "
             "not exist (`modal secret list`) and an unknown GPU type are the usual reasons.",
         ) from error
@@ -144,7 +145,7 @@ def _imported(folder: Path, *, only_ours: bool) -> ModuleType:
     except Exception as error:
         traceback.print_exc(file=sys.stdout)
         raise DeploymentFailed(
-            f"{path} cannot be imported: {type(error).__name__}: {_first_line(error)}",
+            f"{path} cannot be imported: {type(error).__name__}: {first_line(error)}",
             advice=Hint.PROJECT_FILE_UNUSABLE(),
         ) from error
     return module
@@ -155,10 +156,6 @@ def _stop(app_name: str) -> None:
         modal.App.lookup(app_name).stop()
     except modal.exception.NotFoundError:
         return
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no reason was given"])[0]
 
 
 if __name__ == "__main__":

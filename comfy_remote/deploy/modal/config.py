@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -207,8 +206,5 @@ def package_list(text: str | None) -> list[str]:
     >>> package_list("ffmpeg, git\\nlibgl1")
     ['ffmpeg', 'git', 'libgl1']
     """
-    return list(_words((text or "").replace("\r", "\n").replace(",", "\n").split("\n")))
-
-
-def _words(parts: Iterable[str]) -> Iterable[str]:
-    return (part.strip() for part in parts if part.strip())
+    parts = re.split(r"[\r\n,]", text or "")
+    return [part.strip() for part in parts if part.strip()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import web
@@ -37,6 +38,7 @@ _LIMITS = GatewayLimits(
 )
 
 
+@dataclass(frozen=True)
 class ModalEndpoint:
     """One app.
 
@@ -45,20 +47,11 @@ class ModalEndpoint:
         submit_patience: Seconds to wait for another request with the same key that is submitting.
     """
 
-    def __init__(
-        self,
-        calls: ModalCalls,
-        notes: Notes,
-        outputs: OutputVolume,
-        *,
-        poll: float = 0.5,
-        submit_patience: float = 20.0,
-    ) -> None:
-        self._poll = poll
-        self._submit_patience = submit_patience
-        self._calls = calls
-        self._notes = notes
-        self._outputs = outputs
+    calls: ModalCalls
+    notes: Notes
+    outputs: OutputVolume
+    poll: float = 0.5
+    submit_patience: float = 20.0
 
     @property
     def limits(self) -> GatewayLimits:
@@ -77,20 +70,20 @@ class ModalEndpoint:
             raise WorkflowInvalid(
                 "An app on Modal does not call webhooks.", advice="Omit webhook, and poll /status."
             )
-        if idempotency_key is not None and not await self._notes.claim(idempotency_key):
+        if idempotency_key is not None and not await self.notes.claim(idempotency_key):
             return _status(await self._known(idempotency_key), RunPodState.IN_QUEUE)
-        call_id = await self._calls.spawn(_payload(submission))
-        await self._notes.queued(call_id)
+        call_id = await self.calls.spawn(_payload(submission))
+        await self.notes.queued(call_id)
         if idempotency_key is not None:
-            await self._notes.submitted(idempotency_key, call_id)
+            await self.notes.submitted(idempotency_key, call_id)
         return _status(call_id, RunPodState.IN_QUEUE)
 
     async def _known(self, key: str) -> str:
-        deadline = asyncio.get_running_loop().time() + self._submit_patience
+        deadline = asyncio.get_running_loop().time() + self.submit_patience
         while asyncio.get_running_loop().time() < deadline:
-            if (call_id := await self._notes.by_key(key)) is not None:
+            if (call_id := await self.notes.by_key(key)) is not None:
                 return call_id
-            await asyncio.sleep(self._poll)
+            await asyncio.sleep(self.poll)
         raise SubmissionUnknown(
             "Another request with the same key was submitting the job, and it is not known "
             "whether it did.",
@@ -105,22 +98,22 @@ class ModalEndpoint:
             left = deadline - asyncio.get_running_loop().time()
             if RunPodState(str(status["status"])).final or left <= 0:
                 return status
-            await asyncio.sleep(min(self._poll, left))
+            await asyncio.sleep(min(self.poll, left))
 
     async def status(self, job_id: str) -> Status:
         return (await self._look(job_id))[1]
 
     async def _look(self, job_id: str) -> tuple[CallNote, Status]:
         # The notes first: without one, it may be anybody's call in the workspace.
-        note, run = await asyncio.gather(self._notes.of_call(job_id), self._notes.of_run(job_id))
+        note, run = await asyncio.gather(self.notes.of_call(job_id), self.notes.of_run(job_id))
         if note is None:
             raise _not_here(job_id)
-        result = await self._calls.result(job_id)
+        result = await self.calls.result(job_id)
         if not result.known:
             raise _not_here(job_id)
         if result.ended:
             # What the container has written meanwhile, above all when it finished.
-            run = await self._notes.of_run(job_id)
+            run = await self.notes.of_run(job_id)
         return note, _described(job_id, note, run, result)
 
     async def stream(self, job_id: str) -> list[bytes]:
@@ -131,8 +124,8 @@ class ModalEndpoint:
         note, status = await self._look(job_id)
         if RunPodState(str(status["status"])).final:
             return status
-        await self._calls.cancel(job_id)
-        await self._notes.cancelled(job_id, note)
+        await self.calls.cancel(job_id)
+        await self.notes.cancelled(job_id, note)
         return _status(job_id, RunPodState.CANCELLED)
 
     async def retry(self, job_id: str) -> Status:
@@ -150,7 +143,7 @@ class ModalEndpoint:
 
     async def health(self) -> EndpointHealth:
         """See `Endpoint.health`. Modal does not count jobs that have ended."""
-        load = await self._calls.load()
+        load = await self.calls.load()
         running = min(load.running, load.containers)
         return EndpointHealth.model_validate(
             {
@@ -163,7 +156,7 @@ class ModalEndpoint:
         """See `Endpoint.file`. Always the whole file, whatever range was asked for."""
         headers = {"Content-Type": "application/octet-stream", "Cache-Control": "private"}
         response = web.StreamResponse(headers=headers)
-        async with aclosing(read_output(self._outputs, job_id, sha256)) as chunks:
+        async with aclosing(read_output(self.outputs, job_id, sha256)) as chunks:
             first = await anext(chunks, b"")  # before a status is sent: it may not be there
             await response.prepare(request)
             await response.write(first)

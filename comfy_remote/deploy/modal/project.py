@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 
 from ...advice import Hint
@@ -136,11 +137,11 @@ def write_project(
     # Checked as they were given, so that an error names the one that is wrong.
     asking = ModalConfig.checked(dict(given))
     asked = asking.custom_nodes
-    nodes = _pins(asked, _pins(before.custom_nodes, packing.custom_nodes))
+    nodes = _pins(asked, before.custom_nodes, packing.custom_nodes)
     config = ModalConfig.checked(
         {
             **before.model_dump(),
-            "models": _added(before.models, packing.models),
+            "models": list(dict.fromkeys([*before.models, *packing.models])),
             **given,
             "custom_nodes": nodes,
         }
@@ -159,7 +160,7 @@ def write_project(
             generated[name] = _hash(text)
         else:
             edited.append(name)
-            notes.append(_kept(path, there, text))
+            notes.append(_edited(path, there, text))
     config = config.model_copy(update={"generated": generated})
     _write(config_path, config.text())
     if new := [line for line in nodes if line not in {*asked, *before.custom_nodes}]:
@@ -195,17 +196,13 @@ def template() -> str:
     return files(__package__).joinpath("template").joinpath(WORKFLOW_FILE).read_text("utf-8")
 
 
-def _added(before: Iterable[str], new: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys([*before, *new]))
-
-
-def _pins(first: Iterable[str], others: Iterable[str]) -> list[str]:
-    """The custom nodes of both, each once, at the commit of the first that has it.
+def _pins(*lists: Iterable[str]) -> list[str]:
+    """The custom nodes of all lists, each once, at the commit of the first that has it.
 
     What a person asks for now goes before the file's, and that before the workflow's.
     """
     pins: dict[str, str] = {}
-    for line in (*first, *others):
+    for line in chain(*lists):
         pins.setdefault(line.rpartition("@")[0].rstrip("/").removesuffix(".git").lower(), line)
     return list(pins.values())
 
@@ -229,7 +226,7 @@ def _write(path: Path, text: str) -> None:
         draft.replace(path)
 
 
-def _kept(path: Path, there: str, text: str) -> str:
+def _edited(path: Path, there: str, text: str) -> str:
     changes = list(
         difflib.unified_diff(
             there.splitlines(), text.splitlines(), "yours", "new", n=0, lineterm=""

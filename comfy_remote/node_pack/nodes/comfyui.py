@@ -36,6 +36,7 @@ __all__ = [
     "check_address",
     "checked",
     "local_schemas",
+    "show_text",
     "type_of_link",
     "workflow_folders",
 ]
@@ -123,6 +124,12 @@ async def check_address(name: str, node_id: str, title: str) -> None:
         raise
 
 
+def show_text(text: str, node_id: str) -> None:
+    """Show a text on a node, in the page that runs the prompt."""
+    server = PromptServer.instance
+    server.send_progress_text(text, node_id, server.client_id)
+
+
 _log = logging.getLogger(__name__)
 _LEVELS = {"debug": logging.DEBUG, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -138,8 +145,7 @@ class NodeWatcher:
 
     def say(self, text: str) -> None:
         """Show a line on the node."""
-        server = PromptServer.instance
-        server.send_progress_text(text, self._node_id, server.client_id)
+        show_text(text, self._node_id)
 
     def log(self, message: str, level: str) -> None:
         """Into ComfyUI's log."""

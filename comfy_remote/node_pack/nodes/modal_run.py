@@ -16,9 +16,10 @@ from ...deploy.modal.project import Project
 from ...deploy.modal.workflow_file import make_project
 from ...errors import ConfigurationError, NotTrusted, WorkflowInvalid
 from ...media.files import leads_out
-from ...workflow.files import file_below, names_another_machine
+from ...workflow.files import names_another_machine
 from ...workflow.schema import Schemas
 from .watched import Watcher, watched
+from .workflow_choice import file_in
 
 __all__ = ["Deployed", "DeploymentSettings", "run_deployment", "workflow_at"]
 
@@ -103,12 +104,12 @@ async def run_deployment(
         watcher.log(note, "warning")
     await watcher.progress(0.25, 1.0)
     if not settings.deploy:
-        return _told(watcher, "", project, f"Not deployed. The project is in {project.folder}.")
+        return _done(watcher, "", project, f"Not deployed. The project is in {project.folder}.")
     only_ours = any(_is_below(project.folder, folder) for folder in open_folders)
     url = await _deployed(project, settings, watcher, only_ours=only_ours)
     await watcher.progress(1.0, 1.0)
     name = project.config.app_name
-    return _told(watcher, url, project, f"Deployed at {url}; its target is modal:{name}.")
+    return _done(watcher, url, project, f"Deployed at {url}; its target is modal:{name}.")
 
 
 async def _deployed(
@@ -160,7 +161,7 @@ def _check_place(path: Path, named_by: str, own_folders: Sequence[Path]) -> None
     )
 
 
-def _told(watcher: Watcher, url: str, project: Project, words: str) -> Deployed:
+def _done(watcher: Watcher, url: str, project: Project, words: str) -> Deployed:
     watcher.say(words)
     return Deployed(url, "\n".join([words, *project.notes]))
 
@@ -189,9 +190,7 @@ def workflow_at(path: str, folders: Sequence[Path], own_folders: Sequence[Path] 
         _check_place(given, "workflow_path", (*folders, *own_folders))
         found = given if given.is_file() else None
     else:
-        found = next(
-            (file for folder in folders if (file := file_below(folder, wanted)) is not None), None
-        )
+        found = file_in(folders, wanted)
     if found is None:
         raise WorkflowInvalid(
             f"There is no workflow file {wanted}.",

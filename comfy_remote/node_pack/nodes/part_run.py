@@ -122,7 +122,8 @@ class PartRun:
         prompt = Interface.of(prompt).with_values(
             prompt, arguments, results=False, images=self.document.images
         )
-        return RunRequest(str(uuid.uuid4()), prompt, list(_once(files)), self.workflow)
+        once = {file.name: file for file in files}
+        return RunRequest(str(uuid.uuid4()), prompt, list(once.values()), self.workflow)
 
     def _argument(
         self, value: PartValue, items: list[object], folder: Path
@@ -245,7 +246,3 @@ class _Nodes:
         if self._current is not None:
             await self._watcher.node_finished(self._current)
         self._current = None
-
-
-def _once(files: Sequence[InputFile]) -> Sequence[InputFile]:
-    return list({file.name: file for file in files}.values())

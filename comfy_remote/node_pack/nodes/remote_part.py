@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.progress import get_progress_state
-from server import PromptServer
 
 from ...calls.values import ValueForm
 from ...workflow.interface import MOST_PART_VALUES, REMOTE_PART, REMOTE_SHOWN
 from ..advice import in_page_words
 from ..comfyui_host import ComfyUIHost
 from ..part_document import PartDocument
-from .comfyui import NodeWatcher
+from .comfyui import NodeWatcher, show_text
 from .part_run import PartRun
 from .remote_input import CATEGORY
 from .value_objects import ADAPTERS
@@ -109,10 +108,6 @@ class ComfyRemoteShown(io.ComfyNode):
 class _Watcher(NodeWatcher):
     """Shows the progress of the part's own nodes in the page."""
 
-    def __init__(self, node_id: str) -> None:
-        super().__init__(node_id)
-        self._own_id = node_id
-
     async def node_progress(
         self, node_id: str, done: float, total: float, picture: Image | None
     ) -> None:
@@ -121,10 +116,9 @@ class _Watcher(NodeWatcher):
 
     def node_text(self, node_id: str, text: str) -> None:
         """Show a text on a node, as it does itself where it runs."""
-        server = PromptServer.instance
-        server.send_progress_text(text, node_id, server.client_id)
+        show_text(text, node_id)
 
     async def node_finished(self, node_id: str) -> None:
         """Fill the node's bar; ComfyUI itself fills that of the Remote part node."""
-        if node_id != self._own_id:
+        if node_id != self._node_id:
             get_progress_state().finish_progress(node_id)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXECUTE",
+    "file_in",
     "graph_before",
     "pasted_workflow",
     "refuse_itself",
@@ -73,9 +74,7 @@ def saved_workflow(name: str, folders: Sequence[Path]) -> Path:
     Raises:
         WorkflowInvalid: None of the folders has it.
     """
-    found = next(
-        (path for folder in folders if (path := file_below(folder, name)) is not None), None
-    )
+    found = file_in(folders, name)
     if found is None:
         raise WorkflowInvalid(
             f"There is no workflow file {name!r}. Looked in: {', '.join(map(str, folders))}.",
@@ -83,6 +82,12 @@ def saved_workflow(name: str, folders: Sequence[Path]) -> Path:
             "ComfyUI's input folder.",
         )
     return found
+
+
+def file_in(folders: Sequence[Path], name: str) -> Path | None:
+    """The file of that name in the first folder that has it."""
+    found = (file_below(folder, name) for folder in folders)
+    return next((path for path in found if path is not None), None)
 
 
 def graph_before(

@@ -8,7 +8,7 @@ it. Any other takes it by ComfyUI's own upload, which holds it in memory and has
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, urlencode
@@ -43,13 +43,9 @@ class Uploads:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._names: dict[tuple[str, str], str] = {}
-        self._takes_streams = True
-
-    @property
-    def names(self) -> Mapping[tuple[str, str], str]:
+        self.names: dict[tuple[str, str], str] = {}
         """What ComfyUI calls the files sent to it: by name and SHA-256."""
-        return self._names
+        self._takes_streams = True
 
     async def send(self, http: HttpClient, file: InputFile) -> str:
         """Have a file there, and return what it is called there.
@@ -62,13 +58,13 @@ class Uploads:
         if streamed and self._takes_streams:
             name = await self._stream(http, file)
             if name is not None:
-                self._names[content] = name
+                self.names[content] = name
                 return name
             self._takes_streams = False
         # A batch loads the same picture every time: sent once, as long as it is still there.
-        known = self._names.get(content)
+        known = self.names.get(content)
         if known is None or not await has_input(http, known):
-            known = self._names[content] = await self._upload(http, file)
+            known = self.names[content] = await self._upload(http, file)
         return known
 
     async def _stream(self, http: HttpClient, file: InputFile) -> str | None:

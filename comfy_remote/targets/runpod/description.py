@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -69,6 +70,7 @@ class Act(Protocol):
     async def __call__(self, payload: Mapping[str, JsonValue], *, ttl: int) -> JsonValue: ...
 
 
+@dataclass
 class Descriptions:
     """What an endpoint's workers have, as far as it is known.
 
@@ -81,35 +83,25 @@ class Descriptions:
         fresh: Seconds before it asks again.
     """
 
-    def __init__(
-        self,
-        cache: DescriptionCache,
-        name: str,
-        act: Act,
-        is_awake: Callable[[], Awaitable[bool]],
-        *,
-        patience: float,
-        fresh: float,
-    ) -> None:
-        self.cache = cache
-        self._name = name
-        self._act = act
-        self._is_awake = is_awake
-        self._patience = patience
-        self._fresh = fresh
-        self._asking: asyncio.Task[DescribeAnswer | None] | None = None
+    cache: DescriptionCache
+    name: str
+    act: Act
+    is_awake: Callable[[], Awaitable[bool]]
+    patience: float
+    fresh: float
+    _asking: asyncio.Task[DescribeAnswer | None] | None = field(default=None, init=False)
 
     async def describe(self) -> Capabilities:
         """What is remembered, if that is fresh or nobody is awake; else what a worker says."""
         known = self.cache.read()
         _log.debug(
-            "What %s has installed is %s.", self._name, "remembered" if known else "not known yet"
+            "What %s has installed is %s.", self.name, "remembered" if known else "not known yet"
         )
-        if known is not None and (known.fresh(self._fresh) or not await self._is_awake()):
+        if known is not None and (known.fresh(self.fresh) or not await self.is_awake()):
             return _capabilities(known.answer)
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask(known))
-        await asyncio.wait({self._asking}, timeout=self._patience)
+        await asyncio.wait({self._asking}, timeout=self.patience)
         if self._asking.done():
             return _capabilities(self._asking.result())
         return _capabilities(known.answer if known else None)
@@ -128,12 +120,12 @@ class Descriptions:
         if before is not None:
             payload["known"] = before.nodes_hash
         try:
-            answer = DescribeAnswer.model_validate(await self._act(payload, ttl=_DESCRIBE_TTL))
+            answer = DescribeAnswer.model_validate(await self.act(payload, ttl=_DESCRIBE_TTL))
         except (TargetError, AuthenticationError) as error:
-            _log.warning("%s could not be asked what it has: %s", self._name, error)
+            _log.warning("%s could not be asked what it has: %s", self.name, error)
             return before
         except (ComfyRemoteError, ValidationError) as error:
-            _log.info("%s does not say what it has: %s", self._name, error)
+            _log.info("%s does not say what it has: %s", self.name, error)
             # Else a worker of somebody else's: it knows no such job.
             remembered = before if isinstance(error, _UNANSWERED) else None
             if not isinstance(error, _UNANSWERED):

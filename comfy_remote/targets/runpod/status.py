@@ -114,19 +114,16 @@ class StatusReader:
             yield Preview(snapshot.preview.node_id, snapshot.preview.media_type, data)
 
     def _completed(self, status: JobStatus) -> Iterator[Event]:
-        if (error := error_in(status.output)) is not None:
-            yield Finished(
-                JobState.FAILED, error, details=_times(status), did_it_run=DidItRun.STOPPED
-            )
-            return
         try:
+            if (error := error_in(status.output)) is not None:
+                raise error
             read = _read(status.output, self._prompt)
-            shown = _shown(status.output)
-        except OutputLost as error:
+        except ComfyRemoteError as error:
             yield Finished(
                 JobState.FAILED, error, details=_times(status), did_it_run=DidItRun.STOPPED
             )
             return
+        shown = _shown(status.output)
         self.worker_is_ours = read.ours
         total = self._last.nodes_total if self._last else self._total
         yield Progress(nodes_done=total, nodes_total=total)
@@ -262,36 +259,29 @@ def _stored(address: str, delete_url: str | None) -> OutputSource | None:
 
 
 def _failed(status: JobStatus, prompt: Prompt) -> Finished:
-    times = _times(status)
+    state, times = JobState.FAILED, _times(status)
+    error: ComfyRemoteError
     match status.status:
         case RunPodState.CANCELLED:
-            return Finished(
-                JobState.CANCELLED, JobCancelled("The job was cancelled."), details=times
-            )
+            state, error = JobState.CANCELLED, JobCancelled("The job was cancelled.")
         case RunPodState.TIMED_OUT if _never_ran(status):
-            return Finished(
-                JobState.EXPIRED,
-                JobExpired(
-                    "The endpoint dropped the job: it waited in the queue for longer than it may.",
-                    advice="Raise the endpoint's maximum number of workers, or try again later.",
-                ),
-                details=times,
+            state = JobState.EXPIRED
+            error = JobExpired(
+                "The endpoint dropped the job: it waited in the queue for longer than it may.",
+                advice="Raise the endpoint's maximum number of workers, or try again later.",
             )
         case RunPodState.TIMED_OUT:
-            return Finished(
-                JobState.FAILED,
-                JobTimedOut(
-                    "The job ran for longer than the endpoint allows.",
-                    advice="Raise the execution timeout in the endpoint's settings.",
-                ),
-                details=times,
+            error = JobTimedOut(
+                "The job ran for longer than the endpoint allows.",
+                advice="Raise the execution timeout in the endpoint's settings.",
             )
         case _:
             error = error_from_runpod(status.error, status.output)
-            if isinstance(error, JobCancelled):
-                return Finished(JobState.CANCELLED, error, details=times)
-            saved = _saved_before(status.output, prompt)
-            return Finished(JobState.FAILED, error, saved, times, _problems(status.output))
+            if not isinstance(error, JobCancelled):
+                saved = _saved_before(status.output, prompt)
+                return Finished(state, error, saved, times, _problems(status.output))
+            state = JobState.CANCELLED
+    return Finished(state, error, details=times)
 
 
 def _saved_before(output: JsonValue, prompt: Prompt) -> tuple[RemoteOutput, ...]:
