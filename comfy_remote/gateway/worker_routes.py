@@ -6,7 +6,6 @@ Facts from the SDK, 1.12 (`serverless/modules/rp_job.py`, `rp_scale.py`, `rp_htt
 from __future__ import annotations
 
 from aiohttp import web
-from pydantic import JsonValue
 from pydantic_core import to_json
 
 from ..errors import (
@@ -30,85 +29,67 @@ _LARGEST_BATCH = 64
 
 def worker_routes(endpoint: LocalEndpoint, access: Access) -> list[web.RouteDef]:
     """The routes of one endpoint's workers."""
-    queue, limits = endpoint.queue, endpoint.limits
-    bodies = Bodies(limits.body_bytes, limits.json_values, limits.body_pause)
+    base, guard, routes = "/v2/{endpoint}", access.worker, _WorkerRoutes(endpoint)
+    return [
+        web.get(f"{base}/job-take/{{worker_id}}", guard(routes.take)),
+        web.get(f"{base}/job-take-batch/{{worker_id}}", guard(routes.take_batch)),
+        web.post(f"{base}/job-done/{{worker_id}}/{{job_id}}", guard(routes.done)),
+        web.post(f"{base}/job-stream/{{worker_id}}/{{job_id}}", guard(routes.stream)),
+        web.get(f"{base}/job-stop/{{worker_id}}", guard(routes.stop)),
+        web.get(f"{base}/ping/{{worker_id}}", guard(routes.ping)),
+        web.put(f"{base}/files/{{job_id}}/{{sha256}}", guard(routes.write_file)),
+    ]
 
-    async def hand_over(request: web.Request, count: int) -> list[Job]:
-        worker_id = request.match_info["worker_id"]
-        if request.query.get("job_in_progress") == "0":
-            queue.worker_is_idle(worker_id)
-        return await queue.take(worker_id, wait=limits.poll_wait, count=count)
 
-    async def job_take(request: web.Request) -> web.StreamResponse:
-        return await deliver(request, await hand_over(request, 1), in_a_list=False)
+class _WorkerRoutes:
+    def __init__(self, endpoint: LocalEndpoint) -> None:
+        self._endpoint = endpoint
+        self._queue, self._limits = endpoint.queue, endpoint.limits
+        limits = self._limits
+        self._bodies = Bodies(limits.body_bytes, limits.json_values, limits.body_pause)
 
-    async def job_take_batch(request: web.Request) -> web.StreamResponse:
+    async def take(self, request: web.Request) -> web.StreamResponse:
+        return await self._deliver(request, await self._hand_over(request, 1), in_a_list=False)
+
+    async def take_batch(self, request: web.Request) -> web.StreamResponse:
         wanted = request.query.get("batch_size", "1")
         count = int(wanted) if wanted.isdecimal() and len(wanted) < 4 else 1
-        jobs = await hand_over(request, min(max(count, 1), _LARGEST_BATCH))
-        return await deliver(request, jobs, in_a_list=True)
+        jobs = await self._hand_over(request, min(max(count, 1), _LARGEST_BATCH))
+        return await self._deliver(request, jobs, in_a_list=True)
 
-    async def deliver(
-        request: web.Request, jobs: list[Job], *, in_a_list: bool
-    ) -> web.StreamResponse:
-        """Answer with jobs. Those that cannot be written go back to the head of the line."""
-        try:
-            described = [one for job in jobs if (one := await as_taken(job)) is not None]
-            if not described:
-                return web.Response(status=204)
-            body = b"[" + b",".join(described) + b"]" if in_a_list else described[0]
-            return await _write(request, web.Response(body=body, content_type="application/json"))
-        except BaseException:  # a cancelled handler means that the worker hung up
-            queue.put_back(jobs)
-            raise
-
-    async def as_taken(job: Job) -> bytes | None:
-        """What a worker is given of a job; ``None`` if that cannot be read, and it has failed."""
-        try:
-            content = await endpoint.input_of(job)
-        except LocalStorageError as error:
-            queue.fail(job.id, job.worker_id or "", error)
-            return None
-        return to_json({"id": job.id})[:-1] + b',"input":' + content + b"}"
-
-    async def job_done(request: web.Request) -> web.Response:
-        job_id, worker_id = request.match_info["job_id"], request.match_info["worker_id"]
-        queue.workers.seen(worker_id)
-        job = queue.records.get(job_id)
+    async def done(self, request: web.Request) -> web.Response:
+        job_id, worker_id = self._seen(request)
+        job = self._queue.records.get(job_id)
         try:
             async with (
-                bodies.receive(request, job.result_limit) as body,
-                bodies.parsed(body, bodies.json_object) as result,
+                self._bodies.receive(request, job.result_limit) as body,
+                self._bodies.parsed(body, self._bodies.json_object) as result,
             ):
-                await take_result(job_id, worker_id, result)
+                output, error = result.get("output"), result.get("error") or None
+                if result.get("status") == "IN_PROGRESS":
+                    self._queue.progress(job_id, worker_id, json_bytes({"output": output}))
+                else:
+                    await self._endpoint.finish(job_id, worker_id, output=output, error=error)
         except WorkflowInvalid as refused:
-            error = _unusable(job, refused)
-            queue.fail(job_id, worker_id, error)
+            unusable = _unusable(job, refused)
+            self._queue.fail(job_id, worker_id, unusable)
             # The status that RunPod answers here; the SDK tries others again.
-            return refusal(error, status=400)
+            return refusal(unusable, status=400)
         return json_answer({"id": job_id})
 
-    async def take_result(job_id: str, worker_id: str, result: dict[str, JsonValue]) -> None:
-        if result.get("status") == "IN_PROGRESS":
-            queue.progress(job_id, worker_id, json_bytes({"output": result.get("output")}))
-            return
-        error = result.get("error") or None
-        await endpoint.finish(job_id, worker_id, output=result.get("output"), error=error)
-
-    async def job_stream(request: web.Request) -> web.Response:
-        job_id, worker_id = request.match_info["job_id"], request.match_info["worker_id"]
-        queue.workers.seen(worker_id)
+    async def stream(self, request: web.Request) -> web.Response:
+        job_id, worker_id = self._seen(request)
         async with (
-            bodies.receive(request, limits.stream_bytes) as body,
-            bodies.parsed(body, bodies.json_object) as chunk,
+            self._bodies.receive(request, self._limits.stream_bytes) as body,
+            self._bodies.parsed(body, self._bodies.json_object) as chunk,
         ):
-            queue.stream(job_id, worker_id, json_bytes(chunk))
+            self._queue.stream(job_id, worker_id, json_bytes(chunk))
         return json_answer({"id": job_id})
 
-    async def job_stop(request: web.Request) -> web.StreamResponse:
-        worker_id = request.match_info["worker_id"]
-        stops = await queue.workers.take_stops(
-            worker_id, wait=limits.poll_wait, settle=limits.stop_settle
+    async def stop(self, request: web.Request) -> web.StreamResponse:
+        worker_id, workers = request.match_info["worker_id"], self._queue.workers
+        stops = await workers.take_stops(
+            worker_id, wait=self._limits.poll_wait, settle=self._limits.stop_settle
         )
         if not stops:
             return web.Response(status=204)
@@ -116,32 +97,55 @@ def worker_routes(endpoint: LocalEndpoint, access: Access) -> list[web.RouteDef]
             return await _write(request, json_answer({"jobsToStop": list(stops)}))
         except BaseException:
             for job_id in stops:
-                queue.workers.request_stop(worker_id, job_id, 0.0)
+                workers.request_stop(worker_id, job_id, 0.0)
             raise
 
-    async def ping(request: web.Request) -> web.Response:
-        queue.workers.seen(request.match_info["worker_id"])
+    async def ping(self, request: web.Request) -> web.Response:
+        self._queue.workers.seen(request.match_info["worker_id"])
         return json_answer({"status": "ok"})
 
-    async def write_file(request: web.Request) -> web.Response:
+    async def write_file(self, request: web.Request) -> web.Response:
         job_id, sha256 = request.match_info["job_id"], request.match_info["sha256"]
-        if (job := queue.records.get(job_id)).state.final:
+        if (job := self._queue.records.get(job_id)).state.final:
             raise JobNotFound(f"Job {job_id} is {job.state.value}; its files are not stored.")
-        chunks = body_chunks(request.content.read, limits.body_pause)
-        size = await endpoint.store.put(job_id, sha256, chunks)
+        chunks = body_chunks(request.content.read, self._limits.body_pause)
+        size = await self._endpoint.store.put(job_id, sha256, chunks)
         return json_answer({"url": f"files/{job_id}/{sha256}", "size": size}, status=201)
 
-    base = "/v2/{endpoint}"
-    guard = access.worker
-    return [
-        web.get(f"{base}/job-take/{{worker_id}}", guard(job_take)),
-        web.get(f"{base}/job-take-batch/{{worker_id}}", guard(job_take_batch)),
-        web.post(f"{base}/job-done/{{worker_id}}/{{job_id}}", guard(job_done)),
-        web.post(f"{base}/job-stream/{{worker_id}}/{{job_id}}", guard(job_stream)),
-        web.get(f"{base}/job-stop/{{worker_id}}", guard(job_stop)),
-        web.get(f"{base}/ping/{{worker_id}}", guard(ping)),
-        web.put(f"{base}/files/{{job_id}}/{{sha256}}", guard(write_file)),
-    ]
+    def _seen(self, request: web.Request) -> tuple[str, str]:
+        """The ids of the job and the worker that a request is about; the worker lives."""
+        job_id, worker_id = request.match_info["job_id"], request.match_info["worker_id"]
+        self._queue.workers.seen(worker_id)
+        return job_id, worker_id
+
+    async def _hand_over(self, request: web.Request, count: int) -> list[Job]:
+        worker_id = request.match_info["worker_id"]
+        if request.query.get("job_in_progress") == "0":
+            self._queue.worker_is_idle(worker_id)
+        return await self._queue.take(worker_id, wait=self._limits.poll_wait, count=count)
+
+    async def _deliver(
+        self, request: web.Request, jobs: list[Job], *, in_a_list: bool
+    ) -> web.StreamResponse:
+        """Answer with jobs. Those that cannot be written go back to the head of the line."""
+        try:
+            described = [one for job in jobs if (one := await self._as_taken(job)) is not None]
+            if not described:
+                return web.Response(status=204)
+            body = b"[" + b",".join(described) + b"]" if in_a_list else described[0]
+            return await _write(request, web.Response(body=body, content_type="application/json"))
+        except BaseException:  # a cancelled handler means that the worker hung up
+            self._queue.put_back(jobs)
+            raise
+
+    async def _as_taken(self, job: Job) -> bytes | None:
+        """What a worker is given of a job; ``None`` if that cannot be read, and it has failed."""
+        try:
+            content = await self._endpoint.input_of(job)
+        except LocalStorageError as error:
+            self._queue.fail(job.id, job.worker_id or "", error)
+            return None
+        return to_json({"id": job.id})[:-1] + b',"input":' + content + b"}"
 
 
 def _unusable(job: Job, refused: WorkflowInvalid) -> OutputError:
