@@ -58,7 +58,7 @@ __all__ = ["DEFAULT_TARGET", "Configuration", "Untrusted", "named_in"]
 _LONGEST_NAMES = 200  # letters, in a sentence
 
 DEFAULT_TARGET = "sandbox"
-"""The target of who has none: this machine's own, which costs nothing."""
+"""The target where none is configured: this machine's own, which costs nothing."""
 
 _log = logging.getLogger(__name__)
 
@@ -216,20 +216,12 @@ class Configuration:
         return settings
 
     def address_of(self, name: str) -> str:
-        """What a name means; an address means itself.
-
-        Raises:
-            NotTrusted: As `settings_of`.
-        """
+        """What a name means; an address means itself. Raises as `settings_of`."""
         settings = self.settings_of(name)
         return name if settings is None else settings.target
 
     def service_of(self, name: str) -> str:
-        """The address that calls of a name go to: see `Kind.service_url`.
-
-        Raises:
-            NotTrusted: As `settings_of`.
-        """
+        """The address that calls of a name go to (`Kind.service_url`). Raises as `settings_of`."""
         settings = self.settings_of(name)
         kind = None if settings is None else kind_of(settings.target)
         if settings is None or kind is None:
@@ -259,11 +251,7 @@ class Configuration:
         return self.default
 
     def choose(self, wanted: str | None) -> str:
-        """The name or address to use: the one wanted, the default, else ``sandbox``.
-
-        Raises:
-            NotTrusted: As `chosen_default`.
-        """
+        """The name or address to use: the one wanted, `chosen_default`, else ``sandbox``."""
         chosen = wanted or self.chosen_default() or DEFAULT_TARGET
         why = "named" if wanted else "the configured default" if self.default else "none configured"
         _log.debug("Target: %s (%s).", shown(chosen), why)

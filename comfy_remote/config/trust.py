@@ -62,7 +62,7 @@ class TrustStore:
 
     It is read when it is asked. A store that is broken, or that others may write to, counts as
     empty: `problem` says why, and nothing can be added until it is removed. Several processes may
-    use it at a time.
+    use it at a time. What changes it raises `LocalStorageError` if it cannot be written.
 
     Args:
         home: The folder that holds it, as `folders.home` gives it; made when something is trusted.
@@ -86,20 +86,13 @@ class TrustStore:
         """Trust what a file names.
 
         Call it only where a person has seen all of that and agreed.
-
-        Raises:
-            LocalStorageError: It cannot be stored.
         """
         rows = [(key(path), one, time.time()) for one in named]
         with self._writing() as connection:
             connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
 
     def forget(self, path: Path) -> bool:
-        """Stop trusting a file, which need not exist any more; whether it was trusted.
-
-        Raises:
-            LocalStorageError: It cannot be stored.
-        """
+        """Stop trusting a file, which need not exist any more; whether it was trusted."""
         return self._delete("DELETE FROM files WHERE path = ?", key(path))
 
     def files(self) -> dict[Path, list[str]]:
@@ -129,7 +122,6 @@ class TrustStore:
 
         Raises:
             ConfigurationError: It is no http(s) address.
-            LocalStorageError: It cannot be stored.
         """
         origin = origin_of(url) or str(base_address(str(url)).origin())
         with self._writing() as connection:
@@ -139,11 +131,7 @@ class TrustStore:
         return origin
 
     def forget_address(self, url: str | URL) -> bool:
-        """Stop trusting the origin of an address; whether it was trusted.
-
-        Raises:
-            LocalStorageError: It cannot be stored.
-        """
+        """Stop trusting the origin of an address; whether it was trusted."""
         return self._delete("DELETE FROM addresses WHERE origin = ?", origin_of(url) or "")
 
     def addresses(self) -> list[str]:

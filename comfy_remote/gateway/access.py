@@ -138,7 +138,7 @@ class Access:
             self._recent.popleft()
         if len(self._recent) >= self._rate:
             raise RateLimited(
-                f"More than {self._rate} requests came within {_WINDOW:.0f} s.",
+                f"More than {self._rate} requests arrived within {_WINDOW:.0f} s.",
                 advice="Ask less often.",
             )
         self._recent.append(now)

@@ -193,6 +193,6 @@ def _too_large(limit: int) -> RequestTooLarge:
 
 def _too_slow() -> WorkflowInvalid:
     return WorkflowInvalid(
-        "The request's body came too slowly.",
+        "The request's body arrived too slowly.",
         advice=f"Send at least {_SLOWEST // 1024} KiB a second.",
     )

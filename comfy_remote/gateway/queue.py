@@ -120,11 +120,7 @@ class JobQueue:
         return f"sync-{uuid.uuid4()}" if sync else str(uuid.uuid4())
 
     def check_room(self) -> None:
-        """Refuse a new job when too many wait, or memory is full.
-
-        Raises:
-            RateLimited: The queue is full.
-        """
+        """Refuse a new job (`RateLimited`) when too many wait, or memory is full."""
         if len(self._waiting) + len(self._waiting_low) >= self.limits.queued_jobs:
             raise RateLimited(
                 f"{self.limits.queued_jobs} jobs are waiting already.",

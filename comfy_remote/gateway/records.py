@@ -91,7 +91,7 @@ class JobRecords:
         del self._ended[job.retention][job.id]
 
     def expired(self, now: float) -> list[Job]:
-        """Jobs whose results have been stored for long enough, and are owed to nobody."""
+        """Jobs whose results have been stored for long enough, their webhooks called."""
         return [
             job
             for retention, jobs in self._ended.items()
@@ -123,11 +123,7 @@ class JobRecords:
     # Memory
 
     def check_memory(self) -> None:
-        """Refuse a new job when the known ones take too much memory.
-
-        Raises:
-            RateLimited: They do.
-        """
+        """Refuse a new job (`RateLimited`) when the known ones take too much memory."""
         if self.memory >= self._limits.memory_bytes:
             raise RateLimited(
                 f"The gateway has as many jobs in memory as it may: {self._limits.memory_bytes} "

@@ -45,7 +45,7 @@ class SdkWorker:
     logger of this module, a line a record.
 
     Args:
-        queue: Told when the process dies.
+        queue: Learns when the process dies.
         endpoint_url: ``http://127.0.0.1:PORT/v2/ENDPOINT``, as the process reaches it.
         command: What to start; see `worker_command`.
         grace: Seconds between asking it to end and ending it.
@@ -90,7 +90,7 @@ class SdkWorker:
             status = await self._run_once()
             if status == ConfigurationError.exit_status:
                 raise ConfigurationError(
-                    f"The worker could not begin: {self._last_words}",
+                    f"The worker could not start: {self._last_words}",
                     advice="Its log, above, may say more.",
                 )
             if status > 0 and not self._was_ready:

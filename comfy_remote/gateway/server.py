@@ -199,10 +199,7 @@ class GatewayServer:
         return worker
 
     async def wait_until_ready(self, timeout: float) -> bool:
-        """Wait until a worker asks for jobs.
-
-        Returns:
-            Whether one did within ``timeout`` seconds.
+        """Wait until a worker asks for jobs; whether one did within ``timeout`` seconds.
 
         Raises:
             ComfyRemoteError: A worker has ended for good; see `wait_until_failed`.

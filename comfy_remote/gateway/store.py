@@ -80,11 +80,7 @@ class JobStore:
         await self._store(job_id, _INPUT, content)
 
     def check_room(self, size: int) -> None:
-        """Refuse so many bytes if there is no room for them.
-
-        Raises:
-            RateLimited: The store or the disk is full.
-        """
+        """Refuse so many bytes (`RateLimited`) if the store or its disk has no room for them."""
         if self._used + size > self._limits.store_bytes:
             raise _full(f"The gateway stores {self._limits.store_bytes} bytes at most.")
         if self._free - size < self._limits.free_bytes:
@@ -105,10 +101,7 @@ class JobStore:
             ) from error
 
     async def add_result(self, job_id: str, content: bytes) -> str:
-        """Store what a job gave, in a file of its own: nothing is replaced.
-
-        Returns:
-            The file's name, for `result` and `drop`.
+        """Store what a job gave, in a file of its own; its name, for `result` and `drop`.
 
         Raises:
             LocalStorageError: The disk is full or cannot be written.

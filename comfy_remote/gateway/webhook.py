@@ -84,14 +84,12 @@ async def deliver(
     """POST ``body`` (what ``/status`` answers) until it is answered by 200, three times at most.
 
     Redirects are not followed. What fails is logged, not raised: nobody waits for it.
+    ``True`` if it was accepted.
 
     Args:
         guard: Where it may go; see `webhook_guard`.
         message_id: The same each time, for a receiver to drop what it has got already.
         key: To sign with; ``None`` to leave the message unsigned, as RunPod does.
-
-    Returns:
-        Whether it was accepted.
     """
     async with GuardedHttp(guard, patience=_PATIENCE) as http:
         for attempt in range(_ATTEMPTS):

@@ -125,11 +125,7 @@ def _check_host(address: URL) -> None:
 
 
 def check_key_is_safe(address: URL) -> None:
-    """Refuse an address to which a key would travel unencrypted.
-
-    Raises:
-        ConfigurationError: It is neither ``https`` nor on this machine.
-    """
+    """Refuse (`ConfigurationError`) an address that is neither ``https`` nor on this machine."""
     if address.scheme != "https" and not is_loopback(address.host):
         raise ConfigurationError(
             f"The address {address} is not https, and the key would travel in the clear.",

@@ -83,7 +83,7 @@ def unreachable(error: Exception, where: str) -> TargetUnreachable:
     elif isinstance(error, aiohttp.ClientResponseError):
         why = error.message  # not its text, which has the whole URL
     elif isinstance(error, aiohttp.InvalidURL):
-        why = "that is no address"
+        why = "that is not an address"
     else:
         why = str(error) or type(error).__name__
     return TargetUnreachable(
@@ -111,7 +111,7 @@ def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
         )
     if status == 404:
         return TargetNotFound(
-            f"{where} knows no such address (HTTP 404{said}).",
+            f"{where} has no such address (HTTP 404{said}).",
             advice="Check the endpoint's id, or the URL.",
             details=details,
         )
@@ -138,7 +138,7 @@ def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
     if 300 <= status < 400:
         return TargetError(
             f"{where} redirects to {_host(response.headers.get('Location', ''))}, and the key "
-            "does not go there.",
+            "is not sent there.",
             advice="If that is right, give that address as the target's.",
             details=details,
         )

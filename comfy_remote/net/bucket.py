@@ -139,7 +139,7 @@ class BucketSettings:
         access, secret = (environ.get(name, "").strip() for name in keys)
         if not access or not secret:
             raise ConfigurationError(
-                f"There is a bucket, but not both of {' and '.join(keys)} are set.",
+                f"A bucket is named, but {' and '.join(keys)} are not both set.",
                 advice="Set both, or unset BUCKET_ENDPOINT_URL.",
             )
         SECRETS.add(keys[1], secret)

@@ -165,15 +165,11 @@ async def arriving(
     largest: int | None = None,
     throughput: Throughput = _THROUGHPUT,
 ) -> AsyncGenerator[bytes, None]:
-    """The same chunks, as long as they are not too large in all and arrive fast enough.
+    """The same chunks; `TooLarge` if they are too many bytes, `TooSlow` if they arrive too slowly.
 
     Args:
         largest: Bytes that may come; ``None`` for any number.
         throughput: How fast they have to arrive; by default 16 KiB a second, minute by minute.
-
-    Raises:
-        TooLarge: More came.
-        TooSlow: They came more slowly.
     """
     size = 0
     async with aclosing(throughput.watched(chunks)) as watched:
@@ -193,6 +189,6 @@ def _joined(url: URL, target: str, what: str, guard: Guard) -> URL:
     except ValueError:
         pass
     raise TargetError(
-        f"{what} is redirected by {url.host} to something that is no web address.",
+        f"{what} is redirected by {url.host} to something that is not a web address.",
         advice=guard.advice,
     )

@@ -90,7 +90,7 @@ class Guard:
             address = base_address(str(url).partition("?")[0].partition("#")[0])
             whole = url if isinstance(url, URL) else URL(url)
         except (ConfigurationError, ValueError) as error:
-            why = error.message if isinstance(error, ConfigurationError) else "It is no URL."
+            why = error.message if isinstance(error, ConfigurationError) else "It is not a URL."
             raise TargetError(f"{what} cannot be used. {why}", advice=self.advice) from None
         host = address.raw_host or ""
         if address.origin() == self._origin:
@@ -136,12 +136,9 @@ class Guard:
         return permitted
 
     def refuse_private(self, url: URL) -> None:
-        """Refuse a host that is known here to lead into a private network. Blocking.
+        """Raise `PrivateAddress` for a host that leads into a private network, if known. Blocking.
 
         For requests by way of a proxy, which resolves names itself, also those unknown here.
-
-        Raises:
-            PrivateAddress: It does.
         """
         try:
             self.resolved(url.raw_host or "", url.port or 443)
@@ -177,12 +174,7 @@ class GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The permitted addresses of ``host``.
-
-        Raises:
-            PrivateAddress: There is none.
-            OSError: The name cannot be resolved.
-        """
+        """The permitted addresses of ``host``; see `Guard.resolved`."""
         found = await self._inner.resolve(host, port, family)
         permitted = [one for one in found if self._guard.permits(host, port, one["host"])]
         if not permitted:

@@ -423,7 +423,7 @@ def version_in(headers: Mapping[str, str]) -> str | None:
 def _too_large(limit: int, size: str = "") -> TargetError:
     return TargetError(
         f"The target's answer is larger than {limit // 2**20} MiB{size}.",
-        advice="Check the address: this is not an answer we asked for.",
+        advice="Check the address: what it sends is not what was asked for.",
         details={TOO_LARGE: True},
     )
 

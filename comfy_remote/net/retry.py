@@ -1,4 +1,8 @@
-"""When something is tried again: back-off for requests, transfers and polling; Retry-After."""
+"""When something is tried again: back-off for requests, transfers and polling; Retry-After.
+
+Not tenacity: progress resets the count of failures here, and polling and Retry-After share the
+back-off.
+"""
 
 from __future__ import annotations
 

@@ -55,7 +55,6 @@ async def describe(
     """What the engine has installed, and whether the worker may fetch models for a workflow.
 
     Raises:
-        WorkflowInvalid: The request is not valid.
         TargetError: The engine cannot be asked.
     """
     request = parse_action(DescribeRequest, payload)
@@ -81,11 +80,7 @@ async def describe(
 
 
 async def health(target: ComfyUITarget, folder: Path, worker: str | None) -> HealthAnswer:
-    """The state of the worker and its engine.
-
-    Raises:
-        TargetError: The engine cannot be asked.
-    """
+    """The state of the worker and its engine."""
     stats = await target.system()
     system = stats.get("system")
     return HealthAnswer(
@@ -98,10 +93,9 @@ async def health(target: ComfyUITarget, folder: Path, worker: str | None) -> Hea
 
 
 async def fetch_part(kept: KeptFiles, payload: JsonValue) -> FetchAnswer:
-    """A part of an output that waits here.
+    """A part of an output that is stored here.
 
     Raises:
-        WorkflowInvalid: The request is not valid.
         OutputLost: It is not here.
     """
     request = parse_action(FetchRequest, payload)
@@ -160,10 +154,7 @@ def models_of(engine: Engine, settings: WorkerSettings) -> ModelLibrary:
 async def act_on_models(
     library: ModelLibrary, payload: JsonValue, report: Report
 ) -> dict[str, JsonValue]:
-    """Do what a job about models asks for.
-
-    Returns:
-        One of the answers in `wire.models`, as JSON.
+    """Do what a job about models asks for; one of the answers in `wire.models`, as JSON.
 
     Raises:
         WorkflowInvalid: The request, or a line of its list, cannot be read. Nothing was done.
@@ -212,11 +203,7 @@ class EngineFacts:
         self._stats: dict[str, JsonValue] = {}
 
     async def stats(self, target: ComfyUITarget) -> dict[str, JsonValue]:
-        """The document, asked once a process.
-
-        Raises:
-            TargetError: The engine cannot be asked.
-        """
+        """The document, asked once a process."""
         if self._pid is None or self._pid != self._engine.pid:
             self._stats = await target.system()
             self._pid = self._engine.pid

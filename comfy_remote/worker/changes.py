@@ -34,11 +34,7 @@ def needs_schemas(request: JobRequest) -> bool:
 
 
 def plain_prompt(request: JobRequest) -> Prompt:
-    """The prompt of a request in API format, not changed yet.
-
-    Raises:
-        WorkflowInvalid: It is not in API format.
-    """
+    """The prompt of a request in API format, not changed yet; else `WorkflowInvalid`."""
     with _field("workflow"):
         return parse_prompt(request.workflow)
 

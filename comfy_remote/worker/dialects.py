@@ -147,13 +147,10 @@ class Dialect(ABC):
     def wanted(
         self, outputs: Sequence[RemoteOutput], *, shows_values: bool = False
     ) -> tuple[RemoteOutput, ...]:
-        """`can_hold` of a job that succeeded.
+        """`can_hold` of a job that succeeded; an error if there is none.
 
         Args:
             shows_values: Whether a node shows something else in ComfyUI's page.
-
-        Raises:
-            OutputLost, ExecutionFailed: There is none.
         """
         del shows_values  # an answer cannot have them
         if found := self.can_hold(outputs):
@@ -348,11 +345,7 @@ DIALECTS: tuple[Dialect, ...] = (_ComfyRemote1(), _ImagesB64(), _Plain(), _Worke
 
 
 def dialect_named(name: str) -> Dialect:
-    """The dialect of that name.
-
-    Raises:
-        WorkflowInvalid: There is none.
-    """
+    """The dialect of that name; `WorkflowInvalid` if there is none."""
     for dialect in DIALECTS:
         if dialect.name == name:
             return dialect

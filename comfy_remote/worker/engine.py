@@ -96,12 +96,7 @@ class Engine:
         return self._choice.models if self._choice else None
 
     async def check_gpu(self) -> None:
-        """Have its Python compute something on the GPU, unless it is to run without one.
-
-        Raises:
-            EngineCrashed: It cannot.
-            ConfigurationError: See `start`.
-        """
+        """See `gpu.check_gpu`; nothing for an engine that is to run without a GPU."""
         self.start()
         if self._choice is not None and self._choice.gpu_python is not None:
             await check_gpu(self._choice.gpu_python, self._engine_environment())
@@ -139,10 +134,7 @@ class Engine:
                 )
 
     async def ready(self) -> str:
-        """Wait until the engine answers, starting it if it doesn't run.
-
-        Returns:
-            Its base URL.
+        """Wait until the engine answers, starting it if it doesn't run; its base URL.
 
         Raises:
             ConfigurationError: See `start`.
@@ -224,7 +216,7 @@ class Engine:
         _log.info("engine | %s", line)
         if _NO_PROMPT_THREAD.search(line) and self._process is not None:
             self._why_ended = (
-                f"The engine ({self.name}) had lost its thread for prompts and was ended"
+                f"The engine ({self.name}) lost the thread that runs prompts and was ended"
             )
             threading.Timer(_TRACEBACK_PATIENCE, self._process.stop).start()
         known = self._printed_url is not None or (self._choice and self._choice.url)
@@ -270,7 +262,7 @@ def _crash(what: str, process: ChildProcess, status: int) -> EngineCrashed:
         )
     else:
         advice = "The last lines of its log are in the error's details."
-    said = f" Its last words: {last}" if last else ""
+    said = f" Last line of its log: {last}" if last else ""
     return EngineCrashed(
         f"{what} (exit status {status}).{said}",
         advice=advice,
@@ -281,7 +273,7 @@ def _crash(what: str, process: ChildProcess, status: int) -> EngineCrashed:
 def needs_fresh_engine(error: ComfyRemoteError) -> bool:
     """Whether the error says that the engine cannot be started, or has lost its CUDA context.
 
-    The latter is read from what the node raised, not from the engine's log, which may tell of
+    The latter is read from what the node raised, not from the engine's log, which may hold
     older ones.
     """
     if error.details.get(NOT_STARTED):

@@ -1,7 +1,7 @@
 """Whether the engine's Python can compute on its GPU: asked of torch, as ComfyUI does.
 
 A machine may list a GPU that no program can use (a driver of the wrong version, a card that has
-fallen off its bus). Found out before a job is taken, no job fails for it.
+fallen off its bus). It is checked before a job is taken, so that no job fails because of it.
 """
 
 from __future__ import annotations
@@ -34,10 +34,9 @@ except Exception as error:
 
 
 async def check_gpu(python: str, environ: Mapping[str, str]) -> None:
-    """Have the engine's Python compute something on the GPU.
+    """Have the engine's Python compute something on the GPU; `EngineCrashed` if it cannot.
 
     Raises:
-        EngineCrashed: It cannot.
         ConfigurationError: That Python cannot be started.
     """
     try:
@@ -71,6 +70,6 @@ async def check_gpu(python: str, environ: Mapping[str, str]) -> None:
 def _unusable(why: str) -> EngineCrashed:
     return EngineCrashed(
         f"This machine's GPU cannot be used: {why}.",
-        advice="The worker takes no job here. If it is so on every machine, check the image's CUDA "
-        "version against the endpoint's; COMFYUI_ARGS=--cpu runs ComfyUI without a GPU.",
+        advice="The worker takes no job here. If this happens on every machine, check the image's "
+        "CUDA version against the endpoint's; COMFYUI_ARGS=--cpu runs ComfyUI without a GPU.",
     )

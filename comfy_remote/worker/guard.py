@@ -1,7 +1,7 @@
 """Runs a Python program that ends when its parent does: ``guard.py PARENT_PID PROGRAM [ARGS]``.
 
-A worker that is killed hard can stop nothing any more, and an engine left behind would keep
-the GPU. So the engine watches its parent itself, from a thread inside its own process.
+A worker that is killed can no longer stop its engine, which would keep the GPU. So the engine
+watches its parent itself, from a thread inside its own process.
 ``PROGRAM`` is a script, or ``-m MODULE``.
 
 Runs under the engine's Python, which need not have this package: standard library only.

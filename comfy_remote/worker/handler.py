@@ -129,7 +129,7 @@ class JobHandler:
             _log.exception("job %s: unforeseen", job_id)
             failure = ExecutionFailed(
                 f"The worker failed: {type(error).__name__}: {error}",
-                advice="This is a fault of the worker; its log has the traceback.",
+                advice="This is a bug in the worker; its log has the traceback.",
             )
         else:
             if result.error is None:
@@ -178,16 +178,16 @@ class JobHandler:
             return await asyncio.wait_for(job, timeout)
         except asyncio.TimeoutError:
             raise JobTimedOut(
-                f"The job took longer than the {timeout:g} s it may, and was stopped.",
-                advice="Do less in one job, or set its timeout (or COMFY_REMOTE_JOB_TIMEOUT on "
-                "the worker) higher.",
+                f"The job ran longer than its limit of {timeout:g} s and was stopped.",
+                advice="Do less in one job, or raise its timeout (or COMFY_REMOTE_JOB_TIMEOUT on "
+                "the worker).",
             ) from None
 
     async def _job(self, job_id: str, payload: JsonValue, report: Report) -> JobResult:
         action = payload.get("action", "run") if isinstance(payload, dict) else "run"
         if not isinstance(action, str):
             raise WorkflowInvalid(
-                "The job's input is not valid: action: it is not a text.", advice=_KNOWN_ACTIONS
+                "The job's input is not valid: action: it is not a string.", advice=_KNOWN_ACTIONS
             )
         if action in MODEL_ACTIONS:
             return JobResult(await act_on_models(self._parts.models, payload, report))
@@ -196,7 +196,7 @@ class JobHandler:
             return JobResult(about.model_dump(mode="json", exclude_none=True))
         if action != "run":
             raise WorkflowInvalid(
-                f"The job's input is not valid: action: there is no action {action!r}.",
+                f"The job's input is not valid: action: unknown action {action!r}.",
                 advice=_KNOWN_ACTIONS,
             )
         async with self._parts.models.in_use():

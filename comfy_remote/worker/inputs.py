@@ -46,11 +46,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def _sent_files(request: JobRequest) -> list[InputFileSent]:
-    """What a request sends, in both of its forms, as one list.
-
-    Raises:
-        WorkflowInvalid: A name would not stay below a folder.
-    """
+    """What a request sends, in both of its forms, as one list with checked names."""
     images = [
         InputFileSent(name=image.name, data=image.image, sha256=image.sha256)
         for image in request.images
@@ -100,7 +96,7 @@ class InputReceiver:
                 )
         if missing:
             raise InputFileMissing(
-                f"This worker has not seen these files before: {', '.join(missing)}.",
+                f"This worker does not have these files: {', '.join(missing)}.",
                 advice="Send them with their data.",
                 details={"missing_inputs": list[JsonValue](missing)},
             )
@@ -161,7 +157,6 @@ class InputReceiver:
         Raises:
             WorkflowInvalid: The address may not be fetched or does not answer, or what came is too
                 large, empty, or does not match the SHA-256.
-            LocalStorageError: The disk is full.
         """
         try:
             received = await retried(

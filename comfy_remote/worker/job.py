@@ -171,7 +171,7 @@ class WorkflowJob:
             async with ProgressReporter(report, previews=request.previews) as reporter:
                 if lines:
                     await self.parts.models.ensure_for_run(lines, say_to(reporter))
-                # What its nodes order from a service would be paid for twice.
+                # What its nodes buy from a service would be paid for twice.
                 may_repeat = not self.comfy_org_key
                 first = _Attempt(self, prompt, files, reporter, folder / "1", may_repeat)
                 self._attempt = first

@@ -1,4 +1,4 @@
-"""A child process: started, listened to, and ended with everything it started."""
+"""A child process: its start, its output, and its end with everything it started."""
 
 from __future__ import annotations
 

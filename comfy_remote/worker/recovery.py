@@ -41,9 +41,6 @@ async def settle(
     Args:
         settings: With ``cancel_grace``: after that a process of ours is ended and started again;
             of an engine that somebody else has started, the log says what it does.
-
-    Raises:
-        ComfyRemoteError: It was ended, and could not be started again.
     """
     if not engine.alive:
         return
@@ -59,7 +56,7 @@ async def settle(
     if engine.pid is None:
         _log.error("the engine %s; it was not started here, so it is left alone", what)
         return
-    _log.error("the engine %s %.0f s after the cancel: it is started again", what, grace)
+    _log.error("the engine %s %.0f s after the cancel: it is restarted", what, grace)
     await asyncio.to_thread(engine.stop)
     await engine.ready()
 
@@ -86,7 +83,7 @@ async def end_if_hung(engine: Engine, error: TargetError) -> EngineCrashed | Non
     )
     if not hung or engine.pid is None or not engine.alive:
         return None
-    _log.error("the engine hangs: %s It is started again", error.message)
+    _log.error("the engine hangs: %s It is restarted", error.message)
     await asyncio.to_thread(engine.stop)
     return EngineCrashed(
         f"The engine hung and was ended. {error.message}",

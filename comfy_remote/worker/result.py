@@ -121,7 +121,7 @@ class _Answer:
         named = ", ".join(f"{name} ({size_text(each)})" for name, each in sizes[:5])
         failed = "".join(f" {failure}" for failure in self.failures)
         return OutputTooLarge(
-            f"The result would be {size_text(size)}, and {size_text(limit)} can be returned. "
+            f"The result would be {size_text(size)}; at most {size_text(limit)} can be returned. "
             f"Its largest outputs: {named or 'texts'}.{failed}",
             advice="Give the worker a bucket (BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID, "
             f"BUCKET_SECRET_ACCESS_KEY){self._other_format()}, or save fewer or smaller files "
@@ -155,7 +155,7 @@ def shown_within(
         size = len(json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         if size > left:
             warnings.append(
-                f"Node {node_id} shows {size_text(size)} besides its outputs, more than is "
+                f"Node {node_id} shows {size_text(size)} besides its outputs, too much to be "
                 "returned; its outputs are complete."
             )
             continue

@@ -210,12 +210,12 @@ class EngineRun:
         except asyncio.CancelledError:
             await self._cancel(ref)
             raise
-        raise TargetError("The engine's events ended without saying how the job did.")
+        raise TargetError("The engine's events ended without the end of the job.")
 
     async def _error_of(self, finished: Finished) -> ComfyRemoteError | None:
         if finished.state is JobState.SUCCEEDED:
             return None
-        error = finished.error or ExecutionFailed("The engine failed the job without a reason.")
+        error = finished.error or ExecutionFailed("The engine gave no reason for failing the job.")
         if isinstance(error, OutOfMemory):
             # What is still loaded would make the next run fail as well.
             await at_most(self.patience, self.target.free_memory(), "free its memory")

@@ -196,7 +196,7 @@ class ResultStore:
 
 def _refused(why: str) -> OutputError:
     return OutputError(
-        f"An output is too large for the result, and the store did not take it: {why}.",
+        f"An output is too large for the result, and the store refused it: {why}.",
         advice="Look at the gateway's log (its disk may be full), or make smaller outputs.",
     )
 
@@ -257,7 +257,7 @@ class KeptFiles:
 
 def _not_here() -> OutputLost:
     return OutputLost(
-        "This worker does not have that output (any more).",
-        advice="Outputs stay for an hour, by the worker that made them or on its volume. Run "
+        "This worker no longer has that output.",
+        advice="Outputs are stored for an hour, on the worker that made them or on its volume. Run "
         "the workflow again, or give the worker a bucket (BUCKET_ENDPOINT_URL).",
     )

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from comfy_remote.aio import Background, concurrent_map, within
+from comfy_remote.aio import Background, concurrent_map, first_of, within
 
 
 async def test_results_and_errors() -> None:
@@ -112,3 +112,13 @@ async def test_what_runs_in_the_background_is_held_until_it_ends() -> None:
     assert second.cancelled()
     assert len(background) == 0
     await background.wait(1)
+
+
+async def test_when_the_first_has_ended_the_others_end_with_the_context() -> None:
+    async def give(value: int) -> int:
+        return value
+
+    async with first_of(give(3), asyncio.Event().wait()) as (quick, slow):
+        assert quick.result() == 3
+        assert not slow.done()
+    assert slow.cancelled()

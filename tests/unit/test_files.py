@@ -20,6 +20,7 @@ from comfy_remote.media.files import (
     private_folder,
     safe_relative_path,
     sha256_of,
+    write_whole,
 )
 
 
@@ -187,3 +188,23 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_advice(tmp_path: Path) ->
         private_folder(tmp_path / "file"),
     ):
         pass
+
+
+def test_a_small_file_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new/a.json"
+    write_whole(path, b"before")
+    write_whole(path, b"{}\n")
+    assert path.read_bytes() == b"{}\n"
+    if os.name == "posix":
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        write_whole(path, b"after")
+    assert [one.name for one in path.parent.iterdir()] == ["a.json"]
+    assert path.read_bytes() == b"{}\n"

@@ -105,7 +105,7 @@ async def test_retry_after_is_honoured_within_reason(
     [
         (Answer(None, 401), AuthenticationError, "refused the key", 1),
         (Answer(None, 403), AuthenticationError, "refused the key", 1),
-        (Answer(b"nothing here", 404), TargetNotFound, "knows no such address.*nothing here", 1),
+        (Answer(b"nothing here", 404), TargetNotFound, "has no such address.*nothing here", 1),
         (Answer(b"", 413), RequestTooLarge, "too large", 1),
         (Answer(b"odd", 418), TargetError, "HTTP 418: odd", 1),
         (Answer(None, 429), RateLimited, "asked too often", 5),

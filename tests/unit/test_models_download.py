@@ -319,7 +319,7 @@ async def test_what_does_not_fit_the_disk_is_not_begun(
 ) -> None:
     server.files["/a.safetensors"] = File(MODEL)
     monkeypatch.setattr(plan, "free_bytes", lambda root: 1000)
-    with pytest.raises(LocalStorageError, match=r"300 kB are to be fetched") as caught:
+    with pytest.raises(LocalStorageError, match=r"300 kB to fetch") as caught:
         await ensure(library_for(tmp_path, server), f"lora {server.url}/a.safetensors")
     assert "models prune" in for_terminal(caught.value.advice)
     assert server.fetched("/a.safetensors") == 0

@@ -254,5 +254,5 @@ async def test_an_engine_without_its_thread_for_prompts_is_ended(tmp_path: Path)
         error = await asyncio.wait_for(engine.died(), 10.0)
     finally:
         engine.stop()
-    assert "had lost its thread for prompts" in error.message
+    assert "lost the thread that runs prompts" in error.message
     assert "maximum recursion depth exceeded" in error.message

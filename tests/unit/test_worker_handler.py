@@ -132,8 +132,8 @@ async def test_overrides_and_files_reach_the_engine_and_the_input_is_not_changed
         ({"workflow": "text"}, "workflow"),
         ({"images": [{"name": "../x", "image": "eA=="}]}, "../x"),
         ({"images": [{"name": "x", "image": "%%%"}]}, "decoded"),
-        ({"action": ["run"]}, "action: it is not a text"),
-        ({"action": {}}, "action: it is not a text"),
+        ({"action": ["run"]}, "action: it is not a string"),
+        ({"action": {}}, "action: it is not a string"),
         ({"timeout": 10**400}, "timeout"),
     ],
 )

@@ -70,6 +70,6 @@ async def test_a_store_that_refuses_is_an_error_without_the_key(
     server = Server(statuses)
     with pytest.raises(OutputError) as caught:
         await put(tmp_path, server)
-    assert "store did not take it: HTTP" in str(caught.value)
+    assert "store refused it: HTTP" in str(caught.value)
     assert KEY not in str(caught.value)
     assert server.statuses == []

@@ -90,7 +90,7 @@ async def download(
             part.remove()
             if not resumed:
                 raise unavailable(
-                    f"What came for {location.shown} is not the model: {why}.",
+                    f"What was received for {location.shown} is not the model: {why}.",
                     location.denied if "web page" in why else "Check the link in a browser.",
                 )
             resumed = await transfer.begin()

@@ -48,10 +48,6 @@ class Downloads:
         """Fetch models, four at a time; the first that fails stops the others.
 
         What is not complete then stays as a part, and the next time continues from there.
-
-        Raises:
-            ModelUnavailable: One of them cannot be had.
-            LocalStorageError: One cannot be written.
         """
         await concurrent_map(self._one, missing)
 
@@ -109,11 +105,7 @@ class Downloads:
 
 
 def _rename_to_new(part: Path, path: Path) -> None:
-    """Give a part its name; never instead of a file that came meanwhile.
-
-    Raises:
-        FileExistsError: One did.
-    """
+    """Give a part its name; `FileExistsError` if a file of that name has come meanwhile."""
     try:
         os.link(part, path)  # unlike a rename, fails where there is a file
     except FileExistsError:

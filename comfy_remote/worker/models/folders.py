@@ -118,11 +118,7 @@ class ModelFolders:
 
     @property
     def root(self) -> Path:
-        """The folder to download into.
-
-        Raises:
-            ConfigurationError: There is none.
-        """
+        """The folder to download into; `ConfigurationError` if there is none."""
         if not self.roots:
             raise ConfigurationError(
                 "This worker has no folder for models: no network volume is mounted, and its "

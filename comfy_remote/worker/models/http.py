@@ -118,7 +118,7 @@ class ModelHttp:
 
         Args:
             bytes_wanted: A ``Range`` header's value.
-            etag: Of the file that the part shall be of; with another one, the whole comes.
+            etag: Of the file that the part must belong to; of another file, the whole comes.
 
         Raises:
             ModelUnavailable: It is not there, may not be had, or is a web page.
@@ -250,7 +250,7 @@ def _refuse_other(location: Location, response: aiohttp.ClientResponse) -> None:
 
 def _denied(location: Location, with_what: str, status: int | None = None) -> ModelUnavailable:
     return unavailable(
-        f"{location.shown} is not given to this worker: {location.url.host} answered with "
+        f"{location.shown} was refused to this worker: {location.url.host} answered with "
         f"{with_what} instead of a model.",
         location.denied,
         http_status=status,

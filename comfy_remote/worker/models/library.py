@@ -50,11 +50,14 @@ _log = logging.getLogger(__name__)
 class ModelLibrary:
     """The models of one worker.
 
+    Its methods raise `ConfigurationError` where there is no folder for models, and
+    `LocalStorageError` where it cannot be written to.
+
     Args:
         settings: Where from, where to, how much.
         engine_folder: The engine's own ``models`` folder, if it is known; asked each time, as
             an engine may only be chosen when it starts.
-        worker: What other workers on the same volume shall call this one.
+        worker: What other workers on the same volume call this one.
     """
 
     def __init__(
@@ -90,7 +93,6 @@ class ModelLibrary:
         Raises:
             ModelUnavailable: A model cannot be had; says which, and why. Nothing was pruned.
             LocalStorageError: The disk is full, or cannot be written to.
-            ConfigurationError: There is no folder for models.
         """
         refuse = _WORKER_FETCHES_NONE if self._settings.download is False else None
         prunes = self._prunes(prune_others)
@@ -116,11 +118,7 @@ class ModelLibrary:
     async def check(
         self, lines: Sequence[ModelLine], *, prune_others: bool | None = None, name: str = ""
     ) -> CheckAnswer:
-        """What `ensure` would do. Changes nothing, and fetches nothing.
-
-        Raises:
-            ConfigurationError: There is no folder for models.
-        """
+        """What `ensure` would do. Changes nothing, and fetches nothing."""
         folders = self._folders()
         manifest = Manifest(folders.root)
         refuse = _WORKER_FETCHES_NONE if self._settings.download is False else None
@@ -166,7 +164,6 @@ class ModelLibrary:
             everything: Whether an empty list means that nothing is wanted.
 
         Raises:
-            ConfigurationError: There is no folder for models.
             LocalStorageError: A file could not be removed.
         """
         folders = self._folders()
@@ -185,11 +182,7 @@ class ModelLibrary:
         return PruneAnswer(pruned=pruned, kept=kept, notes=notes)
 
     async def models(self) -> ModelsAnswer:
-        """All models that are there, by folder.
-
-        Raises:
-            ConfigurationError: There is no folder for models.
-        """
+        """All models that are there, by folder."""
         return await asyncio.to_thread(self._models)
 
     @asynccontextmanager
@@ -372,7 +365,7 @@ def _raise_problems(problems: Sequence[Problem]) -> None:
         raise problems[0].error
     if problems:
         raise ModelUnavailable(
-            f"{len(problems)} models of the list cannot be had. "
+            f"{len(problems)} models of the list are not available. "
             + " ".join(f"{problem.line.shown}: {problem.error.message}" for problem in problems),
             advice=problems[0].error.advice,
             details={"problems": [str(problem) for problem in problems]},

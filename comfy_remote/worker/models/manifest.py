@@ -105,11 +105,7 @@ class Manifest:
         return entry if entry is not None and entry.untouched(path) else None
 
     def add(self, file: Path, identity: str, sha256: str, fetched_for: str) -> Entry:
-        """Record a file that was just written, for a list (see `list_key`).
-
-        Raises:
-            LocalStorageError: It cannot be remembered.
-        """
+        """Record a file that was just written, for a list (see `list_key`)."""
         with storage_errors(self._folder):
             status = file.stat()
             entry = Entry(
@@ -195,11 +191,7 @@ class Asked:
         self._folder = root / OUR_FOLDER / "lists"
 
     def note(self, key: str, paths: Collection[str]) -> None:
-        """Note that a list asks for these models now.
-
-        Raises:
-            LocalStorageError: The note cannot be written.
-        """
+        """Note that a list asks for these models now."""
         wanted, now = sorted(set(paths)), time.time()
         before = self._read(self._file(key))
         if before is not None and before.paths == wanted and 0 <= now - before.asked < _FRESH:

@@ -188,11 +188,7 @@ class Planner:
         return Missing(line, link, location, found, path, replaces=there is not None)
 
     async def _suffices(self, line: ModelLine, there: Path) -> bool:
-        """Whether a file that is there under the name is taken without asking about it.
-
-        Raises:
-            ModelUnavailable: It is somebody's, and not the one that the line has the hash of.
-        """
+        """Whether a file that is there under the name is taken without asking about it."""
         if line.sha256 is None:
             return self.names_suffice or self.refuse is not None
         if self.manifest.entry_of(there) is not None:
@@ -201,11 +197,7 @@ class Planner:
         return True
 
     async def _is_it(self, there: Path, found: Answer) -> bool:
-        """Whether a file that is there under the name is the one that the link is for.
-
-        Raises:
-            ModelUnavailable: It is another one, and not one of ours that could be replaced.
-        """
+        """Whether a file that is there under the name is the one that the link is for."""
         entry = self.manifest.entry_of(there)
         if entry is not None:
             return entry.sha256 == found.sha256
@@ -235,8 +227,8 @@ class Planner:
     def _another_file(self, there: Path, why: str) -> ModelUnavailable:
         shown = self.folders.shown(there)
         return unavailable(
-            f"There is another file {shown} already: {why}. It is not one that this worker had "
-            "fetched (or was changed since), and is not replaced.",
+            f"There is another file {shown} already: {why}. This worker did not fetch it (or it "
+            "was changed since), so it is not replaced.",
             "Give the new one another name with name=FILE, or remove the old one yourself.",
             model=shown,
         )
@@ -256,8 +248,8 @@ def _name_of(line: ModelLine, location: Location, found: Answer) -> str:
 def too_large(location: Location, size: int, limit: int) -> Exception:
     """The error of a model above the worker's limit."""
     return unavailable(
-        f"{location.shown} has at least {size_text(size)}, and this worker takes models of up to "
-        f"{size_text(limit)}.",
+        f"{location.shown} is at least {size_text(size)} large; this worker accepts models of up "
+        f"to {size_text(limit)}.",
         "Set COMFY_REMOTE_MODEL_SIZE_LIMIT higher on the worker.",
     )
 
@@ -284,19 +276,15 @@ def fits(missing: Sequence[Missing], root: Path) -> bool:
 
 
 def check_space(missing: Sequence[Missing], root: Path) -> None:
-    """Refuse what does not fit.
-
-    Raises:
-        LocalStorageError: Says how much is needed, and how much is free.
-    """
+    """Refuse (`LocalStorageError`) what does not fit."""
     if fits(missing, root):
         return
     free = free_bytes(root) or 0
     needed = bytes_to_fetch(missing, root)
     named = ", ".join(f"{one.path.name} ({size_text(one.found.size or 0)})" for one in missing[:5])
     raise LocalStorageError(
-        f"The models do not fit the disk: {size_text(needed)} are to be fetched ({named}), and "
-        f"{size_text(free)} are free in {root}.",
+        f"The models do not fit on the disk: {size_text(needed)} to fetch ({named}), "
+        f"{size_text(free)} free in {root}.",
         advice=Hint.MODELS_DISK_FULL(),
         details={"needed": needed, "free": free, "path": str(root)},
     )

@@ -43,6 +43,8 @@ class Busy(Exception):
 class Presence:
     """This worker, as others on the volume see it.
 
+    Its contexts raise `LocalStorageError` if the volume cannot be written to.
+
     Args:
         beat: Seconds between two signs of life.
         stale: Seconds without one after which a worker counts as gone.
@@ -64,10 +66,7 @@ class Presence:
         """While inside, no other worker prunes. Waits for one that does.
 
         Args:
-            on_wait: Told the name of the worker that is waited for.
-
-        Raises:
-            LocalStorageError: The mark cannot be written.
+            on_wait: Called with the name of the worker that is waited for.
         """
         with storage_errors(self._marks):
             await asyncio.to_thread(self._enter)
@@ -95,7 +94,6 @@ class Presence:
 
         Raises:
             Busy: One does. It is not waited for: its job may take hours.
-            LocalStorageError: The volume cannot be written to.
         """
         async with self.using():
             lock = self._locks / "prune"
@@ -117,9 +115,6 @@ class Presence:
         """While inside, no other worker fetches the same file. Waits for one that does.
 
         Only inside `using`.
-
-        Raises:
-            LocalStorageError: The volume cannot be written to.
         """
         lock = self._locks / key
         with storage_errors(lock):

@@ -61,16 +61,10 @@ def plan_prune(manifest: Manifest, wanted: Collection[str], asked: Collection[st
 
 
 def verify(manifest: Manifest, plan: PrunePlan) -> dict[str, bool]:
-    """Whether the content of each file to remove is still what we wrote. Reads them whole.
+    """Whether the content of each file to remove is still what we wrote, by path; reads them whole.
 
     This finds a file that somebody put where ours was, with its size and time. Done
     before `prune`, which keeps other workers waiting.
-
-    Returns:
-        By path, relative to the models folder.
-
-    Raises:
-        LocalStorageError: A file cannot be read.
     """
     verified = {}
     for entry in plan.remove:
@@ -95,9 +89,6 @@ def prune(
         parts: Keys of the `PartFile`s to keep.
         verified: What `verify` said. What it did not look at (another worker has fetched it
             since) stays.
-
-    Raises:
-        LocalStorageError: A file could not be removed.
     """
     plan = plan_prune(manifest, wanted, asked)
     removed: list[Entry] = []

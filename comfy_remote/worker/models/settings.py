@@ -26,7 +26,7 @@ def _nothing() -> SecretStr:
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """How a worker comes by its models.
+    """Where a worker's models come from and go.
 
     Attributes:
         folder: The models folder to use; ``None`` for the volume's or the engine's.
