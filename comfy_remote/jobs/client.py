@@ -202,10 +202,9 @@ class Client:
     async def prepare(
         self,
         workflow: Workflow,
-        /,
         *,
         changes: Changes | None = None,
-        inputs: Sequence[Path | str] = (),
+        inputs: Sequence[Path | str] | Path | str = (),
         source: str | None = None,
         base: Path | None = None,
         schemas: Schemas | None = None,
@@ -243,7 +242,7 @@ class Client:
         loaded = await asyncio.to_thread(read, workflow, whole, source)
         if base is None and isinstance(workflow, str | Path):
             base = Path(workflow).absolute().parent
-        search = FileSearch.beside(base, [Path(path) for path in inputs])
+        search = FileSearch.beside(base, inputs)
         if only_base:
             search = FileSearch(search.given, search.roots[:1], may_name=False)
 
@@ -260,7 +259,6 @@ class Client:
     async def submit(
         self,
         workflow: Workflow | Submission,
-        /,
         *,
         folder: Path | None = None,
         embed: Mapping[str, JsonValue] | None = None,
@@ -268,7 +266,7 @@ class Client:
         timeout: float | None = None,
         begun: float | None = None,
         job_id: str | None = None,
-        inputs: Sequence[Path | str] = (),
+        inputs: Sequence[Path | str] | Path | str = (),
         source: str | None = None,
         **words: Unpack[PrepareWords],
     ) -> Job:
@@ -306,6 +304,8 @@ class Client:
                 _log.info("%s", note)
             for doubt in ready.doubts:
                 _log.warning("%s", doubt.sentence)
+            for path in ready.unused:
+                _log.warning("%s was not sent: no Load node names %r.", path, path.name)
             if not isinstance(workflow, str | Path | LoadedWorkflow):
                 ready = replace(ready, source=source or "library")
         else:

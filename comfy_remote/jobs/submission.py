@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,13 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ..advice import Hint
 from ..aio import Deadline
-from ..errors import ComfyRemoteError, JobTimedOut, LocalStorageError, SubmissionUnknown
+from ..errors import (
+    ComfyRemoteError,
+    JobTimedOut,
+    LocalStorageError,
+    SubmissionUnknown,
+    WorkflowInvalid,
+)
 from ..events import DidItRun, JobState
 from ..targets.base import InputFile, RemoteRef, RunRequest, Target
 from ..workflow.change.prepare import Changes, prepare
@@ -71,8 +78,18 @@ def read(workflow: Workflow, changes: Changes, source: str | None = None) -> Loa
     """The workflow, with the variables of its file filled in. Blocking."""
     if isinstance(workflow, LoadedWorkflow):
         return workflow
+    if isinstance(workflow, str) and re.fullmatch(r"\s*\{.*\}\s*", workflow, re.DOTALL):
+        raise WorkflowInvalid(
+            "This is the text of a workflow, not the path of its file.",
+            advice="Give it as a dictionary: json.loads(text).",
+        )
     if isinstance(workflow, str | Path):
         return load_workflow(workflow, variables=changes.variables())
+    if not isinstance(workflow, Mapping):
+        raise WorkflowInvalid(
+            f"A workflow is the path of a file or a dictionary, not a value of type "
+            f"{type(workflow).__name__}."
+        )
     return parse_workflow(cast("JsonValue", workflow), source or "The prompt")
 
 

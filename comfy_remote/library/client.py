@@ -66,9 +66,8 @@ class Client(jobs.Client):
     async def run(
         self,
         workflow: Workflow,
-        /,
         *,
-        inputs: Sequence[Path | str] = (),
+        inputs: Sequence[Path | str] | Path | str = (),
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
         changes: Changes | None = None,
@@ -93,10 +92,9 @@ class Client(jobs.Client):
         self,
         workflow: Workflow,
         rows: Iterable[ChangeWords],
-        /,
         *,
         at_most: int = 4,
-        inputs: Sequence[Path | str] = (),
+        inputs: Sequence[Path | str] | Path | str = (),
         timeout: float | None = None,
         on_event: Callable[[int, Event], object] | None = None,
         changes: Changes | None = None,
@@ -191,7 +189,6 @@ class Client(jobs.Client):
         self,
         workflow: CallableWorkflow | Workflow,
         inputs: Mapping[str, object],
-        /,
         *,
         form: ValueForm | None = None,
         on_event: Callable[[Event], object] | None = None,
@@ -229,9 +226,8 @@ class Client(jobs.Client):
     async def check(
         self,
         workflow: Workflow,
-        /,
         *,
-        inputs: Sequence[Path | str] = (),
+        inputs: Sequence[Path | str] | Path | str = (),
         changes: Changes | None = None,
         **words: Unpack[ChangeWords],
     ) -> Report:
@@ -256,7 +252,6 @@ class Client(jobs.Client):
     async def estimate(
         self,
         workflow: Workflow,
-        /,
         *,
         changes: Changes | None = None,
         **words: Unpack[ChangeWords],
@@ -283,8 +278,7 @@ class Client(jobs.Client):
     async def cut(
         self,
         workflow: Workflow,
-        nodes: Collection[str] = (),
-        /,
+        nodes: Collection[str] | str = (),
         *,
         changes: Changes | None = None,
         **words: Unpack[ChangeWords],
@@ -293,8 +287,8 @@ class Client(jobs.Client):
 
         Args:
             workflow: As for `submit`.
-            nodes: Ids, titles or classes of those that would run there; those that the workflow
-                marks by default.
+            nodes: Id, title or class of the node that would run there, or of several; those that
+                the workflow marks by default.
 
         Raises:
             WorkflowInvalid: It cannot be read or converted, or cannot be cut so.
@@ -302,6 +296,7 @@ class Client(jobs.Client):
         """
         from ..jobs.forecast import cut_for, prepared_for_check
 
+        nodes = [nodes] if isinstance(nodes, str) else nodes
         whole = Changes.of(words, changes)
         loaded, search = await self._read(workflow, whole, ())
         there = (await self.schemas_for(loaded)).schemas
@@ -317,8 +312,11 @@ class Client(jobs.Client):
         return cut
 
     async def _read(
-        self, workflow: Workflow, changes: Changes, inputs: Sequence[Path | str]
+        self,
+        workflow: Workflow,
+        changes: Changes,
+        inputs: Sequence[Path | str] | Path | str | Path | str,
     ) -> tuple[LoadedWorkflow, FileSearch]:
         loaded = await asyncio.to_thread(read, workflow, changes)
         base = Path(workflow).absolute().parent if isinstance(workflow, str | Path) else None
-        return loaded, FileSearch.beside(base, [Path(path) for path in inputs])
+        return loaded, FileSearch.beside(base, inputs)

@@ -24,10 +24,9 @@ __all__ = ["run"]
 
 def run(
     workflow: Workflow,
-    /,
     target: str | Target | None = None,
     *,
-    inputs: Sequence[Path | str] = (),
+    inputs: Sequence[Path | str] | Path | str = (),
     timeout: float | None = None,
     on_event: Callable[[EventOf[SyncJobOutput]], object] | None = None,
     config: Path | str | None = None,

@@ -146,9 +146,8 @@ class SyncClient:
     def prepare(
         self,
         workflow: Workflow,
-        /,
         *,
-        inputs: Sequence[Path | str] = (),
+        inputs: Sequence[Path | str] | Path | str = (),
         changes: Changes | None = None,
         **words: Unpack[ChangeWords],
     ) -> Submission:
@@ -160,14 +159,13 @@ class SyncClient:
     def submit(
         self,
         workflow: Workflow | Submission,
-        /,
         *,
         folder: Path | None = None,
         embed: Mapping[str, JsonValue] | None = None,
         repo_list: str = "",
         timeout: float | None = None,
         job_id: str | None = None,
-        inputs: Sequence[Path | str] = (),
+        inputs: Sequence[Path | str] | Path | str = (),
         changes: Changes | None = None,
         **words: Unpack[ChangeWords],
     ) -> SyncJob:
@@ -189,9 +187,8 @@ class SyncClient:
     def run(
         self,
         workflow: Workflow,
-        /,
         *,
-        inputs: Sequence[Path | str] = (),
+        inputs: Sequence[Path | str] | Path | str = (),
         timeout: float | None = None,
         on_event: Callable[[EventOf[SyncJobOutput]], object] | None = None,
         changes: Changes | None = None,
@@ -208,10 +205,9 @@ class SyncClient:
         self,
         workflow: Workflow,
         rows: Iterable[ChangeWords],
-        /,
         *,
         at_most: int = 4,
-        inputs: Sequence[Path | str] = (),
+        inputs: Sequence[Path | str] | Path | str = (),
         timeout: float | None = None,
         on_event: Callable[[int, Event], object] | None = None,
         changes: Changes | None = None,
@@ -233,7 +229,6 @@ class SyncClient:
         self,
         workflow: CallableWorkflow | Workflow,
         inputs: Mapping[str, object],
-        /,
         *,
         form: ValueForm | None = None,
         on_event: Callable[[Event], object] | None = None,
@@ -247,9 +242,8 @@ class SyncClient:
     def check(
         self,
         workflow: Workflow,
-        /,
         *,
-        inputs: Sequence[Path | str] = (),
+        inputs: Sequence[Path | str] | Path | str = (),
         changes: Changes | None = None,
         **words: Unpack[ChangeWords],
     ) -> Report:
@@ -261,7 +255,6 @@ class SyncClient:
     def estimate(
         self,
         workflow: Workflow,
-        /,
         *,
         changes: Changes | None = None,
         **words: Unpack[ChangeWords],
@@ -272,8 +265,7 @@ class SyncClient:
     def cut(
         self,
         workflow: Workflow,
-        nodes: Collection[str] = (),
-        /,
+        nodes: Collection[str] | str = (),
         *,
         changes: Changes | None = None,
         **words: Unpack[ChangeWords],

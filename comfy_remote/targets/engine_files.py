@@ -102,10 +102,21 @@ class NodeTimes:
 
 
 async def with_unlisted(
-    finished: Finished, folder: Path, since: float, prompt: Prompt, times: NodeTimes
+    finished: Finished,
+    folder: Path,
+    since: float,
+    prompt: Prompt,
+    times: NodeTimes,
+    listed: Iterable[RemoteOutput] = (),
 ) -> Finished:
-    """The end of a job, with the files that no node listed added to its outputs."""
+    """The end of a job, with the files that no node listed added to its outputs.
+
+    Args:
+        listed: Outputs of other jobs.
+    """
     more = await asyncio.to_thread(unlisted_files, folder, since, prompt, finished.outputs, times)
+    others = {one.file for one in listed}
+    more = [one for one in more if one.file not in others]
     if not more:
         return finished
     outputs = in_prompt_order((*finished.outputs, *more), prompt)

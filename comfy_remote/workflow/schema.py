@@ -126,6 +126,9 @@ class Schemas:
         self.source = source
         self.is_snapshot = snapshot
 
+    def __repr__(self) -> str:
+        return f"Schemas({len(self._classes)} classes, source={self.source!r})"
+
     @classmethod
     def bundled(cls) -> Schemas:
         """The snapshot that comes with the package: ComfyUI's own nodes, and ours of every target.

@@ -26,6 +26,7 @@ from comfy_remote import (
     ConfigurationError,
     ExecutionFailed,
     Finished,
+    InputFileMissing,
     JobState,
     Output,
     OutputLost,
@@ -196,12 +197,35 @@ def test_changes_are_keywords(client: SyncClient, sandbox_url: str) -> None:
     assert color_of(output) == (0, 255, 0)
     [output] = run(red, sandbox_url, changes=Changes(settings=["1.color=65280"]), width=24)
     assert output.image().size == (24, 8)
-    with pytest.raises(TypeError):
-        client.run(red, colour=5)  # type: ignore[call-arg]
+    [output] = client.run(workflow=red, set="EmptyImage.color=255")
+    assert color_of(output) == (0, 0, 255)
+    with pytest.raises(TypeError, match=r"no keyword color=\. Any input .* set="):
+        client.run(red, color=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="Did you mean seed="):
+        client.run(red, sede=5)  # type: ignore[call-arg]
     with pytest.raises(WorkflowInvalid, match="no input 'colour'"):
         client.run(red, set={"EmptyImage.colour": 5})
     with pytest.raises(WorkflowInvalid):
         client.run(red, set={"1.color": "blue"})
+
+
+def test_what_is_no_workflow_is_said(client: SyncClient) -> None:
+    with pytest.raises(WorkflowInvalid, match=r"text of a workflow.*json\.loads"):
+        client.prepare(json.dumps(picture(), indent=2))
+    with pytest.raises(WorkflowInvalid, match="not a value of type bytes"):
+        client.prepare(json.dumps(picture()).encode())  # type: ignore[arg-type]
+
+
+def test_an_input_file_is_there_and_named(
+    client: SyncClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InputFileMissing, match=r"no file phot\.png"):
+        client.run(picture(), inputs=["phot.png"])
+    with pytest.raises(InputFileMissing, match=r"no file phot\.png"):
+        client.check(picture(), inputs="phot.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "photo.png")
+    client.run(picture(), inputs="photo.png")
+    assert "photo.png was not sent: no Load node names 'photo.png'." in caplog.text
 
 
 def test_variables_of_a_file(client: SyncClient, tmp_path: Path) -> None:
@@ -327,6 +351,18 @@ def test_who_leaves_early_cancels_the_others(sandbox_url: str, home: Path) -> No
     with comfy_remote.Record(home) as record:
         states = [entry.state for entry in record.newest(10)]
     assert sorted(state.value for state in states) == ["cancelled", "cancelled", "succeeded"]
+
+
+def test_no_row_has_the_outputs_of_another() -> None:
+    rows = [*({"seed": seed} for seed in range(8)), {"set": {"KSampler.steps": 5}}]
+    with SyncClient("sandbox") as client:
+        results = list(client.map(picture(steps=1), rows, at_most=4))  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="changes are a dictionary"):
+            list(client.map(picture(), range(3)))  # type: ignore[arg-type]
+    made = [output.filename for result in results for output in result.outputs]
+    assert sorted(made) == [f"lib_{number:05}_.png" for number in range(1, 9)]
+    [failed] = [result for result in results if result.error is not None]
+    assert failed.index == 8
 
 
 async def test_the_asynchronous_one_yields_as_they_come(sandbox_url: str) -> None:

@@ -229,7 +229,7 @@ def test_what_cannot_travel_is_named_with_its_place() -> None:
     with pytest.raises(ValueCannotTravel) as caught:
         encode(conditioning, "CONDITIONING")
     assert "conditioning[0][1].control cannot cross" in str(caught.value)
-    assert "is a ControlNet" in str(caught.value)
+    assert "is of type ControlNet" in str(caught.value)
     assert caught.value.details["path"] == "conditioning[0][1].control"
     assert "same side" in caught.value.advice
 

@@ -294,7 +294,7 @@ class _Walk:
 
     def _refusal(self, value: object, path: str, why: str | None = None) -> ValueCannotTravel:
         name = type(value).__name__
-        why = why or f"is a {name}"
+        why = why or f"is of type {name}"
         return ValueCannotTravel(
             f"{self._root}{path} cannot cross to another machine: it {why}.",
             advice="Only numbers, texts, bytes, tensors, and lists and dicts of those can. Models "

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 
@@ -20,7 +21,7 @@ import aiohttp
 
 from ...config.engine_environment import engine_environment
 from ...errors import ComfyRemoteError, TargetUnreachable
-from ...events import Event, Finished, JobState, Progress, Started
+from ...events import Event, Finished, JobState, OutputReady, Progress, Started
 from ...net.retry import Polling
 from ...outputs import RemoteOutput
 from ...workflow.prompt import Prompt
@@ -35,6 +36,7 @@ __all__ = ["SandboxTarget", "launch_sandbox"]
 _START_TIMEOUT = 30.0
 _IDLE_EXIT = 1800.0  # as long as RunPod keeps a result
 _STOP_PATIENCE = 2.0
+_MOST_LISTED = 1000  # of the latest outputs, which are not taken for those of another job
 
 
 class SandboxTarget:
@@ -54,6 +56,7 @@ class SandboxTarget:
         self._reviving = asyncio.Lock()
         self._unfinished: set[str] = set()
         self._succeeded: set[str] = set()
+        self._listed: deque[RemoteOutput] = deque(maxlen=_MOST_LISTED)
 
     @property
     def name(self) -> str:
@@ -106,6 +109,8 @@ class SandboxTarget:
                         began = time.time()
                     elif isinstance(event, Progress):
                         times.running(event.node_id, time.time())
+                    elif isinstance(event, OutputReady):
+                        self._listed.append(event.output)
                     elif isinstance(event, Finished):
                         event = await self._with_unlisted(event, began, prompt, times)
                         self._unfinished.discard(ref.job_id)
@@ -127,7 +132,8 @@ class SandboxTarget:
             return finished
         if folders is None:
             return finished
-        return await with_unlisted(finished, folders.output, began, prompt, times)
+        listed = tuple(self._listed)
+        return await with_unlisted(finished, folders.output, began, prompt, times, listed)
 
     async def release(self, outputs: Sequence[RemoteOutput]) -> None:
         await self._engine.release(outputs)

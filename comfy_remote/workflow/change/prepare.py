@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ...errors import WorkflowInvalid
@@ -86,9 +87,24 @@ class Changes:
         Raises:
             TypeError: There is no such change.
         """
+        if not isinstance(words, Mapping):
+            raise TypeError(f"changes are a dictionary such as {{'seed': 5}}, not {words!r}")
         names = {"set": "settings", "vars": "given"}
+        for word in words:
+            if word not in ChangeWords.__annotations__:
+                near = get_close_matches(word, ChangeWords.__annotations__, n=1)
+                hint = f" Did you mean {near[0]}=?" if near else ""
+                raise TypeError(
+                    f"There is no keyword {word}=.{hint} Any input of a node is set by "
+                    "set={'NODE.input': value}."
+                )
         given: dict[str, Any] = {names.get(word, word): value for word, value in words.items()}
         return replace(changes or cls(), **given)
+
+    def __post_init__(self) -> None:
+        for name in ("settings", "prompt_nodes"):  # one, not a list of its letters
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, (value,))
 
     def __bool__(self) -> bool:
         return bool(self.settings) or any(

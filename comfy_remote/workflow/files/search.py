@@ -56,12 +56,20 @@ class FileSearch:
     may_name: bool = True
 
     @classmethod
-    def beside(cls, base: Path | None, given: Iterable[Path] = ()) -> FileSearch:
-        """Below the folder of a workflow, if it is in one, then below the current one."""
+    def beside(cls, base: Path | None, given: Iterable[Path | str] | Path | str = ()) -> FileSearch:
+        """Below the folder of a workflow, if it is in one, then below the current one.
+
+        Raises:
+            InputFileMissing: One of the given files is not there.
+        """
+        paths = tuple(map(Path, [given] if isinstance(given, str | Path) else given))
+        for path in paths:
+            if not _is_file(path):
+                raise InputFileMissing(f"There is no file {path}.", advice="Check the path.")
         roots = [] if base is None else [base]
         with contextlib.suppress(OSError):  # the current folder has been removed
             roots.append(Path.cwd())
-        return cls(tuple(given), tuple(dict.fromkeys(roots)))
+        return cls(paths, tuple(dict.fromkeys(roots)))
 
     def find(self, name: str) -> Path | None:
         """The file that a prompt calls ``name``; ``None`` if there is none that may be taken."""
