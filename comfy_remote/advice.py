@@ -202,7 +202,8 @@ def advice_from_json(hint: JsonValue, words: str) -> str:
     if known is None or not isinstance(facts, dict):
         return words
     usable = {k: v for k, v in facts.items() if isinstance(v, str | int | float)}
-    return known(**usable) if known.facts <= usable.keys() else words
+    # Not `known(**usable)`: a fact may have any name.
+    return Advice(known, usable) if known.facts <= usable.keys() else words
 
 
 def worded(advice: str, words: Callable[[Hint, Mapping[str, Fact]], str | None]) -> str:

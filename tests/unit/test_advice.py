@@ -170,6 +170,14 @@ def test_a_hint_that_is_not_known_leaves_the_words(hint: object) -> None:
     assert cli_advice.for_terminal(advice) == "Try again."
 
 
+@pytest.mark.parametrize("name", ["self", "hint", "facts", "cls"])
+def test_facts_from_elsewhere_may_have_any_name_and_text(name: str) -> None:
+    facts = {name: "x", "job_id": "{name} {0.__class__} %s " + "y" * 100_000}
+    advice = advice_from_json({"code": "find_job", "facts": facts}, "Try again.")
+    for words in (advice, cli_advice.for_terminal(advice), page_advice.for_page(advice)):
+        assert str(facts["job_id"]).strip() in words
+
+
 @pytest.mark.skipif(os.name == "nt", reason="the shell of Windows quotes in another way")
 def test_facts_are_quoted_where_they_are_part_of_a_command() -> None:
     words = cli_advice.for_terminal(Hint.FIND_JOB(job_id="x; rm -rf ~"))
