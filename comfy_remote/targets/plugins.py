@@ -14,6 +14,7 @@ from importlib import import_module, metadata
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
+from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
@@ -39,8 +40,11 @@ def loaded_plugins(checked: Callable[[object, Sequence[_Plugin]], _Plugin]) -> l
     found: list[_Plugin] = []
     for entry in entries:
         try:
+            if _is_here(entry):
+                raise ImportError("it is in the current folder, and not installed")
             found.append(checked(entry.load(), found))
-        except Exception as error:  # noqa: BLE001 - whatever is wrong there, the others work
+        # Whatever is wrong there, also that it exits, the others work.
+        except (Exception, SystemExit) as error:  # noqa: BLE001
             _log.warning(
                 "The kind of target %r of the package %s is not used: %s: %s.",
                 entry.name,
@@ -49,6 +53,19 @@ def loaded_plugins(checked: Callable[[object, Sequence[_Plugin]], _Plugin]) -> l
                 error,
             )
     return found
+
+
+def _is_here(entry: metadata.EntryPoint) -> bool:
+    """Whether a package lies in the current folder, which may have come from somebody.
+
+    Python looks there for packages with ``python -m``, and in a notebook.
+    """
+    if entry.dist is None:
+        return False
+    try:
+        return Path(str(entry.dist.locate_file(""))).samefile(Path.cwd())
+    except OSError:  # the folder was deleted: nothing is loaded from it
+        return False
 
 
 class _Alias(MetaPathFinder, Loader):

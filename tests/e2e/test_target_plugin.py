@@ -171,6 +171,7 @@ def test_doctor_examines_it(run: Run, tmp_path: Path) -> None:
     ("entry", "code", "why"),
     [
         ("EchoKind", "raise RuntimeError('half installed')", "RuntimeError: half installed"),
+        ("EchoKind", "raise SystemExit('no licence')", "SystemExit: no licence"),
         ("Missing", "", "AttributeError"),
         ("EchoKind", "class EchoKind: pass", "is not a Kind"),
         (
@@ -203,6 +204,17 @@ def test_a_broken_one_is_one_warning_and_breaks_nothing(
     [warning] = [line for line in listed.stderr.splitlines() if "is not used" in line]
     assert "package broken-echo" in warning
     assert why in warning
+
+
+def test_one_in_the_current_folder_is_not_loaded(run: Run, tmp_path: Path) -> None:
+    """``python -m`` looks there for packages, and the folder may be somebody's workflows."""
+    install(PLUGIN, tmp_path)
+    [module] = PLUGIN.glob("*.py")
+    (tmp_path / module.name).write_text("open('loaded', 'w').close()\n" + module.read_text())
+    listed = run("-m", "comfy_remote", "targets")
+    assert listed.returncode == 0, listed.stderr
+    assert "it is in the current folder, and not installed" in listed.stderr
+    assert not (tmp_path / "loaded").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="makes a symbolic link")
