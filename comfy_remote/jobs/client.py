@@ -398,6 +398,15 @@ class Client:
             ref = await sending
         return self._followed(ref, request.prompt, deadline)
 
+    async def interrupted(self, job: Job, error: BaseException) -> None:
+        """See to a job that nobody waits for any more, as leaving the client by this error does.
+
+        At once, since the client may stay open for long.
+        """
+        if self.on_interrupt is not None and is_interruption(error):
+            await end_jobs([job], self.target.name, self.on_interrupt, self.patience)
+            self._jobs = [other for other in self._jobs if other is not job]
+
     def _followed(
         self, ref: RemoteRef, prompt: Prompt, deadline: Deadline, entry: JobEntry | None = None
     ) -> Job:

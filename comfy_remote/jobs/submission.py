@@ -7,6 +7,7 @@ target run it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ..advice import Hint
-from ..aio import Deadline
+from ..aio import Deadline, within
 from ..errors import (
     ComfyRemoteError,
     JobTimedOut,
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["Submission", "Workflow", "not_recorded", "prepared", "read", "send"]
 
 _log = logging.getLogger(__name__)
+
+_RECORD_SECONDS = 1.0
 
 Workflow: TypeAlias = "Prompt | Mapping[str, JsonValue] | LoadedWorkflow | Path | str"
 """What a workflow is given as: a file's path, a document in API or UI format, or one that
@@ -179,11 +182,16 @@ async def send(
         DidItRun.UNKNOWN.noted_in(error)  # unless the target knows better
         record.post(not_recorded, record.state, request.job_id, JobState.FAILED, error)
         raise
-    try:
-        await record.write(record.submitted, ref)
-    except LocalStorageError as error:
+
+    def only_here(error: LocalStorageError) -> None:
         # The GPU is at work: better a job that this program alone knows than none.
         _log.warning("%s The job is %s at %s.", error, ref.remote_id, target.name)
+
+    record.post(only_here, record.submitted, ref)
+    # Not for as long as another program locks the record: an interrupted program that gave up
+    # waiting here would not know what to cancel. It is written all the same.
+    with contextlib.suppress(asyncio.TimeoutError):
+        await within(record.written(), _RECORD_SECONDS)
     _log.debug(
         "%s has job %s as %s, %.2f s after its submission began.",
         target.name,

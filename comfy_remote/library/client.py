@@ -83,10 +83,14 @@ class Client(jobs.Client):
             ComfyRemoteError: Whatever went wrong.
         """
         job = await self.submit(workflow, inputs=inputs, timeout=timeout, changes=changes, **words)
-        async for event in job:
-            if on_event is not None:
-                on_event(event)
-        return await job.outputs()
+        try:
+            async for event in job:
+                if on_event is not None:
+                    on_event(event)
+            return await job.outputs()
+        except BaseException as error:
+            await self.interrupted(job, error)
+            raise
 
     async def map(
         self,
@@ -147,7 +151,7 @@ class Client(jobs.Client):
                 return RowResult(index, row, job, await job.outputs())
             except ComfyRemoteError as error:
                 return RowResult(index, row, job, error=error)
-            except asyncio.CancelledError:
+            except BaseException:
                 if job is not None and self.on_interrupt == "cancel":
                     await call_off(job, self.patience)
                 raise

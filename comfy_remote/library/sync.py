@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import (
     AsyncGenerator,
@@ -22,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+from ..aio import Background
 from ..events import DidItRun, Event, EventOf, Finished, JobState, OutputReady
 from ..jobs.estimate import RunEstimate
 from ..jobs.interruption import PATIENCE, OnInterrupt, Patience
@@ -63,7 +65,8 @@ class SyncClient:
 
     Without ``with``, it opens when it is first used; `close` it. Interrupted (Ctrl-C, a notebook's
     stop button, an exception in the ``with`` block), it cancels its jobs, or leaves them, as
-    `Client` does. May be used where an event loop runs already.
+    `Client` does. May be used where an event loop runs already, and by several threads. What is
+    called in its own thread (``on_event`` of `map` and `call`) cannot use it.
 
     Args:
         target: As for `Client`, like the rest.
@@ -91,6 +94,7 @@ class SyncClient:
             patience=patience,
         )
         self._loop: _LoopThread | None = None
+        self._opening = threading.Lock()
 
     def __repr__(self) -> str:
         return f"SyncClient({self._client.target.name!r})"
@@ -105,28 +109,33 @@ class SyncClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        loop, self._loop = self._loop, None
-        if loop is None:
-            return
-        try:
-            loop.run(self._client.__aexit__(kind, error, traceback))
-        finally:
-            loop.close()
+        with self._opening:
+            loop = self._loop
+            if loop is None:
+                return
+            try:
+                loop.run(self._client.__aexit__(kind, error, traceback))
+            finally:
+                self._loop = None
+                loop.close()
 
     def close(self) -> None:
         """Close the connection, and end the thread. Jobs that have not ended go on."""
         self.__exit__(None, None, None)
 
     def _opened(self) -> _LoopThread:
-        if self._loop is None:
-            loop = _LoopThread()
-            try:
-                loop.run(self._client.__aenter__())
-            except BaseException:
-                loop.close()
-                raise
-            self._loop = loop
-        return self._loop
+        if (opened := self._loop) is not None:
+            return opened
+        with self._opening:
+            if self._loop is None:
+                loop = _LoopThread()
+                try:
+                    loop.run(self._client.__aenter__())
+                except BaseException:
+                    loop.close()
+                    raise
+                self._loop = loop
+            return self._loop
 
     @property
     def target(self) -> Target:
@@ -195,11 +204,19 @@ class SyncClient:
         **words: Unpack[ChangeWords],
     ) -> list[Output]:
         """See `Client.run`."""
-        job = self.submit(workflow, inputs=inputs, timeout=timeout, changes=changes, **words)
-        for event in job:
-            if on_event is not None:
-                on_event(event)
-        return job.outputs()
+        loop = self._opened()
+        job = loop.run(
+            self._client.submit(workflow, inputs=inputs, timeout=timeout, changes=changes, **words)
+        )
+        try:
+            for event in SyncJob(job, loop):
+                if on_event is not None:
+                    on_event(event)
+            return loop.run(job.outputs())
+        except BaseException as error:
+            if loop.alive:
+                loop.run(self._client.interrupted(job, error))
+            raise
 
     def map(
         self,
@@ -388,12 +405,19 @@ class _LoopThread:
             target=self._loop.run_forever, name="comfy-remote", daemon=True
         )
         self._thread.start()
+        self._background = Background()
         self._cancels = _cancels_seen()
+
+    @property
+    def alive(self) -> bool:
+        """Whether work that it is given is done; a daemon's is not once the program ends."""
+        return self._thread.is_alive() and not sys.is_finalizing()
 
     def _wait_for(self, running: Future[_T]) -> None:
         """Wait, and let signals in: on Windows, a lock without a timeout would keep Ctrl-C out.
 
         Raises:
+            RuntimeError: The client was closed meanwhile.
             KeyboardInterrupt: It was pressed. Under `asyncio.run`, it cancels the main task
                 instead of raising, and that waits for us here.
         """
@@ -403,16 +427,21 @@ class _LoopThread:
                 self._cancels = cancels
                 raise KeyboardInterrupt
             ended = bool(wait({running}, timeout=_LOOK_EVERY).done)
+            if not (ended or self.alive):
+                raise RuntimeError("the client is closed: use its jobs inside `with`")
 
     def run(self, work: Coroutine[object, object, _T]) -> _T:
         """What ``work`` gives. An interruption here is one there, and is waited for.
 
         Raises:
-            RuntimeError: The client is closed.
+            RuntimeError: The client is closed, or this is its own thread.
         """
         if self._loop.is_closed():
             work.close()
             raise RuntimeError("the client is closed: use its jobs inside `with`")
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("the client waits for this thread: use it in another")
         begun: Future[asyncio.Task[_T] | None] = Future()
 
         async def whole() -> _T:
@@ -423,9 +452,10 @@ class _LoopThread:
         try:
             self._wait_for(running)
         except BaseException:
-            task = begun.result()
-            if task is not None and not running.done():
-                self._loop.call_soon_threadsafe(task.cancel)
+            if self.alive and not running.done():
+                task = begun.result()
+                if task is not None:
+                    self._loop.call_soon_threadsafe(task.cancel)
                 wait({running})
             raise
         return running.result()
@@ -443,7 +473,11 @@ class _LoopThread:
             while found := self.run(next_item()):
                 yield found[0]
         finally:
-            if self._thread.is_alive():
+            # An iterator that nobody holds any more may be closed anywhere: at the program's end,
+            # and by the garbage collector in the loop's own thread.
+            if threading.current_thread() is self._thread:
+                self._background.start(items.aclose())
+            elif self.alive:
                 self.run(items.aclose())
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module, metadata
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -40,9 +41,7 @@ def loaded_plugins(checked: Callable[[object, Sequence[_Plugin]], _Plugin]) -> l
     found: list[_Plugin] = []
     for entry in entries:
         try:
-            if _is_here(entry):
-                raise ImportError("it is in the current folder, and not installed")
-            found.append(checked(entry.load(), found))
+            found.append(checked(_loaded(entry), found))
         # Whatever is wrong there, also that it exits, the others work.
         except (Exception, SystemExit) as error:  # noqa: BLE001
             _log.warning(
@@ -55,17 +54,20 @@ def loaded_plugins(checked: Callable[[object, Sequence[_Plugin]], _Plugin]) -> l
     return found
 
 
-def _is_here(entry: metadata.EntryPoint) -> bool:
-    """Whether a package lies in the current folder, which may have come from somebody.
+def _loaded(entry: metadata.EntryPoint) -> object:
+    """What an entry point names.
 
-    Python looks there for packages with ``python -m``, and in a notebook.
+    Raises:
+        ImportError: It is in the current folder, which may have come from somebody: Python looks
+            there for packages with ``python -m``, and in a notebook.
     """
-    if entry.dist is None:
-        return False
-    try:
-        return Path(str(entry.dist.locate_file(""))).samefile(Path.cwd())
-    except OSError:  # the folder was deleted: nothing is loaded from it
-        return False
+    here = False
+    if entry.dist is not None:
+        with suppress(OSError):  # the folder was deleted: nothing is loaded from it
+            here = Path(str(entry.dist.locate_file(""))).samefile(Path.cwd())
+    if here:
+        raise ImportError("it is in the current folder, and not installed")
+    return entry.load()
 
 
 class _Alias(MetaPathFinder, Loader):
