@@ -55,21 +55,14 @@ def cut(
     """
     from ..errors import ConfigurationError
     from ..jobs.forecast import cut_for, every_class
-    from ..workflow.convert import convert
     from ..workflow.files import FileSearch
     from ..workflow.load import load_workflow
-    from .console import print_json, say
-    from .schemas import schemas_of
+    from .console import print_json
+    from .schemas import api_prompt, schemas_of
 
     loaded = load_workflow(workflow, variables=variables)
     bundled = schemas_of(None)
-    prompt = loaded.prompt
-    if prompt is None:
-        first = schemas_of(on) if on else bundled
-        converted = convert(loaded.workflow or {}, first, keep_unknown=True)
-        for doubt in converted.doubts:
-            say(doubt.sentence)
-        prompt = converted.prompt
+    prompt = api_prompt(loaded, schemas_of(on) if on and loaded.prompt is None else bundled)
     there = schemas_of(on, prompt) if on else bundled
     local = schemas_of(here, prompt) if here else every_class(prompt, there, bundled)
     search = FileSearch.beside(workflow.absolute().parent)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..workflow.prompt import Prompt
     from ..workflow.schema import Schemas
 
-__all__ = ["completed", "found_schemas", "schemas_of", "schemas_option"]
+__all__ = ["api_prompt", "completed", "found_schemas", "schemas_of", "schemas_option"]
 
 
 def _file_or_address(
@@ -76,6 +76,18 @@ def completed(found: Found, loaded: LoadedWorkflow) -> Schemas:
     whole = run_interruptible(from_registry(found, loaded))
     _show_notes(whole)
     return whole.schemas
+
+
+def api_prompt(loaded: LoadedWorkflow, schemas: Schemas) -> Prompt:
+    """The prompt of a workflow, converted if it has to be. Prints what was doubtful about that."""
+    from ..workflow.convert import convert
+
+    if loaded.prompt is not None:
+        return loaded.prompt
+    converted = convert(loaded.workflow or {}, schemas, keep_unknown=True)
+    for doubt in converted.doubts:
+        say(doubt.sentence)
+    return converted.prompt
 
 
 def _of_target(on: str, prompt: Prompt | None) -> Found:

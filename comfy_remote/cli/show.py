@@ -92,15 +92,12 @@ def show(
 
 
 def _prompt(loaded: LoadedWorkflow, schemas: Schemas) -> Prompt:
-    from ..workflow.convert import convert
     from .console import say
+    from .schemas import api_prompt
 
-    if loaded.prompt is not None or loaded.workflow is None:
-        return loaded.prompt or {}
-    converted = convert(loaded.workflow, schemas, keep_unknown=True)
-    for doubt in converted.doubts:
-        say(doubt.sentence)
-    prompt = converted.prompt
+    prompt = api_prompt(loaded, schemas)
+    if loaded.prompt is not None:
+        return prompt
     unknown = sorted({n["class_type"] for n in prompt.values() if n["class_type"] not in schemas})
     if unknown:
         say(

@@ -13,6 +13,6 @@ interruption      what becomes of jobs whose program is interrupted
 forecast          whether a workflow would run, and what would run where
 estimate          how long a run takes, and what it costs
 guessed_progress  progress of jobs whose targets send none
-doctor, checks    whether everything between here and the GPU works
+doctor            whether everything between here and the GPU works
 ```
 """

@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -246,12 +246,15 @@ class Client:
         if only_base:
             search = FileSearch(search.given, search.roots[:1], may_name=False)
 
+        async def schemas_for(loaded: LoadedWorkflow) -> Found:
+            return await self.schemas_for(loaded) if schemas is None else Found(schemas)
+
         return await prepared(
             loaded,
             whole,
             self.target,
             search,
-            schemas_for=self.schemas_for if schemas is None else _given(schemas),
+            schemas_for=schemas_for,
             schemas_of=self.schemas,
             value_files=value_files,
         )
@@ -344,8 +347,7 @@ class Client:
             source: As for `prepare`.
             folder: As for `submit`.
             page: See `Record.add`.
-            timeout: As for `submit`.
-            begun: As for `submit`.
+            timeout: As for `submit`, like ``begun``.
 
         Raises:
             ComfyRemoteError: As `submit`.
@@ -526,13 +528,6 @@ class Client:
             await asyncio.to_thread(self.record.close)
 
 
-def _given(schemas: Schemas) -> Callable[[LoadedWorkflow], Awaitable[Found]]:
-    async def found(_: LoadedWorkflow) -> Found:
-        return Found(schemas)
-
-    return found
-
-
 def not_in_time(target: str, deadline: Deadline) -> JobTimedOut:
     """The error where the target did not answer before anything was sent."""
     return JobTimedOut(
@@ -559,20 +554,14 @@ async def resume(
     config: Path | str | None = None,
     on_interrupt: OnInterrupt | None = "leave",
 ) -> AsyncIterator[Job]:
-    """A job from the record, followed again from where it stands. Nothing runs twice.
+    """A job from the record, to be followed again: `Client.resume`, with a client of its own.
 
     Args:
         job_id: Its id, or at least the first four characters.
-        target: Where it is now, if not where it was sent (the address has changed, say).
-        record: The user's own by default.
+        target: Where it is now, if not where it was sent: its address has changed, say.
+        record: As for `Client`, like ``config``.
         timeout: As for `Client.submit`.
-        config: As for `Client`.
-        on_interrupt: As for `Client`; the job goes on, unless it is asked to be cancelled.
-
-    Raises:
-        JobNotFound: The record has no such job.
-        OutputLost: The target never got it.
-        TargetError: The target cannot be reached.
+        on_interrupt: As for `Client`; by default, the job continues.
     """
     begun = time.monotonic()
     opened = record if record is not None else await asyncio.to_thread(Record)
@@ -597,20 +586,13 @@ async def attach(
     config: Path | str | None = None,
     on_interrupt: OnInterrupt | None = "leave",
 ) -> AsyncIterator[Job]:
-    """A job that this machine's record does not know, by the target's id.
-
-    Also one that was sent from another machine, or from ComfyUI's own page. From now on it is
-    recorded here.
+    """A job that the record does not have: `Client.attach`, with a client of its own.
 
     Args:
         target: As for `Client`, like ``record`` and ``config``.
-        remote_id: Of a ComfyUI: the prompt's id.
+        remote_id: The target's id of the job; at a ComfyUI, that of the prompt.
         folder: As for `Client.submit`, like ``timeout``.
         on_interrupt: As for `resume`.
-
-    Raises:
-        JobNotFound: The target does not know it.
-        ConfigurationError: Targets of this kind cannot be asked.
     """
     async with Client(target, record=record, config=config, on_interrupt=on_interrupt) as client:
         yield await client.attach(remote_id, folder=folder, timeout=timeout)

@@ -7,18 +7,25 @@ import os
 import re
 import statistics
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from ..aio import Deadline
+from ..aio import Deadline, within
 from ..config.folders import ENV_NAME, home, owner_folders
 from ..config.settings import Configuration
 from ..config.target_settings import TargetSettings
 from ..config.trust import TrustStore
-from ..errors import ComfyRemoteError, ConfigurationError, NotTrusted, TargetError, WorkflowInvalid
+from ..errors import (
+    ComfyRemoteError,
+    ConfigurationError,
+    NotTrusted,
+    TargetError,
+    TargetUnreachable,
+    WorkflowInvalid,
+)
 from ..net.address import shown
 from ..secrets import secret
 from ..targets.base import Capabilities, OneEngine, Target, WaitsForWorkers
@@ -30,7 +37,6 @@ from ..workflow.change.prepare import Changes
 from ..workflow.files import FileSearch, file_uses
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.models import find_models
-from .checks import Checks, Finding, FindingStatus, problem_of
 from .forecast import ask_target, report_on
 from .record import Record
 
@@ -41,9 +47,51 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "FindingStatus", "TimeLimits", "examine"]
 
+FindingStatus = Literal["ok", "warning", "problem", "skipped"]
+
 _OLDEST_TESTED = (0, 3, 64)
 _SLOW_SECONDS = 1.0
 _ROUND_TRIPS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: What was looked at: ``installation``, ``configuration``, ``trust``, ``record``,
+            ``target``, ``key``, ``pod``, ``connection``, ``comfyui``, ``device``, ``latency``,
+            ``socket``, ``workers``, ``queue`` or ``workflow``.
+        status: A ``problem`` keeps jobs from running, a ``warning`` may; a ``skipped`` check could
+            not be made.
+        advice: Empty if there is nothing to do.
+        exit_status: Of the command, if this is its first problem.
+        details: JSON-able facts.
+    """
+
+    check: str
+    status: FindingStatus
+    message: str
+    advice: str = ""
+    exit_status: int = 0
+    details: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """All fields."""
+        return {
+            "check": self.check,
+            "status": self.status,
+            "message": self.message,
+            "advice": self.advice,
+            "details": dict(self.details),
+        }
+
+
+def _problem(check: str, error: ComfyRemoteError) -> Finding:
+    """What an error means for a check."""
+    return Finding(
+        check, "problem", error.message, error.advice, error.exit_status, {"code": error.code}
+    )
 
 
 class _AnyValues(dict[str, str]):
@@ -90,12 +138,12 @@ async def examine(
             values = _AnyValues(PROMPT="", NEGATIVE="", WIDTH="1024", HEIGHT="1024")
             loaded = load_workflow(workflow, variables=values)
         except WorkflowInvalid as error:
-            yield problem_of("workflow", error)
+            yield _problem("workflow", error)
     yield _record()
     try:
         configuration = Configuration.load()
     except ComfyRemoteError as error:
-        yield problem_of("configuration", error)
+        yield _problem("configuration", error)
         return
     yield _configuration(configuration)
     if configuration.untrusted is not None:
@@ -105,7 +153,7 @@ async def examine(
     try:
         name = configuration.choose(wanted)
     except NotTrusted as error:
-        yield problem_of("target", error)
+        yield _problem("target", error)
         return
     settings = configuration.targets.get(name) or TargetSettings(name)
     kind = kind_of(settings.target)
@@ -114,12 +162,12 @@ async def examine(
     try:
         target = open_target(name, configuration, environment, choose=choose)
     except ComfyRemoteError as error:
-        yield problem_of("target", error)
+        yield _problem("target", error)
         return
     meaning = "" if settings.target == name else f", that is {shown(settings.target)}"
     yield Finding("target", "ok", f"{shown(name)}{meaning}.")
     deadline = Deadline(limits.whole)
-    checks = Checks(deadline, limits.each)
+    checks = _Checks(deadline, limits.each)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(checks.stop)
         if kind is not None:
@@ -177,7 +225,7 @@ def _record() -> Finding:
         with Record() as record:
             return Finding("record", "ok", f"Jobs are recorded in {record.path}.")
     except ComfyRemoteError as error:
-        return problem_of("record", error)
+        return _problem("record", error)
 
 
 def _configuration(configuration: Configuration) -> Finding:
@@ -362,3 +410,52 @@ async def _workflow(
     elif not report.errors:
         findings.append(Finding("workflow", "ok", f"{counted}. The target has what they need."))
     return findings
+
+
+_Look: TypeAlias = Coroutine[object, object, Sequence[Finding]]
+
+
+class _Checks:
+    """Runs checks, each with a time limit; gives their findings in the order they were begun."""
+
+    def __init__(self, deadline: Deadline, seconds: float) -> None:
+        self._deadline = deadline
+        self._seconds = seconds
+        self._begun: list[asyncio.Task[list[Finding]]] = []
+
+    def begin(self, name: str, look: _Look, seconds: float | None = None) -> None:
+        """Begin a check. `findings` gives what it finds; an error becomes a finding."""
+        self._begun.append(asyncio.create_task(self.look(name, look, seconds)))
+
+    async def look(self, name: str, look: _Look, seconds: float | None = None) -> list[Finding]:
+        """Run one, and return its findings."""
+        seconds = self._deadline.at_most(self._seconds if seconds is None else seconds)
+        try:
+            return list(await within(look, seconds))
+        except asyncio.TimeoutError:
+            return [
+                Finding(
+                    name,
+                    "problem",
+                    f"This check was stopped after {seconds:.0f} s.",
+                    "The target, or the way to it, is stuck or very slow: look at its log, and "
+                    "try again.",
+                    TargetUnreachable.exit_status,
+                )
+            ]
+        except ComfyRemoteError as error:
+            return [_problem(name, error)]
+
+    async def findings(self) -> AsyncGenerator[Finding, None]:
+        """The findings of all checks that have begun."""
+        while self._begun:
+            found = await self._begun[0]
+            del self._begun[0]
+            for finding in found:
+                yield finding
+
+    async def stop(self) -> None:
+        """Cancel those that still run."""
+        for task in self._begun:
+            task.cancel()
+        await asyncio.gather(*self._begun, return_exceptions=True)

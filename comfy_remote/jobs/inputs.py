@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +17,7 @@ from ..workflow.prompt import Prompt
 if TYPE_CHECKING:
     from ..workflow.check.sizes import Pictures
 
-__all__ = ["FoundFiles", "InputSource", "SearchedFolders", "collect_inputs", "loaded_pictures"]
+__all__ = ["InputSource", "SearchedFolders", "collect_inputs", "loaded_pictures"]
 
 
 class InputSource(Protocol):
@@ -72,63 +72,42 @@ async def collect_inputs(
     Raises:
         InputFileMissing: One is neither here nor on the target.
     """
-    found = FoundFiles(complete)
+    files = {file.name: file for file in complete}
+    given = frozenset(files)
+    names: dict[FileUse, str] = {}
     for use in uses:
-        if found.has(use):
+        if use.name in given:
             continue
         path = await asyncio.to_thread(source.find, use)
         if path is not None:
-            found.add(use, path, *await asyncio.to_thread(source.described, path))
+            size, sha256 = await asyncio.to_thread(source.described, path)
+            file = _used(files, use, path, size, sha256)
+            files[file.name], names[use] = file, file.name
         elif use.on_target:
             continue
-        elif source.may_be_on_target(use) and await target.has_input(use.name):
-            found.leave(use)
-        else:
+        elif not (source.may_be_on_target(use) and await target.has_input(use.name)):
             raise source.missing(use, prompt)
-    return found.named_in(prompt), found.files
+        elif "\\" in use.name:  # every system accepts the other
+            names[use] = use.name.replace("\\", "/")
+    return with_names(prompt, names), list(files.values())
 
 
-class FoundFiles:
-    """Collects files, each once, and the names that the prompt gets for them.
+def _used(
+    files: Mapping[str, InputFile], use: FileUse, path: Path, size: int, sha256: str
+) -> InputFile:
+    """The file that is sent for a use, by the user's name if possible.
 
-    They are the user's names if possible: without the folders of an absolute path, and by content
-    if two files have one name. What an engine calls them is for its target to decide.
+    That is: without the folders of an absolute path, and by content if two files have one name.
+    What an engine calls it is for its target to decide.
     """
-
-    def __init__(self, complete: Sequence[InputFile] = ()) -> None:
-        self._files = {file.name: file for file in complete}
-        self._names: dict[FileUse, str] = {}
-        self._complete = frozenset(self._files)
-
-    @property
-    def files(self) -> list[InputFile]:
-        """All of them."""
-        return list(self._files.values())
-
-    def has(self, use: FileUse) -> bool:
-        """Whether that file was there from the beginning."""
-        return use.name in self._complete
-
-    def add(self, use: FileUse, path: Path, size: int, sha256: str) -> None:
-        """Add a file to those that are sent."""
-        # An asset is named by its hash, which has no ending.
-        name = _plain(path.name if use.folder == "asset" else use.name)
-        known = self._files.get(name)
-        if known is not None and known.sha256 != sha256:
-            name = content_name(name, sha256)
-            known = self._files.get(name)
-        uses = (*(known.places if known is not None else ()), (use.node_id, use.input))
-        self._files[name] = InputFile(name, path, size, sha256, tuple(dict.fromkeys(uses)))
-        self._names[use] = name
-
-    def leave(self, use: FileUse) -> None:
-        """Use a file that the target has. Its name gets ``/``, which every system accepts."""
-        if "\\" in use.name:
-            self._names[use] = use.name.replace("\\", "/")
-
-    def named_in(self, prompt: Prompt) -> Prompt:
-        """The prompt with these names."""
-        return with_names(prompt, self._names)
+    # An asset is named by its hash, which has no ending.
+    name = _plain(path.name if use.folder == "asset" else use.name)
+    known = files.get(name)
+    if known is not None and known.sha256 != sha256:
+        name = content_name(name, sha256)
+        known = files.get(name)
+    places = (*(known.places if known is not None else ()), (use.node_id, use.input))
+    return InputFile(name, path, size, sha256, tuple(dict.fromkeys(places)))
 
 
 def _plain(name: str) -> str:

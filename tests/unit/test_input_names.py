@@ -6,12 +6,13 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from fake_target import FakeTarget
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfy_remote.errors import ExecutionFailed
+from comfy_remote.errors import ExecutionFailed, InputFileMissing
 from comfy_remote.events import Finished, JobState, Log, NodeText, OutputReady, Progress, Shown
-from comfy_remote.jobs.inputs import FoundFiles
+from comfy_remote.jobs.inputs import collect_inputs
 from comfy_remote.media.content_names import content_name, split_content_name, with_plain_names
 from comfy_remote.media.files import safe_relative_path
 from comfy_remote.media.remote_values import value_file_name
@@ -19,6 +20,7 @@ from comfy_remote.outputs import RemoteOutput
 from comfy_remote.targets.base import InputFile, RunRequest
 from comfy_remote.targets.input_names import UsersNames, by_content
 from comfy_remote.workflow.files import FileSearch, FileUse
+from comfy_remote.workflow.prompt import Prompt
 
 RED, BLUE = (hashlib.sha256(one).hexdigest() for one in (b"red", b"blue"))
 NAMES = st.lists(st.text(min_size=1, max_size=300), min_size=1, max_size=3)
@@ -98,20 +100,32 @@ def test_a_file_that_nothing_names_keeps_its_name() -> None:
     assert by_content(request) == request
 
 
-def test_files_of_one_name_are_two_and_one_file_is_one() -> None:
-    found = FoundFiles()
+class Files:
+    """Three uses of one name, of which two mean the same file."""
+
+    def find(self, use: FileUse) -> Path:
+        return Path(use.node_id)
+
+    def described(self, path: Path) -> tuple[int, str]:
+        return 3, (RED, BLUE, RED)[int(path.name)]
+
+    def may_be_on_target(self, use: FileUse) -> bool:
+        raise NotImplementedError
+
+    def missing(self, use: FileUse, prompt: Prompt) -> InputFileMissing:
+        raise NotImplementedError
+
+
+async def test_files_of_one_name_are_two_and_one_file_is_one() -> None:
     uses = [
         FileUse(str(i), "image", "a.png", value=value)
         for i, value in enumerate(["a.png", "a.png [output]", "a.png"])
     ]
-    for use, sha256 in zip(uses, (RED, BLUE, RED), strict=True):
-        found.add(use, Path("any"), 3, sha256)
-    prompt = {
-        str(i): {"class_type": "LoadImage", "inputs": {"image": use.value}}
-        for i, use in enumerate(uses)
+    prompt: Prompt = {
+        use.node_id: {"class_type": "LoadImage", "inputs": {"image": use.value}} for use in uses
     }
-    named = found.named_in(prompt)  # type: ignore[arg-type]
-    request = by_content(RunRequest("id", named, found.files))
+    named, files = await collect_inputs(prompt, uses, FakeTarget(), Files())
+    request = by_content(RunRequest("id", named, files))
     red, blue = f"a_{RED[:12]}.png", f"a_{BLUE[:12]}.png"
     assert [node["inputs"]["image"] for node in request.prompt.values()] == [red, blue, red]
     assert {file.name: file.sha256 for file in request.files} == {red: RED, blue: BLUE}
