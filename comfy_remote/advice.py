@@ -23,7 +23,7 @@ Fact: TypeAlias = str | int | float
 
 
 class Advice(str):
-    """A sentence or two in words that suit everybody, with what a face needs to say it again.
+    """A sentence or two in words that suit everybody, with what a face needs to word it itself.
 
     Attributes:
         facts: What the words are filled in with.

@@ -75,7 +75,7 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
 
 
 class Background:
-    """Tasks that nobody waits for, held until they end: asyncio itself holds none."""
+    """Tasks that nobody waits for, referenced until they end: asyncio itself keeps no reference."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -154,7 +154,7 @@ async def concurrent_map(
 
 @asynccontextmanager
 async def first_of(*works: Awaitable[Any]) -> AsyncIterator[tuple[asyncio.Future[Any], ...]]:
-    """The works as tasks, once one of them has ended; those that go on end with the context."""
+    """The works as tasks, once one of them has ended; those still running end with the context."""
     tasks = tuple(map(asyncio.ensure_future, works))
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

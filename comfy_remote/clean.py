@@ -1,7 +1,7 @@
 """Text from elsewhere, made safe for a line in a terminal, a log or a page, and without secrets.
 
-A remote's message, a node's class, a file's name may hold characters that steer a terminal,
-begin a line of their own in a log, turn the order of what is shown, or cannot be written at all.
+A remote's message, a node's class, a file's name may hold characters that control a terminal,
+begin a new line in a log, change the order of what is shown, or cannot be written at all.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def escaped_json(text: str) -> str:
 
 
 def cleaned_error(error: ComfyRemoteError) -> ComfyRemoteError:
-    """The error itself, its words and details cleaned."""
+    """The same error, with its message, advice and details cleaned."""
     from .advice import Advice  # here: not on the way to --help
 
     error.message, advice = cleaned_text(error.message), error.advice

@@ -2,7 +2,7 @@
 
 ```
 ComfyRemoteError
-├── ConfigurationError      something is set wrongly here, or missing
+├── ConfigurationError      a setting here is wrong or missing
 │   └── NotTrusted          … or named by a file that the owner has not trusted
 ├── AuthenticationError     the target refused the key (401, 403)
 ├── TargetError             the target and this machine did not understand each other
@@ -24,21 +24,21 @@ ComfyRemoteError
 ├── JobTimedOut             no result within the time the caller allowed
 ├── JobCancelled            somebody cancelled it
 ├── JobExpired              the target dropped the job before it ran, or no longer has its result
-├── OutputError             the job ran; what it made could not be brought here whole
+├── OutputError             the job ran, but its outputs could not be fetched completely
 │   ├── OutputTooLarge      the result does not fit what the target may return
-│   ├── OutputLost          the target no longer has it, or the job made none
+│   ├── OutputLost          the target no longer has the output, or the job made none
 │   └── OutputCorrupt       length or SHA-256 differ from what was announced
-├── ValueInvalid            a value that came from elsewhere is broken, or not of our format
+├── ValueInvalid            a received value is damaged, too large, or not in our format
 ├── LocalStorageError       this machine could not write (disk full, no permission)
 └── JobNotFound             the record has no such job
 ```
 
 Every error has a stable ``code`` (what scripts test for), a ``message`` (what happened and
 why), an ``advice`` (what to do next) and JSON-able ``details``. The command line's exit
-status and the bodies of HTTP answers derive from them; nothing else decides either.
+status and the bodies of HTTP answers derive from them alone.
 
-Advice that a command or ComfyUI's page says in a way of its own (a flag, a button) is a `Hint`
-with facts; see `advice`.
+Advice that a command or ComfyUI's page words in its own way (a flag, a button) is a `Hint` with
+facts; see `advice`.
 """
 
 from __future__ import annotations
@@ -212,9 +212,9 @@ class RequestTooLarge(WorkflowInvalid, code="request_too_large", http_status=413
 
 
 class ValueCannotTravel(WorkflowInvalid, code="value_cannot_travel"):
-    """A value that was to cross to another machine is an object that only this one has.
+    """A value that should go to another machine is an object that exists only on this one.
 
-    ``details`` hold ``path`` (where in the value: ``conditioning[0][1].control``) and ``class``.
+    ``details`` have ``path`` (where in the value: ``conditioning[0][1].control``) and ``class``.
     """
 
 
@@ -253,7 +253,7 @@ class JobExpired(ComfyRemoteError, code="expired", exit_status=7, http_status=41
 
 
 class OutputError(ComfyRemoteError, code="output", exit_status=7, http_status=502):
-    """The job ran, but what it made could not be brought here whole."""
+    """The job ran, but its outputs could not be fetched completely."""
 
 
 class OutputTooLarge(OutputError, code="output_too_large", http_status=413):
@@ -269,7 +269,7 @@ class OutputCorrupt(OutputError, code="output_corrupt"):
 
 
 class ValueInvalid(ComfyRemoteError, code="value_invalid", exit_status=7, http_status=400):
-    """A value that came from elsewhere is damaged, too large, or not of our format."""
+    """A received value is damaged, too large, or not in our format."""
 
 
 class LocalStorageError(ComfyRemoteError, code="local_storage", exit_status=7, http_status=507):
@@ -281,7 +281,7 @@ class JobNotFound(ComfyRemoteError, code="job_not_found", exit_status=2, http_st
 
 
 def node_problems(error: ComfyRemoteError) -> Iterator[tuple[str, str, str]]:
-    """What ComfyUI found wrong with each node: its id, its class, and the words.
+    """What ComfyUI found wrong with each node: its id, its class, and the message.
 
     From ``details["node_errors"]`` (see `WorkflowInvalid`), which may have come from another
     machine: anything of another shape is ignored.
@@ -304,8 +304,8 @@ def _family(root: type[ComfyRemoteError]) -> Iterator[type[ComfyRemoteError]]:
 def error_from_json(data: Mapping[str, JsonValue]) -> ComfyRemoteError:
     """Rebuild the error that `ComfyRemoteError.to_json` described.
 
-    An unknown ``code`` gives `ExecutionFailed` with that code in ``details``, since the only
-    errors that arrive from elsewhere are those of a run.
+    An unknown ``code`` gives `ExecutionFailed` with that code in ``details``, since only
+    errors of runs arrive from elsewhere.
     """
     code = str(data.get("code", ""))
     details = data.get("details")

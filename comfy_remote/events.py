@@ -70,7 +70,7 @@ class JobState(str, Enum):
 
 
 class DidItRun(str, Enum):
-    """What is certain of a job that brought no result: whether it ran, and so cost anything.
+    """Whether a job that brought no result ran, and so cost anything.
 
     Only after the first two is it safe to run the same job elsewhere.
     """
@@ -226,7 +226,7 @@ class NodeText:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A line for people: a lost socket, a retry, a notice of the target."""
+    """A line for people: a lost socket, a retry, a notice from the target."""
 
     message: str
     level: str = "info"

@@ -1,6 +1,6 @@
 """Secrets: read by name, known by value, removed from what is shown and written.
 
-A configuration may call a secret whatever it likes (``key_env = "STUDIO"``), so its name proves
+A configuration may give a secret any name (``key_env = "STUDIO"``), so the name proves
 nothing: each value that is read as a secret is noted in `SECRETS`, and `redact` finds it in any
 text, also as JSON, a URL or base64 write it.
 """
@@ -98,8 +98,8 @@ class SecretValues:
 
 
 SECRETS = SecretValues()
-"""What this process has read as a secret. One for the process, as its log handlers are: whatever
-it says, to whomever, must not hold them."""
+"""What this process has read as a secret. There is one for the process, as for its log handlers:
+nothing that it writes may contain them."""
 
 
 def secret(name: str, environment: Mapping[str, str]) -> SecretStr | None:
@@ -172,7 +172,7 @@ def _secrets_in(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 def _forms(secrets: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """Each way to write each value, with its name; the longest first, so that one which contains
-    another vanishes whole."""
+    another is replaced completely."""
     forms = {
         form: name
         for value, name in secrets

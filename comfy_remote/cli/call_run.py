@@ -121,7 +121,7 @@ def run_call(plan: CallPlan, reporter: Reporter) -> None:
 
     async def whole(record: Record) -> None:
         with private_folder(plan.folder):
-            pass  # It can be written to: better known before a GPU has worked for it.
+            pass  # it can be written to: to be known before a GPU works for it
         url = _service_of(plan)
         with TemporaryFolder("call") as spool:
             if url is None:
@@ -156,7 +156,7 @@ def _service_of(plan: CallPlan) -> str | None:
             )
         if not url.startswith(("http://", "https://")):
             raise ConfigurationError(
-                f"{plan.what} is {url}, which runs workflows and is no service.",
+                f"{plan.what} is {url}, which runs workflows; it is not a service.",
                 advice=f"Call a workflow there: comfy-remote call WORKFLOW.json --on {plan.what}",
             )
     if plan.on is not None or plan.files:
@@ -239,9 +239,7 @@ async def follow_service(call: ServiceCall, url: str, reporter: Reporter, spool:
             words = "Stopped while the call was being sent. The service may have it, and did not "
             raise JobCancelled(words + "say how it is cancelled.") from None
         if call.finished is not None:
-            raise JobCancelled(
-                "Stopped before the results were here. The call has ended."
-            ) from None
+            raise JobCancelled("Stopped before the results arrived. The call has ended.") from None
         await _cancel(call)
         raise JobCancelled("The call was cancelled.") from None
 

@@ -1,4 +1,4 @@
-"""What all commands share in talking to people."""
+"""How all commands print to a terminal or a pipe."""
 
 from __future__ import annotations
 

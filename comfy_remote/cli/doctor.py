@@ -23,7 +23,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped":
 @click.command()
 @click.argument("workflow", metavar="[WORKFLOW]", required=False, type=click.Path(path_type=Path))
 @target_option(
-    "What to look at: an address, or a name from comfy-remote.toml. Default: the configured "
+    "What to check: an address, or a name from comfy-remote.toml. Default: the configured "
     "one, else sandbox."
 )
 @json_option
@@ -31,9 +31,10 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped":
 def doctor(context: click.Context, workflow: Path | None, on: str | None, json_lines: bool) -> None:
     """Check everything between here and the GPU, and say what to fix.
 
-    Settings, keys (whether they are set, never what they are), the pod or endpoint, the
-    connection, ComfyUI's version and device, and whether it has what WORKFLOW needs, which is not
-    run. Exit status: that of the first problem (2 settings, 3 connection, 4 workflow), else 0.
+    It checks settings, keys (whether they are set; their values are never shown), the pod or
+    endpoint, the connection, ComfyUI's version and device, and whether it has what WORKFLOW needs.
+    WORKFLOW is not run. Exit status: that of the first problem (2 settings, 3 connection,
+    4 workflow), else 0.
 
     \b
     Examples:

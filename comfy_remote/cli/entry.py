@@ -1,4 +1,4 @@
-"""How both commands begin and end: streams, logging, and the place where errors end up."""
+"""How both commands begin and end: streams, logging, and how errors are shown."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def start(*, verbose: bool = False) -> None:
     if verbose or os.environ.get("DEBUG", "") not in ("", "0"):
         import logging
 
-        # Others' packages say little that helps, and asyncio and Pillow say much of it.
+        # Messages of other packages rarely help, and asyncio and Pillow log many.
         log_to_stderr(logging.INFO, "%(asctime)s %(levelname)s %(name)s: %(message)s")
         log = logging.getLogger(__name__.partition(".")[0])
         log.setLevel(logging.DEBUG)
@@ -80,8 +80,8 @@ def enter(command: click.Command, name: str) -> None:
         show_error(failure)
         sys.exit(failure.exit_status)
     finally:
-        # The process ends: to look through all that was ever imported for garbage takes longer
-        # than a small run does.
+        # The process ends: collecting garbage in all that was imported takes longer than a small
+        # run does.
         gc.freeze()
 
 
@@ -139,7 +139,7 @@ def _unusable_file(error: OSError) -> ComfyRemoteError:
     shown = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"
     if error.errno == errno.ENAMETOOLONG:
         return ConfigurationError(
-            f"{shown} is too long for the name of a file: it has {len(name)} characters.",
+            f"{shown} is too long for a file name: it has {len(name)} characters.",
             advice="Check the command: is it a path?",
         )
     return LocalStorageError(

@@ -73,7 +73,7 @@ def _supervise(
             advice=f"Cancel it with `comfy-remote jobs cancel {job_id}`.",
         )
     entry = _known(record, job_id)
-    # What the target does not have, or what was never made, cannot be fetched later either.
+    # Outputs that the target does not have, or that were never made, cannot be fetched later.
     lost = isinstance(error, OutputLost)
     resumable = entry is not None and entry.state not in _ENDED_BADLY and not lost
     reporter.failed(error, job_id if entry is not None else None, resumable=resumable)
@@ -175,11 +175,11 @@ def say_cancelling(reporter: Reporter) -> None:
 async def _interrupted(
     job: Job, folder: Path | None, reporter: Reporter, on_interrupt: OnInterrupt
 ) -> JobCancelled:
-    """Cancel the job or leave it, as wanted; what became of it."""
+    """Cancel the job or leave it running; gives what happened to it."""
     again = f"Fetch it with `{resume_command(job.id)}`"
     if job.finished is not None and job.finished.state is JobState.SUCCEEDED:
         return JobCancelled(
-            "Stopped before the outputs were here. The job itself has succeeded.",
+            "Stopped before the outputs arrived. The job itself has succeeded.",
             advice=f"{again}.",
         )
     if on_interrupt == "leave":

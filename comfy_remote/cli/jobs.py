@@ -96,7 +96,7 @@ def show(job: str, offline: bool, json_lines: bool) -> None:
     "--output",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Where the outputs go. Default: where the run wanted them.",
+    help="Where the outputs go. Default: the folder that the run named.",
 )
 @timeout_option
 @json_option
@@ -213,7 +213,7 @@ def cancel(job: str) -> None:
             ) from None
     match finished.state:
         case JobState.CANCELLED:
-            say(f"Job {entry.id} is cancelled.")
+            say(f"Job {entry.id} was cancelled.")
         case JobState.SUCCEEDED:
             say(
                 f"Job {entry.id} had succeeded before it could be cancelled. "

@@ -1,4 +1,4 @@
-"""A job's progress for a person at a terminal: a display that redraws itself."""
+"""A job's progress at a terminal: a display that redraws itself."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class _LazyGroup(click.Group):
         return self.commands[cmd_name]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """For ``--help``, which imports none of them."""
+        """For ``--help``, without importing them."""
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))

@@ -106,7 +106,7 @@ def ensure(on: str | None, wanted: tuple[str, ...], prunes: bool, json_lines: bo
         _print_json(answer)
         return
     for path in answer.ensured:
-        print(printable_line(path), "(fetched)" if path in answer.fetched else "(was there)")
+        print(printable_line(path), "(fetched)" if path in answer.fetched else "(already there)")
     _print_pruned(answer.pruned, answer.notes)
 
 
@@ -145,7 +145,7 @@ def check(on: str | None, wanted: tuple[str, ...], json_lines: bool) -> None:
 @models.command()
 @_on_option
 @_list_argument
-@click.option("--all", "everything", is_flag=True, help="Keep none.")
+@click.option("--all", "everything", is_flag=True, help="Keep none of what it fetched.")
 @json_option
 def prune(on: str | None, wanted: tuple[str, ...], everything: bool, json_lines: bool) -> None:
     """Have a worker remove the models that it fetched and that are not listed.
@@ -258,7 +258,7 @@ def _line(argument: str) -> str:
 
     if argument.strip() and len(argument.split()) == 1 and not argument.startswith("#"):
         raise ConfigurationError(
-            f"{argument} is neither a file nor a line.",
+            f"{argument} is neither a file nor a model line.",
             advice="Check the path, or write the line in quotes: 'KIND URL'.",
         )
     return argument

@@ -13,7 +13,7 @@ from ..jobs.record import SavedOutput
 
 __all__ = ["open_first", "open_path"]
 
-# No texts and no other files: what a remote made must not run here (a page, a script).
+# No texts or other files: what a remote made (a page, a script) must not run here.
 _KINDS = frozenset({"image", "video", "audio", "3d"})
 _NEVER = frozenset({".svg", ".svgz"})
 
@@ -24,7 +24,7 @@ def open_first(
     """Open the first picture, video, sound or model, by `open_path` by default; gives why not."""
     can_be = [o.path for o in outputs if o.kind in _KINDS and o.path.suffix.lower() not in _NEVER]
     if not can_be:
-        return "--open: there is no picture, film, sound or model among the outputs."
+        return "--open: there is no picture, video, sound or model among the outputs."
     try:
         return (opened or open_path)(can_be[0])
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they decide."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ inputs_option = click.option(
 
 
 def _use_config(_context: click.Context, _option: click.Parameter, path: Path | None) -> None:
-    """Have all that asks for the configuration read that file, in processes below, too."""
+    """Use that file as the configuration, also in child processes."""
     if path is not None:
         from ..config.folders import CONFIG_VARIABLE
 
@@ -174,7 +174,7 @@ def own_folder(folder: Path, advice: str) -> Path:
 
 
 def own_folder_by_default(ctx: click.Context, option: click.Parameter, folder: Path) -> Path:
-    """For an option with a default: what the user names themselves may lead anywhere."""
+    """For an option with a default. A folder that the user names may be anywhere."""
     named = ctx.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT
     if named or ctx.resilient_parsing:
         return folder
@@ -193,7 +193,7 @@ def complete_target(
         ready = [address for kind in kinds() for address in kind.ready]
         names = [*Configuration.load().targets, *ready]
     except ComfyRemoteError:
-        return []  # the command itself says what is wrong
+        return []  # the command itself reports it
     return [name for name in names if name.startswith(incomplete)]
 
 
@@ -235,15 +235,17 @@ _CHANGE_OPTIONS = (
         "prompt_nodes",
         multiple=True,
         metavar="NODE",
-        help="The node that holds it, if the samplers do not lead to it. May be repeated.",
+        help="The node that has this text, if the samplers do not lead to it. May be repeated.",
     ),
     click.option("--negative", metavar="TEXT", help="The negative text."),
     click.option("--seed", metavar="N|random", callback=_seed, help="Set all seeds."),
     click.option(
-        "--width", type=click.IntRange(min=1), help="Pixels of what the samplers start from."
+        "--width",
+        type=click.IntRange(min=1),
+        help="Width in pixels of what the samplers start from.",
     ),
-    click.option("--height", type=click.IntRange(min=1), help="Likewise."),
-    click.option("--batch", type=click.IntRange(min=1), help="Images at once, likewise."),
+    click.option("--height", type=click.IntRange(min=1), help="Its height in pixels."),
+    click.option("--batch", type=click.IntRange(min=1), help="How many images at once."),
     var_option,
 )
 _CHANGES = (

@@ -1,4 +1,4 @@
-"""What a command that follows a job says while it does: as JSON lines, or in plain lines.
+"""What a command reports while it follows a job, as JSON lines or plain lines.
 
 `live` has the display of a terminal, `run_log` the log of a run.
 """
@@ -98,7 +98,7 @@ class Reporter:
         """The command ends with this error."""
 
     def choose(self, question: str, options: Sequence[str]) -> int | None:
-        """Let the person choose: the index of an option; ``None`` where nobody can be asked."""
+        """Let the person choose: the index of an option; ``None`` if nobody can be asked."""
         return None
 
 
@@ -245,7 +245,7 @@ def print_places(outputs: Outputs) -> None:
         elif output.url is not None:
             print(printable_line(output.url), flush=True)
         else:
-            say(f"{output.output.filename} has no address: it is fetched with the result.")
+            say(f"{output.output.filename} has no address: it comes with the result.")
 
 
 def relative(path: Path) -> Path:

@@ -90,7 +90,7 @@ def run(
         on,
         changes,
         inputs,
-        # What is recorded holds in whatever folder the job is resumed.
+        # It is recorded, and the job may be resumed in another folder.
         output.expanduser().absolute(),
         timeout,
         download,

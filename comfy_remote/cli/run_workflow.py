@@ -1,4 +1,4 @@
-"""Running one workflow from a terminal: what ``run`` and ``comfy-run-remote`` both do."""
+"""Runs one workflow from a terminal, for ``run`` and ``comfy-run-remote``."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
         reporter = LoggedReporter(reporter, log)
 
     async def whole(record: Record) -> None:
-        # First what can be known to be wrong here, before anything is asked elsewhere.
+        # First, what can be checked here, before anything is asked elsewhere.
         loaded = _load(plan)
         chosen, configuration = chosen_target(plan.on, reporter)
         target = open_target(chosen, configuration, choose=reporter.choose)
         reporter.connecting(target.name)
         async with Client(target, record=record, schemas=plan.schemas, on_interrupt=None) as client:
-            # Not before: finding a pod, or starting the sandbox, takes the time it takes.
+            # Not before: finding a pod, or starting the sandbox, does not count.
             deadline = Deadline(plan.timeout)
             if log is not None:
                 await _log_target(log, target, deadline)
@@ -147,7 +147,7 @@ def _load(plan: RunPlan) -> LoadedWorkflow | None:
     check_named_files("--input", plan.inputs)
     if plan.download:
         with private_folder(plan.folder):
-            pass  # It can be written to: better known before a GPU has worked for it.
+            pass  # it can be written to: to be known before a GPU works for it
     return loaded
 
 
@@ -163,7 +163,7 @@ async def _prepared(plan: RunPlan, loaded: LoadedWorkflow | None, client: Client
 
 
 async def _in_time(work: Coroutine[object, object, _T], deadline: Deadline, target: str) -> _T:
-    """What is asked before anything is sent, within the time of the whole run."""
+    """What is asked before anything is sent, within the time limit of the run."""
     try:
         return await deadline.within(work)
     except asyncio.TimeoutError:

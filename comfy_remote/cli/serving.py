@@ -39,7 +39,7 @@ _HOST_AND_PORT = (
         metavar="ADDRESS",
         default="127.0.0.1",
         show_default=True,
-        help="Address to listen on; others than this machine's own need a token.",
+        help="Address to listen on. Any but this machine's own needs a token.",
     ),
     click.option(
         "--port",

@@ -89,7 +89,7 @@ def targets(json_lines: bool) -> None:
         say("Without --on, nothing runs until you have trusted the default target.")
     else:
         say(f"Without --on, {'the sandbox' if chosen == DEFAULT_TARGET else chosen} is used.")
-    say(f"Any of these works, too: {forms()}.")
+    say(f"These also work: {forms()}.")
 
 
 def _row(

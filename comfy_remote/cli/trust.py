@@ -148,7 +148,7 @@ def _settled(store: TrustStore, path: Path) -> bool:
     from ..config.folders import is_owners
 
     if is_owners(path):
-        say(f"{path} is your own: it lies in one of your configuration folders. It is always used.")
+        say(f"{path} is your own: it is in one of your configuration folders, and is always used.")
         return True
     names = _named(path)
     if not names:

@@ -90,12 +90,12 @@ class Client:
         config: A ``comfy-remote.toml`` to take names from, whatever the current folder has.
         schemas: Node schemas to read workflows in UI format by, instead of the target's: the
             address of a ComfyUI, or a file saved from its ``/object_info``.
-        on_interrupt: ``"cancel"`` or ``"leave"``, as said above; ``None`` for callers that see to
+        on_interrupt: ``"cancel"`` or ``"leave"``, as said above; ``None`` for callers that handle
             it themselves.
         patience: How long it waits when it is interrupted.
 
     Raises:
-        ConfigurationError: The target means nothing, or its key is missing.
+        ConfigurationError: The target is unknown, or its key is missing.
         NotTrusted: The target is named by a ``comfy-remote.toml`` in the current folder or above
             it, and the owner has not trusted that; ``config`` names the file instead.
         ValueError: ``on_interrupt`` is neither of the two.
@@ -284,7 +284,7 @@ class Client:
                 what the workflow lists.
             timeout: Seconds from now within which the job must end and its outputs must be here;
                 submitting or following it, or fetching, raises `JobTimedOut` after that. The job
-                itself goes on.
+                itself continues.
             begun: When ``timeout`` began to run, by `time.monotonic`; now by default.
             job_id: A lower-case UUID, for callers who must know it if this raises.
             inputs: As for `prepare`, like the rest.
@@ -343,7 +343,7 @@ class Client:
         Args:
             request: The prompt in API format, and the files it loads. Its ``repo_list`` and
                 ``models`` are taken from the workflow, unless they are given. Files that the
-                target keeps from before are named by their SHA-256 alone.
+                target has from earlier jobs are named by their SHA-256 alone.
             source: As for `prepare`.
             folder: As for `submit`.
             page: See `Record.add`.
@@ -432,8 +432,8 @@ class Client:
 
         Raises:
             JobNotFound: The record has no such job.
-            OutputLost: The target never got it.
-            SubmissionUnknown: The target cannot tell whether it got it.
+            OutputLost: The target never received it.
+            SubmissionUnknown: The target cannot say whether it received it.
             ComfyRemoteError: The target refused it; the error is the one recorded then.
         """
         deadline = Deadline(timeout, begun)
@@ -450,7 +450,7 @@ class Client:
             ) from None
         if ref is None:
             error = OutputLost(
-                f"{self.target.name} never got the job.", advice="Run the workflow again."
+                f"{self.target.name} never received the job.", advice="Run the workflow again."
             )
             await self.record.write(self.record.state, entry.id, JobState.FAILED, error)
             raise error

@@ -1,4 +1,4 @@
-"""What stands between here and the GPU, looked at step by step, with what to do where it fails."""
+"""Checks everything between here and the GPU, step by step, and says what to do about failures."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ class Finding:
 
 
 def _problem(check: str, error: ComfyRemoteError) -> Finding:
-    """What an error means for a check."""
+    """The finding of a check that failed with an error."""
     return Finding(
         check, "problem", error.message, error.advice, error.exit_status, {"code": error.code}
     )
 
 
 class _AnyValues(dict[str, str]):
-    """A value for every variable of a template: what a run would give does not matter here."""
+    """A value for every variable of a template: a check does not depend on them."""
 
     def __missing__(self, name: str) -> str:
         return "1"
@@ -246,7 +246,7 @@ def _keys(settings: TargetSettings, environment: Mapping[str, str]) -> Iterator[
     try:
         needed = needs_key(settings, environment)
     except ConfigurationError:
-        return  # the address is wrong, which opening it will tell
+        return  # the address is wrong: opening it says so
     for variable in secret_variables(settings):
         if environment.get(variable, "").strip():
             yield Finding("key", "ok", f"{variable} is set.")
@@ -273,7 +273,7 @@ def _where_from(variable: str) -> str:
 async def _provider(
     kind: Kind, settings: TargetSettings, environment: Mapping[str, str]
 ) -> list[Finding]:
-    """What the target's provider says of it; nothing where there is none to ask."""
+    """What the target's provider reports about it; nothing if there is none to ask."""
     said = await kind.provider_says(settings, environment)
     if said is None:
         return []
@@ -287,8 +287,8 @@ def _comfyui(capabilities: Capabilities) -> Finding:
         return Finding(
             "comfyui",
             "warning",
-            "It does not say which ComfyUI it is.",
-            "Check the address: another program may be there. Very old ComfyUIs do not say it.",
+            "It does not report a ComfyUI version.",
+            "Check the address: another program may be there. Very old ComfyUIs do not report it.",
         )
     version = re.fullmatch(r"ComfyUI v?(\d+)\.(\d+)\.(\d+).*", engine)
     if version is not None and tuple(map(int, version.groups())) < _OLDEST_TESTED:
@@ -305,12 +305,12 @@ def _comfyui(capabilities: Capabilities) -> Finding:
 def _device(capabilities: Capabilities) -> Finding:
     device = capabilities.device
     if device is None:
-        return Finding("device", "skipped", "It does not say what it computes on.")
+        return Finding("device", "skipped", "It does not report its device.")
     if device == "cpu":
         return Finding(
             "device",
             "warning",
-            "It computes on the CPU.",
+            "It runs on the CPU.",
             "If it should have a GPU: start it without --cpu, and check PyTorch and the driver "
             "there.",
         )
@@ -363,7 +363,7 @@ async def _socket(target: OneEngine) -> list[Finding]:
             "socket",
             "warning",
             "The WebSocket does not open: there is no live progress, and no preview.",
-            "Jobs run all the same. If a proxy stands in between, let it pass WebSockets on /ws.",
+            "Jobs run anyway. If there is a proxy in between, let it pass WebSockets on /ws.",
         )
     ]
 

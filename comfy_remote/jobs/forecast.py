@@ -86,7 +86,7 @@ async def ask_target(
 def prepared_for_check(
     loaded: LoadedWorkflow, changes: Changes, schemas: Schemas
 ) -> PreparedWorkflow:
-    """Unlike for a run, with nodes that nobody here knows: to tell which is what a check is for."""
+    """As for a run, but unknown nodes are left in: a check reports them."""
     return prepare(loaded, changes, schemas, keep_unknown=True)
 
 

@@ -1,4 +1,4 @@
-"""What becomes of jobs whose program is interrupted: a GPU that nobody waits for costs money."""
+"""What happens to jobs whose program is interrupted: a GPU that nobody waits for costs money."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def is_interruption(error: BaseException | None) -> bool:
     """Whether an error ends a program in the middle of a job: Ctrl-C, a cancel, its own error.
 
     `SystemExit` as well: it is what a program's handler of SIGTERM raises. Our own errors say
-    themselves what became of the job.
+    what happened to the job.
     """
     return error is not None and not isinstance(error, ComfyRemoteError)
 
@@ -110,7 +110,7 @@ async def end_jobs(
             _log.warning("Interrupted: job %s was cancelled at %s.", job.id, target)
             return
         _log.warning(
-            "Interrupted: job %s could not be cancelled at %s and may go on (%s). %s",
+            "Interrupted: job %s could not be cancelled at %s and may continue (%s). %s",
             *(job.id, target, why, Hint.RESUME_OR_CANCEL(job_id=job.id)),
         )
 
@@ -120,4 +120,4 @@ async def end_jobs(
         return
     for job in open_jobs:
         advice = Hint.RESUME_OR_CANCEL(job_id=job.id)
-        _log.warning("Interrupted: job %s goes on at %s. %s", job.id, target, advice)
+        _log.warning("Interrupted: job %s continues at %s. %s", job.id, target, advice)

@@ -396,10 +396,10 @@ class Job:
             self._sending = None
 
     async def _sent_by_another(self) -> RemoteRef:
-        """What another process, which follows the job, too, was answered.
+        """The answer to another process, which also follows the job.
 
         Raises:
-            SubmissionUnknown: Nothing; it may have been killed.
+            SubmissionUnknown: There is none; that process may have been killed.
         """
         deadline = Deadline(self._patience.others)
         while deadline.left:
@@ -408,7 +408,7 @@ class Job:
                 return ref
             await asyncio.sleep(_LOOK_EVERY)
         raise SubmissionUnknown(
-            "Another program was sending the job again, and does not say how that went.",
+            "Another program was sending the job again, and how that ended is not known.",
             advice=Hint.FIND_JOB(job_id=self.id),
         )
 
@@ -434,10 +434,10 @@ class Job:
         self._record.post(self._goes_on_without_record, method, *args, **kwargs)
 
     def _goes_on_without_record(self, error: LocalStorageError) -> None:
-        """That the record fails in mid-job costs the record, and not what a GPU has worked for."""
+        """If the record fails in the middle of a job, the job continues without it."""
         if not self._record_failed:
             self._record_failed = True
-            _log.warning("%s Job %s goes on; it cannot be resumed later.", error, self.id)
+            _log.warning("%s Job %s continues; it cannot be resumed later.", error, self.id)
 
     def _note(self, event: Event) -> None:
         match event:

@@ -35,8 +35,8 @@ _SHOWN_SIDE = 1024
 class Output:
     """One file (or one text) that a job produced.
 
-    The bytes lie in a temporary folder that goes when the last output of the job does;
-    `save` keeps them.
+    The bytes are in a temporary folder, which is removed with the last output of the job;
+    `save` stores them.
 
     Attributes:
         node_id: The node that produced it, ``None`` if the worker does not say.

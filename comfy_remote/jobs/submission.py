@@ -137,8 +137,8 @@ async def _file_uses(
 ) -> list[FileUse]:
     """What the prompt loads from this machine, also by nodes of packs.
 
-    The target is asked for the schemas of those whose values are names of files here. Where
-    nobody knows a node, it loads what the user has named.
+    The target is asked for the schemas of nodes whose values are names of files here. An unknown
+    node loads the files that the user named.
     """
     uses = list(every_file_use(prompt))
     possible = await asyncio.to_thread(possible_uses, prompt, search, uses)
@@ -184,12 +184,12 @@ async def send(
         raise
 
     def only_here(error: LocalStorageError) -> None:
-        # The GPU is at work: better a job that this program alone knows than none.
+        # The GPU is at work: a job that only this program knows is better than none.
         _log.warning("%s The job is %s at %s.", error, ref.remote_id, target.name)
 
     record.post(only_here, record.submitted, ref)
     # Not for as long as another program locks the record: an interrupted program that gave up
-    # waiting here would not know what to cancel. It is written all the same.
+    # waiting here would not know what to cancel. It is written nevertheless.
     with contextlib.suppress(asyncio.TimeoutError):
         await within(record.written(), _RECORD_SECONDS)
     _log.debug(

@@ -330,7 +330,7 @@ def test_a_timeout_leaves_the_job_running(cli: Cli, sandbox_url: str) -> None:
     assert error["resume"] == f"comfy-remote jobs resume {error['job_id']}"
     cancelled = cli("jobs", "cancel", error["job_id"])
     assert cancelled.returncode == 0, cancelled.stderr
-    assert "is cancelled" in cancelled.stderr
+    assert "was cancelled" in cancelled.stderr
     (entry,) = lines_of(cli("jobs", "list", "--json").stdout)
     assert entry["state"] == "cancelled"
     again = cli("jobs", "cancel", error["job_id"])

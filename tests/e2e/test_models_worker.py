@@ -110,7 +110,7 @@ def test_a_word_that_is_no_file_is_not_sent_as_a_line(tmp_path: Path) -> None:
     missing = str(tmp_path / "models.txt")
     done = CliRunner().invoke(models_command, ["ensure", "--on", "sandbox", missing])
     assert isinstance(done.exception, ConfigurationError)
-    assert f"{missing} is neither a file nor a line." in done.exception.message
+    assert f"{missing} is neither a file nor a model line." in done.exception.message
 
 
 async def test_the_commands_from_end_to_end(server: ModelServer, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ async def test_the_commands_from_end_to_end(server: ModelServer, tmp_path: Path)
         # Another list, which does not know of the first.
         other = "ckpt hf:org/repo/a.safetensors"
         out, error = await running.command("ensure", "--prune", other)
-        assert out.splitlines() == ["checkpoints/a.safetensors (was there)"]
+        assert out.splitlines() == ["checkpoints/a.safetensors (already there)"]
         assert "vae/b.safetensors stays: another list asked for it today" in error
         out, error = await running.command("prune", "--all")
         assert out == ""
@@ -162,7 +162,7 @@ async def test_the_commands_from_end_to_end(server: ModelServer, tmp_path: Path)
         assert (models / "vae/b.safetensors").exists()
         out, _ = await running.command("ensure", "--prune", str(listed))
         assert out.splitlines() == [
-            "checkpoints/a.safetensors (was there)",
+            "checkpoints/a.safetensors (already there)",
             "vae/b.safetensors (removed)",
         ]
         assert (models / "loras/theirs.safetensors").exists()

@@ -168,7 +168,7 @@ async def test_the_submission_is_never_answered(lane: Lane, out: Path, forwarded
             with pytest.raises(SubmissionUnknown):
                 await client.resume(entry)
         elif not forwarded:
-            with pytest.raises(OutputLost, match="never got"):
+            with pytest.raises(OutputLost, match="never received"):
                 await client.resume(entry)
         else:
             job = await client.resume(entry)

@@ -77,7 +77,7 @@ def test_a_deleted_current_folder_is_said(tmp_path: Path) -> None:
 def test_a_name_of_5000_letters_is_said(tmp_path: Path, words: str) -> None:
     done = command(tmp_path, f"$C {words.format('a' * 5000)}")
     assert done.returncode == 2
-    assert "… is too long for the name of a file: it has 5000 characters." in done.stderr
+    assert "… is too long for a file name: it has 5000 characters." in done.stderr
     assert len(done.stderr) < 400
 
 

@@ -118,7 +118,7 @@ class Record:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
 
     def _migrate(self) -> None:
-        """Bring the file to today's version: all the way, or not at all."""
+        """Bring the file to the current version, completely or not at all."""
         # Two programs that start at once must not both change it: the second waits here.
         with _transaction(self._connection):
             for steps in MIGRATIONS[self._version() :]:
@@ -169,7 +169,7 @@ class Record:
         """
         if self._writer.waiting >= _MOST_QUEUED:
             raise LocalStorageError(
-                f"The record of jobs, {self.path}, has been locked by another program for long, "
+                f"The record of jobs, {self.path}, has long been locked by another program, "
                 f"and {_MOST_QUEUED} changes wait to be written.",
                 advice="End that program, or set COMFY_REMOTE_HOME to another folder.",
                 details={"path": str(self.path)},
@@ -266,7 +266,7 @@ class Record:
         self._write(write)
 
     def submitted(self, ref: RemoteRef) -> None:
-        """The target has answered."""
+        """Note the target's answer."""
         self._execute(
             "UPDATE jobs SET updated = ?, remote_id = ?, details = ? WHERE id = ?",
             time.time(),
@@ -284,9 +284,9 @@ class Record:
         run_seconds: float | None = None,
         at: float | None = None,
     ) -> None:
-        """The job has reached another state.
+        """Note that the job has reached another state.
 
-        A success stays one, also when the target has forgotten the job since.
+        A success stays one, even if the target has forgotten the job since.
 
         Args:
             run_seconds: How long it has run, where that is known at its end.
@@ -307,7 +307,7 @@ class Record:
         )
 
     def progress(self, job_id: str, progress: dict[str, JsonValue]) -> None:
-        """The newest snapshot."""
+        """Note the newest snapshot."""
         self._execute(
             "UPDATE jobs SET updated = ?, progress = ? WHERE id = ?",
             time.time(),
@@ -316,7 +316,7 @@ class Record:
         )
 
     def saved(self, job_id: str, outputs: list[SavedOutput]) -> None:
-        """These outputs are here."""
+        """Note the outputs that are here."""
         self._execute(
             "UPDATE jobs SET updated = ?, outputs = ? WHERE id = ?",
             time.time(),
@@ -325,7 +325,7 @@ class Record:
         )
 
     def page_served(self, job_id: str) -> None:
-        """The page's server has shown how the job ended, and need not show it again."""
+        """Note that the page's server has shown how the job ended, and need not show it again."""
         self._execute("UPDATE jobs SET page = NULL WHERE id = ?", job_id)
 
     def claim_request(self, ref: RemoteRef) -> str | None:
@@ -363,7 +363,7 @@ class Record:
         return self._write(write)
 
     def inputs_kept(self, keeper: str, hashes: Iterable[str], *, since: float) -> None:
-        """A target has these files; what was seen there before ``since`` is forgotten."""
+        """Note the files that a target has; those last seen before ``since`` are forgotten."""
         rows = [(keeper, sha256, time.time()) for sha256 in hashes]
 
         def write(connection: sqlite3.Connection) -> None:
@@ -377,7 +377,7 @@ class Record:
         self._write(write)
 
     def inputs_gone(self, keeper: str, hashes: Iterable[str]) -> None:
-        """A target may no longer have these files."""
+        """Note that a target may no longer have these files."""
         rows = [(keeper, sha256) for sha256 in hashes]
         self._write(
             lambda connection: connection.executemany(
