@@ -1,29 +1,31 @@
-"""The result of workers that return names and bytes of files, but not which node made them.
+"""What a worker answered, in any dialect: its outputs, or the error that it calls a result.
 
-Above all of the public worker-comfyui; see `worker_comfyui` for what it cannot return.
+A new dialect is a function here, in `_READERS`. Dialects other than ours give names and bytes of
+files, but not which node made them; see `worker_comfyui` for what the public one cannot return.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter, ValidationError
+from yarl import URL
 
 from ...errors import ComfyRemoteError, OutputLost
-from ...outputs import OutputSource, RemoteOutput, kind_of, media_type_of
+from ...events import ShownValues
+from ...outputs import OutputProblem, OutputSource, RemoteOutput, kind_of, media_type_of
+from ...wire.answer import Answer, AnswerOutput, AnswerProblem
+from ...wire.images_b64 import ImagesB64Answer
+from ...wire.plain import PlainAnswer
+from ...wire.request import COMFY_REMOTE_1
 from ...wire.runpod import error_from_runpod
 from ...wire.worker_comfyui import WorkerComfyUIAnswer
 from ...workflow.prompt import Prompt
-from .worker_comfyui import nodes_of_files, not_returned
+from .worker_comfyui import nodes_of_files, not_returned_sentence, nothing_returned
 
-__all__ = ["Result", "not_returned_before", "unplaced_outputs", "worker_comfyui_result"]
-
-_WHAT_IT_RETURNS = "The public worker-comfyui returns only saved files that a node lists as images"
-_USE_OURS = (
-    "Run it on an endpoint with Comfy Remote's own worker (docs/worker.md), on a pod or on another "
-    "ComfyUI: these return outputs of every kind."
-)
+__all__ = ["Result", "error_in", "output_problems", "read_result"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Result:
         warnings: For people, a sentence or two each.
         failure: Why the workflow failed, though something came back.
         ours: Whether it is the answer of Comfy Remote's own worker.
+        shown: By node, what it shows besides its outputs; ``None`` where the worker does not say.
     """
 
     outputs: tuple[RemoteOutput, ...]
@@ -41,15 +44,123 @@ class Result:
     details: dict[str, JsonValue] = field(default_factory=dict)
     failure: ComfyRemoteError | None = None
     ours: bool = False
+    shown: Mapping[str, ShownValues] | None = None
 
 
-def worker_comfyui_result(output: JsonValue, prompt: Prompt) -> Result | None:
-    """The public worker-comfyui's answer; ``None`` if this is no such answer.
+def read_result(output: JsonValue, prompt: Prompt) -> Result:
+    """A result in any dialect.
 
     Raises:
-        ValidationError: It is not quite one.
-        OutputLost: The workflow ran, and nothing of what it made was returned.
+        OutputLost: It is missing, or not in a dialect that we know.
     """
+    if output is None:
+        raise OutputLost(
+            "The endpoint says the job is complete, but sent no result.",
+            advice="The result was probably over RunPod's limit, which RunPod only logs on the "
+            "worker: use fewer or smaller outputs, or a worker with storage.",
+        )
+    for read in _READERS:
+        try:
+            found = read(output, prompt)
+        except ValidationError:
+            continue
+        if found is not None:
+            return found
+    raise OutputLost(
+        "The worker's result is in no form this program knows.",
+        advice="Use Comfy Remote's worker or the public worker-comfyui (5.0 or later).",
+    )
+
+
+def error_in(output: JsonValue) -> ComfyRemoteError | None:
+    """The error of a worker that returns one as its result: the SDK calls that completed."""
+    if not isinstance(output, dict) or "format" in output or output.get("images"):
+        return None
+    said = output.get("error")
+    return error_from_runpod(said, output) if said else None
+
+
+def output_problems(output: JsonValue) -> tuple[OutputProblem, ...]:
+    """Which outputs our worker says are missing or damaged."""
+    listed = output.get("problems") if isinstance(output, dict) else None
+    try:
+        read = TypeAdapter(list[AnswerProblem]).validate_python(listed or [])
+    except ValidationError:
+        return ()
+    return tuple(one.problem() for one in read)
+
+
+def _comfy_remote_1(output: JsonValue, prompt: Prompt) -> Result | None:
+    del prompt  # it says which node made what
+    if not isinstance(output, dict) or output.get("format") != COMFY_REMOTE_1:
+        return None
+    try:
+        answer = Answer.model_validate(output)
+    except ValidationError as error:
+        raise OutputLost(
+            f"The worker's answer is not valid: {error.errors()[0]['msg']}.",
+            advice="Update the worker, or this program.",
+        ) from error
+    warnings = [f"The worker says: {warning}" for warning in answer.warnings]
+    outputs = tuple(_ours(item) for item in answer.outputs)
+    return Result(outputs, warnings, answer.facts(), ours=True, shown=answer.shown)
+
+
+def _ours(item: AnswerOutput) -> RemoteOutput:
+    source = None
+    if item.data is not None:
+        source = OutputSource(data=item.data)
+    elif item.url is not None:
+        source = _stored(item.url, item.delete_url)
+    elif item.kept is not None:
+        source = OutputSource(kept=item.kept)
+    return RemoteOutput(
+        node_id=item.node_id,
+        kind=item.kind,
+        filename=item.filename,
+        subfolder=item.subfolder,
+        folder=item.folder,
+        media_type=item.media_type,
+        size=item.size,
+        sha256=item.sha256,
+        text=item.text,
+        source=source,
+        key=item.key,
+    )
+
+
+def _stored(address: str, delete_url: str | None) -> OutputSource | None:
+    try:
+        url = URL(address)
+    except ValueError:
+        return None
+    if not url.absolute:
+        return OutputSource(path=str(url))
+    return OutputSource(url=address, delete_url=delete_url)
+
+
+def _plain(output: JsonValue, prompt: Prompt) -> Result | None:
+    if not isinstance(output, dict) or "filenames" not in output:
+        return None
+    answer = PlainAnswer.model_validate(output)
+    sources = [OutputSource(data=data) for data in answer.images]
+    outputs = _unplaced(prompt, list(zip(answer.filenames, sources, strict=False)))
+    return Result(outputs, details={"worker_seconds": answer.execution_time_seconds})
+
+
+def _images_b64(output: JsonValue, prompt: Prompt) -> Result | None:
+    if not isinstance(output, dict) or "images" not in output or not output["images"]:
+        return None
+    answer = ImagesB64Answer.model_validate(output)
+    files = [
+        (image.name or f"image_{number:05}.png", OutputSource(data=image.b64))
+        for number, image in enumerate(answer.images, 1)
+    ]
+    return Result(_unplaced(prompt, files))
+
+
+def _worker_comfyui(output: JsonValue, prompt: Prompt) -> Result | None:
+    """Raises `OutputLost` if the workflow ran, and nothing of what it made was returned."""
     if not isinstance(output, dict) or not output.keys() & {"images", "status"}:
         return None
     answer = WorkerComfyUIAnswer.model_validate(output)
@@ -66,8 +177,8 @@ def worker_comfyui_result(output: JsonValue, prompt: Prompt) -> Result | None:
     if answer.failures:
         failure = error_from_runpod("\n  ".join(answer.failures))
     elif not files:
-        raise _nothing_returned(prompt)
-    outputs = unplaced_outputs(prompt, files)
+        raise nothing_returned(prompt)
+    outputs = _unplaced(prompt, files)
     of_files = [line for line in answer.errors or [] if line not in answer.failures]
     warnings = [f"The worker says: {line}" for line in of_files]
     warnings += _where_unknown(outputs)
@@ -79,7 +190,7 @@ def worker_comfyui_result(output: JsonValue, prompt: Prompt) -> Result | None:
     return Result(outputs, warnings, details, failure)
 
 
-def unplaced_outputs(
+def _unplaced(
     prompt: Prompt, files: Sequence[tuple[str, OutputSource]]
 ) -> tuple[RemoteOutput, ...]:
     """Outputs of a worker that gives names and bytes: each with its node, where that is certain."""
@@ -101,48 +212,6 @@ def unplaced_outputs(
     return tuple(found)
 
 
-def not_returned_sentence(prompt: Prompt, outputs: Sequence[RemoteOutput] | None = None) -> str:
-    """Which nodes' outputs the public worker-comfyui does not return; ``""`` if it returns all.
-
-    Args:
-        outputs: What it returned, once it has.
-    """
-    here = {output.node_id for output in outputs or ()}
-    nodes = [node for node in not_returned(prompt) if node.node_id not in here]
-    never = [str(node) for node in nodes if node.what is not None]
-    perhaps = [str(node) for node in nodes if node.what is None]
-    did_not, may_not = "does not return", "may not return"
-    if outputs is not None:
-        did_not, may_not = "did not return", "may not have returned"
-    parts = [f"it {did_not} the outputs of {_nodes(never)}"] if never else []
-    if perhaps:
-        outputs_of = "those of" if never else "the outputs of"
-        parts.append(f"it {may_not} {outputs_of} {_nodes(perhaps)}")
-    return f"{_WHAT_IT_RETURNS}: {', and '.join(parts)}." if parts else ""
-
-
-def not_returned_before(prompt: Prompt, *, known: bool) -> str:
-    """`not_returned_sentence` before the prompt is sent, with what to do.
-
-    Args:
-        known: Whether the endpoint is known to run that worker. Where it is not, nothing is said
-            of previews alone.
-    """
-    sentence = not_returned_sentence(prompt)
-    if not sentence or known:
-        return f"{sentence} {_USE_OURS}" if sentence else ""
-    if all(node.what in ("previews", None) for node in not_returned(prompt)):
-        return ""
-    return (
-        "Which worker the endpoint runs is not known yet. "
-        f"{sentence} Comfy Remote's own worker returns outputs of every kind."
-    )
-
-
-def _nodes(nodes: Sequence[str]) -> str:
-    return f"node{'s' * (len(nodes) != 1)} {', '.join(nodes)}"
-
-
 def _where_unknown(outputs: Sequence[RemoteOutput]) -> list[str]:
     names = [output.filename for output in outputs if output.node_id is None]
     if not names:
@@ -154,13 +223,6 @@ def _where_unknown(outputs: Sequence[RemoteOutput]) -> list[str]:
     ]
 
 
-def _nothing_returned(prompt: Prompt) -> OutputLost:
-    missing = not_returned_sentence(prompt, ())
-    if not missing:
-        return OutputLost(
-            "The workflow ran, and the worker returned no file.",
-            advice=f"{_WHAT_IT_RETURNS}: add a Save Image node, or look at the worker's log.",
-        )
-    return OutputLost(
-        f"The workflow ran, but nothing of what it made came back. {missing}", advice=_USE_OURS
-    )
+_Reader: TypeAlias = Callable[[JsonValue, Prompt], "Result | None"]
+# Each gives `None`, or raises a `ValidationError`, for another dialect. The first that fits counts.
+_READERS: tuple[_Reader, ...] = (_comfy_remote_1, _plain, _images_b64, _worker_comfyui)

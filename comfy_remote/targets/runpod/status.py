@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
-from yarl import URL
+from pydantic import JsonValue, ValidationError
 
 from ...errors import ComfyRemoteError, JobCancelled, JobExpired, JobTimedOut, OutputLost
 from ...events import (
@@ -22,20 +21,16 @@ from ...events import (
     Progress,
     Queued,
     Shown,
-    ShownValues,
     Started,
 )
-from ...outputs import OutputProblem, OutputSource, RemoteOutput
-from ...wire.answer import Answer, AnswerOutput, AnswerProblem, ProgressSnapshot
-from ...wire.images_b64 import ImagesB64Answer
-from ...wire.plain import PlainAnswer
-from ...wire.request import COMFY_REMOTE_1
+from ...outputs import RemoteOutput
+from ...wire.answer import ProgressSnapshot
 from ...wire.runpod import JobStatus, RunPodState, error_from_runpod
 from ...workflow.prompt import Prompt
 from .kind import RESULTS_KEPT
-from .result import Result, unplaced_outputs, worker_comfyui_result
+from .result import error_in, output_problems, read_result
 
-__all__ = ["StatusReader", "error_in", "forgotten"]
+__all__ = ["StatusReader", "forgotten"]
 
 
 class StatusReader:
@@ -117,14 +112,13 @@ class StatusReader:
         try:
             if (error := error_in(status.output)) is not None:
                 raise error
-            read = _read(status.output, self._prompt)
+            read = read_result(status.output, self._prompt)
         except ComfyRemoteError as error:
             yield Finished(
                 JobState.FAILED, error, details=_times(status), did_it_run=DidItRun.STOPPED
             )
             return
-        shown = _shown(status.output)
-        self.worker_is_ours = read.ours
+        self.worker_is_ours, shown = read.ours, read.shown
         total = self._last.nodes_total if self._last else self._total
         yield Progress(nodes_done=total, nodes_total=total)
         if shown is not None:
@@ -137,7 +131,7 @@ class StatusReader:
             yield Log(warning, "warning")
         state = JobState.SUCCEEDED if read.failure is None else JobState.FAILED
         details = {**read.details, **_times(status)}
-        problems = _problems(status.output)
+        problems = output_problems(status.output)
         did_it_run = None if read.failure is None else DidItRun.STOPPED
         yield Finished(
             state, read.failure, read.outputs, details, problems, shown or {}, did_it_run
@@ -153,109 +147,6 @@ class StatusReader:
                 return DidItRun.WITHDRAWN
             case _:
                 return DidItRun.STOPPED
-
-
-def error_in(output: JsonValue) -> ComfyRemoteError | None:
-    """The error of a worker that returns one as its result: the SDK calls that completed."""
-    if not isinstance(output, dict) or "format" in output or output.get("images"):
-        return None
-    said = output.get("error")
-    return error_from_runpod(said, output) if said else None
-
-
-def _read(output: JsonValue, prompt: Prompt) -> Result:
-    """A result in any dialect.
-
-    Raises:
-        OutputLost: It is missing, or not in a dialect that we know.
-    """
-    if output is None:
-        raise OutputLost(
-            "The endpoint says the job is complete, but sent no result.",
-            advice="The result was probably over RunPod's limit, which RunPod only logs on the "
-            "worker: use fewer or smaller outputs, or a worker with storage.",
-        )
-    if isinstance(output, dict) and output.get("format") == COMFY_REMOTE_1:
-        try:
-            answer = Answer.model_validate(output)
-        except ValidationError as error:
-            raise OutputLost(
-                f"The worker's answer is not valid: {error.errors()[0]['msg']}.",
-                advice="Update the worker, or this program.",
-            ) from error
-        warnings = [f"The worker says: {warning}" for warning in answer.warnings]
-        outputs = tuple(_ours(item) for item in answer.outputs)
-        return Result(outputs, warnings, answer.facts(), ours=True)
-    for read in (_plain, _images_b64, worker_comfyui_result):
-        try:
-            found = read(output, prompt)
-        except ValidationError:
-            continue
-        if found is not None:
-            return found
-    raise OutputLost(
-        "The worker's result is in no form this program knows.",
-        advice="Use Comfy Remote's worker or the public worker-comfyui (5.0 or later).",
-    )
-
-
-def _shown(output: JsonValue) -> Mapping[str, ShownValues] | None:
-    """By node, what it shows besides its outputs; ``None`` where the worker does not say."""
-    ours = isinstance(output, dict) and output.get("format") == COMFY_REMOTE_1
-    return Answer.model_validate(output).shown if ours else None
-
-
-def _plain(output: JsonValue, prompt: Prompt) -> Result | None:
-    if not isinstance(output, dict) or "filenames" not in output:
-        return None
-    answer = PlainAnswer.model_validate(output)
-    sources = [OutputSource(data=data) for data in answer.images]
-    outputs = unplaced_outputs(prompt, list(zip(answer.filenames, sources, strict=False)))
-    return Result(outputs, details={"worker_seconds": answer.execution_time_seconds})
-
-
-def _images_b64(output: JsonValue, prompt: Prompt) -> Result | None:
-    if not isinstance(output, dict) or "images" not in output or not output["images"]:
-        return None
-    answer = ImagesB64Answer.model_validate(output)
-    files = [
-        (image.name or f"image_{number:05}.png", OutputSource(data=image.b64))
-        for number, image in enumerate(answer.images, 1)
-    ]
-    return Result(unplaced_outputs(prompt, files))
-
-
-def _ours(item: AnswerOutput) -> RemoteOutput:
-    source = None
-    if item.data is not None:
-        source = OutputSource(data=item.data)
-    elif item.url is not None:
-        source = _stored(item.url, item.delete_url)
-    elif item.kept is not None:
-        source = OutputSource(kept=item.kept)
-    return RemoteOutput(
-        node_id=item.node_id,
-        kind=item.kind,
-        filename=item.filename,
-        subfolder=item.subfolder,
-        folder=item.folder,
-        media_type=item.media_type,
-        size=item.size,
-        sha256=item.sha256,
-        text=item.text,
-        source=source,
-        key=item.key,
-    )
-
-
-def _stored(address: str, delete_url: str | None) -> OutputSource | None:
-    try:
-        url = URL(address)
-    except ValueError:
-        return None
-    if not url.absolute:
-        return OutputSource(path=str(url))
-    return OutputSource(url=address, delete_url=delete_url)
 
 
 def _failed(status: JobStatus, prompt: Prompt) -> Finished:
@@ -279,7 +170,7 @@ def _failed(status: JobStatus, prompt: Prompt) -> Finished:
             error = error_from_runpod(status.error, status.output)
             if not isinstance(error, JobCancelled):
                 saved = _saved_before(status.output, prompt)
-                return Finished(state, error, saved, times, _problems(status.output))
+                return Finished(state, error, saved, times, output_problems(status.output))
             state = JobState.CANCELLED
     return Finished(state, error, details=times)
 
@@ -287,19 +178,9 @@ def _failed(status: JobStatus, prompt: Prompt) -> Finished:
 def _saved_before(output: JsonValue, prompt: Prompt) -> tuple[RemoteOutput, ...]:
     """What a job that failed had saved before, where the worker returns it."""
     try:
-        return _read(output, prompt).outputs
+        return read_result(output, prompt).outputs
     except OutputLost:
         return ()
-
-
-def _problems(output: JsonValue) -> tuple[OutputProblem, ...]:
-    """Which outputs our worker says are missing or damaged."""
-    listed = output.get("problems") if isinstance(output, dict) else None
-    try:
-        read = TypeAdapter(list[AnswerProblem]).validate_python(listed or [])
-    except ValidationError:
-        return ()
-    return tuple(one.problem() for one in read)
 
 
 def forgotten(name: str, kept: str = RESULTS_KEPT) -> Finished:

@@ -62,8 +62,9 @@ from ..input_names import UsersNames, by_content
 from .description import DescriptionCache, Descriptions
 from .kind import DEFAULT_BASE_URL, EndpointKind, EndpointOptions, RunPodKind
 from .request import StoredInput, request_body, store_input, too_many_bytes
-from .result import not_returned_before
-from .status import StatusReader, error_in, forgotten
+from .result import error_in
+from .status import StatusReader, forgotten
+from .worker_comfyui import not_returned_before
 
 __all__ = ["EndpointTimes", "RunPodTarget"]
 

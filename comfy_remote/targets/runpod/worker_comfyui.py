@@ -14,12 +14,27 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from ...errors import OutputLost
 from ...media.files import subfolder_of
+from ...outputs import RemoteOutput
 from ...workflow.graph import output_nodes
 from ...workflow.output_nodes import OUTPUT_NODES, OutputNode
 from ...workflow.prompt import Node, Prompt
 
-__all__ = ["NotReturned", "nodes_of_files", "not_returned"]
+__all__ = [
+    "NotReturned",
+    "nodes_of_files",
+    "not_returned",
+    "not_returned_before",
+    "not_returned_sentence",
+    "nothing_returned",
+]
+
+_WHAT_IT_RETURNS = "The public worker-comfyui returns only saved files that a node lists as images"
+_USE_OURS = (
+    "Run it on an endpoint with Comfy Remote's own worker (docs/worker.md), on a pod or on another "
+    "ComfyUI: these return outputs of every kind."
+)
 
 # Inputs that say what a node's files are called: `filename_prefix` in core and most packs.
 _NAMING = re.compile("prefix|file_?name", re.IGNORECASE)
@@ -52,6 +67,61 @@ def not_returned(prompt: Prompt) -> list[NotReturned]:
         for node_id, node in prompt.items()
         if _known(node).other or (node_id in ends and not _known(node).endings)
     ]
+
+
+def not_returned_sentence(prompt: Prompt, outputs: Sequence[RemoteOutput] | None = None) -> str:
+    """Which nodes' outputs the public worker-comfyui does not return; ``""`` if it returns all.
+
+    Args:
+        outputs: What it returned, once it has.
+    """
+    here = {output.node_id for output in outputs or ()}
+    nodes = [node for node in not_returned(prompt) if node.node_id not in here]
+    never = [str(node) for node in nodes if node.what is not None]
+    perhaps = [str(node) for node in nodes if node.what is None]
+    did_not, may_not = "does not return", "may not return"
+    if outputs is not None:
+        did_not, may_not = "did not return", "may not have returned"
+    parts = [f"it {did_not} the outputs of {_nodes(never)}"] if never else []
+    if perhaps:
+        outputs_of = "those of" if never else "the outputs of"
+        parts.append(f"it {may_not} {outputs_of} {_nodes(perhaps)}")
+    return f"{_WHAT_IT_RETURNS}: {', and '.join(parts)}." if parts else ""
+
+
+def not_returned_before(prompt: Prompt, *, known: bool) -> str:
+    """`not_returned_sentence` before the prompt is sent, with what to do.
+
+    Args:
+        known: Whether the endpoint is known to run that worker. Where it is not, nothing is said
+            of previews alone.
+    """
+    sentence = not_returned_sentence(prompt)
+    if not sentence or known:
+        return f"{sentence} {_USE_OURS}" if sentence else ""
+    if all(node.what in ("previews", None) for node in not_returned(prompt)):
+        return ""
+    return (
+        "Which worker the endpoint runs is not known yet. "
+        f"{sentence} Comfy Remote's own worker returns outputs of every kind."
+    )
+
+
+def nothing_returned(prompt: Prompt) -> OutputLost:
+    """The error of a workflow that ran, and of which it returned nothing."""
+    missing = not_returned_sentence(prompt, ())
+    if not missing:
+        return OutputLost(
+            "The workflow ran, and the worker returned no file.",
+            advice=f"{_WHAT_IT_RETURNS}: add a Save Image node, or look at the worker's log.",
+        )
+    return OutputLost(
+        f"The workflow ran, but nothing of what it made came back. {missing}", advice=_USE_OURS
+    )
+
+
+def _nodes(nodes: Sequence[str]) -> str:
+    return f"node{'s' * (len(nodes) != 1)} {', '.join(nodes)}"
 
 
 def nodes_of_files(prompt: Prompt, filenames: Sequence[str]) -> list[str | None]:
