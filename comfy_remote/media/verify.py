@@ -7,17 +7,9 @@ from pathlib import Path, PurePosixPath
 
 from ..advice import Hint
 from ..errors import OutputCorrupt
-from .formats import SIGNATURE_BYTES, Malformed, format_of, safetensors
+from .formats import CHECKED_SUFFIXES, SIGNATURE_BYTES, Malformed, format_of, safetensors
 
 __all__ = ["check_whole"]
-
-_KNOWN_BY_SIGNATURE = frozenset(
-    {
-        *(".png", ".apng", ".jpg", ".jpeg", ".webp", ".gif", ".avif"),
-        *(".mp4", ".mov", ".m4v", ".webm", ".mkv"),
-        *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".glb"),
-    }
-)
 
 
 def check_whole(path: Path, filename: str) -> None:
@@ -42,7 +34,7 @@ def check_whole(path: Path, filename: str) -> None:
         check = found.is_whole if found else None
         if suffix == ".safetensors":
             check = safetensors.is_whole
-        if check is None and suffix in _KNOWN_BY_SIGNATURE:
+        if check is None and suffix in CHECKED_SUFFIXES:
             what = f"is not a file of type {suffix[1:].upper()}" if size else "is empty"
             raise _corrupt(filename, what, size)
         file.seek(0)

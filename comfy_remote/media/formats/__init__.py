@@ -23,7 +23,14 @@ from typing import BinaryIO, TypeAlias
 from . import avif, flac, glb, jpeg, matroska, mp3, mp4, ogg, png, riff, safetensors, svg
 from .reading import Malformed, ends_with
 
-__all__ = ["SIGNATURE_BYTES", "Format", "Malformed", "format_of", "safetensors"]
+__all__ = [
+    "CHECKED_SUFFIXES",
+    "SIGNATURE_BYTES",
+    "Format",
+    "Malformed",
+    "format_of",
+    "safetensors",
+]
 
 SIGNATURE_BYTES = 16
 """How much of a file `format_of` needs."""
@@ -103,3 +110,12 @@ _BY_SIGNATURE: tuple[tuple[int, bytes, Format], ...] = (
     (0, b"PK\x03\x04", Format("ZIP archive")),
     (0, b"%PDF", Format("PDF document")),
 )
+
+CHECKED_SUFFIXES = frozenset(
+    {
+        *(".png", ".apng", ".jpg", ".jpeg", ".webp", ".gif", ".avif"),
+        *(".mp4", ".mov", ".m4v", ".webm", ".mkv"),
+        *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".glb"),
+    }
+)
+"""A file so named is damaged unless it begins with a signature whose format has ``is_whole``."""
