@@ -42,6 +42,7 @@ DRAWS_SEED: Final = {
 }
 """Classes whose script takes a seed of -1 for a new one each time."""
 _OLD_NAMES: Final = {"VHS_VideoCombine": {"save_image": "save_output"}}
+"""By class: widgets that its script has renamed, in values that are saved by name."""
 
 
 def pack_widgets(schema: NodeSchema, saved: SavedNode) -> frozenset[str]:
@@ -106,6 +107,10 @@ def _brought(raw: JsonValue) -> InputSchema | None:
 
 def as_saved_today(class_type: str, node_id: str, values: _Values) -> _Values:
     """The saved values of a node, by position or by name; not changed in place."""
+    if isinstance(values, dict) and (old_names := _OLD_NAMES.get(class_type)):
+        # What goes by today's name counts more.
+        renamed = {old_names[k]: v for k, v in values.items() if k in old_names}
+        values = {**renamed, **{k: v for k, v in values.items() if k not in old_names}}
     if class_type.startswith("VHS_"):
         return _video_helper(class_type, values)
     if class_type in _BRIDGES and isinstance(values, list) and values:
@@ -123,13 +128,8 @@ def is_menu(widget: str) -> bool:
 def _video_helper(class_type: str, values: _Values) -> _Values:
     if isinstance(values, list):
         values = _listed(class_type, values)
-    if isinstance(values, dict):
-        old_names = _OLD_NAMES.get(class_type, {})
-        # What goes by today's name counts more.
-        renamed = {old_names[k]: v for k, v in values.items() if k in old_names}
-        values = {**renamed, **{k: v for k, v in values.items() if k not in old_names}}
-        if "force_size" in values:
-            values = _without_force_size(values)
+    if isinstance(values, dict) and "force_size" in values:
+        return _without_force_size(values)
     return values
 
 
