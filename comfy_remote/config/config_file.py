@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,9 +33,15 @@ class PolicyTable(BaseModel):
 
 
 class TargetTable(BaseModel):
-    """One ``[targets.NAME]`` table; see `TargetSettings`."""
+    """One ``[targets.NAME]`` table; see `TargetSettings`.
+
+    Attributes:
+        names_nothing: The fields that a folder's file may set without being trusted: they name no
+            address, no variable and no login (see `trust`).
+    """
 
     model_config = ConfigDict(extra="forbid")
+    names_nothing: ClassVar[frozenset[str]] = frozenset({"price_per_hour", "keep_stored", "policy"})
 
     target: str
     base_url: str | None = None
@@ -86,10 +92,10 @@ def read_config(path: Path) -> ConfigFile:
     try:
         return ConfigFile.model_validate(data)
     except ValidationError as error:
+        known = [name for name in ConfigFile.model_fields if name != "targets"]
         raise ConfigurationError(
             f"{path}: {problems_in(error, 'the file')}.",
-            advice="Known keys: default, allowed_addresses, allowed_hosts, allowed_folders, and "
-            "per target: target, base_url, key_env, price_per_hour, keep_stored, bucket, policy, "
-            "user, password_env, headers_env. A key or password itself never stands there: "
+            advice=f"Known keys: {', '.join(known)}, and per target: "
+            f"{', '.join(TargetTable.model_fields)}. A key or password itself never stands there: "
             "key_env and the like name the environment variables that hold them.",
         ) from None

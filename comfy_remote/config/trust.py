@@ -45,8 +45,6 @@ __all__ = [
     "origin_of",
 ]
 
-# All that a target's table says is what it names, but for these.
-_NAMES_NOTHING = {"price_per_hour", "keep_stored", "policy"}
 # Their values say whose target it is, and are no secrets.
 _SHOWN_VARIABLES = {"RUNPOD_ENDPOINT_ID"}
 _LOCK_PATIENCE = 30.0
@@ -223,7 +221,7 @@ def named_target(name: str, table: TargetTable) -> str:
     >>> named_target("gpu", table)
     '[targets.gpu] target = "runpod:abc", user = "ann" (sends RUNPOD_API_KEY)'
     """
-    said = table.model_dump(exclude=_NAMES_NOTHING, exclude_defaults=True)
+    said = table.model_dump(exclude={*table.names_nothing}, exclude_defaults=True)
     pairs = [f"{field} = {json.dumps(value, sort_keys=True)}" for field, value in said.items()]
     title = name if name.isidentifier() and name.isascii() else json.dumps(name)
     return f"[targets.{title}] {', '.join(pairs)}{_sends(table.to_settings())}"
