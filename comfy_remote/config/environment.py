@@ -23,12 +23,7 @@ from .folders import CONFIG_VARIABLE, ENV_NAME, home, is_owners, nearest, owner_
 
 __all__ = ["env_files", "load_env_files", "read_env_file", "unused_files", "withheld"]
 
-_CREDENTIALS = (
-    "RUNPOD_API_KEY",
-    "RUNPOD_ENDPOINT_ID",
-    "MODAL_PROXY_TOKEN_ID",
-    "MODAL_PROXY_TOKEN_SECRET",
-)
+_ENDPOINT = "RUNPOD_ENDPOINT_ID"
 _LARGEST = 256_000  # bytes
 
 
@@ -46,10 +41,10 @@ def env_files(environment: Mapping[str, str] = os.environ) -> list[Path]:
 def load_env_files(environment: MutableMapping[str, str] = os.environ) -> list[Path]:
     """Take the credentials that are not set yet from the `env_files`.
 
-    These are ``RUNPOD_API_KEY``, ``RUNPOD_ENDPOINT_ID``, ``MODAL_PROXY_TOKEN_ID`` and
-    ``…_SECRET``, and the variables that targets in ``comfy-remote.toml`` name for their keys,
-    passwords and headers. A file of the owner's may set them all, any other one those that the
-    owner trusts.
+    These are ``RUNPOD_ENDPOINT_ID``, the secrets of every kind of target (`Kind.own_secrets`:
+    ``RUNPOD_API_KEY``, …), and the variables that targets in ``comfy-remote.toml`` name for their
+    keys, passwords and headers. A file of the owner's may set them all, any other one those that
+    the owner trusts.
 
     Returns:
         The files that something was taken from.
@@ -149,12 +144,13 @@ def _untrusted(
 
 
 def _wanted(environment: Mapping[str, str]) -> list[str]:
-    from ..targets.kinds import secret_variables
+    from ..targets.kinds import kinds, secret_variables
     from .settings import Configuration
 
+    known = [_ENDPOINT, *(name for kind in kinds() for name in kind.own_secrets)]
     try:
         targets = Configuration.load(environment=environment).targets.values()
     except ConfigurationError:
-        return [*_CREDENTIALS]  # whoever needs the configuration says what is wrong with it
+        return known  # whoever needs the configuration says what is wrong with it
     named = (name for target in targets for name in secret_variables(target))
-    return list(dict.fromkeys([*_CREDENTIALS, *named]))
+    return list(dict.fromkeys([*known, *named]))

@@ -12,6 +12,7 @@ is opened.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
@@ -183,12 +184,20 @@ class Kind:
     def login(
         self, name: str, settings: TargetSettings, environment: Mapping[str, str]
     ) -> dict[str, SecretStr]:
-        """The headers that let us in.
+        """The headers that let us in, from the variables that `secret_variables` names.
 
         Raises:
             ConfigurationError: A variable is not set, or the login is of the wrong sort.
         """
-        return login_headers(name, settings, environment)
+        return login_headers(name, self.with_variables(settings), environment)
+
+    def with_variables(self, settings: TargetSettings) -> TargetSettings:
+        """The settings with the variables of this kind, where they name no others."""
+        return replace(
+            settings,
+            key_env=self.key_variable(settings),
+            headers_env=settings.headers_env or self.default_headers,
+        )
 
     # Targets
 

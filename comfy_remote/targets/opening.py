@@ -91,7 +91,9 @@ def reopen(
         return target
     named = kind_of(today.target) if secret_variables(today) else None
     if named is not None and named.same_server(today, sent, environment):
-        sent = replace(today, target=sent.target, base_url=sent.base_url)
+        # What was sent by one kind may be found by another: a machine's address is a ComfyUI's.
+        login = today if named is kind else named.with_variables(today)
+        sent = replace(login, target=sent.target, base_url=sent.base_url)
     return _open(wanted, sent, environment)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -114,5 +115,69 @@ sys.exit(f"imported: {slow}" if slow else 0)
 """
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_installed_kind_logs_in_with_its_own_key(tmp_path: Path) -> None:
+    """With nothing configured, also from a ``.env``, and where a job is found by its URL alone."""
+    info = tmp_path / "hall-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hall\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[comfy_remote.targets]\nhall = hall:HallKind\n")
+    (tmp_path / "hall.py").write_text(
+        """
+from comfy_remote.targets.comfyui.kind import ComfyUIKind
+
+class HallKind(ComfyUIKind):
+    name, title, forms = "hall", "a machine in the hall", ("hall:NAME",)
+    default_key = "HALL_KEY"
+    own_secrets = {"HALL_KEY": "The porter has it."}
+
+    def matches(self, address):
+        return address.startswith("hall:")
+
+    def url(self, address):
+        return f"https://{address.removeprefix('hall:')}.hall.test"
+
+    def is_own_server(self, server, environment):
+        return server.endswith(".hall.test")
+"""
+    )
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".env").write_text("HALL_KEY=planted-hall-key\nOTHER=x\n")
+    script = """
+import os
+from comfy_remote.config.environment import load_env_files
+from comfy_remote.errors import ConfigurationError
+from comfy_remote.targets.base import RemoteRef
+from comfy_remote.targets.opening import open_target, reopen
+
+def sent(target):
+    return target._http.authorization().get("Authorization")
+
+def resumed(url):
+    return sent(reopen("hall:a", RemoteRef("1", "1", {"url": url})))
+
+try:
+    open_target("hall:a")
+    raise SystemExit("opened without its key")
+except ConfigurationError as error:
+    assert "HALL_KEY" in error.message, error
+load_env_files()
+assert "OTHER" not in os.environ
+assert sent(open_target("hall:a")) == "Bearer planted-hall-key"
+assert resumed("https://a.hall.test") == "Bearer planted-hall-key"
+assert resumed("https://b.hall.test") is None
+"""
+    paths = os.pathsep.join([str(ROOT), str(tmp_path)])
+    folders = {"COMFY_REMOTE_HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path / "home",
+        env={**os.environ, "PYTHONPATH": paths, **folders},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
@@ -236,8 +236,7 @@ class RunPodKind(EndpointKind):
                 advice="Make one at https://console.runpod.io/user/settings and set the "
                 f"environment variable {_KEY}.",
             )
-        key = self.key_variable(settings)
-        return super().login(name, replace(settings, key_env=key), environment)
+        return super().login(name, settings, environment)
 
     def open(
         self,
