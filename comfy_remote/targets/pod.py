@@ -137,7 +137,6 @@ class PodKind(ComfyUIKind):
     ) -> Target:
         if settings.target != _AUTO:
             return super().open(name, settings, environment)
-        from .comfyui.target import ComfyUITarget
 
         async def find() -> tuple[str, str]:
             pod = await find_pod(environment, choose)
@@ -146,8 +145,7 @@ class PodKind(ComfyUIKind):
             # A job that is resumed must find this pod, whichever runs then.
             return (f"pod:{pod.id}" if name == _AUTO else name), pod.url
 
-        headers = self.login(name, settings, environment)
-        return ComfyUITarget(_NOT_FOUND_YET, name=name, headers=headers, find=find)
+        return self.comfyui_at(name, settings, environment, _NOT_FOUND_YET, find)
 
     def sent_to(self, details: Mapping[str, str]) -> TargetSettings | None:
         """None: a job's pod is found by its URL."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from ...config.target_settings import TargetSettings
@@ -50,10 +50,21 @@ class ComfyUIKind(Kind):
         environment: Mapping[str, str],
         choose: Choose | None = None,
     ) -> Target:
+        return self.comfyui_at(name, settings, environment, self.url(settings.target))
+
+    def comfyui_at(
+        self,
+        name: str,
+        settings: TargetSettings,
+        environment: Mapping[str, str],
+        url: str,
+        find: Callable[[], Awaitable[tuple[str, str]]] | None = None,
+    ) -> Target:
+        """The target of the ComfyUI at a URL, with what the settings say of it."""
         from .target import ComfyUITarget
 
         headers = self.login(name, settings, environment)
-        return ComfyUITarget(self.url(settings.target), name=name, headers=headers)
+        return ComfyUITarget(url, name=name, headers=headers, find=find)
 
     def sent_to(self, details: Mapping[str, str]) -> TargetSettings | None:
         """The ``url`` in the details."""
