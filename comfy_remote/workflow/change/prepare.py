@@ -107,14 +107,13 @@ class Changes:
                 object.__setattr__(self, name, (value,))
 
     def __bool__(self) -> bool:
-        return bool(self.settings) or any(
-            value is not None
-            for value in (
-                *(self.prompt, self.negative, self.seed),
-                *(self.width, self.height, self.batch),
-                self.output_folder,
-            )
+        change_nothing = Changes(
+            prompt_nodes=self.prompt_nodes,
+            settings=self.settings,
+            image_id=self.image_id,
+            given=self.given,
         )
+        return bool(self.settings) or self != change_nothing
 
     def variables(self) -> dict[str, str]:
         """What ``${NAME}`` in a file is filled in with: what was given for this run by name."""
