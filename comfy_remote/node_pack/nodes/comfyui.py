@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 __all__ = [
+    "CATEGORY",
     "NodeWatcher",
     "check_address",
     "checked",
@@ -40,6 +41,9 @@ __all__ = [
     "type_of_link",
     "workflow_folders",
 ]
+
+CATEGORY = "utils/remote"
+"""Where ComfyUI's menu has the nodes."""
 
 
 def local_schemas(classes: Collection[str] | None = None) -> Schemas:

@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 
 from ...errors import ComfyRemoteError
 from ..advice import in_page_words
-from .comfyui import NodeWatcher, local_schemas, workflow_folders
+from .comfyui import CATEGORY, NodeWatcher, local_schemas, workflow_folders
 from .modal_run import DeploymentSettings, run_deployment, workflow_at
 
 __all__ = ["ComfyRemoteModalDeployment"]
@@ -24,7 +24,7 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
         return io.Schema(
             node_id="ComfyRemoteModalDeployment",
             display_name="Modal Deployment",
-            category="utils/remote",
+            category=CATEGORY,
             description="Makes a Modal project of a workflow file, deploys it on your account, and "
             "gives the address of its API. The target modal:NAME runs workflows there.",
             inputs=[

@@ -24,9 +24,8 @@ from ...workflow.interface import ANY
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ..advice import in_page_words
 from ..trusted_targets import refuse_own_address
-from .comfyui import NodeWatcher, check_address, type_of_link, workflow_folders
+from .comfyui import CATEGORY, NodeWatcher, check_address, type_of_link, workflow_folders
 from .remote_call import MOST_DECLARED, RemoteCall, named_values
-from .remote_input import CATEGORY
 from .value_objects import ADAPTERS
 from .workflow_choice import pasted_workflow, saved_workflow, target_of
 

@@ -13,6 +13,7 @@ from comfy_execution.utils import get_executing_context
 from ...media.remote_values import items_of_file, items_of_text, no_value, state_of_file
 from ...workflow.files import file_below
 from ...workflow.interface import REMOTE_INPUT
+from .comfyui import CATEGORY
 from .run_values import RunValues
 from .value_objects import ADAPTERS
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["ComfyRemoteInput"]
-
-CATEGORY = "utils/remote"
 
 
 class ComfyRemoteInput(io.ComfyNode):

@@ -11,8 +11,8 @@ from comfy_execution.utils import get_executing_context
 
 from ...media.remote_values import VALUES_KEY, keep_value
 from ...workflow.interface import ANY, REMOTE_OUTPUT
-from .comfyui import type_of_link
-from .remote_input import CATEGORY, hidden_away
+from .comfyui import CATEGORY, type_of_link
+from .remote_input import hidden_away
 from .run_values import RunValues
 from .value_objects import ADAPTERS
 

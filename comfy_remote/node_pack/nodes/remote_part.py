@@ -13,9 +13,8 @@ from ...workflow.interface import MOST_PART_VALUES, REMOTE_PART, REMOTE_SHOWN
 from ..advice import in_page_words
 from ..comfyui_host import ComfyUIHost
 from ..part_document import PartDocument
-from .comfyui import NodeWatcher, show_text
+from .comfyui import CATEGORY, NodeWatcher, show_text
 from .part_run import PartRun
-from .remote_input import CATEGORY
 from .value_objects import ADAPTERS
 
 if TYPE_CHECKING:
