@@ -63,6 +63,8 @@ class JobState(str, Enum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
+    __str__ = str.__str__
+
     @property
     def final(self) -> bool:
         """Whether nothing more will happen to the job."""
@@ -83,6 +85,8 @@ class DidItRun(str, Enum):
     """It began, and ended without a result."""
     UNKNOWN = "unknown"
     """It may have run, may be running, or may run yet."""
+
+    __str__ = str.__str__
 
     @property
     def surely_not(self) -> bool:

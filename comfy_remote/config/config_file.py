@@ -83,8 +83,11 @@ def read_config(path: Path) -> ConfigFile:
         if len(content) > _LARGEST:
             raise ConfigurationError(f"{path} is larger than {_LARGEST // 1000} kB.")
         data = tomllib.loads(content.decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"There is no file {path}.", advice="Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"{path} cannot be read: {reason}.") from error
     except (ValueError, RecursionError) as error:  # also a number too long, or too many brackets
         raise ConfigurationError(
             f"{path} is not valid TOML: {error}.", advice="Correct that line."

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from comfy_remote.errors import OutOfMemory
 from comfy_remote.events import (
+    DidItRun,
     Event,
     Finished,
     JobState,
@@ -108,6 +109,10 @@ def test_the_bytes_and_addresses_of_outputs_are_not_printed() -> None:
     assert "signature" not in json.dumps(event_to_json(OutputReady(OUTPUT)))
     assert "signature" not in repr(OutputReady(OUTPUT))
     assert "xff" not in repr(Preview(None, "image/png", b"\xff" * 100))
+
+
+def test_a_state_is_shown_as_its_word() -> None:
+    assert f"{JobState.QUEUED} {DidItRun.STOPPED!s}" == "queued stopped"
 
 
 def test_the_last_four_states_are_final() -> None:

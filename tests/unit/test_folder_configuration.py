@@ -168,7 +168,7 @@ def test_a_file_that_the_owner_names_is_the_owners(
     # The folder's own, once it is named.
     named = Configuration.load(file=project / "comfy-remote.toml")
     assert named.address_of("gpu") == "http://10.6.6.6:8188"
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match="There is no file"):
         Configuration.load(file=tmp_path / "missing.toml")
 
 
