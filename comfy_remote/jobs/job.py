@@ -67,8 +67,9 @@ SAVED_BEFORE = "outputs_saved"
 """In the details of a failed job's error: how many outputs it had saved before."""
 
 _PROGRESS_RECORDED_EVERY = 1.0
-_MOST_WAITING = 100
-"""Writes that wait for the record's lock: with more, progress is not recorded."""
+_MOST_WAITING = 3
+"""Writes that wait for the record's lock: with more, progress is not recorded. Each may wait half a
+minute when the program ends."""
 _LOOK_EVERY = 0.25
 _LOOK_PAUSE = 0.3
 _LOOK_SECONDS = 1.0

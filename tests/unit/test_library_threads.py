@@ -13,7 +13,8 @@ from fake_target import FakeTarget
 from record_sql import locked
 
 from comfy_remote import Client, SyncClient
-from comfy_remote.events import Event, Finished, JobState, Queued, Started
+from comfy_remote.errors import ComfyRemoteError
+from comfy_remote.events import Event, Finished, JobState, Progress, Queued, Started
 from comfy_remote.jobs.job import Patience
 from comfy_remote.jobs.record import Record
 from comfy_remote.targets.base import RunRequest
@@ -154,3 +155,18 @@ def test_its_own_thread_cannot_wait_for_itself(record: Record) -> None:
         assert len(list(client.map(PROMPT, [{}], on_event=use))) == 1
     assert len(caught) == 1
     assert len(target.requests) == 1
+
+
+@pytest.mark.timeout(60)
+async def test_progress_is_not_queued_for_a_record_that_stays_locked(record: Record) -> None:
+    """The program's end would wait for each of the writes."""
+    steps: list[Event | ComfyRemoteError | float] = []
+    for step in range(5):
+        steps += [Progress(0, 1, "1", "EmptyImage", step, 5), 1.02]
+    target = FakeTarget([Started(), *steps, Finished(JobState.SUCCEEDED)])
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT)
+        with locked(record.path, 30.0):
+            await job.wait()
+            assert record.waiting <= 5
+        assert (await record.read(record.get, job.id)).state is JobState.SUCCEEDED

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import re
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -238,6 +241,48 @@ def test_a_record_of_the_version_before_loses_nothing(old_folder: Path) -> None:
         assert [entry.source for entry in record.unserved()] == ["page.json"]
     # Eight jobs, one workflow.
     assert len(sql(old_folder / "jobs.sqlite3", "SELECT * FROM prompts")) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit of a file's size")
+def test_a_disk_that_is_full_leaves_an_old_record_as_it_is_and_says_why(old_folder: Path) -> None:
+    large = json.dumps({"1": {"class_type": "A", "inputs": {"x": [["y" * 1000] * 20]}}})
+    for number in range(200):
+        row = (f"{number}", 0.0, 0.0, "t", "s", "queued", large.replace("A", f"A{number}"))
+        columns = "(id, created, updated, target, source, state, prompt)"
+        sql(
+            old_folder / "jobs.sqlite3",
+            f"INSERT INTO jobs {columns} VALUES (?, ?, ?, ?, ?, ?, ?)",
+            *row,
+        )
+    script = (
+        "import pathlib, resource, sys; from comfy_remote.jobs.record import Record\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
+        "Record(pathlib.Path(sys.argv[1]))\n"
+    )
+    command = [sys.executable, "-c", script, str(old_folder)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert re.search("LocalStorageError: .*(I/O error|is full)", ended.stderr), ended.stderr
+    [version] = sql(old_folder / "jobs.sqlite3", "PRAGMA user_version")
+    assert version[0] == 4
+    with Record(old_folder) as record:
+        assert len(record.newest(300)) == 208
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_in_a_forked_process_it_says_so_instead_of_waiting_for_ever(record: Record) -> None:
+    _add(record, "job-1")
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            signal.alarm(10)  # else it would wait for a thread that it does not have
+            try:
+                _add(record, "job-2")
+            except LocalStorageError as error:
+                os._exit(7 if "forked" in error.message else 1)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert len(record.newest()) == 1
 
 
 def test_several_programs_take_an_old_record_over_at_once(old_folder: Path) -> None:

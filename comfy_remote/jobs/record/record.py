@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -506,6 +507,7 @@ class _Thread:
         self._name = name
         self._pool = ThreadPoolExecutor(1, name, initializer=self._begin)
         self._ident: int | None = None
+        self._process = os.getpid()
         self._count = threading.Lock()
         self.waiting = 0
 
@@ -521,8 +523,13 @@ class _Thread:
         """Have it call ``work``.
 
         Raises:
-            LocalStorageError: It has ended.
+            LocalStorageError: It has ended, or this process was forked from the one that has it.
         """
+        if os.getpid() != self._process:
+            raise LocalStorageError(
+                "The record of jobs was opened before this process was forked.",
+                advice="Open it, or a client, in the process that uses it.",
+            )
         try:
             running = self._pool.submit(work, *args, **kwargs)
         except RuntimeError as error:
@@ -546,10 +553,11 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # SQLite itself has rolled it back where the disk is full
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 def _awaitable(running: Future[_T]) -> asyncio.Future[_T]:
