@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+__all__ = ["JsonValue", "as_list", "mapping", "mappings", "with_texts"]
 
-__all__ = ["as_list", "mapping", "mappings", "with_texts"]
+JsonValue: TypeAlias = "list[JsonValue] | dict[str, JsonValue] | str | bool | int | float | None"
+"""pydantic's `JsonValue`, for modules that are read before pydantic is imported."""
 
 
 def mapping(value: JsonValue) -> dict[str, JsonValue]:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from ..errors import ValueCannotTravel, WorkflowInvalid
+from ..types import JsonValue
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from .values import EncodedValue, ImageFormat, ObjectAdapter
 
 __all__ = [

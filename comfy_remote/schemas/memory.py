@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from ..types import JsonValue
 from .store import Store, Stored
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Memory"]
 

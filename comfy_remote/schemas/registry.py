@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from ..errors import ComfyRemoteError, TargetError
+from ..types import JsonValue
 from .store import Store
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from ..net.fetch import GuardedHttp
 
 __all__ = ["REGISTRY_VARIABLE", "Asked", "Pack", "Registry"]

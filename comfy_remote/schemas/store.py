@@ -12,12 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..media.files import private_folder
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from ..types import JsonValue
 
 __all__ = ["Store", "Stored"]
 

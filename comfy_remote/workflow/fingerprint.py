@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
+from ..types import JsonValue
 from .files import file_uses, with_names
 from .graph import execution_order, output_nodes
 from .prompt import Prompt, is_link
 from .schema import Schemas
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["fingerprint"]
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from ..errors import WorkflowInvalid
+from ..types import JsonValue
 from .prompt import Node, Prompt, is_link
 from .schema import Schemas
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = [
     "consumers",

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import WorkflowInvalid
+from ..types import JsonValue
 from .change.values import did_you_mean, input_schema_of
 from .prompt import Node, Prompt, is_link
 from .schema import Schemas
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from ..media.values import ImageFormat
 
 __all__ = [

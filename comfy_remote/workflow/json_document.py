@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, TypeGuard, cast
+from typing import TypeGuard, cast
 
 from ..errors import WorkflowInvalid
-from ..types import mapping, mappings
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from ..types import JsonValue, mapping, mappings
 
 __all__ = [
     "EXPORT",

@@ -11,13 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from ..types import mapping
+from ..types import JsonValue, mapping
 from .schema import AUTOGROW, DYNAMIC_COMBO, DYNAMIC_SLOT
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["LiveInputs", "live_inputs"]
 

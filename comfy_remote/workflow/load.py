@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ..advice import Hint
 from ..errors import WorkflowInvalid
+from ..types import JsonValue
 from .change.variables import fill_in, variables_in
 from .interface import REMOTE_INPUT, REMOTE_OUTPUT, REMOTE_PART, REMOTE_SHOWN
 from .json_document import EXPORT, decode, in_ui_format, is_ui_format, parse_json
 from .prompt import Node, Prompt, is_link
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from .metadata import Metadata
 
 __all__ = [

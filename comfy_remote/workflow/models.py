@@ -10,14 +10,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
-from ..types import mapping, mappings
+from ..types import JsonValue, mapping, mappings
 from .json_document import graphs_in
 from .prompt import Place, Prompt, is_link
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = [
     "FOLDERS",

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ..types import mapping, mappings
+from ..types import JsonValue, mapping, mappings
 from .json_document import graphs_in
 from .prompt import Prompt
 from .schema import Schemas
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["CORE", "NodePack", "find_packs", "pack_for_people", "said_pack"]
 

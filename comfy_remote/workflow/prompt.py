@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeGuard
+from typing import TypeAlias, TypedDict, TypeGuard
 
 from ..errors import WorkflowInvalid
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from ..types import JsonValue
 
 __all__ = [
     "Node",

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
+from ..types import JsonValue
 from .change.sources import Sources
 from .prompt import Prompt
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from .convert.document import SavedNode
 
 __all__ = ["find_repo_list"]

@@ -10,14 +10,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..advice import Hint
 from ..errors import WorkflowInvalid
-from ..types import mapping, mappings
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from ..types import JsonValue, mapping, mappings
 
 __all__ = [
     "AUTOGROW",

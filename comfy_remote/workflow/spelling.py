@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from ..types import JsonValue
 from .live_inputs import live_inputs
 from .prompt import Node, Prompt, is_link, own_values
 from .schema import Schemas, input_schema
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Respelled", "as_listed", "classes_with_paths", "listed_as"]
 

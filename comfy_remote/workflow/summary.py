@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ..errors import WorkflowInvalid
 from ..outputs import OutputKind
+from ..types import JsonValue
 from .change.settable import SettableInput, settable_inputs
 from .files import file_uses
 from .fingerprint import fingerprint
@@ -19,9 +20,6 @@ from .output_nodes import OUTPUT_NODES
 from .packs import NodePack, find_packs
 from .prompt import Node, Prompt
 from .schema import NodeSchema, Schemas
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["LoadedFile", "LocalFile", "MadeOutput", "Summary", "summarize"]
 

@@ -11,16 +11,13 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
+from ..types import JsonValue
 from .change.sources import Sources
 from .graph import execution_order, linked_node, output_nodes, sources_of
 from .models import MODEL_SUFFIXES
 from .prompt import Node, Prompt
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Amount", "NodeWork", "Workload", "workload_of"]
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from ...json_text import has_more_values
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from ...types import JsonValue
 
 __all__ = ["MAX_TEXT_BYTES", "Malformed", "ends_with", "exactly", "json_of", "skip", "text_of"]
 

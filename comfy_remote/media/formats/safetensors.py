@@ -7,13 +7,10 @@ Layout: eight bytes of length, a JSON header of that length, then the tensors
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from ...types import as_list, mapping
+from ...types import JsonValue, as_list, mapping
 from .reading import MAX_TEXT_BYTES, Malformed, exactly, json_of
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["expected_size", "is_whole", "texts"]
 

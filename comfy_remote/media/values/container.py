@@ -13,12 +13,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from ...types import JsonValue
 from .limits import ValueLimits, invalid, strict_json
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["ITEM_SIZES", "MAX_HEADER", "Entry", "Layout", "header_bytes", "parse_layout"]
 

@@ -7,18 +7,15 @@ import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...errors import ValueInvalid
+from ...types import JsonValue
 from .adapters import ObjectAdapter, ObjectParts
 from .container import ITEM_SIZES, Entry, parse_layout
 from .encoding import FORMAT
 from .limits import ValueLimits, invalid, strict_json
 from .pictures import PictureFormat, decode_pictures
 from .tensors import TensorLibrary, tensor_from
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["DecodedValue", "decode_value", "read_value"]
 

@@ -10,18 +10,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...errors import ValueCannotTravel
+from ...types import JsonValue
 from ..files import CHUNK_SIZE, storage_errors, take_name
 from .adapters import ObjectAdapter, ObjectParts
 from .container import ITEM_SIZES, MAX_HEADER, header_bytes
 from .limits import MAX_INTEGER_BITS, ValueLimits
 from .pictures import ImageFormat, PictureFormat, encode_pictures
 from .tensors import TensorBits, chunks_of, is_tensor, tensor_bits
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["FORMAT", "EncodedValue", "encode"]
 

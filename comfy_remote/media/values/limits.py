@@ -6,12 +6,9 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...errors import ValueInvalid
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from ...types import JsonValue
 
 __all__ = ["MAX_INTEGER_BITS", "ValueLimits", "check_plain", "invalid", "strict_json"]
 

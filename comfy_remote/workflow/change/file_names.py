@@ -15,15 +15,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
+from ...types import JsonValue
 from ..graph import linked_node
 from ..output_nodes import OUTPUT_NODES
 from ..prompt import Place, Prompt, with_inputs
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = [
     "as_text",

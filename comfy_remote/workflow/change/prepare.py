@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ...errors import WorkflowInvalid
+from ...types import JsonValue
 from ..graph import linked_node
 from ..json_document import in_ui_format
 from ..load import LoadedWorkflow
@@ -22,8 +23,6 @@ from .settings import apply_settings, put
 from .texts import Side, find_texts
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from ..convert import Doubt
 
 __all__ = ["ChangeWords", "Changes", "PreparedWorkflow", "prepare"]

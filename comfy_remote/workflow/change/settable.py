@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeGuard
+from typing import Literal, TypeGuard
 
 from ...errors import WorkflowInvalid
+from ...types import JsonValue
 from ..prompt import Node, Place, Prompt, is_link
 from ..schema import Schemas
 from .numbers import SizeInput, find_seeds, find_sizes
 from .texts import Side, find_texts
 from .values import input_schema_of
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Role", "SettableInput", "settable_inputs"]
 

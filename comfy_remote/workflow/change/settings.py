@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from ...advice import Hint
 from ...errors import WorkflowInvalid
+from ...types import JsonValue
 from ..prompt import Node, Place, Prompt, with_inputs
 from ..schema import Schemas
 from .values import check_value, did_you_mean, input_schema_of, value_from_text
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["apply_overrides", "apply_settings", "find_node", "put"]
 

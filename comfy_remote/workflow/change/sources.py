@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from ...types import JsonValue
 from ..graph import linked_node
 from ..prompt import Node, Place, Prompt
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Sources", "only_way_back"]
 

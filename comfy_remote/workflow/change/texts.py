@@ -6,17 +6,15 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ...advice import Hint
 from ...errors import WorkflowInvalid
+from ...types import JsonValue
 from ..graph import linked_node
 from ..prompt import Node, Place, Prompt
 from .settings import find_node
 from .sources import Sources, only_way_back
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Side", "find_texts"]
 

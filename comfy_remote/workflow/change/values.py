@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
-from ...types import mapping
+from ...types import JsonValue, mapping
 from ..json_document import refuse_constant
 from ..live_inputs import live_inputs
 from ..prompt import Node, Prompt, is_link
 from ..schema import InputSchema, Schemas, input_schema
 from ..spelling import listed_as
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = [
     "check_value",

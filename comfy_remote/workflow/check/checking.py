@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from ...advice import Hint
 from ...errors import WorkflowInvalid
+from ...types import JsonValue
 from ..change.file_names import left_over
 from ..files import FileSearch
 from ..graph import execution_order, needed_nodes, output_nodes
@@ -26,8 +27,6 @@ from .values import EXCEPTIONS, chosen_inputs, each_error, input_problem, node_e
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from pydantic import JsonValue
 
     from ..convert import Doubt
 

@@ -6,17 +6,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from ...types import JsonValue
 from ...units import size_text
 from ..files import FileSearch, file_uses
 from ..prompt import Prompt
 from ..schema import Schemas
 from .report import Problem
 from .sizes import SAVERS, Pictures
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Limits", "file_problems", "request_size", "result_size"]
 

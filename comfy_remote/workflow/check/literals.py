@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from ...types import JsonValue
 from ..schema import MATCH_TYPE
 from .rules import NodeError, NodeRules, node_error
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["check_literal", "type_and_options", "types_fit"]
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from ...types import JsonValue
 from ..models import model_uses
 from ..schema import NodeSchema, Schemas, input_schema
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from ..prompt import Prompt
 
 __all__ = [

@@ -14,13 +14,12 @@ from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from ...types import JsonValue
 from ..live_inputs import live_inputs
 from .literals import check_literal, type_and_options, types_fit
 from .rules import NodeError, NodeRules, Rules, node_error
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from ..prompt import Prompt
 
 __all__ = ["Validated", "full_type_name", "validate_prompt"]

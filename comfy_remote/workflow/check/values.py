@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from ...advice import Hint
-from ...types import mapping, mappings
+from ...types import JsonValue, mapping, mappings
 from ..change.values import did_you_mean, listed, quoted, range_text
 from ..live_inputs import live_inputs
 from ..models import model_uses, names_a_file
@@ -15,9 +15,6 @@ from ..prompt import Prompt
 from ..schema import DYNAMIC_COMBO, Schemas, input_schema
 from .report import Problem, ProblemCode
 from .rules import NodeError
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["EXCEPTIONS", "chosen_inputs", "each_error", "input_problem", "node_error_problems"]
 

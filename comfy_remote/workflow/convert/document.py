@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from ...errors import WorkflowInvalid
-from ...types import as_list, mapping, mappings
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from ...types import JsonValue, as_list, mapping, mappings
 
 __all__ = [
     "BYPASSED",

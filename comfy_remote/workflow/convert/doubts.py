@@ -10,13 +10,11 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from ...errors import WorkflowInvalid
+from ...types import JsonValue
 from .widgets import CONTROL_VALUES, Widget, fits
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Doubt", "NodeDoubts", "invalid"]
 

@@ -12,16 +12,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from ...types import mapping
+from ...types import JsonValue, mapping
 from .document import OUTPUT_NODE, Link, Slot
 from .doubts import invalid
 from .graph import Graph
 from .node import Node
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["EVERYWHERE", "link_everywhere"]
 

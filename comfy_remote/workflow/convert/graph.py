@@ -9,14 +9,11 @@ Source of facts: ComfyUI's frontend 1.49.6 (`LGraph.configure`, `SubgraphNode`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from ...types import JsonValue
 from .document import INPUT_NODE, Link, LinkId, Output, Port, SavedGraph, SavedNode, Slot
 from .node import Node
 from .widgets import UNSET, Unset, Widget
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Graph", "Host"]
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
+from ...types import JsonValue
 from ..schema import Schemas
 from .document import INPUT_NODE, OUTPUT_NODE, Link, LinkId, Output, Port, SavedGraph, SavedNode
 from .doubts import invalid
@@ -23,9 +23,6 @@ from .group_type import GroupType, InnerLink, group_name, read_group
 from .node import Node
 from .virtual import PRIMITIVE, REROUTE, VIRTUAL
 from .widgets import Unset
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["GroupNodes"]
 

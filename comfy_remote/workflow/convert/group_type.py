@@ -11,17 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ...errors import WorkflowInvalid
+from ...types import JsonValue
 from ..schema import InputSchema, NodeSchema, Schemas
 from .document import SavedNode, read_node
 from .doubts import invalid
 from .virtual import PRIMITIVE, REROUTE, VIRTUAL
 from .widgets import has_widget
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["GroupType", "InnerLink", "group_name", "read_group"]
 

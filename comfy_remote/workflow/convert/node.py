@@ -10,9 +10,8 @@ Source of facts: ComfyUI's frontend 1.49.6 (node registration, `configure`, dyna
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from ...types import mapping
+from ...types import JsonValue, mapping
 from ..schema import AUTOGROW, DYNAMIC_COMBO, MATCH_TYPE, InputSchema, NodeSchema, input_schema
 from .autogrow import Autogrow
 from .document import BYPASSED, MUTED, Output, SavedNode, Slot
@@ -26,9 +25,6 @@ from .widgets import (
     is_widget,
     widgets_of,
 )
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Node"]
 

@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
-from ...types import mapping
+from ...types import JsonValue, mapping
 from ..schema import InputSchema, NodeSchema, input_schema
 from .document import SavedNode
 from .widgets import has_widget, is_widget, widgets_of
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["DRAWN", "DRAWS_SEED", "as_saved_today", "brought_inputs", "is_menu", "pack_widgets"]
 

@@ -6,16 +6,13 @@ Source of facts: ComfyUI's frontend 1.49.6 (widget inputs).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from ...types import JsonValue
 from .document import Slot
 from .graph import Graph, Host
 from .node import Node
 from .virtual import PRIMITIVE
 from .widgets import UNSET, Unset, Widget, settle
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["apply_primitives"]
 

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from ...types import JsonValue
 from .document import LinkId, Port, Slot
 from .graph import Host
 from .node import Node
 from .virtual import PRIMITIVE
 from .widgets import UNSET, Unset, Widget
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["migrate_promotions"]
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
+from ...types import JsonValue
 from ..change.file_names import as_text, fill_in, has_placeholders
 from ..output_nodes import OUTPUT_NODES
 from ..packs import pack_for_people, said_pack
@@ -34,9 +34,6 @@ from .resolve import Given, Origin, Resolver, Scope
 from .unknown_classes import LORA_LISTS, lora_list, named_values, nameless_values
 from .virtual import REFUSED
 from .widgets import UNSET, Unset, Widget
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Converted", "convert", "convert_workflow"]
 

@@ -6,17 +6,15 @@ Source of facts: ComfyUI's frontend 1.49.6 (`ExecutableNodeDTO`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from ...types import JsonValue
 from .document import BYPASSED, INPUT_NODE, MUTED, Link
 from .doubts import invalid
 from .graph import Graph, Host
 from .node import Node
 from .virtual import GETTERS, SETTERS
 from .widgets import Unset
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Given", "Origin", "Resolver", "Scope"]
 

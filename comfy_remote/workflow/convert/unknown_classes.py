@@ -7,9 +7,8 @@ missing. Where something is, there is no guessing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
-from ...types import mapping
+from ...types import JsonValue, mapping
 from ..packs import said_pack
 from ..schema import Schemas
 from .document import SavedNode, read_document, read_node
@@ -17,9 +16,6 @@ from .everywhere import EVERYWHERE
 from .group_type import group_name
 from .virtual import REFUSED, VIRTUAL
 from .widgets import CONTROL_VALUES
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = [
     "LORA_LISTS",

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from ...types import JsonValue
 from ..schema import DYNAMIC_COMBO
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from ..schema import InputSchema
 
 __all__ = [

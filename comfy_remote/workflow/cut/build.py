@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ...types import JsonValue
 from ..graph import links
 from ..interface import REMOTE_INPUT, REMOTE_OUTPUT
 from ..prompt import Node, Place, Prompt, is_link
@@ -14,8 +15,6 @@ from .plan import Crossing, Cut, Part, part_node, shown_node
 from .sides import HERE, Sides
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from ...media.values import ImageFormat
 
 __all__ = ["build"]

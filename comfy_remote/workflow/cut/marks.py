@@ -16,13 +16,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from ...types import mapping, mappings
+from ...types import JsonValue, mapping, mappings
 from ..json_document import graphs_in
 from ..prompt import Prompt
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from ...media.values import ImageFormat
 
 __all__ = ["MARK", "images_in", "marked_nodes", "marks_in"]

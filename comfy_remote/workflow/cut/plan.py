@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import CutImpossible
+from ...types import JsonValue
 from ..check.rules import node_error
 from ..files import file_uses
 from ..interface import MOST_PART_VALUES, REMOTE_PART, REMOTE_SHOWN
 from ..prompt import Node, Place, Prompt
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from ...media.values import ImageFormat
 
 __all__ = ["Crossing", "Cut", "Part", "at", "impossible", "listed", "part_node", "shown_node"]

@@ -9,19 +9,16 @@ import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...advice import Hint
 from ...errors import InputFileMissing
 from ...media.content_names import split_content_name
 from ...media.files import sha256_of
+from ...types import JsonValue
 from ..prompt import Prompt, own_values
 from ..schema import Schemas
 from .names import file_below, may_look_up
 from .uses import FileUse, file_use, file_uses
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = [
     "FileSearch",

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
+from ...types import JsonValue
 from ..interface import REMOTE_INPUT
 from ..live_inputs import live_inputs
 from ..prompt import Place, Prompt, is_link, own_values, with_inputs
 from ..schema import InputSchema, Schemas, input_schema
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = [
     "ANNOTATION",
