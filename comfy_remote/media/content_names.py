@@ -1,8 +1,8 @@
 """Names of input files that follow from their content: ``portrait_9f86d081884c.png``.
 
-A ComfyUI remembers what a node gave by the names of the files it read, unless the node looks at
-their content itself. Two files that come under one name, ``input.png``, must not share a name
-there, or the second run gets the first one's result.
+A ComfyUI caches a node's result by the names of the files it read, unless the node looks at their
+content. If two files arrived there under one name, ``input.png``, the second run would get the
+first one's result.
 """
 
 from __future__ import annotations
@@ -29,12 +29,7 @@ _MOST_BYTES, _MOST_CHARACTERS = 240, 120
 def content_name(name: str, sha256: str) -> str:
     """``STEM_<12 hex digits>.EXT``, in the folder of ``name``.
 
-    A name that has these digits already is returned as it is: ``content_name`` of its own result,
-    and the name of a value file.
-
-    Args:
-        name: ``/`` between its parts.
-        sha256: Of the content.
+    A name that has these digits already, or is that of a value file, is returned as it is.
     """
     digits = sha256[:_DIGITS]
     found = split_content_name(name)
@@ -58,11 +53,7 @@ def split_content_name(name: str) -> tuple[str, str] | None:
 
 
 def with_plain_names(text: str, names: Iterable[str]) -> str:
-    """A text with these names in place of what `content_name` made of them, whatever the content.
-
-    Args:
-        names: The users' names; only their last parts are looked for.
-    """
+    """A text with these users' names (their last parts) in place of what `content_name` made."""
     if not _DIGITS_IN_TEXT.search(text):
         return text
     for name in dict.fromkeys(name.rpartition("/")[2] for name in names):

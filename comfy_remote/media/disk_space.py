@@ -36,10 +36,8 @@ class DiskLimits:
     def of(cls, environment: Mapping[str, str] = os.environ) -> DiskLimits:
         """From ``COMFY_REMOTE_OUTPUT_SIZE_LIMIT`` and ``COMFY_REMOTE_FREE_SPACE``.
 
-        Bytes, or with a unit: ``20GB``, ``512MiB``.
-
         Raises:
-            ConfigurationError: One of them is not a size.
+            ConfigurationError: One of them is not a size (bytes, or with a unit: ``20GB``).
         """
         return cls(
             _size(environment, _SIZE_LIMIT, cls().largest),
@@ -56,11 +54,7 @@ class DiskLimits:
         return max(0, shutil.disk_usage(there).free - self.free)
 
     def check_size(self, filename: str, size: int) -> None:
-        """Refuse an output that has grown beyond what an unannounced one may have.
-
-        Raises:
-            OutputTooLarge: It has.
-        """
+        """Raise `OutputTooLarge` for an output of unannounced size that has grown too large."""
         if size > self.largest:
             raise OutputTooLarge(
                 f"{filename} has more than {size_text(self.largest)}, and the target did not say "
@@ -70,11 +64,7 @@ class DiskLimits:
             )
 
     def check_room(self, path: Path, size: int) -> None:
-        """Refuse to write ``size`` more bytes at ``path``, if too little would stay free.
-
-        Raises:
-            LocalStorageError: Too little would.
-        """
+        """Raise `LocalStorageError` if too little would stay free after ``size`` more bytes."""
         try:
             free = shutil.disk_usage(path.parent).free
         except OSError:
@@ -98,13 +88,13 @@ def make_room(
 ) -> None:
     """Remove files, those not modified for longest first. Blocking.
 
-    What another process has removed meanwhile, or uses (on Windows), is passed over.
+    What another process has removed meanwhile, or uses (on Windows), is skipped.
 
     Args:
-        paths: Those that may go. A folder goes with all that is in it, by its own time.
-        older_than: Seconds; what was not modified for longer goes in any case.
-        limit: Bytes that may stay, together with those needed.
-        needed: Bytes that are about to come.
+        paths: Those that may be removed. A folder is removed whole, by its own time.
+        older_than: Seconds; what was not modified for longer is always removed.
+        limit: Bytes that may stay, ``needed`` included.
+        needed: Bytes that are about to be written.
     """
     now, there = time.time(), []
     for path in paths:
@@ -128,7 +118,7 @@ def _size(environment: Mapping[str, str], name: str, default: int) -> int:
     value = environment.get(name, "").strip()
     if not value:
         return default
-    # Here: it takes long to import, and is imported ahead meanwhile (`cli.entry.import_ahead`).
+    # Here, because importing it is slow, and `cli.entry.import_ahead` does so in a thread.
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     try:

@@ -73,11 +73,10 @@ def subfolder_of(path: PurePath) -> str:
 def safe_relative_path(filename: str, subfolder: str = "") -> PurePosixPath:
     """A path below any folder, made from names that came from elsewhere.
 
-    ``..``, absolute parts and drive letters are dropped, both kinds of slash separate, what
-    some platform forbids becomes ``_``, and a name that vanishes becomes ``output``. A hidden
-    name (``.env``), one that Windows reserves, and one that a program reads by itself
-    (``comfy-remote.toml``) get ``_`` before them. The result is the same on every platform and
-    is never empty.
+    ``..``, absolute parts and drive letters are dropped, both kinds of slash separate, what any
+    platform forbids becomes ``_``, and an empty name becomes ``output``. Hidden names (``.env``),
+    those that Windows reserves, and those that a program reads by itself (``comfy-remote.toml``)
+    get a leading ``_``. The result is the same on every platform and never empty.
 
     >>> str(safe_relative_path("../../x.png", "C:\\\\a"))
     'C_/a/x.png'
@@ -101,11 +100,7 @@ def sha256_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def storage_errors(path: Path, *, full: str = _FULL) -> Iterator[None]:
-    """Turn the `OSError`s of writing below ``path`` into `LocalStorageError`s.
-
-    Args:
-        full: What to do when the disk is full.
-    """
+    """Turn `OSError`s of writing below ``path`` into `LocalStorageError`s; ``full`` is advice."""
     try:
         yield
     except OSError as error:
@@ -126,8 +121,6 @@ def storage_errors(path: Path, *, full: str = _FULL) -> Iterator[None]:
 def private_folder(folder: Path) -> Iterator[Path]:
     """A new folder below ``folder`` that only its owner may enter; removed at the end.
 
-    ``folder`` and its parents are made when missing.
-
     Raises:
         LocalStorageError: It cannot be made.
     """
@@ -143,14 +136,14 @@ def private_folder(folder: Path) -> Iterator[Path]:
 def place(source: Path, destination: Path, sha256: str) -> Path:
     """Give a complete file its final name, atomically, replacing nothing.
 
-    The content is linked (or, across file systems, copied beside and renamed), with mode
-    0600. A file of that name with the same content is left as it is; one with another content
-    is kept, and the new one gets the time in its name: ``picture_20261121-101500.png``.
+    The content is linked (or, across file systems, copied beside and renamed), with mode 0600. A
+    file of that name with the same content stays as it is; if the content differs, the new file
+    gets the time in its name: ``picture_20261121-101500.png``.
 
     Args:
         source: A complete file; it stays.
         destination: Where it is wanted. Parents are made when missing.
-        sha256: Of the source, to recognise an equal file.
+        sha256: Of the source.
 
     Returns:
         Where the content is now.
@@ -175,14 +168,10 @@ def place(source: Path, destination: Path, sha256: str) -> Path:
 
 
 def place_below(source: Path, folder: Path, relative: PurePosixPath, sha256: str) -> Path:
-    """`place` under a name from elsewhere, which links below the folder do not lead out of it.
-
-    Args:
-        folder: Chosen by the user; it may itself be a link.
-        relative: As `safe_relative_path` gives it.
+    """`place` for a name from elsewhere (`safe_relative_path`), below a folder of the user's.
 
     Raises:
-        LocalStorageError: As `place`, or a link leads out.
+        LocalStorageError: As `place`, or a link below the folder leads out of it.
     """
     destination = folder / relative
     if leads_out(destination.parent, folder):
@@ -195,19 +184,12 @@ def place_below(source: Path, folder: Path, relative: PurePosixPath, sha256: str
 
 
 def leads_out(path: Path, folder: Path) -> bool:
-    """Whether links make a path that stands below a folder lead out of it; neither need exist.
-
-    A folder that came with somebody's workflow may hold such links.
-    """
+    """Whether links make a path below a folder lead out of it; neither need exist."""
     return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def place_new(source: Path, candidates: Iterable[Path]) -> Path:
-    """Like `place`, under the first of the names that is free, whatever the others hold.
-
-    Args:
-        source: A complete file; it stays.
-        candidates: All in one folder, which is made when missing.
+    """Like `place`, under the first of several names in one folder that is free.
 
     Raises:
         LocalStorageError: It could not be written, or none of the names is free.
@@ -230,11 +212,7 @@ def place_new(source: Path, candidates: Iterable[Path]) -> Path:
 def take_name(source: Path, destination: Path, sha256: str) -> None:
     """Rename a complete file, in place of what has the name.
 
-    Windows does not replace a file that somebody reads: it stays, if it has the same content.
-
-    Args:
-        source: In the folder of the destination; it is gone afterwards.
-        sha256: Of the source.
+    Windows does not replace a file that somebody reads: it stays, if it has the same SHA-256.
 
     Raises:
         OSError: It cannot have the name.
@@ -249,8 +227,6 @@ def take_name(source: Path, destination: Path, sha256: str) -> None:
 
 def copy_whole(source: Path, destination: Path) -> None:
     """Copy a file atomically, mode 0600, replacing a file of that name.
-
-    The folders are made when missing, for their owner only.
 
     Raises:
         OSError: It cannot be copied. Nothing is left.

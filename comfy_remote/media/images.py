@@ -45,12 +45,11 @@ def check_decoded_size(
 
     Args:
         image: Opened, not loaded.
-        name: What to call it in the error.
         limit: Bytes of its frames as float32 RGB.
         one_frame: Whether only its first frame is wanted.
 
     Raises:
-        OutputCorrupt: It would take more.
+        OutputCorrupt: It would take more; ``name`` begins the message.
     """
     pixels = image.width * image.height
     # Of a camera's MPO only the first is taken.
@@ -87,10 +86,7 @@ def _decoding(name: str) -> Iterator[None]:
 
 
 def open_image(path: Path, name: str | None = None) -> Image:
-    """Decode a picture with Pillow; an animated one at its first frame.
-
-    Args:
-        name: What to call it in the error; the file's name by default.
+    """Decode a picture with Pillow; of an animated one, the first frame.
 
     Raises:
         OutputCorrupt: It is not a picture that Pillow can decode, or too large.
@@ -142,16 +138,12 @@ def image_array(
 ) -> NDArray[numpy.float32]:
     """A picture, or the frames of an animated one, as ComfyUI's LoadImage decodes it.
 
-    Args:
-        name: What to call it in the error; the file's name by default.
-        limit: Bytes that the result may have.
-
     Returns:
         ``[B, H, W, 3]`` float32 in ``0.0..1.0``, RGB, alpha dropped, EXIF rotation applied;
         B is the number of frames.
 
     Raises:
-        OutputCorrupt: It is not a picture that Pillow can decode, or too large.
+        OutputCorrupt: It is not a picture that Pillow can decode, or has more than ``limit`` bytes.
     """
     import numpy as np
     from PIL import Image
@@ -165,8 +157,8 @@ def image_array(
 def upright_frames(image: Image) -> Iterator[Image]:
     """The frames that LoadImage takes of a picture, EXIF rotation applied.
 
-    Those that have the first one's size (an icon has several), and of a camera's MPO the first:
-    the others are other views. Greys of 16 bits are scaled to 8.
+    Those of the first one's size (an icon has several sizes); of a camera's MPO only the first,
+    since the others are other views. Greys of 16 bits are scaled to 8.
     """
     from PIL import ImageOps, ImageSequence
 

@@ -1,8 +1,8 @@
 """A file that has arrived in part, and its folder: on disk, so that the next try continues.
 
-Downloads of outputs and of models share it. Their loops are two: an output's target is asked for
-bytes from an offset and says of which version they are; a model's server is asked for a range of
-one version (``If-Range``), and answers with another part, another file or a web page.
+Downloads of outputs and of models share it, each with a loop of its own: a target is asked for
+bytes from an offset and names their version; a model's server is asked for a range of one version
+(``If-Range``), and may answer with another part, another file or a web page.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 
 from ..errors import JobTimedOut, RateLimited, TargetUnreachable
 from .files import CHUNK_SIZE, private_folder, safe_relative_path, storage_errors
@@ -38,13 +37,13 @@ _TO_BE_CONTINUED = (
 def partial_folder(folder: Path, name: str) -> Iterator[Path]:
     """The folder ``.comfy-remote-NAME`` below ``folder``, for this process alone.
 
-    It stays, with what it holds, if the work in it is interrupted (killed, cancelled, the target
-    out of reach, out of time), and is removed at every other end. While another process has it, a
+    It stays, with its content, if the work in it is interrupted (killed, cancelled, the target
+    unreachable, out of time); otherwise it is removed at the end. While another process has it, a
     new private folder is used instead.
 
     Args:
-        folder: It and its parents are made when missing.
-        name: The same for every try. Made safe as a file name; it may come from elsewhere.
+        folder: Made when missing.
+        name: The same for every try. It is made safe as a file name.
 
     Raises:
         LocalStorageError: It cannot be made.
@@ -83,18 +82,16 @@ def _remove(made: Path, stack: contextlib.ExitStack) -> None:
 class PartialFile:
     """The bytes received so far, and a note of the version that they are a part of.
 
-    Used as a context manager, which closes it. Each of its methods may raise `LocalStorageError`,
-    and blocks.
+    A context manager, which closes it. Each method blocks and may raise `LocalStorageError`.
 
     Args:
-        path: Of the bytes. Its folder is there, and no other process uses it.
-        note: Of the note; its folder is there.
+        path: Of the bytes, in a folder that exists and no other process uses.
+        note: Of the note, in a folder that exists.
         full: What to do when the disk is full, if that is not `storage_errors`'s advice.
 
     Attributes:
         size: Bytes that are here.
-        version: Says what they are a part of; ``None`` if nothing does: then they are of no use to
-            another process.
+        version: What they are a part of; ``None`` if unknown: then another process cannot use them.
     """
 
     def __init__(self, path: Path, note: Path, *, full: str | None = None) -> None:
@@ -119,12 +116,7 @@ class PartialFile:
     def __enter__(self) -> PartialFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     @property

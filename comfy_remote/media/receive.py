@@ -28,9 +28,7 @@ class Received:
     """A complete file.
 
     Attributes:
-        sha256: Of the bytes on disk.
-        doubt: What its own format says is wrong with it, although it is what the sender has;
-            empty otherwise.
+        doubt: What its own format says is wrong with it, although it arrived as it was sent.
     """
 
     path: Path
@@ -49,18 +47,19 @@ async def receive_file(
     """Write what arrives; the file gets its name only when it is complete. Mode 0600.
 
     It is hashed and written in a thread while the next part arrives, so the event loop never
-    waits for the disk, and memory stays at some MiB. What had the name is replaced.
+    waits for the disk, and memory stays at some MiB. A file of that name is replaced, or stays
+    after an error.
 
     Args:
         chunks: Of any size, for example `aiohttp.web.Request.content.iter_any()`.
         path: Its folder is made when missing.
-        sha256: What it has to be: 64 lower-case hex digits.
+        sha256: The expected one.
         limit: Bytes, at most.
 
     Raises:
-        RequestTooLarge: More came than the limit. Nothing is left.
-        ValueInvalid: Its SHA-256 is another one. Nothing is left.
-        LocalStorageError: It cannot be written. Nothing is left.
+        RequestTooLarge: More arrived than the limit.
+        ValueInvalid: Its SHA-256 is another one.
+        LocalStorageError: It cannot be written.
     """
     with storage_errors(path, full=_FULL):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,10 +112,9 @@ async def _write(
 
 
 async def _let_go(work: asyncio.Future[_T] | None) -> None:
-    """Wait for a thread that has a file, which must not be closed under its hands.
+    """Wait for a thread that uses a file, before the file is closed.
 
-    Whoever is cancelled while they wait for the thread has to shield it, or it would count as
-    done.
+    Await the thread with `asyncio.shield`: else, after a cancel, it counts as done.
     """
     if work is not None and not work.done():
         with suppress(asyncio.CancelledError):
@@ -154,10 +152,7 @@ async def file_chunks(path: Path) -> AsyncGenerator[bytes, None]:
 
 
 async def _gathered(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[bytes]]:
-    """The same chunks in groups, so that handing one to a thread pays.
-
-    They are not joined: to copy them costs as much as to write them.
-    """
+    """The same chunks in groups of 1 MiB, for a thread; not joined, which would copy them."""
     waiting: list[bytes] = []
     size = 0
     async for chunk in chunks:

@@ -22,15 +22,11 @@ __all__ = ["InputFolder"]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_KNOWN = 1000
 _VALUES_KEPT_SECONDS = 2 * 24 * 3600.0
-"""Value files that were not used for that time are removed; clients send them again."""
+"""Value files that were not used for longer are removed; clients send them again."""
 
 
 class InputFolder:
-    """An ``input`` folder.
-
-    Args:
-        folder: Made when missing.
-    """
+    """An ``input`` folder, made when missing."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -45,16 +41,15 @@ class InputFolder:
         return await asyncio.to_thread(self._has, _checked(name, sha256), sha256)
 
     async def receive(self, name: str, sha256: str, chunks: AsyncIterable[bytes]) -> str:
-        """Write a file; what is there stays, and the new one gets another name where it must.
+        """Write a file; other files stay, and the new one gets another name if necessary.
 
         Returns:
             Its name below the folder, ``/`` between parts.
 
         Raises:
             WorkflowInvalid: As `has`.
-            ValueInvalid: What arrived has another SHA-256.
             RequestTooLarge: Too little of the disk would stay free (see `DiskLimits`).
-            LocalStorageError: It cannot be written. Nothing is left.
+            ValueInvalid, LocalStorageError: As `receive_file`.
         """
         wanted = _checked(name, sha256)
         await asyncio.to_thread(self._remove_old_values)

@@ -38,22 +38,19 @@ _NAMED_BY_CONTENT = re.compile(r"(?:^|/)(?P<sha256>[0-9a-f]{64})\.safetensors$")
 
 
 def value_file_name(sha256: str) -> str:
-    """What a value file is called on a target: by its content.
-
-    An unchanged value keeps its name, and with it the target's cached results.
-    """
+    """A value file's name on a target: by its content, so that cached results stay valid."""
     return f"{VALUES_FOLDER}/{sha256}.safetensors"
 
 
 def sha256_in_name(name: str) -> str | None:
-    """The SHA-256 that a value file's name tells, if it is one of `value_file_name`."""
+    """The SHA-256 in a name that `value_file_name` gave; ``None`` for other names."""
     found = _NAMED_BY_CONTENT.search(name.replace("\\", "/"))
     return found["sha256"] if found else None
 
 
 @dataclass(frozen=True, slots=True)
 class KeptValue:
-    """A value file that lies in a ComfyUI's temp folder."""
+    """A value file in a ComfyUI's temp folder."""
 
     path: Path
     type: str
@@ -79,14 +76,10 @@ def keep_value(
 ) -> KeptValue:
     """Write a value file into ``comfy_remote`` below the temp folder, named by its content.
 
-    Args:
-        items: What ComfyUI calls a list: each item is of the type.
-        type_name: ComfyUI's type, ``*`` if it is not known.
-        temp: ComfyUI's temp folder.
-        images: See `encode_items`.
+    Arguments are those of `encode_items`, and ComfyUI's temp folder.
 
     Raises:
-        ValueCannotTravel: A model or the like is in it.
+        ValueCannotTravel: It contains a model or the like.
         LocalStorageError: It cannot be written.
     """
     encoded = encode_items(items, type_name, images=images, adapters=adapters)
@@ -104,12 +97,12 @@ def encode_items(
 
     Args:
         items: What ComfyUI calls a list: each item is of the type.
-        type_name: ComfyUI's type, ``*`` if it is not known.
-        images: See `values.encode`. Pictures that have no place in such a file (an upscaled one,
-            with values above 1) go exactly instead: nobody should lose an hour's work to it.
+        type_name: ComfyUI's type; ``*`` if unknown.
+        images: See `values.encode`. Pictures that such a file cannot hold (an upscaled one, with
+            values above 1) are sent exactly instead, so that no work is lost.
 
     Raises:
-        ValueCannotTravel: A model or the like is in it.
+        ValueCannotTravel: It contains a model or the like.
     """
     from .values import encode  # here, as below: a job that carries no values needs none of it
 
@@ -143,15 +136,15 @@ def items_of_file(
     from .values import read_value
 
     decoded = read_value(path, tensors=tensors, adapters=adapters)
-    # By the format, the value of a list is one.
+    # The format guarantees that the value of a list is one.
     return cast("list[object]", decoded.value) if decoded.is_list else [decoded.value]
 
 
 def items_of_text(text: str, key: str) -> list[object]:
-    """The one item that JSON text holds.
+    """The one item that a JSON text holds.
 
     Raises:
-        WorkflowInvalid: It is no JSON.
+        WorkflowInvalid: It is not JSON.
     """
     try:
         return [json.loads(text)]
@@ -174,10 +167,7 @@ def no_value(key: str) -> WorkflowInvalid:
 
 
 def state_of_file(path: Path) -> str:
-    """What changes when a value file does: for caches.
-
-    Of one that is named by its content that is nothing: it may be removed and sent again.
-    """
+    """For caches: what changes when a value file does; empty for one named by its content."""
     if sha256_in_name(path.name) is not None:
         return ""
     try:

@@ -1,7 +1,7 @@
 """Temporary folders that do not outlive their process for long, and the lock that tells.
 
-A process that is killed removes nothing. So each folder holds a lock that the system takes back
-then, and whatever starts next removes the folders whose locks it can have.
+A process that is killed removes nothing. So each folder holds a lock that the system releases
+then, and the next start removes the folders whose locks are free.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _locked(folder: Path) -> ProcessLock | None:
 def remove_leftovers(parent: Path | None = None) -> list[Path]:
     """Remove the temporary folders of this user's processes that have ended; it blocks meanwhile.
 
-    Links out of them are not followed, and what is not certainly a leftover stays.
+    Links are not followed, and what is not certainly a leftover stays.
 
     Args:
         parent: Where they are; the system's temporary folder when ``None``.

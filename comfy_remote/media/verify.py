@@ -18,10 +18,6 @@ def check_whole(path: Path, filename: str) -> None:
     A picture, film, sound or model whose name is that of another kind is accepted: custom nodes
     save such files.
 
-    Args:
-        path: The file.
-        filename: Its name on the target.
-
     Raises:
         OutputCorrupt: It is not whole, or not what the name says.
         OSError: It cannot be read.

@@ -7,7 +7,7 @@ import json
 import zlib
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, JsonValue, StringConstraints, ValidationError
 
 from ..errors import TargetError, WorkflowInvalid
 from ..json_text import problems_in
@@ -21,7 +21,7 @@ __all__ = [
     "FetchRequest",
     "HealthAnswer",
     "pack_nodes",
-    "parse_action",
+    "parse_input",
     "unpack_nodes",
 ]
 
@@ -29,7 +29,7 @@ WORKER_ACTIONS: frozenset[str] = frozenset({"describe", "health", "fetch"})
 """Values of a job's ``action`` that this module is about."""
 
 LARGEST_PART = 7_000_000
-"""Bytes of a file that fit a result of RunPod's: base64 adds a third."""
+"""Bytes of a file that fit in RunPod's result: base64 adds a third."""
 
 # Node schemas of a ComfyUI with hundreds of node packs are some ten megabytes.
 _LARGEST_SCHEMAS = 256 * 1024 * 1024
@@ -37,15 +37,13 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class FetchRequest(BaseModel):
-    """``action: fetch``: a part of an output that did not fit the result.
+    """``action: fetch``: a part of an output that did not fit in the result.
 
     Attributes:
         kept: The name that the answer gave to the output.
         offset: Of the first byte that is wanted.
         length: How many, at most.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     action: Literal["fetch"] = "fetch"
     kept: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -56,8 +54,6 @@ class FetchRequest(BaseModel):
 class FetchAnswer(BaseModel):
     """The part: base64, and empty at the file's end. ``size`` is that of the whole file."""
 
-    model_config = ConfigDict(extra="ignore")
-
     status: Literal["success"] = "success"
     data: str
     size: int = Field(ge=0)
@@ -67,10 +63,8 @@ class DescribeRequest(BaseModel):
     """``action: describe``: what the worker has installed.
 
     Attributes:
-        known: The ``nodes_hash`` of the answer before, whose nodes need not be sent again.
+        known: The ``nodes_hash`` of an earlier answer, whose nodes need not be sent again.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     action: Literal["describe"] = "describe"
     known: str | None = None
@@ -81,20 +75,16 @@ class DescribeAnswer(BaseModel):
 
     Attributes:
         nodes_hash: SHA-256 of the node schemas.
-        nodes: The schemas (ComfyUI's ``/object_info``): see `pack_nodes`; ``None`` when the
-            client has them.
-        models: The names of models, by folder.
+        nodes: The schemas (ComfyUI's ``/object_info``): see `pack_nodes`; ``None`` if the client
+            has them.
+        models: Names, by folder.
         packs: The folders in ``custom_nodes`` that nodes come from.
         device: Name of the GPU, or ``cpu``.
-        vram_total: Bytes.
-        vram_free: Bytes.
         engine: Name and version, for example ``ComfyUI 0.33.0``.
         versions: Of ``comfy-remote``, ``python``, ``pytorch`` and ``comfyui``.
         worker: The worker's id.
-        fetches_models: Whether a job that runs a workflow may have models fetched for it.
+        fetches_models: Whether the worker may fetch models for a job that runs a workflow.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     status: Literal["success"] = "success"
     nodes_hash: str
@@ -111,17 +101,7 @@ class DescribeAnswer(BaseModel):
 
 
 class HealthAnswer(BaseModel):
-    """``action: health``: how one worker is.
-
-    Attributes:
-        engine: Name and version.
-        ram_free: Bytes.
-        vram_free: Bytes.
-        disk_free: Bytes where outputs are kept.
-        worker: The worker's id.
-    """
-
-    model_config = ConfigDict(extra="ignore")
+    """``action: health``: how one worker is. Sizes in bytes; ``disk_free`` is that for outputs."""
 
     status: Literal["success"] = "success"
     engine: str | None = None
@@ -131,8 +111,8 @@ class HealthAnswer(BaseModel):
     worker: str | None = None
 
 
-def parse_action(model: type[_Model], payload: JsonValue) -> _Model:
-    """Validate what a client sent.
+def parse_input(model: type[_Model], payload: JsonValue, advice: str = "") -> _Model:
+    """Validate the ``input`` of a job.
 
     Raises:
         WorkflowInvalid: Names each field that is wrong, and what is wrong with it.
@@ -141,7 +121,7 @@ def parse_action(model: type[_Model], payload: JsonValue) -> _Model:
         return model.model_validate(payload)
     except ValidationError as error:
         raise WorkflowInvalid(
-            f"The job's input is not valid: {problems_in(error, 'input')}."
+            f"The job's input is not valid: {problems_in(error, 'input')}.", advice=advice
         ) from None
 
 

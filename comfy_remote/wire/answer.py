@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
 from ..outputs import OutputKind, OutputProblem
 
@@ -23,11 +23,9 @@ class AnswerOutput(BaseModel):
     Attributes:
         url: Where it was stored: absolute, or below the endpoint's own address.
         delete_url: A signed address to DELETE once the file is here and checked.
-        kept: Its name on the worker, which gives it out in parts (see `wire.actions`).
-        key: The one under which ComfyUI's history listed it; older workers leave it out.
+        kept: Its name on the worker, which sends it in parts (see `wire.actions`).
+        key: The one under which ComfyUI's history lists it; older workers omit it.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     node_id: str | None = None
     kind: OutputKind
@@ -48,8 +46,6 @@ class AnswerOutput(BaseModel):
 class AnswerProblem(BaseModel):
     """See `outputs.OutputProblem`."""
 
-    model_config = ConfigDict(extra="ignore")
-
     node_id: str | None = None
     node_class: str | None = None
     filename: str | None = None
@@ -61,16 +57,15 @@ class AnswerProblem(BaseModel):
         return cls.model_validate(problem.to_json())
 
     def problem(self) -> OutputProblem:
-        """The inverse of `of`."""
+        """The problem, read from the wire."""
         return OutputProblem(self.node_id, self.node_class, self.filename, self.reason)
 
 
 class Answer(BaseModel):
-    """The result of a job: of one that succeeded, or what one that failed had saved before.
+    """The result of a job that succeeded, or what a failed one saved before its error.
 
     Attributes:
-        format: Says which dialect this is.
-        status: ``error`` where RunPod has the job's error beside this.
+        status: ``error`` if the job failed; its error is then in RunPod's own field.
         outputs: In the order of the prompt's nodes and, within a node, of its list.
         timings: Seconds by phase: ``upload``, ``queue``, ``run``, ``collect``.
         engine: What ran the prompt, for example ``ComfyUI 0.33.0``.
@@ -78,12 +73,10 @@ class Answer(BaseModel):
         warnings: What went wrong without failing the job, the problems in words included.
         problems: Which outputs are missing or damaged; ``None`` for none.
         shown: By node, what it shows in ComfyUI's page besides its outputs: see
-            `events.ShownValues`. ``None`` from older workers, which do not say.
-        kept_inputs: SHA-256 of the files that came with the job and that the worker keeps for a
-            while: they may be sent again by it alone. ``None`` for none.
+            `events.ShownValues`. ``None`` from older workers.
+        kept_inputs: SHA-256 of the job's files that the worker stores for a while: later jobs may
+            send only this hash. ``None`` for none.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     format: Literal["comfy-remote/1"] = "comfy-remote/1"
     status: Literal["success", "error"] = "success"
@@ -113,14 +106,11 @@ class PreviewSnapshot(BaseModel):
 class ProgressSnapshot(BaseModel):
     """What ``/status`` shows as ``output`` while the job is in progress.
 
-    Numbered, since an update can overtake another on its way: a client drops one whose
-    ``sequence`` is not above the last it saw.
+    Updates can overtake each other: a client drops one whose ``sequence`` is not above the last.
 
     Attributes:
         texts: By node, the newest text that it shows while it runs.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     format: Literal["comfy-remote/1 progress"] = "comfy-remote/1 progress"
     sequence: int

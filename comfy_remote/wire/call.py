@@ -3,8 +3,8 @@
 A call is a POST with named inputs. The answer has the result, or says where to ask for it
 (``poll_url``). See ``docs/service.md``.
 
-Many servers speak something like it: what comes in is read leniently (other words for a
-status, every form of progress), what goes out has one form.
+Many servers have similar protocols: input is read leniently (other words for a status, every
+form of progress), output has one form.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ PROTOCOL = "comfy-remote-call/1"
 """The name and version of the protocol."""
 
 PROTOCOL_HEADER = "Comfy-Remote-Protocol"
-"""In which servers of ours say `PROTOCOL`: they take value files by ``PUT /values/SHA256``."""
+"""Our servers name `PROTOCOL` in it: they take value files by ``PUT /values/SHA256``."""
 
 INLINE_LIMIT = 1024 * 1024
-"""Bytes of a value file up to which it travels in the JSON; larger ones by an address."""
+"""Bytes: larger value files travel by address, not in the JSON."""
 
 RESULT = "result"
 """The key of the result of a call that has only one."""
@@ -93,7 +93,7 @@ _STATUSES = {
 class CallProgress(BaseModel):
     """How far a call is: ``0 <= value <= max``, ``max > 0``."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     value: float = Field(ge=0)
     max: float = Field(gt=0)
@@ -122,18 +122,17 @@ class CallAnswer(BaseModel):
     """A server's answer about a call.
 
     Attributes:
-        status: Where it stands.
-        id: The server's name for it.
-        progress: How far it is; ``None`` when the server does not say.
+        id: The server's name for the call.
+        progress: ``None`` if the server does not say.
         message: A line for people; may be empty.
         poll_url: Where to ask again, absolute or relative to where this came from.
-        cancel_url: Where a DELETE cancels it; `poll_url` where it is ``None``.
+        cancel_url: Where a DELETE cancels it; `poll_url` if ``None``.
         retry_after: Seconds to wait before asking again, in ``0..120``.
-        results: What came out, by key: envelopes (see `wire.value`) or plain JSON values.
+        results: By key: envelopes (see `wire.value`) or plain JSON values.
         error: Why it failed, as `ComfyRemoteError.to_json` writes it.
     """
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     status: CallStatus
     id: str | None = None
@@ -150,8 +149,8 @@ class CallAnswer(BaseModel):
         """The answer of a server, in any form of the protocol.
 
         Args:
-            said: The body of its answer.
-            headers: Of its answer, with names in any case (aiohttp's): ``Retry-After`` counts.
+            said: The answer's body.
+            headers: The answer's (aiohttp's, with names in any case), for ``Retry-After``.
 
         Raises:
             TargetError: It is not an answer of this protocol.
@@ -188,7 +187,7 @@ class CallAnswer(BaseModel):
         return error_from_json(self.error or {"code": ExecutionFailed.code})
 
     def to_json(self) -> dict[str, JsonValue]:
-        """As we answer: the one result also as ``result``, what is not known left out."""
+        """As we answer: a single result also as ``result``, unknown fields omitted."""
         body: dict[str, JsonValue] = self.model_dump(
             mode="json", exclude_none=True, exclude_defaults=True
         )
@@ -238,7 +237,7 @@ def named_inputs(body: JsonValue) -> dict[str, JsonValue]:
         envelope = {key: value for key, value in one.items() if key != "name"}
         if envelope.keys().isdisjoint(_DATA):
             raise _no_call(f"has no data for the input {name!r}")
-        # It need not say its type: here, it is nothing else.
+        # Its type may be missing: in this list, everything is an envelope.
         named[name] = envelope if is_envelope(envelope) else {"type": "*", **envelope}
     order = body.get("input_order") if isinstance(body, dict) else None
     if isinstance(order, list):
@@ -287,7 +286,7 @@ def _messages(said: dict[str, JsonValue], progress: JsonValue) -> Iterator[JsonV
 def _error(said: dict[str, JsonValue], word: str) -> dict[str, JsonValue]:
     error = said.get("error")
     if isinstance(error, dict) and isinstance(error.get("code"), str):
-        # Ours. Its words are shown as they are, though not without end.
+        # Ours. Its words are shown as they are, cut to a limit.
         return {
             **error,
             "message": _text(error.get("message")) or "The call failed.",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, Field, JsonValue
 
-from ..errors import WorkflowInvalid
-from ..json_text import problems_in
+from .actions import parse_input
 
 __all__ = [
     "MODEL_ACTIONS",
@@ -29,20 +28,18 @@ class ModelsRequest(BaseModel):
     """The ``input`` of a job that is about models.
 
     Attributes:
-        action: ``ensure`` fetches what is missing and prunes if that is asked for, ``check``
-            says what ``ensure`` would do, ``prune`` removes what the worker had fetched and is
-            not listed, ``models`` lists what is there.
+        action: ``ensure`` fetches what is missing and prunes if asked to, ``check`` says what
+            ``ensure`` would do, ``prune`` removes what the worker fetched and is not listed,
+            ``models`` lists what is there.
         repo_list: See `repo_list.parse_repo_list`.
-        prune: Whether ``ensure`` prunes (and ``check`` says so); ``None`` for what the worker's
-            owner has set (``PRUNE_MODELS``), which is not to. What another list has asked for in
-            the last seven days always stays.
-        list_name: Distinguishes this list from all others: what an earlier version of the same
-            list asked for no longer counts. A list without a name is known by its lines.
-        everything: Whether pruning with an empty list removes all the worker had fetched. An
+        prune: Whether ``ensure`` prunes (and ``check`` says so); ``None`` for the worker's own
+            setting (``PRUNE_MODELS``, off by default). What another list has asked for in the
+            last seven days always stays.
+        list_name: Identifies this list: what an earlier version of it asked for no longer
+            counts. A list without a name is identified by its lines.
+        everything: Whether pruning with an empty list removes all that the worker fetched. An
             empty list alone is more likely a mistake, and prunes nothing.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     action: ModelAction
     repo_list: str | list[str] = ""
@@ -52,18 +49,9 @@ class ModelsRequest(BaseModel):
 
     @classmethod
     def parse(cls, payload: JsonValue) -> ModelsRequest:
-        """Validate what a client sent.
-
-        Raises:
-            WorkflowInvalid: Names each field that is wrong, and what is wrong with it.
-        """
-        try:
-            return cls.model_validate(payload)
-        except ValidationError as error:
-            raise WorkflowInvalid(
-                f"The job's input is not valid: {problems_in(error, 'input')}.",
-                advice='Send {"action": "ensure", "repo_list": "KIND URL, one a line"}.',
-            ) from None
+        """Like `parse_input`."""
+        advice = 'Send {"action": "ensure", "repo_list": "KIND URL, one a line"}.'
+        return parse_input(cls, payload, advice)
 
 
 class EnsureAnswer(BaseModel):
@@ -72,11 +60,8 @@ class EnsureAnswer(BaseModel):
     Attributes:
         ensured: Those of the list, in its order.
         fetched: Those of them that were downloaded just now.
-        pruned: Those that were removed.
         notes: For people: why nothing was pruned, for example.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     status: Literal["success"] = "success"
     ensured: list[str]
@@ -89,17 +74,12 @@ class CheckAnswer(BaseModel):
     """What ``ensure`` would do; nothing was changed.
 
     Attributes:
-        would_keep: Models that are there and would stay: listed, pinned, or asked for by
-            another list of late; all, without ``prune``.
-        would_remove: What the worker had fetched and ``ensure`` would remove.
-        would_fetch: Models that are missing.
-        fetch_bytes: Their size, as far as it is known.
+        would_keep: Models that are there and would stay: listed, pinned, or recently asked for
+            by another list; all, without ``prune``.
+        fetch_bytes: The size of the models that are missing, as far as it is known.
         free_bytes: Free space on the disk of the models.
         problems: Lines that could not be fetched, and why.
-        notes: For people.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     status: Literal["success"] = "success"
     would_keep: list[str]
@@ -112,9 +92,7 @@ class CheckAnswer(BaseModel):
 
 
 class PruneAnswer(BaseModel):
-    """What was removed, and what was fetched by the worker and stays."""
-
-    model_config = ConfigDict(extra="ignore")
+    """What was removed, and what the worker fetched and stays."""
 
     status: Literal["success"] = "success"
     pruned: list[str]
@@ -128,11 +106,9 @@ class ModelFile(BaseModel):
     Attributes:
         name: Relative to its folder, ``/`` between parts: what a workflow calls it.
         size: Bytes; ``None`` when the target does not say.
-        fetched_from: Where the worker had fetched it from; ``None`` for somebody else's.
-        pinned: Whether pruning passes it over, for its pin.
+        fetched_from: Where the worker fetched it from; ``None`` if it did not.
+        pinned: Whether pruning leaves it.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     name: str
     size: int | None = Field(default=None, ge=0)
@@ -142,8 +118,6 @@ class ModelFile(BaseModel):
 
 class ModelsAnswer(BaseModel):
     """The models that are there, by folder (``checkpoints``, ``loras``, …)."""
-
-    model_config = ConfigDict(extra="ignore")
 
     status: Literal["success"] = "success"
     models: dict[str, list[ModelFile]]

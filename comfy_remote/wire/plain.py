@@ -1,20 +1,20 @@
-"""``plain``: the answers of a worker that returns pictures as a list of base64 texts."""
+"""``plain`` and ``images-b64``: answers with the files in base64."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from ..errors import ComfyRemoteError, ConfigurationError, JobTimedOut, WorkflowInvalid
 
-__all__ = ["PlainAnswer", "PlainError", "plain_error_type"]
+__all__ = ["ImageB64", "ImagesB64Answer", "PlainAnswer", "PlainError", "plain_error_type"]
 
 PlainErrorType = Literal["validation", "timeout", "internal"]
 
 
 class PlainAnswer(BaseModel):
-    """A result.
+    """A result in ``plain``.
 
     Attributes:
         images: The files' bytes, base64, in the order of the prompt's nodes.
@@ -22,8 +22,6 @@ class PlainAnswer(BaseModel):
         execution_time_seconds: From the job's arrival to its end.
         prompt_id: ComfyUI's id of the run.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     status: Literal["success"] = "success"
     images: list[str]
@@ -33,9 +31,7 @@ class PlainAnswer(BaseModel):
 
 
 class PlainError(BaseModel):
-    """What went wrong."""
-
-    model_config = ConfigDict(extra="ignore")
+    """An error in ``plain``."""
 
     status: Literal["error"] = "error"
     error_type: PlainErrorType
@@ -44,7 +40,20 @@ class PlainError(BaseModel):
 
 
 def plain_error_type(error: ComfyRemoteError) -> PlainErrorType:
-    """Which of the three kinds an error is."""
+    """The kind of an error."""
     if isinstance(error, JobTimedOut):
         return "timeout"
     return "validation" if isinstance(error, WorkflowInvalid | ConfigurationError) else "internal"
+
+
+class ImageB64(BaseModel):
+    """One file: its bytes in base64, and its name if the worker gives it."""
+
+    b64: str
+    name: str | None = None
+
+
+class ImagesB64Answer(BaseModel):
+    """A result in ``images-b64``, which ComfyUI's page passes on to ``POST /remote/save``."""
+
+    images: list[ImageB64]

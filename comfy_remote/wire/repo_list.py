@@ -30,15 +30,15 @@ _MOST_LINES = 1000
 
 @dataclass(frozen=True, slots=True)
 class ModelLine:
-    """One line: a model that is wanted, and where it is to be had.
+    """One line: a model, and where to get it.
 
     Attributes:
-        number: Of the line, from 1; 0 for one that stands in no list.
-        kind: As written, in lower case: ``ckpt``, ``lora``, or the name of a models folder.
-        url: An http(s) address, ``hf:ORG/REPO/PATH[@REVISION]`` or ``r2:PATH``. It may hold
-            somebody's token in its query: not to be shown.
-        name: The name the file shall have, ``/`` between parts; ``None`` for its own.
-        sha256: 64 lower-case hex digits; ``None`` when the line gives none.
+        number: Of the line, from 1; 0 for one that is in no list.
+        kind: In lower case: ``ckpt``, ``lora``, or the name of a models folder.
+        url: An http(s) address, ``hf:ORG/REPO/PATH[@REVISION]`` or ``r2:PATH``. Its query may
+            hold a token: use `shown` for people.
+        name: Of the file to make, ``/`` between parts; ``None`` for its own.
+        sha256: 64 lower-case hex digits.
     """
 
     number: int
@@ -57,11 +57,11 @@ class ModelLine:
 
 
 def parse_repo_list(text: str | Sequence[str]) -> list[ModelLine]:
-    """The models that a ``repo_list`` names. A line that stands there twice counts once.
+    """The models that a ``repo_list`` names, each once.
 
     Args:
-        text: The lines, in one string or in a list of them. Empty lines, and what follows a
-            ``#`` at the beginning of a word, are comments.
+        text: One string, or a list of them. Empty lines, and what follows a ``#`` at the
+            beginning of a word, are comments.
 
     Raises:
         WorkflowInvalid: Names every line that cannot be read, and why.

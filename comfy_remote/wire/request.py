@@ -14,13 +14,12 @@ from pydantic import (
     JsonValue,
     SecretStr,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
 from yarl import URL
 
 from ..errors import WorkflowInvalid
-from ..json_text import problems_in
+from .actions import parse_input
 
 __all__ = [
     "COMFY_REMOTE_1",
@@ -63,8 +62,6 @@ class InputImage(BaseModel):
     and our worker refuses a file that does not match it.
     """
 
-    model_config = ConfigDict(extra="ignore")
-
     name: FileName
     image: str
     sha256: Sha256 | None = None
@@ -77,12 +74,10 @@ class InputFileSent(BaseModel):
         name: As the workflow names it.
         data: Base64, with or without a ``data:`` prefix.
         url: An address to fetch it from: https, and public.
-        sha256: Of the bytes. Alone, it names a file that the worker has been sent before.
-        delete_url: A signed address to DELETE once the job is over: what the client had put
-            into storage for this job.
+        sha256: Of the bytes. Alone, it names a file that the worker has received before.
+        delete_url: A signed address to DELETE once the job is over: the client stored the file
+            for this job only.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     name: FileName
     data: str | None = None
@@ -100,7 +95,7 @@ class InputFileSent(BaseModel):
 
 
 class ModelSent(BaseModel):
-    """A model that the workflow uses, and where it can be had.
+    """A model that the workflow uses, and where to get it.
 
     The keys are those of ``properties.models``, which ComfyUI's editor and its templates write
     into nodes.
@@ -108,12 +103,9 @@ class ModelSent(BaseModel):
     Attributes:
         name: Its file, below the folder, as the workflow names it.
         url: http(s), and public. Written by whoever made the workflow.
-        directory: The folder of ComfyUI's ``models/``.
-        hash: Of its content.
-        hash_type: Only ``SHA256`` is looked at.
+        directory: A folder below ComfyUI's ``models/``.
+        hash_type: Only ``SHA256`` is checked.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     name: FileName
     url: Annotated[Address, StringConstraints(pattern=r"^https?://\S+$", max_length=4096)]
@@ -132,7 +124,7 @@ class ModelSent(BaseModel):
 class S3Config(BaseModel):
     """RunPod's own ``s3Config``: the bucket that this job's large outputs go to."""
 
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     access_id: str = Field(alias="accessId", min_length=1)
     access_secret: SecretStr = Field(alias="accessSecret", min_length=1)
@@ -144,35 +136,28 @@ class JobRequest(BaseModel):
     """The ``input`` of a job.
 
     Attributes:
-        workflow: The prompt, in API format; or a workflow in UI format, which the worker
-            converts. An object under ``prompt`` is taken as the workflow, too.
-        images: Files the workflow loads, as worker-comfyui's clients send them.
-        files: The same, in our own form.
+        workflow: The prompt in API format, or a workflow in UI format, which the worker converts.
+            An object under ``prompt`` is also taken as the workflow.
+        files: As ``images``, in our own form.
         overrides: ``{node id: {input: value}}``, set before the prompt runs.
         prompt: The positive text.
-        prompt_node_id: The node that has it. Where it is left out, node 6 is taken if that is a
-            text encoder, else what the samplers' links lead to. The next two likewise.
-        seed: For every seed there is; or for that of one node.
-        seed_node_id: 25 where it is left out.
-        width: Pixels.
-        height: Pixels.
-        size_node_id: 27 where it is left out.
-        format: The name of the shape that the answer has; ``None`` to have it recognized by the
-            other keys (see `worker.dialects`).
+        prompt_node_id: The node that has it. If omitted, node 6 if that is a text encoder, else
+            what the samplers' links lead to. The next two likewise, with nodes 25 and 27.
+        seed: For all seeds, or for that of one node.
+        format: The shape of the answer; ``None`` to recognize it by the other keys (see
+            `worker.dialects`).
         ui_workflow: The UI-format workflow to embed in saved images.
         previews: Whether to send preview pictures with the progress.
-        repo_list: Models that must be there before the workflow runs; see
-            `repo_list.parse_repo_list`.
-        models: Where the models that the workflow uses can be had. Those that the engine lacks
-            are fetched first, where the worker may do that; that one cannot be had is an error
-            only if the workflow is then refused.
-        timeout: Seconds the job may take; the worker's own limit stays.
-        comfy_org_api_key: For nodes that call Comfy.org's services. Costs its owner money.
+        repo_list: Models that must be there before the workflow runs; see `parse_repo_list`.
+        models: Where to get the models that the workflow uses. Those that the engine lacks are
+            fetched first, if the worker may do that; a failure is an error only if the workflow
+            is then refused.
+        timeout: Seconds the job may take; the worker's own limit also applies.
+        comfy_org_api_key: For nodes that call Comfy.org's paid services.
         s3_config: Where large outputs go, before the worker's own storage.
     """
 
-    # Unknown keys are other workers' own; they must not fail a job.
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     workflow: dict[str, JsonValue]
     images: list[InputImage] = []
@@ -196,30 +181,14 @@ class JobRequest(BaseModel):
 
     @classmethod
     def parse(cls, payload: JsonValue) -> JobRequest:
-        """Validate what a client sent.
-
-        Raises:
-            WorkflowInvalid: Names each field that is wrong, and what is wrong with it.
-        """
-        try:
-            return cls.model_validate(_with_workflow(payload))
-        except ValidationError as error:
-            raise WorkflowInvalid(
-                f"The job's input is not valid: {problems_in(error, 'input')}.",
-                advice='Send {"workflow": {API-format prompt}, "images": [{"name", "image"}]}.',
-            ) from None
-
-
-def _with_workflow(payload: JsonValue) -> JsonValue:
-    if not isinstance(payload, dict):
-        return payload
-    prompt = payload.get("prompt")
-    if isinstance(prompt, dict):
-        if "workflow" in payload:
-            raise WorkflowInvalid(
-                "The job's input is not valid: prompt: it is an object, and there is a workflow, "
-                "too.",
-                advice="Send the workflow once; the text to set goes into prompt.",
-            )
-        return {**{k: v for k, v in payload.items() if k != "prompt"}, "workflow": prompt}
-    return payload
+        """Like `parse_input`."""
+        if isinstance(payload, dict) and isinstance(prompt := payload.get("prompt"), dict):
+            if "workflow" in payload:
+                raise WorkflowInvalid(
+                    "The job's input is not valid: prompt: it is an object, and there is also a "
+                    "workflow.",
+                    advice="Send the workflow once; the text to set goes into prompt.",
+                )
+            payload = {**{k: v for k, v in payload.items() if k != "prompt"}, "workflow": prompt}
+        advice = 'Send {"workflow": {API-format prompt}, "images": [{"name", "image"}]}.'
+        return parse_input(cls, payload, advice)

@@ -39,8 +39,8 @@ RUNSYNC_BODY_LIMIT = 20 * 1024 * 1024
 """Bytes that ``/runsync`` accepts."""
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
-"""Our gateway answers a second ``/run`` with the same key by the first one's job, and says
-so by carrying this header (value ``supported``) on ``/health``. RunPod does neither."""
+"""Our gateway answers a second ``/run`` with the same key by the first one's job, and shows that
+by this header (value ``supported``) on ``/health``. RunPod does neither."""
 
 
 class RunPodState(str, Enum):
@@ -67,7 +67,7 @@ class JobStatus(BaseModel):
         execution_time: Milliseconds on a worker.
     """
 
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     id: str
     status: RunPodState
@@ -120,8 +120,8 @@ def error_from_runpod(error: JsonValue, output: JsonValue = None) -> ComfyRemote
 
     Args:
         output: The failed job's ``output``. worker-comfyui's ``error`` is often only "Job
-            processing failed", and ``details`` in there has the lines that say why; a ``plain``
-            worker's has the ``error_type``.
+            processing failed"; ``details`` in its output says why. A ``plain`` worker's output
+            has the ``error_type``.
     """
     data: Any = error
     if isinstance(data, str):

@@ -12,7 +12,7 @@ __all__ = ["CtlPod", "PodPort", "RestPod", "RestPodList", "ctl_pods"]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class PodPort(_Model):

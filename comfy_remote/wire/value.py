@@ -44,18 +44,16 @@ class ValueEnvelope(BaseModel):
     """One value, as requests and answers carry it.
 
     Attributes:
-        type: What ComfyUI calls it; ``*`` when the sender does not know.
-        encoding: What ``data`` is.
+        type: What ComfyUI calls it; ``*`` if the sender does not know.
         data: ``identity``: any JSON value. ``json``: its text, or the value. ``safetensors`` and
             ``file``: base64.
         url: Where to get the file instead; absolute, or relative to where this came from.
-        sha256: Of the file, 64 lower-case hex digits. Without ``data`` and ``url``: of a file that
-            was sent before.
+        sha256: Of the file. Without ``data`` and ``url``: of a file that was sent before.
         size: Bytes of the file.
         media_type: Of a ``file``, for example ``image/png``.
     """
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     type: str = Field(default="*", max_length=200)
     encoding: Encoding
@@ -113,7 +111,7 @@ class ValueEnvelope(BaseModel):
         return cls(type=type_, encoding="safetensors", sha256=sha256, size=size, url=url)
 
     def to_json(self) -> dict[str, JsonValue]:
-        """As it is sent; what is not set is left out."""
+        """As it is sent, without fields that are not set."""
         body: dict[str, JsonValue] = self.model_dump(mode="json", exclude_none=True)
         if self.encoding in ("identity", "json"):
             body["data"] = self.data  # also null: that is a value
@@ -149,10 +147,6 @@ class ValueEnvelope(BaseModel):
         limits: ValueLimits = _LIMITS,
     ) -> DecodedValue:
         """The value. One that is elsewhere has to be fetched first (`media.values.read_value`).
-
-        Args:
-            tensors: Which library's tensors it shall hold.
-            adapters: For the objects in it.
 
         Raises:
             ValueInvalid: It is damaged, hostile, or beyond the limits.

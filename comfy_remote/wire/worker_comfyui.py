@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, JsonValue
 
 __all__ = ["WorkerComfyUIAnswer", "WorkerComfyUIImage", "node_in"]
 
@@ -19,8 +19,6 @@ _EXECUTION_ERROR = re.compile(r"Node Type: (?P<type>.+?), Node ID: (?P<id>[^,\s]
 
 class WorkerComfyUIImage(BaseModel):
     """One file: its bytes in base64, or the address of an object in a bucket."""
-
-    model_config = ConfigDict(extra="ignore")
 
     filename: str
     type: Literal["base64", "s3_url"]
@@ -37,8 +35,6 @@ class WorkerComfyUIAnswer(BaseModel):
             calls that job completed.
         status: ``success_no_images`` when there are none; absent otherwise.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     images: list[WorkerComfyUIImage] = []
     errors: list[str] | None = None

@@ -25,7 +25,7 @@ from ..wire.actions import (
     FetchRequest,
     HealthAnswer,
     pack_nodes,
-    parse_action,
+    parse_input,
 )
 from ..wire.models import ModelsRequest
 from ..wire.repo_list import parse_repo_list
@@ -57,7 +57,7 @@ async def describe(
     Raises:
         TargetError: The engine cannot be asked.
     """
-    request = parse_action(DescribeRequest, payload)
+    request = parse_input(DescribeRequest, payload)
     nodes = (await target.describe()).nodes or {}
     stats = await target.system()
     document = await asyncio.to_thread(lambda: json.dumps(nodes, ensure_ascii=False).encode())
@@ -98,7 +98,7 @@ async def fetch_part(kept: KeptFiles, payload: JsonValue) -> FetchAnswer:
     Raises:
         OutputLost: It is not here.
     """
-    request = parse_action(FetchRequest, payload)
+    request = parse_input(FetchRequest, payload)
     data, size = await asyncio.to_thread(kept.part, request.kept, request.offset, request.length)
     return FetchAnswer(data=base64.b64encode(data).decode("ascii"), size=size)
 

@@ -20,8 +20,7 @@ from ..outputs import OutputProblem, RemoteOutput
 from ..secrets import redact
 from ..types import as_list
 from ..wire.answer import Answer, AnswerOutput, AnswerProblem
-from ..wire.images_b64 import ImageB64, ImagesB64Answer
-from ..wire.plain import PlainAnswer, PlainError, plain_error_type
+from ..wire.plain import ImageB64, ImagesB64Answer, PlainAnswer, PlainError, plain_error_type
 from ..wire.request import COMFY_REMOTE_1
 from ..wire.runpod import error_to_runpod
 from ..wire.worker_comfyui import WorkerComfyUIAnswer, WorkerComfyUIImage
@@ -334,7 +333,7 @@ class _ImagesB64(Dialect):
         return isinstance(payload.get("prompt"), dict)
 
     def answer(self, draft: Draft) -> dict[str, JsonValue]:
-        """See `wire.images_b64.ImagesB64Answer`."""
+        """See `wire.plain.ImagesB64Answer`."""
         return ImagesB64Answer(
             images=[ImageB64(b64=draft.content(file), name=name) for _, name, file in draft.files]
         ).model_dump(mode="json")

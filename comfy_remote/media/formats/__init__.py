@@ -2,16 +2,15 @@
 
 Nothing is decoded. A module has ``is_whole(file, size)``, ``texts(file)``, or both:
 
-- ``is_whole`` judges by what the format itself says of its length and check sums. ComfyUI announces
-  neither size nor hash of its files, and a proxy that loses the end of an answer may close the
-  connection properly.
-- ``texts`` gives names and texts of the metadata, in which ComfyUI and its custom nodes save
-  ``prompt`` and ``workflow``. Only the parts that may hold them are read, so a video of any length
-  costs nothing, and nothing that a file claims about its sizes is believed (`reading`).
+- ``is_whole`` checks lengths and check sums that the format itself has. ComfyUI announces neither
+  size nor hash of its files, and a proxy that loses the end of an answer may close the connection
+  properly.
+- ``texts`` gives the names and texts of the metadata in which ComfyUI and its custom nodes save
+  ``prompt`` and ``workflow``. Only the parts that may hold them are read, whatever the length of
+  the file, and no size that a file claims is trusted (`reading`).
 
-Written by hand, since no library does either of the two for less: mutagen is GPL, tinytag (MIT)
-reads as much as a file claims to hold, and neither says whether a file is whole. EXIF fields are
-decoded by Pillow.
+Written by hand, since no library does either: mutagen is GPL, tinytag (MIT) reads as much as a file
+claims to hold, and neither says whether a file is whole. Pillow decodes EXIF fields.
 """
 
 from __future__ import annotations
@@ -67,10 +66,6 @@ def format_of(start: bytes) -> Format | None:
     return _MP3 if mp3.starts_with_frame(start) else None
 
 
-def _always(_file: BinaryIO, _size: int) -> bool:
-    return True
-
-
 _MP3 = Format("MP3 audio", mp3.is_whole, mp3.texts)
 _SAFETENSORS = Format("safetensors file", safetensors.is_whole, safetensors.texts)
 _AVIF = Format("AVIF picture", mp4.is_whole, avif.texts)
@@ -86,7 +81,7 @@ _BY_SIGNATURE: tuple[tuple[int, bytes, Format], ...] = (
     (0, b"GIF8", Format("GIF picture", lambda f, size: ends_with(f, size, b";", padded=True))),
     (8, b"WEBP", Format("WebP picture", riff.is_whole, riff.texts)),
     (8, b"AVI ", Format("AVI video", riff.is_whole)),
-    (0, b"RF64", Format("WAV audio", _always)),  # above 4 GB, of an unknown length
+    (0, b"RF64", Format("WAV audio", lambda *_: True)),  # above 4 GB, of an unknown length
     (8, b"WAVE", Format("WAV audio", riff.is_whole)),
     (0, b"RIFF", Format("RIFF file", riff.is_whole)),
     (4, b"ftypavif", _AVIF),

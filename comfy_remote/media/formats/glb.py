@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from .reading import Malformed, exactly, json_of
+from ...types import mapping
+from .reading import Malformed, exactly, json_of, texts_in
 
 __all__ = ["is_whole", "texts"]
 
@@ -23,8 +23,4 @@ def texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
     if version != 2 or kind != b"JSON":
         raise Malformed("it is not a glTF 2.0 model")
     model = json_of(exactly(file, size), "its description")
-    asset = model.get("asset") if isinstance(model, dict) else None
-    extras = asset.get("extras") if isinstance(asset, dict) else None
-    if isinstance(extras, dict):
-        for name, value in extras.items():
-            yield name, value if isinstance(value, str) else json.dumps(value)
+    yield from texts_in(mapping(mapping(model).get("asset")).get("extras"))

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from ...json_text import has_more_values
-from ...types import JsonValue
+from ...types import JsonValue, mapping
 
-__all__ = ["MAX_TEXT_BYTES", "Malformed", "ends_with", "exactly", "json_of", "skip", "text_of"]
+__all__ = [
+    "MAX_TEXT_BYTES",
+    "Malformed",
+    "ends_with",
+    "exactly",
+    "json_of",
+    "skip",
+    "text_of",
+    "texts_in",
+]
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 """The largest workflows are a few megabytes."""
@@ -59,6 +69,12 @@ def text_of(data: bytes) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return data.decode("latin-1")
+
+
+def texts_in(document: JsonValue) -> Iterator[tuple[str, str]]:
+    """The names and values of a JSON object; values that are no texts as JSON."""
+    for name, value in mapping(document).items():
+        yield name, value if isinstance(value, str) else json.dumps(value)
 
 
 def json_of(data: bytes, what: str) -> JsonValue:

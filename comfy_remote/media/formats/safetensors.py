@@ -47,11 +47,9 @@ def is_whole(file: BinaryIO, size: int) -> bool:
 def texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
     """From ``__metadata__``."""
     _, header = _header(file, MAX_TEXT_BYTES)
-    metadata = header.get("__metadata__")
-    if isinstance(metadata, dict):
-        for name, value in metadata.items():
-            if isinstance(value, str):
-                yield name, value
+    for name, value in mapping(header.get("__metadata__")).items():
+        if isinstance(value, str):
+            yield name, value
 
 
 def _header(file: BinaryIO, most: int) -> tuple[int, dict[str, JsonValue]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from .reading import MAX_TEXT_BYTES, Malformed, json_of
+from .reading import MAX_TEXT_BYTES, Malformed, json_of, texts_in
 
 __all__ = ["texts"]
 
@@ -25,6 +24,4 @@ def texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
         both = json_of(text, "its metadata")
     except Malformed:
         return  # another program's
-    if isinstance(both, dict):
-        for name, value in both.items():
-            yield name, value if isinstance(value, str) else json.dumps(value)
+    yield from texts_in(both)

@@ -28,7 +28,7 @@ class DecodedValue:
     """A value that has arrived.
 
     Attributes:
-        type: What ComfyUI calls it: ``IMAGE``, …; ``*`` when the sender did not know.
+        type: What ComfyUI calls it: ``IMAGE``, …; ``*`` if the sender did not know.
         is_list: ``value`` is a list of values of that type.
     """
 
@@ -51,10 +51,9 @@ def read_value(
     (replace it by renaming); Windows does not even let it be deleted.
 
     Args:
-        tensors: Which library's tensors the value shall hold.
-        adapters: For the objects in it; of a kind that none knows, it holds `ObjectParts`.
-        pixels: Whether pictures in it are decoded. If not, only their heads are read, and zeros
-            that take no memory stand for them: for those who want to know what a value is.
+        adapters: For the objects in it; an object that none knows becomes `ObjectParts`.
+        pixels: Whether pictures in it are decoded. If not, only their headers are read, and zeros
+            that take no memory stand for them: to find out what a value is.
 
     Raises:
         ValueInvalid: The file is damaged, hostile, beyond the limits, or not there.

@@ -71,12 +71,9 @@ class EncodedValue:
         return digest.hexdigest()
 
     def write(self, path: Path) -> str:
-        """Write the file, whole or not at all, readable by its owner only.
+        """Write the file, whole or not at all, readable by its owner only; returns its SHA-256.
 
-        What had the name is replaced. The parent folder must be there.
-
-        Returns:
-            Its SHA-256.
+        A file of that name is replaced. The parent folder must exist.
 
         Raises:
             LocalStorageError: It cannot be written.
@@ -84,11 +81,7 @@ class EncodedValue:
         return self._write(path.parent, lambda _: path)[0]
 
     def write_into(self, folder: Path) -> Path:
-        """Like `write`, named ``<sha256>.safetensors``: an equal value has an equal name.
-
-        Args:
-            folder: Made when missing.
-        """
+        """Like `write`, as ``<sha256>.safetensors`` in a folder, which is made when missing."""
         with storage_errors(folder, full=_FULL):
             folder.mkdir(parents=True, exist_ok=True)
         return self._write(folder, lambda sha256: folder / f"{sha256}.safetensors")[1]
@@ -135,9 +128,8 @@ def encode(
         adapters: For other objects, tried in order.
 
     Raises:
-        ValueCannotTravel: Something in it exists only here (a model, a function), or is more
-            than a file may hold, or an image is none that a picture can hold. The error says
-            where it is and what to do.
+        ValueCannotTravel: Something in it exists only here (a model, a function), is too large
+            for a file, or cannot be a picture. The error says where it is and what to do.
     """
     if as_list and not isinstance(value, list):
         raise TypeError("as_list needs a list")

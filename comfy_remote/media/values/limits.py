@@ -55,7 +55,7 @@ def strict_json(text: str, items: int) -> JsonValue:
             parsed, since each would take some 60 bytes; the caller counts what is left.
 
     Raises:
-        ValueInvalid: It is no such JSON.
+        ValueInvalid: It is not such JSON.
     """
     # A value, its tag and its key (`"key":{"$":"tuple","items":[]},`) take four marks and
     # twelve quotes at most.
@@ -81,11 +81,7 @@ def strict_json(text: str, items: int) -> JsonValue:
 
 
 def check_plain(value: JsonValue, limits: ValueLimits) -> None:
-    """Hold a JSON value against the limits on items and depth.
-
-    Raises:
-        ValueInvalid: It has more.
-    """
+    """Raise `ValueInvalid` for a JSON value beyond the limits on items or depth."""
     items = 0
     level: list[JsonValue] = [value]
     for _ in range(limits.depth + 2):

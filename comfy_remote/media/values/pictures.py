@@ -1,4 +1,4 @@
-"""An IMAGE as 8-bit pictures instead of floats: a tenth of the bytes, or less, for a known price.
+"""An IMAGE as 8-bit pictures instead of floats: a tenth of the bytes, or less, for a known loss.
 
 A value is rounded to the nearest of 256 levels, and comes back as ``level / 255`` in float32: what
 ComfyUI's LoadImage makes of a picture. So an image that came from 8-bit pictures loses nothing.
@@ -53,10 +53,10 @@ def encode_pictures(image: TensorBits, format_: PictureFormat) -> Pictures:
         image: ``[B, H, W, C]``, F32 or F16, in ``0.0..1.0``.
 
     Raises:
-        ValueError: It is no such tensor, or the format has no such picture; with the reason.
+        ValueError: It is not such a tensor, or the format has no such picture; with the reason.
     """
     if len(image.shape) != 4 or image.dtype not in _FLOATS:
-        raise ValueError(f"it is {image.dtype} of shape {list(image.shape)}, no [B,H,W,C] of F32")
+        raise ValueError(f"it is {image.dtype} of shape {list(image.shape)}, not [B,H,W,C] of F32")
     _, height, width, channels = image.shape
     if channels not in _MODES[format_]:
         raise ValueError(f"a {format_.upper()} picture cannot have {channels} channels")
@@ -112,7 +112,7 @@ def decode_pictures(
 
     Args:
         shape: ``[B, H, W, C]``, already held against the limits.
-        pixels: Whether to decode them. If not, zeros without memory stand for NumPy's.
+        pixels: Whether to decode them. If not, the result is zeros that take no memory.
 
     Raises:
         ValueInvalid: The pictures are damaged, or not of that shape.

@@ -1,7 +1,7 @@
 """A value as a file that people open (PNG, WAV, text), and such a file as a value.
 
-For who calls a service with curl and a picture. What a file of that kind cannot hold is lost
-(a PNG has 8 bits, a WAV 16): programs send value files (`media.values`), which lose nothing.
+For people who call a service with curl and a picture. What such a file cannot hold is lost (a PNG
+has 8 bits, a WAV 16): programs send value files (`media.values`), which lose nothing.
 """
 
 from __future__ import annotations
@@ -34,13 +34,7 @@ _SAMPLE_TYPES = {1: "u1", 2: "<i2", 4: "<i4"}
 
 @dataclass(frozen=True, slots=True)
 class PlainFile:
-    """A file for people.
-
-    Attributes:
-        suffix: Of its name, with the dot.
-        media_type: For example ``image/png``.
-        data: Its content.
-    """
+    """A file for people: ``.png``, ``image/png``, and its content."""
 
     suffix: str
     media_type: str
@@ -48,11 +42,7 @@ class PlainFile:
 
 
 def files_of(decoded: DecodedValue) -> list[PlainFile] | None:
-    """A value as files, one for each picture or sound; ``None`` where no such file exists.
-
-    Args:
-        decoded: With NumPy's tensors.
-    """
+    """A value with NumPy's tensors as files, one for each picture or sound; else ``None``."""
     values = decoded.value if decoded.is_list else [decoded.value]
     if not isinstance(values, list):
         return None
@@ -69,7 +59,6 @@ def value_of_file(path: Path, media_type: str, type_: str) -> tuple[str, object]
     """The value that is in a file.
 
     Args:
-        path: The file.
         media_type: What its sender says it is.
         type_: What is wanted; ``*`` for what such files usually are.
 
@@ -79,7 +68,7 @@ def value_of_file(path: Path, media_type: str, type_: str) -> tuple[str, object]
         in ``-1..1`` and ``sample_rate``, ``VIDEO`` the parts of the object, ``STRING``.
 
     Raises:
-        ValueInvalid: It is damaged, too large, or no file of the type that is wanted.
+        ValueInvalid: It is damaged, too large, or not a file of the wanted type.
     """
     family = media_type.partition(";")[0].strip().lower().partition("/")[0]
     try:
@@ -184,7 +173,7 @@ def _sound(path: Path) -> dict[str, object]:
             data = file.readframes(file.getnframes())
     except (wave.Error, EOFError, RuntimeError) as error:
         raise ValueInvalid(
-            f"The sound is no WAV that can be read: {error}.",
+            f"The sound is not a WAV file that can be read: {error}.",
             advice="Send PCM: `ffmpeg -i SOUND -c:a pcm_s16le SOUND.wav`.",
         ) from None
     if width not in _SAMPLE_TYPES or not rate:

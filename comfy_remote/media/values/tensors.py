@@ -154,11 +154,7 @@ def _torch_bits(value: object) -> TensorBits:
 
 
 def chunks_of(tensor: TensorBits, chunk_size: int) -> Iterator[memoryview]:
-    """The tensor's bytes, last dimension's elements side by side, without a copy of the whole.
-
-    Args:
-        chunk_size: Bytes, at most, of each chunk.
-    """
+    """The tensor's bytes in C order, in chunks of limited size; the whole is not copied."""
     import numpy as np
 
     bits = tensor.bits
@@ -187,10 +183,10 @@ def tensor_from(data: memoryview, entry: Entry, library: TensorLibrary) -> objec
         data: The whole file.
 
     Returns:
-        A NumPy array, or a `RawTensor` where NumPy has no such dtype; or a torch tensor.
+        A NumPy array or a torch tensor; a `RawTensor` where the library has no such dtype.
 
     Raises:
-        ValueInvalid: A boolean is neither 0 nor 1, which NumPy and torch take for granted.
+        ValueInvalid: A boolean is neither 0 nor 1, as NumPy and torch assume.
     """
     import numpy as np
 

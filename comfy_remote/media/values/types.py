@@ -36,19 +36,13 @@ def check_type(type_: str, value: object) -> None:
     )
 
 
-def _is_tensor(value: object, *dimensions: int, floating: bool = True) -> bool:
+def _is_tensor(value: object, *dimensions: int) -> bool:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if shape is None or dtype is None or len(shape) not in dimensions:
-        return False
-    return not floating or "float" in str(dtype)
+    return shape is not None and len(shape) in dimensions and "float" in str(dtype)
 
 
-def _is_image(value: object) -> bool:
-    return _is_tensor(value, 4)
-
-
-def _is_mask(value: object) -> bool:
-    return _is_tensor(value, 2, 3)
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _is_latent(value: object) -> bool:
@@ -74,28 +68,16 @@ def _is_audio(value: object) -> bool:
     )
 
 
-def _is_sigmas(value: object) -> bool:
-    return _is_tensor(value, 1)
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_float(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 _WANTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
-    "IMAGE": (_is_image, "a float tensor [B, H, W, C]"),
-    "MASK": (_is_mask, "a float tensor [B, H, W]"),
+    "IMAGE": (lambda value: _is_tensor(value, 4), "a float tensor [B, H, W, C]"),
+    "MASK": (lambda value: _is_tensor(value, 2, 3), "a float tensor [B, H, W]"),
     "LATENT": (_is_latent, "an object with the tensor `samples`"),
     "CONDITIONING": (_is_conditioning, "a list of pairs of a tensor and an object"),
     "AUDIO": (_is_audio, "an object of a float tensor `waveform` [B, C, T] and `sample_rate`"),
-    "SIGMAS": (_is_sigmas, "a float tensor [N]"),
+    "SIGMAS": (lambda value: _is_tensor(value, 1), "a float tensor [N]"),
     "STRING": (lambda value: isinstance(value, str), "a text"),
-    "INT": (_is_int, "a whole number"),
-    "FLOAT": (_is_float, "a number"),
+    "INT": (lambda value: _is_number(value, int), "a whole number"),
+    "FLOAT": (lambda value: _is_number(value, int, float), "a number"),
     "BOOLEAN": (lambda value: isinstance(value, bool), "true or false"),
 }
 

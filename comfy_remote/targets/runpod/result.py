@@ -17,8 +17,7 @@ from ...errors import ComfyRemoteError, OutputLost
 from ...events import ShownValues
 from ...outputs import OutputProblem, OutputSource, RemoteOutput, kind_of, media_type_of
 from ...wire.answer import Answer, AnswerOutput, AnswerProblem
-from ...wire.images_b64 import ImagesB64Answer
-from ...wire.plain import PlainAnswer
+from ...wire.plain import ImagesB64Answer, PlainAnswer
 from ...wire.request import COMFY_REMOTE_1
 from ...wire.runpod import error_from_runpod
 from ...wire.worker_comfyui import WorkerComfyUIAnswer
