@@ -29,11 +29,7 @@ class PartContext(Protocol):
     report: RunReport
 
     def sleep(self, seconds: float) -> None:
-        """Wait.
-
-        Raises:
-            Interrupted: The prompt was interrupted.
-        """
+        """Wait; raises `Interrupted` if the prompt is interrupted."""
 
 
 class PartRunner(Protocol):
@@ -67,11 +63,7 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What the routes need.
-
-    Attributes:
-        stop: Set when the sandbox shall end.
-    """
+    """What the routes need; ``stop`` is set when the sandbox is to end."""
 
     folders: Folders
     hooks: Hooks

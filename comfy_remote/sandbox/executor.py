@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,12 @@ from ..errors import WorkflowInvalid
 from ..workflow.prompt import Prompt
 from .engine import Hooks, ShownByNode
 from .folders import Folders
-from .graph import CachedResult, ResultCache, execution_order, links, signatures
+from .graph import CachedResult, execution_order, links, signatures
 from .nodes import NODES
 from .nodes.base import Interrupted, Node, NodeResult
 from .prompt_queue import PromptQueue, QueuedPrompt
-from .report import Messenger, RunReport
+from .report import RunReport
+from .sockets import SocketHub
 
 __all__ = ["PromptWorker"]
 
@@ -28,13 +29,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Memory:
-    """Results of nodes, cached from one prompt to the next.
+    """What stays from one prompt to the next, if it used it: like ComfyUI's classic cache.
 
     Attributes:
-        instances: Nodes by id and class: they live as long as prompts have them.
+        results: By signature.
+        instances: Nodes by id and class.
     """
 
-    cache: ResultCache = field(default_factory=ResultCache)
+    results: dict[str, CachedResult] = field(default_factory=dict)
     instances: dict[tuple[str, str], Node] = field(default_factory=dict)
 
     def instance(self, node_id: str, class_type: str) -> Node:
@@ -43,9 +45,10 @@ class _Memory:
             self.instances[key] = NODES[class_type]()
         return self.instances[key]
 
-    def keep_instances_of(self, prompt: Prompt) -> None:
+    def keep_only(self, prompt: Prompt, signatures: Collection[str]) -> None:
         present = {(node_id, node["class_type"]) for node_id, node in prompt.items()}
         self.instances = {key: node for key, node in self.instances.items() if key in present}
+        self.results = {key: self.results[key] for key in signatures if key in self.results}
 
 
 class PromptWorker(threading.Thread):
@@ -58,7 +61,7 @@ class PromptWorker(threading.Thread):
     def __init__(
         self,
         queue: PromptQueue,
-        messenger: Messenger,
+        messenger: SocketHub,
         folders: Folders,
         hooks: Hooks,
         *,
@@ -121,7 +124,7 @@ class _Context:
     ) -> tuple[Sequence[list[object]], ShownByNode]:
         if self.hooks.run_part is None:
             raise WorkflowInvalid(
-                "Parts of a prompt run elsewhere only where Comfy Remote's pack is installed.",
+                "Comfy Remote's pack, which runs parts of a prompt elsewhere, is not installed.",
                 advice="Send the whole prompt instead.",
             )
         return self.hooks.run_part(self, part, values)
@@ -141,11 +144,7 @@ class _PromptRun:
     """One run of one prompt."""
 
     def __init__(
-        self,
-        item: QueuedPrompt,
-        report: RunReport,
-        memory: _Memory,
-        context: _Context,
+        self, item: QueuedPrompt, report: RunReport, memory: _Memory, context: _Context
     ) -> None:
         self._item = item
         self._report = report
@@ -157,12 +156,12 @@ class _PromptRun:
 
     def execute(self) -> None:
         """Run the prompt. Errors are recorded in the history, not raised."""
-        prompt, cache = self._item.prompt, self._memory.cache
+        prompt = self._item.prompt
         self._report.started()
         order = execution_order(prompt, self._item.outputs)
         keys = signatures(prompt, order, self._context.folders)
-        cache.keep_only(keys.values())
-        self._memory.keep_instances_of(prompt)
+        self._memory.keep_only(prompt, keys.values())
+        cache = self._memory.results
         for node_id in order:
             if found := cache.get(keys[node_id]):
                 self._results[node_id] = found
@@ -173,7 +172,7 @@ class _PromptRun:
                 found = cache.get(keys[node_id])
                 if found is None:
                     result = self._run_node(node_id)
-                    cache.put(keys[node_id], result)
+                    cache[keys[node_id]] = result
                 elif node_id in self._item.outputs or node_id not in self._results:
                     result = found
                     self._report.node_finished(node_id, found.ui, from_cache=True)

@@ -23,8 +23,8 @@ class SaveLocation:
 
     Attributes:
         directory: Exists.
-        name: The prefix's last part; files are called ``{name}_{counter:05}_.{ending}``.
-        counter: The first number that is free.
+        name: The prefix's last part; files are named ``{name}_{counter:05}_.{ending}``.
+        counter: The first free number.
         subfolder: Below the output folder, ``/`` between parts; may be empty.
     """
 
@@ -86,9 +86,8 @@ class Folders:
     def save_location(self, folder: Path, prefix: str, width: int, height: int) -> SaveLocation:
         """Where files with ``filename_prefix`` go; makes the folder.
 
-        ``%width%``, ``%height%``, ``%year%``, ``%month%``, ``%day%``, ``%hour%``,
-        ``%minute%`` and ``%second%`` are filled in. (``%date:…%`` and ``%node.widget%`` are
-        filled in by ComfyUI's page, not by its server.)
+        ``%width%``, ``%height%`` and parts of the time (``%year%``, ``%month%``, …) are filled
+        in. (ComfyUI's page, not its server, fills in ``%date:…%`` and ``%node.widget%``.)
 
         Raises:
             PathOutsideFolder: The prefix points outside of ``folder``.
@@ -106,16 +105,8 @@ class Folders:
 
 
 def _fill_in(prefix: str, width: int, height: int) -> str:
-    now = time.localtime()
-    for variable, value in (
-        ("width", str(width)),
-        ("height", str(height)),
-        ("year", str(now.tm_year)),
-        ("month", f"{now.tm_mon:02}"),
-        ("day", f"{now.tm_mday:02}"),
-        ("hour", f"{now.tm_hour:02}"),
-        ("minute", f"{now.tm_min:02}"),
-        ("second", f"{now.tm_sec:02}"),
-    ):
-        prefix = prefix.replace(f"%{variable}%", value)
+    prefix = prefix.replace("%width%", str(width)).replace("%height%", str(height))
+    names = ("year", "month", "day", "hour", "minute", "second")
+    for name, value in zip(names, time.strftime("%Y %m %d %H %M %S").split(), strict=True):
+        prefix = prefix.replace(f"%{name}%", value)
     return prefix

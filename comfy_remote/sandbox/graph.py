@@ -14,7 +14,7 @@ from ..workflow.prompt import Node, Prompt, is_link
 from .folders import Folders
 from .nodes import NODES
 
-__all__ = ["CachedResult", "ResultCache", "execution_order", "links", "signatures"]
+__all__ = ["CachedResult", "execution_order", "links", "signatures"]
 
 
 def links(node: Node) -> dict[str, tuple[str, int]]:
@@ -36,7 +36,7 @@ def execution_order(
     """The nodes that ``outputs`` need, each after the nodes it is linked to.
 
     Args:
-        prompt: Has no cycle.
+        prompt: Without cycles.
         stop_at: Nodes whose own inputs are not needed.
     """
     order: dict[str, None] = {}
@@ -68,26 +68,6 @@ class CachedResult:
     values: Sequence[list[object]]
     ui: Mapping[str, JsonValue] | None
     meta: Mapping[str, JsonValue]
-
-
-class ResultCache:
-    """Results by signature. Keeps what the last prompt used, like ComfyUI's classic cache."""
-
-    def __init__(self) -> None:
-        self._results: dict[str, CachedResult] = {}
-
-    def get(self, signature: str) -> CachedResult | None:
-        """The result of a node with that signature, if it is known."""
-        return self._results.get(signature)
-
-    def put(self, signature: str, result: CachedResult) -> None:
-        """Remember a result."""
-        self._results[signature] = result
-
-    def keep_only(self, used: Collection[str]) -> None:
-        """Forget all but the ``used`` signatures."""
-        wanted = set(used)
-        self._results = {key: value for key, value in self._results.items() if key in wanted}
 
 
 def signatures(prompt: Prompt, node_ids: Sequence[str], folders: Folders) -> dict[str, str]:

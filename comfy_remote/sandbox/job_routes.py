@@ -21,13 +21,7 @@ _PREVIEWABLE = ("images", "video", "audio", "3d", "text")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job of the list.
-
-    Attributes:
-        status: One of `JOB_STATES`.
-        create_time: Milliseconds since 1970, like all times here; 0 when unknown.
-        facts: What else the list says about it.
-    """
+    """One job of the list. Times are milliseconds since 1970, 0 when unknown."""
 
     id: str
     status: str
@@ -228,5 +222,4 @@ def _cancel(engine: Engine, job_id: str) -> bool:
 
 
 def _refused(why: str) -> web.Response:
-    body: Mapping[str, JsonValue] = {"error": why}
-    return web.json_response(body, status=400)
+    return web.json_response({"error": why}, status=400)

@@ -54,14 +54,10 @@ class PromptQueue:
         self._running: QueuedPrompt | None = None
         self._shown: dict[str, QueuedPrompt] = {}
         self._history: dict[str, dict[str, object]] = {}
-        self._interrupt = threading.Event()
+        self.interrupt = threading.Event()
+        """Set while the running prompt is to be interrupted."""
         self._forget_results = False
         self._closed = False
-
-    @property
-    def interrupt(self) -> threading.Event:
-        """Set while the running prompt is to be interrupted."""
-        return self._interrupt
 
     def next_number(self) -> int:
         """The number for a prompt that has none."""
@@ -77,8 +73,8 @@ class PromptQueue:
     def take(self) -> QueuedPrompt | None:
         """Wait for the next prompt and mark it as running; ``None`` once closed.
 
-        An interrupt that was meant for an earlier prompt is dropped here, under the lock, so
-        that one for this prompt can't be lost.
+        An interrupt meant for an earlier prompt is dropped here, under the lock, so that one for
+        this prompt cannot be lost.
         """
         with self._lock:
             while not self._waiting and not self._closed:
@@ -87,7 +83,7 @@ class PromptQueue:
                 return None
             _, _, item = heapq.heappop(self._waiting)
             self._running = item
-            self._interrupt.clear()
+            self.interrupt.clear()
         self._changed()
         return item
 
@@ -129,14 +125,13 @@ class PromptQueue:
             running = self._running
             if running is None or (prompt_id and running.prompt_id != prompt_id):
                 return False
-            self._interrupt.set()
+            self.interrupt.set()
             return True
 
     def delete(self, prompt_ids: Sequence[object]) -> None:
         """Drop prompts that wait."""
         with self._lock:
-            kept = [entry for entry in self._waiting if entry[2].prompt_id not in prompt_ids]
-            self._waiting = kept
+            self._waiting = [one for one in self._waiting if one[2].prompt_id not in prompt_ids]
             heapq.heapify(self._waiting)
         self._changed()
 
@@ -160,11 +155,7 @@ class PromptQueue:
     def history(
         self, prompt_id: str | None = None, max_items: int | None = None, offset: int = -1
     ) -> dict[str, dict[str, object]]:
-        """The history, oldest first; with ``max_items`` the newest ones.
-
-        Args:
-            offset: Where to start from the oldest; negative for the newest.
-        """
+        """The history, oldest first; the newest ``max_items`` unless there is an ``offset``."""
         with self._lock:
             if prompt_id is not None:
                 entry = self._history.get(prompt_id)
@@ -202,5 +193,5 @@ class PromptQueue:
         """Stop what runs, and let `take` return ``None``."""
         with self._lock:
             self._closed = True
-            self._interrupt.set()
+            self.interrupt.set()
             self._wake.notify_all()

@@ -7,13 +7,13 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from aiohttp import web
 from pydantic import JsonValue
 
 from ..version import __version__
-from ..workflow.check.rules import NodeError
+from ..workflow.check.rules import node_error
 from ..workflow.prompt import Prompt
 from .engine import ENGINE
 from .nodes import NODES
@@ -104,12 +104,8 @@ async def get_queue(request: web.Request) -> web.Response:
 @routes.post("/queue")
 async def post_queue(request: web.Request) -> web.Response:
     """``{"clear": true}`` or ``{"delete": [prompt ids]}``: drop what waits."""
-    queue, body = request.app[ENGINE].queue, await _object(request)
-    if body.get("clear"):
-        queue.clear()
-    if isinstance(ids := body.get("delete"), list):
-        queue.delete(ids)
-    return web.Response()
+    queue = request.app[ENGINE].queue
+    return await _clear_or_delete(request, queue.clear, queue.delete)
 
 
 @routes.get("/history")
@@ -135,12 +131,8 @@ async def get_history_of_prompt(request: web.Request) -> web.Response:
 @routes.post("/history")
 async def post_history(request: web.Request) -> web.Response:
     """``{"clear": true}`` or ``{"delete": [prompt ids]}``: forget what has run."""
-    queue, body = request.app[ENGINE].queue, await _object(request)
-    if body.get("clear"):
-        queue.clear_history()
-    if isinstance(ids := body.get("delete"), list):
-        queue.delete_history(ids)
-    return web.Response()
+    queue = request.app[ENGINE].queue
+    return await _clear_or_delete(request, queue.clear_history, queue.delete_history)
 
 
 @routes.post("/interrupt")
@@ -169,9 +161,8 @@ async def get_object_info(request: web.Request) -> web.Response:
 @routes.get("/object_info/{node_class}")
 async def get_object_info_of_class(request: web.Request) -> web.Response:
     """One node's schema, or ``{}``."""
-    name = request.match_info["node_class"]
+    name, folders = request.match_info["node_class"], request.app[ENGINE].folders
     node = NODES.get(name)
-    folders = request.app[ENGINE].folders
     return web.json_response({} if node is None else {name: node.schema.to_json(folders)})
 
 
@@ -226,8 +217,19 @@ async def post_stop(request: web.Request) -> web.Response:
 
 
 def _refused(kind: str, message: str, details: str) -> web.Response:
-    error: NodeError = {"type": kind, "message": message, "details": details, "extra_info": {}}
+    error = node_error(kind, message, details)
     return web.json_response({"error": error, "node_errors": {}}, status=400)
+
+
+async def _clear_or_delete(
+    request: web.Request, clear: Callable[[], None], delete: Callable[[Sequence[object]], None]
+) -> web.Response:
+    body = await _object(request)
+    if body.get("clear"):
+        clear()
+    if isinstance(ids := body.get("delete"), list):
+        delete(ids)
+    return web.Response()
 
 
 async def _object(request: web.Request) -> Mapping[str, JsonValue]:

@@ -6,37 +6,17 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from PIL.Image import Image
 from pydantic import JsonValue
 
 from ..workflow.check.validation import full_type_name
 from .prompt_queue import QueuedPrompt
+from .sockets import SocketHub
 
-__all__ = ["Messenger", "RunReport"]
+__all__ = ["RunReport"]
 
 _OUT_OF_MEMORY_ADVICE = "The node ran out of memory. Try smaller images or a smaller batch."
-
-
-class Messenger(Protocol):
-    """Where messages go. Called from the thread that runs prompts."""
-
-    def send(self, event: str, data: Mapping[str, object], client_id: str | None) -> None:
-        """Send to one client, or to all of them."""
-
-    def send_preview(
-        self,
-        image: Image,
-        metadata: Mapping[str, JsonValue],
-        client_id: str | None,
-        *,
-        whole: bool = False,
-    ) -> None:
-        """Send a picture, in the newest form that the client understands; ``whole`` as a PNG."""
-
-    def set_executing(self, client_id: str | None, node_id: str | None) -> None:
-        """Remember what runs, for clients that reconnect."""
 
 
 @dataclass(slots=True)
@@ -54,7 +34,7 @@ class RunReport:
         messages: ``[event, data]`` pairs for the history's ``status``.
     """
 
-    def __init__(self, item: QueuedPrompt, messenger: Messenger) -> None:
+    def __init__(self, item: QueuedPrompt, messenger: SocketHub) -> None:
         client_id = item.extra_data.get("client_id")
         self.client_id = client_id if isinstance(client_id, str) else None
         self.messages: list[list[object]] = []

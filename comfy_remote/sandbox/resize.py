@@ -30,9 +30,6 @@ def resize(image: Floats, width: int, height: int, method: str, crop: str = "dis
     """Resize a batch of images.
 
     Args:
-        image: ``[batch, height, width, channels]``.
-        width: Of the result, at least 1.
-        height: Of the result, at least 1.
         method: One of `RESIZE_METHODS`.
         crop: ``center`` cuts the image to the result's aspect ratio first.
 

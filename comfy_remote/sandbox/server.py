@@ -37,17 +37,15 @@ class SandboxServer:
         async with SandboxServer() as server:
             ...  # server.url answers like a ComfyUI
 
-    Raises `OSError` on entry where the address cannot be listened on.
+    Raises `OSError` on entry if it cannot listen at the address.
 
     Args:
-        host: Address to listen on.
         port: 0 for one that is free.
-        directory: Holds ``input``, ``output`` and ``temp``; ``None`` for a temporary
-            directory that is removed at the end.
-        idle_exit: Seconds without a request and without a prompt after which
-            `wait_stopped` returns; ``None`` for never.
-        own_process: Whether a node may end the process, to play a crash.
-        extend: Called with the application before it starts: to add to it.
+        directory: Holds ``input``, ``output`` and ``temp``; ``None`` for a temporary one.
+        idle_exit: Seconds without requests and prompts after which `wait_stopped` returns;
+            ``None`` for never.
+        own_process: Whether a node may end the process, to simulate a crash.
+        extend: Called with the application before it starts, to add to it.
     """
 
     def __init__(
@@ -142,12 +140,7 @@ class SandboxServer:
             middlewares=[self._note_activity, _refuse_other_pages],
         )
         app[ENGINE] = self._engine
-        add_routes(
-            app,
-            prompt_routes.routes,
-            file_routes.routes,
-            job_routes.routes,
-        )
+        add_routes(app, prompt_routes.routes, file_routes.routes, job_routes.routes)
         if self._extend is not None:
             self._extend(app)
         return app

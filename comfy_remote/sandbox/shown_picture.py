@@ -39,21 +39,13 @@ def preview_picture(path: Path, wanted: str, *, opaque: bool) -> tuple[bytes, st
 
 
 def colour_picture(path: Path) -> bytes:
-    """A PNG without transparency.
-
-    Raises:
-        OSError: It is not a picture.
-    """
+    """A PNG without transparency; raises as `preview_picture`."""
     with _opened(path) as picture:
         return _file(picture.convert("RGB"), "png")
 
 
 def alpha_picture(path: Path) -> bytes:
-    """A PNG of nothing but the transparency.
-
-    Raises:
-        OSError: It is not a picture.
-    """
+    """A PNG of nothing but the transparency; raises as `preview_picture`."""
     with _opened(path) as picture:
         shown = Image.new("RGBA", picture.size)
         shown.putalpha(picture.convert("RGBA").getchannel("A"))

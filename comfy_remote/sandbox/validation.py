@@ -21,13 +21,7 @@ __all__ = ["validate_prompt"]
 def validate_prompt(
     prompt: Prompt, folders: Folders, only_outputs: Collection[str] | None = None
 ) -> Validated:
-    """Check a prompt.
-
-    Args:
-        prompt: A JSON object, otherwise unchecked.
-        folders: Whose files the choices of Load nodes list.
-        only_outputs: The page's ``partial_execution_targets``.
-    """
+    """`workflow.check.validate_prompt` for the sandbox's nodes and the files in ``folders``."""
 
     def rules(class_type: str) -> NodeRules | None:
         node = NODES.get(class_type)

@@ -46,8 +46,8 @@ class Found:
     """Schemas, and where they come from.
 
     Attributes:
-        notes: Sentences for people; empty where they are the target's own.
-        final: Whether they are the target's own. Then no other source is asked.
+        notes: Sentences for people; empty if they are the target's own.
+        final: Whether they are the target's own: then no other source is asked.
     """
 
     schemas: Schemas
@@ -103,7 +103,7 @@ async def target_schemas(
         target: Open.
         address: What its name means: see `Memory`.
         classes: As for `Target.describe`.
-        folder: Where descriptions are stored; the user's data folder by default.
+        folder: The user's data folder by default.
 
     Raises:
         TargetError: It cannot be reached.
@@ -123,10 +123,8 @@ def remembered_schemas(
     """What a target that cannot be asked said the last time; ``None`` if nothing is known of it.
 
     Args:
-        address: What its name means.
-        name: As people call it.
+        address, folder: As for `target_schemas`.
         why: That it cannot be asked: a sentence without its full stop.
-        folder: As for `target_schemas`.
     """
     remembered = Memory(folder or home()).recall(address)
     if remembered is None:
@@ -151,7 +149,7 @@ async def from_registry(
 
     Args:
         found: Of a target that cannot be asked: with a note, or the snapshot.
-        folder: Where its answers are cached; the user's data folder by default.
+        folder: As for `target_schemas`.
     """
     if found.final or loaded.workflow is None or loaded.prompt is not None:
         return found

@@ -17,22 +17,13 @@ _OFTEN_ENOUGH = timedelta(hours=1)
 
 
 class Memory:
-    """The last description of each target, for when it cannot be asked.
-
-    Args:
-        home: The user's data folder.
-    """
+    """The last description of each target, in the user's data folder."""
 
     def __init__(self, home: Path) -> None:
         self._store = Store(home / "schemas" / "targets", most=_MOST, age=_AGE)
 
     def keep(self, address: str, nodes: Mapping[str, JsonValue]) -> None:
-        """Store what a target said about all its nodes.
-
-        Args:
-            address: Of the target, and not its name, which may later mean another one.
-            nodes: Its ``/object_info``.
-        """
+        """Store a target's ``/object_info``, by address: its name may later mean another one."""
         if not self._store.is_newer(address, _OFTEN_ENOUGH):
             self._store.put(address, dict(nodes))
 

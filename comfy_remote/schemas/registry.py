@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from ..errors import ComfyRemoteError, TargetError
-from ..types import JsonValue
+from ..types import JsonValue, as_list, mapping, mappings
 from .store import Store
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Asked:
 
     Attributes:
         classes: As in ``/object_info``.
-        asked: Whether the registry itself was asked, and not only what is on disk.
+        asked: Whether the registry itself was asked, or only its answers on disk.
         problem: Why not all questions were answered; empty if they were.
     """
 
@@ -59,11 +59,9 @@ class Asked:
 
 
 class Registry:
-    """The registry, with its answers on disk.
+    """The registry, with its answers in the user's data folder.
 
-    Args:
-        home: The user's data folder.
-        address: Of the registry. One that the user has named may be in a private network.
+    An address that the user has named may be in a private network.
     """
 
     def __init__(self, home: Path, address: str = _ADDRESS) -> None:
@@ -80,11 +78,7 @@ class Registry:
         return cls(home, chosen or _ADDRESS)
 
     async def classes(self, wanted: Mapping[str, Pack | None]) -> Asked:
-        """The schemas of classes, as far as they are known. Takes 15 seconds at most.
-
-        Args:
-            wanted: By class: its pack, where the workflow tells.
-        """
+        """The schemas of classes, as far as known, in 15 seconds; ``wanted`` has their packs."""
         questions = _Questions(self.address, self._packs, self._classes)
         problem = ""
         try:
@@ -204,20 +198,16 @@ class _Questions:
 
 def _schemas(answer: Mapping[str, JsonValue], pack: str | None) -> dict[str, JsonValue]:
     """The classes in an answer, as ``/object_info`` has them. Of several, the last counts."""
-    entries = answer.get("comfy_nodes")
     found: dict[str, JsonValue] = {}
-    for entry in entries if isinstance(entries, list) else ():
-        if not isinstance(entry, dict):
-            continue
+    for entry in mappings(answer.get("comfy_nodes")):
         name, inputs = entry.get("comfy_node_name"), _from_text(entry.get("input_types"))
         if not isinstance(name, str) or not isinstance(inputs, dict):
             continue
         outputs = _from_text(entry.get("return_types"))
-        names = _from_text(entry.get("return_names"))
         schema: dict[str, JsonValue] = {
             "input": inputs,
-            "output": outputs if isinstance(outputs, list) else [],
-            "output_name": names if isinstance(names, list) else [],
+            "output": as_list(outputs),
+            "output_name": as_list(_from_text(entry.get("return_names"))),
             "name": name,
             "output_node": True if _saves(inputs, outputs) else None,
         }
@@ -232,9 +222,8 @@ def _saves(inputs: Mapping[str, JsonValue], outputs: JsonValue) -> bool:
 
     Classes that save ask for what they embed; classes that only show something have no outputs.
     """
-    hidden = inputs.get("hidden")
-    embeds = isinstance(hidden, dict) and bool({"prompt", "extra_pnginfo"} & hidden.keys())
-    return embeds or outputs == []
+    embeds = {"prompt", "extra_pnginfo"} & mapping(inputs.get("hidden")).keys()
+    return bool(embeds) or outputs == []
 
 
 def _from_text(value: JsonValue) -> JsonValue:

@@ -31,12 +31,9 @@ class Stored:
 
 
 class Store:
-    """A folder of documents by key. What cannot be read or written counts as not there.
+    """A folder of documents by key: so many at most, none older than ``age``.
 
-    Args:
-        folder: Made when something is stored.
-        most: How many documents are stored.
-        age: How long each is.
+    What cannot be read or written counts as missing.
     """
 
     def __init__(self, folder: Path, *, most: int, age: timedelta) -> None:

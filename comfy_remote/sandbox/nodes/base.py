@@ -23,7 +23,7 @@ __all__ = [
     "Node",
     "NodeContext",
     "NodeResult",
-    "SavedFile",
+    "saved_file",
 ]
 
 ImageBatch: TypeAlias = npt.NDArray[np.float32]
@@ -63,35 +63,19 @@ class NodeContext(Protocol):
     def progress(
         self, value: int, maximum: int, preview: Image | None = None, *, whole: bool = False
     ) -> None:
-        """Report ``value`` of ``maximum`` steps.
-
-        Args:
-            preview: A picture of how far it is.
-            whole: Send the picture without a loss: it is what the node is there for.
+        """Report ``value`` of ``maximum`` steps; a ``whole`` preview is sent without loss.
 
         Raises:
             Interrupted: The prompt was interrupted.
         """
 
     def sleep(self, seconds: float) -> None:
-        """Wait.
-
-        Raises:
-            Interrupted: The prompt was interrupted.
-        """
+        """Wait; raises `Interrupted` if the prompt is interrupted."""
 
 
-@dataclass(frozen=True, slots=True)
-class SavedFile:
+def saved_file(filename: str, subfolder: str, folder_type: str) -> dict[str, JsonValue]:
     """A file as a node lists it in its ``ui``."""
-
-    filename: str
-    subfolder: str
-    type: str
-
-    def to_json(self) -> dict[str, JsonValue]:
-        """``{"filename", "subfolder", "type"}``."""
-        return {"filename": self.filename, "subfolder": self.subfolder, "type": self.type}
+    return {"filename": filename, "subfolder": subfolder, "type": folder_type}
 
 
 @dataclass(frozen=True, slots=True)

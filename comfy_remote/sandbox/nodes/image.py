@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from ..resize import CROP_METHODS, RESIZE_METHODS, resize
@@ -22,12 +24,13 @@ __all__ = [
 ]
 
 _IMAGE = Output("IMAGE")
+_schema = partial(NodeSchema, outputs=(_IMAGE,))
 
 
 class EmptyImage(Node):
     """Images of one colour."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="EmptyImage",
         display_name="Empty Image",
         category="image",
@@ -37,7 +40,6 @@ class EmptyImage(Node):
             integer("batch_size", 1, 1, 4096),
             integer("color", 0, 0, 0xFFFFFF, step=1, display="color"),
         ),
-        outputs=(_IMAGE,),
     )
 
     def run(
@@ -50,7 +52,7 @@ class EmptyImage(Node):
 class ImageScale(Node):
     """Resize to a width and a height; 0 for one of them keeps the aspect ratio."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="ImageScale",
         display_name="Upscale Image",
         category="image/upscaling",
@@ -61,7 +63,6 @@ class ImageScale(Node):
             integer("height", 512, 0, MAX_RESOLUTION, step=1),
             choice("crop", CROP_METHODS),
         ),
-        outputs=(_IMAGE,),
     )
 
     def run(
@@ -84,7 +85,7 @@ class ImageScale(Node):
 class ImageScaleBy(Node):
     """Resize by a factor."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="ImageScaleBy",
         display_name="Upscale Image By",
         category="image/upscaling",
@@ -93,7 +94,6 @@ class ImageScaleBy(Node):
             choice("upscale_method", RESIZE_METHODS),
             floating("scale_by", 1.0, 0.01, 8.0, 0.01),
         ),
-        outputs=(_IMAGE,),
     )
 
     def run(
@@ -106,12 +106,11 @@ class ImageScaleBy(Node):
 class ImageInvert(Node):
     """The negative."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="ImageInvert",
         display_name="Invert Image Colors",
         category="image/color",
         inputs=(socket("image", "IMAGE"),),
-        outputs=(_IMAGE,),
     )
 
     def run(self, context: NodeContext, image: ImageBatch) -> NodeResult:
@@ -121,12 +120,11 @@ class ImageInvert(Node):
 class ImageBatchNode(Node):
     """Two batches as one; the second is resized to the first."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="ImageBatch",
         display_name="Batch Images (DEPRECATED)",
         category="image/batch",
         inputs=(socket("image1", "IMAGE"), socket("image2", "IMAGE")),
-        outputs=(_IMAGE,),
     )
 
     def run(self, context: NodeContext, image1: ImageBatch, image2: ImageBatch) -> NodeResult:
@@ -136,7 +134,7 @@ class ImageBatchNode(Node):
 class ImageCrop(Node):
     """A rectangle of the image, as far as it lies within."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="ImageCrop",
         display_name="Crop Image (DEPRECATED)",
         category="image/transform",
@@ -147,7 +145,6 @@ class ImageCrop(Node):
             integer("x", 0, 0, MAX_RESOLUTION, step=1),
             integer("y", 0, 0, MAX_RESOLUTION, step=1),
         ),
-        outputs=(_IMAGE,),
         style="v3",
         module="comfy_extras.nodes_images",
     )
@@ -165,7 +162,7 @@ BLEND_MODES = ("normal", "multiply", "screen", "overlay", "soft_light", "differe
 class ImageBlend(Node):
     """Two images blended; the second is resized to the first."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="ImageBlend",
         display_name="Blend Images",
         category="image/filters",
@@ -175,7 +172,6 @@ class ImageBlend(Node):
             floating("blend_factor", 0.5, 0.0, 1.0, 0.01),
             choice("blend_mode", BLEND_MODES),
         ),
-        outputs=(_IMAGE,),
         style="v3",
         module="comfy_extras.nodes_post_processing",
     )
@@ -198,7 +194,7 @@ class ImageBlend(Node):
 class ImagePadForOutpaint(Node):
     """The image with grey borders, and a mask of what is to be painted."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="ImagePadForOutpaint",
         display_name="Pad Image for Outpainting",
         category="image/transform",

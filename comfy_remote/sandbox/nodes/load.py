@@ -18,7 +18,7 @@ from ...media.images import check_decoded_size, pixels_of, upright_frames
 from ...outputs import kind_of
 from ..folders import Folders, PathOutsideFolder
 from .base import ImageBatch, MaskBatch, Node, NodeContext, NodeResult
-from .schema import NodeSchema, Output, choice, choice_of_files
+from .schema import Input, NodeSchema, Output, choice
 
 __all__ = ["LoadImage", "LoadImageMask"]
 
@@ -28,7 +28,7 @@ def _image_files(folders: Folders) -> Sequence[str]:
     return sorted(path.name for path in files if kind_of(path.name) == "image")
 
 
-_IMAGE_INPUT = choice_of_files("image", _image_files, image_upload=True)
+_IMAGE_INPUT = Input("image", "COMBO", {"image_upload": True}, choices=_image_files)
 
 
 class _LoadsImage(Node):

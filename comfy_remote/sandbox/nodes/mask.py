@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from .base import ImageBatch, MaskBatch, Node, NodeContext, NodeResult
@@ -12,24 +14,21 @@ from .schema import MAX_RESOLUTION, NodeSchema, Output, choice, floating, intege
 __all__ = ["ImageToMask", "InvertMask", "MaskToImage", "SolidMask"]
 
 _CHANNELS = ("red", "green", "blue", "alpha")
-_MODULE = "comfy_extras.nodes_mask"
+_schema = partial(NodeSchema, category="image/mask", style="v3", module="comfy_extras.nodes_mask")
 
 
 class SolidMask(Node):
     """A mask of one value."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="SolidMask",
         display_name="Create Solid Mask",
-        category="image/mask",
         inputs=(
             floating("value", 1.0, 0.0, 1.0, 0.01),
             integer("width", 512, 1, MAX_RESOLUTION, step=1),
             integer("height", 512, 1, MAX_RESOLUTION, step=1),
         ),
         outputs=(Output("MASK"),),
-        style="v3",
-        module=_MODULE,
     )
 
     def run(self, context: NodeContext, value: float, width: int, height: int) -> NodeResult:
@@ -39,14 +38,11 @@ class SolidMask(Node):
 class MaskToImage(Node):
     """A mask as a grey image."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="MaskToImage",
         display_name="Convert Mask to Image",
-        category="image/mask",
         inputs=(socket("mask", "MASK"),),
         outputs=(Output("IMAGE"),),
-        style="v3",
-        module=_MODULE,
     )
 
     def run(self, context: NodeContext, mask: MaskBatch) -> NodeResult:
@@ -56,14 +52,11 @@ class MaskToImage(Node):
 class ImageToMask(Node):
     """One channel of an image."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="ImageToMask",
         display_name="Convert Image to Mask",
-        category="image/mask",
         inputs=(socket("image", "IMAGE"), choice("channel", _CHANNELS)),
         outputs=(Output("MASK"),),
-        style="v3",
-        module=_MODULE,
     )
 
     def run(self, context: NodeContext, image: ImageBatch, channel: str) -> NodeResult:
@@ -73,14 +66,11 @@ class ImageToMask(Node):
 class InvertMask(Node):
     """1 where the mask is 0."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="InvertMask",
         display_name="Invert Mask",
-        category="image/mask",
         inputs=(socket("mask", "MASK"),),
         outputs=(Output("MASK"),),
-        style="v3",
-        module=_MODULE,
     )
 
     def run(self, context: NodeContext, mask: MaskBatch) -> NodeResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ComfyRemoteInput", "ComfyRemoteOutput", "ComfyRemotePart", "ComfyRemoteShown"]
 
-_CATEGORY = "utils/remote"
-_MODULE = "custom_nodes.comfy-remote"
+_schema = partial(
+    NodeSchema, category="utils/remote", style="v3", module="custom_nodes.comfy-remote"
+)
 
 
 class ComfyRemoteInput(Node):
@@ -41,10 +43,9 @@ class ComfyRemoteInput(Node):
 
     own_checks = frozenset({"file"})
 
-    schema = NodeSchema(
+    schema = _schema(
         name=REMOTE_INPUT,
         display_name="Remote Input",
-        category=_CATEGORY,
         description="Where a caller's value enters the workflow.",
         inputs=(
             string("key", "payload"),
@@ -53,8 +54,6 @@ class ComfyRemoteInput(Node):
             Input("file", "STRING", {"default": "", "advanced": True}, required=False),
         ),
         outputs=(Output(ANY, "value", is_list=True),),
-        style="v3",
-        module=_MODULE,
         input_is_list=True,
     )
 
@@ -94,10 +93,9 @@ class ComfyRemoteInput(Node):
 class ComfyRemoteOutput(Node):
     """Passes its value on and, where a caller asks for it, writes it as a value file."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name=REMOTE_OUTPUT,
         display_name="Remote Output",
-        category=_CATEGORY,
         description="Where a result leaves the workflow.",
         inputs=(
             Input("value", ANY),
@@ -113,8 +111,6 @@ class ComfyRemoteOutput(Node):
         ),
         outputs=(Output(ANY, "value", is_list=True),),
         output_node=True,
-        style="v3",
-        module=_MODULE,
         input_is_list=True,
     )
 
@@ -137,10 +133,9 @@ class ComfyRemoteOutput(Node):
 class ComfyRemotePart(Node):
     """Stands for nodes of the prompt that run elsewhere."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name=REMOTE_PART,
         display_name="Remote part",
-        category=_CATEGORY,
         description="Stands for nodes that are marked to run elsewhere.",
         inputs=(
             string("part", ""),
@@ -151,8 +146,6 @@ class ComfyRemotePart(Node):
             Output(ANY, "shown"),
         ),
         output_node=True,
-        style="v3",
-        module=_MODULE,
         deprecated=True,
         input_is_list=True,
     )
@@ -167,24 +160,20 @@ class ComfyRemotePart(Node):
 class ComfyRemoteShown(Node):
     """Shows what an output node within a part showed where it ran."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name=REMOTE_SHOWN,
         display_name="Remote part: shown",
-        category=_CATEGORY,
         description="Stands for a node that saves or shows something elsewhere.",
         inputs=(string("node_id", ""), Input("shown", ANY)),
         outputs=(),
         output_node=True,
-        style="v3",
-        module=_MODULE,
         deprecated=True,
     )
 
     def run(
         self,
-        context: NodeContext,
+        context: NodeContext,  # noqa: ARG002  # the node that it stands for is named
         node_id: str,
         shown: Mapping[str, Mapping[str, JsonValue]],
     ) -> NodeResult:
-        del context  # the node that it stands for is named
         return NodeResult([], shown.get(node_id))

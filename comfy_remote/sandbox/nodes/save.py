@@ -7,6 +7,7 @@ import random
 import string as letters
 import uuid
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -15,7 +16,7 @@ from pydantic import JsonValue
 
 from ...workflow.prompt import Prompt
 from ..folders import Folders
-from .base import ImageBatch, Node, NodeContext, NodeResult, SavedFile
+from .base import ImageBatch, Node, NodeContext, NodeResult, saved_file
 from .schema import NodeSchema, Output, boolean, choice, floating, integer, socket, string
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _IMAGES_OUTPUT = Output("IMAGE", "images")
+_schema = partial(NodeSchema, category="image", output_node=True)
 
 _EXIF_MAKE, _EXIF_MODEL = 0x010F, 0x0110
 
@@ -35,17 +37,12 @@ _EXIF_MAKE, _EXIF_MODEL = 0x010F, 0x0110
 class SaveImage(Node):
     """Numbered PNG files in the output folder, with the prompt and the workflow inside."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="SaveImage",
         display_name="Save Image",
-        category="image",
         description="Writes PNG files into the output folder.",
-        inputs=(
-            socket("images", "IMAGE"),
-            string("filename_prefix", "ComfyUI"),
-        ),
+        inputs=(socket("images", "IMAGE"), string("filename_prefix", "ComfyUI")),
         outputs=(_IMAGES_OUTPUT,),
-        output_node=True,
         embeds_prompt=True,
     )
 
@@ -56,14 +53,12 @@ class SaveImage(Node):
 class PreviewImage(Node):
     """PNG files in the temp folder."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="PreviewImage",
         display_name="Preview Image",
-        category="image",
         description="Writes PNG files into the temp folder.",
         inputs=(socket("images", "IMAGE"),),
         outputs=(_IMAGES_OUTPUT,),
-        output_node=True,
         embeds_prompt=True,
     )
 
@@ -80,10 +75,9 @@ class SaveAnimatedWEBP(Node):
 
     _METHODS: Mapping[str, int] = {"default": 4, "fastest": 0, "slowest": 6}
 
-    schema = NodeSchema(
+    schema = _schema(
         name="SaveAnimatedWEBP",
         display_name="Save Animated WEBP",
-        category="image",
         inputs=(
             socket("images", "IMAGE"),
             string("filename_prefix", "ComfyUI", multiline=False),
@@ -93,7 +87,6 @@ class SaveAnimatedWEBP(Node):
             choice("method", tuple(_METHODS)),
         ),
         outputs=(_IMAGES_OUTPUT,),
-        output_node=True,
         embeds_prompt=True,
         style="v3",
         module="comfy_extras.nodes_images",
@@ -124,9 +117,7 @@ class SaveAnimatedWEBP(Node):
             quality=quality,
             method=self._METHODS[method],
         )
-        ui: dict[str, JsonValue] = {
-            "images": [SavedFile(filename, place.subfolder, "output").to_json()]
-        }
+        ui: dict[str, JsonValue] = {"images": [saved_file(filename, place.subfolder, "output")]}
         if others:
             ui["animated"] = [True]
         return NodeResult([images], ui)
@@ -135,13 +126,11 @@ class SaveAnimatedWEBP(Node):
 class SaveImageWebsocket(Node):
     """Whole pictures on the socket, and nothing on disk."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="SaveImageWebsocket",
         display_name="Save Image (Websocket)",
-        category="image",
         inputs=(socket("images", "IMAGE"),),
         outputs=(),
-        output_node=True,
         module="custom_nodes.websocket_image_save",
     )
 
@@ -159,10 +148,9 @@ class SaveImageWebsocket(Node):
 class SaveImageDataSetToFolder(Node):
     """PNG files in a folder below the output folder, which it does not list."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="SaveImageDataSetToFolder",
         display_name="Save Image (to Folder) (DEPRECATED)",
-        category="image",
         inputs=(
             socket("images", "IMAGE"),
             string("folder_name", "dataset", multiline=False),
@@ -170,7 +158,6 @@ class SaveImageDataSetToFolder(Node):
             choice("mode", ("overwrite", "increment"), default="overwrite"),
         ),
         outputs=(),
-        output_node=True,
         embeds_prompt=True,
         style="v3",
         module="comfy_extras.nodes_dataset",
@@ -205,11 +192,7 @@ def to_picture(image: ImageBatch) -> Image.Image:
 
 
 def _save_png(
-    context: NodeContext,
-    images: ImageBatch,
-    prefix: str,
-    folder_type: str,
-    compress_level: int,
+    context: NodeContext, images: ImageBatch, prefix: str, folder_type: str, compress_level: int
 ) -> NodeResult:
     height, width = images.shape[1:3]
     folder = context.folders.root / folder_type
@@ -223,7 +206,7 @@ def _save_png(
             pnginfo=_png_text(context.prompt, context.extra_pnginfo),
             compress_level=compress_level,
         )
-        saved.append(SavedFile(filename, place.subfolder, folder_type).to_json())
+        saved.append(saved_file(filename, place.subfolder, folder_type))
     return NodeResult([images], {"images": saved})
 
 

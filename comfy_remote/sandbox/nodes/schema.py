@@ -1,9 +1,9 @@
 """How a node declares its inputs and outputs, and how ComfyUI's API describes them.
 
-ComfyUI knows two ways to write a node ("V1" and "V3"), and ``/object_info`` and error bodies
-show which one it was: a choice is ``[[...options], {}]`` in V1 and
-``["COMBO", {"options": [...]}]`` in V3, and a V1 socket has no options at all. Clients must
-cope with both, so each node here is declared the way it is in ComfyUI 0.33.0.
+ComfyUI has two ways to write a node ("V1" and "V3"), and ``/object_info`` and error bodies show
+which one was used: a choice is ``[[...options], {}]`` in V1 and
+``["COMBO", {"options": [...]}]`` in V3, and a V1 socket has no options at all. Clients must handle
+both, so each node here is declared as in ComfyUI 0.33.0.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ from ..folders import Folders
 __all__ = [
     "MAX_RESOLUTION",
     "Input",
-    "InputType",
     "NodeSchema",
     "Output",
     "boolean",
     "choice",
-    "choice_of_files",
     "floating",
     "integer",
     "socket",
@@ -33,19 +31,14 @@ __all__ = [
 
 MAX_RESOLUTION = 16384
 
-InputType = str | list[JsonValue]
-"""``IMAGE``, ``INT``, …; or the options themselves, for a choice in V1."""
-
 
 @dataclass(frozen=True, slots=True)
 class Input:
     """One input of a node.
 
     Attributes:
-        name: The key under ``inputs`` in a prompt.
         type: ComfyUI's type name; ``COMBO`` for a choice.
-        options: What ``/object_info`` tells besides: default, min, max, step.
-        required: Whether a prompt must give it.
+        options: What else ``/object_info`` says: default, min, max, step.
         choices: For ``COMBO``: the values allowed, which may depend on the input folder.
     """
 
@@ -77,13 +70,8 @@ def integer(
 
 def floating(name: str, default: float, minimum: float, maximum: float, step: float) -> Input:
     """A ``FLOAT`` within ``minimum..maximum``."""
-    options: dict[str, JsonValue] = {
-        "default": default,
-        "min": minimum,
-        "max": maximum,
-        "step": step,
-    }
-    return Input(name, "FLOAT", options)
+    limits: dict[str, JsonValue] = {"default": default, "min": minimum, "max": maximum}
+    return Input(name, "FLOAT", {**limits, "step": step})
 
 
 def boolean(name: str, default: bool) -> Input:
@@ -101,20 +89,9 @@ def choice(name: str, choices: Sequence[str], **options: JsonValue) -> Input:
     return Input(name, "COMBO", options, choices=lambda _folders: choices)
 
 
-def choice_of_files(
-    name: str, choices: Callable[[Folders], Sequence[str]], **options: JsonValue
-) -> Input:
-    """One of the files there are."""
-    return Input(name, "COMBO", options, choices=choices)
-
-
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One output of a node.
-
-    Attributes:
-        is_list: Whether it gives a list, for each item of which the nodes behind it run.
-    """
+    """One output of a node; the nodes linked to a list run for each of its items."""
 
     type: str
     name: str = ""
@@ -127,16 +104,13 @@ class NodeSchema:
 
     Attributes:
         name: The ``class_type``.
-        display_name: What people see.
         category: Where the editor lists it, ``/`` between parts.
         inputs: In the editor's order.
         outputs: In the order of link indices.
-        output_node: Whether a prompt may end here.
         style: How ComfyUI declares the node.
-        embeds_prompt: The node is given the prompt and the workflow, to write into its files.
-        module: Where ComfyUI has the node.
+        embeds_prompt: The node gets the prompt and the workflow, to write into its files.
         deprecated: The page does not offer it.
-        input_is_list: The node takes each input as a list, as long as that is, and runs once.
+        input_is_list: The node takes each input as a whole list, and runs once.
     """
 
     name: str
@@ -157,14 +131,10 @@ class NodeSchema:
         """The outputs' types."""
         return tuple(output.type for output in self.outputs)
 
-    def input(self, name: str) -> Input | None:
-        """The input of that name."""
-        return next((entry for entry in self.inputs if entry.name == name), None)
-
-    def type_and_options(
+    def _type_and_options(
         self, entry: Input, folders: Folders
-    ) -> tuple[InputType, dict[str, JsonValue]]:
-        """An input as ComfyUI itself holds it: its type and its options."""
+    ) -> tuple[JsonValue, dict[str, JsonValue]]:
+        """An input as ComfyUI itself holds it."""
         if entry.choices is None:
             return entry.type, entry.options
         choices: list[JsonValue] = list(entry.choices(folders))
@@ -176,7 +146,7 @@ class NodeSchema:
         """The node's entry in ``/object_info``."""
         inputs: dict[str, dict[str, JsonValue]] = {}
         for entry in self.inputs:
-            type_name, options = self.type_and_options(entry, folders)
+            type_name, options = self._type_and_options(entry, folders)
             # A V1 socket or choice without options is a list of one.
             bare = self.style == "v1" and not options
             group = inputs.setdefault("required" if entry.required else "optional", {})

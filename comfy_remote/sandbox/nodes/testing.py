@@ -14,12 +14,13 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePosixPath
 
 from pydantic import JsonValue
 
 from ..folders import Folders
-from .base import ImageBatch, Node, NodeContext, NodeResult, SavedFile
+from .base import ImageBatch, Node, NodeContext, NodeResult, saved_file
 from .load import LoadImage
 from .save import to_picture
 from .schema import NodeSchema, Output, boolean, choice, floating, integer, socket, string
@@ -28,6 +29,7 @@ __all__ = ["SandboxFail", "SandboxFile", "SandboxLoad", "SandboxSlow"]
 
 _CATEGORY = "sandbox"
 _MODULE = "comfy_remote.sandbox"
+_schema = partial(NodeSchema, category=_CATEGORY, module=_MODULE)
 _PREVIEW_SIDE = 512
 _BLOCK = 1 << 20
 
@@ -38,10 +40,9 @@ class SandboxSlow(Node):
     ``seed`` only makes the node run again instead of using its cached result.
     """
 
-    schema = NodeSchema(
+    schema = _schema(
         name="SandboxSlow",
         display_name="Slow (Sandbox)",
-        category=_CATEGORY,
         description="Takes its time, step by step, and passes the image through unchanged.",
         inputs=(
             socket("image", "IMAGE"),
@@ -51,7 +52,6 @@ class SandboxSlow(Node):
             integer("seed", 0, 0, 0xFFFFFFFFFFFFFFFF, required=False),
         ),
         outputs=(Output("IMAGE"),),
-        module=_MODULE,
     )
 
     def run(
@@ -87,10 +87,9 @@ _OutOfMemoryError.__qualname__ = "OutOfMemoryError"
 class SandboxFail(Node):
     """Fail while running."""
 
-    schema = NodeSchema(
+    schema = _schema(
         name="SandboxFail",
         display_name="Fail (Sandbox)",
-        category=_CATEGORY,
         description="Raises an error, runs out of memory, or ends the engine's process.",
         inputs=(
             socket("image", "IMAGE"),
@@ -98,7 +97,6 @@ class SandboxFail(Node):
             string("message", "This node was asked to fail."),
         ),
         outputs=(Output("IMAGE"),),
-        module=_MODULE,
     )
 
     def run(self, context: NodeContext, image: ImageBatch, mode: str, message: str) -> NodeResult:
@@ -134,10 +132,9 @@ class SandboxFile(Node):
     The content is the same for the same size: a block of 1 MiB from a fixed seed, repeated.
     """
 
-    schema = NodeSchema(
+    schema = _schema(
         name="SandboxFile",
         display_name="File (Sandbox)",
-        category=_CATEGORY,
         description="Writes a file of a given size into the output folder.",
         inputs=(
             string("filename", "file.bin"),
@@ -150,7 +147,6 @@ class SandboxFile(Node):
         ),
         outputs=(),
         output_node=True,
-        module=_MODULE,
     )
 
     def run(
@@ -171,6 +167,5 @@ class SandboxFile(Node):
             for start in range(0, size, _BLOCK):
                 file.write(block[: size - start])
                 context.sleep(0)
-        listed = SavedFile(listed_filename or name, listed_subfolder or subfolder, "output")
-        entries: list[JsonValue] = [listed.to_json()]
-        return NodeResult((), {list_under: entries})
+        listed = saved_file(listed_filename or name, listed_subfolder or subfolder, "output")
+        return NodeResult((), {list_under: [listed]})
