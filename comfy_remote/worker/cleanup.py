@@ -24,7 +24,7 @@ from ..outputs import RemoteOutput
 from ..targets.comfyui.target import ComfyUITarget
 from ..targets.engine_files import EngineFolders, folders_in
 from ..workflow.graph import linked_node
-from ..workflow.prompt import Prompt
+from ..workflow.prompt import Prompt, with_inputs
 from .run import at_most
 
 __all__ = ["Cleaner"]
@@ -56,12 +56,7 @@ class Cleaner:
         if not stale:
             return prompt
         marker: JsonValue = uuid.uuid4().hex
-        return {
-            name: {**node, "inputs": {**node["inputs"], _RUN_AGAIN: marker}}
-            if name in stale
-            else node
-            for name, node in prompt.items()
-        }
+        return with_inputs(prompt, {(name, _RUN_AGAIN): marker for name in stale})
 
     async def clean(
         self,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ..errors import WorkflowInvalid
 from ..types import JsonValue
 from .change.values import did_you_mean, input_schema_of
-from .prompt import Node, Prompt, is_link
+from .prompt import Node, Place, Prompt, is_link, with_inputs
 from .schema import Schemas
 
 if TYPE_CHECKING:
@@ -181,17 +181,21 @@ class Interface:
                 advice="Give it, or connect a fallback to the Remote Input.",
                 details={"missing": [*missing]},
             )
-        changed = dict(prompt)
-        for key, value in values.items():
-            entry = self.input(key)
-            inputs = _filled(prompt[entry.node_id]["inputs"], entry, value)
-            changed[entry.node_id] = {**prompt[entry.node_id], "inputs": inputs}
+        places: dict[Place, JsonValue] = {}
+        entries = [self.input(key) for key in values]
+        for entry, value in zip(entries, values.values(), strict=True):
+            if isinstance(value, ValueFileName):
+                text, file = "", value.name
+            else:
+                text, file = _json_text(entry, value), ""
+            places |= {(entry.node_id, "value"): text, (entry.node_id, "file"): file}
         for output in self.outputs:
-            node = prompt[output.node_id]
-            sending: dict[str, JsonValue] = {**node["inputs"], "send": True}
+            places[output.node_id, "send"] = True
             if images != "exact":
-                sending["images"] = images
-            changed[output.node_id] = {**node, "inputs": sending}
+                places[output.node_id, "images"] = images
+        changed = with_inputs(prompt, places)
+        for entry in entries:
+            changed[entry.node_id]["inputs"].pop("fallback", None)
         return changed
 
 
@@ -228,17 +232,11 @@ def _has_own_value(node: Node) -> bool:
     return any(node["inputs"].get(name) not in (None, "") for name in ("fallback", "value", "file"))
 
 
-def _filled(
-    inputs: Mapping[str, JsonValue], entry: InterfaceInput, value: Argument
-) -> dict[str, JsonValue]:
-    others = {name: old for name, old in inputs.items() if name != "fallback"}
-    if isinstance(value, ValueFileName):
-        return {**others, "value": "", "file": value.name}
+def _json_text(entry: InterfaceInput, value: JsonValue) -> str:
     try:
-        text = json.dumps(_fitting(entry, value), ensure_ascii=False, allow_nan=False)
+        return json.dumps(_fitting(entry, value), ensure_ascii=False, allow_nan=False)
     except ValueError:
         raise _does_not_fit(entry, value, "only numbers that JSON has") from None
-    return {**others, "value": text, "file": ""}
 
 
 def _fitting(entry: InterfaceInput, value: JsonValue) -> JsonValue:

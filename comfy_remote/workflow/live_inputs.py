@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from ..types import JsonValue, mapping
+from ..types import JsonValue, mapping, mappings
 from .schema import AUTOGROW, DYNAMIC_COMBO, DYNAMIC_SLOT
 
 __all__ = ["LiveInputs", "live_inputs"]
 
-_DYNAMIC = (AUTOGROW, DYNAMIC_COMBO, DYNAMIC_SLOT)
-
-_Specs = Mapping[str, "JsonValue"]
+_Specs: TypeAlias = "Mapping[str, JsonValue]"
 
 
 @dataclass(slots=True)
@@ -57,7 +56,7 @@ def live_inputs(declared: Mapping[str, JsonValue], given: Mapping[str, JsonValue
         given: The ``inputs`` of the node in the prompt.
     """
     found = LiveInputs()
-    _add(found, declared, given, ())
+    _add(found, declared, given)
     return found
 
 
@@ -65,58 +64,41 @@ def _add(
     found: LiveInputs,
     declared: Mapping[str, JsonValue],
     given: Mapping[str, JsonValue],
-    prefix: tuple[str, ...],
+    prefix: str = "",
 ) -> None:
     for group in ("required", "optional"):
-        for name, spec in mapping(declared.get(group)).items():
-            path = (*prefix, name)
+        for key, spec in mapping(declared.get(group)).items():
+            name = f"{prefix}{key}"
             match spec:
-                case [str(kind), dict(options), *_] if kind in (
-                    DYNAMIC_COMBO,
-                    AUTOGROW,
-                    DYNAMIC_SLOT,
-                ):
-                    _add_dynamic(found, kind, spec, options, group, given, path)
+                case [str(kind), dict(options), *_] if kind == AUTOGROW:
+                    _add_row(found, mapping(options.get("template")), name)
+                case [str(kind), dict(options), *_] if kind in (DYNAMIC_COMBO, DYNAMIC_SLOT):
+                    inner = _brought(kind, options, given[name]) if name in given else None
+                    if inner is not None:
+                        _add(found, inner, given, f"{name}.")
+                        found.group(group)[name] = spec
+                        found.dynamic = True
                 case _:
-                    found.group(group)[".".join(path)] = spec
+                    found.group(group)[name] = spec
                     found.dynamic = found.dynamic or bool(prefix)
 
 
-def _add_dynamic(
-    found: LiveInputs,
-    kind: str,
-    spec: JsonValue,
-    options: Mapping[str, JsonValue],
-    group: str,
-    given: Mapping[str, JsonValue],
-    path: tuple[str, ...],
-) -> None:
-    name = ".".join(path)
-    if kind == AUTOGROW:
-        _add_row(found, mapping(options.get("template")), path)
-        return
-    if name not in given:
-        return
-    inner: JsonValue
+def _brought(kind: str, options: _Specs, given: JsonValue) -> _Specs | None:
+    """The inputs that a dynamic one brings along; ``None`` if there is no such choice."""
     if kind == DYNAMIC_SLOT:
-        inner = options.get("inputs")
-    else:
-        inner = _inputs_of_choice(options, given[name])
-        if inner is None:
-            return
-    _add(found, mapping(inner), given, path)
-    found.group(group)[name] = spec
-    found.dynamic = True
+        return mapping(options.get("inputs"))
+    chosen = (one for one in mappings(options.get("options")) if one.get("key") == given)
+    return next((mapping(one.get("inputs")) for one in chosen), None)
 
 
-def _add_row(found: LiveInputs, template: _Specs, path: tuple[str, ...]) -> None:
+def _add_row(found: LiveInputs, template: _Specs, row: str) -> None:
     group, spec = _template_input(mapping(template.get("input")))
     if spec is None:
         return
     least = template.get("min")
     for number, name in enumerate(_names(template)):
         needed = group == "required" and isinstance(least, int) and number < least
-        found.group("required" if needed else "optional")[".".join((*path, name))] = spec
+        found.group("required" if needed else "optional")[f"{row}.{name}"] = spec
     found.dynamic = True
 
 
@@ -132,11 +114,3 @@ def _names(template: _Specs) -> list[str]:
     if isinstance(names, list):
         return [str(name) for name in names]
     return [f"{prefix}{i}" for i in range(most)] if isinstance(most, int) else []
-
-
-def _inputs_of_choice(options: Mapping[str, JsonValue], choice: JsonValue) -> JsonValue:
-    choices = options.get("options")
-    for option in choices if isinstance(choices, list) else []:
-        if isinstance(option, dict) and option.get("key") == choice:
-            return option.get("inputs") or {}
-    return None

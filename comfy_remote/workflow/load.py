@@ -301,7 +301,7 @@ def _node(name: str, node_id: str, value: JsonValue) -> Node:
     if not isinstance(value, dict) or not isinstance(value.get("class_type"), str):
         raise WorkflowInvalid(
             f"{name} is not an API-format workflow: {node_id!r} is not a node with a class_type.",
-            advice="Export the workflow from ComfyUI: Workflow > Export (API).",
+            advice=EXPORT,
             details={"node_id": node_id},
         )
     inputs = value.get("inputs", {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from ..types import JsonValue, mapping, mappings
@@ -134,7 +134,7 @@ class Model:
 
     name: str
     folder: str | None
-    places: tuple[Place, ...] = field(default=())
+    places: tuple[Place, ...] = ()
     source: ModelSource | None = None
 
     def to_json(self) -> dict[str, JsonValue]:
@@ -183,21 +183,16 @@ def find_models(prompt: Prompt, workflow: Mapping[str, JsonValue] | None = None)
         for source in model_sources(workflow or {})
     }
     by_name = {name: source for (name, _), source in reversed(sources.items())}
-    places: dict[tuple[str, str | None], list[Place]] = {}
-    found: dict[tuple[str, str | None], ModelSource | None] = {}
-    names: dict[tuple[str, str | None], str] = {}
+    found: dict[tuple[str, str | None], Model] = {}
     for use in model_uses(prompt):
         name, folder = _posix(use.name), use.folder
         source = by_name.get(name) if folder is None else sources.get((name, folder))
         if folder is None and source is not None:
             folder = source.folder
-        places.setdefault((name, folder), []).append((use.node_id, use.input))
-        found[name, folder] = source
-        names.setdefault((name, folder), use.name)
-    return [
-        Model(names[key], key[1], tuple(dict.fromkeys(where)), found[key])
-        for key, where in places.items()
-    ]
+        known = found.setdefault((name, folder), Model(use.name, folder))
+        places = dict.fromkeys([*known.places, (use.node_id, use.input)])
+        found[name, folder] = replace(known, places=tuple(places), source=source)
+    return list(found.values())
 
 
 def model_sources(workflow: Mapping[str, JsonValue]) -> list[ModelSource]:

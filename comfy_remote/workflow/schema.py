@@ -14,7 +14,7 @@ from typing import Final
 
 from ..advice import Hint
 from ..errors import WorkflowInvalid
-from ..types import JsonValue, mapping, mappings
+from ..types import JsonValue, as_list, mapping, mappings
 
 __all__ = [
     "AUTOGROW",
@@ -151,6 +151,10 @@ class Schemas:
         found = self._classes.get(class_type)
         return found if isinstance(found, Mapping) else None
 
+    def declared(self, class_type: str) -> dict[str, JsonValue]:
+        """The inputs of a class as ``/object_info`` has them; empty if it is not here."""
+        return mapping(mapping(self._classes.get(class_type)).get("input"))
+
     def with_choices(self, more: Mapping[tuple[str, str], Iterable[str]]) -> Schemas:
         """The same, with further values in lists of choices.
 
@@ -159,14 +163,13 @@ class Schemas:
         """
         classes = dict(self._classes)
         for (class_type, name), values in more.items():
-            raw = mapping(classes.get(class_type))
-            groups = mapping(raw.get("input"))
+            groups = self.declared(class_type)
             for group, specs in groups.items():
                 spec = mapping(specs).get(name)
                 if spec is not None:
                     longer = {**mapping(specs), name: _with_choices(spec, values)}
                     groups = {**groups, group: longer}
-            classes[class_type] = {**raw, "input": groups}
+            classes[class_type] = {**mapping(classes.get(class_type)), "input": groups}
         return Schemas(classes, self.source, snapshot=self.is_snapshot)
 
     def with_classes(self, more: Mapping[str, JsonValue], source: str) -> Schemas:
@@ -196,7 +199,7 @@ class Schemas:
         raw = self.document(class_type)
         if raw is None:
             return None
-        groups = mapping(raw.get("input"))
+        groups = self.declared(class_type)
         inputs: dict[str, InputSchema] = {}
         for group in ("required", "optional"):
             for name, spec in mapping(groups.get(group)).items():
@@ -204,12 +207,10 @@ class Schemas:
         order = mapping(raw.get("input_order"))
         first: dict[str, InputSchema] = {}
         for group in ("required", "optional"):
-            names = order.get(group)
-            for listed in names if isinstance(names, list) else []:
+            for listed in as_list(order.get(group)):
                 found = inputs.get(str(listed))
                 if found is not None and found.optional == (group == "optional"):
                     first[found.name] = found
-        outputs = raw.get("output")
         title = raw.get("display_name")
         module = raw.get("python_module")
         said = raw.get("output_node")
@@ -219,8 +220,7 @@ class Schemas:
             inputs=tuple({**first, **inputs}.values()),
             declared=tuple(inputs.values()),
             outputs=tuple(
-                kind if isinstance(kind, str) else "COMBO"
-                for kind in (outputs if isinstance(outputs, list) else [])
+                kind if isinstance(kind, str) else "COMBO" for kind in as_list(raw.get("output"))
             ),
             output_node=None if "output_node" in raw and said is None else said is True,
             python_module=module if isinstance(module, str) else None,
@@ -234,8 +234,7 @@ class Schemas:
         """The types of all outputs of all classes."""
         found: set[str] = set()
         for raw in self._classes.values():
-            outputs = mapping(raw).get("output")
-            for kind in outputs if isinstance(outputs, list) else ():
+            for kind in as_list(mapping(raw).get("output")):
                 if isinstance(kind, str):
                     found.update(kind.split(","))
         return frozenset(found)
@@ -249,10 +248,7 @@ def input_schema(name: str, spec: JsonValue, *, optional: bool = False) -> Input
     if isinstance(kind, list):
         return InputSchema(name, "COMBO", options, optional, kind)
     if kind == "COMBO":
-        choices = options.get("options")
-        return InputSchema(
-            name, "COMBO", options, optional, choices if isinstance(choices, list) else []
-        )
+        return InputSchema(name, "COMBO", options, optional, as_list(options.get("options")))
     return InputSchema(name, kind if isinstance(kind, str) else "UNKNOWN", options, optional)
 
 
@@ -261,8 +257,7 @@ def _with_choices(spec: JsonValue, values: Iterable[str]) -> JsonValue:
         case [list(choices), *rest]:
             return [[*choices, *values], *rest]
         case ["COMBO", dict(options), *rest]:
-            choices_there = options.get("options")
-            known = choices_there if isinstance(choices_there, list) else []
+            known = as_list(options.get("options"))
             return ["COMBO", {**options, "options": [*known, *values]}, *rest]
         case _:
             return spec

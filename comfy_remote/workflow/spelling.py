@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..types import JsonValue
 from .live_inputs import live_inputs
-from .prompt import Node, Prompt, is_link, own_values
+from .prompt import Node, Prompt, is_link, own_values, with_inputs
 from .schema import Schemas, input_schema
 
 __all__ = ["Respelled", "as_listed", "classes_with_paths", "listed_as"]
@@ -55,17 +55,17 @@ def as_listed(prompt: Prompt, schemas: Schemas) -> tuple[Prompt, list[Respelled]
     Args:
         schemas: The target's. The bundled snapshot has no files, and changes nothing.
     """
-    changed = dict(prompt)
+    changed = prompt
     found: list[Respelled] = []
-    for node_id, node in prompt.items():
+    for node_id in prompt:
         for _ in range(_DEEPEST_CHOICE):
-            values = dict(_respelled(node, schemas))
+            values = dict(_respelled(changed[node_id], schemas))
             if not values:
                 break
             for name, value in values.items():
-                found += _differences(node_id, node, name, value)
-            node = changed[node_id] = {**node, "inputs": {**node["inputs"], **values}}
-    return (changed, found) if found else (prompt, [])
+                found += _differences(node_id, changed[node_id], name, value)
+            changed = with_inputs(changed, {(node_id, n): value for n, value in values.items()})
+    return changed, found
 
 
 def listed_as(value: JsonValue, choices: Sequence[JsonValue]) -> str | None:
@@ -80,10 +80,7 @@ def listed_as(value: JsonValue, choices: Sequence[JsonValue]) -> str | None:
 def _respelled(node: Node, schemas: Schemas) -> Iterator[tuple[str, JsonValue]]:
     inputs = node["inputs"]
     paths = [name for name, value in inputs.items() if _has_path(value)]
-    document = schemas.document(node["class_type"]) if paths else None
-    declared = document.get("input") if document is not None else None
-    if not isinstance(declared, dict):
-        return
+    declared = schemas.declared(node["class_type"]) if paths else {}
     specs = live_inputs(declared, inputs).all()
     for name in paths:
         # A choice that brings inputs along is only live under its own name once it is listed.

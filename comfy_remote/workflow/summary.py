@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -98,14 +98,7 @@ class MadeOutput:
 
     def to_json(self) -> dict[str, JsonValue]:
         """A description for programs."""
-        return {
-            "node_id": self.node_id,
-            "class_type": self.class_type,
-            "title": self.title,
-            "kind": self.kind,
-            "kept": self.kept,
-            "prefix": self.prefix,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

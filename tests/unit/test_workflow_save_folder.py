@@ -66,7 +66,7 @@ def test_where_the_file_itself_says_it() -> None:
                 "1": node("SaveImage", filename_prefix=["2", 0]),
                 "2": node("StringConcatenate", string_a="a", string_b="b", delimiter=""),
             },
-            "put together",
+            "Other nodes compute the file name",
         ),
     ],
 )

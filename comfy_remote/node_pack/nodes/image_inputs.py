@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
-from ...workflow.prompt import Node, Prompt, is_link
+from ...workflow.graph import links
+from ...workflow.prompt import Node, Place, Prompt, is_link, with_inputs
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -83,14 +84,16 @@ def _one_batch(prompt: Prompt, slot: str, count: int) -> tuple[Prompt, list[str]
     # The links to its picture go to the last join, those to its mask to the first picture.
     picture: list[JsonValue] = [joins[-1], 0]
     mask: list[JsonValue] = [loads[0], 1]
+    moved: dict[Place, JsonValue] = {
+        (node_id, key): mask if index == 1 else picture
+        for node_id, node in prompt.items()
+        for key, source, index in links(node)
+        if source == slot
+    }
     changed: Prompt = {}
-    for node_id, node in prompt.items():
+    for node_id, node in with_inputs(prompt, moved).items():
         if node_id != slot:
-            inputs = dict(node["inputs"])
-            for key, value in inputs.items():
-                if is_link(value) and value[0] == slot:
-                    inputs[key] = mask if value[1] == 1 else picture
-            changed[node_id] = {**node, "inputs": inputs}
+            changed[node_id] = node
             continue
         for load in loads:
             changed[load] = {**node, "inputs": dict(node["inputs"])}

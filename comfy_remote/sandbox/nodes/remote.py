@@ -172,7 +172,7 @@ class ComfyRemoteShown(Node):
 
     def run(
         self,
-        context: NodeContext,  # noqa: ARG002  # the node that it stands for is named
+        context: NodeContext,  # the node that it stands for is named
         node_id: str,
         shown: Mapping[str, Mapping[str, JsonValue]],
     ) -> NodeResult:

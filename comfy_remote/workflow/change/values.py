@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ...errors import WorkflowInvalid
-from ...types import JsonValue, mapping
+from ...types import JsonValue
 from ..json_document import refuse_constant
 from ..live_inputs import live_inputs
 from ..prompt import Node, Prompt, is_link
@@ -106,15 +106,12 @@ def check_value(
 
 def input_schema_of(node: Node, key: str, schemas: Schemas | None) -> InputSchema | None:
     """The schema of one input; of ``format.quality``, as the choice made in ``format`` has it."""
-    schema = schemas.get(node["class_type"]) if schemas is not None else None
-    if schema is None:
+    if schemas is None or (schema := schemas.get(node["class_type"])) is None:
         return None
     known = {found.name: found for found in schema.inputs}
     if key in known or "." not in key:
         return known.get(key)
-    document = schemas.document(node["class_type"]) if schemas is not None else None
-    declared = mapping((document or {}).get("input"))
-    spec = live_inputs(declared, node["inputs"]).all().get(key)
+    spec = live_inputs(schemas.declared(node["class_type"]), node["inputs"]).all().get(key)
     return None if spec is None else input_schema(key, spec)
 
 

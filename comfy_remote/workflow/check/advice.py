@@ -116,19 +116,17 @@ def _models(prompt: Prompt, live: Sequence[str]) -> Iterator[Advice]:
 def _frames(prompt: Prompt, live: Sequence[str], sizes: Mapping[str, Pictures]) -> Iterator[Advice]:
     video = SAVERS["SaveVideo"]
     for node_id in live:
-        kind, size = SAVERS.get(prompt[node_id]["class_type"]), sizes.get(node_id)
-        if prompt[node_id]["class_type"] not in ("SaveImage", "PreviewImage"):
+        class_type, size = prompt[node_id]["class_type"], sizes.get(node_id)
+        if class_type not in ("SaveImage", "PreviewImage") or size is None:
             continue
-        if kind is None or size is None or not (size.frames or size.count >= _MANY_FRAMES):
-            continue
-        if size.count < 2:
+        if size.count < (2 if size.frames else _MANY_FRAMES):
             continue
         yield Advice(
             "frames_as_pictures",
-            f"Node {node_id} ({prompt[node_id]['class_type']}) saves {size} as PNG files.",
+            f"Node {node_id} ({class_type}) saves {size} as PNG files.",
             f"Create Video and Save Video would make one file of about "
             f"{size_text(size.pixels * video.typical)} instead of {size.count} of together "
-            f"{size_text(size.pixels * kind.typical)}.",
+            f"{size_text(size.pixels * SAVERS[class_type].typical)}.",
             (node_id,),
         )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from ...types import JsonValue
+from ...types import JsonValue, as_list, mapping
 from ..models import model_uses
 from ..schema import NodeSchema, Schemas, input_schema
 
@@ -39,14 +39,6 @@ def node_error(kind: str, message: str, details: str, **extra_info: JsonValue) -
     return {"type": kind, "message": message, "details": details, "extra_info": extra_info}
 
 
-def _nothing_wrong(_given: Mapping[str, JsonValue]) -> Mapping[str, str]:
-    return {}
-
-
-def _judges_nothing(_name: str, _spec: JsonValue, _value: JsonValue) -> bool:
-    return False
-
-
 @dataclass(frozen=True, slots=True)
 class NodeRules:
     """What a validator must know of a node class.
@@ -65,9 +57,9 @@ class NodeRules:
     inputs: Mapping[str, JsonValue]
     outputs: tuple[JsonValue, ...] | None
     output_node: bool = False
-    judges: Callable[[str, JsonValue, JsonValue], bool] = _judges_nothing
+    judges: Callable[[str, JsonValue, JsonValue], bool] = lambda *_: False
     checks_types: bool = False
-    complaints: Callable[[Mapping[str, JsonValue]], Mapping[str, str]] = _nothing_wrong
+    complaints: Callable[[Mapping[str, JsonValue]], Mapping[str, str]] = lambda _: {}
 
 
 Rules: TypeAlias = "Callable[[str], NodeRules | None]"
@@ -121,10 +113,9 @@ def rules_of(schemas: Schemas, *, strict: bool = False) -> Rules:
         document, schema = schemas.document(class_type), schemas.get(class_type)
         if document is None or schema is None:
             return None
-        declared, outputs = document.get("input"), document.get("output")
         return NodeRules(
-            inputs=declared if isinstance(declared, dict) else {},
-            outputs=tuple(outputs) if isinstance(outputs, list) else (),
+            inputs=schemas.declared(class_type),
+            outputs=tuple(as_list(document.get("output"))),
             output_node=schema.output_node is not False,
             judges=partial(_judges, schemas, schema, strict),
             checks_types=class_type in _JUDGES_TYPES,
@@ -143,11 +134,9 @@ def permissive(rules: Rules, prompt: Mapping[str, JsonValue] | Prompt) -> Rules:
     given: dict[str, dict[str, JsonValue]] = {}
     linked: set[str] = set()
     for node in nodes.values():
-        inputs = node.get("inputs")
-        values = inputs if isinstance(inputs, dict) else {}
-        given.setdefault(str(node.get("class_type")), {}).update(
-            {name: ["*", {}] for name in values}
-        )
+        values = mapping(node.get("inputs"))
+        known = given.setdefault(str(node.get("class_type")), {})
+        known.update({name: ["*", {}] for name in values})
         for value in values.values():
             source = value[0] if isinstance(value, list) and value else None
             if isinstance(source, str) and source in nodes:

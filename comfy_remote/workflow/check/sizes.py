@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from ..change.sources import Sources
 from ..graph import linked_node
 from ..output_nodes import OUTPUT_NODES, FileSize
 from ..prompt import Prompt
 from ..schema import Schemas
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["SAVERS", "Pictures", "picture_sizes"]
 
@@ -127,7 +123,8 @@ def _given(
         before, factor = taken(_SCALES_BY), number("scale_by")
         if before is None or factor is None:
             return None
-        return _resized(before, round(before.width * factor), round(before.height * factor))
+        sides = (round(before.width * factor), round(before.height * factor))
+        return replace(before, width=sides[0], height=sides[1])
     if kind in _SCALES_TO:
         before, width, height = taken(_SCALES_TO), number("width"), number("height")
         if before is None or width is None or height is None:
@@ -176,10 +173,6 @@ def _number(sources: Sources, node_id: str, name: str) -> float | None:
     return value if value is not None and abs(value) < _LARGEST else None
 
 
-def _resized(before: Pictures, width: int, height: int) -> Pictures:
-    return replace(before, width=width, height=height)
-
-
 def _scaled_to(before: Pictures, width: int, height: int) -> Pictures:
     """Where one side is 0, it follows from the other."""
     if width <= 0 and height <= 0:
@@ -188,7 +181,7 @@ def _scaled_to(before: Pictures, width: int, height: int) -> Pictures:
         width = max(1, round(before.width * height / before.height))
     elif height <= 0:
         height = max(1, round(before.height * width / before.width))
-    return _resized(before, width, height)
+    return replace(before, width=width, height=height)
 
 
 def _times(before: Pictures, factor: float) -> Pictures:

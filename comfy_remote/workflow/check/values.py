@@ -43,13 +43,13 @@ def each_error(node_errors: Mapping[str, JsonValue]) -> Iterator[tuple[str, Node
 def input_problem(prompt: Prompt, node_id: str, error: NodeError, schemas: Schemas) -> Problem:
     """One of ComfyUI's errors as a problem."""
     node = prompt[node_id]
-    facts = error.get("extra_info")
-    facts = facts if isinstance(facts, dict) else {}
+    facts = mapping(error.get("extra_info"))
     named = facts.get("input_name")
     name = named if isinstance(named, str) else None
     value = facts.get("received_value")
     config = facts.get("input_config")
-    options = config[1] if isinstance(config, list) and isinstance(config[1], dict) else {}
+    options = mapping(config[1]) if isinstance(config, list) else {}
+    kind = config[0] if isinstance(config, list) else "?"
     code, advice = str(error["type"]), ""
     details: dict[str, JsonValue] = {}
     match code:
@@ -58,12 +58,12 @@ def input_problem(prompt: Prompt, node_id: str, error: NodeError, schemas: Schem
             advice = Hint.CONNECT_OR_SET(input=f"{node_id}.{name}")
         case "return_type_mismatch":
             link = cast("list[JsonValue]", facts["linked_node"])
-            source = prompt[str(link[0])]["class_type"]
-            kind = config[0] if isinstance(config, list) else "?"
+            source, received = prompt[str(link[0])]["class_type"], facts.get("received_type")
+            gives = "a choice" if isinstance(received, list) else received
             wanted = "one of its choices" if isinstance(kind, list) else kind
             message = (
                 f"It is linked to output {link[1]} of node {link[0]} ({source}), which gives "
-                f"{_type(facts.get('received_type'))}; it takes {wanted}."
+                f"{gives}; it takes {wanted}."
             )
         case "value_smaller_than_min" | "value_bigger_than_max":
             low, high = options.get("min"), options.get("max")
@@ -72,7 +72,6 @@ def input_problem(prompt: Prompt, node_id: str, error: NodeError, schemas: Schem
         case "value_not_in_list" if name is not None:
             return _not_in_list(prompt, node_id, name, value, schemas)
         case "invalid_input_type":
-            kind = config[0] if isinstance(config, list) else "?"
             message = f"{quoted(value)} is not of type {kind}."
         case "bad_linked_input":
             message = f"{quoted(value)} is not a link: a link is [node id, output index]."
@@ -97,12 +96,8 @@ def chosen_inputs(prompt: Prompt, schemas: Schemas, live: list[str]) -> Iterator
     """Choices that decide on further inputs. ComfyUI does not check them before the run."""
     for node_id in live:
         node = prompt[node_id]
-        document = schemas.document(node["class_type"])
-        declared = document.get("input") if document is not None else None
-        if not isinstance(declared, dict):
-            continue
-        needed = declared.get("required")
-        for name, spec in (needed if isinstance(needed, dict) else {}).items():
+        needed = mapping(schemas.declared(node["class_type"]).get("required"))
+        for name, spec in needed.items():
             if not isinstance(spec, list) or not spec or spec[0] != DYNAMIC_COMBO:
                 continue
             if name not in node["inputs"]:
@@ -132,7 +127,8 @@ def _not_in_list(
     prompt: Prompt, node_id: str, name: str, value: JsonValue, schemas: Schemas
 ) -> Problem:
     node = prompt[node_id]
-    choices = _choices(prompt, node_id, name, schemas)
+    live = live_inputs(schemas.declared(node["class_type"]), node["inputs"]).all()
+    choices = [str(one) for one in input_schema(name, live.get(name)).choices]
     uses = [use for use in model_uses({node_id: node}) if use.input == name]
     if not uses or uses[0].folder == "embeddings":
         return Problem(
@@ -167,15 +163,3 @@ def _same_file(name: str, choices: list[str]) -> str:
         if PurePosixPath(choice.replace("\\", "/")).name.casefold() == file:
             return f" Did you mean {choice!r}?"
     return ""
-
-
-def _choices(prompt: Prompt, node_id: str, name: str, schemas: Schemas) -> list[str]:
-    node = prompt[node_id]
-    document = schemas.document(node["class_type"]) or {}
-    declared = document.get("input")
-    found = live_inputs(declared if isinstance(declared, dict) else {}, node["inputs"]).all()
-    return [str(one) for one in input_schema(name, found.get(name)).choices]
-
-
-def _type(kind: JsonValue) -> str:
-    return "a choice" if isinstance(kind, list) else str(kind)

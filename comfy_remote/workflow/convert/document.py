@@ -21,7 +21,6 @@ __all__ = [
     "Document",
     "Link",
     "LinkId",
-    "Output",
     "Port",
     "SavedGraph",
     "SavedNode",
@@ -61,8 +60,8 @@ class Slot:
 
 
 @dataclass(slots=True)
-class Output:
-    """An output of a node."""
+class Port:
+    """An output of a node; or a definition's input or output, with its links inside."""
 
     name: str
     type: str
@@ -78,19 +77,10 @@ class SavedNode:
     title: str | None
     mode: int
     inputs: list[Slot]
-    outputs: list[Output]
+    outputs: list[Port]
     values: list[JsonValue] | dict[str, JsonValue] | None
     named_values: dict[str, JsonValue] | None
     properties: dict[str, JsonValue]
-
-
-@dataclass(slots=True)
-class Port:
-    """An input or output of a subgraph definition, with its links inside."""
-
-    name: str
-    type: str
-    links: list[LinkId]
 
 
 @dataclass(slots=True)
@@ -201,7 +191,7 @@ def read_node(raw: JsonValue, where: str) -> SavedNode:
         title=title if isinstance(title, str) and title else None,
         mode=_integer(raw.get("mode"), 0),
         inputs=[_slot(slot) for slot in mappings(raw.get("inputs"))],
-        outputs=[_output(output) for output in mappings(raw.get("outputs"))],
+        outputs=[_port(output, "links") for output in mappings(raw.get("outputs"))],
         values=_values(raw.get("widgets_values")),
         named_values=named if isinstance(named, dict) else None,
         properties=mapping(raw.get("properties")),
@@ -225,15 +215,8 @@ def _slot(raw: dict[str, JsonValue]) -> Slot:
     )
 
 
-def _output(raw: dict[str, JsonValue]) -> Output:
-    ids = [_link_id(link) for link in as_list(raw.get("links"))]
-    return Output(
-        str(raw.get("name", "")), _type(raw.get("type")), [i for i in ids if i is not None]
-    )
-
-
-def _port(raw: dict[str, JsonValue]) -> Port:
-    ids = [_link_id(link) for link in as_list(raw.get("linkIds"))]
+def _port(raw: dict[str, JsonValue], links: str = "linkIds") -> Port:
+    ids = [_link_id(link) for link in as_list(raw.get(links))]
     return Port(str(raw.get("name", "")), _type(raw.get("type")), [i for i in ids if i is not None])
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...types import JsonValue
-from .document import INPUT_NODE, Link, LinkId, Output, Port, SavedGraph, SavedNode, Slot
+from ...types import JsonValue, mappings
+from .document import INPUT_NODE, Link, LinkId, Port, SavedGraph, SavedNode, Slot
 from .node import Node
 from .widgets import UNSET, Unset, Widget
 
@@ -130,10 +130,10 @@ class Host(Node):
         self.inputs = [Slot(p.name, p.type, links.get(p.name)) for p in definition.ports]
         count = len(definition.outputs)
         self.outputs = [
-            Output(p.name, p.type, o.links)
+            Port(p.name, p.type, o.links)
             for p, o in zip(definition.outputs, saved.outputs, strict=False)
         ]
-        self.outputs += [Output(p.name, p.type) for p in definition.outputs[len(self.outputs) :]]
+        self.outputs += [Port(p.name, p.type) for p in definition.outputs[len(self.outputs) :]]
         del self.outputs[count:]
         definition.hosts.append(self)
         for port in definition.ports:
@@ -211,10 +211,7 @@ class Host(Node):
     def _kept_values(self) -> dict[str, JsonValue]:
         """Values that the editor could not place when it migrated an older file."""
         kept: dict[str, JsonValue] = {}
-        entries = self.properties.get("proxyWidgetErrorQuarantine")
-        for entry in entries if isinstance(entries, list) else []:
-            if not isinstance(entry, dict):
-                continue
+        for entry in mappings(self.properties.get("proxyWidgetErrorQuarantine")):
             original, value = entry.get("originalEntry"), entry.get("hostValue")
             if isinstance(original, list) and len(original) >= 2 and original[0] == "-1":
                 kept.setdefault(str(original[1]), value)

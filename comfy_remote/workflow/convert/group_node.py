@@ -16,7 +16,7 @@ from dataclasses import replace
 from ...errors import WorkflowInvalid
 from ...types import JsonValue
 from ..schema import Schemas
-from .document import INPUT_NODE, OUTPUT_NODE, Link, LinkId, Output, Port, SavedGraph, SavedNode
+from .document import INPUT_NODE, OUTPUT_NODE, Link, LinkId, Port, SavedGraph, SavedNode
 from .doubts import invalid
 from .graph import Graph, Host
 from .group_type import GroupType, InnerLink, group_name, read_group
@@ -139,7 +139,7 @@ def _copy(node: SavedNode) -> SavedNode:
     return replace(
         node,
         inputs=[replace(slot, link=None) for slot in node.inputs],
-        outputs=[Output(output.name, output.type) for output in node.outputs],
+        outputs=[Port(output.name, output.type) for output in node.outputs],
     )
 
 

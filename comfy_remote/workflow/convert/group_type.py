@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ...errors import WorkflowInvalid
-from ...types import JsonValue
+from ...types import JsonValue, as_list, mapping
 from ..schema import InputSchema, NodeSchema, Schemas
 from .document import SavedNode, read_node
 from .doubts import invalid
@@ -74,7 +74,7 @@ def read_group(name: str, raw: JsonValue, schemas: Schemas) -> GroupType:
             group node itself.
     """
     where = f"the group node {name!r}"
-    raw = raw if isinstance(raw, dict) else {}
+    raw = mapping(raw)
     raw_nodes = raw.get("nodes")
     if not isinstance(raw_nodes, list):
         raise WorkflowInvalid(f"The file does not say what is in {where}.")
@@ -240,8 +240,8 @@ class _Layout:
         """What the user set for an input or output in the editor's dialog."""
         found: JsonValue = self._config
         for step in (str(place), side, key):
-            found = found.get(step) if isinstance(found, dict) else None
-        return found if isinstance(found, dict) else {}
+            found = mapping(found).get(step)
+        return mapping(found)
 
 
 def _with_uploads(schema: NodeSchema) -> Iterator[InputSchema]:
@@ -256,8 +256,8 @@ def _with_uploads(schema: NodeSchema) -> Iterator[InputSchema]:
 
 def _links(raw: JsonValue, count: int) -> Iterator[InnerLink]:
     """Links among a group's nodes; those from outside have no origin and are left out."""
-    for link in raw if isinstance(raw, list) else []:
-        ends = link[:4] if isinstance(link, list) else []
+    for link in as_list(raw):
+        ends = as_list(link)[:4]
         numbers = [n for n in ends if isinstance(n, int) and not isinstance(n, bool) and n >= 0]
         if len(numbers) == 4 and numbers[0] < count and numbers[2] < count:
             origin, origin_slot, target, target_slot = numbers
@@ -269,7 +269,7 @@ def _links(raw: JsonValue, count: int) -> Iterator[InnerLink]:
 def _external(raw: JsonValue) -> dict[tuple[int, int], str]:
     """The types of outputs that are linked to outside."""
     found: dict[tuple[int, int], str] = {}
-    for item in raw if isinstance(raw, list) else []:
+    for item in as_list(raw):
         if isinstance(item, list) and len(item) > 2:
             place, index, kind = item[:3]
             if isinstance(place, int) and isinstance(index, int) and isinstance(kind, str):

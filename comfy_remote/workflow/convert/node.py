@@ -11,20 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ...types import JsonValue, mapping
+from ...types import JsonValue, as_list, mapping
 from ..schema import AUTOGROW, DYNAMIC_COMBO, MATCH_TYPE, InputSchema, NodeSchema, input_schema
 from .autogrow import Autogrow
-from .document import BYPASSED, MUTED, Output, SavedNode, Slot
+from .document import BYPASSED, MUTED, Port, SavedNode, Slot
 from .doubts import NodeDoubts, invalid
 from .pack_scripts import DRAWN, as_saved_today, brought_inputs, is_menu, pack_widgets
-from .widgets import (
-    UNSET,
-    Unset,
-    Widget,
-    exchanged,
-    is_widget,
-    widgets_of,
-)
+from .widgets import UNSET, Unset, Widget, exchanged, is_widget, widgets_of
 
 __all__ = ["Node"]
 
@@ -50,7 +43,7 @@ class Node:
         self.saved = saved
         self.virtual = virtual
         self.inputs: list[Slot] = []
-        self.outputs: list[Output] = saved.outputs
+        self.outputs: list[Port] = saved.outputs
         self.widgets: list[Widget] = []
         self.values: dict[str, JsonValue | Unset] = {}
         self._kinds: dict[str, str] = {}
@@ -178,16 +171,14 @@ class Node:
             if index < len(saved):
                 saved[index].type = kind
             else:
-                saved.append(Output(kind, kind))
+                saved.append(Port(kind, kind))
 
     # Dynamic combos: the chosen option decides which further inputs there are.
 
     def _add_dynamic_combo(self, spec: InputSchema) -> None:
         options: dict[str, JsonValue] = {}
-        given = spec.options.get("options")
-        for option in given if isinstance(given, list) else []:
-            entry = mapping(option)
-            options[str(entry.get("key"))] = entry.get("inputs")
+        for option in map(mapping, as_list(spec.options.get("options"))):
+            options[str(option.get("key"))] = option.get("inputs")
         self._options[spec.name] = options
         widget = Widget(spec.name, DYNAMIC_COMBO, next(iter(options), UNSET), schema=spec)
         self._register(widget)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ...types import JsonValue, mapping
+from ...types import JsonValue, as_list, mapping
 from ..packs import said_pack
 from ..schema import Schemas
-from .document import SavedNode, read_document, read_node
+from .document import BYPASSED, MUTED, Document, SavedNode, read_document, read_node
 from .everywhere import EVERYWHERE
 from .group_type import group_name
 from .virtual import REFUSED, VIRTUAL
@@ -29,7 +29,6 @@ LORA_LISTS = {"Power Lora Loader (rgthree)"}
 """Classes whose widgets no schema lists: as many as the user has added LoRAs."""
 
 
-_ELSEWHERE = (2, 4)
 _CONTROL_NAMES = ("control_after_generate", "control_filter_list")
 _EDITOR_ONLY = {"upload": "IMAGEUPLOAD AUDIOUPLOAD", "audioUI": "AUDIO_UI"}
 
@@ -47,13 +46,13 @@ def needs_schemas_of(
     """
     document = read_document(workflow)
     wanted: dict[str, tuple[str, str | None] | None] = {}
-    for node in _nodes(workflow):
+    for node in _nodes(document):
         kind = node.type
         if kind in schemas or kind in document.subgraphs or group_name(kind) is not None:
             continue
         if kind in VIRTUAL or kind in REFUSED or kind in EVERYWHERE or kind in LORA_LISTS:
             continue
-        if node.mode not in _ELSEWHERE and named_values(node) is None:
+        if node.mode not in (MUTED, BYPASSED) and named_values(node) is None:
             wanted[kind] = wanted.get(kind) or said_pack(node.properties)
     return wanted
 
@@ -114,14 +113,12 @@ def _zip(
     return found if position == len(values) else None
 
 
-def _nodes(workflow: Mapping[str, JsonValue]) -> Iterator[SavedNode]:
+def _nodes(document: Document) -> Iterator[SavedNode]:
     """All nodes: of the workflow, of its subgraphs, and in its group nodes."""
-    document = read_document(workflow)
     yield from document.root.nodes
     for graph in document.subgraphs.values():
         yield from graph.nodes
     for definition in document.group_nodes.values():
-        inner = mapping(definition).get("nodes")
-        for number, raw in enumerate(inner if isinstance(inner, list) else ()):
+        for number, raw in enumerate(as_list(mapping(definition).get("nodes"))):
             if isinstance(raw, dict) and raw.get("type") is not None:
                 yield read_node({"id": number, **raw}, "a group node")

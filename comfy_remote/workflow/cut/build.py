@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...types import JsonValue
 from ..graph import links
 from ..interface import REMOTE_INPUT, REMOTE_OUTPUT
-from ..prompt import Node, Place, Prompt, is_link
+from ..prompt import Node, Place, Prompt, with_inputs
 from .crossing import Source
 from .parts import Group
 from .plan import Crossing, Cut, Part, part_node, shown_node
@@ -173,13 +173,11 @@ class _Builder:
         return node_id
 
     def _relinked(self, node_id: str, replaced: Mapping[Source, Source]) -> Node:
-        """The node, with its links to what is elsewhere led to what stands for it."""
+        """The node, with its links to what runs elsewhere moved to what stands for it."""
         node = self._prompt[node_id]
-        inputs: dict[str, JsonValue] = {}
-        for name, value in node["inputs"].items():
-            inputs[name] = value
-            if is_link(value):
-                found = replaced.get(self._values.source(str(value[0]), value[1]))
-                if found is not None:
-                    inputs[name] = [*found]
-        return {**node, "inputs": inputs}
+        changed: dict[Place, JsonValue] = {
+            (node_id, name): [*found]
+            for name, source, index in links(node)
+            if (found := replaced.get(self._values.source(source, index))) is not None
+        }
+        return with_inputs({node_id: node}, changed)[node_id]

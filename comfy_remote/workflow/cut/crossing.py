@@ -14,15 +14,15 @@ from typing import Final, TypeAlias
 
 from ..check.sizes import Pictures, picture_sizes
 from ..graph import consumers, links
+from ..interface import ANY
 from ..prompt import Prompt
 from ..schema import MATCH_TYPE, NodeSchema, Schemas
 
-__all__ = ["ANY", "DATA", "Source", "Values"]
+__all__ = ["DATA", "Source", "Values"]
 
 Source: TypeAlias = "tuple[str, int]"
 """A node, and the index of one of its outputs."""
 
-ANY: Final = "*"
 DATA: Final = frozenset({"IMAGE", "MASK", "LATENT", "AUDIO", "VIDEO"})
 """What the work of a workflow is done on, as opposed to settings and models."""
 

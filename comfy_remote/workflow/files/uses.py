@@ -95,7 +95,7 @@ def every_file_use(prompt: Prompt, schemas: Schemas | None = None) -> Iterator[F
     """
     for node_id, node in prompt.items():
         kind, inputs = node["class_type"], node["inputs"]
-        uploads = {} if schemas is None else _uploads(schemas.document(kind), inputs)
+        uploads = {} if schemas is None else _uploads(schemas.declared(kind), inputs)
         for key, value in inputs.items():
             if _FILE_INPUTS.get(kind) == key or (kind, key) in _FILES_IN_OBJECTS:
                 for name in _named(kind, key, value):
@@ -155,11 +155,10 @@ def _named(kind: str, key: str, value: JsonValue) -> Iterator[str]:
 
 
 def _uploads(
-    document: Mapping[str, JsonValue] | None, inputs: Mapping[str, JsonValue]
+    declared: Mapping[str, JsonValue], inputs: Mapping[str, JsonValue]
 ) -> dict[str, InputSchema]:
     """The inputs of a node that take uploaded files: ``image_upload`` and its like are set."""
-    declared = (document or {}).get("input")
-    specs = live_inputs(declared if isinstance(declared, dict) else {}, inputs).all()
+    specs = live_inputs(declared, inputs).all()
     found = {name: input_schema(name, spec) for name, spec in specs.items()}
     return {
         name: spec
