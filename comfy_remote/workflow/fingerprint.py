@@ -27,27 +27,22 @@ def fingerprint(
 ) -> str:
     """The SHA-256 of a prompt's meaning, 64 lower-case hex digits.
 
-    What does not matter: node ids, the order of nodes and of inputs, ``_meta`` (titles), and
-    nodes that feed no output. What does: classes, every input's name and value, which output of
-    which node is linked to it, and how many outputs of a kind there are. So do the prefixes of
-    file names, since they change what the outputs are called.
+    Ignored: node ids, the order of nodes and of inputs, ``_meta`` (titles), and nodes that feed
+    no output. Included: classes, every input's name and value, which output of which node is
+    linked to it, and how many outputs of a kind there are. The prefixes of file names are
+    included, since they change the names of the outputs.
 
-    - Numbers are equal as JSON has them: ``1`` is ``1.0``, since ComfyUI's editor cannot write
-      the difference and ComfyUI turns both into what the input's type says. ``true`` is not
-      ``1``, and ``"1"`` is not ``1``.
+    - Numbers are equal as in JSON: ``1`` is ``1.0``, which ComfyUI's editor cannot distinguish
+      either. ``true`` is not ``1``, and ``"1"`` is not ``1``.
     - ``{"__value__": [...]}`` is the list inside, as for ComfyUI.
-    - A node that is used twice, and two equal nodes used once each, are the same: they give
-      the same values.
-    - Which model is behind a name is not known here: a file replaced under the same name is
-      not noticed.
+    - A node that is used twice is the same as two equal nodes used once each.
+    - Models count by name: a file replaced under the same name is not noticed.
 
     Args:
-        prompt: API format.
-        file_hashes: SHA-256 of the files the prompt loads (`files.file_uses`), by the name
-            that `FileUse` gives. A file listed here counts by its content and not by its name;
-            any other counts by its name.
-        schemas: Say which nodes are outputs: see `order.output_nodes`. Without them, a branch
-            that ends in a node which is not an output (a decode nobody saves) matters as well.
+        file_hashes: SHA-256 of files that the prompt loads, by the name in `FileUse`. These count
+            by their content, all others by their name.
+        schemas: Say which nodes are outputs: see `graph.output_nodes`. Without them, a branch
+            that ends in a node which is not an output (a decode nobody saves) counts as well.
 
     Raises:
         WorkflowInvalid: No node is an output, the links form a cycle or lead nowhere,

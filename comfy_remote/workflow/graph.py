@@ -33,7 +33,7 @@ _Item = TypeVar("_Item", bound=Hashable)
 
 
 def links(node: Node) -> Iterator[tuple[str, str, JsonValue]]:
-    """``(input, id of the source, index of its output)`` of each link, whole or broken."""
+    """``(input, id of the source, index of its output)`` of each link, even a broken one."""
     for name, value in node["inputs"].items():
         if is_link(value):
             yield name, str(value[0]), value[1]
@@ -54,10 +54,7 @@ def linked_node(prompt: Prompt, value: JsonValue) -> tuple[str, int] | None:
 def output_nodes(prompt: Prompt, schemas: Schemas | None = None) -> list[str]:
     """The ids of the nodes that a run is started for, in the order of the prompt.
 
-    Args:
-        prompt: Where to look.
-        schemas: Say which classes are outputs. A node of a class of which they do not, and
-            every node where there are no schemas, is an output if no other node is linked to it.
+    If no schema says whether a class is an output, a node is one if no other is linked to it.
     """
     linked_to = {source for node in prompt.values() for source in sources_of(node)}
     found = []
@@ -70,7 +67,7 @@ def output_nodes(prompt: Prompt, schemas: Schemas | None = None) -> list[str]:
 
 
 def needed_nodes(prompt: Prompt, outputs: Iterable[str]) -> list[str]:
-    """The outputs and all that they need, in the order of the prompt. Broken links lead nowhere."""
+    """The outputs and all that they need, in the order of the prompt. Broken links are ignored."""
     found: set[str] = set()
     waiting = [output for output in outputs if output in prompt]
     while waiting:
@@ -85,7 +82,7 @@ def execution_order(prompt: Prompt, outputs: Iterable[str]) -> list[str]:
     """The outputs and all that they need, each after those it is linked to.
 
     Raises:
-        WorkflowInvalid: The links form a cycle, or one leads to a node that is not there.
+        WorkflowInvalid: The links form a cycle, or one leads to a missing node.
     """
     ordered: list[str] = []
     done: set[str] = set()
@@ -119,10 +116,10 @@ def consumers(prompt: Prompt, nodes: Iterable[str]) -> dict[str, list[tuple[str,
 
 
 def cycles(prompt: Prompt, nodes: Iterable[str]) -> Iterator[list[str]]:
-    """Cycles of links, each node in one at most; a node comes before what it needs."""
+    """Cycles of links, each node in one at most; a node comes before those it needs."""
     left = dict.fromkeys(nodes)
     while left:
-        # What needs nothing that is left is in no cycle.
+        # A node that needs none of those left is in no cycle.
         free = [n for n in left if left.keys().isdisjoint(sources_of(prompt[n]))]
         if free:
             _remove(prompt, left, free)

@@ -45,7 +45,7 @@ MOST_PART_VALUES = 64
 """Values that may go into a part, and that may come out: a node class has a fixed number. After
 those that come out, there is one more output: what the part's nodes show, for `REMOTE_SHOWN`."""
 REMOTE_SHOWN = "ComfyRemoteShown"
-"""Stands for an output node within a part: it shows what that node shows there."""
+"""Stands for an output node within a part, and shows what that node shows there."""
 ANY = "*"
 """ComfyUI's name for the type that is any type."""
 
@@ -61,7 +61,7 @@ class ValueFileName:
 
 
 Argument: TypeAlias = "ValueFileName | JsonValue"
-"""What a key gets: a value file, or a plain JSON value."""
+"""The value of a key: a value file, or a plain JSON value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,9 @@ class InterfaceInput:
     """Where one value of the caller enters.
 
     Attributes:
-        key: What the caller calls it.
-        type: ComfyUI's type, as the nodes behind it want it (``IMAGE``, ``INT``, several joined
-            by commas); ``*`` where that is not known.
-        required: Whether there is nothing to take when the caller gives none.
+        type: ComfyUI's type, as the nodes linked to it want it (``IMAGE``, ``INT``, several
+            joined by commas); ``*`` if unknown.
+        required: Whether the node has no value of its own.
     """
 
     key: str
@@ -83,7 +82,7 @@ class InterfaceInput:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceOutput:
-    """Where one result leaves; attributes as of `InterfaceInput`."""
+    """Where one result leaves."""
 
     key: str
     node_id: str
@@ -99,14 +98,10 @@ class Interface:
 
     @classmethod
     def of(cls, prompt: Prompt, schemas: Schemas | None = None) -> Interface:
-        """Find the Remote Input and Remote Output nodes of a prompt.
-
-        Args:
-            prompt: API format.
-            schemas: Tell the types; without them, all are ``*``.
+        """Find the Remote Input and Remote Output nodes; without schemas, all types are ``*``.
 
         Raises:
-            WorkflowInvalid: A key is empty, no text, or there twice on one side.
+            WorkflowInvalid: A key is empty, not a text, or used twice on one side.
         """
         _check_keys(prompt)
         inputs = [
@@ -131,11 +126,7 @@ class Interface:
         return cls(tuple(inputs), tuple(outputs))
 
     def input(self, key: str) -> InterfaceInput:
-        """The input of that key.
-
-        Raises:
-            WorkflowInvalid: Nothing was found.
-        """
+        """The input of that key; raises `WorkflowInvalid` if there is none."""
         for entry in self.inputs:
             if entry.key == key:
                 return entry
@@ -156,17 +147,17 @@ class Interface:
     ) -> Prompt:
         """The prompt to run for a call.
 
-        Each Remote Input gets its value; what made its fallback is not linked any more, so it
-        need not run. Each Remote Output is set to send its value.
+        Each Remote Input gets its value; its fallback is unlinked, so that it need not run. Each
+        Remote Output is set to send its value.
 
         Args:
-            prompt: That this interface is of; it is not changed.
+            prompt: Of this interface; not changed.
             values: By key. A plain value becomes one item of the list that Remote Input gives.
-            results: Whether there has to be one; what only saves files gives none.
-            images: How results that are pictures come back; see `media.values.encode`.
+            results: Whether there must be one; a workflow that only saves files has none.
+            images: How pictures come back; see `media.values.encode`.
 
         Raises:
-            WorkflowInvalid: A key is unknown, or missing and needed; a plain value does not fit
+            WorkflowInvalid: A key is unknown, or required and missing; a plain value does not fit
                 the type; there is no Remote Output.
         """
         if results and not self.outputs:
@@ -244,7 +235,7 @@ def _fitting(entry: InterfaceInput, value: JsonValue) -> JsonValue:
     types = set(entry.type.split(","))
     plain = types & {"INT", "FLOAT", "STRING", "BOOLEAN"}
     if not plain or plain != types:
-        return value  # the nodes behind it judge that
+        return value  # the nodes linked to it check that
     if isinstance(value, bool):
         if "BOOLEAN" in types:
             return value
@@ -271,7 +262,7 @@ def _does_not_fit(entry: InterfaceInput, value: JsonValue, wanted: str) -> Workf
 
 
 def _type_wanted(prompt: Prompt, node_id: str, schemas: Schemas | None) -> str:
-    """The type of a Remote Input: of what it is linked to, else of what its fallback gives."""
+    """The type of a Remote Input: of the inputs linked to it, else of its fallback."""
     wanted = _type_behind(prompt, node_id, schemas)
     if wanted != ANY:
         return wanted
@@ -279,7 +270,7 @@ def _type_wanted(prompt: Prompt, node_id: str, schemas: Schemas | None) -> str:
 
 
 def _type_behind(prompt: Prompt, node_id: str, schemas: Schemas | None) -> str:
-    """The type that the nodes want which are linked to a node's first output."""
+    """The type of the first input, linked to a node, whose type is known."""
     for other in prompt.values():
         for name, value in other["inputs"].items():
             if not is_link(value) or value[0] != node_id:

@@ -29,7 +29,7 @@ def decode(data: bytes, name: str) -> str:
     """The text of a JSON file, in UTF-8, -16 or -32, with a byte order mark or without.
 
     Raises:
-        WorkflowInvalid: It is empty, or no text; ``name`` begins the message.
+        WorkflowInvalid: It is empty or not text; ``name`` begins the message.
     """
     if not data.strip():
         raise WorkflowInvalid(f"{name} is empty: it is not valid JSON.", advice=EXPORT)
@@ -50,7 +50,7 @@ def parse_json(text: str, name: str) -> JsonValue:
         WorkflowInvalid: It is not JSON; says what it is instead, or where it goes wrong.
     """
     try:
-        # Python's reader takes NaN and Infinity, which JSON and every other reader refuse.
+        # Python's reader accepts NaN and Infinity, which are not JSON.
         return cast("JsonValue", json.loads(text, parse_constant=refuse_constant))
     except json.JSONDecodeError as error:
         raise _not_json(text, name, error) from None
@@ -76,10 +76,7 @@ def in_ui_format(name: str) -> WorkflowInvalid:
 
 
 def graphs_in(workflow: Mapping[str, JsonValue]) -> Iterator[Mapping[str, JsonValue]]:
-    """The root graph of a workflow in UI format, and the definitions of its subgraphs.
-
-    As they are, unchecked; those that are nested more than a hundred deep are left out.
-    """
+    """The root graph of a workflow in UI format and its subgraphs, unchecked, to a depth of 100."""
     waiting = [(workflow, 0)]
     while waiting:
         graph, depth = waiting.pop()

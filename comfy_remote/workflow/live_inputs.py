@@ -1,8 +1,7 @@
-"""Which inputs a node has while its values are what they are: ComfyUI's dynamic inputs.
+"""Which inputs a node has for its present values: ComfyUI's dynamic inputs.
 
 A dynamic combo has further inputs for each choice (``format.quality``), an autogrow has a row of
-them (``images.image0``). The schemas describe them once; what a prompt must give depends on what
-it gives already.
+them (``images.image0``). Which of them a prompt must give depends on its other values.
 
 Source of facts: ``comfy_api/latest/_io.py`` of ComfyUI 0.33.0.
 """
@@ -26,8 +25,7 @@ class LiveInputs:
     """The inputs a node has, dynamic ones by their full names.
 
     Attributes:
-        required: ``{name: [type, options]}`` of those that a prompt must give.
-        optional: Of the others.
+        required, optional: ``{name: [type, options]}``.
         dynamic: Whether any of them comes and goes.
     """
 
@@ -36,7 +34,7 @@ class LiveInputs:
     dynamic: bool = False
 
     def all(self) -> dict[str, JsonValue]:
-        """All of them; what is declared as both is required."""
+        """All of them; one declared as both is required."""
         return {
             **self.required,
             **{k: v for k, v in self.optional.items() if k not in self.required},

@@ -44,15 +44,15 @@ _REQUEST = "request to a RunPod endpoint"
 
 @dataclass(frozen=True, slots=True)
 class LoadedWorkflow:
-    """What was found. At least one of `prompt` and `workflow` is there.
+    """What was found: at least one of `prompt` and `workflow`.
 
     Attributes:
         source: The file's path, or "standard input".
         found: What it is, for people: "workflow in UI format", "PNG picture".
-        prompt: API format: what ran, or shall run. It goes before `workflow`.
+        prompt: API format: what ran, or is to run. It takes precedence over `workflow`.
         workflow: UI format: what the editor shows; embedded in the outputs of a run.
         variables: The names that were filled in.
-        left_out: What else a request has that its workflow came in.
+        left_out: Other keys of the request that held the workflow.
     """
 
     source: str
@@ -88,10 +88,10 @@ def load_workflow(
         path: A JSON file in API or UI format, or a PNG, WebP, JPEG, AVIF, SVG, MP4, MOV, WebM,
             MKV, FLAC, MP3, Ogg, Opus, GLB or latent file that ComfyUI saved with its metadata.
         variables: What to fill in for ``${NAME}`` in a JSON file; ``None`` leaves the file as
-            it is. Texts inside of pictures and the like are never changed: they have run.
+            it is. Texts in pictures and other outputs are never changed.
 
     Raises:
-        WorkflowInvalid: There is no such file, it is none of these, it is cut off, it has no
+        WorkflowInvalid: There is no such file, it is not one of these, it is cut off, it has no
             workflow in it, or its structure is wrong. Says which.
     """
     if str(path) == "-":
@@ -118,11 +118,7 @@ def load_workflow(
 def read_workflow(
     file: BinaryIO, name: str, *, variables: Mapping[str, str] | None = None
 ) -> LoadedWorkflow:
-    """`load_workflow` for an open file: seekable, at its start.
-
-    Raises:
-        WorkflowInvalid: As for `load_workflow`; ``name`` begins the message.
-    """
+    """`load_workflow` for an open file, seekable and at its start; ``name`` begins messages."""
     if (metadata := _metadata(file, name)) is not None:
         return _from_metadata(metadata, name)
     data = file.read(_MAX_JSON_BYTES + 1)
@@ -138,11 +134,11 @@ def read_workflow(
 def parse_workflow(document: JsonValue, name: str = "The workflow") -> LoadedWorkflow:
     """The workflow in a document, in API format or UI format.
 
-    Of what is posted to ComfyUI, ``{"prompt": {…}, "extra_data": {…}}``, prompt and workflow
-    are taken; of a request to a RunPod endpoint, ``{"input": {"workflow": {…}}}``, the workflow.
+    Also in what is posted to ComfyUI, ``{"prompt": {…}, "extra_data": {…}}``, and in a request to
+    a RunPod endpoint, ``{"input": {"workflow": {…}}}``.
 
     Raises:
-        WorkflowInvalid: It is neither; ``name`` begins the message.
+        WorkflowInvalid: There is none; ``name`` begins the message.
     """
     if is_ui_format(document):
         return LoadedWorkflow(name, _UI, None, document)
@@ -160,10 +156,9 @@ def parse_workflow(document: JsonValue, name: str = "The workflow") -> LoadedWor
 def parse_prompt(
     document: JsonValue, name: str = "The workflow", *, check_links: bool = True
 ) -> Prompt:
-    """Check that a document is an API-format prompt, and give it its type.
+    """Check that a document is an API-format prompt, or ``{"prompt": {…}}`` with one.
 
-    A document ``{"prompt": {…}}`` (what is posted to ComfyUI) is taken as its prompt.
-    A link to a node that is not there is refused, unless ``check_links`` is off.
+    A link to a missing node is refused, unless ``check_links`` is off.
 
     Raises:
         WorkflowInvalid: It is not; ``name`` begins the message.
@@ -203,7 +198,7 @@ def _spooled(file: BinaryIO, name: str, variables: Mapping[str, str] | None) -> 
 
 
 def _metadata(file: BinaryIO, name: str) -> Metadata | None:
-    """The texts in a file of a known format; ``None`` for anything else, as JSON. At its start."""
+    """The texts in a file, at its start, of a known format; ``None`` for anything else (JSON)."""
     start = file.read(_SIGNATURE_BYTES)
     file.seek(0)
     if start[:1] in _JSON_STARTS and b"\0" not in start:
@@ -240,9 +235,9 @@ def _from_metadata(metadata: Metadata, name: str) -> LoadedWorkflow:
                 isinstance(n, dict) and "class_type" in n for n in document.values()
             ):
                 raise
-            prompt = None  # a saver's own idea of a prompt
+            prompt = None  # a saver that means something else by "prompt"
         if found is not None and prompt is not None and _is_piece(prompt):
-            prompt = None  # saved by a prompt of which parts ran elsewhere: not the whole of it
+            prompt = None  # only the local part of a prompt whose parts ran elsewhere
         return LoadedWorkflow(name, metadata.kind, prompt, found)
     if found is None:
         raise _no_workflow(metadata, name)
@@ -262,7 +257,7 @@ def _is_piece(prompt: Prompt) -> bool:
 
 
 def _embedded(text: str | None, *, nan_to_null: bool = False) -> JsonValue:
-    """The document in a text of a file; ``None`` if it is no JSON (a prompt in words)."""
+    """The document in a text of a file; ``None`` if it is not JSON (a prompt in words)."""
     if text is None:
         return None
     try:

@@ -30,10 +30,7 @@ class Metadata:
 
 
 def read_metadata(file: BinaryIO, known: Format) -> Metadata:
-    """The texts of a file of a known format.
-
-    Args:
-        file: Seekable, at its start.
+    """The texts of a file of a known format, seekable and at its start.
 
     Raises:
         Malformed: The file is cut off or garbled before both texts were found.
@@ -45,7 +42,7 @@ def read_metadata(file: BinaryIO, known: Format) -> Metadata:
             if "prompt" in found.texts and "workflow" in found.texts:
                 break
     except (EOFError, struct.error, IndexError, OverflowError, UnicodeDecodeError) as error:
-        # What ran is what matters: a file cut off after its prompt is still good for that.
+        # A file cut off after its prompt is still useful.
         if "prompt" not in found.texts:
             raise Malformed("it ends too early, or is damaged") from error
     return found

@@ -65,7 +65,7 @@ _FOLDER_BY_CLASS = {
 FOLDERS = frozenset(
     {*_FOLDER_BY_INPUT.values(), *_FOLDER_BY_CLASS.values(), "embeddings", "vae_approx"}
 )
-"""All of them: folders of ComfyUI's ``models/`` that hold what a workflow names."""
+"""The folders of ComfyUI's ``models/`` that hold what workflows name."""
 
 MODEL_SUFFIXES = frozenset(
     {".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl"}
@@ -81,7 +81,7 @@ _VIDEO_TINY_AUTOENCODERS = frozenset(
 _EMBEDDING = re.compile(r"(?:^|(?<=[\s(]))embedding:([^\s,:()<\[\]]+)")
 # What ComfyUI called two of its folders before it read both names as one.
 _OLD_FOLDERS = {"clip": "text_encoders", "unet": "diffusion_models"}
-# Words in a list of models that stand for none, or for one that is computed.
+# Words in a list of models for none, or for one that is computed.
 _NO_FILE = frozenset({"", "none", "[none]", "pixel_space", "baked vae", "automatic"})
 
 
@@ -90,11 +90,9 @@ class ModelUse:
     """One input of one node that names a model.
 
     Attributes:
-        node_id: The node.
-        input: Its input.
         name: The file, below its folder; as in the prompt, so possibly with ``\\``.
-        folder: Of ComfyUI's ``models/`` ("checkpoints", "loras", …); ``None`` where a node of
-            a pack names a file that ends like a model's, in a folder that only the pack knows.
+        folder: Of ComfyUI's ``models/`` ("checkpoints", "loras", …); ``None`` if only the node's
+            pack knows it.
     """
 
     node_id: str
@@ -105,12 +103,10 @@ class ModelUse:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a workflow in UI format says that a model can be had.
+    """Where a workflow in UI format says that a model is available.
 
     Attributes:
-        name: The file.
-        folder: Of ComfyUI's ``models/``.
-        url: Where it is. Written by whoever made the workflow, so not to be trusted.
+        url: Written by whoever made the workflow, so not to be trusted.
         hash: Of its content, with ``hash_type`` ("SHA256"); mostly ``None``.
     """
 
@@ -127,9 +123,8 @@ class Model:
 
     Attributes:
         name: The file, below its folder.
-        folder: As in `ModelUse`; where only the workflow knows it, what that says.
+        folder: As in `ModelUse`, else as the workflow says.
         places: The inputs that name it.
-        source: Where the workflow says it can be had, if it does.
     """
 
     name: str
@@ -153,9 +148,9 @@ class Model:
 def model_uses(prompt: Prompt) -> Iterator[ModelUse]:
     """Every input that names a model, in the order of the prompt.
 
-    The folder is known for ComfyUI's own nodes, and for inputs of other nodes that are called
-    like ComfyUI's. Any other value that ends like a model's file counts, too, its folder
-    unknown; and so does ``embedding:NAME`` in texts (mostly without the file's ending).
+    The folder is known for ComfyUI's own nodes, and for other inputs of the same names. Other
+    values that end like a model's file count, with an unknown folder, and so does
+    ``embedding:NAME`` in texts (mostly without the file's ending).
     """
     for node_id, node in prompt.items():
         for key, value in node["inputs"].items():
@@ -174,9 +169,8 @@ def find_models(prompt: Prompt, workflow: Mapping[str, JsonValue] | None = None)
     """The models a prompt needs, each once, in the order of their first use.
 
     Args:
-        prompt: API format. Nodes that feed no output count, too: leave them out before, with
-            `order.needed_nodes`, if they shall not.
-        workflow: The same in UI format, which may say where the models can be had.
+        prompt: Nodes that feed no output count: omit them with `graph.needed_nodes`.
+        workflow: The same in UI format, which may say where to get the models.
     """
     sources = {
         (_posix(source.name), _OLD_FOLDERS.get(source.folder, source.folder)): source
@@ -196,10 +190,10 @@ def find_models(prompt: Prompt, workflow: Mapping[str, JsonValue] | None = None)
 
 
 def model_sources(workflow: Mapping[str, JsonValue]) -> list[ModelSource]:
-    """Where a workflow in UI format says that models can be had; each once.
+    """Where a workflow in UI format says that models are available; each once.
 
-    From the ``models`` that newer editors and templates write into a node's ``properties``, and
-    those of the workflow as a whole. What is not of that shape is passed over.
+    From ``models`` of the workflow, and of the ``properties`` of nodes (newer editors and
+    templates). Malformed entries are skipped.
     """
     found: dict[tuple[str, str, str], ModelSource] = {}
     for raw in _raw_sources(workflow):
@@ -224,7 +218,7 @@ def _raw_sources(workflow: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonVa
 
 
 def names_a_file(choice: str) -> bool:
-    """Whether a choice in a list of models is a file, and does not stand for none."""
+    """Whether a choice in a list of models is a file, and not a word for none."""
     return choice.strip().lower() not in _NO_FILE
 
 

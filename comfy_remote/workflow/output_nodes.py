@@ -1,6 +1,4 @@
-"""What is known of the output nodes of ComfyUI, class by class: one row for each.
-
-A class that is missing here works, too: it counts as one of which nothing is known.
+"""What is known of ComfyUI's output nodes: one row a class. A missing class counts as unknown.
 
 Source of facts: the ``ui`` of each node in ComfyUI 0.33.0's ``nodes.py`` and ``comfy_extras``, and
 for placeholders ComfyUI's frontend 1.49.6 (`saveImageExtraOutput`).
@@ -20,12 +18,9 @@ __all__ = ["OUTPUT_NODES", "FileSize", "OutputNode"]
 
 @dataclass(frozen=True, slots=True)
 class FileSize:
-    """How large the files of pictures are, in bytes per pixel: the least to expect, and an average.
+    """Bytes per pixel of files with pictures from the node's ``input``: minimum and average.
 
     For pictures with detail, as models make them. Measured on a few; good for a warning.
-
-    Attributes:
-        input: The node's input that takes the pictures.
     """
 
     input: str
@@ -38,14 +33,14 @@ class OutputNode:
     """One class.
 
     Attributes:
-        kind: Of what it makes, where the types of its inputs do not tell.
-        endings: Of the files that it lists under ``images`` in ComfyUI's history, as a pattern; the
-            public worker-comfyui returns these and nothing else.
-        other: What it makes instead, for people; empty where that is not known.
+        kind: Of its outputs, if the types of its inputs do not tell.
+        endings: A pattern for the files that it lists under ``images`` in ComfyUI's history: only
+            these does the public worker-comfyui return.
+        other: What else it makes, for people.
         placeholders: Whether ComfyUI's page fills in ``%date:…%`` in the names of its files.
-        size: How large its files are, where that can be estimated.
+        size: Of its files, if that can be estimated.
         preview: Whether it only shows something, and is not what a workflow is for.
-        lists_files: Whether ComfyUI's history has the files that it saves.
+        lists_files: Whether ComfyUI's history lists the files that it saves.
     """
 
     kind: OutputKind | None = None

@@ -22,10 +22,8 @@ class NodePack:
 
     Attributes:
         name: Its id in ComfyUI's registry, else its repository on GitHub ("owner/name"), else
-            its folder in ``custom_nodes``; `CORE` for ComfyUI itself; ``None`` for the classes
-            of which nothing tells.
-        version: What the workflow was saved with (a version or a commit), if it says so.
-        classes: In the order of the prompt.
+            its folder in ``custom_nodes``; `CORE` for ComfyUI itself; ``None`` if unknown.
+        version: The version or commit that the workflow was saved with, if it says so.
     """
 
     name: str | None
@@ -42,8 +40,8 @@ def find_packs(
 ) -> list[NodePack]:
     """The packs that a prompt's nodes come from.
 
-    What the workflow says of its nodes (``cnr_id``, ``aux_id`` and ``ver``, which newer editors
-    write) goes before the module that the schemas name.
+    What the workflow says (``cnr_id``, ``aux_id`` and ``ver``, which newer editors write) takes
+    precedence over the module that the schemas name.
     """
     said = dict(_said(workflow or {}))
     packs: dict[tuple[str | None, str | None], list[str]] = {}
@@ -54,10 +52,9 @@ def find_packs(
 
 
 def said_pack(properties: Mapping[str, JsonValue]) -> tuple[str, str | None] | None:
-    """Name and version of the pack that a node in UI format says it is of; ``None``: it doesn't.
+    """Name and version of a node's pack by its properties in UI format, if they say so.
 
-    Newer editors write the pack's id in ComfyUI's registry (``cnr_id``), or its repository on
-    GitHub (``aux_id``), into a node's properties.
+    The name is the pack's id in ComfyUI's registry, or its repository on GitHub.
     """
     name = properties.get("cnr_id") or properties.get("aux_id")
     if not isinstance(name, str):
@@ -75,7 +72,7 @@ def pack_for_people(name: str) -> str:
 
 
 def _said(workflow: Mapping[str, JsonValue]) -> Iterator[tuple[str, tuple[str, str | None]]]:
-    """Class, and name and version of its pack, of all nodes that say so."""
+    """Class, and name and version of the pack, of all nodes that name one."""
     for graph in graphs_in(workflow):
         for node in mappings(graph.get("nodes")):
             kind, pack = node.get("type"), said_pack(mapping(node.get("properties")))

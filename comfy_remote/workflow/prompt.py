@@ -55,10 +55,7 @@ def is_link(value: object) -> TypeGuard[list[JsonValue]]:
 
 
 def own_values(value: JsonValue) -> list[JsonValue]:
-    """The values in an input: of a list, wrapped as ``{"__value__": […]}`` or not, each; else one.
-
-    A link counts as one value.
-    """
+    """The values of a list (perhaps wrapped as ``{"__value__": […]}``); a link is one value."""
     if isinstance(value, dict):
         value = value.get("__value__")
     return value if isinstance(value, list) and not is_link(value) else [value]
@@ -74,12 +71,9 @@ def with_inputs(prompt: Prompt, values: Mapping[Place, JsonValue]) -> Prompt:
 
 
 def check_texts(prompt: Prompt) -> None:
-    """Refuse a prompt with half a surrogate pair in it: no file and no node can take that.
+    """Raise `WorkflowInvalid` for half a surrogate pair, which no file and no node accepts.
 
     An emoji that was cut in two leaves one, and so does an argument that is not UTF-8.
-
-    Raises:
-        WorkflowInvalid: Names node and input.
     """
     if _is_text(prompt):
         return

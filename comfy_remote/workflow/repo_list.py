@@ -1,4 +1,4 @@
-"""``repo_list``: the Text node whose lines say which models the worker shall have."""
+"""``repo_list``: the Text node whose lines list the models that the worker needs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,15 @@ _TEXTS = ("text", "string", "value")
 
 
 def find_repo_list(prompt: Prompt, workflow: Mapping[str, JsonValue] | None = None) -> str:
-    """The text of the node titled ``repo_list``, in letters of either case, as it is.
+    """The text of the node titled ``repo_list`` (in any case); empty if there is none.
 
-    Of any class: what counts is its text (an input ``text``, ``string`` or ``value``; in a
-    workflow, the first widget that holds one). Several such nodes are put together, a line
-    break between them. Muted and bypassed ones are left out, also in subgraphs.
+    The node may be of any class: its text is an input ``text``, ``string`` or ``value``, or in a
+    workflow the first widget that holds one. The texts of several are joined by line breaks.
+    Muted and bypassed nodes are omitted, also in subgraphs.
 
     Args:
-        prompt: API format, where ``_meta`` has the titles. Looked at where the workflow has
-            none.
-        workflow: UI format, if there is one: nodes that only show a text (notes) are in no
-            prompt.
-
-    Returns:
-        ``""`` where there is none.
+        prompt: API format, where ``_meta`` has the titles; used if the workflow has no such node.
+        workflow: UI format: nodes that only show a text (notes) are in no prompt.
     """
     return "\n".join(_in_workflow(workflow) if workflow else ()) or "\n".join(_in_prompt(prompt))
 
@@ -44,7 +39,7 @@ def _in_workflow(workflow: Mapping[str, JsonValue]) -> Iterator[str]:
     try:
         document = read_document(workflow)
     except WorkflowInvalid:
-        return  # it is only carried along, in the pictures; the prompt is what runs
+        return  # it is only embedded in the pictures; the prompt is what runs
     for graph in (document.root, *document.subgraphs.values()):
         for node in graph.nodes:
             if _is_titled(node.title) and node.mode not in (MUTED, BYPASSED):

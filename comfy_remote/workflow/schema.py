@@ -41,8 +41,8 @@ _OWN_NODES = "own_nodes.json"
 class InputSchema:
     """One input of a node class.
 
-    ``type`` is ``COMBO`` for a list of choices, in either notation; several types are joined
-    by commas (``INT,FLOAT``). ``options`` is what the node says besides (default, min, max …).
+    ``type`` is ``COMBO`` for a list of choices, in either notation; several types are joined by
+    commas (``INT,FLOAT``). ``options`` is everything else (default, min, max …).
     """
 
     name: str
@@ -53,7 +53,7 @@ class InputSchema:
 
     @cached_property
     def selectable(self) -> Sequence[JsonValue]:
-        """The values to choose from: `choices`, or of a dynamic combo the keys of its options."""
+        """The values to choose from: `choices`, or the keys of a dynamic combo's options."""
         if self.type != DYNAMIC_COMBO:
             return self.choices
         options = mappings(self.options.get("options"))
@@ -68,12 +68,12 @@ class InputSchema:
 
     @cached_property
     def lists_uploads(self) -> bool:
-        """Whether its choices are the uploads in an input folder, to which others may be added."""
+        """Whether its choices are the files in an input folder."""
         return any(key.endswith("_upload") and value for key, value in self.options.items())
 
     @cached_property
     def widget_type(self) -> str:
-        """The type whose widget it is; differs from ``type`` where several types are taken."""
+        """The type of its widget; differs from ``type`` if it takes several types."""
         named = self.options.get("widgetType")
         return named if isinstance(named, str) else self.type
 
@@ -94,18 +94,14 @@ class NodeSchema:
     """Where ComfyUI loaded it from: "nodes", "comfy_extras.…", "custom_nodes.PACK"; of
     ComfyUI's own nodes, the bundled snapshot does not say."""
     unproduced: frozenset[str] = frozenset()
-    """The inputs whose type no class here gives: nothing could be linked to them."""
+    """The inputs whose type no class here outputs: nothing can be linked to them."""
 
 
 class Schemas:
-    """The node classes of one ComfyUI.
-
-    Args:
-        object_info: The document of ``GET /object_info``.
-        source: Where it comes from, for error messages (``http://127.0.0.1:8188``).
+    """The node classes of one ComfyUI, from ``GET /object_info``; ``source`` is for messages.
 
     Raises:
-        WorkflowInvalid: The document does not have the shape of ``/object_info``.
+        WorkflowInvalid: The document does not have that shape.
     """
 
     def __init__(
@@ -128,10 +124,7 @@ class Schemas:
 
     @classmethod
     def bundled(cls) -> Schemas:
-        """The snapshot that comes with the package: ComfyUI's own nodes, and ours of every target.
-
-        Those are Remote Input and Remote Output; of other custom nodes there are none.
-        """
+        """The snapshot in the package: ComfyUI's own nodes, Remote Input and Remote Output."""
         return _bundled()
 
     def __contains__(self, class_type: str) -> bool:
@@ -147,7 +140,7 @@ class Schemas:
         return self._schemas[class_type]
 
     def document(self, class_type: str) -> Mapping[str, JsonValue] | None:
-        """What ``/object_info`` says about a class, word for word."""
+        """What ``/object_info`` says about a class."""
         found = self._classes.get(class_type)
         return found if isinstance(found, Mapping) else None
 
@@ -156,11 +149,7 @@ class Schemas:
         return mapping(mapping(self._classes.get(class_type)).get("input"))
 
     def with_choices(self, more: Mapping[tuple[str, str], Iterable[str]]) -> Schemas:
-        """The same, with further values in lists of choices.
-
-        Args:
-            more: By class and input. One that is not a list of choices here is passed over.
-        """
+        """The same, with more choices, by class and input; inputs without choices are skipped."""
         classes = dict(self._classes)
         for (class_type, name), values in more.items():
             groups = self.declared(class_type)

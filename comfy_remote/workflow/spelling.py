@@ -39,7 +39,7 @@ class Respelled:
 
 
 def classes_with_paths(prompt: Prompt) -> set[str]:
-    """The classes of nodes with a value that might be spelled in another way. No schemas needed."""
+    """The classes of nodes with a value that may have another spelling, found without schemas."""
     return {
         node["class_type"]
         for node in prompt.values()
@@ -48,12 +48,9 @@ def classes_with_paths(prompt: Prompt) -> set[str]:
 
 
 def as_listed(prompt: Prompt, schemas: Schemas) -> tuple[Prompt, list[Respelled]]:
-    """The prompt with values of lists as the schemas have them, where only separators differ.
+    """The prompt with values as the target's schemas list them, where only separators differ.
 
-    A value that is listed stays, and so does one that several choices might mean.
-
-    Args:
-        schemas: The target's. The bundled snapshot has no files, and changes nothing.
+    A value that is listed stays, and so does one that may mean several choices.
     """
     changed = prompt
     found: list[Respelled] = []
@@ -69,7 +66,7 @@ def as_listed(prompt: Prompt, schemas: Schemas) -> tuple[Prompt, list[Respelled]
 
 
 def listed_as(value: JsonValue, choices: Sequence[JsonValue]) -> str | None:
-    """The choice that a value means and is not itself; ``None`` if there is no such choice."""
+    """The choice that a value means in another spelling; ``None`` if there is none."""
     if not isinstance(value, str) or not _has_path(value) or value in choices:
         return None
     plain = _plain(value)

@@ -40,13 +40,7 @@ _AROUND_FILE = 120
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file of this machine that a prompt loads.
-
-    Attributes:
-        path: Where it is.
-        size: In bytes.
-        sha256: 64 lower-case hex digits.
-    """
+    """A file of this machine that a prompt loads; ``size`` in bytes."""
 
     path: Path
     size: int
@@ -80,13 +74,9 @@ class MadeOutput:
     """An output node.
 
     Attributes:
-        node_id: Its id.
-        class_type: Its class.
-        title: What the editor calls it.
-        kind: Of what it makes, as far as its class tells; "file" where it does not.
-        kept: "saved" in ComfyUI's output folder, or a "preview": shown, or passed on, and soon
-            gone.
-        prefix: How the names of its files begin, where it says so.
+        kind: Of its outputs; "file" if its class does not tell.
+        kept: "saved" in ComfyUI's output folder, or a "preview", which is temporary.
+        prefix: How the names of its files begin, if it says so.
     """
 
     node_id: str
@@ -107,16 +97,14 @@ class Summary:
 
     Attributes:
         inputs: What can be set.
-        models: What it needs, of the nodes that run.
-        files: What the nodes that run load from ``input/``.
-        packs: Where its node classes come from.
-        outputs: What it makes.
+        models: Those that the nodes that run need.
+        files: Those that the nodes that run load from ``input/``.
         nodes: How many there are.
-        idle: The ids of those that feed no output: they do not run.
-        payload: Bytes of one request with the prompt, the workflow in UI format and the files
-            that are here in base64 (RunPod's ``/run``); within some hundred bytes.
-        fingerprint: See `fingerprint`; ``None`` where `problems` says why there is none.
-        problems: What is wrong with it or unclear, a sentence each.
+        idle: The ids of nodes that feed no output: they do not run.
+        payload: About how many bytes one request has (RunPod's ``/run``), with the prompt, the
+            workflow in UI format and the local files in base64.
+        fingerprint: ``None`` if `problems` says why there is none.
+        problems: What is wrong or unclear, a sentence each.
     """
 
     inputs: tuple[SettableInput, ...]
@@ -158,11 +146,9 @@ def summarize(
     Never raises for a prompt that cannot run: the summary says what is wrong with it.
 
     Args:
-        prompt: API format.
         schemas: The target's, or the bundled ones.
-        workflow: The same in UI format, if there is one: it knows where models and nodes
-            come from, and is sent along.
-        files: What the prompt loads and is on this machine, by the name in `FileUse`.
+        workflow: The same in UI format: it may say where models and nodes come from.
+        files: Local files that the prompt loads, by the name in `FileUse`.
     """
     files = files or {}
     outputs = output_nodes(prompt, schemas)

@@ -23,12 +23,12 @@ __all__ = ["Amount", "NodeWork", "Workload", "workload_of"]
 
 _PIXELS = 1_000_000
 _MOST = 1e6
-"""No number of a prompt counts for more: one out of range must not drown the others."""
+"""Larger numbers of a prompt count as this, so that one out of range does not outweigh all."""
 _NEAR = 500
-"""So many nodes before a sampler are looked at for its sigmas; no real chain is longer."""
+"""How many nodes before a sampler are searched for its sigmas; no real chain is longer."""
 _FRAMES_PER_LATENT = 4  # as today's video models pack them
 _FIXED = 0.1
-"""What a step, or a node that does not sample, costs however small its pictures are."""
+"""The least that a step, or a node that does not sample, costs."""
 
 # Links to the picture, latent or sound that a node works on, the likeliest first: its other links
 # (a mask, a control picture) may be of another size.
@@ -46,7 +46,7 @@ class Amount:
     """How much a node works on. What is not known counts as 1.
 
     Attributes:
-        pixels: Of one picture; ``None`` where no node says (that of a loaded picture).
+        pixels: Of one picture; ``None`` if unknown (a loaded picture).
         frames: Of a video.
         batch: Pictures, videos or sounds at once.
         seconds: Of a sound.
@@ -67,14 +67,7 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class NodeWork:
-    """One node's share.
-
-    Attributes:
-        node_id: The node.
-        work: Its cost; 1.0 is one sampler step on one megapixel, or any other node on one.
-        steps: Of a sampler; ``None`` for other nodes.
-        amount: What it works on.
-    """
+    """One node's share: 1.0 is one sampler step, or any other node, on one megapixel."""
 
     node_id: str
     work: float
@@ -87,9 +80,9 @@ class Workload:
     """The work of a prompt.
 
     Attributes:
-        shape: 64 hex digits, equal for prompts with the same node classes and models: texts,
-            seeds, sizes and steps may differ, and so may node ids.
-        nodes: Those that run, in an order in which they can.
+        shape: 64 hex digits, equal for prompts with the same node classes and models, whatever
+            their texts, seeds, sizes, steps and node ids.
+        nodes: Those that run, in a possible order.
         work: The sum over the nodes.
     """
 
@@ -100,7 +93,7 @@ class Workload:
     def changes_from(self, other: Workload) -> list[str]:
         """What makes it more or less work than another of its shape: ``steps 20 → 40``.
 
-        Those of the node that it matters to most.
+        For the node whose work differs most.
         """
         if not self.nodes or len(self.nodes) != len(other.nodes):
             return []
@@ -123,7 +116,7 @@ class Workload:
 
 
 def workload_of(prompt: Prompt) -> Workload:
-    """The work of a prompt. Never fails: what it cannot read counts as a small picture."""
+    """The work of a prompt. Never fails: unknown amounts count as a small picture."""
     # A node by itself (a text that only people and `repo_list` read) does not run.
     ends = [
         node_id

@@ -76,16 +76,11 @@ def fill_in(text: str, lookup: Callable[[str, str], str | None], now: datetime) 
 
 
 def fill_in_prompt(prompt: Prompt, now: datetime, names: Mapping[str, str] | None = None) -> Prompt:
-    """A prompt with the placeholders filled in where the page would have done it.
+    """A copy of a prompt with the placeholders filled in where the page would have done it.
 
     Args:
-        prompt: Not changed.
         now: For dates.
-        names: Node ids by the names that placeholders call them. By default a node is called by
-            its class, else by its title.
-
-    Returns:
-        The same prompt if there are none, else a copy.
+        names: Node ids by their names in placeholders; by default classes, else titles.
     """
 
     def lookup(name: str, key: str) -> str | None:
@@ -124,11 +119,7 @@ def left_over(prompt: Prompt) -> Iterator[tuple[str, str, str]]:
 
 
 def find_name_prefixes(prompt: Prompt) -> list[Place]:
-    """The inputs that say how saved files are called.
-
-    Raises:
-        WorkflowInvalid: There is none, or one is computed.
-    """
+    """The inputs that name saved files; raises `WorkflowInvalid` for none, or a computed one."""
     found: dict[Place, None] = {}
     for node_id, node in prompt.items():
         if _PREFIX not in node["inputs"]:
@@ -136,15 +127,15 @@ def find_name_prefixes(prompt: Prompt) -> list[Place]:
         place = _written_at(prompt, node_id)
         if place is None:
             raise WorkflowInvalid(
-                f"The name that {node['class_type']} (node {node_id}) saves under is put together "
-                "by other nodes, so its folder cannot be set.",
+                f"Other nodes compute the file name of {node['class_type']} (node {node_id}), so "
+                "its folder cannot be set.",
                 advice="Write ${OUTPUT_FOLDER} into the workflow file where the folder belongs.",
                 details={"node_id": node_id, "input": _PREFIX},
             )
         found[place] = None
     if not found:
         raise WorkflowInvalid(
-            "No node of the workflow says where it saves (there is no filename_prefix).",
+            "No node of the workflow says where it saves: none has a filename_prefix.",
             advice="Omit the folder on the target, or write ${OUTPUT_FOLDER} into the "
             "workflow file where it belongs.",
         )
@@ -164,13 +155,9 @@ def _written_at(prompt: Prompt, node_id: str) -> Place | None:
 
 
 def name_below(prompt: Prompt, places: Iterable[Place], folder: str) -> Prompt:
-    """The prompt with its files named as before, in that folder.
+    """The prompt with its files named as before (at `find_name_prefixes`), in that folder.
 
-    Args:
-        prompt: API format.
-        places: As `find_name_prefixes` gives them.
-        folder: ``/`` or ``\\`` between parts. ComfyUI refuses one that leads out of its output
-            folder.
+    ComfyUI refuses a folder that leads out of its output folder.
     """
     folder = folder.replace("\\", "/").rstrip("/")
     return with_inputs(

@@ -36,11 +36,7 @@ _PRIMITIVE = frozenset({"value", "int", "number"})
 
 
 def parse_seed(text: str) -> int:
-    """A seed as a person types it: a number from 0 to 2⁶⁴-1, or ``random``.
-
-    Raises:
-        WorkflowInvalid: It is neither.
-    """
+    """A seed as a person types it; raises `WorkflowInvalid` for anything else."""
     if text.strip().lower() == "random":
         return random.randint(0, _MAX_RANDOM)
     if text.strip().isascii() and text.strip().isdigit() and len(text) <= 20:
@@ -58,12 +54,10 @@ def has_seeds(prompt: Prompt) -> bool:
 
 
 def find_seeds(prompt: Prompt) -> list[Place]:
-    """Where the seeds are.
-
-    A seed that is linked to a primitive is set there, one that is computed at its sampler.
+    """Where the seeds are: at a primitive that one is linked to, or (if computed) at the sampler.
 
     Raises:
-        WorkflowInvalid: Nothing was found.
+        WorkflowInvalid: There are none.
     """
     sources = Sources(prompt)
     found = {
@@ -81,13 +75,12 @@ def find_seeds(prompt: Prompt) -> list[Place]:
 def find_sizes(prompt: Prompt, name: SizeInput) -> list[Place]:
     """Where the samplers' pictures get their width, height or number from.
 
-    Followed back from every sampler's ``latent_image``; where the workflow has no sampler,
-    these are the nodes that make a picture from nothing. A width that is computed from another
-    (half of it, a multiple of 16) is set where that one is. A node that scales a loaded picture
-    is not meant: set it by name.
+    Followed back from every sampler's ``latent_image``; without samplers, these are the nodes
+    that make a picture from nothing. A width that is computed from another (half of it, a
+    multiple of 16) is set at its origin. A node that scales a loaded picture does not count.
 
     Raises:
-        WorkflowInvalid: There is none, for example since the size is that of a loaded picture.
+        WorkflowInvalid: There is none, for example because the picture is loaded.
     """
     sources = Sources(prompt)
     places = {
@@ -116,7 +109,7 @@ def _is_seed(name: str) -> bool:
 
 
 def _decided_at(prompt: Prompt, sources: Sources, node_id: str, name: SizeInput) -> Place:
-    """The input to change: that of the node itself, where others depend on what it comes from."""
+    """The input to change: the number's origin, or the node's own input if others depend on it."""
     others = frozenset({"width", "height", "batch_size"} - {name})
     place = (node_id, name)
     if (given := sources.number(place, unless_it_feeds=others)) is not None:

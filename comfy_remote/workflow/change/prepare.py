@@ -53,16 +53,13 @@ class Changes:
     """What to change in a workflow; nothing by default.
 
     Attributes:
-        prompt: The positive text.
-        prompt_nodes: Ids, titles or classes of the nodes that have it, where it is not found
-            by following the samplers' links.
-        negative: The negative text.
-        seed: For every seed there is.
-        width: In pixels, of the empty latents or images that samplers start from.
-        height: In pixels, likewise.
-        batch: How many pictures at once, likewise.
+        prompt, negative: The positive and the negative text.
+        prompt_nodes: Ids, titles or classes of the nodes that have the positive text, if the
+            samplers' links do not lead there.
+        seed: For every seed.
+        width, height, batch: Of the empty latents or images that samplers start from.
         settings: ``NODE.input=value``, or ``{"NODE.input": value}``; applied last.
-        output_folder: Where the target shall save, below its own output folder.
+        output_folder: Where the target saves, below its own output folder.
         image_id: A word for this run, for ``${IMAGE_ID}`` alone.
         given: Further variables by name, for ``${NAME}`` in the file.
     """
@@ -81,11 +78,7 @@ class Changes:
 
     @classmethod
     def of(cls, words: ChangeWords, changes: Changes | None = None) -> Changes:
-        """What keywords say, beside or instead of what ``changes`` say.
-
-        Raises:
-            TypeError: There is no such change.
-        """
+        """``changes`` with those that keywords give; raises `TypeError` for an unknown one."""
         if not isinstance(words, Mapping):
             raise TypeError(f"changes are a dictionary such as {{'seed': 5}}, not {words!r}")
         names = {"set": "settings", "vars": "given"}
@@ -115,7 +108,7 @@ class Changes:
         return bool(self.settings) or self != change_nothing
 
     def variables(self) -> dict[str, str]:
-        """What ``${NAME}`` in a file is filled in with: what was given for this run by name."""
+        """The values for ``${NAME}`` in a file."""
         changes = {
             "PROMPT": self.prompt,
             "NEGATIVE": self.negative,
@@ -138,10 +131,10 @@ class PreparedWorkflow:
 
     Attributes:
         prompt: API format, changed.
-        workflow: UI format, as it was loaded, to embed in the outputs; ``None`` if there is none.
-        notes: What was found and done, a sentence each, for people; the doubts among them.
-        source: Where it came from: see `LoadedWorkflow.source`.
-        doubts: Saved values that may not be where they belong.
+        workflow: UI format, as it was loaded, to embed in the outputs.
+        notes: What was found and done, a sentence each; includes the doubts.
+        source: See `LoadedWorkflow.source`.
+        doubts: Saved values that may belong to other inputs.
     """
 
     prompt: Prompt
@@ -161,18 +154,14 @@ def prepare(
 ) -> PreparedWorkflow:
     """The prompt that will run.
 
-    A prompt is preferred to a workflow, which is converted only if there is no prompt.
-    A text or number that the file's own ``${NAME}`` has taken up is not looked for again
-    (but for the seed, which is set wherever there is one).
+    A workflow is converted only if there is no prompt. A text or number that was filled in for
+    ``${NAME}`` is not set again (but for the seed, which is set wherever there is one).
 
     Args:
-        loaded: What was found in the file.
-        changes: What to change in it.
-        schemas: The target's, if known. Needed for UI format; for the rest, values are checked
-            against them.
-        keep_unknown: As for `convert_workflow`.
-        fill_names: Whether ``%date:…%`` and ``%Node.input%`` are filled in: not in a prompt that
-            is changed again before it runs.
+        schemas: The target's, if known. Required for UI format; values are checked against them.
+        keep_unknown: As for `convert`.
+        fill_names: Whether ``%date:…%`` and ``%Node.input%`` are filled in; not for a prompt that
+            changes again before it runs.
 
     Raises:
         WorkflowInvalid: The workflow cannot be converted, or a change does not fit it.
@@ -187,7 +176,7 @@ def prepare(
     else:
         from ..convert import convert  # here: a prompt needs none of it
 
-        # Names of files may have values in them that are changed below.
+        # File names may contain values that are changed below.
         at_once = fill_names and not changes
         converted = convert(loaded.workflow, schemas, keep_unknown=keep_unknown, fill_names=at_once)
         prompt, doubts, names = converted.prompt, converted.doubts, converted.names

@@ -18,7 +18,7 @@ from .values import input_schema_of
 __all__ = ["Role", "SettableInput", "settable_inputs"]
 
 Role = Literal["positive", "negative", "seed", "width", "height", "batch_size"]
-"""Which change sets an input, other than one that names it."""
+"""A change that sets an input without naming it."""
 
 _SIDES: tuple[Side, ...] = ("positive", "negative")
 _SIZES: tuple[SizeInput, ...] = ("width", "height", "batch_size")
@@ -26,18 +26,15 @@ _SIZES: tuple[SizeInput, ...] = ("width", "height", "batch_size")
 
 @dataclass(frozen=True, slots=True)
 class SettableInput:
-    """One input that holds a value, or that one of the options sets in place of a link.
+    """One input that holds a value, or a link that one of the options replaces.
 
     Attributes:
-        node_id: The node's id; ``{node_id}.{name}`` is how a setting names the input.
-        name: The input's name.
-        title: What the editor calls the node; its class where nobody has named it.
-        class_type: The node's class.
-        type: As the schema has it ("INT", "COMBO", …); from the value where it is unknown.
+        title: What the editor calls the node; its class if nobody has named it.
+        type: As the schema has it ("INT", "COMBO", …), else that of the value.
         value: At present; a link is ``[node id, output]``.
-        role: The option that sets it, if there is one.
-        minimum, maximum: The range of a number, inclusive, where it is known.
-        choices: How many there are of a COMBO, where that is known.
+        role: The option that sets it.
+        minimum, maximum: The range of a number, inclusive.
+        choices: The number of choices of a COMBO.
     """
 
     node_id: str
@@ -74,15 +71,10 @@ class SettableInput:
 
 
 def settable_inputs(prompt: Prompt, schemas: Schemas) -> tuple[list[SettableInput], list[str]]:
-    """The inputs that can be set, and what an option cannot set without help.
+    """The inputs that can be set, in the order of the prompt.
 
-    Args:
-        prompt: Where to look.
-        schemas: For types, ranges and choices.
-
-    Returns:
-        The inputs in the order of the prompt; and a sentence for each option that would be
-        refused since it is not clear what it means (several positive texts that differ).
+    Also a sentence for each option that would be refused as ambiguous (several positive texts that
+    differ).
     """
     roles, unclear = _roles(prompt)
     found = [

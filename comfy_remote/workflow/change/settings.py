@@ -21,13 +21,12 @@ def apply_settings(
 ) -> Prompt:
     """The prompt with ``NODE.input=value`` settings applied, or with ``{"NODE.input": value}``.
 
-    NODE is a node's id, its title, or its class where only one node has it. How the value is
-    read: `value_from_text`. With schemas, an input that the node may have, but has not yet,
-    can be set, too.
+    NODE is a node's id, its title, or its class if only one node has it. `value_from_text` reads
+    the value. With schemas, inputs that the node may have but lacks can also be set.
 
     Raises:
-        WorkflowInvalid: The setting is malformed, its node or input does not exist, or the
-            value does not fit; with the nearest name there is.
+        WorkflowInvalid: The setting is malformed, its node or input does not exist (with the
+            nearest name), or the value does not fit.
     """
     if isinstance(settings, Mapping):
         for path, value in settings.items():
@@ -56,11 +55,7 @@ def _existing_input(prompt: Prompt, path: str, setting: str, schemas: Schemas | 
 def put(
     prompt: Prompt, places: Iterable[Place], value: JsonValue, schemas: Schemas | None = None
 ) -> Prompt:
-    """The prompt with one value in several inputs.
-
-    Raises:
-        WorkflowInvalid: The value is out of an input's range, or not one of its choices.
-    """
+    """The prompt with one value in several inputs, after `check_value`."""
     values = dict.fromkeys(places, value)
     for node_id, key in values:
         check_value(prompt, node_id, key, value, schemas)
@@ -68,11 +63,7 @@ def put(
 
 
 def apply_overrides(prompt: Prompt, overrides: Mapping[str, Mapping[str, JsonValue]]) -> Prompt:
-    """The prompt with ``{node id: {input: value}}`` set. Values are taken as they are.
-
-    Raises:
-        WorkflowInvalid: A node or an input does not exist.
-    """
+    """The prompt with ``{node id: {input: value}}`` set, unchecked but for the inputs' names."""
     values: dict[Place, JsonValue] = {}
     for node_id, inputs in overrides.items():
         if node_id not in prompt:
@@ -84,10 +75,10 @@ def apply_overrides(prompt: Prompt, overrides: Mapping[str, Mapping[str, JsonVal
 
 
 def find_node(prompt: Prompt, name: str) -> str:
-    """The id of the node that ``name`` means: its id, its title, or its class.
+    """The id of the node with that id, title, or class.
 
     Raises:
-        WorkflowInvalid: No node is called that, or several are.
+        WorkflowInvalid: There is none, or there are several.
     """
     if name in prompt:
         return name

@@ -31,11 +31,7 @@ _LONGEST_CHAIN = 12
 
 
 class Sources:
-    """The values behind the links of one prompt. Each way back is walked only once.
-
-    Args:
-        prompt: Where to look; not to be changed in the meantime.
-    """
+    """The values behind the links of a prompt that does not change. Each path is followed once."""
 
     def __init__(self, prompt: Prompt) -> None:
         self._prompt = prompt
@@ -46,15 +42,10 @@ class Sources:
     def number(
         self, place: Place, *, unless_it_feeds: frozenset[str] = frozenset()
     ) -> Place | None:
-        """The input that holds the number which arrives at ``place``.
+        """The input that holds the number which arrives at ``place`` (itself if it has no link).
 
-        Args:
-            place: An input; if it holds no link, it is the answer itself.
-            unless_it_feeds: Names of inputs that must not change with it.
-
-        Returns:
-            ``None`` when the number is computed, or is shared with one that must not change:
-            put the new one into ``place`` itself, instead of the link.
+        ``None`` if the number is computed, or also feeds an input that must not change: then put
+        the new one into ``place`` instead of the link.
         """
         found = self._behind(place, _NUMBER)
         if found is None or found == place or not unless_it_feeds:
@@ -68,10 +59,9 @@ class Sources:
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     def text(self, place: Place) -> Place | None:
-        """The input that holds the text which arrives at ``place``.
+        """The input that holds the text which arrives at ``place``; ``None`` if several make it.
 
-        Of a template that one text is filled into, that text. ``None`` if it is put together
-        from several.
+        For a template that one text is filled into, that text.
         """
         return self._behind(place, _TEXT)
 
@@ -138,10 +128,10 @@ class Sources:
             self._depth -= 1
 
     def _gives(self, place: Place, kind: _Kind) -> bool:
-        """Whether a node gives the value of its input on as it is.
+        """Whether a node passes the value of its input on as it is.
 
-        Or, of a text, as one to work with: what a language model is asked. Not so a text that
-        is cut or joined by what others give.
+        A text may also be one to work with (a language model's prompt), but not one that other
+        nodes cut or join.
         """
         inputs = self._prompt[place[0]]["inputs"]
         as_it_is = kind is _TEXT and place[1].casefold() != "string"

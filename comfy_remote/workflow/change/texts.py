@@ -43,13 +43,10 @@ def find_texts(prompt: Prompt, side: Side, nodes: Sequence[str] = ()) -> list[Pl
     that it is linked to, if any.
 
     Args:
-        prompt: Where to look.
-        side: Which of the two.
-        nodes: Ids, titles or classes of the nodes that have the text, when the user says so.
+        nodes: Ids, titles or classes of the nodes that have the text, if the user names them.
 
     Raises:
-        WorkflowInvalid: There is none; or there are several with different texts, which are
-            named.
+        WorkflowInvalid: There is none; or there are several that differ, which are named.
     """
     sources = Sources(prompt)
     if nodes:
@@ -63,7 +60,7 @@ def find_texts(prompt: Prompt, side: Side, nodes: Sequence[str] = ()) -> list[Pl
         own = {place for found in inputs.values() for place in found}
         if side == "negative":
             _refuse_shared(prompt, inputs, other)
-        # A language model may write both: what it is asked is then neither's text.
+        # A language model may write both texts: its own prompt is then neither.
         others = {place for found in other.values() for place in found} - own
         shared = {sources.text(place) for place in others}
     if not inputs:

@@ -30,12 +30,11 @@ _NUMBERS = frozenset({"INT", "FLOAT"})
 def value_from_text(
     prompt: Prompt, node_id: str, key: str, text: str, schemas: Schemas | None
 ) -> JsonValue:
-    """What to put into an input for a text that a person typed.
+    """The value of an input for a text that a person typed.
 
-    Where the schema knows the input, the value gets its type and is checked (`check_value`).
-    Where it does not, the value takes the type of the one it replaces; where that is a link
-    or nothing, it is read as JSON, and as text if it is not JSON. A link is typed as JSON, too:
-    ``["6", 0]``.
+    If the schema knows the input, the value gets its type and is checked (`check_value`). If not,
+    it gets the type of the value that it replaces; if that is a link or nothing, it is JSON, or
+    else text. A link is typed as JSON: ``["6", 0]``.
 
     Raises:
         WorkflowInvalid: The text does not fit.
@@ -70,7 +69,7 @@ def check_value(
 ) -> None:
     """Check type, range and choice of a value, as far as the schema knows them.
 
-    The bundled snapshot knows nothing of a target's files, so its choices don't count.
+    The bundled snapshot does not know a target's files, so its choices do not count.
 
     Raises:
         WorkflowInvalid: It does not fit; with the range, or the nearest choice.
@@ -105,7 +104,7 @@ def check_value(
 
 
 def input_schema_of(node: Node, key: str, schemas: Schemas | None) -> InputSchema | None:
-    """The schema of one input; of ``format.quality``, as the choice made in ``format`` has it."""
+    """The schema of an input; that of ``format.quality`` depends on the choice in ``format``."""
     if schemas is None or (schema := schemas.get(node["class_type"])) is None:
         return None
     known = {found.name: found for found in schema.inputs}

@@ -28,18 +28,17 @@ def variables_in(text: str) -> set[str]:
 def fill_in(text: str, variables: Mapping[str, str], name: str = "The workflow") -> str:
     """The JSON text with every ``${NAME}`` replaced by that variable's value.
 
-    Inside of a string the value is escaped. Elsewhere (``"seed": ${SEED}``) a number, ``true``,
-    ``false`` or ``null`` is put there as it is, and anything else as a string. ``$${NAME}``
+    Inside a string the value is escaped. Elsewhere (``"seed": ${SEED}``) numbers, ``true``,
+    ``false`` and ``null`` are inserted as they are, anything else as a string. ``$${NAME}``
     stands for ``${NAME}`` itself.
 
     Args:
-        text: JSON, or what is JSON once it is filled in.
-        variables: What was given for this run by name. Never the whole environment: a file from
-            elsewhere could name any of it, and what a workflow holds ends in pictures and logs.
-        name: Begins the messages of errors.
+        text: JSON once it is filled in.
+        variables: Never the whole environment: somebody else's file could name any of it, and what
+            is in a workflow ends up in pictures and logs.
 
     Raises:
-        WorkflowInvalid: A variable has no value.
+        WorkflowInvalid: A variable has no value; ``name`` begins the message.
     """
     if "${" not in text:
         return text

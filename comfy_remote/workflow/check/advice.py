@@ -23,7 +23,7 @@ _RESIZERS = {
     "ImageScaleToTotalPixels": "image",
     "ImageScaleToMaxDimension": "image",
 }
-# What changes a model as it is read; reading one twice is not a waste where two models change.
+# Files that patch a model: reading one twice is no waste if it patches two models.
 _PATCHES = frozenset({"loras", "embeddings", "hypernetworks"})
 # Nodes that read the same things from a file. Others may each read another part of it.
 _CHECKPOINTS = ("CheckpointLoader", "CheckpointLoaderSimple", "unCLIPCheckpointLoader")
@@ -32,14 +32,7 @@ _CHECKPOINTS = ("CheckpointLoader", "CheckpointLoaderSimple", "unCLIPCheckpointL
 def advise(
     prompt: Prompt, live: Sequence[str], outputs: Sequence[str], sizes: Mapping[str, Pictures]
 ) -> Iterator[Advice]:
-    """All advice for a prompt.
-
-    Args:
-        prompt: What is to run.
-        live: Its nodes that run.
-        outputs: Those of them that it runs for.
-        sizes: Of the pictures that the nodes give, as far as known.
-    """
+    """All advice for a prompt, by its nodes that run, its outputs, and the known picture sizes."""
     yield from _unused(prompt, live)
     yield from _previews(prompt, live, outputs, sizes)
     yield from _models(prompt, live)

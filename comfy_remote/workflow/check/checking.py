@@ -40,13 +40,9 @@ def validate_for(
 ) -> Validated:
     """Validate a prompt as the ComfyUI that these schemas are of would.
 
-    ``Validated.to_json()`` is the body of its 400. What the schemas cannot tell counts as right:
-    files that Load nodes name, and values that a custom node may judge by itself.
-
-    Args:
-        prompt: What was posted, otherwise unchecked.
-        schemas: The target's. With the bundled snapshot, any class may be there.
-        only_outputs: The page's ``partial_execution_targets``.
+    ``Validated.to_json()`` is the body of its 400. What the schemas cannot tell counts as valid:
+    files that Load nodes name, values that a custom node may check by itself, and for the bundled
+    snapshot any class.
     """
     rules = _with_replaced(rules_of(schemas), schemas)
     if schemas.is_snapshot:
@@ -66,16 +62,15 @@ def check_prompt(
     """Check a prompt against the schemas of a target.
 
     Args:
-        prompt: API format; not changed.
-        schemas: The target's, or the bundled snapshot. The snapshot knows no custom nodes and no
-            models, so these are no errors with it.
+        schemas: The target's, or the bundled snapshot, for which unknown nodes and models are no
+            errors.
         workflow: The same in UI format, which may name the packs of nodes.
-        files: Where the files of Load nodes are looked for; ``None``: they are not.
+        files: Where to look for the files of Load nodes; ``None`` to skip that.
         limits: Of the target's queue; none by default.
-        doubts: What its conversion was not sure of.
+        doubts: Those of its conversion.
 
     Raises:
-        WorkflowInvalid: It is not a prompt at all; says why.
+        WorkflowInvalid: It is not a prompt at all.
     """
     prompt = parse_prompt(cast("JsonValue", prompt), check_links=False)
     limits = limits or Limits()

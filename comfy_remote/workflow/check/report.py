@@ -52,14 +52,12 @@ class Problem:
     """Something that keeps a prompt from running, or may.
 
     Attributes:
-        code: Stable: what scripts test for.
+        code: Stable, for scripts.
         message: What is wrong, a sentence or two.
-        node_id: The node; ``None`` when it is the prompt as a whole.
-        node_class: Its class.
-        input: The input of that node.
+        node_id: ``None`` for the prompt as a whole.
         advice: What to do; may be empty.
-        severity: ``warning`` where it depends on what cannot be known here.
-        details: JSON-able facts: sizes in bytes, folder of a model, name of a pack.
+        severity: ``warning`` if it depends on what cannot be known here.
+        details: Facts: sizes in bytes, folder of a model, name of a pack.
     """
 
     code: ProblemCode
@@ -90,10 +88,8 @@ class Advice:
     """Something that works, and could cost less.
 
     Attributes:
-        code: Stable.
-        message: What could be otherwise.
-        saves: What that would save, with numbers where they follow from the graph.
-        nodes: The nodes it is about.
+        code: Stable, for scripts.
+        saves: What it would save, with numbers if they follow from the graph.
     """
 
     code: AdviceCode
@@ -116,11 +112,9 @@ class Report:
     """What a check found.
 
     Attributes:
-        problems: In the order of the prompt's nodes; errors and warnings.
-        advice: Likewise.
+        problems: Errors and warnings, in the order of the prompt's nodes.
         schemas: Whose schemas the prompt was checked against.
-        error: ComfyUI's reason to refuse the prompt; ``None`` if it would take it.
-        node_errors: ComfyUI's ``node_errors``.
+        error, node_errors: ComfyUI's, if it would refuse the prompt.
     """
 
     problems: tuple[Problem, ...]

@@ -1,8 +1,8 @@
 """What a validator must know of a node class, and how it is read from a ComfyUI's schemas.
 
-``/object_info`` does not tell everything. Which values a class judges by itself is known here for
-ComfyUI's own classes; where nothing tells, a prompt gets the benefit of the doubt: a false alarm
-would keep it from running, and the target still reports a real error.
+``/object_info`` does not tell everything. Which values a class checks by itself is known here for
+ComfyUI's own classes. Whatever is unknown counts as valid: a false alarm would keep a prompt from
+running, and the target still reports a real error.
 """
 
 from __future__ import annotations
@@ -45,13 +45,12 @@ class NodeRules:
 
     Attributes:
         inputs: ``{"required": {name: [type, options]}, "optional": …}``, as in ``/object_info``.
-        outputs: Types in the order of link indices; ``None`` when nobody knows.
+        outputs: Types in the order of link indices; ``None`` if unknown.
         output_node: Whether a prompt may end here.
-        judges: Whether the class itself judges an input, so that range and choices don't count
-            (ComfyUI: the arguments of ``VALIDATE_INPUTS``); from its name, its
-            ``[type, options]``, and the value.
-        checks_types: Whether it judges the types of its links, too.
-        complaints: Its own judgement of all values it judges: words by name of input.
+        judges: Whether the class itself checks an input (name, ``[type, options]``, value), so
+            that range and choices do not count (ComfyUI: the arguments of ``VALIDATE_INPUTS``).
+        checks_types: Whether it also checks the types of its links.
+        complaints: Its complaints about all values that it checks, by input.
     """
 
     inputs: Mapping[str, JsonValue]
@@ -103,10 +102,9 @@ def rules_of(schemas: Schemas, *, strict: bool = False) -> Rules:
     """The rules of all classes of a ComfyUI.
 
     Args:
-        schemas: Of the target, or the bundled snapshot, which knows nothing of anybody's files.
-        strict: Whether what is only likely counts, too: ranges and choices of custom nodes,
-            which may judge their values themselves (a missing model always counts), and the
-            choices of the snapshot, to which a target's packs may have added.
+        strict: Whether likely errors count: ranges and choices of custom nodes, which may check
+            their values themselves (a missing model always counts), and the choices of the
+            snapshot, to which a target's packs may have added.
     """
 
     def rules(class_type: str) -> NodeRules | None:
@@ -125,10 +123,10 @@ def rules_of(schemas: Schemas, *, strict: bool = False) -> Rules:
 
 
 def permissive(rules: Rules, prompt: Mapping[str, JsonValue] | Prompt) -> Rules:
-    """The same rules, and for classes they lack: whatever the prompt gives is right.
+    """The same rules; for classes that they lack, whatever the prompt gives is valid.
 
-    Such a class is an output if nothing is linked to any of its nodes. So the rest of a prompt
-    can be checked although a class is missing.
+    Such a class is an output if nothing is linked to any of its nodes. So the rest of the prompt
+    can be checked.
     """
     nodes = {key: node for key, node in prompt.items() if isinstance(node, dict)}
     given: dict[str, dict[str, JsonValue]] = {}

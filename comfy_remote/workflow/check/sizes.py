@@ -24,9 +24,7 @@ class Pictures:
 
     Attributes:
         count: How many, all batches counted.
-        width: In pixels.
-        height: In pixels.
-        sampled: Whether a model makes them: then they hold detail, and don't compress to nothing.
+        sampled: Whether a model makes them: then they have detail that does not compress away.
         frames: Whether they are the frames of a video.
     """
 
@@ -86,8 +84,7 @@ def picture_sizes(
     Args:
         prompt: Without cycles.
         ordered: The nodes to look at, each after those it is linked to.
-        schemas: Tell which nodes make latents.
-        loaded: What is known from elsewhere: of files that nodes load.
+        loaded: What is known of files that nodes load.
     """
     found: dict[str, Pictures] = dict(loaded or {})
     sources = Sources(prompt)

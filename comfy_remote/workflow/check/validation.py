@@ -52,10 +52,9 @@ def validate_prompt(
     rules: Rules,
     only_outputs: Collection[str] | None = None,
 ) -> Validated:
-    """Validate a prompt as ComfyUI does on ``POST /prompt``. Never raises for what is in it.
+    """Validate a JSON object as ComfyUI does on ``POST /prompt``; never raises for its content.
 
     Args:
-        prompt: A JSON object, otherwise unchecked.
         rules: The node classes of the engine.
         only_outputs: The page's ``partial_execution_targets``.
     """

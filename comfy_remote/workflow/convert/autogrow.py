@@ -21,11 +21,10 @@ class Autogrow:
     """One such list of a node.
 
     Attributes:
-        name: Of the list.
-        inputs: What each member consists of.
-        least, most: How many members there are.
-        prefix: Begins the members' names.
-        names: The members' names, where they are fixed.
+        inputs: Of each member.
+        least, most: Numbers of members.
+        prefix: Of the members' names.
+        names: The members' names, if they are fixed.
     """
 
     name: str

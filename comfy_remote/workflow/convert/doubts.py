@@ -31,9 +31,8 @@ class Doubt:
 
     Attributes:
         node_id: The node's id in the prompt.
-        class_type: Its class.
-        input: The input that has got the value; ``None`` where none has.
-        message: What is not certain about it, a sentence, with the value.
+        input: The input that has the value; ``None`` if none has it.
+        message: What is uncertain, a sentence with the value.
     """
 
     node_id: str

@@ -31,12 +31,7 @@ _MAX_NODES = 10_000
 
 
 class GroupNodes:
-    """The group nodes of a document.
-
-    Args:
-        definitions: ``extra.groupNodes``: by name.
-        schemas: For the nodes in them.
-    """
+    """The group nodes of a document, by their definitions: ``extra.groupNodes``."""
 
     def __init__(self, definitions: Mapping[str, JsonValue], schemas: Schemas) -> None:
         self._definitions = definitions
@@ -47,11 +42,7 @@ class GroupNodes:
         self._primitives: dict[str, SavedNode] = {}
 
     def instance(self, saved: SavedNode, around: SavedGraph) -> Host | None:
-        """An instance with what is in it; ``None`` if a node is not a group node.
-
-        Args:
-            saved: The node.
-            around: The graph that it is in.
+        """A node of a graph as an instance with its inner nodes; ``None`` if it is no group node.
 
         Raises:
             WorkflowInvalid: Its definition is not in the file, or has nodes of unknown classes.

@@ -47,11 +47,10 @@ class GroupType:
     """A group node's definition.
 
     Attributes:
-        nodes: The nodes in it; their ids are their places.
-        links: Between them.
+        nodes: Their ids are their places.
         schema: Of its instances.
         inputs: Where an instance's inputs and widgets lead: place and input, by outer name.
-        outputs: Where an instance's outputs come from: place and output, in their order.
+        outputs: Where an instance's outputs come from: place and output, in order.
     """
 
     nodes: list[SavedNode]
@@ -63,11 +62,6 @@ class GroupType:
 
 def read_group(name: str, raw: JsonValue, schemas: Schemas) -> GroupType:
     """Read a definition from ``extra.groupNodes``.
-
-    Args:
-        name: What the group is called.
-        raw: The definition.
-        schemas: For the nodes in it.
 
     Raises:
         WorkflowInvalid: It is not a definition, or a node in it has an unknown class, or is a

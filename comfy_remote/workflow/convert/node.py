@@ -84,10 +84,10 @@ class Node:
         self._drop_stale_inputs()
 
     def moved_inputs(self) -> Iterator[tuple[int, Slot]]:
-        """The inputs whose places changed while the file was restored, with their places.
+        """The inputs that moved while the file was restored, with their places.
 
-        The editor tells their links so at once; those of all other inputs say what the file
-        says until everything is loaded.
+        The editor updates their links at once; all others keep the file's places until everything
+        is loaded.
         """
         if self._moved_from is not None:
             for index in range(self._moved_from, len(self.inputs)):
@@ -358,10 +358,10 @@ class Node:
             self.doubts.left_in_list(values[position:])
 
     def _not_saved(self, widget: Widget, index: int, left: int) -> set[str]:
-        """Which of the inputs that a choice brought along have no place among the values left.
+        """Which of the inputs that a choice brought along have no value in the file.
 
-        The last values belong to the widgets after them: the file is from before all of these
-        existed. They then have their defaults.
+        The last values belong to the widgets after them: the file is older than these inputs,
+        which then have their defaults.
         """
         brought = self._brought_now.get(widget.name, [])
         after = sum(other.saved for other in self.widgets[index + len(brought) :])

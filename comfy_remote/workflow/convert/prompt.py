@@ -51,7 +51,7 @@ _LIVE = {
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A prompt, and the saved values in it that may not be where they belong.
+    """A prompt, and the saved values in it that may belong to other inputs.
 
     Attributes:
         names: Node ids by what placeholders (``%Name.input%``) call the nodes.
@@ -85,28 +85,25 @@ def convert(
 ) -> Converted:
     """Convert a workflow in UI format (schema 0.4 or 1.0) to a prompt.
 
-    Muted nodes and nodes that exist in the editor only are left out, bypassed ones are passed
+    Muted nodes and nodes that exist in the editor only are omitted, bypassed ones are passed
     through, subgraphs are expanded (ids like ``12:5``), and texts are completed as on queueing:
-    one of the choices of ``{a|b}``, and ``%date:…%`` and ``%Node.widget%`` in names of files.
+    one of the choices of ``{a|b}``, and ``%date:…%`` and ``%Node.widget%`` in file names.
 
-    A node whose class the schemas do not have is converted if its file names all its values,
-    as newer files do. If it does not, ``keep_unknown`` decides.
+    A node of an unknown class is converted if the file names all its values, as newer files do;
+    if not, ``keep_unknown`` decides.
 
     Args:
-        workflow: The document, as ComfyUI saves it.
         schemas: The node classes of the ComfyUI it is for, or `Schemas.bundled`.
-        rng: Makes the choices; a fresh one by default.
+        rng: Makes the choices.
         now: The local time for ``%date:…%``; the present by default.
-        keep_unknown: What to do with a node of an unknown class whose values have no names:
-            refuse it, or leave it as the editor does, with its links, and its values called
-            ``UNKNOWN``, for a ComfyUI without the class to refuse. By default it is refused
-            with the bundled snapshot, which cannot know what a target has, and kept with the
-            schemas of a ComfyUI.
-        fill_names: Whether the placeholders in names of files are filled in.
+        keep_unknown: Whether a node of an unknown class whose values have no names is kept, as the
+            editor does, with its links and with values named ``UNKNOWN``, or refused. By default
+            it is refused only with the bundled snapshot, which does not know the target's nodes.
+        fill_names: Whether the placeholders in file names are filled in.
 
     Raises:
-        WorkflowInvalid: It is not a workflow, or something in it cannot be converted
-            faithfully; names the node, and says why and what to do.
+        WorkflowInvalid: It is not a workflow, or something in it cannot be converted exactly;
+            names the node, and says why and what to do.
     """
     try:
         document = read_document(workflow)

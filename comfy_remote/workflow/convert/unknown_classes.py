@@ -1,7 +1,6 @@
 """Nodes whose class the schemas do not have: what their file itself says about them.
 
-Newer files list every widget among a node's inputs, or its values by name. Then nothing is
-missing. Where something is, there is no guessing.
+Newer files list every widget among a node's inputs, or its values by name. Nothing is guessed.
 """
 
 from __future__ import annotations
@@ -38,11 +37,7 @@ def needs_schemas_of(
 ) -> dict[str, tuple[str, str | None] | None]:
     """The classes that the schemas lack and whose values the file does not name.
 
-    Returns:
-        By class: its pack and version, where the file says so.
-
-    Raises:
-        WorkflowInvalid: It is not a workflow.
+    By class: its pack and version, if the file says so. Raises `WorkflowInvalid` as `convert`.
     """
     document = read_document(workflow)
     wanted: dict[str, tuple[str, str | None] | None] = {}

@@ -26,14 +26,7 @@ _IMAGE_FORMATS = {"png": "8-bit PNG", "webp": "8-bit lossless WebP"}
 def build(
     sides: Sides, groups: Sequence[Group], outputs: Sequence[str], images: ImageFormat = "exact"
 ) -> Cut:
-    """The prompt that runs here and those that run elsewhere.
-
-    Args:
-        sides: Where each node runs.
-        groups: Those that run elsewhere, job by job.
-        outputs: The output nodes that the whole is run for.
-        images: How pictures cross.
-    """
+    """The prompt that runs here and those that run elsewhere, one for each group."""
     builder = _Builder(sides, groups, images)
     parts = tuple(map(builder.part, groups))
     notes = [*sides.notes]
@@ -41,8 +34,8 @@ def build(
         one.type == "IMAGE" for part in parts for one in (*part.inputs, *part.outputs)
     ):
         notes.append(
-            f"Pictures cross as {_IMAGE_FORMATS[images]}: each value becomes the nearest of 256, "
-            "so the result is not bit by bit that of running it in one place."
+            f"Pictures cross as {_IMAGE_FORMATS[images]}: each value is rounded to one of 256, so "
+            "the result is not bit for bit that of running the whole in one place."
         )
     return Cut(builder.local(parts), tuple(outputs), parts, tuple(notes), images)
 
@@ -113,8 +106,7 @@ class _Builder:
     ) -> tuple[Crossing, ...]:
         """The values that these nodes take from elsewhere, each once.
 
-        In an order that does not change with other nodes of the prompt, so that the part stays
-        the same.
+        Their order does not depend on other nodes of the prompt, so that the part stays the same.
         """
         found: dict[Source, dict[Place, None]] = {}
         for taker in takers:

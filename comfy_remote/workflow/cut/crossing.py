@@ -24,7 +24,7 @@ Source: TypeAlias = "tuple[str, int]"
 """A node, and the index of one of its outputs."""
 
 DATA: Final = frozenset({"IMAGE", "MASK", "LATENT", "AUDIO", "VIDEO"})
-"""What the work of a workflow is done on, as opposed to settings and models."""
+"""What a workflow works on, as opposed to settings and models."""
 
 _SMALL: Final = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"})
 _TRAVELS: Final = DATA | _SMALL | {"CONDITIONING", "SIGMAS"}
@@ -45,8 +45,8 @@ class Values:
     Args:
         prompt: Without cycles or broken links.
         ordered: Its nodes, each after those it is linked to.
-        schemas: The classes of its nodes, as far as anybody knows them.
-        loaded: The pictures that nodes load from files, as far as they are known.
+        schemas: The known classes of its nodes.
+        loaded: The known pictures that nodes load from files.
     """
 
     def __init__(

@@ -36,25 +36,25 @@ def cut(
     """Cut a prompt, so that the marked nodes run elsewhere and the others here.
 
     Values that can travel (pictures, latents, conditionings, sound, numbers, texts) cross the
-    boundary. Nodes that only make objects which cannot (models, and what patches them) are
-    copied to each side that uses them; the others are pulled along to the marked target. The
-    result is that of running all of it in one place. A node that chooses between its inputs
+    boundary. Nodes that only make objects which cannot (models and their patches) are copied to
+    each side that uses them; other nodes that share such an object also run on the marked target.
+    The result is that of running the whole in one place. A node that chooses between its inputs
     while it runs (a switch) gets all of those that cross.
 
     Args:
-        prompt: What would run; it is not changed.
-        marks: ``{node id: name of the target}``, see `marks_in`. Marks of nodes that the prompt
-            does not have, or that feed no output, mean nothing.
-        schemas: The node classes that are here.
-        remote: The node classes of each target by the name it has in ``marks``; ``None``, or
-            no entry, for one that cannot tell: it is taken to have them all.
+        prompt: Not changed.
+        marks: ``{node id: name of the target}``, see `marks_in`. Marks of missing nodes, and of
+            nodes that feed no output, are ignored.
+        schemas: The local node classes.
+        remote: The node classes of each target in ``marks``; one without them counts as having
+            all.
         targets: Output nodes to run it for, as ``partial_execution_targets``; by default all.
-        loaded: The pictures that nodes load from files, by node: for the sizes of what crosses.
+        loaded: The pictures that nodes load from files, by node, for the sizes of what crosses.
         images: How pictures cross; see `media.values.encode`. Only "exact" gives the same bits.
 
     Returns:
-        The prompts. Without a marked node that an output needs, there are no parts, and the
-        local prompt is the whole.
+        The prompts. If no output needs a marked node, there are no parts, and the local prompt is
+        the whole.
 
     Raises:
         CutImpossible: The target does not have a node that would have to run there, or what

@@ -55,14 +55,11 @@ class _Group:
 def marks_in(workflow: Mapping[str, JsonValue]) -> dict[str, str]:
     """The marks of a workflow in UI format: ``{id in the prompt: name of the target}``.
 
-    What is malformed is not a mark. Notes and the like may be among the nodes, too.
-
-    Args:
-        workflow: As the editor saves it, and as it comes with each prompt that the page posts.
+    Malformed marks are ignored. Notes and the like may be among the nodes.
     """
     definitions = {str(one.get("id")): one for one in graphs_in(workflow) if one is not workflow}
     found: dict[str, str] = {}
-    # Subgraphs may contain each other, and themselves: so many nodes are looked at, and no more.
+    # Limited, since subgraphs may contain each other and themselves.
     for node_id, mark in islice(_marks(workflow, definitions, None, "", 0), _MOST_NODES):
         if mark is not None and mark.name is not None:
             found[node_id] = mark.name

@@ -27,12 +27,11 @@ class Crossing:
     """One value that crosses the boundary of a part.
 
     Attributes:
-        key: Names it at the boundary, ``NODE.OUTPUT``; the same as long as its source is.
-        node_id: The node that makes it, in the prompt as it was.
-        output: Which of that node's outputs, from 0.
+        key: Its name at the boundary, ``NODE.OUTPUT``.
+        node_id, output: Its source in the original prompt; outputs count from 0.
         type: ``IMAGE``, ``LATENT``, …
-        to: The inputs that take it, beyond the boundary.
-        size: About how many bytes; ``None`` where the graph does not tell.
+        to: The inputs beyond the boundary that take it.
+        size: About how many bytes; ``None`` if the graph does not tell.
     """
 
     key: str
@@ -59,18 +58,16 @@ class Part:
     """What runs elsewhere as one job.
 
     Attributes:
-        name: Where, as the marks call it.
-        node_id: The node of the local prompt that stands for it: the id of its last node.
-        prompt: Runs there. Its nodes have the ids that they have here; besides them there is
-            a `ComfyRemoteInput` for each value that goes in, and a `ComfyRemoteOutput` for each
-            that comes out.
+        name: The target's name in the marks.
+        node_id: The id of its last node, and of the local node that stands for it.
+        prompt: Runs there. Its nodes have their ids; a `ComfyRemoteInput` and a
+            `ComfyRemoteOutput` are added for each value that goes in or comes out.
         nodes: Those that run there instead of here.
-        copies: Those that make objects (models and the like) which cannot travel, and are made
-            there for the others.
-        inputs: What goes there, in the order of the local node's ``value_0``, ``value_1``, …
-        outputs: What comes back, in the order of the local node's outputs.
-        saves: Its output nodes (Save Image and the like). Here, each but the last one is a node
-            that shows what it shows there.
+        copies: Those that are copied because their objects (models and the like) cannot travel.
+        inputs: In the order of the local node's ``value_0``, ``value_1``, …
+        outputs: In the order of the local node's outputs.
+        saves: Its output nodes (Save Image and the like). All but the last have a local node each,
+            which shows what they show there.
     """
 
     name: str
@@ -106,10 +103,9 @@ class Cut:
     """A prompt in several places.
 
     Attributes:
-        local: Runs here. Nodes that feed no output are left out.
-        targets: The nodes of ``local`` to run it for, as ``partial_execution_targets`` has them.
-        parts: What runs elsewhere; none where no marked node is needed by an output.
-        notes: What was decided that the marks do not say, in sentences for people.
+        local: Runs here; without nodes that feed no output.
+        targets: The nodes of ``local`` to run it for (``partial_execution_targets``).
+        notes: Decisions that the marks do not say, in sentences for people.
         images: How pictures cross; see `media.values.encode`.
     """
 
@@ -120,12 +116,9 @@ class Cut:
     images: ImageFormat = "exact"
 
     def with_files(self, hashes: Mapping[str, Mapping[str, str]]) -> Prompt:
-        """The local prompt with the SHA-256 of the files that the parts load.
+        """The local prompt with the files' hashes, ``{part's node_id: {file name: SHA-256}}``.
 
         So a part runs again if a file has changed, and only then.
-
-        Args:
-            hashes: ``{node_id of the part: {name of the file: SHA-256}}``.
         """
         changed: Prompt = {}
         for part in self.parts:
@@ -194,11 +187,7 @@ def at(name: str) -> str:
 def impossible(
     prompt: Prompt, message: str, advice: str, nodes: Iterable[str], reason: str
 ) -> CutImpossible:
-    """The error for nodes that cannot run as they are marked.
-
-    Args:
-        reason: The same for each of the nodes alone, as the page shows it there.
-    """
+    """The error for nodes that cannot run as marked; the page shows ``reason`` at each node."""
     node_errors: dict[str, JsonValue] = {
         node_id: {
             "class_type": prompt[node_id]["class_type"],

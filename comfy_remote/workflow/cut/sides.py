@@ -31,11 +31,10 @@ class Surroundings:
 
     Attributes:
         prompt: Only nodes that an output needs.
-        ordered: They, each after those it is linked to.
-        values: What travels along the links.
-        known: The classes of the nodes, as far as anybody knows them.
-        local: The classes that are here.
-        remote: The classes that each target has; ``None`` where nobody knows.
+        ordered: These nodes, each after those it is linked to.
+        known: Their classes, as far as known.
+        local: The local classes.
+        remote: The classes of each target; ``None`` if unknown.
     """
 
     prompt: Prompt
@@ -54,9 +53,9 @@ class Sides:
     """Where each node runs.
 
     Attributes:
-        home: Of each node that runs in one place only, where. The others are copied.
-        bundles: These nodes, in order; those that have to run in one job are together.
-        notes: What was decided that the marks don't say.
+        home: The side of each node that runs in one place only; the others are copied.
+        bundles: These nodes, in order; those that must run in one job are together.
+        notes: Decisions that the marks do not say.
     """
 
     around: Surroundings
@@ -89,10 +88,6 @@ class Sides:
 
 def place(around: Surroundings, marks: Mapping[str, str]) -> Sides:
     """Decide where each node runs.
-
-    Args:
-        around: The prompt and what is known about it.
-        marks: The targets that nodes are marked to run on, by node.
 
     Raises:
         CutImpossible: A target lacks a node, or two targets would have to share an object.

@@ -35,15 +35,14 @@ _LIKE_A_NAME = re.compile(r"[^\n]{1,255}\.\w{1,12}( ?\[input\])?")
 class FileSearch:
     """Where the files that a workflow names are looked for.
 
-    A workflow may come from anybody, so it gets files of the folders it is run from, and no others:
-    not hidden ones either, since the current folder may be somebody's home. Whatever else it needs,
-    the user names.
+    A workflow may come from anybody, so it gets only files of the folders it is run from, and no
+    hidden ones, since the current folder may be somebody's home. The user names all others.
 
     Attributes:
-        given: Files that the user has named. One is taken for every name that ends with its file
-            name, whatever folder that name has.
-        roots: Folders whose files may be taken: each is looked through, and its ``input`` folder.
-        on_target: Names that the target has already.
+        given: Files that the user has named: each is used for every name that ends with its file
+            name, in whatever folder.
+        roots: Folders whose files may be used, and those of their ``input`` folders.
+        on_target: Names that the target already has.
         may_name: Whether the user can name files.
     """
 
@@ -75,7 +74,7 @@ class FileSearch:
     def named(self, name: str) -> Path | None:
         """The one of `given` that a name means; ``None`` if there is none."""
         file_name = name.replace("\\", "/").rpartition("/")[2]
-        # A prompt from a saved picture has names by content; the user's word is for any content.
+        # A prompt from a saved picture has names by content; the user's file may have any content.
         plain = split_content_name(file_name)
         for wanted in (file_name, *(plain[:1] if plain else ())):
             for path in self.given:
@@ -129,11 +128,8 @@ class FileSearch:
 def under_plain_name(name: str, find: Callable[[str], Path | None]) -> Path | None:
     """The file that a name by content was made for, if it still has that content.
 
-    A picture saved by an engine holds the prompt with the names that files have there:
-    ``portrait_9f86d081884c.png`` was ``portrait.png``.
-
-    Args:
-        find: Finds a file by the user's name.
+    A picture saved by an engine holds the prompt with the engine's names of files:
+    ``portrait_9f86d081884c.png`` was ``portrait.png``, which ``find`` finds.
     """
     plain = split_content_name(name)
     path = find(plain[0]) if plain is not None else None
@@ -157,12 +153,9 @@ def missing_file(use: FileUse, prompt: Prompt, search: FileSearch) -> InputFileM
 
 
 def possible_uses(prompt: Prompt, search: FileSearch, uses: Iterable[FileUse]) -> list[FileUse]:
-    """Files here whose name stands in an input that is not known to load files.
+    """Local files whose name is in an input other than those of ``uses``. Blocking.
 
-    Quick: only schemas can tell what such an input means, and most prompts have none. Blocking.
-
-    Args:
-        uses: What is known, without schemas: `every_file_use`.
+    Only schemas can tell whether such an input loads files, and most prompts have none.
     """
     known = {(use.node_id, use.input) for use in uses}
     found: dict[str, bool] = {}
@@ -181,18 +174,14 @@ def possible_uses(prompt: Prompt, search: FileSearch, uses: Iterable[FileUse]) -
 def refuse_files_elsewhere(
     prompt: Prompt, search: FileSearch, schemas: Schemas | None = None
 ) -> None:
-    """Check that the prompt loads no file that may not be taken.
-
-    Raises:
-        InputFileMissing: One is.
-    """
+    """Raise `InputFileMissing` if the prompt loads a file that may not be used."""
     for use in file_uses(prompt, schemas):
         if not use.on_target and search.find(use.name) is None and search.refusal(use.name):
             raise missing_file(use, prompt, search)
 
 
 def _possible_names(value: JsonValue) -> Iterator[str]:
-    """Texts that look like a file's name, with or without a folder before and a word behind it."""
+    """Texts that look like a file's name, perhaps with a folder or an annotation."""
     for one in own_values(value):
         if isinstance(one, str) and _LIKE_A_NAME.fullmatch(one):
             yield one

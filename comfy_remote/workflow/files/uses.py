@@ -51,7 +51,7 @@ _UPLOAD = re.compile(r"(?!.*(folder|directory)).*_upload")
 _FOLDERS = ("input", "output", "temp")
 # Not an address, and not the content itself: what some nodes of packs take, too.
 _NAME = re.compile(r"(?!data:|[\w+.-]+://)[^\n]{1,1024}")
-# Nodes that may do without: then the input is empty.
+# Nodes that need no file: the input may be empty.
 _MAY_BE_EMPTY = frozenset({REMOTE_INPUT, "Painter"})
 
 
@@ -60,9 +60,9 @@ class FileUse:
     """One input of one node that names a file.
 
     Attributes:
-        name: Below that folder; of an asset, ``blake3:`` and its hash.
+        name: Below its folder; for an asset, ``blake3:`` and its hash.
         folder: ``input``, ``output``, ``temp`` or ``asset``.
-        value: As it is in the prompt: perhaps one of several in a list or an object.
+        value: As in the prompt, perhaps one of several in a list or an object.
         on_target: Whether the target lists it among the input's choices.
     """
 
@@ -77,21 +77,15 @@ class FileUse:
 def file_uses(prompt: Prompt, schemas: Schemas | None = None) -> Iterator[FileUse]:
     """Every file the prompt loads from ``input/``, in the order of its nodes.
 
-    Names annotated ``[output]`` or ``[temp]``, and ``blake3:`` hashes, are the target's own
-    files and are left out.
-
-    Args:
-        schemas: As for `every_file_use`.
+    Names annotated ``[output]`` or ``[temp]``, and ``blake3:`` hashes, are the target's own files.
     """
     return (use for use in every_file_use(prompt, schemas) if use.folder == "input")
 
 
 def every_file_use(prompt: Prompt, schemas: Schemas | None = None) -> Iterator[FileUse]:
-    """Every file the prompt loads, from whatever folder, in the order of its nodes.
+    """Every file the prompt loads, from any folder, in the order of its nodes.
 
-    Args:
-        schemas: Say which inputs of the nodes of packs take an uploaded file. Without them, only
-            the nodes of ComfyUI itself, and a few others, are known.
+    Without schemas, only the nodes of ComfyUI itself and a few others are known.
     """
     for node_id, node in prompt.items():
         kind, inputs = node["class_type"], node["inputs"]
@@ -120,10 +114,10 @@ def rename_files(
 ) -> Prompt:
     """The prompt with file names replaced wherever a value is exactly that name.
 
-    Also in lists and objects of names, and in ComfyUI's long form ``name [input]``.
+    Also in lists and objects of names, and in ComfyUI's long form ``name [input]``. A prompt that
+    names none of the files is returned itself.
 
     Args:
-        prompt: API format; the same object is returned if it names none of the files.
         names: New names by old ones, with ``/`` between folders.
         places: The only inputs to look at; by default all.
     """
