@@ -34,8 +34,8 @@ def build(
         one.type == "IMAGE" for part in parts for one in (*part.inputs, *part.outputs)
     ):
         notes.append(
-            f"Pictures cross as {_IMAGE_FORMATS[images]}: each value is rounded to one of 256, so "
-            "the result is not bit for bit that of running the whole in one place."
+            f"Pictures cross as {_IMAGE_FORMATS[images]}: each value becomes the nearest of 256, "
+            "so the result is not bit for bit that of running the whole in one place."
         )
     return Cut(builder.local(parts), tuple(outputs), parts, tuple(notes), images)
 
