@@ -55,7 +55,7 @@ _FAMILIES = (
 def engine_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What an engine inherits.
 
-    A variable of a family (``CUDA_…``) is left out all the same where it is named like a secret
+    A variable of a family (``CUDA_…``) is nevertheless left out where it is named like a secret
     (``NVIDIA_API_KEY``), or holds the value of one that this process has read.
 
     Args:

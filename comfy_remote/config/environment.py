@@ -151,6 +151,6 @@ def _wanted(environment: Mapping[str, str]) -> list[str]:
     try:
         targets = Configuration.load(environment=environment).targets.values()
     except ConfigurationError:
-        return known  # whoever needs the configuration says what is wrong with it
+        return known  # what needs the configuration reports its error
     named = (name for target in targets for name in secret_variables(target))
     return list(dict.fromkeys([*known, *named]))

@@ -50,7 +50,7 @@ def log_to_stderr(level: int, form: str, datefmt: str | None = None) -> None:
 def clean_handlers(name: str = "") -> None:
     """Have this process's handlers write clean records; see `CleanRecords`.
 
-    Also the one that writes warnings where nobody has set up a log.
+    This includes the one that writes warnings where no log is set up.
     """
     last = [logging.lastResort] if logging.lastResort is not None else []
     for handler in [*logging.getLogger().handlers, *last]:

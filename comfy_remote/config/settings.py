@@ -1,8 +1,8 @@
 """Which targets there are, and what each name means.
 
-Names stand in ``comfy-remote.toml``: the owner's own, and the one in the current folder or the
+Names are in ``comfy-remote.toml``: the owner's own, and the one in the current folder or the
 nearest folder above it, which counts first once the owner trusts what it names (see `trust`).
-Secrets never stand in that file: it names the environment variable that holds the key.
+Secrets are never in that file: it names the environment variable that holds the key.
 
 ```toml
 default = "gpu"

@@ -235,7 +235,7 @@ def named_default(address: str) -> str:
 def named_variable(variable: str, value: str) -> str:
     """What a line of a ``.env`` names: whose account a run would use.
 
-    Four digits of its hash stand for the value of a secret: enough to notice another one, too few
+    The value of a secret is shown as four digits of its hash: enough to notice another one, too few
     to find it.
     """
     if variable in _SHOWN_VARIABLES:
@@ -251,7 +251,7 @@ def not_trusted(
 
     Args:
         what: What was wanted of it, as the beginning of a sentence: ``The target 'gpu'``.
-        advice: How to trust it, and what to do where nobody can be asked.
+        advice: How to trust it, and what to do without a terminal or page to ask in.
     """
     problem = store.problem()
     message = (

@@ -24,7 +24,7 @@ __all__ = ["Access", "RouteHandler", "other_page_refusal", "refusal", "refusals"
 RouteHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _WINDOW = 10.0
-_REFUSAL_DELAY = 0.5  # the SDK asks again at once, for ever
+_REFUSAL_DELAY = 0.5  # the SDK asks again at once, endlessly
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +61,7 @@ class Access:
     Args:
         endpoint_id: The only one there is; others answer 404.
         client_token: What clients send as ``Authorization: Bearer …``. ``None`` lets in
-            whoever asks for a loopback address by name; the server listens nowhere else then.
+            who asks for a loopback address by name; the server listens nowhere else then.
         worker_token: What workers send as ``Authorization``, without ``Bearer`` (the SDK).
         behind_proxy: Whether something in front of this server has seen who asks, and passes
             requests on under its own name (Modal's proxy authentication).
@@ -88,7 +88,7 @@ class Access:
         """A route for clients."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
-            # A page can point its own name at 127.0.0.1, and is then same-origin with us: hence
+            # A page can point its own name at 127.0.0.1, and is then same-origin with us. So
             # without a token only names that always mean this machine are answered.
             here_only = self._client_token is None and not self._behind_proxy
             if (refused := other_page_refusal(request, named_here_only=here_only)) is not None:

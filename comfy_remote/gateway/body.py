@@ -16,11 +16,10 @@ from ..errors import RateLimited, RequestTooLarge, WorkflowInvalid
 from ..json_text import check_json_values
 from ..net.throughput import Throughput
 
-__all__ = ["LONGEST_PAUSE", "Bodies", "body_chunks", "json_answer", "json_bytes", "number_in_query"]
+__all__ = ["Bodies", "body_chunks", "json_answer", "json_bytes", "number_in_query"]
 
-LONGEST_PAUSE = 30.0
-"""Seconds that a body may have without a byte, unless the server says otherwise."""
-
+# Seconds that a body may have without a byte, unless the server says otherwise.
+_LONGEST_PAUSE = 30.0
 _CHUNK = 256 * 1024
 _SLOWEST = 8 * 1024  # bytes a second
 _PARSED_AT_A_TIME = 8
@@ -39,7 +38,7 @@ class Bodies:
         pause: Seconds without a byte that a body may have; see `body_chunks`.
     """
 
-    def __init__(self, room: int, values: int, pause: float = LONGEST_PAUSE) -> None:
+    def __init__(self, room: int, values: int, pause: float = _LONGEST_PAUSE) -> None:
         self._pause = pause
         self._room = room
         self._values = values
@@ -130,7 +129,7 @@ class Bodies:
 
 
 async def body_chunks(
-    read: Callable[[int], Awaitable[bytes]], pause: float = LONGEST_PAUSE
+    read: Callable[[int], Awaitable[bytes]], pause: float = _LONGEST_PAUSE
 ) -> AsyncIterator[bytes]:
     """A body as it arrives; a client that sends too slowly is given up.
 

@@ -23,79 +23,90 @@ _CHUNK = 256 * 1024
 
 def client_routes(endpoint: Endpoint, access: Access) -> list[web.RouteDef]:
     """The routes of one endpoint's clients."""
-    limits = endpoint.limits
-    bodies = Bodies(limits.body_bytes, limits.json_values, limits.body_pause)
+    base, guard, routes = "/v2/{endpoint}", access.client, _ClientRoutes(endpoint)
+    return [
+        web.post(f"{base}/run", guard(routes.run)),
+        web.post(f"{base}/runsync", guard(routes.runsync)),
+        web.get(f"{base}/status/{{job_id}}", guard(routes.status)),
+        web.post(f"{base}/status/{{job_id}}", guard(routes.status)),
+        web.get(f"{base}/stream/{{job_id}}", guard(routes.stream)),
+        web.post(f"{base}/stream/{{job_id}}", guard(routes.stream)),
+        web.post(f"{base}/cancel/{{job_id}}", guard(routes.cancel)),
+        web.post(f"{base}/retry/{{job_id}}", guard(routes.retry)),
+        web.post(f"{base}/purge-queue", guard(routes.purge_queue)),
+        web.get(f"{base}/health", guard(routes.health)),
+        web.get(f"{base}/files/{{job_id}}/{{sha256}}", guard(routes.read_file)),
+    ]
 
-    def job_id_of(request: web.Request) -> str:
-        return request.match_info["job_id"]
 
-    async def submit(request: web.Request, limit: int, *, sync: bool) -> Status:
+class _ClientRoutes:
+    """The handlers, a method for each route."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint, self._limits = endpoint, endpoint.limits
+        limits = self._limits
+        self._bodies = Bodies(limits.body_bytes, limits.json_values, limits.body_pause)
+
+    async def run(self, request: web.Request) -> web.Response:
+        return json_answer(_brief(await self._submit(request, self._limits.run_bytes, sync=False)))
+
+    async def runsync(self, request: web.Request) -> web.StreamResponse:
+        limits = self._limits
+        default, longest = limits.runsync_wait * 1000, limits.runsync_longest_wait * 1000
+        wait = number_in_query(request, "wait", round(default), least=0, most=round(longest))
+        job = await self._submit(request, limits.runsync_bytes, sync=True)
+        return await _answer(request, await self._endpoint.wait(str(job["id"]), wait / 1000))
+
+    async def status(self, request: web.Request) -> web.StreamResponse:
+        return await _answer(request, await self._endpoint.status(_job_id(request)))
+
+    async def stream(self, request: web.Request) -> web.Response:
+        job = await self._endpoint.status(_job_id(request))
+        chunks = b",".join(await self._endpoint.stream(_job_id(request)))
+        head = to_json(_brief(job.status if isinstance(job, StoredStatus) else job))
+        body = head[:-1] + b',"stream":[' + chunks + b"]}"
+        return web.Response(body=body, content_type="application/json")
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        return json_answer(_brief(await self._endpoint.cancel(_job_id(request))))
+
+    async def retry(self, request: web.Request) -> web.Response:
+        return json_answer(_brief(await self._endpoint.retry(_job_id(request))))
+
+    async def purge_queue(self, _request: web.Request) -> web.Response:
+        return json_answer({"removed": await self._endpoint.purge(), "status": "completed"})
+
+    async def health(self, _request: web.Request) -> web.Response:
+        found = await self._endpoint.health()
+        response = json_answer(found.model_dump(mode="json", by_alias=True))
+        response.headers[IDEMPOTENCY_HEADER] = "supported"
+        return response
+
+    async def read_file(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self._endpoint.file(
+                request, _job_id(request), request.match_info["sha256"]
+            )
+        except OutputLost as error:
+            return refusal(error, status=404)
+
+    async def _submit(self, request: web.Request, limit: int, *, sync: bool) -> Status:
         key = request.headers.get(IDEMPOTENCY_HEADER)
         if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isprintable()):
             raise WorkflowInvalid(
                 f"{IDEMPOTENCY_HEADER} must have 1 to {_LONGEST_KEY} printable characters."
             )
         async with (
-            bodies.receive(request, limit) as body,
-            bodies.parsed(body, lambda body: Submission.parse(body, limits)) as submission,
+            self._bodies.receive(request, limit) as body,
+            self._bodies.parsed(
+                body, lambda body: Submission.parse(body, self._limits)
+            ) as submission,
         ):
-            return await endpoint.submit(submission, sync=sync, idempotency_key=key)
+            return await self._endpoint.submit(submission, sync=sync, idempotency_key=key)
 
-    async def run(request: web.Request) -> web.Response:
-        return json_answer(_brief(await submit(request, limits.run_bytes, sync=False)))
 
-    async def runsync(request: web.Request) -> web.StreamResponse:
-        default, longest = limits.runsync_wait * 1000, limits.runsync_longest_wait * 1000
-        wait = number_in_query(request, "wait", round(default), least=0, most=round(longest))
-        job = await submit(request, limits.runsync_bytes, sync=True)
-        return await _answer(request, await endpoint.wait(str(job["id"]), wait / 1000))
-
-    async def status(request: web.Request) -> web.StreamResponse:
-        return await _answer(request, await endpoint.status(job_id_of(request)))
-
-    async def stream(request: web.Request) -> web.Response:
-        job = await endpoint.status(job_id_of(request))
-        chunks = b",".join(await endpoint.stream(job_id_of(request)))
-        head = to_json(_brief(job.status if isinstance(job, StoredStatus) else job))
-        body = head[:-1] + b',"stream":[' + chunks + b"]}"
-        return web.Response(body=body, content_type="application/json")
-
-    async def cancel(request: web.Request) -> web.Response:
-        return json_answer(_brief(await endpoint.cancel(job_id_of(request))))
-
-    async def retry(request: web.Request) -> web.Response:
-        return json_answer(_brief(await endpoint.retry(job_id_of(request))))
-
-    async def purge_queue(_request: web.Request) -> web.Response:
-        return json_answer({"removed": await endpoint.purge(), "status": "completed"})
-
-    async def health(_request: web.Request) -> web.Response:
-        found = await endpoint.health()
-        response = json_answer(found.model_dump(mode="json", by_alias=True))
-        response.headers[IDEMPOTENCY_HEADER] = "supported"
-        return response
-
-    async def read_file(request: web.Request) -> web.StreamResponse:
-        try:
-            return await endpoint.file(request, job_id_of(request), request.match_info["sha256"])
-        except OutputLost as error:
-            return refusal(error, status=404)
-
-    base = "/v2/{endpoint}"
-    guard = access.client
-    return [
-        web.post(f"{base}/run", guard(run)),
-        web.post(f"{base}/runsync", guard(runsync)),
-        web.get(f"{base}/status/{{job_id}}", guard(status)),
-        web.post(f"{base}/status/{{job_id}}", guard(status)),
-        web.get(f"{base}/stream/{{job_id}}", guard(stream)),
-        web.post(f"{base}/stream/{{job_id}}", guard(stream)),
-        web.post(f"{base}/cancel/{{job_id}}", guard(cancel)),
-        web.post(f"{base}/retry/{{job_id}}", guard(retry)),
-        web.post(f"{base}/purge-queue", guard(purge_queue)),
-        web.get(f"{base}/health", guard(health)),
-        web.get(f"{base}/files/{{job_id}}/{{sha256}}", guard(read_file)),
-    ]
+def _job_id(request: web.Request) -> str:
+    return request.match_info["job_id"]
 
 
 def _brief(status: Status) -> Status:

@@ -99,7 +99,7 @@ class Endpoint(Protocol):
 class LocalEndpoint:
     """A queue in this process, and the files beside it.
 
-    Inputs and results that are small stand in the queue's records, the others in the store.
+    Small inputs and results are in the queue's records, the others in the store.
     """
 
     queue: JobQueue

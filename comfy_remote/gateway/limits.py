@@ -51,8 +51,8 @@ class GatewayLimits:
         poll_wait: How long a worker's poll is held open; the SDK gives up at 90.
         stop_settle: A stop signal follows the job at this distance at least: the SDK looks
             for new jobs every 0.1 s and drops a signal for one it has not begun.
-        worker_silence: A worker that says nothing for so long has lost its jobs.
-        worker_ping_interval: How often a worker says that it lives.
+        worker_silence: A worker that sends nothing for so long loses its jobs.
+        worker_ping_interval: How often a worker reports that it is alive.
         webhook_retry_delay: Between the attempts to deliver a webhook.
         webhook_hosts: ``HOST`` or ``HOST:PORT`` in a private network, or on this machine, that
             webhooks may go to. All others have to be public and https. Ours.

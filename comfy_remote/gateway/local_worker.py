@@ -87,7 +87,7 @@ class LocalWorker:
             except ConfigurationError:
                 raise  # it would be no better the next time
             except ComfyRemoteError as error:
-                self._queue.workers.remove(self.worker_id)  # for /health: nobody takes jobs
+                self._queue.workers.remove(self.worker_id)  # for /health: it takes no jobs
                 _log.error("The worker takes no job. %s", error)
             failures += 1
             await asyncio.sleep(_BACKOFF.seconds(failures))

@@ -138,7 +138,7 @@ class JobQueue:
             await self._finished.wait(left)
 
     def cancel(self, job: Job) -> None:
-        """End a job that is not final; its worker has to stop."""
+        """End a job that is not final; its worker must stop."""
         if job.state.final:
             return
         self._leave_worker_or_line(job)

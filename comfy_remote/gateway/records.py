@@ -181,5 +181,5 @@ class JobRecords:
 def _older_than(
     since: float, jobs: dict[str, Job], when: Callable[[Job], float | None]
 ) -> list[Job]:
-    """The first of the jobs, which stand oldest first."""
+    """The first of the jobs, which are in order of age."""
     return list(takewhile(lambda job: (when(job) or since) < since, jobs.values()))

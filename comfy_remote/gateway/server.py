@@ -97,7 +97,7 @@ class GatewayServer:
 
     @property
     def url(self) -> str:
-        """``http://HOST:PORT/v2``: what stands for ``https://api.runpod.ai/v2``."""
+        """``http://HOST:PORT/v2``: used instead of ``https://api.runpod.ai/v2``."""
         return self._url
 
     @property
@@ -214,7 +214,7 @@ class GatewayServer:
         """Wait until a worker has failed for good.
 
         Raises:
-            ConfigurationError: A setting of its is wrong.
+            ConfigurationError: One of its settings is wrong.
             ComfyRemoteError: It could not begin.
         """
         await self._worker_failed.wait()

@@ -70,7 +70,7 @@ class JobStore:
         """Store a new job's input.
 
         Args:
-            result: Bytes that its result may have: there has to be room for it, too.
+            result: Bytes that its result may have; there must be room for it, too.
 
         Raises:
             RateLimited: The store or the disk is full.

@@ -42,6 +42,8 @@ def worker_routes(endpoint: LocalEndpoint, access: Access) -> list[web.RouteDef]
 
 
 class _WorkerRoutes:
+    """The handlers, a method for each route."""
+
     def __init__(self, endpoint: LocalEndpoint) -> None:
         self._endpoint = endpoint
         self._queue, self._limits = endpoint.queue, endpoint.limits

@@ -84,7 +84,7 @@ def base_address(url: str) -> URL:
     """
     try:
         address = URL(url)
-        (address.host or "").encode("idna")  # as whoever resolves it will
+        (address.host or "").encode("idna")  # as a resolver will
     except ValueError:
         address = URL()
     if address.scheme not in ("http", "https") or not address.host:

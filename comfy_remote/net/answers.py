@@ -1,4 +1,4 @@
-"""A server's answer, and the error that it means: by its status, or why there is none."""
+"""A server's answer, and the error that its status, or its absence, means."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
 
 def _excerpt(body: bytes) -> str:
     words = " ".join(body[:400].decode("utf-8", "replace").split())
-    if not words or words.startswith("<"):  # a proxy's HTML page helps nobody
+    if not words or words.startswith("<"):  # a proxy's HTML page helps no reader
         return ""
     return f": {words[:200]}"
 

@@ -1,7 +1,7 @@
 """An S3-compatible bucket (AWS, Cloudflare R2, MinIO, …): put files, sign addresses for them.
 
-What cannot travel through a queue goes by way of one: a worker's large outputs, and a client's
-large inputs. Others are given signed addresses, never the keys.
+It carries what does not fit a queue: a worker's large outputs, and a client's large inputs. Others
+get signed addresses, never the keys.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class BucketSettings:
 
     Attributes:
         endpoint: Of the service, without the bucket.
-        region: ``auto`` for R2; ``us-east-1`` where the address says none.
+        region: ``auto`` for R2; ``us-east-1`` where the address has none.
     """
 
     endpoint: URL

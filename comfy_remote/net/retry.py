@@ -67,7 +67,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Polling:
-    """How often something that runs elsewhere is asked how it stands, and how long in vain.
+    """How often the state of a remote run is asked for, and how long without an answer.
 
     Attributes:
         first: Seconds between two questions at first.

@@ -34,7 +34,7 @@ class Throughput:
         that the consumer takes between them does not count.
 
         Raises:
-            TooSlow: They do not; what has arrived was given out before.
+            TooSlow: They do not; what had arrived was yielded before.
         """
         arrived, waited, since = 0, 0.0, time.monotonic()
         async for chunk in chunks:

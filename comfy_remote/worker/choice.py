@@ -21,9 +21,9 @@ _GUARD = Path(__file__).with_name("guard.py")
 
 # Of ComfyUI's --verbose.
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-# Whoever names one of these has no GPU, or one that torch itself does not know.
+# With one of these there is no GPU, or one that torch itself does not know.
 _WITHOUT_TORCHS_GPU = {"--cpu", "--directml"}
-# Whoever names one of these has decided where ComfyUI computes.
+# With one of these, the user has decided where ComfyUI computes.
 _DEVICE_FLAGS = _WITHOUT_TORCHS_GPU | {
     *("--cuda-device", "--default-device", "--gpu-only", "--oneapi-device-selector"),
     *("--highvram", "--lowvram", "--normalvram", "--novram"),
@@ -64,7 +64,7 @@ def choose_engine(choice: str, environ: Mapping[str, str] = os.environ) -> Engin
             read from it.
 
     Raises:
-        ConfigurationError: The folder is no ComfyUI, or no engine is at hand.
+        ConfigurationError: The folder is not a ComfyUI, or there is no engine.
     """
     if choice.startswith(("http://", "https://")):
         return EngineChoice(name=choice, url=choice.rstrip("/"))
@@ -110,7 +110,7 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
     if level and level not in _LOG_LEVELS:
         raise ConfigurationError(
             f"COMFY_LOG_LEVEL is {level}, which is not one of {', '.join(_LOG_LEVELS)}.",
-            advice="Set it to one of them, or leave it out.",
+            advice="Set it to one of them, or unset it.",
         )
     if level and not any(a.startswith("--verbose") for a in arguments):
         arguments = ["--verbose", level, *arguments]

@@ -75,7 +75,7 @@ class Cleaner:
             target: Open; if it is gone, the files stay.
             prompt: As the job has it, before `runnable`.
             uploaded: Names of its files in the input folder.
-            stats: The engine's ``/system_stats``, which tell its folders.
+            stats: The engine's ``/system_stats``, which name its folders.
             prompt_id: The engine's.
             since: Seconds since the epoch: only what was written after that is removed.
         """

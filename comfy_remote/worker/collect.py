@@ -1,4 +1,4 @@
-"""A job's outputs, brought from the engine to files of ours, byte for byte."""
+"""A job's outputs, copied from the engine to our files, byte for byte."""
 
 from __future__ import annotations
 

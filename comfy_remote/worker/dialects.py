@@ -41,7 +41,7 @@ __all__ = [
 Content: TypeAlias = Callable[[Received], str]
 """What to write for a file: its base64, or nothing while sizes are being counted."""
 
-# Whoever sends one of these with a workflow has written to the `plain` worker's description.
+# A request with one of these beside its workflow follows the `plain` worker's description.
 _PLAIN_KEYS = frozenset(
     {"prompt", "prompt_node_id", "seed", "seed_node_id", "width", "height", "size_node_id"}
 )

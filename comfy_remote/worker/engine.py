@@ -145,7 +145,7 @@ class Engine:
         url = self._url()
         alive = self._process is not None and self._process.alive
         if self._was_ready and alive and url is not None:
-            return url  # it has answered before; should it hang, the job's own requests tell
+            return url  # it has answered before; if it hangs, the job's own requests notice
         if self._process is not None and not self._process.alive and self._was_ready:
             _log.warning("the engine has ended (%s): starting it again", self._process.exit_status)
         if self._process is None or self._process.alive or self._was_ready:

@@ -33,7 +33,7 @@ from .storage import Store
 __all__ = ["JobHandler"]
 
 _KNOWN_ACTIONS = f"Use one of: run, {', '.join(sorted(MODEL_ACTIONS | WORKER_ACTIONS))}."
-# An engine of ours has nothing else to do: what it has not begun by then, it never will.
+# An engine of ours has nothing else to do: what it has not begun by then will never begin.
 _CONNECT = partial(ComfyUITarget, times=FollowTimes(stall=60.0))
 _MOST_VALUES = 500_000
 _UNREASONABLE = 1e9  # seconds: no deadline, but a mistake

@@ -284,7 +284,7 @@ class _Attempt:
                 await self._clean(target, prompt, request, run, stats)
                 parts.cleaner.run_again(prompt, run.stale)
                 raise
-            # The files are in a folder of ours now: theirs can go while the answer is made.
+            # The files are in our folder now: the engine's can go while the answer is made.
             cleaning = asyncio.ensure_future(self._clean(target, prompt, request, run, stats))
             try:
                 return await self._answer(result, run, engine_of(stats), request)
@@ -319,7 +319,7 @@ class _Attempt:
         run: EngineRun,
         stats: Mapping[str, JsonValue],
     ) -> None:
-        # The folders of an engine that somebody else has started are theirs.
+        # An engine that was not started here owns its folders.
         ours = self.parts.engine.pid is not None and self.parts.engine.alive
         if not ours or self.parts.settings.keep_outputs:
             return

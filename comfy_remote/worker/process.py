@@ -171,7 +171,7 @@ class ChildProcess:
 
     def _wait(self) -> None:
         self._process.wait()
-        # Its last words are on their way. Not for ever: what it started may keep the pipe open.
+        # Its last lines are on their way. Not endlessly: what it started may hold the pipe open.
         self._listener.join(_LAST_WORDS_PATIENCE)
         with self._waiting_lock:
             self._ended = True

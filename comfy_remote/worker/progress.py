@@ -146,7 +146,7 @@ class ProgressReporter:
             )
         except asyncio.TimeoutError:
             _log.warning("a progress report took longer than %g s: given up", self._patience)
-        # Whatever it is that fails in somebody else's sender, the job must not.
+        # Whatever fails in the sender, the job must not fail.
         except Exception as error:  # noqa: BLE001
             _log.warning("a progress report failed: %s: %s", type(error).__name__, error)
 

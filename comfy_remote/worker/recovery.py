@@ -1,7 +1,7 @@
 """Making an engine ready for the next job, after one that did not end well.
 
-A cancel is a request: a node that sleeps, a process that was stopped, a library that hangs does
-not follow it. An engine that goes on with a job nobody waits for is ended and started again.
+A cancel is a request: a node that sleeps, a process that was stopped, or a library that hangs
+ignores it. An engine that continues a job that was given up is ended and started again.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ async def _occupation(target: ComfyUITarget, prompt_id: str, patience: float) ->
 
 
 async def end_if_hung(engine: Engine, error: TargetError) -> EngineCrashed | None:
-    """End an engine of ours that does not answer any more, or runs nothing.
+    """End an engine of ours that no longer answers, or no longer runs anything.
 
     Returns:
         How it ended: another run may succeed. ``None`` if the error says nothing of that kind,

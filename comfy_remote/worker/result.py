@@ -24,10 +24,10 @@ from .collect import CollectedOutput
 from .dialects import DIALECTS, AnswerFacts, Content, Dialect, Draft
 from .storage import Store, StoredFile
 
-__all__ = ["MOST_SHOWN", "build_answer", "shown_within"]
+__all__ = ["build_answer", "shown_within"]
 
-MOST_SHOWN = 1_000_000
-"""Bytes of JSON of all nodes together: it is meant to be looked at, and files are outputs."""
+# Bytes of JSON of all nodes together: it is meant to be looked at, and files are outputs.
+_MOST_SHOWN = 1_000_000
 
 
 async def build_answer(
@@ -145,7 +145,7 @@ def _base64(file: Received) -> str:
 
 
 def shown_within(
-    shown: Mapping[str, ShownValues], limit: int = MOST_SHOWN
+    shown: Mapping[str, ShownValues], limit: int = _MOST_SHOWN
 ) -> tuple[dict[str, ShownValues], list[str]]:
     """As many nodes as fit, in their order, and a warning for each that does not."""
     fits: dict[str, ShownValues] = {}

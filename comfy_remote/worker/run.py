@@ -53,7 +53,7 @@ class RunResult:
     """The outputs of a run, and what is wrong with it.
 
     Attributes:
-        outputs: In files of ours.
+        outputs: In our own files.
         error: Why the job failed after it had saved these; ``None`` if it succeeded.
     """
 

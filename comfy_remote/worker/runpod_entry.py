@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--engine",
         default="auto",
         metavar="auto|sandbox|DIR|URL",
-        help="what runs the workflows: a ComfyUI folder or URL, the sandbox, or what is at hand",
+        help="what runs the workflows: a ComfyUI folder or URL, the sandbox, or what is found",
     )
     parser.add_argument(
         "--parent-pid", type=int, metavar="PID", help="end when this process, our parent, has ended"
@@ -142,7 +142,7 @@ def _serve(handler: JobHandler, engine: Engine) -> None:
             return await handler(job_id, payload, _no_report)
         async with AsyncClientSession() as session:
             # Not the SDK's `progress_update`: that posts from a thread of its own, so an
-            # update can overtake the result and leave the job in progress for ever.
+            # update can overtake the result and leave the job in progress for good.
             async def report(snapshot: dict[str, JsonValue]) -> None:
                 await send_result(session, {"status": "IN_PROGRESS", "output": snapshot}, job)
 
@@ -160,7 +160,7 @@ async def _first_ready(handler: JobHandler, engine: Engine, *, check_gpu: bool) 
     Raises:
         ComfyRemoteError: It has not.
     """
-    # The SDK's own variable: whoever sets it knows that there is none.
+    # The SDK's own variable: set where there is no GPU.
     if check_gpu and not is_true(os.environ, "RUNPOD_SKIP_GPU_CHECK"):
         await engine.check_gpu()
     await handler.ready()
@@ -193,7 +193,7 @@ async def _no_report(_snapshot: dict[str, JsonValue]) -> None:
 
 def _end_with(parent: int) -> None:
     wait_for_end_of(parent)
-    # The SDK's ping process would go on for ever. The engine watches us by itself.
+    # The SDK's ping process would never end. The engine watches us by itself.
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(1)

@@ -19,7 +19,7 @@ from .models.settings import ModelSettings
 
 __all__ = ["WorkerSettings", "default_result_limit", "is_true"]
 
-# No job waits for ever, whatever the queue's own limit is.
+# No job waits endlessly, whatever the queue's own limit is.
 _LONGEST_JOB = 24 * 3600.0
 _RUNSYNC_RESULT_LIMIT = 20_000_000
 
@@ -50,9 +50,9 @@ class WorkerSettings:
         input_limit: Bytes of such inputs together; 0 to keep none.
         input_size: Bytes that an input fetched by its address may have.
         input_hosts: ``HOST`` or ``HOST:PORT`` in a private network, or on this machine, that
-            inputs may be fetched from all the same. The bucket's is added to it.
+            inputs may be fetched from nevertheless. The bucket's is added to it.
         bucket_hosts: ``HOST`` or ``HOST:PORT`` in a private network, or on this machine, that a
-            request's ``s3Config`` may name all the same. The bucket's is added to it.
+            request's ``s3Config`` may name nevertheless. The bucket's is added to it.
         cancel_grace: Seconds after a cancel that the engine has to stop a prompt, before its
             process is ended and started again.
         engine_patience: Seconds that the engine may take to answer what is not the job itself: a

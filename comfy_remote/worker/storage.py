@@ -46,7 +46,7 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class BucketStore:
-    """``{job id}/{SHA-256's beginning}/{filename}``, given out by signed addresses.
+    """``{job id}/{SHA-256's beginning}/{filename}``, reached by signed addresses.
 
     Args:
         guard: Where its address may lead, if a request named it.
@@ -205,7 +205,7 @@ def _refused(why: str) -> OutputError:
 class KeptFiles:
     """Files under names that cannot be guessed.
 
-    They go an hour after they came, or before that when there are too many; both when the next
+    They are deleted after an hour, or earlier when there are too many; checked when the next
     one comes.
 
     Attributes:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import aiohttp
 from pydantic import JsonValue
-from yarl import URL
 
 from ...errors import ModelUnavailable, TargetError
 from ...json_text import parse_json
@@ -167,17 +166,14 @@ class ModelHttp:
                 plain_http=location.sha256 is not None,
             ) as answer:
                 home = location.url.origin()
-                if any(url.origin() == home and _is_login_page(url) for url in answer.way):
+                own = (url.path.rstrip("/") for url in answer.way if url.origin() == home)
+                if any(path.endswith("/login") for path in own):
                     raise _denied(location, "a login page")
                 yield answer
         except TargetError as error:
             raise unavailable(error.message, error.advice) from None
         except NETWORK_ERRORS as error:
             raise TryAgain(f"{location.url.host} could not be reached: {_why(error)}") from error
-
-
-def _is_login_page(url: URL) -> bool:
-    return url.path.rstrip("/").endswith("/login")
 
 
 def _answer(

@@ -109,7 +109,7 @@ class ModelLibrary:
                 while a workflow runs (``DOWNLOAD_MODELS``).
         """
         if not self._folders().roots:
-            # An engine at a URL, say: it will tell by itself if it lacks one.
+            # For example an engine at a URL: it reports itself if it lacks one.
             _log.warning("no models folder is known: the repo_list is not looked at")
             return EnsureAnswer(ensured=[], notes=["This worker knows of no models folder."])
         refuse = None if self._settings.download else Hint.FETCH_MODEL_FIRST()

@@ -7,9 +7,9 @@ that mark is fresh. How old a mark is follows from the times that the volume its
 files, compared to that of our own mark: no two machines' clocks are compared. Of a worker on this
 very host, the process itself is looked at: what a killed one held is free at once.
 
-A worker that was stopped for a minute (a frozen container) may lose what it held. It can
-cost a download that is made twice, or a model that has to be fetched again; no file that
-somebody else has put there is ever touched.
+A worker that was stopped for a minute (a frozen container) may lose what it held. A
+download may then be made twice, or a model fetched again; no file that is not ours is ever
+touched.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Presence:
         return _name_in(mark) if self._is_fresh(mark if token else lock) else None
 
     def _take(self, lock: Path) -> str | None:
-        """Take a lock, or tell who has it."""
+        """Take a lock; the name of its owner if another worker has it."""
         while True:
             try:
                 handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)

@@ -24,8 +24,8 @@ class PrunePlan:
         remove: Fetched by us, as we wrote them, neither listed nor pinned, and not asked for.
         keep: Fetched by us, as we wrote them, and listed or pinned.
         asked: Fetched by us, as we wrote them, not listed, but another list has asked for them
-            of late.
-        lost: Entries whose file is gone, or was changed and so is somebody's now.
+            recently.
+        lost: Entries whose file is gone, or was changed and so is not ours any more.
     """
 
     remove: tuple[Entry, ...]

@@ -36,7 +36,7 @@ class ModelSettings:
         prune: Whether an ``ensure`` that does not say prunes.
         size_limit: Bytes that one model may have; ``None`` for no limit.
         hosts: ``HOST`` or ``HOST:PORT`` in a private network (or on this machine) that models
-            may come from all the same. The three endpoints below are added to it.
+            may come from nevertheless. The three endpoints below are added to it.
         hugging_face: Hugging Face, or a mirror of it.
         hugging_face_token: Sent to ``hugging_face`` only.
         civitai: Civitai's site.

@@ -22,7 +22,8 @@ from .huggingface import HuggingFaceLink
 from .link import JsonGetter, Link, Location, unavailable
 from .settings import ModelSettings
 
-__all__ = ["BucketLink", "PlainLink", "understand"]
+__all__ = ["understand"]
+
 # Long enough for the largest model on a slow line.
 _VALID_SECONDS = 12 * 3600
 
