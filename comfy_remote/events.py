@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from html import escape
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
@@ -287,18 +287,7 @@ def event_to_json(event: Event) -> dict[str, JsonValue]:
         case Started():
             return {"event": "started"}
         case Progress():
-            return {
-                "event": "progress",
-                "nodes_done": event.nodes_done,
-                "nodes_total": event.nodes_total,
-                "node_id": event.node_id,
-                "node_class": event.node_class,
-                "step": event.step,
-                "steps": event.steps,
-                "fraction": round(event.fraction, 4),
-                "message": event.message,
-                "estimated": event.estimated,
-            }
+            return {"event": "progress", **asdict(event), "fraction": round(event.fraction, 4)}
         case Preview():
             return {
                 "event": "preview",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..errors import WorkflowInvalid
     from ..jobs.forecast import Known
     from ..workflow.change.prepare import Changes
-    from ..workflow.check import Report
+    from ..workflow.check import Limits, Report
     from ..workflow.files import FileSearch
     from ..workflow.load import LoadedWorkflow
     from ..workflow.schema import Schemas
@@ -123,10 +123,14 @@ def _on_target(
     chosen = on or configuration.chosen_default()
     if configuration.untrusted is not None:
         say(configuration.untrusted.sentence())
+
+    def known_by(found: Found, limits: Limits | None = None) -> Known:
+        schemas = completed(found, loaded)
+        return Known(prepared_for_check(loaded, changes, schemas), schemas, limits=limits)
+
     if chosen is None:
         say("No target is named or configured.")
-        schemas = completed(Found(given or Schemas.bundled()), loaded)
-        return Known(prepared_for_check(loaded, changes, schemas), schemas)
+        return known_by(Found(given or Schemas.bundled()))
     target = open_target(chosen, configuration)
     address = configuration.address_of(chosen)
 
@@ -144,9 +148,7 @@ def _on_target(
             raise
         why = f"The configured target {target.name} cannot be asked: {error.message.rstrip('.')}"
         found = Found(given, (f"{why}.",)) if given else known_without(address, target.name, why)
-        schemas = completed(found, loaded)
-        prepared = prepared_for_check(loaded, changes, schemas)
-        return Known(prepared, schemas, limits=limits_of(target))
+        return known_by(found, limits_of(target))
 
 
 def _unusable(error: WorkflowInvalid) -> Report:

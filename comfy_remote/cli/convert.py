@@ -71,6 +71,7 @@ def convert(
     """
     from ..errors import WorkflowInvalid
     from ..workflow.load import load_workflow
+    from .errors import show_error
     from .schemas import completed, found_schemas
 
     if schemas_source is not None and on is not None:
@@ -98,7 +99,10 @@ def convert(
             say(f"Wrote {place}.")
         else:
             print(_pretty(prompt, sys.stdout.encoding or "utf-8"), end="")
-    _report(failures)
+    for failure in failures[:-1]:
+        show_error(failure)
+    if failures:
+        raise failures[-1]
 
 
 def _places(workflows: Sequence[Path], output: str | None) -> dict[Path, Path]:
@@ -204,14 +208,3 @@ def _naming(source: str, error: WorkflowInvalid) -> WorkflowInvalid:
     if error.message.startswith(source):
         return error
     return type(error)(f"{source}: {error.message}", advice=error.advice, details=error.details)
-
-
-def _report(failures: Sequence[WorkflowInvalid]) -> None:
-    """Report what failed; the last one ends the command."""
-    from .errors import show_error
-
-    if not failures:
-        return
-    for error in failures[:-1]:
-        show_error(error)
-    raise failures[-1]

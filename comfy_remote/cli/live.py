@@ -75,14 +75,16 @@ class LiveReporter(PlainReporter):
 
     def note(self, message: str) -> None:
         """The line above the display."""
-        self._line(Text(printable_line(message), "dim"))
+        self._console.print(Text(printable_line(message), "dim"))
 
     def connecting(self, target: str) -> None:
         self._status = f"Sending to {printable_line(target)}"
 
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
         self._prompt = prompt
-        self._line(Text.assemble(("Job ", "dim"), job_id, (f" on {printable_line(target)}", "dim")))
+        self._console.print(
+            Text.assemble(("Job ", "dim"), job_id, (f" on {printable_line(target)}", "dim"))
+        )
         self._status = "Sent"
 
     def event(self, event: Event) -> None:
@@ -98,7 +100,7 @@ class LiveReporter(PlainReporter):
                 self._show_preview(event.data)
             case Log():
                 style = {"warning": "yellow", "error": "red"}.get(event.level, "dim")
-                self._line(Text(printable_line(event.message), style))
+                self._console.print(Text(printable_line(event.message), style))
             case Finished():
                 self._preview = None
 
@@ -163,9 +165,6 @@ class LiveReporter(PlainReporter):
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         self._stop()
         super().failed(error, job_id, resumable=resumable)
-
-    def _line(self, text: Text) -> None:
-        self._console.print(text)
 
     def _stop(self) -> None:
         if self._live.is_started:

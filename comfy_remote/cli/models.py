@@ -282,7 +282,7 @@ def _lines_in_workflow(path: Path) -> str:
 def _showing(json_lines: bool) -> Iterator[Callable[[str], None]]:
     """Shows a worker's progress: on a terminal in one line, else every ten seconds."""
     if json_lines:
-        yield _print_progress
+        yield lambda message: print_json({"event": "progress", "message": message})
     elif is_interactive(sys.stderr):
         try:
             yield _redraw
@@ -290,10 +290,6 @@ def _showing(json_lines: bool) -> Iterator[Callable[[str], None]]:
             _redraw("")
     else:
         yield _Seldom()
-
-
-def _print_progress(message: str) -> None:
-    print_json({"event": "progress", "message": message})
 
 
 def _redraw(message: str) -> None:

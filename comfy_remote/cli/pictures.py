@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from rich.color import Color
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -40,13 +40,6 @@ __all__ = [
 
 Graphics: TypeAlias = Literal["kitty", "iterm2", "sixel", "blocks"]
 
-_CHOSEN: Mapping[str, Graphics | None] = {
-    "kitty": "kitty",
-    "iterm2": "iterm2",
-    "sixel": "sixel",
-    "blocks": "blocks",
-    "none": None,
-}
 # Terminals whose own names say that they show sixels, always.
 _SIXEL_TERMS = ("foot", "mlterm", "contour", "yaft")
 
@@ -65,8 +58,9 @@ def graphics_of(console: Console, environment: Mapping[str, str] = os.environ) -
     """How this terminal can show a picture; ``None`` for not at all (a pipe, NO_COLOR)."""
     if not console.is_terminal or console.is_dumb_terminal or console.no_color:
         return None
-    if (chosen := environment.get("COMFY_REMOTE_GRAPHICS", "")) in _CHOSEN:
-        return _CHOSEN[chosen]
+    chosen = environment.get("COMFY_REMOTE_GRAPHICS", "")
+    if chosen in ("none", *get_args(Graphics)):
+        return None if chosen == "none" else cast("Graphics", chosen)
     term = environment.get("TERM", "")
     program = environment.get("TERM_PROGRAM", "")
     # tmux and screen pass on the variables of the terminal around them, not its graphics.

@@ -114,7 +114,6 @@ class JsonReporter(Reporter):
         self._target: str | None = None
 
     def connecting(self, target: str) -> None:
-        """Nothing is printed yet."""
         self._target = target
 
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
@@ -164,11 +163,9 @@ class PlainReporter(Reporter):
         self._began = self._last_progress = time.monotonic()
 
     def note(self, message: str) -> None:
-        """The line as it is."""
         say(message)
 
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
-        """The id, which is what `jobs` takes."""
         self._prompt = prompt
         say(f"Job {job_id} on {target}.")
 
@@ -188,19 +185,16 @@ class PlainReporter(Reporter):
     def done(
         self, outputs: Outputs, seconds: float, problems: Sequence[OutputProblem] = ()
     ) -> None:
-        """A line, then the paths or addresses."""
         say(f"Done in {seconds_text(seconds)}: {outcome(outputs)}.")
         if problems:
             say(incomplete(problems))
         print_places(outputs)
 
     def partial(self, outputs: Sequence[SavedOutput]) -> None:
-        """Likewise."""
         say(f"Saved before it failed: {len(outputs)}.")
         print_places(outputs)
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
-        """The error with its advice, and how to resume."""
         show_error(error, resumable=job_id if resumable else None)
 
     def _progress_line(self, progress: Progress) -> str:

@@ -39,7 +39,6 @@ from .run_log import LoggedReporter, RunLog
 if TYPE_CHECKING:
     from ..jobs.record import Record
     from ..jobs.submission import Submission
-    from ..targets.base import Target
 
 __all__ = ["RunPlan", "run_workflow"]
 
@@ -91,8 +90,9 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
         async with Client(target, record=record, schemas=plan.schemas, on_interrupt=None) as client:
             # Not before: finding a pod, or starting the sandbox, does not count.
             deadline = Deadline(plan.timeout)
-            if log is not None:
-                await _log_target(log, target, deadline)
+            if log is not None and isinstance(target, OneEngine):
+                described = _in_time(target.describe(()), deadline, target.name)
+                log.target(target.name, await described)
             ready = await _in_time(_prepared(plan, loaded, client), deadline, target.name)
             for sentence in ready.notes:
                 reporter.note(sentence)
@@ -133,11 +133,6 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             exit_if_incomplete(job)
 
     supervise(whole, reporter, plan.job_id)
-
-
-async def _log_target(log: RunLog, target: Target, deadline: Deadline) -> None:
-    if isinstance(target, OneEngine):
-        log.target(target.name, await _in_time(target.describe(()), deadline, target.name))
 
 
 def _load(plan: RunPlan) -> LoadedWorkflow | None:

@@ -89,6 +89,7 @@ def serve(
     from ..gateway.limits import GatewayLimits
     from ..media.disk_space import DiskLimits
     from ..net.address import host_list
+    from ..secrets import secret
 
     show_log()
     token = read_token(token_file)
@@ -102,7 +103,7 @@ def serve(
             webhook_hosts=host_list(os.environ, "COMFY_REMOTE_WEBHOOK_HOSTS"),
             free_bytes=DiskLimits.of().free,
         ),
-        webhook_secret=_webhook_secret(),
+        webhook_secret=secret("COMFY_REMOTE_WEBHOOK_SECRET", os.environ),
     )
     choice = str(comfyui.expanduser()) if comfyui is not None else engine
 
@@ -199,9 +200,3 @@ def _say_how_to_use(gateway: GatewayServer, host: str, key: str) -> None:
             "use a tunnel (ssh -L)."
         )
     say("Ctrl-C stops it.")
-
-
-def _webhook_secret() -> SecretStr | None:
-    from ..secrets import secret
-
-    return secret("COMFY_REMOTE_WEBHOOK_SECRET", os.environ)

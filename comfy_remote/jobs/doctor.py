@@ -314,25 +314,11 @@ def _device(capabilities: Capabilities) -> Finding:
             "If it should have a GPU: start it without --cpu, and check PyTorch and the driver "
             "there.",
         )
-    return Finding(
-        "device", "ok", f"{device}{_memory(capabilities)}.", details=_bytes(capabilities)
-    )
-
-
-def _memory(capabilities: Capabilities) -> str:
-    facts = [
-        f"{size_text(size)} {what}"
-        for size, what in (
-            (capabilities.memory_total, "of memory"),
-            (capabilities.memory_free, "free"),
-        )
-        if size is not None
-    ]
-    return "".join(f", {one}" for one in facts)
-
-
-def _bytes(capabilities: Capabilities) -> dict[str, JsonValue]:
-    return {"memory_total": capabilities.memory_total, "memory_free": capabilities.memory_free}
+    total, free = capabilities.memory_total, capabilities.memory_free
+    memory = "" if total is None else f", {size_text(total)} of memory"
+    memory += "" if free is None else f", {size_text(free)} free"
+    details: dict[str, JsonValue] = {"memory_total": total, "memory_free": free}
+    return Finding("device", "ok", f"{device}{memory}.", details=details)
 
 
 async def _latency(target: Target) -> Finding:

@@ -115,7 +115,9 @@ def guess_by(runs: Sequence[PastRun], workload: Workload) -> Guess | None:
     known = [(seconds, past) for seconds, past in known if past.work > 0]
     if not known or workload.work <= 0:
         return None
-    nearest = min((past for _, past in known), key=lambda past: _distance(past, workload))
+    nearest = min(
+        (past for _, past in known), key=lambda past: abs(math.log(past.work / workload.work))
+    )
     alike = [seconds for seconds, past in known if math.isclose(past.work, nearest.work)]
     # The median: one cold start, or one run that was cached, does not count.
     seconds = median(alike) * workload.work / nearest.work
@@ -123,10 +125,6 @@ def guess_by(runs: Sequence[PastRun], workload: Workload) -> Guess | None:
         return Guess(seconds, len(alike), ())
     changes = workload.changes_from(nearest) or ["the work in it"]
     return Guess(seconds, len(alike), tuple(changes))
-
-
-def _distance(past: Workload, workload: Workload) -> float:
-    return abs(math.log(past.work / workload.work))
 
 
 def _duration(seconds: float) -> str:
