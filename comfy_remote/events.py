@@ -54,7 +54,7 @@ named as on the target."""
 
 
 class JobState(str, Enum):
-    """Where a job stands. The last four are final."""
+    """The state of a job. The last four are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -72,7 +72,7 @@ class JobState(str, Enum):
 
 
 class DidItRun(str, Enum):
-    """Whether a job that brought no result ran, and so cost anything.
+    """Whether a job without a result ran, and so cost anything.
 
     Only after the first two is it safe to run the same job elsewhere.
     """
@@ -251,7 +251,7 @@ class Finished:
         problems: What the workflow asked for and is not among the outputs, or is damaged.
         shown: By node, what it shows besides its outputs. Nodes that show nothing else are left
             out; empty where the target does not say.
-        did_it_run: For a job that brought no result, how certain it is that it did not run.
+        did_it_run: For a job without a result, how certain it is that it did not run.
     """
 
     state: JobState

@@ -1,4 +1,4 @@
-"""One run of a prompt: followed, waited for, its outputs brought here."""
+"""One run of a prompt: followed to its end, its outputs fetched."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ class Job:
             await self._send_whole()
 
     async def look(self) -> JobState:
-        """Ask the target once how the job stands, and record it; nothing is sent again.
+        """Ask the target once for the state of the job, and record it; nothing is sent again.
 
         Raises:
             TargetError: The target cannot be asked.
@@ -243,7 +243,7 @@ class Job:
         *,
         even_if_failed: bool = False,
     ) -> list[Output]:
-        """Wait for the job, and bring all it produced here.
+        """Wait for the job, and fetch all that it produced.
 
         In the order of the prompt's nodes and, within a node, of its list. Fetched side by
         side, each checked against the size and SHA-256 that the target announced. One that the
@@ -251,12 +251,12 @@ class Job:
 
         Args:
             on_bytes: Called with the number of bytes of each piece that arrives.
-            even_if_failed: Of a job that failed, bring what it had saved before, if anything,
+            even_if_failed: Of a job that failed, fetch what it had saved before, if anything,
                 instead of raising its error, which is in `finished`.
 
         Raises:
             ComfyRemoteError: The job's own error if it did not succeed; `OutputError` if an
-                output could not be brought here whole; `OutputLost` if there is none.
+                output could not be fetched completely; `OutputLost` if there is none.
         """
         outputs = await self._made(even_if_failed=even_if_failed)
         spool = TemporaryFolder("outputs")
@@ -270,11 +270,11 @@ class Job:
         return local
 
     async def output(self, output: RemoteOutput) -> Output:
-        """Bring one output here: of `Finished.outputs`, or of an `OutputReady` (or `fetch` that).
+        """Fetch one output: of `Finished.outputs`, or of an `OutputReady` (or `fetch` that).
 
         Raises:
             OutputLost: The target does not have it.
-            OutputError: It could not be brought here whole.
+            OutputError: It could not be fetched completely.
         """
         spool = TemporaryFolder("outputs")
         [here] = await self._fetch([output], Path(spool.name), None)
@@ -339,14 +339,14 @@ class Job:
         folder: Path,
         on_bytes: Callable[[int], None] | None = None,
     ) -> list[Received]:
-        """Bring some of the outputs that `listed` gave here, checked, into files of that folder.
+        """Fetch some of the outputs that `listed` gave, checked, into files of that folder.
 
         Args:
             outputs: In the order in which the files are wanted.
             folder: There, empty, and private to the caller.
 
         Raises:
-            ComfyRemoteError: One could not be brought here whole.
+            ComfyRemoteError: One could not be fetched completely.
         """
         files = []
         for here in await self._fetch(outputs, folder, on_bytes):

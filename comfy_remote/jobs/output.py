@@ -155,7 +155,7 @@ class Output:
 class JobOutput(RemoteOutput):
     """An output that exists on the target, as an `OutputReady` of a `Job` has it.
 
-    It can be brought here while the job still runs. Equal to the same output in
+    It can be fetched while the job still runs. Equal to the same output in
     `Finished.outputs`.
     """
 
@@ -175,11 +175,11 @@ class JobOutput(RemoteOutput):
         return made
 
     async def fetch(self) -> Output:
-        """Bring it here; once, however often it is called.
+        """Fetch it; once, however often it is called.
 
         Raises:
             OutputLost: The target does not have it.
-            OutputError: It could not be brought here whole.
+            OutputError: It could not be fetched completely.
         """
         async with self._lock:
             here = self._here

@@ -1,4 +1,4 @@
-"""The present state of recorded jobs: targets are asked about those that had not ended."""
+"""The present state of recorded jobs: asks the targets of those that had not ended."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class JobEntry:
 
     @property
     def did_it_run(self) -> DidItRun | None:
-        """Of a job that brought no result, how certain it is that it did not run, if known."""
+        """Of a job without a result, how certain it is that it did not run, if known."""
         return DidItRun.of(self.error)
 
 
