@@ -171,7 +171,7 @@ def _asked(error: Exception) -> float | None:
     if isinstance(error, TryAgain):
         return error.retry_after
     said = error.details.get("retry_after") if isinstance(error, ComfyRemoteError) else None
-    return float(said) if isinstance(said, int | float) else None
+    return retry_after(said)
 
 
 def retry_after(said: JsonValue) -> float | None:

@@ -6,6 +6,7 @@ import time
 from email.utils import formatdate
 
 import pytest
+from pydantic import JsonValue
 
 from comfy_remote.errors import RateLimited
 from comfy_remote.net.retry import Backoff, Retries, TryAgain, retried, retry_after
@@ -71,3 +72,11 @@ async def test_progress_begins_the_count_again() -> None:
     await retries.wait_after(TryAgain("cut"))
     with pytest.raises(TryAgain):
         await retries.wait_after(TryAgain("cut"))
+
+
+@pytest.mark.parametrize("said", [10**400, "never", -1, float("nan"), [], True])
+async def test_what_a_server_put_into_an_error_s_details_breaks_no_wait(said: JsonValue) -> None:
+    retries = Retries(Backoff(attempts=2, first=0.0, longest=0.0, jitter=0.0))
+    began = time.monotonic()
+    await retries.wait_after(RateLimited("Too many.", details={"retry_after": said}))
+    assert time.monotonic() - began < 1
