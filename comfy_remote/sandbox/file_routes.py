@@ -106,7 +106,7 @@ async def upload_image(request: web.Request) -> web.Response:
     if not isinstance(image, FileField) or not image.filename or folder is None:
         return web.Response(status=400)
     try:
-        # The name may have folders in it, too: like ComfyUI, as long as it stays inside.
+        # Like in ComfyUI, the name may have folders in it, as long as it stays inside.
         path = folders.inside(folder, subfolder, image.filename)
         if path == Folders.inside(folder):
             return web.Response(status=400)

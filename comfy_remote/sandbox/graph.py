@@ -20,7 +20,7 @@ __all__ = ["CachedResult", "execution_order", "links", "signatures"]
 def links(node: Node) -> dict[str, tuple[str, int]]:
     """``{input: (node id, output index)}`` of a node that has been validated.
 
-    Inputs that the node's class does not know are not looked at; nobody has validated them.
+    Inputs that the node's class does not know are ignored: they have not been validated.
     """
     found: dict[str, tuple[str, int]] = {}
     for entry in NODES[node["class_type"]].schema.inputs:

@@ -135,7 +135,7 @@ class RunReport:
         self._messenger.send(event, data, self.client_id)
 
     def _message(self, event: str, data: Mapping[str, object], *, broadcast: bool = False) -> None:
-        """A message that the history keeps, too."""
+        """A message that is also in the history."""
         stamped = {**data, "timestamp": int(time.time() * 1000)}
         self.messages.append([event, stamped])
         if self.client_id is not None or broadcast:

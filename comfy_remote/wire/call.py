@@ -297,7 +297,7 @@ def _error(said: dict[str, JsonValue], word: str) -> dict[str, JsonValue]:
     if word in _CANCELLED:
         return JobCancelled(text or "The call was cancelled.").to_json()
     return ExecutionFailed(
-        text or "The service says that the call failed, and not why.",
+        text or "The service does not say why the call failed.",
         advice="" if text else "Its log may say more.",
     ).to_json()
 

@@ -136,7 +136,7 @@ def error_from_runpod(error: JsonValue, output: JsonValue = None) -> ComfyRemote
         if kind == "validation":
             return WorkflowInvalid(f"The worker refused the job: {words}")
         if kind == "timeout":
-            return JobTimedOut(f"The worker gave the job up: {words}")
+            return JobTimedOut(f"The worker gave up on the job: {words}")
         return _failure(words)
     if isinstance(ours := data.get("comfy_remote"), dict):
         return error_from_json(ours)

@@ -171,7 +171,7 @@ class ValueEnvelope(BaseModel):
 
     def _file(self, tensors: TensorLibrary, limits: ValueLimits) -> DecodedValue:
         content = self.content(limits)
-        # Windows lets nobody open a temporary file that is open.
+        # Windows does not open a temporary file twice.
         with TemporaryFolder("value") as folder:
             path = Path(folder) / "value"
             path.write_bytes(content)

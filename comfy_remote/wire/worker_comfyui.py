@@ -26,14 +26,14 @@ class WorkerComfyUIImage(BaseModel):
 
 
 class WorkerComfyUIAnswer(BaseModel):
-    """A result: the saved files that nodes list as images. There is no place for anything else.
+    """A result: only the saved files that nodes list as images.
 
     Attributes:
-        images: In the order in which the nodes ran. Names need not be unique: their folders are
-            not given.
-        errors: What went wrong. Also of a workflow that failed after a file was saved: RunPod
-            calls that job completed.
-        status: ``success_no_images`` when there are none; absent otherwise.
+        images: In the order in which the nodes ran. Names need not be unique, since their folders
+            are missing.
+        errors: What went wrong, also in a workflow that failed after a file was saved: that job
+            is completed for RunPod.
+        status: ``success_no_images`` if there are none.
     """
 
     images: list[WorkerComfyUIImage] = []

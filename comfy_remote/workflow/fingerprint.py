@@ -79,7 +79,7 @@ def _contents(
     contents: dict[tuple[str, str], dict[str, JsonValue]] = {}
     for use, digest in known.items():
         one = prompt[use.node_id]["inputs"][use.input] == use.value
-        # Of several names in a list or an object, the rest of it counts, too.
+        # If there are several names in a list or an object, the rest of it also counts.
         several = _literal(use.node_id, hashed[use.node_id]["inputs"][use.input])
         contents[use.node_id, use.input] = {"file": digest} if one else {"files": several}
     return contents

@@ -162,7 +162,7 @@ class Interface:
         """
         if results and not self.outputs:
             raise WorkflowInvalid(
-                "The workflow has no Remote Output, so there is nothing to give back.",
+                "The workflow has no Remote Output, so it returns nothing.",
                 advice="Connect a Remote Output node (utils/remote) to each result.",
             )
         missing = [entry.key for entry in self.inputs if entry.required and entry.key not in values]

@@ -1,7 +1,7 @@
 """PNG. Layout: PNG specification, 5.3 and 11.3.4.
 
 The chunks are walked here: Pillow does not give private chunks, and must decode the picture to
-reach those behind it. ComfyUI's page reads those behind the picture's end, too.
+reach those behind it. ComfyUI's page also reads those after the picture's end.
 """
 
 from __future__ import annotations

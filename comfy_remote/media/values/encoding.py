@@ -33,7 +33,7 @@ class EncodedValue:
     Change none of them before that. The same value always makes the same bytes.
 
     Attributes:
-        type: What ComfyUI calls it: ``IMAGE``, ``CONDITIONING``, …; ``*`` when nobody said.
+        type: What ComfyUI calls it: ``IMAGE``, ``CONDITIONING``, …; ``*`` if unknown.
         size: Bytes of the file.
         loss: What the value loses on its way, in a sentence; ``None`` if it arrives bit for bit.
     """

@@ -42,7 +42,7 @@ def invalid(why: str) -> ValueInvalid:
     """The error for a value file (or envelope) that is not what it should be."""
     return ValueInvalid(
         f"This is not a value that can be read: {why}.",
-        advice="It may be damaged, or made by a program that does not keep the format: see "
+        advice="It may be damaged, or made by a program that does not follow the format: see "
         "docs/values.md.",
     )
 

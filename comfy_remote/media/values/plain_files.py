@@ -87,8 +87,8 @@ def value_of_file(path: Path, media_type: str, type_: str) -> tuple[str, object]
     except UnicodeDecodeError:
         raise ValueInvalid("The text is not UTF-8.", advice="Save it as UTF-8.") from None
     raise ValueInvalid(
-        f"A file of type {media_type!r} cannot be taken as {type_}.",
-        advice="Send a picture for IMAGE and MASK, a WAV for AUDIO, a film for VIDEO, a text for "
+        f"A file of type {media_type!r} cannot be used as {type_}.",
+        advice="Send a picture for IMAGE and MASK, a WAV for AUDIO, a video for VIDEO, text for "
         "STRING, and a value file (encoding safetensors) for everything else.",
     )
 

@@ -79,8 +79,8 @@ def request_size(
         "request_too_large",
         f"The request would be {size_text(size)}, and the target accepts "
         f"{size_text(limits.request)}. Input files: {named or 'none'}.",
-        advice="Use smaller files (JPEG or WebP), put them where the target has them, or take a "
-        "pod or another ComfyUI URL, which has no such limit.",
+        advice="Use smaller files (JPEG or WebP), store them on the target, or use a pod or "
+        "another ComfyUI URL, which has no such limit.",
         details={"size": size, "limit": limits.request},
     )
 

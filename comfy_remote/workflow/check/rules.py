@@ -173,7 +173,7 @@ def _judges(
         return True
     model = is_model(schema.name, name, value)
     if schemas.is_snapshot:
-        # Packs add choices to ComfyUI's own nodes, too: samplers, schedulers.
+        # Packs also add choices to ComfyUI's own nodes: samplers, schedulers.
         return model or (spec.type == "COMBO" and not (strict and spec.choices))
     custom = (schema.python_module or "").startswith("custom_nodes.")
     return custom and not strict and not model

@@ -125,7 +125,7 @@ def _how_to_get(pack: NodePack | None, schemas: Schemas) -> str:
         named = pack is not None and pack.name and pack.name != CORE
         return Hint.ASK_A_TARGET(pack=f"It comes from {pack.name}." if pack and named else "")
     if pack is None or pack.name is None:
-        return "Install the node pack that has it there; ComfyUI-Manager finds it by the class."
+        return "Install its node pack there; ComfyUI-Manager finds it by the class."
     if pack.name == CORE:
         return (
             "It is one of ComfyUI's own: update ComfyUI there, or take another target (the sandbox "

@@ -60,7 +60,7 @@ class NodeDoubts:
             self._add(
                 wrong[0][0].name,
                 f"saved values that cannot be of these inputs: {', '.join(named)}"
-                f"{_and_more(len(wrong))}. Others of this node may be shifted, too: open the "
+                f"{_and_more(len(wrong))}. Other values of this node may also be shifted: open the "
                 "workflow in ComfyUI and check it, or set them",
             )
 
@@ -70,12 +70,12 @@ class NodeDoubts:
             named = ", ".join(f"{_shown(value)} for {w.name}" for w, value in placed)
             self._add(
                 placed[0][0].name,
-                f"saved values are where they cannot belong; used are {named}. It may have been "
-                "saved with another version of its pack",
+                f"saved values did not fit their inputs, and were exchanged: {named}. It may have "
+                "been saved with another version of its pack",
             )
 
     def shifted(self, placed: Sequence[_Placed], by_name: Mapping[str, JsonValue]) -> None:
-        """Note the values that the file has by name, too, and there for another input."""
+        """Note the values that differ from those that the file has by name."""
         wrong = [(w, v) for w, v in placed if w.name in by_name and by_name[w.name] != v]
         if wrong:
             named = [
@@ -84,8 +84,8 @@ class NodeDoubts:
             ]
             self._add(
                 wrong[0][0].name,
-                f"by position, its inputs get other values than by name: "
-                f"{', '.join(named)}{_and_more(len(wrong))}. ComfyUI's editor goes by position; "
+                f"the file has other values for its inputs by position than by name: "
+                f"{', '.join(named)}{_and_more(len(wrong))}. ComfyUI's editor uses positions; "
                 "check them, or set them",
             )
 
@@ -93,16 +93,16 @@ class NodeDoubts:
         """Note that a script of the page computes values again."""
         self._add(
             name,
-            "in the page, its script computes values from its drawing when the workflow is "
-            "loaded; here they are those of the file",
+            "ComfyUI's page computes values from its drawing when it loads the workflow; here they "
+            "are those of the file",
         )
 
     def group_node(self) -> None:
-        """Note that newer editors read group nodes otherwise."""
+        """Note that newer editors read group nodes differently."""
         self._add(
             None,
-            "it is a group node. The values in it are those that its file shows; newer "
-            "editors make a subgraph of it when they load it, and mix up many of them",
+            "it is a group node. Its values are those of the file; newer editors turn it into a "
+            "subgraph when they load it, and mix up many of them",
         )
 
     def left_in_list(self, values: Sequence[JsonValue]) -> None:
@@ -124,7 +124,7 @@ class NodeDoubts:
     def _left(self, named: str, count: int) -> None:
         self._add(
             None,
-            f"more values were saved than it has inputs for here, and are not used: {named}"
+            f"the file has more values than it has inputs here; these are not used: {named}"
             f"{_and_more(count)}. It may have been saved with another version of its pack",
         )
 

@@ -44,6 +44,10 @@ class Graph:
         found = next((slot for slot in node.inputs if slot.link == link_id), None)
         return (node, found) if found else None
 
+    def ends(self, port: Port) -> Iterator[tuple[Node, Slot]]:
+        """The nodes and inputs that the links of an input of the definition end at."""
+        return (found for found in map(self.target, port.links) if found is not None)
+
     def port(self, name: str) -> Port | None:
         return next((port for port in self.ports if port.name == name), None)
 
@@ -142,11 +146,7 @@ class Host(Node):
 
     def promote(self, port: Port) -> None:
         """Hold a value for the first widget that an input of the definition leads to."""
-        for link_id in port.links:
-            found = self.definition.target(link_id)
-            if found is None:
-                continue
-            node, slot = found
+        for node, slot in self.definition.ends(port):
             if isinstance(node, Host):
                 if slot.name not in node.promoted:
                     continue
@@ -164,11 +164,7 @@ class Host(Node):
 
     def source(self, port: Port) -> tuple[str, str] | None:
         """Node and widget inside that an input leads to: the first one."""
-        for link_id in port.links:
-            found = self.definition.target(link_id)
-            if found is None:
-                continue
-            node, slot = found
+        for node, slot in self.definition.ends(port):
             if isinstance(node, Host):
                 return node.id, slot.name
             if slot.widget is not None and node.widget(slot.widget):
@@ -180,7 +176,7 @@ class Host(Node):
         graph, wanted = self.definition, name
         for _ in range(100):
             port = graph.port(wanted) if wanted is not None else None
-            found = next((f for f in map(graph.target, port.links) if f), None) if port else None
+            found = next(graph.ends(port), None) if port else None
             if found is None:
                 return None
             node, slot = found

@@ -54,7 +54,7 @@ class GroupNodes:
             raise invalid(
                 saved,
                 "it is a group node, and the file does not say what is in it",
-                "Take the file that the group node was made in.",
+                "Use the file that the group node was made in.",
             )
         group = self._type(name)
         self._count += 1 + len(group.nodes)

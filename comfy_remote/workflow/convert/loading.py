@@ -81,7 +81,7 @@ def _innermost_first(subgraphs: dict[str, SavedGraph]) -> Iterator[SavedGraph]:
         if not ready:
             names = ", ".join(repr(saved.name) for saved in waiting.values())
             raise WorkflowInvalid(
-                f"The subgraphs {names} contain each other, which never ends.",
+                f"The subgraphs {names} contain each other without end.",
                 advice="Open the workflow in ComfyUI and take one out of the other.",
             )
         for key in ready:

@@ -65,7 +65,7 @@ def pack_widgets(schema: NodeSchema, saved: SavedNode) -> frozenset[str]:
             has_default = spec.options.get("default") is not None
             edited = spec.name in saved.values or (not spec.optional and has_default)
         else:
-            # A text alone says little: "None" is the default of sockets, too.
+            # A text alone says little: "None" is also the default of sockets.
             default = spec.options.get("default")
             known = isinstance(default, str | int | float) or "widgetType" in spec.options
             words = spec.optional and isinstance(default, str) and not default.startswith("#")

@@ -3,7 +3,7 @@
 A mark is ``{"comfy_remote": {"part": NAME}}``: the name of a target, or "" for the one that the
 Remote switch has. It stands in ``properties`` of a node, or in ``flags`` of a group, which is
 where the editor keeps what others put on a group. On a group or an instance of a subgraph it is
-for all inside; what is further inside goes first, and a name of ``null`` means: not elsewhere.
+for all inside; inner marks take precedence, and a name of ``null`` means: not elsewhere.
 
 Source of facts: ComfyUI's frontend 1.49.6 (`LGraphGroup`, `LGraphNode.measure`) for which nodes
 are inside of a group, and for the ids of nodes in subgraphs.
@@ -35,7 +35,7 @@ _MOST_NODES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """``name`` is ``None`` for a node that shall not run elsewhere."""
+    """``name`` is ``None`` for a node that must not run elsewhere."""
 
     name: str | None
 
@@ -67,7 +67,7 @@ def marks_in(workflow: Mapping[str, JsonValue]) -> dict[str, str]:
 
 
 def images_in(workflow: Mapping[str, JsonValue]) -> ImageFormat:
-    """How pictures shall cross, by ``extra.comfy_remote.images`` of a workflow in UI format."""
+    """How pictures cross, by ``extra.comfy_remote.images`` of a workflow in UI format."""
     extra = workflow.get("extra")
     ours = extra.get(MARK) if isinstance(extra, dict) else None
     match ours.get("images") if isinstance(ours, dict) else None:

@@ -49,7 +49,7 @@ _CAPTURED = ("image", "mask", "normal", "lineart", "recording")
 _FILES_IN_OBJECTS = {("Load3D", "image"): _CAPTURED, ("Load3DAnimation", "image"): _CAPTURED}
 _UPLOAD = re.compile(r"(?!.*(folder|directory)).*_upload")
 _FOLDERS = ("input", "output", "temp")
-# Not an address, and not the content itself: what some nodes of packs take, too.
+# Not an address, and not the content itself, which some nodes of packs also accept.
 _NAME = re.compile(r"(?!data:|[\w+.-]+://)[^\n]{1,1024}")
 # Nodes that need no file: the input may be empty.
 _MAY_BE_EMPTY = frozenset({REMOTE_INPUT, "Painter"})
