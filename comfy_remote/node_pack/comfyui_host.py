@@ -235,7 +235,7 @@ def _check(part: object, names: tuple[str, ...]) -> None:
     missing = [name for name in names if not hasattr(part, name)]
     if missing:
         raise ConfigurationError(
-            "Remote is not available: this ComfyUI is built differently from the ones known "
+            "Remote is not available: this ComfyUI lacks what Comfy Remote needs of it "
             f"({type(part).__name__} has no {', '.join(missing)}).",
             advice="Update Comfy Remote. ComfyUI itself works as before.",
         )

@@ -80,7 +80,7 @@ def check_json(request: web.Request) -> None:
         raise ConfigurationError(
             f"The request's body is {request.content_type}, not JSON.",
             advice="Send it with the header Content-Type: application/json; {} if there is nothing "
-            "to say.",
+            "to send.",
         )
 
 

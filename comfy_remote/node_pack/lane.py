@@ -240,7 +240,7 @@ class RemoteLane:
         except JobNotFound:
             return
         raise WorkflowInvalid(
-            f"There is a job {prompt_id} already.",
+            f"There is already a job {prompt_id}.",
             advice="Omit prompt_id: every job has an id of its own.",
         )
 

@@ -191,7 +191,7 @@ def _check_size(made: Cut) -> None:
             if len(values) > MOST_PART_VALUES:
                 raise CutImpossible(
                     f"The nodes marked for {part.name} would {what} {len(values)} values, and "
-                    f"{MOST_PART_VALUES} can cross.",
+                    f"at most {MOST_PART_VALUES} can be sent.",
                     advice="Mark fewer nodes, or those between them as well.",
                     details={"node_id": part.node_id},
                 )

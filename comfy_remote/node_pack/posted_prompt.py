@@ -210,7 +210,7 @@ def _prompt_id(value: JsonValue) -> str:
     raise _refused(
         "invalid_prompt_id",
         "prompt_id must be a valid UUID",
-        "Use the lower-case form with hyphens, or leave it out.",
+        "Use the lower-case form with hyphens, or omit it.",
     )
 
 

@@ -273,7 +273,7 @@ async def _ask(pool: TargetPool, target: KnownTarget, state: dict[str, JsonValue
     idle = health.ready == 0 and health.running == 0
     if idle and isinstance(client.target, WaitsForWorkers):
         state["advice"] = (
-            "No worker is ready. One starts when a job comes, which can take minutes. "
+            "No worker is ready. One starts when a job arrives, which can take minutes. "
             + client.target.no_worker
         )
     capabilities = await pool.capabilities(target.name)

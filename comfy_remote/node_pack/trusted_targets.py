@@ -254,6 +254,6 @@ def refuse_own_address(target: Target, port: int | None) -> None:
     if is_loopback(address.host) and address.port == port:
         raise ConfigurationError(
             f"{target.url} is this ComfyUI, which runs one prompt at a time: what should run there "
-            "would wait for the node that waits for it.",
+            "would wait for this node, which waits for it.",
             advice="Name another target, or let those nodes run here.",
         )

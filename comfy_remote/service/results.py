@@ -82,7 +82,7 @@ class ResultStore:
         found = (self.get(call_id) or {}).get(key)
         if found is None:
             raise OutputLost(
-                f"There is no result {key!r} of the call here, or no longer.",
+                f"The call's result {key!r} is not here, or no longer.",
                 advice="Results are deleted some time after the call; call again.",
             )
         return found

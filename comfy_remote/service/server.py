@@ -171,7 +171,7 @@ class ServiceServer:
                 if not isinstance(part, BodyPartReader) or not part.name:
                     raise WorkflowInvalid("The form has a part without a name.")
                 if part.name in arguments:
-                    raise WorkflowInvalid(f"The form has two parts of the name {part.name}.")
+                    raise WorkflowInvalid(f"The form has two parts named {part.name}.")
                 arguments |= await self._argument(part, part.name, count)
         return arguments
 
@@ -219,7 +219,7 @@ class ServiceServer:
             files = await asyncio.to_thread(_plain_files, file.path)
         index = number_in_query(request, "index", 0, least=0, most=_MOST_FILES)
         if index >= len(files):
-            raise OutputLost(f"The result has {len(files)} of them, counted from 0.")
+            raise OutputLost(f"The result has {len(files)} items; index counts from 0.")
         chosen = files[index]
         return web.Response(
             body=chosen.data,
@@ -293,7 +293,7 @@ async def _next_part(form: MultipartReader) -> MultipartReader | BodyPartReader 
         with _readable_form():
             return await within(form.next(), _PATIENCE)
     except asyncio.TimeoutError:
-        raise WorkflowInvalid("The form came too slowly.") from None
+        raise WorkflowInvalid("The form arrived too slowly.") from None
 
 
 @contextlib.contextmanager

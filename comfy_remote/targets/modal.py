@@ -61,8 +61,8 @@ class ModalKind(EndpointKind):
     provider = "Modal"
     results_kept = "Modal keeps results for seven days at the most."
     no_worker = (
-        "If jobs wait for ever, there is no GPU of that type to be had at the moment, or the "
-        "workspace's limit is reached: https://modal.com/apps shows the app's containers."
+        "If jobs wait for ever, no GPU of that type is available at the moment, or the workspace's "
+        "limit is reached: https://modal.com/apps shows the app's containers."
     )
     only_ours = True
     delay_means_begun = True
@@ -200,7 +200,7 @@ def find_front(app: str) -> str:
 
     if find_spec("modal") is None:
         raise ConfigurationError(
-            f"It is not known where modal:{app} is.",
+            f"The address of modal:{app} is not known.",
             advice=f'Install Modal\'s SDK (`pip install "comfy-remote[modal]"`, then `modal '
             f"setup`), or write its address into comfy-remote.toml: base_url, beside target = "
             f'"modal:{app}".',

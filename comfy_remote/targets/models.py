@@ -108,6 +108,6 @@ async def _ask(
         return answer.model_validate(output)
     except ValidationError as error:
         raise TargetError(
-            f"The answer of {target.name} is not one about models.",
-            advice="Update the worker: it may be another one, or an older Comfy Remote.",
+            f"{target.name} did not answer with a list of models.",
+            advice="Update the worker: it may be another program, or an older Comfy Remote.",
         ) from error

@@ -106,7 +106,7 @@ def _open(
     kind = kind_of(settings.target)
     if kind is None:
         raise ConfigurationError(
-            f"The target {name!r} points to {settings.target!r}, which is no kind of target.",
+            f"The target {name!r} points to {settings.target!r}, which is no target's address.",
             advice=f"Use one of: {forms()}.",
         )
     if refused := _withheld(kind, settings, environment):

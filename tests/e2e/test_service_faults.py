@@ -39,7 +39,7 @@ async def test_a_service_takes_one_value_a_key(service: Service) -> None:
             form.add_field("words", "again", content_type="text/plain")
         status, error = await refused(server.url, data=form)
         assert status == 400
-        assert "two parts of the name words" in error
+        assert "two parts named words" in error
 
 
 @pytest.mark.parametrize(

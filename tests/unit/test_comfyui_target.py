@@ -263,7 +263,7 @@ async def test_a_long_silence_is_told_once(server: FakeComfyUI) -> None:
 
     following = asyncio.create_task(follow())
     await asyncio.sleep(1.0)
-    assert ["No message came" in log.message for log in told] == [True]
+    assert ["No message has arrived" in log.message for log in told] == [True]
     server.finish("job")
     await asyncio.wait_for(following, 5)
 

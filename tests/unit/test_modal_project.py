@@ -578,7 +578,9 @@ async def test_an_sdk_that_is_too_old_is_told(
         "import modal\nmodal.__version__ = '1.6.3.dev2'\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    with pytest.raises(ConfigurationError, match=r"is 1\.6\.3.* and 1\.6\.4 is needed") as refused:
+    with pytest.raises(
+        ConfigurationError, match=r"is 1\.6\.3; 1\.6\.4 or later is needed"
+    ) as refused:
         await deploy(make_project(workflow, {}).folder, lambda line: None)
     assert "--upgrade modal" in refused.value.advice
     assert (ROOT / "pyproject.toml").read_text().count('"modal>=1.6.4,<2"') == 2

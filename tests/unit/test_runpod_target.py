@@ -130,7 +130,7 @@ async def test_a_place_in_front_is_told_to_be_none_and_once(
 
     assert await told(front=False) == []
     [message] = await told(front=True)
-    assert "in the order they come" in message
+    assert "in the order in which they arrive" in message
     assert all("front" not in json.loads(one.body)["input"] for one in server.asked if one.body)
 
 

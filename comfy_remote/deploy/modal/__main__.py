@@ -98,7 +98,7 @@ def _check_version(version: str) -> None:
     oldest = ".".join(map(str, _OLDEST))
     if tuple(map(int, re.findall(r"\d+", version)[:3])) < _OLDEST:
         raise ConfigurationError(
-            f"Modal's SDK here is {version}, and {oldest} is needed.",
+            f"Modal's SDK here is {version}; {oldest} or later is needed.",
             advice=f'Update it: "{sys.executable}" -m pip install --upgrade modal',
         )
 
@@ -125,8 +125,8 @@ def _imported(folder: Path, *, only_ours: bool) -> ModuleType:
     if source.replace(b"\r\n", b"\n") != template().encode():
         if only_ours:
             raise ConfigurationError(
-                f"{path} was edited, and is where whoever reaches ComfyUI may write: it is not "
-                "run from here.",
+                f"{path} was edited, and anyone who reaches ComfyUI may write to that folder: it "
+                "is not run from here.",
                 advice=f"Deploy it by hand (modal deploy {path}), or have the project elsewhere "
                 "(working_directory), or written again (clean_build).",
             )

@@ -119,7 +119,7 @@ def with_project(image: modal.Image, folder: Path, *, pack: bool = False) -> mod
     if _PACKAGE.name != "comfy_remote":
         raise ConfigurationError(
             f"The package is in a folder named {_PACKAGE.name}, and would not be found there.",
-            advice="Call the folder comfy_remote.",
+            advice="Rename the folder to comfy_remote.",
         )
     unneeded = ["**/__pycache__", "**/*.pyc"]
     image = image.add_local_dir(_PACKAGE, "/root/comfy_remote", ignore=unneeded)

@@ -166,7 +166,7 @@ def write_project(
     if new := [line for line in nodes if line not in {*asked, *before.custom_nodes}]:
         # A workflow may be a stranger's, and this is code that it brings along.
         notes.append(
-            "The workflow names these node packs, which are installed with it: look at them, or "
+            "The workflow names these node packs, which are installed with it: review them, or "
             f"remove them from {CONFIG_FILE}: {', '.join(new)}"
         )
     script = read_text(folder / WORKFLOW_FILE) if WORKFLOW_FILE in edited else None

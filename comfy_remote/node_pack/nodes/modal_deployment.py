@@ -33,65 +33,43 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
                     default="",
                     tooltip="A workflow's file: its path, or its name among the saved workflows.",
                 ),
-                io.String.Input(
-                    "app_name",
-                    default="comfy-remote",
-                    optional=True,
-                    tooltip="What the app is called; its target is modal:NAME.",
+                _text(
+                    "app_name", "What the app is called; its target is modal:NAME.", "comfy-remote"
                 ),
-                io.String.Input(
+                _text(
                     "working_directory",
-                    default="",
-                    optional=True,
-                    tooltip="Where the project's folder is made, in a folder of ComfyUI's or one "
+                    "Where the project's folder is made, in a folder of ComfyUI's or one "
                     "that you allow. Empty: beside the workflow.",
                 ),
-                io.String.Input(
+                _text(
                     "extra_pip_requirements",
-                    default="",
-                    optional=True,
+                    "Python packages for ComfyUI, a line each or with commas between.",
                     multiline=True,
-                    tooltip="Python packages for ComfyUI, a line each or with commas between.",
                 ),
-                io.String.Input(
+                _text(
                     "extra_system_packages",
-                    default="",
-                    optional=True,
+                    "Debian packages, a line each or with commas between.",
                     multiline=True,
-                    tooltip="Debian packages, a line each or with commas between.",
                 ),
-                io.String.Input(
+                _text(
                     "gpu_type",
-                    default="H100",
-                    optional=True,
-                    tooltip="As Modal calls it: H100, L40S, A10, T4 … none: without a GPU.",
+                    "As Modal calls it: H100, L40S, A10, T4 … none: without a GPU.",
+                    "H100",
                 ),
                 io.Boolean.Input(
                     "deploy", default=True, tooltip="Off: only the project's files are written."
                 ),
-                io.Boolean.Input(
-                    "dry_run",
-                    default=False,
-                    optional=True,
-                    tooltip="On: nothing is deployed, whatever deploy says.",
-                ),
-                io.Boolean.Input(
+                _switch("dry_run", "On: nothing is deployed, whatever deploy says."),
+                _switch(
                     "clean_build",
-                    default=False,
-                    optional=True,
-                    tooltip="Write the project's files again, also those that you have edited.",
+                    "Write the project's files again, also those that you have edited.",
                 ),
-                io.Boolean.Input(
+                _switch(
                     "rebuild_modal_app",
-                    default=False,
-                    optional=True,
-                    tooltip="Build the whole image again, whatever Modal has in its cache.",
+                    "Build the whole image again, whatever Modal has in its cache.",
                 ),
-                io.Boolean.Input(
-                    "delete_modal_app",
-                    default=False,
-                    optional=True,
-                    tooltip="Stop the app that is deployed now, before the new one is.",
+                _switch(
+                    "delete_modal_app", "Stop the app that is deployed now, before the new one is."
                 ),
             ],
             outputs=[io.String.Output(display_name="service_url")],
@@ -147,6 +125,18 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
             own_folders=_own_folders(),
         )
         return io.NodeOutput(done.url, ui=ui.PreviewText(done.text))
+
+
+def _text(
+    name: str, tooltip: str, default: str = "", *, multiline: bool = False
+) -> io.String.Input:
+    return io.String.Input(
+        name, default=default, optional=True, multiline=multiline, tooltip=tooltip
+    )
+
+
+def _switch(name: str, tooltip: str) -> io.Boolean.Input:
+    return io.Boolean.Input(name, default=False, optional=True, tooltip=tooltip)
 
 
 def _own_folders() -> tuple[Path, ...]:

@@ -90,7 +90,7 @@ class PartRun:
         await asyncio.to_thread(check_target, document.name)
         if len(values) != len(document.inputs):
             raise WorkflowInvalid(
-                f"Remote part takes {len(document.inputs)} values, and {len(values)} are there.",
+                f"Remote part takes {len(document.inputs)} values, but got {len(values)}.",
                 advice="Queue the workflow from the page again.",
             )
         with private_folder(self.host.folder("temp")) as folder:
@@ -198,8 +198,7 @@ class PartRun:
         found = self.form.read(path)
         if not found.is_list or not isinstance(found.value, list):
             raise ExecutionFailed(
-                f"{self.document.name} sent one value for {value.key}, where ComfyUI's list of "
-                "values belongs.",
+                f"{self.document.name} sent one value for {value.key} instead of a list of values.",
                 advice="Update Comfy Remote on the target.",
             )
         return found.value

@@ -76,7 +76,7 @@ class ComfyRemoteNode(io.ComfyNode):
                     min=0.1,
                     max=120.0,
                     optional=True,
-                    tooltip="Seconds between questions how it is, unless the service says.",
+                    tooltip="Seconds between two status requests, unless the service sets them.",
                 ),
                 io.String.Input(
                     "keys",

@@ -134,7 +134,7 @@ def target_of(wanted: str, environment: Mapping[str, str]) -> str:
             raise ConfigurationError(
                 "There is no RunPod endpoint: RUNPOD_ENDPOINT_ID is not set.",
                 advice="Set RUNPOD_API_KEY and RUNPOD_ENDPOINT_ID in ComfyUI's environment or in "
-                "a .env file and start ComfyUI again. The endpoint's id stands in "
+                "a .env file and start ComfyUI again. The endpoint's id is shown at "
                 "https://console.runpod.io/serverless.",
             )
         return address

@@ -302,9 +302,9 @@ class PromptFollower:
         self._quiet_reported = True
         node = self._last.node_class
         yield Log(
-            f"No message came for {silence:.0f} s, but the target says that the job still runs"
-            f"{f', at {node}' if node else ''}. Loading a large model, or a node that reports no "
-            "steps, can take long.",
+            f"No message has arrived for {silence:.0f} s, but the target says that the job is "
+            f"still running{f', at {node}' if node else ''}. Loading a large model, or a node that "
+            "reports no steps, can take long.",
         )
 
     def _idle(self) -> Iterator[Event]:

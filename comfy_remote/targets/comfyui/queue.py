@@ -87,9 +87,9 @@ def refusal(body: bytes, status: int = 400) -> WorkflowInvalid:
     return WorkflowInvalid(
         "ComfyUI refused the workflow: " + "; ".join(lines) + ".",
         advice=(
-            "Install the node pack that has it on the target, or choose another target."
+            "On the target, install the node pack that has it, or choose another target."
             if missing_node
-            else "Correct these inputs, or install on the target the models they name."
+            else "Correct these inputs, or install the models that they name on the target."
         ),
         details={"error": _trimmed(error), "node_errors": dict(node_errors), "http_status": status},
     )
@@ -130,7 +130,7 @@ def _outputs_without(node_id: str, node_errors: JsonValue) -> str:
     node = node_errors.get(node_id) if isinstance(node_errors, dict) else None
     listed = node.get("dependent_outputs") if isinstance(node, dict) else None
     others = [str(one) for one in listed if one != node_id] if isinstance(listed, list) else []
-    return f". So nothing comes from node {', '.join(others)}" if others else ""
+    return f". So there is no output of node {', '.join(others)}" if others else ""
 
 
 def _sentence(error: dict[str, JsonValue]) -> str:

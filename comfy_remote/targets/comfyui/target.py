@@ -174,7 +174,7 @@ class ComfyUITarget:
             self._notes[request.job_id].append(
                 Log(
                     f"The models of repo_list are not fetched: {self._name} is a ComfyUI, and only "
-                    "a worker can. Put those that are missing there into its models folder.",
+                    "a worker fetches models. Put those that are missing into its models folder.",
                     "warning",
                 )
             )
@@ -447,7 +447,7 @@ class ComfyUITarget:
             if not error.details.get(TOO_LARGE):
                 raise
             raise OutputTooLarge(
-                f"What {self._name} says of the job cannot be used. {error.message}",
+                f"{self._name}'s answer about the job cannot be used. {error.message}",
                 advice="A node may write whole files into its texts: have it save them instead. "
                 "If the workflow has no such node, check the address.",
                 details=error.details,

@@ -92,8 +92,7 @@ class Uploads:
         except RequestTooLarge as error:
             raise RequestTooLarge(
                 f"{self._name} does not take the file {file.name} ({size_text(file.size)}): "
-                "it is larger than what this ComfyUI accepts (100 MB, unless it is set "
-                "otherwise).",
+                "it is larger than what this ComfyUI accepts (100 MB, unless set otherwise).",
                 advice="Install the Comfy Remote node pack in that ComfyUI, which takes files of "
                 "any size, or start it with a larger --max-upload-size (in MB).",
                 details={**error.details, "name": file.name, "size": file.size},

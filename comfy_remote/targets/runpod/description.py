@@ -191,7 +191,7 @@ def _write(path: Path | None, content: BaseModel) -> None:
         beside.chmod(0o600)
         beside.replace(path)
     except OSError as error:
-        _log.warning("what the endpoint has could not be remembered: %s", error)
+        _log.warning("what the endpoint has could not be stored: %s", error)
         beside.unlink(missing_ok=True)
 
 

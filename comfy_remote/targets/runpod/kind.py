@@ -152,8 +152,8 @@ class RunPodKind(EndpointKind):
     provider = "RunPod"
     results_kept = RESULTS_KEPT
     no_worker = (
-        "An endpoint that was not used for 7 days has its workers set to 0: then raise Max workers "
-        "in RunPod's console. If jobs wait for ever, check the endpoint's GPU types there."
+        "RunPod sets the workers of an endpoint that was not used for 7 days to 0: then raise Max "
+        "workers in its console. If jobs wait for ever, check the endpoint's GPU types there."
     )
 
     def check(self, endpoint: str) -> None:

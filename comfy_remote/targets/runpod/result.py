@@ -66,7 +66,7 @@ def read_result(output: JsonValue, prompt: Prompt) -> Result:
         if found is not None:
             return found
     raise OutputLost(
-        "The worker's result is in no form this program knows.",
+        "The worker's result has a form that this program does not know.",
         advice="Use Comfy Remote's worker or the public worker-comfyui (5.0 or later).",
     )
 

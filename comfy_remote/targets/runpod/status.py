@@ -158,7 +158,7 @@ def _failed(status: JobStatus, prompt: Prompt) -> Finished:
         case RunPodState.TIMED_OUT if _never_ran(status):
             state = JobState.EXPIRED
             error = JobExpired(
-                "The endpoint dropped the job: it waited in the queue for longer than it may.",
+                "The endpoint dropped the job: it waited in the queue for longer than allowed.",
                 advice="Raise the endpoint's maximum number of workers, or try again later.",
             )
         case RunPodState.TIMED_OUT:

@@ -270,8 +270,8 @@ class RunPodTarget:
         if ref.job_id in self._not_in_front:
             self._not_in_front.discard(ref.job_id)
             yield Log(
-                f"{self._name} takes jobs in the order they come: this one waits behind those that "
-                "are there, though it was queued in front.",
+                f"{self._name} runs jobs in the order in which they arrive: this one waits behind "
+                "the others, though it was queued in front.",
                 "warning",
             )
         reader = StatusReader(prompt, delay_means_begun=self.kind.delay_means_begun)
@@ -549,7 +549,7 @@ def _decoded(filename: str, data: str) -> bytes:
         return base64.b64decode(tail, validate=True)
     except ValueError as error:
         raise OutputLost(
-            f"{filename} arrived broken: it is not base64.", advice="Run the workflow again."
+            f"{filename} arrived damaged: it is not base64.", advice="Run the workflow again."
         ) from error
 
 
