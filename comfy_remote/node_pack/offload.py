@@ -56,7 +56,7 @@ class ReadyPrompt:
 # Each request has its own: aiohttp handles it, hook and all, in one task.
 _ready: ContextVar[ReadyPrompt | None] = ContextVar("comfy_remote_ready_prompt", default=None)
 
-# Pages of a server that runs for months: each hears of its ignored marks once.
+# Pages that have been notified of ignored marks; the server may run for months.
 _MOST_NOTED = 1000
 
 

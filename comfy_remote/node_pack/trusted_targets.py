@@ -80,7 +80,7 @@ SENDING_NODES: Mapping[str, SendingNode] = {
 
 
 CONFIRM_EVENT = "comfy_remote.confirm"
-"""The message by which a page is asked to ask, with `NotTrusted.page_asks`."""
+"""The message that has a page ask its user, with `NotTrusted.page_asks`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,14 +48,14 @@ def openapi(served: CallableWorkflow, *, with_token: bool) -> dict[str, JsonValu
                 "parameters": [_CALL],
                 "get": _operation(
                     "getCall",
-                    "How a call is, and its results",
-                    {"200": _answer("How it is."), **_refusals("404")},
+                    "The state of a call, and its results",
+                    {"200": _answer("Its state."), **_refusals("404")},
                     parameters=[_WAIT],
                 ),
                 "delete": _operation(
                     "cancelCall",
                     "Cancel a call",
-                    {"200": _answer("How it is now."), **_refusals("404")},
+                    {"200": _answer("Its state now."), **_refusals("404")},
                 ),
             },
             "/calls/{call}/results/{key}": {"get": _result(served)},
@@ -182,7 +182,7 @@ class Error(BaseModel):
 
 
 class Answer(CallAnswer):
-    """How a call is."""
+    """The state of a call."""
 
     id: str | None = Field(None, json_schema_extra={"format": "uuid"})
     result: Value | None = Field(None, description="The one result, or that of the key `result`.")
@@ -275,8 +275,8 @@ _STATUSES = {
     "404": "There is no such call here.",
     "410": "There is no such result, or no longer.",
     "413": "It is too large.",
-    "429": "The target takes no more for now.",
-    "502": "The target could not be reached, or did not understand.",
+    "429": "The target accepts no more calls for now.",
+    "502": "The target could not be reached, or gave an invalid answer.",
     "507": "The service's disk is full.",
 }
 

@@ -240,9 +240,9 @@ class Acts(Protocol):
     async def act(
         self, payload: Mapping[str, JsonValue], on_message: Callable[[str], None] | None = None
     ) -> JsonValue:
-        """Have a worker of ours do what the ``action`` in a payload says, and return its answer.
+        """Have a worker of ours do what the ``action`` of a payload says; returns its answer.
 
-        Cancelled, it cancels that.
+        If this is cancelled, so is the action.
 
         Args:
             on_message: Called with what the worker says of its progress.
@@ -301,7 +301,7 @@ class KeepsInputs(Protocol):
     """A target whose workers keep the files they were sent, and know them by their SHA-256.
 
     A successful job's ``Finished.details["kept_inputs"]`` has the SHA-256 of those they keep. A
-    job that names one (`RunRequest.known_inputs`) which they keep no more ends, before anything
+    job that names one (`RunRequest.known_inputs`) that they no longer have ends, before anything
     has run, with `InputFileMissing` and ``details["missing_inputs"]``.
     """
 
@@ -383,13 +383,13 @@ class Target(Protocol):
 
 @runtime_checkable
 class ReleasesOutputs(Protocol):
-    """A target that stores outputs elsewhere for a client to fetch, and can clear them away."""
+    """A target that stores outputs for a client to fetch, and can delete them."""
 
     async def release(self, outputs: Sequence[RemoteOutput]) -> None:
-        """Clear away what was stored for these, which are here. Raises nothing."""
+        """Delete what was stored for these outputs, which have been fetched. Raises nothing."""
 
 
 async def release(target: Target, outputs: Sequence[RemoteOutput]) -> None:
-    """Tell a target that these outputs are here and checked: it need not keep them for us."""
+    """Let a target delete outputs that have been fetched and checked."""
     if isinstance(target, ReleasesOutputs):
         await target.release(outputs)

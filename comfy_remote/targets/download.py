@@ -34,12 +34,11 @@ async def download(
     on_bytes: Callable[[int], None] | None = None,
     limits: DiskLimits | None = None,
 ) -> Received:
-    """Bring an output to ``path``, in a folder of ours.
+    """Download an output to ``path``.
 
     A broken connection is resumed where it broke, up to five times in a row without a byte. So is
-    what an earlier try (of another process, maybe) left there, if it is a part of the very file
-    that the target has now: see `PartialFile`. Memory stays at a
-    chunk, whatever the size of the file.
+    what an earlier try, perhaps of another process, left there, if it is a part of the very file
+    that the target has now: see `PartialFile`. No more than a chunk is held in memory.
 
     What arrives damaged is fetched once more. A target on this machine gives what it has: a file
     that is still damaged then is returned, with a `Received.doubt`.
@@ -80,7 +79,7 @@ async def download(
     except OutputCorrupt as error:
         if output.size or output.sha256 is not None or error.details.get("size") != 0:
             raise
-        # Twice nothing is what the target has. It does not lose the job's other outputs.
+        # The target's file is empty. That does not lose the job's other outputs.
         raise OutputLost(
             f"{output.filename} is empty.",
             advice="The node wrote nothing into it: run the workflow again.",
@@ -152,7 +151,7 @@ async def _receive(
     on_bytes: Callable[[int], None],
     limits: DiskLimits,
 ) -> None:
-    """All that is missing."""
+    """Fetch all that is missing."""
     retries, slow = Retries(_BACKOFF), 0
     room_checked = partial.size
     while True:
@@ -190,7 +189,7 @@ async def _receive(
 
 
 def _version(target: Target, output: RemoteOutput) -> str | None:
-    """What differs when the target's file is another one; ``None`` if nobody can tell."""
+    """A text that differs for each version of the file; ``None`` if the target gives none."""
     if output.sha256 is not None:
         return output.sha256
     return target.version_of(output) if isinstance(target, TellsVersions) else None

@@ -165,7 +165,7 @@ class Kind:
         return [one for one in secret_variables(settings) if secret(one, environment) is None]
 
     def server(self, settings: TargetSettings, environment: Mapping[str, str]) -> str | None:
-        """The URL that a key may not leave; ``None`` where the provider itself will say it."""
+        """The server that a key may be sent to; ``None`` where the provider has to be asked."""
         return settings.target
 
     def same_server(

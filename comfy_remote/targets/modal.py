@@ -34,7 +34,7 @@ FRONT = "front"
 """What the web function of a deployed app is called."""
 
 BODY_LIMIT = 100 * 2**20
-"""Bytes of a request: the front has all of one in memory, and passes it on."""
+"""The most bytes of a request: the front holds all of it in memory."""
 
 # Nothing is ever sent there: the name is reserved for that (RFC 6761).
 _NOT_FOUND_YET = "https://modal.invalid"
@@ -90,7 +90,7 @@ class ModalKind(EndpointKind):
         return None if _here(settings) else "by run"
 
     def needs_key(self, settings: TargetSettings, environment: Mapping[str, str]) -> bool:
-        """Always, but for a front on this machine."""
+        """Unless the front is on this machine."""
         return not _here(settings)
 
     def server(self, settings: TargetSettings, environment: Mapping[str, str]) -> str | None:

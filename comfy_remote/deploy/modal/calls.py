@@ -7,6 +7,8 @@ function's timeout `FunctionTimeoutError`; what else a container ends with is a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,11 +62,8 @@ class ModalCalls:
 
     async def spawn(self, payload: str) -> str:
         """Call it, without waiting. Returns the call's id."""
-        try:
-            call = await self._workflow().run.spawn.aio(payload)
-        except MODAL_FAILED as error:
-            raise _unreachable(error) from error
-        return str(call.object_id)
+        with _asking():
+            return str((await self._workflow().run.spawn.aio(payload)).object_id)
 
     async def result(self, call_id: str) -> CallResult:
         """What has become of a call, without waiting."""
@@ -99,19 +98,13 @@ class ModalCalls:
 
     async def cancel(self, call_id: str) -> None:
         """Cancel a call; one that runs gets a `CancelledError` in its container."""
-        try:
+        with _asking(), suppress(modal.exception.NotFoundError):
             await modal.FunctionCall.from_id(call_id).cancel.aio()
-        except modal.exception.NotFoundError:
-            return
-        except MODAL_FAILED as error:
-            raise _unreachable(error) from error
 
     async def load(self) -> Load:
         """How busy it is."""
-        try:
+        with _asking():
             stats = await self._workflow().run.get_current_stats.aio()
-        except MODAL_FAILED as error:
-            raise _unreachable(error) from error
         return Load(
             waiting=stats.backlog,
             running=stats.num_running_inputs,
@@ -125,6 +118,15 @@ def _ended(words: str) -> EngineCrashed:
         advice="Its log says more: https://modal.com/apps, or `modal app logs APP`. The job is "
         "not run again automatically.",
     )
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Turns Modal's errors into a `TargetUnreachable`."""
+    try:
+        yield
+    except MODAL_FAILED as error:
+        raise _unreachable(error) from error
 
 
 def _unreachable(error: Exception) -> TargetUnreachable:

@@ -1,6 +1,6 @@
 """RunPod's endpoint over Modal's calls: the `gateway.endpoint.Endpoint` of an app.
 
-It keeps nothing itself, so any front container can answer for any job: a job's id is its call's.
+It stores nothing itself, so any front container can answer for any job: a job's id is its call's.
 """
 
 from __future__ import annotations
@@ -129,14 +129,14 @@ class ModalEndpoint:
         return _status(job_id, RunPodState.CANCELLED)
 
     async def retry(self, job_id: str) -> Status:
-        """Refused: Modal has nothing like it."""
+        """Refused: Modal stores no jobs that have ended."""
         raise WorkflowInvalid(
             f"Job {job_id} cannot be run again: Modal keeps no jobs once they have run.",
             advice="Submit it again.",
         )
 
     async def purge(self) -> int:
-        """Refused: Modal has nothing like it."""
+        """Refused: Modal does not list the jobs that wait."""
         raise WorkflowInvalid(
             "Modal has no list of the jobs that wait.", advice="Cancel them one by one."
         )

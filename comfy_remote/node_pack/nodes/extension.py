@@ -15,8 +15,8 @@ __all__ = ["RemoteExtension", "load"]
 _log = logging.getLogger(__name__)
 _PACK = Path(__file__).absolute().parents[3]
 _NOT_IN_COMFYUI = ("dotenv", "platformdirs")
-"""Those of the requirements that every ComfyUI does not have anyway. Some of them are imported
-only when they are used, where their lack would come as a surprise."""
+"""Those of our requirements that not every ComfyUI has. Some are imported only when they are used,
+so that a missing one would be noticed late."""
 
 
 class RemoteExtension(ComfyExtension):

@@ -1,4 +1,4 @@
-"""Following one prompt on a ComfyUI: messages for speed, polling for the truth."""
+"""Following one prompt on a ComfyUI: messages make it quick, polling decides."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class FollowTimes:
 
 
 class PromptSource(Protocol):
-    """The two questions that decide, each asked once (the follower asks again)."""
+    """What polling asks a ComfyUI. Each request is sent once: the follower repeats it."""
 
     async def history_entry(self, prompt_id: str) -> dict[str, JsonValue] | None:
         """The entry of an ended prompt, ``None`` before that."""
@@ -259,7 +259,7 @@ class PromptFollower:
     async def _poll(self) -> AsyncGenerator[Event, None]:
         entry = await self._source.history_entry(self._prompt_id)
         if entry is None and self._ended:
-            # The socket says it is over, and the answer crossed the message: ask again soon.
+            # The message that it has ended may be ahead of the history: ask again soon.
             self._misses += 1
             if self._misses < _MISSES_BEFORE_GONE:
                 return

@@ -107,11 +107,11 @@ class Descriptions:
         return _capabilities(known.answer if known else None)
 
     async def stop(self, patience: float) -> None:
-        """Take back a question that nobody waits for, within ``patience`` seconds."""
+        """Cancel a question that nobody waits for any more, within ``patience`` seconds."""
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait({self._asking}, timeout=patience)
-            self._asking.cancel()  # the endpoint is silent, and nobody shall wait for it
+            self._asking.cancel()  # the endpoint does not answer
             await asyncio.gather(self._asking, return_exceptions=True)
 
     async def _ask(self, known: Description | None) -> DescribeAnswer | None:
@@ -159,7 +159,7 @@ class DescriptionCache:
             return None
 
     def write(self, answer: DescribeAnswer | None) -> Description:
-        """Remember an answer. That it cannot be written costs only the memory."""
+        """Remember an answer, if it can be written."""
         description = Description(asked=time.time(), answer=answer)
         _write(self._path, description)
         return description

@@ -195,12 +195,12 @@ class RunPodKind(EndpointKind):
         return f"{self.prefix}{endpoint}" if endpoint else None
 
     def billing(self, settings: TargetSettings, environment: Mapping[str, str]) -> Billing | None:
-        """By run, unless the server is another's: then it is the user's own gateway."""
+        """By run, unless the server is the user's own gateway."""
         own = self.is_own_server(self.server(settings, environment), {})
         return "by run" if own and not _here(settings, environment) else None
 
     def needs_key(self, settings: TargetSettings, environment: Mapping[str, str]) -> bool:
-        """Always, but for a gateway on this machine."""
+        """Unless it is a gateway on this machine without a key."""
         return settings.key_env is not None or not _here(settings, environment)
 
     def lacking(self, settings: TargetSettings, environment: Mapping[str, str]) -> list[str]:

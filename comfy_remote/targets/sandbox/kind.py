@@ -26,7 +26,7 @@ class SandboxKind(Kind):
     on_this_machine = True
 
     def matches(self, address: str) -> bool:
-        """Whether it is the word."""
+        """Whether it is ``sandbox``."""
         return address == self.name
 
     def open(

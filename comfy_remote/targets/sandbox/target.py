@@ -140,7 +140,7 @@ class SandboxTarget:
 
     @property
     def local(self) -> bool:
-        """Yes."""
+        """Always."""
         return True
 
     async def cancel(self, ref: RemoteRef) -> None:
