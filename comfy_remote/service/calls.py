@@ -57,6 +57,7 @@ class _Followed:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+@dataclass
 class Calls:
     """The calls of one workflow. Used as an asynchronous context manager.
 
@@ -65,23 +66,13 @@ class Calls:
         again_after: Seconds after which a target that could not be reached is asked again.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        workflow: CallableWorkflow,
-        results: ResultStore,
-        *,
-        answered_within: float = 20.0,
-        again_after: float = 5.0,
-    ) -> None:
-        self.workflow = workflow
-        self.results = results
-        self._client = client
-        self._record = client.record
-        self._answered_within = answered_within
-        self._again_after = again_after
-        self._followed: dict[str, _Followed] = {}
-        self._background = Background()
+    client: Client
+    workflow: CallableWorkflow
+    results: ResultStore
+    answered_within: float = 20.0
+    again_after: float = 5.0
+    _followed: dict[str, _Followed] = field(default_factory=dict, init=False)
+    _background: Background = field(default_factory=Background, init=False)
 
     @property
     def source(self) -> str:
@@ -89,7 +80,7 @@ class Calls:
         return f"service {self.workflow.name}"
 
     async def __aenter__(self) -> Calls:
-        for entry in await self._record.read(self._record.newest, _RECENT):
+        for entry in await self.client.record.read(self.client.record.newest, _RECENT):
             if entry.source == self.source and not entry.state.final:
                 self._take_up(entry)
         return self
@@ -127,7 +118,7 @@ class Calls:
         self._background.start(self._run(call_id, followed, arguments))
         # A large file may take longer to send than a request may last.
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(followed.sent.wait(), self._answered_within)
+            await asyncio.wait_for(followed.sent.wait(), self.answered_within)
         if followed.job is None and followed.error is not None:
             raise followed.error
         return call_id
@@ -178,7 +169,7 @@ class Calls:
         if followed is None or followed.status.final:
             return
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(followed.sent.wait(), self._answered_within)
+            await asyncio.wait_for(followed.sent.wait(), self.answered_within)
         if followed.job is not None:
             await followed.job.cancel()
         elif not followed.sent.is_set():
@@ -204,7 +195,7 @@ class Calls:
 
     async def _entry(self, call_id: str) -> JobEntry:
         if _CALL_ID.fullmatch(call_id) is not None:
-            entry = await self._record.read(self._record.get, call_id)
+            entry = await self.client.record.read(self.client.record.get, call_id)
             if entry.source == self.source:
                 return entry
         raise JobNotFound("There is no such call here.", advice="Check its id.")
@@ -228,7 +219,7 @@ class Calls:
     ) -> None:
         async with self._ending(call_id, followed):
             call = TargetCall(
-                self._client, self.workflow, arguments, job_id=call_id, source=self.source
+                self.client, self.workflow, arguments, job_id=call_id, source=self.source
             )
             await call.start()
             await self._follow(followed, call.job, self.workflow.interface)
@@ -238,11 +229,13 @@ class Calls:
             interface = Interface.of(entry.prompt, self.workflow.schemas)
             while not followed.status.final:
                 try:
-                    async with resume(entry.id, record=self._record, on_interrupt=None) as job:
+                    async with resume(
+                        entry.id, record=self.client.record, on_interrupt=None
+                    ) as job:
                         await self._follow(followed, job, interface)
                 except (TargetUnreachable, RateLimited) as error:
                     followed.message = str(error)
-                    await asyncio.sleep(self._again_after)
+                    await asyncio.sleep(self.again_after)
 
     async def _follow(self, followed: _Followed, job: Job, interface: Interface) -> None:
         followed.job = job
@@ -257,7 +250,7 @@ class Calls:
                 # The job may well go on, and its results may well be there; both are asked for
                 # again as long as somebody serves.
                 followed.message = str(error)
-                await asyncio.sleep(self._again_after)
+                await asyncio.sleep(self.again_after)
         finished = job.finished
         if finished is not None and finished.error is not None:
             raise finished.error

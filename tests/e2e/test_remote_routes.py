@@ -101,7 +101,7 @@ def test_errors_have_one_shape(server: PackServer) -> None:
     for path, body, expected in (
         ("/remote/switch", {"client_id": "tab", "target": "nonsense"}, (400, "configuration")),
         ("/remote/jobs/none/cancel", {}, (404, "job_not_found")),
-        ("/remote/object_info?target=http://127.0.0.1:9", None, (403, "not_trusted")),
+        ("/remote/object_info?target=http://127.0.0.1:7", None, (403, "not_trusted")),
         ("/remote/save", {"images": [{"b64": "no"}]}, (400, "configuration")),
     ):
         status, answer = ask(server, path, body)

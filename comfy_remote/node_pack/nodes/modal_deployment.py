@@ -11,6 +11,7 @@ from ...errors import ComfyRemoteError
 from ..advice import in_page_words
 from .comfyui import CATEGORY, NodeWatcher, local_schemas, workflow_folders
 from .modal_run import DeploymentSettings, run_deployment, workflow_at
+from .remote_input import optional_text
 
 __all__ = ["ComfyRemoteModalDeployment"]
 
@@ -33,25 +34,25 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
                     default="",
                     tooltip="A workflow's file: its path, or its name among the saved workflows.",
                 ),
-                _text(
+                optional_text(
                     "app_name", "What the app is called; its target is modal:NAME.", "comfy-remote"
                 ),
-                _text(
+                optional_text(
                     "working_directory",
                     "Where the project's folder is made, in a folder of ComfyUI's or one "
                     "that you allow. Empty: beside the workflow.",
                 ),
-                _text(
+                optional_text(
                     "extra_pip_requirements",
                     "Python packages for ComfyUI, a line each or with commas between.",
                     multiline=True,
                 ),
-                _text(
+                optional_text(
                     "extra_system_packages",
                     "Debian packages, a line each or with commas between.",
                     multiline=True,
                 ),
-                _text(
+                optional_text(
                     "gpu_type",
                     "As Modal calls it: H100, L40S, A10, T4 … none: without a GPU.",
                     "H100",
@@ -125,14 +126,6 @@ class ComfyRemoteModalDeployment(io.ComfyNode):
             own_folders=_own_folders(),
         )
         return io.NodeOutput(done.url, ui=ui.PreviewText(done.text))
-
-
-def _text(
-    name: str, tooltip: str, default: str = "", *, multiline: bool = False
-) -> io.String.Input:
-    return io.String.Input(
-        name, default=default, optional=True, multiline=multiline, tooltip=tooltip
-    )
 
 
 def _switch(name: str, tooltip: str) -> io.Boolean.Input:

@@ -26,6 +26,7 @@ from ..advice import in_page_words
 from ..trusted_targets import refuse_own_address
 from .comfyui import CATEGORY, NodeWatcher, check_address, type_of_link, workflow_folders
 from .remote_call import MOST_DECLARED, RemoteCall, named_values
+from .remote_input import optional_text
 from .value_objects import ADAPTERS
 from .workflow_choice import pasted_workflow, saved_workflow, target_of
 
@@ -78,18 +79,14 @@ class ComfyRemoteNode(io.ComfyNode):
                     optional=True,
                     tooltip="Seconds between two status requests, unless the service sets them.",
                 ),
-                io.String.Input(
+                optional_text(
                     "keys",
-                    default="",
-                    optional=True,
-                    tooltip="Names of the inputs, in their order: image, prompt. Else they are "
+                    "Names of the inputs, in their order: image, prompt. Else they are "
                     "sent as input_0, input_1, ...",
                 ),
-                io.String.Input(
+                optional_text(
                     "output_key",
-                    default="",
-                    optional=True,
-                    tooltip="Which result to give. Empty: the one called result, or the only one.",
+                    "Which result to give. Empty: the one called result, or the only one.",
                 ),
                 io.Combo.Input(
                     "output_type",
@@ -98,11 +95,9 @@ class ComfyRemoteNode(io.ComfyNode):
                     optional=True,
                     tooltip="What the result has to be; * takes anything.",
                 ),
-                io.String.Input(
+                optional_text(
                     "workflow",
-                    default="",
-                    optional=True,
-                    tooltip="For a target: a saved workflow's name, or a workflow as JSON, with "
+                    "For a target: a saved workflow's name, or a workflow as JSON, with "
                     "Remote Input and Remote Output nodes.",
                 ),
                 io.Int.Input(

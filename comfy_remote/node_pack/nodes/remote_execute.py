@@ -29,6 +29,7 @@ from .comfyui import NodeWatcher, check_address, checked, local_schemas, workflo
 from .expansion import expand, no_picture, picture_sources, take_nodes
 from .image_inputs import by_number, load_nodes, spread_pictures, with_nodes
 from .pixels import as_saved, joined, write_pictures
+from .remote_input import optional_text
 from .remote_run import RemoteRun, pictures_of
 from .workflow_choice import (
     EXECUTE,
@@ -90,11 +91,9 @@ class RunPodRemoteExecute(io.ComfyNode):
                     optional=True,
                     tooltip="A saved workflow, instead of a pasted one.",
                 ),
-                io.String.Input(
+                optional_text(
                     "target",
-                    default="",
-                    optional=True,
-                    tooltip="Empty: the endpoint in RUNPOD_ENDPOINT_ID. Or runpod:ENDPOINT, a name "
+                    "Empty: the endpoint in RUNPOD_ENDPOINT_ID. Or runpod:ENDPOINT, a name "
                     "from comfy-remote.toml, or an address that you have confirmed.",
                 ),
                 io.Int.Input(

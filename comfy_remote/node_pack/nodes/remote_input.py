@@ -50,21 +50,9 @@ class ComfyRemoteInput(io.ComfyNode):
                     lazy=True,
                     tooltip="The value when no caller gives one: for trying the workflow here.",
                 ),
+                hidden_away(optional_text("value", "Set by callers: a plain value, as JSON.")),
                 hidden_away(
-                    io.String.Input(
-                        "value",
-                        default="",
-                        optional=True,
-                        tooltip="Set by callers: a plain value, as JSON.",
-                    )
-                ),
-                hidden_away(
-                    io.String.Input(
-                        "file",
-                        default="",
-                        optional=True,
-                        tooltip="Set by callers: a value file in the input folder.",
-                    )
+                    optional_text("file", "Set by callers: a value file in the input folder.")
                 ),
             ],
             outputs=[io.AnyType.Output(display_name="value", is_output_list=True)],
@@ -133,6 +121,15 @@ class ComfyRemoteInput(io.ComfyNode):
         if fallback is None:
             raise no_value(name)
         return io.NodeOutput(list(fallback))
+
+
+def optional_text(
+    name: str, tooltip: str, default: str = "", *, multiline: bool = False
+) -> io.String.Input:
+    """A text widget that may be left out of a prompt."""
+    return io.String.Input(
+        name, default=default, optional=True, multiline=multiline, tooltip=tooltip
+    )
 
 
 def hidden_away(widget: io.WidgetInput) -> io.WidgetInput:
