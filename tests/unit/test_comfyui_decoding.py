@@ -463,7 +463,7 @@ def test_a_missing_node_pack_is_advised_of() -> None:
     message = "Cannot execute because node Foo does not exist."
     error = refusal(json.dumps({"error": {"type": "invalid_prompt", "message": message}}).encode())
     assert "node Foo does not exist" in error.message
-    assert "Install the node pack" in error.advice
+    assert "install the node pack" in error.advice
 
 
 @given(JSON.map(lambda value: json.dumps(value).encode()) | st.binary())
