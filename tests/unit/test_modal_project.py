@@ -579,7 +579,7 @@ async def test_an_sdk_that_is_too_old_is_told(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     with pytest.raises(
-        ConfigurationError, match=r"is 1\.6\.3; 1\.6\.4 or later is needed"
+        ConfigurationError, match=r"is 1\.6\.3.*; 1\.6\.4 or later is needed"
     ) as refused:
         await deploy(make_project(workflow, {}).folder, lambda line: None)
     assert "--upgrade modal" in refused.value.advice
