@@ -238,7 +238,8 @@ async def test_nothing_is_pruned_while_another_worker_uses_the_volume(
 async def test_two_workers_that_want_the_same_model_fetch_it_once(
     server: ModelServer, tmp_path: Path
 ) -> None:
-    server.files["/c.safetensors"] = File(safetensors(400_000), slow=0.05)
+    # Slow enough to be asked about twice: the first time, its owner's name may not be there yet.
+    server.files["/c.safetensors"] = File(safetensors(400_000), slow=0.25)
     said: list[str] = []
     answers = await asyncio.gather(
         ensure(library_for(tmp_path, server), line(server, "c"), said),
