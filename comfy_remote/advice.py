@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum, unique
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from .types import JsonValue
 
 __all__ = ["Advice", "Fact", "Hint", "advice_from_json", "worded"]
 

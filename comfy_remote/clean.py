@@ -11,11 +11,9 @@ import re
 from typing import TYPE_CHECKING, cast
 
 from .secrets import redact
-from .types import with_texts
+from .types import JsonValue, with_texts
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from .errors import ComfyRemoteError
 
 __all__ = ["clean", "cleaned_error", "cleaned_json", "cleaned_text", "escaped_json", "one_line"]

@@ -45,12 +45,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from .advice import Advice, advice_from_json
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from .types import JsonValue
 
 __all__ = [
     "AuthenticationError",

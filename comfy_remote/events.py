@@ -18,14 +18,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from html import escape
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from .clean import cleaned_error, cleaned_json, cleaned_text
 from .errors import ComfyRemoteError
 from .outputs import OutputProblem, RemoteOutput
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from .types import JsonValue
 
 __all__ = [
     "DidItRun",

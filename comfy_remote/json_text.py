@@ -7,9 +7,10 @@ import re
 from typing import TYPE_CHECKING
 
 from .errors import RequestTooLarge
+from .types import JsonValue
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue, ValidationError
+    from pydantic import ValidationError
 
 __all__ = ["check_json_values", "has_more_values", "parse_json", "problems_in"]
 

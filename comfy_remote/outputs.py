@@ -6,10 +6,9 @@ import mimetypes
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from .types import JsonValue
 
 __all__ = [
     "OutputKind",

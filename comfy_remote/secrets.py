@@ -14,10 +14,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .types import with_texts
+from .types import JsonValue, with_texts
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue, SecretStr
+    from pydantic import SecretStr
 
 __all__ = [
     "KEY_RING_SERVICE",

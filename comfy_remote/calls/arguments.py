@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..advice import Hint
 from ..errors import InputFileMissing, ValueInvalid, WorkflowInvalid
@@ -17,14 +16,12 @@ from ..media.values import decode_value, encode, read_value
 from ..media.values.plain_files import value_of_file
 from ..media.values.types import check_type
 from ..outputs import media_type_of
+from ..types import JsonValue
 from ..wire.call import is_envelope
 from ..wire.value import ValueEnvelope
 from ..workflow.interface import ANY, Interface, InterfaceInput
 from .store import ValueStore
 from .values import LONGEST_PLAIN_TEXT, Argument, ValueFile
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["argument_of_file", "arguments_of", "media_type_of_input", "plain_argument"]
 

@@ -34,6 +34,7 @@ from ..net.address import check_key_is_safe
 from ..net.answers import Response
 from ..net.http import HttpClient, HttpLimits
 from ..net.retry import Backoff, Outage, Polling
+from ..types import JsonValue
 from ..wire.call import (
     INLINE_LIMIT,
     LONGEST_WAIT,
@@ -47,7 +48,7 @@ from .address import call_address, token_variable
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from pydantic import JsonValue, SecretStr
+    from pydantic import SecretStr
 
     from ..media.values import EncodedValue
 

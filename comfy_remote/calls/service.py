@@ -19,6 +19,7 @@ from ..jobs.interruption import PATIENCE, Patience
 from ..media.receive import receive_file
 from ..media.temporary import TemporaryFolder
 from ..media.values import DecodedValue, EncodedValue
+from ..types import JsonValue
 from ..wire.call import CallAnswer, CallStatus, is_envelope
 from ..wire.value import ValueEnvelope
 from ..workflow.interface import ANY
@@ -30,7 +31,6 @@ from .values import ValueForm, check_result
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from pydantic import JsonValue
 
 __all__ = ["ServiceCall", "call_service", "enveloped", "received"]
 

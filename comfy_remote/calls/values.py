@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from ..errors import ValueInvalid
 from ..media.files import sha256_of
@@ -23,10 +23,8 @@ from ..media.values import (
 )
 from ..media.values.types import check_type
 from ..targets.base import input_errors
+from ..types import JsonValue
 from ..workflow.interface import ANY
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = [
     "LONGEST_PLAIN_TEXT",

@@ -6,20 +6,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import TargetError, WorkflowInvalid
 from ..jobs.client import Client
 from ..media.remote_values import value_file_name
+from ..types import JsonValue
 from ..workflow.change.prepare import Changes, prepare
 from ..workflow.interface import Interface, ValueFileName
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .values import Argument, ValueFile
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["CallableWorkflow"]
 

@@ -37,6 +37,7 @@ from ..jobs.record import Record
 from ..media.files import private_folder
 from ..media.temporary import TemporaryFolder
 from ..media.values import DecodedValue, encode, read_value
+from ..types import JsonValue
 from ..workflow.interface import Interface
 from .advice import for_terminal
 from .call_results import show_results
@@ -45,8 +46,6 @@ from .follow import chosen_target, supervise, wait_and_list
 from .reporter import Reporter
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from ..media.values import EncodedValue
 
 __all__ = ["CallPlan", "follow_service", "parse_inputs", "run_call"]

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 from ..clean import clean, one_line
 from ..secrets import redact
-from ..types import with_texts
+from ..types import JsonValue, with_texts
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
     from rich.table import Column
     from rich.text import Text
 

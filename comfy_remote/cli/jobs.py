@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..types import JsonValue
 from .options import complete_job, json_option, preview_option, target_option, timeout_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from pydantic import JsonValue
 
     from ..jobs.interruption import OnInterrupt
     from ..jobs.job import Job

@@ -15,13 +15,13 @@ from ..errors import ComfyRemoteError
 from ..events import Event, JobState, Log, Preview, Progress, Queued, Started, event_to_json
 from ..jobs.record import SavedOutput
 from ..outputs import OutputProblem, RemoteOutput
+from ..types import JsonValue
 from ..units import seconds_text, size_text
 from ..workflow.prompt import Prompt
 from .console import print_json, printable_line, resume_command, say
 from .errors import show_error
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
     from typing_extensions import Self
 
 __all__ = [

@@ -24,7 +24,7 @@ from ..net.address import shown
 from ..outputs import OutputProblem, RemoteOutput
 from ..secrets import redact
 from ..targets.base import Capabilities
-from ..types import with_texts
+from ..types import JsonValue, with_texts
 from ..version import __version__
 from ..workflow.prompt import Prompt
 from .advice import for_terminal
@@ -33,7 +33,6 @@ from .errors import explain
 from .reporter import ListedOutput, Outputs, Reporter, node_label
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
     from typing_extensions import Self
 
 __all__ = ["LoggedReporter", "RunLog"]

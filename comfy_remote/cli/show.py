@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..types import JsonValue
 from .options import json_option, target_option, var_option, workflow_argument
 from .schemas import schemas_option
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
     from rich.table import Column
 
     from ..workflow.change.settable import SettableInput

@@ -35,6 +35,7 @@ from ..schemas.finding import Found, from_registry, given_schemas, target_schema
 from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target
 from ..targets.kinds import Can, kinds
 from ..targets.opening import open_target, reopen
+from ..types import JsonValue
 from ..workflow.change.prepare import Changes, ChangeWords
 from ..workflow.files import FileSearch
 from ..workflow.load import LoadedWorkflow
@@ -49,7 +50,6 @@ from .sent_inputs import SentInputs, request_to_json
 from .submission import Submission, Workflow, not_recorded, prepared, read, send
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
     from typing_extensions import Self, Unpack
 
 __all__ = ["Client", "attach", "not_in_time", "resume"]

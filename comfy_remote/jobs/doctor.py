@@ -31,6 +31,7 @@ from ..secrets import secret
 from ..targets.base import Capabilities, OneEngine, Target, WaitsForWorkers
 from ..targets.kinds import kind_of, secret_variables, whose_secret
 from ..targets.opening import needs_key, open_target
+from ..types import JsonValue
 from ..units import size_text
 from ..version import __version__
 from ..workflow.change.prepare import Changes
@@ -41,8 +42,6 @@ from .forecast import ask_target, report_on
 from .record import Record
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
-
     from ..targets.kinds import Choose, Kind
 
 __all__ = ["Finding", "FindingStatus", "TimeLimits", "examine"]

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..types import JsonValue
 from ..units import dollars
 from ..workflow.prompt import Prompt
 from ..workflow.workload import Workload, workload_of
@@ -18,7 +19,6 @@ from .record import PastRun, Record
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pydantic import JsonValue
 
 __all__ = ["Guess", "RunEstimate", "estimate_run", "guess_by"]
 

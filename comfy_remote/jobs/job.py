@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec
+from typing import ParamSpec
 
 from ..advice import Hint
 from ..aio import Deadline, concurrent_map, within
@@ -45,6 +45,7 @@ from ..media.temporary import TemporaryFolder
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, Target, release
 from ..targets.download import download
+from ..types import JsonValue
 from ..workflow.interface import REMOTE_OUTPUT, key_of
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
@@ -53,9 +54,6 @@ from .output import JobOutput, Output
 from .record import JobEntry, Record, SavedOutput
 from .sent_inputs import SentInputs, check_unchanged
 from .submission import send
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["PATIENCE", "SAVED_BEFORE", "Job", "Patience"]
 

@@ -13,18 +13,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from ..errors import InputFileMissing
 from ..events import Finished
 from ..media.files import sha256_of
 from ..targets.base import InputFile, KeepsInputs, RemoteRef, RunRequest, Target, input_errors
+from ..types import JsonValue
 from ..workflow.models import ModelSource
 from ..workflow.prompt import Prompt
 from .record import Record
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["SentInputs", "check_unchanged", "request_to_json"]
 

@@ -27,6 +27,7 @@ from ..errors import (
 )
 from ..events import DidItRun, JobState
 from ..targets.base import InputFile, RemoteRef, RunRequest, Target
+from ..types import JsonValue
 from ..workflow.change.prepare import Changes, prepare
 from ..workflow.files import FileSearch, FileUse, every_file_use, possible_uses
 from ..workflow.load import LoadedWorkflow, load_workflow, parse_workflow
@@ -37,8 +38,6 @@ from .record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from pydantic import JsonValue
 
     from ..schemas.finding import Found
     from ..workflow.convert import Doubt

@@ -33,12 +33,12 @@ from ..jobs.record import Record, SavedOutput
 from ..jobs.submission import Submission, Workflow
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Target
+from ..types import JsonValue
 from ..workflow.change.prepare import Changes, ChangeWords
 from ..workflow.schema import Schemas
 from .client import Client, RowResult
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue
     from typing_extensions import Self, Unpack
 
     from ..calls.values import ValueForm

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import aiohttp
 from yarl import URL
@@ -21,11 +20,9 @@ from ..errors import (
     TargetUnreachable,
 )
 from ..json_text import parse_json
+from ..types import JsonValue
 from .address import POD_PROXY
 from .retry import retry_after
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Response", "error_of", "unreachable"]
 

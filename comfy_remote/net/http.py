@@ -20,6 +20,7 @@ from ..errors import (
     TargetError,
     TargetUnreachable,
 )
+from ..types import JsonValue
 from .address import base_address
 from .answers import Response, error_of, unreachable
 from .fetch import NETWORK_ERRORS, GuardedHttp
@@ -29,7 +30,7 @@ from .retry import Backoff, retried
 from .throughput import TOO_SLOW, Throughput, TooSlow
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue, SecretStr
+    from pydantic import SecretStr
 
 __all__ = ["TOO_LARGE", "HttpClient", "HttpLimits", "version_in"]
 

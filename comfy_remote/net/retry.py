@@ -13,12 +13,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from ..errors import ComfyRemoteError
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from ..types import JsonValue
 
 __all__ = ["Backoff", "Outage", "Polling", "Retries", "TryAgain", "retried", "retry_after"]
 

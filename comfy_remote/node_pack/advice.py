@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from ..advice import Fact, Hint, worded
 from ..clean import cleaned_error
 from ..errors import ComfyRemoteError
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from ..types import JsonValue
 
 __all__ = ["WORDS", "error_json", "for_page", "in_page_words", "shown_error"]
 

@@ -14,17 +14,15 @@ import logging
 import struct
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
 from ..aio import Background
 from ..errors import ConfigurationError
+from ..types import JsonValue
 from ..workflow.schema import Schemas
 from .host import FolderKind, JobResult, LocalPrompt, QueueEntry
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["ComfyUIHost"]
 

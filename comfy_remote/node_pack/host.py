@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from aiohttp import web
 
+from ..types import JsonValue
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["FolderKind", "Host", "JobResult", "LocalPrompt", "QueueEntry", "StatusMessage"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
@@ -18,10 +18,8 @@ from ..errors import (
     RequestTooLarge,
 )
 from ..json_text import problems_in
+from ..types import JsonValue
 from .advice import error_json
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["PAGE_HEADER", "body_of", "check_json", "json_route", "program_route", "refused_page"]
 

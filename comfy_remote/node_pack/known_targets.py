@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..config.settings import DEFAULT_TARGET, Configuration
 from ..config.target_settings import TargetSettings
 from ..secrets import secret
 from ..targets.kinds import Billing, Kind, kind_of, kinds, secret_variables
 from ..targets.opening import needs_key
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from ..types import JsonValue
 
 __all__ = ["KnownTarget", "describe_target", "known_targets"]
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from ..aio import Background
 from ..errors import ComfyRemoteError, JobNotFound, WorkflowInvalid
@@ -22,6 +22,7 @@ from ..jobs.submission import not_recorded
 from ..targets.base import RunRequest
 from ..targets.comfyui.queue import skipped_in
 from ..targets.opening import reopen
+from ..types import JsonValue
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .host import Host, QueueEntry
@@ -30,9 +31,6 @@ from .lane_job import LaneJob, Submitted
 from .posted_prompt import Checked, PagePrompt, check
 from .target_models import could_be_fetched, with_fetched_models
 from .target_pool import TargetPool
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["RemoteLane"]
 

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..aio import Background
 from ..clean import cleaned_text
@@ -37,13 +36,11 @@ from ..jobs.record import Record
 from ..jobs.submission import not_recorded
 from ..outputs import RemoteOutput
 from ..targets.base import WaitsForWorkers, not_returned
+from ..types import JsonValue
 from .advice import shown_error
 from .host import Host, JobResult, QueueEntry
 from .page_messages import PageMessages
 from .saved_outputs import Deliveries, OutputSaver
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["LaneJob", "Submitted"]
 

@@ -9,7 +9,6 @@ import re
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -18,7 +17,7 @@ from ..aio import Background
 from ..config.own_page import refusal_of_page
 from ..errors import AuthenticationError, ComfyRemoteError, NotTrusted
 from ..targets.base import CHOICE_KEY
-from ..types import mapping
+from ..types import JsonValue, mapping
 from .host import Host
 from .json_route import refused_page
 from .lane import RemoteLane
@@ -32,9 +31,6 @@ from .trusted_targets import (
     check_addresses,
     check_target,
 )
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["LaneRouter", "Peers"]
 

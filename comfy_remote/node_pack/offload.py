@@ -13,11 +13,12 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from ..config.settings import Configuration
 from ..errors import CutImpossible
 from ..jobs.inputs import loaded_pictures
+from ..types import JsonValue
 from ..workflow.cut import Cut, cut, images_in, marked_nodes, marks_in
 from ..workflow.interface import MOST_PART_VALUES
 from ..workflow.load import parse_prompt
@@ -29,9 +30,6 @@ from .posted_prompt import Posted
 from .switch import Switch
 from .target_pool import TargetPool
 from .trusted_targets import NamedAddress, check_addresses, refuse_own_address
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Offload", "ReadyPrompt"]
 

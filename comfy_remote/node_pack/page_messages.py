@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from ..errors import ComfyRemoteError
 from ..events import JobState, NodeText, Preview, Progress
 from ..outputs import OutputProblem
+from ..types import JsonValue
 from ..workflow.graph import needed_nodes
 from .host import Host, QueueEntry, StatusMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pydantic import JsonValue
 
 __all__ = ["JOB_EVENT", "PageMessages"]
 

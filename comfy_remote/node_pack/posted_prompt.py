@@ -8,12 +8,12 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from ..clean import cleaned_json
 from ..errors import ComfyRemoteError, WorkflowInvalid
 from ..targets.base import CHOICE_KEY
-from ..types import mapping
+from ..types import JsonValue, mapping
 from ..workflow.check import validate_for
 from ..workflow.cut import marks_in
 from ..workflow.graph import needed_nodes, output_nodes
@@ -23,9 +23,6 @@ from ..workflow.schema import Schemas
 from ..workflow.spelling import as_listed
 from .advice import for_page
 from .trusted_targets import SENDING_NODES
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Checked", "PagePrompt", "Posted", "check", "refusal_body"]
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from ..aio import concurrent_map
 from ..errors import ComfyRemoteError, OutputLost
@@ -20,10 +20,8 @@ from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Target, release
 from ..targets.comfyui.history import named_file
 from ..targets.download import download
+from ..types import JsonValue
 from .host import FolderKind, Host
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["NO_NODE", "Deliver", "Deliveries", "OutputSaver"]
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
-from ..types import as_list, mapping
+from ..types import JsonValue, as_list, mapping
 from ..workflow.models import find_models
 from ..workflow.prompt import Prompt
 from ..workflow.repo_list import find_repo_list
 from ..workflow.schema import NodeSchema, Schemas
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["choices_there", "could_be_fetched", "nodes_there", "with_fetched_models"]
 

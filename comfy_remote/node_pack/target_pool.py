@@ -6,17 +6,14 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ..jobs.client import Client
 from ..jobs.record import Record
 from ..schemas.memory import Memory
 from ..targets.base import Capabilities
+from ..types import JsonValue
 from ..workflow.schema import Schemas
 from .trusted_targets import check_target
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["TargetPool"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from yarl import URL
 
@@ -20,11 +19,9 @@ from ..errors import ConfigurationError, NotTrusted, WorkflowInvalid
 from ..net.address import is_loopback, shown
 from ..targets.base import OneEngine, Target
 from ..targets.kinds import kind_of
+from ..types import JsonValue
 from ..workflow.interface import REMOTE_PART
 from .part_document import PartDocument
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = [
     "CONFIRM_EVENT",

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..calls.store import KeptFolder
 from ..calls.values import ValueFile
 from ..errors import OutputLost
 from ..media.files import storage_errors
 from ..media.values import DecodedValue, read_value
+from ..types import JsonValue
 from ..wire.call import INLINE_LIMIT
 from ..wire.value import ValueEnvelope
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["ResultStore"]
 

@@ -14,16 +14,14 @@ from collections.abc import (
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from ..errors import ComfyRemoteError, InputFileMissing, SubmissionUnknown
 from ..events import DidItRun, Event
 from ..outputs import RemoteOutput
+from ..types import JsonValue
 from ..workflow.models import ModelSource
 from ..workflow.prompt import Prompt
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = [
     "CHOICE_KEY",

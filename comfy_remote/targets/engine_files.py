@@ -11,18 +11,15 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from ..events import Finished
 from ..media.files import subfolder_of
 from ..outputs import OutputSource, RemoteOutput, in_prompt_order, kind_of, media_type_of
+from ..types import JsonValue
 from ..workflow.files import file_below
 from ..workflow.graph import output_nodes
 from ..workflow.prompt import Prompt
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["EngineFolders", "NodeTimes", "folders_in", "unlisted_files", "with_unlisted"]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from ..errors import ComfyRemoteError
 from ..events import (
@@ -26,12 +26,10 @@ from ..events import (
 )
 from ..media.content_names import content_name, with_plain_names
 from ..outputs import RemoteOutput
+from ..types import JsonValue
 from ..workflow.files import ANNOTATION, rename_files
 from ..workflow.prompt import Prompt
 from .base import InputFile, RunRequest
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["UsersNames", "by_content"]
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
+from ...types import JsonValue
 from ...wire.repo_list import parse_repo_list
 from ...workflow.models import Model, find_models
 from ...workflow.packs import CORE, NodePack, find_packs
 from ...workflow.prompt import Prompt
 from ...workflow.repo_list import find_repo_list
 from ...workflow.schema import Schemas
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Packing", "pack"]
 

@@ -6,16 +6,13 @@ import json
 import sqlite3
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...errors import ComfyRemoteError, error_from_json
 from ...events import DidItRun, JobState
 from ...targets.base import RemoteRef
+from ...types import JsonValue
 from ...workflow.prompt import Prompt
 from .schema import whole_prompt
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["JobEntry", "PastRun", "SavedOutput", "entry_of"]
 

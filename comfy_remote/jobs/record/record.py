@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from ...advice import Hint
 from ...config.folders import home
@@ -25,13 +25,11 @@ from ...errors import ComfyRemoteError, ConfigurationError, JobNotFound, LocalSt
 from ...events import JobState
 from ...secrets import redact_json
 from ...targets.base import RemoteRef
+from ...types import JsonValue
 from ...workflow.prompt import Prompt
 from ...workflow.workload import workload_of
 from .entries import JobEntry, PastRun, SavedOutput, entry_of
 from .schema import MIGRATIONS, store_prompt, whole_prompt
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["Record"]
 

@@ -15,12 +15,10 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TypeAlias, cast
 
+from ...types import JsonValue
 from ...workflow.prompt import Prompt
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["MIGRATIONS", "store_prompt", "whole_prompt"]
 

@@ -8,7 +8,7 @@ import logging
 import uuid
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import execution
 import folder_paths
@@ -21,15 +21,13 @@ from ...errors import NotTrusted
 from ...events import Preview
 from ...media.images import decoded_preview
 from ...targets.comfyui.queue import refusal
+from ...types import JsonValue
 from ...workflow.graph import execution_order
 from ...workflow.interface import ANY
 from ...workflow.prompt import Prompt, is_link
 from ...workflow.schema import Schemas
 from ...workflow.spelling import as_listed, classes_with_paths
 from ..trusted_targets import CONFIRM_EVENT, NamedAddress, check_addresses
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = [
     "CATEGORY",

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
+from ...types import JsonValue
 from ...workflow.graph import links
 from ...workflow.prompt import Node, Place, Prompt, is_link, with_inputs
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["by_number", "load_nodes", "spread_pictures", "with_nodes"]
 

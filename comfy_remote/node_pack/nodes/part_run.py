@@ -19,6 +19,7 @@ from ...media.images import decoded_preview
 from ...media.remote_values import VALUES_KEY, encode_items, value_file_name
 from ...outputs import RemoteOutput
 from ...targets.base import InputFile, RunRequest
+from ...types import JsonValue
 from ...workflow.interface import Argument, Interface, ValueFileName
 from ..host import Host
 from ..input_files import InputFiles
@@ -30,7 +31,6 @@ from .watched import LineWatcher
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from pydantic import JsonValue
 
 __all__ = ["PartResult", "PartRun", "PartWatcher"]
 

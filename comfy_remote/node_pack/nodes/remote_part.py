@@ -9,6 +9,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.progress import get_progress_state
 
 from ...calls.values import ValueForm
+from ...types import JsonValue
 from ...workflow.interface import MOST_PART_VALUES, REMOTE_PART, REMOTE_SHOWN
 from ..advice import in_page_words
 from ..comfyui_host import ComfyUIHost
@@ -19,7 +20,6 @@ from .value_objects import ADAPTERS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from pydantic import JsonValue
 
 __all__ = ["ComfyRemotePart", "ComfyRemoteShown"]
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError, WorkflowInvalid
 from ...targets.runpod.kind import RunPodKind
+from ...types import JsonValue
 from ...workflow.files import file_below
 from ...workflow.graph import execution_order
 from ...workflow.json_document import refuse_constant
 from ...workflow.load import LoadedWorkflow, parse_workflow
 from ...workflow.prompt import Node, Prompt
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = [
     "EXECUTE",

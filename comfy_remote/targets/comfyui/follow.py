@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ...advice import Hint
 from ...errors import (
@@ -36,6 +36,7 @@ from ...events import (
 from ...net.http import HttpLimits
 from ...net.retry import Backoff, Outage, Polling
 from ...outputs import RemoteOutput, in_prompt_order
+from ...types import JsonValue
 from ...workflow.prompt import Prompt
 from .frames import SentFrames
 from .history import finished_from_history, outputs_of_node, shown_by_node, silent_savers
@@ -43,9 +44,6 @@ from .messages import Message, NodeTextMessage, PreviewMessage, TextMessage
 from .progress import ProgressTracker
 from .queue import QueueItem
 from .socket import ComfyUISocket
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["FollowTimes", "PromptFollower", "PromptSource"]
 

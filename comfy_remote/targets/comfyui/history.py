@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from ...advice import Hint
@@ -14,11 +13,9 @@ from ...events import Finished, JobState, ShownValues
 from ...media.files import subfolder_of
 from ...media.remote_values import VALUES_KEY, sha256_in_name
 from ...outputs import OutputProblem, OutputSource, RemoteOutput, kind_of, media_type_of
+from ...types import JsonValue
 from ...workflow.output_nodes import OUTPUT_NODES
 from ...workflow.prompt import Prompt
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = [
     "execution_error",

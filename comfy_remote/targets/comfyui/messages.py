@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from ...errors import RequestTooLarge
 from ...json_text import check_json_values, parse_json
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from ...types import JsonValue
 
 __all__ = [
     "HANDSHAKE",

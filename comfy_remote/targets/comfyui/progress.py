@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ...events import Progress
+from ...types import JsonValue
 from ...workflow.graph import needed_nodes
 from ...workflow.prompt import Prompt
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = ["ProgressTracker"]
 

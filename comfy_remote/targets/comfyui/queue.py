@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...errors import WorkflowInvalid
 from ...json_text import parse_json
 from ...outputs import OutputProblem
+from ...types import JsonValue
 from ...workflow.load import parse_prompt
 from ...workflow.prompt import Prompt
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
 
 __all__ = [
     "QueueItem",

@@ -37,6 +37,7 @@ from ...net.address import base_address, check_key_is_safe, is_loopback
 from ...net.answers import Response
 from ...net.http import TOO_LARGE, HttpClient, version_in
 from ...outputs import RemoteOutput
+from ...types import JsonValue
 from ...workflow.files import rename_files
 from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
@@ -66,7 +67,7 @@ from .socket import ComfyUISocket
 from .uploads import Uploads, has_input
 
 if TYPE_CHECKING:
-    from pydantic import JsonValue, SecretStr
+    from pydantic import SecretStr
 
 __all__ = ["ComfyUITarget", "device_of", "engine_of"]
 
