@@ -236,7 +236,7 @@ async def test_a_record_that_breaks_in_mid_job_does_not_lose_the_job(
             database.execute("DROP TABLE jobs")
         database.close()
         assert_picture(await job.save_outputs(here), here)
-    said = [record.message for record in caplog.records if "goes on" in record.message]
+    said = [record.message for record in caplog.records if "continues; it cannot" in record.message]
     assert len(said) == 1
     assert job.id in said[0]
 
