@@ -266,7 +266,8 @@ def _keys(settings: TargetSettings, environment: Mapping[str, str]) -> Iterator[
 
 def _where_from(variable: str) -> str:
     owner = whose_secret(variable)
-    return owner.own_secrets[variable] if owner else "whoever set up that server has it."
+    unknown = "whoever set up that server has it."
+    return owner.own_secrets.get(variable.upper(), unknown) if owner else unknown
 
 
 async def _provider(

@@ -276,8 +276,12 @@ def secret_variables(settings: TargetSettings) -> tuple[str, ...]:
 
 
 def whose_secret(variable: str) -> Kind | None:
-    """The kind whose provider gives out what a variable holds; ``None`` if none says so."""
-    return next((kind for kind in kinds() if variable in kind.own_secrets), None)
+    """The kind whose provider gives out what a variable holds; ``None`` if none says so.
+
+    Upper and lower case are one: on Windows, they name the same variable.
+    """
+    name = variable.upper()
+    return next((kind for kind in kinds() if name in map(str.upper, kind.own_secrets)), None)
 
 
 def sent_to(details: Mapping[str, str]) -> TargetSettings | None:

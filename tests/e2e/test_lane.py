@@ -652,7 +652,7 @@ async def test_what_is_being_sent_when_the_server_has_settled_is_not_taken_up(
         submit = RunPodTarget.submit
 
         async def slowly(target: RunPodTarget, request: RunRequest) -> RemoteRef:
-            lane.take_up()  # in the server's own loop, as after its start
+            await lane.take_up()  # in the server's own loop, as after its start
             return await submit(target, request)
 
         monkeypatch.setattr(RunPodTarget, "submit", slowly)

@@ -79,10 +79,11 @@ def test_not_in_the_clear() -> None:
 
 
 @pytest.mark.parametrize("address", ["https://evil.test", "pod:auto", "pod:abc123xyz90"])
-def test_runpods_key_goes_nowhere_else(address: str) -> None:
-    settings = TargetSettings(address, headers_env={"X-Api-Key": "RUNPOD_API_KEY"})
-    with pytest.raises(ConfigurationError, match="would send RUNPOD_API_KEY"):
-        open_target("x", Configuration(None, {"x": settings}), {"RUNPOD_API_KEY": "planted-4"})
+@pytest.mark.parametrize("variable", ["RUNPOD_API_KEY", "Runpod_Api_Key"])  # Windows: the same
+def test_runpods_key_goes_nowhere_else(address: str, variable: str) -> None:
+    settings = TargetSettings(address, headers_env={"X-Api-Key": variable})
+    with pytest.raises(ConfigurationError, match=f"would send {variable}"):
+        open_target("x", Configuration(None, {"x": settings}), {variable: "planted-4"})
 
 
 def test_resumed_jobs_log_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
