@@ -161,7 +161,7 @@ async def test_outputs_that_do_not_fit_are_taken_in_parts(
 
                 for path in (tmp_path / "worker" / "outputs").iterdir():
                     path.unlink()
-                with pytest.raises(OutputLost, match="does not have that output"):
+                with pytest.raises(OutputLost, match="no longer has that output"):
                     _ = [chunk async for chunk in client.target.read(announced)]
             # Others cannot ask for parts: theirs fails with the sizes and the setting.
             result = await handler("j", {"workflow": picture()}, _nothing)
