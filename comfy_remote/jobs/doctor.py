@@ -266,8 +266,8 @@ def _keys(settings: TargetSettings, environment: Mapping[str, str]) -> Iterator[
 
 def _where_from(variable: str) -> str:
     owner = whose_secret(variable)
-    unknown = "whoever set up that server has it."
-    return owner.own_secrets.get(variable.upper(), unknown) if owner else unknown
+    source = owner.secret_source(variable) if owner else None
+    return source or "whoever set up that server has it."
 
 
 async def _provider(

@@ -177,6 +177,14 @@ class Kind:
             self.server(today, environment) == there.server(sent, environment)
         )
 
+    def secret_source(self, variable: str) -> str | None:
+        """Where a person gets one of `own_secrets`; ``None`` for any other variable.
+
+        Upper and lower case are one: on Windows, they name the same variable.
+        """
+        name = variable.upper()
+        return next((text for own, text in self.own_secrets.items() if own.upper() == name), None)
+
     def is_own_server(self, server: str, environment: Mapping[str, str]) -> bool:
         """Whether the secrets in `own_secrets` may be sent to a server."""
         return True
@@ -276,12 +284,8 @@ def secret_variables(settings: TargetSettings) -> tuple[str, ...]:
 
 
 def whose_secret(variable: str) -> Kind | None:
-    """The kind whose provider gives out what a variable holds; ``None`` if none says so.
-
-    Upper and lower case are one: on Windows, they name the same variable.
-    """
-    name = variable.upper()
-    return next((kind for kind in kinds() if name in map(str.upper, kind.own_secrets)), None)
+    """The kind whose provider gives out what a variable holds; ``None`` if none says so."""
+    return next((kind for kind in kinds() if kind.secret_source(variable) is not None), None)
 
 
 def sent_to(details: Mapping[str, str]) -> TargetSettings | None:

@@ -19,7 +19,15 @@ from comfy_remote.targets.base import (
     ReleasesOutputs,
     WaitsForWorkers,
 )
-from comfy_remote.targets.kinds import Can, forms, kind_of, kinds, secret_variables, sent_to
+from comfy_remote.targets.kinds import (
+    Can,
+    forms,
+    kind_of,
+    kinds,
+    secret_variables,
+    sent_to,
+    whose_secret,
+)
 from comfy_remote.targets.opening import open_target
 
 ROOT = Path(__file__).parents[2]
@@ -181,3 +189,13 @@ assert resumed("https://b.hall.test") is None
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_providers_secret_is_known_in_any_case() -> None:
+    """On Windows, ``runpod_api_key`` names the same variable."""
+    kind = whose_secret("runpod_api_key")
+    assert kind is not None
+    assert kind.name == "runpod"
+    assert kind.secret_source("runpod_api_key") == kind.own_secrets["RUNPOD_API_KEY"]
+    assert kind.secret_source("ANOTHER_KEY") is None
+    assert whose_secret("ANOTHER_KEY") is None
