@@ -79,6 +79,8 @@ def test_switch_panel_dialogs_and_settings_are_translated(
     page.picture("no key")
     assert english(all_words(page.panel)) == set()
     target.select_option("there")
+    # Its state has come: the panel is not drawn again while the address is typed.
+    expect(page.panel.locator("dd").nth(2)).to_contain_text("1")
 
     dialog = page.window.locator("dialog.comfy-remote-modal")
     target.select_option("\0other")
