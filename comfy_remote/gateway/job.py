@@ -14,7 +14,7 @@ from ..wire.runpod import RunPodState
 from .limits import GatewayLimits
 from .webhook import WEBHOOK, webhook_guard
 
-__all__ = ["Job", "Policy", "Submission"]
+__all__ = ["Ending", "Job", "Policy", "Submission"]
 
 _MOST_MILLISECONDS = 10**15
 """Far above every limit, and a number that can still be divided."""
@@ -92,6 +92,21 @@ class Submission(BaseModel):
                 raise WorkflowInvalid(error.message, advice=error.advice) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a log says of a job's end, besides its state.
+
+    Attributes:
+        code: The error's code (`errors`), if the job failed.
+        files: How many outputs are files.
+        size: Bytes of those.
+    """
+
+    code: str = ""
+    files: int = 0
+    size: int = 0
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One job. Times are the queue's clock, in seconds; only the queue changes a job.
@@ -112,6 +127,7 @@ class Job:
         owed: Whether its webhook has yet to be called: until then its result stays.
         result: The name of the file in the store with its result instead, if that is large.
         stream: Chunks that no client has fetched yet, each as JSON.
+        ending: How it ended, for the log. In memory only.
     """
 
     id: str
@@ -135,6 +151,7 @@ class Job:
     result: str | None = None
     stream: list[bytes] = field(default_factory=list)
     stream_bytes: int = 0
+    ending: Ending = Ending()
 
     @property
     def may_be_retried(self) -> bool:
