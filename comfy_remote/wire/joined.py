@@ -1,0 +1,167 @@
+"""What a joined worker and its gateway say to each other.
+
+All below ``/v2/{endpoint}/workers/{worker}/``, with ``Authorization: Bearer`` and the worker's
+token, and `BOOT_HEADER`:
+
+| request | body → answer |
+| --- | --- |
+| ``POST hello`` | `Hello` → `HelloAnswer` |
+| ``POST take`` (a long poll) | → ``{"id", "attempt", "input"}``; 204 for no job |
+| ``POST ping`` (a long poll) | `Ping` → `PingAnswer` |
+| ``POST jobs/{job}/{attempt}/progress`` | ``{"output"}`` → 204 |
+| ``POST jobs/{job}/{attempt}/done`` | ``{"output", "error"}`` → `Delivered` |
+| ``POST jobs/{job}/{attempt}/back`` | → 204: the job was not done, and may go to another worker |
+| ``GET``, ``HEAD``, ``PUT files/{job}/{sha256}`` | an input; an output too large for a result |
+
+A request of a boot that the gateway does not know is answered 409 with the code `SAY_HELLO`: after
+its restart, it learns from the workers what runs. One of a worker whose name another process has
+is answered 409 with the code `NAME_TAKEN`.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+
+from ..clean import cleaned_text
+
+__all__ = [
+    "BOOT_HEADER",
+    "HELLO_LIMIT",
+    "NAME_TAKEN",
+    "SAY_HELLO",
+    "WORKER_NAME",
+    "Delivered",
+    "Held",
+    "Hello",
+    "HelloAnswer",
+    "HolderState",
+    "Ping",
+    "PingAnswer",
+    "Report",
+    "home_of",
+]
+
+BOOT_HEADER = "Comfy-Remote-Boot"
+SAY_HELLO = "say_hello"
+NAME_TAKEN = "worker_name_taken"
+
+HELLO_LIMIT = 8 * 1024**2
+"""Bytes of a `Hello`: some thousand node classes and model names."""
+
+WORKER_NAME = re.compile(r"[A-Za-z0-9_-]{1,48}(\.[A-Za-z0-9_-]{1,15})?")
+"""A token's name; with a suffix for each of several GPUs."""
+
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+_Shown = Annotated[str, StringConstraints(max_length=200), AfterValidator(cleaned_text)]
+_Boot = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}\.[0-9a-f]{32}$")]
+_JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+_MOST_NAMES = 50_000
+_MOST_HELD = 10_000
+
+
+class Report(BaseModel):
+    """What a worker has, for the choice of its jobs. Names are compared, texts only shown.
+
+    Attributes:
+        engine: Name and version, for example ``ComfyUI 0.33.0``.
+        device: Name of the GPU, or ``cpu``.
+        nodes: Classes of nodes that it has; ``None`` if that is not known.
+        models: ``checkpoints/a.safetensors``; ``None`` if that is not known.
+        memory: Bytes of the GPU's memory.
+        labels: What its owner says of it.
+        fetches_models: Whether it may fetch models for a job.
+        warm: Models of its last run.
+    """
+
+    engine: _Shown = ""
+    device: _Shown = ""
+    nodes: Annotated[list[_Name], Field(max_length=_MOST_NAMES)] | None = None
+    models: Annotated[list[_Name], Field(max_length=_MOST_NAMES)] | None = None
+    memory: Annotated[int, Field(ge=0, le=2**50)] | None = None
+    labels: Annotated[list[_Name], Field(max_length=64)] = []
+    fetches_models: bool = False
+    warm: Annotated[list[_Name], Field(max_length=1000)] = []
+
+
+class HolderState(str, Enum):
+    """What a worker has of a job."""
+
+    RUNNING = "running"
+    ENDED = "ended"
+    """Its result, which waits to be delivered."""
+
+
+class Held(BaseModel):
+    """A job that a worker has."""
+
+    job: _JobId
+    attempt: int = Field(ge=0, le=10**6)
+    state: HolderState = HolderState.RUNNING
+
+
+class Hello(BaseModel):
+    """A worker's first words after its start, after each outage, and when its report changes.
+
+    Attributes:
+        boot: New at each start of the worker's process: the id of its folder of results (only one
+            process at a time can use that), a dot, and that of the start.
+        version: Of Comfy Remote there.
+        holds: All jobs that it has. A job of this worker that is not among them is not there.
+        draining: It takes no more jobs.
+    """
+
+    boot: _Boot
+    version: _Shown = ""
+    report: Report = Report()
+    holds: Annotated[list[Held], Field(max_length=_MOST_HELD)] = []
+    draining: bool = False
+
+
+class HelloAnswer(BaseModel):
+    """What the worker must drop, and how long polls are held open.
+
+    Attributes:
+        drop: Jobs that are no longer its own: those that run are to be stopped, results deleted.
+        poll_wait: Seconds after which ``take`` and ``ping`` are answered at the latest.
+    """
+
+    drop: list[Held] = []
+    poll_wait: float = Field(default=20.0, gt=0, le=60.0)
+
+
+class Ping(BaseModel):
+    """What the worker runs; see `Hello`."""
+
+    holds: Annotated[list[Held], Field(max_length=_MOST_HELD)] = []
+    draining: bool = False
+
+
+class PingAnswer(BaseModel):
+    """What the worker has to do now.
+
+    Attributes:
+        stop: Jobs that are no longer its own.
+        draining: Its owner has said, on the gateway, that it is to take no more jobs.
+    """
+
+    stop: list[Held] = []
+    draining: bool = False
+
+
+class Delivered(BaseModel):
+    """The answer to a result: the worker deletes it.
+
+    Attributes:
+        taken: Whether it is the job's result now; else the job has one, or is gone.
+    """
+
+    taken: bool
+
+
+def home_of(boot: str) -> str:
+    """The id of the folder of results that a boot was started with: the same on one machine."""
+    return boot.partition(".")[0]
