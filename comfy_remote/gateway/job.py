@@ -5,31 +5,61 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SkipValidation, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SkipValidation,
+    ValidationError,
+)
 from pydantic_core import from_json
 
 from ..errors import TargetError, WorkflowInvalid
 from ..json_text import check_json_values, problems_in
 from ..wire.runpod import RunPodState
 from .limits import GatewayLimits
+from .placing import Needs
 from .webhook import WEBHOOK, webhook_guard
 
-__all__ = ["Ending", "Job", "Policy", "Submission"]
+__all__ = ["Attempt", "Ending", "Job", "Policy", "Submission"]
 
 _MOST_MILLISECONDS = 10**15
 """Far above every limit, and a number that can still be divided."""
 
 _Milliseconds = Annotated[int, Field(ge=0, le=_MOST_MILLISECONDS)]
 _LONGEST_ADDRESS = 2048
+_LONGEST_WORD = 64
+_MOST_LABELS = 16
+_MOST_MEMORY = 2**50
+_PAID_INPUT = "comfy_org_api_key"
+"""What a request has for nodes that call Comfy.org's paid services: `wire.request`."""
+
+
+def _printable(word: str) -> str:
+    if not word.isprintable():
+        raise ValueError("only printable characters are allowed")
+    return word
+
+
+_Word = Annotated[str, Field(min_length=1, max_length=_LONGEST_WORD), AfterValidator(_printable)]
 
 
 class Policy(BaseModel):
-    """RunPod's ``policy``.
+    """RunPod's ``policy``, and keys of ours.
 
     Attributes:
         execution_timeout: Milliseconds the job may run.
         time_to_live: Milliseconds the job may exist, in the queue and running together.
         low_priority: Wait behind all jobs that are not. (At RunPod: start no worker for it.)
+        retry_lost: Whether it is started once more when its first start is proven dead. Ours.
+        client: Whose job it is: workers are shared fairly among clients. Ours, as the rest.
+        batch: Which of the client's batches it belongs to.
+        priority: Jobs with a higher one are taken first.
+        front: Take it before the client's other jobs.
+        labels: Labels that its worker must have.
+        memory: Bytes of GPU memory that its worker must have.
     """
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
@@ -37,6 +67,13 @@ class Policy(BaseModel):
     execution_timeout: _Milliseconds | None = Field(default=None, alias="executionTimeout")
     time_to_live: _Milliseconds | None = Field(default=None, alias="ttl")
     low_priority: bool = Field(default=False, alias="lowPriority")
+    retry_lost: bool = Field(default=True, alias="retryLost")
+    client: _Word | None = None
+    batch: _Word | None = None
+    priority: int = Field(default=0, ge=-100, le=100)
+    front: bool = False
+    labels: frozenset[_Word] = Field(default=frozenset(), max_length=_MOST_LABELS)
+    memory: int = Field(default=0, ge=0, le=_MOST_MEMORY)
 
 
 class Submission(BaseModel):
@@ -48,6 +85,14 @@ class Submission(BaseModel):
     policy: Policy = Policy()
     webhook: str | None = Field(default=None, max_length=_LONGEST_ADDRESS)
     s3_config: dict[str, JsonValue] | None = Field(default=None, alias="s3Config", repr=False)
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether it may be started once more when its first start is proven dead: not if that
+        could pay twice for what its nodes buy from a service.
+        """
+        paid = isinstance(self.input, dict) and bool(self.input.get(_PAID_INPUT))
+        return self.policy.retry_lost and not paid
 
     @classmethod
     def parse(cls, body: bytes, limits: GatewayLimits) -> Submission:
@@ -107,11 +152,32 @@ class Ending:
     size: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One start of a job that was proven dead: its result is taken if it comes after all.
+
+    Attributes:
+        number: 1 for the first start.
+        worker_id: The worker that had it.
+    """
+
+    number: int
+    worker_id: str
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One job. Times are the queue's clock, in seconds; only the queue changes a job.
 
     Attributes:
+        number: Its place in the order of arrival.
+        attempt: How often it was started; 0 before the first time.
+        boot: Which start of its worker it was given to; see `workers.Worker`.
+        lost: How many of its starts were proven dead since it was submitted or retried.
+        earlier: Those starts, newest last, for results that come after all.
+        repeat_lost: Whether it may be started once more then.
+        client: Whose it is: what the client calls itself, else its address.
+        needs: Nodes and models that its worker should have.
         expires: When it is dropped, whatever its state.
         execution_timeout: Seconds it may run.
         retention: Seconds its result is stored.
@@ -139,6 +205,19 @@ class Job:
     low_priority: bool = False
     webhook: str | None = None
     idempotency_key: str | None = None
+    number: int = 0
+    attempt: int = 0
+    boot: str = ""
+    lost: int = 0
+    earlier: tuple[Attempt, ...] = ()
+    repeat_lost: bool = True
+    client: str = ""
+    batch: str = ""
+    priority: int = 0
+    front: bool = False
+    labels: frozenset[str] = frozenset()
+    memory: int = 0
+    needs: Needs = field(default_factory=Needs)
     state: RunPodState = RunPodState.IN_QUEUE
     queued: float = 0.0
     started: float | None = None
@@ -166,6 +245,8 @@ class Job:
         if self.started is not None:
             answer["delayTime"] = round((self.started - self.queued) * 1000)
             answer["workerId"] = self.worker_id
+            if self.attempt > 1:
+                answer["attempt"] = self.attempt
             if self.finished is not None:
                 answer["executionTime"] = round((self.finished - self.started) * 1000)
         return answer

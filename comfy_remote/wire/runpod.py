@@ -65,6 +65,7 @@ class JobStatus(BaseModel):
     Attributes:
         delay_time: Milliseconds in the queue.
         execution_time: Milliseconds on a worker.
+        attempt: Which start of the job it is, on a gateway of ours, if not the first.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -76,6 +77,7 @@ class JobStatus(BaseModel):
     delay_time: float | None = Field(default=None, alias="delayTime", allow_inf_nan=False)
     execution_time: float | None = Field(default=None, alias="executionTime", allow_inf_nan=False)
     worker_id: str | None = Field(default=None, alias="workerId")
+    attempt: int = 1
 
 
 class _JobCounts(BaseModel):
