@@ -53,6 +53,9 @@ class GatewayLimits:
             for new jobs every 0.1 s and drops a signal for one it has not begun.
         worker_silence: A worker that sends nothing for so long loses its jobs.
         worker_ping_interval: How often a worker reports that it is alive.
+        warm_patience: How long a job may be left to a worker that has its models loaded; see
+            `placing.Line`. Ours.
+        patience: How long the job whose turn it is may be passed over for that. Ours.
         webhook_retry_delay: Between the attempts to deliver a webhook.
         webhook_hosts: ``HOST`` or ``HOST:PORT`` in a private network, or on this machine, that
             webhooks may go to. All others have to be public and https. Ours.
@@ -85,5 +88,7 @@ class GatewayLimits:
     stop_settle: float = 0.5
     worker_silence: float = 120.0
     worker_ping_interval: float = 10.0
+    warm_patience: float = 10.0
+    patience: float = 60.0
     webhook_retry_delay: float = 10.0
     webhook_hosts: frozenset[str] = frozenset()

@@ -1,10 +1,30 @@
-"""Which job a worker gets: pure, no I/O."""
+"""Which waiting job a worker is given: pure, no I/O, no clock of its own.
+
+A `Line` holds the jobs that wait and says, for a worker that asks, which one it gets:
+
+1. ``low_priority`` after all others; then the higher ``priority``.
+2. The client of whom the fewest jobs run; then the one that has waited longest for its turn. Of its
+   jobs those at the ``front``, then its batches by the same two rules; then by arrival.
+3. Labels and GPU memory are strict: a job waits for a worker that has them.
+4. A worker that lacks a node or a model is passed over while another one has it. If none has it,
+   any may take the job, because its engine says best what is wrong.
+5. Of a batch, a worker prefers the jobs whose models it used last. It leaves a job to a worker that
+   has more of its models warm, but only for a while (see `Line`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
-__all__ = ["Needs", "Offer"]
+from ..units import seconds_text, size_text
+
+__all__ = ["Line", "Needs", "Offer", "PlacedWorker", "WaitingJob"]
+
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +52,7 @@ class Offer:
         memory: Bytes of GPU memory; ``None`` if that is not known.
         labels: Labels that its owner gave it.
         fetches_models: Whether it fetches models that it lacks.
-        warm: Models of its last run.
+        warm: Models of its last run, or of the one that goes on.
     """
 
     nodes: frozenset[str] | None = None
@@ -41,3 +61,458 @@ class Offer:
     labels: frozenset[str] = frozenset()
     fetches_models: bool = False
     warm: frozenset[str] = frozenset()
+
+    def after(self, needs: Needs) -> Offer:
+        """The same worker once it has a job with these needs: call it when the job starts."""
+        return self if self.warm == needs.models else replace(self, warm=needs.models)
+
+    def lacks(self, needs: Needs) -> frozenset[str]:
+        """Nodes and models that it is known not to have, and does not fetch."""
+        nodes = frozenset() if self.nodes is None else needs.nodes - self.nodes
+        models = frozenset() if self.models is None else needs.models - self.models
+        return nodes | (models - needs.fetchable if self.fetches_models else models)
+
+
+class WaitingJob(Protocol):
+    """What a `Line` reads of a job. None of it changes while the job is in the line.
+
+    ``number`` is its place in the order of arrival, ``queued`` when it began to wait.
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def client(self) -> str: ...
+    @property
+    def batch(self) -> str: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def front(self) -> bool: ...
+    @property
+    def low_priority(self) -> bool: ...
+    @property
+    def labels(self) -> frozenset[str]: ...
+    @property
+    def memory(self) -> int: ...
+    @property
+    def needs(self) -> Needs: ...
+    @property
+    def queued(self) -> float: ...
+
+
+class PlacedWorker(Protocol):
+    """What a `Line` reads of a connected worker.
+
+    ``broken`` says why its engine does not start; empty if it does. ``idle_since`` is when it
+    became ready or its last job ended; ``None`` while it has a job.
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def ready(self) -> bool: ...
+    @property
+    def draining(self) -> bool: ...
+    @property
+    def broken(self) -> str: ...
+    @property
+    def offer(self) -> Offer: ...
+    @property
+    def idle_since(self) -> float | None: ...
+
+
+_Job = TypeVar("_Job", bound=WaitingJob)
+_Demand: TypeAlias = tuple[Needs, frozenset[str], int]
+_Group: TypeAlias = tuple[bool, str]  # (False, "") for the front, else (True, batch)
+
+
+@dataclass(slots=True)
+class _Share:
+    """What a client, or one of its batches, has of the workers.
+
+    Attributes:
+        turn: When it was last served, as the number of that start. One that is new comes before the
+            one served last, which has had its turn, and after those that wait already.
+        jobs: Jobs that wait or run.
+    """
+
+    turn: tuple[int, int]
+    running: int = 0
+    jobs: int = 0
+
+    @property
+    def claim(self) -> tuple[int, tuple[int, int]]:
+        """Who has the smaller one is served first. No two are equal."""
+        return self.running, self.turn
+
+
+class Line(Generic[_Job]):
+    """The jobs that wait, and who is served next. A job is in it from `add` or `start` to `remove`.
+
+    Args:
+        warm_patience: Seconds that a worker stays idle rather than take a job whose models are warm
+            on a busy one, and that a job is left to an idle one that has them warm.
+        patience: Seconds after which the job whose turn it is is passed over no longer.
+        burst: Seconds that a new job is left to a busy worker in any case, because the rest of its
+            batch is arriving, and may suit the idle one better.
+    """
+
+    def __init__(
+        self, *, warm_patience: float = 10.0, patience: float = 60.0, burst: float = 1.0
+    ) -> None:
+        self._warm_patience = warm_patience
+        self._patience = patience
+        self._burst = burst
+        self._waiting: dict[str, _Job] = {}
+        self._running: dict[str, _Job] = {}
+        self._levels: dict[tuple[bool, int], dict[str, dict[_Group, _Alike[_Job]]]] = {}
+        self._shares: dict[tuple[str, ...], _Share] = {}
+        self._starts = 0
+        # Since when a job has been passed over for its models; oldest first.
+        self._passed: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        """How many jobs wait."""
+        return len(self._waiting)
+
+    def __contains__(self, job: _Job) -> bool:
+        """Whether a job waits."""
+        return job.id in self._waiting
+
+    def __iter__(self) -> Iterator[_Job]:
+        """The jobs that wait, by priority and arrival. (Who is next depends on the worker.)"""
+        return iter(sorted(self._waiting.values(), key=lambda job: (_level(job), job.number)))
+
+    def add(self, job: _Job) -> None:
+        """Have a job wait: a new one, or one that ran and is to run again."""
+        self.remove(job)
+        self._waiting[job.id] = job
+        for key in _shares_of(job):
+            share = self._shares.setdefault(key, _Share((self._starts - 1, job.number)))
+            share.jobs += 1
+        clients = self._levels.setdefault(_level(job), {})
+        alike = clients.setdefault(job.client, {}).setdefault(_group(job), {})
+        insort(alike.setdefault(_demand(job), []), job, key=_number)
+
+    def start(self, job: _Job) -> None:
+        """Note that a job runs: it counts for its client's share until `remove`."""
+        self.remove(job)
+        self._running[job.id] = job
+        self._starts += 1
+        for key in _shares_of(job):
+            share = self._shares.setdefault(key, _Share((0, 0)))
+            share.turn = (self._starts, 0)
+            share.jobs += 1
+            share.running += 1
+
+    def remove(self, job: _Job) -> None:
+        """Forget a job, whether it waits, runs, or is not here."""
+        if self._waiting.pop(job.id, None) is not None:
+            self._passed.pop(job.id, None)
+            self._take_out(job)
+            ran = False
+        elif self._running.pop(job.id, None) is not None:
+            ran = True
+        else:
+            return
+        for key in _shares_of(job):
+            share = self._shares[key]
+            share.jobs -= 1
+            share.running -= ran
+            if not share.jobs:
+                del self._shares[key]
+
+    def choose(
+        self, worker: PlacedWorker, workers: Collection[PlacedWorker], now: float
+    ) -> _Job | None:
+        """The job that a worker which asks should get; ``None`` for nothing now.
+
+        The job stays in the line: call `start` when the worker has it.
+
+        Args:
+            workers: All connected workers, busy ones too.
+            now: Seconds, of the clock that the jobs' and workers' times are of.
+        """
+        if not self._waiting or not _takes_jobs(worker):
+            return None
+        view = _View(worker, workers)
+        turn: _Job | None = None
+        for alike in self._in_order():
+            fitting = [
+                (job, prospect)
+                for demand, jobs in alike.items()
+                if (prospect := view.prospect(demand)) is not None
+                for job in jobs[:1]
+            ]
+            if not fitting:
+                continue
+            first = min((job for job, _ in fitting), key=_number)
+            turn = turn or first
+            best = self._best(fitting, first, view, now)
+            if best is not None:
+                if best is not turn:
+                    self._passed.setdefault(turn.id, now)
+                return best
+        if turn is not None:
+            self._passed.setdefault(turn.id, now)
+        return None
+
+    def next_change(
+        self, worker: PlacedWorker, workers: Collection[PlacedWorker], now: float
+    ) -> float | None:
+        """When `choose` may have another answer for a worker although nothing happens till then.
+
+        ``None`` if it will not: no job is held back for another worker.
+        """
+        if not self._waiting or not _takes_jobs(worker):
+            return None
+        view = _View(worker, workers)
+        ends = (
+            self._held_until(jobs[0], prospect, view, now)
+            for alike in self._in_order()
+            for demand, jobs in alike.items()
+            if (prospect := view.prospect(demand)) is not None
+        )
+        return min((end for end in ends if end > now), default=None)
+
+    def why(self, job: _Job, workers: Collection[PlacedWorker], now: float) -> str:
+        """Why a job waits: a sentence or two for people."""
+        demand = _demand(job)
+        able = [worker for worker in workers if _may_run(demand, worker.offer)]
+        if not able:
+            return _not_offered(job, workers)
+        staying = [worker for worker in able if not worker.draining]
+        if not staying:
+            return f"Each worker that can run it is draining: {_named(able)}."
+        having = [one for one in staying if not one.offer.lacks(job.needs)] or staying
+        missing = frozenset[str]()
+        if len(having) < len(staying):
+            missing = missing.union(*(one.offer.lacks(job.needs) for one in staying))
+        others = f" The others lack {_listed(sorted(missing))}." if missing else ""
+        ready = [one for one in having if _takes_jobs(one)]
+        if not ready:
+            broken = next((one for one in having if one.broken), None)
+            if broken is None:
+                return f"Each worker that can run it is still starting: {_named(having)}.{others}"
+            return f"The engine of {broken.id} does not run: {broken.broken}{others}"
+        idle = [one for one in ready if one.idle_since is not None]
+        if not idle:
+            return f"Each worker that can run it is busy: {_named(ready)}.{others}"
+        return self._left_to(job, idle, workers, now) or f"It is about to be taken.{others}"
+
+    # Inside
+
+    def _in_order(self) -> Iterator[_Alike[_Job]]:
+        """The waiting jobs, group by group, in the order of their claims."""
+        for level in sorted(self._levels):
+            clients = self._levels[level]
+            for client in _ascending((self._shares[(name,)].claim, name) for name in clients):
+                groups = clients[client]
+                if (front := groups.get((False, ""))) is not None:
+                    yield front
+                batches = (batch for later, batch in groups if later)
+                for batch in _ascending((self._shares[client, one].claim, one) for one in batches):
+                    yield groups[True, batch]
+
+    def _best(
+        self, fitting: list[tuple[_Job, _Prospect]], first: _Job, view: _View, now: float
+    ) -> _Job | None:
+        """Which of a group's jobs the worker gets; ``first`` is the one whose turn it is."""
+        if self._passed.get(first.id, now) + self._patience <= now:
+            return first
+        free = (
+            (prospect.rank, job.number, job)
+            for job, prospect in fitting
+            if self._held_until(job, prospect, view, now) <= now
+        )
+        best = min(free, default=None, key=lambda one: one[:2])
+        return None if best is None else best[2]
+
+    def _held_until(self, job: _Job, prospect: _Prospect, view: _View, now: float) -> float:
+        """Until when a job is left to workers that have more of its models warm."""
+        if not prospect.warmer:
+            return now
+        idle_since = now if view.worker.idle_since is None else view.worker.idle_since
+        ends = max(
+            max(idle_since + self._warm_patience, job.queued + self._burst)
+            if other.idle_since is None
+            else max(other.idle_since, job.queued) + self._warm_patience
+            for other in prospect.warmer
+        )
+        return min(ends, self._passed.get(job.id, now) + self._patience)
+
+    def _left_to(
+        self,
+        job: _Job,
+        idle: Iterable[PlacedWorker],
+        workers: Collection[PlacedWorker],
+        now: float,
+    ) -> str:
+        soonest: tuple[float, str] | None = None
+        for worker in idle:
+            view = _View(worker, workers)
+            prospect = view.prospect(_demand(job))
+            if prospect is None:
+                continue
+            end = self._held_until(job, prospect, view, now)
+            if end <= now:
+                return ""
+            if soonest is None or end < soonest[0]:
+                soonest = end, _named(prospect.warmer)
+        if soonest is None:
+            return ""
+        end, names = soonest
+        left = seconds_text(end - now)
+        return f"It is left to {names}, where its models are loaded, for {left} at most."
+
+    def _take_out(self, job: _Job) -> None:
+        level, group, demand = _level(job), _group(job), _demand(job)
+        clients = self._levels[level]
+        groups = clients[job.client]
+        alike = groups[group]
+        jobs = alike[demand]
+        del jobs[bisect_left(jobs, job.number, key=_number)]
+        if not jobs:
+            del alike[demand]
+        if not alike:
+            del groups[group]
+        if not groups:
+            del clients[job.client]
+        if not clients:
+            del self._levels[level]
+
+
+_Alike: TypeAlias = dict[_Demand, list[_Job]]
+"""The jobs of one group by what they demand, each in the order of arrival."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prospect:
+    """What a job that suits a worker would be on it.
+
+    Attributes:
+        rank: The smaller, the better: its models are warm here (the fewer are missing, the better),
+            nowhere, elsewhere.
+        warmer: Other workers that have more of its models warm.
+    """
+
+    rank: tuple[int, int]
+    warmer: tuple[PlacedWorker, ...] = ()
+
+
+_COLD = _Prospect((1, 0))
+
+
+class _View:
+    """The jobs as one worker sees them, while nothing changes."""
+
+    def __init__(self, worker: PlacedWorker, workers: Collection[PlacedWorker]) -> None:
+        self.worker = worker
+        self._others = [one for one in workers if one.id != worker.id and not one.draining]
+        self._warm = [one for one in self._others if one.offer.warm and _takes_jobs(one)]
+        self._warm_elsewhere = frozenset[str]().union(*(one.offer.warm for one in self._warm))
+        self._prospects: dict[_Demand, _Prospect | None] = {}
+
+    def prospect(self, demand: _Demand) -> _Prospect | None:
+        """What a job with this demand would be here; ``None`` if the worker must not take it."""
+        try:
+            return self._prospects[demand]
+        except KeyError:
+            found = self._prospects[demand] = self._judged(demand)
+            return found
+
+    def _judged(self, demand: _Demand) -> _Prospect | None:
+        needs, offer = demand[0], self.worker.offer
+        if not _may_run(demand, offer):
+            return None
+        lacking = bool(offer.lacks(needs))
+        if lacking and any(_has_all(demand, one.offer) for one in self._others):
+            return None
+        models = needs.models
+        if not models:
+            return _COLD
+        missing = len(models - offer.warm)
+        warmer: tuple[PlacedWorker, ...] = ()
+        if missing and not self._warm_elsewhere.isdisjoint(models):
+            warmer = tuple(
+                one
+                for one in self._warm
+                if len(models - one.offer.warm) < missing
+                and _may_run(demand, one.offer)
+                and (lacking or not one.offer.lacks(needs))
+            )
+        if warmer:
+            return _Prospect((2, missing), warmer)
+        return _COLD if missing == len(models) else _Prospect((0, missing))
+
+
+def _takes_jobs(worker: PlacedWorker) -> bool:
+    return worker.ready and not worker.draining and not worker.broken
+
+
+def _may_run(demand: _Demand, offer: Offer) -> bool:
+    """Whether a worker has what is strict."""
+    _, labels, memory = demand
+    return labels <= offer.labels and (not memory or memory <= (offer.memory or 0))
+
+
+def _has_all(demand: _Demand, offer: Offer) -> bool:
+    return _may_run(demand, offer) and not offer.lacks(demand[0])
+
+
+def _number(job: WaitingJob) -> int:
+    return job.number
+
+
+def _level(job: WaitingJob) -> tuple[bool, int]:
+    return job.low_priority, -job.priority
+
+
+def _group(job: WaitingJob) -> _Group:
+    return (False, "") if job.front else (True, job.batch)
+
+
+def _demand(job: WaitingJob) -> _Demand:
+    return job.needs, job.labels, job.memory
+
+
+def _shares_of(job: WaitingJob) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys of a job's two shares: its client's and its batch's."""
+    return (job.client,), (job.client, job.batch)
+
+
+def _ascending(claims: Iterable[tuple[tuple[int, tuple[int, int]], str]]) -> Iterator[str]:
+    """Names by their claims; sorted only as far as they are asked for."""
+    heap = list(claims)
+    if len(heap) > 1:
+        heapq.heapify(heap)
+    while heap:
+        yield heapq.heappop(heap)[1]
+
+
+def _not_offered(job: WaitingJob, workers: Collection[PlacedWorker]) -> str:
+    """Why no worker may run a job at all."""
+    if not workers:
+        return "No worker is connected."
+    labelled = [worker for worker in workers if job.labels <= worker.offer.labels]
+    if not labelled:
+        wanted = _listed(sorted(job.labels))
+        return f"No connected worker has the labels that the job asks for: {wanted}."
+    wanted = f"The job asks for {size_text(job.memory)} of GPU memory"
+    if most := max(worker.offer.memory or 0 for worker in labelled):
+        return f"{wanted}; no worker that it may use has more than {size_text(most)}."
+    return f"{wanted}; no worker that it may use says how much it has."
+
+
+def _named(workers: Collection[PlacedWorker]) -> str:
+    return _listed([worker.id for worker in workers])
+
+
+def _listed(words: list[str]) -> str:
+    shown = words[:_MOST_NAMED]
+    if more := len(words) - len(shown):
+        shown.append(f"{more} more")
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
