@@ -170,7 +170,8 @@ class Job:
     """One job. Times are the queue's clock, in seconds; only the queue changes a job.
 
     Attributes:
-        number: Its place in the order of arrival.
+        number: Its place in the order of arrival; the journal gives it.
+        created_at: When it was submitted, by the system's clock, in UTC; for people.
         attempt: How often it was started; 0 before the first time.
         boot: Which start of its worker it was given to; see `workers.Worker`.
         lost: How many of its starts were proven dead since it was submitted or retried.
@@ -188,8 +189,12 @@ class Job:
         forgotten: When its result went; it is known for its key's sake from then on.
         more: What `status` has besides, as a JSON object: ``output``, the newest progress, while
             it runs; ``error`` where the gateway itself ended it.
-        input: What the client sent, as JSON; ``None`` where that is in the store, or not needed
-            any more.
+        input: What the client sent, as JSON; ``None`` where that is a file, or not needed any
+            more.
+        input_file: The SHA-256 of the file with it instead, if it is large.
+        input_files: The SHA-256 of the files that the client sent by themselves. They stay in the
+            store while they are here; so do the others.
+        output_files: The SHA-256 of the outputs that its worker sent by themselves.
         owed: Whether its webhook has yet to be called: until then its result stays.
         result: The name of the file in the store with its result instead, if that is large.
         stream: Chunks that no client has fetched yet, each as JSON.
@@ -206,6 +211,7 @@ class Job:
     webhook: str | None = None
     idempotency_key: str | None = None
     number: int = 0
+    created_at: str = ""
     attempt: int = 0
     boot: str = ""
     lost: int = 0
@@ -225,6 +231,9 @@ class Job:
     worker_id: str | None = None
     forgotten: float | None = None
     input: bytes | None = None
+    input_file: str | None = None
+    input_files: frozenset[str] = frozenset()
+    output_files: frozenset[str] = frozenset()
     owed: bool = False
     more: bytes = b"{}"
     result: str | None = None

@@ -1,0 +1,253 @@
+"""Jobs as rows of the gateway's database."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ..wire.runpod import RunPodState
+from .job import Attempt, Job
+from .placing import Needs
+
+__all__ = [
+    "JobRow",
+    "delete_row",
+    "forget_row",
+    "insert_row",
+    "job_of",
+    "row_of",
+    "update_row",
+    "uses_of",
+]
+
+_Value: TypeAlias = "str | bytes | int | float | None"
+Use: TypeAlias = "tuple[str, str]"
+"""A role (see `schema`) and the SHA-256 of a file."""
+
+_FIXED = (
+    *("number", "id", "key", "created_at", "execution_timeout", "retention", "result_limit"),
+    *("webhook", "client", "batch", "priority", "low_priority", "front", "repeat_lost", "memory"),
+    *("labels", "needs"),
+)
+_CHANGING = (
+    *("state", "attempt", "lost", "earlier", "worker", "boot", "created", "queued", "expires"),
+    *("started", "finished", "forgotten", "owed", "input", "more", "due"),
+)
+
+_INSERT = (
+    f"INSERT INTO jobs ({', '.join([*_FIXED, *_CHANGING])}) "  # noqa: S608  our own names
+    f"VALUES ({', '.join('?' * (len(_FIXED) + len(_CHANGING)))})"
+)
+_UPDATE = (
+    f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in _CHANGING)} "  # noqa: S608
+    "WHERE number = ?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """What the database is to say of a job, copied from it at one moment.
+
+    Attributes:
+        job: For the columns that never change.
+        changing: The values of the others.
+        uses: The files it needs.
+        is_gone: Whether nothing is to be known of it any more, not even its key.
+    """
+
+    job: Job
+    changing: tuple[_Value, ...]
+    uses: frozenset[Use]
+    is_gone: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes, roughly."""
+        contents = (value for value in self.changing if isinstance(value, bytes))
+        return 1024 + sum(map(len, contents)) + 160 * len(self.uses)
+
+
+def row_of(job: Job, key_retention: float) -> JobRow:
+    """The row of a job as it is now."""
+    return JobRow(
+        job,
+        (
+            job.state.value,
+            job.attempt,
+            job.lost,
+            json.dumps([[one.number, one.worker_id] for one in job.earlier]),
+            job.worker_id,
+            job.boot,
+            job.created,
+            job.queued,
+            job.expires,
+            job.started,
+            job.finished,
+            job.forgotten,
+            job.owed,
+            job.input,
+            job.more if job.state.final else b"{}",  # progress is in memory only
+            _due(job, key_retention),
+        ),
+        frozenset(_uses(job)),
+        is_gone=job.forgotten is not None and job.idempotency_key is None,
+    )
+
+
+def job_of(row: sqlite3.Row, uses: Iterable[Use]) -> Job:
+    """The job that a row describes.
+
+    Raises:
+        ValueError, LookupError, TypeError: The row was not written by this program.
+    """
+    files: dict[str, set[str]] = {}
+    for role, sha256 in uses:
+        files.setdefault(role, set()).add(sha256)
+    needs = json.loads(row["needs"])
+    return Job(
+        id=row["id"],
+        created=row["created"],
+        expires=row["expires"],
+        execution_timeout=row["execution_timeout"],
+        retention=row["retention"],
+        result_limit=row["result_limit"],
+        low_priority=bool(row["low_priority"]),
+        webhook=row["webhook"],
+        idempotency_key=row["key"],
+        number=row["number"],
+        created_at=row["created_at"],
+        attempt=row["attempt"],
+        boot=row["boot"],
+        lost=row["lost"],
+        earlier=tuple(Attempt(number, worker) for number, worker in json.loads(row["earlier"])),
+        repeat_lost=bool(row["repeat_lost"]),
+        client=row["client"],
+        batch=row["batch"],
+        priority=row["priority"],
+        front=bool(row["front"]),
+        labels=frozenset(json.loads(row["labels"])),
+        memory=row["memory"],
+        needs=Needs(
+            nodes=frozenset(needs["nodes"]),
+            models=frozenset(needs["models"]),
+            fetchable=frozenset(needs["fetchable"]),
+        ),
+        state=RunPodState(row["state"]),
+        queued=row["queued"],
+        started=row["started"],
+        finished=row["finished"],
+        worker_id=row["worker"],
+        forgotten=row["forgotten"],
+        input=row["input"],
+        input_file=next(iter(files.get("input", ())), None),
+        input_files=frozenset(files.get("input file", ())),
+        owed=bool(row["owed"]),
+        more=row["more"],
+        result=next(iter(files.get("result", ())), None),
+        output_files=frozenset(files.get("output file", ())),
+    )
+
+
+def uses_of(connection: sqlite3.Connection, number: int) -> frozenset[Use]:
+    """The files that a job needs, according to the database."""
+    found = connection.execute("SELECT role, sha256 FROM uses WHERE number = ?", (number,))
+    return frozenset((role, sha256) for role, sha256 in found)
+
+
+def insert_row(connection: sqlite3.Connection, row: JobRow) -> None:
+    """Write a new job."""
+    connection.execute(_INSERT, (*_fixed(row.job), *row.changing))
+    _add_uses(connection, row.job.number, row.uses)
+
+
+def update_row(connection: sqlite3.Connection, row: JobRow) -> list[str]:
+    """Write what has changed of a job; the files that it does not need any more."""
+    number = row.job.number
+    if row.is_gone:
+        return delete_row(connection, number)
+    if connection.execute(_UPDATE, (*row.changing, number)).rowcount == 0:
+        # Its result was forgotten at the moment when a client retried it.
+        insert_row(connection, row)
+        return []
+    before = uses_of(connection, number)
+    dropped = before - row.uses
+    connection.executemany(
+        "DELETE FROM uses WHERE number = ? AND role = ? AND sha256 = ?",
+        [(number, *use) for use in dropped],
+    )
+    _add_uses(connection, number, row.uses - before)
+    return [sha256 for _, sha256 in dropped]
+
+
+def forget_row(connection: sqlite3.Connection, number: int, now: float, due: float) -> list[str]:
+    """Leave nothing of a job but its key; the files that it needed."""
+    dropped = [sha256 for _, sha256 in uses_of(connection, number)]
+    if dropped:
+        connection.execute("DELETE FROM uses WHERE number = ?", (number,))
+    connection.execute(
+        "UPDATE jobs SET forgotten = ?, due = ?, input = NULL, more = X'7B7D' WHERE number = ?",
+        (now, due, number),
+    )
+    return dropped
+
+
+def delete_row(connection: sqlite3.Connection, number: int) -> list[str]:
+    """Delete a job; the files that it needed."""
+    dropped = [sha256 for _, sha256 in uses_of(connection, number)]
+    if dropped:
+        connection.execute("DELETE FROM uses WHERE number = ?", (number,))
+    connection.execute("DELETE FROM jobs WHERE number = ?", (number,))
+    return dropped
+
+
+def _fixed(job: Job) -> tuple[_Value, ...]:
+    needs = {
+        "nodes": sorted(job.needs.nodes),
+        "models": sorted(job.needs.models),
+        "fetchable": sorted(job.needs.fetchable),
+    }
+    return (
+        job.number,
+        job.id,
+        job.idempotency_key,
+        job.created_at,
+        job.execution_timeout,
+        job.retention,
+        job.result_limit,
+        job.webhook,
+        job.client,
+        job.batch,
+        job.priority,
+        job.low_priority,
+        job.front,
+        job.repeat_lost,
+        job.memory,
+        json.dumps(sorted(job.labels)),
+        json.dumps(needs),
+    )
+
+
+def _add_uses(connection: sqlite3.Connection, number: int, uses: Iterable[Use]) -> None:
+    connection.executemany("INSERT INTO uses VALUES (?, ?, ?)", [(number, *use) for use in uses])
+
+
+def _uses(job: Job) -> Iterable[Use]:
+    if job.forgotten is not None:
+        return
+    if job.input_file is not None:
+        yield "input", job.input_file
+    if job.result is not None:
+        yield "result", job.result
+    yield from (("input file", sha256) for sha256 in job.input_files)
+    yield from (("output file", sha256) for sha256 in job.output_files)
+
+
+def _due(job: Job, key_retention: float) -> float | None:
+    if job.forgotten is not None:
+        return job.forgotten + key_retention
+    if job.finished is None or not job.state.final or job.owed:
+        return None
+    return job.finished + job.retention

@@ -1,0 +1,449 @@
+"""What the gateway knows of its jobs, on disk.
+
+The queue decides in memory and posts each change; an answer that promises something waits for
+`Journal.committed`. One thread writes all that was posted meanwhile in one transaction, so that
+many promises share one write to the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import (
+    ComfyRemoteError,
+    ConfigurationError,
+    LocalStorageError,
+    RateLimited,
+    WorkflowInvalid,
+)
+from ..media.files import storage_errors
+from ..media.temporary import ProcessLock
+from .clock import GatewayClock
+from .group_commit import GroupCommit
+from .job import Job
+from .job_rows import (
+    JobRow,
+    delete_row,
+    forget_row,
+    insert_row,
+    job_of,
+    row_of,
+    update_row,
+    uses_of,
+)
+from .limits import GatewayLimits
+from .schema import DATABASE, connect, database_errors, is_full, prepare
+
+__all__ = ["Counts", "Expired", "Journal", "Recovered"]
+
+_T = TypeVar("_T")
+
+_LOCK = ".lock"
+_WAITING_BYTES = 16 * 2**20
+_LARGEST_LOG = 64 * 2**20
+_CLOCK_SAVED_EVERY = 5.0
+_AGAIN_AFTER = 10
+_PARAMETERS = 400  # of one statement; SQLite takes 999
+_KEY_RETENTION = GatewayLimits().key_retention
+
+
+@dataclass(slots=True)
+class Counts:
+    """Jobs since the gateway was first started, for ``/health``."""
+
+    completed: int = 0
+    failed: int = 0
+    retried: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a gateway goes on with.
+
+    Attributes:
+        clock: What its clock showed last.
+        live: Jobs that wait or run, in the order of their numbers.
+        owed: The ids of jobs that are final, and whose webhooks have yet to be called.
+    """
+
+    clock: float
+    live: list[Job]
+    owed: list[str]
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What was forgotten.
+
+    Attributes:
+        results: The ids of jobs whose results went.
+        keys: How many keys went.
+        more: Whether more is due.
+    """
+
+    results: list[str]
+    keys: int
+    more: bool
+
+
+class Journal:
+    """The gateway's jobs and their keys, in ``gateway.sqlite3``. All but `open` is for one loop.
+
+    What the disk refuses stays in memory, for the jobs that are live: it is written as soon as
+    that is possible (`look_after` tries). Until then `add` refuses new jobs.
+
+    Args:
+        folder: The gateway's own. No other process may have it open.
+        key_retention: Seconds that a key is good for after its job's result has gone.
+        monotonic: For `clock`.
+
+    Attributes:
+        clock: The gateway's time; it begins with `open`.
+        counts: Stored with what is written next.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        key_retention: float = _KEY_RETENTION,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder = folder
+        self.path = folder / DATABASE
+        self.clock = GatewayClock(monotonic=monotonic)
+        self.counts = Counts()
+        self._monotonic = monotonic
+        self._key_retention = key_retention
+        self._number = 0
+        self._clock_saved = 0.0
+        self._dropped: deque[str] = deque()
+        self._disk: _Disk | None = None
+
+    # Begin and end
+
+    def open(self) -> Recovered:
+        """Take the folder over, and read what has to go on. This blocks.
+
+        Raises:
+            ConfigurationError: Another process has it open.
+            LocalStorageError: It cannot be used: damaged, read-only, full, of a newer version.
+        """
+        with storage_errors(self.folder, full="Free some space there, then start it again."):
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.ExitStack() as undo:
+            undo.callback(_locked(self.folder).close)
+            with database_errors(self.path):
+                self.path.touch(mode=0o600)
+                connection = undo.enter_context(contextlib.closing(connect(self.path)))
+                prepare(connection, self.path)
+                recovered = _recovered(connection)
+                self._number = _last_number(connection)
+                reader = undo.enter_context(contextlib.closing(connect(self.path)))
+            self._disk = _Disk(
+                GroupCommit(connection, self.path, self._write_row, self._write_last),
+                connection,
+                reader,
+                ThreadPoolExecutor(1, "gateway-reader"),
+                undo.pop_all(),
+            )
+        self.clock = GatewayClock(recovered.clock, monotonic=self._monotonic)
+        self._clock_saved = recovered.clock
+        self.counts = replace(recovered.counts)
+        return recovered
+
+    async def close(self) -> None:
+        """Write what has been posted, and give the folder back. Nothing is raised."""
+        if self._disk is None:
+            return
+        with contextlib.suppress(LocalStorageError):
+            await self._in_order(lambda _: None)  # which saves the clock, too
+        disk, self._disk = self._disk, None
+        await asyncio.to_thread(disk.close)
+
+    # Writing
+
+    @property
+    def problem(self) -> LocalStorageError | None:
+        """Why nothing can be written at present; ``None`` if it can."""
+        return self._open.writer.problem
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes, roughly, that have yet to be written."""
+        return self._open.writer.size
+
+    async def add(self, job: Job) -> str | None:
+        """Store a new job, and give it its ``number`` and ``created_at``.
+
+        A cancel does not undo it: call it in a task that ends only when the job is in the queue.
+
+        Returns:
+            ``None`` if it is on disk now; else the id of the job that its key brought before.
+
+        Raises:
+            RateLimited: The disk is full, or too slow.
+            LocalStorageError: The database cannot be written.
+            WorkflowInvalid: Its key is not valid UTF-8.
+        """
+        self._check_room()
+        key = job.idempotency_key
+        if key is not None and not _is_storable(key):
+            raise WorkflowInvalid("The request's Idempotency-Key is not valid UTF-8.")
+        self._number += 1
+        job.number, job.created_at = self._number, _utc_now()
+        row = row_of(job, self._key_retention)
+
+        def write(connection: sqlite3.Connection) -> str | None:
+            if key is not None:
+                known = connection.execute("SELECT id FROM jobs WHERE key = ?", (key,)).fetchone()
+                if known is not None:
+                    return str(known["id"])
+            insert_row(connection, row)
+            return None
+
+        try:
+            return await self._in_order(write, row.size)
+        except LocalStorageError as error:
+            raise _refusal(error) from error
+
+    def post(self, job: Job) -> None:
+        """Have the row of a job written as it is now. A later post of it replaces this one."""
+        row = row_of(job, self._key_retention)
+        self._open.writer.post(job.number, row, row.size)
+
+    async def committed(self) -> None:
+        """Wait until all that was posted before is on disk.
+
+        Raises:
+            LocalStorageError: It could not be written. It is tried again, unless a later post of
+                the same job says otherwise.
+        """
+        await self._open.writer.committed()
+
+    async def expire(self, now: float, *, most: int = 500) -> Expired:
+        """Forget results and keys that have been stored for long enough.
+
+        Args:
+            most: How many at a time.
+
+        Raises:
+            LocalStorageError: The database cannot be written; nothing is forgotten.
+        """
+
+        def write(connection: sqlite3.Connection) -> Expired:
+            due = connection.execute(
+                "SELECT number, id, key, forgotten FROM jobs WHERE due <= ? ORDER BY due LIMIT ?",
+                (now, most),
+            ).fetchall()
+            results = [row for row in due if row["forgotten"] is None]
+            for row in due:
+                if row["forgotten"] is None and row["key"] is not None:
+                    files = forget_row(connection, row["number"], now, now + self._key_retention)
+                else:
+                    files = delete_row(connection, row["number"])
+                self._dropped.extend(files)
+            ids = [str(row["id"]) for row in results]
+            return Expired(ids, len(due) - len(ids), len(due) == most)
+
+        return await self._in_order(write)
+
+    async def look_after(self) -> None:
+        """Save the clock, and try again what could not be written. Call it about once a second."""
+        if self.problem is not None or self.clock() - self._clock_saved >= _CLOCK_SAVED_EVERY:
+            with contextlib.suppress(LocalStorageError):
+                await self._in_order(lambda _: None)
+
+    # Reading
+
+    async def find(self, job_id: str) -> Job | None:
+        """A job that is not live any more: its result, or only its key; ``None`` if unknown.
+
+        Raises:
+            LocalStorageError: The database cannot be read.
+        """
+        for row in self._open.writer.unwritten:
+            if row.job.id == job_id:
+                return None if row.is_gone else row.job
+        return await self._read_job("SELECT * FROM jobs WHERE id = ?", job_id)
+
+    async def by_key(self, key: str) -> Job | None:
+        """The job that a key brought, while it is good.
+
+        Raises:
+            LocalStorageError: The database cannot be read.
+        """
+        return await self._read_job("SELECT * FROM jobs WHERE key = ?", key)
+
+    async def used(self, files: Sequence[str]) -> set[str]:
+        """Those of the files (their SHA-256) that a job needs, all earlier posts considered.
+
+        Raises:
+            LocalStorageError: The database cannot be written.
+        """
+        return await self._in_order(lambda connection: _used(connection, files))
+
+    def used_now(self, files: Sequence[str]) -> set[str]:
+        """`used`, between `open` and the first post. This blocks."""
+        with database_errors(self.path):
+            return _used(self._open.connection, files)
+
+    def take_dropped(self) -> set[str]:
+        """Files that a job has ceased to need since the last call; others may need them."""
+        dropped: set[str] = set()
+        while self._dropped:
+            dropped.add(self._dropped.popleft())
+        return dropped
+
+    # Inside
+
+    @property
+    def _open(self) -> _Disk:
+        if self._disk is None:
+            raise LocalStorageError("The gateway's database has been closed.")
+        return self._disk
+
+    async def _in_order(self, write: Callable[[sqlite3.Connection], _T], size: int = 0) -> _T:
+        return await self._open.writer.call(write, size)
+
+    def _write_row(self, connection: sqlite3.Connection, row: JobRow) -> None:
+        self._dropped.extend(update_row(connection, row))
+
+    def _write_last(self, connection: sqlite3.Connection) -> None:
+        now, counts = self.clock(), self.counts
+        connection.execute(
+            "UPDATE gateway SET clock = ?, completed = ?, failed = ?, retried = ?",
+            (now, counts.completed, counts.failed, counts.retried),
+        )
+        self._clock_saved = now
+
+    def _check_room(self) -> None:
+        writer = self._open.writer
+        if writer.problem is not None:
+            raise _refusal(writer.problem)
+        if writer.size > _WAITING_BYTES:
+            raise _later("The gateway's disk is too slow for so many jobs.")
+        if writer.log_bytes > _LARGEST_LOG:
+            raise _later("Another program has long been reading the gateway's database.")
+
+    async def _read_job(self, sql: str, value: str) -> Job | None:
+        disk = self._open
+        if not _is_storable(value):
+            return None
+
+        def read() -> Job | None:
+            with database_errors(self.path):
+                row = disk.reader.execute(sql, (value,)).fetchone()
+                return None if row is None else job_of(row, uses_of(disk.reader, row["number"]))
+
+        return await asyncio.get_running_loop().run_in_executor(disk.read_thread, read)
+
+
+@dataclass(frozen=True, slots=True)
+class _Disk:
+    """What an open journal has.
+
+    Attributes:
+        connection: The writer's.
+        undo: Closes the connections, then gives the folder back.
+    """
+
+    writer: GroupCommit[JobRow]
+    connection: sqlite3.Connection
+    reader: sqlite3.Connection
+    read_thread: ThreadPoolExecutor
+    undo: contextlib.ExitStack
+
+    def close(self) -> None:
+        """This blocks."""
+        self.writer.close()
+        self.read_thread.shutdown()
+        with contextlib.suppress(sqlite3.Error):
+            self.undo.close()
+
+
+def _locked(folder: Path) -> ProcessLock:
+    path = folder / _LOCK
+    try:
+        return ProcessLock(path)
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise ConfigurationError(
+                f"Another gateway is running on {folder}.",
+                advice="End that one, or use another --endpoint.",
+                details={"path": str(folder)},
+            ) from error
+        raise LocalStorageError(
+            f"{path} cannot be locked: {error}.",
+            advice="Check the folder's permissions and the disk's space.",
+            details={"path": str(path)},
+        ) from error
+    except sqlite3.Error as error:
+        raise LocalStorageError(
+            f"{path} cannot be locked: {error}.",
+            advice="Delete that file.",
+            details={"path": str(path)},
+        ) from error
+
+
+def _recovered(connection: sqlite3.Connection) -> Recovered:
+    saved = connection.execute("SELECT * FROM gateway").fetchone()
+    live = connection.execute(
+        "SELECT * FROM jobs WHERE state IN ('IN_QUEUE', 'IN_PROGRESS') ORDER BY number"
+    )
+    return Recovered(
+        clock=saved["clock"],
+        live=[job_of(row, uses_of(connection, row["number"])) for row in live.fetchall()],
+        owed=[row["id"] for row in connection.execute("SELECT id FROM jobs WHERE owed")],
+        counts=Counts(saved["completed"], saved["failed"], saved["retried"]),
+    )
+
+
+def _last_number(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT COALESCE(MAX(number), 0) FROM jobs").fetchone()[0])
+
+
+def _used(connection: sqlite3.Connection, files: Sequence[str]) -> set[str]:
+    used: set[str] = set()
+    for first in range(0, len(files), _PARAMETERS):
+        some = files[first : first + _PARAMETERS]
+        found = connection.execute(
+            f"SELECT DISTINCT sha256 FROM uses WHERE sha256 IN ({', '.join('?' * len(some))})",  # noqa: S608
+            some,
+        )
+        used.update(row["sha256"] for row in found)
+    return used
+
+
+def _refusal(error: LocalStorageError) -> ComfyRemoteError:
+    if is_full(error.__cause__):
+        return _later("The gateway's disk is full. No more jobs are accepted for now.")
+    return error
+
+
+def _later(why: str) -> RateLimited:
+    return RateLimited(why, advice="Try again later.", details={"retry_after": _AGAIN_AFTER})
+
+
+def _is_storable(text: str) -> bool:
+    """Whether it is UTF-8, as all text in the database: a header or a path need not be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _utc_now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,212 @@
+"""The gateway's database: its tables, and how a connection to it is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import ComfyRemoteError, LocalStorageError
+
+__all__ = ["DATABASE", "connect", "database_errors", "is_full", "prepare", "transaction"]
+
+DATABASE = "gateway.sqlite3"
+"""The name of the file in the gateway's folder."""
+
+_PATIENCE = 10.0
+"""Seconds to wait for another process that writes, which takes it milliseconds."""
+
+_CHECKPOINT_PAGES = 1000
+_LOG_BYTES = 8 * 2**20
+"""What the write-ahead log is cut down to when all of it is in the database."""
+
+_DAMAGED = (
+    "The file is damaged. Restore it from a backup; or move it and the folder {files} away: "
+    "the gateway then begins with none of its jobs."
+)
+_UNUSABLE = "Check the folder's permissions and the disk's space, then start the gateway again."
+
+_MIGRATIONS = (
+    (
+        # Times are those of `GatewayClock`; `created_at` is UTC, for people.
+        # `due`: when the result goes, and then when the key goes; NULL while the job is not final,
+        # or its webhook has yet to be called.
+        """
+        CREATE TABLE jobs (
+            number INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            key TEXT UNIQUE,
+            created_at TEXT NOT NULL,
+            execution_timeout REAL NOT NULL,
+            retention REAL NOT NULL,
+            result_limit INTEGER NOT NULL,
+            webhook TEXT,
+            client TEXT NOT NULL,
+            batch TEXT NOT NULL,
+            priority INTEGER NOT NULL,
+            low_priority INTEGER NOT NULL,
+            front INTEGER NOT NULL,
+            repeat_lost INTEGER NOT NULL,
+            memory INTEGER NOT NULL,
+            labels TEXT NOT NULL,
+            needs TEXT NOT NULL,
+            state TEXT NOT NULL,
+            attempt INTEGER NOT NULL,
+            lost INTEGER NOT NULL,
+            earlier TEXT NOT NULL,
+            worker TEXT,
+            boot TEXT NOT NULL,
+            created REAL NOT NULL,
+            queued REAL NOT NULL,
+            expires REAL NOT NULL,
+            started REAL,
+            finished REAL,
+            forgotten REAL,
+            owed INTEGER NOT NULL,
+            input BLOB,
+            more BLOB NOT NULL,
+            due REAL
+        )
+        """,
+        "CREATE INDEX jobs_due ON jobs (due) WHERE due IS NOT NULL",
+        "CREATE INDEX jobs_live ON jobs (number) WHERE state IN ('IN_QUEUE', 'IN_PROGRESS')",
+        "CREATE INDEX jobs_owed ON jobs (number) WHERE owed",
+        # Which files a job needs. `role`: its input or result as a whole, or one file of it.
+        """
+        CREATE TABLE uses (
+            number INTEGER NOT NULL,
+            role TEXT NOT NULL CHECK (role IN ('input', 'input file', 'result', 'output file')),
+            sha256 TEXT NOT NULL,
+            PRIMARY KEY (number, role, sha256)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX uses_sha256 ON uses (sha256)",
+        """
+        CREATE TABLE gateway (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            clock REAL NOT NULL,
+            completed INTEGER NOT NULL,
+            failed INTEGER NOT NULL,
+            retried INTEGER NOT NULL
+        )
+        """,
+        "INSERT INTO gateway VALUES (1, 0, 0, 0, 0)",
+        # Written by `comfy-remote workers`, a process of its own; `said_at` is UTC.
+        """
+        CREATE TABLE tokens (
+            name TEXT PRIMARY KEY,
+            sha256 TEXT NOT NULL UNIQUE,
+            created_at TEXT NOT NULL
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE owners_words (
+            worker TEXT NOT NULL,
+            word TEXT NOT NULL CHECK (word IN ('drain', 'gone')),
+            said_at TEXT NOT NULL,
+            PRIMARY KEY (worker, word)
+        ) WITHOUT ROWID
+        """,
+    ),
+)
+
+
+def connect(path: Path, *, patience: float = _PATIENCE) -> sqlite3.Connection:
+    """A connection that writes durably: what is committed survives a power cut.
+
+    Raises:
+        sqlite3.Error: The file cannot be used.
+    """
+    connection = sqlite3.connect(
+        path,
+        timeout=patience,
+        isolation_level=None,
+        check_same_thread=False,  # one thread has it at a time
+    )
+    try:
+        connection.row_factory = sqlite3.Row
+        _write_ahead(connection, patience)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the database to the current version, completely or not at all.
+
+    Raises:
+        LocalStorageError: A newer version of this program wrote it.
+        sqlite3.Error: It cannot be read or written.
+    """
+    if _version(connection) == len(_MIGRATIONS):
+        return
+    with transaction(connection):  # two programs that start at once: the second waits here
+        version = _version(connection)
+        if version > len(_MIGRATIONS):
+            raise LocalStorageError(
+                f"{path} was written by a newer Comfy Remote.",
+                advice="Update this one, or use another --endpoint.",
+                details={"path": str(path)},
+            )
+        for steps in _MIGRATIONS[version:]:
+            for step in steps:
+                connection.execute(step)
+        connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All that is written in it, or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite itself has rolled it back where the disk is full
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def database_errors(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with the database into `LocalStorageError`."""
+    try:
+        yield
+    except ComfyRemoteError:
+        raise
+    except (sqlite3.Error, OSError, ValueError, LookupError, TypeError) as error:
+        # The last three: a row that somebody or something else has changed.
+        damaged = not isinstance(error, sqlite3.OperationalError | OSError)
+        raise LocalStorageError(
+            f"The gateway's database, {path}, cannot be used: {error}.",
+            advice=_DAMAGED.format(files=path.with_name("files")) if damaged else _UNUSABLE,
+            details={"path": str(path)},
+        ) from error
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether the disk had no room."""
+    return isinstance(error, sqlite3.OperationalError) and "full" in str(error)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _write_ahead(connection: sqlite3.Connection, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # SQLite's own waiting leaves this one out: two who make the file at once collide.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)

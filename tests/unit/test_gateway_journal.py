@@ -1,0 +1,322 @@
+"""What the gateway's journal promises: what it has acknowledged is there, whatever ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from comfy_remote.errors import ConfigurationError, LocalStorageError, WorkflowInvalid
+from comfy_remote.gateway.clock import GatewayClock
+from comfy_remote.gateway.job import Attempt, Job
+from comfy_remote.gateway.journal import Counts, Journal
+from comfy_remote.gateway.placing import Needs
+from comfy_remote.wire.runpod import RunPodState
+
+HOUR = 3600.0
+SHA = {letter: letter * 64 for letter in "abcdef"}
+
+
+class Monotonic:
+    def __init__(self) -> None:
+        self.now = 5000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def job(job_id: str = "j1", **changes: object) -> Job:
+    made = Job(
+        id=job_id,
+        created=1.0,
+        expires=100.0,
+        execution_timeout=60.0,
+        retention=30.0,
+        result_limit=1000,
+        input=b'{"value":1}',
+    )
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def end(done: Job, *, at: float, state: RunPodState = RunPodState.COMPLETED) -> Job:
+    done.state, done.finished, done.more = state, at, b'{"output":1}'
+    return done
+
+
+@pytest_asyncio.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Callable[..., Journal]]:
+    """Opens a journal on the same folder, the one before closed."""
+    journals: list[Journal] = []
+
+    def make(**settings: object) -> Journal:
+        journal = Journal(tmp_path / "gateway", **settings)  # type: ignore[arg-type]
+        journal.open()
+        journals.append(journal)
+        return journal
+
+    yield make
+    for journal in journals:
+        await journal.close()
+
+
+async def test_a_job_is_there_as_it_was_after_a_restart(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.open()
+    added = job(
+        low_priority=True,
+        webhook="https://example.com/hook",
+        idempotency_key="k1",
+        repeat_lost=False,
+        client="ada",
+        batch="b1",
+        priority=7,
+        front=True,
+        labels=frozenset({"big", "fast"}),
+        memory=8 * 2**30,
+        needs=Needs(frozenset({"KSampler"}), frozenset({"checkpoints/a.safetensors"})),
+        queued=1.0,
+        input=None,
+        input_file=SHA["a"],
+        input_files=frozenset({SHA["b"], SHA["c"]}),
+    )
+    assert await journal.add(added) is None
+    added.state, added.started, added.worker_id = RunPodState.IN_PROGRESS, 2.5, "box.0"
+    added.attempt, added.boot, added.lost, added.earlier = 2, "boot-2", 1, (Attempt(1, "box.1"),)
+    added.output_files = frozenset({SHA["d"]})
+    added.more = b'{"output":{"progress":0.5}}'
+    journal.post(added)
+    await journal.close()
+
+    recovered = Journal(tmp_path).open()
+
+    (found,) = recovered.live
+    names = set(Job.__slots__) - {"more"}  # progress is in memory only
+    assert {name: getattr(found, name) for name in names} == {
+        name: getattr(added, name) for name in names
+    }
+    assert found.more == b"{}"
+    assert found.created_at.endswith("+00:00")
+
+
+async def test_jobs_come_back_in_the_order_of_their_arrival(
+    opened: Callable[..., Journal],
+) -> None:
+    journal = opened()
+    await asyncio.gather(*(journal.add(job(f"j{number}")) for number in range(20)))
+    await journal.close()
+
+    again = Journal(journal.folder)
+    live = again.open().live
+
+    assert [one.id for one in live] == [f"j{number}" for number in range(20)]
+    later = job("later")
+    await again.add(later)
+    assert later.number > live[-1].number
+    await again.close()
+
+
+async def test_a_key_brings_one_job_also_when_both_come_at_once(
+    opened: Callable[..., Journal],
+) -> None:
+    journal = opened()
+
+    answers = await asyncio.gather(
+        *(journal.add(job(f"j{number}", idempotency_key="same")) for number in range(5))
+    )
+
+    assert answers == [None, "j0", "j0", "j0", "j0"]
+    found = await journal.by_key("same")
+    assert found is not None
+    assert found.id == "j0"
+    assert await journal.by_key("other") is None
+    assert await journal.find("j1") is None
+
+
+async def test_a_result_is_found_and_goes_in_its_time_and_the_key_later(
+    opened: Callable[..., Journal],
+) -> None:
+    journal = opened(key_retention=50.0)
+    with_key, without = job("with", idempotency_key="k"), job("without")
+    for one in (with_key, without):
+        await journal.add(one)
+        journal.post(end(one, at=10.0))
+    await journal.committed()
+
+    assert (await journal.expire(39.9)).results == []
+    found = await journal.find("with")
+    assert found is not None
+    assert (found.state, found.more) == (RunPodState.COMPLETED, b'{"output":1}')
+
+    assert sorted((await journal.expire(40.0)).results) == ["with", "without"]
+    assert await journal.find("without") is None
+    found = await journal.find("with")
+    assert found is not None
+    assert (found.forgotten, found.more, found.input) == (40.0, b"{}", None)
+    assert await journal.add(job("next", idempotency_key="k")) == "with"
+
+    assert (await journal.expire(89.9)).keys == 0
+    assert (await journal.expire(90.0)).keys == 1
+    assert await journal.add(job("next", idempotency_key="k")) is None
+
+
+async def test_what_is_owed_does_not_go_and_comes_back(opened: Callable[..., Journal]) -> None:
+    journal = opened()
+    owed = end(job("owed", webhook="https://example.com", owed=True), at=10.0)
+    await journal.add(owed)
+
+    assert (await journal.expire(10_000.0)).results == []
+    await journal.close()
+    again = Journal(journal.folder)
+    assert again.open().owed == ["owed"]
+    owed.owed = False
+    again.post(owed)
+    assert (await again.expire(10_000.0)).results == ["owed"]
+    await again.close()
+
+
+async def test_what_expires_is_bounded_and_says_that_there_is_more(
+    opened: Callable[..., Journal],
+) -> None:
+    journal = opened()
+    for number in range(5):
+        await journal.add(end(job(f"j{number}"), at=float(number)))
+
+    first = await journal.expire(1000.0, most=3)
+    second = await journal.expire(1000.0, most=3)
+
+    assert (first.results, first.more) == (["j0", "j1", "j2"], True)
+    assert (second.results, second.more) == (["j3", "j4"], False)
+
+
+async def test_a_job_that_is_retried_as_its_result_expires_is_not_lost(
+    opened: Callable[..., Journal],
+) -> None:
+    journal = opened()
+    failed = end(job("j1"), at=1.0, state=RunPodState.FAILED)
+    await journal.add(failed)
+    await journal.expire(1000.0)
+
+    failed.state, failed.finished = RunPodState.IN_QUEUE, None
+    journal.post(failed)
+    await journal.close()
+
+    assert [one.id for one in Journal(journal.folder).open().live] == ["j1"]
+
+
+async def test_files_that_no_job_needs_are_named(opened: Callable[..., Journal]) -> None:
+    journal = opened()
+    first = job("j1", input=None, input_file=SHA["a"], input_files=frozenset({SHA["b"]}))
+    second = job("j2", input_files=frozenset({SHA["b"]}))
+    await journal.add(first)
+    await journal.add(second)
+
+    end(first, at=1.0).result = SHA["c"]
+    first.input_file, first.input_files = None, frozenset()
+    journal.post(first)
+    await journal.committed()
+
+    assert journal.take_dropped() == {SHA["a"], SHA["b"]}
+    assert journal.take_dropped() == set()
+    assert await journal.used([SHA["a"], SHA["b"], SHA["c"]]) == {SHA["b"], SHA["c"]}
+    await journal.expire(1000.0)
+    assert journal.take_dropped() == {SHA["c"]}
+    assert journal.used_now([SHA["c"]]) == set()
+
+
+async def test_many_posts_of_a_job_leave_the_last(opened: Callable[..., Journal]) -> None:
+    journal = opened()
+    one = job()
+    await journal.add(one)
+    for attempt in range(50):
+        one.attempt = attempt
+        journal.post(one)
+    one.attempt = 99  # after the last post: not a promise
+    await journal.committed()
+    await journal.close()
+
+    assert Journal(journal.folder).open().live[0].attempt == 49
+
+
+async def test_an_unwritten_change_is_seen_by_find(opened: Callable[..., Journal]) -> None:
+    journal = opened()
+    one = job()
+    await journal.add(one)
+    journal.post(end(one, at=1.0))
+    assert await journal.find("j1") is one
+
+
+async def test_the_clock_goes_on_where_it_stood_and_downtime_does_not_count(
+    opened: Callable[..., Journal],
+) -> None:
+    monotonic = Monotonic()
+    journal = opened(monotonic=monotonic)
+    assert journal.clock() == 0.0
+    monotonic.now += 100.0
+    await journal.add(job())
+    journal.counts.completed = 3
+    await journal.close()
+
+    monotonic.now = 7.0  # another boot of the machine, a week later
+    again = opened(monotonic=monotonic)
+
+    assert again.clock() == 100.0
+    assert again.counts == Counts(completed=3)
+    monotonic.now += 1.0
+    assert again.clock() == 101.0
+
+
+async def test_the_clock_is_saved_while_nothing_happens(opened: Callable[..., Journal]) -> None:
+    monotonic = Monotonic()
+    journal = opened(monotonic=monotonic)
+    for _ in range(10):
+        monotonic.now += 1.0
+        await journal.look_after()
+    saved = sqlite3.connect(journal.path).execute("SELECT clock FROM gateway").fetchone()[0]
+    assert 5.0 <= saved <= 10.0
+
+
+def test_a_clock_begins_where_it_is_told() -> None:
+    monotonic = Monotonic()
+    clock = GatewayClock(12.0, monotonic=monotonic)
+    monotonic.now += 3.0
+    assert clock() == 15.0
+
+
+async def test_a_second_gateway_is_refused_until_the_first_has_closed(
+    opened: Callable[..., Journal],
+) -> None:
+    journal = opened()
+    with pytest.raises(ConfigurationError, match="Another gateway"):
+        Journal(journal.folder).open()
+    await journal.close()
+    second = Journal(journal.folder)
+    second.open()
+    await second.close()
+
+
+async def test_text_that_is_not_utf_8_is_refused_and_holds_up_nothing(
+    opened: Callable[..., Journal],
+) -> None:
+    journal = opened()
+    with pytest.raises(WorkflowInvalid, match="Idempotency-Key"):
+        await journal.add(job("j1", idempotency_key="\udce9"))
+    assert await journal.find("\udce9") is None
+    bad, good = job("j2", client="\udce9"), job("j3")
+    answers = await asyncio.gather(journal.add(bad), journal.add(good), return_exceptions=True)
+    assert isinstance(answers[0], LocalStorageError)
+    assert answers[1] is None
+    assert await journal.find("j3") is not None
+
+
+async def test_a_closed_journal_says_so(opened: Callable[..., Journal]) -> None:
+    journal = opened()
+    await journal.close()
+    await journal.close()
+    with pytest.raises(LocalStorageError, match="closed"):
+        await journal.add(job())
