@@ -39,6 +39,7 @@ def test_the_whole_list_runs(run_all: subprocess.CompletedProcess[str]) -> None:
     "name",
     [
         *("help", "command", "overhead", "terminal", "gateway", "worker"),
+        *("gateway-jobs", "gateway-submit", "gateway-stored", "gateway-results", "gateway-growth"),
         *("lane", "download", "conversion", "values", "offload"),
     ],
 )
