@@ -118,6 +118,18 @@ class Hint(Enum):
     COMFYUI_FOLDER = (
         "Give the folder that holds ComfyUI's main.py, or choose the sandbox as the engine."
     )
+    GPU_NUMBERS = "Give the numbers of GPUs with commas between, or all."
+    WITHOUT_GPUS = (
+        "Start one engine, without a list of GPUs. If there are GPUs, check the driver, and "
+        "COMFYUI_PYTHON, whose torch must know them."
+    )
+    GPUS_OR_ENGINES = (
+        "Name no GPUs, and each ComfyUI that runs already; or name GPUs, and the folder of a "
+        "ComfyUI."
+    )
+    GPUS_NEED_COMFYUI = "Name the folder of your ComfyUI, or name no GPUs."
+    SEVERAL_ENGINES = "Give the address of each ComfyUI that runs already, or name GPUs."
+    ONE_ENGINES_ARGUMENT = "Remove it from COMFYUI_ARGS, or name no GPUs."
     RESUME_IN_TIME = "{kept} Resume the job to fetch its outputs."
     RESUME_WHEN_BACK = "When it is back, resume the job."
     NOT_SENT_AGAIN = (

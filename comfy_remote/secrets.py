@@ -48,11 +48,13 @@ class SecretValues:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[str, str] = {}
+        self._held: dict[str, int] = {}
         self._forms: tuple[tuple[str, str], ...] | None = ()
 
     def add(self, name: str, value: str) -> None:
         """Note a value; ``[name]`` stands for it from now on."""
         with self._lock:
+            self._held.pop(value, None)  # it stays, whoever else holds it
             if value not in self._known:
                 self._known[value] = name
                 self._forms = None
@@ -70,22 +72,34 @@ class SecretValues:
 
     @contextmanager
     def holding(self, values: Mapping[str, str]) -> Iterator[None]:
-        """Note some values, by name, for a while: those that came with a job."""
-        new = {value: name for name, value in values.items() if value not in self._known}
-        for value, name in new.items():
-            self.add(name, value)
+        """Note some values, by name, for a while: those that came with a job.
+
+        One that several jobs hold is noted until the last of them has ended.
+        """
+        held = {value: name for name, value in values.items()}
+        with self._lock:
+            for value, name in held.items():
+                if value not in self._known:
+                    self._known[value] = name
+                    self._held[value] = 0
+                    self._forms = None
+                if value in self._held:
+                    self._held[value] += 1
         try:
             yield
         finally:
             with self._lock:
-                for value in new:
-                    self._known.pop(value, None)
-                self._forms = None
+                for value in held.keys() & self._held.keys():
+                    self._held[value] -= 1
+                    if not self._held[value]:
+                        del self._held[value], self._known[value]
+                        self._forms = None
 
     def clear(self) -> None:
         """Forget all values."""
         with self._lock:
             self._known.clear()
+            self._held.clear()
             self._forms = ()
 
     def redact(self, text: str) -> str:

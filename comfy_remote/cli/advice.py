@@ -90,6 +90,24 @@ WORDS: dict[Hint, str] = {
     ),
     Hint.START_ENGINE: "Start it, or choose another engine with --engine.",
     Hint.COMFYUI_FOLDER: "Give the folder that holds ComfyUI's main.py, or --engine sandbox.",
+    Hint.GPU_NUMBERS: "Give their numbers, for example --gpus 0,2, or --gpus all.",
+    Hint.WITHOUT_GPUS: (
+        "Without --gpus, one engine is started. If there are GPUs, check the driver (nvidia-smi), "
+        "and COMFYUI_PYTHON, whose torch must know them."
+    ),
+    Hint.GPUS_OR_ENGINES: (
+        "Omit --gpus, and give --engine once for each ComfyUI that runs already; or omit --engine, "
+        "and have --gpus start a ComfyUI for each GPU."
+    ),
+    Hint.GPUS_NEED_COMFYUI: (
+        "Name the folder of your ComfyUI with --comfyui. To try several engines out on a machine "
+        "without a GPU: --engine sandbox --engine sandbox."
+    ),
+    Hint.SEVERAL_ENGINES: (
+        "Give the address of each ComfyUI that runs already (--engine http://127.0.0.1:8188 "
+        "--engine …), or have --gpus start one for each GPU."
+    ),
+    Hint.ONE_ENGINES_ARGUMENT: "Remove it from COMFYUI_ARGS, or omit --gpus.",
     Hint.RESUME_IN_TIME: "{kept} Fetch the job with `comfy-remote jobs resume`.",
     Hint.RESUME_WHEN_BACK: "When it is back, fetch the job with `comfy-remote jobs resume`.",
     Hint.NOT_SENT_AGAIN: (

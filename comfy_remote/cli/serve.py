@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from ..gateway import GatewayServer
-    from ..worker.engine import Engine
+    from ..worker.engines import Engines
 
 __all__ = ["serve"]
 
@@ -44,16 +44,20 @@ _PATIENCE = 30.0
 @click.option(
     "--engine",
     metavar="auto|sandbox|URL",
-    default="auto",
-    show_default=True,
-    help="What runs the workflows: a ComfyUI found here or else the sandbox; the sandbox; a "
-    "ComfyUI that runs already.",
+    multiple=True,
+    help="What runs the workflows: a ComfyUI found here or else the sandbox (auto, the default); "
+    "the sandbox; a ComfyUI that runs already. Several, each with this option, work side by side.",
 )
 @click.option(
     "--comfyui",
     metavar="DIR",
     type=click.Path(path_type=Path),
     help="Start the ComfyUI in this folder instead.",
+)
+@click.option(
+    "--gpus",
+    metavar="all|N,N,…",
+    help="Start that ComfyUI once for each of these GPUs, with folders of its own.",
 )
 @click.option(
     "--worker",
@@ -68,8 +72,9 @@ def serve(
     host: str,
     port: int,
     endpoint: str,
-    engine: str,
+    engine: tuple[str, ...],
     comfyui: Path | None,
+    gpus: str | None,
     worker: str,
     token_file: Path | None,
     certfile: Path | None,
@@ -83,6 +88,7 @@ def serve(
     \b
     Examples:
       comfy-remote serve --comfyui ~/ComfyUI
+      comfy-remote serve --comfyui ~/ComfyUI --gpus all
       COMFY_REMOTE_TOKEN=... comfy-remote serve --host 0.0.0.0 --endpoint workshop
     """
     from ..gateway import GatewayServer
@@ -105,58 +111,78 @@ def serve(
         ),
         webhook_secret=secret("COMFY_REMOTE_WEBHOOK_SECRET", os.environ),
     )
-    choice = str(comfyui.expanduser()) if comfyui is not None else engine
+    choices = _choices(engine, comfyui, gpus, worker)
 
     async def whole() -> None:
-        # The gateway ends before the engine does: a job that runs is cancelled, not crashed.
-        with _engine(choice if worker == "local" else None) as local_engine:
+        engines = None if worker == "runpod" else await _engines(choices, gpus, endpoint)
+        # The gateway ends before the engines do: a job that runs is cancelled, not crashed.
+        with _running(engines):
             async with gateway:
                 say(f"Endpoint {gateway.endpoint_id} at {gateway.endpoint_url}")
-                if local_engine is not None:
-                    await _start_local_worker(gateway, local_engine)
+                if engines is not None:
+                    await _start_local_workers(gateway, engines)
                 else:
-                    await _start_sdk_worker(gateway, choice)
+                    await _start_sdk_worker(gateway, choices[0])
                 _say_how_to_use(gateway, host, _key_words(token, token_file))
                 await gateway.wait_until_failed()
 
     serve_until_stopped(whole())
 
 
+def _choices(
+    engines: Sequence[str], comfyui: Path | None, gpus: str | None, worker: str
+) -> Sequence[str]:
+    """Which engines were asked for, if the options go together."""
+    from ..errors import ConfigurationError
+
+    if comfyui is not None and engines:
+        raise ConfigurationError(
+            "--comfyui starts a ComfyUI, and --engine names an engine.", advice="Give one of them."
+        )
+    if worker == "runpod" and (gpus is not None or len(engines) > 1):
+        raise ConfigurationError(
+            "A worker of the RunPod SDK has one engine.",
+            advice="Omit --worker runpod, or give --engine once and no --gpus.",
+        )
+    return [str(comfyui.expanduser())] if comfyui is not None else engines or ["auto"]
+
+
+async def _engines(choices: Sequence[str], gpus: str | None, endpoint: str) -> Engines:
+    from ..config.folders import home
+    from ..worker.engines import Engines
+
+    return await Engines.choose(choices, gpus=gpus, folder=home() / "engines" / endpoint)
+
+
 @contextlib.contextmanager
-def _engine(choice: str | None) -> Iterator[Engine | None]:
-    """The engine of a worker in this process; a worker of the SDK has its own."""
-    if choice is None:
-        yield None
+def _running(engines: Engines | None) -> Iterator[None]:
+    """Start the engines of workers in this process; a worker of the SDK has its own."""
+    if engines is None:
+        yield
         return
-    from ..worker.engine import Engine
-
-    engine = Engine.named(choice)
-    try:
-        engine.start()
-        yield engine
-    finally:
-        say("Stopping …")
-        engine.stop()
+    with engines:
+        try:
+            yield
+        finally:
+            say("Stopping …")
 
 
-async def _start_local_worker(gateway: GatewayServer, engine: Engine) -> None:
+async def _start_local_workers(gateway: GatewayServer, engines: Engines) -> None:
     from dataclasses import replace
 
-    from ..worker.actions import models_of
-    from ..worker.handler import JobHandler
     from ..worker.settings import WorkerSettings
 
-    say(f"Starting {engine.name} …")
-    await engine.ready()
+    say(f"Starting {engines} …")
     settings = replace(
         WorkerSettings.from_environ(),
         # What does not fit an answer goes to the gateway's own store.
         store_url=f"{gateway.worker_endpoint_url}/files",
         store_key=gateway.worker_token,
-        worker="local",
+        worker=None,
     )
-    handler = JobHandler(engine, settings, models=models_of(engine, settings))
-    gateway.add_local_worker(handler)
+    await engines.ready()
+    for one in engines:
+        gateway.add_local_worker(one.handler(settings), worker_id=one.id)
 
 
 async def _start_sdk_worker(gateway: GatewayServer, choice: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,15 @@ from ..advice import Hint
 from ..errors import ConfigurationError
 from ..targets.launch import PACKAGE_PARENT, own_module
 
-__all__ = ["EngineChoice", "choose_engine", "guarded", "has_gpu"]
+__all__ = [
+    "EngineChoice",
+    "OneOfSeveral",
+    "choose_engine",
+    "free_port",
+    "guarded",
+    "has_gpu",
+    "is_url",
+]
 
 _GUARD = Path(__file__).with_name("guard.py")
 
@@ -27,6 +36,12 @@ _WITHOUT_TORCHS_GPU = {"--cpu", "--directml"}
 _DEVICE_FLAGS = _WITHOUT_TORCHS_GPU | {
     *("--cuda-device", "--default-device", "--gpu-only", "--oneapi-device-selector"),
     *("--highvram", "--lowvram", "--normalvram", "--novram"),
+}
+# What each of several engines is given for itself, or would share by accident.
+_ONE_ENGINES = {
+    *("--cuda-device", "--default-device", "--directml", "--oneapi-device-selector"),
+    *("--output-directory", "--input-directory", "--temp-directory", "--user-directory"),
+    *("--database-url", "--port"),
 }
 
 
@@ -53,8 +68,32 @@ class EngineChoice:
     notes: tuple[str, ...] = ()
     gpu_python: str | None = None
 
+    @property
+    def is_comfyui(self) -> bool:
+        """Whether it is a ComfyUI that is started here."""
+        return self.models is not None
 
-def choose_engine(choice: str, environ: Mapping[str, str] = os.environ) -> EngineChoice:
+
+@dataclass(frozen=True, slots=True)
+class OneOfSeveral:
+    """What one of several engines of the same ComfyUI has for itself.
+
+    Attributes:
+        name: For people, and for the log: ``gpu0``.
+        folder: For ``input``, ``temp`` and ``user``, which exist.
+        output: For what its nodes save.
+        free_port: Gives a port that none of the others has.
+    """
+
+    name: str
+    folder: Path
+    output: Path
+    free_port: Callable[[], int]
+
+
+def choose_engine(
+    choice: str, environ: Mapping[str, str] = os.environ, own: OneOfSeveral | None = None
+) -> EngineChoice:
     """Find the engine that ``choice`` asks for.
 
     Args:
@@ -62,23 +101,30 @@ def choose_engine(choice: str, environ: Mapping[str, str] = os.environ) -> Engin
             ``~/ComfyUI``, else the sandbox), ``sandbox``, a folder, or a URL.
         environ: ``COMFYUI_DIR``, ``COMFYUI_PYTHON``, ``COMFYUI_ARGS`` and ``COMFY_LOG_LEVEL`` are
             read from it.
+        own: For a ComfyUI of which several are started, one for each GPU.
 
     Raises:
-        ConfigurationError: The folder is not a ComfyUI, or there is no engine.
+        ConfigurationError: The folder is not a ComfyUI, there is no engine, or ``COMFYUI_ARGS``
+            has what each of several engines has for itself.
     """
-    if choice.startswith(("http://", "https://")):
+    if is_url(choice):
         return EngineChoice(name=choice, url=choice.rstrip("/"))
     if choice == "sandbox":
         return _sandbox()
     if choice != "auto":
-        return _comfyui(Path(choice).expanduser(), environ)
+        return _comfyui(Path(choice).expanduser(), environ, own)
     if folder := environ.get("COMFYUI_DIR"):
-        return _comfyui(Path(folder).expanduser(), environ)
+        return _comfyui(Path(folder).expanduser(), environ, own)
     home = Path.home()
     for candidate in (home / "comfy" / "ComfyUI", home / "ComfyUI"):
         if _is_comfyui(candidate):
-            return _comfyui(candidate, environ)
+            return _comfyui(candidate, environ, own)
     return _sandbox("no ComfyUI was found (COMFYUI_DIR names one)")
+
+
+def is_url(choice: str) -> bool:
+    """Whether that engine runs already."""
+    return choice.startswith(("http://", "https://"))
 
 
 def _sandbox(*notes: str) -> EngineChoice:
@@ -90,7 +136,7 @@ def _sandbox(*notes: str) -> EngineChoice:
     )
 
 
-def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
+def _comfyui(folder: Path, environ: Mapping[str, str], own: OneOfSeveral | None) -> EngineChoice:
     folder = folder.resolve()
     if not _is_comfyui(folder):
         raise ConfigurationError(
@@ -99,9 +145,12 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
         )
     arguments = shlex.split(environ.get("COMFYUI_ARGS", ""))
     python = _python_of(folder, environ)
-    on_gpu = _WITHOUT_TORCHS_GPU.isdisjoint(a.partition("=")[0] for a in arguments)
+    flags = {argument.partition("=")[0] for argument in arguments}
+    on_gpu = _WITHOUT_TORCHS_GPU.isdisjoint(flags)
     notes = []
-    if _DEVICE_FLAGS.isdisjoint(a.partition("=")[0] for a in arguments) and not has_gpu():
+    if own is not None:
+        arguments = [*_own_folders(folder, own, flags), *arguments]
+    elif _DEVICE_FLAGS.isdisjoint(flags) and not has_gpu():
         arguments = ["--cpu", *arguments]
         notes.append("no GPU was found: --cpu was added (COMFYUI_ARGS overrides)")
     if not any(a.startswith("--preview-method") for a in arguments):
@@ -114,9 +163,9 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
         )
     if level and not any(a.startswith("--verbose") for a in arguments):
         arguments = ["--verbose", level, *arguments]
-    port = _free_port()
+    port = own.free_port() if own is not None else free_port()
     return EngineChoice(
-        name=f"ComfyUI in {folder}",
+        name=f"ComfyUI in {folder}" + (f" on {own.name}" if own is not None else ""),
         url=f"http://127.0.0.1:{port}",
         command=guarded(
             python,
@@ -129,6 +178,28 @@ def _comfyui(folder: Path, environ: Mapping[str, str]) -> EngineChoice:
         notes=tuple(notes),
         gpu_python=python if on_gpu else None,
     )
+
+
+def _own_folders(folder: Path, own: OneOfSeveral, flags: Collection[str]) -> list[str]:
+    """Arguments for folders of its own: models and custom nodes stay the ComfyUI's."""
+    if refused := sorted(_ONE_ENGINES.intersection(flags)):
+        raise ConfigurationError(
+            f"COMFYUI_ARGS has {refused[0]}, which differs between the engines of several GPUs.",
+            advice=Hint.ONE_ENGINES_ARGUMENT(),
+        )
+    arguments = [
+        *("--output-directory", str(own.output)),
+        *("--input-directory", str(own.folder / "input")),
+        *("--temp-directory", str(own.folder)),  # it appends "temp"
+    ]
+    # Both are of 2025. Of two processes on one database, the second one works without.
+    with contextlib.suppress(OSError):
+        known = (folder / "comfy" / "cli_args.py").read_text(encoding="utf-8", errors="replace")
+        if "--user-directory" in known:
+            arguments += ["--user-directory", str(own.folder / "user")]
+        if "--database-url" in known:
+            arguments += ["--database-url", f"sqlite:///{own.folder / 'user' / 'comfyui.db'}"]
+    return arguments
 
 
 def _models_folder(folder: Path, arguments: Sequence[str]) -> Path:
@@ -174,7 +245,8 @@ def has_gpu() -> bool:
     return any(map(shutil.which, tools)) or any(Path(d).exists() for d in devices)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

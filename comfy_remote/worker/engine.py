@@ -61,12 +61,18 @@ class Engine:
     Args:
         choose: Gives the engine to use; asked again at every start, for a fresh port.
         environ: The worker's environment; the engine gets it without its secrets.
+        label: What its lines in the log begin with.
     """
 
     def __init__(
-        self, choose: Callable[[], EngineChoice], *, environ: Mapping[str, str] = os.environ
+        self,
+        choose: Callable[[], EngineChoice],
+        *,
+        environ: Mapping[str, str] = os.environ,
+        label: str = "engine",
     ) -> None:
         self._choose = choose
+        self._label = label
         self._environ = environ
         self._choice: EngineChoice | None = None
         self._process: ChildProcess | None = None
@@ -76,9 +82,11 @@ class Engine:
         self._lock = threading.Lock()
 
     @classmethod
-    def named(cls, choice: str, environ: Mapping[str, str] = os.environ) -> Engine:
+    def named(
+        cls, choice: str, environ: Mapping[str, str] = os.environ, *, label: str = "engine"
+    ) -> Engine:
         """The engine for ``auto``, ``sandbox``, a ComfyUI folder or a URL."""
-        return cls(lambda: choose_engine(choice, environ), environ=environ)
+        return cls(lambda: choose_engine(choice, environ), environ=environ, label=label)
 
     @property
     def name(self) -> str:
@@ -118,7 +126,7 @@ class Engine:
             if self._process is not None:
                 self._process.stop()  # it has ended; what it started may not have
             choice = self._choose()
-            _log.info("engine: %s", "; ".join((choice.name, *choice.notes)))
+            _log.info("%s: %s", self._label, "; ".join((choice.name, *choice.notes)))
             self._choice = choice
             self._was_ready = False
             self._printed_url = None
@@ -147,7 +155,8 @@ class Engine:
         if self._was_ready and alive and url is not None:
             return url  # it has answered before; if it hangs, the job's own requests notice
         if self._process is not None and not self._process.alive and self._was_ready:
-            _log.warning("the engine has ended (%s): starting it again", self._process.exit_status)
+            status = self._process.exit_status
+            _log.warning("%s has ended (%s): starting it again", self.name, status)
         if self._process is None or self._process.alive or self._was_ready:
             self.start()
         process = self._process
@@ -213,7 +222,7 @@ class Engine:
 
     def _on_line(self, line: str) -> None:
         """A line of its output; the sandbox says where it listens in one of them."""
-        _log.info("engine | %s", line)
+        _log.info("%s | %s", self._label, line)
         if _NO_PROMPT_THREAD.search(line) and self._process is not None:
             self._why_ended = (
                 f"The engine ({self.name}) lost the thread that runs prompts and was ended"

@@ -54,9 +54,9 @@ async def settle(
     if what is None or not engine.alive:
         return
     if engine.pid is None:
-        _log.error("the engine %s; it was not started here, so it is left alone", what)
+        _log.error("%s %s; it was not started here, so it is left alone", engine.name, what)
         return
-    _log.error("the engine %s %.0f s after the cancel: it is restarted", what, grace)
+    _log.error("%s %s %.0f s after the cancel: it is restarted", engine.name, what, grace)
     await asyncio.to_thread(engine.stop)
     await engine.ready()
 
@@ -83,7 +83,7 @@ async def end_if_hung(engine: Engine, error: TargetError) -> EngineCrashed | Non
     )
     if not hung or engine.pid is None or not engine.alive:
         return None
-    _log.error("the engine hangs: %s It is restarted", error.message)
+    _log.error("%s hangs: %s It is restarted", engine.name, error.message)
     await asyncio.to_thread(engine.stop)
     return EngineCrashed(
         f"The engine hung and was ended. {error.message}",

@@ -17,7 +17,10 @@ from ..net.bucket import BucketSettings
 from ..wire.runpod import RUN_RESULT_LIMIT
 from .models.settings import ModelSettings
 
-__all__ = ["WorkerSettings", "default_result_limit", "is_true"]
+__all__ = ["KEEP_OUTPUTS", "WorkerSettings", "default_result_limit", "is_true"]
+
+KEEP_OUTPUTS = "COMFY_REMOTE_KEEP_OUTPUTS"
+"""``true``: a job's files stay in the engine's folders."""
 
 # No job waits endlessly, whatever the queue's own limit is.
 _LONGEST_JOB = 24 * 3600.0
@@ -120,7 +123,7 @@ class WorkerSettings:
             input_limit=int(_positive(environ, "COMFY_REMOTE_INPUT_CACHE_LIMIT") or 2e9),
             worker=environ.get("RUNPOD_POD_ID") or None,
             cancel_grace=_positive(environ, "COMFY_REMOTE_CANCEL_GRACE") or 30.0,
-            keep_outputs=is_true(environ, "COMFY_REMOTE_KEEP_OUTPUTS"),
+            keep_outputs=is_true(environ, KEEP_OUTPUTS),
             refresh=is_true(environ, "REFRESH_WORKER"),
             models=models,
         )

@@ -56,6 +56,22 @@ def test_what_came_with_a_job_is_forgotten_with_it() -> None:
     assert known.redact("planted-sent-value planted-own-value") == "planted-sent-value [OWN]"
 
 
+def test_what_came_with_two_jobs_is_forgotten_with_the_last_of_them() -> None:
+    known = SecretValues()
+    with known.holding({"FIRST": "planted-value"}):
+        with known.holding({"SECOND": "planted-value"}):
+            pass
+        assert known.redact("planted-value") == "[FIRST]"
+    assert known.redact("planted-value") == "planted-value"
+
+
+def test_what_came_with_a_job_and_is_our_own_stays_known() -> None:
+    known = SecretValues()
+    with known.holding({"SENT": "planted-value"}):
+        known.add("OWN", "planted-value")
+    assert known.redact("planted-value") == "[SENT]"
+
+
 SECRET_NAMES = [
     "AWS_SECRET_ACCESS_KEY",
     "AZURE_CLIENT_SECRET",
