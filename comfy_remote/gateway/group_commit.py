@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from ..errors import LocalStorageError
+from ..errors import ComfyRemoteError, LocalStorageError
 from .schema import database_errors, transaction
 
 __all__ = ["GroupCommit"]
@@ -26,12 +26,6 @@ _T = TypeVar("_T")
 _CHANGES = 500  # of one transaction, at most
 _CHECKPOINT_ABOVE = 16 * 2**20
 _PATIENCE_WITH_READERS = 200  # milliseconds
-
-# What is wrong with one change, and says nothing about the others.
-_UNWRITABLE = (
-    *(sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError),
-    *(ValueError, TypeError, LookupError, OverflowError),
-)
 
 
 @dataclass(slots=True, eq=False)
@@ -101,11 +95,11 @@ class GroupCommit(Generic[_Row]):
         self._waiting: _Group[_Row] = _Group()
         self._under_way: _Group[_Row] | None = None
         self._starting = False
-        self._problem: LocalStorageError | None = None
+        self._problem: ComfyRemoteError | None = None
         self.log_bytes = 0
 
     @property
-    def problem(self) -> LocalStorageError | None:
+    def problem(self) -> ComfyRemoteError | None:
         """Why the last transaction could not be written; ``None`` if it was."""
         return self._problem
 
@@ -152,6 +146,19 @@ class GroupCommit(Generic[_Row]):
         group.waiters.append(waiter)
         self._wake()
         await waiter
+
+    async def run(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
+        """What ``read`` gives: called between two transactions, and not waiting for any.
+
+        Raises:
+            LocalStorageError: The database cannot be read.
+        """
+
+        def call() -> _T:
+            with database_errors(self._path):
+                return read(self._connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     def close(self) -> None:
         """End the thread, when it has done what it is doing. This blocks."""
@@ -238,12 +245,14 @@ class GroupCommit(Generic[_Row]):
             _log.error("%s New jobs are refused meanwhile.", problem)
         self._problem = problem
 
-    def _error_of(self, error: Exception) -> LocalStorageError:
+    def _error_of(self, error: Exception) -> ComfyRemoteError:
         try:
             with database_errors(self._path):
                 raise error
-        except LocalStorageError as problem:
+        except ComfyRemoteError as problem:
             return problem
+        except Exception as unexpected:  # noqa: BLE001  whoever waits gets an answer
+            return LocalStorageError(f"The gateway's database failed: {unexpected!r}.")
 
     # In the thread
 
@@ -253,7 +262,9 @@ class GroupCommit(Generic[_Row]):
             while some := list(itertools.islice(changes, _CHANGES)):
                 try:
                     self._transact(some)
-                except _UNWRITABLE:
+                except Exception as error:
+                    if _is_of_the_disk(error):
+                        raise
                     self._one_by_one(some)
             self._limit_log()
         except Exception as error:  # noqa: BLE001  each waiter gets it
@@ -273,9 +284,12 @@ class GroupCommit(Generic[_Row]):
         for change in changes:
             try:
                 self._transact([change])
-            except _UNWRITABLE as error:
+            except Exception as error:
+                if _is_of_the_disk(error):
+                    raise
                 change.refused = error
-                _log.exception("A change could not be written to the gateway's database.")
+                if not isinstance(error, ComfyRemoteError):
+                    _log.exception("A change could not be written to the gateway's database.")
 
     def _limit_log(self) -> None:
         """Have the write-ahead log begin again, if whoever reads has let it grow."""
@@ -289,3 +303,11 @@ class GroupCommit(Generic[_Row]):
         finally:
             self._connection.execute(f"PRAGMA busy_timeout = {patience}")
         self.log_bytes = self._log_path.stat().st_size
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether nothing can be written; else, one change is wrong, and the others are not."""
+    return (
+        isinstance(error, sqlite3.OperationalError | OSError)
+        or type(error) is sqlite3.DatabaseError  # "malformed", "not a database"
+    )

@@ -43,6 +43,7 @@ from .job_rows import (
 )
 from .limits import GatewayLimits
 from .schema import DATABASE, connect, database_errors, is_full, prepare
+from .worker_list import WorkerList, WorkerNotes
 
 __all__ = ["Counts", "Expired", "Journal", "Recovered"]
 
@@ -130,6 +131,7 @@ class Journal:
         self._clock_saved = 0.0
         self._dropped: deque[str] = deque()
         self._disk: _Disk | None = None
+        self._notes_version: int | None = None
 
     # Begin and end
 
@@ -175,7 +177,7 @@ class Journal:
     # Writing
 
     @property
-    def problem(self) -> LocalStorageError | None:
+    def problem(self) -> ComfyRemoteError | None:
         """Why nothing can be written at present; ``None`` if it can."""
         return self._open.writer.problem
 
@@ -264,6 +266,43 @@ class Journal:
         if self.problem is not None or self.clock() - self._clock_saved >= _CLOCK_SAVED_EVERY:
             with contextlib.suppress(LocalStorageError):
                 await self._in_order(lambda _: None)
+
+    # Workers
+
+    async def worker_notes(self) -> WorkerNotes | None:
+        """Which workers may join, and what the owner says of them: `WorkerList`.
+
+        Returns:
+            ``None`` if nothing of it has changed since the last call.
+
+        Raises:
+            LocalStorageError: The database cannot be read.
+        """
+
+        def read(connection: sqlite3.Connection) -> WorkerNotes | None:
+            # It changes when another connection has written: here, only other processes have one.
+            version = int(connection.execute("PRAGMA data_version").fetchone()[0])
+            if version == self._notes_version:
+                return None
+            notes = WorkerList(connection).notes()
+            self._notes_version = version
+            return notes
+
+        return await self._open.writer.run(read)
+
+    async def change_workers(self, change: Callable[[WorkerList], _T]) -> _T:
+        """What ``change`` gives: it changes the list, after all that was posted before.
+
+        Raises:
+            LocalStorageError: The database cannot be written; nothing is changed.
+            ComfyRemoteError: What ``change`` raises; nothing is changed.
+        """
+
+        def write(connection: sqlite3.Connection) -> _T:
+            self._notes_version = None
+            return change(WorkerList(connection))
+
+        return await self._in_order(write)
 
     # Reading
 
@@ -426,7 +465,7 @@ def _used(connection: sqlite3.Connection, files: Sequence[str]) -> set[str]:
     return used
 
 
-def _refusal(error: LocalStorageError) -> ComfyRemoteError:
+def _refusal(error: ComfyRemoteError) -> ComfyRemoteError:
     if is_full(error.__cause__):
         return _later("The gateway's disk is full. No more jobs are accepted for now.")
     return error

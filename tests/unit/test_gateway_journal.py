@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from comfy_remote.gateway.clock import GatewayClock
 from comfy_remote.gateway.job import Attempt, Job
 from comfy_remote.gateway.journal import Counts, Journal
 from comfy_remote.gateway.placing import Needs
+from comfy_remote.gateway.worker_list import WorkerList, WorkerNotes
 from comfy_remote.wire.runpod import RunPodState
 
 HOUR = 3600.0
@@ -320,3 +323,97 @@ async def test_a_closed_journal_says_so(opened: Callable[..., Journal]) -> None:
     await journal.close()
     with pytest.raises(LocalStorageError, match="closed"):
         await journal.add(job())
+
+
+# Workers
+
+
+async def test_another_process_adds_a_token_and_the_gateway_sees_it_once(
+    opened: Callable[..., Journal],
+) -> None:
+    journal = opened()
+    assert await journal.worker_notes() == WorkerNotes()
+    assert await journal.worker_notes() is None
+    await journal.add(job())
+    assert await journal.worker_notes() is None
+
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from comfy_remote.gateway.worker_list import WorkerList\n"
+        "with WorkerList.of(Path(sys.argv[1])) as workers:\n"
+        "    workers.add('attic', 64 * 'a')\n"
+        "    workers.say('cellar', 'gone')\n"
+    )
+    await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", code, str(journal.folder)], check=True
+    )
+
+    notes = await journal.worker_notes()
+    assert notes is not None
+    assert [(token.name, token.sha256) for token in notes.tokens] == [("attic", 64 * "a")]
+    assert list(notes.gone) == ["cellar"]
+    assert notes.draining == {}
+    assert await journal.worker_notes() is None
+
+
+async def test_the_gateway_itself_changes_the_list_and_sees_it(
+    opened: Callable[..., Journal],
+) -> None:
+    journal = opened()
+    await journal.change_workers(lambda workers: workers.say("attic", "drain"))
+    notes = await journal.worker_notes()
+    assert notes is not None
+    assert list(notes.draining) == ["attic"]
+    assert await journal.change_workers(lambda workers: workers.take_back("attic", "drain"))
+    assert not await journal.change_workers(lambda workers: workers.take_back("attic", "drain"))
+    assert await journal.worker_notes() == WorkerNotes()
+
+
+async def test_a_change_that_is_refused_changes_nothing_and_holds_up_nothing(
+    opened: Callable[..., Journal],
+) -> None:
+    journal = opened()
+    await journal.change_workers(lambda workers: workers.add("attic", 64 * "a"))
+
+    def again(workers: WorkerList) -> None:
+        workers.say("attic", "drain")
+        workers.add("attic", 64 * "b")
+
+    def fail(workers: WorkerList) -> None:
+        workers.say("attic", "gone")
+        raise KeyError("a mistake")
+
+    answers = await asyncio.gather(
+        journal.change_workers(again),
+        journal.change_workers(fail),
+        journal.add(job()),
+        return_exceptions=True,
+    )
+
+    assert isinstance(answers[0], ConfigurationError)
+    assert isinstance(answers[1], LocalStorageError)
+    assert answers[2] is None
+    assert journal.problem is None
+    notes = await journal.worker_notes()
+    assert notes is not None
+    assert [token.sha256 for token in notes.tokens] == [64 * "a"]
+    assert (notes.draining, notes.gone) == ({}, {})
+
+
+def test_a_list_that_no_gateway_has_begun_yet_is_there_for_the_first(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "gateway"
+    with WorkerList.of(folder) as workers:
+        workers.add("attic", 64 * "a")
+        workers.say("attic", "drain")
+    with (
+        pytest.raises(ConfigurationError, match="worker attic already"),
+        WorkerList.of(folder) as workers,
+    ):
+        workers.say("attic", "gone")
+        workers.add("attic", 64 * "b")
+    with WorkerList.of(folder) as workers:
+        assert [token.name for token in workers.notes().tokens] == ["attic"]
+        assert workers.notes().gone == {}  # all or nothing
+        assert workers.remove("attic")
+        assert not workers.remove("attic")
+        assert workers.notes() == WorkerNotes()

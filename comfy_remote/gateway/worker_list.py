@@ -1,0 +1,135 @@
+"""Which workers may join a gateway, and what its owner says of them.
+
+It is in the gateway's database, and changed by another process, too: ``comfy-remote workers``,
+whether the gateway runs or not. The gateway asks `Journal.worker_notes` about once a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from ..errors import ConfigurationError
+from ..media.files import storage_errors
+from .schema import DATABASE, connect, database_errors, prepare, transaction
+
+__all__ = ["Word", "WorkerList", "WorkerNotes", "WorkerToken"]
+
+Word: TypeAlias = Literal["drain", "gone"]
+"""What an owner says: it gets no more jobs; its machine will not come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerToken:
+    """A token that lets workers join.
+
+    Attributes:
+        name: Of the worker that it lets in, or the beginning of several workers' names.
+        sha256: Of the token itself, which is stored nowhere.
+        created_at: In UTC.
+    """
+
+    name: str
+    sha256: str
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerNotes:
+    """All tokens, and what the owner says of workers, by name; the value says when, in UTC."""
+
+    tokens: tuple[WorkerToken, ...] = ()
+    draining: dict[str, str] = field(default_factory=dict)
+    gone: dict[str, str] = field(default_factory=dict)
+
+
+class WorkerList:
+    """The list, in a transaction of a connection to the gateway's database.
+
+    In another process than the gateway's::
+
+        with WorkerList.of(folder) as workers:
+            workers.add("attic", sha256)
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, folder: Path) -> Iterator[WorkerList]:
+        """The list of the gateway with that folder, which is made when missing. All changes are
+        made at the end, together.
+
+        Raises:
+            LocalStorageError: The database cannot be used.
+        """
+        path = folder / DATABASE
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600)
+        with database_errors(path), contextlib.closing(connect(path)) as connection:
+            prepare(connection, path)
+            with transaction(connection):
+                yield cls(connection)
+
+    def notes(self) -> WorkerNotes:
+        """All of it."""
+        tokens = self._connection.execute("SELECT * FROM tokens ORDER BY name")
+        words = self._connection.execute("SELECT * FROM owners_words ORDER BY worker").fetchall()
+        said = {
+            word: {row["worker"]: row["said_at"] for row in words if row["word"] == word}
+            for word in ("drain", "gone")
+        }
+        return WorkerNotes(
+            tuple(WorkerToken(row["name"], row["sha256"], row["created_at"]) for row in tokens),
+            draining=said["drain"],
+            gone=said["gone"],
+        )
+
+    def add(self, name: str, sha256: str) -> None:
+        """Add a token.
+
+        Args:
+            sha256: Of the token.
+
+        Raises:
+            ConfigurationError: There is one of that name.
+        """
+        try:
+            self._connection.execute("INSERT INTO tokens VALUES (?, ?, ?)", (name, sha256, _now()))
+        except sqlite3.IntegrityError as error:
+            raise ConfigurationError(
+                f"There is a worker {name} already.",
+                advice="Choose another name, or remove that one first.",
+            ) from error
+
+    def remove(self, name: str) -> bool:
+        """Remove a token and what was said of its worker; whether there was one."""
+        removed = self._connection.execute("DELETE FROM tokens WHERE name = ?", (name,))
+        self._connection.execute("DELETE FROM owners_words WHERE worker = ?", (name,))
+        return removed.rowcount > 0
+
+    def say(self, worker: str, word: Word) -> None:
+        """Say something of a worker, until it is taken back."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO owners_words VALUES (?, ?, ?)", (worker, word, _now())
+        )
+
+    def take_back(self, worker: str, word: Word) -> bool:
+        """Take back what was said of a worker, or has been acted on; whether it was."""
+        return (
+            self._connection.execute(
+                "DELETE FROM owners_words WHERE worker = ? AND word = ?", (worker, word)
+            ).rowcount
+            > 0
+        )
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
