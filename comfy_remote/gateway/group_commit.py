@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from ..errors import ComfyRemoteError, LocalStorageError
-from .schema import database_errors, transaction
+from ..errors import ComfyRemoteError
+from .schema import database_error, database_errors, transaction
 
 __all__ = ["GroupCommit"]
 
@@ -203,8 +203,8 @@ class GroupCommit(Generic[_Row]):
                 continue
             if change.done:
                 change.waiter.set_result(change.result)
-            else:
-                self._refuse(change.waiter, change.refused or error)
+            elif (wrong := change.refused or error) is not None:
+                self._refuse(change.waiter, wrong)
         for waiter in group.waiters:
             if waiter.done():
                 continue
@@ -230,8 +230,8 @@ class GroupCommit(Generic[_Row]):
             if change.row is None:
                 self._waiting.add(change)
 
-    def _refuse(self, waiter: asyncio.Future[Any], error: Exception | None) -> None:
-        waiter.set_exception(self._error_of(error or RuntimeError("it was not written")))
+    def _refuse(self, waiter: asyncio.Future[Any], error: Exception) -> None:
+        waiter.set_exception(database_error(self._path, error))
         waiter.exception()  # so that asyncio does not log it where nobody waits any more
 
     def _note(self, error: Exception | None) -> None:
@@ -240,19 +240,10 @@ class GroupCommit(Generic[_Row]):
                 _log.warning("The gateway's database can be written again.")
             self._problem = None
             return
-        problem = self._error_of(error)
+        problem = database_error(self._path, error)
         if self._problem is None or problem.message != self._problem.message:
             _log.error("%s New jobs are refused meanwhile.", problem)
         self._problem = problem
-
-    def _error_of(self, error: Exception) -> ComfyRemoteError:
-        try:
-            with database_errors(self._path):
-                raise error
-        except ComfyRemoteError as problem:
-            return problem
-        except Exception as unexpected:  # noqa: BLE001  whoever waits gets an answer
-            return LocalStorageError(f"The gateway's database failed: {unexpected!r}.")
 
     # In the thread
 

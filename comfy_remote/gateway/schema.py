@@ -10,7 +10,15 @@ from pathlib import Path
 
 from ..errors import ComfyRemoteError, LocalStorageError
 
-__all__ = ["DATABASE", "connect", "database_errors", "is_full", "prepare", "transaction"]
+__all__ = [
+    "DATABASE",
+    "connect",
+    "database_error",
+    "database_errors",
+    "is_full",
+    "prepare",
+    "transaction",
+]
 
 DATABASE = "gateway.sqlite3"
 """The name of the file in the gateway's folder."""
@@ -173,21 +181,28 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def database_error(path: Path, error: Exception) -> ComfyRemoteError:
+    """What to raise instead of an error of the database; one of ours stays as it is."""
+    if isinstance(error, ComfyRemoteError):
+        return error
+    damaged = not isinstance(error, sqlite3.OperationalError | OSError)
+    problem = LocalStorageError(
+        f"The gateway's database, {path}, cannot be used: {error}.",
+        advice=_DAMAGED.format(files=path.with_name("files")) if damaged else _UNUSABLE,
+        details={"path": str(path)},
+    )
+    problem.__cause__ = error
+    return problem
+
+
 @contextlib.contextmanager
 def database_errors(path: Path) -> Iterator[None]:
     """Turn what goes wrong with the database into `LocalStorageError`."""
     try:
         yield
-    except ComfyRemoteError:
-        raise
     except (sqlite3.Error, OSError, ValueError, LookupError, TypeError) as error:
         # The last three: a row that somebody or something else has changed.
-        damaged = not isinstance(error, sqlite3.OperationalError | OSError)
-        raise LocalStorageError(
-            f"The gateway's database, {path}, cannot be used: {error}.",
-            advice=_DAMAGED.format(files=path.with_name("files")) if damaged else _UNUSABLE,
-            details={"path": str(path)},
-        ) from error
+        raise database_error(path, error) from error
 
 
 def is_full(error: BaseException | None) -> bool:
