@@ -6,23 +6,25 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
 # For what must not change the task, as the start of an HTTP answer: between two tasks, a connection
 # that is cut loses what has arrived. Elsewhere, `within`.
 if sys.version_info >= (3, 11):
-    from asyncio import timeout
+    from asyncio import Timeout, timeout
 else:
-    from async_timeout import timeout
+    from async_timeout import Timeout, timeout
 
 __all__ = [
     "Background",
     "Deadline",
     "Signal",
+    "Timeout",
     "concurrent_map",
     "first_of",
     "in_thread",
+    "postpone",
     "timeout",
     "within",
 ]
@@ -51,6 +53,16 @@ async def within(work: Awaitable[_T], seconds: float | None) -> _T:
         await _end(task)
         raise asyncio.TimeoutError
     return task.result()
+
+
+def postpone(limit: Timeout, seconds: float) -> None:
+    """Let a `timeout` end in so many seconds from now. Nothing happens to one that has ended."""
+    when = asyncio.get_running_loop().time() + seconds
+    with suppress(RuntimeError):
+        if sys.version_info >= (3, 11):
+            limit.reschedule(when)
+        else:
+            limit.update(when)
 
 
 async def _end(task: asyncio.Future[_T]) -> None:

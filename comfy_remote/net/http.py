@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 from yarl import URL
 
-from ..aio import timeout
+from ..aio import Timeout, postpone, timeout
 from ..errors import (
     ComfyRemoteError,
     ConfigurationError,
@@ -54,7 +54,8 @@ class HttpLimits:
         patience: Seconds without a byte before a request is given up.
         answer: Bytes that an answer may have, unless it is streamed.
         throughput: How fast an answer's body has to arrive.
-        slowest_upload: Bytes a second that what is sent may take.
+        slowest_upload: Bytes a second that what is sent has to go at; what is streamed, at each
+            chunk.
         backoff: Of the requests that are tried again.
     """
 
@@ -176,12 +177,12 @@ class HttpClient:
             size: Bytes of it.
             content: Begins it again for each try.
         """
+        return await self._retried(lambda: self.put_once(path, size, content()))
+
+    async def put_once(self, path: str, size: int, content: AsyncIterator[bytes]) -> Response:
+        """`put` without retries, for callers that have their own."""
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-
-        async def attempt() -> Response:
-            return await self._once("PUT", path, content(), size=size, headers=headers)
-
-        return await self._retried(attempt)
+        return await self._once("PUT", path, content, size=size, headers=headers)
 
     async def post_idempotent(self, path: str, body: JsonValue = None) -> Response:
         """POST that may safely arrive twice (cancel, interrupt); retried like `get`."""
@@ -363,11 +364,14 @@ class HttpClient:
         if isinstance(data, bytes):
             sent["Content-Type"] = "application/json"
             size = len(data)
+        in_time = timeout(self._seconds_for(0 if isinstance(data, AsyncIterator) else size))
+        if isinstance(data, AsyncIterator):
+            data = self._paced(data, in_time)
         try:
             request = self.session.request(
                 method, self.url(path), data=data, headers=sent, allow_redirects=False
             )
-            async with await self._begun(request, size) as answer:
+            async with await self._begun(request, in_time) as answer:
                 body = self._masked(await self._read(answer, limit))
                 response = Response(answer.status, answer.headers, body)
         except NETWORK_ERRORS as error:
@@ -377,16 +381,28 @@ class HttpClient:
         return response
 
     async def _begun(
-        self, request: Awaitable[aiohttp.ClientResponse], size: int = 0
+        self, request: Awaitable[aiohttp.ClientResponse], in_time: Timeout | None = None
     ) -> aiohttp.ClientResponse:
         """The answer, once its headers are here. A peer that reads or sends too slowly is given up.
 
         Args:
-            size: Bytes that are sent first.
+            in_time: The limit, if more is sent first than a request's headers.
         """
         # aiohttp's own timeout begins when all is sent, and again with each byte that comes.
-        async with timeout(2 * self._limits.patience + size / self._limits.slowest_upload):
+        async with in_time or timeout(self._seconds_for(0)):
             return await request
+
+    def _seconds_for(self, size: int) -> float:
+        return 2 * self._limits.patience + size / self._limits.slowest_upload
+
+    async def _paced(
+        self, chunks: AsyncIterator[bytes], in_time: Timeout
+    ) -> AsyncGenerator[bytes, None]:
+        """The same chunks, for a peer that takes each of them in time."""
+        async for chunk in chunks:
+            # Not for all of it at once: a stalled upload of gigabytes would be noticed in days.
+            postpone(in_time, self._seconds_for(len(chunk)))
+            yield chunk
 
     async def _read(self, response: aiohttp.ClientResponse, limit: int | None = None) -> bytes:
         """The whole body of an answer."""

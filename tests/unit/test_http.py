@@ -158,6 +158,40 @@ async def test_an_answer_that_never_comes_is_given_up(server: ScriptedServer) ->
             await client.get_once("x")
 
 
+async def test_an_upload_that_nobody_reads_is_given_up_long_before_its_size_would_allow() -> None:
+    async def never_reads(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(5)
+        writer.close()
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(2**20)
+
+    server = await asyncio.start_server(never_reads, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    limits = HttpLimits(patience=0.05, slowest_upload=2**30, backoff=Backoff(attempts=1))
+    async with server, HttpClient(f"http://127.0.0.1:{port}", name="It", limits=limits) as client:
+        with pytest.raises(TargetUnreachable, match="did not answer in time"):
+            await asyncio.wait_for(client.put("x", 2**40, endless), 3)
+
+
+async def test_an_upload_may_take_long_as_long_as_it_goes_on(
+    server: ScriptedServer,
+) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            await asyncio.sleep(0.05)
+            yield b"x"
+
+    async def size(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"size": len(await request.read())})
+
+    server.on("PUT /x", size)
+    limits = HttpLimits(patience=0.1, backoff=Backoff(attempts=1))
+    async with HttpClient(server.url, name="It", limits=limits) as client:
+        assert (await client.put("x", 10, slowly)).json() == {"size": 10}
+
+
 @pytest.mark.parametrize(
     "body", [b"<html>Welcome</html>", b"", b"[" * 100_000, b"\xff\xfe", b"{'a': 1}"]
 )
