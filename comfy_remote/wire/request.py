@@ -28,11 +28,14 @@ __all__ = [
     "JobRequest",
     "ModelSent",
     "S3Config",
+    "is_sha256",
+    "named_by_hash",
 ]
 
 COMFY_REMOTE_1 = "comfy-remote/1"
 """The ``format`` of our own answers, see `wire.answer`; the others are in `worker.dialects`."""
 _MOST_MODELS = 1000
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -94,6 +97,28 @@ class InputFileSent(BaseModel):
         return self
 
 
+def named_by_hash(payload: JsonValue) -> list[str]:
+    """The SHA-256 of the files that a job's input names and does not bring, each once.
+
+    Args:
+        payload: Anything that a client may have sent: what is not valid is left to the worker.
+    """
+    files = payload.get("files") if isinstance(payload, dict) else None
+    found: dict[str, None] = {}
+    for file in files if isinstance(files, list) else ():
+        if not isinstance(file, dict) or any(file.get(key) is not None for key in ("data", "url")):
+            continue
+        sha256 = file.get("sha256")
+        if isinstance(sha256, str) and is_sha256(sha256):
+            found[sha256] = None
+    return list(found)
+
+
+def is_sha256(text: str) -> bool:
+    """Whether a text is 64 lower-case hex digits."""
+    return _SHA256.fullmatch(text) is not None
+
+
 class ModelSent(BaseModel):
     """A model that the workflow uses, and where to get it.
 
@@ -118,7 +143,7 @@ class ModelSent(BaseModel):
         """The hash, if it is one that can be checked: 64 lower-case hex digits."""
         digits = (self.hash or "").lower()
         known = (self.hash_type or "").upper().replace("-", "") == "SHA256"
-        return digits if known and re.fullmatch(r"[0-9a-f]{64}", digits) else None
+        return digits if known and is_sha256(digits) else None
 
 
 class S3Config(BaseModel):

@@ -28,7 +28,7 @@ from .models.library import ModelLibrary
 from .progress import Report
 from .recovery import settle
 from .settings import WorkerSettings
-from .storage import Store
+from .storage import InputStore, Store
 
 __all__ = ["JobHandler"]
 
@@ -50,6 +50,8 @@ class JobHandler:
         models: The worker's models; by default those of ``settings``, without the engine's.
         environ: Whose secrets must not appear in an error.
         store: Where large outputs go, unless a bucket takes them.
+        inputs: Has the input files that a job names by their SHA-256 alone; by default the
+            gateway's store of ``settings``, if there is one.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class JobHandler:
         connect: Callable[[str], ComfyUITarget] = _CONNECT,
         environ: Mapping[str, str] = os.environ,
         store: Store | None = None,
+        inputs: InputStore | None = None,
     ) -> None:
         self._engine = engine
         self._settings = settings or WorkerSettings()
@@ -71,6 +74,7 @@ class JobHandler:
             self._settings,
             environ,
             store,
+            inputs,
         )
         self._one_at_a_time = asyncio.Lock()
         self._job_now: WorkflowJob | None = None

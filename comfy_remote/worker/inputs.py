@@ -1,5 +1,5 @@
-"""The files that came with a job: decoded, fetched or remembered, checked, and put where the
-engine's client finds them.
+"""The files that came with a job: decoded, fetched, remembered or taken from a gateway's store,
+checked, and put where the engine's client finds them.
 
 Nothing here trusts a name: files lie on disk under numbers, and a name that would not stay
 below a folder is refused.
@@ -32,6 +32,7 @@ from ..net.retry import Backoff, TryAgain, retried
 from ..targets.base import InputFile
 from ..wire.request import InputFileSent, JobRequest
 from .settings import WorkerSettings
+from .storage import InputStore
 
 __all__ = ["InputCache", "InputReceiver"]
 
@@ -58,32 +59,39 @@ def _sent_files(request: JobRequest) -> list[InputFileSent]:
 
 
 class InputReceiver:
-    """Brings a request's files here, and remembers them for the next request."""
+    """Brings a request's files here, and remembers them for the next request.
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    Args:
+        store: Has files that a request names by their SHA-256 and that are not remembered.
+    """
+
+    def __init__(self, settings: WorkerSettings, store: InputStore | None = None) -> None:
+        self._store = store
         self._cache = InputCache(settings.folder / "inputs", limit=settings.input_limit)
         self._guard = Guard(settings.input_hosts, advice=_ADVICE)
         self._limit = settings.input_size
 
-    async def receive(self, request: JobRequest, folder: Path) -> list[InputFile]:
-        """Put each file into ``folder``: decoded, fetched, or from the cache.
+    async def receive(self, request: JobRequest, folder: Path, job_id: str) -> list[InputFile]:
+        """Put each file into ``folder``: decoded, fetched, from the cache or from the store.
 
         A file sent twice under one name is taken once.
 
         Args:
             folder: Exists, and is private to the job.
+            job_id: The queue's, for the store.
 
         Raises:
             WorkflowInvalid: A name is unsafe, a file is not base64, is empty, cannot be
                 fetched, or does not match its SHA-256, or two different files have one name.
             InputFileMissing: Some were named by their SHA-256 only, and are not here:
                 ``details["missing_inputs"]`` has the names.
+            TargetError: The store could not be asked.
             LocalStorageError: The disk is full.
         """
         files: dict[str, InputFile] = {}
         missing: list[str] = []
         for number, sent in enumerate(_sent_files(request)):
-            file = await self._receive(sent, folder / f"input-{number}")
+            file = await self._receive(sent, folder / f"input-{number}", job_id)
             if file is None:
                 missing.append(sent.name)
                 continue
@@ -97,7 +105,7 @@ class InputReceiver:
         if missing:
             raise InputFileMissing(
                 f"This worker does not have these files: {', '.join(missing)}.",
-                advice="Send them with their data.",
+                advice="Run the workflow again, or send them with their data.",
                 details={"missing_inputs": list[JsonValue](missing)},
             )
         return list(files.values())
@@ -128,7 +136,7 @@ class InputReceiver:
                     problems.append(f"it could not be reached: {type(error).__name__}")
         return problems
 
-    async def _receive(self, sent: InputFileSent, path: Path) -> InputFile | None:
+    async def _receive(self, sent: InputFileSent, path: Path, job_id: str) -> InputFile | None:
         if sent.url is not None and sent.data is None:
             if sent.sha256 is not None and (found := await self._from_cache(sent, path)):
                 return found
@@ -136,8 +144,12 @@ class InputReceiver:
         elif sent.data is not None:
             # Megabytes of base64 would hold up the gateway, or the SDK, that shares our loop.
             file = await asyncio.to_thread(_decode, sent, sent.data, path)
+        elif found := await self._from_cache(sent, path):
+            return found
+        elif not (stored := await self._from_store(sent, path, job_id)):
+            return None
         else:
-            return await self._from_cache(sent, path)
+            file = stored
         await asyncio.to_thread(self._cache.add, file.sha256, path)
         return file
 
@@ -150,6 +162,12 @@ class InputReceiver:
             path.unlink()
             return None
         return InputFile(name=sent.name, path=path, size=path.stat().st_size, sha256=wanted)
+
+    async def _from_store(self, sent: InputFileSent, path: Path, job_id: str) -> InputFile | None:
+        sha256 = sent.sha256 or ""
+        if self._store is None or not await self._store.fetch(job_id, sha256, path):
+            return None
+        return InputFile(name=sent.name, path=path, size=path.stat().st_size, sha256=sha256)
 
     async def _fetch(self, sent: InputFileSent, url: str, path: Path) -> InputFile:
         """Stream a file to ``path``.

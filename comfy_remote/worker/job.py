@@ -44,7 +44,15 @@ from .result import build_answer, shown_within
 from .run import EngineRun, RunResult, unless_engine_dies
 from .sent_models import LackingModels, fetch_lacking
 from .settings import WorkerSettings, default_result_limit
-from .storage import BucketStore, KeptFiles, ResultStore, Store, bucket_guard, check_address
+from .storage import (
+    BucketStore,
+    InputStore,
+    KeptFiles,
+    Store,
+    bucket_guard,
+    check_address,
+    gateway_store,
+)
 from .storage import settings_of as bucket_settings_of
 
 __all__ = ["JobResult", "WorkerParts", "WorkflowJob"]
@@ -66,6 +74,7 @@ class WorkerParts:
         settings: Limits, and where large outputs go.
         environ: For ``COMFY_ORG_API_KEY``; its secrets must not appear in an error.
         store: Where large outputs go, unless a bucket takes them.
+        inputs: Has the input files that a job names by their SHA-256 alone.
         kept: Where large outputs go in the end.
         about: What is known of the engine.
     """
@@ -76,17 +85,21 @@ class WorkerParts:
     settings: WorkerSettings
     environ: Mapping[str, str]
     store: Store | None
+    inputs: InputStore | None
     kept: KeptFiles = field(init=False)
     about: EngineFacts = field(init=False)
     cleaner: Cleaner = field(init=False)
     receiver: InputReceiver = field(init=False)
+    stores: list[Store] = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.settings
         self.kept = KeptFiles(settings.folder / "outputs", limit=settings.kept_limit)
         self.about = EngineFacts(self.engine)
         self.cleaner = Cleaner(settings.engine_patience)
-        self.receiver = InputReceiver(settings)
+        gateway = gateway_store(settings)
+        self.stores: list[Store] = [one for one in (self.store, gateway) if one is not None]
+        self.receiver = InputReceiver(settings, self.inputs or gateway)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +162,10 @@ class WorkflowJob:
     @property
     def stores(self) -> list[Store]:
         """Where large outputs go: the request's or worker's bucket, a store, here."""
-        parts, settings, stores = self.parts, self.parts.settings, list[Store]()
+        buckets: list[Store] = []
         if self._bucket is not None:
-            stores.append(BucketStore(self._bucket, self._bucket_guard))
-        if parts.store is not None:
-            stores.append(parts.store)
-        if settings.store_url:
-            stores.append(ResultStore(settings.store_url, settings.store_key))
-        return [*stores, parts.kept]
+            buckets.append(BucketStore(self._bucket, self._bucket_guard))
+        return [*buckets, *self.parts.stores, self.parts.kept]
 
     async def _run(self, report: Report) -> JobResult:
         request = self.request
@@ -167,7 +176,7 @@ class WorkflowJob:
         prompt = None if needs_schemas(request) else changed(plain_prompt(request), request)
         with TemporaryFolder("job") as name:
             folder = Path(name)
-            files = await self.parts.receiver.receive(request, folder)
+            files = await self.parts.receiver.receive(request, folder, self.id)
             async with ProgressReporter(report, previews=request.previews) as reporter:
                 if lines:
                     await self.parts.models.ensure_for_run(lines, say_to(reporter))

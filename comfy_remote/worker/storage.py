@@ -1,5 +1,7 @@
 """Where outputs go that do not fit the result: a bucket, a gateway's store, or the worker's own
 disk, from which the client takes them in parts.
+
+A gateway's store also has the inputs that clients sent to it by themselves.
 """
 
 from __future__ import annotations
@@ -7,32 +9,47 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
-import aiohttp
 from pydantic import SecretStr
 
-from ..errors import OutputError, OutputLost, TargetError, WorkflowInvalid
+from ..errors import (
+    ComfyRemoteError,
+    OutputError,
+    OutputLost,
+    RateLimited,
+    TargetError,
+    TargetNotFound,
+    TargetUnreachable,
+    ValueInvalid,
+    WorkflowInvalid,
+)
 from ..media.disk_space import make_room
 from ..media.files import copy_whole, safe_relative_path, storage_errors
-from ..media.receive import Received
+from ..media.receive import Received, file_chunks, receive_file
 from ..net.bucket import Bucket, BucketSettings
 from ..net.guard import Guard, PrivateAddress
-from ..net.retry import Backoff, TryAgain, retried
+from ..net.http import HttpClient, HttpLimits
+from ..net.retry import Backoff, Retries
 from ..wire.request import S3Config
 from .settings import WorkerSettings
 
 __all__ = [
     "BucketStore",
+    "GatewayStore",
+    "InputStore",
     "KeptFiles",
-    "ResultStore",
     "Store",
     "StoredFile",
     "bucket_guard",
     "check_address",
+    "gateway_store",
     "settings_of",
 ]
 
@@ -41,6 +58,7 @@ _SETTING = "s3Config.endpointUrl"
 # The longest that a signature may live. A client of ours deletes what it has fetched at once.
 _VALID_SECONDS = 7 * 24 * 3600
 _BACKOFF = Backoff(attempts=3)
+_PATIENCE = 120.0  # seconds without a byte
 _SECONDS = 3600.0
 _NAME = re.compile(r"[0-9a-f]{32}")
 
@@ -148,18 +166,41 @@ class Store(Protocol):
         """
 
 
-class ResultStore:
-    """``PUT {url}/{job id}/{sha256}``, streamed from disk.
+class InputStore(Protocol):
+    """Has the input files that a job names by their SHA-256 alone."""
+
+    async def fetch(self, job_id: str, sha256: str, path: Path) -> bool:
+        """Put a file at ``path``, whole and checked; whether the store has it.
+
+        Raises:
+            ComfyRemoteError: The store could not be asked, or the disk is full.
+        """
+
+
+class GatewayStore:
+    """The files of a gateway's jobs: ``{url}/{job id}/{sha256}``, streamed in both directions.
 
     Args:
         key: Sent as it is in ``Authorization``.
     """
 
-    def __init__(self, url: str, key: SecretStr) -> None:
-        self._url = url.rstrip("/")
-        self._key = key
-
     public = False
+
+    def __init__(
+        self,
+        url: str,
+        key: SecretStr,
+        *,
+        backoff: Backoff = _BACKOFF,
+    ) -> None:
+        self._backoff = backoff
+        self._client = partial(
+            HttpClient,
+            url,
+            name="The gateway's store",
+            headers={"Authorization": key},
+            limits=HttpLimits(patience=_PATIENCE, backoff=backoff),
+        )
 
     async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:
         """Store a file at ``files/{job id}/{sha256}``, below the endpoint's URL.
@@ -168,37 +209,61 @@ class ResultStore:
             OutputError: The store would not take it, tried three times.
         """
         del filename
-        name = f"{quote(job_id, safe='')}/{file.sha256}"
-        # Between two chunks, not for the whole file: that may be gigabytes.
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=120.0)
+        name = _name(job_id, file.sha256)
         try:
-            async with aiohttp.ClientSession(timeout=timeout) as session:
-                await retried(lambda: self._put_once(session, name, file.path), _BACKOFF, TryAgain)
-        except TryAgain as error:
-            raise _refused(str(error)) from error
+            async with self._client() as http:
+                await http.put(name, file.size, lambda: file_chunks(file.path))
+        except ComfyRemoteError as error:
+            raise OutputError(
+                f"An output is too large for the result, and the store refused it: {error.message}",
+                advice="Look at the gateway's log (its disk may be full), or make smaller outputs.",
+                details=error.details,
+            ) from error
         return StoredFile(url=f"files/{name}")
 
-    async def _put_once(self, session: aiohttp.ClientSession, name: str, path: Path) -> None:
-        headers = {"Authorization": self._key.get_secret_value()}
-        try:
-            with path.open("rb") as content:
-                async with session.put(
-                    f"{self._url}/{name}", data=content, headers=headers, allow_redirects=False
-                ) as response:
-                    status = response.status
-        except (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError) as error:
-            raise TryAgain(str(error) or type(error).__name__) from error
-        if status in (408, 429) or status >= 500:
-            raise TryAgain(f"HTTP {status}")
-        if not 200 <= status < 300:
-            raise _refused(f"HTTP {status}")
+    async def fetch(self, job_id: str, sha256: str, path: Path) -> bool:
+        """See `InputStore.fetch`. A connection that breaks is resumed where it broke.
+
+        Raises:
+            TargetError: The gateway could not be asked.
+            LocalStorageError: It cannot be written.
+        """
+        async with self._client() as http:
+            try:
+                chunks = self._arriving(http, _name(job_id, sha256))
+                await receive_file(chunks, path, sha256=sha256)
+            except TargetNotFound:
+                return False
+            except ValueInvalid as error:
+                raise TargetError(
+                    f"The gateway's store has a damaged file: {error.message}",
+                    advice="Run the workflow again.",
+                ) from error
+        return True
+
+    async def _arriving(self, http: HttpClient, name: str) -> AsyncGenerator[bytes, None]:
+        retries, arrived = Retries(self._backoff), 0
+        while True:
+            try:
+                async with aclosing(http.stream(name, arrived)) as chunks:
+                    async for chunk in chunks:
+                        arrived += len(chunk)
+                        retries.progressed()
+                        yield chunk
+                return
+            except (TargetUnreachable, RateLimited) as error:
+                await retries.wait_after(error)
 
 
-def _refused(why: str) -> OutputError:
-    return OutputError(
-        f"An output is too large for the result, and the store refused it: {why}.",
-        advice="Look at the gateway's log (its disk may be full), or make smaller outputs.",
-    )
+def gateway_store(settings: WorkerSettings) -> GatewayStore | None:
+    """The store of the gateway that the worker belongs to, if there is one."""
+    if not settings.store_url:
+        return None
+    return GatewayStore(settings.store_url, settings.store_key)
+
+
+def _name(job_id: str, sha256: str) -> str:
+    return f"{quote(job_id, safe='')}/{sha256}"
 
 
 @dataclass(frozen=True)

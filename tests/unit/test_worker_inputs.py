@@ -21,6 +21,7 @@ from comfy_remote.wire.request import InputFileSent, InputImage, JobRequest
 from comfy_remote.worker.inputs import InputCache, InputReceiver
 from comfy_remote.worker.settings import WorkerSettings
 
+JOB = "job-1"
 CONTENT = b"\x89PNG not really \x00\xff"
 TEXT = base64.b64encode(CONTENT).decode()
 
@@ -35,7 +36,7 @@ def receiver(cache: Path, *hosts: str, limit: int = 10**6) -> InputReceiver:
 def decode_inputs(images: list[InputImage], folder: Path) -> list[InputFile]:
     request = JobRequest(workflow={}, images=images)
     with tempfile.TemporaryDirectory() as cache:
-        return asyncio.run(receiver(Path(cache)).receive(request, folder))
+        return asyncio.run(receiver(Path(cache)).receive(request, folder, JOB))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 async def receive(made: InputReceiver, folder: Path, **sent: str) -> list[InputFile]:
     folder.mkdir(exist_ok=True)
     request = JobRequest(workflow={}, files=[InputFileSent(name="a.png", **sent)])
-    return await made.receive(request, folder)
+    return await made.receive(request, folder, JOB)
 
 
 def site(content: bytes = CONTENT, first: int = 200) -> tuple[web.Application, list[str]]:
@@ -245,3 +246,30 @@ async def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
     cache.add("f" * 64, path)  # larger than all the cache
     assert not cache.take("f" * 64, tmp_path / "none")
     assert not cache.take("../file", tmp_path / "none")
+
+
+class OneFile:
+    """A store that has one file for one job."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def fetch(self, job_id: str, sha256: str, path: Path) -> bool:
+        self.asked.append(sha256)
+        if (job_id, sha256) != (JOB, SHA256):
+            return False
+        path.write_bytes(CONTENT)
+        return True
+
+
+async def test_a_file_comes_from_the_gateway_once_and_then_from_here(tmp_path: Path) -> None:
+    store = OneFile()
+    made = InputReceiver(WorkerSettings(folder=tmp_path / "cache"), store)
+    for number in range(2):
+        [file] = await receive(made, tmp_path / str(number), sha256=SHA256)
+        assert file.path.read_bytes() == CONTENT
+        assert (file.name, file.size, file.sha256) == ("a.png", len(CONTENT), SHA256)
+    assert store.asked == [SHA256]
+    with pytest.raises(InputFileMissing) as caught:
+        await receive(made, tmp_path / "other", sha256="0" * 64)
+    assert caught.value.details["missing_inputs"] == ["a.png"]
