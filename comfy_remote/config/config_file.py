@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ConfigurationError
 from ..json_text import problems_in
@@ -22,14 +22,33 @@ __all__ = ["ConfigFile", "TargetTable", "read_config"]
 _LARGEST = 256_000  # bytes
 
 
+def _printable(word: str) -> str:
+    if not word.isprintable():
+        raise ValueError("it has characters that cannot be shown")
+    return word
+
+
+_Word = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+
+
 class PolicyTable(BaseModel):
-    """RunPod's ``policy`` of a request; times in milliseconds."""
+    """The ``policy`` of a request; times in milliseconds, ``memory`` in bytes.
+
+    The first three are RunPod's. The others are for a gateway of ours.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     executionTimeout: Annotated[int, Field(gt=0)] | None = None  # noqa: N815  RunPod's name
     ttl: Annotated[int, Field(gt=0)] | None = None
     lowPriority: bool | None = None  # noqa: N815
+    priority: Annotated[int, Field(ge=-100, le=100)] | None = None
+    front: bool | None = None
+    retryLost: bool | None = None  # noqa: N815
+    client: _Word | None = None
+    batch: _Word | None = None
+    labels: Annotated[list[_Word], Field(max_length=16)] | None = None
+    memory: Annotated[int, Field(gt=0)] | None = None
 
 
 class TargetTable(BaseModel):

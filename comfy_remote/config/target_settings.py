@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..types import JsonValue
+
 __all__ = ["TargetSettings"]
 
 
@@ -29,8 +31,9 @@ class TargetSettings:
         bucket: For ``runpod:``, the address of the S3-compatible bucket that input files go
             by which do not fit a request; ``BUCKET_ENDPOINT_URL`` by default. Its keys are
             ``BUCKET_ACCESS_KEY_ID`` and ``BUCKET_SECRET_ACCESS_KEY`` in the environment.
-        policy: For ``runpod:``, RunPod's own ``policy`` of every request: ``executionTimeout``
-            and ``ttl`` in milliseconds, ``lowPriority``.
+        policy: For ``runpod:``, the ``policy`` of every request. RunPod's: ``executionTimeout`` and
+            ``ttl`` in milliseconds, ``lowPriority``. On a gateway of ours also ``priority``,
+            ``front``, ``retryLost``, ``client``, ``batch``, ``labels`` and ``memory``.
     """
 
     target: str
@@ -42,4 +45,4 @@ class TargetSettings:
     headers_env: Mapping[str, str] = field(default_factory=dict)
     keep_stored: bool = False
     bucket: str | None = None
-    policy: Mapping[str, int | bool] | None = None
+    policy: Mapping[str, JsonValue] | None = None

@@ -120,6 +120,7 @@ def request_to_json(request: RunRequest) -> str:
         "repo_list": request.repo_list,
         "models": models,
         "known_inputs": [*sorted(request.known_inputs)],
+        "retry_lost": request.retry_lost,
     }
     return json.dumps(kept)
 
@@ -148,6 +149,7 @@ def _from_json(job_id: str, prompt: Prompt, text: str) -> RunRequest | None:
             repo_list=str(kept["repo_list"]),
             models=[ModelSource(**model) for model in kept["models"]],
             known_inputs=frozenset(kept["known_inputs"]),
+            retry_lost=kept.get("retry_lost") is not False,
         )
     except (ValueError, LookupError, TypeError):
         return None  # something else has changed the row

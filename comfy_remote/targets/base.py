@@ -135,6 +135,10 @@ class RunRequest:
             targets that can fetch what they lack.
         known_inputs: SHA-256 of the files that the target has been sent before, and need not be
             sent again; see `KeepsInputs`.
+        retry_lost: Whether a gateway of ours may start the job once more if its worker is proven
+            dead. Never if the prompt has nodes that cost money elsewhere.
+        on_sent: Called while files are being sent, with the number of bytes that are there, and
+            of all that are sent.
     """
 
     job_id: str
@@ -145,6 +149,8 @@ class RunRequest:
     repo_list: str = ""
     models: Sequence[ModelSource] = ()
     known_inputs: frozenset[str] = frozenset()
+    retry_lost: bool = True
+    on_sent: Callable[[int, int], None] | None = field(default=None, repr=False, compare=False)
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict, repr=False)
 
 

@@ -20,6 +20,7 @@ from ..json_text import parse_json
 from .worker_comfyui import node_in
 
 __all__ = [
+    "FILES_HEADER",
     "IDEMPOTENCY_HEADER",
     "RUNSYNC_BODY_LIMIT",
     "RUN_BODY_LIMIT",
@@ -41,6 +42,11 @@ RUNSYNC_BODY_LIMIT = 20 * 1024 * 1024
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 """Our gateway answers a second ``/run`` with the same key by the first one's job, and shows that
 by this header (value ``supported``) on ``/health``. RunPod does neither."""
+
+FILES_HEADER = "X-Comfy-Remote-Files"
+"""Our gateway shows by this header on ``/health`` that it takes input files by themselves
+(``HEAD`` and ``PUT files/SHA256``), and how many bytes one may have. It also means that the
+gateway reads our keys of ``policy``."""
 
 
 class RunPodState(str, Enum):

@@ -12,6 +12,7 @@ from ...config.target_settings import TargetSettings
 from ...errors import ConfigurationError, TargetNotFound
 from ...net.address import base_address, host_list, is_loopback
 from ...secrets import secret
+from ...types import JsonValue
 from ..kinds import Billing, Can, Choose, Kind
 
 if TYPE_CHECKING:
@@ -49,16 +50,19 @@ class EndpointOptions:
         keep_stored: Whether outputs that a worker put into storage stay there.
         memory: The folder to remember in what its workers have installed.
         bucket: Where input files go that do not fit the request.
-        policy: RunPod's ``policy``, sent with every job.
+        policy: RunPod's ``policy``, sent with every job; keys that only a gateway of ours knows
+            are sent to one alone.
         storage_hosts: ``HOST`` or ``HOST:PORT`` in a private network that outputs may be stored
             on. The bucket's is added to it.
+        home: The user's data folder, for the name of this installation.
     """
 
     keep_stored: bool = False
     memory: Path | None = None
     bucket: BucketSettings | None = None
-    policy: Mapping[str, int | bool] | None = None
+    policy: Mapping[str, JsonValue] | None = None
     storage_hosts: Collection[str] = ()
+    home: Path | None = None
 
     @classmethod
     def of(
@@ -84,6 +88,7 @@ class EndpointOptions:
             bucket,
             settings.policy,
             host_list(environment, "COMFY_REMOTE_OUTPUT_HOSTS"),
+            home(environment),
         )
 
 
@@ -122,6 +127,10 @@ class EndpointKind(Kind):
     def result_limit(self, base_url: str) -> int | None:
         """Bytes that a result may have; ``None`` if large outputs are stored elsewhere."""
         return None
+
+    def may_be_own_gateway(self, base_url: str) -> bool:
+        """Whether a gateway of ours may be at that address: it is asked then, once."""
+        return False
 
     def missing(self, endpoint: str, base_url: str) -> TargetNotFound:
         """The error for an endpoint that does not exist."""
@@ -181,6 +190,10 @@ class RunPodKind(EndpointKind):
         from ...wire.runpod import RUN_RESULT_LIMIT
 
         return RUN_RESULT_LIMIT if base_url == DEFAULT_BASE_URL else None
+
+    def may_be_own_gateway(self, base_url: str) -> bool:
+        """Everywhere but at RunPod."""
+        return base_url != DEFAULT_BASE_URL
 
     def missing(self, endpoint: str, base_url: str) -> TargetNotFound:
         return TargetNotFound(

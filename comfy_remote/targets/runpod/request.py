@@ -29,15 +29,23 @@ _ADDRESSES = 2500
 
 
 def request_body(
-    request: RunRequest, stored: Mapping[str, StoredInput], policy: Mapping[str, int | bool]
+    request: RunRequest,
+    stored: Mapping[str, StoredInput],
+    policy: Mapping[str, JsonValue],
+    there: Collection[str] = (),
 ) -> bytes:
-    """The JSON body of ``/run``. Blocking: it reads the files."""
+    """The JSON body of ``/run``. Blocking: it reads the files.
+
+    Args:
+        there: SHA-256 of the files that the endpoint has; so it has the request's `known_inputs`.
+    """
     job: dict[str, JsonValue] = {
         "workflow": cast("JsonValue", request.prompt),  # a TypedDict is a dict
         "format": COMFY_REMOTE_1,
         "previews": True,
     }
-    job.update(_inputs_in_request(request.files, stored, request.known_inputs))
+    by_hash = {*there, *request.known_inputs}
+    job.update(_inputs_in_request(request.files, stored, by_hash))
     if request.workflow is not None:
         job["ui_workflow"] = dict(request.workflow)
     if request.repo_list:
@@ -90,7 +98,7 @@ def _inputs_in_request(
     """The request's ``images`` and ``files``. Blocking: it reads what is not stored.
 
     Args:
-        known: SHA-256 of those that the worker keeps: only that is sent of them.
+        known: SHA-256 of those that the endpoint has: only that is sent of them.
     """
     inline: list[JsonValue] = [
         # As worker-comfyui's clients send them: that worker takes them, too.

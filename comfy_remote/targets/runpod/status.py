@@ -46,6 +46,7 @@ class StatusReader:
         self._prompt = prompt
         self._total = len(prompt)
         self._state: RunPodState | None = None
+        self._attempt = 1
         self._sequence = -1
         self._last: Progress | None = None
         self._texts: dict[str, str] = {}
@@ -60,6 +61,14 @@ class StatusReader:
             or bool(status.execution_time or status.worker_id)
             or (self._delay_means_begun and status.delay_time is not None)
         )
+        if status.attempt > self._attempt:
+            self._attempt = status.attempt
+            self._sequence = -1
+            yield Log(
+                f"The job was started again (attempt {status.attempt}): the worker that had it "
+                "before was lost.",
+                "warning",
+            )
         if status.status is not self._state:
             if status.status is RunPodState.IN_QUEUE:
                 self._sequence = -1  # RunPod runs a job again whose worker died

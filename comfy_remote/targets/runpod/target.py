@@ -29,11 +29,13 @@ from urllib.parse import quote
 from pydantic import BaseModel, JsonValue, SecretStr, ValidationError
 
 from ...advice import Hint
+from ...config.installation import installation_id
 from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
     OutputError,
     OutputLost,
+    RateLimited,
     RequestTooLarge,
     SubmissionUnknown,
     TargetError,
@@ -60,6 +62,7 @@ from ...workflow.prompt import Prompt
 from ..base import Capabilities, Health, RemoteRef, RunRequest, answer_graded, before_sending
 from ..input_names import UsersNames, by_content
 from .description import DescriptionCache, Descriptions
+from .gateway import SMALLEST_SENT_ALONE, OwnGateway, own_gateway, policy_of
 from .kind import DEFAULT_BASE_URL, EndpointKind, EndpointOptions, RunPodKind
 from .request import StoredInput, request_body, store_input, too_many_bytes
 from .result import error_in
@@ -139,6 +142,10 @@ class RunPodTarget:
         self._bucket = Bucket(bucket) if bucket is not None else None
         self._storage_hosts = {*options.storage_hosts, *([bucket.host_and_port] if bucket else [])}
         self._not_in_front: set[str] = set()
+        self._gateway: OwnGateway | None = None
+        self._gateway_asked = False
+        self._gateway_silent: ComfyRemoteError | None = None
+        self._client: str | None = None
         self._headers = dict(headers or {})
         if key is not None:
             self._headers["Authorization"] = _bearer(key)
@@ -181,8 +188,8 @@ class RunPodTarget:
 
     @property
     def body_limit(self) -> int:
-        """Bytes that a request may have."""
-        return self.kind.body_limit
+        """Bytes that a request may have, its files included."""
+        return self.kind.body_limit if self._gateway is None else self._gateway.file_bytes
 
     @property
     def result_limit(self) -> int | None:
@@ -205,11 +212,15 @@ class RunPodTarget:
         return False
 
     async def submit(self, request: RunRequest) -> RemoteRef:
-        """``POST /run``, the files inside; those that do not fit by way of the bucket."""
+        """``POST /run``, the files inside; those that do not fit by way of the bucket.
+
+        A gateway of ours gets larger files by themselves before.
+        """
         stored: dict[str, StoredInput] = {}
         try:
             with before_sending():
-                body = await self._request_body(request, stored)
+                gateway = await self._own_gateway()
+                body = await self._request_body(request, gateway, stored)
             # A request that names files by hash is another one than that which has them.
             key = f"{request.job_id}:by-hash" if request.known_inputs else request.job_id
             with answer_graded(_REFUSALS):
@@ -221,30 +232,85 @@ class RunPodTarget:
             if isinstance(error, TargetNotFound):
                 raise self._missing(error) from error
             raise
-        if request.front:
+        if request.front and gateway is None:
             self._not_in_front.add(request.job_id)
         return self._ref(request.job_id, remote_id)
 
-    async def _request_body(self, request: RunRequest, stored: dict[str, StoredInput]) -> bytes:
+    async def _own_gateway(self) -> OwnGateway | None:
+        """The gateway, if it is one of ours that takes files; ``None`` also if it is not known.
+
+        It is asked once, and RunPod never.
+        """
+        if not self._gateway_asked and self.kind.may_be_own_gateway(self._base_url):
+            try:
+                response = await self._http.get_once("health")
+            except (TargetUnreachable, RateLimited) as error:
+                self._gateway_silent = error
+                return None
+            except ComfyRemoteError:
+                return None  # the submission will say what is wrong
+            self._gateway_asked, self._gateway_silent = True, None
+            self._gateway = own_gateway(
+                response, self._http, self._name, self._times.requests.backoff
+            )
+            if self._gateway is not None and self.options.home is not None:
+                self._client = await asyncio.to_thread(installation_id, self.options.home)
+        return self._gateway
+
+    async def _request_body(
+        self, request: RunRequest, gateway: OwnGateway | None, stored: dict[str, StoredInput]
+    ) -> bytes:
         """The JSON of a request, small enough. What is put into the bucket is noted."""
         named = by_content(request)
-        body = await asyncio.to_thread(request_body, named, stored, self.options.policy or {})
-        if len(body) > self.body_limit and self._bucket is not None:
+        policy = policy_of(
+            self.options.policy or {}, request, ours=gateway is not None, client=self._client
+        )
+        inside = [file for file in request.files if file.sha256 not in request.known_inputs]
+        there: frozenset[str] = frozenset()
+
+        async def body_now() -> bytes:
+            return await asyncio.to_thread(request_body, named, stored, policy, there)
+
+        if gateway is not None:
+            alone = [file for file in inside if file.size > SMALLEST_SENT_ALONE]
+            there = await gateway.send(alone, request.on_sent)
+            inside = [file for file in inside if file.sha256 not in there]
+        body = await body_now()
+        limit = self.kind.body_limit
+        if len(body) > limit and gateway is not None:
+            there |= await gateway.send(too_many_bytes(inside, len(body) - limit))
+            body = await body_now()
+        elif len(body) > limit and self._bucket is not None:
             whole = [file for file in named.files if file.sha256 not in request.known_inputs]
-            for file in too_many_bytes(whole, len(body) - self.body_limit):
+            for file in too_many_bytes(whole, len(body) - limit):
                 stored[file.name] = await store_input(self._bucket, request.job_id, file)
-            body = await asyncio.to_thread(request_body, named, stored, self.options.policy or {})
-        if len(body) > self.body_limit:
-            sizes = ", ".join(f"{f.name} {f.size / 2**20:.1f} MiB" for f in request.files)
-            raise RequestTooLarge(
-                f"The request is {len(body) / 2**20:.1f} MiB, and {self.kind.provider} takes "
-                f"{self.body_limit / 2**20:.0f} MiB. Input files: {sizes or 'none'}.",
-                advice="Make the input files smaller (base64 adds a third), set a bucket for them "
-                "(BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID, BUCKET_SECRET_ACCESS_KEY), or use a "
-                "pod or another ComfyUI URL, which has no such limit.",
-                details={"size": len(body), "limit": self.body_limit},
-            )
+            body = await body_now()
+        if len(body) > limit:
+            raise self._gateway_silent or self._too_large(request, len(body), gateway)
         return body
+
+    def _too_large(
+        self, request: RunRequest, size: int, gateway: OwnGateway | None
+    ) -> RequestTooLarge:
+        limit = self.kind.body_limit
+        details: dict[str, JsonValue] = {"size": size, "limit": limit}
+        if gateway is not None:
+            return RequestTooLarge(
+                f"The workflow itself is {size / 2**20:.1f} MiB as a request, without its larger "
+                f"input files, and {self._name} takes {limit / 2**20:.0f} MiB.",
+                advice="Make the workflow smaller: a node may have a picture or a long text in a "
+                "value of its own.",
+                details=details,
+            )
+        sizes = ", ".join(f"{f.name} {f.size / 2**20:.1f} MiB" for f in request.files)
+        return RequestTooLarge(
+            f"The request is {size / 2**20:.1f} MiB, and {self.kind.provider} takes "
+            f"{limit / 2**20:.0f} MiB. Input files: {sizes or 'none'}.",
+            advice="Make the input files smaller (base64 adds a third), set a bucket for them "
+            "(BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID, BUCKET_SECRET_ACCESS_KEY), or use a "
+            "pod or another ComfyUI URL, which has no such limit.",
+            details=details,
+        )
 
     async def _unstore(self, stored: Mapping[str, StoredInput]) -> None:
         bucket = self._bucket
@@ -448,6 +514,7 @@ class RunPodTarget:
 
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
         """What its workers have, as far as it is known; see `Descriptions`."""
+        await self._own_gateway()  # for `body_limit`
         return await self._descriptions.describe()
 
     async def _is_awake(self) -> bool:
