@@ -106,17 +106,23 @@ async def _rates(
 ) -> None:
     rates: tuple[list[float], list[float]] = ([], [])
     late: tuple[list[float], list[float]] = ([], [])
+    work: tuple[list[float], list[float]] = ([], [])
+    jobs = size(1500, 50)
     for turn in range(-1, size(12, 1)):
         for index, gateway in enumerate((ours, theirs)):
             async with _workers(gateway.endpoint, http):
                 gateway.numbers()
-                found = await rate(gateway.endpoint, size(1500, 50), clients=_CLIENTS)
+                found = await rate(gateway.endpoint, jobs, clients=_CLIENTS)
+                numbers = gateway.numbers()
             if turn >= 0:
                 rates[index].append(found)
-                late[index].append(gateway.numbers()["late"]["99"])
+                late[index].append(numbers["late"]["99"])
+                work[index].append(numbers["processor_time"] / jobs)
     print(
         f"{what}: {statistics.median(rates[0]):.0f} jobs a second, {against} "
-        f"{statistics.median(rates[1]):.0f}, {_ratio(*rates)}; the loop is late by "
+        f"{statistics.median(rates[1]):.0f}, {_ratio(*rates)}; "
+        f"{1000 * statistics.median(work[0]):.2f} ms of processor time a job, {against} "
+        f"{1000 * statistics.median(work[1]):.2f} ms; the loop is late by "
         f"{1000 * statistics.median(late[0]):.1f} ms at the 99th percentile, {against} "
         f"{1000 * statistics.median(late[1]):.1f} ms"
     )

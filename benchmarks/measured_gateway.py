@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ class _Probe:
         self._folder = folder
         self._late: list[float] = []
         self._largest_wal = 0
+        self._processor_time = time.process_time()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -124,12 +126,14 @@ class _Probe:
 
     def numbers(self) -> dict[str, object]:
         late, self._late = self._late or [0.0], []
+        before, self._processor_time = self._processor_time, time.process_time()
         status = dict(
             line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
         )
         kib = {name: int(status[name].split()[0]) for name in ("VmRSS", "VmHWM")}
         return {
             "late": {str(of): percentile(late, of) for of in (50, 99, 100)},
+            "processor_time": self._processor_time - before,
             "memory": kib["VmRSS"] * 1024,
             "peak_memory": kib["VmHWM"] * 1024,
             "largest_wal": self._largest_wal,

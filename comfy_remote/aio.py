@@ -127,18 +127,26 @@ class Signal:
 
     def notify(self) -> None:
         """Wake all waiters."""
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            _wake(waiter)
 
     async def wait(self, timeout: float) -> None:
         """Return at the next `notify`, or after ``timeout`` seconds."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
         self._waiters.add(waiter)
+        timer = loop.call_later(timeout, _wake, waiter)
         try:
-            await asyncio.wait([waiter], timeout=timeout)
+            await waiter
         finally:
+            timer.cancel()
             self._waiters.discard(waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 async def concurrent_map(

@@ -82,7 +82,7 @@ class Submission(BaseModel):
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     input: SkipValidation[JsonValue]  # it has just been read as JSON
-    policy: Policy = Policy()
+    policy: Policy = Field(default_factory=Policy)  # a default would be copied deeply
     webhook: str | None = Field(default=None, max_length=_LONGEST_ADDRESS)
     s3_config: dict[str, JsonValue] | None = Field(default=None, alias="s3Config", repr=False)
 
