@@ -205,13 +205,14 @@ class GroupCommit(Generic[_Row]):
                 change.waiter.set_result(change.result)
             elif (wrong := change.refused or error) is not None:
                 self._refuse(change.waiter, wrong)
+        lost = next((one.refused for one in group.posted.values() if one.refused), error)
         for waiter in group.waiters:
             if waiter.done():
                 continue
-            if error is None:
+            if lost is None:
                 waiter.set_result(None)
             else:
-                self._refuse(waiter, error)
+                self._refuse(waiter, lost)
         if error is not None:
             self._take_back(group)
         if self._waiting.is_awaited or (self._waiting.changes and error is None):

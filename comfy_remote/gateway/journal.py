@@ -27,7 +27,7 @@ from ..errors import (
     WorkflowInvalid,
 )
 from ..media.files import storage_errors
-from ..media.temporary import ProcessLock
+from ..media.temporary import ProcessLock, TemporaryFolder
 from .clock import GatewayClock
 from .group_commit import GroupCommit
 from .job import Job
@@ -105,7 +105,8 @@ class Journal:
     that is possible (`look_after` tries). Until then `add` refuses new jobs.
 
     Args:
-        folder: The gateway's own. No other process may have it open.
+        folder: The gateway's own. No other process may have it open. ``None`` for a temporary
+            one, which `close` removes.
         key_retention: Seconds that a key is good for after its job's result has gone.
         monotonic: For `clock`.
 
@@ -116,13 +117,13 @@ class Journal:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         *,
         key_retention: float = _KEY_RETENTION,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.folder = folder
-        self.path = folder / DATABASE
+        self._folder = folder
+        self._is_temporary = folder is None
         self.clock = GatewayClock(monotonic=monotonic)
         self.counts = Counts()
         self._monotonic = monotonic
@@ -135,6 +136,18 @@ class Journal:
 
     # Begin and end
 
+    @property
+    def folder(self) -> Path:
+        """The gateway's folder."""
+        if self._folder is None:
+            raise LocalStorageError("The gateway's temporary folder has not been made yet.")
+        return self._folder
+
+    @property
+    def path(self) -> Path:
+        """The database."""
+        return self.folder / DATABASE
+
     def open(self) -> Recovered:
         """Take the folder over, and read what has to go on. This blocks.
 
@@ -142,9 +155,13 @@ class Journal:
             ConfigurationError: Another process has it open.
             LocalStorageError: It cannot be used: damaged, read-only, full, of a newer version.
         """
-        with storage_errors(self.folder, full="Free some space there, then start it again."):
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with contextlib.ExitStack() as undo:
+            if self._is_temporary:
+                temporary = TemporaryFolder("gateway")
+                undo.callback(temporary.cleanup)
+                self._folder = Path(temporary.name) / "data"  # beside its lock
+            with storage_errors(self.folder, full="Free some space there, then start it again."):
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             undo.callback(_locked(self.folder).close)
             with database_errors(self.path):
                 self.path.touch(mode=0o600)

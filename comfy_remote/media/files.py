@@ -29,6 +29,7 @@ __all__ = [
     "sha256_of",
     "storage_errors",
     "subfolder_of",
+    "sync_folder",
     "take_name",
     "write_whole",
 ]
@@ -241,10 +242,13 @@ def copy_whole(source: Path, destination: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
     """Write a file atomically, mode 0600, replacing a file of that name.
 
     The folders are made when missing, for their owner only.
+
+    Args:
+        durable: Whether it has to survive a power cut from then on.
 
     Raises:
         OSError: It cannot be written. Nothing is left.
@@ -254,9 +258,29 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         beside.replace(path)
+        if durable:
+            sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder survive a power cut.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    if os.name == "nt":  # it has no such thing, and writes them in time
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _candidates(destination: Path) -> Iterator[Path]:

@@ -13,8 +13,9 @@ from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
+from ..aio import in_thread
 from ..errors import RequestTooLarge, ValueInvalid
-from .files import CHUNK_SIZE, storage_errors, take_name
+from .files import CHUNK_SIZE, storage_errors, sync_folder, take_name
 
 __all__ = ["Received", "file_chunks", "receive_file"]
 
@@ -43,6 +44,7 @@ async def receive_file(
     *,
     sha256: str | None = None,
     limit: int | None = None,
+    durable: bool = False,
 ) -> Received:
     """Write what arrives; the file gets its name only when it is complete. Mode 0600.
 
@@ -55,6 +57,7 @@ async def receive_file(
         path: Its folder is made when missing.
         sha256: The expected one.
         limit: Bytes, at most.
+        durable: Whether it has to survive a power cut from then on.
 
     Raises:
         RequestTooLarge: More arrived than the limit.
@@ -67,9 +70,18 @@ async def receive_file(
     try:
         with os.fdopen(handle, "wb", buffering=0) as file:
             size, found = await _write(chunks, file, path, limit)
-        _check(found, sha256)
-        with storage_errors(path, full=_FULL):
-            await asyncio.to_thread(take_name, Path(beside), path, found)
+            _check(found, sha256)
+            if durable:
+                with storage_errors(path, full=_FULL):
+                    await in_thread(os.fsync, file.fileno())
+
+        def finish() -> None:
+            with storage_errors(path, full=_FULL):
+                take_name(Path(beside), path, found)
+                if durable:
+                    sync_folder(path.parent)
+
+        await in_thread(finish)
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
