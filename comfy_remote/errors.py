@@ -81,6 +81,7 @@ __all__ = [
     "ValueCannotTravel",
     "ValueInvalid",
     "WorkflowInvalid",
+    "error_codes",
     "error_from_json",
     "node_problems",
 ]
@@ -291,6 +292,11 @@ def node_problems(error: ComfyRemoteError) -> Iterator[tuple[str, str, str]]:
             if isinstance(node, dict) and isinstance(problem, dict):
                 words = [str(problem[key]) for key in ("message", "details") if problem.get(key)]
                 yield node_id, str(node.get("class_type", "?")), ": ".join(words)
+
+
+def error_codes() -> frozenset[str]:
+    """The codes of all our errors."""
+    return frozenset(kind.code for kind in _family(ComfyRemoteError))
 
 
 def _family(root: type[ComfyRemoteError]) -> Iterator[type[ComfyRemoteError]]:

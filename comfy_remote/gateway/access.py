@@ -25,6 +25,7 @@ RouteHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _WINDOW = 10.0
 _REFUSAL_DELAY = 0.5  # the SDK asks again at once, endlessly
+_HERE_ONLY = "Without a token, only requests to localhost are answered."
 _log = logging.getLogger(__name__)
 
 
@@ -63,6 +64,7 @@ class Access:
         client_token: What clients send as ``Authorization: Bearer …``. ``None`` lets in
             who asks for a loopback address by name; the server listens nowhere else then.
         worker_token: What workers send as ``Authorization``, without ``Bearer`` (the SDK).
+        metrics_token: What may read the metrics besides, and nothing else.
         behind_proxy: Whether something in front of this server has seen who asks, and passes
             requests on under its own name (Modal's proxy authentication).
     """
@@ -74,12 +76,14 @@ class Access:
         client_token: SecretStr | None,
         worker_token: SecretStr,
         limits: GatewayLimits,
+        metrics_token: SecretStr | None = None,
         behind_proxy: bool = False,
     ) -> None:
         self._behind_proxy = behind_proxy
         self._endpoint_id = endpoint_id
         self._client_token = client_token
         self._worker_token = worker_token
+        self._metrics_token = metrics_token
         self._rate = limits.requests_per_10s
         self._recent: deque[float] = deque()
         self._warned = False
@@ -88,22 +92,58 @@ class Access:
         """A route for clients."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
-            # A page can point its own name at 127.0.0.1, and is then same-origin with us. So
-            # without a token only names that always mean this machine are answered.
-            here_only = self._client_token is None and not self._behind_proxy
-            if (refused := other_page_refusal(request, named_here_only=here_only)) is not None:
+            if (refused := self._other_page(request)) is not None:
                 return refused
-            if self._client_token is not None and not sent_token(request, self._client_token):
-                raise AuthenticationError(
-                    "The token is missing or wrong.",
-                    advice="Send `Authorization: Bearer TOKEN` with the token this gateway "
-                    "was started with.",
-                )
+            self._check_token(request, self._client_token)
             self._check_endpoint(request)
             self._check_rate()
             return await handler(request)
 
         return guarded
+
+    def metrics(self, handler: RouteHandler) -> RouteHandler:
+        """A route for whoever collects metrics."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            if (refused := self._other_page(request)) is not None:
+                return refused
+            own = self._metrics_token
+            if own is None or not sent_token(request, own):
+                self._check_token(request, self._client_token or own)
+            return await handler(request)
+
+        return guarded
+
+    def page(self, handler: RouteHandler) -> RouteHandler:
+        """A route with nothing but this server's own page, which anybody may see."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            # A link on another site may lead to the page; what is part of it, no other page gets.
+            following = request.headers.get("Sec-Fetch-Mode") == "navigate"
+            if not following and (refused := self._other_page(request)) is not None:
+                return refused
+            if self._here_only and not is_loopback(_host_name(request.host)):
+                return _forbidden(_HERE_ONLY)
+            return await handler(request)
+
+        return guarded
+
+    @property
+    def _here_only(self) -> bool:
+        # A page can point its own name at 127.0.0.1, and is then same-origin with us. So without
+        # a token only names that always mean this machine are answered.
+        return self._client_token is None and not self._behind_proxy
+
+    def _other_page(self, request: web.Request) -> web.Response | None:
+        return other_page_refusal(request, named_here_only=self._here_only)
+
+    def _check_token(self, request: web.Request, token: SecretStr | None) -> None:
+        if token is not None and not sent_token(request, token):
+            raise AuthenticationError(
+                "The token is missing or wrong.",
+                advice="Send `Authorization: Bearer TOKEN` with the token this gateway was "
+                "started with.",
+            )
 
     def worker(self, handler: RouteHandler) -> RouteHandler:
         """A route for workers."""
@@ -125,7 +165,7 @@ class Access:
         return guarded
 
     def _check_endpoint(self, request: web.Request) -> None:
-        if request.match_info["endpoint"] != self._endpoint_id:
+        if request.match_info.get("endpoint", self._endpoint_id) != self._endpoint_id:
             raise TargetNotFound(
                 "This gateway has no such endpoint.", advice="Check the endpoint's id."
             )
@@ -153,7 +193,7 @@ def other_page_refusal(request: web.Request, *, named_here_only: bool) -> web.Re
     if from_another_page(request.headers):
         return _forbidden("Requests from another site's page are refused.")
     if named_here_only and not is_loopback(_host_name(request.host)):
-        return _forbidden("Without a token, only requests to localhost are answered.")
+        return _forbidden(_HERE_ONLY)
     return None
 
 

@@ -1,0 +1,317 @@
+"""What runs, what waits and why: what ``GET /v2/ENDPOINT/overview`` answers.
+
+Names of clients and batches, of models and GPUs come from strangers: they are cleaned here, so
+whoever shows them may show them as they are. (`shown` takes secrets out of the whole.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from ...clean import one_line
+from ...version import __version__
+from ..job import Job
+from ..queue_events import JobEnded, QueueEvent
+from .state import GatewayState, WorkerFacts, WorkerState
+
+__all__ = [
+    "EndedJob",
+    "Overview",
+    "RecentEnds",
+    "RunningJob",
+    "Totals",
+    "WaitingJob",
+    "WorkerView",
+    "overview",
+]
+
+_MOST_ENDS = 50
+_MOST_WARM = 12
+_AT_A_TIME = 25  # jobs described before others have their turn
+_LONGEST_TEXT = 300
+
+
+def _shown(text: str) -> str:
+    return one_line(text[:_LONGEST_TEXT])
+
+
+_Text = Annotated[str, AfterValidator(_shown)]
+_Seconds = Annotated[float, Field(ge=0)]
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class WorkerView(_View):
+    """A worker.
+
+    Attributes:
+        kind: ``local`` (in the gateway's process), ``sdk`` (a process of the RunPod SDK) or
+            ``joined`` (another machine, or GPU, that asks for jobs).
+        seconds: How long it has been in this state; ``null`` if that is not known.
+        why: Why it is broken.
+        draining: It takes no more jobs; it may still run one.
+        jobs: Ids of the jobs that it runs.
+        warm: Models of its last run; the first few.
+    """
+
+    id: _Text
+    kind: _Text
+    state: WorkerState
+    seconds: _Seconds | None
+    why: _Text
+    draining: bool
+    jobs: list[str]
+    engine: _Text
+    device: _Text
+    version: _Text
+    memory: int | None
+    labels: list[_Text]
+    warm: list[_Text]
+
+
+class RunningJob(_View):
+    """A job that runs.
+
+    Attributes:
+        seconds: How long it has run.
+        progress: From 0 to 1; ``null`` if the worker has not said.
+    """
+
+    id: str
+    client: _Text
+    batch: _Text
+    priority: int
+    attempt: int
+    worker: _Text
+    seconds: _Seconds
+    progress: float | None
+
+
+class WaitingJob(_View):
+    """A job that waits.
+
+    Attributes:
+        position: 1 for the one that is taken first, as far as that is known.
+        seconds: How long it has waited.
+        why: Why, in words.
+        front: It is taken before its client's other jobs.
+        low: It waits behind all jobs that are not low.
+        attempt: How often it has been started.
+    """
+
+    id: str
+    position: int
+    client: _Text
+    batch: _Text
+    priority: int
+    front: bool
+    low: bool
+    attempt: int
+    seconds: _Seconds
+    why: _Text
+
+
+class EndedJob(_View):
+    """A job that has ended.
+
+    Attributes:
+        code: The error's, if it failed.
+        ago: Seconds since its end.
+        seconds: How long it ran; ``null`` if it never did.
+        files: How many outputs are files; ``size`` is their bytes.
+    """
+
+    id: str
+    state: Literal["COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
+    code: _Text
+    client: _Text
+    batch: _Text
+    worker: _Text
+    attempt: int
+    ago: _Seconds
+    seconds: _Seconds | None
+    files: int
+    size: int
+
+
+class Totals(_View):
+    """Numbers of jobs, and what the gateway stores. Sizes are bytes."""
+
+    waiting: int
+    waiting_limit: int
+    running: int
+    completed: int
+    failed: int
+    retried: int
+    store: int
+    store_limit: int
+    disk_free: int
+    disk_reserve: int
+
+
+class Overview(_View):
+    """One moment of a gateway."""
+
+    endpoint: str
+    version: str
+    totals: Totals
+    workers: list[WorkerView]
+    running: list[RunningJob]
+    waiting: list[WaitingJob]
+    ended: list[EndedJob]
+
+
+class RecentEnds:
+    """The jobs that have ended last, since the gateway's start. A watch of its queue."""
+
+    def __init__(self, most: int = _MOST_ENDS) -> None:
+        self._ends: deque[tuple[float, EndedJob]] = deque(maxlen=most)
+
+    def __call__(self, event: QueueEvent) -> None:
+        """Note a job that ends."""
+        if isinstance(event, JobEnded):
+            job = event.job
+            self._ends.appendleft((job.finished or 0.0, _ended(job)))
+
+    def at(self, now: float) -> list[EndedJob]:
+        """The ends, newest first."""
+        return [
+            view.model_copy(update={"ago": max(0.0, now - finished)})
+            for finished, view in self._ends
+        ]
+
+
+async def overview(state: GatewayState, ends: RecentEnds) -> Overview:
+    """Describe a gateway's state, a few jobs at a time: other requests are answered meanwhile."""
+    now = state.now
+    running: list[RunningJob] = []
+    for job in state.running:
+        running.append(_running(job, now))
+        await _let_others(len(running))
+    waiting: list[WaitingJob] = []
+    for job in state.waiting:
+        waiting.append(_waiting(job, len(waiting) + 1, state))
+        await _let_others(len(waiting))
+    return Overview(
+        endpoint=state.endpoint,
+        version=__version__,
+        totals=Totals(
+            waiting=len(state.waiting),
+            waiting_limit=state.limits.queued_jobs,
+            running=len(state.running),
+            completed=state.completed,
+            failed=state.failed,
+            retried=state.retried,
+            store=state.store_bytes,
+            store_limit=state.limits.store_bytes,
+            disk_free=state.disk_free,
+            disk_reserve=state.limits.free_bytes,
+        ),
+        workers=[_worker(worker, now) for worker in state.workers],
+        running=running,
+        waiting=waiting,
+        ended=ends.at(now),
+    )
+
+
+async def _let_others(done: int) -> None:
+    if done % _AT_A_TIME == 0:
+        await asyncio.sleep(0)
+
+
+def _worker(worker: WorkerFacts, now: float) -> WorkerView:
+    return WorkerView(
+        id=worker.id,
+        kind=worker.kind,
+        state=worker.state,
+        seconds=None if worker.since is None else max(0.0, now - worker.since),
+        why=worker.why,
+        draining=worker.draining,
+        jobs=list(worker.jobs),
+        engine=worker.engine,
+        device=worker.device,
+        version=worker.version,
+        memory=worker.memory,
+        labels=sorted(worker.labels),
+        warm=sorted(worker.warm)[:_MOST_WARM],
+    )
+
+
+def _running(job: Job, now: float) -> RunningJob:
+    return RunningJob(
+        id=job.id,
+        client=job.client,
+        batch=job.batch,
+        priority=job.priority,
+        attempt=job.attempt,
+        worker=job.worker_id or "",
+        seconds=max(0.0, now - (job.started or now)),
+        progress=progress_of(job.more),
+    )
+
+
+def _waiting(job: Job, position: int, state: GatewayState) -> WaitingJob:
+    return WaitingJob(
+        id=job.id,
+        position=position,
+        client=job.client,
+        batch=job.batch,
+        priority=job.priority,
+        front=job.front,
+        low=job.low_priority,
+        attempt=job.attempt,
+        seconds=max(0.0, state.now - job.queued),
+        why=state.why(job),
+    )
+
+
+def _ended(job: Job) -> EndedJob:
+    ran = None if job.started is None or job.finished is None else job.finished - job.started
+    return EndedJob.model_validate(
+        {
+            "id": job.id,
+            "state": job.state.value,
+            "code": job.ending.code,
+            "client": job.client,
+            "batch": job.batch,
+            "worker": job.worker_id or "",
+            "attempt": job.attempt,
+            "ago": 0.0,
+            "seconds": None if ran is None else max(0.0, ran),
+            "files": job.ending.files,
+            "size": job.ending.size,
+        }
+    )
+
+
+class _Output(BaseModel):
+    nodes_done: float = Field(ge=0, allow_inf_nan=False)
+    nodes_total: float = Field(gt=0, allow_inf_nan=False)
+    step: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    steps: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
+class _More(BaseModel):
+    output: _Output
+
+
+def progress_of(more: bytes) -> float | None:
+    """How much of a job is done, from its last progress (`wire.answer.ProgressSnapshot`), 0 to 1.
+
+    Args:
+        more: `Job.more`. It may have a preview, which is only skipped here.
+    """
+    if len(more) < 3:
+        return None
+    try:
+        said = _More.model_validate_json(more).output
+    except ValidationError:  # another worker's, or none yet
+        return None
+    part = min(1.0, said.step / said.steps) if said.step is not None and said.steps else 0.0
+    return min(1.0, (said.nodes_done + part) / said.nodes_total)
