@@ -17,7 +17,8 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from ..units import seconds_text, size_text
@@ -25,6 +26,8 @@ from ..units import seconds_text, size_text
 __all__ = ["Line", "Needs", "Offer", "PlacedWorker", "WaitingJob"]
 
 _MOST_NAMED = 3
+_MOST_CONSIDERED = 64
+"""Demands of one batch among which a worker has the choice: those behind them wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ class PlacedWorker(Protocol):
 
 
 _Job = TypeVar("_Job", bound=WaitingJob)
-_Demand: TypeAlias = tuple[Needs, frozenset[str], int]
+_Demanded: TypeAlias = tuple[Needs, frozenset[str], int]
 _Group: TypeAlias = tuple[bool, str]  # (False, "") for the front, else (True, batch)
 
 
@@ -169,6 +172,7 @@ class Line(Generic[_Job]):
         self._waiting: dict[str, _Job] = {}
         self._running: dict[str, _Job] = {}
         self._levels: dict[tuple[bool, int], dict[str, dict[_Group, _Alike[_Job]]]] = {}
+        self._demands: dict[_Demanded, _Demand] = {}
         self._shares: dict[tuple[str, ...], _Share] = {}
         self._starts = 0
         # Since when a job has been passed over for its models; oldest first.
@@ -195,7 +199,9 @@ class Line(Generic[_Job]):
             share.jobs += 1
         clients = self._levels.setdefault(_level(job), {})
         alike = clients.setdefault(job.client, {}).setdefault(_group(job), {})
-        insort(alike.setdefault(_demand(job), []), job, key=_number)
+        demand = self._demands.setdefault(_demanded(job), _Demand(*_demanded(job)))
+        demand.jobs += 1
+        insort(alike.setdefault(demand, []), job, key=_number)
 
     def start(self, job: _Job) -> None:
         """Note that a job runs: it counts for its client's share until `remove`."""
@@ -241,17 +247,11 @@ class Line(Generic[_Job]):
         view = _View(worker, workers)
         turn: _Job | None = None
         for alike in self._in_order():
-            fitting = [
-                (job, prospect)
-                for demand, jobs in alike.items()
-                if (prospect := view.prospect(demand)) is not None
-                for job in jobs[:1]
-            ]
+            fitting = _fitting(alike, view)
             if not fitting:
                 continue
-            first = min((job for job, _ in fitting), key=_number)
-            turn = turn or first
-            best = self._best(fitting, first, view, now)
+            turn = turn or fitting[0][0]
+            best = self._best(fitting, view, now)
             if best is not None:
                 if best is not turn:
                     self._passed.setdefault(turn.id, now)
@@ -271,23 +271,22 @@ class Line(Generic[_Job]):
             return None
         view = _View(worker, workers)
         ends = (
-            self._held_until(jobs[0], prospect, view, now)
+            self._held_until(job, prospect, view, now)
             for alike in self._in_order()
-            for demand, jobs in alike.items()
-            if (prospect := view.prospect(demand)) is not None
+            for job, prospect in _fitting(alike, view)
         )
         return min((end for end in ends if end > now), default=None)
 
     def why(self, job: _Job, workers: Collection[PlacedWorker], now: float) -> str:
         """Why a job waits: a sentence or two for people."""
-        demand = _demand(job)
-        able = [worker for worker in workers if _may_run(demand, worker.offer)]
+        demand = _Demand(*_demanded(job))
+        able = [worker for worker in workers if demand.on(worker).allowed]
         if not able:
             return _not_offered(job, workers)
         staying = [worker for worker in able if not worker.draining]
         if not staying:
             return f"Each worker that can run it is draining: {_named(able)}."
-        having = [one for one in staying if not one.offer.lacks(job.needs)] or staying
+        having = [one for one in staying if not demand.on(one).lacking] or staying
         missing = frozenset[str]()
         if len(having) < len(staying):
             missing = missing.union(*(one.offer.lacks(job.needs) for one in staying))
@@ -301,7 +300,7 @@ class Line(Generic[_Job]):
         idle = [one for one in ready if one.idle_since is not None]
         if not idle:
             return f"Each worker that can run it is busy: {_named(ready)}.{others}"
-        return self._left_to(job, idle, workers, now) or f"It is about to be taken.{others}"
+        return self._left_to(job, demand, idle, workers, now) or f"It is about to be taken.{others}"
 
     # Inside
 
@@ -317,10 +316,9 @@ class Line(Generic[_Job]):
                 for batch in _ascending((self._shares[client, one].claim, one) for one in batches):
                     yield groups[True, batch]
 
-    def _best(
-        self, fitting: list[tuple[_Job, _Prospect]], first: _Job, view: _View, now: float
-    ) -> _Job | None:
-        """Which of a group's jobs the worker gets; ``first`` is the one whose turn it is."""
+    def _best(self, fitting: list[tuple[_Job, _Prospect]], view: _View, now: float) -> _Job | None:
+        """Which of a group's jobs the worker gets; it is the turn of the first one."""
+        first, _ = fitting[0]
         if self._passed.get(first.id, now) + self._patience <= now:
             return first
         free = (
@@ -347,6 +345,7 @@ class Line(Generic[_Job]):
     def _left_to(
         self,
         job: _Job,
+        demand: _Demand,
         idle: Iterable[PlacedWorker],
         workers: Collection[PlacedWorker],
         now: float,
@@ -354,7 +353,7 @@ class Line(Generic[_Job]):
         soonest: tuple[float, str] | None = None
         for worker in idle:
             view = _View(worker, workers)
-            prospect = view.prospect(_demand(job))
+            prospect = view.prospect(demand)
             if prospect is None:
                 continue
             end = self._held_until(job, prospect, view, now)
@@ -369,7 +368,10 @@ class Line(Generic[_Job]):
         return f"It is left to {names}, where its models are loaded, for {left} at most."
 
     def _take_out(self, job: _Job) -> None:
-        level, group, demand = _level(job), _group(job), _demand(job)
+        level, group, demand = _level(job), _group(job), self._demands[_demanded(job)]
+        demand.jobs -= 1
+        if not demand.jobs:
+            del self._demands[_demanded(job)]
         clients = self._levels[level]
         groups = clients[job.client]
         alike = groups[group]
@@ -385,8 +387,52 @@ class Line(Generic[_Job]):
             del self._levels[level]
 
 
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """How one worker suits a demand.
+
+    Attributes:
+        allowed: Whether it has what is strict.
+        lacking: Whether it is known to lack a node or a model.
+        cold: The models that are not warm there.
+    """
+
+    allowed: bool
+    lacking: bool
+    cold: frozenset[str]
+
+
+@dataclass(slots=True, eq=False)
+class _Demand:
+    """What some waiting jobs ask of their worker, and how workers suit it.
+
+    Attributes:
+        jobs: How many wait with it.
+    """
+
+    needs: Needs
+    labels: frozenset[str]
+    memory: int
+    jobs: int = 0
+    _fits: dict[str, tuple[Offer, _Fit]] = field(default_factory=dict)
+
+    def on(self, worker: PlacedWorker) -> _Fit:
+        """How a worker suits it. That is asked far more often than an offer changes."""
+        known = self._fits.get(worker.id)
+        if known is not None and known[0] is worker.offer:
+            return known[1]
+        offer = worker.offer
+        fit = _Fit(
+            self.labels <= offer.labels and self.memory <= (offer.memory or 0),
+            bool(offer.lacks(self.needs)),
+            self.needs.models - offer.warm,
+        )
+        self._fits[worker.id] = offer, fit
+        return fit
+
+
 _Alike: TypeAlias = dict[_Demand, list[_Job]]
-"""The jobs of one group by what they demand, each in the order of arrival."""
+"""The jobs of one group by their demand, each in the order of arrival."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,55 +458,47 @@ class _View:
     def __init__(self, worker: PlacedWorker, workers: Collection[PlacedWorker]) -> None:
         self.worker = worker
         self._others = [one for one in workers if one.id != worker.id and not one.draining]
-        self._warm = [one for one in self._others if one.offer.warm and _takes_jobs(one)]
-        self._warm_elsewhere = frozenset[str]().union(*(one.offer.warm for one in self._warm))
-        self._prospects: dict[_Demand, _Prospect | None] = {}
+        self._warm: dict[str, list[PlacedWorker]] = {}
+        for other in self._others:
+            if _takes_jobs(other):
+                for model in other.offer.warm:
+                    self._warm.setdefault(model, []).append(other)
 
     def prospect(self, demand: _Demand) -> _Prospect | None:
         """What a job with this demand would be here; ``None`` if the worker must not take it."""
-        try:
-            return self._prospects[demand]
-        except KeyError:
-            found = self._prospects[demand] = self._judged(demand)
-            return found
+        here = demand.on(self.worker)
+        if not here.allowed:
+            return None
+        if here.lacking and any(
+            fit.allowed and not fit.lacking for fit in map(demand.on, self._others)
+        ):
+            return None
+        if warmer := self._warmer(demand, here):
+            return _Prospect((2, len(here.cold)), warmer)
+        warm = len(here.cold) < len(demand.needs.models)
+        return _Prospect((0, len(here.cold))) if warm else _COLD
 
-    def _judged(self, demand: _Demand) -> _Prospect | None:
-        needs, offer = demand[0], self.worker.offer
-        if not _may_run(demand, offer):
-            return None
-        lacking = bool(offer.lacks(needs))
-        if lacking and any(_has_all(demand, one.offer) for one in self._others):
-            return None
-        models = needs.models
-        if not models:
-            return _COLD
-        missing = len(models - offer.warm)
-        warmer: tuple[PlacedWorker, ...] = ()
-        if missing and not self._warm_elsewhere.isdisjoint(models):
-            warmer = tuple(
-                one
-                for one in self._warm
-                if len(models - one.offer.warm) < missing
-                and _may_run(demand, one.offer)
-                and (lacking or not one.offer.lacks(needs))
-            )
-        if warmer:
-            return _Prospect((2, missing), warmer)
-        return _COLD if missing == len(models) else _Prospect((0, missing))
+    def _warmer(self, demand: _Demand, here: _Fit) -> tuple[PlacedWorker, ...]:
+        """Workers that have more of its models warm, and may take it."""
+        found: dict[str, PlacedWorker] = {}
+        for model in here.cold:
+            for other in self._warm.get(model, ()):
+                fit = demand.on(other)
+                if fit.allowed and fit.lacking <= here.lacking and len(fit.cold) < len(here.cold):
+                    found[other.id] = other
+        return tuple(found[name] for name in sorted(found))
+
+
+def _fitting(alike: _Alike[_Job], view: _View) -> list[tuple[_Job, _Prospect]]:
+    """Jobs of a group that a worker may take, of each demand the first, in the order of arrival."""
+    in_order = sorted(alike.items(), key=lambda item: item[1][0].number)
+    judged = ((jobs[0], view.prospect(demand)) for demand, jobs in in_order)
+    fitting = ((job, prospect) for job, prospect in judged if prospect is not None)
+    return list(islice(fitting, _MOST_CONSIDERED))
 
 
 def _takes_jobs(worker: PlacedWorker) -> bool:
     return worker.ready and not worker.draining and not worker.broken
-
-
-def _may_run(demand: _Demand, offer: Offer) -> bool:
-    """Whether a worker has what is strict."""
-    _, labels, memory = demand
-    return labels <= offer.labels and (not memory or memory <= (offer.memory or 0))
-
-
-def _has_all(demand: _Demand, offer: Offer) -> bool:
-    return _may_run(demand, offer) and not offer.lacks(demand[0])
 
 
 def _number(job: WaitingJob) -> int:
@@ -475,7 +513,7 @@ def _group(job: WaitingJob) -> _Group:
     return (False, "") if job.front else (True, job.batch)
 
 
-def _demand(job: WaitingJob) -> _Demand:
+def _demanded(job: WaitingJob) -> _Demanded:
     return job.needs, job.labels, job.memory
 
 

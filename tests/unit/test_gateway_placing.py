@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 from typing_extensions import Unpack
 
 from comfy_remote.gateway.placing import Line, Needs, Offer
@@ -383,10 +395,12 @@ def test_a_worker_that_cannot_take_it_holds_no_job_back() -> None:
     for other in (
         Worker("other", Offer(warm=A.models), broken="It died."),
         Worker("other", Offer(warm=A.models), draining=True),
-        Worker("other", Offer(warm=A.models, models=frozenset())),
+        Worker("other", Offer(warm=A.models, models=frozenset(), labels=frozenset({"x"}))),
+        Worker("other", Offer(warm=A.models)),
     ):
+        cold.offer = Offer(labels=frozenset({"x"}))
         scene = Scene(cold, other)
-        job = scene.add(A)
+        job = scene.add(A, labels=frozenset({"x"}))
         assert scene.choose(cold) is job
 
 
@@ -413,6 +427,32 @@ def test_who_is_passed_over_for_its_models_gets_its_turn_when_patience_ends() ->
         scene.end()
     scene.now = 60.0
     assert scene.take() is cold
+
+
+def test_patience_ends_a_shorter_wait_for_a_warm_worker_too() -> None:
+    busy, other = Worker("busy", Offer(warm=A.models), idle_since=None), Worker("other")
+    scene = Scene(busy, other)
+    passed = scene.add(A)
+    scene.add(B)
+    job = scene.take(other)
+    assert job is not passed, "from now on it is passed over"
+    scene.now = 55.0
+    scene.end(other)
+    assert scene.choose(other) is None
+    assert scene.line.next_change(other, scene.workers, scene.now) == PATIENCE
+    scene.now = PATIENCE
+    assert scene.choose(other) is passed
+
+
+def test_a_job_that_is_put_back_may_be_passed_over_once_more() -> None:
+    worker = Worker("w", Offer(warm=A.models))
+    scene = Scene(worker)
+    cold, warm = scene.add(B), scene.add(A)
+    assert scene.choose() is warm
+    scene.line.start(cold)
+    scene.line.add(cold)
+    scene.now = PATIENCE
+    assert scene.choose() is warm
 
 
 def test_clients_with_other_models_still_take_turns_on_one_worker() -> None:
@@ -442,3 +482,243 @@ def test_why_a_job_waits() -> None:
     assert scene.why(job) == "Each worker that can run it is busy: w0, w1, w2 and 2 more."
     scene.workers = [Worker("w")]
     assert scene.why(job) == "It is about to be taken."
+
+
+# Nothing is forgotten, and nothing is remembered for ever
+
+
+def test_a_line_remembers_nothing_of_jobs_that_are_gone() -> None:
+    scene = Scene()
+    job: Job | None = scene.add(with_models("checkpoints/only-here"), client="c", batch="b")
+    assert job is not None
+    seen = weakref.ref(job), weakref.ref(job.needs.models)
+    scene.line.start(job)
+    scene.line.add(job)
+    assert scene.choose() is job
+    scene.line.remove(job)
+    job = None
+    gc.collect()
+    assert [one() for one in seen] == [None, None]
+
+
+# Whatever happens
+
+
+@given(clients=st.integers(2, 5), workers=st.integers(1, 6), batches=st.integers(1, 3))
+def test_of_equal_jobs_nobody_gets_more_than_one_ahead(
+    clients: int, workers: int, batches: int
+) -> None:
+    scene = Scene(*(Worker(f"w{n}") for n in range(workers)))
+    for name in range(clients):  # one after the other, each with all its jobs
+        for number in range(60):
+            scene.add(client=f"c{name}", batch=f"b{number % batches}")
+    served = Counter({(f"c{c}", f"b{b}"): 0 for c in range(clients) for b in range(batches)})
+    for step in range(60):
+        worker = scene.workers[step % workers]
+        if worker.id in scene.running:
+            scene.end(worker)
+        job = scene.take(worker)
+        assert job is not None
+        served[job.client, job.batch] += 1
+        by_client = Counter[str]()
+        for (client, _), count in served.items():
+            by_client[client] += count
+        assert max(by_client.values()) - min(by_client.values()) <= 1
+        for client in by_client:
+            counts = [count for (name, _), count in served.items() if name == client]
+            assert max(counts) - min(counts) <= 1
+
+
+NODES, MODELS = ("Rare", "Common"), ("checkpoints/a", "checkpoints/b", "vae/c")
+
+
+def some(words: Sequence[str]) -> st.SearchStrategy[frozenset[str]]:
+    return st.frozensets(st.sampled_from(words), max_size=2)
+
+
+NEEDS = st.builds(Needs, nodes=some(NODES), models=some(MODELS), fetchable=some(MODELS[:1]))
+OFFERS = st.builds(
+    Offer,
+    nodes=st.none() | some(NODES),
+    models=st.none() | some(MODELS),
+    memory=st.sampled_from([None, 8, 24]),
+    labels=some(["x"]),
+    fetches_models=st.booleans(),
+    warm=some(MODELS),
+)
+WORKERS = st.integers(0, 3)
+
+
+class Placing(RuleBasedStateMachine):
+    """A line and four workers, to whom anything may happen in any order."""
+
+    @initialize(offers=st.lists(OFFERS, min_size=4, max_size=4))
+    def begin(self, offers: list[Offer]) -> None:
+        self.all = [Worker(f"w{n}", offer) for n, offer in enumerate(offers)]
+        self.scene = Scene(*self.all)
+        self.waiting: list[Job] = []
+        self.passed: dict[str, float] = {}
+
+    @rule(
+        needs=NEEDS,
+        client=st.sampled_from("ab"),
+        batch=st.sampled_from(["", "b"]),
+        priority=st.sampled_from([0, 0, 1]),
+        front=st.booleans(),
+        low_priority=st.booleans(),
+        labels=some(["x"]),
+        memory=st.sampled_from([0, 0, 16]),
+    )
+    def add(self, needs: Needs, **words: Unpack[JobWords]) -> None:
+        self.waiting.append(self.scene.add(needs, **words))
+
+    @precondition(lambda self: self.waiting)
+    @rule(which=st.integers(0, 1000))
+    def cancel(self, which: int) -> None:
+        job = self.waiting.pop(which % len(self.waiting))
+        self.scene.line.remove(job)
+        assert job not in self.scene.line
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 11.0, 40.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.scene.now += seconds
+
+    @rule(which=WORKERS, offer=OFFERS)
+    def restart_a_worker(self, which: int, offer: Offer) -> None:
+        """It may run something meanwhile: others said so, and what it has is another matter."""
+        self.all[which].offer = offer
+
+    @rule(
+        which=WORKERS,
+        ready=st.booleans(),
+        draining=st.booleans(),
+        broken=st.sampled_from(["", "No GPU."]),
+        connected=st.booleans(),
+    )
+    def change_a_worker(
+        self, which: int, ready: bool, draining: bool, broken: str, connected: bool
+    ) -> None:
+        worker = self.all[which]
+        worker.ready, worker.draining, worker.broken = ready, draining, broken
+        self.scene.workers = [
+            one for one in self.all if (connected if one is worker else one in self.scene.workers)
+        ]
+
+    @rule(which=WORKERS)
+    def heal(self, which: int) -> None:
+        self.change_a_worker(which, ready=True, draining=False, broken="", connected=True)
+
+    @rule(which=WORKERS, again=st.booleans())
+    def end(self, which: int, again: bool) -> None:
+        worker = self.all[which]
+        if (job := self.scene.running.get(worker.id)) is None:
+            return
+        self.scene.end(worker)
+        if again:
+            self.scene.line.add(job)
+            self.waiting.append(job)
+
+    @rule(which=WORKERS)
+    def take(self, which: int) -> None:
+        worker, scene = self.all[which], self.scene
+        if worker not in scene.workers or worker.id in scene.running:
+            return
+        allowed = [job for job in self.waiting if self.allowed(job, worker)]
+        turn = self.whose_turn(worker)
+        self.check_turn(turn, allowed)
+        chosen = scene.choose(worker)
+        assert chosen is scene.choose(worker), "the same question has the same answer"
+        scene.workers.reverse()
+        assert chosen is scene.choose(worker), "the order of workers decides nothing"
+        scene.workers.reverse()
+        if chosen is None:
+            self.check_it_only_waits(worker, allowed)
+        if turn is not None and chosen is not turn:
+            assert turn.needs.models or (chosen and chosen.needs.models)
+            since = self.passed.setdefault(turn.id, scene.now)
+            assert scene.now - since < PATIENCE, "nobody is passed over for longer"
+        if chosen is not None:
+            assert chosen in allowed
+            assert scene.take(worker) is chosen
+            self.waiting.remove(chosen)
+            self.passed.pop(chosen.id, None)
+
+    def check_it_only_waits(self, worker: Worker, allowed: list[Job]) -> None:
+        """Nothing was chosen: for a while, if there is something to choose."""
+        again = self.scene.line.next_change(worker, self.scene.workers, self.scene.now)
+        if not allowed:
+            assert again is None
+            return
+        assert all(job.needs.models for job in allowed), "the others are never held back"
+        assert again is not None
+        assert self.scene.now < again <= self.scene.now + WARM_PATIENCE
+        assert self.scene.line.choose(worker, self.scene.workers, again) in allowed
+
+    def whose_turn(self, worker: Worker) -> Job | None:
+        """What the worker would get if no model were warm anywhere."""
+        blind = [
+            replace(one, offer=replace(one.offer, warm=frozenset())) for one in self.scene.workers
+        ]
+        asking = next(one for one in blind if one.id == worker.id)
+        return self.scene.line.choose(asking, blind, self.scene.now)
+
+    def check_turn(self, turn: Job | None, allowed: list[Job]) -> None:
+        """By priority, then fairly between clients and batches, then by arrival."""
+        if turn is None:
+            assert not allowed
+            return
+        assert turn in allowed
+        level = min((job.low_priority, -job.priority) for job in allowed)
+        rivals = [job for job in allowed if (job.low_priority, -job.priority) == level]
+        assert turn in rivals
+        running = list(self.scene.running.values())
+        by_client = {job.client: sum(one.client == job.client for one in running) for job in rivals}
+        assert by_client[turn.client] == min(by_client.values())
+        rivals = [job for job in rivals if job.client == turn.client]
+        if front := [job for job in rivals if job.front]:
+            assert turn is min(front, key=lambda job: job.number)
+            return
+        by_batch = {
+            job.batch: sum((one.client, one.batch) == (job.client, job.batch) for one in running)
+            for job in rivals
+        }
+        assert by_batch[turn.batch] == min(by_batch.values())
+        rivals = [job for job in rivals if job.batch == turn.batch]
+        assert turn is min(rivals, key=lambda job: job.number)
+
+    def allowed(self, job: Job, worker: Worker) -> bool:
+        if not worker.ready or worker.draining or worker.broken:
+            return False
+        if not self.is_strictly_right(job, worker):
+            return False
+        return self.has_all(job, worker) or not any(
+            self.is_strictly_right(job, other) and self.has_all(job, other) and not other.draining
+            for other in self.scene.workers
+        )
+
+    @staticmethod
+    def is_strictly_right(job: Job, worker: Worker) -> bool:
+        memory = worker.offer.memory or 0
+        return memory >= job.memory and all(label in worker.offer.labels for label in job.labels)
+
+    @staticmethod
+    def has_all(job: Job, worker: Worker) -> bool:
+        offer, needs = worker.offer, job.needs
+        fetched = needs.fetchable if offer.fetches_models else ()
+        return all(offer.nodes is None or node in offer.nodes for node in needs.nodes) and all(
+            offer.models is None or model in offer.models or model in fetched
+            for model in needs.models
+        )
+
+    @invariant()
+    def the_line_has_what_waits(self) -> None:
+        if not hasattr(self, "scene"):
+            return
+        assert len(self.scene.line) == len(self.waiting)
+        assert set(self.scene.line) == set(self.waiting)
+        for job in self.waiting:
+            assert self.scene.why(job).endswith(".")
+
+
+TestPlacing = Placing.TestCase
+TestPlacing.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
