@@ -164,6 +164,16 @@ class Access:
 
         return guarded
 
+    def client_or_worker(self, handler: RouteHandler) -> RouteHandler:
+        """A route for both: what they ask for says which jobs it is about."""
+        client, worker = self.client(handler), self.worker(handler)
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            of_worker = sent_token(request, self._worker_token)
+            return await (worker if of_worker else client)(request)
+
+        return guarded
+
     def _check_endpoint(self, request: web.Request) -> None:
         if request.match_info.get("endpoint", self._endpoint_id) != self._endpoint_id:
             raise TargetNotFound(

@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic_core import to_json
 
 from ..errors import JobNotFound, OutputLost, WorkflowInvalid
-from ..wire.runpod import IDEMPOTENCY_HEADER
+from ..wire.runpod import FILES_HEADER, IDEMPOTENCY_HEADER
 from .access import Access, refusal
 from .body import Bodies, json_answer, number_in_query
 from .endpoint import Endpoint, Status, StoredStatus, joined
@@ -21,9 +21,16 @@ _LONGEST_KEY = 255
 _CHUNK = 256 * 1024
 
 
-def client_routes(endpoint: Endpoint, access: Access) -> list[web.RouteDef]:
-    """The routes of one endpoint's clients."""
-    base, guard, routes = "/v2/{endpoint}", access.client, _ClientRoutes(endpoint)
+def client_routes(
+    endpoint: Endpoint, access: Access, *, takes_files: bool = False
+) -> list[web.RouteDef]:
+    """The routes of one endpoint's clients.
+
+    Args:
+        takes_files: Whether it has `upload_routes`, too.
+    """
+    base, guard = "/v2/{endpoint}", access.client
+    routes = _ClientRoutes(endpoint, takes_files=takes_files)
     return [
         web.post(f"{base}/run", guard(routes.run)),
         web.post(f"{base}/runsync", guard(routes.runsync)),
@@ -35,15 +42,16 @@ def client_routes(endpoint: Endpoint, access: Access) -> list[web.RouteDef]:
         web.post(f"{base}/retry/{{job_id}}", guard(routes.retry)),
         web.post(f"{base}/purge-queue", guard(routes.purge_queue)),
         web.get(f"{base}/health", guard(routes.health)),
-        web.get(f"{base}/files/{{job_id}}/{{sha256}}", guard(routes.read_file)),
+        web.get(f"{base}/files/{{job_id}}/{{sha256}}", access.client_or_worker(routes.read_file)),
     ]
 
 
 class _ClientRoutes:
     """The handlers, a method for each route."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, *, takes_files: bool) -> None:
         self._endpoint, self._limits = endpoint, endpoint.limits
+        self._takes_files = takes_files
         limits = self._limits
         self._bodies = Bodies(limits.body_bytes, limits.json_values, limits.body_pause)
 
@@ -80,6 +88,8 @@ class _ClientRoutes:
         found = await self._endpoint.health()
         response = json_answer(found.model_dump(mode="json", by_alias=True))
         response.headers[IDEMPOTENCY_HEADER] = "supported"
+        if self._takes_files:
+            response.headers[FILES_HEADER] = str(self._limits.file_bytes)
         return response
 
     async def read_file(self, request: web.Request) -> web.StreamResponse:
