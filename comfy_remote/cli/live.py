@@ -59,6 +59,7 @@ class LiveReporter(PlainReporter):
         self._fetched = 0
         self._to_fetch: int | None = None
         self._fetching = False
+        self._sent: tuple[int, int] | None = None
         self._live = Live(
             console=self._console,
             get_renderable=self._view,
@@ -80,12 +81,15 @@ class LiveReporter(PlainReporter):
     def connecting(self, target: str) -> None:
         self._status = f"Sending to {printable_line(target)}"
 
+    def sending(self, sent: int, total: int) -> None:
+        self._sent = sent, total
+
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
         self._prompt = prompt
         self._console.print(
             Text.assemble(("Job ", "dim"), job_id, (f" on {printable_line(target)}", "dim"))
         )
-        self._status = "Sent"
+        self._status, self._sent = "Sent", None
 
     def event(self, event: Event) -> None:
         match event:
@@ -195,6 +199,9 @@ class LiveReporter(PlainReporter):
             total, completed = self._to_fetch, self._fetched
             of = "" if self._to_fetch is None else f" of {size_text(self._to_fetch)}"
             figures = f"{size_text(self._fetched)}{of}"
+        elif self._sent is not None:
+            completed, total = self._sent
+            figures = f"{size_text(completed)} of {size_text(total)}"
         elif progress.nodes_total == 0:
             total, figures = None, ""
         elapsed = seconds_text(time.monotonic() - self._began)

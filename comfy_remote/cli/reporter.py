@@ -28,6 +28,7 @@ __all__ = [
     "JsonReporter",
     "ListedOutput",
     "Outputs",
+    "Pace",
     "PlainReporter",
     "Reporter",
     "incomplete",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _PROGRESS_EVERY = 10.0
+_SENT_EVERY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,9 @@ class Reporter:
     def connecting(self, target: str) -> None:
         """The target is being opened (and the job sent)."""
 
+    def sending(self, sent: int, total: int) -> None:
+        """So many bytes of the input files that travel by themselves are there."""
+
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
         """The target has the job."""
 
@@ -102,6 +107,22 @@ class Reporter:
         return None
 
 
+class Pace:
+    """Says when so many seconds have passed since it said so last."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether they have."""
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
+
+
 class JsonReporter(Reporter):
     """One JSON object a line on standard output: the events, then the result or the error.
 
@@ -112,9 +133,15 @@ class JsonReporter(Reporter):
         self._previews = previews
         self._job_id: str | None = None
         self._target: str | None = None
+        self._sending = Pace(_SENT_EVERY)
 
     def connecting(self, target: str) -> None:
         self._target = target
+
+    def sending(self, sent: int, total: int) -> None:
+        """``{"event": "sending", "sent", "total"}``, once a second."""
+        if self._sending.due():
+            self._print({"event": "sending", "sent": sent, "total": total})
 
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
         """``{"event": "submitted", "job_id", "target"}``."""
@@ -160,10 +187,16 @@ class PlainReporter(Reporter):
 
     def __init__(self) -> None:
         self._prompt: Prompt = {}
-        self._began = self._last_progress = time.monotonic()
+        self._began = time.monotonic()
+        self._running, self._sending = Pace(_PROGRESS_EVERY), Pace(_PROGRESS_EVERY)
 
     def note(self, message: str) -> None:
         say(message)
+
+    def sending(self, sent: int, total: int) -> None:
+        """A line every ten seconds, if it takes so long."""
+        if self._sending.due():
+            say(f"Sent {size_text(sent)} of {size_text(total)} of input files.")
 
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
         self._prompt = prompt
@@ -176,8 +209,7 @@ class PlainReporter(Reporter):
                 say(f"Queued, {position} ahead." if position else "Queued.")
             case Started():
                 say("Running.")
-            case Progress() if time.monotonic() - self._last_progress >= _PROGRESS_EVERY:
-                self._last_progress = time.monotonic()
+            case Progress() if self._running.due():
                 say(self._progress_line(event))
             case Log():
                 say(f"{event.level.capitalize()}: {event.message}")

@@ -39,6 +39,14 @@ __all__ = ["run"]
 @download_option
 @timeout_option
 @click.option(
+    "--no-retry-lost",
+    "retry_lost",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="On a gateway of yours: fail, rather than start the job again, if its worker is lost.",
+)
+@click.option(
     "--log",
     "log_folder",
     metavar="DIR",
@@ -59,6 +67,7 @@ def run(
     output: Path,
     download: bool,
     timeout: float | None,
+    retry_lost: bool,
     log_folder: Path | None,
     json_lines: bool,
     preview: bool,
@@ -97,5 +106,6 @@ def run(
         log_folder=log_folder,
         open_first=open_it,
         schemas=schemas_source,
+        retry_lost=retry_lost,
     )
     run_workflow(plan, make_reporter(json_lines=json_lines, preview=preview))

@@ -205,6 +205,9 @@ class LoggedReporter(Reporter):
         self._log.line(f"Connecting to {shown(target)}")
         self._inner.connecting(target)
 
+    def sending(self, sent: int, total: int) -> None:
+        self._inner.sending(sent, total)
+
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
         self._log.phase("queue")
         self._log.submitted(job_id, prompt)

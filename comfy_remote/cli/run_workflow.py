@@ -56,6 +56,7 @@ class RunPlan:
         timeout: Seconds from when the target is open until the outputs are here.
         download: Whether to fetch the outputs; else they are listed.
         log_folder: Where to write a log of the run; ``None`` for no log.
+        retry_lost: As for `Client.submit`.
     """
 
     workflow: Path | None
@@ -69,6 +70,7 @@ class RunPlan:
     log_folder: Path | None = None
     open_first: bool = False
     schemas: Path | str | None = None
+    retry_lost: bool = True
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -109,6 +111,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 timeout=deadline.seconds,
                 begun=deadline.begun,
                 job_id=plan.job_id,
+                retry_lost=plan.retry_lost,
+                on_sent=reporter.sending,
             )
             if plan.on_interrupt == "cancel":
                 job = await started(

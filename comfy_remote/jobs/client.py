@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -269,6 +269,8 @@ class Client:
         timeout: float | None = None,
         begun: float | None = None,
         job_id: str | None = None,
+        retry_lost: bool = True,
+        on_sent: Callable[[int, int], None] | None = None,
         inputs: Sequence[Path | str] | Path | str = (),
         source: str | None = None,
         **words: Unpack[PrepareWords],
@@ -287,6 +289,10 @@ class Client:
                 itself continues.
             begun: When ``timeout`` began to run, by `time.monotonic`; now by default.
             job_id: A lower-case UUID, for callers who must know it if this raises.
+            retry_lost: Whether a gateway of ours may start the job once more if its worker is
+                proven dead. It never does if nodes cost money elsewhere (API nodes).
+            on_sent: Called while files are being sent by themselves, with the number of bytes that
+                are there, and of all.
             inputs: As for `prepare`, like the rest.
 
         Raises:
@@ -319,6 +325,8 @@ class Client:
             ready.files,
             embed or ready.workflow,
             repo_list=repo_list,
+            retry_lost=retry_lost and not ready.paid,
+            on_sent=on_sent,
         )
         return await self.send(
             request,

@@ -31,6 +31,7 @@ from ..types import JsonValue
 from ..workflow.change.prepare import Changes, prepare
 from ..workflow.files import FileSearch, FileUse, every_file_use, possible_uses
 from ..workflow.load import LoadedWorkflow, load_workflow, parse_workflow
+from ..workflow.paid_nodes import any_paid
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .inputs import SearchedFolders, collect_inputs
@@ -65,6 +66,7 @@ class Submission:
         notes: What was found and done, a sentence each.
         doubts: Saved values that may not be where they belong; each is a note as well.
         unused: Files that the user named, and no Load node does.
+        paid: Whether a node costs money elsewhere, as far as the schemas were asked and say it.
     """
 
     prompt: Prompt
@@ -74,6 +76,7 @@ class Submission:
     notes: Sequence[str] = ()
     doubts: Sequence[Doubt] = ()
     unused: Sequence[Path] = ()
+    paid: bool = False
 
 
 def read(workflow: Workflow, changes: Changes, source: str | None = None) -> LoadedWorkflow:
@@ -128,6 +131,7 @@ async def prepared(
         (*(found.notes if found is not None else ()), *ready.notes),
         ready.doubts,
         [path for path in search.given if path not in sent],
+        found is not None and any_paid(prompt, found.schemas),
     )
 
 

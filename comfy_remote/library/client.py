@@ -70,6 +70,7 @@ class Client(jobs.Client):
         inputs: Sequence[Path | str] | Path | str = (),
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
+        retry_lost: bool = True,
         changes: Changes | None = None,
         **words: Unpack[ChangeWords],
     ) -> list[Output]:
@@ -82,7 +83,14 @@ class Client(jobs.Client):
         Raises:
             ComfyRemoteError: Whatever went wrong.
         """
-        job = await self.submit(workflow, inputs=inputs, timeout=timeout, changes=changes, **words)
+        job = await self.submit(
+            workflow,
+            inputs=inputs,
+            timeout=timeout,
+            retry_lost=retry_lost,
+            changes=changes,
+            **words,
+        )
         try:
             async for event in job:
                 if on_event is not None:
@@ -101,6 +109,7 @@ class Client(jobs.Client):
         inputs: Sequence[Path | str] | Path | str = (),
         timeout: float | None = None,
         on_event: Callable[[int, Event], object] | None = None,
+        retry_lost: bool = True,
         changes: Changes | None = None,
     ) -> AsyncGenerator[RowResult, None]:
         """Run a workflow many times with other changes, and give each result as it comes.
@@ -115,6 +124,7 @@ class Client(jobs.Client):
             inputs: As for `submit`.
             timeout: Seconds for each run.
             on_event: Called with the index of the row, and the event.
+            retry_lost: As for `submit`.
             changes: What to change in all of them.
 
         Raises:
@@ -142,6 +152,7 @@ class Client(jobs.Client):
                     base=base,
                     schemas=schemas,
                     timeout=timeout,
+                    retry_lost=retry_lost,
                     changes=changes,
                     **row,
                 )

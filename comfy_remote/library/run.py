@@ -32,6 +32,7 @@ def run(
     config: Path | str | None = None,
     schemas: Schemas | Path | str | None = None,
     on_interrupt: OnInterrupt = "cancel",
+    retry_lost: bool = True,
     changes: Changes | None = None,
     **words: Unpack[ChangeWords],
 ) -> list[Output]:
@@ -53,6 +54,7 @@ def run(
         on_event: Called with each event.
         on_interrupt: ``"leave"`` has the target go on with the job instead; the log says how to
             fetch it.
+        retry_lost: As for `Client.submit`.
         words: As for `Client.submit`: ``seed=``, ``prompt=``, ``set=`` and so on.
 
     Raises:
@@ -63,7 +65,14 @@ def run(
         SyncClient(target, config=config, schemas=schemas, on_interrupt=on_interrupt) as client,
         Display() as display,
     ):
-        job = client.submit(workflow, inputs=inputs, timeout=timeout, changes=changes, **words)
+        job = client.submit(
+            workflow,
+            inputs=inputs,
+            timeout=timeout,
+            retry_lost=retry_lost,
+            changes=changes,
+            **words,
+        )
         for event in job:
             display.show(event)
             if on_event is not None:

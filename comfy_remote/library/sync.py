@@ -174,11 +174,13 @@ class SyncClient:
         repo_list: str = "",
         timeout: float | None = None,
         job_id: str | None = None,
+        retry_lost: bool = True,
+        on_sent: Callable[[int, int], None] | None = None,
         inputs: Sequence[Path | str] | Path | str = (),
         changes: Changes | None = None,
         **words: Unpack[ChangeWords],
     ) -> SyncJob:
-        """See `Client.submit`."""
+        """See `Client.submit`. ``on_sent`` is called in the client's own thread."""
         loop = self._opened()
         submitting = self._client.submit(
             workflow,
@@ -187,6 +189,8 @@ class SyncClient:
             repo_list=repo_list,
             timeout=timeout,
             job_id=job_id,
+            retry_lost=retry_lost,
+            on_sent=on_sent,
             inputs=inputs,
             changes=changes,
             **words,
@@ -200,13 +204,21 @@ class SyncClient:
         inputs: Sequence[Path | str] | Path | str = (),
         timeout: float | None = None,
         on_event: Callable[[EventOf[SyncJobOutput]], object] | None = None,
+        retry_lost: bool = True,
         changes: Changes | None = None,
         **words: Unpack[ChangeWords],
     ) -> list[Output]:
         """See `Client.run`."""
         loop = self._opened()
         job = loop.run(
-            self._client.submit(workflow, inputs=inputs, timeout=timeout, changes=changes, **words)
+            self._client.submit(
+                workflow,
+                inputs=inputs,
+                timeout=timeout,
+                retry_lost=retry_lost,
+                changes=changes,
+                **words,
+            )
         )
         try:
             for event in SyncJob(job, loop):
@@ -227,6 +239,7 @@ class SyncClient:
         inputs: Sequence[Path | str] | Path | str = (),
         timeout: float | None = None,
         on_event: Callable[[int, Event], object] | None = None,
+        retry_lost: bool = True,
         changes: Changes | None = None,
     ) -> Iterator[RowResult]:
         """See `Client.map`. ``on_event`` is called in the client's own thread."""
@@ -238,6 +251,7 @@ class SyncClient:
             inputs=inputs,
             timeout=timeout,
             on_event=on_event,
+            retry_lost=retry_lost,
             changes=changes,
         )
         return loop.iterate(results)

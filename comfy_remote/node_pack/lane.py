@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from typing import cast
 
 from ..aio import Background
@@ -23,6 +24,7 @@ from ..targets.base import RunRequest
 from ..targets.comfyui.queue import skipped_in
 from ..targets.opening import reopen
 from ..types import JsonValue
+from ..workflow.paid_nodes import any_paid
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .host import Host, QueueEntry
@@ -212,7 +214,13 @@ class RemoteLane:
             client = await self._pool.client(target)
             changed, files = await self._inputs.collect(prompt, client.target, schemas)
             request = RunRequest(
-                wanted.prompt_id, changed, files, wanted.workflow, front=wanted.front
+                wanted.prompt_id,
+                changed,
+                files,
+                wanted.workflow,
+                front=wanted.front,
+                retry_lost=schemas is None or not any_paid(changed, schemas),
+                on_sent=partial(self._note_sent, wanted.prompt_id),
             )
             sending = client.send(
                 request,
@@ -221,6 +229,10 @@ class RemoteLane:
                 page=_page(entry, self._host.identity),
             )
             return Submitted(client, await started(sending, call_off))
+
+    def _note_sent(self, prompt_id: str, sent: int, total: int) -> None:
+        if (job := self._jobs.get(prompt_id)) is not None:
+            job.sending(sent, total)
 
     async def _found_again(self, recorded: JobEntry) -> Submitted:
         target = await asyncio.to_thread(reopen, recorded.target, recorded.ref)

@@ -37,6 +37,7 @@ from ..jobs.submission import not_recorded
 from ..outputs import RemoteOutput
 from ..targets.base import WaitsForWorkers, not_returned
 from ..types import JsonValue
+from ..units import size_text
 from .advice import shown_error
 from .host import Host, JobResult, QueueEntry
 from .page_messages import PageMessages
@@ -48,6 +49,7 @@ _log = logging.getLogger(__name__)
 
 _CANCEL_TRIES = 3
 _CANCEL_PAUSE = 1.0
+_SENT_EVERY = 1.0
 # A cold worker takes about that long to start.
 _LONG_WAIT = 30.0
 
@@ -83,6 +85,7 @@ class LaneJob:
         self._saver: OutputSaver | None = None
         self._submission: asyncio.Future[Submitted] | None = None
         self._cancelled = False
+        self._sent_shown = time.monotonic()
         self._cancelling = Background()
 
     def to_json(self) -> dict[str, JsonValue]:
@@ -138,6 +141,14 @@ class LaneJob:
             # Not sent if it has not left yet; cancelled on the target if it has.
             self._submission.cancel()
 
+    def sending(self, sent: int, total: int) -> None:
+        """Show how much of its input files is there, once a second."""
+        now = time.monotonic()
+        if now - self._sent_shown >= _SENT_EVERY and self.state is JobState.QUEUED:
+            self._sent_shown = now
+            self._messages.note = f"Sending input files: {size_text(sent)} of {size_text(total)}"
+            self._messages.job(self.state)
+
     def repeat(self) -> None:
         """Send the job's state to a page that has just connected."""
         self._messages.repeat()
@@ -162,6 +173,7 @@ class LaneJob:
                 raise
             raise JobCancelled("The job was cancelled before it was sent.") from None
         self._submitted = submitted
+        self._messages.note = ""
         target = submitted.client.target
         if sentence := not_returned(target, self.entry.prompt):
             self._note(sentence)

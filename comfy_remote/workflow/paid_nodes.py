@@ -10,23 +10,19 @@ from ..types import mapping
 from .prompt import Prompt
 from .schema import Schemas
 
-__all__ = ["is_paid", "paid_nodes"]
+__all__ = ["any_paid", "any_paid_known", "is_paid", "known_paid"]
 
 _LOGINS = frozenset({"auth_token_comfy_org", "api_key_comfy_org"})
 
 
-def paid_nodes(prompt: Prompt, schemas: Schemas | None = None) -> list[str]:
-    """The ids of a prompt's nodes that cost money elsewhere.
+def any_paid(prompt: Prompt, schemas: Schemas) -> bool:
+    """Whether a prompt has a node that costs money elsewhere, as far as its schemas say it."""
+    return any(is_paid(schemas, node["class_type"]) for node in prompt.values())
 
-    Args:
-        schemas: What the engine says of its nodes; else only ComfyUI's own are known.
-    """
-    return [
-        node_id
-        for node_id, node in prompt.items()
-        if node["class_type"] in _own()
-        or (schemas is not None and is_paid(schemas, node["class_type"]))
-    ]
+
+def any_paid_known(prompt: Prompt) -> bool:
+    """The same of ComfyUI's own nodes, without schemas."""
+    return any(node["class_type"] in known_paid() for node in prompt.values())
 
 
 def is_paid(schemas: Schemas, class_type: str) -> bool:
@@ -38,7 +34,9 @@ def is_paid(schemas: Schemas, class_type: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _own() -> frozenset[str]:
-    """ComfyUI's own. In a file by itself, since all schemas take thirty times as long to read."""
+def known_paid() -> frozenset[str]:
+    """The classes of ComfyUI's own that are. All schemas take much longer to read than this list,
+    which a test compares with them.
+    """
     data = files(__package__).joinpath("data")
     return frozenset(json.loads(data.joinpath("paid_nodes.json").read_bytes()))

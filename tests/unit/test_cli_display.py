@@ -58,6 +58,8 @@ def test_the_live_display(
     with LiveReporter(console=console) as reporter:
         reporter.connecting("http://h:1")
         assert "Sending to http://h:1" in shown(reporter)
+        reporter.sending(500_000, 2_000_000)
+        assert "500 kB of 2.0 MB" in shown(reporter)
         reporter.following("some-id", "http://h:1", PROMPT)
         reporter.event(Queued(2))
         assert "Queued, 2 ahead" in shown(reporter)

@@ -19,6 +19,7 @@ from comfy_remote.net.http import HttpClient
 from comfy_remote.sandbox.server import SandboxServer
 from comfy_remote.targets.base import InputFile
 from comfy_remote.targets.comfyui.uploads import Uploads
+from comfy_remote.targets.upload_progress import UploadProgress
 
 
 @dataclass
@@ -90,6 +91,25 @@ async def test_a_file_that_is_too_large_for_it_is_refused_with_the_way_out(
         with pytest.raises(RequestTooLarge, match=r"node pack.*--max-upload-size") as caught:
             await Uploads("the test").send(http, value_file(tmp_path, bytes(3 * 2**20)))
     assert caught.value.details["size"] == 3 * 2**20
+
+
+async def test_how_much_of_the_files_is_there_is_counted_over_all_of_them(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    files = [value_file(tmp_path, b"a" * 3 * 2**20)]
+    (tmp_path / "more").mkdir()
+    files.append(value_file(tmp_path / "more", b"b" * 100))
+    progress = UploadProgress(files, lambda sent, total: told.append((sent, total)))
+    async with (
+        SandboxServer(directory=tmp_path / "sandbox") as server,
+        HttpClient(server.url, name="the sandbox") as http,
+    ):
+        for file in files:
+            await Uploads("the sandbox").send(http, file, progress)
+    total = 3 * 2**20 + 100
+    assert {of for _, of in told} == {total}
+    assert [sent for sent, _ in told] == sorted(sent for sent, _ in told)
+    assert (2**20, total) in told
+    assert told[-1] == (total, total)
 
 
 async def test_a_value_file_is_sent_once_also_by_another_client(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from comfy_remote.targets.runpod.kind import EndpointOptions
 from comfy_remote.targets.runpod.status import StatusReader
 from comfy_remote.targets.runpod.target import EndpointTimes, RunPodTarget
 from comfy_remote.wire.runpod import FILES_HEADER, IDEMPOTENCY_HEADER, JobStatus
-from comfy_remote.workflow.paid_nodes import is_paid, paid_nodes
+from comfy_remote.workflow.paid_nodes import any_paid, is_paid, known_paid
 from comfy_remote.workflow.prompt import Prompt
 from comfy_remote.workflow.schema import Schemas
 
@@ -328,17 +328,18 @@ async def test_what_costs_money_elsewhere_is_not_started_a_second_time(gateway: 
 
 def test_the_list_of_paid_nodes_is_that_of_the_bundled_schemas() -> None:
     schemas = Schemas.bundled()
-    prompt: Prompt = {name: {"class_type": name, "inputs": {}} for name in schemas}
-    assert paid_nodes(prompt) == [name for name in schemas if is_paid(schemas, name)]
-    assert {"KlingTextToVideoNode", "OpenAIDalle3"} <= set(paid_nodes(prompt))
-    assert not {"KSampler", "OpenAIChatConfig"} & set(paid_nodes(prompt))
+    assert known_paid() == {name for name in schemas if is_paid(schemas, name)}
+    assert {"KlingTextToVideoNode", "OpenAIDalle3"} <= known_paid()
+    assert not {"KSampler", "OpenAIChatConfig"} & known_paid()
 
 
 def test_a_node_that_the_engine_says_is_paid_is_paid() -> None:
     schemas = Schemas({"Mine": {"api_node": True}, "Other": {"api_node": False}}, "a test")
-    prompt: Prompt = {name: {"class_type": name, "inputs": {}} for name in ("Mine", "Other", "No")}
-    assert paid_nodes(prompt, schemas) == ["Mine"]
-    assert paid_nodes(prompt) == []
+
+    def paid(name: str) -> bool:
+        return any_paid({"1": {"class_type": name, "inputs": {}}}, schemas)
+
+    assert [paid(name) for name in ("Mine", "Other", "Unknown")] == [True, False, False]
 
 
 def test_an_installation_keeps_its_name_and_each_has_its_own(tmp_path: Path) -> None:

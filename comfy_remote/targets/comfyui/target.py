@@ -52,6 +52,7 @@ from ..base import (
     before_sending,
 )
 from ..input_names import UsersNames, by_content
+from ..upload_progress import UploadProgress
 from .follow import FollowTimes, PromptFollower, cancelled
 from .frames import FrameSpool, SentFrames
 from .queue import (
@@ -507,8 +508,9 @@ class ComfyUITarget:
     async def _with_uploads(self, request: RunRequest) -> Prompt:
         """Send the files by content names; the prompt with the names that ComfyUI gave them."""
         request = by_content(request)
+        progress = UploadProgress(request.files, request.on_sent)
         uploaded = await concurrent_map(
-            lambda file: self._uploads.send(self._http, file), request.files
+            lambda file: self._uploads.send(self._http, file, progress), request.files
         )
         names = zip((file.name for file in request.files), uploaded, strict=True)
         renamed = {old: new for old, new in names if old != new}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -22,6 +22,7 @@ from ...media.remote_values import sha256_in_name
 from ...net.http import HttpClient
 from ...units import size_text
 from ..base import InputFile, input_errors
+from ..upload_progress import UploadProgress
 
 __all__ = ["Uploads", "has_input"]
 
@@ -47,16 +48,24 @@ class Uploads:
         """What ComfyUI calls the files sent to it: by name and SHA-256."""
         self._takes_streams = True
 
-    async def send(self, http: HttpClient, file: InputFile) -> str:
+    async def send(
+        self, http: HttpClient, file: InputFile, progress: UploadProgress | None = None
+    ) -> str:
         """Have a file there, and return what it is called there.
 
         Raises:
             RequestTooLarge: ComfyUI takes no file of that size.
         """
+        progress = progress or UploadProgress([file], None)
+        name = await self._sent(http, file, progress)
+        progress.note(file, file.size)
+        return name
+
+    async def _sent(self, http: HttpClient, file: InputFile, progress: UploadProgress) -> str:
         content = (file.name, file.sha256)
         streamed = file.size >= _STREAMED_FROM or sha256_in_name(file.name) is not None
         if streamed and self._takes_streams:
-            name = await self._stream(http, file)
+            name = await self._stream(http, file, progress)
             if name is not None:
                 self.names[content] = name
                 return name
@@ -67,7 +76,9 @@ class Uploads:
             known = self.names[content] = await self._upload(http, file)
         return known
 
-    async def _stream(self, http: HttpClient, file: InputFile) -> str | None:
+    async def _stream(
+        self, http: HttpClient, file: InputFile, progress: UploadProgress
+    ) -> str | None:
         """What it is called there; ``None`` for a ComfyUI without our pack."""
         path = f"remote/inputs/{quote(file.name)}?{urlencode({'sha256': file.sha256})}"
         try:
@@ -81,7 +92,7 @@ class Uploads:
                 pass
             case _:
                 return None
-        match (await http.put(path, file.size, lambda: _chunks(file.path))).json():
+        match (await http.put(path, file.size, lambda: _chunks(file, progress))).json():
             case {"name": str(name)}:
                 return name
         raise self._refused(file)
@@ -109,11 +120,14 @@ class Uploads:
         )
 
 
-async def _chunks(path: Path) -> AsyncGenerator[bytes, None]:
-    with input_errors(path):
-        async with aclosing(file_chunks(path)) as chunks:
+async def _chunks(file: InputFile, progress: UploadProgress) -> AsyncGenerator[bytes, None]:
+    sent = 0
+    with input_errors(file.path):
+        async with aclosing(file_chunks(file.path)) as chunks:
             async for chunk in chunks:
                 yield chunk
+                sent += len(chunk)
+                progress.note(file, sent)
 
 
 @contextmanager

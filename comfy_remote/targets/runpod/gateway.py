@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pydantic import JsonValue
 
@@ -26,8 +26,9 @@ from ...net.http import HttpClient
 from ...net.retry import Backoff, Retries
 from ...units import size_text
 from ...wire.runpod import FILES_HEADER
-from ...workflow.paid_nodes import paid_nodes
+from ...workflow.paid_nodes import any_paid_known
 from ..base import InputFile, RunRequest, input_errors
+from ..upload_progress import UploadProgress
 
 __all__ = ["SMALLEST_SENT_ALONE", "OwnGateway", "own_gateway", "policy_of"]
 
@@ -73,7 +74,7 @@ class OwnGateway:
         for file in once:
             if file.size > self.file_bytes:
                 raise self.too_large(file)
-        sending = _Sending(self, sum(file.size for file in once), on_sent)
+        sending = _Sending(self, UploadProgress(once, on_sent))
         await concurrent_map(sending.send, once)
         return frozenset(file.sha256 for file in once)
 
@@ -92,9 +93,7 @@ class _Sending:
     """The files of one job on their way."""
 
     gateway: OwnGateway
-    total: int
-    on_sent: Callable[[int, int], None] | None
-    there: dict[str, int] = field(default_factory=dict)
+    progress: UploadProgress
 
     async def send(self, file: InputFile) -> None:
         retries = Retries(self.gateway.backoff)
@@ -102,7 +101,7 @@ class _Sending:
             try:
                 if not await self._is_there(file):
                     await self._put(file)
-                self._note(file, file.size)
+                self.progress.note(file, file.size)
                 return
             except (TargetUnreachable, RateLimited) as error:
                 try:
@@ -120,7 +119,7 @@ class _Sending:
         raise error_of(answer, self.gateway.name)
 
     async def _put(self, file: InputFile) -> None:
-        content = _Content(file, self._note)
+        content = _Content(file, self.progress)
         try:
             await self.gateway.http.put_once(_path(file), file.size, content.chunks())
         except TargetUnreachable:
@@ -128,11 +127,6 @@ class _Sending:
             if content.error is not None:
                 raise content.error from None
             raise
-
-    def _note(self, file: InputFile, size: int) -> None:
-        self.there[file.sha256] = size
-        if self.on_sent is not None:
-            self.on_sent(sum(self.there.values()), self.total)
 
     def _refused(self, file: InputFile, error: ComfyRemoteError) -> ComfyRemoteError:
         """The gateway's refusal, for people."""
@@ -168,7 +162,7 @@ class _Content:
     """
 
     file: InputFile
-    note: Callable[[InputFile, int], None]
+    progress: UploadProgress
     error: InputFileMissing | None = None
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -180,7 +174,7 @@ class _Content:
                     async for chunk in chunks:
                         yield chunk
                         sent += len(chunk)
-                        self.note(self.file, sent)
+                        self.progress.note(self.file, sent)
             if sent != self.file.size:
                 raise _changed(self.file)
         except InputFileMissing as error:
@@ -225,7 +219,7 @@ def policy_of(
     policy = dict(configured)
     if request.front:
         policy["front"] = True
-    if not request.retry_lost or paid_nodes(request.prompt):
+    if not request.retry_lost or any_paid_known(request.prompt):
         policy["retryLost"] = False
     if client is not None:
         policy.setdefault("client", client)
