@@ -6,8 +6,8 @@ A `Line` holds the jobs that wait and says, for a worker that asks, which one it
 2. The client of whom the fewest jobs run; then the one that has waited longest for its turn. Of its
    jobs those at the ``front``, then its batches by the same two rules; then by arrival.
 3. Labels and GPU memory are strict: a job waits for a worker that has them.
-4. A worker that lacks a node or a model is passed over while another one has it. If none has it,
-   any may take the job, because its engine says best what is wrong.
+4. A worker that lacks a node or a model is passed over while another one lacks less. What no worker
+   has makes no difference: the engine that gets the job says best what is wrong.
 5. Of a batch, a worker prefers the jobs whose models it used last. It leaves a job to a worker that
    has more of its models warm, but only for a while (see `Line`).
 """
@@ -38,11 +38,14 @@ class Needs:
         nodes: Classes of nodes.
         models: Models by folder and name: ``checkpoints/a.safetensors``.
         fetchable: Those of them that have an address to fetch them from.
+        may_cost: Whether its nodes may buy something from a service each time that they run: such
+            a job is not started once more by itself. (See `needs.needs_of`.)
     """
 
     nodes: frozenset[str] = frozenset()
     models: frozenset[str] = frozenset()
     fetchable: frozenset[str] = frozenset()
+    may_cost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,10 +289,11 @@ class Line(Generic[_Job]):
         staying = [worker for worker in able if not worker.draining]
         if not staying:
             return f"Each worker that can run it is draining: {_named(able)}."
-        having = [one for one in staying if not demand.on(one).lacking] or staying
-        missing = frozenset[str]()
-        if len(having) < len(staying):
-            missing = missing.union(*(one.offer.lacks(job.needs) for one in staying))
+        lacks = {one.id: demand.on(one).lacks for one in staying}
+        having = [one for one in staying if not demand.on(one).is_worse_than(lacks.values())]
+        passed = [lacks[one.id] for one in staying if one not in having]
+        nowhere = frozenset.intersection(*(lacks[one.id] for one in having))
+        missing = frozenset[str]().union(*passed) - nowhere
         others = f" The others lack {_listed(sorted(missing))}." if missing else ""
         ready = [one for one in having if _takes_jobs(one)]
         if not ready:
@@ -393,13 +397,17 @@ class _Fit:
 
     Attributes:
         allowed: Whether it has what is strict.
-        lacking: Whether it is known to lack a node or a model.
+        lacks: Nodes and models that it is known to lack.
         cold: The models that are not warm there.
     """
 
     allowed: bool
-    lacking: bool
+    lacks: frozenset[str]
     cold: frozenset[str]
+
+    def is_worse_than(self, others: Iterable[frozenset[str]]) -> bool:
+        """Whether one of the others, by what they lack, has all that it has and more."""
+        return bool(self.lacks) and any(lacks < self.lacks for lacks in others)
 
 
 @dataclass(slots=True, eq=False)
@@ -424,7 +432,7 @@ class _Demand:
         offer = worker.offer
         fit = _Fit(
             self.labels <= offer.labels and self.memory <= (offer.memory or 0),
-            bool(offer.lacks(self.needs)),
+            offer.lacks(self.needs),
             self.needs.models - offer.warm,
         )
         self._fits[worker.id] = offer, fit
@@ -469,10 +477,10 @@ class _View:
         here = demand.on(self.worker)
         if not here.allowed:
             return None
-        if here.lacking and any(
-            fit.allowed and not fit.lacking for fit in map(demand.on, self._others)
-        ):
-            return None
+        if here.lacks:
+            fits = map(demand.on, self._others)
+            if here.is_worse_than(fit.lacks for fit in fits if fit.allowed):
+                return None
         if warmer := self._warmer(demand, here):
             return _Prospect((2, len(here.cold)), warmer)
         warm = len(here.cold) < len(demand.needs.models)
@@ -484,7 +492,7 @@ class _View:
         for model in here.cold:
             for other in self._warm.get(model, ()):
                 fit = demand.on(other)
-                if fit.allowed and fit.lacking <= here.lacking and len(fit.cold) < len(here.cold):
+                if fit.allowed and fit.lacks <= here.lacks and len(fit.cold) < len(here.cold):
                     found[other.id] = other
         return tuple(found[name] for name in sorted(found))
 

@@ -310,6 +310,25 @@ def test_a_worker_that_lacks_a_node_is_passed_over_while_another_has_it() -> Non
     assert scene.choose(lacking) is job, "its engine says best what is wrong"
 
 
+def test_of_what_is_needed_each_part_counts() -> None:
+    nothing, some, other = (
+        Worker("nothing", Offer(frozenset(), frozenset())),
+        Worker("some", Offer(frozenset({"Rare"}), frozenset())),
+        Worker("other", Offer(frozenset(), frozenset({"vae/a"}))),
+    )
+    scene = Scene(nothing, some)
+    job = scene.add(with_models("vae/a", nodes=["Rare", "Nowhere"]))
+    assert scene.choose(nothing) is None
+    assert scene.choose(some) is job, "what nobody has makes no difference"
+    scene.workers.append(other)
+    assert scene.choose(some) is job
+    assert scene.choose(other) is job, "each has what the other lacks"
+    some.idle_since = other.idle_since = None
+    assert scene.why(job) == (
+        "Each worker that can run it is busy: some and other. The others lack Rare and vae/a."
+    )
+
+
 def test_what_nobody_has_does_not_hold_up_the_others() -> None:
     small, big = Worker("small"), Worker("big", Offer(labels=frozenset({"big"})))
     scene = Scene(small, big)
@@ -691,9 +710,11 @@ class Placing(RuleBasedStateMachine):
             return False
         if not self.is_strictly_right(job, worker):
             return False
-        return self.has_all(job, worker) or not any(
-            self.is_strictly_right(job, other) and self.has_all(job, other) and not other.draining
+        lacks = self.lacks(job, worker)
+        return not any(
+            self.lacks(job, other) < lacks
             for other in self.scene.workers
+            if self.is_strictly_right(job, other) and not other.draining
         )
 
     @staticmethod
@@ -702,13 +723,15 @@ class Placing(RuleBasedStateMachine):
         return memory >= job.memory and all(label in worker.offer.labels for label in job.labels)
 
     @staticmethod
-    def has_all(job: Job, worker: Worker) -> bool:
+    def lacks(job: Job, worker: Worker) -> set[str]:
         offer, needs = worker.offer, job.needs
+        nodes = {one for one in needs.nodes if offer.nodes is not None and one not in offer.nodes}
         fetched = needs.fetchable if offer.fetches_models else ()
-        return all(offer.nodes is None or node in offer.nodes for node in needs.nodes) and all(
-            offer.models is None or model in offer.models or model in fetched
-            for model in needs.models
-        )
+        return nodes | {
+            one
+            for one in needs.models
+            if offer.models is not None and one not in offer.models and one not in fetched
+        }
 
     @invariant()
     def the_line_has_what_waits(self) -> None:
