@@ -223,9 +223,9 @@ def names_a_file(choice: str) -> bool:
 
 
 def _folder(class_type: str, key: str, value: str) -> str | None:
-    if not names_a_file(value):
-        return None
     folder = _FOLDER_BY_CLASS.get((class_type, key)) or _FOLDER_BY_INPUT.get(key)
+    if folder is None or not names_a_file(value):
+        return None
     if folder == "vae" and PurePosixPath(value).stem in _VIDEO_TINY_AUTOENCODERS:
         return "vae_approx"
     if folder == "vae" and not _ends_like_a_model(value):
@@ -247,6 +247,7 @@ def _texts(value: JsonValue) -> Iterator[str]:
 def _ends_like_a_model(value: str) -> bool:
     return (
         len(value) <= 1024
+        and "." in value
         and "\n" not in value
         and PurePosixPath(_posix(value)).suffix.lower() in MODEL_SUFFIXES
     )
