@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,8 +25,8 @@ _Row = TypeVar("_Row")
 _T = TypeVar("_T")
 
 _CHANGES = 500  # of one transaction, at most
-_CHECKPOINT_ABOVE = 16 * 2**20
-_PATIENCE_WITH_READERS = 200  # milliseconds
+_PATIENCE_WITH_READERS = 100  # milliseconds
+_LOG_LIMITED_EVERY = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +78,11 @@ class GroupCommit(Generic[_Row]):
         path: Of the database.
         write_row: Writes what was posted, in a transaction.
         write_last: Ends each transaction.
+        log_limit: Bytes above which the write-ahead log is written back to the database at once,
+            whoever reads.
+
+    Attributes:
+        log_bytes: Size of the write-ahead log after the last transaction.
     """
 
     def __init__(
@@ -85,17 +91,21 @@ class GroupCommit(Generic[_Row]):
         path: Path,
         write_row: Callable[[sqlite3.Connection, _Row], None],
         write_last: Callable[[sqlite3.Connection], None],
+        *,
+        log_limit: int,
     ) -> None:
         self._connection = connection
         self._path = path
         self._log_path = path.with_name(f"{path.name}-wal")
         self._write_row = write_row
         self._write_last = write_last
+        self._log_limit = log_limit
         self._thread = ThreadPoolExecutor(1, "gateway-writer")
         self._waiting: _Group[_Row] = _Group()
         self._under_way: _Group[_Row] | None = None
         self._starting = False
         self._problem: ComfyRemoteError | None = None
+        self._log_limited_again = 0.0
         self.log_bytes = 0
 
     @property
@@ -284,10 +294,11 @@ class GroupCommit(Generic[_Row]):
                     _log.exception("A change could not be written to the gateway's database.")
 
     def _limit_log(self) -> None:
-        """Have the write-ahead log begin again, if whoever reads has let it grow."""
+        """Have the write-ahead log begin again, if somebody who reads has let it grow."""
         self.log_bytes = self._log_path.stat().st_size
-        if self.log_bytes <= _CHECKPOINT_ABOVE:
+        if self.log_bytes <= self._log_limit or time.monotonic() < self._log_limited_again:
             return
+        self._log_limited_again = time.monotonic() + _LOG_LIMITED_EVERY
         patience = self._connection.execute("PRAGMA busy_timeout").fetchone()[0]
         self._connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_WITH_READERS}")
         try:

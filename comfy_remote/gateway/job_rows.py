@@ -160,7 +160,8 @@ def uses_of(connection: sqlite3.Connection, number: int) -> frozenset[Use]:
 def insert_row(connection: sqlite3.Connection, row: JobRow) -> None:
     """Write a new job."""
     connection.execute(_INSERT, (*_fixed(row.job), *row.changing))
-    _add_uses(connection, row.job.number, row.uses)
+    if row.uses:
+        _add_uses(connection, row.job.number, row.uses)
 
 
 def update_row(connection: sqlite3.Connection, row: JobRow) -> list[str]:
@@ -173,6 +174,8 @@ def update_row(connection: sqlite3.Connection, row: JobRow) -> list[str]:
         insert_row(connection, row)
         return []
     before = uses_of(connection, number)
+    if before == row.uses:
+        return []
     dropped = before - row.uses
     connection.executemany(
         "DELETE FROM uses WHERE number = ? AND role = ? AND sha256 = ?",

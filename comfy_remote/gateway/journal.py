@@ -42,7 +42,7 @@ from .job_rows import (
     uses_of,
 )
 from .limits import GatewayLimits
-from .schema import DATABASE, connect, database_errors, is_full, prepare
+from .schema import DATABASE, check, connect, database_errors, is_full, prepare
 from .worker_list import WorkerList, WorkerNotes
 
 __all__ = ["Counts", "Expired", "Journal", "Recovered"]
@@ -51,7 +51,7 @@ _T = TypeVar("_T")
 
 _LOCK = ".lock"
 _WAITING_BYTES = 16 * 2**20
-_LARGEST_LOG = 64 * 2**20
+_LOG_LIMIT = 48 * 2**20  # and what is under way then
 _CLOCK_SAVED_EVERY = 5.0
 _AGAIN_AFTER = 10
 _PARAMETERS = 400  # of one statement; SQLite takes 999
@@ -108,6 +108,7 @@ class Journal:
         folder: The gateway's own. No other process may have it open. ``None`` for a temporary
             one, which `close` removes.
         key_retention: Seconds that a key is good for after its job's result has gone.
+        log_limit: Bytes that the write-ahead log may have; above it, `add` refuses new jobs.
         monotonic: For `clock`.
 
     Attributes:
@@ -120,6 +121,7 @@ class Journal:
         folder: Path | None,
         *,
         key_retention: float = _KEY_RETENTION,
+        log_limit: int = _LOG_LIMIT,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = folder
@@ -128,6 +130,7 @@ class Journal:
         self.counts = Counts()
         self._monotonic = monotonic
         self._key_retention = key_retention
+        self._log_limit = log_limit
         self._number = 0
         self._clock_saved = 0.0
         self._dropped: deque[str] = deque()
@@ -166,12 +169,19 @@ class Journal:
             with database_errors(self.path):
                 self.path.touch(mode=0o600)
                 connection = undo.enter_context(contextlib.closing(connect(self.path)))
+                check(connection, self.path)
                 prepare(connection, self.path)
                 recovered = _recovered(connection)
                 self._number = _last_number(connection)
                 reader = undo.enter_context(contextlib.closing(connect(self.path)))
             self._disk = _Disk(
-                GroupCommit(connection, self.path, self._write_row, self._write_last),
+                GroupCommit(
+                    connection,
+                    self.path,
+                    self._write_row,
+                    self._write_last,
+                    log_limit=self._log_limit // 4,
+                ),
                 connection,
                 reader,
                 ThreadPoolExecutor(1, "gateway-reader"),
@@ -280,7 +290,11 @@ class Journal:
 
     async def look_after(self) -> None:
         """Save the clock, and try again what could not be written. Call it about once a second."""
-        if self.problem is not None or self.clock() - self._clock_saved >= _CLOCK_SAVED_EVERY:
+        if (
+            self.problem is not None
+            or self._is_log_full
+            or self.clock() - self._clock_saved >= _CLOCK_SAVED_EVERY
+        ):
             with contextlib.suppress(LocalStorageError):
                 await self._in_order(lambda _: None)
 
@@ -370,6 +384,10 @@ class Journal:
             raise LocalStorageError("The gateway's database has been closed.")
         return self._disk
 
+    @property
+    def _is_log_full(self) -> bool:
+        return self._open.writer.log_bytes > self._log_limit
+
     async def _in_order(self, write: Callable[[sqlite3.Connection], _T], size: int = 0) -> _T:
         return await self._open.writer.call(write, size)
 
@@ -390,7 +408,7 @@ class Journal:
             raise _refusal(writer.problem)
         if writer.size > _WAITING_BYTES:
             raise _later("The gateway's disk is too slow for so many jobs.")
-        if writer.log_bytes > _LARGEST_LOG:
+        if self._is_log_full:
             raise _later("Another program has long been reading the gateway's database.")
 
     async def _read_job(self, sql: str, value: str) -> Job | None:

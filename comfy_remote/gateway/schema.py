@@ -12,6 +12,7 @@ from ..errors import ComfyRemoteError, LocalStorageError
 
 __all__ = [
     "DATABASE",
+    "check",
     "connect",
     "database_error",
     "database_errors",
@@ -30,11 +31,13 @@ _CHECKPOINT_PAGES = 1000
 _LOG_BYTES = 8 * 2**20
 """What the write-ahead log is cut down to when all of it is in the database."""
 
+_CHECKED_BYTES = 2**29
+
 _DAMAGED = (
     "The file is damaged. Restore it from a backup; or move it and the folder {files} away: "
     "the gateway then begins with none of its jobs."
 )
-_UNUSABLE = "Check the folder's permissions and the disk's space, then start the gateway again."
+_UNUSABLE = "Check the folder's permissions and the disk's space."
 
 _MIGRATIONS = (
     (
@@ -143,6 +146,19 @@ def connect(path: Path, *, patience: float = _PATIENCE) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def check(connection: sqlite3.Connection, path: Path) -> None:
+    """Look for damage, if the file is small enough for that to take no more than a second or two.
+
+    Raises:
+        sqlite3.DatabaseError: It is damaged.
+    """
+    if path.stat().st_size > _CHECKED_BYTES:
+        return
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(found.replace("\n", " "))
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
