@@ -11,6 +11,7 @@ from typing import Literal
 from .types import JsonValue
 
 __all__ = [
+    "TEXT_KEYS",
     "OutputKind",
     "OutputProblem",
     "OutputSource",
@@ -44,6 +45,10 @@ _MEDIA_TYPES = {
     ".webm": "video/webm",
     ".webp": "image/webp",
 }
+
+
+TEXT_KEYS = ("text", "string")
+"""The keys of ComfyUI's history under which nodes list texts."""
 
 
 def media_type_of(filename: str) -> str:
@@ -106,7 +111,7 @@ class RemoteOutput:
         size: Bytes; ``None`` when not announced.
         sha256: 64 lower-case hex digits; ``None`` when not announced.
         text: The text itself, for outputs that are not files (``PreviewAny``); else ``None``.
-        source: Where to read the bytes; ``None`` for a text.
+        source: Where to read the bytes; ``None`` for a text, unless it is too long for an answer.
         key: Under which ComfyUI's history listed it: ``images``, ``gifs``, ``audio``, ``3d``,
             ``text``, …; ``None`` where the worker does not say.
         number: Its position in the answer of a worker that gives file names without subfolders,
@@ -138,6 +143,13 @@ class RemoteOutput:
     def file(self) -> tuple[str, str, str, int | None]:
         """Identifies this file among the files of its job."""
         return self.folder, self.subfolder, self.filename, self.number
+
+    @property
+    def is_shown_text(self) -> bool:
+        """Whether it is a text that a node shows, and not a file; a long one has a ``source``."""
+        if self.key not in TEXT_KEYS:
+            return False
+        return self.filename.startswith(f"{self.node_id}_{self.key}_")
 
     @property
     def drawn_node(self) -> str:

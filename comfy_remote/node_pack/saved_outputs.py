@@ -178,6 +178,8 @@ class OutputSaver:
     ) -> tuple[JsonValue, bool]:
         if output.text is not None:
             return output.text, False
+        if output.is_shown_text:
+            return await self._text(output), False
         here = await self._file(output, before)
         if output.key == "result":
             return here.path, False
@@ -185,6 +187,13 @@ class OutputSaver:
         if output.key == "gifs":
             entry["format"] = output.media_type
         return entry, here.moves
+
+    async def _text(self, output: RemoteOutput) -> str:
+        """A text that was too long for an answer."""
+        with private_folder(self._host.folder("temp")) as spool:
+            fetched = await download(self._target, output, spool / "text")
+            content = await asyncio.to_thread(fetched.path.read_bytes)
+        return content.decode("utf-8", "replace")
 
     async def _file(self, output: RemoteOutput, before: RemoteOutput | None) -> _Here:
         """The file; fetched, unless it is here or being fetched already."""

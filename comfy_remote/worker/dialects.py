@@ -120,11 +120,13 @@ class Dialect(ABC):
     Attributes:
         name: As a request's ``format`` names it.
         has_addresses: Whether an answer can say where a file was stored instead of having it.
+        has_texts: Whether an answer has texts that nodes show.
         stores_all: Whether all files go to a store that has room, however small they are.
     """
 
     name: ClassVar[str]
     has_addresses: ClassVar[bool] = False
+    has_texts: ClassVar[bool] = False
     stores_all: ClassVar[bool] = False
 
     @abstractmethod
@@ -184,6 +186,7 @@ class _ComfyRemote1(Dialect):
 
     name = COMFY_REMOTE_1
     has_addresses = True
+    has_texts = True
 
     def recognizes(self, payload: Mapping[str, JsonValue]) -> bool:
         """Never: its clients name it."""

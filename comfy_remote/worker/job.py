@@ -366,6 +366,7 @@ class _Attempt:
                 job.dialect,
                 facts,
                 job_id=job.id,
+                folder=self.folder,
                 limit=(settings.result_limit or default_result_limit(job.id)) - room,
                 stores=job.stores,
                 warnings=[*job.warnings, *run.notes, *map(str, result.problems), *left_out],

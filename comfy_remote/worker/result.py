@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from pydantic import JsonValue
 
 from ..errors import ComfyRemoteError, OutputTooLarge
 from ..events import ShownValues
+from ..media.files import storage_errors
 from ..media.receive import Received
 from ..secrets import redact
 from ..units import size_text
@@ -28,6 +31,7 @@ __all__ = ["build_answer", "shown_within"]
 
 # Bytes of JSON of all nodes together: it is meant to be looked at, and files are outputs.
 _MOST_SHOWN = 1_000_000
+_SHORTEST_FILE = 16 * 1024  # characters of a text: a shorter one saves little
 
 
 async def build_answer(
@@ -37,6 +41,7 @@ async def build_answer(
     *,
     job_id: str,
     limit: int,
+    folder: Path,
     stores: Sequence[Store] = (),
     warnings: Sequence[str] = (),
 ) -> dict[str, JsonValue]:
@@ -44,6 +49,7 @@ async def build_answer(
 
     Args:
         limit: Bytes of ``{"output": answer}``.
+        folder: For texts that do not fit.
         stores: Where the largest outputs go, in this order, until the rest fits; of those, the
             ones that the dialect can name. One that fails is reported in the answer's warnings,
             and the next one is tried.
@@ -52,12 +58,13 @@ async def build_answer(
     Raises:
         OutputTooLarge: They do not fit, and there is no store for them.
     """
-    answer = _Answer(collected, dialect, facts, job_id, dialect.usable(stores), [*warnings])
+    usable = dialect.usable(stores)
+    answer = _Answer([*collected], dialect, facts, job_id, folder, usable, [*warnings])
     while True:
         everything = dialect.stores_all and answer.stores
         if not everything and answer.size <= limit:
             return await asyncio.to_thread(answer.rendered, _base64)
-        if not await answer.store_largest():
+        if not await answer.store_largest() and not await answer.text_as_file():
             if answer.size <= limit:
                 return await asyncio.to_thread(answer.rendered, _base64)
             raise answer.too_large(limit)
@@ -67,10 +74,11 @@ async def build_answer(
 class _Answer:
     """An answer in the making."""
 
-    collected: Sequence[CollectedOutput]
+    collected: list[CollectedOutput]
     dialect: Dialect
     facts: AnswerFacts
     job_id: str
+    folder: Path
     stores: list[Store]
     warnings: list[str]
     failures: list[str] = field(default_factory=list)
@@ -112,6 +120,25 @@ class _Answer:
                 return True
         return False
 
+    async def text_as_file(self) -> bool:
+        """Make the longest text a file, which can be stored; whether that was done."""
+        texts = {
+            number: one.output.text
+            for number, one in enumerate(self.collected)
+            if one.output.text is not None and len(one.output.text) >= _SHORTEST_FILE
+        }
+        if not self.dialect.has_texts or not self.stores or not texts:
+            return False
+        number = max(texts, key=lambda n: len(texts[n]))
+        path = self.folder / f"text-{number}"
+        file = await asyncio.to_thread(_written, path, texts[number])
+        self.collected[number] = CollectedOutput(
+            replace(self.collected[number].output, text=None), file
+        )
+        self.files[number] = file
+        self.inline.append(number)
+        return True
+
     def too_large(self, limit: int) -> OutputTooLarge:
         """The error, with the sizes of what does not fit."""
         size = self.size
@@ -138,6 +165,13 @@ class _Answer:
             return ""
         others = " or ".join(one.name for one in DIALECTS if one.has_addresses)
         return f" and ask for the format {others} ({self.dialect.name} cannot name an address)"
+
+
+def _written(path: Path, text: str) -> Received:
+    content = text.encode("utf-8", "replace")
+    with storage_errors(path):
+        path.write_bytes(content)
+    return Received(path, len(content), hashlib.sha256(content).hexdigest())
 
 
 def _base64(file: Received) -> str:

@@ -339,6 +339,7 @@ async def test_every_kind_is_shown_under_its_own_key(host: FakeHost) -> None:
         "v.mp4": b"v",
         "a.flac": b"a",
         "m.glb": b"m",
+        "2_text_1.txt": "grüß".encode(),
     }
     target = FakeTarget((), files)
     saver = OutputSaver(host, target, ID)  # type: ignore[arg-type]
@@ -375,6 +376,12 @@ async def test_every_kind_is_shown_under_its_own_key(host: FakeHost) -> None:
     assert await bring(_output("m.glb", key="result", **model)) == {"result": ["m.glb"]}
     text = _output("2_text_0.txt", kind="text", text="Hello", key="text")
     assert await bring(text) == {"text": ["Hello"]}
+    # One that was too long for the worker's answer comes as a file, and is shown as a text.
+    long: Any = {"kind": "text", "key": "text", "sha256": sha("2_text_1.txt")}
+    assert await bring(_output("2_text_1.txt", **long)) == {
+        "text": [files["2_text_1.txt"].decode()]
+    }
+    assert not list(host.base.rglob("2_text_1*"))
 
 
 async def test_a_node_shows_what_it_shows_there(host: FakeHost) -> None:

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from comfy_remote.errors import ExecutionFailed, OutputError, OutputLost, OutputTooLarge
 from comfy_remote.media.receive import Received
+from comfy_remote.media.temporary import TemporaryFolder
 from comfy_remote.outputs import RemoteOutput
+from comfy_remote.targets.runpod.result import read_result
 from comfy_remote.worker.collect import CollectedOutput
 from comfy_remote.worker.dialects import AnswerFacts, Dialect, dialect_named
 from comfy_remote.worker.result import build_answer
@@ -61,7 +63,16 @@ async def answer(
     *stores: FakeStore,
     dialect: Dialect = COMFY_REMOTE_1,
 ) -> Any:
-    return await build_answer(collected, dialect, FACTS, job_id="j-1", limit=limit, stores=stores)
+    with TemporaryFolder("texts") as folder:
+        return await build_answer(
+            collected,
+            dialect,
+            FACTS,
+            job_id="j-1",
+            limit=limit,
+            folder=Path(folder),
+            stores=stores,
+        )
 
 
 def serialised(result: object) -> int:
@@ -125,6 +136,30 @@ async def test_the_largest_are_spilled_until_the_rest_fits(tmp_path: Path) -> No
             assert one["url"] == f"files/j-1/{one['sha256']}"
             assert store.kept[one["sha256"]] == bytes(one["size"])
     assert serialised(result) <= 3000
+
+
+async def test_a_text_that_does_not_fit_is_stored_as_a_file(tmp_path: Path) -> None:
+    def text(node_id: str, content: str) -> CollectedOutput:
+        name = f"{node_id}_text_0.txt"
+        shown = RemoteOutput(node_id, "text", name, media_type="text/plain", text=content)
+        return CollectedOutput(replace(shown, key="text"), None)
+
+    long, short = "grüß \n" * 10_000, "short"
+    collected = [text("1", long), file(tmp_path, "a.png", bytes(100)), text("2", short)]
+    store = FakeStore()
+    result = await answer(collected, 5000, store)
+    first, picture, last = result["outputs"]
+    assert store.kept[first["sha256"]].decode() == long
+    assert store.kept[picture["sha256"]] == bytes(100)  # files go first
+    assert "text" not in first
+    assert first["size"] == len(long.encode())
+    assert last["text"] == short
+    assert serialised(result) <= 5000
+    # The client knows it for a text that its node shows.
+    read = read_result(result, {})
+    assert [one.is_shown_text for one in read.outputs] == [True, False, True]
+    with pytest.raises(OutputTooLarge, match="texts"):
+        await answer([text("1", long)], 5000)
 
 
 async def test_without_a_store_the_error_names_sizes_and_a_way_out(tmp_path: Path) -> None:

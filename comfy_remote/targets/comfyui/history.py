@@ -12,7 +12,14 @@ from ...errors import ComfyRemoteError, ExecutionFailed, JobCancelled, OutOfMemo
 from ...events import Finished, JobState, ShownValues
 from ...media.files import subfolder_of
 from ...media.remote_values import VALUES_KEY, sha256_in_name
-from ...outputs import OutputProblem, OutputSource, RemoteOutput, kind_of, media_type_of
+from ...outputs import (
+    TEXT_KEYS,
+    OutputProblem,
+    OutputSource,
+    RemoteOutput,
+    kind_of,
+    media_type_of,
+)
 from ...types import JsonValue
 from ...workflow.output_nodes import OUTPUT_NODES
 from ...workflow.prompt import Prompt
@@ -118,7 +125,7 @@ def outputs_of_node(node_id: str, ui: JsonValue) -> Iterator[RemoteOutput]:
                 if identity not in seen:
                     seen.add(identity)
                     yield output
-            elif key in ("text", "string") and isinstance(value, str):
+            elif key in TEXT_KEYS and isinstance(value, str):
                 yield RemoteOutput(
                     node_id=node_id,
                     kind="text",
