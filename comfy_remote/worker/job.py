@@ -25,7 +25,7 @@ from ..events import Progress
 from ..media.temporary import TemporaryFolder
 from ..targets.base import InputFile, RunRequest
 from ..targets.comfyui.target import ComfyUITarget, engine_of
-from ..targets.engine_files import folders_in
+from ..targets.engine_files import EngineFolders, folders_in
 from ..targets.input_names import UsersNames
 from ..wire.repo_list import parse_repo_list
 from ..wire.request import JobRequest
@@ -260,6 +260,8 @@ class _Attempt:
         job, parts = self.job, self.parts
         async with target:
             stats = await parts.about.stats(target)
+            if (folders := self._folders(stats)) is not None:
+                target.place_inputs_in(folders.input)
             prompt = self.prompt
             if prompt is None:
                 nodes = (await target.describe()).nodes
@@ -283,7 +285,7 @@ class _Attempt:
                 parts.engine,
                 target,
                 job.id,
-                self._output_folder(stats),
+                None if folders is None else folders.output,
                 parts.settings.engine_patience,
             )
             self.run = run
@@ -315,10 +317,9 @@ class _Attempt:
             return replace(result, error=lacking.explain(result.error))
         return result
 
-    def _output_folder(self, stats: Mapping[str, JsonValue]) -> Path | None:
-        """The engine's output folder, if what is new in it can only be this job's."""
-        folders = folders_in(stats) if self.parts.engine.pid is not None else None
-        return folders.output if folders is not None else None
+    def _folders(self, stats: Mapping[str, JsonValue]) -> EngineFolders | None:
+        """The engine's folders, if it was started here: then what is new there is this job's."""
+        return folders_in(stats) if self.parts.engine.pid is not None else None
 
     async def _clean(
         self,

@@ -93,6 +93,30 @@ async def test_a_file_that_is_too_large_for_it_is_refused_with_the_way_out(
     assert caught.value.details["size"] == 3 * 2**20
 
 
+async def test_a_large_file_is_written_into_the_input_folder_if_that_is_here(
+    plain: PlainComfyUI, tmp_path: Path
+) -> None:
+    folder = tmp_path / "input"
+    path = tmp_path / "film"
+    path.write_bytes(b"film" * 5 * 2**20)
+    file = InputFile("films/a.mp4", path, path.stat().st_size, sha256_of(path))
+    small = value_file(tmp_path, b"small")
+    uploads = Uploads("the test")
+    uploads.folder = folder
+    async with HttpClient(plain.url, name="the test") as http:
+        for _ in range(2):
+            assert await uploads.send(http, file) == "films/a.mp4"
+        picture = InputFile("a.png", small.path, small.size, small.sha256)
+        assert await uploads.send(http, picture) == "a.png"
+        # Another file of that name stays: ours gets another one.
+        (folder / "films" / "a.mp4").write_bytes(b"another")
+        other = await uploads.send(http, file)
+    assert other != "films/a.mp4"
+    assert (folder / "films" / "a.mp4").read_bytes() == b"another"
+    assert sha256_of(folder / other) == file.sha256
+    assert plain.asked == ["POST upload"]
+
+
 async def test_how_much_of_the_files_is_there_is_counted_over_all_of_them(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     files = [value_file(tmp_path, b"a" * 3 * 2**20)]

@@ -391,6 +391,10 @@ class ComfyUITarget:
         """Take a prompt that has ended out of the history."""
         await self._http.post_idempotent("history", {"delete": [prompt_id]})
 
+    def place_inputs_in(self, folder: Path) -> None:
+        """Have large input files written into ComfyUI's input folder, which is on this machine."""
+        self._uploads.folder = folder
+
     @property
     def uploaded(self) -> Mapping[tuple[str, str], str]:
         """The names that ComfyUI gave to the files sent to it: by name and SHA-256."""

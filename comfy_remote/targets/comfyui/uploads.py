@@ -2,7 +2,7 @@
 
 A ComfyUI with our node pack (and the sandbox) takes a file of any size as a stream, and checks
 it. Any other takes it by ComfyUI's own upload, which holds it in memory and has a limit
-(``--max-upload-size``, 100 MB by default).
+(``--max-upload-size``, 100 MB by default), unless its input folder is here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -18,6 +18,7 @@ import aiohttp
 from ...errors import RequestTooLarge, TargetError, TargetNotFound
 from ...media.files import subfolder_of
 from ...media.receive import file_chunks
+from ...media.received_inputs import InputFolder
 from ...media.remote_values import sha256_in_name
 from ...net.http import HttpClient
 from ...units import size_text
@@ -40,10 +41,15 @@ async def has_input(http: HttpClient, name: str) -> bool:
 
 
 class Uploads:
-    """Sends files, and remembers what they are called there."""
+    """Sends files, and remembers what they are called there.
+
+    Attributes:
+        folder: ComfyUI's input folder, if it is here and whoever uses this may write to it.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.folder: Path | None = None
         self.names: dict[tuple[str, str], str] = {}
         """What ComfyUI calls the files sent to it: by name and SHA-256."""
         self._takes_streams = True
@@ -64,6 +70,9 @@ class Uploads:
     async def _sent(self, http: HttpClient, file: InputFile, progress: UploadProgress) -> str:
         content = (file.name, file.sha256)
         streamed = file.size >= _STREAMED_FROM or sha256_in_name(file.name) is not None
+        if streamed and self.folder is not None:
+            self.names[content] = await _placed(InputFolder(self.folder), file)
+            return self.names[content]
         if streamed and self._takes_streams:
             name = await self._stream(http, file, progress)
             if name is not None:
@@ -118,6 +127,13 @@ class Uploads:
         return TargetError(
             f"{self._name} did not take the file {file.name}.", advice="Check the address."
         )
+
+
+async def _placed(folder: InputFolder, file: InputFile) -> str:
+    if await folder.has(file.name, file.sha256):
+        return file.name
+    with input_errors(file.path):
+        return await folder.receive(file.name, file.sha256, file_chunks(file.path))
 
 
 async def _chunks(file: InputFile, progress: UploadProgress) -> AsyncGenerator[bytes, None]:
