@@ -36,11 +36,14 @@ class WorkerEngine:
 
     Attributes:
         id: ``gpu0`` for a GPU's, ``engine1`` for one of several, ``local`` for the only one.
+        gpu: The GPU that it was given; ``None`` for what it finds itself.
+        attached: Whether somebody else has started it, so that it goes on when this process ends.
     """
 
     id: str
     engine: Engine
     gpu: Gpu | None = None
+    attached: bool = False
 
     def handler(self, settings: WorkerSettings) -> JobHandler:
         """What runs this engine's jobs. ``settings.worker`` is its id if it is ``None``."""
@@ -93,15 +96,15 @@ class Engines(Iterable[WorkerEngine]):
             return await cls._by_gpu(choices, parse_gpus(gpus), folder, environ)
         choices = choices or ["auto"]
         if len(choices) == 1:
-            return cls([WorkerEngine(_ONE, Engine.named(choices[0], environ))])
+            only = Engine.named(choices[0], environ)
+            return cls([WorkerEngine(_ONE, only, attached=is_url(choices[0]))])
         _check_several(choices)
-        labels = [f"engine{number}" for number in range(1, len(choices) + 1)]
-        return cls(
-            [
-                WorkerEngine(label, Engine.named(choice, environ, label=label))
-                for label, choice in zip(labels, choices, strict=True)
-            ]
-        )
+        engines = []
+        for number, choice in enumerate(choices, start=1):
+            label = f"engine{number}"
+            engine = Engine.named(choice, environ, label=label)
+            engines.append(WorkerEngine(label, engine, attached=is_url(choice)))
+        return cls(engines)
 
     @classmethod
     async def _by_gpu(

@@ -70,6 +70,18 @@ def idle_workers(url: str) -> int:
         return int(json.load(answer)["workers"]["idle"])
 
 
+def slow(seconds: float) -> dict[str, Any]:
+    """What the sandbox takes that long for."""
+    picture = {"width": 8, "height": 8, "batch_size": 1, "color": 0}
+    steps = {"image": ["1", 0], "steps": 1, "seconds_per_step": seconds, "preview": False}
+    saved = {"images": ["2", 0], "filename_prefix": "a"}
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": picture},
+        "2": {"class_type": "SandboxSlow", "inputs": steps},
+        "3": {"class_type": "SaveImage", "inputs": saved},
+    }
+
+
 def two_gpus(folder: Path) -> dict[str, str]:
     """The environment of a machine with two GPUs, whose ComfyUI has the test node."""
     tools = folder / "tools"
@@ -166,18 +178,8 @@ def test_several_engines_that_are_not_gpus_work_side_by_side(servers: list[Serve
         servers.append(server)
         address = server.url()
         wait_for(lambda: idle_workers(address) == 3, server)
-        picture = {"width": 8, "height": 8, "batch_size": 1, "color": 0}
-        steps = {"image": ["1", 0], "steps": 5, "seconds_per_step": 0.2, "preview": False}
-        workflow = {
-            "1": {"class_type": "EmptyImage", "inputs": picture},
-            "2": {"class_type": "SandboxSlow", "inputs": steps},
-            "3": {
-                "class_type": "SaveImage",
-                "inputs": {"images": ["2", 0], "filename_prefix": "a"},
-            },
-        }
         with ThreadPoolExecutor(3) as threads:
-            results = list(threads.map(lambda _: run(address, workflow), range(3)))
+            results = list(threads.map(lambda _: run(address, slow(1.0)), range(3)))
         assert {done["workerId"] for done in results} == {"engine1", "engine2", "engine3"}
         assert server.stop(signal.SIGINT) == 0
         assert process.poll() is None  # it was not ours to end
@@ -216,6 +218,39 @@ def test_what_does_not_go_together_is_refused(
     assert done.returncode == 2, done.stderr
     assert words in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+def test_one_that_does_not_start_is_tried_again_while_the_others_work(
+    servers: list[Serve], tmp_path: Path
+) -> None:
+    comfyui = tmp_path / "ComfyUI"
+    (comfyui / "comfy").mkdir(parents=True)
+    broken = tmp_path / "broken"
+    broken.touch()
+    (comfyui / "main.py").write_text(
+        "import os, pathlib, sys\n"
+        "from comfy_remote.sandbox.__main__ import main\n"
+        f"broken = pathlib.Path({str(broken)!r}).exists()\n"
+        "if broken and os.environ['CUDA_VISIBLE_DEVICES'] == '1':\n"
+        "    sys.exit('GPU is lost')\n"
+        "main(['--port', sys.argv[sys.argv.index('--port') + 1]])\n"
+    )
+    server = Serve(
+        *("--gpus", "all", "--comfyui", str(comfyui)),
+        **two_gpus(tmp_path),
+        COMFYUI_PYTHON=sys.executable,
+        PYTHONPATH=str(Path(__file__).parents[2]),
+    )
+    servers.append(server)
+    url = server.url()
+    wait_for(lambda: server.text.count("gpu1 | GPU is lost") >= 2, server)
+    assert idle_workers(url) == 1
+    assert run(url, slow(0.1))["workerId"] == "gpu0"
+    broken.unlink()
+    wait_for(lambda: idle_workers(url) == 2, server)
+    with ThreadPoolExecutor(2) as threads:
+        results = list(threads.map(lambda _: run(url, slow(1.0)), range(2)))
+    assert {done["workerId"] for done in results} == {"gpu0", "gpu1"}
 
 
 def test_if_none_starts_it_ends_and_says_why_for_each(tmp_path: Path) -> None:

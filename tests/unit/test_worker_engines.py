@@ -243,7 +243,7 @@ async def test_gpus_need_a_comfyui(
 
 async def test_several_engines_are_numbered_and_one_is_the_local_one(tmp_path: Path) -> None:
     one = await Engines.choose(["sandbox"], folder=tmp_path / "engines", environ=os.environ)
-    assert [each.id for each in one] == ["local"]
+    assert [(each.id, each.attached) for each in one] == [("local", False)]
     several = await Engines.choose(["sandbox", "sandbox"], folder=tmp_path, environ=os.environ)
     assert [each.id for each in several] == ["engine1", "engine2"]
     with several:
@@ -252,6 +252,7 @@ async def test_several_engines_are_numbered_and_one_is_the_local_one(tmp_path: P
     # An engine at an address stays where it is, and nobody need answer there for it to be chosen.
     urls = ["http://127.0.0.1:9", "sandbox"]
     mixed = await Engines.choose(urls, folder=tmp_path, environ=os.environ)
+    assert [each.attached for each in mixed] == [True, False]
     with mixed:
         await mixed.ready()
     assert not (tmp_path / "engines").exists()
