@@ -21,7 +21,6 @@ from pydantic import BaseModel, ValidationError
 
 from ..advice import Hint
 from ..errors import ConfigurationError
-from ..units import size_text
 
 __all__ = ["Gpu", "choose_gpus", "find_gpus", "parse_gpus"]
 
@@ -77,7 +76,8 @@ class Gpu:
         return f"gpu{self.index}"
 
     def __str__(self) -> str:
-        memory = f", {size_text(self.memory)}" if self.memory else ""
+        # In the unit that these are sold by: a card of "24 GB" has 24 GiB.
+        memory = f", {self.memory / 2**30:.0f} GB" if self.memory else ""
         return f"{self.id} ({self.name}{memory})"
 
 

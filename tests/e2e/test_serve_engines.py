@@ -130,9 +130,7 @@ def test_a_comfyui_for_each_gpu(servers: list[Serve], tmp_path: Path) -> None:
     servers.append(server)
     url = server.url(seconds=180)
     wait_for(lambda: idle_workers(url) == 2, server, 60)
-    assert (
-        "Starting gpu0 (NVIDIA Stand-in, 25.8 GB), gpu1 (NVIDIA Stand-in, 25.8 GB)" in server.text
-    )
+    assert "Starting gpu0 (NVIDIA Stand-in, 24 GB), gpu1 (NVIDIA Stand-in, 24 GB)" in server.text
     with ThreadPoolExecutor(6) as threads:
         results = list(threads.map(lambda seed: run(url, where(2.0, seed)), range(6)))
         assert {done["workerId"] for done in results} == {"gpu0", "gpu1"}
@@ -193,7 +191,7 @@ def test_several_engines_that_are_not_gpus_work_side_by_side(servers: list[Serve
         (("--gpus", "0,0"), "names GPU 0 twice"),
         (("--gpus", "-1"), "is not a list of GPUs"),
         (("--gpus", ""), "is not a list of GPUs"),
-        (("--gpus", "0,7"), "There is no GPU 7 here, but gpu0 (NVIDIA Stand-in, 25.8 GB), gpu1"),
+        (("--gpus", "0,7"), "There is no GPU 7 here, but gpu0 (NVIDIA Stand-in, 24 GB), gpu1"),
         (("--gpus", "0", "--engine", "http://127.0.0.1:8188"), "Omit --gpus, and give --engine"),
         (("--gpus", "all", "--engine", "sandbox"), "--engine sandbox --engine sandbox"),
         (("--gpus", "all", "--worker", "runpod"), "Omit --worker runpod"),

@@ -71,7 +71,7 @@ async def test_each_gpu_has_an_engine_with_folders_of_its_own(
     folder = tmp_path / "engines"
     engines = await Engines.choose(gpus="2,0", folder=folder, environ=environ)
     assert [one.id for one in engines] == ["gpu2", "gpu0"]
-    assert str(engines) == "gpu2 (NVIDIA C, 25.8 GB), gpu0 (NVIDIA A, 25.8 GB)"
+    assert str(engines) == "gpu2 (NVIDIA C, 24 GB), gpu0 (NVIDIA A, 24 GB)"
     with engines:
         await engines.ready()
         addresses = {await one.engine.ready() for one in engines}

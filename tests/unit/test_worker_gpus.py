@@ -54,9 +54,9 @@ def torch(folder: Path, *, count: int, hip: str | None = None, mps: bool = False
 async def test_nvidias_are_listed_by_nvidia_smi(tmp_path: Path) -> None:
     gpus = await find_gpus(None, smi(tmp_path, SMI))
     assert [str(gpu) for gpu in gpus] == [
-        "gpu0 (NVIDIA GeForce RTX 4090, 25.8 GB)",
+        "gpu0 (NVIDIA GeForce RTX 4090, 24 GB)",
         "gpu1 (NVIDIA GB10)",
-        "gpu2 (NVIDIA GeForce RTX 3060, 12.9 GB)",
+        "gpu2 (NVIDIA GeForce RTX 3060, 12 GB)",
     ]
     assert gpus[2].memory == 12288 * 2**20
     # Without the order, CUDA's number 2 may be another than that of nvidia-smi.
@@ -88,8 +88,8 @@ async def test_amds_are_listed_by_the_engines_torch(tmp_path: Path) -> None:
     environ = torch(tmp_path, count=2, hip="6.4")
     gpus = await find_gpus(sys.executable, environ)
     assert [str(gpu) for gpu in gpus] == [
-        "gpu0 (AMD Radeon Pro W7900, 51.5 GB)",
-        "gpu1 (AMD Radeon Pro W7900, 51.5 GB)",
+        "gpu0 (AMD Radeon Pro W7900, 48 GB)",
+        "gpu1 (AMD Radeon Pro W7900, 48 GB)",
     ]
     assert gpus[1].environ == {"CUDA_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": "1"}
     hidden = await find_gpus(sys.executable, environ | {"HIP_VISIBLE_DEVICES": "5,3"})
