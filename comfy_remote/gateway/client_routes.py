@@ -112,6 +112,10 @@ class _ClientRoutes:
                 body, lambda body: Submission.parse(body, self._limits)
             ) as submission,
         ):
+            if submission.policy.client is None:
+                # Whoever does not say who it is shares fairly by its address.
+                policy = submission.policy.model_copy(update={"client": request.remote or ""})
+                submission.policy = policy
             return await self._endpoint.submit(submission, sync=sync, idempotency_key=key)
 
 

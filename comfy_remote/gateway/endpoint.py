@@ -14,12 +14,12 @@ from pydantic_core import to_json
 from ..errors import LocalStorageError, OutputTooLarge
 from ..wire.runpod import EndpointHealth
 from .body import json_bytes
-from .job import Job, Submission
+from .job import Job, Lease, Submission
 from .limits import GatewayLimits
 from .queue import JobQueue
 from .store import JobStore
 
-__all__ = ["Endpoint", "LocalEndpoint", "Status", "StoredStatus"]
+__all__ = ["Endpoint", "GivenJob", "LocalEndpoint", "Status", "StoredStatus"]
 
 Status: TypeAlias = dict[str, JsonValue]
 """What ``/status`` answers: `wire.runpod.JobStatus`, without the keys that are empty."""
@@ -96,10 +96,18 @@ class Endpoint(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class GivenJob:
+    """A job that a worker was given, and its input as JSON."""
+
+    lease: Lease
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class LocalEndpoint:
     """A queue in this process, and the files beside it.
 
-    Small inputs and results are in the queue's records, the others in the store.
+    Small inputs and results are in the jobs' rows, the others in the store.
     """
 
     queue: JobQueue
@@ -114,64 +122,58 @@ class LocalEndpoint:
         self, submission: Submission, *, sync: bool, idempotency_key: str | None
     ) -> Status:
         """See `Endpoint.submit`."""
-        if (known := self.queue.records.by_key(idempotency_key)) is not None:
-            return known.status()
-        self.queue.check_room()  # before anything is written
         job_id = self.queue.new_id(sync=sync)
         content = to_json(submission.input)
         limit = self.limits.runsync_bytes if sync else self.limits.run_bytes
-        small = self.queue.records.has_memory_for(content)
+        small = self.queue.live.has_memory_for(content)
+        if not small or self.queue.is_full:  # before anything is written
+            if (known := await self.queue.by_key(idempotency_key)) is not None:
+                return known.status()
+            self.queue.check_room()
         if small:
             self.store.check_room(limit)
         else:
             await self.store.accept(job_id, content, result=limit)
         try:
-            job = self.queue.add(
+            job = await self.queue.add(
                 submission,
                 job_id=job_id,
                 content=content if small else None,
+                input_file=None if small else "input.json",
                 sync=sync,
                 idempotency_key=idempotency_key,
             )
         except BaseException:
             self.store.forget(job_id)
             raise
-        if job.id != job_id:  # the same key has brought a job meanwhile
+        if job.id != job_id:  # the same key has brought a job before
             self.store.forget(job_id)
         return job.status()
 
     async def wait(self, job_id: str, timeout: float) -> Status | StoredStatus:
         """See `Endpoint.wait`."""
-        job = self.queue.records.get(job_id)
-        await self.queue.wait_until_final(job, timeout)
-        return self._status(self.queue.records.get(job_id))  # it may have gone meanwhile
+        await self.queue.wait_until_final(job_id, timeout)
+        return await self.status(job_id)
 
     async def status(self, job_id: str) -> Status | StoredStatus:
         """See `Endpoint.status`."""
-        return self._status(self.queue.records.get(job_id))
+        return self._status(await self.queue.get(job_id))
 
     async def stream(self, job_id: str) -> list[bytes]:
         """See `Endpoint.stream`."""
-        return self.queue.records.take_stream(self.queue.records.get(job_id))
+        return self.queue.live.take_stream(await self.queue.get(job_id))
 
     async def cancel(self, job_id: str) -> Status:
         """See `Endpoint.cancel`."""
-        job = self.queue.records.get(job_id)
-        self.queue.cancel(job)
-        return job.status()
+        return (await self.queue.cancel(job_id)).status()
 
     async def retry(self, job_id: str) -> Status:
         """See `Endpoint.retry`."""
-        job = self.queue.records.get(job_id)
-        before = job.result
-        self.queue.retry(job)
-        if before is not None:
-            self.store.drop(job_id, before)
-        return job.status()
+        return (await self.queue.retry(job_id)).status()
 
     async def purge(self) -> int:
         """See `Endpoint.purge`."""
-        return self.queue.purge()
+        return await self.queue.purge()
 
     async def health(self) -> EndpointHealth:
         """See `Endpoint.health`."""
@@ -183,25 +185,54 @@ class LocalEndpoint:
         headers = {"Content-Type": "application/octet-stream", "Cache-Control": "private"}
         return web.FileResponse(self.store.file(job_id, sha256), headers=headers)
 
-    async def input_of(self, job: Job) -> bytes:
-        """What the client sent, as JSON.
+    # The worker's side
 
-        Raises:
-            LocalStorageError: It cannot be read (any more).
+    async def take(self, worker_id: str, *, wait: float, count: int = 1) -> list[GivenJob]:
+        """`JobQueue.take`, with the jobs' inputs, which are read meanwhile.
+
+        A job whose input cannot be read fails.
         """
-        return job.input if job.input is not None else await self.store.read_input(job.id)
+        leases = await self.queue.lease(worker_id, wait=wait, count=count)
+        reading = [asyncio.ensure_future(self._input_of(lease)) for lease in leases]
+        try:
+            held = set(await self.queue.confirm(leases))
+            given = zip(leases, await asyncio.gather(*reading), strict=True)
+        except BaseException:
+            for read in reading:
+                read.cancel()
+            raise
+        return [GivenJob(lease, content) for lease, content in given if lease in held and content]
+
+    async def _input_of(self, lease: Lease) -> bytes | None:
+        if lease.job.input is not None:
+            return lease.job.input
+        try:
+            return await self.store.read_input(lease.job.id)
+        except LocalStorageError as error:
+            self.queue.fail(lease.job.id, lease.worker_id, error, attempt=lease.attempt)
+            return None
 
     async def finish(
-        self, job_id: str, worker_id: str, *, output: JsonValue, error: JsonValue
-    ) -> None:
+        self,
+        job_id: str,
+        worker_id: str,
+        *,
+        output: JsonValue,
+        error: JsonValue,
+        attempt: int | None = None,
+    ) -> bool:
         """End a job with what its worker gave: failed if there is an ``error``.
 
-        Nothing happens when it comes too late: the job is not that worker's any more. A result
-        that is too large, or cannot be stored, makes the job fail.
+        A result that is too large, or cannot be stored, makes the job fail. The end is on disk
+        after `JobQueue.committed`.
+
+        Returns:
+            See `JobQueue.finish`.
         """
-        if not self.queue.is_running(job_id, worker_id):
-            return
-        limit = self.queue.records.get(job_id).result_limit
+        queue = self.queue
+        limit = self.limits.run_bytes
+        if (job := queue.live.get(job_id)) is not None:
+            limit = job.result_limit
         given: JsonValue = {
             key: value for key, value in (("output", output), ("error", error)) if value is not None
         }
@@ -212,19 +243,20 @@ class LocalEndpoint:
                 advice="Have the worker store large outputs instead of returning them inline.",
                 details={"size": len(content), "limit": limit},
             )
-            self.queue.fail(job_id, worker_id, too_large)
-            return
+            return queue.fail(job_id, worker_id, too_large, attempt=attempt)
         failed = error is not None
-        if self.queue.records.has_memory_for(content):
-            self.queue.finish(job_id, worker_id, result=content, failed=failed)
-            return
-        try:
-            name = await self.store.add_result(job_id, content)
-        except LocalStorageError as full:
-            self.queue.fail(job_id, worker_id, full)
-            return
-        if not self.queue.finish(job_id, worker_id, result=name, failed=failed):
-            self.store.drop(job_id, name)
+        result: bytes | str = content
+        if not queue.live.has_memory_for(content):
+            if not queue.takes_result(job_id, worker_id, attempt=attempt):
+                return False
+            try:
+                result = await self.store.add_result(job_id, content)
+            except LocalStorageError as full:
+                return queue.fail(job_id, worker_id, full, attempt=attempt)
+        done = queue.finish(job_id, worker_id, result=result, attempt=attempt, failed=failed)
+        if not done and isinstance(result, str):
+            self.store.drop(job_id, result)
+        return done
 
     async def whole_status(self, job: Job) -> bytes:
         """What ``/status`` answers, as JSON."""

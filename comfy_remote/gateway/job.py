@@ -23,7 +23,7 @@ from .limits import GatewayLimits
 from .placing import Needs
 from .webhook import WEBHOOK, webhook_guard
 
-__all__ = ["Attempt", "Ending", "Job", "Policy", "Submission"]
+__all__ = ["Attempt", "Ending", "Job", "Lease", "Policy", "Submission"]
 
 _MOST_MILLISECONDS = 10**15
 """Far above every limit, and a number that can still be divided."""
@@ -259,3 +259,14 @@ class Job:
             if self.finished is not None:
                 answer["executionTime"] = round((self.finished - self.started) * 1000)
         return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A job that a worker was given. What the worker says of it counts while the job has that
+    worker and that attempt.
+    """
+
+    job: Job
+    worker_id: str
+    attempt: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -11,11 +12,17 @@ from pydantic import JsonValue
 from pydantic_core import from_json
 
 from ..aio import first_of
-from ..errors import ComfyRemoteError, ConfigurationError, ExecutionFailed
+from ..errors import (
+    ComfyRemoteError,
+    ConfigurationError,
+    ExecutionFailed,
+    LocalStorageError,
+)
 from ..net.retry import Backoff
 from .body import json_bytes
-from .endpoint import LocalEndpoint
-from .job import Job
+from .endpoint import GivenJob, LocalEndpoint
+from .placing import Offer
+from .workers import WorkerKind
 
 __all__ = ["Handler", "LocalWorker", "Report"]
 
@@ -23,6 +30,7 @@ Report: TypeAlias = Callable[[dict[str, JsonValue]], Awaitable[None]]
 """Shows a dictionary as the job's ``output`` while it is in progress."""
 
 _POLL = 30.0
+_QUICKLY_PARSED = 16 * 1024  # bytes: a thread would take longer to begin
 _BACKOFF = Backoff(first=1.0, longest=60.0)
 _log = logging.getLogger(__name__)
 
@@ -57,15 +65,27 @@ class LocalWorker:
     """Takes jobs from an endpoint, one after the other, and awaits a handler for each.
 
     A job is taken only when the handler is ready: until then it can go to another worker.
+
+    Args:
+        kind: `WorkerKind.URL` if the engine goes on without this process.
+        offer: What it has.
     """
 
     def __init__(
-        self, endpoint: LocalEndpoint, handler: Handler, *, worker_id: str = "local"
+        self,
+        endpoint: LocalEndpoint,
+        handler: Handler,
+        *,
+        worker_id: str = "local",
+        kind: WorkerKind = WorkerKind.LOCAL,
+        offer: Offer | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._queue = endpoint.queue
         self._handler = handler
         self.worker_id = worker_id
+        boot = f"{kind.value}:{uuid.uuid4().hex}"
+        self._worker = self._queue.workers.register(worker_id, kind, boot, offer)
 
     async def run(self) -> None:
         """Work until cancelled, or until the queue is closed.
@@ -75,31 +95,47 @@ class LocalWorker:
         """
         while not self._queue.closed:
             await self._get_ready()
-            for job in await self._queue.take(self.worker_id, wait=_POLL):
-                await self._run(job)
+            for given in await self._take():
+                await self._run(given)
 
     async def _get_ready(self) -> None:
         failures = 0
         while isinstance(self._handler, GetsReady):
             try:
                 await self._handler.ready()
-                return
+                break
             except ConfigurationError:
                 raise  # it would be no better the next time
             except ComfyRemoteError as error:
-                self._queue.workers.remove(self.worker_id)  # for /health: it takes no jobs
+                self._worker.broken = error.message
                 _log.error("The worker takes no job. %s", error)
             failures += 1
             await asyncio.sleep(_BACKOFF.seconds(failures))
+        self._worker.broken = ""
 
-    async def _run(self, job: Job) -> None:
+    async def _take(self) -> list[GivenJob]:
         try:
-            async with first_of(self._work(job), self._stopped(job.id)):
+            return await self._endpoint.take(self.worker_id, wait=_POLL)
+        except LocalStorageError as error:
+            _log.error("The worker takes no job. %s", error)
+            await asyncio.sleep(_BACKOFF.seconds(1))
+            return []
+
+    async def _run(self, given: GivenJob) -> None:
+        lease = given.lease
+        try:
+            async with first_of(self._work(given), self._stopped(lease.job.id)):
                 pass
-        finally:
-            # Nothing, if the job was cancelled; else the handler gave up by itself.
+        except BaseException:
+            # Whoever ends this worker ends its engine's run with it.
+            self._queue.put_back([lease], "The gateway was stopped.")
+            raise
+        if self._queue.closed:
+            self._queue.put_back([lease], "The gateway was stopped.")
+        else:
+            # Nothing, if the job has ended; else the handler gave up by itself.
             given_up = ExecutionFailed("The worker stopped before the job was done.")
-            self._queue.fail(job.id, self.worker_id, given_up)
+            self._queue.fail(lease.job.id, self.worker_id, given_up, attempt=lease.attempt)
 
     async def _stopped(self, job_id: str) -> None:
         workers = self._queue.workers
@@ -107,27 +143,33 @@ class LocalWorker:
             if job_id in await workers.take_stops(self.worker_id, wait=_POLL):
                 return
 
-    async def _work(self, job: Job) -> None:
+    async def _work(self, given: GivenJob) -> None:
+        job_id, attempt = given.lease.job.id, given.lease.attempt
+
         async def report(snapshot: dict[str, JsonValue]) -> None:
-            self._queue.progress(job.id, self.worker_id, json_bytes({"output": snapshot}))
+            shown = json_bytes({"output": snapshot})
+            self._queue.progress(job_id, self.worker_id, shown, attempt=attempt)
 
         try:
-            content = await self._endpoint.input_of(job)
-            large = job.input is None
+            content = given.content
+            large = len(content) > _QUICKLY_PARSED
             payload = await asyncio.to_thread(from_json, content) if large else from_json(content)
-            result = dict(await self._handler(job.id, payload, report))
+            result = dict(await self._handler(job_id, payload, report))
         except ComfyRemoteError as error:
-            self._queue.fail(job.id, self.worker_id, error)
+            self._queue.fail(job_id, self.worker_id, error, attempt=attempt)
             return
         except Exception as error:  # noqa: BLE001  a job must not end the worker, as in the SDK
-            _log.exception("The handler failed on job %s.", job.id)
+            _log.exception("The handler failed on job %s.", job_id)
             failure = ExecutionFailed(
                 f"The worker failed: {type(error).__name__}: {error}",
                 details={"exception_type": type(error).__name__},
             )
-            self._queue.fail(job.id, self.worker_id, failure)
+            self._queue.fail(job_id, self.worker_id, failure, attempt=attempt)
             return
         failed = result.pop("error", None) or None
         # For RunPod's workers. In here, the handler has already ended its engine, if need be.
         result.pop("refresh_worker", None)
-        await self._endpoint.finish(job.id, self.worker_id, output=result or None, error=failed)
+        # Not awaited until it is on disk: the next job's lease goes there with it.
+        await self._endpoint.finish(
+            job_id, self.worker_id, output=result or None, error=failed, attempt=attempt
+        )

@@ -11,11 +11,14 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import SecretStr
 
+from ..aio import first_of
 from ..errors import ConfigurationError, EngineCrashed
 from ..net.retry import Backoff
 from ..targets.launch import own_module
 from ..worker.process import ChildProcess
+from .earlier_process import start_of
 from .queue import JobQueue
+from .workers import WorkerKind
 
 __all__ = ["SdkWorker", "worker_command"]
 
@@ -116,16 +119,20 @@ class SdkWorker:
             "worker", self._command, environ=self._environment_of(worker_id), on_line=self._on_line
         )
         _log.info("Worker %s started (process %d).", worker_id, process.pid)
+        start = await asyncio.to_thread(start_of, process.pid)
+        boot = f"{WorkerKind.SDK.value}:{process.pid}:{start}"
+        self._queue.workers.register(worker_id, WorkerKind.SDK, boot)
         try:
-            status = await process.wait()
-            self._was_ready = self._was_ready or worker_id in self._queue.workers.ready
+            status = await self._end_of(process, worker_id)
+            worker = self._queue.workers.get(worker_id)
+            self._was_ready = self._was_ready or (worker is not None and worker.ready)
             _log.warning("Worker %s ended with status %d.", worker_id, status)
             self._queue.worker_is_gone(
                 worker_id,
                 EngineCrashed(
                     f"The worker process ended (status {status}) while the job ran.",
                     advice="The gateway's log says more; a worker that ran out of memory is one "
-                    "reason. The job is not run again unless you retry it.",
+                    "reason.",
                     details={"status": status},
                 ),
             )
@@ -133,7 +140,16 @@ class SdkWorker:
         finally:
             # In a thread, since it waits; shielded, so that a second Ctrl-C leaves no process.
             await asyncio.shield(asyncio.to_thread(process.stop, self._grace))
-            self._queue.workers.remove(worker_id)
+            self._queue.worker_has_stopped(worker_id, "The gateway was stopped.")
+
+    async def _end_of(self, process: ChildProcess, worker_id: str) -> int:
+        """Its exit status. One that has long been silent is ended: it hangs."""
+        silence = self._queue.workers.wait_until_silent(worker_id)
+        async with first_of(process.wait(), silence) as (ended, _):
+            if not ended.done():
+                _log.error("Worker %s says nothing any more, and is ended.", worker_id)
+                await asyncio.to_thread(process.stop, self._grace)
+            return int(await ended)
 
     def _on_line(self, line: str) -> None:
         said = line.replace(self._token.get_secret_value(), "***")

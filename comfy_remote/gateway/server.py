@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -13,30 +14,43 @@ from pathlib import Path
 from aiohttp import web
 from pydantic import SecretStr
 
-from ..aio import first_of
-from ..errors import ComfyRemoteError, ConfigurationError
-from ..media.temporary import remove_leftovers
+from ..aio import first_of, in_thread
+from ..errors import (
+    ComfyRemoteError,
+    ConfigurationError,
+    EngineCrashed,
+    LocalStorageError,
+    OutputLost,
+)
+from ..media.temporary import TemporaryFolder, remove_leftovers
 from ..net.address import is_loopback
 from ..net.serving import GuardedRunner
 from ..secrets import SECRETS
 from . import webhook
 from .access import Access, refusals
 from .client_routes import client_routes
+from .earlier_process import end_process, wait_for_its_end
 from .endpoint import LocalEndpoint
 from .job import Job
+from .journal import Journal
 from .limits import GatewayLimits
 from .listening import check_token, in_url, listen
 from .local_worker import Handler, LocalWorker
+from .placing import Offer
 from .queue import JobQueue
+from .queue_events import Watch, ignore_event
 from .sdk_worker import SdkWorker, worker_command
 from .store import JobStore
 from .worker_routes import worker_routes
+from .workers import Worker, WorkerKind
 
 __all__ = ["GatewayServer"]
 
 _ENDPOINT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SWEEP_INTERVAL = 0.5
 _WEBHOOKS_AT_A_TIME = 4
+_STOP_PATIENCE = 5.0
+_LEFT_WORKER_PATIENCE = 20.0
 _log = logging.getLogger(__name__)
 
 
@@ -51,9 +65,10 @@ class GatewayServer:
         host: Name or address to listen on. Anything but loopback needs a token.
         port: 0 picks a free one.
         token: What clients must send as bearer token; at least 16 characters.
-        files_folder: Where inputs, results and large outputs are stored; a temporary folder when
-            ``None``.
+        folder: Where all that it promises is stored. The next gateway with the same folder goes on
+            from there; see docs/serve.md. A temporary folder when ``None``.
         webhook_secret: ``whsec_…``, to sign webhooks with; see `webhook.webhook_key`.
+        on_event: Called with what happens to jobs and workers; see `queue_events`.
 
     Raises:
         ConfigurationError: The arguments do not go together, with what to do.
@@ -68,8 +83,9 @@ class GatewayServer:
         token: SecretStr | None = None,
         limits: GatewayLimits | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        files_folder: Path | None = None,
+        folder: Path | None = None,
         webhook_secret: SecretStr | None = None,
+        on_event: Watch = ignore_event,
     ) -> None:
         _check(endpoint_id, host, token)
         self._webhook_key = webhook.webhook_key(webhook_secret) if webhook_secret else None
@@ -77,12 +93,21 @@ class GatewayServer:
         self.limits = limits or GatewayLimits()
         self.worker_token = SecretStr(secrets.token_urlsafe(32))
         SECRETS.add("the worker's token", self.worker_token.get_secret_value())
-        self._files_folder = files_folder
+        self._temporary: TemporaryFolder | None = None
+        if folder is None:
+            self._temporary = TemporaryFolder("gateway")
+            folder = Path(self._temporary.name, "endpoint")
+        self.folder = folder
         self._failure: ComfyRemoteError | None = None
         self._worker_failed = asyncio.Event()
-        self.store = JobStore(self.limits, files_folder)
+        self.journal = Journal(folder, key_retention=self.limits.key_retention)
+        self.store = JobStore(self.limits, folder / "files")
         self.queue = JobQueue(
-            self.limits, on_final=self._ended, on_forget=lambda job: self.store.forget(job.id)
+            self.limits,
+            self.journal,
+            clock=lambda: self.journal.clock(),
+            on_final=self._ended,
+            on_event=on_event,
         )
         self.endpoint = LocalEndpoint(self.queue, self.store)
         self._webhooks = asyncio.Semaphore(_WEBHOOKS_AT_A_TIME)
@@ -123,13 +148,28 @@ class GatewayServer:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen.
+        """Go on from what the folder says, and listen.
 
         Raises:
-            ConfigurationError: The address or port cannot be used, with what to do.
+            ConfigurationError: Another gateway has the folder; or the address or port cannot be
+                used, with what to do.
+            LocalStorageError: The folder cannot be used.
         """
-        await asyncio.to_thread(remove_leftovers, self._files_folder)
-        await self.store.look_after()
+        await asyncio.to_thread(remove_leftovers)
+        recovered = await in_thread(self.journal.open)
+        try:
+            await self.store.look_after()
+            self.queue.restore(recovered.live)
+            await self._listen()
+        except BaseException:
+            await self.journal.close()
+            raise
+        self._give_up_lost_starts()
+        self._start_task(self._sweep())
+        for job_id in recovered.owed:
+            self._start_task(self._deliver_late(job_id))
+
+    async def _listen(self) -> None:
         access = Access(
             endpoint_id=self.endpoint_id,
             client_token=self._token,
@@ -155,10 +195,9 @@ class GatewayServer:
         except BaseException:
             await self._runner.cleanup()
             raise
-        self._start_task(self._sweep())
 
     async def stop(self) -> None:
-        """Stop the workers, then stop listening. Jobs and files are gone afterwards."""
+        """Stop the workers, then stop listening. What their jobs were doing waits again."""
         for task in self._workers:
             task.cancel()
         # The SDK ends only when its long polls have been answered.
@@ -171,11 +210,69 @@ class GatewayServer:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        await self.queue.settle(_STOP_PATIENCE)
+        await self.journal.close()
         await asyncio.to_thread(self.store.close)
+        if self._temporary is not None:
+            await asyncio.to_thread(self._temporary.cleanup)
 
-    def add_local_worker(self, handler: Handler, *, worker_id: str = "local") -> LocalWorker:
-        """Run jobs in this process, one at a time."""
-        worker = LocalWorker(self.endpoint, handler, worker_id=worker_id)
+    def _give_up_lost_starts(self) -> None:
+        """Decide on the jobs that the workers of an earlier process of this gateway had. The folder
+        was free, so that process is gone.
+        """
+        for worker in self.queue.workers:
+            match worker.kind:
+                case WorkerKind.LOCAL:
+                    self.queue.worker_is_gone(worker.id, _ended_with_the_gateway())
+                case WorkerKind.URL:
+                    self.queue.fail_jobs_of(
+                        worker.id,
+                        OutputLost(
+                            "The gateway ended while the job ran on a ComfyUI that runs by itself, "
+                            "and may still be running it.",
+                            advice="Look there for its outputs before you run it again.",
+                        ),
+                    )
+                case WorkerKind.SDK:
+                    self._start_task(self._see_the_end_of(worker))
+                case WorkerKind.JOINED:
+                    pass  # it says by itself what it has, when it comes back
+
+    async def _see_the_end_of(self, worker: Worker) -> None:
+        """Wait until a process that an earlier gateway started has ended, as it does by itself."""
+        _, pid, start = worker.boot.split(":", 2) if worker.boot.count(":") > 1 else ("", "", "")
+        if pid.isdecimal() and start:
+            gone = await wait_for_its_end(int(pid), start, _LEFT_WORKER_PATIENCE)
+            if not gone:
+                await asyncio.to_thread(end_process, int(pid), start)
+                gone = await wait_for_its_end(int(pid), start, _LEFT_WORKER_PATIENCE)
+            if gone:
+                self.queue.worker_is_gone(worker.id, _ended_with_the_gateway())
+                return
+        self.queue.fail_jobs_of(
+            worker.id,
+            OutputLost(
+                "The gateway ended while the job ran, and the worker that had it can deliver no "
+                "result any more.",
+                advice="It may still be running. Make sure that it has ended, then retry the job.",
+            ),
+        )
+
+    def add_local_worker(
+        self,
+        handler: Handler,
+        *,
+        worker_id: str = "local",
+        kind: WorkerKind = WorkerKind.LOCAL,
+        offer: Offer | None = None,
+    ) -> LocalWorker:
+        """Run jobs in this process, one at a time.
+
+        Args:
+            kind: `WorkerKind.URL` for an engine that goes on when this process ends.
+            offer: What the worker has, as far as that is known.
+        """
+        worker = LocalWorker(self.endpoint, handler, worker_id=worker_id, kind=kind, offer=offer)
         self._start_worker(worker.run())
         return worker
 
@@ -225,28 +322,47 @@ class GatewayServer:
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL)
             self.queue.sweep()
+            with contextlib.suppress(LocalStorageError):  # the journal says so itself
+                await self.journal.look_after()
+                expired = await self.journal.expire(self.journal.clock())
+                for job_id in expired.results:
+                    self.store.forget(job_id)
             await self.store.look_after()
 
     def _ended(self, job: Job) -> None:
         if not job.may_be_retried:
             self.store.drop(job.id)
-        if job.webhook is not None:
-            self._start_task(self._deliver(job.webhook, job))
+        if job.forgotten is not None:
+            self.store.forget(job.id)
+        if job.owed:
+            self._start_task(self._deliver(job))
 
-    async def _deliver(self, address: str, job: Job) -> None:
+    async def _deliver_late(self, job_id: str) -> None:
+        """Call the webhook of a job that ended before this process began."""
+        job = await self.queue.owed(job_id)
+        if job is not None:
+            await self._deliver(job)
+
+    async def _deliver(self, job: Job) -> None:
+        finished = job.finished
         # Few at a time: each has a whole result in memory.
         async with self._webhooks:
+            if not job.owed or job.webhook is None or job.finished != finished:
+                return  # it was retried meanwhile
             try:
+                body = await self.endpoint.whole_status(job)
+            except OSError as error:
+                _log.error("The webhook of job %s is not called: %s.", job.id, error)
+            else:
                 await webhook.deliver(
-                    address,
-                    await self.endpoint.whole_status(job),
+                    job.webhook,
+                    body,
                     guard=webhook.webhook_guard(self.limits),
                     retry_delay=self.limits.webhook_retry_delay,
                     message_id=job.id,
                     key=self._webhook_key,
                 )
-            finally:
-                job.owed = False
+            self.queue.webhook_called(job, finished)
 
     def _start_task(self, work: Coroutine[object, object, None]) -> None:
         _start(work, self._tasks)
@@ -271,6 +387,13 @@ def _start(work: Coroutine[object, object, None], tasks: set[asyncio.Task[None]]
     task = asyncio.get_running_loop().create_task(work)
     tasks.add(task)
     task.add_done_callback(ended)
+
+
+def _ended_with_the_gateway() -> EngineCrashed:
+    return EngineCrashed(
+        "The gateway ended while the job ran, and its worker with it.",
+        advice="Retry the job.",
+    )
 
 
 def _check(endpoint_id: str, host: str, token: SecretStr | None) -> None:

@@ -10,7 +10,6 @@ from pydantic_core import to_json
 
 from ..errors import (
     JobNotFound,
-    LocalStorageError,
     OutputCorrupt,
     OutputError,
     OutputTooLarge,
@@ -19,7 +18,7 @@ from ..errors import (
 )
 from .access import Access, refusal
 from .body import Bodies, body_chunks, json_answer, json_bytes
-from .endpoint import LocalEndpoint
+from .endpoint import GivenJob, LocalEndpoint
 from .job import Job
 
 __all__ = ["worker_routes"]
@@ -61,7 +60,9 @@ class _WorkerRoutes:
 
     async def done(self, request: web.Request) -> web.Response:
         job_id, worker_id = self._seen(request)
-        job = self._queue.records.get(job_id)
+        job = self._queue.live.get(job_id)
+        if job is None:
+            job = await self._queue.get(job_id)  # for the error, if it is not known at all
         try:
             async with (
                 self._bodies.receive(request, job.result_limit) as body,
@@ -72,9 +73,11 @@ class _WorkerRoutes:
                     self._queue.progress(job_id, worker_id, json_bytes({"output": output}))
                 else:
                     await self._endpoint.finish(job_id, worker_id, output=output, error=error)
+                    await self._queue.committed()
         except WorkflowInvalid as refused:
             unusable = _unusable(job, refused)
             self._queue.fail(job_id, worker_id, unusable)
+            await self._queue.committed()
             # The status that RunPod answers here; the SDK tries others again.
             return refusal(unusable, status=400)
         return json_answer({"id": job_id})
@@ -108,7 +111,8 @@ class _WorkerRoutes:
 
     async def write_file(self, request: web.Request) -> web.Response:
         job_id, sha256 = request.match_info["job_id"], request.match_info["sha256"]
-        if (job := self._queue.records.get(job_id)).state.final:
+        job = self._queue.live.get(job_id) or await self._queue.get(job_id)
+        if job.state.final:
             raise JobNotFound(f"Job {job_id} is {job.state.value}; its files are not stored.")
         chunks = body_chunks(request.content.read, self._limits.body_pause)
         size = await self._endpoint.store.put(job_id, sha256, chunks)
@@ -120,34 +124,30 @@ class _WorkerRoutes:
         self._queue.workers.seen(worker_id)
         return job_id, worker_id
 
-    async def _hand_over(self, request: web.Request, count: int) -> list[Job]:
+    async def _hand_over(self, request: web.Request, count: int) -> list[GivenJob]:
         worker_id = request.match_info["worker_id"]
         if request.query.get("job_in_progress") == "0":
             self._queue.worker_is_idle(worker_id)
-        return await self._queue.take(worker_id, wait=self._limits.poll_wait, count=count)
+        return await self._endpoint.take(worker_id, wait=self._limits.poll_wait, count=count)
 
     async def _deliver(
-        self, request: web.Request, jobs: list[Job], *, in_a_list: bool
+        self, request: web.Request, jobs: list[GivenJob], *, in_a_list: bool
     ) -> web.StreamResponse:
         """Answer with jobs. Those that cannot be written go back to the head of the line."""
+        if not jobs:
+            return web.Response(status=204)
         try:
-            described = [one for job in jobs if (one := await self._as_taken(job)) is not None]
-            if not described:
-                return web.Response(status=204)
+            described = [_as_taken(job) for job in jobs]
             body = b"[" + b",".join(described) + b"]" if in_a_list else described[0]
             return await _write(request, web.Response(body=body, content_type="application/json"))
         except BaseException:  # a cancelled handler means that the worker hung up
-            self._queue.put_back(jobs)
+            self._queue.put_back([job.lease for job in jobs], "It did not reach the worker.")
             raise
 
-    async def _as_taken(self, job: Job) -> bytes | None:
-        """What a worker is given of a job; ``None`` if that cannot be read, and it has failed."""
-        try:
-            content = await self._endpoint.input_of(job)
-        except LocalStorageError as error:
-            self._queue.fail(job.id, job.worker_id or "", error)
-            return None
-        return to_json({"id": job.id})[:-1] + b',"input":' + content + b"}"
+
+def _as_taken(job: GivenJob) -> bytes:
+    """What a worker is given of a job."""
+    return to_json({"id": job.lease.job.id})[:-1] + b',"input":' + job.content + b"}"
 
 
 def _unusable(job: Job, refused: WorkflowInvalid) -> OutputError:

@@ -1,53 +1,186 @@
-"""Which workers there are, and which jobs they have to stop."""
+"""Which workers there are, what they have, and which jobs they have to stop."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
 
 from ..aio import Signal
+from .job import Job
+from .placing import Offer
+from .queue_events import (
+    Watch,
+    WorkerBack,
+    WorkerGone,
+    WorkerJoined,
+    WorkerSilent,
+    ignore_event,
+)
 
-__all__ = ["WorkerRegistry"]
+__all__ = ["Worker", "WorkerKind", "WorkerRegistry"]
+
+_LONGEST_WAIT = 3600.0
+
+
+class WorkerKind(str, Enum):
+    """How a worker gets its jobs."""
+
+    LOCAL = "local"
+    """It runs in the gateway's own process."""
+    SDK = "sdk"
+    """A process on this machine with RunPod's SDK."""
+    URL = "url"
+    """It runs in the gateway's own process, on an engine that goes on without it."""
+    JOINED = "joined"
+    """One that has joined, on any machine."""
+
+    @classmethod
+    def of(cls, boot: str) -> WorkerKind:
+        """The kind of the worker that had that boot: those of the gateway's own begin with it."""
+        kind = boot.partition(":")[0]
+        return cls(kind) if kind in {one.value for one in cls} else cls.JOINED
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One worker.
+
+    Attributes:
+        boot: New at each start of its process; of what form, its kind decides.
+        seen: When it last said something, by the gateway's clock.
+        ready: Whether it has asked for a job since it started.
+        silent: Whether it has said nothing for longer than `GatewayLimits.worker_silence`.
+        draining: It gets no more jobs, because its owner says so.
+        broken: Why it takes no jobs at present, in words; empty if it does.
+        offer: What it has.
+        running: The jobs that it was given, by id.
+        idle_since: When it last became idle; ``None`` while it has a job.
+    """
+
+    id: str
+    kind: WorkerKind
+    boot: str
+    seen: float
+    idle_since: float | None
+    ready: bool = False
+    silent: bool = False
+    draining: bool = False
+    broken: str = ""
+    offer: Offer = field(default_factory=Offer)
+    running: dict[str, Job] = field(default_factory=dict)
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether it may be given a job when it is idle."""
+        return self.ready and not (self.silent or self.draining or self.broken)
 
 
 class WorkerRegistry:
     """Workers by id: when they last said something, and the jobs they must stop."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], on_event: Watch = ignore_event) -> None:
         self._clock = clock
-        self._seen: dict[str, float] = {}
-        self._ready: set[str] = set()
+        self._on_event = on_event
+        self._workers: dict[str, Worker] = {}
         self._stops: dict[str, dict[str, float]] = {}
         self._changed = Signal()
         self._closed = False
 
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(list(self._workers.values()))
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def get(self, worker_id: str) -> Worker | None:
+        """The worker of that id, if there is one."""
+        return self._workers.get(worker_id)
+
+    @property
+    def connected(self) -> list[Worker]:
+        """Those that are not silent."""
+        return [worker for worker in self._workers.values() if not worker.silent]
+
     @property
     def ready(self) -> frozenset[str]:
-        """Workers that have asked for a job at least once, and are not gone."""
-        return frozenset(self._ready)
+        """Workers that have asked for a job, and can take one."""
+        return frozenset(worker.id for worker in self._workers.values() if worker.takes_jobs)
 
-    def seen(self, worker_id: str, *, ready: bool = False) -> None:
+    def register(
+        self, worker_id: str, kind: WorkerKind, boot: str, offer: Offer | None = None
+    ) -> Worker:
+        """The worker of that id, as it is from now on; a new one if there was none.
+
+        Args:
+            offer: What it has; as before when ``None``.
+        """
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            now = self._clock()
+            worker = Worker(worker_id, kind, boot, seen=now, idle_since=now)
+            self._workers[worker_id] = worker
+        if worker.boot != boot:
+            worker.ready = False
+        worker.kind, worker.boot = kind, boot
+        if offer is not None:
+            worker.offer = offer
+        self.seen(worker_id)
+        return worker
+
+    def seen(self, worker_id: str, *, ready: bool = False) -> Worker:
         """Note that a worker lives; ``ready`` when it asks for jobs."""
-        self._seen[worker_id] = self._clock()
-        if ready and worker_id not in self._ready:
-            self._ready.add(worker_id)
+        worker = self._workers.get(worker_id)
+        if worker is None:  # one with the SDK has no other introduction
+            worker = self.register(worker_id, WorkerKind.SDK, WorkerKind.SDK.value)
+        worker.seen = self._clock()
+        if worker.silent:
+            worker.silent = False
+            self._on_event(WorkerBack(worker_id))
+        if ready and not worker.ready:
+            worker.ready = True
+            self._on_event(WorkerJoined(worker_id))
             self._changed.notify()
+        return worker
 
-    def silent_for(self, seconds: float) -> list[str]:
-        """Workers that have said nothing for longer than ``seconds``."""
+    def note_silence(self, seconds: float) -> list[Worker]:
+        """Mark the workers that have said nothing for longer than ``seconds``; those that were
+        not marked before.
+        """
         since = self._clock() - seconds
-        return [worker_id for worker_id, seen in self._seen.items() if seen < since]
+        found = [
+            worker
+            for worker in self._workers.values()
+            if worker.seen < since
+            and not worker.silent
+            and (
+                worker.kind is WorkerKind.JOINED
+                or (worker.kind is WorkerKind.SDK and worker.ready)  # else it is still starting
+            )
+        ]
+        for worker in found:
+            worker.silent = True
+            self._on_event(WorkerSilent(worker.id, seconds))
+        if found:
+            self._changed.notify()
+        return found
 
-    def remove(self, worker_id: str) -> None:
-        """Forget a worker."""
-        self._seen.pop(worker_id, None)
-        self._ready.discard(worker_id)
+    async def wait_until_silent(self, worker_id: str) -> None:
+        """Wait until a worker that is here has said nothing for too long."""
+        while (worker := self._workers.get(worker_id)) is not None and not worker.silent:
+            await self._changed.wait(_LONGEST_WAIT)
+
+    def remove(self, worker_id: str, why: str = "It has ended.") -> None:
+        """Forget a worker, which has no jobs."""
         self._stops.pop(worker_id, None)
+        if self._workers.pop(worker_id, None) is not None:
+            self._on_event(WorkerGone(worker_id, why))
 
     async def wait_until_ready(self, timeout: float) -> bool:
         """Wait for the first worker to ask for a job; whether one did."""
         deadline = asyncio.get_running_loop().time() + timeout
-        while not self._ready:
+        while not self.ready:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return False

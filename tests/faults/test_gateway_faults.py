@@ -30,7 +30,7 @@ async def served(
 ) -> AsyncIterator[tuple[GatewayServer, aiohttp.ClientSession, aiohttp.ClientSession]]:
     """A gateway in this process, with a session for its client and one for its worker."""
     async with GatewayServer(
-        endpoint_id="desk", token=SecretStr(TOKEN), limits=limits, files_folder=folder
+        endpoint_id="desk", token=SecretStr(TOKEN), limits=limits, folder=folder
     ) as gateway:
         base = gateway.endpoint_url + "/"
         worker = {"Authorization": gateway.worker_token.get_secret_value()}
@@ -86,7 +86,7 @@ async def test_large_inputs_and_results_are_files_and_go_in_time(tmp_path: Path)
         assert status["output"] == {"echo": large}
         assert len(list(tmp_path.rglob("result-*.json"))) == 1
         await until(lambda: not list(tmp_path.rglob("*.json")))
-        await until(lambda: gateway.store.used == gateway.queue.records.memory == 0)
+        await until(lambda: gateway.store.used == gateway.queue.live.memory == 0)
 
 
 async def test_a_key_that_comes_many_times_at_once_is_one_job(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ async def test_a_folder_that_somebody_removes_costs_what_was_in_it_and_no_more(
         gateway.add_local_worker(echo)
         lost = await submit(client, "x" * 6000)
         assert (await ended(client, lost["id"]))["status"] == "COMPLETED"
-        shutil.rmtree(next(tmp_path.glob("comfy-remote-gateway-*")))
+        shutil.rmtree(next(tmp_path.rglob("comfy-remote-gateway-*")))
         async with client.get(f"status/{lost['id']}") as answer:
             assert answer.status == 404
             assert "has gone" in (await answer.json())["error"]

@@ -21,13 +21,14 @@ async def submit(gateway: GatewayServer, payload: object) -> Job:
     status = await gateway.endpoint.submit(
         Submission(input=payload), sync=False, idempotency_key=None
     )
-    return gateway.queue.records.get(str(status["id"]))
+    return await gateway.queue.get(str(status["id"]))
 
 
 async def run(gateway: GatewayServer, payload: object = 1) -> dict[str, object]:
     """A job's whole status once it is final."""
     job = await submit(gateway, payload)
-    await gateway.queue.wait_until_final(job, 5)
+    await gateway.queue.wait_until_final(job.id, 5)
+    job = await gateway.queue.get(job.id)
     status: dict[str, object] = json.loads(await gateway.endpoint.whole_status(job))
     return status
 
@@ -44,7 +45,7 @@ async def test_result_and_progress(gateway: GatewayServer) -> None:
     async def handler(job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
         await report({"sequence": 1})
         seen.append(
-            (gateway.queue.records.get(job_id).more, gateway.queue.health().workers.running)
+            ((await gateway.queue.get(job_id)).more, gateway.queue.health().workers.running)
         )
         return {"doubled": payload * 2}
 
@@ -114,7 +115,7 @@ async def test_cancel_cancels_the_handler_and_the_next_job_runs(gateway: Gateway
     gateway.add_local_worker(handler)
     job = await submit(gateway, "slow")
     await asyncio.wait_for(started.wait(), 5)
-    gateway.queue.cancel(job)
+    await gateway.queue.cancel(job.id)
     assert job.state is RunPodState.CANCELLED
     assert (await run(gateway, "quick"))["output"] == {"after": True}
 
@@ -164,7 +165,7 @@ async def test_no_job_is_taken_while_the_engine_cannot_start(
     assert {job.state for job in jobs} == {RunPodState.IN_QUEUE}
     assert not gateway.queue.health().workers.idle
     for job in jobs:
-        await gateway.queue.wait_until_final(job, 5)
+        await gateway.queue.wait_until_final(job.id, 5)
     assert {job.state for job in jobs} == {RunPodState.COMPLETED}
     assert handler.jobs == list(range(6))
 

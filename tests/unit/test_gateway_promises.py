@@ -1,31 +1,67 @@
-"""Whatever happens to a queue, in whatever order: it runs nothing twice and keeps its promises."""
+"""Whatever happens to a queue, in whatever order: it runs nothing twice and keeps its promises.
+
+The model has what is really there: which worker computes what, and which results it has. The queue
+must never start a job while an earlier start of it still computes, whoever is killed, cut off,
+cancelled or late.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from memory_journal import MemoryJournal
 
-from comfy_remote.errors import EngineCrashed, RateLimited
-from comfy_remote.gateway.job import Job, Policy, Submission
+from comfy_remote.errors import EngineCrashed, JobNotFound, RateLimited
+from comfy_remote.gateway.job import Policy, Submission
 from comfy_remote.gateway.limits import GatewayLimits
 from comfy_remote.gateway.queue import JobQueue
-from comfy_remote.gateway.records import size_of
+from comfy_remote.gateway.workers import WorkerKind
+from comfy_remote.wire.joined import Held, HolderState
+from comfy_remote.wire.runpod import RunPodState
 
 LIMITS = GatewayLimits(
     queued_jobs=5,
     run_retention=100.0,
     runsync_retention=20.0,
     key_retention=300.0,
-    memory_bytes=60_000,
+    worker_silence=50.0,
 )
-WORKERS = st.sampled_from(["a", "b"])
+LOCAL = "local"
+JOINED = ("a", "b")
+WORKERS = st.sampled_from((LOCAL, *JOINED))
+ENDED = (RunPodState.COMPLETED, RunPodState.FAILED, RunPodState.CANCELLED, RunPodState.TIMED_OUT)
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Machine:
+    """A worker as it really is.
+
+    Attributes:
+        greeted: Whether this gateway process has heard from it.
+        has: Its jobs by id and attempt: whether they compute or have ended.
+    """
+
+    boot: str
+    greeted: bool = True
+    has: dict[tuple[str, int], HolderState] = field(default_factory=dict)
+
+    def held(self) -> list[Held]:
+        return [
+            Held(job=job, attempt=number, state=state) for (job, number), state in self.has.items()
+        ]
 
 
 class Promises(RuleBasedStateMachine):
-    """A queue, and what its clients were promised."""
+    """A queue, its workers, and what its clients were promised."""
 
     jobs = Bundle("jobs")
 
@@ -33,130 +69,276 @@ class Promises(RuleBasedStateMachine):
     def begin(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.now = 1000.0
-        self.queue = JobQueue(LIMITS, clock=lambda: self.now)
-        self.keys: dict[str, Job] = {}
+        self.boots = 0
+        self.journal = MemoryJournal(key_retention=LIMITS.key_retention)
+        self.machines = {name: Machine(self.new_boot(name)) for name in (LOCAL, *JOINED)}
+        self.start_queue()
+        self.keys: dict[str, str] = {}
+        self.deaths: dict[str, int] = {}
         self.starts: dict[str, int] = {}
-        self.allowed: dict[str, int] = {}
+        self.retries: dict[str, int] = {}
+        self.results: dict[str, bytes] = {}
         self.ended: dict[str, float] = {}
 
     def teardown(self) -> None:
         if hasattr(self, "loop"):
+            self.do(self.queue.settle(0))
             self.loop.close()
 
-    @rule(
-        target=jobs,
-        key=st.sampled_from(["x", "y", "z", None]),
-        sync=st.booleans(),
-        size=st.integers(0, 6000),
-    )
-    def submit(self, key: str | None, sync: bool, size: int) -> Job | None:
-        content: bytes | None = b"x" * size
-        if not self.queue.records.has_memory_for(b"x" * size):
-            content = None  # it is in a file
-        known = self.queue.records.by_key(key)
-        submission = Submission(input=1, policy=Policy.model_validate({"ttl": 10_000_000}))
+    def do(self, work: Coroutine[object, object, _T]) -> _T:
+        return self.loop.run_until_complete(work)
+
+    def in_loop(self, work: Callable[[], _T]) -> _T:
+        async def called() -> _T:
+            result = work()
+            await self.queue.committed()
+            return result
+
+        return self.do(called())
+
+    def new_boot(self, name: str) -> str:
+        self.boots += 1
+        return f"local:{self.boots}" if name == LOCAL else f"{self.boots:032x}.{self.boots:032x}"
+
+    def start_queue(self) -> None:
+        self.queue = JobQueue(LIMITS, self.journal, clock=lambda: self.now)
+        self.queue.restore(self.journal.live())
+        if self.queue.workers.get(LOCAL) is not None:
+            gone = EngineCrashed("The gateway ended.")
+            self.in_loop(lambda: self.queue.worker_is_gone(LOCAL, gone))
+        local = self.machines[LOCAL] = Machine(self.new_boot(LOCAL))
+        self.queue.workers.register(LOCAL, WorkerKind.LOCAL, local.boot)
+        for name in JOINED:
+            self.machines[name].greeted = False
+
+    def greet(self, name: str) -> None:
+        machine = self.machines[name]
+        for one in self.do(self.queue.hello(name, machine.boot, machine.held())):
+            machine.has.pop((one.job, one.attempt))
+        machine.greeted = True
+
+    # What clients do
+
+    @rule(target=jobs, key=st.sampled_from(["x", "y", "z", None]), sync=st.booleans())
+    def submit(self, key: str | None, sync: bool) -> str:
+        policy = Policy.model_validate({"ttl": 10_000_000})
         try:
-            job = self.queue.add(submission, sync=sync, idempotency_key=key, content=content)
+            job = self.do(
+                self.queue.add(Submission(input=1, policy=policy), sync=sync, idempotency_key=key)
+            )
         except RateLimited:
-            assert known is None, "a known key is answered by a full queue, too"
-            return None
-        if known is not None:
-            assert job is known
-        else:
-            self.starts[job.id], self.allowed[job.id] = 0, 1
-            if key is not None:
-                self.keys[key] = job
-        return job
+            assert key not in self.known_keys(), "a known key is answered by a full queue, too"
+            return "none"
+        if key in self.known_keys():
+            assert job.id == self.keys[key or ""]
+        elif key is not None:
+            self.keys[key] = job.id
+        return job.id
 
-    @rule(worker=WORKERS, count=st.integers(1, 3))
-    def take(self, worker: str, count: int) -> None:
-        for job in self.loop.run_until_complete(self.queue.take(worker, wait=0, count=count)):
-            self.starts[job.id] += 1
+    def known_keys(self) -> set[str]:
+        return {key for key, job_id in self.keys.items() if job_id in self.journal.rows}
 
-    @rule(
-        job=jobs,
-        worker=WORKERS,
-        failed=st.booleans(),
-        result=st.just("a file") | st.integers(2, 4000).map(lambda size: b"x" * size),
-    )
-    def finish(self, job: Job | None, worker: str, failed: bool, result: bytes | str) -> None:
-        if job is not None and self.queue.finish(job.id, worker, result=result, failed=failed):
-            self.ended[job.id] = self.now
+    @rule(job_id=jobs)
+    def cancel(self, job_id: str) -> None:
+        if self.state(job_id) in (RunPodState.IN_QUEUE, RunPodState.IN_PROGRESS):
+            self.do(self.queue.cancel(job_id))
+            self.results[job_id] = b"{}"
+            self.ended[job_id] = self.now
 
-    @rule(job=jobs, worker=WORKERS)
-    def hang_up(self, job: Job | None, worker: str) -> None:
-        """It did not reach its worker."""
-        if job is not None and self.queue.is_running(job.id, worker):
-            self.queue.put_back([job])
-            self.starts[job.id] -= 1
-
-    @rule(worker=WORKERS)
-    def die(self, worker: str) -> None:
-        mine = [job for job in self.queue.records if self.queue.is_running(job.id, worker)]
-        self.queue.worker_is_gone(worker, EngineCrashed("It died."))
-        self.ended.update((job.id, self.now) for job in mine)
-
-    @rule(job=jobs)
-    def cancel(self, job: Job | None) -> None:
-        if job is not None and job.forgotten is None and not job.state.final:
-            self.queue.cancel(job)
-            self.ended[job.id] = self.now
-
-    @rule(job=jobs)
-    def retry(self, job: Job | None) -> None:
-        if job is None or job not in self.queue.records or not job.may_be_retried:
+    @rule(job_id=jobs)
+    def retry(self, job_id: str) -> None:
+        if self.state(job_id) is not RunPodState.FAILED:
             return
         try:
-            self.queue.retry(job)
+            self.do(self.queue.retry(job_id))
         except RateLimited:
             return
-        self.allowed[job.id] += 1
-        self.ended.pop(job.id, None)
+        self.retries[job_id] = self.retries.get(job_id, 0) + 1
+        self.results.pop(job_id, None)
+        self.ended.pop(job_id, None)
 
-    @rule(job=jobs, size=st.integers(0, 3000))
-    def say(self, job: Job | None, size: int) -> None:
-        if job is not None and job.worker_id is not None:
-            self.queue.progress(job.id, job.worker_id, b"x" * size)
-
-    @rule(seconds=st.integers(1, 150))
+    @rule(seconds=st.integers(1, 60))
     def wait(self, seconds: int) -> None:
         self.now += seconds
-        for worker in "ab":
-            self.queue.workers.seen(worker)
-        self.queue.sweep()
+        for name in JOINED:
+            if self.machines[name].greeted:
+                self.queue.workers.seen(name)
+        self.in_loop(self.queue.sweep)
+        self.journal.expire(self.now)
+
+    # What workers do
+
+    @rule(name=WORKERS, arrives=st.booleans())
+    def take(self, name: str, arrives: bool) -> None:
+        machine = self.machines[name]
+        if not machine.greeted:
+            return
+        for lease in self.do(self.queue.take(name, wait=0)):
+            self.check_that_nobody_computes(lease.job.id)
+            if arrives or name == LOCAL:
+                machine.has[lease.job.id, lease.attempt] = HolderState.RUNNING
+                self.starts[lease.job.id] = self.starts.get(lease.job.id, 0) + 1
+            else:
+                machine.greeted = False  # it was cut off, and says hello when it is back
+
+    @rule(name=st.sampled_from(JOINED))
+    def say_hello(self, name: str) -> None:
+        self.greet(name)
+
+    @rule(name=st.sampled_from(JOINED))
+    def end_a_job(self, name: str) -> None:
+        machine = self.machines[name]
+        for key, state in machine.has.items():
+            if state is HolderState.RUNNING:
+                machine.has[key] = HolderState.ENDED
+                return
+
+    @rule(name=WORKERS, failed=st.booleans(), acknowledged=st.booleans())
+    def deliver(self, name: str, failed: bool, acknowledged: bool) -> None:
+        machine = self.machines[name]
+        if not machine.greeted:
+            return
+        for (job_id, attempt), state in list(machine.has.items()):
+            if state is HolderState.RUNNING and name != LOCAL:
+                continue
+            result = f'{{"output":"{name} {job_id} {attempt}"}}'.encode()
+            finish = partial(
+                self.queue.finish, job_id, name, result=result, attempt=attempt, failed=failed
+            )
+            taken = self.in_loop(finish)
+            if taken and job_id not in self.results:
+                self.results[job_id], self.ended[job_id] = result, self.now
+            if acknowledged or name == LOCAL:
+                del machine.has[job_id, attempt]
+            return
+
+    @rule(name=st.sampled_from(JOINED))
+    def stop_what_is_not_its_own(self, name: str) -> None:
+        machine = self.machines[name]
+        if machine.greeted:
+            for job_id, attempt in list(machine.has):
+                if not self.queue.takes_result(job_id, name, attempt=attempt):
+                    del machine.has[job_id, attempt]
+
+    @rule(name=st.sampled_from(JOINED))
+    def restart_a_worker(self, name: str) -> None:
+        machine = self.machines[name]
+        self.note_deaths(name)
+        machine.has = {
+            key: state for key, state in machine.has.items() if state is HolderState.ENDED
+        }
+        machine.boot, machine.greeted = self.new_boot(name), False
+
+    @rule(name=st.sampled_from(JOINED))
+    def lose_a_machine_for_good(self, name: str) -> None:
+        self.note_deaths(name)
+        gone = EngineCrashed("Its owner says so.")
+        self.in_loop(lambda: self.queue.worker_is_gone(name, gone))
+        self.machines[name] = Machine(self.new_boot(name), greeted=False)
+
+    # What happens to the gateway
+
+    @rule(unwritten=st.sampled_from(["nothing", "submit", "take", "finish", "cancel", "gone"]))
+    def kill(self, unwritten: str) -> None:
+        """With something under way, which nobody was told of."""
+        self.journal.slow = True
+        tasks = self.loop.create_task(self.under_way(unwritten))
+        self.loop.run_until_complete(asyncio.sleep(0.001))
+        self.note_deaths(LOCAL)
+        self.journal = self.journal.after_crash()
+        tasks.cancel()
+        self.do(self.queue.settle(0))  # its tasks: they write to a journal that is nobody's now
+        self.start_queue()
+
+    async def under_way(self, what: str) -> None:
+        queue = self.queue
+        if what == "submit":
+            await queue.add(Submission(input=1))
+        elif what == "take":
+            await queue.take(LOCAL, wait=0)
+        for job in queue.running[:1]:
+            worker = job.worker_id or ""
+            if what == "finish" and (job.id, job.attempt) in self.machines[worker].has:
+                queue.finish(job.id, worker, result=b'{"output":1}', attempt=job.attempt)
+            elif what == "cancel":
+                await queue.cancel(job.id)
+            elif what == "gone" and worker == LOCAL:
+                queue.worker_is_gone(worker, EngineCrashed("It died."))
+
+    @rule()
+    def stop_in_order(self) -> None:
+        for job_id, _ in self.machines[LOCAL].has:
+            self.starts[job_id] -= 1  # it was stopped, and is not counted
+        self.machines[LOCAL].has.clear()
+        self.in_loop(lambda: self.queue.worker_has_stopped(LOCAL, "The gateway was stopped."))
+        self.do(self.queue.settle(1))
+        self.journal = self.journal.after_crash()
+        self.start_queue()
+
+    # What is true at any time
+
+    def state(self, job_id: str) -> RunPodState | None:
+        try:
+            return self.do(self.queue.get(job_id)).state
+        except JobNotFound:
+            return None
+
+    def note_deaths(self, name: str) -> None:
+        for (job_id, _), state in self.machines[name].has.items():
+            if state is HolderState.RUNNING:
+                self.deaths[job_id] = self.deaths.get(job_id, 0) + 1
+
+    def computing(self, job_id: str) -> list[str]:
+        return [
+            name
+            for name, machine in self.machines.items()
+            for (held, _), state in machine.has.items()
+            if held == job_id and state is HolderState.RUNNING
+        ]
+
+    def check_that_nobody_computes(self, job_id: str) -> None:
+        assert self.computing(job_id) == []
 
     @invariant()
-    def nothing_runs_more_often_than_asked_for(self) -> None:
-        for job_id, starts in getattr(self, "starts", {}).items():
-            assert starts <= self.allowed[job_id]
-
-    @invariant()
-    def results_stay_as_long_as_promised(self) -> None:
+    def results_are_there_as_long_as_promised(self) -> None:
         for job_id, ended in getattr(self, "ended", {}).items():
-            retention = LIMITS.runsync_retention
-            if not job_id.startswith("sync-"):
-                retention = LIMITS.run_retention
-            if self.now - ended < retention:
-                assert self.queue.records.get(job_id).state.final
+            sync = job_id.startswith("sync-")
+            if self.now - ended < (LIMITS.runsync_retention if sync else LIMITS.run_retention):
+                job = self.do(self.queue.get(job_id))
+                assert job.state in ENDED
+                assert job.more == self.results[job_id], "one result, the one that was taken"
 
     @invariant()
-    def keys_stay_as_long_as_promised(self) -> None:
-        for key, job in getattr(self, "keys", {}).items():
-            if job.forgotten is None or self.now - job.forgotten < LIMITS.key_retention:
-                assert self.queue.records.by_key(key) is job
+    def nothing_is_started_more_often_than_it_died(self) -> None:
+        for job_id, starts in getattr(self, "starts", {}).items():
+            deaths, retries = self.deaths.get(job_id, 0), self.retries.get(job_id, 0)
+            assert starts <= 1 + deaths + retries
+            assert starts <= 2 * (1 + retries)
 
     @invariant()
-    def memory_is_what_is_held(self) -> None:
+    def memory_has_what_is_live_and_nothing_else(self) -> None:
         if not hasattr(self, "queue"):
             return
-        known = list(self.queue.records)
-        held = sum(
-            size_of(job) + job.stream_bytes + len(job.more) - 2 + len(job.input or b"")
-            for job in known
-        )
-        assert self.queue.records.memory == held
-        assert all(job.input is None for job in known if job.state.final and not job.may_be_retried)
+        self.do(self.queue.committed())
+        live = [job for job in self.queue.live if not job.state.final]
+        assert {job.id for job in live} == {job.id for job in self.journal.live()}
+        for job in live:
+            running = job.state is RunPodState.IN_PROGRESS
+            assert running == (job in self.queue.running)
+            assert running == (job.worker_id is not None)
+
+    @invariant()
+    def what_the_journal_says_is_what_the_queue_says(self) -> None:
+        if not hasattr(self, "queue"):
+            return
+        self.do(self.queue.committed())
+        for row in self.journal.live():
+            job = self.queue.live.get(row.id)
+            assert job is not None
+            assert (job.state, job.attempt, job.worker_id, job.boot, job.lost, job.earlier) == (
+                (row.state, row.attempt, row.worker_id, row.boot, row.lost, row.earlier)
+            )
 
 
 TestPromises = Promises.TestCase
-TestPromises.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPromises.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)

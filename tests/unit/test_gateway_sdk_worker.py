@@ -19,7 +19,7 @@ def worker(folder: Path, code: str) -> list[str]:
 
 
 async def test_a_worker_with_a_wrong_setting_is_not_started_again(tmp_path: Path) -> None:
-    async with GatewayServer(files_folder=tmp_path / "files") as gateway:
+    async with GatewayServer(folder=tmp_path / "files") as gateway:
         gateway.add_sdk_worker(
             worker(tmp_path, "import sys\nprint('X is not a number.')\nsys.exit(2)\n")
         )
@@ -28,14 +28,14 @@ async def test_a_worker_with_a_wrong_setting_is_not_started_again(tmp_path: Path
 
 
 async def test_a_worker_whose_program_is_missing_is_not_started_again(tmp_path: Path) -> None:
-    async with GatewayServer(files_folder=tmp_path / "files") as gateway:
+    async with GatewayServer(folder=tmp_path / "files") as gateway:
         gateway.add_sdk_worker([str(tmp_path / "nothing")])
         with pytest.raises(ConfigurationError, match="could not be started"):
             await gateway.wait_until_ready(20)
 
 
 async def test_a_worker_that_never_began_is_an_error_with_its_last_words(tmp_path: Path) -> None:
-    async with GatewayServer(files_folder=tmp_path / "files") as gateway:
+    async with GatewayServer(folder=tmp_path / "files") as gateway:
         gateway.add_sdk_worker(
             worker(tmp_path, "import sys\nprint('no kernel image')\nsys.exit(5)\n")
         )
@@ -54,14 +54,14 @@ request = urllib.request.Request(url, headers={{"Authorization": os.environ["RUN
 urllib.request.urlopen(request)
 sys.exit(5)
 """
-    async with GatewayServer(files_folder=tmp_path / "files") as gateway:
+    async with GatewayServer(folder=tmp_path / "files") as gateway:
         gateway.add_sdk_worker(worker(tmp_path, code))
-        for n in range(2):  # each takes one, and ends in the middle of it
-            status = await _submit(gateway)
-            job = gateway.queue.records.get(status)
-            await gateway.queue.wait_until_final(job, 20)
-            assert job.state.value == "FAILED", "a worker that vanishes costs one job"
-            assert len((tmp_path / "starts").read_text()) == n + 1
+        for n in range(2):  # each start takes one, and ends in the middle of it
+            job_id = await _submit(gateway)
+            await gateway.queue.wait_until_final(job_id, 20)
+            job = await gateway.queue.get(job_id)
+            assert (job.state.value, job.attempt) == ("FAILED", 2)
+            assert len((tmp_path / "starts").read_text()) == 2 * (n + 1)
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(gateway.wait_until_failed(), 0.1)
 

@@ -1,0 +1,104 @@
+"""Whether a process that an earlier gateway started on this machine is still there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["end_process", "is_running", "start_of", "wait_for_its_end"]
+
+_LOOK_EVERY = 0.1
+_PATIENCE = 5.0
+
+
+def start_of(pid: int) -> str:
+    """When that process was started, as a word that no other process has; empty if there is none,
+    or the system does not say. This blocks.
+    """
+    if sys.platform == "win32":
+        return _start_on_windows(pid)
+    if sys.platform.startswith("linux"):
+        try:
+            # After the program's name, in brackets, come 19 fields, then the start.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            booted = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            return ""
+        return "" if fields[0] in "ZX" else f"{fields[19]}.{booted}"
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        found = subprocess.run(
+            ["/bin/ps", "-o", "lstart=", "-p", str(pid)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            env={"LC_ALL": "C"},
+        )
+        return "_".join(found.stdout.split())
+    return ""
+
+
+def is_running(pid: int, start: str) -> bool:
+    """Whether the process with that id and that `start_of` is there. This blocks."""
+    return start != "" and start_of(pid) == start
+
+
+async def wait_for_its_end(pid: int, start: str, seconds: float) -> bool:
+    """Wait until that process has ended; whether it did."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while await asyncio.to_thread(is_running, pid, start):
+        if asyncio.get_running_loop().time() > deadline:
+            return False
+        await asyncio.sleep(_LOOK_EVERY)
+    return True
+
+
+def end_process(pid: int, start: str) -> None:
+    """End that process by force, with all it has started. This blocks."""
+    if not is_running(pid, start):
+        return
+    if sys.platform == "win32":
+        taskkill = Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "taskkill.exe")
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                [str(taskkill), "/T", "/F", "/PID", str(pid)],
+                check=False,
+                capture_output=True,
+                timeout=_PATIENCE,
+            )
+    else:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            # It was started as the leader of a group of its own.
+            os.killpg(pid, signal.SIGKILL) if os.getpgid(pid) == pid else os.kill(
+                pid, signal.SIGKILL
+            )
+
+
+def _start_on_windows(pid: int) -> str:
+    if sys.platform != "win32":
+        return ""
+    import ctypes
+    from ctypes import wintypes
+
+    query_limited_information, still_active = 0x1000, 259
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+    kernel.OpenProcess.restype = wintypes.HANDLE
+    handle = kernel.OpenProcess(query_limited_information, False, pid)
+    if not handle:
+        return ""
+    try:
+        times = [wintypes.FILETIME() for _ in range(4)]
+        status = wintypes.DWORD()
+        if not kernel.GetProcessTimes(wintypes.HANDLE(handle), *map(ctypes.byref, times)):
+            return ""
+        kernel.GetExitCodeProcess(wintypes.HANDLE(handle), ctypes.byref(status))
+        if status.value != still_active:
+            return ""
+        return f"{times[0].dwHighDateTime:x}{times[0].dwLowDateTime:08x}"
+    finally:
+        kernel.CloseHandle(wintypes.HANDLE(handle))
