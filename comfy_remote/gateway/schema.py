@@ -76,7 +76,6 @@ _MIGRATIONS = (
             finished REAL,
             forgotten REAL,
             owed INTEGER NOT NULL,
-            input BLOB,
             more BLOB NOT NULL,
             due REAL
         )
@@ -84,6 +83,8 @@ _MIGRATIONS = (
         "CREATE INDEX jobs_due ON jobs (due) WHERE due IS NOT NULL",
         "CREATE INDEX jobs_live ON jobs (number) WHERE state IN ('IN_QUEUE', 'IN_PROGRESS')",
         "CREATE INDEX jobs_owed ON jobs (number) WHERE owed",
+        # Beside the jobs, so that a change of a job does not write its input again.
+        "CREATE TABLE inputs (number INTEGER PRIMARY KEY, input BLOB NOT NULL)",
         # Which files a job needs. `role`: its input or result as a whole, or one file of it.
         """
         CREATE TABLE uses (
