@@ -62,6 +62,7 @@ class Engine:
         choose: Gives the engine to use; asked again at every start, for a fresh port.
         environ: The worker's environment; the engine gets it without its secrets.
         label: What its lines in the log begin with.
+        after: Another of the same ComfyUI. This one starts once that one has, or could not.
     """
 
     def __init__(
@@ -70,9 +71,12 @@ class Engine:
         *,
         environ: Mapping[str, str] = os.environ,
         label: str = "engine",
+        after: Engine | None = None,
     ) -> None:
         self._choose = choose
         self._label = label
+        self._after = after
+        self._tried = asyncio.Event()
         self._environ = environ
         self._choice: EngineChoice | None = None
         self._process: ChildProcess | None = None
@@ -150,6 +154,14 @@ class Engine:
             TargetUnreachable: No process of ours, and nobody answers at the URL for 30 s; or
                 our process does not answer for 15 minutes.
         """
+        if self._after is not None:
+            await self._after._tried.wait()
+        try:
+            return await self._ready()
+        finally:
+            self._tried.set()
+
+    async def _ready(self) -> str:
         url = self._url()
         alive = self._process is not None and self._process.alive
         if self._was_ready and alive and url is not None:
