@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
+
+from pydantic import TypeAdapter
 
 from ..wire.runpod import RunPodState
 from .job import Attempt, Job
@@ -17,6 +18,10 @@ __all__ = ["JobRow", "delete_row", "forget_row", "insert_row", "jobs_where", "ro
 _Value: TypeAlias = "str | bytes | int | float | None"
 Use: TypeAlias = "tuple[str, str]"
 """A role (see `schema`) and the SHA-256 of a file."""
+
+_EARLIER = TypeAdapter(tuple[Attempt, ...])
+_LABELS = TypeAdapter(frozenset[str])
+_NEEDS = TypeAdapter(Needs)
 
 _FIXED = (
     *("number", "id", "key", "created_at", "execution_timeout", "retention", "result_limit"),
@@ -71,7 +76,7 @@ def row_of(job: Job, key_retention: float) -> JobRow:
             job.state.value,
             job.attempt,
             job.lost,
-            json.dumps([[one.number, one.worker_id] for one in job.earlier]),
+            _EARLIER.dump_json(job.earlier),
             job.worker_id,
             job.boot,
             job.created,
@@ -109,7 +114,6 @@ def _job_of(row: sqlite3.Row, uses: Iterable[Use]) -> Job:
     files: dict[str, set[str]] = {}
     for role, sha256 in uses:
         files.setdefault(role, set()).add(sha256)
-    needs = json.loads(row["needs"])
     return Job(
         id=row["id"],
         created=row["created"],
@@ -125,19 +129,15 @@ def _job_of(row: sqlite3.Row, uses: Iterable[Use]) -> Job:
         attempt=row["attempt"],
         boot=row["boot"],
         lost=row["lost"],
-        earlier=tuple(Attempt(number, worker) for number, worker in json.loads(row["earlier"])),
+        earlier=_EARLIER.validate_json(row["earlier"]),
         repeat_lost=bool(row["repeat_lost"]),
         client=row["client"],
         batch=row["batch"],
         priority=row["priority"],
         front=bool(row["front"]),
-        labels=frozenset(json.loads(row["labels"])),
+        labels=_LABELS.validate_json(row["labels"]),
         memory=row["memory"],
-        needs=Needs(
-            nodes=frozenset(needs["nodes"]),
-            models=frozenset(needs["models"]),
-            fetchable=frozenset(needs["fetchable"]),
-        ),
+        needs=_NEEDS.validate_json(row["needs"]),
         state=RunPodState(row["state"]),
         queued=row["queued"],
         started=row["started"],
@@ -220,11 +220,6 @@ def _drop_input(connection: sqlite3.Connection, number: int) -> None:
 
 
 def _fixed(job: Job) -> tuple[_Value, ...]:
-    needs = {
-        "nodes": sorted(job.needs.nodes),
-        "models": sorted(job.needs.models),
-        "fetchable": sorted(job.needs.fetchable),
-    }
     return (
         job.number,
         job.id,
@@ -241,8 +236,8 @@ def _fixed(job: Job) -> tuple[_Value, ...]:
         job.front,
         job.repeat_lost,
         job.memory,
-        json.dumps(sorted(job.labels)),
-        json.dumps(needs),
+        _LABELS.dump_json(job.labels),
+        _NEEDS.dump_json(job.needs),
     )
 
 

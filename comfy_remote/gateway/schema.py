@@ -42,6 +42,7 @@ _UNUSABLE = "Check the folder's permissions and the disk's space."
 _MIGRATIONS = (
     (
         # Times are those of `GatewayClock`; `created_at` is UTC, for people.
+        # `labels`, `needs` and `earlier` are JSON.
         # `due`: when the result goes, and then when the key goes; NULL while the job is not final,
         # or its webhook has yet to be called.
         """
@@ -61,12 +62,12 @@ _MIGRATIONS = (
             front INTEGER NOT NULL,
             repeat_lost INTEGER NOT NULL,
             memory INTEGER NOT NULL,
-            labels TEXT NOT NULL,
-            needs TEXT NOT NULL,
+            labels BLOB NOT NULL,
+            needs BLOB NOT NULL,
             state TEXT NOT NULL,
             attempt INTEGER NOT NULL,
             lost INTEGER NOT NULL,
-            earlier TEXT NOT NULL,
+            earlier BLOB NOT NULL,
             worker TEXT,
             boot TEXT NOT NULL,
             created REAL NOT NULL,
