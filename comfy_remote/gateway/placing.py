@@ -533,7 +533,7 @@ def _takes_jobs(worker: PlacedWorker) -> bool:
 
 
 def _counts(worker: PlacedWorker) -> bool:
-    """Whether a job may wait for a worker: not for one that has never said what it has, and is away."""
+    """Whether a job may wait for a worker: not for one that is away and never said what it has."""
     known = worker.offer.nodes is not None or worker.offer.models is not None
     return not worker.draining and (known or not worker.silent)
 
