@@ -16,6 +16,7 @@ from .serving import (
     address_for_others,
     listen_options,
     read_token,
+    read_token_file,
     serve_until_stopped,
     show_log,
     ssl_context,
@@ -67,6 +68,12 @@ _PATIENCE = 30.0
     help="Run jobs in this process, or in a worker of the RunPod SDK, as on RunPod (needs "
     "comfy-remote[worker]).",
 )
+@click.option(
+    "--metrics-token-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="File with a token that reads /metrics and can do nothing else, for Prometheus.",
+)
 @listen_options(before=False)
 def serve(
     host: str,
@@ -76,6 +83,7 @@ def serve(
     comfyui: Path | None,
     gpus: str | None,
     worker: str,
+    metrics_token_file: Path | None,
     token_file: Path | None,
     certfile: Path | None,
     keyfile: Path | None,
@@ -109,6 +117,9 @@ def serve(
             webhook_hosts=host_list(os.environ, "COMFY_REMOTE_WEBHOOK_HOSTS"),
             free_bytes=DiskLimits.of().free,
         ),
+        metrics_token=read_token_file(metrics_token_file, "the metrics token")
+        if metrics_token_file is not None
+        else None,
         webhook_secret=secret("COMFY_REMOTE_WEBHOOK_SECRET", os.environ),
     )
     choices = _choices(engine, comfyui, gpus, worker)
@@ -170,7 +181,6 @@ def _running(engines: Engines | None) -> Iterator[None]:
 async def _start_local_workers(gateway: GatewayServer, engines: Engines) -> None:
     from dataclasses import replace
 
-    from ..gateway.workers import WorkerKind
     from ..worker.settings import WorkerSettings
 
     say(f"Starting {engines} …")
@@ -183,8 +193,7 @@ async def _start_local_workers(gateway: GatewayServer, engines: Engines) -> None
     )
     await engines.ready()
     for one in engines:
-        kind = WorkerKind.URL if one.attached else WorkerKind.LOCAL
-        gateway.add_local_worker(one.handler(settings), worker_id=one.id, kind=kind)
+        gateway.add_local_worker(one.handler(settings), worker_id=one.id)
 
 
 async def _start_sdk_worker(gateway: GatewayServer, choice: str) -> None:

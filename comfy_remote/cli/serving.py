@@ -22,6 +22,7 @@ __all__ = [
     "finite",
     "listen_options",
     "read_token",
+    "read_token_file",
     "serve_until_stopped",
     "show_log",
     "ssl_context",
@@ -104,29 +105,46 @@ def read_token(file: Path | None) -> SecretStr | None:
     """The token in a file, else in the environment; ``None`` if there is none."""
     from pydantic import SecretStr
 
+    from ..secrets import SECRETS
+
+    if file is not None:
+        return read_token_file(file)
+    value = os.environ.get(TOKEN_VARIABLE, "").strip()
+    SECRETS.add(TOKEN_VARIABLE, value)
+    return SecretStr(value) if value else None
+
+
+def read_token_file(file: Path, name: str = TOKEN_VARIABLE) -> SecretStr:
+    """The token in a file.
+
+    Args:
+        name: What to call it where a log would show it.
+
+    Raises:
+        ConfigurationError: It cannot be read, or holds no token.
+    """
+    from pydantic import SecretStr
+
     from ..errors import ConfigurationError
     from ..secrets import SECRETS
 
-    if file is None:
-        value = os.environ.get(TOKEN_VARIABLE, "")
-    else:
-        try:
-            with file.open("rb") as opened:
-                value = opened.read(_LONGEST_TOKEN + 1).decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"The token cannot be read from {file}: {getattr(error, 'strerror', '') or error}.",
-                advice="Check the path. To make a token: "
-                'python -c "import secrets; print(secrets.token_urlsafe(32))" > token.txt',
-            ) from error
-        if not value.strip():
-            raise ConfigurationError(f"{file} is empty: it should hold the token.")
-        if len(value) > _LONGEST_TOKEN:
-            raise ConfigurationError(
-                f"{file} has more than {_LONGEST_TOKEN} bytes: it should hold only the token."
-            )
-    SECRETS.add(TOKEN_VARIABLE, value.strip())
-    return SecretStr(value.strip()) if value.strip() else None
+    try:
+        with file.open("rb") as opened:
+            value = opened.read(_LONGEST_TOKEN + 1).decode("utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"The token cannot be read from {file}: {getattr(error, 'strerror', '') or error}.",
+            advice="Check the path. To make a token: "
+            'python -c "import secrets; print(secrets.token_urlsafe(32))" > token.txt',
+        ) from error
+    if not value:
+        raise ConfigurationError(f"{file} is empty: it should hold the token.")
+    if len(value) > _LONGEST_TOKEN:
+        raise ConfigurationError(
+            f"{file} has more than {_LONGEST_TOKEN} bytes: it should hold only the token."
+        )
+    SECRETS.add(name, value)
+    return SecretStr(value)
 
 
 def serve_until_stopped(work: Coroutine[object, object, None]) -> None:

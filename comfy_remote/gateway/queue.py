@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from dataclasses import replace
 
 from pydantic_core import to_json
 
@@ -109,11 +108,23 @@ class JobQueue:
         """The jobs that workers have."""
         return list(self._running.values())
 
+    @property
+    def line(self) -> list[Job]:
+        """The jobs that wait, by priority and arrival."""
+        return list(self._line)
+
+    def why(self, job: Job) -> str:
+        """Why a job waits, in words."""
+        return self._line.why(job, self.workers.connected, self.clock())
+
+    def look_again(self) -> None:
+        """Have idle workers look for a job again: something else than the line has changed."""
+        self._queued.notify()
+
     def restore(self, jobs: Iterable[Job]) -> None:
         """Go on with the jobs of an earlier process: those that wait are in the line again, those
         that run are their workers'.
         """
-        self._line.wait_for_workers(self.clock() + self.limits.return_patience)
         for job in jobs:
             self.live.add(job)
             if job.state is RunPodState.IN_QUEUE:
@@ -123,8 +134,6 @@ class JobQueue:
                     job.worker_id, WorkerKind.of(job.boot), job.boot
                 )
                 worker.silent = True
-                worker.idle_since = None
-                worker.offer = worker.offer.after(job.needs)
                 self._running[job.id] = worker.running[job.id] = job
                 self._line.start(job)
 
@@ -147,7 +156,6 @@ class JobQueue:
         Args:
             content: Its input as JSON, unless that is in the file ``input_file``.
             input_files: Other files that it needs, by their SHA-256.
-            needs: What it needs of its worker. One that may cost is never started once more.
 
         Returns:
             The job, which is on disk. One that is not live is a copy.
@@ -163,7 +171,6 @@ class JobQueue:
                 return known
             raise
         limits, policy, now = self.limits, submission.policy, self.clock()
-        needs = needs or Needs()
         ttl, timeout = policy.time_to_live, policy.execution_timeout
         job = Job(
             id=job_id or self.new_id(sync=sync),
@@ -176,14 +183,14 @@ class JobQueue:
             low_priority=policy.low_priority,
             webhook=submission.webhook,
             idempotency_key=idempotency_key,
-            repeat_lost=policy.retry_lost and not needs.may_cost,
+            repeat_lost=submission.may_be_repeated,
             client=policy.client or "",
             batch=policy.batch or "",
             priority=policy.priority,
             front=policy.front,
             labels=policy.labels,
             memory=policy.memory,
-            needs=needs,
+            needs=needs or Needs(),
             input=content,
             input_file=input_file,
             input_files=input_files,
@@ -202,10 +209,6 @@ class JobQueue:
     def waiting(self) -> int:
         """How many jobs wait."""
         return len(self._line) + len(self._arriving)
-
-    def why(self, job: Job) -> str:
-        """Why a job waits: a sentence or two for people."""
-        return self._line.why(job, [*self.workers], self.clock())
 
     @property
     def is_full(self) -> bool:
@@ -299,6 +302,23 @@ class JobQueue:
         self._journal.counts.retried += 1
         self._wait_again(job)
         self._on_event(JobAccepted(job))
+        await self.committed()
+        return job
+
+    async def to_front(self, job_id: str) -> Job:
+        """Have a job that waits taken before its client's others. Returns it.
+
+        Raises:
+            WorkflowInvalid: It does not wait.
+        """
+        job = await self.get(job_id)
+        if job not in self._line:
+            raise WorkflowInvalid(f"Job {job_id} does not wait: it is {job.state.value}.")
+        self._line.remove(job)
+        job.front = True
+        self._line.add(job)
+        self._journal.post(job)
+        self._queued.notify()
         await self.committed()
         return job
 
@@ -520,15 +540,12 @@ class JobQueue:
                 advice="Use another name for this one.",
             )
         before = worker.boot if worker is not None else None
-        if worker is not None and offer is not None and before == boot:
-            offer = replace(offer, warm=worker.offer.warm)  # which the worker does not know
         worker = self.workers.register(worker_id, WorkerKind.JOINED, boot, offer)
         worker.draining = worker.draining or draining
         held = {(one.job, one.attempt) for one in holds}
         for job in list(worker.running.values()):
             if (job.id, job.attempt) in held:
                 job.boot = boot
-                worker.offer = worker.offer.after(job.needs)
                 self._journal.post(job)
             elif job.boot == boot:
                 self._give_up_start(job, "The worker never had it.")
@@ -689,7 +706,7 @@ class JobQueue:
     def _hand_over(self, worker: Worker, count: int) -> list[Lease]:
         leases: list[Lease] = []
         while len(leases) < count and worker.takes_jobs and len(self._line):
-            job = self._line.choose(worker, [*self.workers], self.clock())
+            job = self._line.choose(worker, self.workers.connected, self.clock())
             if job is None:
                 break
             job.attempt += 1
@@ -700,7 +717,7 @@ class JobQueue:
 
     def _until_next_change(self, worker: Worker) -> float:
         now = self.clock()
-        change = self._line.next_change(worker, [*self.workers], now)
+        change = self._line.next_change(worker, self.workers.connected, now)
         return _LONGEST_POLL if change is None else max(change - now, _SHORTEST_POLL)
 
     def _start(self, job: Job, worker: Worker) -> None:

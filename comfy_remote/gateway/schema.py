@@ -42,7 +42,6 @@ _UNUSABLE = "Check the folder's permissions and the disk's space."
 _MIGRATIONS = (
     (
         # Times are those of `GatewayClock`; `created_at` is UTC, for people.
-        # `labels`, `needs` and `earlier` are JSON.
         # `due`: when the result goes, and then when the key goes; NULL while the job is not final,
         # or its webhook has yet to be called.
         """
@@ -62,12 +61,12 @@ _MIGRATIONS = (
             front INTEGER NOT NULL,
             repeat_lost INTEGER NOT NULL,
             memory INTEGER NOT NULL,
-            labels BLOB NOT NULL,
-            needs BLOB NOT NULL,
+            labels TEXT NOT NULL,
+            needs TEXT NOT NULL,
             state TEXT NOT NULL,
             attempt INTEGER NOT NULL,
             lost INTEGER NOT NULL,
-            earlier BLOB NOT NULL,
+            earlier TEXT NOT NULL,
             worker TEXT,
             boot TEXT NOT NULL,
             created REAL NOT NULL,
@@ -77,6 +76,7 @@ _MIGRATIONS = (
             finished REAL,
             forgotten REAL,
             owed INTEGER NOT NULL,
+            input BLOB,
             more BLOB NOT NULL,
             due REAL
         )
@@ -84,8 +84,6 @@ _MIGRATIONS = (
         "CREATE INDEX jobs_due ON jobs (due) WHERE due IS NOT NULL",
         "CREATE INDEX jobs_live ON jobs (number) WHERE state IN ('IN_QUEUE', 'IN_PROGRESS')",
         "CREATE INDEX jobs_owed ON jobs (number) WHERE owed",
-        # Beside the jobs, so that a change of a job does not write its input again.
-        "CREATE TABLE inputs (number INTEGER PRIMARY KEY, input BLOB NOT NULL)",
         # Which files a job needs. `role`: its input or result as a whole, or one file of it.
         """
         CREATE TABLE uses (

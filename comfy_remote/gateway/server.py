@@ -38,8 +38,13 @@ from .listening import check_token, in_url, listen
 from .local_worker import Handler, LocalWorker
 from .placing import Offer
 from .queue import JobQueue
-from .queue_events import Watch, ignore_event
+from .queue_events import QueueEvent, Watch, ignore_event
 from .sdk_worker import SdkWorker, worker_command
+from .seen.control import QueueControl
+from .seen.read import read_state
+from .seen.routes import page_routes
+from .seen.shown import Shown
+from .seen.state import GatewayState
 from .store import JobStore
 from .worker_routes import worker_routes
 from .workers import Worker, WorkerKind
@@ -67,6 +72,7 @@ class GatewayServer:
         token: What clients must send as bearer token; at least 16 characters.
         folder: Where all that it promises is stored. The next gateway with the same folder goes on
             from there; see docs/serve.md. A temporary folder when ``None``.
+        metrics_token: What may read the metrics besides ``token``, and nothing else.
         webhook_secret: ``whsec_…``, to sign webhooks with; see `webhook.webhook_key`.
         on_event: Called with what happens to jobs and workers; see `queue_events`.
 
@@ -84,10 +90,13 @@ class GatewayServer:
         limits: GatewayLimits | None = None,
         ssl_context: ssl.SSLContext | None = None,
         folder: Path | None = None,
+        metrics_token: SecretStr | None = None,
         webhook_secret: SecretStr | None = None,
         on_event: Watch = ignore_event,
     ) -> None:
         _check(endpoint_id, host, token)
+        if metrics_token is not None:
+            check_token(host, metrics_token)
         self._webhook_key = webhook.webhook_key(webhook_secret) if webhook_secret else None
         self.endpoint_id = endpoint_id
         self.limits = limits or GatewayLimits()
@@ -107,13 +116,16 @@ class GatewayServer:
             self.journal,
             clock=lambda: self.journal.clock(),
             on_final=self._ended,
-            on_event=on_event,
+            on_event=self._happened,
         )
         self.endpoint = LocalEndpoint(self.queue, self.store)
+        self._on_event = on_event
+        self._shown = Shown(self._state)
         self._webhooks = asyncio.Semaphore(_WEBHOOKS_AT_A_TIME)
         self._host = host
         self._port = port
         self._token = token
+        self._metrics_token = metrics_token
         self._ssl_context = ssl_context
         self._runner: GuardedRunner | None = None
         self._url = self._worker_url = ""
@@ -174,11 +186,13 @@ class GatewayServer:
             endpoint_id=self.endpoint_id,
             client_token=self._token,
             worker_token=self.worker_token,
+            metrics_token=self._metrics_token,
             limits=self.limits,
         )
         app = web.Application(middlewares=[refusals])
         app.add_routes(client_routes(self.endpoint, access))
         app.add_routes(worker_routes(self.endpoint, access))
+        app.add_routes(page_routes(self._shown, QueueControl(self.queue), access))
         # Cancelled handlers are how a worker that hangs up in a long poll is noticed.
         self._runner = GuardedRunner(
             app, handler_cancellation=True, shutdown_timeout=2.0, limits=self.limits.connections
@@ -328,6 +342,13 @@ class GatewayServer:
                 for job_id in expired.results:
                     self.store.forget(job_id)
             await self.store.look_after()
+
+    def _happened(self, event: QueueEvent) -> None:
+        self._shown.on_event(event)
+        self._on_event(event)
+
+    def _state(self) -> GatewayState:
+        return read_state(self.endpoint_id, self.queue, self.store, lambda _worker: None)
 
     def _ended(self, job: Job) -> None:
         if not job.may_be_retried:

@@ -66,6 +66,11 @@ class JobStore:
         """Bytes of all files, each rounded up to whole blocks of the disk."""
         return self._used
 
+    @property
+    def free(self) -> int:
+        """Bytes that were free on the disk when that was last measured."""
+        return self._free
+
     async def accept(self, job_id: str, content: bytes, *, result: int) -> None:
         """Store a new job's input.
 

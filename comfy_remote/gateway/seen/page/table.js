@@ -107,12 +107,16 @@ class Row {
     for (const action of actions) {
       const button = document.createElement('button')
       button.type = 'button'
+      let busy = false // and not `disabled`, which would take the focus away
       button.addEventListener('click', async () => {
-        button.disabled = true
+        if (busy) return
+        busy = true
+        button.setAttribute('aria-busy', 'true')
         try {
           await action.run(this.#item)
         } finally {
-          button.disabled = false
+          busy = false
+          button.removeAttribute('aria-busy')
         }
       })
       this.#buttons.push(button)
