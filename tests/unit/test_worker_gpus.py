@@ -63,6 +63,27 @@ async def test_nvidias_are_listed_by_nvidia_smi(tmp_path: Path) -> None:
     assert gpus[2].environ == {"CUDA_VISIBLE_DEVICES": "2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
+async def test_on_windows_nvidia_smi_is_started_by_its_full_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Windows would start one in the current folder.
+    here, system = tmp_path / "here", tmp_path / "Windows" / "System32"
+    here.mkdir()
+    system.mkdir(parents=True)
+    smi(here, "7, GPU-x, Somebody's program, 1\n")
+    smi(system, SMI)
+    (system / "nvidia-smi").rename(system / "nvidia-smi.exe")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "platform", "win32")
+    environ = {"PATH": str(here), "SYSTEMROOT": str(tmp_path / "Windows")}
+    assert [gpu.index for gpu in await find_gpus(None, environ)] == [0, 1, 2]
+    older = tmp_path / "Program Files" / "NVIDIA Corporation" / "NVSMI"
+    older.mkdir(parents=True)
+    (system / "nvidia-smi.exe").rename(older / "nvidia-smi.exe")
+    environ["PROGRAMFILES"] = str(tmp_path / "Program Files")
+    assert [gpu.index for gpu in await find_gpus(None, environ)] == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("given", "seen"),
     [
