@@ -6,12 +6,13 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from pydantic import JsonValue
 from pydantic_core import from_json
 
-from ..aio import first_of
+from ..aio import first_of, within
 from ..errors import (
     ComfyRemoteError,
     ConfigurationError,
@@ -19,17 +20,24 @@ from ..errors import (
     LocalStorageError,
 )
 from ..net.retry import Backoff
+from ..wire.joined import Report as EngineReport
 from .body import json_bytes
 from .endpoint import GivenJob, LocalEndpoint
+from .needs import offer_of
 from .placing import Offer
 from .workers import WorkerKind
 
-__all__ = ["Handler", "LocalWorker", "Report"]
+__all__ = ["AskEngine", "Handler", "LocalWorker", "Report"]
 
 Report: TypeAlias = Callable[[dict[str, JsonValue]], Awaitable[None]]
 """Shows a dictionary as the job's ``output`` while it is in progress."""
 
+AskEngine: TypeAlias = Callable[[], Awaitable[EngineReport]]
+"""Asks the engine, which runs, what it has."""
+
 _POLL = 30.0
+_ASK_PATIENCE = 60.0
+_ASK_AGAIN_AFTER = 300.0
 _QUICKLY_PARSED = 16 * 1024  # bytes: a thread would take longer to begin
 _BACKOFF = Backoff(first=1.0, longest=60.0)
 _log = logging.getLogger(__name__)
@@ -68,7 +76,9 @@ class LocalWorker:
 
     Args:
         kind: `WorkerKind.URL` if the engine goes on without this process.
-        offer: What it has.
+        ask_engine: For the placing of jobs: called before the first job, and again now and then,
+            since jobs bring models and the engine's owner adds nodes.
+        ask_again_after: Seconds between two times.
     """
 
     def __init__(
@@ -78,14 +88,18 @@ class LocalWorker:
         *,
         worker_id: str = "local",
         kind: WorkerKind = WorkerKind.LOCAL,
-        offer: Offer | None = None,
+        ask_engine: AskEngine | None = None,
+        ask_again_after: float = _ASK_AGAIN_AFTER,
     ) -> None:
         self._endpoint = endpoint
         self._queue = endpoint.queue
         self._handler = handler
         self.worker_id = worker_id
         boot = f"{kind.value}:{uuid.uuid4().hex}"
-        self._worker = self._queue.workers.register(worker_id, kind, boot, offer)
+        self._worker = self._queue.workers.register(worker_id, kind, boot, Offer())
+        self._ask_engine = ask_engine
+        self._ask_again_after = ask_again_after
+        self._asked = False
 
     async def run(self) -> None:
         """Work until cancelled, or until the queue is closed.
@@ -93,8 +107,14 @@ class LocalWorker:
         Raises:
             ConfigurationError: The handler cannot get ready, and never will.
         """
+        async with first_of(self._take_jobs(), self._keep_asking()) as (ended, _):
+            ended.result()
+
+    async def _take_jobs(self) -> None:
         while not self._queue.closed:
             await self._get_ready()
+            if not self._asked:
+                await self._ask()
             for given in await self._take():
                 await self._run(given)
 
@@ -108,10 +128,29 @@ class LocalWorker:
                 raise  # it would be no better the next time
             except ComfyRemoteError as error:
                 self._worker.broken = error.message
+                self._worker.offer = replace(self._worker.offer, warm=frozenset())
+                self._asked = False
                 _log.error("The worker takes no job. %s", error)
             failures += 1
             await asyncio.sleep(_BACKOFF.seconds(failures))
         self._worker.broken = ""
+
+    async def _keep_asking(self) -> None:
+        while True:
+            await asyncio.sleep(self._ask_again_after)
+            if self._asked:
+                await self._ask()
+
+    async def _ask(self) -> None:
+        self._asked = True
+        if self._ask_engine is None:
+            return
+        try:
+            offer = offer_of(await within(self._ask_engine(), _ASK_PATIENCE))
+        except (ComfyRemoteError, asyncio.TimeoutError) as error:
+            _log.debug("The engine of %s does not say what it has: %s", self.worker_id, error)
+            return
+        self._worker.offer = replace(offer, warm=self._worker.offer.warm)
 
     async def _take(self) -> list[GivenJob]:
         try:

@@ -35,8 +35,7 @@ from .job import Job
 from .journal import Journal
 from .limits import GatewayLimits
 from .listening import check_token, in_url, listen
-from .local_worker import Handler, LocalWorker
-from .placing import Offer
+from .local_worker import AskEngine, Handler, LocalWorker
 from .queue import JobQueue
 from .queue_events import QueueEvent, Watch, ignore_event
 from .sdk_worker import SdkWorker, worker_command
@@ -278,15 +277,17 @@ class GatewayServer:
         *,
         worker_id: str = "local",
         kind: WorkerKind = WorkerKind.LOCAL,
-        offer: Offer | None = None,
+        ask_engine: AskEngine | None = None,
     ) -> LocalWorker:
         """Run jobs in this process, one at a time.
 
         Args:
             kind: `WorkerKind.URL` for an engine that goes on when this process ends.
-            offer: What the worker has, as far as that is known.
+            ask_engine: Asks the engine what it has; jobs are placed by that.
         """
-        worker = LocalWorker(self.endpoint, handler, worker_id=worker_id, kind=kind, offer=offer)
+        worker = LocalWorker(
+            self.endpoint, handler, worker_id=worker_id, kind=kind, ask_engine=ask_engine
+        )
         self._start_worker(worker.run())
         return worker
 

@@ -13,7 +13,9 @@ from pydantic import JsonValue
 from comfy_remote.errors import ComfyRemoteError, ConfigurationError, EngineCrashed, OutOfMemory
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.gateway.job import Job, Submission
+from comfy_remote.gateway.local_worker import LocalWorker
 from comfy_remote.net.retry import Backoff
+from comfy_remote.wire.joined import Report
 from comfy_remote.wire.runpod import RunPodState, error_from_runpod
 
 
@@ -178,3 +180,37 @@ async def test_a_wrong_setting_ends_the_worker_and_says_so(gateway: GatewayServe
     with pytest.raises(ConfigurationError, match="COMFYUI_DIR"):
         await gateway.wait_until_ready(5)
     assert job.state is RunPodState.IN_QUEUE
+
+
+async def test_jobs_go_to_the_worker_whose_engine_has_their_nodes(gateway: GatewayServer) -> None:
+    class Engine:
+        """A handler and its engine, which cannot be asked at first."""
+
+        def __init__(self, *nodes: str) -> None:
+            self.nodes = list(nodes)
+            self.asked = 0
+
+        async def __call__(self, job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
+            return {}
+
+        async def has(self) -> Report:
+            self.asked += 1
+            if self.asked == 1:
+                raise EngineCrashed("It says nothing yet.")
+            return Report(nodes=self.nodes)
+
+    having, lacking = Engine("Rare"), Engine("Common")
+    tasks = []
+    for name, engine in (("lacking", lacking), ("having", having)):
+        worker = LocalWorker(
+            gateway.endpoint, engine, worker_id=name, ask_engine=engine.has, ask_again_after=0.01
+        )
+        tasks.append(asyncio.create_task(worker.run()))
+    while having.asked < 3 or lacking.asked < 3:
+        await asyncio.sleep(0.01)
+    for _ in range(4):
+        done = await run(gateway, {"workflow": {"1": {"class_type": "Rare"}}})
+        assert (done["status"], done["workerId"]) == ("COMPLETED", "having")
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
