@@ -30,6 +30,8 @@ from .retry import Backoff, retried
 from .throughput import TOO_SLOW, Throughput, TooSlow
 
 if TYPE_CHECKING:
+    import ssl
+
     from pydantic import SecretStr
 
 __all__ = ["TOO_LARGE", "HttpClient", "HttpLimits", "version_in"]
@@ -79,6 +81,7 @@ class HttpClient:
         headers: Sent with every request (never shown in errors).
         elsewhere: ``HOST`` or ``HOST:PORT`` in a private network that the target's answers may
             name as well, because the user has; see `net.guard`.
+        tls: Which certificates are trusted; those that the system trusts when ``None``.
 
     Raises:
         ConfigurationError: The URL cannot be used (see `base_address`), or a header cannot be
@@ -93,8 +96,10 @@ class HttpClient:
         headers: Mapping[str, SecretStr] | None = None,
         elsewhere: Collection[str] = (),
         limits: HttpLimits = HttpLimits(),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         address = base_address(base_url)
+        self._tls = tls
         self.base_url = base_url.rstrip("/")
         self._name = name
         self._where = f"{name} at {self.base_url}"
@@ -114,7 +119,7 @@ class HttpClient:
                 total=None, sock_connect=10.0, sock_read=self._limits.patience
             ),
             proxy=proxy_for(URL(self.base_url)),
-            connector=aiohttp.TCPConnector(limit=16),
+            connector=aiohttp.TCPConnector(limit=16, ssl=self._tls or True),
             trace_configs=[redirects, logged_requests()],
         )
         return self
@@ -164,12 +169,15 @@ class HttpClient:
         """DELETE, which may safely arrive twice; retried like `get`."""
         return await self._retried(lambda: self._once("DELETE", path))
 
-    async def head_once(self, path: str) -> Response:
+    async def head_once(self, path: str, headers: Mapping[str, str] | None = None) -> Response:
         """HEAD without retries; whatever the status is, it is returned."""
-        return await self._once("HEAD", path, accept=tuple(range(300, 600)))
+        return await self._once("HEAD", path, headers=headers, accept=tuple(range(300, 600)))
 
     async def put(
-        self, path: str, size: int, content: Callable[[], AsyncIterator[bytes]]
+        self,
+        path: str,
+        size: int,
+        content: Callable[[], AsyncIterator[bytes]],
     ) -> Response:
         """PUT a content that is streamed, and may safely arrive twice; retried like `get`.
 
@@ -179,15 +187,34 @@ class HttpClient:
         """
         return await self._retried(lambda: self.put_once(path, size, content()))
 
-    async def put_once(self, path: str, size: int, content: AsyncIterator[bytes]) -> Response:
-        """`put` without retries, for callers that have their own."""
-        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-        return await self._once("PUT", path, content, size=size, headers=headers)
+    async def put_once(
+        self,
+        path: str,
+        size: int,
+        content: AsyncIterator[bytes],
+        headers: Mapping[str, str] | None = None,
+        accept: tuple[int, ...] = (),
+    ) -> Response:
+        """`put` without retries, for callers that have their own; see `submit` for ``accept``."""
+        about = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        sent = {**about, **(headers or {})}
+        return await self._once("PUT", path, content, size=size, headers=sent, accept=accept)
 
     async def post_idempotent(self, path: str, body: JsonValue = None) -> Response:
         """POST that may safely arrive twice (cancel, interrupt); retried like `get`."""
         data = None if body is None else json.dumps(body).encode()
         return await self._retried(lambda: self._once("POST", path, data))
+
+    async def post_once(
+        self,
+        path: str,
+        body: bytes = b"{}",
+        headers: Mapping[str, str] | None = None,
+        accept: tuple[int, ...] = (),
+        limit: int | None = None,
+    ) -> Response:
+        """POST without retries; see `submit` for ``accept`` and `get` for ``limit``."""
+        return await self._once("POST", path, body, headers=headers, accept=accept, limit=limit)
 
     async def post_form(
         self, path: str, form: Callable[[], AbstractContextManager[aiohttp.FormData]], size: int

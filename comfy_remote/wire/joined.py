@@ -6,7 +6,7 @@ token, and `BOOT_HEADER`:
 | request | body → answer |
 | --- | --- |
 | ``POST hello`` | `Hello` → `HelloAnswer` |
-| ``POST take`` (a long poll) | → ``{"id", "attempt", "input"}``; 204 for no job |
+| ``POST take`` (a long poll) | → the job's input, and `JOB_HEADER`; 204 for no job |
 | ``POST ping`` (a long poll) | `Ping` → `PingAnswer` |
 | ``POST jobs/{job}/{attempt}/progress`` | ``{"output"}`` → 204 |
 | ``POST jobs/{job}/{attempt}/done`` | ``{"output", "error"}`` → `Delivered` |
@@ -31,6 +31,7 @@ from ..clean import cleaned_text
 __all__ = [
     "BOOT_HEADER",
     "HELLO_LIMIT",
+    "JOB_HEADER",
     "NAME_TAKEN",
     "SAY_HELLO",
     "WORKER_NAME",
@@ -46,6 +47,8 @@ __all__ = [
 ]
 
 BOOT_HEADER = "Comfy-Remote-Boot"
+JOB_HEADER = "Comfy-Remote-Job"
+"""``JOB/ATTEMPT``: which job an input is of."""
 SAY_HELLO = "say_hello"
 NAME_TAKEN = "worker_name_taken"
 

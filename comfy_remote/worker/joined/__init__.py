@@ -1,0 +1,1 @@
+"""A worker that joins a gateway on another machine: it asks for jobs, and delivers results."""
