@@ -7,7 +7,7 @@ console's window is closed (and then ends the process within seconds).
 from __future__ import annotations
 
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import TypeVar
 
@@ -27,10 +27,16 @@ def treat_like_ctrl_c() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
-def run_interruptible(work: Coroutine[object, object, _T]) -> _T:
+def run_interruptible(
+    work: Coroutine[object, object, _T], politely: Callable[[], None] | None = None
+) -> _T:
     """As `asyncio.run`, but the first Ctrl-C cancels ``work``, which may then clean up.
 
     So do the signals `LIKE_CTRL_C`. A second one raises `KeyboardInterrupt` at once.
+
+    Args:
+        politely: Called in the event loop at the first Ctrl-C instead; then the second one cancels
+            ``work``, and a third one raises `KeyboardInterrupt`.
 
     This is not `asyncio.run`'s own handling, which in Python 3.10 cancels every task, also those
     that the clean-up needs; nor `loop.add_signal_handler`, which Windows lacks.
@@ -42,14 +48,13 @@ def run_interruptible(work: Coroutine[object, object, _T]) -> _T:
     async def main() -> _T:
         task = asyncio.current_task()
         loop = asyncio.get_running_loop()
-        interrupted = False
+        answers: list[Callable[[], object]] = [] if politely is None else [politely]
+        answers += [] if task is None else [task.cancel]
 
         def on_signal(_number: int, _frame: FrameType | None) -> None:
-            nonlocal interrupted
-            if interrupted or task is None:
+            if not answers:
                 raise KeyboardInterrupt
-            interrupted = True
-            loop.call_soon_threadsafe(task.cancel)
+            loop.call_soon_threadsafe(answers.pop(0))
 
         for number in numbers:
             signal.signal(number, on_signal)

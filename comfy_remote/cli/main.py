@@ -24,6 +24,8 @@ _COMMANDS = {
     "doctor": "Check everything between here and the GPU.",
     "models": "List, fetch and prune the models on a target.",
     "serve": "Make this machine an endpoint for others.",
+    "worker": "Run the jobs of a gateway on another machine.",
+    "workers": "Say which workers may join a gateway here.",
     "service": "Serve a workflow as an HTTP API.",
     "deploy": "Deploy a workflow as a target of its own.",
     "targets": "List the configured targets.",

@@ -101,16 +101,16 @@ def show_log() -> None:
     log_to_stderr(logging.INFO, "%(asctime)s %(message)s", "%H:%M:%S")
 
 
-def read_token(file: Path | None) -> SecretStr | None:
+def read_token(file: Path | None, variable: str = TOKEN_VARIABLE) -> SecretStr | None:
     """The token in a file, else in the environment; ``None`` if there is none."""
     from pydantic import SecretStr
 
     from ..secrets import SECRETS
 
     if file is not None:
-        return read_token_file(file)
-    value = os.environ.get(TOKEN_VARIABLE, "").strip()
-    SECRETS.add(TOKEN_VARIABLE, value)
+        return read_token_file(file, variable)
+    value = os.environ.get(variable, "").strip()
+    SECRETS.add(variable, value)
     return SecretStr(value) if value else None
 
 
@@ -147,14 +147,20 @@ def read_token_file(file: Path, name: str = TOKEN_VARIABLE) -> SecretStr:
     return SecretStr(value)
 
 
-def serve_until_stopped(work: Coroutine[object, object, None]) -> None:
-    """Run a server. It ends by being stopped, which is no error."""
+def serve_until_stopped(
+    work: Coroutine[object, object, None], politely: Callable[[], None] | None = None
+) -> None:
+    """Run a server. It ends by being stopped, which is no error.
+
+    Args:
+        politely: See `run_interruptible`.
+    """
     import asyncio
 
     from .interrupt import run_interruptible
 
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
-        run_interruptible(work)
+        run_interruptible(work, politely)
 
 
 def address_for_others(url: str) -> str:

@@ -26,7 +26,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
-from ..clean import cleaned_text
+from ..clean import one_line
+from ..secrets import redact
 
 __all__ = [
     "BOOT_HEADER",
@@ -59,7 +60,14 @@ WORKER_NAME = re.compile(r"[A-Za-z0-9_-]{1,48}(\.[A-Za-z0-9_-]{1,15})?")
 """A token's name; with a suffix for each of several GPUs."""
 
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=300)]
-_Shown = Annotated[str, StringConstraints(max_length=200), AfterValidator(cleaned_text)]
+_LONGEST_SHOWN = 300
+
+
+def _shown(text: str) -> str:
+    return one_line(redact(text))[:_LONGEST_SHOWN]
+
+
+_Shown = Annotated[str, AfterValidator(_shown)]
 _Boot = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}\.[0-9a-f]{32}$")]
 _JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 _MOST_NAMES = 50_000
@@ -115,6 +123,7 @@ class Hello(BaseModel):
         version: Of Comfy Remote there.
         holds: All jobs that it has. A job of this worker that is not among them is not there.
         draining: It takes no more jobs.
+        broken: Why it takes none at present, for people.
     """
 
     boot: _Boot
@@ -122,6 +131,7 @@ class Hello(BaseModel):
     report: Report = Report()
     holds: Annotated[list[Held], Field(max_length=_MOST_HELD)] = []
     draining: bool = False
+    broken: _Shown = ""
 
 
 class HelloAnswer(BaseModel):

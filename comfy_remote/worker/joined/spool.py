@@ -5,6 +5,7 @@
     FOLDER/.lock              one process at a time
     FOLDER/home               the folder's id, the same for ever
     FOLDER/clock              seconds that its workers have been up
+    FOLDER/owner              SHA-256 of the token of the gateway that the results are for
     FOLDER/results/WORKER/JOB.ATTEMPT/SHA256        an output that is too large for the result
     FOLDER/results/WORKER/JOB.ATTEMPT/result.json   written last: without it, the job has not ended
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import logging
 import os
 import re
@@ -106,11 +108,14 @@ class Spool:
         self._sizes: dict[Path, int] = {}
         self._waiting: dict[Path, Spooled] = {}
 
-    def open(self) -> None:
+    def open(self, token: str) -> None:
         """Take the folder, and read what is there.
 
+        Args:
+            token: The worker's. Results belong to the gateway that gave it.
+
         Raises:
-            ConfigurationError: Another process uses it.
+            ConfigurationError: Another process uses it, or results for another gateway wait in it.
             LocalStorageError: It cannot be written.
         """
         with storage_errors(self.folder):
@@ -128,6 +133,7 @@ class Spool:
                 self._saved = self._read_clock()
                 self.home = self._read_home()
                 self._read_results()
+                self._check_owner(hashlib.sha256(token.encode()).hexdigest())
         except BaseException:
             self.close()
             raise
@@ -291,6 +297,22 @@ class Spool:
         write_whole(path, made.encode())
         _sync(path)
         return made
+
+    def _check_owner(self, owner: str) -> None:
+        """Refuse to offer results to another gateway than theirs, which would have them deleted."""
+        path = self.folder / "owner"
+        before = ""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            before = path.read_bytes()[:80].decode()
+        if before == owner:
+            return
+        if before and self._waiting:
+            raise ConfigurationError(
+                f"{len(self._waiting)} results wait in {self.folder} for the gateway that gave "
+                "this worker another token.",
+                advice="Start it once with that token to deliver them, or delete the folder.",
+            )
+        write_whole(path, owner.encode())
 
     def _read_results(self) -> None:
         for folder in self.folder.glob("results/*/*"):

@@ -37,6 +37,7 @@ class JoinedTimes:
             after some time that the machine of the one before has lost its power.
         room: Between two looks whether the spool has room again.
         least: Between two questions that were answered at once.
+        report: Between two looks at what the engine has.
         farewell: How long what is said at the end may take.
     """
 
@@ -44,6 +45,7 @@ class JoinedTimes:
     name_patience: float = 60.0
     room: float = 2.0
     least: float = 0.1
+    report: float = 60.0
     farewell: float = 5.0
     delivery: DeliveryTimes = field(default_factory=DeliveryTimes)
 
@@ -69,7 +71,7 @@ class JoinedWorker:
         self._gateway = gateway
         self._times = times
         self._ask_report = report
-        self._report = Report()
+        self._report: Report | None = None
         self._store = store
         self._delivery = Delivery(gateway, spool, times.delivery)
         self._running: TakenJob | None = None
@@ -79,6 +81,7 @@ class JoinedWorker:
         self._connected = asyncio.Event()
         self._hello_due = asyncio.Event()
         self._draining = asyncio.Event()
+        self._broken = ""
         self._drained_there = False
         self._changed = Signal()
 
@@ -91,7 +94,10 @@ class JoinedWorker:
             ConfigurationError: The handler can never get ready.
         """
         async with first_of(
-            self._stay_connected(), self._delivery.run(), self._work(handler)
+            self._stay_connected(),
+            self._delivery.run(),
+            self._keep_report(),
+            self._work(handler),
         ) as tasks:
             for task in tasks:
                 if task.done():
@@ -129,7 +135,9 @@ class JoinedWorker:
 
     async def take(self) -> TakenJob | None:
         """The next job; ``None`` if there is none yet."""
-        await self._look_at_engine()
+        if self._report is None or self._broken:
+            self._broken = ""
+            await self._look_at_engine()
         if not await self._may_take():
             return None
         loop = asyncio.get_running_loop()
@@ -201,8 +209,10 @@ class JoinedWorker:
             _log.warning("Job %s could not be given back: the next start does it.", job.id)
 
     def not_ready(self, error: ComfyRemoteError) -> None:
-        """See `worker.loop.JobSource`: the gateway sees that no job is taken."""
-        del error
+        """Have the gateway show why no job is taken."""
+        if self._broken != error.message:
+            self._broken = error.message
+            self._hello_due.set()
 
     # Inside
 
@@ -249,9 +259,10 @@ class JoinedWorker:
             Hello(
                 boot=self._gateway.boot,
                 version=__version__,
-                report=self._report,
+                report=self._report or Report(),
                 holds=holds,
                 draining=self._draining.is_set(),
+                broken=self._broken,
             )
         )
         await self._drop(answer.drop)
@@ -306,15 +317,22 @@ class JoinedWorker:
             await self._changed.wait(self._times.room)
         return self._connected.is_set() and not self.closed
 
+    async def _keep_report(self) -> None:
+        """Look now and then what the engine has: jobs bring models, and its owner adds nodes."""
+        while True:
+            await asyncio.sleep(self._times.report)
+            if self._report is not None and not self._broken:
+                await self._look_at_engine()
+
     async def _look_at_engine(self) -> None:
-        """Say hello with a new report, if it has changed."""
+        """Say hello if the engine has something else than before."""
+        before = self._report
         try:
-            report = await self._ask_report()
+            self._report = await self._ask_report()
         except ComfyRemoteError as error:
             _log.debug("The engine does not say what it has: %s", error)
-            return
-        if report != self._report:
-            self._report = report
+            self._report = before or Report()
+        if self._report != before:
             self._say_hello_again()
 
     def _say_hello_again(self) -> None:

@@ -1,0 +1,123 @@
+"""``comfy-remote worker``: runs the jobs of a gateway elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .console import say
+from .serving import read_token, serve_until_stopped, show_log
+
+__all__ = ["worker"]
+
+_TOKEN_VARIABLE = "COMFY_REMOTE_WORKER_TOKEN"  # noqa: S105  # its name, not its value
+
+
+@click.command()
+@click.option(
+    "--join",
+    "url",
+    metavar="URL",
+    required=True,
+    help="The gateway: https://HOST:PORT, where comfy-remote serve runs.",
+)
+@click.option(
+    "--endpoint",
+    metavar="ID",
+    default="local",
+    show_default=True,
+    help="The gateway's endpoint, as in runpod:ID.",
+)
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="The token's name, or that with a suffix: NAME.2. Default: the token's.",
+)
+@click.option(
+    "--engine",
+    metavar="auto|sandbox|URL",
+    default="auto",
+    show_default=True,
+    help="What runs the workflows: a ComfyUI found here or else the sandbox; the sandbox; a "
+    "ComfyUI that runs already.",
+)
+@click.option(
+    "--comfyui",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Start the ComfyUI in this folder instead.",
+)
+@click.option(
+    "--label",
+    "labels",
+    metavar="LABEL",
+    multiple=True,
+    help="What jobs may ask for: only workers with that label run them. Can be repeated.",
+)
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help=f"File that holds the worker's token. Default: the variable {_TOKEN_VARIABLE}.",
+)
+@click.option(
+    "--ca-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The gateway's certificate (PEM), if it is its own.",
+)
+def worker(
+    url: str,
+    endpoint: str,
+    name: str | None,
+    engine: str,
+    comfyui: Path | None,
+    labels: tuple[str, ...],
+    token_file: Path | None,
+    ca_file: Path | None,
+) -> None:
+    """Run the jobs of a gateway on another machine.
+
+    It asks that gateway for jobs, so nothing has to reach this machine. The token comes from
+    comfy-remote workers add, where the gateway runs. Ctrl-C lets the job that runs end first; a
+    second Ctrl-C stops it and gives it back.
+
+    \b
+    Example:
+      comfy-remote worker --join https://workshop.local:8000 --endpoint workshop \\
+        --token-file attic.token --ca-file cert.pem
+    """
+    from ..config.folders import home
+    from ..errors import ConfigurationError
+    from ..media.temporary import remove_leftovers
+    from ..worker.engine import Engine
+    from ..worker.joined.client import trusting
+    from ..worker.joined.machine import Join, JoinedEngine, JoinedMachine, name_in
+    from ..worker.joined.spool import Spool, SpoolLimits
+    from ..worker.settings import WorkerSettings
+
+    show_log()
+    token = read_token(token_file, _TOKEN_VARIABLE)
+    if token is None:
+        raise ConfigurationError(
+            f"There is no token: neither --token-file nor {_TOKEN_VARIABLE} is given.",
+            advice="Make one where the gateway runs: comfy-remote workers add NAME -o FILE",
+        )
+    own_name = name_in(token, name)
+    join = Join(url, endpoint, own_name, token, labels, trusting(ca_file))
+    spool = Spool(home() / "worker" / endpoint / own_name, SpoolLimits.from_environ())
+    choice = str(comfyui.expanduser()) if comfyui is not None else engine
+    engines = [JoinedEngine(Engine.named(choice), WorkerSettings.from_environ())]
+    machine = JoinedMachine(join, engines, spool)
+    remove_leftovers()
+
+    def drain() -> None:
+        say("Stopping when the job that runs has ended. Ctrl-C again stops it now.")
+        machine.drain()
+
+    try:
+        serve_until_stopped(machine.run(), drain)
+    finally:
+        for one in engines:
+            one.engine.stop()

@@ -1,0 +1,57 @@
+"""What a worker's engine has, as a gateway wants to know it for the choice of its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..targets.comfyui.target import ComfyUITarget
+from ..wire.joined import Report
+from .actions import models_listed
+from .engine import Engine
+
+__all__ = ["EngineReport"]
+
+
+class EngineReport:
+    """Asks an engine. Called, it gives a `Report`.
+
+    Args:
+        labels: What its owner says of the worker.
+        fetches_models: Whether it may fetch models for a job.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        labels: Sequence[str] = (),
+        *,
+        fetches_models: bool = False,
+        connect: Callable[[str], ComfyUITarget] = ComfyUITarget,
+    ) -> None:
+        self._engine = engine
+        self._labels = sorted(set(labels))
+        self._fetches_models = fetches_models
+        self._connect = connect
+
+    async def __call__(self) -> Report:
+        """What it has now, once it runs. What it does not say stays unknown.
+
+        Raises:
+            ComfyRemoteError: It cannot be asked.
+        """
+        async with self._connect(await self._engine.ready()) as target:
+            found = await target.describe()
+            models = await models_listed(target)
+        device = found.device or ""
+        on_gpu = not device.lower().startswith("cpu")
+        names = sorted(f"{folder}/{name}" for folder, some in models.items() for name in some)
+        return Report(
+            engine=found.engine or "",
+            device=device,
+            nodes=sorted(found.nodes) if found.nodes else None,
+            models=names or None,
+            # On a CPU, ComfyUI says there how much main memory there is.
+            memory=found.memory_total if on_gpu else 0,
+            labels=self._labels,
+            fetches_models=self._fetches_models,
+        )
