@@ -37,16 +37,20 @@ _TOKEN_VARIABLE = "COMFY_REMOTE_WORKER_TOKEN"  # noqa: S105  # its name, not its
 @click.option(
     "--engine",
     metavar="auto|sandbox|URL",
-    default="auto",
-    show_default=True,
-    help="What runs the workflows: a ComfyUI found here or else the sandbox; the sandbox; a "
-    "ComfyUI that runs already.",
+    multiple=True,
+    help="What runs the workflows: a ComfyUI found here or else the sandbox (auto, the default); "
+    "the sandbox; a ComfyUI that runs already. Can be repeated.",
 )
 @click.option(
     "--comfyui",
     metavar="DIR",
     type=click.Path(path_type=Path),
     help="Start the ComfyUI in this folder instead.",
+)
+@click.option(
+    "--gpus",
+    metavar="all|0,2",
+    help="Start that ComfyUI once for each of these GPUs: a worker each, NAME.gpu0 and so on.",
 )
 @click.option(
     "--label",
@@ -71,8 +75,9 @@ def worker(
     url: str,
     endpoint: str,
     name: str | None,
-    engine: str,
+    engine: tuple[str, ...],
     comfyui: Path | None,
+    gpus: str | None,
     labels: tuple[str, ...],
     token_file: Path | None,
     ca_file: Path | None,
@@ -91,9 +96,9 @@ def worker(
     from ..config.folders import home
     from ..errors import ConfigurationError
     from ..media.temporary import remove_leftovers
-    from ..worker.engine import Engine
+    from ..worker.engines import Engines
     from ..worker.joined.client import trusting
-    from ..worker.joined.machine import Join, JoinedEngine, JoinedMachine, name_in
+    from ..worker.joined.machine import Join, JoinedMachine, name_in
     from ..worker.joined.spool import Spool, SpoolLimits
     from ..worker.settings import WorkerSettings
 
@@ -107,17 +112,25 @@ def worker(
     own_name = name_in(token, name)
     join = Join(url, endpoint, own_name, token, labels, trusting(ca_file))
     spool = Spool(home() / "worker" / endpoint / own_name, SpoolLimits.from_environ())
-    choice = str(comfyui.expanduser()) if comfyui is not None else engine
-    engines = [JoinedEngine(Engine.named(choice), WorkerSettings.from_environ())]
-    machine = JoinedMachine(join, engines, spool)
+    if comfyui is not None and engine:
+        raise ConfigurationError(
+            "--comfyui starts a ComfyUI, and --engine names an engine.", advice="Give one of them."
+        )
+    choices = [str(comfyui.expanduser())] if comfyui is not None else engine
+    machine = JoinedMachine(join, WorkerSettings.from_environ(), spool)
     remove_leftovers()
 
+    async def whole() -> None:
+        folder = home() / "engines" / f"{endpoint}-{own_name}"
+        with await Engines.choose(choices, gpus=gpus, folder=folder) as engines:
+            say(f"Starting {engines} …")
+            try:
+                await machine.run(engines)
+            finally:
+                say("Stopping …")
+
     def drain() -> None:
-        say("Stopping when the job that runs has ended. Ctrl-C again stops it now.")
+        say("It stops when the job that runs has ended. Ctrl-C again stops that job now.")
         machine.drain()
 
-    try:
-        serve_until_stopped(machine.run(), drain)
-    finally:
-        for one in engines:
-            one.engine.stop()
+    serve_until_stopped(whole(), drain)

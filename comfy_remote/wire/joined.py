@@ -11,7 +11,8 @@ token, and `BOOT_HEADER`:
 | ``POST jobs/{job}/{attempt}/progress`` | ``{"output"}`` → 204 |
 | ``POST jobs/{job}/{attempt}/done`` | ``{"output", "error"}`` → `Delivered` |
 | ``POST jobs/{job}/{attempt}/back`` | → 204: the job was not done, and may go to another worker |
-| ``GET``, ``HEAD``, ``PUT files/{job}/{sha256}`` | an input; an output too large for a result |
+| ``HEAD``, ``PUT jobs/{job}/{attempt}/files/{sha256}`` | an output too large for the result |
+| ``GET files/{job}/{sha256}`` | an input that a client has sent by itself |
 
 A request of a boot that the gateway does not know is answered 409 with the code `SAY_HELLO`: after
 its restart, it learns from the workers what runs. One of a worker whose name another process has

@@ -151,14 +151,14 @@ class Gateway:
         answer = await self._transfers.post_once(path, result, self._boot, accept=_SPOKEN_OF)
         return _read(Delivered, self._checked(answer))
 
-    async def deliver_file(self, job: str, file: Path) -> None:
+    async def deliver_file(self, job: str, attempt: int, file: Path) -> None:
         """Deliver a large output of a job, named by its SHA-256, unless it is there already.
 
         Raises:
             Refused: It never will be taken.
             OSError: It cannot be read.
         """
-        path = f"files/{job}/{file.name}"
+        path = f"jobs/{job}/{attempt}/files/{file.name}"
         # A large one may have arrived, and its answer not.
         if (await self._transfers.head_once(path, self._boot)).status == 200:
             return

@@ -216,7 +216,7 @@ class Delivery:
         """Deliver a result's large outputs; whether they are what they were."""
         for file in await in_thread(self._spool.files, self._gateway.worker, job, attempt):
             try:
-                await self._gateway.deliver_file(job, file)
+                await self._gateway.deliver_file(job, attempt, file)
             except Refused as error:
                 # The job is not this worker's any more; the answer to its result shows it.
                 _log.debug("An output of job %s was refused: %s", job, error)

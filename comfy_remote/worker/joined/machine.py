@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import SecretStr
@@ -15,7 +15,7 @@ from ...aio import in_thread
 from ...errors import AuthenticationError, ComfyRemoteError, ConfigurationError
 from ...wire.joined import WORKER_NAME, Report
 from ..actions import models_of
-from ..engine import Engine
+from ..engines import WorkerEngine
 from ..handler import JobHandler
 from ..report import EngineReport
 from ..settings import WorkerSettings
@@ -24,7 +24,7 @@ from .delivery import SpoolStore
 from .spool import Spool
 from .worker import JoinedTimes, JoinedWorker
 
-__all__ = ["Join", "JoinedEngine", "JoinedMachine", "name_in"]
+__all__ = ["Join", "JoinedMachine", "name_in"]
 
 _ENDPOINT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LONGEST_LABEL = 64
@@ -67,35 +67,23 @@ class Join:
                 )
 
 
-@dataclass(frozen=True, slots=True)
-class JoinedEngine:
-    """An engine, and how the worker that has it treats its jobs.
-
-    Attributes:
-        suffix: Of the worker's name, where there are several.
-    """
-
-    engine: Engine
-    settings: WorkerSettings
-    suffix: str = ""
-
-
 class JoinedMachine:
     """The workers.
 
     Args:
+        settings: How the workers treat their jobs.
         spool: Where results wait; opened by `run`.
     """
 
     def __init__(
         self,
         join: Join,
-        engines: Sequence[JoinedEngine],
+        settings: WorkerSettings,
         spool: Spool,
         times: JoinedTimes | None = None,
     ) -> None:
         self._join = join
-        self._engines = engines
+        self._settings = settings
         self._spool = spool
         self._times = times or JoinedTimes()
         self._workers: list[JoinedWorker] = []
@@ -107,8 +95,11 @@ class JoinedMachine:
         for worker in self._workers:
             worker.drain()
 
-    async def run(self) -> None:
+    async def run(self, engines: Iterable[WorkerEngine]) -> None:
         """Work until drained, or cancelled: then what runs is given back.
+
+        Args:
+            engines: Started; each has a worker.
 
         Raises:
             AuthenticationError: The gateway does not take the token.
@@ -117,7 +108,8 @@ class JoinedMachine:
         """
         await in_thread(self._spool.open, self._join.token.get_secret_value())
         try:
-            names = {self._name(one): one for one in self._engines}
+            engines = list(engines)
+            names = {self._name(one, len(engines)): one for one in engines}
             waiting = {one.worker for one in self._spool.waiting()}
             works = [self._work(name, one) for name, one in names.items()]
             # Results of a GPU that is not used any more.
@@ -126,11 +118,11 @@ class JoinedMachine:
         finally:
             await in_thread(self._spool.close)
 
-    def _name(self, engine: JoinedEngine) -> str:
+    def _name(self, one: WorkerEngine, engines: int) -> str:
         name = self._join.name
-        if not engine.suffix:
+        if engines == 1 and one.gpu is None:
             return name
-        return f"{name}-{engine.suffix}" if "." in name else f"{name}.{engine.suffix}"
+        return f"{name}-{one.id}" if "." in name else f"{name}.{one.id}"
 
     def _gateway(self, name: str) -> Gateway:
         join = self._join
@@ -143,8 +135,8 @@ class JoinedMachine:
             tls=join.tls,
         )
 
-    async def _work(self, name: str, one: JoinedEngine) -> None:
-        settings = replace(one.settings, worker=name)
+    async def _work(self, name: str, one: WorkerEngine) -> None:
+        settings = replace(self._settings, worker=name)
         store = SpoolStore(self._spool, name)
         handler = JobHandler(
             one.engine, settings, models=models_of(one.engine, settings), store=store
