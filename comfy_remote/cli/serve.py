@@ -57,7 +57,7 @@ _PATIENCE = 30.0
 )
 @click.option(
     "--gpus",
-    metavar="all|N,N,…",
+    metavar="all|0,2",
     help="Start that ComfyUI once for each of these GPUs, with folders of its own.",
 )
 @click.option(

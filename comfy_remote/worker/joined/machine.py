@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from ...aio import in_thread
 from ...errors import AuthenticationError, ComfyRemoteError, ConfigurationError
+from ...net.address import base_address, check_key_is_safe
 from ...wire.joined import WORKER_NAME, Report
 from ..actions import models_of
 from ..engines import WorkerEngine
@@ -54,6 +55,7 @@ class Join:
     tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
+        check_key_is_safe(base_address(self.url))
         if not _ENDPOINT_ID.fullmatch(self.endpoint):
             raise ConfigurationError(
                 f"{self.endpoint!r} cannot be the id of an endpoint.",

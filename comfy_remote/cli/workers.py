@@ -1,0 +1,225 @@
+"""``comfy-remote workers``: says which workers may join a gateway on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from .console import print_json, print_table, say
+from .options import json_option
+
+if TYPE_CHECKING:
+    from ..gateway.worker_list import WorkerNotes
+    from ..gateway.worker_states import WorkerStates
+
+__all__ = ["workers"]
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+@click.group()
+def workers() -> None:
+    """Say which workers may join a gateway here.
+
+    It is the gateway that comfy-remote serve runs on this machine for you, now or later. It goes
+    by what is said here within a second.
+
+    \b
+    Examples:
+      comfy-remote workers add attic -o attic.token
+      comfy-remote workers list
+    """
+
+
+def _endpoint_option(command: _Command) -> _Command:
+    return click.option(
+        "--endpoint",
+        metavar="ID",
+        default="local",
+        show_default=True,
+        help="The gateway's endpoint, as serve has it.",
+    )(command)
+
+
+@workers.command()
+@click.argument("name")
+@_endpoint_option
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the token there, readable for you only. Default: NAME.token.",
+)
+def add(name: str, endpoint: str, output: Path | None) -> None:
+    """Make a token for a worker.
+
+    Its file goes to that machine. Of the token itself, nothing is stored here.
+    """
+    from ..errors import ConfigurationError
+    from ..gateway.tokens import new_token, sha256_of_token
+    from ..gateway.worker_list import WorkerList
+    from ..secrets import SECRETS
+
+    token = new_token(name)
+    SECRETS.add("the worker's token", token)
+    file = output or Path(f"{name}.token")
+    with WorkerList.of(_folder(endpoint)) as listed:
+        listed.add(name, sha256_of_token(token))
+        try:
+            with open(file, "x", encoding="utf-8", opener=_private) as opened:
+                opened.write(f"{token}\n")
+        except OSError as error:  # then nothing was added
+            raise ConfigurationError(
+                f"The token cannot be written to {file}: {error.strerror or error}.",
+                advice="Name another file with -o.",
+            ) from error
+    say(f"The token of {name} is in {file}. Take it to that machine, and start there:")
+    say(f"  comfy-remote worker --join https://THIS-MACHINE:8000 --endpoint {endpoint} \\")
+    say(f"    --token-file {file.name}")
+
+
+@workers.command("list")
+@_endpoint_option
+@json_option
+def list_workers(endpoint: str, json_lines: bool) -> None:
+    """List the workers: their state, what they run, when they were last seen."""
+    from ..gateway.schema import DATABASE
+    from ..gateway.worker_list import WorkerList, WorkerNotes
+    from ..gateway.worker_states import WorkerStates
+
+    folder = _folder(endpoint)
+    notes = WorkerNotes()
+    if (folder / DATABASE).exists():
+        with WorkerList.of(folder) as listed:
+            notes = listed.notes()
+    states = WorkerStates.read(folder)
+    runs = states is not None and states.is_current()
+    rows = _rows(notes, states, runs=runs)
+    if json_lines:
+        for row in rows:
+            print_json(asdict(row))
+        return
+    if rows:
+        print_table(
+            ("Name", "State", "Runs", "Last seen (UTC)", "Has"),
+            [(row.name, row.state, ", ".join(row.jobs), row.seen_at, row.about) for row in rows],
+        )
+    else:
+        say("There are no workers. Add one: comfy-remote workers add NAME")
+    if not runs:
+        say(f"No gateway runs here for endpoint {endpoint}.")
+
+
+@workers.command()
+@click.argument("name")
+@_endpoint_option
+@click.option("--undo", is_flag=True, help="Give it jobs again.")
+def drain(name: str, endpoint: str, undo: bool) -> None:
+    """Give a worker no more jobs. The one that it has goes on."""
+    from ..gateway.worker_list import WorkerList
+
+    with WorkerList.of(_folder(endpoint)) as listed:
+        _check_known(name, listed.notes(), endpoint)
+        if undo:
+            listed.take_back(name, "drain")
+        else:
+            listed.say(name, "drain")
+    say(f"{name} gets jobs again." if undo else f"{name} gets no more jobs.")
+
+
+@workers.command()
+@click.argument("name")
+@_endpoint_option
+def gone(name: str, endpoint: str) -> None:
+    """Say that a worker will not come back.
+
+    Its jobs are started once more elsewhere, or fail where they may not be. Only for a machine
+    that is surely dead: one that is merely silent may still be computing.
+    """
+    from ..gateway.worker_list import WorkerList
+
+    with WorkerList.of(_folder(endpoint)) as listed:
+        _check_known(name, listed.notes(), endpoint)
+        listed.say(name, "gone")
+    say(f"{name} is gone: its jobs go to others.")
+
+
+@workers.command()
+@click.argument("name")
+@_endpoint_option
+def remove(name: str, endpoint: str) -> None:
+    """Remove a worker: its token is not taken any more, and its jobs go to others."""
+    from ..errors import ConfigurationError
+    from ..gateway.worker_list import WorkerList
+
+    with WorkerList.of(_folder(endpoint)) as listed:
+        if not listed.remove(name):
+            raise ConfigurationError(
+                f"The endpoint {endpoint} has no worker {name}.", advice=_SEE_LIST
+            )
+    say(f"{name} is removed.")
+
+
+_SEE_LIST = "comfy-remote workers list shows those that there are."
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One worker; the keys of ``--json``."""
+
+    name: str
+    state: str
+    jobs: list[str]
+    seen_at: str
+    about: str
+
+
+def _rows(notes: WorkerNotes, states: WorkerStates | None, *, runs: bool) -> list[_Row]:
+    known = states.workers if states is not None else []
+    rows = [
+        _Row(one.id, one.state if runs else "unknown", one.jobs, one.seen_at, one.about)
+        for one in known
+    ]
+    joined = {one.id.partition(".")[0] for one in known}
+    draining = ", draining"
+    rows += [
+        _Row(
+            token.name,
+            f"has not joined{draining if token.name in notes.draining else ''}",
+            [],
+            "",
+            "",
+        )
+        for token in notes.tokens
+        if token.name not in joined
+    ]
+    return sorted(rows, key=lambda row: row.name)
+
+
+def _check_known(name: str, notes: WorkerNotes, endpoint: str) -> None:
+    from ..errors import ConfigurationError
+
+    if name.partition(".")[0] not in {token.name for token in notes.tokens}:
+        raise ConfigurationError(f"The endpoint {endpoint} has no worker {name}.", advice=_SEE_LIST)
+
+
+def _folder(endpoint: str) -> Path:
+    from ..config.folders import home
+    from ..errors import ConfigurationError
+
+    if not endpoint.replace("-", "").replace("_", "").isalnum() or not endpoint.isascii():
+        raise ConfigurationError(
+            f"{endpoint!r} cannot be the id of an endpoint.",
+            advice="Use letters, digits, - and _.",
+        )
+    return home() / "gateway" / endpoint
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
