@@ -1,0 +1,352 @@
+"""The workers that have joined: who may, which process has a name, and what the owner says.
+
+A worker's name belongs to one process at a time. Another one is refused while the first is
+connected; and, if it is on another machine, also while the first still has jobs: its silence does
+not prove that it is dead. On the same machine, the lock of the folder of results proves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Literal, TypeVar
+
+from ..aio import Signal, first_of, in_thread
+from ..errors import ConfigurationError, EngineCrashed, JobNotFound, LocalStorageError
+from ..wire.joined import Held, Hello, Ping, PingAnswer, Report, home_of
+from .endpoint import GivenJob, LocalEndpoint
+from .journal import Journal
+from .placing import Offer
+from .tokens import WorkerTokens
+from .worker_list import WorkerList
+from .worker_states import WorkerState, WorkerStates
+from .workers import Worker, WorkerKind
+
+__all__ = ["JoinedWorkers", "NameTaken", "NotGreeted"]
+
+_T = TypeVar("_T")
+_POLL = 20.0
+_STATES_WRITTEN_EVERY = 2.0
+_log = logging.getLogger(__name__)
+
+
+class NotGreeted(Exception):
+    """The worker has to say hello first: this gateway does not know its start."""
+
+
+class NameTaken(Exception):
+    """Another worker has that name; the text says which, and what to do."""
+
+
+@dataclass(slots=True)
+class _Connection:
+    """What is under way of one worker.
+
+    Attributes:
+        hello: What it said last.
+        own_draining: Whether it is ending by itself.
+        given: The job that it was given last.
+        take: The question for a job that is being answered.
+    """
+
+    hello: Hello
+    given: Held | None = None
+    take: asyncio.Future[list[GivenJob]] | None = None
+
+
+class JoinedWorkers:
+    """All of them, between their routes and the queue.
+
+    Args:
+        poll: Seconds for which a worker's question is held open, at most.
+    """
+
+    def __init__(self, endpoint: LocalEndpoint, journal: Journal) -> None:
+        self.tokens = WorkerTokens()
+        self.poll = min(_POLL, endpoint.limits.poll_wait)
+        self._endpoint = endpoint
+        self._queue = endpoint.queue
+        self._registry = endpoint.queue.workers
+        self._journal = journal
+        self._connections: dict[str, _Connection] = {}
+        self._polls: Counter[str] = Counter()
+        self._words = Signal()
+        self._states = ""
+        self._states_due = 0.0
+
+    # What a worker asks
+
+    async def hello(self, worker_id: str, hello: Hello) -> list[Held]:
+        """Take up a worker that has just started, or was away; what it must drop.
+
+        Raises:
+            NameTaken: Another has that name.
+        """
+        self._check_name(worker_id, hello.boot)
+        await self._end_take(worker_id)
+        drop = await self._queue.hello(
+            worker_id, hello.boot, hello.holds, offer=_offer(hello.report)
+        )
+        self._connections[worker_id] = _Connection(hello)
+        worker = self._registry.register(worker_id, WorkerKind.JOINED, hello.boot)
+        worker.broken = hello.broken
+        worker.draining = hello.draining or self.tokens.is_draining(worker_id)
+        _log.info(
+            "Worker %s is here: %s", worker_id, _about(hello) or "it does not say what it has."
+        )
+        return drop
+
+    async def take(self, worker_id: str, boot: str) -> list[GivenJob]:
+        """A job for a worker, or none after some seconds, or when it says hello again meanwhile.
+
+        Raises:
+            NotGreeted: It has to say hello first.
+        """
+        connection = self._known(worker_id, boot)
+        await self._end_take(worker_id)
+        with self._polling(boot):
+            taking = asyncio.ensure_future(self._endpoint.take(worker_id, wait=self.poll))
+            connection.take = taking
+            try:
+                await asyncio.wait({taking})
+            except asyncio.CancelledError:  # the worker has hung up
+                taking.cancel()
+                await asyncio.gather(taking, return_exceptions=True)
+                self.put_back(_result(taking))
+                raise
+            finally:
+                if connection.take is taking:
+                    connection.take = None
+        jobs = _result(taking)
+        for job in jobs:
+            connection.given = Held(job=job.lease.job.id, attempt=job.lease.attempt)
+        return jobs
+
+    def put_back(self, jobs: list[GivenJob]) -> None:
+        """Put back what did not reach the worker."""
+        self._queue.put_back([job.lease for job in jobs], "It did not reach the worker.")
+
+    async def ping(self, worker_id: str, boot: str, ping: Ping) -> PingAnswer:
+        """What a worker has to do now; an empty answer after some seconds.
+
+        Raises:
+            NotGreeted: It has to say hello first.
+        """
+        connection = self._known(worker_id, boot)
+        worker = self._registry.seen(worker_id)
+        drained = worker.draining
+        stop = [
+            held
+            for held in ping.holds
+            if not self._queue.is_running(held.job, worker_id, held.attempt)
+        ]
+        if not stop:
+            with self._polling(boot):
+                async with first_of(
+                    self._registry.take_stops(worker_id, wait=self.poll),
+                    self._words_change(worker, drained),
+                ) as (stopping, _):
+                    jobs = stopping.result() if stopping.done() else []
+            named = {held.job: held for held in (*ping.holds, connection.given) if held}
+            stop = [named[job] for job in jobs if job in named]
+        self._known(worker_id, boot)
+        return PingAnswer(stop=stop, draining=self.tokens.is_draining(worker_id))
+
+    def check(self, worker_id: str, boot: str) -> None:
+        """Refuse (`NotGreeted`) what a worker says before its hello."""
+        self._known(worker_id, boot)
+        self._registry.seen(worker_id)
+
+    # What the owner says
+
+    async def read_words(self) -> None:
+        """Do what the owner has said since the last call. Call it about once a second.
+
+        Raises:
+            LocalStorageError: The journal cannot be read.
+        """
+        notes = await self._journal.worker_notes()
+        if notes is not None:
+            self.tokens.update(notes)
+            await self._apply()
+        await self._write_states()
+
+    async def drain(self, worker_id: str, *, on: bool) -> None:
+        """Give a worker no more jobs, or jobs again.
+
+        Raises:
+            JobNotFound: There is no such worker.
+        """
+        self._check_there(worker_id)
+
+        def change(listed: WorkerList) -> None:
+            if on:
+                listed.say(worker_id, "drain")
+            else:
+                for name in {worker_id, worker_id.partition(".")[0]}:
+                    listed.take_back(name, "drain")
+
+        await self._journal.change_workers(change)
+        await self.read_words()
+
+    async def gone(self, worker_id: str) -> None:
+        """Take the owner's word that a worker will not come back.
+
+        Raises:
+            JobNotFound: There is no such worker.
+        """
+        self._check_there(worker_id)
+        await self._journal.change_workers(lambda listed: listed.say(worker_id, "gone"))
+        await self.read_words()
+
+    def said(self, worker_id: str) -> Hello | None:
+        """What a worker said of itself last."""
+        connection = self._connections.get(worker_id)
+        return None if connection is None else connection.hello
+
+    # Inside
+
+    def _known(self, worker_id: str, boot: str) -> _Connection:
+        connection, worker = self._connections.get(worker_id), self._registry.get(worker_id)
+        if connection is None or worker is None or connection.hello.boot != boot:
+            raise NotGreeted
+        return connection
+
+    def _check_name(self, worker_id: str, boot: str) -> None:
+        known = self._connections.get(worker_id)
+        if known is not None and known.hello.boot != boot and self._polls[known.hello.boot]:
+            raise NameTaken(
+                f"Another process is connected as {worker_id}. Stop it, or give this one a name of "
+                "its own."
+            )
+        jobs = [job for job in self._queue.running if job.worker_id == worker_id]
+        worker = self._registry.get(worker_id)
+        if worker is not None and worker.kind is not WorkerKind.JOINED:
+            raise NameTaken(f"The gateway itself has a worker {worker_id}. Take another name.")
+        if any(home_of(job.boot) != home_of(boot) for job in jobs):
+            raise NameTaken(
+                f"A worker {worker_id} on another machine (or with another data folder) still has "
+                f"{len(jobs)} of its jobs. If it will not come back, say so: comfy-remote workers "
+                f"gone {worker_id}"
+            )
+
+    async def _end_take(self, worker_id: str) -> None:
+        """End a question that is still being answered: the worker reads no answer to it."""
+        connection = self._connections.get(worker_id)
+        if connection is not None and (taking := connection.take) is not None:
+            taking.cancel()
+            await asyncio.wait({taking})
+            self.put_back(_result(taking))
+
+    @contextmanager
+    def _polling(self, boot: str) -> Iterator[None]:
+        self._polls[boot] += 1
+        try:
+            yield
+        finally:
+            self._polls[boot] -= 1
+            if not self._polls[boot]:
+                del self._polls[boot]
+
+    async def _words_change(self, worker: Worker, drained: bool) -> None:
+        """Wait until something is said of a worker that it has to know."""
+        while worker.draining == drained and self.tokens.knows(worker.id):
+            await self._words.wait(self.poll)
+
+    async def _apply(self) -> None:
+        tokens = self.tokens
+        running = {job.worker_id for job in self._queue.running if _has_joined(job.boot)}
+        here = {worker.id for worker in self._registry if worker.kind is WorkerKind.JOINED}
+        for worker_id in sorted(here | {one for one in running if one is not None}):
+            worker = self._registry.get(worker_id)
+            if not tokens.knows(worker_id):
+                self._forget(worker_id, f"Worker {worker_id} was removed.")
+            elif tokens.is_gone(worker_id):
+                self._forget(worker_id, f"Worker {worker_id} is gone, its owner says.")
+            elif worker is not None:
+                said = self.said(worker_id)
+                worker.draining = tokens.is_draining(worker_id) or bool(said and said.draining)
+        if gone := tokens.gone:
+            # It is done; a worker that comes back after all is welcome.
+            await self._journal.change_workers(
+                lambda listed: [listed.take_back(name, "gone") for name in gone]
+            )
+        self._words.notify()
+
+    def _forget(self, worker_id: str, why: str) -> None:
+        _log.info(why)
+        self._connections.pop(worker_id, None)
+        self._queue.worker_is_gone(
+            worker_id, EngineCrashed(why, advice="Run the job again, if it is still wanted.")
+        )
+
+    def _check_there(self, worker_id: str) -> None:
+        worker = self._registry.get(worker_id)
+        if worker is None or worker.kind is not WorkerKind.JOINED:
+            raise JobNotFound(f"No worker {worker_id} has joined this gateway.")
+
+    async def _write_states(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._states_due:
+            return
+        self._states_due = loop.time() + _STATES_WRITTEN_EVERY
+        now, utc = self._queue.clock(), datetime.now(timezone.utc)
+        states = WorkerStates(
+            written_at=utc.isoformat(timespec="seconds"),
+            workers=[
+                WorkerState(
+                    id=worker.id,
+                    state=_state(worker),
+                    jobs=sorted(worker.running),
+                    seen_at=datetime.fromtimestamp(
+                        utc.timestamp() - max(0.0, now - worker.seen), timezone.utc
+                    ).isoformat(timespec="seconds"),
+                    about=_about(said) if (said := self.said(worker.id)) else "",
+                )
+                for worker in self._registry
+            ],
+        )
+        with contextlib.suppress(OSError):
+            await in_thread(states.write, self._journal.folder)
+
+
+def _result(taking: asyncio.Future[list[GivenJob]]) -> list[GivenJob]:
+    return [] if taking.cancelled() else taking.result()
+
+
+def _offer(report: Report) -> Offer:
+    return Offer(
+        nodes=None if report.nodes is None else frozenset(report.nodes),
+        models=None if report.models is None else frozenset(report.models),
+        memory=report.memory,
+        labels=frozenset(report.labels),
+        fetches_models=report.fetches_models,
+        warm=frozenset(report.warm),
+    )
+
+
+def _has_joined(boot: str) -> bool:
+    return WorkerKind.of(boot) is WorkerKind.JOINED
+
+
+def _about(hello: Hello) -> str:
+    report = hello.report
+    return ", ".join(one for one in (report.engine, report.device, *report.labels) if one)
+
+
+def _state(worker: Worker) -> str:
+    if worker.silent:
+        return "silent"
+    if worker.broken:
+        return f"takes no job: {worker.broken}"
+    if worker.running:
+        return "runs, then drained" if worker.draining else "runs"
+    if worker.draining:
+        return "drained"
+    return "idle" if worker.ready else "starting"
